@@ -1,0 +1,34 @@
+"""Simulate expansion microscopy of segmented electron-microscopy volumes.
+
+>>> from simexm import Simulation
+>>> Simulation.load("my.yaml").run("out.zarr")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simexm.arrays import Simulated, simulate
+    from simexm.result import Result
+    from simexm.simulation import Simulation
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Simulation": "simexm.simulation",
+    "Result": "simexm.result",
+    "Simulated": "simexm.arrays",
+    "simulate": "simexm.arrays",
+}
+
+__all__ = ["Result", "Simulated", "Simulation", "__version__", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: `import simexm` itself costs nothing."""
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'simexm' has no attribute {name!r}")

@@ -7,7 +7,7 @@ plane k lies at (k + 1/2) * plane spacing. All axes are z, y, x.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -177,6 +177,115 @@ class Sampling:
         return min(self.voxels, math.ceil(pixel * self.pixel_nm / self.voxel_nm))
 
 
-def _triple(values: Iterator[int] | map[int]) -> Triple:
+def _triple(values: Iterable[int]) -> Triple:
     z, y, x = values
+    return z, y, x
+
+
+@dataclass(frozen=True, slots=True)
+class NmBox:
+    """A half-open box in nm, exact, measured from the corner of the specimen; z y x."""
+
+    start: Spacing
+    stop: Spacing
+
+    def scaled(self, by: Fraction) -> NmBox:
+        """The box after uniform scaling about the corner of the specimen."""
+        return NmBox(exact3(_each(self.start, lambda v: v * by)), exact3(_each(self.stop, lambda v: v * by)))
+
+    def grown(self, by: Spacing) -> NmBox:
+        """The box with `by` nm more on each side."""
+        return NmBox(
+            exact3(_zip(self.start, by, lambda a, h: a - h)),
+            exact3(_zip(self.stop, by, lambda b, h: b + h)),
+        )
+
+    def hull(self, other: NmBox) -> NmBox:
+        """The smallest box that holds both."""
+        return NmBox(exact3(_zip(self.start, other.start, min)), exact3(_zip(self.stop, other.stop, max)))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The one transform between ground truth and image.
+
+    Attributes
+    ----------
+    volume
+        Voxels of the whole ground truth, z y x.
+    crop
+        The specimen: voxels that may carry label.
+    voxel_nm
+        Voxel size, nm of tissue.
+    origin_nm
+        Position of the ground truth's corner, nm of tissue.
+    factor
+        Linear expansion.
+    pixel_nm
+        Plane spacing and pixel pitch at the specimen, nm of expanded tissue.
+    """
+
+    volume: Triple
+    crop: Box
+    voxel_nm: Spacing
+    origin_nm: Spacing
+    factor: Fraction
+    pixel_nm: Spacing
+
+    @property
+    def axes(self) -> tuple[Sampling, Sampling, Sampling]:
+        """The sampling of each axis, in nm of tissue."""
+        z, y, x = (
+            Sampling(n, v, p / self.factor)
+            for n, v, p in zip(self.crop.shape, self.voxel_nm, self.pixel_nm, strict=True)
+        )
+        return z, y, x
+
+    @property
+    def shape(self) -> Triple:
+        """Planes, rows, columns of the image."""
+        return _triple(a.size for a in self.axes)
+
+    @property
+    def pixel_tissue_nm(self) -> Spacing:
+        """Plane spacing and pixel pitch, nm of tissue before expansion."""
+        return exact3(_each(self.pixel_nm, lambda p: p / self.factor))
+
+    @property
+    def image_origin_nm(self) -> Spacing:
+        """Position of the corner of the first pixel, nm of tissue."""
+        z, y, x = (o + c * v for o, c, v in zip(self.origin_nm, self.crop.start, self.voxel_nm, strict=True))
+        return z, y, x
+
+    def pixels_nm(self, box: Box) -> NmBox:
+        """The box of pixels in nm of expanded tissue from the corner of the specimen."""
+        return NmBox(
+            exact3(_zip(box.start, self.pixel_nm, lambda a, p: a * p)),
+            exact3(_zip(box.stop, self.pixel_nm, lambda b, p: b * p)),
+        )
+
+    def voxels(self, box: NmBox) -> Box:
+        """Voxels of the whole volume that `box` (nm of tissue) touches, clipped to the volume."""
+        start = _triple(
+            c + math.floor(a / v) for a, v, c in zip(box.start, self.voxel_nm, self.crop.start, strict=True)
+        )
+        stop = _triple(c + math.ceil(b / v) for b, v, c in zip(box.stop, self.voxel_nm, self.crop.start, strict=True))
+        return Box(start, stop).intersect(Box.of_shape(self.volume))
+
+    def own_voxels(self, box: Box) -> Box:
+        """Voxels that a box of pixels answers for: boxes that tile the image share out the crop's voxels exactly once."""
+        start = _triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.start, self.crop.start, strict=True))
+        stop = _triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.stop, self.crop.start, strict=True))
+        return Box(start, stop)
+
+
+def _each(values: Spacing, do: Callable[[Fraction], Fraction]) -> tuple[Fraction, Fraction, Fraction]:
+    z, y, x = (do(v) for v in values)
+    return z, y, x
+
+
+def _zip(
+    a: tuple[int, int, int] | Spacing, b: tuple[int, int, int] | Spacing, do: Callable[..., Fraction]
+) -> tuple[Fraction, Fraction, Fraction]:
+    z, y, x = (do(p, q) for p, q in zip(a, b, strict=True))
     return z, y, x

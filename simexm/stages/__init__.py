@@ -1,0 +1,26 @@
+"""Stages: the steps of a simulation, one file each. New physics is one more file and one more name in `AnyStage`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from simexm.stages.camera import Camera
+from simexm.stages.confocal import Confocal
+from simexm.stages.expansion import Expansion
+from simexm.stages.labelling import Labelling
+from simexm.stages.light_sheet import LightSheet
+from simexm.stages.regions import Regions
+from simexm.stages.truth import Truth
+from simexm.stages.two_photon import TwoPhoton
+from simexm.stages.widefield import Widefield
+
+AnyStage = Annotated[
+    Regions | Labelling | Expansion | Confocal | Widefield | TwoPhoton | LightSheet | Camera | Truth,
+    Field(discriminator="stage"),
+]
+
+__all__ = [
+    "AnyStage", "Camera", "Confocal", "Expansion", "Labelling", "LightSheet", "Regions", "Truth", "TwoPhoton", "Widefield",
+]  # fmt: skip

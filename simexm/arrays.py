@@ -1,0 +1,112 @@
+"""The whole pipeline on arrays in memory: NumPy in, NumPy out, no cluster, the same block code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.engine.block import EmitterSink, compute_block
+from simexm.engine.plan import Plan
+from simexm.engine.tables import cell_table, emitter_columns, merged_counts
+from simexm.errors import SpecError
+from simexm.grid import Box
+from simexm.kernels.emit import Emitters
+from simexm.simulation import Simulation
+from simexm.sources.arrays import ArrayVolume
+from simexm.sources.base import ZarrSource
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What `simulate` returns.
+
+    Attributes
+    ----------
+    image
+        (channels, z, y, x): camera counts; photo-electrons or dyes where the run stops earlier.
+    labels
+        Ids on the image's grid, (z, y, x), by name: `cells`, and each layer.
+    kept
+        Intermediate results that the spec keeps, by name, (channels or layers, z, y, x).
+    cells
+        Columns of the table of cells.
+    emitters
+        Columns of the table of emitters; empty unless kept.
+    plan
+        What was done; `plan.shape`, `plan.geometry`.
+    """
+
+    image: NDArray[Any]
+    labels: dict[str, NDArray[Any]]
+    kept: dict[str, NDArray[Any]]
+    cells: dict[str, NDArray[Any]]
+    emitters: dict[str, NDArray[Any]]
+    plan: Plan
+
+
+def simulate(
+    labels: NDArray[Any],
+    simulation: Simulation,
+    *,
+    voxel_size_nm: tuple[float, float, float] | None = None,
+    regions: Mapping[str, NDArray[Any]] | None = None,
+    until: str | None = None,
+) -> Simulated:
+    """Simulate labels that are in memory.
+
+    Parameters
+    ----------
+    labels
+        Cell ids, (z, y, x), integers; 0 is outside every cell. They take the place of the spec's source.
+    simulation
+        What to do.
+    voxel_size_nm
+        z, y, x, nm of tissue; left out, that of the spec's source.
+    regions
+        Masks of further regions, (z, y, x), by name.
+    until
+        Stop after this stage.
+
+    Raises
+    ------
+    SimexmError
+        If the labels or the spec cannot be used.
+    """
+    size = voxel_size_nm or simulation.source.voxel_size_nm
+    if size is None:
+        raise SpecError("the voxel size of the labels is unknown; give voxel_size_nm=(z, y, x) in nm of tissue")
+    source = ArrayVolume(labels, size, regions)
+    if not np.any(labels):
+        raise SpecError("every label is 0, so there is no cell to label and the image would be noise alone")
+    named = simulation.model_copy(
+        update={"source": ZarrSource(path="memory://labels", regions=dict.fromkeys(regions or (), "-"))}
+    )
+    plan = Simulation.model_validate(named.model_dump()).plan(until=until, source=source)
+    arrays: dict[str, NDArray[Any]] = {
+        o.path: np.zeros(plan.shape if o.is_labels else (len(o.channels), *plan.shape), o.dtype) for o in plan.outputs
+    }
+    rows: list[dict[str, NDArray[Any]]] = []
+
+    def keep(layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> None:
+        rows.append({k: np.array(v) for k, v in emitter_columns(plan, layer, emitters, ids).items()})
+
+    sink: EmitterSink | None = keep if "emitters" in simulation.keep else None
+    counts = []
+    for number in range(len(plan.blocks)):
+        block = compute_block(plan, source, number, sink)
+        counts.append(block.cells)
+        for path, data in block.arrays.items():
+            where: Box = block.box
+            arrays[path][(..., *where.slices)] = data
+    return Simulated(
+        image=arrays[""],
+        labels={p.removeprefix("labels/"): a for p, a in arrays.items() if p.startswith("labels/")},
+        kept={p: a for p, a in arrays.items() if p and not p.startswith("labels/")},
+        cells=cell_table(plan, merged_counts(counts)),
+        emitters={k: np.concatenate([r[k] for r in rows]) for k in rows[0]} if rows else {},
+        plan=plan,
+    )

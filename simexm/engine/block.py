@@ -1,0 +1,247 @@
+"""One block: read the ground truth with its halo, run the stages tile by tile, gather what is stored.
+
+A pure function of plan, source and block number. It knows stages by what they read and write only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.engine.memory import SLAB_BYTES
+from simexm.engine.plan import Plan
+from simexm.grid import Box, Tiling
+from simexm.kernels.cells import CellIndex
+from simexm.kernels.deposit import deposit_counts
+from simexm.kernels.emit import Emitters
+from simexm.sources.base import LabelSource
+from simexm.stages.base import Chunk, EmitterStream, LabelBlock, Stage, Tally, Work
+
+EmitterSink = Callable[[str, Emitters, NDArray[np.uint64]], None]
+"""Called with a layer, emitters (nm of tissue from the specimen's corner) and the ids that their cell indices stand for."""
+
+
+@dataclass
+class CellCounts:
+    """What a block counted of each cell; rows in ascending order of ids.
+
+    Attributes
+    ----------
+    ids
+        uint64, (n,).
+    voxels
+        int64, (n,).
+    dyes
+        int64, (n,), by layer.
+    """
+
+    ids: NDArray[np.uint64]
+    voxels: NDArray[np.int64]
+    dyes: dict[str, NDArray[np.int64]]
+
+
+@dataclass
+class BlockResult:
+    """All that a block makes.
+
+    Attributes
+    ----------
+    box
+        Pixels of the image.
+    arrays
+        By the output's path: (channels, z, y, x) for images, (z, y, x) for labels.
+    cells
+        Counts by cell.
+    statistics
+        A few hundred bytes for the journal.
+    """
+
+    box: Box
+    arrays: dict[str, NDArray[Any]]
+    cells: CellCounts
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+
+def compute_block(plan: Plan, source: LabelSource, number: int, sink: EmitterSink | None = None) -> BlockResult:
+    """Compute block `number`.
+
+    Parameters
+    ----------
+    plan
+        What to do.
+    source
+        Where labels come from.
+    number
+        Which block.
+    sink
+        Takes the emitters, if they are kept.
+    """
+    return compute_box(plan, source, plan.blocks[number], sink)
+
+
+def compute_box(plan: Plan, source: LabelSource, box: Box, sink: EmitterSink | None = None) -> BlockResult:
+    """Compute any box of pixels, tile by tile; see `compute_block`."""
+    arrays = {
+        o.path: np.zeros(box.shape if o.is_labels else (len(o.channels), *box.shape), o.dtype) for o in plan.outputs
+    }
+    parts: list[CellCounts] = []
+    images: list[dict[str, Any]] = [
+        {"clipped": 0, "histogram": np.zeros(129, np.int64)} for _ in plan.outputs[0].channels
+    ]
+    unspecific: dict[str, int] = {}
+    for tile in Tiling(box, plan.tile):
+        work = compute_tile(plan, source, tile, sink)
+        _place(plan, work, arrays, tile.relative_to(box.start))
+        parts.append(_counts(work, tuple(plan.world.dye_of_layer)))
+        for total, new in zip(images, work.values.get("image_statistics", ()), strict=False):
+            total["clipped"] += new["clipped"]
+            total["histogram"] += new["histogram"]
+        for layer, dyes in work.tally.unspecific.items():
+            unspecific[layer] = unspecific.get(layer, 0) + dyes
+    cells = merged_counts(parts)
+    statistics = {
+        "voxels": int(cells.voxels.sum()),
+        "dyes": {layer: int(n.sum()) for layer, n in cells.dyes.items()},
+        "unspecific": {layer: n for layer, n in unspecific.items() if n},
+        "images": [{"clipped": i["clipped"], "histogram": _sparse(i["histogram"])} for i in images],
+    }
+    return BlockResult(box, arrays, cells, statistics)
+
+
+def compute_tile(plan: Plan, source: LabelSource, tile: Box, sink: EmitterSink | None) -> Work:
+    """Run the stages on one tile."""
+    boxes = plan.boxes(tile)
+    wanted = plan.geometry.voxels(boxes["labels"])
+    labels = read_labels(source, wanted)
+    simulation = plan.simulation
+    values: dict[str, Any] = {
+        "labels": labels,
+        "masks": {name: source.read_region(name, wanted) for name in source.region_names},
+        "in_slice": simulation.regions.neighbourhood == 8,
+        "dyes": simulation.fluorophores(),
+        "channels": [c.name for c in simulation.optics.all_channels],
+    }
+    work = Work(plan.world, tile, boxes, values, Tally())
+    layers = tuple(plan.world.dye_of_layer)
+    counted = np.zeros((len(layers), *tile.shape), np.int64) if _keeps_labelled(plan) else None
+    for stage in plan.stages:
+        stage.run(work)
+        if "emitters" in {q.name for q in stage.writes}:
+            values["emitters"] = _tapped(values["emitters"], work, layers, counted, sink)
+    if not _consumed(plan.stages):
+        stream: EmitterStream = values["emitters"]
+        for dye in dict.fromkeys(stream.dyes.values()):
+            for _ in stream.chunks(dye):
+                pass
+    if counted is not None:
+        values["labelled"] = counted.astype(np.uint32)
+    own = plan.geometry.own_voxels(tile).relative_to(labels.box.start)
+    work.tally.voxels = np.bincount(labels.index[own.slices].reshape(-1), minlength=len(labels.cells.ids))
+    return work
+
+
+def read_labels(source: LabelSource, box: Box) -> LabelBlock:
+    """Read a box and number its cells, slab by slab, so that ids of 64 bits need not be held at once."""
+    cells = CellIndex()
+    index = np.empty(box.shape, np.int32)
+    plane = box.shape[1] * box.shape[2] * (source.dtype.itemsize + 4)
+    depth = max(1, SLAB_BYTES // max(1, plane))
+    # slabs end where chunks of 64 planes do, as far as they can, so that no chunk is decoded twice
+    depth = depth // 64 * 64 or depth
+    z = box.start[0]
+    while z < box.stop[0]:
+        stop = min(box.stop[0], (z // depth + 1) * depth)
+        slab = source.read(Box((z, *box.start[1:]), (stop, *box.stop[1:])))
+        index[z - box.start[0] : stop - box.start[0]] = cells.add(slab)
+        z = stop
+    return LabelBlock(box, index, cells)
+
+
+def _keeps_labelled(plan: Plan) -> bool:
+    return any(o.path == "labelled" for o in plan.outputs) or plan.main == "labelled"
+
+
+def _consumed(stages: tuple[Stage, ...]) -> bool:
+    return any("expected" in {q.name for q in s.writes} for s in stages)
+
+
+def _tapped(
+    stream: EmitterStream,
+    work: Work,
+    layers: tuple[str, ...],
+    counted: NDArray[np.int64] | None,
+    sink: EmitterSink | None,
+) -> EmitterStream:
+    """The same stream, whose chunks are also counted per pixel and handed to the sink, as wanted."""
+    if counted is None and sink is None:
+        return stream
+    z, y, x = (1.0 / float(p) for p in work.world.geometry.pixel_tissue_nm)
+    labels: LabelBlock = work.values["labels"]
+
+    def chunks(dye: str) -> Iterator[Chunk]:
+        for chunk in stream.chunks(dye):
+            if chunk.layer is not None:
+                e = chunk.emitters
+                if counted is not None:
+                    deposit_counts(
+                        e.z, e.y, e.x, e.weight, (z, y, x), work.pixels.start, counted[layers.index(chunk.layer)]
+                    )
+                if sink is not None:
+                    mine = e.own != 0
+                    sink(chunk.layer, e.select(mine), labels.cells.ids)
+            yield chunk
+
+    return EmitterStream(stream.dyes, stream.reach_nm, chunks)
+
+
+def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Box) -> None:
+    """Copy what a tile made into the block's arrays."""
+    labels: LabelBlock = work.values["labels"]
+    ids = labels.cells.ids
+    truth: NDArray[np.int32] = work.values["truth"]
+    labelling = plan.simulation.labelling
+    for output in plan.outputs:
+        if not output.is_labels:
+            quantity = output.path or plan.main
+            arrays[output.path][(slice(None), *where.slices)] = work.values[quantity]
+        else:
+            name = output.path.removeprefix("labels/")
+            shown = ids
+            if name != "cells":
+                layer = next(n for n in labelling.layers if n.name == name)
+                shown = np.where(labelling.labelled(layer, ids, plan.world.seed), ids, np.uint64(0))
+            arrays[output.path][where.slices] = shown.astype(output.dtype)[truth]
+
+
+def _counts(work: Work, layers: tuple[str, ...]) -> CellCounts:
+    labels: LabelBlock = work.values["labels"]
+    ids = labels.cells.ids
+    assert work.tally.voxels is not None
+    here = (work.tally.voxels > 0) & (ids != 0)
+    order = np.argsort(ids[here], kind="stable")
+    dyes = {layer: work.tally.dyes.get(layer, np.zeros(ids.size, np.int64))[here][order] for layer in layers}
+    return CellCounts(ids[here][order], work.tally.voxels[here][order], dyes)
+
+
+def merged_counts(parts: list[CellCounts]) -> CellCounts:
+    """Add up the counts of the same cells."""
+    if len(parts) == 1:
+        return parts[0]
+    ids, where = np.unique(np.concatenate([p.ids for p in parts]), return_inverse=True)
+
+    def add(values: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        total = np.zeros(ids.size, np.int64)
+        np.add.at(total, where, np.concatenate(values))
+        return total
+
+    dyes = {layer: add([p.dyes[layer] for p in parts]) for layer in parts[0].dyes}
+    return CellCounts(ids, add([p.voxels for p in parts]), dyes)
+
+
+def _sparse(histogram: NDArray[np.int64]) -> list[list[int]]:
+    """Bins that hold something, as [bin, number]."""
+    return [[int(b), int(histogram[b])] for b in np.flatnonzero(histogram)]

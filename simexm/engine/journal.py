@@ -1,0 +1,217 @@
+"""The record of finished blocks: immutable numbered segments of JSON lines, written by the driver alone.
+
+A line is one finished block::
+
+    {"block": 7, "hash": "9f2c...", "attempt": 1, "host": "node3", "seconds": 1.25, "time": 1.7e9, "result": {...}}
+
+`result` is what the block function returned: sizes, checksums, statistics, empty or not. Lines are gathered for a
+second at most, written to a temporary file, synced, and renamed to the next number, so that a segment that exists is
+whole. From time to time the newest are merged into one (``000000-000511.jsonl``), so that the number of files does not
+follow the length of the run; a segment that a merged one covers counts no more and is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simexm.engine.bitmap import Bitmap
+from simexm.errors import OutputError
+
+COMMIT_S = 0.5
+_MERGE_FILES = 512
+_MERGE_BYTES = 1 << 23  # a segment is read whole
+_NAME = re.compile(r"(\d{6,})(?:-(\d{6,}))?\.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One finished block; see the module's text."""
+
+    block: int
+    attempt: int
+    host: str
+    seconds: float
+    time: float
+    result: Mapping[str, Any]
+
+
+_FIELDS = frozenset({"hash", *Record.__slots__})
+
+
+class Journal:
+    """The journal of one output. Made by `Journal.open`.
+
+    Attributes
+    ----------
+    done
+        The blocks that the journal holds, or will hold after the next commit.
+    unreadable
+        Lines that could not be read and were passed over when the journal was opened; their blocks are not in `done`.
+    """
+
+    def __init__(self, path: Path, parameter_hash: str) -> None:
+        self.path = path
+        self.parameter_hash = parameter_hash
+        self.done = Bitmap()
+        self.unreadable = 0
+        self._lines: list[bytes] = []
+        self._oldest = 0.0  # monotonic time of the first line that waits
+        self._next = 0
+        self._unmerged = 0  # segments since the last merged one, and their bytes
+        self._unmerged_bytes = 0
+
+    @classmethod
+    def open(cls, path: Path, parameter_hash: str) -> Journal:
+        """Open or begin the journal in the folder `path`.
+
+        Raises
+        ------
+        OutputError
+            The folder holds blocks of another parameter hash, or cannot be read or made.
+        """
+        journal = cls(path, parameter_hash)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            for temporary in path.glob("*.tmp"):
+                temporary.unlink()
+            journal._load()
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot use the journal {path}: {error.strerror}. Choose another --output, or mend that"
+            ) from error
+        return journal
+
+    def append(self, block: int, *, attempt: int, host: str, seconds: float, result: Mapping[str, Any]) -> None:
+        """Add a finished block. It is safe on disk after the next commit."""
+        line = {
+            "block": block,
+            "hash": self.parameter_hash,
+            "attempt": attempt,
+            "host": host,
+            "seconds": round(seconds, 6),
+            "time": round(time.time(), 3),
+            "result": result,
+        }
+        if not self._lines:
+            self._oldest = time.monotonic()
+        self._lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self.done.add(block)
+
+    def commit_if_due(self) -> None:
+        """Commit if lines have waited for `COMMIT_S` seconds."""
+        if self._lines and time.monotonic() - self._oldest >= COMMIT_S:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write the lines that wait as one segment, synced to the disk.
+
+        Raises
+        ------
+        OutputError
+            The disk is full or has gone away. The lines are kept for the next try.
+        """
+        if not self._lines:
+            return
+        try:
+            _publish(self.path / f"{self._next:06d}.jsonl", self._lines)
+            self._count_segment(sum(map(len, self._lines)))
+            self._lines = []
+            self._next += 1
+            if self._unmerged >= _MERGE_FILES or self._unmerged_bytes >= _MERGE_BYTES:
+                self._merge()
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the journal {self.path}: {error.strerror}. Blocks finished since the last commit would be "
+                "done again. Free some space or restore the disk, then type the same command again"
+            ) from error
+
+    def records(self) -> Iterator[Record]:
+        """Each finished block's last record, in no stated order, without holding more than one segment in memory."""
+        self.commit()
+        seen = Bitmap()
+        for path, _, _ in reversed(self._segments()):
+            for line in reversed(path.read_bytes().splitlines()):
+                entry = _parse(line)
+                if entry is not None and entry["block"] not in seen:
+                    seen.add(entry["block"])
+                    yield Record(**{name: entry[name] for name in Record.__slots__})
+
+    def _segments(self) -> list[tuple[Path, int, int]]:
+        """Segments that count, in order, with their first and last number."""
+        found = []
+        for path in self.path.iterdir():
+            if match := _NAME.fullmatch(path.name):
+                first = int(match[1])
+                found.append((path, first, int(match[2] or first)))
+        found.sort(key=lambda segment: (segment[1], -segment[2]))
+        segments, covered = [], -1
+        for segment in found:
+            if segment[2] > covered:
+                segments.append(segment)
+                covered = segment[2]
+        return segments
+
+    def _load(self) -> None:
+        for path, first, last in self._segments():
+            for line in path.read_bytes().splitlines():
+                entry = _parse(line)
+                if entry is None:
+                    self.unreadable += 1
+                elif entry["hash"] != self.parameter_hash:
+                    raise OutputError(
+                        f"{self.path} was written with other parameters (hash {entry['hash'][:12]}, now "
+                        f"{self.parameter_hash[:12]}): one image would mix two simulations. Give the former "
+                        "specification again, choose another --output, or start anew with --overwrite"
+                    )
+                else:
+                    self.done.add(entry["block"])
+            self._next = last + 1
+            if first == last:
+                self._count_segment(path.stat().st_size)
+
+    def _count_segment(self, size: int) -> None:
+        self._unmerged += 1
+        self._unmerged_bytes += size
+
+    def _merge(self) -> None:
+        """Join the unmerged segments into one. A crash at any point loses nothing and counts nothing twice."""
+        singles = [segment for segment in self._segments() if segment[1] == segment[2]]
+        self._unmerged = self._unmerged_bytes = 0
+        if len(singles) > 1:
+            name = f"{singles[0][1]:06d}-{singles[-1][2]:06d}.jsonl"
+            _publish(self.path / name, (path.read_bytes().rstrip(b"\n") + b"\n" for path, _, _ in singles))
+            for path, _, _ in singles:
+                path.unlink()
+
+
+def _publish(path: Path, chunks: list[bytes] | Iterator[bytes]) -> None:
+    """Let `path` appear whole or not at all, and stay after a power cut."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.writelines(chunks)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the entry, or None for a line that was torn."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and entry.keys() >= _FIELDS else None

@@ -1,0 +1,80 @@
+"""Cell ids of up to 64 bits as small indices, so that every later table is a plain array."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@numba.njit(cache=True, nogil=True)
+def _slot(cell, ids, table, shift):  # type: ignore[no-untyped-def]
+    """Position in `table` that holds `cell` or the empty place where it belongs (linear probing)."""
+    mask = table.size - 1
+    place = np.int64((cell * _GOLDEN) >> np.uint64(shift))
+    while True:
+        slot = table[place]
+        if slot < 0 or ids[slot] == cell:
+            return place
+        place = (place + 1) & mask
+
+
+@numba.njit(cache=True, nogil=True)
+def _index_run(labels, first, index, ids, count, table, shift):  # type: ignore[no-untyped-def]
+    """Index labels[first:] until the table is half full; return (ids known, elements done)."""
+    previous = np.uint64(0)
+    slot = 0
+    limit = table.size // 2
+    for i in range(first, labels.size):
+        cell = np.uint64(labels[i])
+        if cell != previous:
+            place = _slot(cell, ids, table, shift)
+            slot = table[place]
+            if slot < 0:
+                if count >= limit:
+                    return count, i
+                slot = count
+                ids[slot] = cell
+                table[place] = slot
+                count += 1
+            previous = cell
+        index[i] = slot
+    return count, labels.size
+
+
+class CellIndex:
+    """A growing bijection between the cell ids met so far and 0, 1, 2, ...; index 0 is always id 0 (no cell).
+
+    The numbers depend on the order of meeting and live only inside one block; nothing stored may show them.
+    """
+
+    def __init__(self) -> None:
+        self._count = 1
+        self._resize(12)
+
+    def _resize(self, bits: int) -> None:
+        known = self.ids if bits > 12 else np.zeros(1, np.uint64)
+        self._shift = 64 - bits
+        self._ids = np.zeros(1 << (bits - 1), np.uint64)
+        self._ids[: known.size] = known
+        self._table = np.full(1 << bits, -1, np.int32)
+        for slot, cell in enumerate(known):
+            self._table[_slot(cell, self._ids, self._table, self._shift)] = slot
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """Ids by index, uint64."""
+        return self._ids[: self._count]
+
+    def add(self, labels: NDArray[np.unsignedinteger]) -> NDArray[np.int32]:
+        """Return the index of each element of `labels` (any shape), learning new ids on the way."""
+        flat = np.ascontiguousarray(labels).reshape(-1)
+        index = np.empty(flat.size, np.int32)
+        done = 0
+        while True:
+            self._count, done = _index_run(flat, done, index, self._ids, self._count, self._table, self._shift)
+            if done == flat.size:
+                return index.reshape(labels.shape)
+            self._resize(64 - self._shift + 2)

@@ -1,0 +1,207 @@
+"""From dyes on the simulation grid to the expected image, plane by plane of the grid.
+
+The simulation grid is the pixel grid divided by integers (m_z, m, m), its nodes placed so that every pixel's centre on its
+plane is a node: pixel p is node m * p. The image of a tile is
+
+    expected[k, p] = sum over node planes s, nodes n of  g_(s - m_z k)(m p - n) * dyes[s, n],
+
+where g is the response integrated over a pixel. It is computed in the lateral Fourier domain: one 2-D transform for each node
+plane (forward only), a sum over planes within the axial range for each wanted plane, the spectrum folded on the pixels' own
+(which is what sampling every m-th node means), and one small inverse transform for each plane. Nothing is transformed along z,
+so memory follows the tile and not the axial range, and planes lie exactly where they should.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class LateralGrid:
+    """Shape of a tile's lateral transforms.
+
+    Attributes
+    ----------
+    pixels
+        Length of the coarse (pixel) transform along y, x: tile and halo on both sides, padded to a fast length.
+    subdivision
+        Nodes per pixel m, the same along y and x.
+    band
+        Highest frequency kept along y and x, in cycles per transform length: the response has none beyond it.
+    """
+
+    pixels: tuple[int, int]
+    subdivision: int
+    band: tuple[int, int]
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        """Length of the fine transform along y, x."""
+        return self.pixels[0] * self.subdivision, self.pixels[1] * self.subdivision
+
+
+def plane_spectrum(dyes: NDArray[np.float32], grid: LateralGrid, workers: int = 1) -> NDArray[np.complex64]:
+    """Forward transform of one node plane, only the frequencies within the band.
+
+    Parameters
+    ----------
+    dyes
+        Dyes per node, float32, (rows, columns); padded with zeros up to `grid.nodes`.
+
+    Returns
+    -------
+    complex64, (2 * band_y + 1, band_x + 1)
+        Rows hold frequencies 0, 1, ..., band_y, -band_y, ..., -1.
+    """
+    from scipy import fft
+
+    qy, qx = grid.band
+    ny, nx = grid.nodes
+    rows = fft.rfft(dyes, n=nx, axis=1, workers=workers)[:, : qx + 1]
+    columns = fft.fft(rows, n=ny, axis=0, workers=workers, overwrite_x=True)
+    return np.concatenate([columns[: qy + 1], columns[ny - qy :]])
+
+
+@numba.njit(cache=True, nogil=True)
+def store_plane(spectrum, planes, slot):  # type: ignore[no-untyped-def]
+    """planes[row, slot, 0 or 1, column] = real or imaginary part of spectrum[row, column]."""
+    for r in range(spectrum.shape[0]):
+        for c in range(spectrum.shape[1]):
+            planes[r, slot, 0, c] = spectrum[r, c].real
+            planes[r, slot, 1, c] = spectrum[r, c].imag
+
+
+@numba.njit(cache=True, nogil=True)
+def _fold(re, im, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+    """Add one row of a fine half spectrum to the coarse half spectrum of plane k: frequencies alias modulo the coarse length."""
+    cy = qy % grid_y
+    my = -qy % grid_y
+    half = grid_x // 2
+    for qx in range(re.size):
+        cx = qx % grid_x
+        if cx <= half:
+            out[k, cy, cx] += np.complex64(complex(re[qx], im[qx]))
+        if qx != 0 and 2 * qx != fine_x:
+            mx = -qx % grid_x
+            if mx <= half:
+                out[k, my, mx] += np.complex64(complex(re[qx], -im[qx]))
+
+
+@numba.njit(cache=True, nogil=True)
+def project(planes, first, used, response, step, wanted, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+    """Sum node planes into the coarse spectra of the wanted planes.
+
+    Parameters
+    ----------
+    planes
+        float32, (2 * band_y + 1, node planes, 2, band_x + 1) as `store_plane` fills it.
+    first
+        Node plane that slot 0 holds.
+    used
+        bool for each slot; a plane without dyes is skipped.
+    response
+        float32, (band_y + 1, offsets, band_x + 1): transfer function by |frequency| and |offset| in node planes.
+    step
+        m_z: image plane k lies at node plane k * step.
+    wanted
+        First image plane; `out` holds as many as follow.
+    out
+        complex64, (image planes, grid_y, grid_x // 2 + 1), added to.
+    """
+    rows, slots, _, columns = planes.shape
+    reach = response.shape[1] - 1
+    band_y = response.shape[0] - 1
+    re = np.empty(columns, np.float32)
+    im = np.empty(columns, np.float32)
+    for r in range(rows):
+        qy = r if r <= band_y else r - rows
+        table = response[abs(qy)]
+        for k in range(out.shape[0]):
+            centre = (wanted + k) * step - first
+            re[:] = 0
+            im[:] = 0
+            for s in range(max(0, centre - reach), min(slots, centre + reach + 1)):
+                if not used[s]:
+                    continue
+                weight = table[abs(s - centre)]
+                a = planes[r, s, 0]
+                b = planes[r, s, 1]
+                for c in range(columns):
+                    re[c] += weight[c] * a[c]
+                    im[c] += weight[c] * b[c]
+            _fold(re, im, k, qy, grid_y, grid_x, fine_x, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def spread_radial(table, per_cycle, frequency_y, frequency_x, factor_y, factor_x, out):  # type: ignore[no-untyped-def]
+    """Fill out[qy, offset, qx] from a radial table by four-point Lagrange interpolation.
+
+    Parameters
+    ----------
+    table
+        float64, (offsets, n): transfer at spatial frequency i / per_cycle; zero beyond the last but two.
+    per_cycle
+        Samples of the table per unit of frequency (nm).
+    frequency_y, frequency_x
+        Spatial frequencies of the rows and columns, cycles per nm.
+    factor_y, factor_x
+        What multiplies each row and column (pixel aperture, grid correction).
+    out
+        float32, (rows, offsets, columns).
+    """
+    offsets, n = table.shape
+    for r in range(frequency_y.size):
+        for c in range(frequency_x.size):
+            t = np.sqrt(frequency_y[r] ** 2 + frequency_x[c] ** 2) * per_cycle
+            i = int(t)
+            if i + 2 >= n:
+                for o in range(offsets):
+                    out[r, o, c] = 0
+                continue
+            u = t - i
+            w0 = -u * (u - 1) * (u - 2) / 6
+            w1 = (u + 1) * (u - 1) * (u - 2) / 2
+            w2 = -(u + 1) * u * (u - 2) / 2
+            w3 = (u + 1) * u * (u - 1) / 6
+            before = i - 1 if i > 0 else 1
+            factor = factor_y[r] * factor_x[c]
+            for o in range(offsets):
+                value = w0 * table[o, before] + w1 * table[o, i] + w2 * table[o, i + 1] + w3 * table[o, i + 2]
+                out[r, o, c] = value * factor
+
+
+def sharpened(length_cycles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Transfer that takes back the blur of linear weights, to fourth order, at frequencies in cycles per node.
+
+    Linear weights spread a point by a triangle of variance c^2 / 6 (on average over its places between nodes of pitch c).
+    The three-point stencil 1 - (second difference) / 12 has variance -c^2 / 6; it keeps sum and centroid.
+    """
+    return 1 + (1 - np.cos(2 * np.pi * length_cycles)) / 6
+
+
+def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid, workers: int = 1) -> NDArray[np.float32]:
+    """Pixels of one image plane, float32, `grid.pixels`, from its coarse half spectrum."""
+    from scipy import fft
+
+    scale = np.float32(1 / grid.subdivision**2)
+    columns = fft.ifft(spectrum, axis=0, workers=workers)
+    plane: NDArray[np.float32] = fft.irfft(columns, n=grid.pixels[1], axis=1, workers=workers)
+    plane *= scale
+    return plane
+
+
+def fast_pixels(least: int, subdivision: int) -> int:
+    """Smallest coarse length of at least `least` whose fine length splits into the factors 2, 3, 5 and 7."""
+    length = least
+    while True:
+        rest = length * subdivision
+        for factor in (2, 3, 5, 7):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 1

@@ -1,0 +1,175 @@
+"""Intensity of a focused beam and of the image of a dye, as tables over depth and radius.
+
+The model is that of the ISOTROPIC type of the `psf` package (Richards & Wolf, Proc. R. Soc. A 253, 358, 1959, averaged over
+polarisation as in Huang, Perroud & Zare, ChemPhysChem 5, 1523, 2004, supporting information). With c = cos(theta),
+s = sin(theta), k = 2 pi n / wavelength and the apodisation A(c), its three field integrals over c from cos(alpha) to 1 are
+
+    I0 = int A (1 + c) J0(k r s) exp(i k z c) dc
+    I1 = int A   2 s   J1(k r s) exp(i k z c) dc
+    I2 = int A (1 - c) J2(k r s) exp(i k z c) dc
+
+and the table is |I0|^2 + |I1|^2 + |I2|^2. Excitation: A = sqrt(c) exp(-(s / sin(alpha))^2), a Gaussian beam whose 1/e^2
+radius is that of the back aperture. Emission: A = 1, the package's sqrt(c / sqrt(1 - M^2 s^2)) at magnification M = 1.
+(A vectorial model has half of this |I1|^2; the package's choice is what makes it wide at high aperture.)
+
+The package itself evaluates these with 80 trapezoids and linearly interpolated Bessel functions that end at
+k r s = 100. At NA 1.15 that is 1e-3 of the peak off in focus, 10 % of it in the outer rings, 8 % of the plane's maximum at
+8 um of defocus and a thousandfold at 40 um, where 80 steps no longer resolve the phase. So the integrals are evaluated here
+by Gauss-Legendre rules that grow with depth and radius, to 1e-8 of the local value everywhere.
+
+By Parseval's theorem for the Hankel transform, the integral over an infinite plane is the same at all depths,
+
+    2 pi int |I|^2 r dr = (2 pi / k^2) int A^2 (6 - 2 c^2) / c dc,
+
+and dividing by it gives unit energy in each plane without reference to where a table ends.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.kernels import detmath
+from simexm.kernels.psf_special import bessel_01, bessel_table, gauss_legendre, sin_cos
+
+_TILE = 64  # radii evaluated together: their Bessel functions stay in the cache while all depths pass
+
+
+def excitation_table(
+    z_nm: NDArray[np.float64], r_nm: NDArray[np.float64], wavelength_nm: float, na: float, n: float
+) -> NDArray[np.float64]:
+    """Irradiance of a focused beam of unit power.
+
+    Parameters
+    ----------
+    z_nm, r_nm
+        Depths and radii from the focus, nm, shapes (nz,) and (nr,).
+    wavelength_nm
+        Vacuum wavelength.
+    na, n
+        Numerical aperture, and refractive index at the specimen, na < n.
+
+    Returns
+    -------
+    Shape (nz, nr), per nm^2: the integral over every infinite plane is 1, so a beam of power P has the irradiance P * table.
+    """
+    return _table(z_nm, r_nm, wavelength_nm, na, n, True)
+
+
+def emission_table(
+    z_nm: NDArray[np.float64], r_nm: NDArray[np.float64], wavelength_nm: float, na: float, n: float
+) -> NDArray[np.float64]:
+    """Image of a dye, referred to the specimen: the widefield point spread function.
+
+    Parameters as for `excitation_table`. Returns shape (nz, nr), per nm^2; the integral over every infinite plane is 1.
+    """
+    return _table(z_nm, r_nm, wavelength_nm, na, n, False)
+
+
+def lateral_radius_nm(range_nm: float, wavelength_nm: float, na: float, n: float) -> float:
+    """Radius that holds the light cone at the depth `range_nm`: range * tan(alpha) + 3 wavelength / NA."""
+    sine = na / n
+    return range_nm * sine / math.sqrt(1.0 - sine * sine) + 3.0 * wavelength_nm / na
+
+
+def _table(
+    z_nm: NDArray[np.float64], r_nm: NDArray[np.float64], wavelength_nm: float, na: float, n: float, excitation: bool
+) -> NDArray[np.float64]:
+    if not 0.0 < na < n:
+        raise ValueError(f"numerical aperture {na} must lie between 0 and the refractive index {n}")
+    z, r = np.abs(z_nm, dtype=np.float64), np.abs(r_nm, dtype=np.float64)
+    wavenumber = 2.0 * math.pi * n / wavelength_nm
+    cosine = math.sqrt(1.0 - (na / n) ** 2)
+    deepest = float(z.max())
+    table = np.empty((z.size, r.size))
+    for start in range(0, r.size, _TILE):
+        radii = r[start : start + _TILE]
+        nodes, weights = gauss_legendre(_rule(wavenumber, cosine, deepest, float(radii.max())))
+        table[:, start : start + _TILE] = _intensity(
+            z, radii, wavenumber, cosine, excitation, nodes, weights, bessel_table()
+        )
+    nodes, weights = gauss_legendre(_rule(wavenumber, cosine, 0.0, 0.0))
+    return table / _energy(wavenumber, cosine, excitation, nodes, weights)
+
+
+def _rule(wavenumber: float, cosine: float, z_nm: float, r_nm: float) -> int:
+    """Number of nodes, a multiple of 4.
+
+    On c = cos(alpha) + (1 - cos(alpha)) (1 + cos(x)) / 2 the phase k z c + k r s turns at most at the rate `degree` per unit
+    of x, and n nodes integrate a degree of 2 n exactly.
+    """
+    degree = wavenumber * (z_nm * (1.0 - cosine) / 2.0 + r_nm * math.sqrt((1.0 - cosine) / 2.0))
+    return 4 * math.ceil((degree / 2.0 + 2.0 * degree ** (1.0 / 3.0) + 16.0) / 4.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _apodisation(c: float, cosine: float, excitation: bool) -> float:
+    if not excitation:
+        return 1.0
+    return math.sqrt(c) * detmath.exp(-(1.0 - c * c) / (1.0 - cosine * cosine))
+
+
+@numba.njit(cache=True, nogil=True)
+def _energy(
+    wavenumber: float, cosine: float, excitation: bool, nodes: NDArray[np.float64], weights: NDArray[np.float64]
+) -> float:
+    """Integral of the unscaled intensity over a plane, nm^2."""
+    total = 0.0
+    half = 0.5 * (1.0 - cosine)
+    for i in range(nodes.size):
+        c = cosine + half * (1.0 + nodes[i])
+        a = _apodisation(c, cosine, excitation)
+        total += half * weights[i] * a * a * (6.0 - 2.0 * c * c) / c
+    return 2.0 * math.pi / (wavenumber * wavenumber) * total
+
+
+@numba.njit(cache=True, nogil=True)
+def _intensity(
+    z: NDArray[np.float64],
+    r: NDArray[np.float64],
+    wavenumber: float,
+    cosine: float,
+    excitation: bool,
+    nodes: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    bessel: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return |I0|^2 + |I1|^2 + |I2|^2, shape (nz, nr), not scaled."""
+    n = nodes.size
+    half = 0.5 * (1.0 - cosine)
+    cosines = cosine + half * (1.0 + nodes)
+    basis = np.empty((3, n, r.size))
+    for i in range(n):
+        c = cosines[i]
+        s = math.sqrt(1.0 - c * c)
+        a = half * weights[i] * _apodisation(c, cosine, excitation)
+        for j in range(r.size):
+            x = wavenumber * r[j] * s
+            j0, j1 = bessel_01(x, bessel)
+            j2 = 2.0 * j1 / x - j0 if x > 1e-3 else x * x / 8.0
+            basis[0, i, j] = a * (1.0 + c) * j0
+            basis[1, i, j] = a * 2.0 * s * j1
+            basis[2, i, j] = a * (1.0 - c) * j2
+    table = np.zeros((z.size, r.size))
+    real, imag = np.empty(r.size), np.empty(r.size)
+    sines_z, cosines_z = np.empty(n), np.empty(n)
+    for k in range(z.size):
+        for i in range(n):
+            sines_z[i], cosines_z[i] = sin_cos(wavenumber * z[k] * cosines[i])
+        for order in range(3):
+            real[:] = 0.0
+            imag[:] = 0.0
+            for i in range(0, n, 4):  # four nodes at a time: the sums are loaded and stored a quarter as often
+                c0, c1, c2, c3 = cosines_z[i], cosines_z[i + 1], cosines_z[i + 2], cosines_z[i + 3]
+                s0, s1, s2, s3 = sines_z[i], sines_z[i + 1], sines_z[i + 2], sines_z[i + 3]
+                for j in range(r.size):
+                    b0, b1 = basis[order, i, j], basis[order, i + 1, j]
+                    b2, b3 = basis[order, i + 2, j], basis[order, i + 3, j]
+                    real[j] += (c0 * b0 + c1 * b1) + (c2 * b2 + c3 * b3)
+                    imag[j] += (s0 * b0 + s1 * b1) + (s2 * b2 + s3 * b3)
+            for j in range(r.size):
+                table[k, j] += real[j] * real[j] + imag[j] * imag[j]
+    return table

@@ -1,0 +1,394 @@
+"""The root of a specification: where labels come from, the stages, and what to keep."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+
+from simexm import specfile
+from simexm.errors import SimexmWarning, SpecError
+from simexm.grid import Box, Triple
+from simexm.sources.base import ZarrSource
+from simexm.sources.phantom import Phantom
+from simexm.spectra.dyes import Dye
+from simexm.spectra.fluorophores import Fluorophore, find
+from simexm.stages import AnyStage, Camera, Expansion, Labelling, Regions, Truth
+from simexm.stages.base import LABELS, Frozen, Stage
+from simexm.stages.optics import Optics
+
+if TYPE_CHECKING:
+    import distributed
+
+    from simexm.engine.plan import Plan
+    from simexm.result import Result
+    from simexm.sources.base import LabelSource
+
+WATER = 1.333
+INDEX_TOLERANCE = 0.03
+MEMBRANE, CYTOSOL = "membrane", "cytosol"
+SEEN_SHARE = 0.01
+"""A filter that passes less than this share of a dye's emission misses it."""
+
+Keep = Literal["expected", "labelled", "emitters"]
+
+
+def _source_kind(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return "phantom" if kind == "phantom" else "zarr"
+
+
+Source = Annotated[Annotated[Phantom, Tag("phantom")] | Annotated[ZarrSource, Tag("zarr")], Discriminator(_source_kind)]
+
+
+class Crop(Frozen):
+    """A part of the source.
+
+    Attributes
+    ----------
+    offset, shape
+        First voxel and number of voxels, z y x. Ids around the crop are read to find its membranes, but emit nothing.
+    """
+
+    offset: tuple[int, int, int] = (0, 0, 0)
+    shape: tuple[int, int, int]
+
+
+class Execution(Frozen):
+    """How the work is cut up; `device` and `tile` are part of what decides the bytes, the rest is not.
+
+    Attributes
+    ----------
+    device
+        `auto` takes a GPU when there is one.
+    memory_GiB
+        Memory that one worker may use; decides the default tile.
+    tile
+        Pixels along z, y, x that are computed at once; left out, as large as fits.
+    """
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    memory_GiB: float = Field(default=1.5, gt=0.4, le=1024)
+    tile: tuple[int, int, int] | None = None
+
+
+class Simulation(Frozen):
+    """One simulated experiment.
+
+    Attributes
+    ----------
+    name
+        Name of the image.
+    seed
+        Seed of every random number.
+    source
+        Path or URL of labels, or a mapping: `{path, dataset, voxel_size_nm, regions}`, or `{kind: phantom, shape, ...}`.
+        A relative path begins at the working directory.
+    crop
+        Part of the source; left out, all of it.
+    dyes
+        Further dyes by name.
+    stages
+        What happens, in order.
+    keep
+        Intermediate results to store as well: `expected` (noise-free image), `labelled` (dyes per pixel and layer),
+        `emitters` (every dye, as a table).
+    execution
+        How the work is cut up.
+    """
+
+    name: str = Field(default="simulation", min_length=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    source: Source
+    crop: Crop | None = None
+    dyes: dict[str, Dye] = Field(default_factory=dict)
+    stages: tuple[AnyStage, ...] = Field(min_length=1)
+    keep: tuple[Keep, ...] = ()
+    execution: Execution = Execution()
+
+    # ---------------------------------------------------------------- reading and writing
+
+    @classmethod
+    def from_mapping(cls, data: Mapping[str, Any], name: str = "the spec") -> Simulation:
+        """Validate plain data.
+
+        Raises
+        ------
+        SpecError
+            If anything is wrong; the message lists all problems with their place.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise specfile.explain(error, cls, name) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Simulation:
+        """Read a YAML or JSON file.
+
+        Raises
+        ------
+        SpecError
+            If there is no such file, or anything in it is wrong.
+        """
+        return cls.from_mapping(specfile.read(Path(path)), str(path))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain data that `from_mapping` reads; what stands at its default is left out, but for the stages' tags."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        data["stages"] = [
+            {"stage": s.model_dump()["stage"], **s.model_dump(mode="json", exclude_defaults=True)} for s in self.stages
+        ]
+        if isinstance(self.source, Phantom):
+            data["source"] = {"kind": "phantom", **data["source"]}
+        return data
+
+    def save(self, path: str | Path) -> None:
+        """Write a YAML file, or a JSON file where the name ends in .json."""
+        Path(path).write_text(specfile.dump(self.to_mapping(), Path(path)), encoding="utf-8")
+
+    def replace(self, **changes: Any) -> Simulation:
+        """A copy with other values, validated again."""
+        return self.from_mapping({**self.model_dump(), **changes})
+
+    # ---------------------------------------------------------------- checks
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        written = {LABELS.name}
+        for stage in self.stages:
+            missing = [q.name for q in stage.reads if q.name not in written]
+            if missing:
+                raise ValueError(
+                    f"stage {_tag(stage)!r} reads {' and '.join(missing)}, which no stage before it writes; "
+                    "the usual order is regions, labelling, expansion, a microscope, camera, truth"
+                )
+            twice = [q.name for q in stage.writes if q.name in written]
+            if twice:
+                raise ValueError(f"a second stage {_tag(stage)!r} would write {' and '.join(twice)} again; remove one")
+            written |= {q.name for q in stage.writes}
+        for wanted in ("expected", "truth"):
+            if wanted not in written:
+                what = (
+                    "a microscope (confocal, widefield, two_photon, light_sheet)" if wanted == "expected" else "truth"
+                )
+                raise ValueError(
+                    f"no stage writes {wanted!r}, without which there is no image grid or no truth; add {what}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _regions_known(self) -> Self:
+        known = (MEMBRANE, CYTOSOL, *self.masks)
+        for layer in self.labelling.layers:
+            if layer.region not in known:
+                raise ValueError(
+                    f"layer {layer.name!r} labels the region {layer.region!r}, which does not exist, so it would stay empty; "
+                    f"the regions are {', '.join(known)}; give further masks under source.regions"
+                )
+        for name in self.masks:
+            if name in (MEMBRANE, CYTOSOL):
+                raise ValueError(
+                    f"a mask cannot be named {name!r}, which is found from the labels; give it another name"
+                )
+        if len(self.masks) > 6:
+            raise ValueError(f"{len(self.masks)} masks are given; six at most")
+        return self
+
+    @model_validator(mode="after")
+    def _light(self) -> Self:
+        try:
+            dyes = self.fluorophores()
+            for channel in self.optics.all_channels:
+                low, high = channel.band_nm
+                line = channel.laser_wavelength_nm
+                if not self.optics.multiphoton and line > low:
+                    place = "contains" if line <= high else "lies below"
+                    raise ValueError(
+                        f"band_nm {low:g} to {high:g} of channel {channel.name!r} {place} its laser line at {line:g} nm: "
+                        f"scattered laser light would drown the dyes; begin the band above {line:g} nm"
+                    )
+            self._seen_by_a_channel(dyes)
+        except SpecError as error:
+            raise ValueError(str(error)) from None
+        factor = self.expansion.factor if self.expansion else 1.0
+        index = self.optics.refractive_index
+        if factor > 1.5 and abs(index - WATER) > INDEX_TOLERANCE:
+            warnings.warn(
+                f"refractive_index {index:g} is far from water's {WATER}, but a gel expanded {factor:g} times is nearly all "
+                f"water: the PSF would be that of another medium; set it to {WATER}",
+                SimexmWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _seen_by_a_channel(self, dyes: Mapping[str, Fluorophore]) -> None:
+        optics = self.optics
+        for dye in dyes.values():
+            bands = [c for c in optics.all_channels if optics.excites(c, dye)]
+            shares = {c.name: dye.emission_share(*c.band_nm) for c in bands}
+            if not bands:
+                lines = ", ".join(f"{c.laser_wavelength_nm:g}" for c in optics.all_channels)
+                raise SpecError(
+                    f"no laser ({lines} nm) excites {dye.name}, so its layers would stay dark; "
+                    f"it absorbs most at {dye.peak_excitation_nm:g} nm"
+                )
+            if max(shares.values()) < SEEN_SHARE:
+                told = ", ".join(f"{c.name}: {c.band_nm[0]:g} to {c.band_nm[1]:g} nm" for c in bands)
+                raise SpecError(
+                    f"the filters miss the emission of {dye.name} ({told}), so its layers would stay dark; it emits most at "
+                    f"{dye.peak_emission_nm:g} nm: move a band_nm there"
+                )
+
+    # ---------------------------------------------------------------- what the stages are
+
+    def _one(self, kind: type[Any]) -> Any:
+        return next((s for s in self.stages if isinstance(s, kind)), None)
+
+    @property
+    def regions(self) -> Regions:
+        """The stage that finds regions."""
+        stage: Regions = self._one(Regions)
+        return stage
+
+    @property
+    def labelling(self) -> Labelling:
+        """The stage that labels."""
+        stage: Labelling = self._one(Labelling)
+        return stage
+
+    @property
+    def expansion(self) -> Expansion | None:
+        """The stage that expands."""
+        stage: Expansion | None = self._one(Expansion)
+        return stage
+
+    @property
+    def optics(self) -> Optics:
+        """The microscope."""
+        stage: Optics = self._one(Optics)
+        return stage
+
+    @property
+    def camera(self) -> Camera | None:
+        """The detector, where there is one."""
+        stage: Camera | None = self._one(Camera)
+        return stage
+
+    @property
+    def truth(self) -> Truth:
+        """The stage that samples the truth."""
+        stage: Truth = self._one(Truth)
+        return stage
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Regions that the source has masks of."""
+        return ("synapse",) if isinstance(self.source, Phantom) else tuple(self.source.regions)
+
+    def fluorophores(self) -> dict[str, Fluorophore]:
+        """The dyes that the layers use, by name.
+
+        Raises
+        ------
+        SpecError
+            If one is unknown, or its file cannot be read.
+        """
+        own = {name: dye.load(name) for name, dye in self.dyes.items()}
+        return {layer.dye: find(layer.dye, own) for layer in self.labelling.layers}
+
+    def resolved(self) -> Simulation:
+        """The same simulation without reference to files of dyes or to the working directory."""
+        source = self.source
+        if isinstance(source, ZarrSource) and "://" not in source.path:
+            source = source.model_copy(update={"path": str(Path(source.path).resolve())})
+        return self.model_copy(update={"source": source, "dyes": self.fluorophores()})
+
+    def with_tile(self, tile: Triple | None) -> Simulation:
+        """The same simulation computed in tiles of this shape, pixels z y x; None leaves it as it is."""
+        if tile is None:
+            return self
+        if min(tile) < 1:
+            raise SpecError(
+                f"a tile of {' x '.join(map(str, tile))} pixels is empty; give at least 1 along each of z, y, x"
+            )
+        return self.model_copy(update={"execution": self.execution.model_copy(update={"tile": tile})})
+
+    def crop_box(self, volume: Triple) -> Box:
+        """The specimen in voxels of a source of this shape.
+
+        Raises
+        ------
+        SpecError
+            If the crop is empty or reaches outside.
+        """
+        if self.crop is None:
+            return Box.of_shape(volume)
+        box = Box.at(self.crop.offset, self.crop.shape)
+        if min(self.crop.shape) < 1:
+            raise SpecError(f"crop.shape {list(self.crop.shape)} holds no voxel; give at least 1 along each of z, y, x")
+        if min(self.crop.offset) < 0 or not Box.of_shape(volume).contains(box):
+            raise SpecError(
+                f"crop from {list(box.start)} to {list(box.stop)} reaches outside the source, whose shape is {list(volume)}, "
+                "and there is nothing to simulate there; make offset + shape at most that, z y x"
+            )
+        return box
+
+    # ---------------------------------------------------------------- doing it
+
+    def plan(self, *, until: str | None = None, source: LabelSource | None = None) -> Plan:
+        """Work out what a run would do; nothing is computed.
+
+        Parameters
+        ----------
+        until
+            Stop after this stage.
+        source
+            Labels to use instead of the spec's own source.
+        """
+        from simexm.engine.plan import make_plan
+
+        return make_plan(self, until=until, source=source)
+
+    def run(
+        self,
+        output: str | Path,
+        *,
+        client: distributed.Client | None = None,
+        workers: int | None = None,
+        until: str | None = None,
+        overwrite: bool = False,
+        quiet: bool = False,
+    ) -> Result:
+        """Run on a Dask cluster and write `output` (a folder NAME.zarr) with NAME.run beside it.
+
+        Parameters
+        ----------
+        output
+            Folder to write; a run that was interrupted there is resumed.
+        client
+            Cluster to use; None starts one on this machine.
+        workers
+            Worker processes of that local cluster; None for one on each core.
+        until
+            Stop after this stage.
+        overwrite
+            Replace an earlier simexm result.
+        quiet
+            Show no progress.
+
+        Raises
+        ------
+        SimexmError
+            See `simexm.errors`.
+        """
+        from simexm.engine.run import run
+
+        return run(self, Path(output), client=client, workers=workers, until=until, overwrite=overwrite, quiet=quiet)
+
+
+def _tag(stage: Stage) -> str:
+    return str(type(stage).model_fields["stage"].default)

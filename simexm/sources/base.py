@@ -1,0 +1,105 @@
+"""What a source of labels is, to those who read it and to those who name it in a specification."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from simexm.grid import Box, Spacing, Triple
+
+VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class LabelSource(Protocol):
+    """A volume of cell ids that can be read box by box, in any process that unpickles it.
+
+    Attributes
+    ----------
+    shape
+        Voxels along z, y, x.
+    voxel_size_nm
+        Size of a voxel, nm of tissue before expansion.
+    origin_nm
+        Where voxel (0, 0, 0) begins, nm of tissue before expansion.
+    dtype
+        Unsigned integer type of the ids; 0 is outside every cell.
+    region_names
+        Names that `read_region` knows.
+    """
+
+    @property
+    def shape(self) -> Triple: ...
+    @property
+    def voxel_size_nm(self) -> Spacing: ...
+    @property
+    def origin_nm(self) -> Spacing: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def region_names(self) -> tuple[str, ...]: ...
+
+    def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the ids in a box inside the volume, (z, y, x), unsigned, in native byte order."""
+
+    def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
+        """Return where region `name` is, (z, y, x), in a box inside the volume."""
+
+
+class SourceModel(Protocol):
+    """What a user writes to name a source."""
+
+    def open(self) -> LabelSource:
+        """Open it for reading."""
+
+
+class ZarrSource(BaseModel):
+    """Labels in an OME-Zarr (0.5 or 0.4) or in any other Zarr array.
+
+    Attributes
+    ----------
+    path
+        Folder, or URL (s3://, gs://, https://), of a label image, of an image with labels, or of an array.
+    dataset
+        Path of the label image or array inside it, where there is more than one.
+    voxel_size_nm
+        z, y, x, nm of tissue before expansion. Taken from the metadata where it is left out; where it is given, the
+        metadata's size and position do not count and the volume begins at 0.
+    regions
+        Name of a region and the mask that holds it: a Zarr array or label image of the same shape, inside `path` or
+        with a path of its own. A voxel belongs to the region where the mask is not zero.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(min_length=1)
+    dataset: str | None = None
+    voxel_size_nm: tuple[VoxelNm, VoxelNm, VoxelNm] | None = None
+    regions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": str(value)} if isinstance(value, str | PathLike) else value
+
+    def open(self) -> LabelSource:
+        """Open it for reading; see `simexm.sources.zarr_source.open_zarr` for what it raises."""
+        from simexm.sources.zarr_source import open_zarr  # here, since importing zarr takes half a second
+
+        return open_zarr(self)
+
+
+def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
+    """Open a source of labels: a model, or the path or URL of a Zarr whose kind its content tells.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is nothing at the path.
+    SourceError
+        If what is there cannot serve as labels.
+    """
+    return (ZarrSource.model_validate(source) if isinstance(source, str | PathLike) else source).open()

@@ -1,0 +1,139 @@
+"""A piece of brain made on the fly: a source of labels that needs no file.
+
+Whatever its size, nothing of it is stored: a voxel's id is a function of the seed and of where the voxel lies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from simexm.errors import SourceError
+from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.kernels.neuropil_blocks import CONTACT_NM, fill_ids, mark_synapses
+from simexm.kernels.neuropil_tubes import LARGEST_NM
+from simexm.random import derive_key
+
+Voxels = Annotated[int, Field(ge=1, le=10**6)]
+VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Phantom(BaseModel):
+    """Procedural neuropil: dendrites with spines, axons, astrocytes, cell bodies and the gaps between them.
+
+    Attributes
+    ----------
+    shape
+        Voxels along z, y, x.
+    voxel_size_nm
+        Voxel size along z, y, x, nm of tissue before expansion. The tissue has a size of its own: smaller voxels
+        sample the same processes more finely.
+    seed
+        Which tissue. Independent of the simulation's seed, so that a phantom stays itself under another labelling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["phantom"] = "phantom"
+    shape: tuple[Voxels, Voxels, Voxels]
+    voxel_size_nm: tuple[VoxelNm, VoxelNm, VoxelNm] = (40.0, 32.0, 32.0)
+    seed: int = 1
+
+    @model_validator(mode="after")
+    def _fits_ids(self) -> Phantom:
+        for axis, n, size in zip("zyx", self.shape, self.voxel_size_nm, strict=True):
+            if n * size > LARGEST_NM:
+                raise ValueError(
+                    f"the phantom is {n * size / 1e9:.3g} m long along {axis}; beyond {LARGEST_NM / 1e9:g} m its ids would "
+                    f"no longer be unique: set shape * voxel_size_nm to at most {LARGEST_NM:.3g} nm"
+                )
+        return self
+
+    def open(self) -> PhantomVolume:
+        """Open it for reading."""
+        return PhantomVolume(self.shape, exact3(self.voxel_size_nm), self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomVolume:
+    """A phantom that can be read box by box; ids need up to 62 bits.
+
+    Attributes
+    ----------
+    shape
+        Voxels along z, y, x.
+    voxel_size_nm
+        Voxel size along z, y, x, nm of tissue before expansion.
+    seed
+        Which tissue.
+    """
+
+    shape: Triple
+    voxel_size_nm: Spacing
+    seed: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the ids."""
+        return np.dtype(np.uint64)
+
+    @property
+    def origin_nm(self) -> Spacing:
+        """Where voxel (0, 0, 0) begins."""
+        return Fraction(0), Fraction(0), Fraction(0)
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """Names that `read_region` knows."""
+        return ("synapse",)
+
+    def read(self, box: Box) -> NDArray[np.uint64]:
+        """Return the ids in a box inside the volume, (z, y, x); 0 is extracellular space."""
+        self._check(box)
+        out = np.empty(box.shape, np.uint64)
+        if out.size:
+            fill_ids(out, np.array(box.start), self._voxel_nm, *self._key)
+        return out
+
+    def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
+        """Return where a region is in a box inside the volume, (z, y, x).
+
+        "synapse" is both sides of a patch, 300 to 500 nm across, where two neurons touch: voxels of one that have a
+        voxel of the other as a face neighbour or within 80 nm. There is about one patch per cubic micrometre.
+
+        Raises
+        ------
+        SourceError
+            If the name is unknown or the box leaves the volume.
+        """
+        if name not in self.region_names:
+            raise SourceError(f"a phantom has no region {name!r}, so nothing could be labelled there: use 'synapse'")
+        self._check(box)
+        out = np.zeros(box.shape, np.bool_)
+        if out.size:
+            voxel_nm = self._voxel_nm
+            reach = np.maximum(1, CONTACT_NM // voxel_nm).astype(np.int64)
+            z, y, x = reach.tolist()
+            around = box.grown((z, y, x)).intersect(Box.of_shape(self.shape))
+            ids = self.read(around)
+            mark_synapses(out, np.array(box.start), ids, np.array(around.start), reach, voxel_nm, *self._key)
+        return out
+
+    @property
+    def _voxel_nm(self) -> NDArray[np.float64]:
+        return np.array([float(size) for size in self.voxel_size_nm])
+
+    @property
+    def _key(self) -> tuple[int, int]:
+        return derive_key(self.seed, "phantom")
+
+    def _check(self, box: Box) -> None:
+        if not Box.of_shape(self.shape).contains(box):
+            raise SourceError(
+                f"the box {box.start} to {box.stop} leaves the phantom of shape {self.shape}: ask for a box inside it"
+            )

@@ -1,0 +1,284 @@
+"""Labels read from OME-Zarr (0.5 and 0.4, sharded or not) and from plain Zarr arrays, on disk or behind a URL."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.errors
+from numpy.typing import NDArray
+
+from simexm.errors import SourceError, SourceNotFoundError
+from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.sources import ngff
+from simexm.sources.base import ZarrSource
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A three-dimensional Zarr array, its leading axes of length 1 taken away.
+
+    Attributes
+    ----------
+    where
+        What to call it in messages: path and dataset.
+    """
+
+    where: str
+    array: zarr.Array[Any]
+    geometry: ngff.Geometry
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels along z, y, x."""
+        z, y, x = (self.array.shape[i] for i in self.geometry.axes)
+        return z, y, x
+
+    def __getitem__(self, box: Box) -> NDArray[Any]:
+        if not Box.of_shape(self.shape).contains(box):
+            raise IndexError(f"{box} reaches outside {self.where}, whose shape is {self.shape}")
+        index: tuple[int | slice[Any, Any, Any], ...] = (*(0,) * (self.array.ndim - 3), *box.slices)
+        return np.asarray(self.array[index])
+
+
+@dataclass(frozen=True)
+class ZarrLabels:
+    """A `LabelSource` that reads Zarr arrays."""
+
+    labels: Volume
+    masks: Mapping[str, Volume]
+    voxel_size_nm: Spacing
+    origin_nm: Spacing
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels along z, y, x."""
+        return self.labels.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Unsigned type of the ids, as wide as the stored ones."""
+        return np.dtype(f"u{self.labels.array.dtype.itemsize}")
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """Names that `read_region` knows."""
+        return tuple(self.masks)
+
+    def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the ids in a box inside the volume, (z, y, x).
+
+        Raises
+        ------
+        SourceError
+            If a stored chunk cannot be decoded, or holds a negative id.
+        """
+        stored = _read(self.labels, box)
+        if stored.dtype.kind == "i" and stored.size and stored.min() < 0:
+            raise SourceError(
+                f"{self.labels.where} holds the negative id {stored.min()}, and a cell's id is positive (0 is outside "
+                "every cell). Write a copy with the ids renumbered, as an unsigned type."
+            )
+        return stored.astype(stored.dtype.newbyteorder("="), copy=False).view(self.dtype)
+
+    def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
+        """Return where the mask of region `name` is not zero, (z, y, x)."""
+        return _read(self.masks[name], box) != 0
+
+
+def open_zarr(source: ZarrSource) -> ZarrLabels:
+    """Open the labels and the masks that a source names.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is nothing at the path, or no such dataset or mask.
+    SourceError
+        If it is no Zarr, ids are not integers, axes are not z, y, x, the volume is empty, its voxel size is not known,
+        or a mask does not lie on the labels' grid.
+    """
+    root = _open_root(source.path)
+    labels = _locate(root, source.path, source.dataset)
+    dtype = labels.array.dtype
+    if dtype.kind not in "iub":
+        raise SourceError(
+            f"{labels.where} holds {dtype}, and ids are integers: with floats, neighbouring ids above 2^24 (float32) "
+            "or 2^53 (float64) become one cell. Name the segmentation, or write it as an unsigned integer type."
+        )
+    if source.voxel_size_nm is not None:
+        size, origin = exact3(source.voxel_size_nm), exact3((0, 0, 0))
+    elif labels.geometry.voxel_size_nm is not None:
+        size, origin = labels.geometry.voxel_size_nm, labels.geometry.origin_nm
+    else:
+        raise SourceError(
+            f"{labels.where} does not say how large its voxels are (no scale with a unit), and every distance would be "
+            f"a guess. Give it: source: {{path: {source.path}, voxel_size_nm: [z, y, x]}}."
+        )
+    masks: dict[str, Volume] = {}
+    for name, path in source.regions.items():
+        masks[name] = _mask(root, source.path, path, name)
+        _check_mask(name, masks[name], labels)
+    return ZarrLabels(labels, masks, size, origin)
+
+
+def _mask(root: zarr.Group | zarr.Array[Any], root_path: str, path: str, name: str) -> Volume:
+    if isinstance(root, zarr.Group) and path in root:
+        return _locate(root, root_path, path)
+    try:
+        return _locate(_open_root(path), path, None)
+    except SourceNotFoundError as error:
+        raise SourceNotFoundError(
+            f"region {name!r}: {path} is neither inside {root_path} nor a path. {error}"
+        ) from error
+
+
+def _check_mask(name: str, mask: Volume, labels: Volume) -> None:
+    if mask.shape != labels.shape:
+        raise SourceError(
+            f"region {name!r}: {mask.where} has shape {mask.shape}, the labels {labels.shape}; a mask needs one voxel "
+            "for each of theirs. Resample it onto the labels' grid."
+        )
+    own = mask.geometry.voxel_size_nm
+    theirs = labels.geometry.voxel_size_nm
+    if own is not None and theirs is not None and own != theirs:
+        raise SourceError(
+            f"region {name!r}: {mask.where} has voxels of {_nm(own)} nm, the labels of {_nm(theirs)} nm; they "
+            "would not lie on each other. Resample the mask onto the labels' grid."
+        )
+
+
+def _open_root(path: str) -> zarr.Group | zarr.Array[Any]:
+    if "://" in path:
+        try:
+            return zarr.open(path, mode="r")
+        except ImportError as error:
+            raise SourceError(f"{path}: reading this URL needs a package that is missing: {error}.") from error
+        except FileNotFoundError as error:
+            raise SourceNotFoundError(
+                f"{path}: there is no Zarr at this URL. Check it, or open it in a browser."
+            ) from error
+        except Exception as error:  # remote file systems raise types of their own
+            raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    local = Path(path).expanduser()
+    if not local.exists():
+        raise SourceNotFoundError(f"{path} does not exist.{_neighbours(local)}")
+    if local.is_file() and local.suffix != ".zip":
+        with local.open("rb") as f:
+            tiff = f.read(4) in _TIFF_MAGIC
+        if tiff:
+            zarr_name = local.with_suffix(".zarr").name
+            raise SourceError(
+                f"{path} is a TIFF file, which cannot be read box by box. Convert it once: "
+                f"simexm ingest {path} {zarr_name} --voxel-size Z Y X (nm), then name {zarr_name} as the source."
+            )
+        raise SourceError(f"{path} is a file, and a source is the folder of a Zarr.")
+    try:
+        return zarr.open(str(local), mode="r")
+    except (FileNotFoundError, zarr.errors.BaseZarrError) as error:
+        inside = sorted(p.name for p in local.iterdir() if p.suffix == ".zarr") if local.is_dir() else []
+        hint = f" It holds {', '.join(inside[:5])}: name one of these." if inside else ""
+        raise SourceError(
+            f"{path} is not a Zarr: it has no zarr.json, .zarray or .zgroup (N5 and precomputed folders are not read).{hint}"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise SourceError(f"{path}: the Zarr metadata cannot be read: {error}") from error
+
+
+def _locate(root: zarr.Group | zarr.Array[Any], root_path: str, dataset: str | None) -> Volume:
+    """Follow the metadata from `root` to one array and what is known of its axes and size."""
+    node: zarr.Group | zarr.Array[Any] = root
+    parts = [p for p in (dataset or "").split("/") if p]
+    above: list[tuple[zarr.Group, int]] = []  # the groups passed, each with the number of parts of its own path
+    for n, part in enumerate(parts):
+        if not isinstance(node, zarr.Group) or part not in node:
+            members = sorted(node) if isinstance(node, zarr.Group) else []
+            raise SourceNotFoundError(
+                f"{root_path} holds no {'/'.join(parts[: n + 1])!r}; "
+                + (f"beside it there are: {', '.join(members[:10])}." if members else "there is nothing below it.")
+            )
+        above.append((node, n))
+        node = node[part]
+    while isinstance(node, zarr.Group):
+        part = _choose(node, root_path, parts)
+        above.append((node, len(parts)))
+        parts += part.split("/")
+        node = node[part]
+    where = "/".join([root_path.rstrip("/"), *parts])
+    if 0 in node.shape:
+        raise SourceError(f"{where} is empty: its shape is {node.shape}.")
+    geometry = _geometry(where, node, above, parts)
+    leading = node.shape[:-3]
+    if any(n != 1 for n in leading):
+        raise SourceError(
+            f"{where} has shape {node.shape}: besides z, y, x there are axes longer than 1, and it is not known which "
+            "of their volumes is meant. Write the one that is meant as an array of its own."
+        )
+    return Volume(where, node, geometry)
+
+
+def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:
+    """Path, below a group, of the next node on the way to the labels."""
+    where = "/".join([root_path.rstrip("/"), *parts])
+    attributes = dict(group.attrs)
+    names = ngff.label_names(attributes)
+    prefix = ""
+    if not names and "labels" in group and isinstance(group["labels"], zarr.Group):
+        names = ngff.label_names(dict(group["labels"].attrs)) or tuple(sorted(group["labels"]))
+        prefix = "labels/"
+    if not names:
+        levels = ngff.datasets(attributes)
+        if levels:
+            if levels[0] not in group:
+                raise SourceError(f"{where}: its metadata names the level {levels[0]!r}, which is not there.")
+            return levels[0]
+        names = tuple(sorted(group))
+    if len(names) == 1 and prefix + names[0] in group:
+        return prefix + names[0]
+    if not names:
+        raise SourceError(f"{where} is a Zarr group with nothing in it.")
+    choices = ", ".join("/".join([*parts, prefix + n]) for n in names[:20])
+    raise SourceError(
+        f"{where} holds {len(names)} candidates, and it is not known which are the labels. Name one as the dataset: "
+        f"source: {{path: {root_path}, dataset: ...}} with one of {choices}."
+    )
+
+
+def _geometry(
+    where: str, array: zarr.Array[Any], above: list[tuple[zarr.Group, int]], parts: list[str]
+) -> ngff.Geometry:
+    for group, depth in reversed(above):
+        attributes, level = dict(group.attrs), "/".join(parts[depth:])
+        if level in ngff.datasets(attributes):
+            return ngff.multiscale_geometry(where, attributes, level, array.ndim)
+    return ngff.plain_geometry(where, getattr(array.metadata, "dimension_names", None), array.ndim)
+
+
+def _read(volume: Volume, box: Box) -> NDArray[Any]:
+    try:
+        return volume[box]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise SourceError(
+            f"{volume.where}: voxels {box.start} to {box.stop} cannot be read, a chunk is damaged or gone: {error}"
+        ) from error
+
+
+def _neighbours(path: Path) -> str:
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)
+    if near:
+        return f" Beside it there is: {', '.join(near)}."
+    return "" if path.parent.exists() else f" Neither does the folder {path.parent}."
+
+
+def _nm(spacing: Spacing) -> str:
+    return " x ".join(f"{float(s):g}" for s in spacing)

@@ -1,0 +1,228 @@
+"""A user's own dyes: measured spectra in a CSV file, a few numbers, or a built-in dye with other figures.
+
+A CSV file has a header and one row per wavelength; a cell is left blank where a spectrum was not measured. Figures
+stand in comment lines above the header, and those in the spec win::
+
+    # extinction_per_M_per_cm: 90000
+    # quantum_yield: 0.8
+    # lifetime_ns: 4.1
+    # source: own measurement
+    wavelength_nm,excitation,emission,two_photon_GM
+    400,0.02,,
+    ...
+
+The files that FPbase exports are read as they are (`wavelength`, `NAME ex` or `NAME ab`, `NAME em`); their figures go
+into the spec, and their relative two-photon column is left out, for it is not in GM.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from simexm.errors import SpecError
+from simexm.spectra.fluorophores import CheckedPoints, Fluorophore, find
+from simexm.spectra.spectrum import Points
+
+_COLUMNS = ("wavelength_nm", "excitation", "emission", "two_photon_GM")
+# One number for the cross section holds at every wavelength a two-photon laser may have.
+_ANY_TWO_PHOTON_LASER_NM = (500.0, 2000.0)
+
+
+class _Figures(BaseModel):
+    """Figures that replace those of a file or of a built-in dye."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    extinction_per_M_per_cm: float | None = Field(default=None, gt=0)
+    quantum_yield: float | None = Field(default=None, gt=0, le=1)
+    lifetime_ns: float | None = Field(default=None, gt=0)
+    two_photon_GM: Annotated[float, Field(gt=0)] | CheckedPoints | None = None
+    source: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The figures that were given, as arguments of `Fluorophore`."""
+        values = {figure: getattr(self, figure) for figure in _Figures.model_fields}
+        if isinstance(self.two_photon_GM, float):
+            values["two_photon_GM"] = _flat(self.two_photon_GM)
+        return {figure: value for figure, value in values.items() if value is not None}
+
+
+class CsvDye(_Figures):
+    """A dye whose spectra stand in a CSV file (format: see this module)."""
+
+    csv: Path
+
+    def load(self, name: str, folder: Path = Path()) -> Fluorophore:
+        """Read the dye and call it `name`; a relative path begins at `folder`."""
+        return from_csv(folder / self.csv, name, **self.given())
+
+
+class LikeDye(_Figures):
+    """A built-in dye with some figures of your own, such as a two-photon cross section."""
+
+    like: str
+
+    def load(self, name: str, folder: Path = Path()) -> Fluorophore:
+        """The built-in dye under a new name, with the given figures instead of its own; `folder` is not used."""
+        base = find(self.like)
+        given = self.given()
+        note = f"like {self.like} ({base.source}) but for {', '.join(given)}" if given else base.source
+        return Fluorophore(
+            **base.model_dump(exclude={*given, "name", "guesses", "source"}),
+            **{k: v for k, v in given.items() if k != "source"},
+            name=name,
+            guesses=tuple(g for g in base.guesses if g not in given),
+            source=f"{self.source}; {note}" if self.source else note,
+        )
+
+
+class GaussianDye(BaseModel):
+    """A dye from a few numbers: Gaussian spectra, without the shoulders and the red tail that a measured dye has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    peak_excitation_nm: float = Field(gt=0)
+    peak_emission_nm: float = Field(gt=0)
+    excitation_fwhm_nm: float = Field(gt=0)
+    emission_fwhm_nm: float = Field(gt=0)
+    extinction_per_M_per_cm: float = Field(gt=0)
+    quantum_yield: float = Field(gt=0, le=1)
+    lifetime_ns: float = Field(gt=0)
+    two_photon_GM: Annotated[float, Field(gt=0)] | CheckedPoints | None = None
+    source: str = ""
+
+    def load(self, name: str, folder: Path = Path()) -> Fluorophore:
+        """The dye under its name, its spectra cut at three times their FWHM; `folder` is not used."""
+        two_photon = self.two_photon_GM
+        return Fluorophore(
+            name=name,
+            extinction_per_M_per_cm=self.extinction_per_M_per_cm,
+            quantum_yield=self.quantum_yield,
+            lifetime_ns=self.lifetime_ns,
+            excitation=_gaussian(self.peak_excitation_nm, self.excitation_fwhm_nm),
+            emission=_gaussian(self.peak_emission_nm, self.emission_fwhm_nm),
+            two_photon_GM=_flat(two_photon) if isinstance(two_photon, float) else two_photon,
+            guesses=("excitation", "emission"),
+            source=self.source or "the spec, with Gaussian spectra",
+        )
+
+
+def _kind(value: Any) -> str:
+    """Which of the four forms was written, so that an error speaks of that form alone."""
+    keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", {})
+    for key, kind in (("csv", "csv"), ("like", "like"), ("excitation", "tabulated")):
+        if key in keys:
+            return kind
+    return "gaussian"
+
+
+Dye = Annotated[
+    Annotated[CsvDye, Tag("csv")]
+    | Annotated[LikeDye, Tag("like")]
+    | Annotated[Fluorophore, Tag("tabulated")]
+    | Annotated[GaussianDye, Tag("gaussian")],
+    Discriminator(_kind),
+]
+"""A value of the spec's `dyes:` mapping; its `load(name, folder)` gives the `Fluorophore`.
+
+A `Fluorophore` is one itself, so that a resolved spec can hold every point and runs without other files.
+"""
+
+
+def from_csv(path: Path | str, name: str | None = None, **figures: Any) -> Fluorophore:
+    """Read a dye from a CSV file (format: see this module).
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        The dye's name; without one, that of the file.
+    **figures
+        Arguments of `Fluorophore` that replace what the file says.
+
+    Raises
+    ------
+    SpecError
+        If the file is missing, lacks a column or a figure, or holds something that is not a number.
+    """
+    path = Path(path)
+    name = name or path.stem
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"the dye {name!r} cannot be read from {path}: {error}; correct its `csv:`") from error
+    comments = [line.lstrip("# ").partition(":") for line in lines if line.startswith("#")]
+    written = {key.strip(): value.strip() for key, _, value in comments if key.strip() in _Figures.model_fields}
+    points = _columns(path, [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"])
+    try:
+        known = {"source": str(path)} | points | _Figures.model_validate(written).given() | figures
+        needed = ("extinction_per_M_per_cm", "quantum_yield", "lifetime_ns", "excitation", "emission")
+        missing = [figure for figure in needed if figure not in known]
+        if missing:
+            raise SpecError(
+                f"{path} does not tell {', '.join(missing)} of the dye {name!r}, so its brightness is unknown; "
+                "add a line such as `# quantum_yield: 0.8` above the header (a column for a spectrum), "
+                "or give the figure beside `csv:`"
+            )
+        return Fluorophore(name=name, **known)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SpecError(f"the dye {name!r} in {path} cannot be used: {problems}; correct the file") from error
+
+
+def _columns(path: Path, rows: list[tuple[int, str]]) -> dict[str, Any]:
+    """Points of each spectrum in the file, from (line number, line) pairs of which the first is the header."""
+    if not rows:
+        raise SpecError(f"{path} is empty; its header should be {','.join(_COLUMNS)}")
+    header = [_column(path, title) for title in next(csv.reader([rows[0][1]]))]
+    if "wavelength_nm" not in header:
+        raise SpecError(f"{path} has no column wavelength_nm; its header should be {','.join(_COLUMNS)}")
+    twice = sorted({title for title in header if title and header.count(title) > 1})
+    if twice:
+        raise SpecError(f"{path} has more than one column of {', '.join(twice)}; delete those that are not meant")
+    points: dict[str, list[tuple[float, float]]] = {}
+    for number, line in rows[1:]:
+        cells = dict(zip(header, next(csv.reader([line])), strict=False))
+        try:
+            for column, cell in cells.items():
+                if column and column != "wavelength_nm" and cell.strip():
+                    points.setdefault(column, []).append((float(cells.get("wavelength_nm", "")), float(cell)))
+        except ValueError as error:
+            raise SpecError(f"{path}, line {number}: {error}; a cell holds one number or is blank") from error
+    return {column: tuple(values) for column, values in points.items()}
+
+
+def _column(path: Path, title: str) -> str | None:
+    """Our name of a column; None for one of FPbase's that is left out."""
+    title = title.strip()
+    if title in _COLUMNS:
+        return title
+    if title == "wavelength":
+        return "wavelength_nm"
+    ending = title.rpartition(" ")[2]
+    known = {"ex": "excitation", "ab": "excitation", "em": "emission", "2p": None}
+    if ending in known and " " in title:
+        return known[ending]
+    near = difflib.get_close_matches(title, _COLUMNS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"its header should be {','.join(_COLUMNS)}"
+    raise SpecError(f"{path} has a column {title!r} that would be ignored; {hint}")
+
+
+def _flat(cross_section_GM: float) -> Points:
+    low, high = _ANY_TWO_PHOTON_LASER_NM
+    return (low, cross_section_GM), (high, cross_section_GM)
+
+
+def _gaussian(peak_nm: float, fwhm_nm: float) -> Points:
+    """A Gaussian of peak 1 at steps of FWHM / 20 (linear between them: within 0.2 % of the peak)."""
+    steps = [i / 20 for i in range(-60, 61)]
+    return tuple(
+        (peak_nm + x * fwhm_nm, math.exp(-4 * math.log(2) * x * x)) for x in steps if peak_nm + x * fwhm_nm > 0
+    )

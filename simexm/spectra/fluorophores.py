@@ -1,0 +1,212 @@
+"""Dyes: what a fluorophore absorbs, emits and how fast, and the table of built-in ones."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from simexm.errors import SpecError
+from simexm.spectra.spectrum import Points, Spectrum, main_band_peak
+
+
+def check_points(points: Points) -> Points:
+    """Refuse what is no spectrum: fewer than two points, wavelengths out of order, negative or all-zero values."""
+    if len(points) < 2:
+        raise ValueError(f"a spectrum needs at least 2 points [wavelength_nm, value], this one has {len(points)}")
+    for (before, _), (after, _) in pairwise(points):
+        if after <= before:
+            raise ValueError(f"wavelengths must increase, but {after:g} nm follows {before:g} nm; sort the points")
+    for wavelength_nm, value in points:
+        if value < 0:
+            raise ValueError(
+                f"the value at {wavelength_nm:g} nm is negative ({value:g}); subtract the baseline, type 0"
+            )
+    if not any(value for _, value in points):
+        raise ValueError("every value of the spectrum is 0; give the dye's measured spectrum")
+    return points
+
+
+def _scaled(points: Points, peak: int) -> Points:
+    top = points[peak][1]
+    return tuple((wavelength_nm, value / top) for wavelength_nm, value in points)
+
+
+def _normalised_excitation(points: Points) -> Points:
+    return _scaled(points, main_band_peak(points))
+
+
+def _normalised_emission(points: Points) -> Points:
+    return _scaled(points, max(range(len(points)), key=lambda i: points[i][1]))
+
+
+CheckedPoints = Annotated[Points, AfterValidator(check_points)]
+
+
+class Fluorophore(BaseModel):
+    """A dye with all of its figures; serialises to JSON and back without loss.
+
+    Attributes
+    ----------
+    name
+        The name that labelling layers use.
+    extinction_per_M_per_cm
+        Decadic molar extinction coefficient at the maximum of the longest-wavelength absorption band.
+    quantum_yield
+        Photons emitted per photon absorbed.
+    lifetime_ns
+        Lifetime of the excited state.
+    excitation
+        (wavelength nm, relative absorption) points; scaled to 1 at the maximum of the longest-wavelength band.
+    emission
+        (wavelength nm, relative photons per nm) points; scaled to 1 at the peak.
+    two_photon_GM
+        (wavelength nm, two-photon absorption cross section in GM = 1e-58 m^4 s) points, or None where none is known.
+    guesses
+        Names of the figures that are guesses.
+    source
+        Where the figures come from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(min_length=1)
+    extinction_per_M_per_cm: float = Field(gt=0)
+    quantum_yield: float = Field(gt=0, le=1)
+    lifetime_ns: float = Field(gt=0)
+    excitation: Annotated[CheckedPoints, AfterValidator(_normalised_excitation)]
+    emission: Annotated[CheckedPoints, AfterValidator(_normalised_emission)]
+    two_photon_GM: CheckedPoints | None = None
+    guesses: tuple[str, ...] = ()
+    source: str = ""
+
+    def load(self, name: str, folder: Path = Path()) -> Fluorophore:
+        """The same dye under `name`, as every form of a dye in a spec has it; `folder` is not used."""
+        return Fluorophore(**{**self.model_dump(), "name": name})
+
+    @property
+    def peak_excitation_nm(self) -> float:
+        """Wavelength of the maximum of the longest-wavelength absorption band, nm."""
+        return self.excitation[main_band_peak(self.excitation)][0]
+
+    @property
+    def peak_emission_nm(self) -> float:
+        """Wavelength of the emission's maximum, nm."""
+        return max(self.emission, key=lambda point: point[1])[0]
+
+    def excitation_at(self, wavelength_nm: float) -> float:
+        """Absorption at `wavelength_nm` relative to that at `peak_excitation_nm`; 0 outside the table."""
+        return Spectrum.of(self.excitation).at(wavelength_nm)
+
+    def emission_share(self, low_nm: float, high_nm: float) -> float:
+        """Share of the emitted photons with wavelengths in [low_nm, high_nm], 0 to 1."""
+        emission = Spectrum.of(self.emission)
+        return emission.within(low_nm, high_nm).integral() / emission.integral()
+
+    def mean_emission_nm(self, low_nm: float, high_nm: float) -> float:
+        """Photon-weighted mean emission wavelength inside [low_nm, high_nm], nm.
+
+        Raises
+        ------
+        SpecError
+            If the dye emits nothing there.
+        """
+        band = Spectrum.of(self.emission).within(low_nm, high_nm)
+        if band.integral() == 0:
+            raise SpecError(
+                f"{self.name} emits nothing between {low_nm:g} and {high_nm:g} nm, so none of its light is detected; "
+                f"it emits from {self.emission[0][0]:g} to {self.emission[-1][0]:g} nm, "
+                f"most at {self.peak_emission_nm:g} nm: move the band there"
+            )
+        return min(max(band.mean_nm(), low_nm), high_nm)
+
+    def two_photon_GM_at(self, wavelength_nm: float) -> float:
+        """Two-photon absorption cross section at `wavelength_nm`, GM (1e-58 m^4 s).
+
+        Raises
+        ------
+        SpecError
+            If no cross section is known, or none at this wavelength.
+        """
+        figures = f"like: {self.name}, two_photon_GM: 30" if self.name in load_builtin() else "..., two_photon_GM: 30"
+        remedy = f"under `dyes:` write `{self.name}: {{{figures}}}` with the cross section in GM at your laser's line"
+        if self.two_photon_GM is None:
+            raise SpecError(
+                f"no two-photon cross section of {self.name} is known, "
+                f"so its brightness at {wavelength_nm:g} nm cannot be told; {remedy}"
+            )
+        low, high = self.two_photon_GM[0][0], self.two_photon_GM[-1][0]
+        if not low <= wavelength_nm <= high:
+            raise SpecError(
+                f"the two-photon cross section of {self.name} is known from {low:g} to {high:g} nm only, "
+                f"so its brightness at {wavelength_nm:g} nm cannot be told; move the laser there, or {remedy}"
+            )
+        return Spectrum.of(self.two_photon_GM).at(wavelength_nm)
+
+
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    text = files("simexm.spectra").joinpath("data", name).read_text(encoding="utf-8")
+    return iter(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+
+
+@cache
+def load_builtin() -> Mapping[str, Fluorophore]:
+    """The built-in dyes by name, read from the package on first use."""
+    spectra: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in _rows("spectra.csv"):
+        point = float(row["wavelength_nm"]), float(row["value"])
+        spectra.setdefault((row["name"], row["spectrum"]), []).append(point)
+    return MappingProxyType(
+        {
+            row["name"]: Fluorophore(
+                name=row["name"],
+                extinction_per_M_per_cm=float(row["extinction_per_M_per_cm"]),
+                quantum_yield=float(row["quantum_yield"]),
+                lifetime_ns=float(row["lifetime_ns"]),
+                excitation=tuple(spectra[row["name"], "excitation"]),
+                emission=tuple(spectra[row["name"], "emission"]),
+                guesses=tuple(row["guesses"].split(";")) if row["guesses"] else (),
+                source="; ".join(
+                    f"{figure}: {row[f'{figure}_source']}"
+                    for figure in ("extinction", "quantum_yield", "lifetime", "spectra")
+                ),
+            )
+            for row in _rows("dyes.csv")
+        }
+    )
+
+
+def find(name: str, extra: Mapping[str, Fluorophore] = MappingProxyType({})) -> Fluorophore:
+    """The dye called `name`: one of `extra` (the user's own, which win), else a built-in one.
+
+    Raises
+    ------
+    SpecError
+        If there is none; the message names the dyes with the nearest names.
+    """
+    dyes = {**load_builtin(), **extra}
+    if name in dyes:
+        return dyes[name]
+    by_letters: dict[str, list[str]] = {}
+    for known in dyes:
+        by_letters.setdefault(_letters(known), []).append(known)
+    near = [n for letters in difflib.get_close_matches(_letters(name), by_letters, n=3) for n in by_letters[letters]]
+    hint = f"did you mean {' or '.join(near)}? All of them" if near else "the dyes"
+    raise SpecError(
+        f"there is no dye {name!r}, so nothing can be labelled with it; {hint}: {', '.join(sorted(dyes))}. "
+        "Give a further one under `dyes:`"
+    )
+
+
+def _letters(name: str) -> str:
+    """What is left of a name without case, spaces, dashes and the word "fluor" in Alexa Fluor."""
+    return re.sub(r"[\W_]+|fluor", "", name.casefold())

@@ -1,0 +1,187 @@
+"""What a stage is: a frozen model that says what it reads, what it writes, how far it looks, and what it does to a block.
+
+What the user writes in a spec and what runs on a block are the same object. To add physics, write a file with one more
+subclass of `Stage` and name it in `simexm/stages/__init__.py`; the planner and the block runner need no change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from simexm.grid import Box, Geometry, NmBox
+from simexm.kernels.cells import CellIndex
+from simexm.kernels.emit import Emitters
+
+if TYPE_CHECKING:
+    from simexm.stages.optics import OpticsPlan
+
+
+class Frozen(BaseModel):
+    """A model that cannot be changed and refuses keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Quantity(NamedTuple):
+    """Something that stages pass on: its name, axes and unit."""
+
+    name: str
+    axes: str
+    unit: str
+
+
+LABELS = Quantity("labels", "zyx", "cell id of each voxel")
+REGIONS = Quantity("regions", "zyx", "bits of the regions that each voxel belongs to")
+EMITTERS = Quantity("emitters", "n", "nm of tissue")
+EXPANDED = Quantity("expanded", "n", "nm of expanded tissue")
+EXPECTED = Quantity("expected", "czyx", "photo-electrons per pixel")
+IMAGE = Quantity("image", "czyx", "camera counts")
+TRUTH = Quantity("truth", "zyx", "cell id of each pixel")
+
+
+@dataclass(frozen=True)
+class LabelBlock:
+    """Cell indices of a box of the ground truth.
+
+    Attributes
+    ----------
+    box
+        Voxels of the whole volume.
+    index
+        int32, shape of the box; see `CellIndex`.
+    cells
+        Ids by index.
+    """
+
+    box: Box
+    index: NDArray[np.int32]
+    cells: CellIndex
+
+
+@dataclass
+class Chunk:
+    """A few emitters of one layer; or, with `layer` None, word that all later ones lie at `floor_nm` or above."""
+
+    layer: str | None
+    emitters: Emitters
+    floor_nm: float
+
+
+@dataclass(frozen=True)
+class EmitterStream:
+    """Emitters in chunks, in ascending planes of voxels.
+
+    Attributes
+    ----------
+    dyes
+        Dye of each layer.
+    reach_nm
+        How far along z an emitter of a chunk may lie above the last announced floor.
+    chunks
+        Called with a dye: yields its layers' chunks. Buffers are used again; take what you need before the next.
+    """
+
+    dyes: Mapping[str, str]
+    reach_nm: float
+    chunks: Callable[[str], Iterator[Chunk]]
+
+
+@dataclass(frozen=True)
+class World:
+    """All that a block knows beside its own box; the same on every worker.
+
+    Attributes
+    ----------
+    seed
+        Seed of the whole simulation.
+    geometry
+        Transform of image and truth.
+    region_bits
+        Bit of each region in `REGIONS`, by name.
+    dye_of_layer
+        Dye of each layer that labels anything.
+    optics
+        Sampling, reach and responses that the plan resolved; None when no image is asked for.
+    device
+        `cpu` or `gpu`, for the whole run.
+    """
+
+    seed: int
+    geometry: Geometry
+    region_bits: Mapping[str, int]
+    dye_of_layer: Mapping[str, str]
+    optics: OpticsPlan | None
+    clump_above: float = 32.0
+    device: str = "cpu"
+
+
+@dataclass
+class Tally:
+    """What a block counts on the way.
+
+    Attributes
+    ----------
+    voxels
+        Voxels of each cell, by index.
+    dyes
+        Dyes of each layer in each cell, by index.
+    unspecific
+        Dyes of each layer bound outside any cell's label.
+    """
+
+    voxels: NDArray[np.int64] | None = None
+    dyes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    unspecific: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Work:
+    """One tile in the making: the box of each quantity, the values so far, and the tally.
+
+    Attributes
+    ----------
+    world
+        What all blocks share.
+    pixels
+        The tile, in pixels of the image.
+    boxes
+        nm box wanted of each quantity, as the planner walked them back from `pixels`.
+    values
+        Quantities written so far, by name.
+    tally
+        Counts.
+    """
+
+    world: World
+    pixels: Box
+    boxes: Mapping[str, NmBox]
+    values: dict[str, Any]
+    tally: Tally
+
+
+class Stage(Frozen):
+    """One step of a simulation.
+
+    Subclasses give the tag `stage` that names them in a spec, `reads` and `writes`, and the two methods.
+    """
+
+    reads: ClassVar[tuple[Quantity, ...]]
+    writes: ClassVar[tuple[Quantity, ...]]
+
+    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+        """Box of each quantity read, given the box `wanted` of what the stage writes.
+
+        Boxes are nm from the corner of the specimen, of tissue for what lies before expansion and of expanded tissue for
+        what lies after it.
+        """
+        return {q.name: wanted for q in self.reads}
+
+    def run(self, work: Work) -> None:
+        """Read from and write to `work.values`."""
+        raise TypeError(f"{type(self).__name__} does not say what it does")

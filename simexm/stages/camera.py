@@ -1,0 +1,108 @@
+"""The detector: where photons become counts, and the only place where they fluctuate."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from simexm.kernels.camera import digitise, quarter_octaves
+from simexm.kernels.detmath import exp_array, log
+from simexm.kernels.draws import normal_field, poisson_field
+from simexm.random import derive_key
+from simexm.stages.base import EXPECTED, IMAGE, Frozen, Quantity, Stage, Work
+
+
+class Illumination(Frozen):
+    """Light that falls off towards the edges of the camera's frame, as a Gaussian.
+
+    Attributes
+    ----------
+    frame_pixels
+        Rows and columns of the frame. A larger image is tiled with frames from its corner on.
+    edge
+        Light at the middle of the frame's edges over that at its centre.
+    """
+
+    frame_pixels: tuple[int, int]
+    edge: float = Field(gt=0, le=1)
+
+    def profile(self, y: slice, x: slice) -> NDArray[np.float64]:
+        """Relative irradiance of a box of pixels, (rows, columns)."""
+        axes = []
+        for part, n in zip((y, x), self.frame_pixels, strict=True):
+            place = (np.arange(part.start, part.stop) % n + 0.5) / n * 2 - 1
+            axes.append(exp_array(log(self.edge) * place**2))
+        return axes[0][:, None] * axes[1][None, :]
+
+
+class Camera(Stage):
+    """Shot noise of signal and background, read noise, gain, offset, bits.
+
+    Attributes
+    ----------
+    autofluorescence_e
+        Photo-electrons of the tissue itself per pixel and plane; lit as unevenly as the signal.
+    stray_light_e, dark_e
+        Photo-electrons per pixel and plane from stray light and dark current; not lit.
+    illumination
+        Profile over the frame; left out, even.
+    read_noise_e
+        Standard deviation of the read noise, electrons.
+    excess_noise
+        Variance of the multiplied signal over that of the electrons: 1 for a camera, about 1.2 for a photomultiplier, 2 for an
+        EMCCD. The surplus is drawn as Gaussian.
+    gain_counts_per_e, offset_counts, bits
+        counts = gain * electrons + offset, cut to 0 ... 2^bits - 1.
+    """
+
+    stage: Literal["camera"] = "camera"
+    autofluorescence_e: float = Field(default=0.0, ge=0, le=1e6)
+    stray_light_e: float = Field(default=0.0, ge=0, le=1e6)
+    dark_e: float = Field(default=0.0, ge=0, le=1e6)
+    illumination: Illumination | None = None
+    read_noise_e: float = Field(default=1.5, ge=0, le=1e4)
+    excess_noise: float = Field(default=1.0, ge=1, le=4)
+    gain_counts_per_e: float = Field(default=1.0, gt=0, le=1e4)
+    offset_counts: float = Field(default=100.0, ge=0, le=65535)
+    bits: int = Field(default=16, ge=8, le=16)
+
+    reads: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
+    writes: ClassVar[tuple[Quantity, ...]] = (IMAGE,)
+
+    def run(self, work: Work) -> None:
+        """Write the counts of the tile, uint16, (channel, z, y, x), and each channel's statistics."""
+        expected: NDArray[np.float32] = work.values["expected"]
+        names: list[str] = work.values["channels"]
+        z0, y0, x0 = work.pixels.start
+        counts = np.empty(expected.shape, np.uint16)
+        statistics = []
+        profile: Any = 1.0
+        if self.illumination is not None:
+            profile = self.illumination.profile(*work.pixels.slices[1:])
+        for c, name in enumerate(names):
+            clipped = 0
+            keys = [derive_key(work.world.seed, "camera", name, part) for part in ("shot", "read", "excess")]
+            for k in range(expected.shape[1]):
+                signal = np.maximum(expected[c, k : k + 1].astype(np.float64), 0.0)
+                rate = profile * (signal + self.autofluorescence_e) + (self.stray_light_e + self.dark_e)
+                electrons = poisson_field(rate, z0 + k, y0, x0, keys[0])
+                noise = np.zeros(rate.shape)
+                if self.read_noise_e > 0:
+                    noise += self.read_noise_e * normal_field(rate.shape, z0 + k, y0, x0, keys[1])
+                if self.excess_noise > 1:
+                    surplus = np.sqrt((self.excess_noise - 1) * electrons)
+                    noise += surplus * normal_field(rate.shape, z0 + k, y0, x0, keys[2])
+                clipped += digitise(
+                    electrons,
+                    noise,
+                    self.gain_counts_per_e,
+                    self.offset_counts,
+                    float(2**self.bits - 1),
+                    counts[c, k : k + 1],
+                )
+            statistics.append({"clipped": clipped, "histogram": quarter_octaves(counts[c])})
+        work.values["image"] = counts
+        work.values["image_statistics"] = statistics

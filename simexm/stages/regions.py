@@ -1,0 +1,46 @@
+"""Regions: which part of its cell a voxel belongs to."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from simexm.grid import NmBox, exact3
+from simexm.kernels import regions as kernel
+from simexm.stages.base import LABELS, REGIONS, LabelBlock, Quantity, Stage, Work, World
+
+
+class Regions(Stage):
+    """Membrane, cytosol, and any region for which the source has a mask.
+
+    Membrane is a voxel of a cell with a neighbour of another id (0 is another id, beyond the volume is none); cytosol is
+    the rest of the cell. Masks of the source are cut to cells, too.
+
+    Attributes
+    ----------
+    neighbourhood
+        26: neighbours in space. 8: in the slice alone, for slices much thicker than a pixel.
+    """
+
+    stage: Literal["regions"] = "regions"
+    neighbourhood: Literal[26, 8] = 26
+
+    reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
+    writes: ClassVar[tuple[Quantity, ...]] = (REGIONS,)
+
+    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+        """One voxel more on each side that the neighbourhood looks at."""
+        halo = kernel.halo(self.neighbourhood)
+        z, y, x = (h * v for h, v in zip(halo, world.geometry.voxel_nm, strict=True))
+        return {"labels": wanted.grown(exact3((z, y, x)))}
+
+    def run(self, work: Work) -> None:
+        """Write region bits of the whole box of labels; its outermost voxels are right only on the volume's border."""
+        labels: LabelBlock = work.values["labels"]
+        bits = kernel.regions_of(labels.index, self.neighbourhood)
+        for name, bit in work.world.region_bits.items():
+            if name in work.values["masks"]:
+                mask = work.values["masks"][name]
+                bits |= np.where(mask & (labels.index != 0), np.uint8(bit), np.uint8(0))
+        work.values["regions"] = bits

@@ -1,0 +1,69 @@
+"""A result that has its name only when it is whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from simexm.errors import OutputError, SimexmError
+from simexm.store.shards import LocalFiles
+
+
+@contextmanager
+def appearing(output: Path, *, overwrite: bool, mark: Mapping[str, str]) -> Iterator[LocalFiles]:
+    """Yield a hidden place beside `output` to write a Zarr group to, and give it that name if all went well.
+
+    Parameters
+    ----------
+    output
+        The group's folder in the end.
+    overwrite
+        Replace a group there whose attribute "simexm" equals `mark`; nothing else is ever replaced.
+    mark
+        What the group that is being written carries as the attribute "simexm".
+
+    Raises
+    ------
+    OutputError
+        If something stands in the way, or the disk refuses.
+    """
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
+    if output.exists() and not _is_marked(output, mark):
+        raise OutputError(
+            f"{output} was not written by {mark['written_by']}, so it is not replaced. Choose another name."
+        )
+    hidden = output.with_name(f".{output.name}.partial")
+    try:
+        hidden.mkdir()
+    except FileExistsError:
+        raise OutputError(
+            f"{hidden} exists: {output.name} is being written now, or its writer was killed. If none is running, "
+            f"remove it: rm -r {hidden}"
+        ) from None
+    except OSError as error:
+        raise OutputError(f"{output.parent} cannot be written to: {error.strerror}. Choose another folder.") from error
+    try:
+        files = LocalFiles(hidden / "new", hidden / "scratch")
+        files.root.mkdir()
+        files.scratch.mkdir()
+        yield files
+        if output.exists():
+            output.rename(hidden / "old")
+        files.root.rename(output)
+    except SimexmError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written: {error}. Nothing of it was kept.") from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _is_marked(output: Path, mark: Mapping[str, str]) -> bool:
+    try:
+        return bool(json.loads((output / "zarr.json").read_text())["attributes"]["simexm"] == mark)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,195 @@
+"""OME-Zarr 0.5 groups and arrays as simexm writes them.
+
+The scale is in micrometres of the tissue before expansion, and the translation is the centre of the first element:
+origin + half an element, at every level, of images, labels and ingested sources alike.
+https://ngff.openmicroscopy.org/0.5
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from simexm.grid import Spacing
+from simexm.store.pyramid import Level
+from simexm.store.shards import ZSTD_LEVEL, LocalFiles, Stored, encode_shard
+
+VERSION = "0.5"
+_NM_PER_UM = 1000
+
+
+def multiscales(
+    name: str, levels: tuple[Level, ...], origin_nm: Spacing, *, channels: bool, method: str
+) -> list[dict[str, Any]]:
+    """Return the `multiscales` metadata of an image (c, z, y, x) or of labels (z, y, x).
+
+    Parameters
+    ----------
+    name
+        The name that viewers show.
+    levels
+        The levels, with spacings in nm of tissue before expansion; level n is the array called "n".
+    origin_nm
+        Where the first element begins, z, y, x, nm of tissue before expansion.
+    channels
+        True where a channel axis leads.
+    method
+        How levels are made, in words: "mean" or "mode".
+    """
+    axes: list[dict[str, str]] = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
+    if channels:
+        axes.insert(0, {"name": "c", "type": "channel"})
+    datasets = []
+    for n, level in enumerate(levels):
+        scale = [_um(s) for s in level.spacing]
+        translation = [_um(o + s / 2) for o, s in zip(origin_nm, level.spacing, strict=True)]
+        if channels:
+            scale.insert(0, 1.0)
+            translation.insert(0, 0.0)
+        transforms = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
+        datasets.append({"path": str(n), "coordinateTransformations": transforms})
+    return [{"name": name, "axes": axes, "datasets": datasets, "type": method}]
+
+
+def image_attributes(scales: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """Return the attributes of an image group; `more` goes beside `multiscales` (`omero`)."""
+    return {"ome": {"version": VERSION, "multiscales": scales, **more}}
+
+
+def label_attributes(scales: list[dict[str, Any]], *, image: str | None = None) -> dict[str, Any]:
+    """Return the attributes of a label image's group.
+
+    Parameters
+    ----------
+    scales
+        Its `multiscales`.
+    image
+        Path from this group to the image that it labels ("../../" below an image's labels/), None where it stands
+        alone.
+    """
+    label: dict[str, Any] = {"version": VERSION}
+    if image is not None:
+        label["source"] = {"image": image}
+    return {"ome": {"version": VERSION, "multiscales": scales, "image-label": label}}
+
+
+def labels_group_attributes(names: list[str]) -> dict[str, Any]:
+    """Return the attributes of the group that holds an image's label images."""
+    return {"ome": {"version": VERSION, "labels": names}}
+
+
+def create_group(files: LocalFiles, path: str, attributes: dict[str, Any]) -> None:
+    """Write a Zarr v3 group's metadata at `path` below the root ("" for the root itself)."""
+    zarr.create_group(files.root, path=path, zarr_format=3, attributes=attributes)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedArray:
+    """A sharded Zarr v3 array, fill value 0, that is written one whole shard at a time. Cheap to pickle.
+
+    Attributes
+    ----------
+    files
+        Where it is stored.
+    path
+        The array's path below the root, such as "labels/cells/0".
+    shape, shard, chunk
+        Elements along each axis; `chunk` divides `shard`, which may be larger than the array.
+    dtype
+        Name of the NumPy data type, such as "uint16".
+    axes
+        One letter an axis, such as "czyx".
+    """
+
+    files: LocalFiles
+    path: str
+    shape: tuple[int, ...]
+    shard: tuple[int, ...]
+    chunk: tuple[int, ...]
+    dtype: str
+    axes: str
+
+    def create(self) -> None:
+        """Write the array's metadata."""
+        zarr.create_array(
+            self.files.root,
+            name=self.path,
+            shape=self.shape,
+            dtype=self.dtype,
+            chunks=self.chunk,
+            shards=self.shard,
+            compressors=ZstdCodec(level=ZSTD_LEVEL),
+            fill_value=0,
+            dimension_names=tuple(self.axes),
+            zarr_format=3,
+        )
+
+    def key(self, position: tuple[int, ...]) -> str:
+        """Path below the root of the shard with these shard coordinates."""
+        return "/".join([self.path, "c", *map(str, position)])
+
+    def extent(self, position: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the part of the array that a shard holds, clipped where the array ends."""
+        return tuple(min(s, n - p * s) for p, s, n in zip(position, self.shard, self.shape, strict=True))
+
+    def write(self, position: tuple[int, ...], data: NDArray[np.generic]) -> Stored:
+        """Replace one whole shard in one step; where all of `data` is zero the shard has no file.
+
+        Parameters
+        ----------
+        position
+            The shard's coordinates, counted in shards.
+        data
+            All of the array's elements in that shard, in the array's data type.
+
+        Raises
+        ------
+        ValueError
+            If shape or data type is another one: a part of a shard is never written.
+        """
+        if data.shape != self.extent(position) or data.dtype != np.dtype(self.dtype):
+            raise ValueError(
+                f"shard {position} of {self.path} holds {self.extent(position)} of {self.dtype}, "
+                f"not {data.shape} of {data.dtype}"
+            )
+        return self.files.put(self.key(position), encode_shard(data, self.shard, self.chunk))
+
+    def write_region(self, start: tuple[int, ...], data: NDArray[np.generic]) -> tuple[Stored, ...]:
+        """Replace all shards of a region that begins and ends where shards do, or ends where the array does.
+
+        Parameters
+        ----------
+        start
+            The first element, a multiple of the shard along each axis.
+        data
+            All elements of the region.
+
+        Raises
+        ------
+        ValueError
+            If the region cuts a shard.
+        """
+        if any(a % s for a, s in zip(start, self.shard, strict=True)):
+            raise ValueError(f"{start} is not where a shard of {self.shard} begins")
+        counts = [range(-(-n // s)) for n, s in zip(data.shape, self.shard, strict=True)]
+        stored = []
+        for cell in itertools.product(*counts):
+            part = data[tuple(slice(i * s, (i + 1) * s) for i, s in zip(cell, self.shard, strict=True))]
+            position = tuple(a // s + i for a, s, i in zip(start, self.shard, cell, strict=True))
+            stored.append(self.write(position, part))
+        return tuple(stored)
+
+    def open(self) -> zarr.Array[Any]:
+        """Open the array for reading."""
+        return zarr.open_array(self.files.root, path=self.path, mode="r")
+
+
+def _um(nm: Fraction) -> float:
+    return float(nm / _NM_PER_UM)

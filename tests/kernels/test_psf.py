@@ -1,0 +1,254 @@
+"""Laws of the diffraction tables, their Hankel transforms and the instruments' responses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import psf
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage, special
+
+from simexm.kernels import hankel, psf_response, psf_special, psf_tables
+from simexm.kernels.psf_response import Response
+
+Array = NDArray[np.float64]
+Table = Callable[[Array, Array, float, float, float], Array]
+EX_NM, EM_NM, NA, INDEX = 488.0, 525.0, 1.15, 1.33
+
+
+def uniform(end: float, spacing: float) -> Array:
+    return np.arange(0.0, end + 0.5 * spacing, spacing, dtype=np.float64)
+
+
+def field_integrals(z: float, r: float, wavelength: float, na: float, n: float, excitation: bool) -> float:
+    """The defining integrals over the angle theta by an unrelated, much finer rule, at unit energy in a plane."""
+    alpha = math.asin(na / n)
+    nodes, weights = np.polynomial.legendre.leggauss(32)
+    panel = alpha / 60
+    theta = (np.arange(60)[:, None] * panel + panel * (nodes + 1) / 2).ravel()
+    weights = np.tile(panel * weights / 2, 60)
+    s, c, k = np.sin(theta), np.cos(theta), 2 * math.pi * n / wavelength
+    a = np.sqrt(c) * np.exp(-((s * n / na) ** 2)) if excitation else np.ones_like(c)
+    wave = weights * s * a * np.exp(1j * k * z * c)
+    intensity = sum(abs((wave * g * special.jv(m, k * r * s)).sum()) ** 2 for m, g in enumerate((1 + c, 2 * s, 1 - c)))
+    return float(intensity * k**2 / (2 * math.pi) / (weights * s * a**2 * (6 - 2 * c**2) / c).sum())
+
+
+class TestSpecial:
+    @settings(deadline=None)
+    @given(st.floats(0, 1e4))
+    def test_functions_agree_with_scipy(self, x: float) -> None:
+        j0, j1 = psf_special.bessel_01(x, psf_special.bessel_table())
+        assert (j0, j1) == pytest.approx((special.j0(x), special.j1(x)), abs=2e-10)
+        assert psf_special.sin_cos(x) == pytest.approx((math.sin(x), math.cos(x)), abs=1e-15)
+        assert psf_special.sin_cos(-x) == pytest.approx((-math.sin(x), math.cos(x)), abs=1e-15)
+
+    @pytest.mark.parametrize("n", [1, 2, 20, 301])
+    def test_gauss_legendre(self, n: int) -> None:
+        nodes, weights = psf_special.gauss_legendre(n)
+        expected = np.polynomial.legendre.leggauss(n)
+        np.testing.assert_allclose(nodes[::-1], expected[0], atol=1e-14)
+        np.testing.assert_allclose(weights[::-1], expected[1], atol=1e-13)
+
+
+class TestTables:
+    @settings(max_examples=60, deadline=None)
+    @given(st.floats(0, 40000), st.floats(0, 70000), st.floats(0.2, 1.25), st.booleans())
+    def test_tables_are_the_field_integrals(self, z: float, r: float, na: float, excitation: bool) -> None:
+        table = psf_tables.excitation_table if excitation else psf_tables.emission_table
+        value = table(np.array([z]), np.array([r]), EM_NM, na, INDEX)[0, 0]
+        expected = field_integrals(z, r, EM_NM, na, INDEX, excitation)
+        peak = field_integrals(0.0, 0.0, EM_NM, na, INDEX, excitation)
+        assert value == pytest.approx(expected, rel=1e-6, abs=1e-12 * peak)
+
+    @pytest.mark.parametrize(
+        ("kind", "table", "keyword"),
+        [
+            (psf.EXCITATION, psf_tables.excitation_table, "ex_wavelen"),
+            (psf.EMISSION, psf_tables.emission_table, "em_wavelen"),
+        ],
+    )
+    @pytest.mark.parametrize(("na", "n"), [(0.4, 1.33), (1.15, 1.33), (1.4, 1.515)])
+    def test_near_focus_the_package_agrees(
+        self, kind: psf.PsfType, table: Table, keyword: str, na: float, n: float
+    ) -> None:
+        z, r = uniform(500.0, 100.0), uniform(15 * EM_NM / na, 10.0)
+        package = psf.PSF(
+            psf.ISOTROPIC | kind,
+            shape=(z.size, r.size),
+            dims=(z[-1] / 1e3, r[-1] / 1e3),  # spacing = dims / (shape - 1)
+            num_aperture=na,
+            refr_index=n,
+            **{keyword: EM_NM},
+        ).data
+        ours = table(z, r, EM_NM, na, n)
+        # the package interpolates Bessel functions linearly in steps of 0.1, an error of up to 6e-4 of an amplitude
+        np.testing.assert_allclose(package, ours / ours[0, 0], atol=1.3e-3)
+
+    @pytest.mark.parametrize("table", [psf_tables.excitation_table, psf_tables.emission_table])
+    def test_every_plane_holds_the_same_energy(self, table: Table) -> None:
+        z, r = uniform(4000.0, 1000.0), uniform(60000.0, 10.0)
+        energy = hankel.plane_energy(table(z, r, EM_NM, NA, INDEX), r)
+        # what is missing lies beyond the table: rings that fall as 1 / r^3, so their energy as 1 / r
+        half = hankel.plane_energy(table(z, r[: r.size // 2 + 1], EM_NM, NA, INDEX), r[: r.size // 2 + 1])
+        assert np.all(energy < 1)
+        np.testing.assert_allclose(2 * energy - half, 1.0, atol=5e-4)
+
+    @pytest.mark.parametrize("na", [0.1, 0.3, 0.5])
+    def test_widefield_is_as_wide_as_theory_has_it(self, na: float) -> None:
+        z, r = uniform(2.0 * EM_NM / na**2, EM_NM / na**2 / 50), uniform(2 * EM_NM / na, 5.0)
+        response = Response(z, r, psf_tables.emission_table(z, r, EM_NM, na, 1.0))
+        assert psf_response.fwhm_lateral_nm(response) == pytest.approx(0.51 * EM_NM / na, rel=0.05)
+        # on the axis sinc^2 of half the phase between the marginal and the central ray (Born & Wolf 8.8.2)
+        assert psf_response.fwhm_axial_nm(response) == pytest.approx(
+            0.886 * EM_NM / (1 - math.sqrt(1 - na**2)), rel=0.05
+        )
+
+    def test_aperture_beyond_the_index_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="numerical aperture"):
+            psf_tables.emission_table(np.zeros(1), np.zeros(1), EM_NM, 1.4, 1.33)
+
+
+class TestHankel:
+    @settings(deadline=None)
+    @given(st.floats(90, 400), st.floats(0, 0.01))
+    def test_gaussian(self, sigma: float, k: float) -> None:
+        r = uniform(8 * sigma, 10.0)
+        gaussian = np.exp(-(r**2) / (2 * sigma**2))[None] / (2 * math.pi * sigma**2)
+        assert hankel.radial_spectrum(gaussian, r, np.array([k]))[0, 0] == pytest.approx(
+            math.exp(-2 * (math.pi * sigma * k) ** 2), abs=1e-7
+        )
+        assert hankel.plane_energy(gaussian, r)[0] == pytest.approx(1.0, abs=1e-9)
+
+    def test_a_hard_end_is_part_of_the_kernel(self) -> None:
+        """A disc has the spectrum R J1(2 pi k R) / k."""
+        r, k = uniform(3000.0, 10.0), uniform(0.005, 1e-4)[1:]
+        spectrum = hankel.radial_spectrum(np.ones((1, r.size)), r, k)[0]
+        np.testing.assert_allclose(spectrum, 3000 * special.j1(2 * math.pi * k * 3000) / k, atol=1e-6 * math.pi * 9e6)
+
+    def test_spectrum_is_the_optical_transfer_function(self) -> None:
+        """It ends at 2 NA / wavelength and is as large at 0 as the plane's energy."""
+        z, r = uniform(1000.0, 500.0), uniform(40000.0, 10.0)
+        table = psf_tables.emission_table(z, r, EM_NM, NA, INDEX)
+        k = np.array([0.0, 2.05 * NA / EM_NM, 3 * NA / EM_NM])
+        spectrum = hankel.radial_spectrum(table, r, k)
+        np.testing.assert_allclose(spectrum[:, 0], hankel.plane_energy(table, r), rtol=1e-12)
+        assert np.abs(spectrum[:, 1:]).max() < 2e-5
+
+    def test_same_value_whatever_else_is_asked(self) -> None:
+        r = uniform(2990.0, 10.0)
+        table = psf_tables.emission_table(uniform(600.0, 200.0), r, EM_NM, NA, INDEX)
+        k = uniform(0.005, 0.00003)
+        whole = hankel.radial_spectrum(table, r, k)
+        np.testing.assert_array_equal(hankel.radial_spectrum(table[1:3], r, k[70:90]), whole[1:3, 70:90])
+
+    def test_uneven_radii_are_refused(self) -> None:
+        r = uniform(200.0, 10.0) ** 1.5
+        with pytest.raises(ValueError, match="evenly spaced"):
+            hankel.plane_energy(np.ones((1, r.size)), r)
+
+
+class TestPinhole:
+    @pytest.mark.parametrize("radius", [60.0, 283.0, 900.0])
+    def test_disc_convolution_in_two_dimensions(self, radius: float) -> None:
+        spacing = 10.0
+        r = uniform(4000.0, spacing)
+        emission = psf_tables.emission_table(uniform(900.0, 300.0), r, EM_NM, NA, INDEX)
+        share = psf_response.pinhole_share(emission, spacing, radius)
+        # sums over a fine Cartesian grid in the disc about points on the axis, each cell by its share inside the disc
+        fine, grid = 10, np.arange(-math.ceil(radius / spacing), math.ceil(radius / spacing) + 1) * spacing
+        offset = (np.arange(fine) + 0.5) / fine * spacing - spacing / 2
+        inside = ((grid[:, None] + offset)[:, :, None, None] ** 2 + (grid[:, None] + offset) ** 2 < radius**2).mean(
+            axis=(1, 3)
+        )
+        for row, values in enumerate(emission):
+            for i in (0, 7, 30, 120):
+                distance = np.hypot(grid[:, None], grid + i * spacing) / spacing
+                picked = ndimage.map_coordinates(values, [distance.ravel()], order=3, mode="mirror")
+                direct = (picked.reshape(inside.shape) * inside).sum() * spacing**2
+                assert share[row, i] == pytest.approx(direct, abs=2e-4)
+
+    def test_between_zero_and_one_and_wider_passes_more(self) -> None:
+        z, r = uniform(2000.0, 250.0), uniform(2000.0, 10.0)
+        shares = [psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, a) for a in (50.0, 150.0, 283.0, 800.0, 3000.0)]
+        assert shares[0].min() >= 0
+        assert shares[-1].max() <= 1
+        for narrow, wide in pairwise(shares):
+            assert np.all(wide > narrow)
+
+    def test_a_tiny_pinhole_samples_and_a_wide_one_opens(self) -> None:
+        z, r = uniform(900.0, 300.0), uniform(1000.0, 10.0)
+        emission = psf_tables.emission_table(z, r, EM_NM, NA, INDEX)
+        tiny = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, 5.0)
+        np.testing.assert_allclose(tiny / (math.pi * 25.0), emission, atol=1e-3 * emission.max())
+        excitation = psf_tables.excitation_table(z, r, EX_NM, NA, INDEX)
+        wide = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, 20000.0)
+        np.testing.assert_allclose(excitation * wide, excitation, atol=0.01 * excitation.max())
+
+    def test_on_the_axis_it_is_the_encircled_energy(self) -> None:
+        z, r = uniform(1500.0, 500.0), uniform(400.0, 10.0)
+        share = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, 300.0)[:, 0]
+        disc = uniform(300.0, 10.0)
+        encircled = hankel.plane_energy(psf_tables.emission_table(z, disc, EM_NM, NA, INDEX), disc)
+        np.testing.assert_allclose(share, encircled, atol=1e-6)
+
+    def test_too_short_a_table_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="pinhole"):
+            psf_response.pinhole_share(np.ones((1, 20)), 10.0, 300.0)
+
+
+class TestResponse:
+    def test_confocal_is_narrower_than_either_of_its_factors(self) -> None:
+        z, r = uniform(3000.0, 100.0), uniform(2000.0, 10.0)
+        excitation = psf_tables.excitation_table(z, r, EX_NM, NA, INDEX)
+        widths = []
+        for radius in (10.0, 0.61 * EM_NM / NA, 5000.0):
+            share = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, radius)
+            response = Response(z, r, excitation * share)
+            widths.append((psf_response.fwhm_lateral_nm(response), psf_response.fwhm_axial_nm(response)))
+        open_pinhole = Response(z, r, excitation)
+        limits = psf_response.fwhm_lateral_nm(open_pinhole), psf_response.fwhm_axial_nm(open_pinhole)
+        for axis in (0, 1):
+            assert 0.6 * limits[axis] < widths[0][axis] < widths[1][axis] < widths[2][axis] <= 1.001 * limits[axis]
+
+    def test_light_sheet_profile(self) -> None:
+        profile = psf_response.light_sheet_profile(np.array([0.0, 1000.0, 1e6]), 1000.0)
+        np.testing.assert_allclose(profile, [1.0, math.exp(-2), 0.0], rtol=1e-14)
+
+    def test_shapes_must_agree(self) -> None:
+        with pytest.raises(ValueError, match="depths"):
+            Response(np.zeros(3), np.zeros(4), np.zeros((4, 3)))
+
+    def test_a_profile_without_half_maximum_is_refused(self) -> None:
+        response = Response(uniform(1000.0, 100.0), uniform(50.0, 5.0), np.ones((11, 11)))
+        with pytest.raises(ValueError, match="half"):
+            psf_response.fwhm_axial_nm(response)
+
+
+class TestLeftOut:
+    def test_widefield_is_one_minus_range_over_depth(self) -> None:
+        z = uniform(4000.0, 100.0)
+        assert psf_response.left_out_share(np.ones(z.size), z, 20000.0, "constant") == pytest.approx(0.8)
+        assert psf_response.left_out_share(np.ones(z.size), z, 4000.0, "constant") == 0.0
+        assert psf_response.axial_range_nm(np.ones(z.size), z, 20000.0, "constant", 0.05) is None
+
+    def test_a_scanner_s_tail_is_foretold_from_a_shorter_table(self) -> None:
+        z = uniform(20000.0, 100.0)
+        r = uniform(psf_tables.lateral_radius_nm(z[-1], EM_NM, NA, INDEX), 20.0)
+        share = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, 0.61 * EM_NM / NA)
+        energy = hankel.plane_energy(psf_tables.excitation_table(z, r, EX_NM, NA, INDEX) * share, r)
+        total = float(np.trapezoid(energy, z))
+        for size in (31, 61):
+            known = 1 - float(np.trapezoid(energy[:size], z[:size])) / total
+            told = psf_response.left_out_share(energy[:size], z[:size], z[-1], "inverse_square")
+            assert told == pytest.approx(known, abs=0.1 * known)
+        range_nm = psf_response.axial_range_nm(energy, z, z[-1], "inverse_square", 0.05)
+        assert range_nm is not None
+        size = round(range_nm / 100.0) + 1
+        assert 1 - np.trapezoid(energy[:size], z[:size]) / total == pytest.approx(0.05, abs=0.005)
