@@ -77,6 +77,10 @@ class Blame:
         self._suspects.append(block)
         return True
 
+    def called_back(self, task: Task) -> None:
+        """Take back a single block that was never run, to hand it out anew."""
+        (self._suspects if task.alone else self._singles).extend(task.blocks)
+
     def settled(self, block: int) -> None:
         """Forget a block that is done or given up."""
         self._raised.pop(block, None)

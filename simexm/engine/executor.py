@@ -162,7 +162,8 @@ class _Run:
             while self._fill():
                 self._collect()
                 self.journal.commit_if_due()
-                self.workers.refresh(max_age_s=_WORKERS_S)
+                if self.workers.refresh(max_age_s=_TICK_S if self.blame.suspects else _WORKERS_S):
+                    self._call_back_stranded()
                 if self.workers.absent_s > _LONELY_S:
                     self._tell(Message(f"no worker is connected to {self.workers.scheduler}; waiting for one"))
                     self.workers.absent_s = 0.0
@@ -198,7 +199,6 @@ class _Run:
                     return Task(blocks)
                 self.feed = None
         if self.blame.suspects and self.feed is None and not self.blame.waiting and (last is None or last.alone):
-            self.workers.refresh(max_age_s=_TICK_S)
             taken = {task.worker for task in self.in_flight.values()}
             free = next((worker for worker in self.workers.threads if worker not in taken), None)
             return None if free is None else self.blame.next_alone(free)
@@ -213,6 +213,14 @@ class _Run:
         self.in_flight[future] = task
         self.completed.add(future)
 
+    def _call_back_stranded(self) -> None:
+        """Hand out anew what waits for a worker that is gone: if no other was there then, Dask would wait for ever."""
+        for future, task in list(self.in_flight.items()):
+            if task.worker and task.worker not in self.workers.threads and future.status == "pending":
+                del self.in_flight[future]
+                self.client.cancel([future])
+                self.blame.called_back(task)
+
     # Taking back
 
     def _collect(self) -> None:
@@ -220,13 +228,16 @@ class _Run:
         while not self.completed.has_ready() and time.monotonic() < until_s:
             time.sleep(_POLL_S)
         for future, result in self.completed.next_batch(block=False):
-            task = self.in_flight.pop(future)
-            if future.status == "finished":
+            task = self.in_flight.pop(future, None)
+            if task is None:  # was called back
+                continue
+            # Not by the future's status: it turns to "lost" when the worker that had the result dies after giving it.
+            if isinstance(result, TaskReport):
                 self._report(result)
-            elif future.status == "error":
-                self._task_failed(task, result[1])
-            else:
+            elif isinstance(result, BaseException):
                 raise self.workers.lost(result)
+            else:
+                self._task_failed(task, result[1])
             future.release()
 
     def _report(self, report: TaskReport) -> None:
@@ -256,6 +267,7 @@ class _Run:
         """A task came back without a report: its worker died, or could not even begin."""
         if isinstance(error, distributed.KilledWorker):
             worker = error.last_worker.address
+            self.workers.threads.pop(worker, None)
             self._tell(WorkerLost(worker, tuple(task.blocks)))
             if self.blame.worker_died(task, error.allowed_failures + 1):
                 self._count_failure(f"worker {worker} died")
@@ -296,8 +308,8 @@ class _Run:
     def _save_what_came_back(self) -> None:
         """After Ctrl-C or an error: take finished tasks, but raise nothing that would hide the cause."""
         try:
-            for future, result in self.completed.next_batch(block=False):
-                if future.status == "finished":
+            for _, result in self.completed.next_batch(block=False):
+                if isinstance(result, TaskReport):
                     self._report(result)
         except Exception as error:
             self._tell(Message(f"while the run was being stopped: {type(error).__name__}: {error}"))

@@ -51,8 +51,8 @@ class Workers:
         except KeyError:  # a scheduler that was started without one
             return None
 
-    def refresh(self, max_age_s: float) -> None:
-        """Ask the scheduler for its workers if the last answer is older than `max_age_s`.
+    def refresh(self, max_age_s: float) -> bool:
+        """Ask the scheduler for its workers if the last answer is older than `max_age_s`; True if it was.
 
         Raises
         ------
@@ -60,10 +60,12 @@ class Workers:
             The scheduler is lost.
         """
         age_s = time.monotonic() - self._asked_s
-        if age_s >= max_age_s:
-            self._asked_s += age_s
-            self._ask()
-            self.absent_s = 0.0 if self.threads else self.absent_s + age_s
+        if age_s < max_age_s:
+            return False
+        self._asked_s += age_s
+        self._ask()
+        self.absent_s = 0.0 if self.threads else self.absent_s + age_s
+        return True
 
     def _ask(self) -> None:
         try:

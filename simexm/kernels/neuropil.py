@@ -36,9 +36,9 @@ from simexm.kernels.neuropil_tubes import (
     radius_of,
     site_of,
     size_of,
-    unit,
 )
 from simexm.random import philox
+from simexm.random import unit_float32word as unit
 
 SPINE_STEP_NM = 650.0
 _SPINY = 2  # families that have spines

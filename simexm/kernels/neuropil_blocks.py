@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.kernels.neuropil import new_memory, owner_at
-from simexm.kernels.neuropil_tubes import is_astrocyte, jit, unit
+from simexm.kernels.neuropil_tubes import is_astrocyte, jit
 from simexm.random import philox
+from simexm.random import unit_float32word as unit
 
 # Octaves of bending: lattice spacing; amplitude of the displacement; amplitude of the noise that widens the gaps.
 OCTAVES = ((24000.0, 26000.0, 0.0), (6500.0, 7500.0, 0.0), (2300.0, 2500.0, 0.0), (800.0, 560.0, 1.0))

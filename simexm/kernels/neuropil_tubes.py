@@ -11,13 +11,14 @@ import numba
 import numpy as np
 
 from simexm.random import philox
+from simexm.random import unit_float32word as unit
 
 # Families in the order in which they take space: axis (0 = z, 1 = y, 2 = x), lattice pitch and place of the cells'
 # centres along the two other axes, least and greatest radius of a tube, distance of the nodes between which its
-# course is interpolated, relative change of calibre along it, distance between the points where a
-# process may begin, probability that it begins there as a branch, and the family that it branches from (itself: it
-# grows from a cell body). The lattices of dendrites are woven: their axes pass each other at a quarter of the pitch
-# or more, so that none meets another head-on.
+# course is interpolated, relative change of calibre along it, distance between the points where a process may begin,
+# probability that it begins there as a branch, and the family that it branches from (itself: from a cell body). The
+# lattices of dendrites are woven: their axes pass each other at a quarter of the pitch or more, so that none meets
+# another head-on.
 _AXIS, _PITCH, _CENTRE, _R_MIN, _R_MAX, NODE, _SWELL, _LENGTH, _BRANCH, _PARENT = 0, 1, 3, 5, 6, 7, 8, 9, 10, 11
 _P = 2300.0
 _WANDER = 0.11 * _P
@@ -51,11 +52,6 @@ NEVER = -(2**62)
 LARGEST_NM = 1.2e9
 
 jit = numba.njit(cache=True, nogil=True)
-
-
-@jit
-def unit(word: int) -> float:
-    return (float(word) + 0.5) * 2.0**-32
 
 
 @jit

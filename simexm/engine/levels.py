@@ -1,0 +1,93 @@
+"""The coarse levels that no block owns: a small last pass, level by level, each shard from the stored level above it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simexm.engine.journal import Journal
+from simexm.engine.plan import Plan
+from simexm.errors import RunError
+from simexm.grid import Box, Tiling, Triple
+from simexm.store import place
+from simexm.store.place import Place
+from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
+
+if TYPE_CHECKING:
+    import distributed
+
+
+@dataclass(frozen=True)
+class LevelTask:
+    """One coarse level of all outputs."""
+
+    plan: Plan
+    place: Place
+    level: int
+
+    @property
+    def shards(self) -> Tiling:
+        """Shards of the level."""
+        return Tiling(Box.of_shape(self.plan.levels[self.level].shape), self.plan.storage[self.level].shard)
+
+
+def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
+    """Make shard `number` of the level for every output and channel."""
+    plan = task.plan
+    box = task.shards[number]
+    position = task.shards.position(number)
+    upper, lower = plan.levels[task.level - 1], plan.levels[task.level]
+    factors = step_factors(upper, lower)
+    above = Box(_times(box.start, factors), _times(box.stop, factors)).intersect(Box.of_shape(upper.shape))
+    stored = 0
+    for output in plan.outputs:
+        levels = place.arrays(plan, task.place, output)
+        source = levels[task.level - 1].open()
+        for c in range(max(1, len(output.channels))):
+            lead: tuple[int, ...] = () if output.is_labels else (c,)
+            where: Any = (*lead, *above.slices)
+            data = np.asarray(source[where])
+            made = (downsample_labels if output.is_labels else downsample_mean)(data, factors)
+            part = made if output.is_labels else made[None]
+            stored += levels[task.level].write((*lead, *position), part).nbytes
+    return {"bytes": stored}
+
+
+@dataclass(frozen=True)
+class LevelPass:
+    """All coarse levels of a result."""
+
+    plan: Plan
+    place: Place
+
+    def run(self, client: distributed.Client, journals: Path) -> None:
+        """Make each level that is not owned, in order.
+
+        Raises
+        ------
+        RunError
+            If a shard cannot be made.
+        """
+        from simexm.engine.executor import execute
+
+        for level, storage in enumerate(self.plan.storage):
+            if storage.owned:
+                continue
+            task = LevelTask(self.plan, self.place, level)
+            journal = Journal.open(journals / str(level), self.plan.hash)
+            left = [n for n in range(len(task.shards)) if n not in journal.done]
+            if not left:
+                continue
+            outcome = execute(client=client, function=make_shard, context=task, blocks=left, journal=journal)
+            if outcome.failed_count:
+                raise RunError(
+                    f"level {level} cannot be made: {outcome.failed[0].error}. Mend the cause and type the same command again"
+                )
+
+
+def _times(a: Triple, b: Triple) -> Triple:
+    z, y, x = (m * n for m, n in zip(a, b, strict=True))
+    return z, y, x

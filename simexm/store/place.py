@@ -1,0 +1,171 @@
+"""The folders of a result: NAME.zarr, an OME-Zarr image with its labels, and NAME.run beside it with all that is not Zarr."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simexm.engine.plan import Output, Plan
+from simexm.errors import OutputError
+from simexm.store.omezarr import ShardedArray
+from simexm.store.shards import LocalFiles
+
+MARK = "simexm"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a result stands.
+
+    Attributes
+    ----------
+    zarr
+        The folder NAME.zarr.
+    """
+
+    zarr: Path
+
+    @classmethod
+    def at(cls, output: Path) -> Place:
+        """The place that a user named.
+
+        Raises
+        ------
+        OutputError
+            If the name does not end in .zarr.
+        """
+        if output.suffix != ".zarr":
+            raise OutputError(
+                f"the output {output} does not end in .zarr, by which viewers know an OME-Zarr; type {output.name}.zarr"
+            )
+        return cls(output.absolute())
+
+    @property
+    def run(self) -> Path:
+        """The folder NAME.run."""
+        return self.zarr.with_suffix(".run")
+
+    @property
+    def journal(self) -> Path:
+        """Record of finished blocks."""
+        return self.run / "journal"
+
+    @property
+    def tables(self) -> Path:
+        """Parquet tables."""
+        return self.run / "tables"
+
+    @property
+    def scratch(self) -> Path:
+        """Files that are being written."""
+        return self.run / "scratch"
+
+    @property
+    def files(self) -> LocalFiles:
+        """The Zarr's files."""
+        return LocalFiles(self.zarr, self.scratch)
+
+    def mark(self) -> dict[str, Any] | None:
+        """What the result says of itself; None where there is no simexm result."""
+        try:
+            attributes = json.loads((self.zarr / "zarr.json").read_text())["attributes"]
+            found = attributes.get(MARK)
+        except (OSError, ValueError, KeyError, AttributeError):
+            return None
+        return found if isinstance(found, dict) and "hash" in found else None
+
+    def remove(self) -> None:
+        """Delete a simexm result; call only after `mark` has told that it is one."""
+        # the mark goes first: what is left of an interrupted removal no longer passes for a result
+        for path in (self.zarr / "zarr.json", self.zarr, self.run):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def arrays(plan: Plan, place: Place, output: Output) -> tuple[ShardedArray, ...]:
+    """The levels of one output. A shard holds one channel; see `Plan.storage` for the rest."""
+    lead = (1,) if output.channels else ()
+    channels = (len(output.channels),) if output.channels else ()
+    return tuple(
+        ShardedArray(
+            place.files,
+            f"{output.path}/{n}".lstrip("/"),
+            (*channels, *level.shape),
+            (*lead, *storage.shard),
+            (*lead, *storage.chunk),
+            output.dtype,
+            "czyx" if output.channels else "zyx",
+        )
+        for n, (level, storage) in enumerate(zip(plan.levels, plan.storage, strict=True))
+    )
+
+
+def prepare(plan: Plan, place: Place) -> None:
+    """Make the folders and the arrays' metadata. The image's own metadata come last, so that viewers see no half result.
+
+    Raises
+    ------
+    OutputError
+        If the disk refuses.
+    """
+    try:
+        for folder in (place.run, place.journal, place.tables, place.scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+        if place.mark() is None:
+            _write_all(plan, place)
+    except OSError as error:
+        raise OutputError(
+            f"{place.zarr} cannot be written: {error.strerror or error}; choose another --output"
+        ) from error
+
+
+def _write_all(plan: Plan, place: Place) -> None:
+    (place.run / "plan.json").write_text(json.dumps(plan.to_mapping(), indent=2) + "\n")
+    if place.zarr.exists() and any(place.zarr.iterdir()):
+        shutil.rmtree(place.zarr)  # made by a run that was killed before it could mark its output
+    for output in plan.outputs:
+        for array in arrays(plan, place, output):
+            array.create()
+    write_attributes(place, "labels", {})
+    for output in plan.outputs:
+        if output.path:
+            write_attributes(place, output.path, {})
+    write_attributes(place, "", {MARK: {"hash": plan.hash, "status": "incomplete"}})
+
+
+def write_attributes(place: Place, path: str, attributes: Mapping[str, Any]) -> None:
+    """Replace the attributes of a group in one step."""
+    text = json.dumps({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}, indent=2)
+    place.files.put(f"{path}/zarr.json".lstrip("/"), text.encode())
+
+
+def check_free(plan: Plan, place: Place) -> str | None:
+    """A warning where the disk seems too small for the result, else None."""
+    folder = next(p for p in (place.zarr, *place.zarr.parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    needed = plan.stored_bytes // 2  # counts compress to about half
+    if needed > free:
+        return f"about {needed / 1e9:.1f} GB will be written, but {folder} has {free / 1e9:.1f} GB free; the run may stop halfway"
+    return None
+
+
+def writable(place: Place) -> None:
+    """Refuse a place that cannot be written to.
+
+    Raises
+    ------
+    OutputError
+        With what to do.
+    """
+    folder = next(p for p in (place.zarr, *place.zarr.parents) if p.exists())
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file, so nothing can be written below it; choose another --output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} may not be written to by you; choose another --output, or change its permissions")

@@ -1,0 +1,176 @@
+"""Pictures: the middle of an image across and along the axis, its channels in their colours, and the truth beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.engine.block import compute_box
+from simexm.engine.plan import Plan
+from simexm.engine.run import channel_color
+from simexm.grid import Box, Triple
+from simexm.result import Result
+
+LARGEST = 1024
+"""Pixels a side of what is shown at most."""
+
+PREVIEW: Triple = (24, 256, 256)
+"""Pixels that `simexm preview` computes."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn.
+
+    Attributes
+    ----------
+    title
+        Above the picture.
+    across, along
+        Middle plane (channels, y, x) and middle section (channels, z, x).
+    truth
+        Ids of the middle plane, (y, x).
+    colors, windows, names
+        Of the channels.
+    pixel_um
+        z, y, x in tissue.
+    factor
+        Expansion.
+    """
+
+    title: str
+    across: NDArray[Any]
+    along: NDArray[Any]
+    truth: NDArray[Any]
+    colors: list[str]
+    windows: list[tuple[float, float]]
+    names: list[str]
+    pixel_um: tuple[float, float, float]
+    factor: float
+
+
+def save_preview(result: Result, path: Path) -> None:
+    """Draw a finished result from the coarsest level that still has about a thousand pixels a side."""
+    level = 0
+    while max(result.array(level).shape[2:]) > LARGEST and level + 1 < result.levels():
+        level += 1
+    image = result.array(level)
+    _, nz, ny, _ = image.shape
+    scales = result.attributes["ome"]["multiscales"][0]["datasets"][level]["coordinateTransformations"][0]["scale"]
+    across, along = np.asarray(image[:, nz // 2]), np.asarray(image[:, :, ny // 2])
+    channels = result.channels
+    windows = [(c["window"]["start"], c["window"]["end"]) for c in channels]
+    if result.provenance["quantity"] != "image":
+        windows = [_window(a) for a in across]
+    draw(
+        Picture(
+            title=result.attributes["ome"]["multiscales"][0]["name"],
+            across=across,
+            along=along,
+            truth=np.asarray(result.array(level, "labels/cells")[nz // 2]),
+            colors=[c["color"] for c in channels],
+            windows=windows,
+            names=[c["label"] for c in channels],
+            pixel_um=(scales[1], scales[2], scales[3]),
+            factor=result.provenance["expansion_factor"],
+        ),
+        path,
+    )
+
+
+def preview_box(plan: Plan, shape: Triple = PREVIEW) -> Box:
+    """The middle of the image."""
+    size = tuple(min(n, s) for n, s in zip(plan.shape, shape, strict=True))
+    z, y, x = ((n - s) // 2 for n, s in zip(plan.shape, size, strict=True))
+    return Box.at((z, y, x), (size[0], size[1], size[2]))
+
+
+def preview(plan: Plan, path: Path, shape: Triple = PREVIEW) -> Box:
+    """Compute the middle of the image with the very block code and random numbers of a run, and draw it; return the box."""
+    box = preview_box(plan, shape)
+    found = compute_box(plan, plan.simulation.source.open(), box)
+    image = found.arrays[""]
+    names = list(plan.outputs[0].channels)
+    z, y, x = (float(p) / 1000 for p in plan.geometry.pixel_tissue_nm)
+    draw(
+        Picture(
+            title=f"{plan.simulation.name} (preview)",
+            across=image[:, image.shape[1] // 2],
+            along=image[:, :, image.shape[2] // 2],
+            truth=found.arrays["labels/cells"][image.shape[1] // 2],
+            colors=[channel_color(plan, n) for n in names],
+            windows=[_window(c) for c in image],
+            names=names,
+            pixel_um=(z, y, x),
+            factor=float(plan.geometry.factor),
+        ),
+        path,
+    )
+    return box
+
+
+def merged(channels: NDArray[Any], colors: list[str], windows: list[tuple[float, float]]) -> NDArray[np.float64]:
+    """Add channels in their colours, (rows, columns, 3), 0 to 1."""
+    total = np.zeros((*channels.shape[1:], 3))
+    for data, color, (low, high) in zip(channels, colors, windows, strict=True):
+        rgb = np.array([int(color[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+        total += np.clip((data.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1)[..., None] * rgb
+    return np.clip(total, 0, 1)
+
+
+def id_colors(ids: NDArray[Any]) -> NDArray[np.float64]:
+    """A colour of its own for each id, black for 0, (rows, columns, 3)."""
+    hashed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    rgb = np.stack([(hashed >> np.uint64(s)) & np.uint64(255) for s in (56, 40, 24)], axis=-1).astype(np.float64) / 255
+    return np.where(ids[..., None] == 0, 0.0, 0.25 + 0.75 * rgb)
+
+
+def draw(picture: Picture, path: Path) -> None:
+    """Write the picture as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    z, y, x = picture.pixel_um
+    rows, columns = picture.across.shape[1:]
+    height = rows * y / (columns * x)
+    depth = picture.along.shape[1] * z / (columns * x)
+    figure = Figure(figsize=(12, 6 * (height + depth) + 0.9), dpi=100, facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, height_ratios=[height, max(depth, 0.08)])
+    panels = [figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 0])]
+    shown = (
+        (merged(picture.across, picture.colors, picture.windows), y / x, "image, middle plane"),
+        (id_colors(picture.truth), y / x, "truth, the same plane"),
+        (merged(picture.along, picture.colors, picture.windows), z / x, "image, middle section (z down)"),
+    )
+    for axes, (data, aspect, title) in zip(panels, shown, strict=True):
+        axes.imshow(data, aspect=aspect, interpolation="nearest")
+        axes.set_title(title, color="0.8", fontsize=10)
+        axes.axis("off")
+    bar = _round(columns * x / 5)
+    place = (columns * 0.04, rows * 0.94)
+    panels[0].add_patch(Rectangle(place, bar / x, rows * 0.012, color="white"))
+    expanded = f" ({bar * picture.factor:g} expanded)" if picture.factor != 1 else ""
+    panels[0].text(place[0], rows * 0.925, f"{bar:g} µm of tissue{expanded}", color="white", fontsize=9, va="bottom")
+    text = figure.add_subplot(grid[1, 1])
+    text.axis("off")
+    for i, (name, color) in enumerate(zip(picture.names, picture.colors, strict=True)):
+        text.text(0.02, 0.9 - 0.16 * i, name, color=f"#{color}", fontsize=11, va="top", transform=text.transAxes)
+    figure.suptitle(picture.title, color="white", fontsize=12)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _window(data: NDArray[Any]) -> tuple[float, float]:
+    low, high = np.quantile(data, (0.02, 0.998))
+    return float(low), float(max(high, low + 1e-9))
+
+
+def _round(value: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(power * f for f in (5, 2, 1) if power * f <= value * (1 + 1e-9)))
