@@ -304,9 +304,6 @@ def main() -> None:
             raise
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.secho("interrupted; what was finished is kept: type the same command again to go on", err=True)
-        sys.exit(130)
     except OSError as error:
         if _Debug.on:
             raise

@@ -1,8 +1,9 @@
 """Run a function over many blocks on a Dask cluster, with no task graph.
 
 A generator of block numbers feeds the cluster through a bounded window, so that neither client nor scheduler holds more
-than a few tasks for each thread, however many blocks there are. A task is a run of blocks worth about a second; each
-block is reported and written to the journal on its own. What becomes of blocks that fail is decided in `blame`.
+than a few tasks for each thread, however many blocks there are (and the keys of the last 100,000 tasks, 30 MB, in a
+cache of Dask's). A task is a run of blocks worth about a second; each block is reported and written to the journal on
+its own. What becomes of blocks that fail is decided in `blame`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ MOST_BLOCKS = 64  # in one task
 TASKS_PER_THREAD = 4  # in the window; above 2, or Dask pushes tasks to workers that are busy
 KEPT_FAILURES = 100  # in the outcome; all of them go to the listeners
 HOPELESS = 100  # so many failures with no block done between them end the run
+FORGET_EVERY = 10_000  # submissions
 _POLL_S = 0.01
 _TICK_S = 0.2
 _WORKERS_S = 2.0  # how often the cluster's size is asked for
@@ -210,6 +212,8 @@ class _Run:
         blocks = array("q", task.blocks)
         future = self.client.submit(run_blocks, self.name, blocks, key=(self.name, self.submitted), pure=False, **where)
         self.submitted += 1
+        if self.submitted % FORGET_EVERY == 0:
+            self.workers.forget_history()
         self.in_flight[future] = task
         self.completed.add(future)
 

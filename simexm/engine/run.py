@@ -61,7 +61,19 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
         result = compute_block(plan, source, number, sink)
     stored = {o.path: _write(plan, where, o.path, number, result) for o in plan.outputs}
     size = tables.write_counts(result.cells, where.tables / "cells.parts" / name, where.scratch)
-    return {**result.statistics, "stored": stored, "cells": size}
+    return {**result.statistics, "stored": stored, "cells": size, "peak_bytes": peak_bytes()}
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far, bytes; 0 where the system does not tell (VmHWM of Linux).
+
+    Not ru_maxrss, which a child inherits from its parent.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _source_of(plan: Plan) -> LabelSource:

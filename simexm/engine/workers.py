@@ -97,6 +97,11 @@ class Workers:
                 "simexm and Python packages on every worker, then type the same command again"
             ) from error
 
+    def forget_history(self) -> None:
+        """Empty the lists in which Dask's spans keep a note of each submission, some 300 bytes, for ever."""
+        with contextlib.suppress(Exception):  # a kindness to the scheduler: one that does not know it runs as well
+            self.client.run_on_scheduler(_forget_submissions)
+
     def dismiss(self, name: str, futures: list[distributed.Future]) -> None:
         """Cancel what is in flight and take the work called `name` back, if the scheduler still listens."""
         with contextlib.suppress(*_GONE):
@@ -111,6 +116,12 @@ class Workers:
             f"the Dask scheduler at {self.scheduler} was lost or restarted ({error}): nobody hands out blocks any more. "
             "Blocks already done are kept; start the cluster again and type the same command for the rest"
         )
+
+
+def _forget_submissions(dask_scheduler: distributed.Scheduler) -> None:
+    for span in dask_scheduler.extensions["spans"].spans.values():
+        if span._metadata:
+            span._metadata["collections"].clear()
 
 
 def _host(worker: str) -> str:

@@ -22,7 +22,8 @@ def digitise(electrons, noise, gain, offset, top, out):  # type: ignore[no-untyp
 
 
 def quarter_octaves(counts: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
-    """Histogram of counts in bins of a quarter of an octave, int64 (129,): bin 0 holds 0, bin b >= 1 counts up to 2^(b / 4)."""
+    """Histogram of counts in bins of a quarter of an octave, int64 (129,): bin 0 holds 0, bin b >= 1 what is above
+    2^((b - 2) / 4) and at most 2^((b - 1) / 4)."""
     seen = np.bincount(counts.reshape(-1), minlength=1) if counts.dtype.itemsize <= 2 else None
     if seen is None:
         values, number = np.unique(counts, return_counts=True)

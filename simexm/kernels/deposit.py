@@ -1,4 +1,10 @@
-"""Points into a grid by linear weights in fixed-point integers, so that no order of summation changes a bit."""
+"""Points into a grid by quadratic weights in fixed-point integers, so that no order of summation changes a bit.
+
+Along each axis a dye is shared out over its nearest node and that one's two neighbours by the quadratic B-spline (the
+"triangular shaped cloud" of Hockney & Eastwood, Computer Simulation Using Particles, 1988, section 5-3). Its blur has the
+variance c^2 / 4 wherever the dye lies between nodes of pitch c, so that one linear filter takes it back for every dye.
+Linear weights blur by between 0 and c^2 / 4: right on average, but a single dye would be 1 to 4 % of its peak off.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +22,21 @@ UNIT = 1 << (3 * FRACTION_BITS)
 
 
 @numba.njit(cache=True, nogil=True)
-def deposit(z, y, x, weight, per_nm, shift, node, base, ring):  # type: ignore[no-untyped-def]
-    """Add emitters to a ring of planes.
+def _weights(fraction):  # type: ignore[no-untyped-def]
+    """Weights of the nodes below, at and above, of a point `fraction` (0 to 1) on from halfway below its nearest node.
+
+    Their sum is 2^FRACTION_BITS and their centroid the point, both to the last bit.
+    """
+    one = np.int64(1 << FRACTION_BITS)
+    t = np.int64(fraction * one + 0.5)
+    above = t * t // (2 * one)
+    below = above - t + one // 2
+    return below, one - below - above, above
+
+
+@numba.njit(cache=True, nogil=True)
+def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ignore[no-untyped-def]
+    """Add emitters to a ring of planes; return how many reach planes of the grid that the ring does not hold yet.
 
     Parameters
     ----------
@@ -29,39 +48,44 @@ def deposit(z, y, x, weight, per_nm, shift, node, base, ring):  # type: ignore[n
         Position p lies at p * per_nm - shift nodes (z y x triples of float).
     node
         First node (z y x) that the grid holds; what falls outside is left out, cell by cell.
-    base
-        First plane that the ring holds now; plane k lies at index k % len(ring), and planes before `base` are lost.
+    base, end
+        First plane that the ring holds now, and the grid's last + 1; plane k lies at index k % len(ring), and planes before
+        `base` are lost.
     ring
         int64, (planes, rows, columns), changed in place.
     """
-    one = np.int64(1 << FRACTION_BITS)
     depth, ny, nx = ring.shape
+    top = min(end, base + depth)
+    early = 0
     for i in range(z.size):
-        pz = z[i] * per_nm[0] - shift[0]
-        py = y[i] * per_nm[1] - shift[1]
-        px = x[i] * per_nm[2] - shift[2]
+        pz = z[i] * per_nm[0] - shift[0] + 0.5
+        py = y[i] * per_nm[1] - shift[1] + 0.5
+        px = x[i] * per_nm[2] - shift[2] + 0.5
         fz, fy, fx = np.floor(pz), np.floor(py), np.floor(px)
-        kz, ky, kx = np.int64(fz), np.int64(fy) - node[1], np.int64(fx) - node[2]
-        if ky < -1 or ky >= ny or kx < -1 or kx >= nx or kz < base - 1 or kz >= base + depth:
+        # the lowest of the three nodes
+        kz, ky, kx = np.int64(fz) - 1, np.int64(fy) - 1 - node[1], np.int64(fx) - 1 - node[2]
+        if ky <= -3 or ky >= ny or kx <= -3 or kx >= nx or kz + 2 < base or kz >= end:
             continue
-        wz = np.int64((pz - fz) * one + 0.5)
-        wy = np.int64((py - fy) * one + 0.5)
-        wx = np.int64((px - fx) * one + 0.5)
-        for dz in range(2):
+        if kz + 2 >= top and top < end:
+            early += 1
+            continue
+        wz, wy, wx = _weights(pz - fz), _weights(py - fy), _weights(px - fx)
+        for dz in range(3):
             k = kz + dz
-            if k < base or k >= base + depth:
+            if k < base or k >= top:
                 continue
-            a = (wz if dz else one - wz) * weight[i]
+            a = wz[dz] * weight[i]
             plane = ring[k % depth]
-            for dy in range(2):
+            for dy in range(3):
                 r = ky + dy
                 if r < 0 or r >= ny:
                     continue
-                b = a * (wy if dy else one - wy)
-                if kx >= 0:
-                    plane[r, kx] += b * (one - wx)
-                if kx + 1 < nx:
-                    plane[r, kx + 1] += b * wx
+                b = a * wy[dy]
+                for dx in range(3):
+                    c = kx + dx
+                    if 0 <= c < nx:
+                        plane[r, c] += b * wx[dx]
+    return early
 
 
 @numba.njit(cache=True, nogil=True)
@@ -108,9 +132,17 @@ class Ring:
         per_nm: tuple[float, float, float],
         shift: tuple[float, float, float],
     ) -> None:
-        """Deposit emitters; all of them must lie below plane `base + depth - 1`."""
+        """Deposit emitters.
+
+        Raises
+        ------
+        ValueError
+            If some of them reach beyond the window: the stream did not keep to the reach that it announced.
+        """
         self._touched[:] = True
-        deposit(z, y, x, weight, per_nm, shift, self.node, self.base, self.planes)
+        early = deposit(z, y, x, weight, per_nm, shift, self.node, self.base, self.end, self.planes)
+        if early:
+            raise ValueError(f"{early} emitters lie further up than their stream may reach, and would be lost")
 
     def advance(self, plane: int):  # type: ignore[no-untyped-def]
         """Move the window up to `plane` and yield (plane, dyes per node as float32) of each plane that it leaves."""

@@ -33,7 +33,8 @@ __all__ = [
     "emit_layer",
 ]
 POINTS_OF_CLUMP = 8
-"""Points that share the dyes of one sub-cell where sub-cells are drawn at once."""
+"""Points that share the dyes of one sub-cell where sub-cells are drawn at once: a random one and its mirror images in the
+sub-cell's middle planes, so that the sub-cell's centroid does not fluctuate more than that of its many dyes would."""
 
 CAPACITY = 1 << 18
 """Emitters in one chunk."""
@@ -43,6 +44,7 @@ EMITTER_BYTES = 3 * 8 + 2 * 4 + 1
 
 _MAX_DYES_BITS = 12
 _LARGE = 4096
+_ROUNDING = 1e-15
 
 
 class Emitters(NamedTuple):
@@ -143,21 +145,46 @@ def _dyes_of(u, kind, dyes, kept, proteins):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _place(out, n, base, words, size, sigma, linker, weight, cell, own):  # type: ignore[no-untyped-def]
-    """Write one emitter at base + (uniform, from `words`) * size + linker."""
-    z = base[0] + unit_float32word(words[0]) * size[0]
-    y = base[1] + unit_float32word(words[1]) * size[1]
-    x = base[2] + unit_float32word(words[2]) * size[2]
+def _place(out, n, base, words, size, sigma, linker, mirror, weight, cell, own):  # type: ignore[no-untyped-def]
+    """Write one emitter at base + (uniform, from `words`) * size + linker, mirrored in the axes of the bits of `mirror`."""
+    at = (unit_float32word(words[0]), unit_float32word(words[1]), unit_float32word(words[2]))
+    far = ((mirror & 4) != 0, (mirror & 2) != 0, (mirror & 1) != 0)
+    z = base[0] + (1.0 - at[0] if far[0] else at[0]) * size[0]
+    y = base[1] + (1.0 - at[1] if far[1] else at[1]) * size[1]
+    x = base[2] + (1.0 - at[2] if far[2] else at[2]) * size[2]
     if sigma[0] > 0.0 or sigma[1] > 0.0 or sigma[2] > 0.0:
-        z += sigma[0] * normal_quantile_cut(unit_float32word(linker[0]))
-        y += sigma[1] * normal_quantile_cut(unit_float32word(linker[1]))
-        x += sigma[2] * normal_quantile_cut(unit_float32word(linker[2]))
+        z += (-sigma[0] if far[0] else sigma[0]) * normal_quantile_cut(unit_float32word(linker[0]))
+        y += (-sigma[1] if far[1] else sigma[1]) * normal_quantile_cut(unit_float32word(linker[1]))
+        x += (-sigma[2] if far[2] else sigma[2]) * normal_quantile_cut(unit_float32word(linker[2]))
     out.z[n] = z
     out.y[n] = y
     out.x[n] = x
     out.weight[n] = weight
     out.cell[n] = cell
     out.own[n] = own
+
+
+# One function for each step of a row, so that LLVM vectorises Philox (as in `draws`).
+@numba.njit(cache=True, nogil=True)
+def _candidates(cells, bits, labelled, wanted, lo, hi, columns):  # type: ignore[no-untyped-def]
+    """Write the columns of a row that carry the label; return how many there are."""
+    n = 0
+    if wanted == 0:
+        for x in range(lo, hi):
+            columns[x - lo] = x
+        return hi - lo
+    for x in range(lo, hi):
+        columns[n] = x
+        n += (bits[x] & wanted) != 0 and labelled[cells[x]] != 0
+    return n
+
+
+@numba.njit(cache=True, nogil=True)
+def _uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
+    """The number that decides how many proteins there are, for `n` voxels of a row."""
+    for i in range(n):
+        words = philox(z, y, x0 + columns[i], 0, k0, k1)
+        u[i] = unit_double(words[0], words[1])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -182,72 +209,89 @@ def _emit(  # type: ignore[no-untyped-def]
 ):
     """Emit the sub-cells of array layer z, rows lo[1]:hi[1], columns lo[2]:hi[2], from number `first` on.
 
-    Returns (emitters written, number of the sub-cell to go on with).
+    Returns (emitters written, number of the sub-cell to go on with). Numbers go by row, part of the voxel, column; the
+    columns of a row that carry no label count as its last.
     """
     n = 0
     capacity = out.z.size
     width = hi[2] - lo[2]
     parts = law.subcells[0] * law.subcells[1] * law.subcells[2]
-    total = (hi[1] - lo[1]) * width * parts
+    total = (hi[1] - lo[1]) * parts * width
     gz = origin[0] + z
     own_z = own_lo[0] <= z < own_hi[0]
     size = (voxel_nm[0] / law.subcells[0], voxel_nm[1] / law.subcells[1], voxel_nm[2] / law.subcells[2])
     zero = (np.uint32(0), np.uint32(0), np.uint32(0), np.uint32(0))
     linked = law.sigma[0] > 0.0 or law.sigma[1] > 0.0 or law.sigma[2] > 0.0
-    for flat in range(first, total):
-        voxel = flat // parts
-        y = lo[1] + voxel // width
-        x = lo[2] + voxel % width
-        cell = index[z, y, x]
-        if law.region_bits != 0 and (labelled[cell] == 0 or (regions[z, y, x] & law.region_bits) == 0):
-            continue
-        mean = law.mean / parts
-        if law.by_surface:
-            mean *= surface_um2(index, z, y, x, weights)
+    columns = np.empty(width, np.int64)
+    u = np.empty(width)
+    most = law.mean / parts * (weights.sum() if law.by_surface else 1.0)
+    for row in range(first // (parts * width), hi[1] - lo[1]):
+        y = lo[1] + row
         gy = origin[1] + y
-        gx = origin[2] + x
-        # each sub-cell of a voxel has a stream of its own: counter = the voxel, key = the layer's, marked by the sub-cell
-        sub = flat % parts
-        words = philox(gz, gy, gx, 0, keys.number[0], keys.number[1] ^ sub)
-        proteins = poisson_quantile(unit_double(words[0], words[1]), mean)
-        if proteins == 0:
+        found = _candidates(index[z, y], regions[z, y], labelled, law.region_bits, lo[2], hi[2], columns)
+        if found == 0:
             continue
-        own = np.uint8(own_z and own_lo[1] <= y < own_hi[1] and own_lo[2] <= x < own_hi[2])
-        base = (
-            (gz - specimen[0]) * voxel_nm[0] + sub // (law.subcells[1] * law.subcells[2]) * size[0],
-            (gy - specimen[1]) * voxel_nm[1] + sub // law.subcells[2] % law.subcells[1] * size[1],
-            (gx - specimen[2]) * voxel_nm[2] + sub % law.subcells[2] * size[2],
-        )
-        start = n
-        here = np.int64(0)
-        if law.clumped:
-            here = _dyes_of(unit_double(words[2], words[3]), law.kind, law.dyes, law.kept, proteins)
-            points = min(here, POINTS_OF_CLUMP)
-            if n + points > capacity:
-                return start, flat
-            for i in range(points):
-                words = philox(gz, gy, gx, i, keys.place[0], keys.place[1] ^ sub)
-                linker = philox(gz, gy, gx, i, keys.linker[0], keys.linker[1] ^ sub) if linked else zero
-                share = here // points + (1 if i < here % points else 0)
-                _place(out, n, base, words, size, law.sigma, linker, share, cell, own)
-                n += 1
-        else:
-            for p in range(proteins):
-                words = philox(gz, gy, gx, p, keys.place[0], keys.place[1] ^ sub)
-                dyes = _dyes_of(unit_float32word(words[3]), law.kind, law.dyes, law.kept, 1)
-                here += dyes
-                if n + dyes > capacity:
-                    return start, flat
-                if linked:
-                    for d in range(dyes):
-                        linker = philox(gz, gy, gx, (p << _MAX_DYES_BITS) | d, keys.linker[0], keys.linker[1] ^ sub)
-                        _place(out, n, base, words, size, law.sigma, linker, 1, cell, own)
+        own_y = own_z and own_lo[1] <= y < own_hi[1]
+        for sub in range(parts):
+            number = (row * parts + sub) * width
+            if number + found <= first:
+                continue
+            # each sub-cell of a voxel has a stream of its own: counter = the voxel, key = the layer's, marked by the sub-cell
+            _uniforms(u, gz, gy, origin[2], columns, found, keys.number[0], keys.number[1] ^ sub)
+            for i in range(max(0, first - number), found):
+                # exp(-m) > 1 - m: no protein, as the quantile would find, without its exponential
+                if u[i] < 1.0 - most - _ROUNDING:
+                    continue
+                x = columns[i]
+                mean = law.mean / parts
+                if law.by_surface:
+                    mean *= surface_um2(index, z, y, x, weights)
+                    if u[i] < 1.0 - mean - _ROUNDING:
+                        continue
+                proteins = poisson_quantile(u[i], mean)
+                if proteins == 0:
+                    continue
+                gx = origin[2] + x
+                cell = index[z, y, x]
+                own = np.uint8(own_y and own_lo[2] <= x < own_hi[2])
+                base = (
+                    (gz - specimen[0]) * voxel_nm[0] + sub // (law.subcells[1] * law.subcells[2]) * size[0],
+                    (gy - specimen[1]) * voxel_nm[1] + sub // law.subcells[2] % law.subcells[1] * size[1],
+                    (gx - specimen[2]) * voxel_nm[2] + sub % law.subcells[2] * size[2],
+                )
+                start = n
+                here = np.int64(0)
+                if law.clumped:
+                    words = philox(gz, gy, gx, 0, keys.number[0], keys.number[1] ^ sub)
+                    here = _dyes_of(unit_double(words[2], words[3]), law.kind, law.dyes, law.kept, proteins)
+                    points = min(here, POINTS_OF_CLUMP)
+                    if n + points > capacity:
+                        return start, number + i
+                    words = philox(gz, gy, gx, 0, keys.place[0], keys.place[1] ^ sub)
+                    linker = philox(gz, gy, gx, 0, keys.linker[0], keys.linker[1] ^ sub) if linked else zero
+                    for p in range(points):
+                        share = here // points + (1 if p < here % points else 0)
+                        mirror = p // 2 ^ (7 if p % 2 else 0)
+                        _place(out, n, base, words, size, law.sigma, linker, mirror, share, cell, own)
                         n += 1
-                elif dyes > 0:
-                    _place(out, n, base, words, size, law.sigma, zero, dyes, cell, own)
-                    n += 1
-        if own:
-            dyes_of_cell[cell] += here
+                else:
+                    for p in range(proteins):
+                        words = philox(gz, gy, gx, p, keys.place[0], keys.place[1] ^ sub)
+                        dyes = _dyes_of(unit_float32word(words[3]), law.kind, law.dyes, law.kept, 1)
+                        here += dyes
+                        if n + dyes > capacity:
+                            return start, number + i
+                        if linked:
+                            for d in range(dyes):
+                                draw = (p << _MAX_DYES_BITS) | d
+                                linker = philox(gz, gy, gx, draw, keys.linker[0], keys.linker[1] ^ sub)
+                                _place(out, n, base, words, size, law.sigma, linker, 0, 1, cell, own)
+                                n += 1
+                        elif dyes > 0:
+                            _place(out, n, base, words, size, law.sigma, zero, 0, dyes, cell, own)
+                            n += 1
+                if own:
+                    dyes_of_cell[cell] += here
     return n, total
 
 

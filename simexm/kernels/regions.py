@@ -4,6 +4,8 @@ The surface is estimated by Crofton's formula on the 26 neighbours (Legland, Kie
 83-92; Lehmann & Legland 2012, Insight Journal 852): S = 2 * sum over neighbours that differ of c_d * V / |v_d|, c_d being
 the share of the sphere of directions that is nearest to neighbour d (of both orientations together), V the voxel's volume.
 It is a sum over voxels, so any block can compute its part, and it does not depend on the voxel size as a count of faces does.
+Thirteen directions leave a plane's surface, by its tilt, within 8 % of the truth for cubes and for 40 x 32 x 32 nm, 15 % at an
+aspect of 3; the mean over all tilts is exact, so that closed surfaces come within 3 %.
 """
 
 from __future__ import annotations
@@ -109,7 +111,8 @@ def crofton_weights(voxel_nm: tuple[float, float, float], in_slice: bool) -> NDA
     weights = np.zeros((3, 3, 3))
     for (z, y, x), s, n in zip(offsets, share, length, strict=True):
         # `share` counts one orientation; a crossing is seen from inside by one of the two, so the pair's share applies
-        weights[z + 1, y + 1, x + 1] = factor * 2 * s * volume / n * 1e-6
+        # and twelve digits of it, for the last bits of Qhull's areas depend on the machine, and draws on the surface
+        weights[z + 1, y + 1, x + 1] = float(f"{factor * 2 * s * volume / n * 1e-6:.12g}")
     return weights
 
 
@@ -119,6 +122,13 @@ def surface_um2(index, z, y, x, weights):  # type: ignore[no-untyped-def]
     nz, ny, nx = index.shape
     own = index[z, y, x]
     total = 0.0
+    if 0 < z < nz - 1 and 0 < y < ny - 1 and 0 < x < nx - 1:
+        for dz in range(3):
+            for dy in range(3):
+                for dx in range(3):
+                    if index[z + dz - 1, y + dy - 1, x + dx - 1] != own:
+                        total += weights[dz, dy, dx]
+        return total
     for dz in range(-1, 2):
         if 0 <= z + dz < nz:
             for dy in range(-1, 2):

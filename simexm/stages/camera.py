@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class Illumination(Frozen):
         Light at the middle of the frame's edges over that at its centre.
     """
 
-    frame_pixels: tuple[int, int]
+    frame_pixels: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     edge: float = Field(gt=0, le=1)
 
     def profile(self, y: slice, x: slice) -> NDArray[np.float64]:

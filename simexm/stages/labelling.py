@@ -132,7 +132,7 @@ class Layer(Frozen):
         by_surface = self.density_per_um2 is not None
         mean = self.density_per_um2 if self.density_per_um2 is not None else (self.density_per_um3 or 0.0) * volume
         full = mean * _largest_surface_um2(world) if by_surface else mean
-        subcells, clumped = subdivide(world, full * dyes * kept)
+        subcells, clumped = subdivide(world, full * dyes * kept, full)
         sigma = self.sigma_nm(float(world.geometry.factor))
         bits = world.region_bits[self.region]
         return emit.Law(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
@@ -141,7 +141,7 @@ class Layer(Frozen):
         """What binds anywhere, dye by dye."""
         volume = math.prod(float(v) for v in world.geometry.voxel_nm) * 1e-9
         mean = self.unspecific_per_um3 * volume * self.retention
-        subcells, clumped = subdivide(world, mean)
+        subcells, clumped = subdivide(world, mean, mean)
         return emit.Law(mean, False, 0, emit.BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped)
 
 
@@ -151,12 +151,12 @@ def _largest_surface_um2(world: World) -> float:
     return 2 * (z * y + y * x + z * x)
 
 
-def subdivide(world: World, dyes_per_voxel: float) -> tuple[Triple, bool]:
+def subdivide(world: World, dyes_per_voxel: float, proteins_per_voxel: float) -> tuple[Triple, bool]:
     """Parts of a voxel that draw at once, and whether they do.
 
     Where a cell of the simulation grid would hold more than `world.clump_above` dyes on average, the voxel is cut into
     parts no larger than such a cell, each of which draws its number of dyes directly; below, protein by protein, in parts
-    that keep a few thousand dyes at most.
+    that keep a few thousand dyes and proteins at most (the number of either is part of the counter of a draw).
     """
     voxel = [float(v) for v in world.geometry.voxel_nm]
     if world.optics is not None:
@@ -165,7 +165,7 @@ def subdivide(world: World, dyes_per_voxel: float) -> tuple[Triple, bool]:
         if dyes_per_voxel * share > world.clump_above:
             z, y, x = (math.ceil(v / c - 1e-9) for v, c in zip(voxel, cell, strict=True))
             return (max(1, z), max(1, y), max(1, x)), True
-    parts = max(1, math.ceil((dyes_per_voxel / 4096) ** (1 / 3)))
+    parts = max(1, math.ceil((max(dyes_per_voxel, proteins_per_voxel) / 4096) ** (1 / 3)))
     return (parts, parts, parts), False
 
 

@@ -259,7 +259,7 @@ class Optics(Stage):
         m = max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9))
         node = exact(self.pixel_size_nm) / m
         band = max(self._band(t, float(node)) for t in tables.values())
-        halo = math.ceil((radius + float(node)) / self.pixel_size_nm)
+        halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
         return OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, band, pairs)
 
     def _reach(self, seen: list[tuple[Channel, Fluorophore, float]], node_z: float, depth_nm: float) -> int:
@@ -299,8 +299,8 @@ class Optics(Stage):
         radius: float,
         coarse: int = 1,
     ) -> psf_response.Response:
-        """Response on the node planes 0 to reach + 1 (one more than used, for the grid correction)."""
-        z = np.arange(reach + 2, dtype=np.float64) * node_z
+        """Response on the node planes 0 to reach + 2 (two more than used, for the grid correction)."""
+        z = np.arange(reach + 3, dtype=np.float64) * node_z
         step = RADIAL_STEP_NM * coarse
         r = np.arange(max(17, math.ceil(radius / step) + 1), dtype=np.float64) * step
         return psf_response.Response(z, r, self.response(channel, dye, emission, z, r))
@@ -356,10 +356,10 @@ class Optics(Stage):
         return out
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
-        """The response's reach more on each side, and one node for the linear weights."""
+        """The response's reach more on each side, and one node for the weights."""
         assert world.optics is not None
         plan = world.optics
-        lateral = exact(plan.halo) * self.spacing_nm[1]
+        lateral = plan.halo * self.spacing_nm[1] + plan.node_nm[1]
         axial = (plan.reach + 1) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
 
@@ -409,7 +409,7 @@ def _transfer(
 
 @lru_cache(maxsize=32)
 def _radial(optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore) -> tuple[NDArray[np.float64], float]:
-    """Radial transfer on the axial offsets, (reach + 1, n), corrected for linear weights along z; and samples per 1 / nm."""
+    """Radial transfer on the axial offsets, (reach + 1, n), corrected for the weights along z; and samples per 1 / nm."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
     # the spectrum of a table that ends at the radius R needs steps well below 1 / R to be interpolated
@@ -417,13 +417,12 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore) -> t
     k = np.arange(math.ceil(plan.band_per_nm * per_cycle) + 4) / per_cycle
     spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
     spectrum[:, k > plan.band_per_nm] = 0
-    curved = np.diff(np.concatenate([spectrum[1:2], spectrum]), n=2, axis=0)
-    return spectrum[:-1] - curved / 12, per_cycle
+    return imaging.sharpened_along_z(spectrum), per_cycle
 
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:
-    """Node planes that the emitters of one plane of voxels can touch."""
-    return math.ceil(reach_nm / float(plan.node_nm[0])) + 3
+    """Node planes that emitters can touch between two floors; before the first floor there is half a reach more."""
+    return math.ceil(1.5 * reach_nm / float(plan.node_nm[0])) + 3
 
 
 def _node_spectra(
@@ -447,11 +446,13 @@ def _node_spectra(
             imaging.store_plane(spectrum, planes, plane - low)
             used[plane - low] = True
 
+    # before the first floor is announced: no dye lies further outside the specimen than its linker, below half a reach
+    hand_over(math.floor(-0.5 * stream.reach_nm * per_nm[0] - shift[0] - 0.5))
     for chunk in stream.chunks(dye):
         if chunk.layer is not None:
             e = chunk.emitters
             ring.add(e.z, e.y, e.x, e.weight, per_nm, shift)  # type: ignore[arg-type]
         else:
-            hand_over(math.floor(chunk.floor_nm * per_nm[0] - shift[0]))
+            hand_over(math.floor(chunk.floor_nm * per_nm[0] - shift[0] - 0.5))
     hand_over(high)
     return planes, used, low

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
@@ -12,7 +12,9 @@ from typing import Any
 
 import distributed
 import pytest
+from distributed.scheduler import TaskState
 
+from simexm.engine.blame import Task
 from simexm.engine.cluster import local_client
 from simexm.engine.events import (
     BlockDone,
@@ -26,6 +28,7 @@ from simexm.engine.events import (
 )
 from simexm.engine.executor import MOST_BLOCKS, TASKS_PER_THREAD, Outcome, execute
 from simexm.engine.journal import Journal
+from simexm.engine.task import BlockReport, TaskReport
 from simexm.errors import RunError
 from tests.engine import blocks as work
 
@@ -205,20 +208,26 @@ def test_lost_scheduler_ends_the_run_with_what_to_type(journal: Journal, tmp_pat
     assert {record.block for record in Journal.open(journal.path, "hash").records()} <= set(work.counts(tmp_path))
 
 
-def test_nothing_grows_with_the_number_of_blocks(go: Go, client: distributed.Client, journal: Journal) -> None:
-    def go_silently(start: int, stop: int) -> None:
-        execute(client=client, function=work.nothing, context=None, blocks=range(start, stop), journal=journal)
+def test_nothing_grows_with_the_number_of_blocks(client: distributed.Client, journal: Journal) -> None:
+    living: list[int] = []
 
-    go_silently(0, 3000)  # fills Dask's logs of fixed length
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        go_silently(3000, 12_000)
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert after - before < 9000 * 30  # bytes: scheduler and client live in this process; one future would take 2 kB
+    def count_living(event: Event) -> None:
+        if isinstance(event, BlockDone) and len(journal.done) % 1000 == 0:
+            kinds = BlockReport, TaskReport, Task, distributed.Future, TaskState
+            living.append(sum(isinstance(thing, kinds) for thing in gc.get_objects()))
+
+    execute(
+        client=client,
+        function=work.nothing,
+        context=None,
+        blocks=range(10_000),
+        journal=journal,
+        listeners=[count_living],
+    )
+    assert len(living) == 10
+    assert max(living[5:]) < 2 * TASKS_PER_THREAD * (MOST_BLOCKS + 4)
     assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
+    assert client.futures == {}
 
 
 def test_cheap_blocks_share_tasks(client: distributed.Client, journal: Journal) -> None:

@@ -1,0 +1,138 @@
+"""Microscopes on chosen dyes, with nothing else of the pipeline; and what each pixel should be, by brute force."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+
+from simexm.grid import Box, Geometry, Tiling, Triple, exact3
+from simexm.kernels.emit import Emitters
+from simexm.spectra.dyes import LikeDye
+from simexm.spectra.fluorophores import Fluorophore, load_builtin
+from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
+from simexm.stages.base import Chunk, EmitterStream, Tally, Work, World
+from simexm.stages.optics import Optics, OpticsPlan, Pair
+
+Array = NDArray[np.float64]
+SLAB_NM = 160.0
+"""Thickness of the planes of voxels in which the dyes come."""
+
+GREEN = {"name": "green", "laser_wavelength_nm": 488, "band_nm": (500, 550)}
+INFRARED = {"name": "green", "laser_wavelength_nm": 800, "band_nm": (500, 550)}
+ATTO488 = load_builtin()["ATTO488"]
+TWO_PHOTON_DYE = LikeDye(like="ATTO488", two_photon_GM=50.0).load("ATTO488")
+
+
+def microscope(kind: str, *, pixel: float, plane: float, na: float = 1.15, power: float = 20.0, **more: object) -> Optics:
+    """One green channel on one of the four microscopes."""
+    common = {"numerical_aperture": na, "pixel_size_nm": pixel, "plane_spacing_nm": plane, **more}
+    if kind == "confocal":
+        return Confocal.model_validate({**common, "channels": [{**GREEN, "laser_power_uW": power}]})
+    if kind == "two_photon":
+        channels = [{**INFRARED, "laser_power_uW": power * 100}]
+        return TwoPhoton.model_validate({**common, "repetition_MHz": 80, "pulse_fs": 150, "channels": channels})
+    channels = [{**GREEN, "irradiance_W_per_cm2": power}]
+    if kind == "widefield":
+        return Widefield.model_validate({**common, "channels": channels})
+    return LightSheet.model_validate({"sheet_waist_um": 2.0, **common, "channels": channels})
+
+
+def dye_of(optics: Optics) -> Fluorophore:
+    """The dye that the microscope's channel is for."""
+    return TWO_PHOTON_DYE if optics.multiphoton else ATTO488
+
+
+class Bench:
+    """A microscope over `shape` pixels, and nothing in front of it but dyes at chosen places (nm of expanded tissue, z y x)."""
+
+    def __init__(
+        self, optics: Optics, shape: Triple, dyes: Mapping[str, Fluorophore] | None = None, depth_nm: float | None = None
+    ) -> None:
+        self.optics, self.shape = optics, shape
+        self.dyes = dict(dyes) if dyes is not None else {"ATTO488": dye_of(optics)}
+        depth = depth_nm if depth_nm is not None else shape[0] * optics.plane_spacing_nm
+        self.plan: OpticsPlan = optics.resolve(self.dyes, depth)
+        self.pitch = np.array([float(s) for s in optics.spacing_nm])
+
+    @property
+    def pair(self) -> Pair:
+        """The first dye in the first channel."""
+        return self.plan.pairs[0]
+
+    def centre(self) -> Array:
+        """Middle of the middle pixel, nm."""
+        return (np.array(self.shape) // 2 + 0.5) * self.pitch
+
+    def image(
+        self,
+        points: Mapping[str, Array] | Array,
+        *,
+        tile: Triple | None = None,
+        plan: OpticsPlan | None = None,
+    ) -> NDArray[np.float32]:
+        """Expected image (channel, z, y, x) of points (n, 3) by dye, computed in tiles."""
+        by_dye = points if isinstance(points, Mapping) else {next(iter(self.dyes)): np.atleast_2d(points)}
+        everything = Box.of_shape(self.shape)
+        image = np.empty((len(self.optics.all_channels), *self.shape), np.float32)
+        volume = Box.of_shape((1, 1, 1))
+        one = exact3((1, 1, 1))
+        geometry = Geometry((1, 1, 1), volume, one, one, Fraction(1), self.optics.spacing_nm)
+        world = World(0, geometry, {}, {d: d for d in by_dye}, plan or self.plan)
+        for box in Tiling(everything, tile or self.shape):
+            values = {"expanded": _stream(by_dye), "dyes": self.dyes}
+            work = Work(world, box, {}, values, Tally())
+            self.optics.run(work)
+            image[(slice(None), *box.slices)] = work.values["expected"]
+        return image
+
+    def direct(self, points: Array, planes: Sequence[int] | None = None) -> Array:
+        """What each pixel (z, y, x) expects of the first pair: the response integrated over it, dye by dye, by quadrature."""
+        planes = range(self.shape[0]) if planes is None else planes
+        image = np.zeros((len(planes), *self.shape[1:]))
+        for point in np.atleast_2d(points):
+            for i, k in enumerate(planes):
+                image[i] += self._spot(abs((k + 0.5) * self.pitch[0] - point[0]), point[1:])
+        return image
+
+    def _spot(self, distance_nm: float, place: Array) -> Array:
+        """Image of one dye in a plane at a distance: Gauss-Legendre over each pixel, cut as finely as the response asks."""
+        if distance_nm > self.plan.range_nm + 1e-6:
+            return np.zeros(self.shape[1:])
+        curve = CubicSpline(*self.profile(distance_nm))
+        pitch = self.pitch[1]
+        parts = math.ceil(pitch / 50)
+        nodes, weights = np.polynomial.legendre.leggauss(4)
+        offsets = ((np.arange(parts)[:, None] + (nodes + 1) / 2) / parts).ravel() * pitch
+        weight = np.tile(weights / 2 / parts, parts) * pitch
+        y, x = ((np.arange(n)[:, None] * pitch + offsets - c).ravel() for n, c in zip(self.shape[1:], place, strict=True))
+        values = curve(np.hypot(y[:, None], x[None, :])).reshape(self.shape[1], offsets.size, self.shape[2], offsets.size)
+        return np.einsum("aibj,i,j->ab", values, weight, weight)
+
+    def profile(self, distance_nm: float) -> tuple[Array, Array]:
+        """Radii in steps of 5 nm as far as the image reaches, and the response there at a distance from the plane."""
+        r = np.arange(0, math.hypot(*(n * p for n, p in zip(self.shape[1:], self.pitch[1:], strict=True))) + 50, 5.0)
+        channel = self.optics.all_channels[0]
+        dye = self.dyes[self.pair.dye]
+        return r, self.optics.response(channel, dye, self.pair.emission_nm, np.array([distance_nm]), r)[0]
+
+
+def _stream(points: Mapping[str, Array]) -> EmitterStream:
+    """Points by dye as labelling hands them on: plane of voxels by plane of voxels, each closed by a floor."""
+
+    def chunks(dye: str) -> Iterator[Chunk]:
+        here = points[dye]
+        slab = np.floor(here[:, 0] / SLAB_NM).astype(int)
+        for s in range(int(slab.max(initial=-1)) + 1):
+            some = here[slab == s]
+            n = len(some)
+            ones, zeros = np.ones(n, np.int32), np.zeros(n, np.int32)
+            z, y, x = (np.ascontiguousarray(some[:, a]) for a in range(3))
+            yield Chunk(dye, Emitters(z, y, x, ones, zeros, ones.astype(np.uint8)), -math.inf)
+            yield Chunk(None, Emitters.empty(0), float((s + 1) * SLAB_NM))
+
+    return EmitterStream({d: d for d in points}, SLAB_NM, chunks)
