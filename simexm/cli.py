@@ -70,9 +70,12 @@ def run(
     Example: simexm run my.yaml --output out.zarr --workers 2
     """
     simulation = _load(spec, tile)
-    result = simulation.run(
-        output or Path(f"{spec.stem}.zarr"), workers=workers, until=until, overwrite=overwrite, quiet=quiet
-    )
+    where = output or Path(f"{spec.stem}.zarr")
+    try:
+        result = simulation.run(where, workers=workers, until=until, overwrite=overwrite, quiet=quiet)
+    except KeyboardInterrupt:
+        typer.secho("interrupted; what was finished is kept: type the same command again to go on", err=True)
+        raise typer.Exit(130) from None
     if not quiet:
         shape = " x ".join(map(str, result.array().shape))
         typer.echo(f"{_short(result.path)}: {shape} (c, z, y, x), {result.levels()} levels")

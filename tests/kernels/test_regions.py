@@ -116,7 +116,7 @@ def test_the_wall_of_an_upright_cylinder_in_the_slice(height: float) -> None:
 
 def _plane_ratio(normal: NDArray[np.float64], voxel_nm: tuple[float, float, float], in_slice: bool) -> float:
     """Estimated over true surface of a tilted plane, over the inner columns of a box that it crosses."""
-    axis = int(np.argmax(np.abs(normal * 1.0)))
+    axis = int(np.argmax(np.abs(normal)))
     half = np.array([10.0, 10.0, 10.0]) * voxel_nm
     half[axis] = 2.2 * half.max() * (np.abs(normal).sum() / abs(normal[axis]) - 1) / 2 + 3 * voxel_nm[axis]
     index = _solid(lambda *r: sum(n * c for n, c in zip(normal, r, strict=True)) < 5.0, voxel_nm, (half[0], half[1], half[2]))
