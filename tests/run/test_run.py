@@ -148,9 +148,7 @@ def test_ctrl_c_exits_with_130_and_resumes(slow_reference: Result, stored: Path,
     assert fingerprint(tmp_path / "small.zarr") == fingerprint(slow_reference.path)
 
 
-def test_a_block_can_be_run_again(
-    reference: Result, stored: Path, tmp_path: Path, client: Any
-) -> None:
+def test_a_block_can_be_run_again(reference: Result, stored: Path, tmp_path: Path, client: Any) -> None:
     """Twice the same block, or a damaged one made again, leaves what a first run would."""
     result = kept(stored).run(tmp_path / "small.zarr", client=client, quiet=True)
     plan = kept(stored).plan()
