@@ -95,6 +95,8 @@ def simulate(
         rows.append({k: np.array(v) for k, v in emitter_columns(plan, layer, emitters, ids).items()})
 
     sink: EmitterSink | None = keep if "emitters" in simulation.keep else None
+    if sink is not None:  # the columns are there even where no dye is
+        sink(next(iter(plan.world.dye_of_layer)), Emitters.empty(0), np.zeros(1, np.uint64))
     counts = []
     for number in range(len(plan.blocks)):
         block = compute_block(plan, source, number, sink)

@@ -33,12 +33,13 @@ MEMBRANE, CYTOSOL = "membrane", "cytosol"
 SEEN_SHARE = 0.01
 """A filter that passes less than this share of a dye's emission misses it."""
 
+Pixels = Annotated[int, Field(ge=1)]
 Keep = Literal["expected", "labelled", "emitters"]
 
 
 def _source_kind(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    return "phantom" if kind == "phantom" else "zarr"
+    return "zarr" if kind is None else str(kind)  # files tell their own kind
 
 
 Source = Annotated[Annotated[Phantom, Tag("phantom")] | Annotated[ZarrSource, Tag("zarr")], Discriminator(_source_kind)]
@@ -72,7 +73,7 @@ class Execution(Frozen):
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     memory_GiB: float = Field(default=1.5, gt=0.4, le=1024)
-    tile: tuple[int, int, int] | None = None
+    tile: tuple[Pixels, Pixels, Pixels] | None = None
 
 
 class Simulation(Frozen):
@@ -205,7 +206,7 @@ class Simulation(Frozen):
             for channel in self.optics.all_channels:
                 low, high = channel.band_nm
                 line = channel.laser_wavelength_nm
-                if not self.optics.multiphoton and line > low:
+                if not self.optics.multiphoton and line >= low:
                     place = "contains" if line <= high else "lies below"
                     raise ValueError(
                         f"band_nm {low:g} to {high:g} of channel {channel.name!r} {place} its laser line at {line:g} nm: "

@@ -5,13 +5,18 @@ from __future__ import annotations
 import difflib
 import json
 import typing
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
+from pydantic_core import ErrorDetails
 
 from simexm.errors import SpecError
+
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
@@ -20,7 +25,13 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE:  # `<<`, whose keys may be given again: that is what it is for
+                continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a list or a mapping; keys are words", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice; keep one of them", key_node.start_mark
@@ -40,10 +51,19 @@ def parse(text: str, name: str) -> dict[str, Any]:
     try:
         loaded = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader's subclass)
     except yaml.YAMLError as error:
-        raise SpecError(f"{name} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
+        raise SpecError(f"{name} is not valid YAML or JSON: {_fault(error)}") from error
     if not isinstance(loaded, dict):
         raise SpecError(f"{name} should be a mapping with `source:` and `stages:`; `simexm new` prints an example")
     return loaded
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """What YAML's parser met, and in which line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    hint = "; indent with spaces, not with tabs" if "'\\t'" in str(error.problem) else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{hint}"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -61,76 +81,111 @@ def read(path: Path) -> dict[str, Any]:
         near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir() if p.is_file()], n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else "`simexm new > my.yaml` writes one to edit"
         raise SpecError(f"there is no spec {path}; {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"the spec {path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(
+            f"{path} is not text (UTF-8), and a spec is a YAML or JSON file; `simexm new > my.yaml` writes one to edit"
+        ) from error
+    except IsADirectoryError:
+        raise SpecError(f"{path} is a folder, and a spec is a YAML or JSON file; name the file") from None
+    except OSError as error:
+        raise SpecError(f"the spec {path} cannot be read: {error.strerror or error}; name a file that you may read") from None
     return parse(text, str(path))
 
 
 def dump(data: dict[str, Any], path: Path | None = None) -> str:
     """Return data as YAML, or as JSON where `path` ends in .json."""
     if path is not None and path.suffix == ".json":
-        return json.dumps(data, indent=2) + "\n"
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
 def explain(error: ValidationError, model: type[BaseModel], name: str) -> SpecError:
     """Turn pydantic's errors into one message: where, what, and for an unknown key the nearest known one."""
-    lines = []
-    for problem in error.errors():
-        where, known = _place(problem["loc"], model)
-        if problem["type"] == "extra_forbidden":
-            key = str(problem["loc"][-1])
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            lines.append(f"{where}: there is no key {key!r}; {hint}")
-        elif problem["type"] == "missing":
-            lines.append(f"{where} is missing")
-        elif problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            context = problem.get("ctx", {})
-            found = f"{context['tag']!r} is none" if "tag" in context else "`stage:` is missing"
-            lines.append(
-                f"{where}: {found}; a stage is one of {context.get('expected_tags', 'those `simexm new` shows')}"
-            )
-        else:
-            value = problem.get("input")
-            shown = (
-                f" (got {value!r})" if isinstance(value, int | float | str) and problem["type"] != "value_error" else ""
-            )
-            lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}")
+    problems = error.errors()
+    lines = [
+        _line(problem, model)
+        for problem in problems
+        # a list whose entries are wrong is called too short as well
+        if problem["type"] != "too_short" or not any(_is_inside(other, problem) for other in problems)
+    ]
     head = f"{name}: " if len(lines) == 1 else f"{name} has {len(lines)} problems:\n  "
     return SpecError(head + "\n  ".join(dict.fromkeys(lines)))
 
 
+def _is_inside(problem: ErrorDetails, other: ErrorDetails) -> bool:
+    outer = other["loc"]
+    return len(problem["loc"]) > len(outer) and problem["loc"][: len(outer)] == outer
+
+
+_SAID = {
+    "tuple_type": "should be a list, [a, b, ...]",
+    "list_type": "should be a list, [a, b, ...]",
+    "dict_type": "should be a mapping, key: value",
+    "model_type": "should be a mapping, key: value",
+    "model_attributes_type": "should be a mapping, key: value",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+}
+"""What pydantic says in Python's words, in a user's."""
+
+
+def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    kind, last = problem["type"], problem["loc"][-1] if problem["loc"] else ""
+    if kind == "invalid_key":
+        return f"the key {last} is no word, and no part of a spec is called so; remove it"
+    if kind == "extra_forbidden":
+        where, known = _place(problem["loc"][:-1], model)
+        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"{where or 'the spec'}: there is no key {last!r}; {hint}"
+    where, _ = _place(problem["loc"], model)
+    if kind == "missing":
+        if isinstance(last, int):
+            return f"{where.rpartition('[')[0]} has {last} values only, and more are needed"
+        return f"{where} is missing"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        context = problem.get("ctx", {})
+        key = "stage" if where.startswith("stages") else "kind"
+        found = f"{context['tag']!r} is none" if "tag" in context else f"`{key}:` is missing"
+        known_tags = context.get("expected_tags", "those that `simexm new` shows")
+        return f"{where}: {found}; a {'stage' if key == 'stage' else where} is one of {known_tags}"
+    value = problem.get("input")
+    shown = f" (got {value!r})" if isinstance(value, int | float | str) and kind != "value_error" else ""
+    said = _SAID.get(kind, problem["msg"].removeprefix("Value error, ").replace(" after validation", ""))
+    if value is None and kind in _SAID:
+        said += ", and nothing stands there"
+    return f"{where}: {said}{shown}" if where else f"{said}{shown}"
+
+
 def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, list[str]]:
-    """(path as a person writes it, keys known at the last step) for pydantic's location."""
+    """(path as a person writes it, keys known there) for pydantic's location."""
     candidates: list[type[BaseModel]] = [model]
+    tags: dict[str, type[BaseModel]] = {}  # of the union that the last step came to
     words = ""
-    last = len(loc) - 1
-    for i, part in enumerate(loc):
+    for part in loc:
         if isinstance(part, int):
             words += f"[{part}]"
             continue
         holders = [m for m in candidates if part in m.model_fields]
-        if holders:
+        if part in tags:
+            candidates, tags = [tags[part]], {}
+        elif holders:
             words += f".{part}" if words else part
-            candidates = [n for m in holders for n in _models_in(m.model_fields[part].annotation)]
-            continue
-        tagged = [m for m in candidates if part == m.__name__ or _tag(m) == part]
-        if tagged:
-            candidates = tagged
-        elif i != last:
+            found = [pair for m in holders for pair in _models_in(m.model_fields[part].annotation)]
+            candidates, tags = [m for _, m in found], dict(found)
+        else:
             words += f".{part}"  # the key of a mapping
-    return words or "the spec", sorted({f for m in candidates for f in m.model_fields})
+    return words, sorted({f for m in candidates for f in m.model_fields})
 
 
-def _tag(model: type[BaseModel]) -> object:
-    for name in ("stage", "kind"):
-        if name in model.model_fields:
-            return model.model_fields[name].default
-    return None
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _models_in(annotation: Any, tag: str | None = None) -> list[tuple[str, type[BaseModel]]]:
+    """Models that a field can hold, with the names by which pydantic tells them apart."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for a in typing.get_args(annotation) for m in _models_in(a)]
+        names = [tag, *(str(annotation.model_fields[k].default) for k in ("stage",) if k in annotation.model_fields)]
+        return [(name or annotation.__name__, annotation) for name in (*filter(None, names), annotation.__name__)]
+    parts = typing.get_args(annotation)
+    own = next((str(p.tag) for p in parts if isinstance(p, Tag)), None)
+    return [found for part in parts for found in _models_in(part, own)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -21,8 +23,8 @@ from simexm.engine.events import Listener, Message
 from simexm.engine.journal import Journal
 from simexm.engine.levels import LevelPass
 from simexm.engine.lock import lock
-from simexm.engine.plan import Plan
-from simexm.errors import OutputError, RunError, SimexmWarning
+from simexm.engine.plan import GiB, Plan
+from simexm.errors import OutputError, RunError, SimexmWarning, SpecError
 from simexm.kernels.camera import octave_quantile
 from simexm.kernels.emit import Emitters
 from simexm.result import Result
@@ -208,8 +210,6 @@ def _only_lock(folder: Path) -> bool:
 
 def _clear(where: Place) -> None:
     """Remove an earlier result, but not the lock that this run holds."""
-    import shutil
-
     (where.zarr / "zarr.json").unlink(missing_ok=True)
     shutil.rmtree(where.zarr)
     for path in where.run.iterdir():
@@ -248,8 +248,34 @@ def _client(client: distributed.Client | None, workers: int | None, plan: Plan) 
     from simexm.engine.cluster import local_client
 
     count = workers if workers is not None else min(len(plan.blocks), os.cpu_count() or 1)
-    with local_client(count) as started:
+    with local_client(_fitting_workers(count, plan)) as started:
         yield started
+
+
+def _fitting_workers(count: int, plan: Plan) -> int:
+    """As many workers as the machine's free memory holds; the tile stays as planned, for it decides bytes.
+
+    Raises
+    ------
+    SpecError
+        If not even one fits.
+    """
+    needed = plan.memory.total
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise SpecError(
+            f"a worker needs {needed / GiB:.2f} GiB, but {free / GiB:.2f} GiB are free on this machine: it would be killed; "
+            f"set execution.memory_GiB to {free / GiB * 0.9:.2g}, for which `simexm plan` chooses smaller tiles"
+        )
+    fitting = min(count, free // needed)
+    if fitting < count:
+        warnings.warn(
+            f"{fitting} instead of {count} workers: each needs {needed / GiB:.2f} GiB and {free / GiB:.2f} GiB are free; "
+            "lower execution.memory_GiB for smaller tiles and more workers",
+            SimexmWarning,
+            stacklevel=2,
+        )
+    return fitting
 
 
 def _blocks(plan: Plan, where: Place, journal: Journal, client: distributed.Client, quiet: bool) -> None:
@@ -281,11 +307,6 @@ def _finish(plan: Plan, where: Place, journal: Journal) -> None:
     totals = _totals(plan, journal)
     parts = sorted((where.tables / "cells.parts").glob("block-*.parquet"))
     tables.merge_cells(plan, parts, where.tables / "cells.parquet", where.scratch)
-    for path in where.scratch.iterdir():
-        path.unlink()
-    where.scratch.rmdir()
-    where = Place(where.zarr)
-    where.scratch.mkdir()
     origin = plan.geometry.image_origin_nm
     name = plan.simulation.name
     for output in plan.outputs:
@@ -300,10 +321,10 @@ def _finish(plan: Plan, where: Place, journal: Journal) -> None:
     names = [o.path.removeprefix("labels/") for o in plan.outputs if o.is_labels]
     place.write_attributes(where, "labels", omezarr.labels_group_attributes(names))
     main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
-    attributes = omezarr.image_attributes(main, omero=_omero(plan, totals))
+    attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where))
     _warn_of(plan, totals, where)
     place.write_attributes(where, "", {**attributes, place.MARK: _provenance(plan, totals)})
-    where.scratch.rmdir()
+    shutil.rmtree(where.scratch, ignore_errors=True)  # with what killed workers left
     from simexm.view.preview import save_preview
 
     save_preview(Result.open(where.zarr), where.run / "preview.png")
@@ -360,7 +381,7 @@ def _warn_of(plan: Plan, totals: Totals, where: Place) -> None:
         warnings.warn(text, SimexmWarning, stacklevel=2)
 
 
-def _omero(plan: Plan, totals: Totals) -> dict[str, Any]:
+def _omero(plan: Plan, totals: Totals, where: Place) -> dict[str, Any]:
     """Names, colours and display windows of the channels."""
     optics = plan.world.optics
     assert optics is not None
@@ -372,7 +393,8 @@ def _omero(plan: Plan, totals: Totals) -> dict[str, Any]:
             start, end = (octave_quantile(histogram, share) for share in WINDOW)
             window = {"min": 0.0, "max": float(2**bits - 1), "start": start, "end": max(end, start + 1)}
         else:
-            window = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
+            coarsest = np.asarray(place.arrays(plan, where, plan.outputs[0])[-1].open()[c])
+            window = {"min": 0.0, "max": float(coarsest.max()), "start": 0.0, "end": max(float(coarsest.max()), 1e-9)}
         channels.append({"label": name, "color": channel_color(plan, name), "active": True, "window": window})
     depth = plan.shape[0]
     return {"channels": channels, "rdefs": {"model": "color", "defaultZ": depth // 2, "defaultT": 0}}

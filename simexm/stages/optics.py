@@ -23,6 +23,8 @@ from simexm.stages.labelling import NAME
 
 RADIAL_STEP_NM = 10.0
 LEFT_OUT_LIMIT = 0.05
+FURTHEST_NM = 10_000
+"""Default axial range at most, where light does not fall off."""
 NODES_PER_FWHM = 4.0
 _NEGLIGIBLE = 1e-8
 """A lateral frequency at which every response is below this share of its integral carries nothing that a float32 would show."""
@@ -249,12 +251,16 @@ class Optics(Stage):
         axial = shortest / (4 * self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
         m_z = max(1, math.ceil(self.plane_spacing_nm / axial))
         node_z = exact(self.plane_spacing_nm) / m_z
-        reach = self._reach(seen, float(node_z), depth_nm)
+        kept = [self._kept(c, d, e, float(node_z), depth_nm) for c, d, e in seen]
+        reach = self._reach(kept, float(node_z), depth_nm)
         range_nm = reach * float(node_z)
         longest = max(max(c.laser_wavelength_nm, e) for c, _, e in seen)
         radius = psf_tables.lateral_radius_nm(range_nm, longest, self.numerical_aperture, self.refractive_index)
         tables = {(c.name, d.name): self.tabulate(c, d, e, float(node_z), reach, radius) for c, d, e in seen}
-        pairs = tuple(self._pair(c, d, e, tables[c.name, d.name], reach, depth_nm) for c, d, e in seen)
+        pairs = tuple(
+            self._pair(c, d, e, tables[c.name, d.name], 1.0 - float(k[min(reach, k.size - 1)]), depth_nm)
+            for (c, d, e), k in zip(seen, kept, strict=True)
+        )
         fwhm = min(p.fwhm_nm[1] for p in pairs)
         m = max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9))
         node = exact(self.pixel_size_nm) / m
@@ -262,16 +268,19 @@ class Optics(Stage):
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
         return OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, band, pairs)
 
-    def _reach(self, seen: list[tuple[Channel, Fluorophore, float]], node_z: float, depth_nm: float) -> int:
-        """Node planes of the axial range: the user's, or as far as matters, never beyond the specimen's thickness."""
+    def _kept(
+        self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float
+    ) -> NDArray[np.float64]:
+        """Share of a uniformly stained stack's light that axial ranges of 0, 1, 2, ... node planes keep.
+
+        For the first plane of the stack, which sees dyes from 0 to the stack's depth on one side, where the share is lowest.
+        """
         most = max(1, math.ceil(depth_nm / node_z))
-        if self.axial_range_um is not None:
-            return min(most, max(1, math.ceil(self.axial_range_um * 1000 / node_z - 1e-9)))
         if self.tail == "constant":
-            return min(most, math.ceil(10_000 / node_z))
-        furthest = min(most, max(8, math.ceil(20_000 / node_z)))
-        reach = 1
-        for channel, dye, emission in seen:
+            z = np.arange(most + 1, dtype=np.float64) * node_z
+            energy = self.emitted(channel, dye, z)  # in proportion, since every plane receives all that is collected
+        else:
+            furthest = min(most, max(8, math.ceil(max(20.0, self.axial_range_um or 0.0) * 1000 / node_z)))
             radius = psf_tables.lateral_radius_nm(
                 furthest * node_z,
                 max(channel.laser_wavelength_nm, emission),
@@ -279,15 +288,23 @@ class Optics(Stage):
                 self.refractive_index,
             )
             table = self.tabulate(channel, dye, emission, node_z, furthest, radius, coarse=4)
-            inner = table.z_nm <= furthest * node_z + 1e-6
-            energy = hankel.plane_energy(table.table, table.r_nm)[inner]
-            found = (
-                psf_response.axial_range_nm(energy, table.z_nm[inner], depth_nm, self.tail, LEFT_OUT_LIMIT)
-                if inner.sum() >= 8
-                else None
-            )
-            reach = max(reach, furthest if found is None else round(found / node_z))
-        return reach
+            z = table.z_nm[: furthest + 1]
+            energy = hankel.plane_energy(table.table, table.r_nm)[: furthest + 1]
+        beyond = psf_response.left_out_share(energy, z, depth_nm, self.tail)
+        inside = _integrals(energy)
+        return inside * ((1.0 - beyond) / inside[-1])
+
+    def _reach(self, kept: list[NDArray[np.float64]], node_z: float, depth_nm: float) -> int:
+        """Node planes of the axial range: the user's, or as far as matters, never beyond the specimen's thickness.
+
+        That is two nodes more than the thickness, over which the weights of a dye may spread.
+        """
+        most = max(1, math.ceil(depth_nm / node_z)) + 2
+        if self.axial_range_um is not None:
+            return min(most, max(1, math.ceil(self.axial_range_um * 1000 / node_z - 1e-9)))
+        enough = max(int(np.argmax(k >= min(1.0 - LEFT_OUT_LIMIT, k[-1]))) for k in kept)
+        furthest = math.ceil(FURTHEST_NM / node_z) if self.tail == "constant" else most
+        return min(most, furthest, max(1, enough))
 
     def tabulate(
         self,
@@ -311,15 +328,10 @@ class Optics(Stage):
         dye: Fluorophore,
         emission: float,
         table: psf_response.Response,
-        reach: int,
+        left_out: float,
         depth_nm: float,
     ) -> Pair:
-        energy = hankel.plane_energy(table.table, table.r_nm)
-        left_out = (
-            psf_response.left_out_share(energy[: reach + 1], table.z_nm[: reach + 1], depth_nm, self.tail)
-            if reach >= 8
-            else 0.0
-        )
+        in_focus = float(hankel.plane_energy(table.table[:1], table.r_nm)[0])
         try:
             axial: float | None = psf_response.fwhm_axial_nm(table)
         except ValueError:
@@ -328,7 +340,7 @@ class Optics(Stage):
         planes = max(1, math.floor(depth_nm / self.plane_spacing_nm))
         distances = np.abs(np.arange(planes) - (planes - 1) // 2) * self.plane_spacing_nm
         stack = float(self.emitted(channel, dye, distances).sum())
-        return Pair(channel.name, dye.name, emission, float(energy[0]), stack, left_out, widths)
+        return Pair(channel.name, dye.name, emission, in_focus, stack, left_out, widths)
 
     def _band(self, table: psf_response.Response, node_nm: float) -> float:
         """Highest frequency (per nm, at most the grid's) where any plane's response is more than negligible."""
@@ -417,7 +429,19 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore) -> t
     k = np.arange(math.ceil(plan.band_per_nm * per_cycle) + 4) / per_cycle
     spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
     spectrum[:, k > plan.band_per_nm] = 0
-    return imaging.sharpened_along_z(spectrum), per_cycle
+    response = imaging.sharpened_along_z(spectrum)
+    # the outermost planes stand for half a node each, so that the range ends at them whatever the pitch
+    response[-1] /= 2
+    return response, per_cycle
+
+
+def _integrals(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Integrals of an even function from 0 to each of its samples, in units of their spacing, by cubics through four of them."""
+    line = np.concatenate([energy[1:2], energy, energy[-1:]])
+    steps = (13 * (line[1:-2] + line[2:-1]) - line[:-3] - line[3:]) / 24
+    if len(steps):
+        steps[-1] = (energy[-2] + energy[-1]) / 2
+    return np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:

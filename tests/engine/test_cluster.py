@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import distributed
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from simexm.engine.cluster import local_client

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from simexm.engine.executor import MOST_BLOCKS, TASKS_PER_THREAD

@@ -28,7 +28,9 @@ def test_ids_come_back_exactly(dtype: type[np.unsignedinteger]) -> None:
 def test_an_index_grows_without_renumbering() -> None:
     """Tens of thousands of ids, added in parts, in runs and scattered, with the ids of 64 bits that a hash might mix up."""
     rng = np.random.default_rng(4)
-    many = np.concatenate([TRICKY, rng.integers(0, 2**64, 40_000, dtype=np.uint64), np.arange(20_000, dtype=np.uint64) << 40])
+    many = np.concatenate(
+        [TRICKY, rng.integers(0, 2**64, 40_000, dtype=np.uint64), np.arange(20_000, dtype=np.uint64) << 40]
+    )
     cells = CellIndex()
     first = cells.add(TRICKY)
     parts = [cells.add(part) for part in np.array_split(many, 7)]

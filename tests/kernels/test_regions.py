@@ -119,7 +119,9 @@ def _plane_ratio(normal: NDArray[np.float64], voxel_nm: tuple[float, float, floa
     axis = int(np.argmax(np.abs(normal)))
     half = np.array([10.0, 10.0, 10.0]) * voxel_nm
     half[axis] = 2.2 * half.max() * (np.abs(normal).sum() / abs(normal[axis]) - 1) / 2 + 3 * voxel_nm[axis]
-    index = _solid(lambda *r: sum(n * c for n, c in zip(normal, r, strict=True)) < 5.0, voxel_nm, (half[0], half[1], half[2]))
+    index = _solid(
+        lambda *r: sum(n * c for n, c in zip(normal, r, strict=True)) < 5.0, voxel_nm, (half[0], half[1], half[2])
+    )
     weights = crofton_weights(voxel_nm, in_slice)
     inner = [slice(0, n) if a == axis else slice(2, n - 2) for a, n in enumerate(index.shape)]
     crossed = np.argwhere(index[tuple(inner)] == 1) + [0 if a == axis else 2 for a in range(3)]

@@ -16,7 +16,7 @@ from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
 from simexm.stages.base import Chunk, EmitterStream, Tally, Work, World
-from simexm.stages.optics import Optics, OpticsPlan, Pair
+from simexm.stages.optics import Channel, Optics, OpticsPlan, Pair
 
 Array = NDArray[np.float64]
 SLAB_NM = 160.0
@@ -28,7 +28,9 @@ ATTO488 = load_builtin()["ATTO488"]
 TWO_PHOTON_DYE = LikeDye(like="ATTO488", two_photon_GM=50.0).load("ATTO488")
 
 
-def microscope(kind: str, *, pixel: float, plane: float, na: float = 1.15, power: float = 20.0, **more: object) -> Optics:
+def microscope(
+    kind: str, *, pixel: float, plane: float, na: float = 1.15, power: float = 20.0, **more: object
+) -> Optics:
     """One green channel on one of the four microscopes."""
     common = {"numerical_aperture": na, "pixel_size_nm": pixel, "plane_spacing_nm": plane, **more}
     if kind == "confocal":
@@ -51,7 +53,11 @@ class Bench:
     """A microscope over `shape` pixels, and nothing in front of it but dyes at chosen places (nm of expanded tissue, z y x)."""
 
     def __init__(
-        self, optics: Optics, shape: Triple, dyes: Mapping[str, Fluorophore] | None = None, depth_nm: float | None = None
+        self,
+        optics: Optics,
+        shape: Triple,
+        dyes: Mapping[str, Fluorophore] | None = None,
+        depth_nm: float | None = None,
     ) -> None:
         self.optics, self.shape = optics, shape
         self.dyes = dict(dyes) if dyes is not None else {"ATTO488": dye_of(optics)}
@@ -63,6 +69,20 @@ class Bench:
     def pair(self) -> Pair:
         """The first dye in the first channel."""
         return self.plan.pairs[0]
+
+    @property
+    def channel(self) -> Channel:
+        """The first channel."""
+        return self.optics.all_channels[0]
+
+    @property
+    def dye(self) -> Fluorophore:
+        """The first dye."""
+        return self.dyes[self.pair.dye]
+
+    def response(self, z_nm: Array, r_nm: Array) -> Array:
+        """Response of the first pair, straight from the microscope, (nz, nr)."""
+        return self.optics.response(self.channel, self.dye, self.pair.emission_nm, z_nm, r_nm)
 
     def centre(self) -> Array:
         """Middle of the middle pixel, nm."""
@@ -109,16 +129,18 @@ class Bench:
         nodes, weights = np.polynomial.legendre.leggauss(4)
         offsets = ((np.arange(parts)[:, None] + (nodes + 1) / 2) / parts).ravel() * pitch
         weight = np.tile(weights / 2 / parts, parts) * pitch
-        y, x = ((np.arange(n)[:, None] * pitch + offsets - c).ravel() for n, c in zip(self.shape[1:], place, strict=True))
-        values = curve(np.hypot(y[:, None], x[None, :])).reshape(self.shape[1], offsets.size, self.shape[2], offsets.size)
+        y, x = (
+            (np.arange(n)[:, None] * pitch + offsets - c).ravel() for n, c in zip(self.shape[1:], place, strict=True)
+        )
+        values = curve(np.hypot(y[:, None], x[None, :])).reshape(
+            self.shape[1], offsets.size, self.shape[2], offsets.size
+        )
         return np.einsum("aibj,i,j->ab", values, weight, weight)
 
     def profile(self, distance_nm: float) -> tuple[Array, Array]:
         """Radii in steps of 5 nm as far as the image reaches, and the response there at a distance from the plane."""
         r = np.arange(0, math.hypot(*(n * p for n, p in zip(self.shape[1:], self.pitch[1:], strict=True))) + 50, 5.0)
-        channel = self.optics.all_channels[0]
-        dye = self.dyes[self.pair.dye]
-        return r, self.optics.response(channel, dye, self.pair.emission_nm, np.array([distance_nm]), r)[0]
+        return r, self.response(np.array([distance_nm]), r)[0]
 
 
 def _stream(points: Mapping[str, Array]) -> EmitterStream:

@@ -1,0 +1,144 @@
+"""How much light arrives in each plane, and what the plan says of it before anything runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate
+from scipy.interpolate import CubicSpline
+
+from simexm.arrays import simulate
+from simexm.kernels.psf_tables import lateral_radius_nm
+from simexm.simulation import Simulation
+from tests.build import VOXEL_NM, confocal, layer, simulation
+from tests.stages.optics_build import Bench, microscope
+
+KINDS = ("confocal", "widefield", "two_photon", "light_sheet")
+
+
+def energy(b: Bench, distance_nm: float, radius_nm: float) -> float:
+    """Photo-electrons that a plane receives of one dye within a radius: adaptive quadrature of the response."""
+    r = np.arange(0, radius_nm + 50, 5.0)
+    curve = CubicSpline(r, b.response(np.array([distance_nm]), r)[0])
+    rings = np.linspace(0, radius_nm, 20)
+    parts = (
+        integrate.quad(lambda q: 2 * math.pi * q * curve(q), a, c, epsrel=1e-8)[0]
+        for a, c in zip(rings[:-1], rings[1:], strict=True)
+    )
+    return float(sum(parts))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("plane", [500.0, 320.0])
+def test_a_plane_receives_of_every_dye_what_its_distance_lets_it(kind: str, plane: float) -> None:
+    b = Bench(microscope(kind, pixel=250, plane=plane, axial_range_um=3), (5, 60, 60), depth_nm=10_000)
+    rng = np.random.default_rng(4)
+    dyes = b.centre() + rng.uniform(-2.4, 2.4, (6, 3)) * b.pitch
+    for some in (dyes[:1], dyes[1:2], dyes):
+        sums = b.image(some)[0].sum(axis=(1, 2), dtype=float)
+        heights = (np.arange(5) + 0.5) * plane
+        expected = [sum(energy(b, d, b.plan.radius_nm) for d in np.abs(z - some[:, 0])) for z in heights]
+        np.testing.assert_allclose(sums, expected, rtol=5e-3)
+
+
+@pytest.mark.parametrize("na", [0.5, 1.15])
+def test_in_widefield_every_plane_receives_all_that_is_collected(na: float) -> None:
+    b = Bench(microscope("widefield", pixel=300, plane=500, na=na), (9, 96, 96))
+    sums = b.image(b.centre())[0].sum(axis=(1, 2), dtype=float)
+    photons = b.optics.emitted(b.channel, b.dye, np.zeros(1))[0] * b.optics.collected(b.channel, b.dye)
+    # what is missing lies beyond the lateral end of the table, three wavelengths over NA outside the cone of light
+    assert np.all(sums < photons)
+    np.testing.assert_allclose(sums, photons, rtol=0.025)
+    assert b.pair.in_focus == pytest.approx(energy(b, 0.0, b.plan.radius_nm), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["confocal", "two_photon", "light_sheet"])
+def test_the_sum_over_planes_varies_with_depth_but_not_in_the_mean(kind: str) -> None:
+    """Planes sample: at 1.5 um they miss much of a dye between them, and its neighbours in depth make up for it."""
+    plane = 1500.0
+    b = Bench(microscope(kind, pixel=162.5, plane=plane), (7, 48, 48))
+    depths = b.centre()[0] + (np.arange(24) / 24 - 0.5) * plane
+    dyes = np.column_stack([depths, *(np.full(24, c) for c in b.centre()[1:])])
+    totals = np.array([b.image(d)[0].sum(dtype=float) for d in dyes])
+    z = np.linspace(0, b.plan.range_nm, 61)
+    whole = 2 * integrate.simpson([energy(b, d, b.plan.radius_nm) for d in z], x=z)
+    assert totals.mean() == pytest.approx(whole / plane, rel=5e-3)
+    if kind == "confocal":
+        assert np.ptp(totals) > 0.2 * totals.mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_focus_is_the_sum_over_the_image_of_a_dye_in_its_plane(kind: str) -> None:
+    b = Bench(microscope(kind, pixel=162.5, plane=500, axial_range_um=1.5), (1, 90, 90), depth_nm=5000)
+    assert float(b.image(b.centre())[0].sum(dtype=float)) == pytest.approx(b.pair.in_focus, rel=5e-3)
+
+
+CASES = [
+    ("confocal", {}),
+    ("confocal", {"axial_range_um": 0.8}),
+    ("confocal", {"axial_range_um": 5.0}),
+    ("confocal", {"pinhole_airy_units": 4.0}),
+    ("confocal", {"na": 0.6}),
+    ("two_photon", {}),
+    ("two_photon", {"axial_range_um": 0.5}),
+    ("light_sheet", {"na": 0.8}),
+    ("light_sheet", {"na": 0.8, "axial_range_um": 1.0}),
+    ("light_sheet", {"na": 0.8, "sheet_waist_um": 30.0}),
+    ("widefield", {"na": 0.8}),
+    ("widefield", {"na": 0.8, "axial_range_um": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), CASES)
+def test_the_share_left_out_is_that_of_a_uniformly_stained_stack(kind: str, changes: dict[str, float]) -> None:
+    depth = 20_000.0
+    b = Bench(microscope(kind, pixel=162.5, plane=500, **{"na": 1.15, **changes}), (40, 4, 4))
+    optics = b.optics
+    radius = lateral_radius_nm(depth, 800, optics.numerical_aperture, optics.refractive_index)
+    r = np.arange(0, radius, 25.0)
+    z = np.arange(50, depth, 100.0)
+    plane = np.trapezoid(b.response(z, r) * 2 * np.pi * r, dx=25.0, axis=1)
+    exact = plane[z > b.plan.range_nm].sum() / plane.sum()
+    assert b.pair.left_out == pytest.approx(exact, abs=0.01)
+    if "axial_range_um" not in changes and kind in ("confocal", "two_photon"):
+        assert b.pair.left_out <= 0.05
+    if kind == "widefield":
+        assert b.pair.left_out == pytest.approx(1 - b.plan.range_nm / depth, abs=1e-6)
+
+
+def test_a_range_that_is_too_short_is_told_however_short_it_is() -> None:
+    spec = simulation(layer(), optics=confocal(axial_range_um=0.3))
+    labels = np.ones((60, 8, 8), np.uint8)
+    plan = simulate(labels, spec, voxel_size_nm=VOXEL_NM, until="confocal").plan
+    with pytest.warns(UserWarning, match="leaves out"):
+        plan.warn()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_photons_emitted_over_the_stack_are_those_of_all_its_planes(kind: str) -> None:
+    """Against dyes lit by hand: rate at every scanned place times the dwell time, or irradiance times exposure, plane by plane."""
+    planes, pixel, spacing = 9, 100.0, 1000.0
+    b = Bench(microscope(kind, pixel=pixel, plane=spacing, na=1.0), (planes, 4, 4))
+    # all that the dye sends into the objective and through the filter, were there no pinhole
+    open_pinhole = {"pinhole_airy_units": 20.0} if kind == "confocal" else {}
+    wide = Bench(microscope(kind, pixel=pixel, plane=spacing, na=1.0, **open_pinhole), (planes, 4, 4))
+    z = np.abs(np.arange(planes) - planes // 2) * spacing
+    r = np.arange(0, 14_000, 20.0)
+    collected = np.trapezoid(wide.response(z, r) * 2 * np.pi * r, dx=20.0, axis=1).sum()
+    share = wide.optics.collected(wide.channel, wide.dye)
+    # confocal: dyes saturate in the focus, and some light passes beside even a wide pinhole
+    assert b.pair.emitted_in_stack == pytest.approx(collected / share, rel=0.06 if kind == "confocal" else 0.02)
+
+
+def test_the_table_of_cells_adds_up_to_what_the_dyes_give() -> None:
+    labels = np.zeros((20, 30, 30), np.uint64)
+    labels[4:16, 5:25, 5:15], labels[4:16, 5:25, 15:25] = 7, 2**50
+    spec: Simulation = simulation(layer(), keep=["emitters"])
+    result = simulate(labels, spec, voxel_size_nm=VOXEL_NM, until="confocal")
+    optics = result.plan.world.optics
+    assert optics is not None
+    in_focus = optics.pairs[0].in_focus
+    np.testing.assert_allclose(result.cells["photons_green"], result.cells["dyes_membrane"] * in_focus)
+    assert result.emitters["photons_green"].sum() == pytest.approx(result.cells["photons_green"].sum(), rel=1e-5)

@@ -1,0 +1,75 @@
+"""Every command and code block of the README runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_readme_has_its_commands() -> None:
+    kinds = [kind for kind, _ in BLOCKS]
+    assert kinds.count("bash") == 3
+    assert kinds.count("python") == 2
+    # the two commands of a fresh machine are run by CI itself
+    assert BLOCKS[0][1] == "pip install . && simexm run pipelines/quickstart.yaml\n"
+    assert BLOCKS[1][1] == 'pip install ".[test]" && pytest\n'
+
+
+def test_picture_is_there() -> None:
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / name).is_file()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the shell block of "Your own data" has run, on a small crop."""
+    place = tmp_path_factory.mktemp("readme")
+    rng = np.random.default_rng(1)
+    tifffile.imwrite(place / "segmentation.tif", rng.integers(1, 9, (40, 64, 64), np.uint32), compression="lzw")
+    (place / "bin").mkdir()
+    shim = place / "bin" / "simexm"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m simexm.cli "$@"\n')
+    shim.chmod(0o755)
+    lines = BLOCKS[2][1].splitlines()
+    assert [line.split()[1] for line in lines] == ["ingest", "new", "plan", "preview", "run", "info"]
+    for line in lines:
+        subprocess.run(
+            ["/bin/sh", "-ec", f'PATH="{place}/bin:$PATH"; export PATH; {line}'], cwd=place, check=True, timeout=200
+        )
+        if "new >" in line:  # edit it, as the README says: the middle of the phantom is enough
+            text = (place / "my.yaml").read_text()
+            (place / "my.yaml").write_text(text + "\ncrop: {offset: [60, 100, 100], shape: [60, 90, 90]}\n")
+    return place
+
+
+def test_shell_block(folder: Path) -> None:
+    assert (folder / "my-preview.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "out.zarr" / "zarr.json").is_file()
+    assert (folder / "out.run" / "preview.png").is_file()
+    assert (folder / "cortex.zarr" / "zarr.json").is_file()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_python_block(folder: Path, number: int) -> None:
+    block = [text for kind, text in BLOCKS if kind == "python"][number]
+    body = "\n".join("    " + line for line in block.replace('"out.zarr"', f'"again{number}.zarr"').splitlines())
+    script = folder / f"block{number}.py"
+    script.write_text(f'if __name__ == "__main__":\n{body}\n')
+    subprocess.run([sys.executable, script.name], cwd=folder, check=True, timeout=200)
+
+
+@pytest.mark.parametrize("name", ["quickstart.yaml", "cortex.yaml"])
+def test_pipelines_are_valid(name: str) -> None:
+    from simexm import Simulation
+
+    assert Simulation.load(ROOT / "pipelines" / name).stages
