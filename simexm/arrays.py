@@ -86,6 +86,7 @@ def simulate(
         update={"source": ZarrSource(path="memory://labels", regions=dict.fromkeys(regions or (), "-"))}
     )
     plan = Simulation.model_validate(named.model_dump()).plan(until=until, source=source)
+    plan.warn()
     arrays: dict[str, NDArray[Any]] = {
         o.path: np.zeros(plan.shape if o.is_labels else (len(o.channels), *plan.shape), o.dtype) for o in plan.outputs
     }

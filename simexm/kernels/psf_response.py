@@ -200,19 +200,6 @@ def left_out_share(plane_energy: NDArray[np.float64], z_nm: NDArray[np.float64],
     return beyond / (inside + beyond)
 
 
-def axial_range_nm(
-    plane_energy: NDArray[np.float64], z_nm: NDArray[np.float64], depth_nm: float, tail: Tail, limit: float
-) -> float | None:
-    """Smallest depth of `z_nm` (from the 8th on) as the range for which `left_out_share` is at most `limit`.
-
-    None where no depth given is enough, as for widefield in stacks deeper than the table.
-    """
-    for size in range(8, z_nm.size + 1):
-        if left_out_share(plane_energy[:size], z_nm[:size], depth_nm, tail) <= limit:
-            return float(z_nm[size - 1])
-    return None
-
-
 def fwhm_lateral_nm(response: Response) -> float:
     """Full width at half maximum across the axis in focus, nm."""
     return _fwhm(response.r_nm, response.table[0])

@@ -5,7 +5,7 @@ Whatever its size, nothing of it is stored: a voxel's id is a function of the se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from simexm.errors import SourceError
-from simexm.grid import Box, Spacing, Triple, exact3
-from simexm.kernels.neuropil_blocks import CONTACT_NM, fill_ids, mark_synapses
+from simexm.grid import Box, Spacing, Tiling, Triple, exact3
+from simexm.kernels.neuropil_blocks import fill
 from simexm.kernels.neuropil_tubes import LARGEST_NM
 from simexm.random import derive_key
+
+_PIECE_NM = 12000.0
+_KEPT_BYTES = 48 * 2**20
 
 Voxels = Annotated[int, Field(ge=1, le=10**6)]
 VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -59,6 +62,10 @@ class Phantom(BaseModel):
         return PhantomVolume(self.shape, exact3(self.voxel_size_nm), self.seed)
 
 
+def _nothing() -> list[tuple[Box, NDArray[np.bool_]]]:
+    return [(Box.of_shape((0, 0, 0)), np.zeros((0, 0, 0), np.bool_))]
+
+
 @dataclass(frozen=True, slots=True)
 class PhantomVolume:
     """A phantom that can be read box by box; ids need up to 62 bits.
@@ -76,6 +83,8 @@ class PhantomVolume:
     shape: Triple
     voxel_size_nm: Spacing
     seed: int
+    # The box that was filled last and its synapses, for whoever reads ids most often wants the region next.
+    _last: list[tuple[Box, NDArray[np.bool_]]] = field(default_factory=_nothing, init=False, repr=False, compare=False)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -95,16 +104,13 @@ class PhantomVolume:
     def read(self, box: Box) -> NDArray[np.uint64]:
         """Return the ids in a box inside the volume, (z, y, x); 0 is extracellular space."""
         self._check(box)
-        out = np.empty(box.shape, np.uint64)
-        if out.size:
-            fill_ids(out, np.array(box.start), self._voxel_nm, *self._key)
-        return out
+        return self._fill(box)[0]
 
     def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
         """Return where a region is in a box inside the volume, (z, y, x).
 
-        "synapse" is both sides of a patch, 300 to 500 nm across, where two neurons touch: voxels of one that have a
-        voxel of the other as a face neighbour or within 80 nm. There is about one patch per cubic micrometre.
+        "synapse" is both sides of a patch, 300 to 500 nm across, where the head of a spine meets another neuron, up to
+        about 60 nm deep. There is about one patch in two cubic micrometres.
 
         Raises
         ------
@@ -114,23 +120,28 @@ class PhantomVolume:
         if name not in self.region_names:
             raise SourceError(f"a phantom has no region {name!r}, so nothing could be labelled there: use 'synapse'")
         self._check(box)
-        out = np.zeros(box.shape, np.bool_)
-        if out.size:
-            voxel_nm = self._voxel_nm
-            reach = np.maximum(1, CONTACT_NM // voxel_nm).astype(np.int64)
-            z, y, x = reach.tolist()
-            around = box.grown((z, y, x)).intersect(Box.of_shape(self.shape))
-            ids = self.read(around)
-            mark_synapses(out, np.array(box.start), ids, np.array(around.start), reach, voxel_nm, *self._key)
-        return out
+        last, synapse = self._last[0]
+        return synapse.copy() if last == box else self._fill(box)[1]
 
-    @property
-    def _voxel_nm(self) -> NDArray[np.float64]:
-        return np.array([float(size) for size in self.voxel_size_nm])
-
-    @property
-    def _key(self) -> tuple[int, int]:
-        return derive_key(self.seed, "phantom")
+    def _fill(self, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """Compute ids and synapses of a box, in pieces that bound the memory for what lies in them."""
+        ids, synapse = np.empty(box.shape, np.uint64), np.empty(box.shape, np.bool_)
+        voxel_nm = np.array([float(size) for size in self.voxel_size_nm])
+        pieces = np.ceil(np.array(box.shape) * voxel_nm / _PIECE_NM)
+        z, y, x = np.maximum(1, np.ceil(box.shape / np.maximum(1, pieces))).astype(int).tolist()
+        key = derive_key(self.seed, "phantom")
+        for piece in Tiling(box, (z, y, x)):
+            if piece == box:
+                fill(ids, synapse, np.array(box.start), voxel_nm, *key)
+                continue
+            # Arrays of their own, for parts of larger ones would have `fill` compiled a second time.
+            part, marks = np.empty(piece.shape, np.uint64), np.empty(piece.shape, np.bool_)
+            fill(part, marks, np.array(piece.start), voxel_nm, *key)
+            at = piece.relative_to(box.start).slices
+            ids[at], synapse[at] = part, marks
+        if synapse.nbytes <= _KEPT_BYTES:
+            self._last[0] = box, synapse.copy()
+        return ids, synapse
 
     def _check(self, box: Box) -> None:
         if not Box.of_shape(self.shape).contains(box):

@@ -19,7 +19,7 @@ from simexm.kernels.cells import CellIndex
 from simexm.kernels.emit import Emitters
 
 if TYPE_CHECKING:
-    from simexm.stages.optics import OpticsPlan
+    from simexm.stages.optics_plan import OpticsPlan
 
 
 class Frozen(BaseModel):

@@ -231,6 +231,8 @@ class Labelling(Stage):
                     law = layer.unspecific_law(world)
                     streams.append((layer, law, flags, _keys(world.seed, layer.name, "unspecific "), False))
             for z in range(source.start[0], source.stop[0]):
+                floor = float((z - geometry.crop.start[0]) * geometry.voxel_nm[0] - max(reach))
+                yield Chunk(None, room.first(0), floor)
                 for layer, law, flags, keys, specific in streams:
                     count = work.tally.dyes[layer.name] if specific else np.zeros(size, np.int64)
                     for found in emit.emit_layer(
@@ -243,8 +245,6 @@ class Labelling(Stage):
                         yield Chunk(layer.name, found, -math.inf)
                     if not specific:
                         work.tally.unspecific[layer.name] += int(count.sum())
-                floor = float((z + 1 - geometry.crop.start[0]) * geometry.voxel_nm[0] - max(reach))
-                yield Chunk(None, room.first(0), floor)
 
         dyes = {layer.name: layer.dye for layer in self.layers}
         work.values["emitters"] = EmitterStream(dyes, float(geometry.voxel_nm[0] + 2 * max(reach)), chunks)

@@ -1,12 +1,10 @@
-"""What the microscopes have in common: a pixel grid, channels, and the way from dyes to the expected image."""
+"""What the microscopes have in common: a pixel grid, channels, and how far and how finely light is followed."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Self
 
 import numpy as np
@@ -14,12 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
-from simexm.grid import Box, NmBox, Spacing, Triple, exact, exact3
-from simexm.kernels import hankel, imaging, photophysics, psf_response, psf_tables
-from simexm.kernels.deposit import Ring
+from simexm.grid import NmBox, Spacing, exact, exact3
+from simexm.kernels import hankel, photophysics, psf_response, psf_tables
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.base import EXPANDED, EXPECTED, EmitterStream, Frozen, Quantity, Stage, Work, World
-from simexm.stages.labelling import NAME
+from simexm.stages.base import EXPANDED, EXPECTED, Quantity, Stage, Work, World
+from simexm.stages.optics_image import expected_image
+from simexm.stages.optics_plan import Channel, OpticsPlan, Pair
 
 RADIAL_STEP_NM = 10.0
 LEFT_OUT_LIMIT = 0.05
@@ -28,116 +26,6 @@ FURTHEST_NM = 10_000
 NODES_PER_FWHM = 4.0
 _NEGLIGIBLE = 1e-8
 """A lateral frequency at which every response is below this share of its integral carries nothing that a float32 would show."""
-
-
-class Channel(Frozen):
-    """One laser and one detected band.
-
-    Attributes
-    ----------
-    name
-        Names the channel and its random streams.
-    laser_wavelength_nm
-        Excitation line.
-    band_nm
-        Lowest and highest wavelength that the filters pass.
-    color
-        RRGGBB for viewers; left out, the colour of the light that it detects.
-    """
-
-    name: str = Field(pattern=NAME, max_length=64)
-    laser_wavelength_nm: float = Field(ge=200, le=2000)
-    band_nm: tuple[float, float]
-    color: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{6}$")
-
-    @model_validator(mode="after")
-    def _band(self) -> Self:
-        low, high = self.band_nm
-        if not 200 <= low < high <= 2000:
-            raise ValueError(
-                f"band_nm of channel {self.name!r} must be two wavelengths in ascending order, got {low:g}, {high:g}"
-            )
-        return self
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One dye in one channel, with its response on the axial offsets of the simulation grid.
-
-    Attributes
-    ----------
-    channel, dye
-        Names.
-    emission_nm
-        Photon-weighted mean of the detected light.
-    in_focus
-        Photo-electrons that one dye gives to the plane it lies in.
-    emitted_in_stack
-        Photons that a dye in the middle of the specimen emits, in all directions, while the whole stack is taken.
-    left_out
-        Share of a uniformly stained stack's light that lies beyond the axial range.
-    fwhm_nm
-        Axial and lateral full width at half maximum; axial None where the range does not reach it.
-    """
-
-    channel: str
-    dye: str
-    emission_nm: float
-    in_focus: float
-    emitted_in_stack: float
-    left_out: float
-    fwhm_nm: tuple[float | None, float]
-
-
-@dataclass(frozen=True)
-class OpticsPlan:
-    """How the optics are computed; a function of the spec alone, the same for every tile.
-
-    Attributes
-    ----------
-    subdivision
-        Nodes of the simulation grid per plane spacing and per pixel, (m_z, m, m).
-    node_nm
-        Pitch of the simulation grid, nm of expanded tissue.
-    range_nm, radius_nm
-        How far the response reaches along and across the axis, nm of expanded tissue.
-    reach
-        Node planes within the range.
-    halo
-        Pixels within the radius.
-    band_per_nm
-        Highest lateral frequency kept.
-    pairs
-        Every dye that a channel sees.
-    """
-
-    subdivision: Triple
-    node_nm: Spacing
-    range_nm: float
-    radius_nm: float
-    reach: int
-    halo: int
-    band_per_nm: float
-    pairs: tuple[Pair, ...]
-
-    def dyes(self) -> tuple[str, ...]:
-        """Dyes that any channel sees."""
-        return tuple(dict.fromkeys(p.dye for p in self.pairs))
-
-    def lateral(self, tile: Triple) -> imaging.LateralGrid:
-        """Transforms of a tile of this shape."""
-        m = self.subdivision[1]
-        y, x = (imaging.fast_pixels(n + 2 * self.halo, m) for n in tile[1:])
-        node = float(self.node_nm[1])
-        band_y, band_x = (min(n * m // 2, math.floor(self.band_per_nm * n * m * node)) for n in (y, x))
-        if band_y == y * m // 2 and (y * m) % 2 == 0:
-            band_y -= 1  # the one frequency without a partner: it would need a rule of its own and carries nothing
-        return imaging.LateralGrid((y, x), m, (band_y, band_x))
-
-    def node_planes(self, tile: Box) -> tuple[int, int]:
-        """First and last + 1 node plane that the planes of a tile see."""
-        m = self.subdivision[0]
-        return tile.start[0] * m - self.reach, (tile.stop[0] - 1) * m + self.reach + 1
 
 
 class Optics(Stage):
@@ -351,22 +239,6 @@ class Optics(Stage):
         above = (height / height[:, :1].max() * aperture).max(axis=0) > _NEGLIGIBLE
         return float(k[min(256, np.flatnonzero(above)[-1] + 1)])
 
-    def transfer(
-        self, plan: OpticsPlan, pair: Pair, dye: Fluorophore, grid: imaging.LateralGrid
-    ) -> NDArray[np.float32]:
-        """Transfer function of one pair on a tile's frequencies, float32, (band_y + 1, reach + 1, band_x + 1).
-
-        In photo-electrons per pixel for a dye: response, pixel aperture and grid correction together.
-        """
-        m = grid.subdivision
-        spectrum, per_cycle = _radial(self, plan, pair, dye)
-        node = float(plan.node_nm[1])
-        cycles = [np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True)]
-        factors = [m * np.sinc(c * m) * imaging.sharpened(c) for c in cycles]
-        out = np.empty((grid.band[0] + 1, plan.reach + 1, grid.band[1] + 1), np.float32)
-        imaging.spread_radial(spectrum, per_cycle, cycles[0] / node, cycles[1] / node, factors[0], factors[1], out)
-        return out
-
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The response's reach more on each side, and one node for the weights."""
         assert world.optics is not None
@@ -379,60 +251,7 @@ class Optics(Stage):
         """Write the expected image of the tile, float32, (channel, z, y, x), photo-electrons per pixel."""
         plan = work.world.optics
         assert plan is not None
-        stream: EmitterStream = work.values["expanded"]
-        dyes: Mapping[str, Fluorophore] = work.values["dyes"]
-        tile = work.pixels
-        grid = plan.lateral(tile.shape)
-        names = [c.name for c in self.all_channels]
-        spectra = np.zeros((len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1), np.complex64)
-        m = plan.subdivision[0]
-        for dye in dict.fromkeys(stream.dyes.values()):
-            planes, used, first = _node_spectra(stream, dye, plan, tile, grid)
-            for pair in plan.pairs:
-                if pair.dye == dye and used.any():
-                    imaging.project(
-                        planes, first, used, _transfer(self, plan, pair, dyes[dye], grid), m, tile.start[0],
-                        grid.pixels[0], grid.pixels[1], grid.nodes[1], spectra[names.index(pair.channel)],
-                    )  # fmt: skip
-            del planes
-        expected = np.empty((len(names), *tile.shape), np.float32)
-        inner = slice(plan.halo, plan.halo + tile.shape[1]), slice(plan.halo, plan.halo + tile.shape[2])
-        for c in range(len(names)):
-            for k in range(tile.shape[0]):
-                expected[c, k] = imaging.inverse_plane(spectra[c, k], grid)[inner]
-        work.values["expected"] = expected
-
-
-_TRANSFERS: dict[tuple[object, ...], NDArray[np.float32]] = {}
-"""Transfer functions of the tile shape at hand: neighbouring tiles share them, and one shape's are what memory is planned for."""
-
-
-def _transfer(
-    optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore, grid: imaging.LateralGrid
-) -> NDArray[np.float32]:
-    key = (optics, plan, grid)
-    if any(k[:3] != key for k in _TRANSFERS):
-        _TRANSFERS.clear()
-    found = _TRANSFERS.get((*key, pair))
-    if found is None:
-        found = _TRANSFERS[(*key, pair)] = optics.transfer(plan, pair, dye, grid)
-    return found
-
-
-@lru_cache(maxsize=32)
-def _radial(optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore) -> tuple[NDArray[np.float64], float]:
-    """Radial transfer on the axial offsets, (reach + 1, n), corrected for the weights along z; and samples per 1 / nm."""
-    channel = next(c for c in optics.all_channels if c.name == pair.channel)
-    table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
-    # the spectrum of a table that ends at the radius R needs steps well below 1 / R to be interpolated
-    per_cycle = 16.0 * plan.radius_nm
-    k = np.arange(math.ceil(plan.band_per_nm * per_cycle) + 4) / per_cycle
-    spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
-    spectrum[:, k > plan.band_per_nm] = 0
-    response = imaging.sharpened_along_z(spectrum)
-    # the outermost planes stand for half a node each, so that the range ends at them whatever the pitch
-    response[-1] /= 2
-    return response, per_cycle
+        work.values["expected"] = expected_image(self, plan, work.values["expanded"], work.values["dyes"], work.pixels)
 
 
 def _integrals(energy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -442,41 +261,3 @@ def _integrals(energy: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(steps):
         steps[-1] = (energy[-2] + energy[-1]) / 2
     return np.concatenate([[0.0], np.cumsum(steps)])
-
-
-def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:
-    """Node planes that emitters can touch between two floors; before the first floor there is half a reach more."""
-    return math.ceil(1.5 * reach_nm / float(plan.node_nm[0])) + 3
-
-
-def _node_spectra(
-    stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, grid: imaging.LateralGrid
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], int]:
-    """Deposit one dye and transform its node planes: (spectra as `imaging.project` takes them, which hold dyes, first plane)."""
-    m = plan.subdivision
-    low, high = plan.node_planes(tile)
-    corner = (low, (tile.start[1] - plan.halo) * m[1], (tile.start[2] - plan.halo) * m[2])
-    ny, nx = ((n + 2 * plan.halo) * m[1] for n in tile.shape[1:])
-    ring = Ring(corner, (high - low, ny, nx), ring_depth(plan, stream.reach_nm))
-    planes = np.zeros((2 * grid.band[0] + 1, high - low, 2, grid.band[1] + 1), np.float32)
-    used = np.zeros(high - low, np.bool_)
-    per_nm = tuple(1.0 / float(c) for c in plan.node_nm)
-    # pixel p (centre (p + 1/2) * pitch) is node m * p
-    shift = tuple(0.5 * n for n in m)
-
-    def hand_over(up_to: int) -> None:
-        for plane, held in ring.advance(up_to):
-            spectrum = imaging.plane_spectrum(held, grid)
-            imaging.store_plane(spectrum, planes, plane - low)
-            used[plane - low] = True
-
-    # before the first floor is announced: no dye lies further outside the specimen than its linker, below half a reach
-    hand_over(math.floor(-0.5 * stream.reach_nm * per_nm[0] - shift[0] - 0.5))
-    for chunk in stream.chunks(dye):
-        if chunk.layer is not None:
-            e = chunk.emitters
-            ring.add(e.z, e.y, e.x, e.weight, per_nm, shift)  # type: ignore[arg-type]
-        else:
-            hand_over(math.floor(chunk.floor_nm * per_nm[0] - shift[0] - 0.5))
-    hand_over(high)
-    return planes, used, low

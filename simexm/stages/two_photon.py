@@ -12,7 +12,8 @@ from simexm.kernels import photophysics, psf_response, psf_tables
 from simexm.kernels.hankel import plane_energy
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.confocal import ScannerChannel
-from simexm.stages.optics import Channel, Optics
+from simexm.stages.optics import Optics
+from simexm.stages.optics_plan import Channel
 
 
 class TwoPhoton(Optics):

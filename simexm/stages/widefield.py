@@ -10,7 +10,8 @@ from pydantic import Field
 
 from simexm.kernels import photophysics, psf_response, psf_tables
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.optics import Channel, Optics
+from simexm.stages.optics import Optics
+from simexm.stages.optics_plan import Channel
 
 
 class CameraChannel(Channel):

@@ -86,13 +86,15 @@ def test_hash_follows_what_decides_bytes() -> None:
 
 
 def test_too_little_memory_names_a_tile_that_fits() -> None:
-    simulation = phantom((300, 900, 900), execution={"memory_GiB": 0.45, "tile": [256, 256, 256]})
+    """A tile just too large for the memory is refused; the message tells which one would do, and it does."""
+    tiled = phantom((300, 900, 900), execution={"memory_GiB": 4, "tile": [8, 32, 32]})
+    room = tiled.plan().memory.total / 2**30 - 0.002
+    simulation = phantom((300, 900, 900), execution={"memory_GiB": room, "tile": [8, 32, 32]})
     with pytest.raises(SpecError, match="--tile") as caught:
         simulation.plan()
     words = str(caught.value).split("--tile ")[1].replace(",", "").split()[:3]
     tile = (int(words[0]), int(words[1]), int(words[2]))
-    plan = simulation.with_tile(tile).plan()
-    assert plan.memory.total <= 0.45 * 2**30
+    assert simulation.with_tile(tile).plan().memory.total <= room * 2**30
 
 
 MEASURE = """

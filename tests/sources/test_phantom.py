@@ -17,7 +17,6 @@ from simexm.sources.phantom import Phantom, PhantomVolume
 
 SIDE = 10**6
 VOXEL_UM3 = 0.04 * 0.032 * 0.032
-NEURON_KINDS = 6
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def tissue(volume: PhantomVolume) -> NDArray[np.uint64]:
 
 
 def kind(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    return ids >> np.uint64(59)
+    return ids >> np.uint64(58)
 
 
 corner = st.tuples(*[st.sampled_from([0, 1, 12_345, 500_000, 999_000, 999_960])] * 3)
@@ -53,12 +52,29 @@ def test_pieces_equal_the_whole(start: Triple, at: Triple) -> None:
         np.testing.assert_array_equal(volume.read_region("synapse", piece), region[part.slices])
 
 
-def test_synapses_in_pieces_equal_the_whole(volume: PhantomVolume) -> None:
-    box = Box.at((998_000, 700, 999_000), (40, 60, 60))
-    whole = volume.read_region("synapse", box)
-    assert whole.any()
-    for part in (Box((0, 0, 0), (17, 60, 60)), Box((17, 0, 0), (40, 60, 31)), Box((17, 0, 31), (40, 60, 60))):
-        np.testing.assert_array_equal(volume.read_region("synapse", part.shifted(box.start)), whole[part.slices])
+def test_large_pieces_equal_the_whole(volume: PhantomVolume) -> None:
+    """Boxes over several of the cells that the tissue is computed in, at a cell body's surface too."""
+    for start in ((998_000, 700, 999_000), (2500, 300, 300)):
+        box = Box.at(start, (70, 100, 400))
+        whole, region = volume.read(box), volume.read_region("synapse", box)
+        assert region.any()
+        for part in (Box((0, 0, 0), (17, 100, 400)), Box((17, 0, 0), (70, 63, 97)), Box((17, 63, 90), (70, 100, 400))):
+            piece = part.shifted(box.start)
+            np.testing.assert_array_equal(volume.read_region("synapse", piece), region[part.slices])
+            np.testing.assert_array_equal(volume.read(piece), whole[part.slices])
+
+
+def test_the_region_does_not_depend_on_what_was_read_before(volume: PhantomVolume) -> None:
+    box = Box.at((3000, 3000, 3000), (20, 60, 60))
+    fresh = Phantom(shape=volume.shape).open().read_region("synapse", box)
+    assert fresh.any()
+    volume.read(box)
+    kept = volume.read_region("synapse", box)
+    np.testing.assert_array_equal(kept, fresh)
+    kept[:] = True
+    np.testing.assert_array_equal(volume.read_region("synapse", box), fresh)
+    volume.read(box.shifted((0, 0, 1)))
+    np.testing.assert_array_equal(volume.read_region("synapse", box), fresh)
 
 
 def test_a_larger_volume_is_the_same_tissue(volume: PhantomVolume) -> None:
@@ -86,7 +102,11 @@ def test_finer_voxels_sample_the_same_tissue(voxel_nm: tuple[float, float, float
 
 
 def test_extracellular_share(tissue: NDArray[np.uint64]) -> None:
-    assert 0.05 < (tissue == 0).mean() < 0.2
+    assert 0.06 < (tissue == 0).mean() < 0.14
+
+
+def test_share_of_astrocytes(tissue: NDArray[np.uint64]) -> None:
+    assert 0.03 < (kind(tissue) == 7).mean() < 0.15
 
 
 def test_number_of_processes(tissue: NDArray[np.uint64]) -> None:
@@ -101,13 +121,14 @@ def test_membrane_area(tissue: NDArray[np.uint64]) -> None:
     for axis, step_um in enumerate((0.04, 0.032, 0.032)):
         a, b = np.moveaxis(tissue, axis, 0)[1:], np.moveaxis(tissue, axis, 0)[:-1]
         crossings.append(((a != b) * ((a > 0).astype(int) + (b > 0))).mean() / step_um)
-    assert 7 < 2 * np.mean(crossings) < 20
+    assert 6 < 2 * np.mean(crossings) < 10
 
 
 def test_calibres(tissue: NDArray[np.uint64]) -> None:
-    """Profiles in a section range from thin axons (under 0.1 um^2) to dendrites (over 1 um^2).
+    """Profiles in a section range from thin axons (under 0.1 um^2) to dendrites (over 1 um^2), few of them crumbs.
 
-    Sections of lamellae about a voxel thin fall into crumbs of less than ten pixels; they hold little of the area.
+    In the cortex volume 17 % of all profiles are of three pixels or fewer, and the median of those of ten or more is
+    0.24 um^2 with its large cell bodies.
     """
     pieces: list[int] = []
     for plane in tissue[::50]:
@@ -115,30 +136,23 @@ def test_calibres(tissue: NDArray[np.uint64]) -> None:
             parts, _ = ndimage.label(plane == cell)
             pieces += np.bincount(parts.ravel())[1:].tolist()
     pixels = np.array(pieces)
-    crumbs = pixels < 10
-    assert pixels[crumbs].sum() < 0.03 * pixels.sum()
-    areas = pixels[~crumbs] * 0.032**2
+    assert (pixels <= 3).mean() < 0.17
+    assert pixels[pixels < 10].sum() < 0.005 * pixels.sum()
+    areas = pixels[pixels >= 10] * 0.032**2
     assert np.percentile(areas, 25) < 0.1
-    assert 0.05 < np.median(areas) < 0.4
-    assert np.percentile(areas, 97) > 0.8
+    assert 0.15 < np.median(areas) < 0.25
+    assert np.percentile(areas, 97) > 1.2
 
 
-@pytest.mark.parametrize("axis", range(3))
-def test_processes_are_long(volume: PhantomVolume, axis: int) -> None:
-    """In a bar of 2 x 2 x 32 um, processes of several families run on for more than 10 um."""
-    shape = [50, 63, 63]
-    shape[axis] *= 16
-    step_um = (0.04, 0.032, 0.032)[axis]
-    bar = volume.read(Box.at((9000, 9000, 9000), (shape[0], shape[1], shape[2])))
+def test_processes_are_long() -> None:
+    """In a box 20 um wide, processes of all six families run on for more than 10 um."""
+    volume = Phantom(shape=(SIDE, SIDE, SIDE), voxel_size_nm=(160, 160, 160)).open()
+    ids, inverse = np.unique(volume.read(Box.at((2000, 2000, 2000), (125, 125, 125))), return_inverse=True)
     long = set()
-    slabs = np.moveaxis(bar, axis, 0)
-    ids, places = np.unique(slabs[:: max(1, round(0.3 / step_um))], return_inverse=True)
-    where = np.nonzero(np.ones(slabs[:: max(1, round(0.3 / step_um))].shape))[0]
-    for n, cell in enumerate(ids):
-        along = where[places.ravel() == n]
-        if cell and np.ptp(along) * 0.3 > 10:
-            long.add(int(cell) >> 59)
-    assert len(long) >= 3
+    for cell, where in zip(ids, ndimage.find_objects(inverse.reshape(125, 125, 125) + 1), strict=True):
+        if cell and np.linalg.norm([0.16 * (s.stop - s.start) for s in where]) > 10:
+            long.add(int(cell) >> 58)
+    assert {1, 2, 3, 4, 5, 6} <= long
 
 
 def test_dendrites_hang_together(tissue: NDArray[np.uint64]) -> None:
@@ -163,27 +177,28 @@ def test_ids_are_told_apart_at_both_ends(volume: PhantomVolume) -> None:
 
 def test_some_cell_bodies() -> None:
     """At 1 um voxels: a body is a ball that is all one id; about one for each 14 000 um^3."""
-    volume = Phantom(shape=(72, 72, 72), voxel_size_nm=(1000, 1000, 1000)).open()
+    volume = Phantom(shape=(48, 48, 48), voxel_size_nm=(1000, 1000, 1000)).open()
     ids = volume.read(Box.of_shape(volume.shape))
     same = ids > 0
     for axis in range(3):
         for step in (-2, -1, 1, 2):
             same &= np.roll(ids, step, axis) == ids
-    assert 10 <= ndimage.label(same)[1] <= 40
+    assert 4 <= ndimage.label(same)[1] <= 14
 
 
 def test_synapses_lie_where_two_neurons_touch(volume: PhantomVolume) -> None:
+    """Where a process is squeezed between others, what is nearest by its calibre may be a little farther off."""
     box = Box.at((4000, 4000, 4000), (60, 100, 100))
-    ids, region = volume.read(box.grown((2, 2, 2))), volume.read_region("synapse", box)
+    ids, region = volume.read(box.grown((4, 4, 4))), volume.read_region("synapse", box)
     near: NDArray[Any] = np.zeros(region.shape, bool)
-    own = ids[2:-2, 2:-2, 2:-2]
-    for dz, dy, dx in np.ndindex(5, 5, 5):
-        if (40 * (dz - 2)) ** 2 + (32 * (dy - 2)) ** 2 + (32 * (dx - 2)) ** 2 <= 80**2:
+    own = ids[4:-4, 4:-4, 4:-4]
+    for dz, dy, dx in np.ndindex(9, 9, 9):
+        if (40 * (dz - 4)) ** 2 + (32 * (dy - 4)) ** 2 + (32 * (dx - 4)) ** 2 <= 150**2:
             other = ids[dz : dz + 60, dy : dy + 100, dx : dx + 100]
-            near |= (other != own) & (other != 0) & (kind(other) <= NEURON_KINDS)
-    assert near[region].all()
+            near |= (other != own) & (other != 0) & (kind(other) != 7)
+    assert near[region].mean() > 0.93
     assert (own[region] > 0).all()
-    assert (kind(own[region]) <= NEURON_KINDS).all()
+    assert (kind(own[region]) != 7).all()
     assert 0.001 < region.mean() < 0.05
     parts, number = ndimage.label(region, np.ones((3, 3, 3)))
     assert 0.2 < number / (region.size * VOXEL_UM3) < 2

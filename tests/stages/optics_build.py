@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,7 +17,8 @@ from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
 from simexm.stages.base import Chunk, EmitterStream, Tally, Work, World
-from simexm.stages.optics import Channel, Optics, OpticsPlan, Pair
+from simexm.stages.optics import Optics
+from simexm.stages.optics_plan import Channel, OpticsPlan, Pair
 
 Array = NDArray[np.float64]
 SLAB_NM = 160.0
@@ -84,8 +86,20 @@ class Bench:
         """Response of the first pair, straight from the microscope, (nz, nr)."""
         return self.optics.response(self.channel, self.dye, self.pair.emission_nm, z_nm, r_nm)
 
+    def halved(self) -> OpticsPlan:
+        """The same plan on a simulation grid of half the pitch."""
+        plan = self.plan
+        (mz, my, mx), (z, y, x) = plan.subdivision, plan.node_nm
+        return replace(
+            plan,
+            subdivision=(2 * mz, 2 * my, 2 * mx),
+            node_nm=(z / 2, y / 2, x / 2),
+            reach=2 * plan.reach,
+            band_per_nm=1.0,  # beyond the grid's own limit
+        )
+
     def centre(self) -> Array:
-        """Middle of the middle pixel, nm."""
+        """Centre of the middle pixel, nm."""
         return (np.array(self.shape) // 2 + 0.5) * self.pitch
 
     def image(
@@ -144,7 +158,7 @@ class Bench:
 
 
 def _stream(points: Mapping[str, Array]) -> EmitterStream:
-    """Points by dye as labelling hands them on: plane of voxels by plane of voxels, each closed by a floor."""
+    """Points by dye as labelling hands them on: plane of voxels by plane of voxels, each begun by a floor."""
 
     def chunks(dye: str) -> Iterator[Chunk]:
         here = points[dye]
@@ -154,7 +168,7 @@ def _stream(points: Mapping[str, Array]) -> EmitterStream:
             n = len(some)
             ones, zeros = np.ones(n, np.int32), np.zeros(n, np.int32)
             z, y, x = (np.ascontiguousarray(some[:, a]) for a in range(3))
+            yield Chunk(None, Emitters.empty(0), float(s * SLAB_NM))
             yield Chunk(dye, Emitters(z, y, x, ones, zeros, ones.astype(np.uint8)), -math.inf)
-            yield Chunk(None, Emitters.empty(0), float((s + 1) * SLAB_NM))
 
     return EmitterStream({d: d for d in points}, SLAB_NM, chunks)

@@ -17,6 +17,9 @@ from simexm.stages import Camera
 from simexm.stages.base import Tally, Work, World
 from simexm.stages.camera import Illumination
 
+# the short axial range that keeps these tests small is told of, as it should be
+pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
+
 SHAPE = (4, 300, 320)
 Counts = NDArray[np.uint16]
 

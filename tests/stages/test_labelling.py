@@ -15,6 +15,9 @@ from simexm.sources.phantom import Phantom
 from simexm.stages.labelling import subdivide
 from tests.build import VOXEL_NM, confocal, layer, simulation
 
+# the short axial range that keeps these tests small is told of, as it should be
+pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
+
 Labels = NDArray[np.uint64]
 VOXEL_UM3 = math.prod(VOXEL_NM) * 1e-9
 

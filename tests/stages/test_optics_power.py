@@ -24,7 +24,9 @@ def image(b: Bench) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     return b.image(b.centre())[0, 0].astype(np.float64)
 
 
-@pytest.mark.parametrize(("kind", "power", "order"), [("confocal", 0.01, 1), ("two_photon", 0.01, 2), ("widefield", 0.01, 1)])
+@pytest.mark.parametrize(
+    ("kind", "power", "order"), [("confocal", 0.01, 1), ("two_photon", 0.01, 2), ("widefield", 0.01, 1)]
+)
 def test_weak_light_counts_once_or_twice(kind: str, power: float, order: int) -> None:
     once, twice = image(bench(kind, power)), image(bench(kind, 2 * power))
     np.testing.assert_allclose(twice, once * 2**order, atol=2e-3 * twice.max())
@@ -41,8 +43,9 @@ def test_strong_light_saturates_a_focus_and_widens_it(kind: str, weak: float, st
     assert high.pair.fwhm_nm[1] > 1.15 * low.pair.fwhm_nm[1]
     assert high.pair.fwhm_nm[0] is None or low.pair.fwhm_nm[0] is None or high.pair.fwhm_nm[0] > low.pair.fwhm_nm[0]
     # the grid follows the shape that is there, not that of weak light
-    exact = high.direct(high.centre() + [0, 11, 17])[0]
-    assert np.abs(high.image(high.centre() + [0, 11, 17])[0, 0] - exact).max() < 5e-3 * exact.max()
+    place = high.centre() + np.array([0.0, 11.0, 17.0])
+    exact = high.direct(place)[0]
+    assert np.abs(high.image(place)[0, 0] - exact).max() < 5e-3 * exact.max()
 
 
 def test_widefield_saturates_all_over_alike() -> None:
@@ -93,10 +96,12 @@ def test_other_channels_see_a_dye_by_the_ratio_of_the_rates() -> None:
     for name, dye in dyes.items():
         seen = b.image({n: b.centre()[None] if n == name else empty for n in dyes}).sum(axis=(1, 2, 3), dtype=float)
         rates = [
-            c["laser_power_uW"] * c["laser_wavelength_nm"] * dye.excitation_at(c["laser_wavelength_nm"])
-            * dye.emission_share(*c["band_nm"])
-            for c in channels
-        ]  # type: ignore[operator, misc, arg-type]  # fmt: skip
+            c.laser_power_uW
+            * c.laser_wavelength_nm
+            * dye.excitation_at(c.laser_wavelength_nm)
+            * dye.emission_share(*c.band_nm)
+            for c in optics.channels
+        ]
         assert seen[1] / seen[0] == pytest.approx(rates[1] / rates[0], rel=0.02)
         assert min(seen) > 0
     both = b.image({n: b.centre()[None] for n in dyes})

@@ -322,6 +322,7 @@ def test_files_and_the_phantom_survive(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "b.json").read_text())["source"]["kind"] == "phantom"
 
 
+@pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
 def test_the_plan_counts_what_there_will_be() -> None:
     labels = np.ones((30, 70, 90), np.uint16)
     sim = simulation(layer(), layer(name="b", dye="ATTO488"), keep=["expected", "labelled"])

@@ -13,6 +13,9 @@ from simexm.arrays import Simulated, simulate
 from simexm.store.omezarr import multiscales
 from tests.build import confocal, layer, simulation
 
+# the short axial range that keeps these tests small is told of, as it should be
+pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
+
 PIXELS = {
     "real": (162.5, 500, 4, (40, 32, 32)),
     "every centre on a border": (256, 320, 4, (40, 32, 32)),

@@ -1,0 +1,126 @@
+"""From a stream of dyes to the expected image of a tile: the work that all microscopes share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.grid import Box
+from simexm.kernels import hankel, imaging
+from simexm.kernels.deposit import Ring
+from simexm.spectra.fluorophores import Fluorophore
+from simexm.stages.base import EmitterStream
+from simexm.stages.optics_plan import OpticsPlan, Pair, ring_depth
+
+if TYPE_CHECKING:
+    from simexm.stages.optics import Optics
+
+
+def expected_image(
+    optics: Optics, plan: OpticsPlan, stream: EmitterStream, dyes: Mapping[str, Fluorophore], tile: Box
+) -> NDArray[np.float32]:
+    """Expected image of a tile, float32, (channel, z, y, x), photo-electrons per pixel."""
+    grid = plan.lateral(tile.shape)
+    names = [c.name for c in optics.all_channels]
+    spectra = np.zeros((len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1), np.complex64)
+    m = plan.subdivision[0]
+    for dye in dict.fromkeys(stream.dyes.values()):
+        planes, used, first = node_spectra(stream, dye, plan, tile, grid)
+        for pair in plan.pairs:
+            if pair.dye == dye and used.any():
+                imaging.project(
+                    planes, first, used, _transfer(optics, plan, pair, dyes[dye], grid), m, tile.start[0],
+                    grid.pixels[0], grid.pixels[1], grid.nodes[1], spectra[names.index(pair.channel)],
+                )  # fmt: skip
+        del planes
+    expected = np.empty((len(names), *tile.shape), np.float32)
+    inner = slice(plan.halo, plan.halo + tile.shape[1]), slice(plan.halo, plan.halo + tile.shape[2])
+    for c in range(len(names)):
+        for k in range(tile.shape[0]):
+            expected[c, k] = imaging.inverse_plane(spectra[c, k], grid)[inner]
+    return expected
+
+
+def node_spectra(
+    stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, grid: imaging.LateralGrid
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], int]:
+    """Deposit one dye and transform its node planes: (spectra as `imaging.project` takes them, which hold dyes, first plane)."""
+    m = plan.subdivision
+    low, high = plan.node_planes(tile)
+    corner = (low, (tile.start[1] - plan.halo) * m[1], (tile.start[2] - plan.halo) * m[2])
+    ny, nx = ((n + 2 * plan.halo) * m[1] for n in tile.shape[1:])
+    ring = Ring(corner, (high - low, ny, nx), ring_depth(plan, stream.reach_nm))
+    planes = np.zeros((2 * grid.band[0] + 1, high - low, 2, grid.band[1] + 1), np.float32)
+    used = np.zeros(high - low, np.bool_)
+    per_nm = tuple(1.0 / float(c) for c in plan.node_nm)
+    # pixel p (centre (p + 1/2) * pitch) is node m * p
+    shift = tuple(0.5 * n for n in m)
+
+    def hand_over(up_to: int) -> None:
+        for plane, held in ring.advance(up_to):
+            spectrum = imaging.plane_spectrum(held, grid)
+            imaging.store_plane(spectrum, planes, plane - low)
+            used[plane - low] = True
+
+    for chunk in stream.chunks(dye):
+        if chunk.layer is not None:
+            e = chunk.emitters
+            ring.add(e.z, e.y, e.x, e.weight, per_nm, shift)  # type: ignore[arg-type]
+        else:
+            hand_over(math.floor(chunk.floor_nm * per_nm[0] - shift[0] - 0.5))
+    hand_over(high)
+    return planes, used, low
+
+
+def transfer(
+    optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore, grid: imaging.LateralGrid
+) -> NDArray[np.float32]:
+    """Transfer function of one pair on a tile's frequencies, float32, (band_y + 1, reach + 1, band_x + 1).
+
+    In photo-electrons per pixel for a dye: response, pixel aperture and grid correction together.
+    """
+    m = grid.subdivision
+    spectrum, per_cycle = _radial(optics, plan, pair, dye)
+    node = float(plan.node_nm[1])
+    cycles = [np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True)]
+    factors = [m * np.sinc(c * m) * imaging.sharpened(c) for c in cycles]
+    out = np.empty((grid.band[0] + 1, plan.reach + 1, grid.band[1] + 1), np.float32)
+    imaging.spread_radial(spectrum, per_cycle, cycles[0] / node, cycles[1] / node, factors[0], factors[1], out)
+    return out
+
+
+_TRANSFERS: dict[tuple[object, ...], NDArray[np.float32]] = {}
+"""Transfer functions of the tile shape at hand: neighbouring tiles share them, and one shape's are what memory is planned for."""
+
+
+def _transfer(
+    optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore, grid: imaging.LateralGrid
+) -> NDArray[np.float32]:
+    key = (optics, plan, grid)
+    if any(k[:3] != key for k in _TRANSFERS):
+        _TRANSFERS.clear()
+    found = _TRANSFERS.get((*key, pair))
+    if found is None:
+        found = _TRANSFERS[(*key, pair)] = transfer(optics, plan, pair, dye, grid)
+    return found
+
+
+@lru_cache(maxsize=32)
+def _radial(optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore) -> tuple[NDArray[np.float64], float]:
+    """Radial transfer on the axial offsets, (reach + 1, n), corrected for the weights along z; and samples per 1 / nm."""
+    channel = next(c for c in optics.all_channels if c.name == pair.channel)
+    table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
+    # the spectrum of a table that ends at the radius R needs steps well below 1 / R to be interpolated
+    per_cycle = 16.0 * plan.radius_nm
+    k = np.arange(math.ceil(plan.band_per_nm * per_cycle) + 4) / per_cycle
+    spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
+    spectrum[:, k > plan.band_per_nm] = 0
+    response = imaging.sharpened_along_z(spectrum)
+    # the outermost planes stand for half a node each, so that the range ends at them whatever the pitch
+    response[-1] /= 2
+    return response, per_cycle
