@@ -32,8 +32,8 @@ class Picture:
         Above the picture.
     across, along
         Middle plane (channels, y, x) and middle section (channels, z, x).
-    truth
-        Ids of the middle plane, (y, x).
+    truth, truth_along
+        Ids of the middle plane, (y, x), and of the middle section, (z, x).
     colors, windows, names
         Of the channels.
     pixel_um
@@ -46,6 +46,7 @@ class Picture:
     across: NDArray[Any]
     along: NDArray[Any]
     truth: NDArray[Any]
+    truth_along: NDArray[Any]
     colors: list[str]
     windows: list[tuple[float, float]]
     names: list[str]
@@ -62,6 +63,7 @@ def save_preview(result: Result, path: Path) -> None:
     _, nz, ny, _ = image.shape
     scales = result.attributes["ome"]["multiscales"][0]["datasets"][level]["coordinateTransformations"][0]["scale"]
     across, along = np.asarray(image[:, nz // 2]), np.asarray(image[:, :, ny // 2])
+    cells = result.array(level, "labels/cells")
     channels = result.channels
     windows = [(c["window"]["start"], c["window"]["end"]) for c in channels]
     if result.provenance["quantity"] != "image":
@@ -71,7 +73,8 @@ def save_preview(result: Result, path: Path) -> None:
             title=result.attributes["ome"]["multiscales"][0]["name"],
             across=across,
             along=along,
-            truth=np.asarray(result.array(level, "labels/cells")[nz // 2]),
+            truth=np.asarray(cells[nz // 2]),
+            truth_along=np.asarray(cells[:, ny // 2]),
             colors=[c["color"] for c in channels],
             windows=windows,
             names=[c["label"] for c in channels],
@@ -93,7 +96,7 @@ def preview(plan: Plan, path: Path, shape: Triple = PREVIEW) -> Box:
     """Compute the middle of the image with the very block code and random numbers of a run, and draw it; return the box."""
     box = preview_box(plan, shape)
     found = compute_box(plan, plan.simulation.source.open(), box)
-    image = found.arrays[""]
+    image, cells = found.arrays[""], found.arrays["labels/cells"]
     names = list(plan.outputs[0].channels)
     z, y, x = (float(p) / 1000 for p in plan.geometry.pixel_tissue_nm)
     draw(
@@ -101,7 +104,8 @@ def preview(plan: Plan, path: Path, shape: Triple = PREVIEW) -> Box:
             title=f"{plan.simulation.name} (preview)",
             across=image[:, image.shape[1] // 2],
             along=image[:, :, image.shape[2] // 2],
-            truth=found.arrays["labels/cells"][image.shape[1] // 2],
+            truth=cells[image.shape[1] // 2],
+            truth_along=cells[:, image.shape[2] // 2],
             colors=[channel_color(plan, n) for n in names],
             windows=[_window(c) for c in image],
             names=names,
@@ -142,11 +146,12 @@ def draw(picture: Picture, path: Path) -> None:
     figure = Figure(figsize=(12, 6 * (height + depth) + 0.9), dpi=100, facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, height_ratios=[height, max(depth, 0.08)])
-    panels = [figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 0])]
+    panels = [figure.add_subplot(grid[i, j]) for i in range(2) for j in range(2)]
     shown = (
         (merged(picture.across, picture.colors, picture.windows), y / x, "image, middle plane"),
         (id_colors(picture.truth), y / x, "truth, the same plane"),
         (merged(picture.along, picture.colors, picture.windows), z / x, "image, middle section (z down)"),
+        (id_colors(picture.truth_along), z / x, "truth, the same section"),
     )
     for axes, (data, aspect, title) in zip(panels, shown, strict=True):
         axes.imshow(data, aspect=aspect, interpolation="nearest")
@@ -157,10 +162,18 @@ def draw(picture: Picture, path: Path) -> None:
     panels[0].add_patch(Rectangle(place, bar / x, rows * 0.012, color="white"))
     expanded = f" ({bar * picture.factor:g} expanded)" if picture.factor != 1 else ""
     panels[0].text(place[0], rows * 0.925, f"{bar:g} µm of tissue{expanded}", color="white", fontsize=9, va="bottom")
-    text = figure.add_subplot(grid[1, 1])
-    text.axis("off")
     for i, (name, color) in enumerate(zip(picture.names, picture.colors, strict=True)):
-        text.text(0.02, 0.9 - 0.16 * i, name, color=f"#{color}", fontsize=11, va="top", transform=text.transAxes)
+        place_y = 0.97 - 0.05 * i
+        panels[0].text(
+            0.03,
+            place_y,
+            name,
+            color=f"#{color}",
+            fontsize=11,
+            va="top",
+            transform=panels[0].transAxes,
+            bbox={"facecolor": "black", "edgecolor": "none", "alpha": 0.7, "pad": 1.5},
+        )
     figure.suptitle(picture.title, color="white", fontsize=12)
     figure.savefig(path, metadata={"Software": None})
 
