@@ -5,20 +5,51 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
+from simexm import __version__
 from simexm.errors import SimexmError, SimexmWarning
 
 if TYPE_CHECKING:
     from simexm.engine.plan import Plan
     from simexm.simulation import Simulation
 
+
+class _Group(typer.core.TyperGroup):
+    """All commands; turns what they raise into one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            warnings.simplefilter("ignore")  # of other libraries: nothing that a user could mend
+            warnings.simplefilter("always", SimexmWarning)
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                typer.secho("interrupted", err=True)
+                raise typer.Exit(130) from None
+            except BrokenPipeError:
+                raise
+            except (typer.Exit, typer.Abort):
+                raise
+            except Exception as error:
+                if _Debug.on or type(error).__module__.startswith("typer"):  # its usage errors
+                    raise
+                told, code = _told(error)
+                typer.secho(f"error: {told}", fg="red", err=True)
+                raise typer.Exit(code) from None
+
+
 app = typer.Typer(
     name="simexm",
+    cls=_Group,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -44,9 +75,18 @@ class _Debug:
     on = False
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"simexm {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
     debug: Annotated[bool, typer.Option("--debug", help="Show Python's traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     _Debug.on = debug or bool(os.environ.get("SIMEXM_DEBUG"))
 
@@ -70,7 +110,7 @@ def run(
     Example: simexm run my.yaml --output out.zarr --workers 2
     """
     simulation = _load(spec, tile)
-    where = output or Path(f"{spec.stem}.zarr")
+    where = output if output is not None else Path(f"{spec.stem}.zarr")
     try:
         result = simulation.run(where, workers=workers, until=until, overwrite=overwrite, quiet=quiet)
     except KeyboardInterrupt:
@@ -138,14 +178,13 @@ def ingest(
     from rich.console import Console
     from rich.progress import Progress
 
-    from simexm.grid import exact3
     from simexm.sources.ingest import ingest as ingest_stack
 
     console = Console(stderr=True)
     with Progress(console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("ingest", total=None)
         made = ingest_stack(
-            source, output, exact3(voxel_size), workers=workers, overwrite=overwrite,
+            source, output, voxel_size, workers=workers, overwrite=overwrite,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     if not quiet:
@@ -158,7 +197,10 @@ def ingest(
 
 @app.command()
 def new() -> None:
-    """Print a commented spec to edit: simexm new > my.yaml"""
+    """Print a commented spec to edit.
+
+    Example: simexm new > my.yaml
+    """
     from importlib.resources import files
 
     typer.echo(files("simexm.templates").joinpath("new.yaml").read_text(encoding="utf-8"), nl=False)
@@ -166,7 +208,10 @@ def new() -> None:
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of specs, for editors that complete and check YAML."""
+    """Print the JSON Schema of specs, for editors that complete and check YAML.
+
+    Example: simexm schema > simexm.schema.json
+    """
     from simexm.simulation import Simulation
 
     typer.echo(json.dumps(Simulation.model_json_schema(), indent=2))
@@ -296,22 +341,23 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
         typer.secho(f"warning: {message}", fg="yellow", err=True)
 
 
+def _told(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, SimexmError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return "the memory is full; lower execution.memory_GiB in the spec, or close other programs", 1
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror or error}; name a file or folder that you may use", 1
+    *_, last = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(last.filename).name}, line {last.lineno}"
+    told = f"{type(error).__name__}: {error} (in {where}). This is a fault of simexm, not of yours: please report it"
+    return f"{told} with what `simexm --debug ...` shows", 1
+
+
 def main() -> None:
     """Entry point of the `simexm` command."""
-    warnings.showwarning = _show_warning
-    warnings.simplefilter("always", SimexmWarning)
-    try:
-        app()
-    except SimexmError as error:
-        if _Debug.on:
-            raise
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if _Debug.on:
-            raise
-        typer.secho(f"error: {error.strerror or error}: {error.filename or ''}", fg="red", err=True)
-        sys.exit(1)
+    app()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,12 @@ class OutputError(SimexmError, OSError):
     exit_code = 2
 
 
+class DiskError(OutputError):
+    """The disk refused in the middle of the work: it is full, or gone."""
+
+    exit_code = 1
+
+
 class RunError(SimexmError, RuntimeError):
     """A run began and could not be finished; what was done is kept and `run` again does the rest."""
 

@@ -40,7 +40,7 @@ class Result:
         OutputError
             If there is none.
         """
-        found = Place(Path(path).absolute())
+        found = Place.where(Path(path))
         if found.mark() is None:
             there = "is no simexm result" if found.zarr.exists() else "does not exist"
             raise OutputError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
@@ -89,7 +89,14 @@ class Result:
         """One level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x)."""
         import zarr
 
-        return zarr.open_array(self.path, path=f"{of}/{level}".lstrip("/"), mode="r")
+        name = f"{of}/{level}".lstrip("/")
+        try:
+            return zarr.open_array(self.path, path=name, mode="r")
+        except FileNotFoundError:
+            raise OutputError(
+                f"{self.path} holds no array {name}; name another, or where files were lost make it again with "
+                "`simexm run SPEC --overwrite`"
+            ) from None
 
     def dask(self, level: int = 0, of: str = "") -> dask.array.Array:
         """One level as a Dask array, chunked by shards."""

@@ -15,7 +15,6 @@ from pydantic_core import ErrorDetails
 
 from simexm.errors import SpecError
 
-
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -88,7 +87,9 @@ def read(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise SpecError(f"{path} is a folder, and a spec is a YAML or JSON file; name the file") from None
     except OSError as error:
-        raise SpecError(f"the spec {path} cannot be read: {error.strerror or error}; name a file that you may read") from None
+        raise SpecError(
+            f"the spec {path} cannot be read: {error.strerror or error}; name a file that you may read"
+        ) from None
     return parse(text, str(path))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simexm.engine.blocks import choose_block
+from simexm.engine.blocks import LARGEST, choose_block
 from simexm.engine.memory import TileMemory, tile_memory
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Geometry, NmBox, Tiling, Triple
@@ -23,7 +23,8 @@ from simexm.kernels import emit, imaging
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
 from simexm.stages import Truth
 from simexm.stages.base import Stage, World
-from simexm.stages.optics import LEFT_OUT_LIMIT, ring_depth
+from simexm.stages.optics import LEFT_OUT_LIMIT
+from simexm.stages.optics_plan import ring_depth
 from simexm.store.pyramid import Level, Storage, plan_levels, plan_storage
 
 if TYPE_CHECKING:
@@ -317,21 +318,20 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
 
     block = choose_block(geometry.shape, _cost(world), lambda b: predict(_clip(b, geometry.shape), b).total <= limit)
     asked = resolved.execution.tile
-    tile = _clip(asked if asked is not None else block, block)
-    if asked is None:
-        tile = _fitting(tile, lambda t: predict(t, block).total <= limit) or tile
-    memory = predict(_clip(tile, geometry.shape), block)
-    if memory.total > limit:
-        fitting = _fitting(tile, lambda t: predict(t, block).total <= limit)
+    tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
+    fitting = _fitting(tile, lambda t: predict(t, block).total <= limit)
+    if fitting is None or (asked is not None and fitting != tile):
+        needed = predict(tile, block).total / GiB
         remedy = (
             f"give --tile {' '.join(map(str, fitting))}, or"
             if fitting
             else "no tile is small enough; use fewer channels, or"
         )
         raise SpecError(
-            f"a tile of {' x '.join(map(str, tile))} pixels needs {memory.total / GiB:.2f} GiB in each worker, but "
-            f"execution.memory_GiB is {resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB"
+            f"a tile of {' x '.join(map(str, tile))} pixels needs {needed:.2f} GiB in each worker, but execution.memory_GiB is "
+            f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB"
         )
+    tile = _clip(fitting, block)
     return Plan(
         simulation=resolved,
         until=str(type(stages[-1]).model_fields["stage"].default) if until is None else until,
@@ -343,7 +343,7 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
         levels=levels,
         storage=plan_storage(levels, block, CHUNK),
         outputs=_outputs(resolved, stages, id_dtype),
-        memory=memory,
+        memory=predict(tile, block),
         versions={n: importlib.metadata.version(n) for n in ("simexm", "numpy", "scipy", "numba")},
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,13 +25,13 @@ from simexm.engine.journal import Journal
 from simexm.engine.levels import LevelPass
 from simexm.engine.lock import lock
 from simexm.engine.plan import GiB, Plan
-from simexm.errors import OutputError, RunError, SimexmWarning, SpecError
+from simexm.errors import OutputError, RunError, SimexmWarning, SourceError, SpecError
 from simexm.kernels.camera import octave_quantile
 from simexm.kernels.emit import Emitters
 from simexm.result import Result
 from simexm.sources.base import LabelSource
 from simexm.spectra.colour import wavelength_to_rgb
-from simexm.store import omezarr, place
+from simexm.store import guard, omezarr, place
 from simexm.store.place import Place
 from simexm.store.pyramid import downsample_labels, downsample_mean, pyramid
 
@@ -155,70 +156,49 @@ def run(
     where = Place.at(output)
     plan = simulation.plan(until=until)
     plan.warn()
-    _refuse(plan, where, overwrite)
-    with lock(where.run / "lock"):
-        if overwrite and where.mark() is not None:
-            _clear(where)
-        place.prepare(plan, where)
-        low = place.check_free(plan, where)
-        if low:
-            warnings.warn(low, SimexmWarning, stacklevel=2)
-        journal = Journal.open(where.journal, plan.hash)
-        _distrust_missing(plan, where, journal)
-        with _client(client, workers, plan) as running:
-            _blocks(plan, where, journal, running, quiet)
-            LevelPass(plan, where).run(running, where.run / "journal" / "levels")
-        _finish(plan, where, journal)
+    guard.refuse(plan, where, overwrite)
+    if client is None:
+        workers = _fitting_workers(min(len(plan.blocks), os.cpu_count() or 1) if workers is None else workers, plan)
+    try:
+        with lock(where.run / "lock"):
+            guard.refuse(plan, where, overwrite)  # again: another run may have ended meanwhile
+            _begin(plan, where, overwrite)
+            try:
+                _do(plan, where, client, workers, quiet)
+            except SourceError:
+                raise
+            except OSError as error:
+                raise guard.stopped(error, where) from error
+    finally:
+        with contextlib.suppress(OSError):
+            where.run.rmdir()  # where nothing came to be in it
     return Result.open(where.zarr)
 
 
-def _refuse(plan: Plan, where: Place, overwrite: bool) -> None:
-    """Refuse an output that is in the way."""
-    place.writable(where)
+def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
+    """Make room and prepare; leaves nothing where the disk refuses."""
     mark = where.mark()
-    if mark is None:
-        foreign = where.zarr if where.zarr.exists() and (not where.zarr.is_dir() or any(where.zarr.iterdir())) else None
-        if foreign is not None and not (where.run / "plan.json").exists():
-            raise OutputError(
-                f"{foreign} exists and is no simexm result, so it is left alone, --overwrite or not; choose another --output"
-            )
-        if (
-            where.run.exists()
-            and any(where.run.iterdir())
-            and not (where.run / "plan.json").exists()
-            and not _only_lock(where.run)
-        ):
-            raise OutputError(
-                f"{where.run} exists and is no simexm run folder, so it is left alone; choose another --output"
-            )
-    elif overwrite:
-        return
-    elif mark["hash"] != plan.hash:
-        raise OutputError(
-            f"{where.zarr} holds a result of other parameters (hash {mark['hash'][:12]}, now {plan.hash[:12]}), which would be "
-            "lost; choose another --output, or replace it with --overwrite"
-        )
-    elif mark.get("status") == "complete":
-        raise OutputError(
-            f"{where.zarr} is there already, complete and of these parameters; make it again with --overwrite"
-        )
+    fresh = overwrite or mark is None
+    try:
+        if fresh:
+            guard.clear(where)
+        place.prepare(plan, where)
+    except OSError as error:
+        if fresh:
+            guard.clear(where)
+        raise OutputError(guard.why(error, f"{where.zarr} cannot be written")) from error
 
 
-def _only_lock(folder: Path) -> bool:
-    return {p.name for p in folder.iterdir()} <= {"lock"}
-
-
-def _clear(where: Place) -> None:
-    """Remove an earlier result, but not the lock that this run holds."""
-    (where.zarr / "zarr.json").unlink(missing_ok=True)
-    shutil.rmtree(where.zarr)
-    for path in where.run.iterdir():
-        if path.name == "lock":
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def _do(plan: Plan, where: Place, client: distributed.Client | None, workers: int | None, quiet: bool) -> None:
+    low = place.check_free(plan, where)
+    if low:
+        warnings.warn(low, SimexmWarning, stacklevel=2)
+    journal = Journal.open(where.journal, plan.hash)
+    _distrust_missing(plan, where, journal)
+    with _client(client, workers) as running:
+        _blocks(plan, where, journal, running, quiet)
+        LevelPass(plan, where).run(running, where.run / "journal" / "levels")
+    _finish(plan, where, journal)
 
 
 def _distrust_missing(plan: Plan, where: Place, journal: Journal) -> None:
@@ -241,15 +221,31 @@ def _distrust_missing(plan: Plan, where: Place, journal: Journal) -> None:
 
 
 @contextlib.contextmanager
-def _client(client: distributed.Client | None, workers: int | None, plan: Plan) -> Iterator[distributed.Client]:
+def _client(client: distributed.Client | None, workers: int | None) -> Iterator[distributed.Client]:
     if client is not None:
         yield client
         return
     from simexm.engine.cluster import local_client
 
-    count = workers if workers is not None else min(len(plan.blocks), os.cpu_count() or 1)
-    with local_client(_fitting_workers(count, plan)) as started:
+    with _caller_hidden(), local_client(workers) as started:
         yield started
+
+
+@contextlib.contextmanager
+def _caller_hidden() -> Iterator[None]:
+    """Keep new processes from importing the caller's script, of which they need nothing.
+
+    A script without `if __name__ == "__main__":` would start its run anew in each worker. (Python's multiprocessing finds
+    the script by these two names when it starts a process, and Dask starts one whenever a worker has died.)
+    """
+    main = sys.modules["__main__"]
+    before: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(main).update(before)
 
 
 def _fitting_workers(count: int, plan: Plan) -> int:
@@ -258,8 +254,10 @@ def _fitting_workers(count: int, plan: Plan) -> int:
     Raises
     ------
     SpecError
-        If not even one fits.
+        If not even one fits, or less than one is asked for.
     """
+    if count < 1:
+        raise SpecError(f"{count} workers would compute nothing; give 1 or more")
     needed = plan.memory.total
     free = psutil.virtual_memory().available
     if needed > free:
@@ -327,7 +325,13 @@ def _finish(plan: Plan, where: Place, journal: Journal) -> None:
     shutil.rmtree(where.scratch, ignore_errors=True)  # with what killed workers left
     from simexm.view.preview import save_preview
 
-    save_preview(Result.open(where.zarr), where.run / "preview.png")
+    try:
+        save_preview(Result.open(where.zarr), where.run / "preview.png")
+    except OSError as error:
+        text = (
+            f"the result is complete, but its picture {where.run / 'preview.png'} cannot be written: {error.strerror}"
+        )
+        warnings.warn(text, SimexmWarning, stacklevel=2)
 
 
 @dataclass
@@ -422,6 +426,7 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
     return {
         "hash": plan.hash,
         "status": "complete",
+        "outputs": [o.path for o in plan.outputs if o.path],
         "quantity": plan.main,
         "spec": plan.simulation.to_mapping(),
         "until": plan.until,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -28,7 +29,7 @@ class ArrayVolume:
     Raises
     ------
     SourceError
-        If the labels are no integers, not three-dimensional, or empty.
+        If the labels are no integers, not three-dimensional, or empty, or a voxel has no size.
     """
 
     def __init__(
@@ -49,6 +50,10 @@ class ArrayVolume:
             )
         if labels.dtype.kind == "i" and labels.min() < 0:
             raise SourceError(f"labels go down to {labels.min()}; ids start at 1, with 0 for outside. Renumber them")
+        if not all(0 < s < math.inf for s in voxel_size_nm):
+            raise SourceError(
+                f"voxel_size_nm {tuple(map(float, voxel_size_nm))}: a voxel has a positive size along z, y and x, in nm"
+            )
         unsigned = np.dtype(f"u{labels.dtype.itemsize}")
         self._labels = labels.astype(unsigned, copy=False)
         self._regions = {name: np.asarray(mask) != 0 for name, mask in (regions or {}).items()}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 from os import PathLike
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from simexm.grid import Box, Spacing, Triple
 
@@ -85,6 +90,11 @@ class ZarrSource(BaseModel):
     def _from_path(cls, value: Any) -> Any:
         return {"path": str(value)} if isinstance(value, str | PathLike) else value
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Let editors know that a path alone will do."""
+        return {"anyOf": [{"type": "string", "minLength": 1}, handler(core)]}
+
     def open(self) -> LabelSource:
         """Open it for reading; see `simexm.sources.zarr_source.open_zarr` for what it raises."""
         from simexm.sources.zarr_source import open_zarr  # here, since importing zarr takes half a second
@@ -103,3 +113,14 @@ def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
         If what is there cannot serve as labels.
     """
     return (ZarrSource.model_validate(source) if isinstance(source, str | PathLike) else source).open()
+
+
+def neighbours(path: Path) -> str:
+    """What a missing path may have meant, as the end of a message: names beside it that are alike."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    if near:
+        return f" Beside it there is: {', '.join(near)}."
+    return "" if path.parent.exists() else f" Neither does the folder {path.parent}."

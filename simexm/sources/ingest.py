@@ -8,6 +8,7 @@ downsampling and Zstd all run outside Python's lock, so threads are as fast as p
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -115,11 +116,12 @@ def ingest(
         If the output exists, or cannot be written.
     """
     begin = time.perf_counter()
-    spacing = exact3(voxel_size_nm)
-    if min(spacing) <= 0:
+    if not all(0 < s < math.inf for s in voxel_size_nm):
         raise SpecError(
-            f"voxel size {[float(s) for s in spacing]}: a voxel has a positive size along z, y and x, in nm."
+            f"voxel size {[float(s) for s in voxel_size_nm]}: a voxel has a positive size along z, y and x, in nm. "
+            "Type --voxel-size Z Y X, such as --voxel-size 40 32 32."
         )
+    spacing = exact3(voxel_size_nm)
     with TiffStack(Path(tiff)) as stack, appearing(Path(output), overwrite=overwrite, mark=_MARK) as files:
         shard, band_rows = _plan_bands(stack.shape, stack.rows, stack.dtype.itemsize)
         levels = plan_levels(stack.shape, spacing)

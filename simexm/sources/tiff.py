@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.grid import Triple
+from simexm.sources.base import neighbours
 
 
 class TiffStack:
@@ -47,7 +48,7 @@ class TiffStack:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            raise SourceNotFoundError(f"{path} does not exist.")
+            raise SourceNotFoundError(f"{path} does not exist.{neighbours(path)}")
         if path.is_dir():
             raise SourceError(f"{path} is a folder; name one TIFF file that holds the whole stack.")
         with ExitStack() as stack:
@@ -55,8 +56,10 @@ class TiffStack:
                 with _raising_logged_errors(path):
                     tif = stack.enter_context(tifffile.TiffFile(path))
                     all_series = tif.series
+            except PermissionError as error:
+                raise SourceError(f"{path} may not be read by you. Change its permissions, or name another.") from error
             except tifffile.TiffFileError as error:
-                raise SourceError(f"{path} is not a TIFF file: {error}") from error
+                raise SourceError(f"{path} is not a TIFF file. Name one that holds the segmentation.") from error
             self._series = _only_series(path, all_series)
             self._stored_dtype, self.dtype = _label_dtype(path, self._series.dtype)
             self.shape = _stack_shape(path, self._series)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources import ngff
-from simexm.sources.base import ZarrSource
+from simexm.sources.base import ZarrSource, neighbours
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -169,7 +167,7 @@ def _open_root(path: str) -> zarr.Group | zarr.Array[Any]:
             raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     local = Path(path).expanduser()
     if not local.exists():
-        raise SourceNotFoundError(f"{path} does not exist.{_neighbours(local)}")
+        raise SourceNotFoundError(f"{path} does not exist.{neighbours(local)}")
     if local.is_file() and local.suffix != ".zip":
         with local.open("rb") as f:
             tiff = f.read(4) in _TIFF_MAGIC
@@ -268,16 +266,6 @@ def _read(volume: Volume, box: Box) -> NDArray[Any]:
         raise SourceError(
             f"{volume.where}: voxels {box.start} to {box.stop} cannot be read, a chunk is damaged or gone: {error}"
         ) from error
-
-
-def _neighbours(path: Path) -> str:
-    names: list[str] = []
-    with contextlib.suppress(OSError):
-        names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
-    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)
-    if near:
-        return f" Beside it there is: {', '.join(near)}."
-    return "" if path.parent.exists() else f" Neither does the folder {path.parent}."
 
 
 def _nm(spacing: Spacing) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from simexm.errors import OutputError, SimexmError
+from simexm.errors import DiskError, OutputError, SimexmError
 from simexm.store.shards import LocalFiles
 
 
@@ -36,6 +36,14 @@ def appearing(output: Path, *, overwrite: bool, mark: Mapping[str, str]) -> Iter
         raise OutputError(
             f"{output} was not written by {mark['written_by']}, so it is not replaced. Choose another name."
         )
+    if output.suffix != ".zarr":
+        raise OutputError(
+            f"{output} does not end in .zarr, by which viewers know an OME-Zarr. Type {output.stem}.zarr."
+        )
+    if not output.parent.is_dir():
+        raise OutputError(
+            f"{output} cannot be written: there is no folder {output.parent}. Type: mkdir -p {output.parent}"
+        )
     hidden = output.with_name(f".{output.name}.partial")
     try:
         hidden.mkdir()
@@ -53,11 +61,19 @@ def appearing(output: Path, *, overwrite: bool, mark: Mapping[str, str]) -> Iter
         yield files
         if output.exists():
             output.rename(hidden / "old")
-        files.root.rename(output)
+        try:
+            files.root.rename(output)
+        except OSError:
+            if (hidden / "old").exists():
+                (hidden / "old").rename(output)
+            raise
     except SimexmError:
         raise
     except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error}. Nothing of it was kept.") from error
+        raise DiskError(
+            f"{output} cannot be written: {error.strerror or error}. Nothing of it was kept. Free some space, or choose "
+            "another folder."
+        ) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 

@@ -16,6 +16,12 @@ from simexm.store.omezarr import ShardedArray
 from simexm.store.shards import LocalFiles
 
 MARK = "simexm"
+PREPARING = "preparing"
+"""Status of a result whose arrays may not all be there yet, or not any more."""
+
+PLAN, LOCK = "plan.json", "lock"
+RUN_NAMES = frozenset({PLAN, "journal", "tables", "scratch", "failed.jsonl", "preview.png", "log.txt"})
+"""All that runs put into NAME.run, but the lock."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,18 @@ class Place:
         OutputError
             If the name does not end in .zarr.
         """
-        if output.suffix != ".zarr":
+        place = cls.where(output)
+        if output.suffix != ".zarr" or place.zarr.suffix != ".zarr":
+            better = (output.parent / (output.stem or "out")).with_suffix(".zarr")
             raise OutputError(
-                f"the output {output} does not end in .zarr, by which viewers know an OME-Zarr; type {output.name}.zarr"
+                f"the output {output} does not end in .zarr, by which viewers know an OME-Zarr; type --output {better}"
             )
-        return cls(output.absolute())
+        return place
+
+    @classmethod
+    def where(cls, output: Path) -> Place:
+        """The same, whatever its name; links are followed."""
+        return cls(Path(os.path.expanduser(output)).resolve())
 
     @property
     def run(self) -> Path:
@@ -79,15 +92,6 @@ class Place:
             return None
         return found if isinstance(found, dict) and "hash" in found else None
 
-    def remove(self) -> None:
-        """Delete a simexm result; call only after `mark` has told that it is one."""
-        # the mark goes first: what is left of an interrupted removal no longer passes for a result
-        for path in (self.zarr / "zarr.json", self.zarr, self.run):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
 
 def arrays(plan: Plan, place: Place, output: Output) -> tuple[ShardedArray, ...]:
     """The levels of one output. A shard holds one channel; see `Plan.storage` for the rest."""
@@ -112,24 +116,27 @@ def prepare(plan: Plan, place: Place) -> None:
 
     Raises
     ------
-    OutputError
+    OSError
         If the disk refuses.
     """
-    try:
-        for folder in (place.run, place.journal, place.tables, place.scratch):
-            folder.mkdir(parents=True, exist_ok=True)
-        if place.mark() is None:
-            _write_all(plan, place)
-    except OSError as error:
-        raise OutputError(
-            f"{place.zarr} cannot be written: {error.strerror or error}; choose another --output"
-        ) from error
+    for folder in (place.run, place.scratch):
+        folder.mkdir(parents=True, exist_ok=True)
+    mark = place.mark()
+    if mark is None or mark.get("status") == PREPARING:
+        _write_all(plan, place)
+    for folder in (place.journal, place.tables):
+        folder.mkdir(exist_ok=True)
 
 
 def _write_all(plan: Plan, place: Place) -> None:
-    (place.run / "plan.json").write_text(json.dumps(plan.to_mapping(), indent=2) + "\n")
-    if place.zarr.exists() and any(place.zarr.iterdir()):
-        shutil.rmtree(place.zarr)  # made by a run that was killed before it could mark its output
+    text = json.dumps(plan.to_mapping(), indent=2) + "\n"
+    LocalFiles(place.run, place.scratch).put(PLAN, text.encode())
+    mark = {"hash": plan.hash, "outputs": [o.path for o in plan.outputs if o.path]}
+    # a result is marked as ours before anything is in it, so that one that was never finished is known by its mark, too
+    write_attributes(place, "", {MARK: {**mark, "status": PREPARING}})
+    for path in place.zarr.iterdir():  # of one that was stopped here
+        if path.is_dir():
+            shutil.rmtree(path)
     for output in plan.outputs:
         for array in arrays(plan, place, output):
             array.create()
@@ -137,7 +144,7 @@ def _write_all(plan: Plan, place: Place) -> None:
     for output in plan.outputs:
         if output.path:
             write_attributes(place, output.path, {})
-    write_attributes(place, "", {MARK: {"hash": plan.hash, "status": "incomplete"}})
+    write_attributes(place, "", {MARK: {**mark, "status": "incomplete"}})
 
 
 def write_attributes(place: Place, path: str, attributes: Mapping[str, Any]) -> None:
@@ -152,20 +159,5 @@ def check_free(plan: Plan, place: Place) -> str | None:
     free = shutil.disk_usage(folder).free
     needed = plan.stored_bytes // 2  # counts compress to about half
     if needed > free:
-        return f"about {needed / 1e9:.1f} GB will be written, but {folder} has {free / 1e9:.1f} GB free; the run may stop halfway"
+        return f"about {needed / 1e9:.2g} GB will be written, but {folder} has {free / 1e9:.2g} GB free; the run may stop halfway"
     return None
-
-
-def writable(place: Place) -> None:
-    """Refuse a place that cannot be written to.
-
-    Raises
-    ------
-    OutputError
-        With what to do.
-    """
-    folder = next(p for p in (place.zarr, *place.zarr.parents) if p.exists())
-    if not folder.is_dir():
-        raise OutputError(f"{folder} is a file, so nothing can be written below it; choose another --output")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder} may not be written to by you; choose another --output, or change its permissions")

@@ -85,16 +85,25 @@ def test_hash_follows_what_decides_bytes() -> None:
     assert of(execution={"memory_GiB": 1.6}) == of(execution={"memory_GiB": 1.7})
 
 
-def test_too_little_memory_names_a_tile_that_fits() -> None:
-    """A tile just too large for the memory is refused; the message tells which one would do, and it does."""
-    tiled = phantom((300, 900, 900), execution={"memory_GiB": 4, "tile": [8, 32, 32]})
-    room = tiled.plan().memory.total / 2**30 - 0.002
-    simulation = phantom((300, 900, 900), execution={"memory_GiB": room, "tile": [8, 32, 32]})
+def test_a_tile_that_does_not_fit_is_refused_and_one_that_does_is_named() -> None:
+    simulation = phantom((300, 900, 900), execution={"memory_GiB": 0.9, "tile": [200, 256, 256]})
     with pytest.raises(SpecError, match="--tile") as caught:
         simulation.plan()
     words = str(caught.value).split("--tile ")[1].replace(",", "").split()[:3]
-    tile = (int(words[0]), int(words[1]), int(words[2]))
-    assert simulation.with_tile(tile).plan().memory.total <= room * 2**30
+    plan = simulation.with_tile((int(words[0]), int(words[1]), int(words[2]))).plan()
+    assert plan.memory.total <= 0.9 * 2**30
+    # left to itself, the plan takes one that fits
+    free = phantom((300, 900, 900), execution={"memory_GiB": 0.9}).plan()
+    assert free.memory.total <= 0.9 * 2**30
+
+
+def test_no_tile_at_all_fits() -> None:
+    data = spec("-")
+    data["source"] = {"kind": "phantom", "shape": (300, 900, 900)}
+    data["stages"][3] |= {"axial_range_um": 12.0, "numerical_aperture": 1.2}
+    data["execution"] = {"memory_GiB": 0.6}
+    with pytest.raises(SpecError, match="no tile is small enough"):
+        Simulation.from_mapping(data).plan()
 
 
 MEASURE = """

@@ -1,0 +1,190 @@
+"""What stands in the way of an output, and removing what simexm itself wrote there and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from simexm.engine.plan import Plan
+from simexm.errors import DiskError, OutputError, RunError
+from simexm.sources.base import ZarrSource
+from simexm.store.place import LOCK, PLAN, PREPARING, RUN_NAMES, Place
+
+_PROBE_BYTES = 1 << 16
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space, or choose another --output",
+    errno.EDQUOT: "your quota is used up; free some space, or choose another --output",
+    errno.EROFS: "it is mounted read-only; choose another --output",
+    errno.EACCES: "you may not write there; choose another --output, or change its permissions",
+    errno.EPERM: "you may not write there; choose another --output, or change its permissions",
+}
+
+
+def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
+    """Refuse an output that is in the way; touches nothing.
+
+    Raises
+    ------
+    OutputError
+        With what to type instead.
+    """
+    _refuse_own_source(plan, place)
+    mark = place.mark()
+    if mark is None:
+        _refuse_foreign_zarr(place)
+    _refuse_foreign_run(place)
+    if mark is None:
+        if not overwrite and _holds_work(place):
+            raise OutputError(
+                f"{place.run} holds tables of an earlier run whose {place.zarr.name} is gone; they would be lost: choose "
+                "another --output, or replace them with --overwrite"
+            )
+    elif overwrite:
+        _refuse_strangers(place, mark)
+    elif mark["hash"] != plan.hash:
+        raise OutputError(
+            f"{place.zarr} holds a result of other parameters (hash {mark['hash'][:12]}, now {plan.hash[:12]}), which would be "
+            "lost; choose another --output, or replace it with --overwrite"
+        )
+    elif mark.get("status") == "complete":
+        raise OutputError(
+            f"{place.zarr} is there already, complete and of these parameters; make it again with --overwrite"
+        )
+    _refuse_unwritable(place)
+
+
+def clear(place: Place) -> None:
+    """Remove what runs wrote at a place that `refuse` let pass: the Zarr, and in NAME.run what runs put there but the lock.
+
+    Stopped halfway, what is left no longer passes for an image, but still for simexm's.
+    """
+    mark = place.mark()
+    _remove(place.journal)  # first: it must not vouch for shards that are gone
+    for name in RUN_NAMES - {PLAN}:
+        _remove(place.run / name)
+    if mark is not None:
+        text = {"attributes": {"simexm": {**mark, "status": PREPARING}}, "zarr_format": 3, "node_type": "group"}
+        try:
+            place.scratch.mkdir(parents=True)
+            place.files.put("zarr.json", json.dumps(text).encode())
+        except OSError:  # on a full disk
+            (place.zarr / "zarr.json").unlink()
+        for path in place.zarr.iterdir():
+            if path.name != "zarr.json":
+                _remove(path)
+        _remove(place.zarr)
+        _remove(place.scratch)
+    with contextlib.suppress(OSError):
+        place.zarr.rmdir()  # where it is there and empty
+    _remove(place.run / PLAN)
+
+
+def why(error: OSError, doing: str) -> str:
+    """What the system refused, and what to do about it."""
+    if error.errno in _REASONS:
+        return f"{doing}: {_REASONS[error.errno]}"
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{doing}: {error.strerror or error}{where}; choose another --output, or mend that"
+
+
+def stopped(error: OSError, place: Place) -> DiskError | RunError:
+    """The error for a disk, or a connection, that refuses in the middle of a run."""
+    kept = f"What was finished is kept in {place.zarr.name} and {place.run.name}"
+    if isinstance(error, OutputError):
+        return DiskError(str(error))
+    if error.errno is None:  # Dask's errors of communication are OSErrors, too
+        return RunError(f"the run stopped: {type(error).__name__}: {error}. {kept}: type the same command again")
+    where = f" ({error.filename})" if error.filename else ""
+    return DiskError(
+        f"the run stopped, for the disk refuses: {error.strerror}{where}. {kept}: mend that (free some space), then type "
+        "the same command again"
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _refuse_own_source(plan: Plan, place: Place) -> None:
+    source = plan.simulation.source
+    if not isinstance(source, ZarrSource):
+        return
+    for path in (source.path, *source.regions.values()):
+        read = Path(path).resolve()
+        if "://" not in path and (place.zarr in (read, *read.parents) or read in place.zarr.parents):
+            raise OutputError(
+                f"{place.zarr} is where the labels are read from ({path}), so it cannot be written; choose another --output"
+            )
+
+
+def _refuse_foreign_zarr(place: Place) -> None:
+    zarr = place.zarr
+    if zarr.is_dir() and not any(zarr.iterdir()):
+        return
+    if zarr.exists() or zarr.is_symlink():
+        raise OutputError(
+            f"{zarr} exists and is no simexm result, so it is left alone, --overwrite or not; choose another --output"
+        )
+
+
+def _refuse_foreign_run(place: Place) -> None:
+    run = place.run
+    if not (run.exists() or run.is_symlink()) or _is_ours(run):
+        return
+    raise OutputError(
+        f"{run}, where the run's tables and journal would go, exists and is no simexm run folder, so it is left alone; "
+        "choose another --output"
+    )
+
+
+def _is_ours(run: Path) -> bool:
+    if not run.is_dir():
+        return False
+    if {p.name for p in run.iterdir()} <= {LOCK}:
+        return True
+    try:
+        return "hash" in json.loads((run / PLAN).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _holds_work(place: Place) -> bool:
+    return any(p.is_file() for folder in (place.journal, place.tables) for p in folder.rglob("*"))
+
+
+def _refuse_strangers(place: Place, mark: Mapping[str, Any]) -> None:
+    """Refuse to replace a result to which someone added arrays of their own."""
+    known = {"zarr.json", "labels", *mark.get("outputs", ())}
+    found = [p.name for p in place.zarr.iterdir() if not p.name.isdigit() and p.name not in known]
+    labels = place.zarr / "labels"
+    if "outputs" in mark and labels.is_dir():
+        found += [
+            n for n in (f"labels/{p.name}" for p in labels.iterdir()) if n != "labels/zarr.json" and n not in known
+        ]
+    if found:
+        raise OutputError(
+            f"{place.zarr} holds {', '.join(sorted(found))}, which no run wrote and --overwrite would delete; move it elsewhere, "
+            "or choose another --output"
+        )
+
+
+def _refuse_unwritable(place: Place) -> None:
+    folder = next(p for p in (place.zarr, *place.zarr.parents) if p.exists())
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file, so nothing can be written below it; choose another --output")
+    for where in {folder, place.zarr.parent if place.zarr.parent.exists() else folder}:
+        try:
+            with tempfile.TemporaryFile(dir=where) as probe:  # asking is not enough: a full disk says yes
+                probe.write(bytes(_PROBE_BYTES))
+                probe.flush()
+        except OSError as error:
+            raise OutputError(why(error, f"{where} cannot be written to")) from error
