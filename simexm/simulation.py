@@ -72,7 +72,7 @@ class Execution(Frozen):
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    memory_GiB: float = Field(default=1.5, gt=0.5, le=1024)
+    memory_GiB: float = Field(default=1.5, gt=0.6, le=1024)
     tile: tuple[Pixels, Pixels, Pixels] | None = None
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -344,8 +344,14 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
         storage=plan_storage(levels, block, CHUNK),
         outputs=_outputs(resolved, stages, id_dtype),
         memory=predict(tile, block),
-        versions={n: importlib.metadata.version(n) for n in ("simexm", "numpy", "scipy", "numba")},
+        versions=_versions(),
     )
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    """Of the program and of the libraries whose arithmetic decides bytes."""
+    return {name: importlib.metadata.version(name) for name in ("simexm", "numpy", "scipy", "numba")}
 
 
 def _stages_until(simulation: Simulation, until: str | None) -> tuple[Stage, ...]:

@@ -101,7 +101,7 @@ def test_no_tile_at_all_fits() -> None:
     data = spec("-")
     data["source"] = {"kind": "phantom", "shape": (300, 900, 900)}
     data["stages"][3] |= {"axial_range_um": 12.0, "numerical_aperture": 1.2}
-    data["execution"] = {"memory_GiB": 0.6}
+    data["execution"] = {"memory_GiB": 0.7}
     with pytest.raises(SpecError, match="no tile is small enough"):
         Simulation.from_mapping(data).plan()
 

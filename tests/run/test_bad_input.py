@@ -202,12 +202,12 @@ def test_a_spec_that_cannot_run(
 def test_memory_that_suffices_for_no_tile(folder: Path) -> None:
     """A PSF of 32 um, and half a GiB."""
     phantom = {"kind": "phantom", "shape": [600, 1200, 1200], "voxel_size_nm": [40, 32, 32]}
-    data = spec("") | {"source": phantom, "execution": {"memory_GiB": 0.55, "tile": [64, 64, 64]}}
+    data = spec("") | {"source": phantom, "execution": {"memory_GiB": 0.61, "tile": [64, 64, 64]}}
     data["stages"][3]["axial_range_um"] = 16
     write(folder / "my.yaml", data)
     result = type_in("run", "my.yaml")
     assert result.exit_code == 2
-    assert "execution.memory_GiB is 0.55: workers would be killed" in message(result)
+    assert "execution.memory_GiB is 0.61: workers would be killed" in message(result)
     assert "raise memory_GiB" in message(result)
     assert [p.name for p in folder.iterdir()] == ["my.yaml"]
 
