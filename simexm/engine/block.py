@@ -5,7 +5,7 @@ A pure function of plan, source and block number. It knows stages by what they r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,11 +116,11 @@ def compute_tile(plan: Plan, source: LabelSource, tile: Box, sink: EmitterSink |
     """Run the stages on one tile."""
     boxes = plan.boxes(tile)
     wanted = plan.geometry.voxels(boxes["labels"])
-    labels = read_labels(source, wanted)
+    labels, masks = read_labels(source, wanted, plan.world.masks)
     simulation = plan.simulation
     values: dict[str, Any] = {
         "labels": labels,
-        "masks": {name: source.read_region(name, wanted) for name in source.region_names},
+        "masks": masks,
         "in_slice": simulation.regions.neighbourhood == 8,
         "dyes": simulation.fluorophores(),
         "channels": [c.name for c in simulation.optics.all_channels],
@@ -137,6 +137,9 @@ def compute_tile(plan: Plan, source: LabelSource, tile: Box, sink: EmitterSink |
         for dye in dict.fromkeys(stream.dyes.values()):
             for _ in stream.chunks(dye):
                 pass
+    # streams close over the work that holds them: a ring that would keep the tile's arrays until Python looks for rings
+    for name in [n for n, v in values.items() if isinstance(v, EmitterStream)]:
+        del values[name]
     if counted is not None:
         values["labelled"] = counted.astype(np.uint32)
     own = plan.geometry.own_voxels(tile).relative_to(labels.box.start)
@@ -144,10 +147,15 @@ def compute_tile(plan: Plan, source: LabelSource, tile: Box, sink: EmitterSink |
     return work
 
 
-def read_labels(source: LabelSource, box: Box) -> LabelBlock:
-    """Read a box and number its cells, slab by slab, so that ids of 64 bits need not be held at once."""
+def read_labels(source: LabelSource, box: Box, masks: Sequence[str]) -> tuple[LabelBlock, dict[str, NDArray[np.bool_]]]:
+    """Read a box and number its cells; with it the named masks.
+
+    It is done slab by slab, so that ids of 64 bits need not be held at once, and a source that makes ids and masks in one go
+    is asked for both of one slab together.
+    """
     cells = CellIndex()
     index = np.empty(box.shape, np.int32)
+    found = {name: np.empty(box.shape, np.bool_) for name in masks}
     plane = box.shape[1] * box.shape[2] * (source.dtype.itemsize + 4)
     depth = max(1, SLAB_BYTES // max(1, plane))
     # slabs end where chunks of 64 planes do, as far as they can, so that no chunk is decoded twice
@@ -155,10 +163,13 @@ def read_labels(source: LabelSource, box: Box) -> LabelBlock:
     z = box.start[0]
     while z < box.stop[0]:
         stop = min(box.stop[0], (z // depth + 1) * depth)
-        slab = source.read(Box((z, *box.start[1:]), (stop, *box.stop[1:])))
-        index[z - box.start[0] : stop - box.start[0]] = cells.add(slab)
+        slab = Box((z, *box.start[1:]), (stop, *box.stop[1:]))
+        here = slice(z - box.start[0], stop - box.start[0])
+        index[here] = cells.add(source.read(slab))
+        for name, mask in found.items():
+            mask[here] = source.read_region(name, slab)
         z = stop
-    return LabelBlock(box, index, cells)
+    return LabelBlock(box, index, cells), found
 
 
 def _keeps_labelled(plan: Plan) -> bool:

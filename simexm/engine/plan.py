@@ -298,7 +298,8 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
         if layer.region not in ("membrane", "cytosol", *opened.region_names):
             raise SpecError(f"layer {layer.name!r} labels the region {layer.region!r}, of which the source has no mask")
     bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
-    bits |= {name: 4 << i for i, name in enumerate(opened.region_names)}
+    labelled = {layer.region for layer in resolved.labelling.layers}
+    bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in labelled)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
     depth = float(crop.shape[0] * geometry.voxel_nm[0] * factor)
     world = World(
@@ -433,7 +434,7 @@ def _predict(
     return tile_memory(
         voxels=g.voxels(boxes["labels"]),
         id_bytes=np.dtype(id_dtype).itemsize,
-        masks=len(world.region_bits) - 2,
+        masks=len(world.masks),
         tile=tile,
         block=_clip(block, g.shape),
         channels=channels,

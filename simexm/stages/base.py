@@ -103,7 +103,7 @@ class World:
     geometry
         Transform of image and truth.
     region_bits
-        Bit of each region in `REGIONS`, by name.
+        Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks that a layer labels.
     dye_of_layer
         Dye of each layer that labels anything.
     optics
@@ -119,6 +119,11 @@ class World:
     optics: OpticsPlan | None
     clump_above: float = 32.0
     device: str = "cpu"
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Regions that are read from the source, not found from the labels."""
+        return tuple(name for name in self.region_bits if name not in ("membrane", "cytosol"))
 
 
 @dataclass

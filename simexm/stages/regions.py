@@ -39,8 +39,7 @@ class Regions(Stage):
         """Write region bits of the whole box of labels; its outermost voxels are right only on the volume's border."""
         labels: LabelBlock = work.values["labels"]
         bits = kernel.regions_of(labels.index, self.neighbourhood)
-        for name, bit in work.world.region_bits.items():
-            if name in work.values["masks"]:
-                mask = work.values["masks"][name]
-                bits |= np.where(mask & (labels.index != 0), np.uint8(bit), np.uint8(0))
+        for name, mask in work.values["masks"].items():
+            bit = np.uint8(work.world.region_bits[name])
+            bits |= np.where(mask & (labels.index != 0), bit, np.uint8(0))
         work.values["regions"] = bits
