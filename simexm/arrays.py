@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.engine.block import EmitterSink, compute_block
+from simexm.engine.block import EmitterSink, compute_block, merged_counts
 from simexm.engine.plan import Plan
-from simexm.engine.tables import cell_table, emitter_columns, merged_counts
-from simexm.errors import SpecError
+from simexm.engine.tables import cell_table, emitter_columns
+from simexm.engine.totals import Totals
+from simexm.errors import SimexmWarning, SpecError
 from simexm.grid import Box
 from simexm.kernels.emit import Emitters
 from simexm.simulation import Simulation
@@ -98,13 +100,16 @@ def simulate(
     sink: EmitterSink | None = keep if "emitters" in simulation.keep else None
     if sink is not None:  # the columns are there even where no dye is
         sink(next(iter(plan.world.dye_of_layer)), Emitters.empty(0), np.zeros(1, np.uint64))
-    counts = []
+    counts, totals = [], Totals()
     for number in range(len(plan.blocks)):
         block = compute_block(plan, source, number, sink)
         counts.append(block.cells)
+        totals.add(block.statistics)
         for path, data in block.arrays.items():
             where: Box = block.box
             arrays[path][(..., *where.slices)] = data
+    for text in totals.warnings(plan):
+        warnings.warn(text, SimexmWarning, stacklevel=2)
     return Simulated(
         image=arrays[""],
         labels={p.removeprefix("labels/"): a for p, a in arrays.items() if p.startswith("labels/")},

@@ -156,6 +156,7 @@ def preview(
 
     path = output or Path(f"{spec.stem}-preview.png")
     made = _load(spec, None).plan()
+    made.warn()
     box = draw_preview(made, path)
     typer.echo(f"{path}: pixels {list(box.start)} to {list(box.stop)} of {list(made.shape)} (z, y, x)")
 

@@ -64,7 +64,7 @@ class Execution(Frozen):
     Attributes
     ----------
     device
-        `auto` takes a GPU when there is one.
+        This version computes on the CPU; `gpu` says so in a warning.
     memory_GiB
         Memory that one worker may use; decides the default tile.
     tile
@@ -303,9 +303,7 @@ class Simulation(Frozen):
 
     def resolved(self) -> Simulation:
         """The same simulation without reference to files of dyes or to the working directory."""
-        source = self.source
-        if isinstance(source, ZarrSource) and "://" not in source.path:
-            source = source.model_copy(update={"path": str(Path(source.path).resolve())})
+        source = self.source.resolved() if isinstance(self.source, ZarrSource) else self.source
         return self.model_copy(update={"source": source, "dyes": self.fluorophores()})
 
     def with_tile(self, tile: Triple | None) -> Simulation:

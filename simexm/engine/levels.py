@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,36 +56,33 @@ def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
     return {"bytes": stored}
 
 
-@dataclass(frozen=True)
-class LevelPass:
-    """All coarse levels of a result."""
+def make_levels(plan: Plan, where: Place, client: distributed.Client) -> None:
+    """Make each level that no block owns, in order. There is little in them, so a resumed run makes them all again.
 
-    plan: Plan
-    place: Place
+    Raises
+    ------
+    RunError
+        If a shard cannot be made.
+    """
+    from simexm.engine.executor import execute
+    from simexm.engine.progress import FailedFile, LogFile
 
-    def run(self, client: distributed.Client, journals: Path) -> None:
-        """Make each level that is not owned, in order.
-
-        Raises
-        ------
-        RunError
-            If a shard cannot be made.
-        """
-        from simexm.engine.executor import execute
-
-        for level, storage in enumerate(self.plan.storage):
-            if storage.owned:
-                continue
-            task = LevelTask(self.plan, self.place, level)
-            journal = Journal.open(journals / str(level), self.plan.hash)
-            left = [n for n in range(len(task.shards)) if n not in journal.done]
-            if not left:
-                continue
-            outcome = execute(client=client, function=make_shard, context=task, blocks=left, journal=journal)
-            if outcome.failed_count:
-                raise RunError(
-                    f"level {level} cannot be made: {outcome.failed[0].error}. Mend the cause and type the same command again"
-                )
+    journals = where.journal / "levels"
+    shutil.rmtree(journals, ignore_errors=True)
+    for level, storage in enumerate(plan.storage):
+        if storage.owned:
+            continue
+        task = LevelTask(plan, where, level)
+        outcome = execute(
+            client=client, function=make_shard, context=task, blocks=range(len(task.shards)),
+            journal=Journal.open(journals / str(level), plan.hash),
+            listeners=[LogFile(where.run / "log.txt"), FailedFile(where.run / "failed.jsonl")],
+        )  # fmt: skip
+        if outcome.failed_count:
+            raise RunError(
+                f"level {level} cannot be made: {outcome.failed[0].error}. Mend the cause and type the same command again"
+            )
+    shutil.rmtree(journals, ignore_errors=True)
 
 
 def _times(a: Triple, b: Triple) -> Triple:

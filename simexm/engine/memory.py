@@ -16,6 +16,9 @@ BASE = 576 * MiB
 
 The phantom, which is compiled as well, needs most."""
 
+EMITTER_FILE = 160 * MiB
+"""Where emitters are kept: one chunk of them as columns, as Arrow's, and in Parquet's encoder."""
+
 SLAB_BYTES = 32 * MiB
 """Labels are read in slabs of about this size."""
 

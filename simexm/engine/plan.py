@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simexm.engine.blocks import LARGEST, choose_block
-from simexm.engine.memory import TileMemory, tile_memory
+from simexm.engine.memory import EMITTER_FILE, TileMemory, tile_memory
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Geometry, NmBox, Tiling, Triple
 from simexm.kernels import emit, imaging
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
+from simexm.sources.phantom import Phantom
 from simexm.stages import Truth
 from simexm.stages.base import Stage, World
 from simexm.stages.optics import LEFT_OUT_LIMIT
@@ -82,6 +83,8 @@ class Plan:
         What every block knows.
     id_dtype
         Data type of the ids.
+    identity
+        What tells the source's content from another's; see `LabelSource.identity`.
     block, tile
         Pixels of a shard, and of what is computed at once; z y x.
     levels, storage
@@ -99,6 +102,7 @@ class Plan:
     stages: tuple[Stage, ...]
     world: World
     id_dtype: str
+    identity: str
     block: Triple
     tile: Triple
     levels: tuple[Level, ...]
@@ -135,8 +139,14 @@ class Plan:
     def _decisive(self) -> dict[str, Any]:
         spec = self.simulation.to_mapping()
         spec.pop("execution", None)
+        if not isinstance(self.simulation.source, Phantom):
+            # Not where the source stands but what it holds decides, so that a project can be moved.
+            source = {k: v for k, v in spec["source"].items() if k != "path"}
+            spec["source"] = {**source, "regions": list(self.simulation.source.regions)}
         return {
             "spec": spec,
+            "identity": self.identity,
+            "origin_nm": [str(v) for v in self.geometry.origin_nm],
             "until": self.until,
             "volume": self.geometry.volume,
             "voxel_nm": [str(v) for v in self.geometry.voxel_nm],
@@ -339,6 +349,7 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
         stages=stages,
         world=world,
         id_dtype=id_dtype,
+        identity=opened.identity,
         block=block,
         tile=tile,
         levels=levels,
@@ -432,7 +443,9 @@ def _predict(
     kept = 4 * channels * ("expected" in simulation.keep) + 12 * len(layers) * ("labelled" in simulation.keep)
     planes = optics.node_planes(Box.of_shape(tile))
     return tile_memory(
-        voxels=g.voxels(boxes["labels"]),
+        voxels=g.voxels(boxes["labels"])
+        .grown((1, 1, 1))
+        .intersect(Box.of_shape(g.volume)),  # wherever tiles begin in voxels
         id_bytes=np.dtype(id_dtype).itemsize,
         masks=len(world.masks),
         tile=tile,
@@ -440,7 +453,7 @@ def _predict(
         channels=channels,
         label_images=1 + len(layers),
         kept_bytes=kept,
-        chunk_bytes=emit.CAPACITY * emit.EMITTER_BYTES,
+        chunk_bytes=emit.CAPACITY * emit.EMITTER_BYTES + EMITTER_FILE * ("emitters" in simulation.keep),
         nodes=grid.nodes,
         band=grid.band,
         pixels=grid.pixels,

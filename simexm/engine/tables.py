@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from numpy.typing import NDArray
 from simexm.engine.block import CellCounts, merged_counts
 from simexm.engine.plan import Plan
 from simexm.kernels.emit import Emitters
+from simexm.store.place import Place
+from simexm.store.shards import publish
 
-PARTITION_ROWS = 2_000_000
-"""Rows of the parts that are merged at once."""
+SHARE_ROWS = 2_000_000
+"""Rows of the parts that are merged at once, as long as that takes no more than `MOST_SHARES` shares."""
 
-__all__ = ["cell_table", "emitter_columns", "merge_cells", "merged_counts", "write_counts"]
+MOST_SHARES = 256
 
 
 def _electrons(plan: Plan) -> dict[str, dict[str, float]]:
@@ -78,55 +82,122 @@ def counts_table(counts: CellCounts) -> pa.Table:
     return pa.table({k: pa.array(v) for k, v in columns.items()})
 
 
-def write_counts(counts: CellCounts, path: Path, scratch: Path) -> int:
-    """Write a block's part in one step; return its bytes."""
-    return replace_table(counts_table(counts), path, scratch)
+def part(where: Place, number: int) -> Path:
+    """The file of one block's counts of cells."""
+    return where.tables / "cells.parts" / f"block-{number:07d}.parquet"
 
 
-def replace_table(table: pa.Table, path: Path, scratch: Path) -> int:
-    """Write a Parquet file that appears whole; return its bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = scratch / f"{path.parent.name}-{path.name}.partial"
+def emitter_part(where: Place, number: int) -> Path:
+    """The file of one block's emitters."""
+    return where.tables / "emitters" / f"block-{number:07d}.parquet"
+
+
+def write_counts(counts: CellCounts, path: Path, scratch: Path) -> tuple[int, int]:
+    """Write a block's part in one step; return its bytes and rows."""
+    table = counts_table(counts)
+    partial = scratch / f"{uuid.uuid4().hex}.partial"
     pq.write_table(table, partial, compression="zstd")
     size = partial.stat().st_size
-    partial.replace(path)
-    return size
+    publish(partial, path)
+    return size, table.num_rows
 
 
-def merge_cells(plan: Plan, parts: list[Path], path: Path, scratch: Path) -> int:
-    """Add the blocks' parts up by id into one table, in memory bounded by `PARTITION_ROWS`; return its rows.
+class EmitterFile:
+    """A block's emitters, streamed into a Parquet file that appears whole; nothing where they are not kept.
 
-    Rows are shared out by a hash of the id; one share after the other is read from all parts, added up and appended, so rows
-    are in ascending order of ids within a share.
+    Attributes
+    ----------
+    sink
+        Takes the emitters; None where they are not kept.
+    bytes
+        Size of the file once it is closed; 0 where there is none.
     """
-    total = sum(pq.read_metadata(p).num_rows for p in parts)
-    shares = max(1, -(-total // PARTITION_ROWS))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = scratch / f"{path.name}.partial"
+
+    def __init__(self, plan: Plan, where: Place, number: int) -> None:
+        self._plan = plan
+        self._path = emitter_part(where, number)
+        self._partial = where.scratch / f"{uuid.uuid4().hex}.partial"
+        self._writer: pq.ParquetWriter | None = None
+        self.sink = self._add if "emitters" in plan.simulation.keep else None
+        self.bytes = 0
+
+    def _add(self, layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> None:
+        table = _arrow(emitter_columns(self._plan, layer, emitters, ids))
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+    def __enter__(self) -> EmitterFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if kind is not None:
+            self._partial.unlink(missing_ok=True)
+        elif self._writer is not None:
+            self.bytes = self._partial.stat().st_size
+            publish(self._partial, self._path)
+        elif self.sink is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _arrow(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+    return pa.table({k: pa.array(v, pa.string()) if v.dtype == object else pa.array(v) for k, v in columns.items()})
+
+
+def merge_cells(plan: Plan, where: Place, rows: int) -> None:
+    """Add the blocks' parts up by id into `cells.parquet`, in memory bounded by `SHARE_ROWS` or a 256th of all rows.
+
+    Rows are shared out among files by a hash of the id in one pass over the parts; then one share after the other is added up
+    and appended, so that rows are in ascending order of ids within a share.
+
+    Parameters
+    ----------
+    plan, where
+        The run.
+    rows
+        Rows of all parts.
+    """
+    shares = min(MOST_SHARES, max(1, -(-rows // SHARE_ROWS)))
+    parts: Iterator[Path] = (part(where, n) for n in range(len(plan.blocks)))
+    partial = where.scratch / f"{uuid.uuid4().hex}.partial"
     writer: pq.ParquetWriter | None = None
-    rows = 0
     try:
-        for share in range(shares):
-            columns = cell_table(plan, merged_counts([*_share(plan, parts, share, shares)]))
-            table = pa.table(
-                {k: pa.array(v, pa.string()) if v.dtype == object else pa.array(v) for k, v in columns.items()}
-            )
-            rows += table.num_rows
+        for counts in _shares(plan, where, parts, shares):
+            table = _arrow(cell_table(plan, counts))
             writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd")
             writer.write_table(table)
     finally:
         if writer is not None:
             writer.close()
-    partial.replace(path)
-    return rows
+    publish(partial, where.tables / "cells.parquet")
 
 
-def _share(plan: Plan, parts: Iterable[Path], share: int, shares: int) -> Iterator[CellCounts]:
+def _shares(plan: Plan, where: Place, parts: Iterator[Path], shares: int) -> Iterator[CellCounts]:
+    """The counts of each share of the cells, added up by id."""
+    if shares == 1:
+        yield merged_counts([_none(plan), *(_counts_of(plan, pq.read_table(p)) for p in parts)])
+        return
+    files = [where.scratch / f"{uuid.uuid4().hex}.partial" for _ in range(shares)]
+    schema = counts_table(_none(plan)).schema
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(pq.ParquetWriter(f, schema, compression="zstd")) for f in files]
+        for path in parts:
+            table = pq.read_table(path)
+            share = (table["id"].to_numpy() * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) % np.uint64(shares)
+            for n in np.unique(share):
+                writers[n].write_table(table.filter(pa.array(share == n)))
+    for file in files:
+        yield merged_counts([_none(plan), _counts_of(plan, pq.read_table(file))])
+        file.unlink()
+
+
+def _none(plan: Plan) -> CellCounts:
     empty = np.zeros(0, np.int64)
-    yield CellCounts(np.zeros(0, np.uint64), empty, dict.fromkeys(plan.world.dye_of_layer, empty))
-    for part in parts:
-        table = pq.read_table(part)
-        ids = table["id"].to_numpy()
-        mine = (ids * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) % np.uint64(shares) == share
-        dyes = {layer: table[f"dyes_{layer}"].to_numpy()[mine] for layer in plan.world.dye_of_layer}
-        yield CellCounts(ids[mine], table["voxels"].to_numpy()[mine], dyes)
+    return CellCounts(np.zeros(0, np.uint64), empty, dict.fromkeys(plan.world.dye_of_layer, empty))
+
+
+def _counts_of(plan: Plan, table: pa.Table) -> CellCounts:
+    dyes = {layer: table[f"dyes_{layer}"].to_numpy() for layer in plan.world.dye_of_layer}
+    return CellCounts(table["id"].to_numpy(), table["voxels"].to_numpy(), dyes)

@@ -170,6 +170,19 @@ def log_array(x: Any, xp: ModuleType = np) -> Any:
     return xp.where(inside, _log_of_parts(m - 1.0, k.astype(xp.float64)), outside)
 
 
+def expm1_array(x: Any) -> Any:
+    """Return e**x - 1 of each element within some ulp, also near 0: `np.expm1` with the same bits on every machine.
+
+    (u - 1) x / log(u) with u = exp(x), in which the rounding of u cancels (Higham, Accuracy and Stability of Numerical
+    Algorithms, 2nd ed., section 1.14.1, after Kahan).
+    """
+    x = np.asarray(x, dtype=np.float64)
+    u = exp_array(x)
+    curved = (u != 1.0) & (u > 0.0) & (u < math.inf)
+    v = np.where(curved, u, 2.0)
+    return np.where(curved, (v - 1.0) * np.where(curved, x, 0.0) / log_array(v), np.where(u == 1.0, x, u - 1.0))
+
+
 def normal_quantile_array(u: Any, xp: ModuleType = np) -> Any:
     """Return `normal_quantile` of each element."""
     u = xp.asarray(u, dtype=xp.float64)

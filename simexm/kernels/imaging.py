@@ -19,6 +19,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.kernels.psf_special import sinc_array
+
 
 @dataclass(frozen=True)
 class LateralGrid:
@@ -176,7 +178,8 @@ def spread_radial(table, per_cycle, frequency_y, frequency_x, factor_y, factor_x
 
 def sharpened(cycles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Transfer that takes back the blur of the quadratic weights, 1 / sinc^3, at frequencies in cycles per node."""
-    return 1 / np.sinc(cycles) ** 3
+    blur = sinc_array(cycles)
+    return 1 / (blur * blur * blur)
 
 
 def sharpened_along_z(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:

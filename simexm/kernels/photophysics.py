@@ -11,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.kernels import detmath
+
 AVOGADRO_PER_MOL = 6.02214076e23
 PLANCK_J_S = 6.62607015e-34
 LIGHT_SPEED_M_PER_S = 299792458.0
@@ -26,7 +28,7 @@ def cross_section_m2(extinction_per_M_per_cm: float) -> float:
     ln(10) * 0.1 * eps / N_A: the logarithm turns the decadic coefficient into the natural one, and 1 / (M cm) is
     0.1 m^2 / mol (Lakowicz, Principles of Fluorescence Spectroscopy, 3rd ed., chapter 2).
     """
-    return math.log(10) * 0.1 * extinction_per_M_per_cm / AVOGADRO_PER_MOL
+    return detmath.log(10.0) * 0.1 * extinction_per_M_per_cm / AVOGADRO_PER_MOL
 
 
 def photon_energy_J(wavelength_nm: float) -> float:
@@ -109,7 +111,8 @@ def pulse_saturated_rate_per_s(rate_per_s: T, repetition_Hz: float) -> T:
 
     Pulses are far shorter than the lifetime, and dyes are back in the ground state before the next one.
     """
-    return -repetition_Hz * np.expm1(-rate_per_s / repetition_Hz)
+    once: T = -repetition_Hz * detmath.expm1_array(-rate_per_s / repetition_Hz)[()]
+    return once
 
 
 def collection_share(numerical_aperture: float, refractive_index: float) -> float:

@@ -81,6 +81,11 @@ class ArrayVolume:
         """Names that `read_region` knows."""
         return tuple(self._regions)
 
+    @property
+    def identity(self) -> str:
+        """Shape and type only: what is in memory is not resumed."""
+        return f"array {self.shape} {self.dtype.name} {self.region_names}"
+
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Ids in a box, (z, y, x)."""
         return self._labels[box.slices]

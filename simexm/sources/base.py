@@ -34,6 +34,9 @@ class LabelSource(Protocol):
         Unsigned integer type of the ids; 0 is outside every cell.
     region_names
         Names that `read_region` knows.
+    identity
+        Text that differs where the ids or the masks of two stored volumes differ, as far as that can be told without
+        reading them whole. It depends neither on where they stand nor on any time.
     """
 
     @property
@@ -46,6 +49,8 @@ class LabelSource(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
     @property
     def region_names(self) -> tuple[str, ...]: ...
+    @property
+    def identity(self) -> str: ...
 
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume, (z, y, x), unsigned, in native byte order."""
@@ -101,6 +106,26 @@ class ZarrSource(BaseModel):
 
         return open_zarr(self)
 
+    def resolved(self) -> ZarrSource:
+        """The same source without reference to the working directory or to the home folder.
+
+        A mask that lies inside `path` keeps its name, for there it is looked for first.
+        """
+        path = self.path if "://" in self.path else _absolute(self.path)
+        regions = {name: self._mask(path, mask) for name, mask in self.regions.items()}
+        return self.model_copy(update={"path": path, "regions": regions})
+
+    def _mask(self, path: str, mask: str) -> str:
+        local = Path(mask).expanduser()
+        if "://" in mask or not (mask.startswith("~") or local.exists()):
+            return mask  # if it is anywhere, it is inside
+        if not Path(mask).is_absolute():
+            from simexm.sources.zarr_source import holds
+
+            if holds(path, mask):
+                return mask
+        return _absolute(mask)
+
 
 def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
     """Open a source of labels: a model, or the path or URL of a Zarr whose kind its content tells.
@@ -113,6 +138,10 @@ def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
         If what is there cannot serve as labels.
     """
     return (ZarrSource.model_validate(source) if isinstance(source, str | PathLike) else source).open()
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def neighbours(path: Path) -> str:

@@ -25,6 +25,7 @@ import zarr
 
 from simexm.errors import SourceError, SpecError
 from simexm.grid import Spacing, Triple, exact3
+from simexm.sources.identity import INGESTED, digest_of
 from simexm.sources.tiff import TiffStack
 from simexm.store.appearing import appearing
 from simexm.store.omezarr import ShardedArray, create_group, label_attributes, multiscales
@@ -36,7 +37,7 @@ from simexm.store.pyramid import (
     pyramid,
     step_factors,
 )
-from simexm.store.shards import LocalFiles
+from simexm.store.shards import LocalFiles, Stored
 
 _CHUNK = 64
 _LARGEST_SHARD = 256
@@ -44,7 +45,7 @@ _FEWEST_PLANES = 8
 _BAND_BYTES = 256 * 2**20
 _A = TypeVar("_A")
 _B = TypeVar("_B")
-_MARK = {"written_by": "simexm ingest"}
+_Shards = list[tuple[str, Stored]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +123,20 @@ def ingest(
             "Type --voxel-size Z Y X, such as --voxel-size 40 32 32."
         )
     spacing = exact3(voxel_size_nm)
-    with TiffStack(Path(tiff)) as stack, appearing(Path(output), overwrite=overwrite, mark=_MARK) as files:
+    with TiffStack(Path(tiff)) as stack, appearing(Path(output), overwrite=overwrite, writer=INGESTED) as files:
         shard, band_rows = _plan_bands(stack.shape, stack.rows, stack.dtype.itemsize)
         levels = plan_levels(stack.shape, spacing)
         arrays = _create(files, stack, levels, shard, Path(output).name.removesuffix(".zarr"))
         with _threads(workers or _default_workers(stack, shard[0] * band_rows)) as threads:
-            largest, nbytes = _write_bands(stack, band_rows, arrays, levels, threads, progress)
+            written = _Written()
+            largest = _write_bands(stack, band_rows, arrays, levels, threads, written, progress)
             if largest == 0:
                 raise SourceError(f"{tiff}: every voxel is 0, so there is no cell in it. Is this the segmentation?")
-            nbytes += _write_coarse(arrays, levels, threads)
+            _write_coarse(arrays, levels, threads, written)
+        mark = {"written_by": INGESTED, "digest": f"{written.digest:032x}"}
+        zarr.open_group(files.root, mode="r+").update_attributes({"simexm": mark})
     return IngestResult(
-        Path(output), stack.shape, stack.dtype.name, len(levels), largest, nbytes, time.perf_counter() - begin
+        Path(output), stack.shape, stack.dtype.name, len(levels), largest, written.nbytes, time.perf_counter() - begin
     )
 
 
@@ -171,7 +175,7 @@ def _create(
     """Write all metadata; returns each level's array and whether the bands write it."""
     zero = Fraction(0)
     scales = multiscales(name, levels, (zero, zero, zero), channels=False, method="mode")
-    create_group(files, "", label_attributes(scales) | {"simexm": _MARK})
+    create_group(files, "", label_attributes(scales))
     arrays = []
     for n, (level, stored) in enumerate(zip(levels, plan_storage(levels, shard, (_CHUNK,) * 3), strict=True)):
         array = ShardedArray(files, str(n), level.shape, stored.shard, stored.chunk, stack.dtype.name, "zyx")
@@ -186,50 +190,81 @@ def _write_bands(
     arrays: list[tuple[ShardedArray, bool]],
     levels: tuple[Level, ...],
     threads: _Threads,
+    written: _Written,
     progress: Callable[[int, int], None] | None,
-) -> tuple[int, int]:
-    """Write the levels that bands own; returns the largest id and the bytes written."""
+) -> int:
+    """Write the levels that bands own; returns the largest id."""
     owned = [array for array, mine in arrays if mine]
     depth = owned[0].shard[0]
     nz, ny, nx = stack.shape
 
-    def write(corner: tuple[int, int]) -> tuple[int, int, int]:
+    def write(corner: tuple[int, int]) -> tuple[int, _Shards, int]:
         z, y = corner
         band = stack.read(range(z, min(z + depth, nz)), range(y, min(y + band_rows, ny)))
-        nbytes = 0
+        shards: _Shards = []
         made = pyramid(band, levels[: len(owned)], downsample_labels)
         for array, level, data in zip(owned, levels, made, strict=False):
             start = (z // level.factors[0], y // level.factors[1], 0)
-            nbytes += sum(stored.nbytes for stored in array.write_region(start, data))
-        return int(band.max()), nbytes, band.size
+            shards += zip(_keys(array, start, data.shape), array.write_region(start, data), strict=True)
+        return int(band.max()), shards, band.size
 
-    largest = nbytes = done = 0
+    largest = done = 0
     corners = itertools.product(range(0, nz, depth), range(0, ny, band_rows))
-    for band_largest, band_nbytes, voxels in threads.map(write, corners):
+    for band_largest, shards, voxels in threads.map(write, corners):
         largest = max(largest, band_largest)
-        nbytes += band_nbytes
+        written.add(shards)
         done += voxels
         if progress is not None:
             progress(done, nz * ny * nx)
-    return largest, nbytes
+    return largest
 
 
-def _write_coarse(arrays: list[tuple[ShardedArray, bool]], levels: tuple[Level, ...], threads: _Threads) -> int:
-    """Write the levels that are left, each from the one above; returns the bytes written."""
-    nbytes = 0
+def _write_coarse(
+    arrays: list[tuple[ShardedArray, bool]], levels: tuple[Level, ...], threads: _Threads, written: _Written
+) -> None:
+    """Write the levels that are left, each from the one above."""
     for n, (array, owned) in enumerate(arrays):
         if not owned:
             counts = (-(-a // b) for a, b in zip(array.shape, array.shard, strict=True))
             write = partial(_write_from_above, array, arrays[n - 1][0].open(), step_factors(levels[n - 1], levels[n]))
-            nbytes += sum(threads.map(write, itertools.product(*(range(c) for c in counts))))
-    return nbytes
+            for shard in threads.map(write, itertools.product(*(range(c) for c in counts))):
+                written.add([shard])
 
 
-def _write_from_above(array: ShardedArray, above: zarr.Array[Any], factors: Triple, position: tuple[int, ...]) -> int:
+def _write_from_above(
+    array: ShardedArray, above: zarr.Array[Any], factors: Triple, position: tuple[int, ...]
+) -> tuple[str, Stored]:
     start = [p * s * f for p, s, f in zip(position, array.shard, factors, strict=True)]
     stop = [a + s * f for a, s, f in zip(start, array.shard, factors, strict=True)]
     data = np.asarray(above[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
-    return array.write(position, downsample_labels(data, factors)).nbytes
+    return array.key(position), array.write(position, downsample_labels(data, factors))
+
+
+def _keys(array: ShardedArray, start: Triple, shape: tuple[int, ...]) -> Iterator[str]:
+    """Paths of the shards of a region, in the order in which `ShardedArray.write_region` writes them."""
+    ranges = (range(a // s, -(-(a + n) // s)) for a, n, s in zip(start, shape, array.shard, strict=True))
+    return map(array.key, itertools.product(*ranges))
+
+
+@dataclass(slots=True)
+class _Written:
+    """What all shards come to, in whatever order they are added.
+
+    Attributes
+    ----------
+    nbytes
+        Their bytes.
+    digest
+        Sum modulo 2^128 of a digest of each one's path and checksum.
+    """
+
+    nbytes: int = 0
+    digest: int = 0
+
+    def add(self, shards: _Shards) -> None:
+        for key, stored in shards:
+            self.nbytes += stored.nbytes
+            self.digest = (self.digest + int(digest_of(key, stored.checksum), 16)) % 2**128
 
 
 @dataclass(frozen=True, slots=True)

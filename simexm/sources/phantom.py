@@ -101,6 +101,11 @@ class PhantomVolume:
         """Names that `read_region` knows."""
         return ("synapse",)
 
+    @property
+    def identity(self) -> str:
+        """The seed and the grid, which decide every id."""
+        return f"phantom {self.shape} {[str(size) for size in self.voxel_size_nm]} {self.seed}"
+
     def read(self, box: Box) -> NDArray[np.uint64]:
         """Return the ids in a box inside the volume, (z, y, x); 0 is extracellular space."""
         self._check(box)

@@ -16,6 +16,7 @@ from simexm.errors import SourceError, SourceNotFoundError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources import ngff
 from simexm.sources.base import ZarrSource, neighbours
+from simexm.sources.identity import INGESTED, array_identity, digest_of
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -28,11 +29,14 @@ class Volume:
     ----------
     where
         What to call it in messages: path and dataset.
+    ingested
+        Digest that ingest left beside the array; None where there is none.
     """
 
     where: str
     array: zarr.Array[Any]
     geometry: ngff.Geometry
+    ingested: str | None
 
     @property
     def shape(self) -> Triple:
@@ -70,6 +74,19 @@ class ZarrLabels:
     def region_names(self) -> tuple[str, ...]:
         """Names that `read_region` knows."""
         return tuple(self.masks)
+
+    @property
+    def identity(self) -> str:
+        """Digest of the labels and the masks; `simexm.sources.identity.array_identity` says how far it sees."""
+        parts = []
+        for name, volume in {"": self.labels, **self.masks}.items():
+            try:
+                parts += [name, array_identity(volume.array, volume.ingested)]
+            except OSError as error:
+                raise SourceError(
+                    f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
+                ) from error
+        return digest_of(*parts)
 
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume, (z, y, x).
@@ -127,8 +144,18 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
     return ZarrLabels(labels, masks, size, origin)
 
 
+def holds(path: str, dataset: str) -> bool:
+    """Whether there is such a dataset inside the Zarr at a path; raises what `open_zarr` does."""
+    return _holds(_open_root(path), dataset)
+
+
+def _holds(root: zarr.Group | zarr.Array[Any], path: str) -> bool:
+    outside = "://" in path or {".", ".."} & set(path.split("/"))  # Zarr's own names have no such parts
+    return not outside and isinstance(root, zarr.Group) and path in root
+
+
 def _mask(root: zarr.Group | zarr.Array[Any], root_path: str, path: str, name: str) -> Volume:
-    if isinstance(root, zarr.Group) and path in root:
+    if _holds(root, path):
         return _locate(root, root_path, path)
     try:
         return _locate(_open_root(path), path, None)
@@ -219,7 +246,14 @@ def _locate(root: zarr.Group | zarr.Array[Any], root_path: str, dataset: str | N
             f"{where} has shape {node.shape}: besides z, y, x there are axes longer than 1, and it is not known which "
             "of their volumes is meant. Write the one that is meant as an array of its own."
         )
-    return Volume(where, node, geometry)
+    return Volume(where, node, geometry, _ingested(above))
+
+
+def _ingested(above: list[tuple[zarr.Group, int]]) -> str | None:
+    mark = above[-1][0].attrs.get("simexm") if above else None
+    if not isinstance(mark, Mapping) or mark.get("written_by") != INGESTED:
+        return None
+    return str(mark["digest"]) if "digest" in mark else None
 
 
 def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:

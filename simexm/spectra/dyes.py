@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import csv
 import difflib
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from simexm.errors import SpecError
+from simexm.kernels import detmath
 from simexm.spectra.fluorophores import CheckedPoints, Fluorophore, find
 from simexm.spectra.spectrum import Points
 
@@ -224,5 +224,5 @@ def _gaussian(peak_nm: float, fwhm_nm: float) -> Points:
     """A Gaussian of peak 1 at steps of FWHM / 20 (linear between them: within 0.2 % of the peak)."""
     steps = [i / 20 for i in range(-60, 61)]
     return tuple(
-        (peak_nm + x * fwhm_nm, math.exp(-4 * math.log(2) * x * x)) for x in steps if peak_nm + x * fwhm_nm > 0
+        (peak_nm + x * fwhm_nm, detmath.exp(-4 * detmath.log(2.0) * x * x)) for x in steps if peak_nm + x * fwhm_nm > 0
     )

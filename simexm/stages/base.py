@@ -42,6 +42,7 @@ EMITTERS = Quantity("emitters", "n", "nm of tissue")
 EXPANDED = Quantity("expanded", "n", "nm of expanded tissue")
 EXPECTED = Quantity("expected", "czyx", "photo-electrons per pixel")
 IMAGE = Quantity("image", "czyx", "camera counts")
+LABELLED = Quantity("labelled", "lzyx", "dyes per pixel")
 TRUTH = Quantity("truth", "zyx", "cell id of each pixel")
 
 
@@ -107,7 +108,9 @@ class World:
     dye_of_layer
         Dye of each layer that labels anything.
     optics
-        Sampling, reach and responses that the plan resolved; None when no image is asked for.
+        Sampling, reach and responses that the plan resolved; None only while it does so.
+    clump_above
+        Mean dyes in a cell of the simulation grid above which their number is drawn at once.
     device
         `cpu` or `gpu`, for the whole run.
     """

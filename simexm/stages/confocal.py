@@ -25,6 +25,11 @@ class ScannerChannel(Channel):
 
     laser_power_uW: float = Field(gt=0, le=1e6)
 
+    @property
+    def power_W(self) -> float:
+        """The power in SI units."""
+        return self.laser_power_uW * 1e-6
+
 
 class Confocal(Optics):
     """A focused laser is scanned; a pinhole keeps the light from near the focus.
@@ -61,11 +66,9 @@ class Confocal(Optics):
 
     def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: NDArray[np.float64]) -> NDArray[np.float64]:
         """Photons emitted per second at `per_nm2` of the beam's power."""
-        power_W = next(c.laser_power_uW for c in self.channels if c.name == channel.name) * 1e-6
-        sigma = photophysics.cross_section_m2(dye.extinction_per_M_per_cm) * dye.excitation_at(
-            channel.laser_wavelength_nm
-        )
-        rate = photophysics.excitation_rate_per_s(sigma, power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
+        assert isinstance(channel, ScannerChannel)
+        sigma = self.cross_section_m2(channel, dye)
+        rate = photophysics.excitation_rate_per_s(sigma, channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
         return photophysics.saturated_rate_per_s(rate, dye.lifetime_ns) * dye.quantum_yield
 
     def response(
@@ -84,10 +87,8 @@ class Confocal(Optics):
 
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
         """The same for every plane, since each takes the beam's whole power; saturation would only lower it."""
-        power_W = next(c.laser_power_uW for c in self.channels if c.name == channel.name) * 1e-6
-        sigma = photophysics.cross_section_m2(dye.extinction_per_M_per_cm) * dye.excitation_at(
-            channel.laser_wavelength_nm
-        )
-        mean_irradiance = power_W / (self.pixel_size_nm * 1e-9) ** 2
+        assert isinstance(channel, ScannerChannel)
+        sigma = self.cross_section_m2(channel, dye)
+        mean_irradiance = channel.power_W / (self.pixel_size_nm * 1e-9) ** 2
         rate = photophysics.excitation_rate_per_s(sigma, mean_irradiance, channel.laser_wavelength_nm)
         return np.full(z_nm.shape, rate * dye.quantum_yield * self.dwell_us * 1e-6)

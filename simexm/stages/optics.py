@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from simexm.errors import SpecError
 from simexm.grid import NmBox, Spacing, exact, exact3
 from simexm.kernels import hankel, photophysics, psf_response, psf_tables
+from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import EXPANDED, EXPECTED, Quantity, Stage, Work, World
 from simexm.stages.optics_image import expected_image
@@ -21,6 +22,8 @@ from simexm.stages.optics_plan import Channel, OpticsPlan, Pair
 
 RADIAL_STEP_NM = 10.0
 LEFT_OUT_LIMIT = 0.05
+LATERAL_SHARE = 0.9952
+"""Of a camera plane's light, what lies within the lateral radius, in focus and at the end of the axial range."""
 FURTHEST_NM = 10_000
 """Default axial range at most, where light does not fall off."""
 NODES_PER_FWHM = 4.0
@@ -100,6 +103,11 @@ class Optics(Stage):
         """Plane spacing and pixel pitch, exact."""
         return exact3((self.plane_spacing_nm, self.pixel_size_nm, self.pixel_size_nm))
 
+    def cross_section_m2(self, channel: Channel, dye: Fluorophore) -> float:
+        """Of the dye, for one photon of the channel's laser."""
+        peak = photophysics.cross_section_m2(dye.extinction_per_M_per_cm)
+        return peak * dye.excitation_at(channel.laser_wavelength_nm)
+
     def collected(self, channel: Channel, dye: Fluorophore) -> float:
         """Photo-electrons per photon emitted, pinhole aside."""
         return (
@@ -142,11 +150,10 @@ class Optics(Stage):
         kept = [self._kept(c, d, e, float(node_z), depth_nm) for c, d, e in seen]
         reach = self._reach(kept, float(node_z), depth_nm)
         range_nm = reach * float(node_z)
-        longest = max(max(c.laser_wavelength_nm, e) for c, _, e in seen)
-        radius = psf_tables.lateral_radius_nm(range_nm, longest, self.numerical_aperture, self.refractive_index)
+        radius = max(self._radius_nm(c, e, range_nm) for c, _, e in seen)
         tables = {(c.name, d.name): self.tabulate(c, d, e, float(node_z), reach, radius) for c, d, e in seen}
         pairs = tuple(
-            self._pair(c, d, e, tables[c.name, d.name], 1.0 - float(k[min(reach, k.size - 1)]), depth_nm)
+            self._pair(c, d, e, tables[c.name, d.name], float(k[min(reach, k.size - 1)]), depth_nm)
             for (c, d, e), k in zip(seen, kept, strict=True)
         )
         fwhm = min(p.fwhm_nm[1] for p in pairs)
@@ -155,6 +162,16 @@ class Optics(Stage):
         band = max(self._band(t, float(node)) for t in tables.values())
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
         return OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, band, pairs)
+
+    def _radius_nm(self, channel: Channel, emission: float, range_nm: float) -> float:
+        """Lateral radius of the response: that of the light cones, and for a camera as far as the rings matter.
+
+        A scanner's response is a product of two such patterns, whose rings fall off too fast to matter.
+        """
+        na, n = self.numerical_aperture, self.refractive_index
+        if self.tail == "constant":
+            return psf_tables.holding_radius_nm(range_nm, emission, na, n, LATERAL_SHARE)
+        return psf_tables.lateral_radius_nm(range_nm, max(channel.laser_wavelength_nm, emission), na, n)
 
     def _kept(
         self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float
@@ -166,15 +183,10 @@ class Optics(Stage):
         most = max(1, math.ceil(depth_nm / node_z))
         if self.tail == "constant":
             z = np.arange(most + 1, dtype=np.float64) * node_z
-            energy = self.emitted(channel, dye, z)  # in proportion, since every plane receives all that is collected
+            energy = self.emitted(channel, dye, z)  # in proportion: an infinite plane receives all that is collected
         else:
             furthest = min(most, max(8, math.ceil(max(20.0, self.axial_range_um or 0.0) * 1000 / node_z)))
-            radius = psf_tables.lateral_radius_nm(
-                furthest * node_z,
-                max(channel.laser_wavelength_nm, emission),
-                self.numerical_aperture,
-                self.refractive_index,
-            )
+            radius = self._radius_nm(channel, emission, furthest * node_z)
             table = self.tabulate(channel, dye, emission, node_z, furthest, radius, coarse=4)
             z = table.z_nm[: furthest + 1]
             energy = hankel.plane_energy(table.table, table.r_nm)[: furthest + 1]
@@ -190,7 +202,8 @@ class Optics(Stage):
         most = max(1, math.ceil(depth_nm / node_z)) + 2
         if self.axial_range_um is not None:
             return min(most, max(1, math.ceil(self.axial_range_um * 1000 / node_z - 1e-9)))
-        enough = max(int(np.argmax(k >= min(1.0 - LEFT_OUT_LIMIT, k[-1]))) for k in kept)
+        wanted = (1.0 - LEFT_OUT_LIMIT) / (LATERAL_SHARE if self.tail == "constant" else 1.0)
+        enough = max(int(np.argmax(k >= min(wanted, k[-1]))) for k in kept)
         furthest = math.ceil(FURTHEST_NM / node_z) if self.tail == "constant" else most
         return min(most, furthest, max(1, enough))
 
@@ -216,10 +229,13 @@ class Optics(Stage):
         dye: Fluorophore,
         emission: float,
         table: psf_response.Response,
-        left_out: float,
+        kept: float,
         depth_nm: float,
     ) -> Pair:
-        in_focus = float(hankel.plane_energy(table.table[:1], table.r_nm)[0])
+        received = hankel.plane_energy(table.table[:-2], table.r_nm)
+        if self.tail == "constant":
+            everything = self.emitted(channel, dye, table.z_nm[:-2]) * self.collected(channel, dye)
+            kept *= float(_integrals(received)[-1] / _integrals(everything)[-1])
         try:
             axial: float | None = psf_response.fwhm_axial_nm(table)
         except ValueError:
@@ -228,14 +244,14 @@ class Optics(Stage):
         planes = max(1, math.floor(depth_nm / self.plane_spacing_nm))
         distances = np.abs(np.arange(planes) - (planes - 1) // 2) * self.plane_spacing_nm
         stack = float(self.emitted(channel, dye, distances).sum())
-        return Pair(channel.name, dye.name, emission, in_focus, stack, left_out, widths)
+        return Pair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
 
     def _band(self, table: psf_response.Response, node_nm: float) -> float:
         """Highest frequency (per nm, at most the grid's) where any plane's response is more than negligible."""
         k = np.linspace(0, 0.5 / node_nm, 257)
         some = table.table[:: max(1, len(table.z_nm) // 12)]
         height = np.abs(hankel.radial_spectrum(np.vstack([table.table[:2], some]), table.r_nm, k))
-        aperture = np.abs(np.sinc(k * float(self.pixel_size_nm)))
+        aperture = np.abs(sinc_array(k * float(self.pixel_size_nm)))
         above = (height / height[:, :1].max() * aperture).max(axis=0) > _NEGLIGIBLE
         return float(k[min(256, np.flatnonzero(above)[-1] + 1)])
 

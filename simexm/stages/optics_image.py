@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from simexm.grid import Box
 from simexm.kernels import hankel, imaging
 from simexm.kernels.deposit import Ring
+from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import EmitterStream
 from simexm.stages.optics_plan import OpticsPlan, Pair, ring_depth
@@ -88,7 +90,7 @@ def transfer(
     spectrum, per_cycle = _radial(optics, plan, pair, dye)
     node = float(plan.node_nm[1])
     cycles = [np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True)]
-    factors = [m * np.sinc(c * m) * imaging.sharpened(c) for c in cycles]
+    factors = [m * sinc_array(c * m) * imaging.sharpened(c) for c in cycles]
     out = np.empty((grid.band[0] + 1, plan.reach + 1, grid.band[1] + 1), np.float32)
     imaging.spread_radial(spectrum, per_cycle, cycles[0] / node, cycles[1] / node, factors[0], factors[1], out)
     return out
@@ -96,18 +98,21 @@ def transfer(
 
 _TRANSFERS: dict[tuple[object, ...], NDArray[np.float32]] = {}
 """Transfer functions of the tile shape at hand: neighbouring tiles share them, and one shape's are what memory is planned for."""
+_TRANSFERS_LOCK = threading.Lock()
+"""Held while they are looked up, cleared or computed, for tiles may run in several threads of a process."""
 
 
 def _transfer(
     optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore, grid: imaging.LateralGrid
 ) -> NDArray[np.float32]:
     key = (optics, plan, grid)
-    if any(k[:3] != key for k in _TRANSFERS):
-        _TRANSFERS.clear()
-    found = _TRANSFERS.get((*key, pair))
-    if found is None:
-        found = _TRANSFERS[(*key, pair)] = transfer(optics, plan, pair, dye, grid)
-    return found
+    with _TRANSFERS_LOCK:
+        if any(k[:3] != key for k in _TRANSFERS):
+            _TRANSFERS.clear()
+        found = _TRANSFERS.get((*key, pair))
+        if found is None:
+            found = _TRANSFERS[(*key, pair)] = transfer(optics, plan, pair, dye, grid)
+        return found
 
 
 @lru_cache(maxsize=32)

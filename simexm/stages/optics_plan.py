@@ -59,7 +59,7 @@ class Pair:
     emitted_in_stack
         Photons that a dye in the middle of the specimen emits, in all directions, while the whole stack is taken.
     left_out
-        Share of a uniformly stained stack's light that lies beyond the axial range.
+        Share of a uniformly stained stack's light that lies beyond the axial range or, for a camera, the lateral radius.
     fwhm_nm
         Axial and lateral full width at half maximum; axial None where the range does not reach it.
     """

@@ -48,8 +48,8 @@ class TwoPhoton(Optics):
 
     def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: NDArray[np.float64]) -> NDArray[np.float64]:
         """Photons emitted per second at `per_nm2` of the beam's mean power."""
-        power_W = next(c.laser_power_uW for c in self.channels if c.name == channel.name) * 1e-6
-        flux = photophysics.photon_flux_per_m2_per_s(power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
+        assert isinstance(channel, ScannerChannel)
+        flux = photophysics.photon_flux_per_m2_per_s(channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
         frequency = self.repetition_MHz * 1e6
         rate = photophysics.two_photon_rate_per_s(
             dye.two_photon_GM_at(channel.laser_wavelength_nm), flux,

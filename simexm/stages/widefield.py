@@ -54,14 +54,15 @@ class Widefield(Optics):
 
     def _photons(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Photons that a dye at depth z emits during one exposure, (nz,)."""
-        peak = next(c.irradiance_W_per_cm2 for c in self.channels if c.name == channel.name) * 1e4
-        sigma = photophysics.cross_section_m2(dye.extinction_per_M_per_cm) * dye.excitation_at(
-            channel.laser_wavelength_nm
-        )
+        assert isinstance(channel, CameraChannel)
         return photophysics.emitted_photons(
-            sigma, peak * self.profile(z_nm), channel.laser_wavelength_nm,
-            exposure_s=self.exposure_s, quantum_yield=dye.quantum_yield, lifetime_ns=dye.lifetime_ns,
-        )  # fmt: skip
+            self.cross_section_m2(channel, dye),
+            channel.irradiance_W_per_cm2 * 1e4 * self.profile(z_nm),
+            channel.laser_wavelength_nm,
+            exposure_s=self.exposure_s,
+            quantum_yield=dye.quantum_yield,
+            lifetime_ns=dye.lifetime_ns,
+        )
 
     def response(
         self,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from simexm.errors import DiskError, OutputError, SimexmError
+from simexm.sources.ngff import datasets
 from simexm.store.shards import LocalFiles
 
 
 @contextmanager
-def appearing(output: Path, *, overwrite: bool, mark: Mapping[str, str]) -> Iterator[LocalFiles]:
+def appearing(output: Path, *, overwrite: bool, writer: str) -> Iterator[LocalFiles]:
     """Yield a hidden place beside `output` to write a Zarr group to, and give it that name if all went well.
 
     Parameters
@@ -21,9 +22,10 @@ def appearing(output: Path, *, overwrite: bool, mark: Mapping[str, str]) -> Iter
     output
         The group's folder in the end.
     overwrite
-        Replace a group there whose attribute "simexm" equals `mark`; nothing else is ever replaced.
-    mark
-        What the group that is being written carries as the attribute "simexm".
+        Replace a multiscale group there whose attribute "simexm" names `writer` as `written_by` and that holds nothing but
+        its levels; nothing else is ever replaced.
+    writer
+        What writes the group, such as "simexm ingest".
 
     Raises
     ------
@@ -32,10 +34,8 @@ def appearing(output: Path, *, overwrite: bool, mark: Mapping[str, str]) -> Iter
     """
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
-    if output.exists() and not _is_marked(output, mark):
-        raise OutputError(
-            f"{output} was not written by {mark['written_by']}, so it is not replaced. Choose another name."
-        )
+    if output.exists():
+        _refuse_foreign(output, writer)
     if output.suffix != ".zarr":
         raise OutputError(
             f"{output} does not end in .zarr, by which viewers know an OME-Zarr. Type {output.stem}.zarr."
@@ -78,8 +78,22 @@ def appearing(output: Path, *, overwrite: bool, mark: Mapping[str, str]) -> Iter
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _is_marked(output: Path, mark: Mapping[str, str]) -> bool:
+def _refuse_foreign(output: Path, writer: str) -> None:
+    """Refuse to replace what another wrote, and what someone added to."""
     try:
-        return bool(json.loads((output / "zarr.json").read_text())["attributes"]["simexm"] == mark)
+        attributes = json.loads((output / "zarr.json").read_text())["attributes"]
+        marked = attributes["simexm"]["written_by"] == writer
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        marked = False
+    if not marked:
+        raise OutputError(f"{output} was not written by {writer}, so it is not replaced. Choose another name.")
+    levels = datasets(attributes)
+    found = [p.name for p in output.iterdir() if p.name not in ("zarr.json", *levels)]
+    for level in levels:
+        if (output / level).is_dir():
+            found += [f"{level}/{p.name}" for p in (output / level).iterdir() if p.name not in ("zarr.json", "c")]
+    if found:
+        raise OutputError(
+            f"{output} holds {', '.join(sorted(found))}, which {writer} did not write and --overwrite would delete. Move it "
+            "elsewhere, or choose another name."
+        )

@@ -99,18 +99,30 @@ class LocalFiles:
         if not data:
             path.unlink(missing_ok=True)
             return EMPTY
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.scratch / f"{uuid.uuid4().hex}.partial"
         try:
-            with open(partial, "wb") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(partial, path)
+            partial.write_bytes(data)
+            publish(partial, path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
         return Stored(len(data), checksum(data))
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Give a finished file its name, in one step that survives a power cut; file and folder are on the disk afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checksum(data: bytes) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.engine.block import compute_box
+from simexm.engine.finish import channel_color
 from simexm.engine.plan import Plan
-from simexm.engine.run import channel_color
 from simexm.grid import Box, Triple
 from simexm.result import Result
 

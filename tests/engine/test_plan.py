@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from simexm.engine.blocks import FEWEST, LARGEST, choose_block
 from simexm.engine.plan import Plan
@@ -67,7 +69,8 @@ def test_a_plan_of_a_huge_volume_is_quick_and_light() -> None:
     plan = phantom((10**6, 10**6, 10**6)).plan()
     small = phantom((1500, 2000, 2000)).plan()
     assert len(plan.blocks) > 10**8
-    assert plan.memory.total == small.memory.total
+    # but for a plane of voxels, by where in a voxel a tile begins
+    assert plan.memory.total == pytest.approx(small.memory.total, rel=2e-3)
     assert plan.to_mapping()["blocks"]["count"] == len(plan.blocks)
 
 
@@ -106,38 +109,53 @@ def test_no_tile_at_all_fits() -> None:
         Simulation.from_mapping(data).plan()
 
 
-MEASURE = """
-import sys
-from pathlib import Path
-from simexm.engine.block import compute_block
-from simexm.simulation import Simulation
-plan = Simulation.load(sys.argv[1]).plan()
-compute_block(plan, plan.simulation.source.open(), len(plan.blocks) // 2)
-lines = Path("/proc/self/status").read_text().splitlines()
-print(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), plan.memory.total)
-"""
-
-
 @pytest.mark.parametrize(
-    ("name", "changes"),
+    "changes",
     [
-        ("plain", {}),
-        ("kept", {"keep": ["expected", "labelled"]}),
-        ("tiled", {"execution": {"tile": [12, 60, 60]}}),
+        {},
+        {"keep": ["expected", "labelled", "emitters"]},
+        {"execution": {"tile": [16, 128, 128]}},
     ],
+    ids=["plain", "kept", "tiled"],
 )
-def test_peak_stays_below_the_prediction(tmp_path: Path, name: str, changes: dict[str, Any]) -> None:
-    path = tmp_path / f"{name}.yaml"
-    phantom((150, 420, 420), **changes).save(path)
-    shown = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path)], check=True, capture_output=True, text=True, timeout=200
-    )
-    peak, predicted = map(int, shown.stdout.split())
-    assert peak <= predicted
+def test_peak_of_a_worker_stays_below_the_prediction(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """VmHWM of real workers, compiling included where nothing is cached yet."""
+    simulation = phantom((120, 330, 330), **changes)
+    result = simulation.run(tmp_path / "out.zarr", workers=1, quiet=True)
+    lines = [line for p in result.place.journal.glob("*.jsonl") for line in p.read_text().splitlines()]
+    peak = max(json.loads(line)["result"]["peak_bytes"] for line in lines)
+    assert 0.3 * simulation.plan().memory.total < peak <= simulation.plan().memory.total
 
 
 def test_plan_is_json(tmp_path: Path) -> None:
-    import json
-
     plan: Plan = phantom((300, 300, 300)).plan()
     assert json.loads(json.dumps(plan.to_mapping()))["hash"] == plan.hash
+
+
+def _stored(path: Path, ids: NDArray[np.uint32], **source: Any) -> Simulation:
+    zarr.create_array(path, shape=ids.shape, dtype=ids.dtype, chunks=(32, 32, 32), compressors=None)[...] = ids
+    return Simulation.from_mapping(
+        {**spec("-"), "source": {"path": str(path), "voxel_size_nm": [40, 32, 32], **source}, "name": "x"}
+    )
+
+
+def test_hash_follows_the_source_and_not_its_place(tmp_path: Path) -> None:
+    """Other ids at the same path: another hash, even where files keep their sizes. The same ids elsewhere: the same."""
+    ids = np.full((64, 64, 64), 5, np.uint32)
+    ids[40:] = 6
+    first = _stored(tmp_path / "a", ids).plan().hash
+    assert _stored(tmp_path / "elsewhere" / "b", ids).plan().hash == first
+    shutil.rmtree(tmp_path / "a")
+    ids[63, 63, 63] = 7
+    assert _stored(tmp_path / "a", ids).plan().hash != first
+
+
+def test_hash_follows_the_masks_and_not_their_place(tmp_path: Path) -> None:
+    ids = np.full((64, 64, 64), 5, np.uint32)
+    hashes = []
+    for n, place in ((0, "a"), (0, "b"), (1, "c")):
+        mask = zarr.create_array(tmp_path / place / "mask", shape=ids.shape, dtype="bool")
+        mask[n] = True
+        simulation = _stored(tmp_path / place / "ids", ids, regions={"soma": str(tmp_path / place / "mask")})
+        hashes.append(simulation.plan().hash)
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -22,7 +22,7 @@ from simexm import simulate
 from simexm.engine.bitmap import Bitmap
 from simexm.engine.cluster import local_client
 from simexm.engine.plan import Plan
-from simexm.engine.run import Context, run_block
+from simexm.engine.worker import Context, run_block
 from simexm.errors import OutputError
 from simexm.result import Result
 from simexm.simulation import Simulation
@@ -194,11 +194,21 @@ def test_missing_shards_are_made_again(reference: Result, stored: Path, tmp_path
     attributes = json.loads((result.path / "zarr.json").read_text())
     attributes["attributes"]["simexm"] = {"hash": simulation.plan().hash, "status": "incomplete"}
     (result.path / "zarr.json").write_text(json.dumps(attributes))
-    lost = sorted(p for p in (result.path / "0" / "c").rglob("*") if p.is_file())[:2]
+    lost = [
+        *sorted(p for p in (result.path / "0" / "c").rglob("*") if p.is_file())[:2],
+        *sorted(p for p in (result.path / "labels" / "cells" / "1" / "c").rglob("*") if p.is_file())[2:4],
+        *sorted((result.place.tables / "cells.parts").iterdir())[5:7],
+        *sorted((result.place.tables / "emitters").iterdir())[:1],
+        *sorted(p for p in (result.path / str(result.levels() - 1) / "c").rglob("*") if p.is_file())[:1],
+    ]
+    tables = fingerprint(result.place.tables)
     for path in lost:
         path.unlink()
+    where = Place(result.path)
+    where.scratch.mkdir(exist_ok=True)
     simulation.run(tmp_path / "small.zarr", client=client, quiet=True)
     assert fingerprint(result.path) == fingerprint(reference.path)
+    assert fingerprint(result.place.tables) == tables
 
 
 def test_levels_agree_with_level_0(reference: Result, stored: Path) -> None:

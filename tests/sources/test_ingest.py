@@ -218,6 +218,41 @@ def test_only_an_earlier_ingest_is_replaced_and_only_when_asked(tmp_path: Path) 
     assert {p.name for p in tmp_path.iterdir()} == {"a.tif", "b.tif", "a.zarr", "other.zarr", "folder"}
 
 
+@pytest.mark.parametrize("added", ["mine/zarr.json", "notes.txt", "7/zarr.json", "0/notes.txt"])
+def test_what_was_added_to_an_ingest_is_never_deleted(tmp_path: Path, added: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", _ids((5, 8, 8)))
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE)
+    (tmp_path / "a.zarr" / added).parent.mkdir(exist_ok=True)
+    (tmp_path / "a.zarr" / added).write_text("mine")
+    before = _tree(tmp_path / "a.zarr")
+    with pytest.raises(OutputError, match=rf"holds {added.removesuffix('/zarr.json')}, which .* would delete"):
+        ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE, overwrite=True)
+    assert _tree(tmp_path / "a.zarr") == before
+
+
+def test_what_an_early_version_ingested_is_replaced(tmp_path: Path) -> None:
+    """Its mark holds no digest."""
+    tifffile.imwrite(tmp_path / "a.tif", _ids((5, 8, 8)))
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE)
+    whole = _tree(tmp_path / "a.zarr")
+    zarr.open_group(tmp_path / "a.zarr").update_attributes({"simexm": {"written_by": "simexm ingest"}})
+    assert open_source(tmp_path / "a.zarr").identity
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE, overwrite=True)
+    assert _tree(tmp_path / "a.zarr") == whole
+
+
+def test_the_digest_follows_every_id_and_nothing_else(tmp_path: Path) -> None:
+    """The same ids from another file with other strips and threads: the same digest; one other id: another."""
+    a = _ids((20, 300, 40))
+    b = a.copy()
+    b[19, 299, 39] += 1
+    for name, ids, workers, how in (("a", a, 1, {}), ("again", a, 3, WAYS["deflate"]), ("b", b, 2, {})):
+        tifffile.imwrite(tmp_path / f"{name}.tif", ids, **how)
+        ingest(tmp_path / f"{name}.tif", tmp_path / f"{name}.zarr", SIZE, workers=workers)
+    marks = {n: zarr.open_group(tmp_path / f"{n}.zarr", mode="r").attrs["simexm"] for n in ("a", "again", "b")}
+    assert marks["a"] == marks["again"] != marks["b"]
+
+
 def test_a_failed_replacement_keeps_the_former_result(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", _ids((5, 8, 8)))
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((5, 8, 9), np.uint8))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -243,3 +246,76 @@ def test_the_model_refuses_what_it_does_not_know() -> None:
     for bad in ({"path": "a", "voxels": 1}, {"path": ""}, {"path": "a", "voxel_size_nm": (1, 0, 1)}):
         with pytest.raises(ValidationError):
             ZarrSource.model_validate(bad)
+
+
+IDENTIFIED: dict[str, dict[str, Any]] = {
+    "0.5": {},
+    "uncompressed": {"compressors": None},
+    "sharded": {"shards": (16, 16, 16)},
+    "0.4": {"version": "0.4"},
+    "0.4, Blosc and Delta": {
+        "version": "0.4", "compressors": [numcodecs.Blosc()], "filters": [numcodecs.Delta("u8")]
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", IDENTIFIED.values(), ids=IDENTIFIED)
+def test_identity_follows_content_and_neither_place_nor_time(tmp_path: Path, how: dict[str, Any]) -> None:
+    a = _ids()
+    first = _write(tmp_path / "a.zarr", a, **how)
+    identity = open_source(first).identity
+    moved = Path(shutil.copytree(first, tmp_path / "moved.zarr"))
+    for path in moved.rglob("*"):
+        os.utime(path, (1, 1))
+    zarr.open_group(moved)["0"].update_attributes({"note": "seen"})
+    assert open_source(moved).identity == identity
+    assert pickle.loads(pickle.dumps(open_source(first))).identity == identity  # noqa: S301
+    a[7, 3, 2] += 1
+    assert open_source(_write(tmp_path / "b.zarr", a, **how)).identity != identity
+
+
+def test_identity_follows_the_masks(tmp_path: Path) -> None:
+    path = _write(tmp_path / "x.zarr", _ids())
+    found = set()
+    for n in range(2):
+        zarr.create_array(tmp_path / f"m{n}", shape=SHAPE, dtype="uint8")[n] = 1
+        found.add(ZarrSource(path=str(path), regions={"soma": str(tmp_path / f"m{n}")}).open().identity)
+    assert len({*found, open_source(path).identity}) == 3
+
+
+def test_identity_of_a_zip_follows_its_content(tmp_path: Path) -> None:
+    found = []
+    for n in (0, 0, 1):
+        a = _ids()
+        a[0, 0, 0] = n
+        (tmp_path / "x.zip").unlink(missing_ok=True)
+        with zarr.storage.ZipStore(tmp_path / "x.zip", mode="w") as store:
+            zarr.create_array(store, shape=SHAPE, dtype=a.dtype, compressors=None)[...] = a
+        found.append(ZarrSource(path=str(tmp_path / "x.zip"), voxel_size_nm=(40, 32, 32)).open().identity)
+    assert found[0] == found[1] != found[2]
+
+
+def test_resolved_paths_need_no_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name inside the source stays, even where the working directory has such a name, too."""
+    _image_with_labels(tmp_path / "work" / "x.zarr", ("cells", "soma"))
+    for name in ("work/m", "home/h", "m", "work/labels/soma"):
+        zarr.create_array(tmp_path / name, shape=SHAPE, dtype="bool")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    regions = {"soma": "labels/soma", "beside": "m", "above": "../m", "home": "~/h", "far": "s3://bucket/m"}
+    resolved = ZarrSource(path="x.zarr", dataset="labels/cells", regions=regions).resolved()
+    assert resolved.path == str(tmp_path / "work" / "x.zarr")
+    assert resolved.regions == {
+        "soma": "labels/soma",
+        "beside": str(tmp_path / "work" / "m"),
+        "above": str(tmp_path / "m"),
+        "home": str(tmp_path / "home" / "h"),
+        "far": "s3://bucket/m",
+    }
+    assert resolved.resolved() == resolved
+    assert ZarrSource(path="~/h").resolved().path == str(tmp_path / "home" / "h")
+    near = {name: mask for name, mask in resolved.regions.items() if name != "far"}
+    monkeypatch.chdir(tmp_path)
+    opened = resolved.model_copy(update={"regions": near}).open()
+    assert opened.read_region("soma", BOX).all()
+    assert not opened.read_region("above", BOX).any()

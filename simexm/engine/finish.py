@@ -1,0 +1,148 @@
+"""The end of a run: tables, what the blocks add up to, metadata, picture."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from simexm.engine import tables
+from simexm.engine.events import Message
+from simexm.engine.journal import Journal
+from simexm.engine.plan import Plan
+from simexm.engine.progress import LogFile
+from simexm.engine.totals import Totals
+from simexm.errors import RunError, SimexmWarning, SourceError
+from simexm.kernels.camera import octave_quantile
+from simexm.result import Result
+from simexm.spectra.colour import wavelength_to_rgb
+from simexm.stages.base import EXPECTED, IMAGE, LABELLED
+from simexm.store import omezarr, place
+from simexm.store.place import Place
+
+WINDOW = (0.02, 0.998)
+"""Shares of the pixels below the darkest and the brightest count that viewers show."""
+
+QUANTITIES = {q.name: q for q in (IMAGE, EXPECTED, LABELLED)}
+
+
+def finish(plan: Plan, where: Place, journal: Journal) -> None:
+    """Write all that is left when every block and level is there; the image's own metadata last of all.
+
+    Raises
+    ------
+    RunError
+        If a block is missing.
+    SourceError
+        If there was no cell in the whole specimen.
+    """
+    totals = Totals()
+    rows = 0
+    for record in journal.records():
+        totals.add(record.result)
+        rows += record.result["cells"][1]
+    if totals.blocks != len(plan.blocks):
+        missing = len(plan.blocks) - totals.blocks
+        raise RunError(f"{missing} of {len(plan.blocks)} blocks are missing; type the same command again")
+    if totals.voxels == 0:
+        raise SourceError("every label is 0, so there was no cell to label; check the source's path, dataset and crop")
+    tables.merge_cells(plan, where, rows)
+    origin = plan.geometry.image_origin_nm
+    name = plan.simulation.name
+    for output in plan.outputs[1:]:
+        scales = omezarr.multiscales(
+            output.path.rpartition("/")[2], plan.levels, origin,
+            channels=not output.is_labels, method="mode" if output.is_labels else "mean",
+        )  # fmt: skip
+        if output.is_labels:
+            attributes = omezarr.label_attributes(scales, image="../../")
+        else:
+            omero = _omero(plan, totals, where, output.path)
+            attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: _quantity(output.path)}
+        place.write_attributes(where, output.path, attributes)
+    names = [o.path.removeprefix("labels/") for o in plan.outputs if o.is_labels]
+    place.write_attributes(where, "labels", omezarr.labels_group_attributes(names))
+    log = LogFile(where.run / "log.txt")
+    for text in totals.warnings(plan):
+        log(Message(f"warning: {text}"))
+        warnings.warn(text, SimexmWarning, stacklevel=2)
+    main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
+    attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where, ""))
+    place.write_attributes(where, "", {**attributes, place.MARK: _provenance(plan, totals)})
+    shutil.rmtree(where.scratch, ignore_errors=True)  # with what killed workers left
+    _draw(where)
+
+
+def _draw(where: Place) -> None:
+    from simexm.view.preview import save_preview
+
+    try:
+        save_preview(Result.open(where.zarr), where.run / "preview.png")
+    except OSError as error:
+        text = (
+            f"the result is complete, but its picture {where.run / 'preview.png'} cannot be written: {error.strerror}"
+        )
+        warnings.warn(text, SimexmWarning, stacklevel=2)
+
+
+def _quantity(path: str) -> dict[str, str]:
+    """What an image holds, along which axes, in which unit."""
+    quantity = QUANTITIES[path]
+    return {"quantity": quantity.name, "axes": quantity.axes, "unit": quantity.unit}
+
+
+def _omero(plan: Plan, totals: Totals, where: Place, path: str) -> dict[str, Any]:
+    """Names, colours and display windows of the channels."""
+    output = next(o for o in plan.outputs if o.path == path)
+    channels = []
+    for c, name in enumerate(output.channels):
+        if not path and plan.main == "image":
+            histogram = totals.histograms[c]
+            bits = plan.simulation.camera.bits if plan.simulation.camera else 16
+            start, end = (octave_quantile(histogram, share) for share in WINDOW)
+            window = {"min": 0.0, "max": float(2**bits - 1), "start": start, "end": max(end, start + 1)}
+        else:
+            coarsest = np.asarray(place.arrays(plan, where, output)[-1].open()[c])
+            window = {"min": 0.0, "max": float(coarsest.max()), "start": 0.0, "end": max(float(coarsest.max()), 1e-9)}
+        channels.append({"label": name, "color": channel_color(plan, name), "active": True, "window": window})
+    depth = plan.shape[0]
+    return {"channels": channels, "rdefs": {"model": "color", "defaultZ": depth // 2, "defaultT": 0}}
+
+
+def channel_color(plan: Plan, name: str) -> str:
+    """RRGGBB of a channel: the user's, or that of its brightest dye's light; of a layer, that of its dye."""
+    optics = plan.world.optics
+    assert optics is not None
+    for channel in plan.simulation.optics.all_channels:
+        if channel.name == name:
+            if channel.color:
+                return channel.color.upper()
+            pairs = [p for p in optics.pairs if p.channel == name]
+            brightest = max(pairs, key=lambda p: p.in_focus, default=None)
+            return wavelength_to_rgb(brightest.emission_nm if brightest else sum(channel.band_nm) / 2)
+    dye = plan.simulation.fluorophores()[plan.world.dye_of_layer[name]]
+    return wavelength_to_rgb(dye.peak_emission_nm)
+
+
+def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
+    optics = plan.world.optics
+    assert optics is not None
+    g = plan.geometry
+    return {
+        "hash": plan.hash,
+        "status": "complete",
+        "outputs": [o.path for o in plan.outputs if o.path],
+        **_quantity(plan.main),
+        "spec": plan.simulation.to_mapping(),
+        "until": plan.until,
+        "seed": plan.simulation.seed,
+        "versions": dict(plan.versions),
+        "expansion_factor": float(g.factor),
+        "pixel_size_expanded_um": [float(p) / 1000 for p in g.pixel_nm],
+        "psf_energy_share": [{"channel": p.channel, "dye": p.dye, "share": 1 - p.left_out} for p in optics.pairs],
+        "dyes": totals.dyes,
+        "clipped_pixels": dict(zip(plan.outputs[0].channels, totals.clipped, strict=True)),
+    }

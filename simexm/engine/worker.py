@@ -1,0 +1,111 @@
+"""The worker's side of a run: compute a block and put it in its place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simexm.engine import tables
+from simexm.engine.block import BlockResult, compute_block
+from simexm.engine.plan import Output, Plan
+from simexm.engine.tables import EmitterFile
+from simexm.errors import OutputError
+from simexm.sources.base import LabelSource
+from simexm.store import place
+from simexm.store.omezarr import ShardedArray
+from simexm.store.place import Place
+from simexm.store.pyramid import downsample_labels, downsample_mean, pyramid
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a worker is told: the plan and where the result stands."""
+
+    plan: Plan
+    place: Place
+
+
+def run_block(context: Context, number: int) -> dict[str, Any]:
+    """Compute one block and write its shards, coarse level first; what is returned goes to the journal."""
+    plan, where = context.plan, context.place
+    mark = where.mark()
+    if mark is None or mark["hash"] != plan.hash:
+        raise OutputError(f"{where.zarr} now belongs to another run; this worker's block is not written")
+    source = _source_of(plan)
+    with EmitterFile(plan, where, number) as emitters:
+        result = compute_block(plan, source, number, emitters.sink)
+    stored = {o.path: _write(plan, where, o, number, result) for o in plan.outputs}
+    cells = tables.write_counts(result.cells, tables.part(where, number), where.scratch)
+    return {
+        **result.statistics,
+        "stored": stored,
+        "cells": cells,
+        "emitters": emitters.bytes,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far, bytes; 0 where the system does not tell (VmHWM of Linux).
+
+    Not ru_maxrss, which a child inherits from its parent.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+_sources: dict[str, LabelSource] = {}
+_opening = threading.Lock()
+
+
+def _source_of(plan: Plan) -> LabelSource:
+    """The run's source, opened once in each worker."""
+    with _opening:
+        if plan.hash not in _sources:
+            _sources.clear()
+            _sources[plan.hash] = plan.simulation.source.open()
+        return _sources[plan.hash]
+
+
+def _shards(
+    plan: Plan, where: Place, output: Output, number: int
+) -> Iterator[tuple[ShardedArray, int, int, tuple[int, ...]]]:
+    """(array, level, channel, position) of every shard that a block writes of one output, in the order of writing."""
+    levels = place.arrays(plan, where, output)
+    position = plan.blocks.position(number)
+    for n in reversed([n for n, s in enumerate(plan.storage) if s.owned]):
+        for c in range(max(1, len(output.channels))):
+            yield levels[n], n, c, position if output.is_labels else (c, *position)
+
+
+def _write(plan: Plan, where: Place, output: Output, number: int, result: BlockResult) -> list[list[Any]]:
+    """Write the levels that the block owns; [bytes, checksum] of each shard."""
+    owned = sum(s.owned for s in plan.storage)
+    data = result.arrays[output.path]
+    made = [
+        pyramid(part, plan.levels[:owned], downsample_labels if output.is_labels else downsample_mean)
+        for part in (data[None] if output.is_labels else data)
+    ]
+    stored = []
+    for array, n, c, position in _shards(plan, where, output, number):
+        found = array.write(position, made[c][n] if output.is_labels else made[c][n][None])
+        stored.append([found.nbytes, found.checksum])
+    return stored
+
+
+def on_disk(plan: Plan, where: Place, number: int, result: Mapping[str, Any]) -> bool:
+    """Whether all that a journal's record says a block wrote is there. Checksums are not looked at."""
+    for output in plan.outputs:
+        shards = _shards(plan, where, output, number)
+        for (nbytes, _), (array, _, _, position) in zip(result["stored"][output.path], shards, strict=True):
+            if nbytes and not (where.zarr / array.key(position)).is_file():
+                return False
+    if result["emitters"] and not tables.emitter_part(where, number).is_file():
+        return False
+    return tables.part(where, number).is_file()
