@@ -495,16 +495,28 @@ def _tile_shapes(blocks: Tiling, tile: Triple) -> dict[Triple, int]:
 
 
 def _refuse_empty(source: LabelSource, crop: Box) -> None:
-    """Refuse a source without a cell, looking at most at a few thousand chunks: normally the first has one."""
-    cells = Tiling(crop, _triple(min(64, n) for n in crop.shape))
-    for i in range(min(len(cells), _SCAN_CHUNKS)):
-        if source.read(cells[i]).any():
-            return
-    if len(cells) <= _SCAN_CHUNKS:
-        raise SourceError(
-            "every label in the crop is 0, so there is no cell to label and the image would be noise alone; "
-            "check the source's path, dataset and crop"
-        )
+    """Refuse a source without a cell, looking at most at a few thousand chunks: normally the first has one.
+
+    Of a volume of more chunks the finest level that has no more is looked at; without one, nothing is refused.
+    """
+    for level in (source, *source.coarser):
+        start = _triple(a * n // m for a, n, m in zip(crop.start, level.shape, source.shape, strict=True))
+        stop = _triple(-(-b * n // m) for b, n, m in zip(crop.stop, level.shape, source.shape, strict=True))
+        box = Box(start, stop)
+        cells = Tiling(box, _triple(min(64, n) for n in box.shape))
+        if len(cells) <= _SCAN_CHUNKS:
+            if any(level.read(cells[i]).any() for i in range(len(cells))):
+                return
+            seen = (
+                ""
+                if level is source
+                else f" as far as its copy downsampled to {' x '.join(map(str, level.shape))} shows"
+            )
+            raise SourceError(
+                f"every label in the crop is 0{seen}, so there is no cell to label and the image would be noise alone; "
+                "check the source's path, dataset and crop"
+                + (", or crop more closely around the cells" if seen else "")
+            )
 
 
 def _spacing(values: Any) -> tuple[Fraction, Fraction, Fraction]:

@@ -82,6 +82,11 @@ class ArrayVolume:
         return tuple(self._regions)
 
     @property
+    def coarser(self) -> tuple[()]:
+        """No copies."""
+        return ()
+
+    @property
     def identity(self) -> str:
         """Shape and type only: what is in memory is not resumed."""
         return f"array {self.shape} {self.dtype.name} {self.region_names}"

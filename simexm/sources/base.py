@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -17,6 +18,15 @@ from pydantic_core import CoreSchema
 from simexm.grid import Box, Spacing, Triple
 
 VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Voxels(Protocol):
+    """Ids on some grid, of which the shape alone is known; z, y, x."""
+
+    @property
+    def shape(self) -> Triple: ...
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the ids in a box."""
 
 
 class LabelSource(Protocol):
@@ -34,6 +44,8 @@ class LabelSource(Protocol):
         Unsigned integer type of the ids; 0 is outside every cell.
     region_names
         Names that `read_region` knows.
+    coarser
+        The same ids downsampled, finest first, where such copies are stored.
     identity
         Text that differs where the ids or the masks of two stored volumes differ, as far as that can be told without
         reading them whole. It depends neither on where they stand nor on any time.
@@ -49,6 +61,8 @@ class LabelSource(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
     @property
     def region_names(self) -> tuple[str, ...]: ...
+    @property
+    def coarser(self) -> Sequence[Voxels]: ...
     @property
     def identity(self) -> str: ...
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.storage import LocalStore, ZipStore
+from zarr.storage import LocalStore
 
 INGESTED = "simexm ingest"
 """What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
@@ -34,9 +33,9 @@ def array_identity(array: zarr.Array[Any], ingested: str | None) -> str:
     """Digest of an array's metadata, of the digest that ingest left, and of its chunk files.
 
     Of chunk files the first 4096 count, in the order of their sorted paths: their names, their sizes, and their bytes
-    up to 64 MiB in all; of a Zip file's the names, sizes and checksums. A change that keeps all of these (a later
-    chunk, edited in place, of the same size) is not seen. Behind a URL chunks are not looked at: two volumes that ingest
-    did not write and whose metadata are alike are taken for the same.
+    up to 64 MiB in all. A change that keeps all of these (a later chunk, edited in place, of the same size) is not seen.
+    Behind a URL chunks are not looked at: two volumes that ingest did not write and whose metadata are alike are taken
+    for the same.
 
     Parameters
     ----------
@@ -58,11 +57,6 @@ def array_identity(array: zarr.Array[Any], ingested: str | None) -> str:
                     content = file.read(budget)
                 found.update(content)
                 budget -= len(content)
-    elif isinstance(store, ZipStore):
-        with zipfile.ZipFile(store.path) as archive:
-            entries = sorted((i.filename, i.file_size, i.CRC) for i in archive.infolist())
-        below = [e for e in entries if e[0].startswith(f"{array.path}/" if array.path else "")]
-        found.update(json.dumps([e for e in below if e[0].rpartition("/")[2] not in _METADATA][:FILES]).encode())
     return found.hexdigest()
 
 

@@ -102,6 +102,11 @@ class PhantomVolume:
         return ("synapse",)
 
     @property
+    def coarser(self) -> tuple[()]:
+        """No copies."""
+        return ()
+
+    @property
     def identity(self) -> str:
         """The seed and the grid, which decide every id."""
         return f"phantom {self.shape} {[str(size) for size in self.voxel_size_nm]} {self.seed}"

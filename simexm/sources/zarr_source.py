@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,14 @@ class Volume:
     ----------
     where
         What to call it in messages: path and dataset.
-    ingested
-        Digest that ingest left beside the array; None where there is none.
+    group
+        The group that holds the array; None where it stands alone.
     """
 
     where: str
     array: zarr.Array[Any]
     geometry: ngff.Geometry
-    ingested: str | None
+    group: zarr.Group | None
 
     @property
     def shape(self) -> Triple:
@@ -44,11 +44,17 @@ class Volume:
         z, y, x = (self.array.shape[i] for i in self.geometry.axes)
         return z, y, x
 
-    def __getitem__(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return what is stored in a box, (z, y, x); raises SourceError where that cannot be decoded."""
         if not Box.of_shape(self.shape).contains(box):
             raise IndexError(f"{box} reaches outside {self.where}, whose shape is {self.shape}")
         index: tuple[int | slice[Any, Any, Any], ...] = (*(0,) * (self.array.ndim - 3), *box.slices)
-        return np.asarray(self.array[index])
+        try:
+            return np.asarray(self.array[index])
+        except (RuntimeError, ValueError, OSError) as error:
+            raise SourceError(
+                f"{self.where}: voxels {box.start} to {box.stop} cannot be read, a chunk is damaged or gone: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,23 @@ class ZarrLabels:
         return tuple(self.masks)
 
     @property
+    def coarser(self) -> tuple[Volume, ...]:
+        """The coarser levels of the multiscale image whose level the labels are."""
+        group, array = self.labels.group, self.labels.array
+        if group is None:
+            return ()
+        levels = ngff.datasets(dict(group.attrs))
+        own = array.path.removeprefix(f"{group.path}/")
+        below = [group[p] for p in levels[levels.index(own) + 1 :] if p in group] if own in levels else []
+        return tuple(replace(self.labels, array=a) for a in below if isinstance(a, zarr.Array) and a.ndim == array.ndim)
+
+    @property
     def identity(self) -> str:
         """Digest of the labels and the masks; `simexm.sources.identity.array_identity` says how far it sees."""
         parts = []
         for name, volume in {"": self.labels, **self.masks}.items():
             try:
-                parts += [name, array_identity(volume.array, volume.ingested)]
+                parts += [name, array_identity(volume.array, _ingested(volume.group))]
             except OSError as error:
                 raise SourceError(
                     f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
@@ -96,7 +113,7 @@ class ZarrLabels:
         SourceError
             If a stored chunk cannot be decoded, or holds a negative id.
         """
-        stored = _read(self.labels, box)
+        stored = self.labels.read(box)
         if stored.dtype.kind == "i" and stored.size and stored.min() < 0:
             raise SourceError(
                 f"{self.labels.where} holds the negative id {stored.min()}, and a cell's id is positive (0 is outside "
@@ -106,7 +123,7 @@ class ZarrLabels:
 
     def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
         """Return where the mask of region `name` is not zero, (z, y, x)."""
-        return _read(self.masks[name], box) != 0
+        return self.masks[name].read(box) != 0
 
 
 def open_zarr(source: ZarrSource) -> ZarrLabels:
@@ -246,11 +263,11 @@ def _locate(root: zarr.Group | zarr.Array[Any], root_path: str, dataset: str | N
             f"{where} has shape {node.shape}: besides z, y, x there are axes longer than 1, and it is not known which "
             "of their volumes is meant. Write the one that is meant as an array of its own."
         )
-    return Volume(where, node, geometry, _ingested(above))
+    return Volume(where, node, geometry, above[-1][0] if above else None)
 
 
-def _ingested(above: list[tuple[zarr.Group, int]]) -> str | None:
-    mark = above[-1][0].attrs.get("simexm") if above else None
+def _ingested(group: zarr.Group | None) -> str | None:
+    mark = None if group is None else group.attrs.get("simexm")
     if not isinstance(mark, Mapping) or mark.get("written_by") != INGESTED:
         return None
     return str(mark["digest"]) if "digest" in mark else None
@@ -291,15 +308,6 @@ def _geometry(
         if level in ngff.datasets(attributes):
             return ngff.multiscale_geometry(where, attributes, level, array.ndim)
     return ngff.plain_geometry(where, getattr(array.metadata, "dimension_names", None), array.ndim)
-
-
-def _read(volume: Volume, box: Box) -> NDArray[Any]:
-    try:
-        return volume[box]
-    except (RuntimeError, ValueError, OSError) as error:
-        raise SourceError(
-            f"{volume.where}: voxels {box.start} to {box.stop} cannot be read, a chunk is damaged or gone: {error}"
-        ) from error
 
 
 def _nm(spacing: Spacing) -> str:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from simexm.engine import plan as plan_module
 from simexm.engine.blocks import FEWEST, LARGEST, choose_block
 from simexm.engine.plan import Plan
-from simexm.errors import SpecError
+from simexm.errors import SourceError, SpecError
 from simexm.grid import Box
 from simexm.simulation import Simulation
+from simexm.sources.ingest import ingest
 from tests.run.conftest import spec
 
 pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
@@ -159,3 +163,18 @@ def test_hash_follows_the_masks_and_not_their_place(tmp_path: Path) -> None:
         simulation = _stored(tmp_path / place / "ids", ids, regions={"soma": str(tmp_path / place / "mask")})
         hashes.append(simulation.plan().hash)
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_empty_labels_are_refused_however_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too many chunks to read them all, a coarser level tells."""
+    ids = np.zeros((80, 200, 200), np.uint32)
+    ids[:40, :40, :40] = 5
+    tifffile.imwrite(tmp_path / "a.tif", ids)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", (40, 32, 32))
+    whole = Simulation.from_mapping(spec(tmp_path / "a.zarr"))
+    empty = whole.replace(crop={"offset": (0, 80, 0), "shape": (80, 120, 200)})
+    for chunks, message in ((100, "every label in the crop is 0, so"), (6, "downsampled to .* crop more closely")):
+        monkeypatch.setattr(plan_module, "_SCAN_CHUNKS", chunks)
+        assert whole.plan().shape
+        with pytest.raises(SourceError, match=message):
+            empty.plan()
