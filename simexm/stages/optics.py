@@ -24,7 +24,7 @@ RADIAL_STEP_NM = 10.0
 LEFT_OUT_LIMIT = 0.05
 LATERAL_SHARE = 0.9952
 """Of a camera plane's light, what lies within the lateral radius, in focus and at the end of the axial range."""
-FURTHEST_NM = 10_000
+FURTHEST_NM = 5_000
 """Default axial range at most, where light does not fall off."""
 NODES_PER_FWHM = 4.0
 _NEGLIGIBLE = 1e-8
@@ -43,7 +43,7 @@ class Optics(Stage):
         tissue.
     axial_range_um
         How far above and below a plane light is followed, um of expanded tissue. Left out: as far as keeps all but 5 %
-        of a uniformly stained stack's light, but for widefield and light sheet at most 10 um.
+        of a uniformly stained stack's light, but for widefield and light sheet at most 5 um.
     objective_transmission, detector_efficiency
         Shares of the light that the objective and its optics transmit, and that the detector turns into electrons.
     """

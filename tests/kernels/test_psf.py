@@ -49,6 +49,10 @@ class TestSpecial:
         assert psf_special.sin_cos(x) == pytest.approx((math.sin(x), math.cos(x)), abs=1e-15)
         assert psf_special.sin_cos(-x) == pytest.approx((-math.sin(x), math.cos(x)), abs=1e-15)
 
+    def test_sinc_is_that_of_numpy(self) -> None:
+        x = np.concatenate([np.linspace(-40, 40, 1001), [0.0, 1e-300, 1e-9]]).reshape(4, -1)
+        np.testing.assert_allclose(psf_special.sinc_array(x), np.sinc(x), rtol=0, atol=2e-15)
+
     @pytest.mark.parametrize("n", [1, 2, 20, 301])
     def test_gauss_legendre(self, n: int) -> None:
         nodes, weights = psf_special.gauss_legendre(n)
@@ -99,6 +103,22 @@ class TestTables:
         half = hankel.plane_energy(table(z, r[: r.size // 2 + 1], EM_NM, NA, INDEX), r[: r.size // 2 + 1])
         assert np.all(energy < 1)
         np.testing.assert_allclose(2 * energy - half, 1.0, atol=5e-4)
+
+    @pytest.mark.parametrize(("range_nm", "na"), [(500.0, 0.5), (500.0, 1.15), (10_000.0, 0.5), (10_000.0, 1.15)])
+    def test_the_radius_holds_its_share_of_the_light_and_is_no_larger(self, range_nm: float, na: float) -> None:
+        radius = psf_tables.holding_radius_nm(range_nm, EM_NM, na, INDEX, 0.995)
+        least = psf_tables.lateral_radius_nm(range_nm, EM_NM, na, INDEX)
+        z = np.array([0.0, range_nm])
+        held = [
+            hankel.plane_energy(psf_tables.emission_table(z, r, EM_NM, na, INDEX), r).min()
+            for r in (uniform(radius, 10.0), uniform(radius - EM_NM / na / 2, 10.0))
+        ]
+        assert radius > least
+        assert held[0] == pytest.approx(0.995, abs=2e-4)
+        assert held[1] < 0.995
+        assert psf_tables.holding_radius_nm(range_nm, EM_NM, na, INDEX, 0.5) == pytest.approx(
+            least, abs=EM_NM / na / 12
+        )
 
     @pytest.mark.parametrize("na", [0.1, 0.3, 0.5])
     def test_widefield_is_as_wide_as_theory_has_it(self, na: float) -> None:

@@ -57,7 +57,10 @@ def test_many_dyes_average_what_is_left_of_the_error(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_left_is_the_grids_and_vanishes_with_its_third_power(kind: str) -> None:
+def test_what_is_left_is_the_grids_and_vanishes_with_its_third_power(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simexm.stages.optics.LATERAL_SHARE", 0.97)  # the grid does not matter to far rings; quicker
     b = bench(kind, 192.0, 500.0)
     dyes = scattered(b, 2, seed=3)
     exact = b.direct(dyes)

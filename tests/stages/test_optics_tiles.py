@@ -76,8 +76,9 @@ def test_tiles_leave_no_seam(tile: Triple) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_halving_the_simulation_grid_changes_little(kind: str) -> None:
+def test_halving_the_simulation_grid_changes_little(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense labels: the dyes of the membranes above, under each of the microscopes."""
+    monkeypatch.setattr("simexm.stages.optics.LATERAL_SHARE", 0.97)  # the grid does not matter to far rings; quicker
     e = whole().emitters
     here = e["layer"] == "membrane"
     dyes = np.stack([e["z_nm"], e["y_nm"], e["x_nm"]], axis=1)[here] * 4
@@ -106,15 +107,15 @@ def test_the_frame_has_no_influence_on_what_it_shows(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("axis", [1, 2])
 def test_an_edge_does_not_light_up_the_opposite_one(kind: str, axis: int) -> None:
-    optics = microscope(kind, pixel=162.5, plane=500, axial_range_um=1.0)
+    optics = microscope(kind, pixel=500, plane=500, axial_range_um=1.0)
     shape = [3, 40, 40]
     shape[axis] = 90
     b = Bench(optics, (shape[0], shape[1], shape[2]), depth_nm=10_000)
-    beyond = int(b.plan.radius_nm / 162.5) + 3
+    beyond = int(b.plan.radius_nm / 500) + 3
     assert beyond < 60
     for end in (0.0, 1.0):
         place = b.centre()
-        place[axis] = end * shape[axis] * 162.5
+        place[axis] = end * shape[axis] * 500
         image = np.moveaxis(b.image(place)[0], axis, 0)
         far = image[beyond:] if end == 0 else image[:-beyond]
         assert np.abs(far).max() < 1e-6 * image.max()
