@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from simexm import __version__
-from simexm.errors import SimexmError, SimexmWarning
+from simexm.errors import OutputError, SimexmError, SimexmWarning
 
 if TYPE_CHECKING:
     from simexm.engine.plan import Plan
@@ -155,6 +155,8 @@ def preview(
     from simexm.view.preview import preview as draw_preview
 
     path = output or Path(f"{spec.stem}-preview.png")
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"the picture {path} is a PNG; type --output {path.with_suffix('.png')}")
     made = _load(spec, None).plan()
     made.warn()
     box = draw_preview(made, path)

@@ -119,6 +119,12 @@ def test_plan_as_json_is_the_plan(little: Path) -> None:
     assert [p.name for p in little.parent.iterdir()] == ["my.yaml"]
 
 
+def test_a_preview_is_a_png(little: Path) -> None:
+    result = type_in("preview", "my.yaml", "-o", "seen.txt")
+    assert result.exit_code == 2
+    assert "type --output seen.png" in result.stderr
+
+
 def test_preview_draws_a_picture(little: Path) -> None:
     result = type_in("preview", "my.yaml", "-o", "seen.png")
     assert result.exit_code == 0, result.output

@@ -41,11 +41,6 @@ def photon_flux_per_m2_per_s(irradiance_W_per_m2: T, wavelength_nm: float) -> T:
     return irradiance_W_per_m2 / photon_energy_J(wavelength_nm)
 
 
-def photon_fluence_per_m2(irradiance_W_per_m2: T, exposure_s: float, wavelength_nm: float) -> T:
-    """Photons per m^2 of an exposure: widefield and light sheet."""
-    return photon_flux_per_m2_per_s(irradiance_W_per_m2, wavelength_nm) * exposure_s
-
-
 def excitation_rate_per_s(cross_section_m2: float, irradiance_W_per_m2: T, wavelength_nm: float) -> T:
     """Excitations per second of a dye in its ground state, one photon each.
 

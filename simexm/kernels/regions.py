@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.grid import Box, Triple
+from simexm.grid import Triple
 
 MEMBRANE = 1
 CYTOSOL = 2
@@ -149,8 +149,3 @@ def regions_of(index: NDArray[np.int32], neighbourhood: int) -> NDArray[np.uint8
 def halo(neighbourhood: int) -> Triple:
     """Voxels that the region test looks beyond its own."""
     return (0, 1, 1) if neighbourhood == 8 else (1, 1, 1)
-
-
-def with_halo(box: Box, neighbourhood: int, volume: Triple) -> Box:
-    """The box of ids that decides the regions of `box`, clipped to the volume."""
-    return box.grown(halo(neighbourhood)).intersect(Box.of_shape(volume))

@@ -17,7 +17,7 @@ from simexm.kernels.photophysics import (
     emitted_photons,
     excitation_rate_per_s,
     photon_energy_J,
-    photon_fluence_per_m2,
+    photon_flux_per_m2_per_s,
     pulse_saturated_rate_per_s,
     saturated_rate_per_s,
     two_photon_rate_per_s,
@@ -40,7 +40,7 @@ def test_a_layer_of_dyes_darkens_a_beam_as_lambert_beer_says() -> None:
 
 def test_photons_of_one_joule() -> None:
     assert photon_energy_J(1239.841984) == pytest.approx(constants.e, rel=1e-9)  # 1 eV
-    fluence = photon_fluence_per_m2(10.0, 0.1, 488)
+    fluence = photon_flux_per_m2_per_s(10.0, 488) * 0.1
     assert fluence == pytest.approx(488e-9 / (constants.h * constants.c), rel=1e-12)
 
 
@@ -63,7 +63,7 @@ def test_saturation_is_pointwise_on_an_array() -> None:
 
 def test_weak_light_is_absorbed_in_proportion_to_the_fluence() -> None:
     photons = emitted_photons(3.44e-20, 1e3, 488, exposure_s=0.05, quantum_yield=0.8, lifetime_ns=4.1)
-    assert photons == pytest.approx(3.44e-20 * photon_fluence_per_m2(1e3, 0.05, 488) * 0.8, rel=1e-5)
+    assert photons == pytest.approx(3.44e-20 * photon_flux_per_m2_per_s(1e3, 488) * 0.05 * 0.8, rel=1e-5)
     bright = emitted_photons(3.44e-20, 1e20, 488, exposure_s=0.05, quantum_yield=0.8, lifetime_ns=4.1)
     assert bright == pytest.approx(0.05 * 0.8 / 4.1e-9, rel=1e-6)
 

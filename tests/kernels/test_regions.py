@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simexm.grid import Box, Tiling, Triple
 from simexm.kernels.cells import CellIndex
-from simexm.kernels.regions import CYTOSOL, MEMBRANE, crofton_weights, regions_of, surface_um2, with_halo
+from simexm.kernels.regions import CYTOSOL, MEMBRANE, crofton_weights, halo, regions_of, surface_um2
 
 Ids = NDArray[np.uint64]
 
@@ -72,7 +72,7 @@ def test_boxes_with_halo_give_what_the_whole_gives(neighbourhood: int, tile: Tri
     volume = _blobs((19, 23, 31), [0, 4, 5, 6], seed=8)
     whole = regions_of(CellIndex().add(volume), neighbourhood)
     for box in Tiling(Box.of_shape((19, 23, 31)), tile):
-        read = with_halo(box, neighbourhood, (19, 23, 31))
+        read = box.grown(halo(neighbourhood)).intersect(Box.of_shape((19, 23, 31)))
         part = regions_of(CellIndex().add(volume[read.slices]), neighbourhood)
         assert (part[box.relative_to(read.start).slices] == whole[box.slices]).all()
 
