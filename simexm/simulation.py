@@ -348,7 +348,7 @@ class Simulation(Frozen):
         source
             Labels to use instead of the spec's own source.
         """
-        from simexm.engine.plan import make_plan
+        from simexm.engine.planning import make_plan
 
         return make_plan(self, until=until, source=source)
 

@@ -79,6 +79,7 @@ class Confocal(Optics):
         z_nm: NDArray[np.float64],
         r_nm: NDArray[np.float64],
     ) -> NDArray[np.float64]:
+        """Beam, saturation, pinhole and detector, pointwise; see the class."""
         na, n = self.numerical_aperture, self.refractive_index
         beam = psf_tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, na, n)
         passed = psf_response.pinhole_table(z_nm, r_nm, emission_nm, na, n, self.pinhole_radius_nm(channel))

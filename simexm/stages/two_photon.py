@@ -65,6 +65,7 @@ class TwoPhoton(Optics):
         z_nm: NDArray[np.float64],
         r_nm: NDArray[np.float64],
     ) -> NDArray[np.float64]:
+        """Pulses absorbed in pairs, saturation and detector, pointwise; see the class."""
         beam = psf_tables.excitation_table(
             z_nm, r_nm, channel.laser_wavelength_nm, self.numerical_aperture, self.refractive_index
         )

@@ -72,6 +72,7 @@ class Widefield(Optics):
         z_nm: NDArray[np.float64],
         r_nm: NDArray[np.float64],
     ) -> NDArray[np.float64]:
+        """The dye's image, as bright as its depth is lit."""
         image = psf_tables.emission_table(z_nm, r_nm, emission_nm, self.numerical_aperture, self.refractive_index)
         return image * (self._photons(channel, dye, z_nm) * self.collected(channel, dye))[:, None]
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simexm.engine import plan as plan_module
+from simexm.engine import planning
 from simexm.engine.blocks import FEWEST, LARGEST, choose_block
 from simexm.engine.plan import Plan
-from simexm.errors import SourceError, SpecError
+from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box
 from simexm.simulation import Simulation
 from simexm.sources.ingest import ingest
@@ -173,8 +173,12 @@ def test_empty_labels_are_refused_however_large(tmp_path: Path, monkeypatch: pyt
     ingest(tmp_path / "a.tif", tmp_path / "a.zarr", (40, 32, 32))
     whole = Simulation.from_mapping(spec(tmp_path / "a.zarr"))
     empty = whole.replace(crop={"offset": (0, 80, 0), "shape": (80, 120, 200)})
-    for chunks, message in ((100, "every label in the crop is 0, so"), (6, "downsampled to .* crop more closely")):
-        monkeypatch.setattr(plan_module, "_SCAN_CHUNKS", chunks)
-        assert whole.plan().shape
-        with pytest.raises(SourceError, match=message):
-            empty.plan()
+    monkeypatch.setattr(planning, "_SCAN_CHUNKS", 100)
+    assert whole.plan().shape
+    with pytest.raises(SourceError, match="every label in the crop is 0, so"):
+        empty.plan()
+    # more chunks than are looked at: thin cells may be lost in the copy that is looked at instead, so it is no proof
+    monkeypatch.setattr(planning, "_SCAN_CHUNKS", 6)
+    assert whole.plan().shape
+    with pytest.warns(SimexmWarning, match="downsampled to .* is all 0"):
+        assert empty.plan().shape

@@ -1,0 +1,245 @@
+"""How a plan is made: choose grids, blocks and tiles, predict memory, and refuse what cannot be done."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simexm.engine.blocks import LARGEST, choose_block
+from simexm.engine.memory import EMITTER_FILE, TileMemory, tile_memory
+from simexm.engine.plan import GiB, Output, Plan, main_of, main_quantity, walk_back
+from simexm.errors import SimexmWarning, SourceError, SpecError
+from simexm.grid import Box, Geometry, Tiling, Triple
+from simexm.kernels import emit, imaging
+from simexm.kernels.regions import CYTOSOL, MEMBRANE
+from simexm.stages import Truth
+from simexm.stages.base import Stage, World
+from simexm.stages.optics_plan import ring_depth
+from simexm.store.pyramid import plan_levels, plan_storage
+
+if TYPE_CHECKING:
+    from simexm.simulation import Simulation
+    from simexm.sources.base import LabelSource
+
+CHUNK: Triple = (64, 64, 64)
+_SCAN_CHUNKS = 4096
+MAIN = {"image": "uint16", "expected": "float32", "labelled": "uint32"}
+"""What can be stored on the image's grid, and as what."""
+
+
+def make_plan(simulation: Simulation, *, until: str | None = None, source: LabelSource | None = None) -> Plan:
+    """Work out what a run would do.
+
+    Raises
+    ------
+    SpecError, SourceError
+        If it cannot be done, or would not fit into memory.
+    """
+    resolved = simulation.resolved()
+    opened = source if source is not None else resolved.source.open()
+    stages = _stages_until(resolved, until)
+    factor = resolved.expansion.exact_factor if resolved.expansion else Fraction(1)
+    crop = resolved.crop_box(opened.shape)
+    geometry = Geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, factor, resolved.optics.spacing_nm)
+    if source is None:
+        _refuse_empty(opened, crop)
+    for layer in resolved.labelling.layers:
+        if layer.region not in ("membrane", "cytosol", *opened.region_names):
+            raise SpecError(f"layer {layer.name!r} labels the region {layer.region!r}, of which the source has no mask")
+    bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
+    labelled = {layer.region for layer in resolved.labelling.layers}
+    bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in labelled)}
+    dyes = {d.name: d for d in resolved.fluorophores().values()}
+    depth = float(crop.shape[0] * geometry.voxel_nm[0] * factor)
+    world = World(
+        seed=resolved.seed,
+        geometry=geometry,
+        region_bits=bits,
+        dye_of_layer={layer.name: layer.dye for layer in resolved.labelling.layers},
+        optics=resolved.optics.resolve(dyes, depth),
+        device=_device(resolved.execution.device),
+    )
+    levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
+    id_dtype = np.dtype(opened.dtype).name
+    limit = int(resolved.execution.memory_GiB * GiB)
+
+    def predict(tile: Triple, block: Triple) -> TileMemory:
+        return _predict(stages, world, resolved, id_dtype, tile, block)
+
+    block = choose_block(geometry.shape, _cost(world), lambda b: predict(_clip(b, geometry.shape), b).total <= limit)
+    asked = resolved.execution.tile
+    tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
+    fitting = _fitting(tile, lambda t: predict(t, block).total <= limit)
+    if fitting is None or (asked is not None and fitting != tile):
+        needed = predict(tile, block).total / GiB
+        remedy = (
+            f"give --tile {' '.join(map(str, fitting))}, or"
+            if fitting
+            else "no tile is small enough; use fewer channels, or"
+        )
+        raise SpecError(
+            f"a tile of {' x '.join(map(str, tile))} pixels needs {needed:.2f} GiB in each worker, but execution.memory_GiB is "
+            f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB"
+        )
+    tile = _clip(fitting, block)
+    return Plan(
+        simulation=resolved,
+        until=str(type(stages[-1]).model_fields["stage"].default) if until is None else until,
+        stages=stages,
+        world=world,
+        id_dtype=id_dtype,
+        identity=opened.identity,
+        block=block,
+        tile=tile,
+        levels=levels,
+        storage=plan_storage(levels, block, CHUNK),
+        outputs=_outputs(resolved, stages, id_dtype),
+        memory=predict(tile, block),
+        versions=_versions(),
+    )
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    """Of the program and of the libraries whose arithmetic decides bytes."""
+    return {name: importlib.metadata.version(name) for name in ("simexm", "numpy", "scipy", "numba")}
+
+
+def _stages_until(simulation: Simulation, until: str | None) -> tuple[Stage, ...]:
+    """The stages up to and with `until`; the truth is always made."""
+    tags = [str(type(s).model_fields["stage"].default) for s in simulation.stages]
+    if until is None:
+        return tuple(simulation.stages)
+    possible = [t for t, s in zip(tags, simulation.stages, strict=True) if main_quantity(s)]
+    if until not in possible:
+        raise SpecError(
+            f"--until {until}: nothing on the image's grid is stored after that stage; one of {', '.join(possible)}"
+        )
+    kept = list(simulation.stages[: tags.index(until) + 1])
+    if not any(isinstance(s, Truth) for s in kept):
+        kept.append(simulation.truth)
+    return tuple(kept)
+
+
+def _outputs(simulation: Simulation, stages: Sequence[Stage], id_dtype: str) -> tuple[Output, ...]:
+    channels = tuple(c.name for c in simulation.optics.all_channels)
+    layers = tuple(layer.name for layer in simulation.labelling.layers)
+    main = main_of(stages)
+    axis = {"image": channels, "expected": channels, "labelled": layers}
+    outputs = [Output("", axis[main], MAIN[main])]
+    for name in ("expected", "labelled"):
+        written = name == "labelled" or any(name in {q.name for q in s.writes} for s in stages)
+        if name in simulation.keep and name != main and written:
+            outputs.append(Output(name, axis[name], MAIN[name]))
+    return (*outputs, *(Output(f"labels/{n}", (), id_dtype) for n in ("cells", *layers)))
+
+
+def _device(wanted: str) -> str:
+    if wanted == "gpu":
+        warnings.warn(
+            "execution.device is gpu, but this version computes on the CPU only: the run will be slower; set it to auto",
+            SimexmWarning,
+            stacklevel=3,
+        )
+    return "cpu"
+
+
+def _cost(world: World) -> Any:
+    optics = world.optics
+    assert optics is not None
+
+    def cost(axis: int, pixels: int) -> float:
+        if axis == 0:
+            return pixels * optics.subdivision[0] + 2 * optics.reach
+        return imaging.fast_pixels(pixels + 2 * optics.halo, optics.subdivision[1])
+
+    return cost
+
+
+def _predict(
+    stages: Sequence[Stage], world: World, simulation: Simulation, id_dtype: str, tile: Triple, block: Triple
+) -> TileMemory:
+    optics, g = world.optics, world.geometry
+    assert optics is not None
+    middle = _triple(max(0, (n - t) // 2) for n, t in zip(g.shape, tile, strict=True))
+    boxes = walk_back(stages, world, Box.at(middle, tile))
+    grid = optics.lateral(tile)
+    layers = simulation.labelling.layers
+    widest = max(layer.sigma_nm(float(g.factor)) for layer in layers) * emit.CUT_SIGMA
+    chunk_nm = (float(g.voxel_nm[0]) + 2 * widest) * float(g.factor)
+    channels = len(simulation.optics.all_channels)
+    kept = 4 * channels * ("expected" in simulation.keep) + 12 * len(layers) * ("labelled" in simulation.keep)
+    planes = optics.node_planes(Box.of_shape(tile))
+    return tile_memory(
+        voxels=g.voxels(boxes["labels"])
+        .grown((1, 1, 1))
+        .intersect(Box.of_shape(g.volume)),  # wherever tiles begin in voxels
+        id_bytes=np.dtype(id_dtype).itemsize,
+        masks=len(world.masks),
+        tile=tile,
+        block=_clip(block, g.shape),
+        channels=channels,
+        label_images=1 + len(layers),
+        kept_bytes=kept,
+        chunk_bytes=emit.CAPACITY * emit.EMITTER_BYTES + EMITTER_FILE * ("emitters" in simulation.keep),
+        nodes=grid.nodes,
+        band=grid.band,
+        pixels=grid.pixels,
+        node_planes=planes[1] - planes[0],
+        ring_planes=ring_depth(optics, chunk_nm),
+        offsets=optics.reach + 1,
+        pairs=len(optics.pairs),
+    )
+
+
+def _fitting(tile: Triple, fits: Any) -> Triple | None:
+    """The largest tile made by halving the longest side of `tile` that fits."""
+    while not fits(tile):
+        longest = max(range(3), key=lambda a: (tile[a], a))
+        if tile[longest] <= 8:
+            return None
+        tile = _triple(-(-n // 2) if a == longest else n for a, n in enumerate(tile))
+    return tile
+
+
+def _clip(a: Triple, b: Triple) -> Triple:
+    return _triple(min(m, n) for m, n in zip(a, b, strict=True))
+
+
+def _refuse_empty(source: LabelSource, crop: Box) -> None:
+    """Refuse a source without a cell, looking at most at a few thousand chunks: normally the first has one.
+
+    Of a volume of more chunks the finest level that has no more is looked at. Thin and sparse cells may vanish from it, so that
+    it can only be a reason to warn.
+    """
+    for level in (source, *source.coarser):
+        start = _triple(a * n // m for a, n, m in zip(crop.start, level.shape, source.shape, strict=True))
+        stop = _triple(-(-b * n // m) for b, n, m in zip(crop.stop, level.shape, source.shape, strict=True))
+        box = Box(start, stop)
+        cells = Tiling(box, _triple(min(64, n) for n in box.shape))
+        if len(cells) <= _SCAN_CHUNKS:
+            if any(level.read(cells[i]).any() for i in range(len(cells))):
+                return
+            if level is not source:
+                warnings.warn(
+                    f"the labels' copy downsampled to {' x '.join(map(str, level.shape))} voxels is all 0 in the crop: if the "
+                    "whole crop is, the run will end in an error; check the source's path, dataset and crop",
+                    SimexmWarning,
+                    stacklevel=3,
+                )
+                return
+            raise SourceError(
+                "every label in the crop is 0, so there is no cell to label and the image would be noise alone; "
+                "check the source's path, dataset and crop"
+            )
+
+
+def _triple(values: Any) -> Triple:
+    z, y, x = values
+    return z, y, x
