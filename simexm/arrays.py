@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.engine.block import EmitterSink, compute_block, merged_counts
+from simexm.engine.block import EmitterSink, compute_box
+from simexm.engine.keyed import add_up
+from simexm.engine.passes import counted_in_memory
 from simexm.engine.plan import Plan
 from simexm.engine.tables import cell_table, emitter_columns
 from simexm.engine.totals import Totals
@@ -101,8 +103,9 @@ def simulate(
     if sink is not None:  # the columns are there even where no dye is
         sink(next(iter(plan.world.dye_of_layer)), Emitters.empty(0), np.zeros(1, np.uint64))
     counts, totals = [], Totals()
-    for number in range(len(plan.blocks)):
-        block = compute_block(plan, source, number, sink)
+    counted = counted_in_memory(plan, source)
+    for box in plan.blocks:
+        block = compute_box(plan, source, counted, box, sink)
         counts.append(block.cells)
         totals.add(block.statistics)
         for path, data in block.arrays.items():
@@ -114,7 +117,7 @@ def simulate(
         image=arrays[""],
         labels={p.removeprefix("labels/"): a for p, a in arrays.items() if p.startswith("labels/")},
         kept={p: a for p, a in arrays.items() if p and not p.startswith("labels/")},
-        cells=cell_table(plan, merged_counts(counts)),
+        cells=cell_table(plan, add_up(counts), counted),
         emitters={k: np.concatenate([r[k] for r in rows]) for k in rows[0]} if rows else {},
         plan=plan,
     )

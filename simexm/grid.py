@@ -150,31 +150,43 @@ class Sampling:
         Voxel size, nm of tissue before expansion.
     pixel_nm
         Pixel pitch or plane spacing, nm of tissue before expansion (the spacing at the specimen over the factor).
+    phase_nm
+        Where pixel 0 begins, nm of tissue from the corner of the crop.
+    fixed_size
+        Pixels along the axis, where a model has a rule of its own for them; None for floor(extent / spacing).
     """
 
     voxels: int
     voxel_nm: Fraction
     pixel_nm: Fraction
+    phase_nm: Fraction = Fraction(0)
+    fixed_size: int | None = None
 
     @property
     def size(self) -> int:
-        """Pixels along the axis: floor(extent / spacing), at least 1."""
+        """Pixels along the axis: floor(extent / spacing), at least 1, unless fixed."""
+        if self.fixed_size is not None:
+            return self.fixed_size
         return max(1, math.floor(self.voxels * self.voxel_nm / self.pixel_nm))
 
     def voxel_at_centre(self, start: int, stop: int) -> NDArray[np.int64]:
         """Index of the half-open voxel that holds the centre of each pixel in [start, stop), in exact arithmetic.
 
-        Where the specimen is thinner than half a pixel, the last voxel stands for it.
+        Where the specimen ends before a pixel's centre, the last voxel stands for it.
         """
-        ratio = self.pixel_nm / self.voxel_nm / 2
-        index = [(2 * p + 1) * ratio.numerator // ratio.denominator for p in range(start, stop)]
-        return np.minimum(np.array(index, dtype=np.int64), self.voxels - 1)
+        ratio, phase = self.pixel_nm / self.voxel_nm / 2, self.phase_nm / self.voxel_nm
+        one = math.lcm(ratio.denominator, phase.denominator)
+        half, first = int(ratio * one), int(phase * one)
+        index = [((2 * p + 1) * half + first) // one for p in range(start, stop)]
+        return np.clip(np.array(index, dtype=np.int64), 0, self.voxels - 1)
 
     def first_voxel(self, pixel: int) -> int:
         """First voxel that begins at or after the start of `pixel`: blocks of pixels share out the voxels so."""
         if pixel >= self.size:
             return self.voxels
-        return min(self.voxels, math.ceil(pixel * self.pixel_nm / self.voxel_nm))
+        if pixel == 0:
+            return 0
+        return min(self.voxels, max(0, math.ceil((pixel * self.pixel_nm + self.phase_nm) / self.voxel_nm)))
 
 
 def _triple(values: Iterable[int]) -> Triple:
@@ -223,6 +235,8 @@ class Geometry:
         Linear expansion.
     pixel_nm
         Plane spacing and pixel pitch at the specimen, nm of expanded tissue.
+    phase_nm, fixed_shape
+        See `Sampling`.
     """
 
     volume: Triple
@@ -231,13 +245,22 @@ class Geometry:
     origin_nm: Spacing
     factor: Fraction
     pixel_nm: Spacing
+    phase_nm: Spacing = (Fraction(0),) * 3
+    fixed_shape: Triple | None = None
 
     @property
     def axes(self) -> tuple[Sampling, Sampling, Sampling]:
         """The sampling of each axis, in nm of tissue."""
         z, y, x = (
-            Sampling(n, v, p / self.factor)
-            for n, v, p in zip(self.crop.shape, self.voxel_nm, self.pixel_nm, strict=True)
+            Sampling(n, v, p / self.factor, phase, size)
+            for n, v, p, phase, size in zip(
+                self.crop.shape,
+                self.voxel_nm,
+                self.pixel_nm,
+                self.phase_nm,
+                self.fixed_shape or (None,) * 3,
+                strict=True,
+            )
         )
         return z, y, x
 
@@ -254,15 +277,27 @@ class Geometry:
     @property
     def image_origin_nm(self) -> Spacing:
         """Position of the corner of the first pixel, nm of tissue."""
+        return exact3(_zip(self.specimen_origin_nm, self.phase_nm, lambda a, b: a + b))
+
+    @property
+    def specimen_origin_nm(self) -> Spacing:
+        """Position of the corner of the specimen, nm of tissue."""
         z, y, x = (o + c * v for o, c, v in zip(self.origin_nm, self.crop.start, self.voxel_nm, strict=True))
         return z, y, x
 
+    @property
+    def specimen_nm(self) -> Spacing:
+        """Extent of the specimen, nm of tissue."""
+        return exact3(_zip(self.crop.shape, self.voxel_nm, lambda n, v: n * v))
+
     def pixels_nm(self, box: Box) -> NmBox:
         """The box of pixels in nm of expanded tissue from the corner of the specimen."""
-        return NmBox(
-            exact3(_zip(box.start, self.pixel_nm, lambda a, p: a * p)),
-            exact3(_zip(box.stop, self.pixel_nm, lambda b, p: b * p)),
+        phase = exact3(_each(self.phase_nm, lambda v: v * self.factor))
+        start, stop = (
+            exact3(_zip(exact3(_zip(corner, self.pixel_nm, lambda a, p: a * p)), phase, lambda a, b: a + b))
+            for corner in (box.start, box.stop)
         )
+        return NmBox(start, stop)
 
     def voxels(self, box: NmBox) -> Box:
         """Voxels of the whole volume that `box` (nm of tissue) touches, clipped to the volume."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -14,11 +16,13 @@ from simexm.errors import SimexmWarning, SpecError
 from simexm.grid import Box, Triple
 from simexm.sources.base import ZarrSource
 from simexm.sources.phantom import Phantom
+from simexm.spectra import bands
 from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import AnyStage, Camera, Expansion, Labelling, Regions, Truth
+from simexm.stages import AnyStage, Camera, Truth
 from simexm.stages.base import LABELS, Frozen, Stage
 from simexm.stages.optics import Optics
+from simexm.stages.roles import Labeller, Microscope
 
 if TYPE_CHECKING:
     import distributed
@@ -161,7 +165,7 @@ class Simulation(Frozen):
     def _order(self) -> Self:
         written = {LABELS.name}
         for stage in self.stages:
-            missing = [q.name for q in stage.reads if q.name not in written]
+            missing = [q.name for q in stage.inputs if q.name not in written]
             if missing:
                 raise ValueError(
                     f"stage {_tag(stage)!r} reads {' and '.join(missing)}, which no stage before it writes; "
@@ -171,25 +175,38 @@ class Simulation(Frozen):
             if twice:
                 raise ValueError(f"a second stage {_tag(stage)!r} would write {' and '.join(twice)} again; remove one")
             written |= {q.name for q in stage.writes}
-        for wanted in ("expected", "truth"):
-            if wanted not in written:
-                what = (
-                    "a microscope (confocal, widefield, two_photon, light_sheet)" if wanted == "expected" else "truth"
-                )
-                raise ValueError(
-                    f"no stage writes {wanted!r}, without which there is no image grid or no truth; add {what}"
-                )
+        for role, what in (
+            (Labeller, "labelling"),
+            (Microscope, "a microscope (confocal, widefield, two_photon, light_sheet)"),
+            (Truth, "truth"),
+        ):
+            if not any(isinstance(s, role) for s in self.stages):
+                raise ValueError(f"there is no {what} among the stages, without which nothing can be made; add {what}")
+        makes = written | ({"labelled"} if "emitters" in written else set())
+        for name in self.keep:
+            if name not in makes:
+                raise ValueError(f"keep: {name} cannot be kept, for none of these stages makes it; take it out")
         return self
 
     @model_validator(mode="after")
     def _regions_known(self) -> Self:
         known = (MEMBRANE, CYTOSOL, *self.masks)
-        for layer in self.labelling.layers:
+        for layer in self.labeller.named_layers:
             if layer.region not in known:
                 raise ValueError(
                     f"layer {layer.name!r} labels the region {layer.region!r}, which does not exist, so it would stay empty; "
                     f"the regions are {', '.join(known)}; give further masks under source.regions"
                 )
+        for name in self.truth.regions:
+            if name not in known:
+                raise ValueError(
+                    f"truth.regions names {name!r}, which does not exist; the regions are {', '.join(known)}"
+                )
+        taken = {layer.name for layer in self.labeller.named_layers} & set(self.truth.region_images)
+        if taken:
+            raise ValueError(
+                f"the layer {min(taken)!r} has the name of a region's label image; give the layer another name"
+            )
         for name in self.masks:
             if name in (MEMBRANE, CYTOSOL):
                 raise ValueError(
@@ -203,20 +220,26 @@ class Simulation(Frozen):
     def _light(self) -> Self:
         try:
             dyes = self.fluorophores()
-            for channel in self.optics.all_channels:
+            optics = self.microscope
+            optics.check(dyes)
+            if not isinstance(optics, Optics):
+                self._peaks_seen(dyes)
+                return self
+            for channel in optics.all_channels:
                 low, high = channel.band_nm
                 line = channel.laser_wavelength_nm
-                if not self.optics.multiphoton and line >= low:
+                if not optics.multiphoton and line >= low:
                     place = "contains" if line <= high else "lies below"
                     raise ValueError(
                         f"band_nm {low:g} to {high:g} of channel {channel.name!r} {place} its laser line at {line:g} nm: "
                         f"scattered laser light would drown the dyes; begin the band above {line:g} nm"
                     )
-            self._seen_by_a_channel(dyes)
+            self._seen_by_a_channel(optics, dyes)
+            self._peaks_seen(dyes)
         except SpecError as error:
             raise ValueError(str(error)) from None
-        factor = self.expansion.factor if self.expansion else 1.0
-        index = self.optics.refractive_index
+        factor = float(self.factor)
+        index = optics.refractive_index
         if factor > 1.5 and abs(index - WATER) > INDEX_TOLERANCE:
             warnings.warn(
                 f"refractive_index {index:g} is far from water's {WATER}, but a gel expanded {factor:g} times is nearly all "
@@ -226,23 +249,30 @@ class Simulation(Frozen):
             )
         return self
 
-    def _seen_by_a_channel(self, dyes: Mapping[str, Fluorophore]) -> None:
-        optics = self.optics
+    def _seen_by_a_channel(self, optics: Optics, dyes: Mapping[str, Fluorophore]) -> None:
         for dye in dyes.values():
-            bands = [c for c in optics.all_channels if optics.excites(c, dye)]
-            shares = {c.name: dye.emission_share(*c.band_nm) for c in bands}
-            if not bands:
+            exciting = [c for c in optics.all_channels if optics.excites(c, dye)]
+            shares = {c.name: dye.emission_share(*c.band_nm) for c in exciting}
+            if not exciting:
                 lines = ", ".join(f"{c.laser_wavelength_nm:g}" for c in optics.all_channels)
                 raise SpecError(
                     f"no laser ({lines} nm) excites {dye.name}, so its layers would stay dark; "
                     f"it absorbs most at {dye.peak_excitation_nm:g} nm"
                 )
             if max(shares.values()) < SEEN_SHARE:
-                told = ", ".join(f"{c.name}: {c.band_nm[0]:g} to {c.band_nm[1]:g} nm" for c in bands)
+                told = ", ".join(f"{c.name}: {c.band_nm[0]:g} to {c.band_nm[1]:g} nm" for c in exciting)
                 raise SpecError(
                     f"the filters miss the emission of {dye.name} ({told}), so its layers would stay dark; it emits most at "
                     f"{dye.peak_emission_nm:g} nm: move a band_nm there"
                 )
+
+    def _peaks_seen(self, dyes: Mapping[str, Fluorophore]) -> None:
+        """Warn of a dye whose best channel misses most of its light."""
+        two_photon = isinstance(self.microscope, Optics) and self.microscope.multiphoton
+        for dye in dyes.values():
+            told = bands.dimness(dye, self.microscope.all_channels, two_photon=two_photon)
+            if told:
+                warnings.warn(told, SimexmWarning, stacklevel=2)
 
     # ---------------------------------------------------------------- what the stages are
 
@@ -250,28 +280,21 @@ class Simulation(Frozen):
         return next((s for s in self.stages if isinstance(s, kind)), None)
 
     @property
-    def regions(self) -> Regions:
-        """The stage that finds regions."""
-        stage: Regions = self._one(Regions)
-        return stage
-
-    @property
-    def labelling(self) -> Labelling:
+    def labeller(self) -> Labeller:
         """The stage that labels."""
-        stage: Labelling = self._one(Labelling)
+        stage: Labeller = self._one(Labeller)
         return stage
 
     @property
-    def expansion(self) -> Expansion | None:
-        """The stage that expands."""
-        stage: Expansion | None = self._one(Expansion)
+    def microscope(self) -> Microscope:
+        """The stage that makes the image."""
+        stage: Microscope = self._one(Microscope)
         return stage
 
     @property
-    def optics(self) -> Optics:
-        """The microscope."""
-        stage: Optics = self._one(Optics)
-        return stage
+    def factor(self) -> Fraction:
+        """Linear expansion by all stages together."""
+        return math.prod((stage.magnifies for stage in self.stages), start=Fraction(1))
 
     @property
     def camera(self) -> Camera | None:
@@ -299,7 +322,7 @@ class Simulation(Frozen):
             If one is unknown, or its file cannot be read.
         """
         own = {name: dye.load(name) for name, dye in self.dyes.items()}
-        return {layer.dye: find(layer.dye, own) for layer in self.labelling.layers}
+        return {layer.dye: find(layer.dye, own) for layer in self.labeller.named_layers}
 
     def resolved(self) -> Simulation:
         """The same simulation without reference to files of dyes or to the working directory."""

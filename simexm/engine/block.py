@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.engine.keyed import CellSums, add_up
 from simexm.engine.memory import SLAB_BYTES
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling
@@ -19,29 +20,10 @@ from simexm.kernels.cells import CellIndex
 from simexm.kernels.deposit import deposit_counts
 from simexm.kernels.emit import Emitters
 from simexm.sources.base import LabelSource
-from simexm.stages.base import Chunk, EmitterStream, LabelBlock, Stage, Tally, Work
+from simexm.stages.base import Chunk, Counted, EmitterStream, LabelBlock, Stage, Tally, Work
 
 EmitterSink = Callable[[str, Emitters, NDArray[np.uint64]], None]
 """Called with a layer, emitters (nm of tissue from the specimen's corner) and the ids that their cell indices stand for."""
-
-
-@dataclass
-class CellCounts:
-    """What a block counted of each cell; rows in ascending order of ids.
-
-    Attributes
-    ----------
-    ids
-        uint64, (n,).
-    voxels
-        int64, (n,).
-    dyes
-        int64, (n,), by layer.
-    """
-
-    ids: NDArray[np.uint64]
-    voxels: NDArray[np.int64]
-    dyes: dict[str, NDArray[np.int64]]
 
 
 @dataclass
@@ -62,12 +44,14 @@ class BlockResult:
 
     box: Box
     arrays: dict[str, NDArray[Any]]
-    cells: CellCounts
+    cells: CellSums
     statistics: dict[str, Any] = field(default_factory=dict)
 
 
-def compute_block(plan: Plan, source: LabelSource, number: int, sink: EmitterSink | None = None) -> BlockResult:
-    """Compute block `number`.
+def compute_box(
+    plan: Plan, source: LabelSource, counted: Counted, box: Box, sink: EmitterSink | None = None
+) -> BlockResult:
+    """Compute a box of pixels, tile by tile.
 
     Parameters
     ----------
@@ -75,26 +59,23 @@ def compute_block(plan: Plan, source: LabelSource, number: int, sink: EmitterSin
         What to do.
     source
         Where labels come from.
-    number
-        Which block.
+    counted
+        Tables of the plan's passes.
+    box
+        A block, or any other box.
     sink
         Takes the emitters, if they are kept.
     """
-    return compute_box(plan, source, plan.blocks[number], sink)
-
-
-def compute_box(plan: Plan, source: LabelSource, box: Box, sink: EmitterSink | None = None) -> BlockResult:
-    """Compute any box of pixels, tile by tile; see `compute_block`."""
     arrays = {
         o.path: np.zeros(box.shape if o.is_labels else (len(o.channels), *box.shape), o.dtype) for o in plan.outputs
     }
-    parts: list[CellCounts] = []
+    parts: list[CellSums] = []
     images: list[dict[str, Any]] = [
         {"clipped": 0, "histogram": np.zeros(129, np.int64)} for _ in plan.outputs[0].channels
     ]
     unspecific: dict[str, int] = {}
     for tile in Tiling(box, plan.tile):
-        work = compute_tile(plan, source, tile, sink)
+        work = compute_tile(plan, source, counted, tile, sink)
         _place(plan, work, arrays, tile.relative_to(box.start))
         parts.append(_counts(work, tuple(plan.world.dye_of_layer)))
         for total, new in zip(images, work.values.get("image_statistics", ()), strict=False):
@@ -102,17 +83,17 @@ def compute_box(plan: Plan, source: LabelSource, box: Box, sink: EmitterSink | N
             total["histogram"] += new["histogram"]
         for layer, dyes in work.tally.unspecific.items():
             unspecific[layer] = unspecific.get(layer, 0) + dyes
-    cells = merged_counts(parts)
+    cells = add_up(parts)
     statistics = {
-        "voxels": int(cells.voxels.sum()),
-        "dyes": {layer: int(n.sum()) for layer, n in cells.dyes.items()},
+        "voxels": int(cells.columns["voxels"].sum()),
+        "dyes": {layer: int(cells.columns[f"dyes_{layer}"].sum()) for layer in plan.world.dye_of_layer},
         "unspecific": {layer: n for layer, n in unspecific.items() if n},
         "images": [{"clipped": i["clipped"], "histogram": _sparse(i["histogram"])} for i in images],
     }
     return BlockResult(box, arrays, cells, statistics)
 
 
-def compute_tile(plan: Plan, source: LabelSource, tile: Box, sink: EmitterSink | None) -> Work:
+def compute_tile(plan: Plan, source: LabelSource, counted: Counted, tile: Box, sink: EmitterSink | None) -> Work:
     """Run the stages on one tile."""
     boxes = plan.boxes(tile)
     wanted = plan.geometry.voxels(boxes["labels"])
@@ -121,18 +102,17 @@ def compute_tile(plan: Plan, source: LabelSource, tile: Box, sink: EmitterSink |
     values: dict[str, Any] = {
         "labels": labels,
         "masks": masks,
-        "in_slice": simulation.regions.neighbourhood == 8,
         "dyes": simulation.fluorophores(),
-        "channels": [c.name for c in simulation.optics.all_channels],
+        "channels": [c.name for c in simulation.microscope.all_channels],
     }
-    work = Work(plan.world, tile, boxes, values, Tally())
+    work = Work(plan.world, tile, boxes, values, Tally(), counted)
     layers = tuple(plan.world.dye_of_layer)
-    counted = np.zeros((len(layers), *tile.shape), np.int64) if _keeps_labelled(plan) else None
+    dyes = np.zeros((len(layers), *tile.shape), np.int64) if _keeps_labelled(plan) else None
     for stage in plan.stages:
         stage.run(work)
         if "emitters" in {q.name for q in stage.writes}:
-            values["emitters"] = _tapped(values["emitters"], work, layers, counted, sink)
-    if not _consumed(plan.stages):
+            values["emitters"] = _tapped(values["emitters"], work, layers, dyes, sink)
+    if "emitters" in values and not _consumed(plan.stages):
         stream: EmitterStream = values["emitters"]
         for dye in dict.fromkeys(stream.dyes.values()):
             for _ in stream.chunks(dye):
@@ -140,8 +120,8 @@ def compute_tile(plan: Plan, source: LabelSource, tile: Box, sink: EmitterSink |
     # streams close over the work that holds them: a ring that would keep the tile's arrays until Python looks for rings
     for name in [n for n, v in values.items() if isinstance(v, EmitterStream)]:
         del values[name]
-    if counted is not None:
-        values["labelled"] = counted.astype(np.uint32)
+    if dyes is not None:
+        values["labelled"] = dyes.astype(np.uint32)
     own = plan.geometry.own_voxels(tile).relative_to(labels.box.start)
     work.tally.voxels = np.bincount(labels.index[own.slices].reshape(-1), minlength=len(labels.cells.ids))
     return work
@@ -213,8 +193,8 @@ def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Bo
     """Copy what a tile made into the block's arrays."""
     labels: LabelBlock = work.values["labels"]
     ids = labels.cells.ids
-    truth: NDArray[np.int32] = work.values["truth"]
-    labelling = plan.simulation.labelling
+    labeller = plan.simulation.labeller
+    layers = plan.world.dye_of_layer
     for output in plan.outputs:
         if not output.is_labels:
             quantity = output.path or plan.main
@@ -222,35 +202,25 @@ def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Bo
         else:
             name = output.path.removeprefix("labels/")
             shown = ids
-            if name != "cells":
-                layer = next(n for n in labelling.layers if n.name == name)
-                shown = np.where(labelling.labelled(layer, ids, plan.world.seed), ids, np.uint64(0))
+            if name in layers:
+                shown = np.where(labeller.labelled(name, ids, plan.world.seed, work.counted), ids, np.uint64(0))
+            truth: NDArray[np.int32] = work.values["truth" if name in ("cells", *layers) else name]
             arrays[output.path][where.slices] = shown.astype(output.dtype)[truth]
 
 
-def _counts(work: Work, layers: tuple[str, ...]) -> CellCounts:
+def _counts(work: Work, layers: tuple[str, ...]) -> CellSums:
     labels: LabelBlock = work.values["labels"]
     ids = labels.cells.ids
     assert work.tally.voxels is not None
-    here = (work.tally.voxels > 0) & (ids != 0)
+    dyes = {f"dyes_{layer}": work.tally.dyes.get(layer, np.zeros(ids.size, np.int64)) for layer in layers}
+    return by_id(ids, work.tally.voxels > 0, {"voxels": work.tally.voxels, **dyes})
+
+
+def by_id(ids: NDArray[np.uint64], here: NDArray[np.bool_], columns: Mapping[str, NDArray[np.int64]]) -> CellSums:
+    """Sums by cell index as sums by id, of the cells that are `here`."""
+    here = here & (ids != 0)
     order = np.argsort(ids[here], kind="stable")
-    dyes = {layer: work.tally.dyes.get(layer, np.zeros(ids.size, np.int64))[here][order] for layer in layers}
-    return CellCounts(ids[here][order], work.tally.voxels[here][order], dyes)
-
-
-def merged_counts(parts: list[CellCounts]) -> CellCounts:
-    """Add up the counts of the same cells."""
-    if len(parts) == 1:
-        return parts[0]
-    ids, where = np.unique(np.concatenate([p.ids for p in parts]), return_inverse=True)
-
-    def add(values: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        total = np.zeros(ids.size, np.int64)
-        np.add.at(total, where, np.concatenate(values))
-        return total
-
-    dyes = {layer: add([p.dyes[layer] for p in parts]) for layer in parts[0].dyes}
-    return CellCounts(ids, add([p.voxels for p in parts]), dyes)
+    return CellSums(ids[here][order], {name: n[here][order] for name, n in columns.items()})
 
 
 def _sparse(histogram: NDArray[np.int64]) -> list[list[int]]:

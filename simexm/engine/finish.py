@@ -19,17 +19,15 @@ from simexm.errors import RunError, SimexmWarning, SourceError
 from simexm.kernels.camera import octave_quantile
 from simexm.result import Result
 from simexm.spectra.colour import wavelength_to_rgb
-from simexm.stages.base import EXPECTED, IMAGE, LABELLED
+from simexm.stages.base import LABELLED, Counted
 from simexm.store import omezarr, place
 from simexm.store.place import Place
 
 WINDOW = (0.02, 0.998)
 """Shares of the pixels below the darkest and the brightest count that viewers show."""
 
-QUANTITIES = {q.name: q for q in (IMAGE, EXPECTED, LABELLED)}
 
-
-def finish(plan: Plan, where: Place, journal: Journal) -> None:
+def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None:
     """Write all that is left when every block and level is there; the image's own metadata last of all.
 
     Raises
@@ -49,7 +47,7 @@ def finish(plan: Plan, where: Place, journal: Journal) -> None:
         raise RunError(f"{missing} of {len(plan.blocks)} blocks are missing; type the same command again")
     if totals.voxels == 0:
         raise SourceError("every label is 0, so there was no cell to label; check the source's path, dataset and crop")
-    tables.merge_cells(plan, where, rows)
+    tables.merge_cells(plan, where, rows, counted)
     origin = plan.geometry.image_origin_nm
     name = plan.simulation.name
     for output in plan.outputs[1:]:
@@ -61,7 +59,7 @@ def finish(plan: Plan, where: Place, journal: Journal) -> None:
             attributes = omezarr.label_attributes(scales, image="../../")
         else:
             omero = _omero(plan, totals, where, output.path)
-            attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: _quantity(output.path)}
+            attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: _quantity(plan, output.path)}
         place.write_attributes(where, output.path, attributes)
     names = [o.path.removeprefix("labels/") for o in plan.outputs if o.is_labels]
     place.write_attributes(where, "labels", omezarr.labels_group_attributes(names))
@@ -88,9 +86,10 @@ def _draw(where: Place) -> None:
         warnings.warn(text, SimexmWarning, stacklevel=2)
 
 
-def _quantity(path: str) -> dict[str, str]:
+def _quantity(plan: Plan, path: str) -> dict[str, str]:
     """What an image holds, along which axes, in which unit."""
-    quantity = QUANTITIES[path]
+    written = {q.name: q for s in plan.stages for q in s.writes} | {LABELLED.name: LABELLED}
+    quantity = written[path]
     return {"quantity": quantity.name, "axes": quantity.axes, "unit": quantity.unit}
 
 
@@ -101,7 +100,7 @@ def _omero(plan: Plan, totals: Totals, where: Place, path: str) -> dict[str, Any
     for c, name in enumerate(output.channels):
         if not path and plan.main == "image":
             histogram = totals.histograms[c]
-            bits = plan.simulation.camera.bits if plan.simulation.camera else 16
+            bits = plan.simulation.camera.bits if plan.simulation.camera else 8 * np.dtype(output.dtype).itemsize
             start, end = (octave_quantile(histogram, share) for share in WINDOW)
             window = {"min": 0.0, "max": float(2**bits - 1), "start": start, "end": max(end, start + 1)}
         else:
@@ -114,13 +113,11 @@ def _omero(plan: Plan, totals: Totals, where: Place, path: str) -> dict[str, Any
 
 def channel_color(plan: Plan, name: str) -> str:
     """RRGGBB of a channel: the user's, or that of its brightest dye's light; of a layer, that of its dye."""
-    optics = plan.world.optics
-    assert optics is not None
-    for channel in plan.simulation.optics.all_channels:
+    for channel in plan.simulation.microscope.all_channels:
         if channel.name == name:
             if channel.color:
                 return channel.color.upper()
-            pairs = [p for p in optics.pairs if p.channel == name]
+            pairs = [p for p in plan.imaging.pairs if p.channel == name]
             brightest = max(pairs, key=lambda p: p.in_focus, default=None)
             return wavelength_to_rgb(brightest.emission_nm if brightest else sum(channel.band_nm) / 2)
     dye = plan.simulation.fluorophores()[plan.world.dye_of_layer[name]]
@@ -128,21 +125,19 @@ def channel_color(plan: Plan, name: str) -> str:
 
 
 def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
-    optics = plan.world.optics
-    assert optics is not None
     g = plan.geometry
     return {
         "hash": plan.hash,
         "status": "complete",
         "outputs": [o.path for o in plan.outputs if o.path],
-        **_quantity(plan.main),
+        **_quantity(plan, plan.main),
         "spec": plan.simulation.to_mapping(),
         "until": plan.until,
         "seed": plan.simulation.seed,
         "versions": dict(plan.versions),
         "expansion_factor": float(g.factor),
         "pixel_size_expanded_um": [float(p) / 1000 for p in g.pixel_nm],
-        "psf_energy_share": [{"channel": p.channel, "dye": p.dye, "share": 1 - p.left_out} for p in optics.pairs],
+        **plan.imaging.provenance(),
         "dyes": totals.dyes,
         "clipped_pixels": dict(zip(plan.outputs[0].channels, totals.clipped, strict=True)),
     }

@@ -30,21 +30,14 @@ class TileMemory:
     base: int
     labels: int
     regions: int
-    spectra: int
-    grid: int
-    transfer: int
-    image: int
+    labelling: int
+    imaging: int
     output: int
 
     @property
     def total(self) -> int:
         """Predicted peak of the worker's resident memory, bytes."""
-        return (
-            self.base
-            + self.labels
-            + max(self.regions, self.grid + self.spectra + self.transfer + self.image)
-            + self.output
-        )
+        return self.base + self.labels + max(self.regions, self.labelling + self.imaging) + self.output
 
 
 def tile_memory(
@@ -52,19 +45,10 @@ def tile_memory(
     voxels: Box,
     id_bytes: int,
     masks: int,
-    tile: Triple,
     block: Triple,
-    channels: int,
-    label_images: int,
-    kept_bytes: int,
-    chunk_bytes: int,
-    nodes: tuple[int, int],
-    band: tuple[int, int],
-    pixels: tuple[int, int],
-    node_planes: int,
-    ring_planes: int,
-    offsets: int,
-    pairs: int,
+    pixel_bytes: int,
+    labelling: int,
+    imaging: int,
 ) -> TileMemory:
     """Predict the peak of one tile.
 
@@ -76,43 +60,23 @@ def tile_memory(
         Bytes of an id.
     masks
         Masks read beside the labels.
-    tile, block
-        Pixels computed at once, and in a shard.
-    channels
-        Channels of the image.
-    label_images
-        Label images written (all cells, and one for each layer).
-    kept_bytes
-        Bytes per pixel of the intermediate results that are stored as well.
-    chunk_bytes
-        Bytes of the buffers through which emitters pass.
-    nodes, band, pixels
-        Fine lateral transform, frequencies kept, coarse lateral transform, each along y, x.
-    node_planes, ring_planes
-        Planes of the simulation grid in the tile, and those held while dyes are deposited.
-    offsets, pairs
-        Axial offsets of the response, and pairs of dye and channel.
+    block
+        Pixels in a shard.
+    pixel_bytes
+        Bytes per pixel of all that is stored.
+    labelling, imaging
+        See `Labeller.tile_bytes` and `Imaging.tile_bytes`.
     """
     volume = voxels.size
     layer = voxels.shape[1] * voxels.shape[2]
     slab = min(volume * (id_bytes + 4), 2 * SLAB_BYTES + layer * (id_bytes + 4))
-    fine = nodes[0] * nodes[1]
-    half = nodes[0] * (nodes[1] // 2 + 1)
-    rows, columns = 2 * band[0] + 1, band[1] + 1
-    tile_pixels = tile[0] * tile[1] * tile[2]
     block_pixels = block[0] * block[1] * block[2]
     return TileMemory(
         base=BASE,
         labels=volume * (4 + 1 + masks),
         regions=max(slab, volume * 2),
-        spectra=rows * columns * node_planes * 8,
-        # the ring; one plane as float64 and float32; its transform along x, cut to the band, and along y, cut again
-        grid=chunk_bytes
-        + ring_planes * fine * 8
-        + max(fine * 12, fine * 4 + half * 8 + nodes[0] * columns * 8 + rows * columns * 8),
-        transfer=pairs * (band[0] + 1) * columns * offsets * 4,
-        image=channels * (tile[0] * pixels[0] * (pixels[1] // 2 + 1) * 8 + tile_pixels * 4),
+        labelling=labelling,
+        imaging=imaging,
         # the block's images and labels, their levels (a third more), and the bytes of one shard
-        output=(block_pixels * (channels * 2 + label_images * id_bytes + kept_bytes)) * 4 // 3
-        + block_pixels * id_bytes,
+        output=block_pixels * pixel_bytes * 4 // 3 + block_pixels * id_bytes,
     )

@@ -19,7 +19,7 @@ from simexm.errors import SimexmWarning
 from simexm.grid import Box, Geometry, NmBox, Tiling, Triple
 from simexm.sources.phantom import Phantom
 from simexm.stages.base import Stage, World
-from simexm.stages.optics import LEFT_OUT_LIMIT
+from simexm.stages.roles import Imaging
 from simexm.store.pyramid import Level, Storage
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 GiB = 1 << 30
 
-SECONDS_PER_NODE = 8e-9
 SECONDS_PER_PIXEL = 250e-9
 SECONDS_PER_VOXEL = 40e-9
 
@@ -146,24 +145,19 @@ class Plan:
             "versions": dict(self.versions),
         }
 
-    @cached_property
-    def nodes(self) -> int:
-        """Nodes of the simulation grid that all tiles transform, halos included."""
-        optics = self.world.optics
-        assert optics is not None
-        total = 0
-        for shape, count in _tile_shapes(self.blocks, self.tile).items():
-            grid = optics.lateral(shape)
-            planes = shape[0] * optics.subdivision[0] + 2 * optics.reach
-            total += count * planes * grid.nodes[0] * grid.nodes[1]
-        return total * len(optics.dyes())
-
     @property
+    def imaging(self) -> Imaging:
+        """What the microscope was resolved to."""
+        assert self.world.optics is not None
+        return self.world.optics
+
+    @cached_property
     def core_seconds(self) -> float:
         """Rough estimate of the work, core-seconds of a machine of 2024."""
         pixels = math.prod(self.shape) * len(self.outputs[0].channels)
         voxels = self.geometry.crop.size * 2.0
-        return self.nodes * SECONDS_PER_NODE + pixels * SECONDS_PER_PIXEL + voxels * SECONDS_PER_VOXEL
+        tiles = _tile_shapes(self.blocks, self.tile)
+        return self.imaging.core_seconds(tiles) + pixels * SECONDS_PER_PIXEL + voxels * SECONDS_PER_VOXEL
 
     @property
     def stored_bytes(self) -> int:
@@ -177,22 +171,11 @@ class Plan:
 
     def warn(self) -> None:
         """Issue the warnings that are known before the run."""
-        optics = self.world.optics
-        assert optics is not None
-        for pair in optics.pairs:
-            if pair.left_out > LEFT_OUT_LIMIT:
-                warnings.warn(
-                    f"axial_range_um {optics.range_nm / 1000:.3g} leaves out {pair.left_out:.0%} of the light of a uniformly "
-                    f"stained stack ({pair.dye} in {pair.channel}): haze will be too weak; give a larger axial_range_um",
-                    SimexmWarning,
-                    stacklevel=2,
-                )
+        for text in self.imaging.warnings():
+            warnings.warn(text, SimexmWarning, stacklevel=2)
 
     def to_mapping(self) -> dict[str, Any]:
         """The plan as plain data, for programs and for `plan.json`."""
-        optics = self.world.optics
-        assert optics is not None
-        grid = optics.lateral(self.tile)
         g = self.geometry
         return {
             "hash": self.hash,
@@ -212,27 +195,7 @@ class Plan:
                 "expansion_factor": float(g.factor),
                 "levels": [list(level.shape) for level in self.levels],
             },
-            "optics": {
-                "simulation_grid_expanded_nm": [float(v) for v in optics.node_nm],
-                "nodes_per_pixel": list(optics.subdivision),
-                "axial_range_um": optics.range_nm / 1000,
-                "lateral_radius_um": optics.radius_nm / 1000,
-                "halo_pixels": [math.ceil(optics.reach / optics.subdivision[0]), optics.halo, optics.halo],
-                "transform": list(grid.nodes),
-                "pairs": [
-                    {
-                        "channel": p.channel,
-                        "dye": p.dye,
-                        "emission_nm": round(p.emission_nm, 3),
-                        "electrons_per_dye_in_focus": p.in_focus,
-                        "photons_per_dye_in_stack": p.emitted_in_stack,
-                        "left_out_share": p.left_out,
-                        "fwhm_axial_nm": p.fwhm_nm[0],
-                        "fwhm_lateral_nm": p.fwhm_nm[1],
-                    }
-                    for p in optics.pairs
-                ],
-            },
+            "optics": self.imaging.describe(self.tile),
             "blocks": {
                 "count": len(self.blocks),
                 "block_pixels": list(self.block),
@@ -266,7 +229,7 @@ def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, N
     )
     tissue = tissue.hull(image.scaled(1 / g.factor))
     wanted: dict[str, NmBox] = {"labels": tissue, "emitters": tissue}
-    last = {q.name for s in stages for q in s.writes} - {q.name for s in stages for q in s.reads}
+    last = {q.name for s in stages for q in s.writes} - {q.name for s in stages for q in s.inputs}
     for name in last - {"labels", "emitters"}:
         wanted[name] = image
     for stage in reversed(stages):

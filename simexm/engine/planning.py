@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,10 @@ from simexm.engine.blocks import LARGEST, choose_block
 from simexm.engine.memory import EMITTER_FILE, TileMemory, tile_memory
 from simexm.engine.plan import GiB, Output, Plan, main_of, main_quantity, walk_back
 from simexm.errors import SimexmWarning, SourceError, SpecError
-from simexm.grid import Box, Geometry, Tiling, Triple
-from simexm.kernels import emit, imaging
+from simexm.grid import Box, Tiling, Triple
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
 from simexm.stages import Truth
-from simexm.stages.base import Stage, World
-from simexm.stages.optics_plan import ring_depth
+from simexm.stages.base import LABELLED, Stage, World
 from simexm.store.pyramid import plan_levels, plan_storage
 
 if TYPE_CHECKING:
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
 
 CHUNK: Triple = (64, 64, 64)
 _SCAN_CHUNKS = 4096
-MAIN = {"image": "uint16", "expected": "float32", "labelled": "uint32"}
-"""What can be stored on the image's grid, and as what."""
 
 
 def make_plan(simulation: Simulation, *, until: str | None = None, source: LabelSource | None = None) -> Plan:
@@ -44,35 +39,37 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
     resolved = simulation.resolved()
     opened = source if source is not None else resolved.source.open()
     stages = _stages_until(resolved, until)
-    factor = resolved.expansion.exact_factor if resolved.expansion else Fraction(1)
     crop = resolved.crop_box(opened.shape)
-    geometry = Geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, factor, resolved.optics.spacing_nm)
+    geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, resolved.factor)
     if source is None:
         _refuse_empty(opened, crop)
-    for layer in resolved.labelling.layers:
+    layers = resolved.labeller.named_layers
+    for layer in layers:
         if layer.region not in ("membrane", "cytosol", *opened.region_names):
             raise SpecError(f"layer {layer.name!r} labels the region {layer.region!r}, of which the source has no mask")
     bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
-    labelled = {layer.region for layer in resolved.labelling.layers}
-    bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in labelled)}
+    used = {layer.region for layer in layers} | set(resolved.truth.regions)
+    bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in used)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
-    depth = float(crop.shape[0] * geometry.voxel_nm[0] * factor)
     world = World(
         seed=resolved.seed,
         geometry=geometry,
         region_bits=bits,
-        dye_of_layer={layer.name: layer.dye for layer in resolved.labelling.layers},
-        optics=resolved.optics.resolve(dyes, depth),
+        dye_of_layer={layer.name: layer.dye for layer in layers},
+        optics=resolved.microscope.resolve(dyes, geometry),
         device=_device(resolved.execution.device),
     )
+    imaging = world.optics
+    assert imaging is not None
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     id_dtype = np.dtype(opened.dtype).name
+    outputs = _outputs(resolved, stages, id_dtype)
     limit = int(resolved.execution.memory_GiB * GiB)
 
     def predict(tile: Triple, block: Triple) -> TileMemory:
-        return _predict(stages, world, resolved, id_dtype, tile, block)
+        return _predict(stages, world, resolved, outputs, id_dtype, tile, block)
 
-    block = choose_block(geometry.shape, _cost(world), lambda b: predict(_clip(b, geometry.shape), b).total <= limit)
+    block = choose_block(geometry.shape, imaging.cost, lambda b: predict(_clip(b, geometry.shape), b).total <= limit)
     asked = resolved.execution.tile
     tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
     fitting = _fitting(tile, lambda t: predict(t, block).total <= limit)
@@ -99,7 +96,7 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
         tile=tile,
         levels=levels,
         storage=plan_storage(levels, block, CHUNK),
-        outputs=_outputs(resolved, stages, id_dtype),
+        outputs=outputs,
         memory=predict(tile, block),
         versions=_versions(),
     )
@@ -128,16 +125,19 @@ def _stages_until(simulation: Simulation, until: str | None) -> tuple[Stage, ...
 
 
 def _outputs(simulation: Simulation, stages: Sequence[Stage], id_dtype: str) -> tuple[Output, ...]:
-    channels = tuple(c.name for c in simulation.optics.all_channels)
-    layers = tuple(layer.name for layer in simulation.labelling.layers)
+    channels = tuple(c.name for c in simulation.microscope.all_channels)
+    layers = tuple(layer.name for layer in simulation.labeller.named_layers)
+    written = {q.name: q for s in stages for q in s.writes}
+    if {"emitters", "expanded"} & set(written):
+        written["labelled"] = LABELLED
     main = main_of(stages)
     axis = {"image": channels, "expected": channels, "labelled": layers}
-    outputs = [Output("", axis[main], MAIN[main])]
+    outputs = [Output("", axis[main], written[main].dtype)]
     for name in ("expected", "labelled"):
-        written = name == "labelled" or any(name in {q.name for q in s.writes} for s in stages)
-        if name in simulation.keep and name != main and written:
-            outputs.append(Output(name, axis[name], MAIN[name]))
-    return (*outputs, *(Output(f"labels/{n}", (), id_dtype) for n in ("cells", *layers)))
+        if name in simulation.keep and name != main and name in written:
+            outputs.append(Output(name, axis[name], written[name].dtype))
+    truth = (*("cells", *layers), *simulation.truth.region_images)
+    return (*outputs, *(Output(f"labels/{n}", (), id_dtype) for n in truth))
 
 
 def _device(wanted: str) -> str:
@@ -150,51 +150,31 @@ def _device(wanted: str) -> str:
     return "cpu"
 
 
-def _cost(world: World) -> Any:
-    optics = world.optics
-    assert optics is not None
-
-    def cost(axis: int, pixels: int) -> float:
-        if axis == 0:
-            return pixels * optics.subdivision[0] + 2 * optics.reach
-        return imaging.fast_pixels(pixels + 2 * optics.halo, optics.subdivision[1])
-
-    return cost
-
-
 def _predict(
-    stages: Sequence[Stage], world: World, simulation: Simulation, id_dtype: str, tile: Triple, block: Triple
+    stages: Sequence[Stage],
+    world: World,
+    simulation: Simulation,
+    outputs: Sequence[Output],
+    id_dtype: str,
+    tile: Triple,
+    block: Triple,
 ) -> TileMemory:
-    optics, g = world.optics, world.geometry
-    assert optics is not None
+    imaging, g, labeller = world.optics, world.geometry, simulation.labeller
+    assert imaging is not None
     middle = _triple(max(0, (n - t) // 2) for n, t in zip(g.shape, tile, strict=True))
     boxes = walk_back(stages, world, Box.at(middle, tile))
-    grid = optics.lateral(tile)
-    layers = simulation.labelling.layers
-    widest = max(layer.sigma_nm(float(g.factor)) for layer in layers) * emit.CUT_SIGMA
-    chunk_nm = (float(g.voxel_nm[0]) + 2 * widest) * float(g.factor)
-    channels = len(simulation.optics.all_channels)
-    kept = 4 * channels * ("expected" in simulation.keep) + 12 * len(layers) * ("labelled" in simulation.keep)
-    planes = optics.node_planes(Box.of_shape(tile))
+    # wherever tiles begin in voxels
+    voxels = g.voxels(boxes["labels"]).grown((1, 1, 1)).intersect(Box.of_shape(g.volume))
+    # dyes per pixel are counted in 64 bits before they are stored
+    counting = 8 * len(labeller.named_layers) * ("labelled" in simulation.keep)
     return tile_memory(
-        voxels=g.voxels(boxes["labels"])
-        .grown((1, 1, 1))
-        .intersect(Box.of_shape(g.volume)),  # wherever tiles begin in voxels
+        voxels=voxels,
         id_bytes=np.dtype(id_dtype).itemsize,
         masks=len(world.masks),
-        tile=tile,
         block=_clip(block, g.shape),
-        channels=channels,
-        label_images=1 + len(layers),
-        kept_bytes=kept,
-        chunk_bytes=emit.CAPACITY * emit.EMITTER_BYTES + EMITTER_FILE * ("emitters" in simulation.keep),
-        nodes=grid.nodes,
-        band=grid.band,
-        pixels=grid.pixels,
-        node_planes=planes[1] - planes[0],
-        ring_planes=ring_depth(optics, chunk_nm),
-        offsets=optics.reach + 1,
-        pairs=len(optics.pairs),
+        pixel_bytes=sum(max(1, len(o.channels)) * np.dtype(o.dtype).itemsize for o in outputs) + counting,
+        labelling=labeller.tile_bytes(voxels, world) + EMITTER_FILE * ("emitters" in simulation.keep),
+        imaging=imaging.tile_bytes(tile, len(simulation.microscope.all_channels), world, labeller.reach_nm(world)),
     )
 
 

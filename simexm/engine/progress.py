@@ -52,7 +52,12 @@ def describe(event: Event) -> str | None:
 
 @contextlib.contextmanager
 def progress(
-    total: int, voxels: int, already_done: int = 0, console: Console | None = None, quiet: bool = False
+    total: int,
+    voxels: int,
+    already_done: int = 0,
+    console: Console | None = None,
+    quiet: bool = False,
+    what: str = "",
 ) -> Iterator[Listener]:
     """Yield a listener that shows a live bar, or a plain line every few seconds where there is no terminal.
 
@@ -68,9 +73,11 @@ def progress(
         Where to write; None for the standard error stream.
     quiet
         Tell only of failures.
+    what
+        What is being done, where it is not the images.
     """
     console = console or Console(stderr=True)
-    tally = _Tally(total, voxels / max(total, 1), already_done)
+    tally = _Tally(total, voxels / max(total, 1), already_done, what)
     if quiet or not console.is_terminal:
         yield _Plain(tally, console, quiet)
         return
@@ -118,7 +125,8 @@ class FailedFile:
 class _Tally:
     """What the bar shows: blocks, speed, time left."""
 
-    def __init__(self, total: int, voxels_per_block: float, already_done: int) -> None:
+    def __init__(self, total: int, voxels_per_block: float, already_done: int, what: str) -> None:
+        self.what = f"{what}: " if what else ""
         self.total = total
         self.voxels_per_block = voxels_per_block
         self.already_done = already_done
@@ -142,7 +150,7 @@ class _Tally:
 
     def __str__(self) -> str:
         elapsed_s = max(time.monotonic() - self.start_s, 1e-9)
-        text = f"{self.completed}/{self.total} blocks"
+        text = f"{self.what}{self.completed}/{self.total} blocks"
         if self.done:
             left_s = (self.total - self.completed - self.failed) * elapsed_s / self.done
             text += f", {self.done * self.voxels_per_block / elapsed_s / 1e6:.1f} Mvoxel/s, {_clock(left_s)} left"

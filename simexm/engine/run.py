@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from dask.system import CPU_COUNT
 
+from simexm.engine import passes
 from simexm.engine.events import Listener, Message
 from simexm.engine.finish import finish
 from simexm.engine.journal import Journal
 from simexm.engine.levels import make_levels
 from simexm.engine.lock import lock
 from simexm.engine.plan import GiB, Plan
-from simexm.engine.worker import Context, on_disk, run_block
+from simexm.engine.worker import Context, count_block, on_disk, run_block
 from simexm.errors import OutputError, RunError, SimexmWarning, SourceError, SpecError
 from simexm.result import Result
 from simexm.store import guard, place
@@ -27,7 +28,10 @@ from simexm.store.place import Place
 if TYPE_CHECKING:
     import distributed
 
+    from simexm.engine.task import BlockFunction
     from simexm.simulation import Simulation
+
+COUNT_SECONDS_PER_VOXEL = 20e-9
 
 
 def run(
@@ -84,9 +88,10 @@ def _do(plan: Plan, where: Place, client: distributed.Client | None, workers: in
     journal = Journal.open(where.journal, plan.hash)
     _distrust_missing(plan, where, journal)
     with _client(client, workers) as running:
+        _passes(plan, where, running, quiet)
         _blocks(plan, where, journal, running, quiet)
         make_levels(plan, where, running)
-    finish(plan, where, journal)
+    finish(plan, where, journal, passes.counted_on_disk(plan, where))
 
 
 def _distrust_missing(plan: Plan, where: Place, journal: Journal) -> None:
@@ -153,20 +158,49 @@ def _fitting_workers(count: int, plan: Plan) -> int:
     return fitting
 
 
+def _passes(plan: Plan, where: Place, client: distributed.Client, quiet: bool) -> None:
+    """Make the passes that are not made yet, and say what they tell."""
+    for stage, wanted in passes.all_passes(plan):
+        if not passes.is_merged(where, wanted):
+            journal = Journal.open(passes.folder(where, wanted.name) / "journal", plan.hash)
+            for record in journal.records():
+                if not passes.part(where, wanted.name, record.block).is_file():
+                    journal.done.discard(record.block)
+            context = Context(plan, where, wanted.name)
+            _execute(plan, where, journal, client, quiet, count_block, context, f"counting {wanted.name}")
+            passes.merge(plan, where, wanted, sum(record.result["rows"] for record in journal.records()))
+        for text in stage.counted_warnings(wanted.name, passes.counted_on_disk(plan, where)[wanted.name]):
+            warnings.warn(text, SimexmWarning, stacklevel=2)
+
+
 def _blocks(plan: Plan, where: Place, journal: Journal, client: distributed.Client, quiet: bool) -> None:
+    _execute(plan, where, journal, client, quiet, run_block, Context(plan, where), "")
+
+
+def _execute(
+    plan: Plan,
+    where: Place,
+    journal: Journal,
+    client: distributed.Client,
+    quiet: bool,
+    function: BlockFunction,
+    context: Context,
+    what: str,
+) -> None:
+    """Run a function over the blocks that its journal lacks."""
     from simexm.engine.executor import execute
     from simexm.engine.progress import FailedFile, LogFile, progress
 
     total = len(plan.blocks)
     log = LogFile(where.run / "log.txt")
-    expected = plan.core_seconds / total
-    with progress(total, plan.geometry.crop.size, len(journal.done), quiet=quiet) as bar:
+    expected = (COUNT_SECONDS_PER_VOXEL * plan.geometry.crop.size if what else plan.core_seconds) / total
+    with progress(total, plan.geometry.crop.size, len(journal.done), quiet=quiet, what=what) as bar:
         listeners: list[Listener] = [log, FailedFile(where.run / "failed.jsonl"), bar]
         if journal.done:
             for listen in listeners:
                 listen(Message(f"resuming: {len(journal.done)} of {total} blocks are done"))
         outcome = execute(
-            client=client, function=run_block, context=Context(plan, where), blocks=journal.done.missing(total), journal=journal,
+            client=client, function=function, context=context, blocks=journal.done.missing(total), journal=journal,
             seconds_per_block=expected, listeners=listeners,
         )  # fmt: skip
     if journal.unreadable:

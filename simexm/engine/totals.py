@@ -53,11 +53,11 @@ class Totals:
     def warnings(self, plan: Plan) -> list[str]:
         """What only the run could know: empty layers, clipped pixels."""
         told = []
-        for layer in plan.simulation.labelling.layers:
+        for layer in plan.simulation.labeller.named_layers:
             if not self.dyes.get(layer.name):
                 told.append(
                     f"layer {layer.name!r} is empty: no labelled cell has a voxel of region {layer.region!r} that carries a "
-                    "dye; check region, cell_fraction and density"
+                    "dye; check region, share of cells and density"
                 )
         pixels = int(np.prod(plan.shape))
         for channel, clipped in zip(plan.outputs[0].channels, self.clipped, strict=True):

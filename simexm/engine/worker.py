@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simexm.engine import tables
-from simexm.engine.block import BlockResult, compute_block
+from simexm.engine import keyed, passes, tables
+from simexm.engine.block import BlockResult, compute_box
 from simexm.engine.plan import Output, Plan
 from simexm.engine.tables import EmitterFile
 from simexm.errors import OutputError
@@ -22,23 +22,23 @@ from simexm.store.pyramid import downsample_labels, downsample_mean, pyramid
 
 @dataclass(frozen=True)
 class Context:
-    """What a worker is told: the plan and where the result stands."""
+    """What a worker is told: the plan, where the result stands, and which pass is being made, if any."""
 
     plan: Plan
     place: Place
+    counting: str | None = None
 
 
 def run_block(context: Context, number: int) -> dict[str, Any]:
     """Compute one block and write its shards, coarse level first; what is returned goes to the journal."""
     plan, where = context.plan, context.place
-    mark = where.mark()
-    if mark is None or mark["hash"] != plan.hash:
-        raise OutputError(f"{where.zarr} now belongs to another run; this worker's block is not written")
+    _refuse_strange(plan, where)
     source = _source_of(plan)
+    counted = passes.counted_on_disk(plan, where)
     with EmitterFile(plan, where, number) as emitters:
-        result = compute_block(plan, source, number, emitters.sink)
+        result = compute_box(plan, source, counted, plan.blocks[number], emitters.sink)
     stored = {o.path: _write(plan, where, o, number, result) for o in plan.outputs}
-    cells = tables.write_counts(result.cells, tables.part(where, number), where.scratch)
+    cells = keyed.write_part(result.cells, tables.part(where, number), where.scratch)
     return {
         **result.statistics,
         "stored": stored,
@@ -46,6 +46,19 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
         "emitters": emitters.bytes,
         "peak_bytes": peak_bytes(),
     }
+
+
+def count_block(context: Context, number: int) -> dict[str, Any]:
+    """Count one block for the pass that is being made."""
+    assert context.counting is not None
+    _refuse_strange(context.plan, context.place)
+    return passes.write_block(context.plan, context.place, _source_of(context.plan), context.counting, number)
+
+
+def _refuse_strange(plan: Plan, where: Place) -> None:
+    mark = where.mark()
+    if mark is None or mark["hash"] != plan.hash:
+        raise OutputError(f"{where.zarr} now belongs to another run; this worker's block is not written")
 
 
 def peak_bytes() -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from simexm.kernels.cells import CellIndex
 from simexm.kernels.emit import Emitters
 
 if TYPE_CHECKING:
-    from simexm.stages.optics_plan import OpticsPlan
+    from simexm.stages.roles import Imaging
 
 
 class Frozen(BaseModel):
@@ -29,20 +30,21 @@ class Frozen(BaseModel):
 
 
 class Quantity(NamedTuple):
-    """Something that stages pass on: its name, axes and unit."""
+    """Something that stages pass on: its name, axes and unit, and the data type in which it is stored, where it can be."""
 
     name: str
     axes: str
     unit: str
+    dtype: str = ""
 
 
 LABELS = Quantity("labels", "zyx", "cell id of each voxel")
 REGIONS = Quantity("regions", "zyx", "bits of the regions that each voxel belongs to")
 EMITTERS = Quantity("emitters", "n", "nm of tissue")
 EXPANDED = Quantity("expanded", "n", "nm of expanded tissue")
-EXPECTED = Quantity("expected", "czyx", "photo-electrons per pixel")
-IMAGE = Quantity("image", "czyx", "camera counts")
-LABELLED = Quantity("labelled", "lzyx", "dyes per pixel")
+EXPECTED = Quantity("expected", "czyx", "photo-electrons per pixel", "float32")
+IMAGE = Quantity("image", "czyx", "camera counts", "uint16")
+LABELLED = Quantity("labelled", "lzyx", "dyes per pixel", "uint32")
 TRUTH = Quantity("truth", "zyx", "cell id of each pixel")
 
 
@@ -108,7 +110,7 @@ class World:
     dye_of_layer
         Dye of each layer that labels anything.
     optics
-        Sampling, reach and responses that the plan resolved; None only while it does so.
+        What the microscope was resolved to; None only while it is.
     clump_above
         Mean dyes in a cell of the simulation grid above which their number is drawn at once.
     device
@@ -119,7 +121,7 @@ class World:
     geometry: Geometry
     region_bits: Mapping[str, int]
     dye_of_layer: Mapping[str, str]
-    optics: OpticsPlan | None
+    optics: Imaging | None
     clump_above: float = 32.0
     device: str = "cpu"
 
@@ -164,6 +166,8 @@ class Work:
         Quantities written so far, by name.
     tally
         Counts.
+    counted
+        Tables of the passes before.
     """
 
     world: World
@@ -171,6 +175,37 @@ class Work:
     boxes: Mapping[str, NmBox]
     values: dict[str, Any]
     tally: Tally
+    counted: Counted
+
+
+class CellTable(Protocol):
+    """Sums over the whole specimen, by cell."""
+
+    def look_up(self, ids: NDArray[np.uint64]) -> dict[str, NDArray[np.int64]]:
+        """Columns at these ids, (n,) each; 0 where the table has no such id."""
+
+    def largest(self, column: str) -> tuple[int, int]:
+        """(id, value) of the largest value of a column, the smallest id of equals; (0, 0) where all are 0."""
+
+
+Counted = Mapping[str, CellTable]
+"""Tables that were counted in passes before the images are made, by the pass's name."""
+
+
+@dataclass(frozen=True)
+class CountPass:
+    """A pass over the whole specimen that adds something up by cell, before any image is made.
+
+    Attributes
+    ----------
+    name
+        Of the pass and its table.
+    columns
+        Of the table.
+    """
+
+    name: str
+    columns: tuple[str, ...]
 
 
 class Stage(Frozen):
@@ -182,13 +217,39 @@ class Stage(Frozen):
     reads: ClassVar[tuple[Quantity, ...]]
     writes: ClassVar[tuple[Quantity, ...]]
 
+    @property
+    def inputs(self) -> tuple[Quantity, ...]:
+        """What this very stage reads, where that follows from its values."""
+        return self.reads
+
+    @property
+    def magnifies(self) -> Fraction:
+        """Linear expansion by this stage."""
+        return Fraction(1)
+
+    def passes(self) -> tuple[CountPass, ...]:
+        """Sums by cell that the stage must know before it can run, in the order in which they are made."""
+        return ()
+
+    def count_box(self, name: str, own: Box, world: World) -> Box | None:
+        """Voxels that pass `name` must read to count the voxels `own`; None where nothing is to be counted there."""
+        raise TypeError(f"{type(self).__name__} has no pass {name}")
+
+    def count(self, name: str, own: Box, work: Work) -> dict[str, NDArray[np.int64]]:
+        """Count the voxels `own` for pass `name`; columns by cell index. `work.values` holds labels and masks."""
+        raise TypeError(f"{type(self).__name__} has no pass {name}")
+
+    def counted_warnings(self, name: str, table: CellTable) -> list[str]:
+        """What the table of pass `name` tells that a user should know before the images are made."""
+        return []
+
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """Box of each quantity read, given the box `wanted` of what the stage writes.
 
         Boxes are nm from the corner of the specimen, of tissue for what lies before expansion and of expanded tissue for
         what lies after it.
         """
-        return {q.name: wanted for q in self.reads}
+        return {q.name: wanted for q in self.inputs}
 
     def run(self, work: Work) -> None:
         """Read from and write to `work.values`."""

@@ -28,18 +28,18 @@ class Expansion(Stage):
     writes: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
 
     @property
-    def exact_factor(self) -> Fraction:
+    def magnifies(self) -> Fraction:
         """The factor as it was written."""
         return exact(self.factor)
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The same box before expansion."""
-        return {"emitters": wanted.scaled(1 / self.exact_factor)}
+        return {"emitters": wanted.scaled(1 / self.magnifies)}
 
     def run(self, work: Work) -> None:
         """Scale the positions of the stream."""
         before: EmitterStream = work.values["emitters"]
-        factor = float(self.exact_factor)
+        factor = float(self.magnifies)
 
         def chunks(dye: str) -> Iterator[Chunk]:
             for chunk in before.chunks(dye):

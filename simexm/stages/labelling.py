@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from simexm.grid import NmBox, Triple, exact, exact3
+from simexm.grid import Box, NmBox, Triple, exact, exact3
 from simexm.kernels import emit, regions
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
@@ -18,16 +18,16 @@ from simexm.stages.base import (
     LABELS,
     REGIONS,
     Chunk,
+    Counted,
     EmitterStream,
     Frozen,
     LabelBlock,
     Quantity,
-    Stage,
     Work,
     World,
 )
-
-NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
+from simexm.stages.optics_plan import OpticsPlan
+from simexm.stages.roles import NAME, Labeller
 
 
 class DyesPerProtein(Frozen):
@@ -159,7 +159,7 @@ def subdivide(world: World, dyes_per_voxel: float, proteins_per_voxel: float) ->
     that keep a few thousand dyes and proteins at most (the number of either is part of the counter of a draw).
     """
     voxel = [float(v) for v in world.geometry.voxel_nm]
-    if world.optics is not None:
+    if isinstance(world.optics, OpticsPlan):
         cell = [float(c) / float(world.geometry.factor) for c in world.optics.node_nm]
         share = math.prod(min(1.0, c / v) for c, v in zip(cell, voxel, strict=True))
         if dyes_per_voxel * share > world.clump_above:
@@ -169,7 +169,7 @@ def subdivide(world: World, dyes_per_voxel: float, proteins_per_voxel: float) ->
     return (parts, parts, parts), False
 
 
-class Labelling(Stage):
+class Labelling(Labeller):
     """Dyes on the cells, as points.
 
     Proteins per voxel are Poisson(density * volume, or * surface), each at a random place in its voxel, with its own dyes,
@@ -194,14 +194,27 @@ class Labelling(Stage):
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The longest linker more on each side; labels one voxel further still, for surfaces."""
-        reach = max(layer.sigma_nm(float(world.geometry.factor)) for layer in self.layers) * emit.CUT_SIGMA
-        own = wanted.grown(exact3((exact(reach),) * 3))
+        own = wanted.grown(exact3((exact(self.reach_nm(world)),) * 3))
         return {"regions": own, "labels": own.grown(world.geometry.voxel_nm)}
 
-    def labelled(self, layer: Layer, ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint8]:
+    @property
+    def named_layers(self) -> tuple[Layer, ...]:
+        """The layers, in order."""
+        return self.layers
+
+    def labelled(self, layer: str, ids: NDArray[np.uint64], seed: int, counted: Counted) -> NDArray[np.uint8]:
         """1 for each id that the layer labels; id 0 is no cell."""
-        key = derive_key(seed, "labelling", layer.name, "cells")
-        return ((id_uniform(ids, key) < layer.cell_fraction) & (ids != 0)).astype(np.uint8)
+        fraction = next(n.cell_fraction for n in self.layers if n.name == layer)
+        key = derive_key(seed, "labelling", layer, "cells")
+        return ((id_uniform(ids, key) < fraction) & (ids != 0)).astype(np.uint8)
+
+    def reach_nm(self, world: World) -> float:
+        """The longest linker."""
+        return max(layer.sigma_nm(float(world.geometry.factor)) for layer in self.layers) * emit.CUT_SIGMA
+
+    def tile_bytes(self, voxels: Box, world: World) -> int:
+        """Emitters are drawn into one set of buffers, over and over."""
+        return emit.CAPACITY * emit.EMITTER_BYTES
 
     def run(self, work: Work) -> None:
         """Write the stream of emitters; the tally fills while it is read."""
@@ -225,7 +238,7 @@ class Labelling(Stage):
             for layer in self.layers:
                 if layer.dye != dye:
                     continue
-                flags = self.labelled(layer, labels.cells.ids, world.seed)
+                flags = self.labelled(layer.name, labels.cells.ids, world.seed, work.counted)
                 streams.append((layer, layer.law(world), flags, _keys(world.seed, layer.name, ""), True))
                 if layer.unspecific_per_um3 > 0:
                     law = layer.unspecific_law(world)

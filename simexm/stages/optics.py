@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import ClassVar, Self
 
 import numpy as np
@@ -12,16 +13,16 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
-from simexm.grid import NmBox, Spacing, exact, exact3
+from simexm.grid import Box, Geometry, NmBox, Spacing, Triple, exact, exact3
 from simexm.kernels import hankel, photophysics, psf_response, psf_tables
 from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.base import EXPANDED, EXPECTED, Quantity, Stage, Work, World
+from simexm.stages.base import EXPANDED, EXPECTED, Quantity, Work, World
 from simexm.stages.optics_image import expected_image
-from simexm.stages.optics_plan import Channel, OpticsPlan, Pair
+from simexm.stages.optics_plan import LEFT_OUT_LIMIT, Channel, OpticsPair, OpticsPlan
+from simexm.stages.roles import Microscope
 
 RADIAL_STEP_NM = 10.0
-LEFT_OUT_LIMIT = 0.05
 LATERAL_SHARE = 0.9952
 """Of a camera plane's light, what lies within the lateral radius, in focus and at the end of the axial range."""
 FURTHEST_NM = 5_000
@@ -31,7 +32,7 @@ _NEGLIGIBLE = 1e-8
 """A lateral frequency at which every response is below this share of its integral carries nothing that a float32 would show."""
 
 
-class Optics(Stage):
+class Optics(Microscope):
     """A microscope over a pixel grid.
 
     Attributes
@@ -126,16 +127,13 @@ class Optics(Stage):
             if self.excites(channel, dye) and dye.emission_share(*channel.band_nm) > 0
         ]
 
-    def resolve(self, dyes: Mapping[str, Fluorophore], depth_nm: float) -> OpticsPlan:
-        """Choose grid and range.
+    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
+        """Pixels and planes of the sizes given, from the specimen's corner on."""
+        return Geometry(volume, crop, voxel_nm, origin_nm, factor, self.spacing_nm)
 
-        Parameters
-        ----------
-        dyes
-            The dyes in use.
-        depth_nm
-            Thickness of the expanded specimen: light cannot come from further away.
-        """
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> OpticsPlan:
+        """Choose grid and range. Light cannot come from further away than the expanded specimen is thick."""
+        depth_nm = float(geometry.specimen_nm[0] * geometry.factor)
         seen = self.seen(dyes)
         if not seen:
             raise SpecError(
@@ -231,7 +229,7 @@ class Optics(Stage):
         table: psf_response.Response,
         kept: float,
         depth_nm: float,
-    ) -> Pair:
+    ) -> OpticsPair:
         received = hankel.plane_energy(table.table[:-2], table.r_nm)
         if self.tail == "constant":
             everything = self.emitted(channel, dye, table.z_nm[:-2]) * self.collected(channel, dye)
@@ -244,7 +242,7 @@ class Optics(Stage):
         planes = max(1, math.floor(depth_nm / self.plane_spacing_nm))
         distances = np.abs(np.arange(planes) - (planes - 1) // 2) * self.plane_spacing_nm
         stack = float(self.emitted(channel, dye, distances).sum())
-        return Pair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
+        return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
 
     def _band(self, table: psf_response.Response, node_nm: float) -> float:
         """Highest frequency (per nm, at most the grid's) where any plane's response is more than negligible."""
@@ -257,8 +255,8 @@ class Optics(Stage):
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The response's reach more on each side, and one node for the weights."""
-        assert world.optics is not None
         plan = world.optics
+        assert isinstance(plan, OpticsPlan)
         lateral = plan.halo * self.spacing_nm[1] + plan.node_nm[1]
         axial = (plan.reach + 1) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
@@ -266,7 +264,7 @@ class Optics(Stage):
     def run(self, work: Work) -> None:
         """Write the expected image of the tile, float32, (channel, z, y, x), photo-electrons per pixel."""
         plan = work.world.optics
-        assert plan is not None
+        assert isinstance(plan, OpticsPlan)
         work.values["expected"] = expected_image(self, plan, work.values["expanded"], work.values["dyes"], work.pixels)
 
 

@@ -17,7 +17,7 @@ from simexm.kernels.deposit import Ring
 from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import EmitterStream
-from simexm.stages.optics_plan import OpticsPlan, Pair, ring_depth
+from simexm.stages.optics_plan import OpticsPair, OpticsPlan, ring_depth
 
 if TYPE_CHECKING:
     from simexm.stages.optics import Optics
@@ -80,7 +80,7 @@ def node_spectra(
 
 
 def transfer(
-    optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore, grid: imaging.LateralGrid
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: imaging.LateralGrid
 ) -> NDArray[np.float32]:
     """Transfer function of one pair on a tile's frequencies, float32, (band_y + 1, reach + 1, band_x + 1).
 
@@ -103,7 +103,7 @@ _TRANSFERS_LOCK = threading.Lock()
 
 
 def _transfer(
-    optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore, grid: imaging.LateralGrid
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: imaging.LateralGrid
 ) -> NDArray[np.float32]:
     key = (optics, plan, grid)
     with _TRANSFERS_LOCK:
@@ -116,7 +116,7 @@ def _transfer(
 
 
 @lru_cache(maxsize=32)
-def _radial(optics: Optics, plan: OpticsPlan, pair: Pair, dye: Fluorophore) -> tuple[NDArray[np.float64], float]:
+def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> tuple[NDArray[np.float64], float]:
     """Radial transfer on the axial offsets, (reach + 1, n), corrected for the weights along z; and samples per 1 / nm."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)

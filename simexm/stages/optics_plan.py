@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from simexm.grid import Box, Spacing, Triple
 from simexm.kernels import imaging
-from simexm.stages.base import Frozen
-from simexm.stages.labelling import NAME
+from simexm.stages.base import Frozen, World
+from simexm.stages.roles import NAME, Imaging, Pair
+
+LEFT_OUT_LIMIT = 0.05
+"""Share of a thick stack's light beyond the axial range, above which there is a warning."""
+
+SECONDS_PER_NODE = 8e-9
 
 
 class Channel(Frozen):
@@ -45,17 +51,11 @@ class Channel(Frozen):
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One dye in one channel, with its response on the axial offsets of the simulation grid.
+class OpticsPair(Pair):
+    """One dye in one channel; `emission_nm` is the photon-weighted mean of the detected light.
 
     Attributes
     ----------
-    channel, dye
-        Names.
-    emission_nm
-        Photon-weighted mean of the detected light.
-    in_focus
-        Photo-electrons that one dye gives to the plane it lies in.
     emitted_in_stack
         Photons that a dye in the middle of the specimen emits, in all directions, while the whole stack is taken.
     left_out
@@ -64,17 +64,13 @@ class Pair:
         Axial and lateral full width at half maximum; axial None where the range does not reach it.
     """
 
-    channel: str
-    dye: str
-    emission_nm: float
-    in_focus: float
     emitted_in_stack: float
     left_out: float
     fwhm_nm: tuple[float | None, float]
 
 
 @dataclass(frozen=True)
-class OpticsPlan:
+class OpticsPlan(Imaging):
     """How the optics are computed; a function of the spec alone, the same for every tile.
 
     Attributes
@@ -102,7 +98,7 @@ class OpticsPlan:
     reach: int
     halo: int
     band_per_nm: float
-    pairs: tuple[Pair, ...]
+    pairs: tuple[OpticsPair, ...]
 
     def dyes(self) -> tuple[str, ...]:
         """Dyes that any channel sees."""
@@ -122,6 +118,74 @@ class OpticsPlan:
         """First and last + 1 node plane that the planes of a tile see."""
         m = self.subdivision[0]
         return tile.start[0] * m - self.reach, (tile.stop[0] - 1) * m + self.reach + 1
+
+    def cost(self, axis: int, pixels: int) -> float:
+        """Nodes along one axis, halos included."""
+        if axis == 0:
+            return pixels * self.subdivision[0] + 2 * self.reach
+        return imaging.fast_pixels(pixels + 2 * self.halo, self.subdivision[1])
+
+    def core_seconds(self, tiles: Mapping[Triple, int]) -> float:
+        """By the nodes of the simulation grid that all tiles transform."""
+        nodes = 0
+        for shape, count in tiles.items():
+            grid = self.lateral(shape)
+            nodes += count * (shape[0] * self.subdivision[0] + 2 * self.reach) * grid.nodes[0] * grid.nodes[1]
+        return nodes * len(self.dyes()) * SECONDS_PER_NODE
+
+    def tile_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float) -> int:
+        """Spectra of all planes, the ring where dyes are deposited, transfer functions, and the image."""
+        g = world.geometry
+        chunk_nm = (float(g.voxel_nm[0]) + 2 * reach_nm) * float(g.factor)
+        grid = self.lateral(tile)
+        low, high = self.node_planes(Box.of_shape(tile))
+        fine = grid.nodes[0] * grid.nodes[1]
+        half = grid.nodes[0] * (grid.nodes[1] // 2 + 1)
+        rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
+        spectra = rows * columns * (high - low) * 8
+        # the ring; one plane as float64 and float32; its transform along x, cut to the band, and along y, cut again
+        ring = ring_depth(self, chunk_nm) * fine * 8
+        ring += max(fine * 12, fine * 4 + half * 8 + grid.nodes[0] * columns * 8 + rows * columns * 8)
+        transfer = len(self.pairs) * (grid.band[0] + 1) * columns * (self.reach + 1) * 4
+        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
+        return spectra + ring + transfer + channels * (coarse + tile[0] * tile[1] * tile[2] * 4)
+
+    def describe(self, tile: Triple) -> dict[str, Any]:
+        """Grid, range, and every pair."""
+        return {
+            "simulation_grid_expanded_nm": [float(v) for v in self.node_nm],
+            "nodes_per_pixel": list(self.subdivision),
+            "axial_range_um": self.range_nm / 1000,
+            "lateral_radius_um": self.radius_nm / 1000,
+            "halo_pixels": [math.ceil(self.reach / self.subdivision[0]), self.halo, self.halo],
+            "transform": list(self.lateral(tile).nodes),
+            "pairs": [
+                {
+                    "channel": p.channel,
+                    "dye": p.dye,
+                    "emission_nm": round(p.emission_nm, 3),
+                    "electrons_per_dye_in_focus": p.in_focus,
+                    "photons_per_dye_in_stack": p.emitted_in_stack,
+                    "left_out_share": p.left_out,
+                    "fwhm_axial_nm": p.fwhm_nm[0],
+                    "fwhm_lateral_nm": p.fwhm_nm[1],
+                }
+                for p in self.pairs
+            ],
+        }
+
+    def warnings(self) -> list[str]:
+        """Of light that the axial range leaves out."""
+        return [
+            f"axial_range_um {self.range_nm / 1000:.3g} leaves out {p.left_out:.0%} of the light of a uniformly "
+            f"stained stack ({p.dye} in {p.channel}): haze will be too weak; give a larger axial_range_um"
+            for p in self.pairs
+            if p.left_out > LEFT_OUT_LIMIT
+        ]
+
+    def provenance(self) -> dict[str, Any]:
+        """The share of each PSF's energy that is within the axial range."""
+        return {"psf_energy_share": [{"channel": p.channel, "dye": p.dye, "share": 1 - p.left_out} for p in self.pairs]}
 
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:

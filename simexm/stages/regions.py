@@ -43,3 +43,4 @@ class Regions(Stage):
             bit = np.uint8(work.world.region_bits[name])
             bits |= np.where(mask & (labels.index != 0), bit, np.uint8(0))
         work.values["regions"] = bits
+        work.values["in_slice"] = self.neighbourhood == 8

@@ -8,20 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.grid import NmBox
-from simexm.stages.base import LABELS, TRUTH, LabelBlock, Quantity, Stage, Work, World
+from simexm.stages.base import LABELS, REGIONS, TRUTH, LabelBlock, Quantity, Stage, Work, World
 
 
 class Truth(Stage):
-    """The cell at each pixel's centre: that of the half-open voxel which holds the centre, in exact arithmetic."""
+    """The cell at each pixel's centre: that of the half-open voxel which holds the centre, in exact arithmetic.
+
+    Attributes
+    ----------
+    regions
+        Regions of which there are label images, too: `labels/cells_REGION` holds the cells where they are in the region.
+    """
 
     stage: Literal["truth"] = "truth"
+    regions: tuple[str, ...] = ()
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (TRUTH,)
 
+    @property
+    def inputs(self) -> tuple[Quantity, ...]:
+        """Regions, too, where they are wanted."""
+        return (LABELS, REGIONS) if self.regions else (LABELS,)
+
+    @property
+    def region_images(self) -> tuple[str, ...]:
+        """Names of the label images of regions."""
+        return tuple(f"cells_{name}" for name in self.regions)
+
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The same box before expansion; a voxel of margin where the specimen is thinner than half a pixel."""
-        return {"labels": wanted.scaled(1 / world.geometry.factor).grown(world.geometry.voxel_nm)}
+        tissue = wanted.scaled(1 / world.geometry.factor).grown(world.geometry.voxel_nm)
+        return {q.name: tissue for q in self.inputs}
 
     def run(self, work: Work) -> None:
         """Write cell indices of the tile, int32, (z, y, x); see `LabelBlock.cells` for their ids."""
@@ -33,4 +51,8 @@ class Truth(Stage):
         ):
             centre = sampling.voxel_at_centre(work.pixels.start[axis], work.pixels.stop[axis])
             index.append(centre + (corner - start))
-        work.values["truth"] = labels.index[np.ix_(*index)]
+        here = np.ix_(*index)
+        work.values["truth"] = labels.index[here]
+        for name, image in zip(self.regions, self.region_images, strict=True):
+            inside = work.values["regions"][here] & work.world.region_bits[name] != 0
+            work.values[image] = np.where(inside, labels.index[here], np.int32(0))

@@ -20,7 +20,7 @@ PREPARING = "preparing"
 """Status of a result whose arrays may not all be there yet, or not any more."""
 
 PLAN, LOCK = "plan.json", "lock"
-RUN_NAMES = frozenset({PLAN, "journal", "tables", "scratch", "failed.jsonl", "preview.png", "log.txt"})
+RUN_NAMES = frozenset({PLAN, "journal", "passes", "tables", "scratch", "failed.jsonl", "preview.png", "log.txt"})
 """All that runs put into NAME.run, but the lock."""
 
 
@@ -67,6 +67,11 @@ class Place:
     def journal(self) -> Path:
         """Record of finished blocks."""
         return self.run / "journal"
+
+    @property
+    def passes(self) -> Path:
+        """What passes before the images counted."""
+        return self.run / "passes"
 
     @property
     def tables(self) -> Path:

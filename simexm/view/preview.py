@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simexm.engine.block import compute_box
 from simexm.engine.finish import channel_color
+from simexm.engine.passes import counted_in_memory
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Triple
 from simexm.result import Result
@@ -95,7 +96,8 @@ def preview_box(plan: Plan, shape: Triple = PREVIEW) -> Box:
 def preview(plan: Plan, path: Path, shape: Triple = PREVIEW) -> Box:
     """Compute the middle of the image with the very block code and random numbers of a run, and draw it; return the box."""
     box = preview_box(plan, shape)
-    found = compute_box(plan, plan.simulation.source.open(), box)
+    source = plan.simulation.source.open()
+    found = compute_box(plan, source, counted_in_memory(plan, source), box)
     image, cells = found.arrays[""], found.arrays["labels/cells"]
     names = list(plan.outputs[0].channels)
     z, y, x = (float(p) / 1000 for p in plan.geometry.pixel_tissue_nm)

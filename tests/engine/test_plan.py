@@ -23,6 +23,7 @@ from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box
 from simexm.simulation import Simulation
 from simexm.sources.ingest import ingest
+from simexm.stages.optics_plan import OpticsPlan
 from tests.run.conftest import spec
 
 pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
@@ -57,7 +58,7 @@ def test_boxes_hold_all_that_a_tile_needs() -> None:
     """The labels' box covers the response's reach, the linker and the neighbourhood, at the image's middle and its borders."""
     plan = phantom((600, 800, 800)).plan()
     optics, g = plan.world.optics, plan.geometry
-    assert optics is not None
+    assert isinstance(optics, OpticsPlan)
     tile = Box((20, 64, 96), (36, 128, 160))
     box = plan.geometry.voxels(plan.boxes(tile)["labels"])
     for axis in range(3):

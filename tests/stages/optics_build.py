@@ -18,7 +18,7 @@ from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
 from simexm.stages.base import Chunk, EmitterStream, Tally, Work, World
 from simexm.stages.optics import Optics
-from simexm.stages.optics_plan import Channel, OpticsPlan, Pair
+from simexm.stages.optics_plan import Channel, OpticsPair, OpticsPlan
 
 Array = NDArray[np.float64]
 SLAB_NM = 160.0
@@ -64,11 +64,14 @@ class Bench:
         self.optics, self.shape = optics, shape
         self.dyes = dict(dyes) if dyes is not None else {"ATTO488": dye_of(optics)}
         depth = depth_nm if depth_nm is not None else shape[0] * optics.plane_spacing_nm
-        self.plan: OpticsPlan = optics.resolve(self.dyes, depth)
+        slab = Box.of_shape((1, 1, 1))
+        thick = exact3((depth, 1, 1))
+        geometry = Geometry((1, 1, 1), slab, thick, exact3((0, 0, 0)), Fraction(1), optics.spacing_nm)
+        self.plan: OpticsPlan = optics.resolve(self.dyes, geometry)
         self.pitch = np.array([float(s) for s in optics.spacing_nm])
 
     @property
-    def pair(self) -> Pair:
+    def pair(self) -> OpticsPair:
         """The first dye in the first channel."""
         return self.plan.pairs[0]
 
@@ -119,7 +122,7 @@ class Bench:
         world = World(0, geometry, {}, {d: d for d in by_dye}, plan or self.plan)
         for box in Tiling(everything, tile or self.shape):
             values = {"expanded": _stream(by_dye), "dyes": self.dyes}
-            work = Work(world, box, {}, values, Tally())
+            work = Work(world, box, {}, values, Tally(), {})
             self.optics.run(work)
             image[(slice(None), *box.slices)] = work.values["expected"]
         return image

@@ -31,7 +31,7 @@ def _expose(camera: Camera, expected: NDArray[np.float32], pixels: Box | None = 
     unit = exact3((1, 1, 1))
     world = World(seed, Geometry(SHAPE, Box.of_shape(SHAPE), unit, unit, unit[0], unit), {}, {}, None)
     names = ["green", "red", "blue"][: len(expected)]
-    work = Work(world, box, {}, {"expected": expected, "channels": names}, Tally())
+    work = Work(world, box, {}, {"expected": expected, "channels": names}, Tally(), {})
     camera.run(work)
     return work
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from simexm.arrays import Simulated, simulate
 from simexm.grid import Box
 from simexm.sources.phantom import Phantom
-from simexm.stages.labelling import subdivide
+from simexm.stages.labelling import Labelling, subdivide
+from simexm.stages.optics_plan import OpticsPlan
 from tests.build import VOXEL_NM, confocal, layer, simulation
 
 # the short axial range that keeps these tests small is told of, as it should be
@@ -169,18 +170,19 @@ def test_unspecific_label_is_even_over_all_tissue() -> None:
 
 def test_a_cell_is_labelled_alike_everywhere_and_as_often_as_asked() -> None:
     names = [layer(name=f"n{i}", cell_fraction=f) for i, f in enumerate((0.05, 0.5, 0.5, 1.0))]
-    stage = simulation(*names).labelling
+    stage = simulation(*names).labeller
+    assert isinstance(stage, Labelling)
     ids = np.concatenate([np.arange(20_000, dtype=np.uint64), np.arange(1, 20_000, dtype=np.uint64) << np.uint64(40)])
-    flags = [stage.labelled(each, ids, seed=3) for each in stage.layers]
+    flags = [stage.labelled(each.name, ids, 3, {}) for each in stage.layers]
     for each, flag in zip(stage.layers, flags, strict=True):
         assert flag[0] == 0
         share, p = flag[1:].mean(), each.cell_fraction
         assert abs(share - p) <= 4.5 * math.sqrt(p * (1 - p) / (ids.size - 1))
         shuffled = np.random.default_rng(0).permutation(ids.size)
-        assert (stage.labelled(each, ids[shuffled], seed=3) == flag[shuffled]).all()
+        assert (stage.labelled(each.name, ids[shuffled], 3, {}) == flag[shuffled]).all()
     together = (flags[1] & flags[2]).mean()
     assert abs(together - 0.25) < 4.5 * math.sqrt(0.25 * 0.75 / ids.size)
-    assert (stage.labelled(stage.layers[1], ids, seed=4) != flags[1]).mean() == pytest.approx(0.5, abs=0.02)
+    assert (stage.labelled(stage.layers[1].name, ids, 4, {}) != flags[1]).mean() == pytest.approx(0.5, abs=0.02)
     half = len(ids) // 2
     neighbours = np.corrcoef(flags[1][1 : half - 1], flags[1][2:half])[0, 1]
     assert abs(neighbours) < 4.5 / math.sqrt(half)
@@ -226,7 +228,9 @@ def test_dense_label_has_the_mean_and_the_variance_of_sparse_label() -> None:
     for density in (2e5, 2e7):
         each = layer(name="a", region="cytosol", density_per_um3=density)
         result = _dyes(labels, each)
-        law = result.plan.simulation.labelling.layers[0].law(result.plan.world)
+        stage = result.plan.simulation.labeller
+        assert isinstance(stage, Labelling)
+        law = stage.layers[0].law(result.plan.world)
         assert law.clumped == (density > 1e6)
         rows = _rows(result, "a")
         seen = np.zeros(labels.shape)
@@ -238,7 +242,7 @@ def test_dense_label_has_the_mean_and_the_variance_of_sparse_label() -> None:
 
 def test_parts_of_a_voxel_are_no_larger_than_the_simulation_grid_and_keep_few() -> None:
     world = _dyes(np.ones((4, 8, 8), np.uint64), voxel=(500.0, 300.0, 20.0)).plan.world
-    assert world.optics is not None
+    assert isinstance(world.optics, OpticsPlan)
     node = [float(n) / 4 for n in world.optics.node_nm]
     parts, clumped = subdivide(world, 1e7, 1e7)
     assert clumped

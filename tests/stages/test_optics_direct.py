@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from simexm.arrays import simulate
+from simexm.stages.optics import Optics
 from tests.build import VOXEL_NM, confocal, layer, simulation
 from tests.stages.optics_build import Array, Bench, microscope
 
@@ -79,7 +80,9 @@ def test_the_pipeline_samples_what_does_not_divide_the_voxel() -> None:
     assert result.plan.shape == (8, 24, 28)
     e = result.emitters
     dyes = np.repeat(np.stack([e["z_nm"], e["y_nm"], e["x_nm"]], axis=1) * 4, e["dyes"], axis=0)
-    b = Bench(spec.optics, (8, 24, 28))
+    microscope = spec.microscope
+    assert isinstance(microscope, Optics)
+    b = Bench(microscope, (8, 24, 28))
     assert b.plan == result.plan.world.optics
     planes = [0, 2, 4, 6]
     exact = b.direct(dyes, planes)

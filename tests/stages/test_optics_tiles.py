@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simexm.arrays import Simulated, simulate
 from simexm.grid import Triple
 from simexm.simulation import Simulation
+from simexm.stages.optics_plan import OpticsPlan
 from tests.build import VOXEL_NM, confocal, layer, simulation
 from tests.stages.optics_build import Bench, microscope
 
@@ -140,7 +141,7 @@ def test_an_empty_half_stays_dark_and_an_empty_specimen_black() -> None:
     spec = simulation(layer(), optics=TWO_COLOURS, keep=["expected"])
     result = simulate(labels, spec, voxel_size_nm=VOXEL_NM, until="confocal")
     optics = result.plan.world.optics
-    assert optics is not None
+    assert isinstance(optics, OpticsPlan)
     # the labelled half ends with column 18
     far = result.image[0][:, :, 18 + 1 + int(optics.radius_nm / 192) :]
     assert far.size == 0 or np.abs(far).max() < 1e-6 * result.image.max()

@@ -69,7 +69,7 @@ BAD = [
     ),
     ExpectFail("execution key", _root(execution={"tiles": [1, 1, 1]}), ("execution", "did you mean 'tile'")),
     ExpectFail("crop key", _root(crop={"shape": [1, 1, 1], "ofset": [0, 0, 0]}), ("crop", "did you mean 'offset'")),
-    ExpectFail("nothing near", _stage(TRUTH, qqqq=1), ("stages[5]", "known keys: stage")),
+    ExpectFail("nothing near", _stage(TRUTH, qqqq=1), ("stages[5]", "known keys: regions, stage")),
     ExpectFail(
         "stage name", lambda s: s["stages"][OPTICS].update(stage="confokal"), ("stages[3]", "confokal", "confocal")
     ),

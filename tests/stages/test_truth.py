@@ -58,7 +58,7 @@ def test_each_pixel_shows_the_voxel_that_holds_its_centre(name: str, crop: dict[
         expected = labels[np.ix_(*index)]
         assert found.labels["cells"].dtype == np.uint64
         assert (found.labels["cells"] == expected).all()
-        flags = spec.labelling.labelled(spec.labelling.layers[0], expected, spec.seed)
+        flags = spec.labeller.labelled(spec.labeller.named_layers[0].name, expected, spec.seed, {})
         assert (found.labels["membrane"] == np.where(flags, expected, 0)).all()
         assert found.image.shape[1:] == expected.shape
 

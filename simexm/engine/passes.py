@@ -1,0 +1,94 @@
+"""Passes over the whole specimen that come before the images: sums by cell that stages must know."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simexm.engine.block import by_id, read_labels
+from simexm.engine.keyed import CellSums, StoredSums, add_up, is_stored, merged, store, write_part
+from simexm.engine.plan import Plan
+from simexm.grid import Box, Tiling
+from simexm.sources.base import LabelSource
+from simexm.stages.base import Counted, CountPass, Stage, Tally, Work
+from simexm.store.place import Place
+
+
+def all_passes(plan: Plan) -> Iterator[tuple[Stage, CountPass]]:
+    """Every pass, in order, with the stage that wants it."""
+    for stage in plan.stages:
+        for one in stage.passes():
+            yield stage, one
+
+
+def count_box(plan: Plan, source: LabelSource, counted: Counted, stage: Stage, wanted: CountPass, box: Box) -> CellSums:
+    """Count the voxels that a box of pixels answers for, tile by tile."""
+    parts = [CellSums.none(wanted.columns)]
+    for tile in Tiling(box, plan.tile):
+        own = plan.geometry.own_voxels(tile)
+        reads = None if own.is_empty else stage.count_box(wanted.name, own, plan.world)
+        if reads is None:
+            continue
+        labels, masks = read_labels(source, reads, plan.world.masks)
+        work = Work(plan.world, tile, {}, {"labels": labels, "masks": masks}, Tally(), counted)
+        columns = stage.count(wanted.name, own, work)
+        some = np.any([columns[name] != 0 for name in wanted.columns], axis=0)
+        parts.append(by_id(labels.cells.ids, some, columns))
+    return add_up(parts)
+
+
+def counted_in_memory(plan: Plan, source: LabelSource) -> Counted:
+    """Make all passes here and now."""
+    counted: dict[str, CellSums] = {}
+    for stage, wanted in all_passes(plan):
+        counted[wanted.name] = add_up([count_box(plan, source, counted, stage, wanted, b) for b in plan.blocks])
+    return counted
+
+
+def folder(where: Place, name: str) -> Path:
+    """The folder of a pass: its journal, its parts, and its table."""
+    return where.passes / name
+
+
+def part(where: Place, name: str, number: int) -> Path:
+    """The file of one block's sums."""
+    return folder(where, name) / "parts" / f"block-{number:07d}.parquet"
+
+
+def table(where: Place, name: str) -> Path:
+    """The folder of the table."""
+    return folder(where, name) / "table"
+
+
+def counted_on_disk(plan: Plan, where: Place, before: str | None = None) -> Counted:
+    """The tables of all passes, or of those before `before`."""
+    counted: dict[str, StoredSums] = {}
+    for _, wanted in all_passes(plan):
+        if wanted.name == before:
+            break
+        counted[wanted.name] = StoredSums(table(where, wanted.name))
+    return counted
+
+
+def write_block(plan: Plan, where: Place, source: LabelSource, name: str, number: int) -> dict[str, Any]:
+    """Count one block for pass `name` and write its part; what is returned goes to the pass's journal."""
+    stage, wanted = next((s, p) for s, p in all_passes(plan) if p.name == name)
+    sums = count_box(plan, source, counted_on_disk(plan, where, name), stage, wanted, plan.blocks[number])
+    nbytes, rows = write_part(sums, part(where, name, number), where.scratch)
+    return {"bytes": nbytes, "rows": rows}
+
+
+def merge(plan: Plan, where: Place, wanted: CountPass, rows: int) -> None:
+    """Add up the parts of all blocks."""
+    parts = (part(where, wanted.name, n) for n in range(len(plan.blocks)))
+    store(table(where, wanted.name), merged(parts, rows, wanted.columns, where.scratch), wanted.columns)
+    shutil.rmtree(folder(where, wanted.name) / "parts", ignore_errors=True)
+
+
+def is_merged(where: Place, wanted: CountPass) -> bool:
+    """Whether a pass's table is whole."""
+    return is_stored(table(where, wanted.name))

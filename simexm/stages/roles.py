@@ -1,0 +1,144 @@
+"""The two roles that the engine asks for by name: the stage that labels cells, and the microscope.
+
+All else a stage is known by what it reads and writes. These two also say what the result is called (layers, channels), how large
+it is, and what it costs, which must be known before anything runs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.grid import Box, Geometry, Spacing, Triple
+from simexm.spectra.fluorophores import Fluorophore
+from simexm.stages.base import Counted, Stage, World
+
+NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
+"""What layers and channels may be called: they name files, arrays and columns."""
+
+
+class NamedLayer(Protocol):
+    """One kind of label: its name, its dye, and the region that it labels."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dye(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+
+
+class Labeller(Stage):
+    """A stage that decides which cells carry which dye."""
+
+    @property
+    @abstractmethod
+    def named_layers(self) -> Sequence[NamedLayer]:
+        """The layers, in order."""
+
+    @abstractmethod
+    def labelled(self, layer: str, ids: NDArray[np.uint64], seed: int, counted: Counted) -> NDArray[np.uint8]:
+        """1 for each id that the layer labels; id 0 is no cell. `counted` is what the stage's passes have counted."""
+
+    @abstractmethod
+    def reach_nm(self, world: World) -> float:
+        """How far along an axis a dye may lie from its protein, nm of tissue."""
+
+    @abstractmethod
+    def tile_bytes(self, voxels: Box, world: World) -> int:
+        """Bytes of the buffers through which labels of a tile pass, beside those of ids and regions."""
+
+
+class NamedChannel(Protocol):
+    """A channel: its name, laser, band, and colour, where the user chose one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def laser_wavelength_nm(self) -> float: ...
+    @property
+    def band_nm(self) -> tuple[float, float]: ...
+    @property
+    def color(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One dye in one channel.
+
+    Attributes
+    ----------
+    channel, dye
+        Names.
+    emission_nm
+        Wavelength for which the response was computed.
+    in_focus
+        Photo-electrons that one dye gives to the plane it lies in.
+    """
+
+    channel: str
+    dye: str
+    emission_nm: float
+    in_focus: float
+
+
+class Imaging(ABC):
+    """What a microscope is resolved to before a run: a function of the spec alone, the same for every tile."""
+
+    pairs: tuple[Pair, ...]
+
+    @abstractmethod
+    def cost(self, axis: int, pixels: int) -> float:
+        """Relative cost of a block of so many pixels along one axis; the cost of a block is the product."""
+
+    @abstractmethod
+    def core_seconds(self, tiles: Mapping[Triple, int]) -> float:
+        """Rough seconds of one core for so many tiles of each shape."""
+
+    @abstractmethod
+    def tile_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float) -> int:
+        """Most bytes that imaging a tile holds at once; `reach_nm` is the labeller's."""
+
+    @abstractmethod
+    def describe(self, tile: Triple) -> dict[str, Any]:
+        """What `plan` tells, as plain data; `pairs` among it."""
+
+    @abstractmethod
+    def warnings(self) -> list[str]:
+        """What to warn of before a run."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """What the result keeps of it, as plain data."""
+
+
+class Microscope(Stage):
+    """A stage that makes an image."""
+
+    @property
+    @abstractmethod
+    def all_channels(self) -> Sequence[NamedChannel]:
+        """The channels, in order."""
+
+    def check(self, dyes: Mapping[str, Fluorophore]) -> None:
+        """Raise SpecError where the microscope cannot image one of the dyes."""
+
+    @abstractmethod
+    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
+        """The image's grid; `factor` is the linear expansion of all stages together."""
+
+    @abstractmethod
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> Imaging:
+        """Work out all that does not depend on the tile.
+
+        Raises
+        ------
+        SpecError
+            If no image can be made with these dyes.
+        """
