@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import traceback
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +16,12 @@ import typer
 import typer.core
 
 from simexm import __version__
-from simexm.errors import OutputError, SimexmError, SimexmWarning
+from simexm.errors import OutputError, SimexmError, SimexmWarning, SpecError
+from simexm.export.formats import Arrangement, Format
 
 if TYPE_CHECKING:
     from simexm.engine.plan import Plan
+    from simexm.legacy.load import Job
     from simexm.simulation import Simulation
 
 
@@ -58,7 +62,16 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 the run failed, 2 the spec or the input is wrong, 130 interrupted.",
 )
 
-SpecPath = Annotated[Path, typer.Argument(help="Spec file, YAML or JSON.", show_default=False)]
+SpecPath = Annotated[
+    Path, typer.Argument(help="Spec file, YAML or JSON; or an .ini file of SimExm (2017).", show_default=False)
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of every random number.", show_default="the spec's, or 0")]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        help="For .ini files: simexm2017 draws as the original did; physical runs the file through the default physics."
+    ),
+]
 TileOption = Annotated[
     tuple[int, int, int] | None,
     typer.Option(help="Pixels along z y x that are computed at once.", metavar="Z Y X", show_default=False),
@@ -102,24 +115,42 @@ def run(
     ] = None,
     tile: TileOption = None,
     until: UntilOption = None,
+    seed: SeedOption = None,
+    model: ModelOption = "simexm2017",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    show: Annotated[bool, typer.Option("--show", "-v", help="Open the result in a window when it is done.")] = False,
 ) -> None:
     """Run a simulation on a Dask cluster on this machine; type it again to resume one that was interrupted.
 
     Example: simexm run my.yaml --output out.zarr --workers 2
     """
-    simulation = _load(spec, tile)
-    where = output if output is not None else Path(f"{spec.stem}.zarr")
+    simulation, job = _load(spec, tile, seed, model, output, quiet)
+    where = job.output if job else output or Path(f"{spec.stem}.zarr")
+    if job and until is None:
+        job.check_files(overwrite)
     try:
         result = simulation.run(where, workers=workers, until=until, overwrite=overwrite, quiet=quiet)
     except KeyboardInterrupt:
         typer.secho("interrupted; what was finished is kept: type the same command again to go on", err=True)
         raise typer.Exit(130) from None
+    if job and until is None:
+        with _bar("files", quiet) as progress:
+            job.write_files(result, progress)
     if not quiet:
         shape = " x ".join(map(str, result.array().shape))
         typer.echo(f"{_short(result.path)}: {shape} (c, z, y, x), {result.levels()} levels")
         typer.echo(f"picture: {_short(result.place.run / 'preview.png')}")
+        if job and until is None:
+            typer.echo(f"files of the original: {_short(job.folder)}")
+    if show:
+        from simexm.view.toolkit import NoWindowError
+        from simexm.view.window import show as open_window
+
+        try:
+            open_window(result)
+        except NoWindowError as error:  # the run is done all the same
+            warnings.warn(str(error), SimexmWarning, stacklevel=1)
 
 
 @app.command()
@@ -127,13 +158,15 @@ def plan(
     spec: SpecPath,
     tile: TileOption = None,
     until: UntilOption = None,
+    seed: SeedOption = None,
+    model: ModelOption = "simexm2017",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Tell what a run would do: grids, blocks, halo, bytes, memory, seconds. Nothing is computed.
 
     Example: simexm plan my.yaml --json
     """
-    made = _load(spec, tile).plan(until=until)
+    made = _load(spec, tile, seed, model)[0].plan(until=until)
     made.warn()
     if as_json:
         typer.echo(json.dumps(made.to_mapping(), indent=2))
@@ -147,6 +180,8 @@ def preview(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="PNG to write.", show_default="the spec's name, -preview.png")
     ] = None,
+    seed: SeedOption = None,
+    model: ModelOption = "simexm2017",
 ) -> None:
     """Compute the middle of the image, with the very pixels that a run would give, and draw it as a PNG.
 
@@ -157,7 +192,7 @@ def preview(
     path = output or Path(f"{spec.stem}-preview.png")
     if path.suffix.lower() != ".png":
         raise OutputError(f"the picture {path} is a PNG; type --output {path.with_suffix('.png')}")
-    made = _load(spec, None).plan()
+    made = _load(spec, None, seed, model)[0].plan()
     made.warn()
     box = draw_preview(made, path)
     typer.echo(f"{path}: pixels {list(box.start)} to {list(box.stop)} of {list(made.shape)} (z, y, x)")
@@ -165,37 +200,79 @@ def preview(
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="TIFF stack of cell ids.", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="TIFF stack, folder (or quoted glob) of slices, Zarr, N5, Neuroglancer precomputed or HDF5.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[Path, typer.Argument(help="Folder to write, NAME.zarr.", show_default=False)],
     voxel_size: Annotated[
-        tuple[float, float, float], typer.Option(help="Voxel size, nm.", metavar="Z Y X", show_default=False)
-    ],
+        tuple[float, float, float] | None,
+        typer.Option(help="Voxel size, nm; by default what the metadata tell.", metavar="Z Y X", show_default=False),
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Mask of a further region, of any of these kinds, not 0 inside; may be repeated.",
+            metavar="NAME=PATH",
+            show_default=False,
+        ),
+    ] = None,
+    offset: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(help="First voxel to take.", metavar="Z Y X", show_default="0 0 0"),
+    ] = None,
+    shape: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(help="Number of voxels to take.", metavar="Z Y X", show_default="up to the end"),
+    ] = None,
+    cells: Annotated[
+        str, typer.Option(help="merged, or splitted: SOURCE holds one stack or folder for each cell.")
+    ] = "merged",
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.", show_default=False),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Threads; 0 for one on each core.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier ingest wrote.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Turn a TIFF stack, of any compression and size, into sharded multiscale OME-Zarr labels.
+    """Turn a segmentation of any kind and size, and masks of regions, into sharded multiscale OME-Zarr labels.
 
-    Example: simexm ingest segmentation.tif cortex.zarr --voxel-size 40 32 32
+    Example: simexm ingest segmentation.tif cortex.zarr --voxel-size 40 32 32 --region synapse=synapses.tif
     """
-    from rich.console import Console
-    from rich.progress import Progress
+    from simexm.sources.ingest import ingest as ingest_volume
 
-    from simexm.sources.ingest import ingest as ingest_stack
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("ingest", total=None)
-        made = ingest_stack(
-            source, output, voxel_size, workers=workers, overwrite=overwrite,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+    masks = dict(_named(pair) for pair in region or ())
+    if len(masks) < len(region or ()):
+        raise SpecError(f"two regions have the same name ({', '.join(region or ())}); give each a name of its own")
+    if cells not in ("merged", "splitted"):
+        raise SpecError(f"--cells {cells} is unknown; type merged (one volume of all cells) or splitted (one a cell)")
+    with _bar("ingest", quiet) as progress:
+        made = ingest_volume(
+            source, output, voxel_size, regions=masks, offset=offset, shape=shape,
+            cells="merged" if cells == "merged" else "splitted", dataset=dataset, workers=workers, overwrite=overwrite,
+            progress=progress,
         )  # fmt: skip
     if not quiet:
         voxels = made.shape[0] * made.shape[1] * made.shape[2]
         typer.echo(
-            f"{output}: {' x '.join(map(str, made.shape))} voxels of {made.dtype}, {made.levels} levels, largest id "
-            f"{made.largest_id}, {made.nbytes / 1e6:.1f} MB, {voxels / 1e6 / max(made.seconds, 1e-9):.0f} Mvoxel/s"
+            f"{output}: {_times(made.shape)} voxels of {_times(map(float, made.voxel_size_nm))} nm, {made.dtype}, "
+            + (f"regions {', '.join(made.regions)}, " if made.regions else "")
+            + f"{made.levels} levels, largest id {made.largest_id}, {made.nbytes / 1e6:.1f} MB, "
+            f"{voxels / 1e6 / max(made.seconds, 1e-9):.0f} Mvoxel/s"
         )
+
+
+def _named(pair: str) -> tuple[str, str]:
+    name, equals, path = pair.partition("=")
+    if not (name and equals and path):
+        raise SpecError(
+            f"--region {pair}: it is not known which is the name and which the mask; type --region NAME=PATH"
+        )
+    return name, path
 
 
 @app.command()
@@ -250,7 +327,10 @@ def info(
         ("labels", ", ".join(result.label_names)),
         ("pixel", f"{z:g} x {y:g} x {x:g} um expanded, expansion {p['expansion_factor']:g}"),
         ("dyes", ", ".join(f"{k}: {v}" for k, v in p["dyes"].items())),
-        ("PSF energy", ", ".join(f"{s['dye']} in {s['channel']}: {s['share']:.1%}" for s in p["psf_energy_share"])),
+        (
+            "PSF energy",
+            ", ".join(f"{s['dye']} in {s['channel']}: {s['share']:.1%}" for s in p.get("psf_energy_share", ())) or "-",
+        ),
         ("clipped", ", ".join(f"{k}: {v}" for k, v in p["clipped_pixels"].items())),
         ("seed, hash", f"{p['seed']}, {p['hash']}"),
         ("versions", ", ".join(f"{k} {v}" for k, v in p["versions"].items())),
@@ -258,15 +338,180 @@ def info(
     _print_rows(str(path), rows)
 
 
-def _load(spec: Path, tile: tuple[int, int, int] | None) -> Simulation:
+@app.command()
+def show(path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", show_default=False)]) -> None:
+    """Open a result in a window: sliders and the arrow keys choose the plane (up, down) and the channel (left, right).
+
+    Example: simexm show out.zarr
+    """
+    from simexm.result import Result
+    from simexm.view.window import show as open_window
+
+    open_window(Result.open(path))
+
+
+@app.command()
+def fluorophores(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Dyes to draw.", metavar="[NAME]...", show_default=False)
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="Spec whose lasers and filters are drawn as well.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PNG to write.", show_default="the names, -spectra.png")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """List the built-in dyes; with names or a spec, draw their spectra and tell what each laser and filter makes of them.
+
+    Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
+    """
+    from simexm.view.fluorophores import dye_rows, sight_rows, tell
+
+    told = tell(names or (), spec, output)
+    if as_json:
+        typer.echo(json.dumps(told.to_mapping(), indent=2))
+        return
+    _print_table(dye_rows(told.dyes))
+    if told.bench:
+        _print_table(sight_rows(told.seen, told.bench))
+        typer.echo("signal: of one dye molecule, over that of the dye that the channel is for, in weak light")
+    if told.picture:
+        typer.echo(f"picture: {told.picture}")
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", metavar="RESULT", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder to write files to.", metavar="DIR", show_default=False)],
+    form: Annotated[Format, typer.Option("--format", help="PNG: a folder of images, one a plane.", show_default=False)],
+    channels: Annotated[
+        Arrangement,
+        typer.Option(
+            help="split: a gray stack each, with the stored values (GIF: 8 bits). merged: in ome-tiff all in one file; in tiff "
+            "8-bit RGB stacks of three channels; in gif and png 8 bits in their display colours."
+        ),
+    ] = Arrangement.SPLIT,
+    labels: Annotated[
+        Arrangement | None,
+        typer.Option(
+            help="merged: a stack of ids for each label image. split: one for each cell.", show_default="no labels"
+        ),
+    ] = None,
+    level: Annotated[int, typer.Option(help="Level of the pyramid, 0 the finest.")] = 0,
+    eight_bit: Annotated[
+        bool,
+        typer.Option(
+            "--8bit",
+            help="Scale each channel by its own maximum, value * 255 / maximum. Without, where 8 bits are needed, by its display "
+            "window.",
+        ),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Write a result as TIFF, OME-TIFF, GIF or PNG, whatever its size. Voxel sizes are of the tissue before expansion.
+
+    Example: simexm export out.zarr files --format ome-tiff --channels merged --labels merged
+    """
+    from simexm.export.export import export as export_result
+
+    with _bar("export", quiet) as progress:
+        written = export_result(
+            path, folder, form, channels=channels, labels=labels, level=level, eight_bit=eight_bit, overwrite=overwrite,
+            progress=progress,
+        )  # fmt: skip
+    if not quiet:
+        for each in written[:_LISTED]:
+            typer.echo(str(each))
+        if len(written) > _LISTED:
+            typer.echo(f"and {len(written) - _LISTED} more below {folder}")
+
+
+_LISTED = 20
+"""Files that are named at most."""
+
+
+@contextlib.contextmanager
+def _bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, where there is a terminal; yields what to call with the parts done and all parts."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _load(
+    spec: Path,
+    tile: tuple[int, int, int] | None,
+    seed: int | None = None,
+    model: str = "simexm2017",
+    output: Path | None = None,
+    quiet: bool = False,
+) -> tuple[Simulation, Job | None]:
+    """The simulation of a spec; or that of a 2017 configuration, whose ground truth is ingested first, and the configuration."""
+    from simexm.legacy.load import Job, is_ini
     from simexm.simulation import Simulation
 
-    return Simulation.load(spec).with_tile(tile)
+    if is_ini(spec):
+        job = Job.of(spec, model, seed, output)
+        with _bar("ingest", quiet) as progress:
+            return job.simulation(progress).with_tile(tile), job
+    simulation = Simulation.load(spec)
+    if seed is not None:
+        simulation = simulation.replace(seed=seed)
+    return simulation.with_tile(tile), None
+
+
+@app.command()
+def convert(
+    config: Annotated[Path, typer.Argument(help="Configuration file of SimExm (2017).", show_default=False)],
+    spec: Annotated[Path, typer.Argument(help="Spec to write, .yaml or .json.", show_default=False)],
+    model: ModelOption = "simexm2017",
+    seed: SeedOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the spec.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Write a .ini file of SimExm (2017) as a native spec, and ingest its ground truth beside it.
+
+    Example: simexm convert config.ini my.yaml --model physical
+    """
+    from simexm import specfile
+    from simexm.errors import SourceNotFoundError
+    from simexm.legacy.convert import ingest_command, to_yaml_text
+    from simexm.legacy.load import Job
+    from simexm.simulation import Simulation
+
+    if spec.exists() and not overwrite:
+        raise OutputError(f"{spec} is there already; type --overwrite, or another name")
+    job = Job.of(config, model, seed, spec.with_suffix(".zarr"))
+    mapping = job.spec()
+    Simulation.from_mapping(mapping, str(config))
+    try:
+        with _bar("ingest", quiet) as progress:
+            job.ingest(progress)
+    except SourceNotFoundError as error:
+        warnings.warn(
+            f"{error} The spec is written all the same; where the ground truth is, type: "
+            f"{ingest_command(job.config, job.ground_truth)}",
+            SimexmWarning,
+            stacklevel=1,
+        )
+    if spec.suffix.lower() == ".json":
+        spec.write_text(specfile.dump(mapping, spec), encoding="utf-8")
+    else:
+        spec.write_text(to_yaml_text(mapping, f"From {config.name}, model {model}."), encoding="utf-8")
+    if not quiet:
+        typer.echo(f"{spec}: type `simexm run {spec}`")
 
 
 def _print_plan(made: Plan) -> None:
     m = made.to_mapping()
-    image, optics, blocks, source = m["image"], m["optics"], m["blocks"], m["source"]
+    image, blocks, source = m["image"], m["blocks"], m["source"]
     cores = os.cpu_count() or 1
     rows = [
         (
@@ -281,40 +526,16 @@ def _print_plan(made: Plan) -> None:
             ),
         ),
         ("levels", ", ".join(_times(s) for s in image["levels"])),
-        (
-            "simulation grid",
-            f"{_times(optics['simulation_grid_expanded_nm'])} nm expanded, {_times(optics['nodes_per_pixel'])} nodes a pixel",
-        ),
-        ("PSF", f"+-{optics['axial_range_um']:.3g} um along z, halo {_times(optics['halo_pixels'])} pixels"),
+        *made.imaging.rows(),
         ("blocks", f"{blocks['count']} of {_times(blocks['block_pixels'])}, tiles of {_times(blocks['tile_pixels'])}"),
         ("stored", f"{m['bytes_uncompressed'] / 1e9:.3g} GB before compression, about {blocks['files']} files"),
         ("memory", f"{m['memory_per_worker_bytes'] / 2**30:.2f} GiB in each worker"),
         ("time", f"about {m['core_seconds']:.0f} core-seconds, {m['core_seconds'] / cores:.0f} s on {cores} cores"),
         ("hash", m["hash"]),
     ]
-    for p in optics["pairs"]:
-        axial = f"{p['fwhm_axial_nm']:.0f}" if p["fwhm_axial_nm"] else "-"
-        rows.append(
-            (
-                f"{p['dye']} in {p['channel']}",
-                (
-                    f"{p['electrons_per_dye_in_focus']:.3g} electrons a dye in focus, FWHM {axial} x "
-                    f"{p['fwhm_lateral_nm']:.0f} nm expanded, {p['left_out_share']:.1%} of a thick stack's light left out; "
-                    f"emits {p['photons_per_dye_in_stack']:.3g} photons over the stack"
-                ),
-            )
-        )
     _print_rows(made.simulation.name, rows)
-    for p in optics["pairs"]:
-        if p["photons_per_dye_in_stack"] > BLEACHING_PHOTONS:
-            typer.echo(
-                f"{p['dye']} would emit {p['photons_per_dye_in_stack']:.2g} photons in {p['channel']}: most dyes bleach after "
-                f"{BLEACHING_PHOTONS:.0e} to 1e6, and bleaching is not simulated; lower the light or take fewer planes"
-            )
-
-
-BLEACHING_PHOTONS = 1e5
-"""Photons after which organic dyes in water begin to bleach noticeably (Eggeling et al. 1998, Anal. Chem. 70, 2651)."""
+    for remark in made.imaging.remarks():
+        typer.echo(remark)
 
 
 def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
@@ -323,6 +544,19 @@ def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    """Print a table whose first row is its heading."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in rows[0]:
+        table.add_column(heading)
+    for row in rows[1:]:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 

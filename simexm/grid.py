@@ -299,6 +299,13 @@ class Geometry:
         )
         return NmBox(start, stop)
 
+    def voxels_nm(self, box: Box) -> NmBox:
+        """The box of voxels, counted from the corner of the specimen, in nm of tissue from there."""
+        return NmBox(
+            exact3(_zip(box.start, self.voxel_nm, lambda a, v: a * v)),
+            exact3(_zip(box.stop, self.voxel_nm, lambda b, v: b * v)),
+        )
+
     def voxels(self, box: NmBox) -> Box:
         """Voxels of the whole volume that `box` (nm of tissue) touches, clipped to the volume."""
         start = _triple(

@@ -202,7 +202,8 @@ class Simulation(Frozen):
                 raise ValueError(
                     f"truth.regions names {name!r}, which does not exist; the regions are {', '.join(known)}"
                 )
-        taken = {layer.name for layer in self.labeller.named_layers} & set(self.truth.region_images)
+        layers = ["cells", *(layer.name for layer in self.labeller.named_layers)]
+        taken = set(layers) & {f"{layer}_{region}" for layer in layers for region in self.truth.regions}
         if taken:
             raise ValueError(
                 f"the layer {min(taken)!r} has the name of a region's label image; give the layer another name"

@@ -21,3 +21,16 @@ def cortex_tif() -> Path:
     if folder is None or not (folder / "pinky40_512.tif").is_file():
         pytest.skip("the cortex volume is not here: point SIMEXM_TEST_DATA at the folder with pinky40_512.tif")
     return folder / "pinky40_512.tif"
+
+
+@pytest.fixture(scope="session")
+def reference_2017() -> Path:
+    """Images of the 2017 program: means and variances of 96 runs of four cases, `NAME.npz` and `NAME.json`."""
+    folder = _data_folder()
+    reference = folder.parent / "reference" / "simexm2017" if folder is not None else None
+    if reference is None or not (reference / "confocal_membrane.npz").is_file():
+        pytest.skip(
+            "the reference images are not here: SIMEXM_TEST_DATA must point at a folder "
+            "beside which lies reference/simexm2017"
+        )
+    return reference

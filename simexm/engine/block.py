@@ -194,17 +194,16 @@ def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Bo
     labels: LabelBlock = work.values["labels"]
     ids = labels.cells.ids
     labeller = plan.simulation.labeller
-    layers = plan.world.dye_of_layer
     for output in plan.outputs:
         if not output.is_labels:
             quantity = output.path or plan.main
             arrays[output.path][(slice(None), *where.slices)] = work.values[quantity]
         else:
-            name = output.path.removeprefix("labels/")
             shown = ids
-            if name in layers:
-                shown = np.where(labeller.labelled(name, ids, plan.world.seed, work.counted), ids, np.uint64(0))
-            truth: NDArray[np.int32] = work.values["truth" if name in ("cells", *layers) else name]
+            if output.layer != "cells":
+                flags = labeller.labelled(output.layer, ids, plan.world.seed, work.counted)
+                shown = np.where(flags, ids, np.uint64(0))
+            truth: NDArray[np.int32] = work.values[f"truth_{output.region}" if output.region else "truth"]
             arrays[output.path][where.slices] = shown.astype(output.dtype)[truth]
 
 

@@ -7,8 +7,10 @@ became known, and what it raises ends the run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+KEPT_FAILURES = 100  # in the outcome; all of them go to the listeners
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,5 +108,27 @@ class RunFinished:
     complete: bool
 
 
+@dataclass(slots=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes
+    ----------
+    done
+        Blocks finished in this run.
+    failed_count
+        Blocks set aside in this run.
+    failed
+        The first hundred of them.
+    """
+
+    done: int = 0
+    failed_count: int = 0
+    failed: list[Failure] = field(default_factory=list)
+
+
 Event = RunStarted | BlockDone | Retried | BlockFailed | WorkerLost | Message | RunFinished
 Listener = Callable[[Event], None]
+
+Execute = Callable[..., Outcome]
+"""How blocks are run: `executor.execute` with a client, or `here.execute_here` with threads."""

@@ -13,7 +13,6 @@ import traceback
 import uuid
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -21,12 +20,14 @@ import distributed
 
 from simexm.engine.blame import Blame, Task
 from simexm.engine.events import (
+    KEPT_FAILURES,
     BlockDone,
     BlockFailed,
     Event,
     Failure,
     Listener,
     Message,
+    Outcome,
     Retried,
     RunFinished,
     RunStarted,
@@ -40,32 +41,12 @@ from simexm.errors import RunError
 TASK_S = 1.0  # a task should be worth this much time, so that Dask's 1 to 4 ms for it do not count
 MOST_BLOCKS = 64  # in one task
 TASKS_PER_THREAD = 4  # in the window; above 2, or Dask pushes tasks to workers that are busy
-KEPT_FAILURES = 100  # in the outcome; all of them go to the listeners
 HOPELESS = 100  # so many failures with no block done between them end the run
 FORGET_EVERY = 10_000  # submissions
 _POLL_S = 0.01
 _TICK_S = 0.2
 _WORKERS_S = 2.0  # how often the cluster's size is asked for
 _LONELY_S = 15.0  # without any worker, until a person is told
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run came to.
-
-    Attributes
-    ----------
-    done
-        Blocks finished in this run.
-    failed_count
-        Blocks set aside in this run.
-    failed
-        The first hundred of them.
-    """
-
-    done: int = 0
-    failed_count: int = 0
-    failed: list[Failure] = field(default_factory=list)
 
 
 def execute(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from simexm.engine.events import Execute
 from simexm.engine.journal import Journal
 from simexm.engine.plan import Plan
 from simexm.errors import RunError
@@ -15,9 +16,6 @@ from simexm.grid import Box, Tiling, Triple
 from simexm.store import place
 from simexm.store.place import Place
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
-
-if TYPE_CHECKING:
-    import distributed
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
     return {"bytes": stored}
 
 
-def make_levels(plan: Plan, where: Place, client: distributed.Client) -> None:
+def make_levels(plan: Plan, where: Place, execute: Execute) -> None:
     """Make each level that no block owns, in order. There is little in them, so a resumed run makes them all again.
 
     Raises
@@ -64,7 +62,6 @@ def make_levels(plan: Plan, where: Place, client: distributed.Client) -> None:
     RunError
         If a shard cannot be made.
     """
-    from simexm.engine.executor import execute
     from simexm.engine.progress import FailedFile, LogFile
 
     journals = where.journal / "levels"
@@ -74,7 +71,7 @@ def make_levels(plan: Plan, where: Place, client: distributed.Client) -> None:
             continue
         task = LevelTask(plan, where, level)
         outcome = execute(
-            client=client, function=make_shard, context=task, blocks=range(len(task.shards)),
+            function=make_shard, context=task, blocks=range(len(task.shards)),
             journal=Journal.open(journals / str(level), plan.hash),
             listeners=[LogFile(where.run / "log.txt"), FailedFile(where.run / "failed.jsonl")],
         )  # fmt: skip

@@ -59,9 +59,13 @@ def part(where: Place, name: str, number: int) -> Path:
     return folder(where, name) / "parts" / f"block-{number:07d}.parquet"
 
 
-def table(where: Place, name: str) -> Path:
-    """The folder of the table."""
+def _table(where: Place, name: str) -> Path:
     return folder(where, name) / "table"
+
+
+def table_of(where: Place, name: str) -> StoredSums:
+    """The table of a pass that was made."""
+    return StoredSums(_table(where, name))
 
 
 def counted_on_disk(plan: Plan, where: Place, before: str | None = None) -> Counted:
@@ -70,7 +74,7 @@ def counted_on_disk(plan: Plan, where: Place, before: str | None = None) -> Coun
     for _, wanted in all_passes(plan):
         if wanted.name == before:
             break
-        counted[wanted.name] = StoredSums(table(where, wanted.name))
+        counted[wanted.name] = table_of(where, wanted.name)
     return counted
 
 
@@ -85,10 +89,10 @@ def write_block(plan: Plan, where: Place, source: LabelSource, name: str, number
 def merge(plan: Plan, where: Place, wanted: CountPass, rows: int) -> None:
     """Add up the parts of all blocks."""
     parts = (part(where, wanted.name, n) for n in range(len(plan.blocks)))
-    store(table(where, wanted.name), merged(parts, rows, wanted.columns, where.scratch), wanted.columns)
+    store(_table(where, wanted.name), merged(parts, rows, wanted.columns, where.scratch), wanted.columns)
     shutil.rmtree(folder(where, wanted.name) / "parts", ignore_errors=True)
 
 
 def is_merged(where: Place, wanted: CountPass) -> bool:
     """Whether a pass's table is whole."""
-    return is_stored(table(where, wanted.name))
+    return is_stored(_table(where, wanted.name))

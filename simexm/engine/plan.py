@@ -8,7 +8,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +42,15 @@ class Output:
         Names along the channel axis; empty for labels, which have none.
     dtype
         Name of the data type.
+    layer, region
+        Of label images: the layer whose cells they hold (`cells` for all), and the region to which they are cut, if any.
     """
 
     path: str
     channels: tuple[str, ...]
     dtype: str
+    layer: str = ""
+    region: str = ""
 
     @property
     def is_labels(self) -> bool:
@@ -221,12 +224,7 @@ def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, N
     g = world.geometry
     image = g.pixels_nm(pixels)
     own = g.own_voxels(pixels)
-    tissue = NmBox(
-        *(
-            _spacing((c - o) * v for c, o, v in zip(corner, g.crop.start, g.voxel_nm, strict=True))
-            for corner in (own.start, own.stop)
-        )
-    )
+    tissue = g.voxels_nm(own.relative_to(g.crop.start))
     tissue = tissue.hull(image.scaled(1 / g.factor))
     wanted: dict[str, NmBox] = {"labels": tissue, "emitters": tissue}
     last = {q.name for s in stages for q in s.writes} - {q.name for s in stages for q in s.inputs}
@@ -267,8 +265,3 @@ def _tile_shapes(blocks: Tiling, tile: Triple) -> dict[Triple, int]:
     return {
         (z, y, x): cz * cy * cx for z, cz in axes[0].items() for y, cy in axes[1].items() for x, cx in axes[2].items()
     }
-
-
-def _spacing(values: Any) -> tuple[Fraction, Fraction, Fraction]:
-    z, y, x = (Fraction(v) for v in values)
-    return z, y, x

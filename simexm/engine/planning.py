@@ -136,8 +136,12 @@ def _outputs(simulation: Simulation, stages: Sequence[Stage], id_dtype: str) -> 
     for name in ("expected", "labelled"):
         if name in simulation.keep and name != main and name in written:
             outputs.append(Output(name, axis[name], written[name].dtype))
-    truth = (*("cells", *layers), *simulation.truth.region_images)
-    return (*outputs, *(Output(f"labels/{n}", (), id_dtype) for n in truth))
+    for region in ("", *simulation.truth.regions):
+        for name in ("cells", *layers):
+            outputs.append(
+                Output(f"labels/{name}_{region}" if region else f"labels/{name}", (), id_dtype, name, region)
+            )
+    return tuple(outputs)
 
 
 def _device(wanted: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import psutil
 from dask.system import CPU_COUNT
 
 from simexm.engine import passes
-from simexm.engine.events import Listener, Message
+from simexm.engine.events import Execute, Listener, Message
 from simexm.engine.finish import finish
 from simexm.engine.journal import Journal
 from simexm.engine.levels import make_levels
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from simexm.simulation import Simulation
 
 COUNT_SECONDS_PER_VOXEL = 20e-9
+HERE_CORE_SECONDS = 15.0
+"""Below this estimate, threads of this process do the work: to start workers would take some seconds and hundreds of MB."""
 
 
 def run(
@@ -49,6 +52,7 @@ def run(
     plan = simulation.plan(until=until)
     plan.warn()
     guard.refuse(plan, where, overwrite)
+    here = client is None and workers is None and plan.core_seconds < HERE_CORE_SECONDS
     if client is None:
         workers = _fitting_workers(min(len(plan.blocks), CPU_COUNT) if workers is None else workers, plan)
     try:
@@ -56,7 +60,7 @@ def run(
             guard.refuse(plan, where, overwrite)  # again: another run may have ended meanwhile
             _begin(plan, where, overwrite)
             try:
-                _do(plan, where, client, workers, quiet)
+                _do(plan, where, client, workers, here, quiet)
             except SourceError:
                 raise
             except OSError as error:
@@ -81,16 +85,23 @@ def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
         raise OutputError(guard.why(error, f"{where.zarr} cannot be written")) from error
 
 
-def _do(plan: Plan, where: Place, client: distributed.Client | None, workers: int | None, quiet: bool) -> None:
+def _do(
+    plan: Plan,
+    where: Place,
+    client: distributed.Client | None,
+    workers: int | None,
+    here: bool,
+    quiet: bool,
+) -> None:
     low = place.check_free(plan, where)
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
     journal = Journal.open(where.journal, plan.hash)
     _distrust_missing(plan, where, journal)
-    with _client(client, workers) as running:
-        _passes(plan, where, running, quiet)
-        _blocks(plan, where, journal, running, quiet)
-        make_levels(plan, where, running)
+    with _way(client, workers, here) as execute:
+        _passes(plan, where, execute, quiet)
+        _blocks(plan, where, journal, execute, quiet)
+        make_levels(plan, where, execute)
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 
 
@@ -103,14 +114,22 @@ def _distrust_missing(plan: Plan, where: Place, journal: Journal) -> None:
 
 
 @contextlib.contextmanager
-def _client(client: distributed.Client | None, workers: int | None) -> Iterator[distributed.Client]:
+def _way(client: distributed.Client | None, workers: int | None, here: bool) -> Iterator[Execute]:
+    """How blocks are run: on the user's cluster, on one of our own, or, where that would not pay, in this process."""
+    if here:
+        from simexm.engine.here import execute_here
+
+        yield partial(execute_here, threads=workers or 1)
+        return
+    from simexm.engine.executor import execute
+
     if client is not None:
-        yield client
+        yield partial(execute, client=client)
         return
     from simexm.engine.cluster import local_client
 
     with _caller_hidden(), local_client(workers) as started:
-        yield started
+        yield partial(execute, client=started)
 
 
 @contextlib.contextmanager
@@ -158,7 +177,7 @@ def _fitting_workers(count: int, plan: Plan) -> int:
     return fitting
 
 
-def _passes(plan: Plan, where: Place, client: distributed.Client, quiet: bool) -> None:
+def _passes(plan: Plan, where: Place, execute: Execute, quiet: bool) -> None:
     """Make the passes that are not made yet, and say what they tell."""
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
@@ -167,28 +186,27 @@ def _passes(plan: Plan, where: Place, client: distributed.Client, quiet: bool) -
                 if not passes.part(where, wanted.name, record.block).is_file():
                     journal.done.discard(record.block)
             context = Context(plan, where, wanted.name)
-            _execute(plan, where, journal, client, quiet, count_block, context, f"counting {wanted.name}")
+            _execute(plan, where, journal, execute, quiet, count_block, context, f"counting {wanted.name}")
             passes.merge(plan, where, wanted, sum(record.result["rows"] for record in journal.records()))
-        for text in stage.counted_warnings(wanted.name, passes.counted_on_disk(plan, where)[wanted.name]):
+        for text in stage.counted_warnings(wanted.name, passes.table_of(where, wanted.name)):
             warnings.warn(text, SimexmWarning, stacklevel=2)
 
 
-def _blocks(plan: Plan, where: Place, journal: Journal, client: distributed.Client, quiet: bool) -> None:
-    _execute(plan, where, journal, client, quiet, run_block, Context(plan, where), "")
+def _blocks(plan: Plan, where: Place, journal: Journal, execute: Execute, quiet: bool) -> None:
+    _execute(plan, where, journal, execute, quiet, run_block, Context(plan, where), "")
 
 
 def _execute(
     plan: Plan,
     where: Place,
     journal: Journal,
-    client: distributed.Client,
+    execute: Execute,
     quiet: bool,
     function: BlockFunction,
     context: Context,
     what: str,
 ) -> None:
     """Run a function over the blocks that its journal lacks."""
-    from simexm.engine.executor import execute
     from simexm.engine.progress import FailedFile, LogFile, progress
 
     total = len(plan.blocks)
@@ -200,7 +218,7 @@ def _execute(
             for listen in listeners:
                 listen(Message(f"resuming: {len(journal.done)} of {total} blocks are done"))
         outcome = execute(
-            client=client, function=function, context=context, blocks=journal.done.missing(total), journal=journal,
+            function=function, context=context, blocks=journal.done.missing(total), journal=journal,
             seconds_per_block=expected, listeners=listeners,
         )  # fmt: skip
     if journal.unreadable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from simexm.grid import Box, Spacing, Triple
+
+INGESTED = "simexm ingest"
+"""What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
 
 VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -94,7 +98,8 @@ class ZarrSource(BaseModel):
         metadata's size and position do not count and the volume begins at 0.
     regions
         Name of a region and the mask that holds it: a Zarr array or label image of the same shape, inside `path` or
-        with a path of its own. A voxel belongs to the region where the mask is not zero.
+        with a path of its own. A voxel belongs to the region where the mask is not zero. Masks that `simexm ingest`
+        carried along need not be given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -126,8 +131,19 @@ class ZarrSource(BaseModel):
         A mask that lies inside `path` keeps its name, for there it is looked for first.
         """
         path = self.path if "://" in self.path else _absolute(self.path)
-        regions = {name: self._mask(path, mask) for name, mask in self.regions.items()}
+        regions = {name: self._mask(path, mask) for name, mask in self.all_regions().items()}
         return self.model_copy(update={"path": path, "regions": regions})
+
+    def all_regions(self) -> dict[str, str]:
+        """The masks that are given, and those that ingest left beside the labels (on disk: URLs are not looked at)."""
+        folder = Path(self.path).expanduser() / (self.dataset or "")
+        try:
+            mark = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]["simexm"]
+            names = mark.get("regions", ()) if mark["written_by"] == INGESTED else ()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            names = ()  # opening it tells what is wrong
+        stored = {str(name): "/".join([*filter(None, [(self.dataset or "").strip("/")]), str(name)]) for name in names}
+        return {**stored, **self.regions}
 
     def _mask(self, path: str, mask: str) -> str:
         local = Path(mask).expanduser()

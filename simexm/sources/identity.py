@@ -16,9 +16,6 @@ from typing import Any
 import zarr
 from zarr.storage import LocalStore
 
-INGESTED = "simexm ingest"
-"""What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
-
 FILES = 4096
 CONTENT_BYTES = 64 * 2**20
 _METADATA = frozenset({"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"})

@@ -1,51 +1,31 @@
-"""From a TIFF stack to a sharded multiscale OME-Zarr 0.5 label image, in parallel and in bounded memory.
-
-The unit of work is a band: the planes of one row of shards, all of x. A band is decoded, downsampled and written by
-one thread and by no other, so nothing is locked and the bytes do not depend on the number of threads. (Decoding,
-downsampling and Zstd all run outside Python's lock, so threads are as fast as processes and need no start-up.)
-"""
+"""From a segmentation of any kind to a sharded multiscale OME-Zarr 0.5 label image, its region masks beside it."""
 
 from __future__ import annotations
 
-import itertools
-import math
-import os
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import zarr
 
-from simexm.errors import SourceError, SpecError
-from simexm.grid import Spacing, Triple, exact3
-from simexm.sources.identity import INGESTED, digest_of
-from simexm.sources.tiff import TiffStack
+from simexm.errors import SimexmWarning, SourceError, SpecError
+from simexm.grid import Box, Spacing, Triple
+from simexm.sources.bands import Written, write_image
+from simexm.sources.base import INGESTED
+from simexm.sources.opening import Cells, open_stack
+from simexm.sources.splitted import SharedValueError, SplittedCells
+from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
+from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
-from simexm.store.omezarr import ShardedArray, create_group, label_attributes, multiscales
-from simexm.store.pyramid import (
-    Level,
-    downsample_labels,
-    plan_levels,
-    plan_storage,
-    pyramid,
-    step_factors,
-)
-from simexm.store.shards import LocalFiles, Stored
+from simexm.store.shards import LocalFiles
 
-_CHUNK = 64
-_LARGEST_SHARD = 256
-_FEWEST_PLANES = 8
-_BAND_BYTES = 256 * 2**20
-_A = TypeVar("_A")
-_B = TypeVar("_B")
-_Shards = list[tuple[str, Stored]]
+_REGION_NAME = re.compile(r"[^\W\d][\w-]*")
+_TAKEN = frozenset({"labels", "membrane", "cytosol"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +38,12 @@ class IngestResult:
         The OME-Zarr label image.
     shape
         Voxels along z, y, x.
+    voxel_size_nm
+        Size of a voxel, nm.
     dtype
         Data type of the ids.
+    regions
+        Names of the masks beside the labels.
     levels
         Number of levels.
     largest_id
@@ -72,7 +56,9 @@ class IngestResult:
 
     path: Path
     shape: Triple
+    voxel_size_nm: Spacing
     dtype: str
+    regions: tuple[str, ...]
     levels: int
     largest_id: int
     nbytes: int
@@ -80,215 +66,203 @@ class IngestResult:
 
 
 def ingest(
-    tiff: Path,
-    output: Path,
-    voxel_size_nm: Spacing | tuple[float, float, float],
+    source: str | PathLike[str],
+    output: str | PathLike[str],
+    voxel_size_nm: Spacing | tuple[float, float, float] | None = None,
     *,
+    regions: Mapping[str, str | PathLike[str]] | None = None,
+    offset: Triple | None = None,
+    shape: Triple | None = None,
+    cells: Cells = "merged",
+    dataset: str | None = None,
     workers: int = 0,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestResult:
-    """Write a TIFF stack of ids as a multiscale OME-Zarr 0.5 label image; every id stays what it is.
+    """Write a segmentation as a multiscale OME-Zarr 0.5 label image; every id stays what it is.
 
-    The result appears under its name when it is whole, and not before.
+    The result appears under its name when it is whole, and not before. Masks become label images of 1 and 0 in groups of
+    the regions' names inside it, and a spec that names it as its source knows these regions.
 
     Parameters
     ----------
-    tiff
-        The stack.
+    source
+        TIFF stack, folder or glob of slices, Zarr, N5, Neuroglancer precomputed or HDF5: its content tells which.
     output
         Folder to make, such as cortex.zarr.
     voxel_size_nm
-        Size of a voxel along z, y, x, nm of tissue before expansion.
+        Size of a voxel along z, y, x, nm of tissue before expansion, with voxel (0, 0, 0) of the source at 0. None: what
+        the source's metadata tell.
+    regions
+        Name and path of the mask of each further region: of any kind, too, and of the source's shape. Whatever is not 0 is
+        in the region. The masks of a Zarr that ingest wrote are carried along without being named.
+    offset, shape
+        Part of the source and of the masks to take: first voxel, and number of voxels, z y x. It stays where it was.
+    cells
+        "merged": one volume of all cells. "splitted": a folder of one TIFF stack or folder of slices for each cell, whose
+        id is the value of its voxels; where two overlap, the first one in natural order of names keeps the voxel. If two
+        have the same value, ids are the numbers of the files, 1, 2, ..., and the attribute "simexm" of the result says
+        which file each is.
+    dataset
+        Which volume inside an HDF5, N5 or Zarr, or which scale of a precomputed volume.
     workers
         Threads; 0 for as many as there are CPUs for this process.
     overwrite
         Replace what an earlier ingest wrote there. Nothing else is ever replaced.
     progress
-        Called with the voxels done and the voxels of the volume.
+        Called with the voxels done and the voxels of all that is to be written.
 
     Raises
     ------
     SpecError
-        If the voxel size is not positive.
+        If the voxel size is not positive, or not known; if the crop reaches outside; if a region has no proper name.
     SourceError
-        If the stack cannot be read, is no stack of ids, or holds no cell.
+        If the source cannot be read, holds no ids, or no cell; if a mask has another shape.
     OutputError
         If the output exists, or cannot be written.
+
+    Warns
+    -----
+    SimexmWarning
+        If cells overlap, or are numbered; if a mask is 0 everywhere, or nowhere.
     """
     begin = time.perf_counter()
-    if not all(0 < s < math.inf for s in voxel_size_nm):
-        raise SpecError(
-            f"voxel size {[float(s) for s in voxel_size_nm]}: a voxel has a positive size along z, y and x, in nm. "
-            "Type --voxel-size Z Y X, such as --voxel-size 40 32 32."
-        )
-    spacing = exact3(voxel_size_nm)
-    with TiffStack(Path(tiff)) as stack, appearing(Path(output), overwrite=overwrite, writer=INGESTED) as files:
-        shard, band_rows = _plan_bands(stack.shape, stack.rows, stack.dtype.itemsize)
-        levels = plan_levels(stack.shape, spacing)
-        arrays = _create(files, stack, levels, shard, Path(output).name.removesuffix(".zarr"))
-        with _threads(workers or _default_workers(stack, shard[0] * band_rows)) as threads:
-            written = _Written()
-            largest = _write_bands(stack, band_rows, arrays, levels, threads, written, progress)
-            if largest == 0:
-                raise SourceError(f"{tiff}: every voxel is 0, so there is no cell in it. Is this the segmentation?")
-            _write_coarse(arrays, levels, threads, written)
-        mark = {"written_by": INGESTED, "digest": f"{written.digest:032x}"}
-        zarr.open_group(files.root, mode="r+").update_attributes({"simexm": mark})
+    output = Path(output)
+    given = None if voxel_size_nm is None else positive(voxel_size_nm)
+    stack = open_stack(str(source), cells=cells, dataset=dataset)
+    crop = crop_box(stack, offset, shape)
+    size, first = size_and_origin(stack, given)
+    z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
+    masks = stack.masks() if isinstance(stack, ZarrStack) else {}
+    masks |= {name: _open_mask(name, str(path), stack) for name, path in (regions or {}).items()}
+    job = _Job(output, size, (z, y, x), crop, masks, workers, overwrite, progress)
+    try:
+        labels, nbytes = job.write(stack)
+    except SharedValueError as error:
+        stack = _number(stack, error)
+        labels, nbytes = job.write(stack)
     return IngestResult(
-        Path(output), stack.shape, stack.dtype.name, len(levels), largest, written.nbytes, time.perf_counter() - begin
-    )
-
-
-def _plan_bands(shape: Triple, segment_rows: int, itemsize: int) -> tuple[Triple, int]:
-    """Return level 0's shard and the rows of a band, a whole number of shards that holds a strip or tile of the file.
-
-    Shards are at most 256 a side, and smaller where the volume is or where a band would be larger than 256 MiB, but
-    never below 8 planes: of a file whose pages are single strips, a band is 8 whole pages, so that none is decoded
-    twice. All follows from the file alone, never from this machine, so that an ingest gives the same bytes everywhere.
-    """
-    depth, rows, width = (min(_LARGEST_SHARD, 1 << (n - 1).bit_length()) for n in shape)
-
-    def band() -> int:
-        return -(-segment_rows // rows) * rows
-
-    while depth * min(band(), shape[1]) * shape[2] * itemsize > _BAND_BYTES:
-        if rows > _CHUNK and rows >= max(depth, 2 * segment_rows):
-            rows //= 2
-        elif depth > _FEWEST_PLANES:
-            depth //= 2
-        else:
-            break
-    return (depth, rows, width), band()
-
-
-def _default_workers(stack: TiffStack, band_area: int) -> int:
-    """As many threads as CPUs, fewer where their bands (each with its levels and codes) would take half the memory."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cpus, memory // (4 * band_area * stack.shape[2] * stack.dtype.itemsize)))
-
-
-def _create(
-    files: LocalFiles, stack: TiffStack, levels: tuple[Level, ...], shard: Triple, name: str
-) -> list[tuple[ShardedArray, bool]]:
-    """Write all metadata; returns each level's array and whether the bands write it."""
-    zero = Fraction(0)
-    scales = multiscales(name, levels, (zero, zero, zero), channels=False, method="mode")
-    create_group(files, "", label_attributes(scales))
-    arrays = []
-    for n, (level, stored) in enumerate(zip(levels, plan_storage(levels, shard, (_CHUNK,) * 3), strict=True)):
-        array = ShardedArray(files, str(n), level.shape, stored.shard, stored.chunk, stack.dtype.name, "zyx")
-        array.create()
-        arrays.append((array, stored.owned))
-    return arrays
-
-
-def _write_bands(
-    stack: TiffStack,
-    band_rows: int,
-    arrays: list[tuple[ShardedArray, bool]],
-    levels: tuple[Level, ...],
-    threads: _Threads,
-    written: _Written,
-    progress: Callable[[int, int], None] | None,
-) -> int:
-    """Write the levels that bands own; returns the largest id."""
-    owned = [array for array, mine in arrays if mine]
-    depth = owned[0].shard[0]
-    nz, ny, nx = stack.shape
-
-    def write(corner: tuple[int, int]) -> tuple[int, _Shards, int]:
-        z, y = corner
-        band = stack.read(range(z, min(z + depth, nz)), range(y, min(y + band_rows, ny)))
-        shards: _Shards = []
-        made = pyramid(band, levels[: len(owned)], downsample_labels)
-        for array, level, data in zip(owned, levels, made, strict=False):
-            start = (z // level.factors[0], y // level.factors[1], 0)
-            shards += zip(_keys(array, start, data.shape), array.write_region(start, data), strict=True)
-        return int(band.max()), shards, band.size
-
-    largest = done = 0
-    corners = itertools.product(range(0, nz, depth), range(0, ny, band_rows))
-    for band_largest, shards, voxels in threads.map(write, corners):
-        largest = max(largest, band_largest)
-        written.add(shards)
-        done += voxels
-        if progress is not None:
-            progress(done, nz * ny * nx)
-    return largest
-
-
-def _write_coarse(
-    arrays: list[tuple[ShardedArray, bool]], levels: tuple[Level, ...], threads: _Threads, written: _Written
-) -> None:
-    """Write the levels that are left, each from the one above."""
-    for n, (array, owned) in enumerate(arrays):
-        if not owned:
-            counts = (-(-a // b) for a, b in zip(array.shape, array.shard, strict=True))
-            write = partial(_write_from_above, array, arrays[n - 1][0].open(), step_factors(levels[n - 1], levels[n]))
-            for shard in threads.map(write, itertools.product(*(range(c) for c in counts))):
-                written.add([shard])
-
-
-def _write_from_above(
-    array: ShardedArray, above: zarr.Array[Any], factors: Triple, position: tuple[int, ...]
-) -> tuple[str, Stored]:
-    start = [p * s * f for p, s, f in zip(position, array.shard, factors, strict=True)]
-    stop = [a + s * f for a, s, f in zip(start, array.shard, factors, strict=True)]
-    data = np.asarray(above[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
-    return array.key(position), array.write(position, downsample_labels(data, factors))
-
-
-def _keys(array: ShardedArray, start: Triple, shape: tuple[int, ...]) -> Iterator[str]:
-    """Paths of the shards of a region, in the order in which `ShardedArray.write_region` writes them."""
-    ranges = (range(a // s, -(-(a + n) // s)) for a, n, s in zip(start, shape, array.shard, strict=True))
-    return map(array.key, itertools.product(*ranges))
-
-
-@dataclass(slots=True)
-class _Written:
-    """What all shards come to, in whatever order they are added.
-
-    Attributes
-    ----------
-    nbytes
-        Their bytes.
-    digest
-        Sum modulo 2^128 of a digest of each one's path and checksum.
-    """
-
-    nbytes: int = 0
-    digest: int = 0
-
-    def add(self, shards: _Shards) -> None:
-        for key, stored in shards:
-            self.nbytes += stored.nbytes
-            self.digest = (self.digest + int(digest_of(key, stored.checksum), 16)) % 2**128
+        output, crop.shape, size, cell_ids(stack, crop).dtype.name, tuple(masks), labels.levels, labels.largest, nbytes,
+        time.perf_counter() - begin,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class _Threads:
-    """Threads that are handed no more than they can start on, so that nothing grows with the number of bands."""
+class _Job:
+    """What is to be written, but for the labels: see `ingest`."""
 
-    pool: ThreadPoolExecutor
+    output: Path
+    voxel_size_nm: Spacing
+    origin_nm: Spacing
+    crop: Box
+    masks: Mapping[str, Stack]
     workers: int
+    overwrite: bool
+    progress: Callable[[int, int], None] | None
 
-    def map(self, function: Callable[[_A], _B], items: Iterable[_A]) -> Iterator[_B]:
-        """Yield the results as they come."""
-        waiting: set[Future[_B]] = set()
-        for item in items:
-            if len(waiting) > self.workers:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-            waiting.add(self.pool.submit(function, item))
-        yield from (future.result() for future in as_completed(waiting))
+    def write(self, labels: Stack) -> tuple[Written, int]:
+        """Write labels and masks; returns what is told of the labels, and the bytes of all."""
+        done = 0
+
+        def count(voxels: int) -> None:
+            nonlocal done
+            done += voxels
+            if self.progress is not None:
+                self.progress(done, self.crop.size * (1 + len(self.masks)))
+
+        def image(path: str, name: str, numbers: Numbers) -> Written:
+            return write_image(
+                files, path, name, numbers, self.voxel_size_nm, self.origin_nm, workers=self.workers, progress=count
+            )
+
+        with appearing(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
+            written = image("", self.output.name.removesuffix(".zarr"), cell_ids(labels, self.crop))
+            if written.largest == 0:
+                raise SourceError(
+                    f"{labels.where}: every voxel is 0, so there is no cell in it. Is this the segmentation?"
+                )
+            nbytes = written.nbytes
+            for name, stack in self.masks.items():
+                found = image(name, name, mask(stack, self.crop))
+                _warn_of_mask(name, stack, found)
+                _leave_mark(files, name, found, {})
+                nbytes += found.nbytes
+            _leave_mark(files, "", written, _told(labels, tuple(self.masks)))
+        return written, nbytes
 
 
-@contextmanager
-def _threads(workers: int) -> Iterator[_Threads]:
-    pool = ThreadPoolExecutor(workers, "ingest")
-    try:
-        yield _Threads(pool, workers)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _open_mask(name: str, path: str, labels: Stack) -> Stack:
+    if not _REGION_NAME.fullmatch(name) or name in _TAKEN:
+        raise SpecError(
+            f"region {name!r}: a region's name begins with a letter, goes on with letters, digits, '_' and '-', and "
+            f"is none of {', '.join(sorted(_TAKEN))}. Type --region NAME=PATH, such as --region synapse={path}"
+        )
+    found = open_stack(path)
+    if found.shape != labels.shape:
+        raise SourceError(
+            f"region {name!r}: {found.where} has the shape {_times(found.shape)} (z y x), and the labels {labels.where} "
+            f"have {_times(labels.shape)}; a mask needs one voxel for each of theirs. Resample or cut it to the labels' "
+            "grid."
+        )
+    if None not in (found.voxel_size_nm, labels.voxel_size_nm) and found.voxel_size_nm != labels.voxel_size_nm:
+        raise SourceError(
+            f"region {name!r}: {found.where} has voxels of {_nm(found.voxel_size_nm)} nm, and the labels {labels.where} of "
+            f"{_nm(labels.voxel_size_nm)} nm; they would not lie on each other. Resample the mask onto the labels' grid."
+        )
+    return found
+
+
+def _number(stack: Stack, error: SharedValueError) -> SplittedCells:
+    """Tell cells by their files from now on."""
+    assert isinstance(stack, SplittedCells)  # nothing else raises this
+    warnings.warn(
+        f"{error}, so values are no ids: cells are numbered by their files, 1 to {len(stack.members)} in natural order (the "
+        "attribute simexm.cells of the result says which is which). To keep ids, write each cell with a value of its own",
+        SimexmWarning,
+        stacklevel=3,
+    )
+    return stack.by_number()
+
+
+def _told(stack: Stack, regions: tuple[str, ...]) -> dict[str, Any]:
+    """What the attributes say of regions and of cells; warns of cells that overlap."""
+    more: dict[str, Any] = {"regions": list(regions)} if regions else {}
+    if isinstance(stack, SplittedCells):
+        table = stack.table()
+        if table:
+            more["cells"] = {str(n): name for n, name in table.items()}
+        if stack.found.overlapped:
+            warnings.warn(
+                f"{stack.where}: cells overlap in {stack.found.overlapped} voxels, which the first file in natural order "
+                "of names keeps. Mend the segmentation if that is too many",
+                SimexmWarning,
+                stacklevel=3,
+            )
+    return more
+
+
+def _warn_of_mask(name: str, found: Stack, written: Written) -> None:
+    if written.largest == 0 or written.smallest > 0:
+        what = (
+            "0 everywhere, so it would stay empty"
+            if written.largest == 0
+            else "0 nowhere, so it would be the whole volume"
+        )
+        warnings.warn(
+            f"region {name!r}: {found.where} is {what}. Check that it is the mask, and that 0 stands for outside",
+            SimexmWarning,
+            stacklevel=3,
+        )
+
+
+def _leave_mark(files: LocalFiles, path: str, written: Written, more: Mapping[str, Any]) -> None:
+    mark = {"written_by": INGESTED, "digest": f"{written.digest:032x}", **more}
+    zarr.open_group(files.root, path=path, mode="r+").update_attributes({"simexm": mark})
+
+
+def _nm(spacing: Spacing | None) -> str:
+    return " x ".join(f"{float(s):g}" for s in spacing or ())
+
+
+def _times(shape: Triple) -> str:
+    return " x ".join(map(str, shape))

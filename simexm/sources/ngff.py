@@ -14,7 +14,7 @@ from typing import Any
 from simexm.errors import SourceError
 from simexm.grid import Spacing, Triple, exact, exact3
 
-_NM = {
+NM = {
     "angstrom": Fraction(1, 10),
     "nanometer": Fraction(1),
     "nm": Fraction(1),
@@ -129,19 +129,19 @@ def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str,
     zero = Fraction(0)
     if not scaled or not all(units):
         return Geometry(spatial, None, (zero, zero, zero))
-    unknown = [u for u in units if u not in _NM]
+    unknown = [u for u in units if u not in NM]
     if unknown:
         raise SourceError(
-            f"{where}: the unit {unknown[0]!r} is not a length that is known here ({', '.join(sorted(_NM))}). "
+            f"{where}: the unit {unknown[0]!r} is not a length that is known here ({', '.join(sorted(NM))}). "
             "Give voxel_size_nm: [z, y, x]."
         )
-    size = [scale[i] * _NM[u] for i, u in zip(spatial, units, strict=True)]
+    size = [scale[i] * NM[u] for i, u in zip(spatial, units, strict=True)]
     if min(size) <= 0:
         raise SourceError(
             f"{where}: the metadata gives a voxel size of {[float(s) for s in size]} nm, and no voxel has that. "
             "Give voxel_size_nm: [z, y, x]."
         )
-    begin = [shift[i] * _NM[u] - s / 2 for i, u, s in zip(spatial, units, size, strict=True)]
+    begin = [shift[i] * NM[u] - s / 2 for i, u, s in zip(spatial, units, size, strict=True)]
     return Geometry(spatial, _spacing(size), _spacing(begin))
 
 

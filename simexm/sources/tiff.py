@@ -1,164 +1,151 @@
-"""TIFF stacks read band by band: any range of planes and rows, from several threads, without the rest in memory."""
+"""TIFF stacks read box by box, from several threads, without the rest in memory."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError, SourceNotFoundError
-from simexm.grid import Triple
+from simexm.grid import Box, Spacing, Triple
 from simexm.sources.base import neighbours
+from simexm.sources.stack import ORIGIN
+
+_JPEG = frozenset({6, 7, 34892, 33007})
+"""TIFF's compressions by JPEG; lossless JPEG, of more than 12 bits, is among them."""
 
 
 class TiffStack:
-    """A stack of planes in a TIFF, BigTIFF, OME-TIFF or ImageJ file, of any compression that imagecodecs decodes.
+    """A stack of planes in a TIFF, BigTIFF, OME-TIFF or ImageJ file, of any lossless compression that imagecodecs decodes.
 
-    Opening checks that every plane is in the file; nothing is decoded before `read`, which threads may share.
-
-    Attributes
-    ----------
-    shape
-        Voxels along z, y, x.
-    dtype
-        Unsigned type that `read` returns; as wide as the stored one.
-    rows
-        Rows that are decoded together: a strip, a tile, 1 where the file is not compressed.
+    Obeys `simexm.sources.stack.Stack`. Opening checks that every plane is in the file; nothing is decoded before `read`.
 
     Raises
     ------
     SourceNotFoundError
         If there is no such file.
     SourceError
-        If it is no TIFF, is cut off, or holds anything but one stack of integer planes.
+        If it is no TIFF, is cut off, or holds anything but one stack of grey-value planes.
     """
 
-    shape: Triple
-    dtype: np.dtype[Any]
-    rows: int
+    voxel_size_nm: Spacing | None = None  # what TIFF tags say of it is the screen's resolution as often as not
+    origin_nm: Spacing = ORIGIN
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.where = str(path)
         if not path.exists():
             raise SourceNotFoundError(f"{path} does not exist.{neighbours(path)}")
         if path.is_dir():
             raise SourceError(f"{path} is a folder; name one TIFF file that holds the whole stack.")
+        try:
+            with _raising_logged_errors(path), tifffile.TiffFile(path) as tif:
+                series = _only_series(path, tif.series)
+                if series.dtype is None:
+                    raise SourceError(f"{path} holds numbers of an unknown type. Save it as an unsigned integer type.")
+                self.dtype: np.dtype[Any] = series.dtype.newbyteorder("=")
+                self.shape = _stack_shape(path, series)
+                _refuse_lossy(path, series.keyframe)
+                if series.dataoffset is None:
+                    self._offset = None
+                    self._index_segments(series)
+                else:
+                    self._offset = int(series.dataoffset)
+                    self._stored_dtype = self.dtype.newbyteorder("<" if tif.byteorder == "<" else ">")
+                    self._check_uncompressed()
+        except PermissionError as error:
+            raise SourceError(f"{path} may not be read by you. Change its permissions, or name another.") from error
+        except tifffile.TiffFileError as error:
+            raise SourceError(f"{path} is not a TIFF file. Name one that holds the segmentation.") from error
+
+    @property
+    def grain(self) -> Triple:
+        """A strip or a row of tiles; a row of voxels where the file is not compressed."""
+        return 1, 1 if self._offset is not None else self._segments[0][2], self.shape[2]
+
+    def plane(self, z: int) -> str:
+        """The file and the page."""
+        return f"{self.path}, page {z + 1}"
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return what is stored in a box, (z, y, x); raises SourceError if a page cannot be decoded."""
+        if self._offset is not None:
+            mapped = np.memmap(self.path, self._stored_dtype, "r", self._offset, self.shape)
+            return np.array(mapped[box.slices], self.dtype)
+        out = np.empty(box.shape, self.dtype)
         with ExitStack() as stack:
-            try:
-                with _raising_logged_errors(path):
-                    tif = stack.enter_context(tifffile.TiffFile(path))
-                    all_series = tif.series
-            except PermissionError as error:
-                raise SourceError(f"{path} may not be read by you. Change its permissions, or name another.") from error
-            except tifffile.TiffFileError as error:
-                raise SourceError(f"{path} is not a TIFF file. Name one that holds the segmentation.") from error
-            self._series = _only_series(path, all_series)
-            self._stored_dtype, self.dtype = _label_dtype(path, self._series.dtype)
-            self.shape = _stack_shape(path, self._series)
-            self._handles: dict[str, int] = {}
-            self._mapped: NDArray[Any] | None = None
-            if self._series.dataoffset is not None:
-                self._map_uncompressed(tif.byteorder)
-            else:
-                self._index_segments(stack)
-            self._close = stack.pop_all()
+            handles: dict[int, int] = {}
+            for z in range(box.start[0], box.stop[0]):
+                file = int(self._file_of[z])
+                if file not in handles:
+                    handles[file] = os.open(self._files[file], os.O_RDONLY)
+                    stack.callback(os.close, handles[file])
+                self._decode(z, handles[file], box, out[z - box.start[0]])
+        return out
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close.close()
-
-    def read(self, planes: range, rows: range) -> NDArray[np.unsignedinteger[Any]]:
-        """Return some rows of some planes, (planes, rows, x).
-
-        Raises
-        ------
-        SourceError
-            If a page cannot be decoded, or holds a negative number.
-        """
-        if self._mapped is not None:
-            stored = self._mapped[planes.start : planes.stop, rows.start : rows.stop]
-            native = stored.astype(stored.dtype.newbyteorder("="))
-        else:
-            native = np.empty((len(planes), len(rows), self.shape[2]), self._stored_dtype)
-            for plane in planes:
-                self._decode(plane, rows, native[plane - planes.start])
-        if native.dtype.kind == "i" and native.min() < 0:
-            plane = planes[int(np.argmin(native.min(axis=(1, 2))))]
-            raise SourceError(
-                f"{self.path}, page {plane + 1}: the negative id {native.min()}; a cell's id is positive, and 0 is "
-                "outside every cell. Write a copy with the ids renumbered, as an unsigned type."
-            )
-        return native.view(self.dtype)
-
-    def _map_uncompressed(self, byteorder: str) -> None:
-        offset = int(self._series.dataoffset)
-        self.rows = 1
-        expected = offset + int(np.prod(self.shape, dtype=object)) * self._stored_dtype.itemsize
+    def _check_uncompressed(self) -> None:
+        expected = (self._offset or 0) + math.prod(self.shape) * self.dtype.itemsize
         actual = self.path.stat().st_size
         if expected > actual:
-            plane_bytes = self.shape[1] * self.shape[2] * self._stored_dtype.itemsize
-            self._refuse_truncated((actual - offset) // plane_bytes)
-        stored = self._stored_dtype.newbyteorder("<" if byteorder == "<" else ">")
-        self._mapped = np.memmap(self.path, dtype=stored, mode="r", offset=offset, shape=self.shape)
+            self._refuse_truncated((actual - (self._offset or 0)) // (math.prod(self.shape[1:]) * self.dtype.itemsize))
 
-    def _index_segments(self, stack: ExitStack) -> None:
-        """Note where each strip or tile lies in a plane, and check that each is in its file."""
-        pages = list(self._series.pages)
+    def _index_segments(self, series: Any) -> None:
+        """Note where each strip or tile lies in a plane and in its file, and check that it is there."""
+        pages = list(series.pages)
         if len(pages) != self.shape[0]:
             raise SourceError(
                 f"{self.path} announces {self.shape[0]} planes and holds {len(pages)} pages, so planes would be "
                 "missing. Write it again with one page a plane."
             )
-        keyframe = self._series.keyframe
+        keyframe = self._keyframe = series.keyframe
         segments = [keyframe.decode(None, i)[1:] for i in range(len(keyframe.dataoffsets))]
         self._segments = [(at[2], at[3], shape[1], shape[2]) for at, shape in segments]
-        self.rows = self._segments[0][2]
+        self._at = np.zeros((2, len(pages), len(segments)), np.int64)
+        self._file_of = np.zeros(len(pages), np.int32)
+        self._tables: dict[int, bytes] = {}
         sizes: dict[str, int] = {}
-        self._pages: list[tuple[Any, int]] = []
         for plane, page in enumerate(pages):
             if page is None:
                 raise SourceError(f"{self.path}, page {plane + 1} is missing; a file of the set may be elsewhere.")
             name = page.parent.filehandle.path
-            if name not in self._handles:
-                self._handles[name] = os.open(name, os.O_RDONLY)
-                stack.callback(os.close, self._handles[name])
-                sizes[name] = os.fstat(self._handles[name]).st_size
+            if name not in sizes:
+                sizes[name] = os.stat(name).st_size
             ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
-            if len(page.dataoffsets) != len(self._segments) or max(ends) > sizes[name]:
+            if len(page.dataoffsets) != len(segments) or max(ends) > sizes[name]:
                 self._refuse_truncated(plane)
-            self._pages.append((page, self._handles[name]))
+            self._at[:, plane] = page.dataoffsets, page.databytecounts
+            self._file_of[plane] = list(sizes).index(name)
+            if page.jpegtables is not None:
+                self._tables[plane] = page.jpegtables
+        self._files = list(sizes)
 
-    def _decode(self, plane: int, rows: range, out: NDArray[Any]) -> None:
-        """Decode the segments of one plane that meet `rows` into `out` (rows, x)."""
-        page, handle = self._pages[plane]
+    def _decode(self, plane: int, handle: int, box: Box, out: NDArray[Any]) -> None:
+        """Decode the segments of one plane that meet `box` into `out` (y, x)."""
+        (_, y0, x0), (_, y1, x1) = box.start, box.stop
         for index, (top, left, height, width) in enumerate(self._segments):
-            first, last = max(top, rows.start), min(top + height, rows.stop, self.shape[1])
-            if first >= last:
+            y, x = max(top, y0), max(left, x0)
+            y_end, x_end = min(top + height, y1), min(left + width, x1)
+            if y >= y_end or x >= x_end:
                 continue
-            width = min(width, self.shape[2] - left)
-            target = out[first - rows.start : last - rows.start, left : left + width]
-            count = page.databytecounts[index]
+            target = out[y - y0 : y_end - y0, x - x0 : x_end - x0]
+            offset, count = map(int, self._at[:, plane, index])
             if count == 0:  # a sparse file leaves out tiles that hold nothing
-                target[...] = page.keyframe.nodata
+                target[...] = self._keyframe.nodata
                 continue
             try:
-                data = os.pread(handle, count, page.dataoffsets[index])
-                segment, _, _ = page.keyframe.decode(
-                    data, index, jpegtables=page.jpegtables, jpegheader=page.keyframe.jpegheader
+                data = os.pread(handle, count, offset)
+                segment, _, _ = self._keyframe.decode(
+                    data, index, jpegtables=self._tables.get(plane), jpegheader=self._keyframe.jpegheader
                 )
-                target[...] = segment[0, first - top : last - top, :width, 0]
+                target[...] = segment[0, y - top : y_end - top, x - left : x_end - left, 0]
             except Exception as error:  # each of some thirty codecs raises a type of its own
                 raise SourceError(
                     f"{self.path}, page {plane + 1} of {self.shape[0]} (z = {plane}) is damaged and cannot be decoded, "
@@ -182,14 +169,12 @@ def _only_series(path: Path, all_series: list[Any]) -> Any:
     return all_series[0]
 
 
-def _label_dtype(path: Path, dtype: np.dtype[Any] | None) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """Native stored type, and the unsigned type of the same width."""
-    if dtype is None or dtype.kind not in "iub":
+def _refuse_lossy(path: Path, keyframe: Any) -> None:
+    if int(keyframe.compression) in _JPEG and keyframe.bitspersample <= 12:
         raise SourceError(
-            f"{path} holds {dtype}, and ids are integers: with floats, neighbouring ids above 2^24 become one cell. "
-            "Save the segmentation as an unsigned integer type."
+            f"{path} is compressed by JPEG, which changes values near edges: ids would turn into others. Save the "
+            "segmentation again from its source with LZW, Deflate or no compression."
         )
-    return dtype.newbyteorder("="), np.dtype(f"u{dtype.itemsize}")
 
 
 def _stack_shape(path: Path, series: Any) -> Triple:

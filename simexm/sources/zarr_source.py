@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources import ngff
-from simexm.sources.base import ZarrSource, neighbours
-from simexm.sources.identity import INGESTED, array_identity, digest_of
-
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+from simexm.sources.base import INGESTED, ZarrSource
+from simexm.sources.identity import array_identity, digest_of
+from simexm.sources.kinds import TOLD, ingest_command, kind_of
 
 
 @dataclass(frozen=True)
@@ -155,10 +154,22 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
             f"a guess. Give it: source: {{path: {source.path}, voxel_size_nm: [z, y, x]}}."
         )
     masks: dict[str, Volume] = {}
-    for name, path in source.regions.items():
+    for name, path in {**stored_regions(labels.group), **source.regions}.items():
         masks[name] = _mask(root, source.path, path, name)
         _check_mask(name, masks[name], labels)
     return ZarrLabels(labels, masks, size, origin)
+
+
+def locate(path: str, dataset: str | None) -> Volume:
+    """Find the array of labels, or of a mask, that a path means; raises what `open_zarr` does of a path."""
+    return _locate(_open_root(path), path, dataset)
+
+
+def stored_regions(group: zarr.Group | None) -> dict[str, str]:
+    """Names and paths (from the root of the Zarr) of the masks that ingest left beside the labels."""
+    if group is None:
+        return {}
+    return {str(name): f"{group.path}/{name}".lstrip("/") for name in _mark(group).get("regions", ())}
 
 
 def holds(path: str, dataset: str) -> bool:
@@ -205,31 +216,21 @@ def _open_root(path: str) -> zarr.Group | zarr.Array[Any]:
             raise SourceError(f"{path}: reading this URL needs a package that is missing: {error}.") from error
         except FileNotFoundError as error:
             raise SourceNotFoundError(
-                f"{path}: there is no Zarr at this URL. Check it, or open it in a browser."
+                f"{path}: there is no Zarr at this URL. Check it, or open it in a browser. (A Neuroglancer precomputed "
+                f"volume is ingested first: simexm ingest precomputed://{path} NAME.zarr)"
             ) from error
         except Exception as error:  # remote file systems raise types of their own
             raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    kind = kind_of(path)
+    if kind != "Zarr":
+        raise SourceError(
+            f"{path} {TOLD[kind]}, which cannot be read box by box. Convert it once: {ingest_command(path, kind)}"
+        )
     local = Path(path).expanduser()
-    if not local.exists():
-        raise SourceNotFoundError(f"{path} does not exist.{neighbours(local)}")
-    if local.is_file() and local.suffix != ".zip":
-        with local.open("rb") as f:
-            tiff = f.read(4) in _TIFF_MAGIC
-        if tiff:
-            zarr_name = local.with_suffix(".zarr").name
-            raise SourceError(
-                f"{path} is a TIFF file, which cannot be read box by box. Convert it once: "
-                f"simexm ingest {path} {zarr_name} --voxel-size Z Y X (nm), then name {zarr_name} as the source."
-            )
-        raise SourceError(f"{path} is a file, and a source is the folder of a Zarr.")
     try:
         return zarr.open(str(local), mode="r")
     except (FileNotFoundError, zarr.errors.BaseZarrError) as error:
-        inside = sorted(p.name for p in local.iterdir() if p.suffix == ".zarr") if local.is_dir() else []
-        hint = f" It holds {', '.join(inside[:5])}: name one of these." if inside else ""
-        raise SourceError(
-            f"{path} is not a Zarr: it has no zarr.json, .zarray or .zgroup (N5 and precomputed folders are not read).{hint}"
-        ) from error
+        raise SourceError(f"{path} is not a Zarr: it has no zarr.json, .zarray or .zgroup that can be read.") from error
     except (ValueError, TypeError, KeyError) as error:
         raise SourceError(f"{path}: the Zarr metadata cannot be read: {error}") from error
 
@@ -266,10 +267,14 @@ def _locate(root: zarr.Group | zarr.Array[Any], root_path: str, dataset: str | N
     return Volume(where, node, geometry, above[-1][0] if above else None)
 
 
-def _ingested(group: zarr.Group | None) -> str | None:
+def _mark(group: zarr.Group | None) -> Mapping[str, Any]:
+    """What ingest left in the attributes of what it wrote; empty where it did not."""
     mark = None if group is None else group.attrs.get("simexm")
-    if not isinstance(mark, Mapping) or mark.get("written_by") != INGESTED:
-        return None
+    return mark if isinstance(mark, Mapping) and mark.get("written_by") == INGESTED else {}
+
+
+def _ingested(group: zarr.Group | None) -> str | None:
+    mark = _mark(group)
     return str(mark["digest"]) if "digest" in mark else None
 
 

@@ -12,15 +12,28 @@ from simexm.stages.expansion import Expansion
 from simexm.stages.labelling import Labelling
 from simexm.stages.light_sheet import LightSheet
 from simexm.stages.regions import Regions
+from simexm.stages.simexm2017_imaging import Imaging2017
+from simexm.stages.simexm2017_labelling import Labelling2017
 from simexm.stages.truth import Truth
 from simexm.stages.two_photon import TwoPhoton
 from simexm.stages.widefield import Widefield
 
 AnyStage = Annotated[
-    Regions | Labelling | Expansion | Confocal | Widefield | TwoPhoton | LightSheet | Camera | Truth,
+    Regions
+    | Labelling
+    | Expansion
+    | Confocal
+    | Widefield
+    | TwoPhoton
+    | LightSheet
+    | Camera
+    | Truth
+    | Labelling2017
+    | Imaging2017,
     Field(discriminator="stage"),
 ]
 
 __all__ = [
-    "AnyStage", "Camera", "Confocal", "Expansion", "Labelling", "LightSheet", "Regions", "Truth", "TwoPhoton", "Widefield",
+    "AnyStage", "Camera", "Confocal", "Expansion", "Imaging2017", "Labelling", "Labelling2017", "LightSheet", "Regions", "Truth",
+    "TwoPhoton", "Widefield",
 ]  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -16,6 +17,9 @@ from simexm.stages.roles import NAME, Imaging, Pair
 
 LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range, above which there is a warning."""
+
+BLEACHING_PHOTONS = 1e5
+"""Photons after which organic dyes in water begin to bleach noticeably (Eggeling et al. 1998, Anal. Chem. 70, 2651)."""
 
 SECONDS_PER_NODE = 8e-9
 
@@ -174,6 +178,36 @@ class OpticsPlan(Imaging):
             ],
         }
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Grid, range, and every pair."""
+        halo = (math.ceil(self.reach / self.subdivision[0]), self.halo, self.halo)
+        rows = [
+            ("simulation grid", f"{_times(self.node_nm)} nm expanded, {_times(self.subdivision)} nodes a pixel"),
+            ("PSF", f"+-{self.range_nm / 1000:.3g} um along z, halo {_times(halo)} pixels"),
+        ]
+        for p in self.pairs:
+            axial, lateral = p.fwhm_nm
+            rows.append(
+                (
+                    f"{p.dye} in {p.channel}",
+                    (
+                        f"{p.in_focus:.3g} electrons a dye in focus, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
+                        f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
+                        "over the stack"
+                    ),
+                )
+            )
+        return rows
+
+    def remarks(self) -> list[str]:
+        """Of bleaching."""
+        return [
+            f"{p.dye} would emit {p.emitted_in_stack:.2g} photons in {p.channel}: most dyes bleach after "
+            f"{BLEACHING_PHOTONS:.0e} to 1e6, and bleaching is not simulated; lower the light or take fewer planes"
+            for p in self.pairs
+            if p.emitted_in_stack > BLEACHING_PHOTONS
+        ]
+
     def warnings(self) -> list[str]:
         """Of light that the axial range leaves out."""
         return [
@@ -191,3 +225,7 @@ class OpticsPlan(Imaging):
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:
     """Node planes that emitters can touch between two floors."""
     return math.ceil(reach_nm / float(plan.node_nm[0])) + 3
+
+
+def _times(values: Iterable[Fraction | int]) -> str:
+    return " x ".join(f"{float(v):.6g}" for v in values)

@@ -110,6 +110,14 @@ class Imaging(ABC):
         """What `plan` tells, as plain data; `pairs` among it."""
 
     @abstractmethod
+    def rows(self) -> list[tuple[str, str]]:
+        """The same for people, (what, value)."""
+
+    @abstractmethod
+    def remarks(self) -> list[str]:
+        """What `plan` says below it."""
+
+    @abstractmethod
     def warnings(self) -> list[str]:
         """What to warn of before a run."""
 

@@ -17,7 +17,8 @@ class Truth(Stage):
     Attributes
     ----------
     regions
-        Regions of which there are label images, too: `labels/cells_REGION` holds the cells where they are in the region.
+        Regions of which there are label images, too: `labels/cells_REGION` and `labels/LAYER_REGION` hold the cells where they
+        are in the region.
     """
 
     stage: Literal["truth"] = "truth"
@@ -30,11 +31,6 @@ class Truth(Stage):
     def inputs(self) -> tuple[Quantity, ...]:
         """Regions, too, where they are wanted."""
         return (LABELS, REGIONS) if self.regions else (LABELS,)
-
-    @property
-    def region_images(self) -> tuple[str, ...]:
-        """Names of the label images of regions."""
-        return tuple(f"cells_{name}" for name in self.regions)
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The same box before expansion; a voxel of margin where the specimen is thinner than half a pixel."""
@@ -53,6 +49,6 @@ class Truth(Stage):
             index.append(centre + (corner - start))
         here = np.ix_(*index)
         work.values["truth"] = labels.index[here]
-        for name, image in zip(self.regions, self.region_images, strict=True):
+        for name in self.regions:
             inside = work.values["regions"][here] & work.world.region_bits[name] != 0
-            work.values[image] = np.where(inside, labels.index[here], np.int32(0))
+            work.values[f"truth_{name}"] = np.where(inside, labels.index[here], np.int32(0))

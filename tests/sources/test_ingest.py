@@ -19,7 +19,7 @@ from ome_zarr_models.v05 import ImageLabel
 
 from simexm.errors import OutputError, SourceError, SourceNotFoundError, SpecError
 from simexm.grid import Box, exact3
-from simexm.sources import ingest as ingest_module
+from simexm.sources import bands
 from simexm.sources.base import open_source
 from simexm.sources.ingest import ingest
 from simexm.store.pyramid import downsample_labels
@@ -123,7 +123,7 @@ def test_bands_and_threads_do_not_change_a_byte(tmp_path: Path, way: str, monkey
     name = "zarr.json"  # of the root, in which the result's name stands
     assert {k: v for k, v in one.items() if k != name} == {k: v for k, v in three.items() if k != name}
     # With less memory for a band the shards are smaller, and the levels that they hold the same.
-    monkeypatch.setattr(ingest_module, "_BAND_BYTES", 2**18)
+    monkeypatch.setattr(bands, "_BAND_BYTES", 2**18)
     small = ingest(tmp_path / "a.tif", tmp_path / "small.zarr", SIZE, workers=2)
     for n in range(small.levels):
         arrays = [zarr.open_array(tmp_path / f"{name}.zarr/{n}", mode="r") for name in ("one", "small")]
@@ -190,7 +190,7 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
 
 def test_no_file_and_no_tiff(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_text("this is text")
-    with pytest.raises(SourceError, match="not a TIFF"):
+    with pytest.raises(SourceError, match="neither TIFF nor HDF5"):
         ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE)
     with pytest.raises(SourceNotFoundError):
         ingest(tmp_path / "b.tif", tmp_path / "a.zarr", SIZE)

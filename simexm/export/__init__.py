@@ -1,0 +1,1 @@
+"""Results as TIFF, OME-TIFF, GIF and PNG, written plane by plane."""

@@ -1,0 +1,121 @@
+"""`simexm export`: a result as files that other programs read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from simexm.errors import OutputError
+from simexm.export.formats import Arrangement, Format
+from simexm.export.images import Image, all_in_one, colored, one_by_one, open_image, three_by_three
+from simexm.export.labels import Labels, all_cells, cell_by_cell, warn_of_fiji
+from simexm.export.stack import Job
+from simexm.export.write import Progress, check, check_folder, write
+from simexm.result import Result
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def export(
+    result: Result | str | Path,
+    folder: str | Path,
+    format: Format | str,
+    *,
+    channels: Arrangement | str = Arrangement.SPLIT,
+    labels: Arrangement | str | None = None,
+    level: int = 0,
+    eight_bit: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write a result's image, and its label images where they are wanted, as TIFF, OME-TIFF, GIF or PNG.
+
+    Volumes may be of any size: planes are read a slab and written one at a time. Every file has its name only when it is
+    whole.
+
+    Parameters
+    ----------
+    result
+        A finished result, or its folder NAME.zarr.
+    folder
+        Where the files go: CHANNEL.tiff, or merged.tiff; labels/NAME.tiff, or labels/NAME/CELL.tiff; .ome.tiff, .gif likewise,
+        and folders of images without a suffix for PNG.
+    format
+        "tiff": stacks that ImageJ reads. "ome-tiff". "gif": an animation through z. "png": a folder of images, one a plane.
+    channels
+        "split": a gray stack for each channel, with the stored values in all formats but GIF, which is shown in 8 bits.
+        "merged": in OME-TIFF all channels, with their colours as metadata; in TIFF 8-bit red, green and blue stacks of three
+        channels each; in GIF and PNG all channels in their display colours, 8 bits.
+    labels
+        "merged": a stack of ids for each label image. "split": one for each cell in it. None writes none.
+    level
+        Of the pyramid, 0 the finest.
+    eight_bit
+        Scale each channel by its own maximum: value * 255 / maximum, rounded, as the 2017 program did. Otherwise, where 8 bits
+        are needed, the channel's display window is black to full.
+    overwrite
+        Replace files that are there.
+    progress
+        Called with the numbers of planes that are written and to be written.
+
+    Returns
+    -------
+    list of Path
+        The files and folders of images, in the order of writing.
+
+    Raises
+    ------
+    OutputError
+        If the result is not finished, has no such level, holds what the format cannot, or a file is in the way or cannot be
+        written.
+    """
+    form, arranged = _one_of(Format, format, "format"), _one_of(Arrangement, channels, "channels")
+    ids = None if labels is None else _one_of(Arrangement, labels, "labels")
+    opened = result if isinstance(result, Result) else Result.open(result)
+    where = Path(folder).expanduser()
+    check_folder(where, opened)
+    image = open_image(opened, level, by_maximum=eight_bit)
+    jobs = [(job, form) for job in _image_jobs(image, where, form, arranged, eight_bit)]
+    check(jobs, overwrite=overwrite)  # before the ids are looked for, which takes long
+    if ids is not None:
+        jobs += [(job, form) for job in _label_jobs(image, where / "labels", form, ids)]
+    return write(jobs, overwrite=overwrite, progress=progress)
+
+
+def _image_jobs(image: Image, folder: Path, form: Format, arranged: Arrangement, eight_bit: bool) -> list[Job]:
+    if arranged is Arrangement.SPLIT:
+        paths = [folder / c.name for c in image.channels]
+        stored = not eight_bit and form is not Format.GIF
+        if form is Format.PNG and stored and (image.array.dtype.kind != "u" or image.array.dtype.itemsize > 2):
+            raise OutputError(
+                f"{image.result.path} holds {image.array.dtype}, but a PNG holds 8 or 16 bits. Type --format tiff, or --8bit."
+            )
+        return one_by_one(image, paths, eight_bit=not stored)
+    if form is Format.OME_TIFF:
+        return [all_in_one(image, folder / "merged", eight_bit=eight_bit)]
+    if form is Format.TIFF:
+        groups = -(-len(image.channels) // 3)
+        names = ["merged"] if groups == 1 else [f"merged_{i}" for i in range(groups)]
+        return three_by_three(image, [folder / name for name in names])
+    return [colored(image, folder / "merged")]
+
+
+def _label_jobs(image: Image, folder: Path, form: Format, arranged: Arrangement) -> list[Job]:
+    wanted = [Labels(image, (name,)) for name in image.result.label_names]
+    jobs: list[Job] = []
+    for each in wanted:
+        if arranged is Arrangement.MERGED:
+            jobs.append(all_cells(each, folder / each.names[0], form))
+        else:
+            jobs += cell_by_cell(each, folder / each.names[0], form)
+    warn_of_fiji(wanted, form)
+    return jobs
+
+
+def _one_of(kind: type[Choice], given: str, argument: str) -> Choice:
+    try:
+        return kind(given)
+    except ValueError:
+        known = ", ".join(kind)
+        raise OutputError(f"{argument} is {given!r}, which there is not. Choose one of {known}.") from None

@@ -1,0 +1,21 @@
+"""The words by which a user chooses what is exported; imports nothing heavy, for the command line."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Format(StrEnum):
+    """What files are written."""
+
+    TIFF = "tiff"
+    OME_TIFF = "ome-tiff"
+    GIF = "gif"
+    PNG = "png"
+
+
+class Arrangement(StrEnum):
+    """Whether channels, or cells, share a file."""
+
+    MERGED = "merged"
+    SPLIT = "split"

@@ -1,0 +1,46 @@
+"""Animated GIF, frame by frame."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import GifImagePlugin, Image
+
+from simexm.export.stack import Head, Plane
+from simexm.export.whole import whole_file
+
+MILLISECONDS = 100
+"""Time that a plane is shown."""
+
+LONGEST_SIDE = 65535
+"""Pixels a side that the format can count."""
+
+_GRAY = np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes()
+_FOREVER = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
+
+
+@contextmanager
+def write_gif(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
+    """Yield a function that adds the next plane to an animation, 8-bit gray or red, green and blue.
+
+    Gray values are kept; of colours each frame keeps the best 256. Pillow's own saving of animations holds all frames in
+    memory, so the few bytes between its frames are written here (GIF89a, with a colour table for each frame).
+    """
+    _, rows, columns = head.shape
+    with whole_file(path) as partial, partial.open("wb") as file:
+        file.write(b"GIF89a" + struct.pack("<HHBBB", columns, rows, 0x70, 0, 0) + _FOREVER)
+
+        def add(plane: Plane) -> None:
+            image = Image.fromarray(np.ascontiguousarray(plane))
+            if head.rgb:
+                image = image.quantize(256)
+            else:
+                image.putpalette(_GRAY)
+            file.writelines(GifImagePlugin.getdata(image, duration=MILLISECONDS, include_color_table=True))
+
+        yield add
+        file.write(b";")

@@ -1,0 +1,154 @@
+"""The image of a result as stacks: its channels one by one, three by three, or together in their colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from simexm.errors import OutputError
+from simexm.export.scaling import To8Bit, in_colors, side_by_side, to_8bit
+from simexm.export.stack import Channel, Head, Job, Plane, largest, read_planes, single
+from simexm.grid import Triple
+from simexm.result import Result
+
+UINT8 = np.dtype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One level of a finished result's image.
+
+    Attributes
+    ----------
+    result
+        The result.
+    level
+        Number of the level, 0 being the finest.
+    array
+        Its pixels, (c, z, y, x).
+    channels
+        Names, colours and windows.
+    by_maximum
+        Whether 8 bits are made by each channel's own maximum, as the 2017 program did, instead of its display window.
+    """
+
+    result: Result
+    level: int
+    array: zarr.Array[Any]
+    channels: tuple[Channel, ...]
+    by_maximum: bool
+
+    @property
+    def shape(self) -> Triple:
+        """Pixels along z, y, x."""
+        _, z, y, x = self.array.shape
+        return z, y, x
+
+    def head(self, dtype: np.dtype[Any], channels: Sequence[Channel], what: str, *, labels: bool = False) -> Head:
+        """Describe a stack on this level's grid; see `Head`. `what` tells what of the result it holds."""
+        scales = self.result.attributes["ome"]["multiscales"][0]
+        z, y, x = scales["datasets"][self.level]["coordinateTransformations"][0]["scale"][-3:]
+        return Head(
+            name=scales["name"],
+            source=f"{self.result.provenance['hash']} {what} {self.level}",
+            shape=self.shape,
+            dtype=dtype,
+            voxel_um=(z, y, x),
+            expansion=self.result.provenance["expansion_factor"],
+            channels=tuple(channels),
+            labels=labels,
+        )
+
+    def to_8bit(self, channel: int) -> To8Bit:
+        """How a channel becomes 8 bits; reads it once where that goes by its maximum."""
+        low, high = self.channels[channel].window
+        if self.by_maximum:
+            low, high = 0, largest(lambda: read_planes(self.array, channel))
+        return to_8bit(low, high, self.array.dtype)
+
+    def planes(self, channel: int, *, eight_bit: bool) -> Iterator[Plane]:
+        """One channel, plane by plane, as it is or in 8 bits."""
+        if not eight_bit:
+            yield from read_planes(self.array, channel)
+            return
+        scale = self.to_8bit(channel)
+        for plane in read_planes(self.array, channel):
+            yield scale(plane)
+
+    def together(self, channels: Sequence[int]) -> Iterator[list[Plane]]:
+        """Several channels side by side, in 8 bits."""
+        scales = [self.to_8bit(c) for c in channels]
+        stacks = [read_planes(self.array, c, share=len(channels)) for c in channels]
+        for planes in zip(*stacks, strict=True):
+            yield [scale(plane) for scale, plane in zip(scales, planes, strict=True)]
+
+
+def open_image(result: Result, level: int, *, by_maximum: bool) -> Image:
+    """Open one level of a result.
+
+    Raises
+    ------
+    OutputError
+        If the result is not finished or has no such level.
+    """
+    if not result.complete:
+        raise OutputError(
+            f"{result.path} is not finished, so planes would be missing. Type its `simexm run` command again to go on."
+        )
+    if not 0 <= level < result.levels():
+        raise OutputError(f"{result.path} has no level {level}. Type --level 0 (the finest) to {result.levels() - 1}.")
+    channels = tuple(
+        Channel(c["label"], c["color"], (c["window"]["start"], c["window"]["end"])) for c in result.channels
+    )
+    return Image(result, level, result.array(level), channels, by_maximum)
+
+
+def one_by_one(image: Image, paths: Sequence[Path], *, eight_bit: bool) -> list[Job]:
+    """One gray stack for each channel, in 8 bits or with the values that are stored."""
+    dtype = UINT8 if eight_bit else image.array.dtype
+
+    def job(c: int, path: Path) -> Job:
+        shown = _shown(image.channels[c], eight_bit=eight_bit)
+        return single(path, image.head(dtype, [shown], shown.name), lambda: image.planes(c, eight_bit=eight_bit))
+
+    return [job(c, path) for c, path in enumerate(paths)]
+
+
+def all_in_one(image: Image, path: Path, *, eight_bit: bool) -> Job:
+    """One stack of all channels, one after the other."""
+    dtype = UINT8 if eight_bit else image.array.dtype
+    channels = [_shown(c, eight_bit=eight_bit) for c in image.channels]
+
+    def planes() -> Iterator[Plane]:
+        for c in range(len(channels)):
+            yield from image.planes(c, eight_bit=eight_bit)
+
+    return single(path, image.head(dtype, channels, "channels"), planes)
+
+
+def three_by_three(image: Image, paths: Sequence[Path]) -> list[Job]:
+    """One stack in red, green and blue for every three channels, whatever their colours; 8 bits."""
+
+    def job(first: int, path: Path) -> Job:
+        channels = range(first, min(first + 3, len(image.channels)))
+        head = image.head(UINT8, (), f"channels from {first}")
+        return single(path, head, lambda: (side_by_side(planes) for planes in image.together(channels)))
+
+    return [job(3 * i, path) for i, path in enumerate(paths)]
+
+
+def colored(image: Image, path: Path) -> Job:
+    """One stack of all channels added in their colours; 8 bits."""
+    colors = [c.color for c in image.channels]
+    head = image.head(UINT8, (), "colours")
+    return single(path, head, lambda: (in_colors(planes, colors) for planes in image.together(range(len(colors)))))
+
+
+def _shown(channel: Channel, *, eight_bit: bool) -> Channel:
+    """The channel with the window of the values that are written."""
+    return Channel(channel.name, channel.color, (0.0, 255.0)) if eight_bit else channel

@@ -1,0 +1,135 @@
+"""TIFF stacks that ImageJ reads, and OME-TIFF.
+
+Planes are written as they come, without compression one after the other in the file, as ImageJ's virtual stacks want them.
+Files that may pass 4 GB are BigTIFF, which Fiji opens through Bio-Formats.
+https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/specification.html
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import imagecodecs
+import tifffile
+
+from simexm import __version__
+from simexm.export.stack import Channel, Head, Plane
+from simexm.export.whole import whole_file
+
+CLASSIC_LIMIT = 1 << 32
+"""Bytes that a TIFF file of 32-bit offsets can have."""
+
+
+@contextmanager
+def write_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
+    """Yield a function that adds the next plane to a stack that ImageJ reads.
+
+    The description is ImageJ's: spacing in micrometres of tissue before expansion, and the display window.
+    """
+    z, _, _ = head.voxel_um
+    shown = {}
+    if not head.rgb:
+        shown = dict(zip(("min", "max"), head.channels[0].window, strict=True))
+    text = tifffile.imagej_description(
+        (*head.shape, 3) if head.rgb else head.shape,
+        axes="ZYXS" if head.rgb else "ZYX",
+        rgb=head.rgb,
+        unit="micron",
+        spacing=z,
+        expansion_factor=head.expansion,
+        **shown,
+    )
+    with _pages(path, head, text.encode()) as add:
+        yield add
+
+
+@contextmanager
+def write_ome_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
+    """Yield a function that adds the next plane to an OME-TIFF; planes run through z of each channel in turn."""
+    with _pages(path, head, ome_xml(head).encode()) as add:
+        yield add
+
+
+def ome_xml(head: Head) -> str:
+    """The OME-XML of a file: sizes in micrometres of tissue before expansion, the expanded ones in an annotation."""
+    channels = len(head.channels)
+    sizes = dict(zip("ZYX", head.voxel_um, strict=True))
+    expanded = {f"ExpandedSize{a}_um": repr(s * head.expansion) for a, s in sizes.items()}
+    # A random UUID would give other bytes each time.
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, repr(head))
+    xml = tifffile.OmeXml(UUID=str(identity), Creator=f"simexm {__version__}")
+    xml.addimage(
+        head.dtype,
+        (channels, *head.shape),
+        (head.count, 1, 1, *head.shape[1:], 1),
+        axes="CZYX",
+        Name=head.name,
+        Description=(
+            f"Physical sizes are of the tissue before its expansion by {head.expansion:g}; the expanded sizes are annotated."
+        ),
+        **{f"PhysicalSize{a}": s for a, s in sizes.items()},
+        Channel={"Name": [c.name for c in head.channels], "Color": [ome_color(c) for c in head.channels]},
+        MapAnnotation={"ExpansionFactor": repr(head.expansion), **expanded},
+    )
+    return str(xml.tostring(declaration=True))
+
+
+def ome_color(channel: Channel) -> int:
+    """RGBA, opaque, as the signed 32-bit integer that OME wants."""
+    return int.from_bytes(bytes.fromhex(channel.color + "FF"), "big", signed=True)
+
+
+def needs_bigtiff(head: Head) -> bool:
+    """Whether the file may pass 4 GB."""
+    per_page = head.plane_bytes + head.plane_bytes // 1024 + 4096  # with offsets of strips, and tags
+    return head.count * per_page + (1 << 20) > CLASSIC_LIMIT
+
+
+@contextmanager
+def _pages(path: Path, head: Head, description: bytes) -> Iterator[Callable[[Plane], None]]:
+    _, y, x = head.voxel_um
+    first: dict[str, object] = {"description": description}
+    common: dict[str, object] = {
+        "metadata": None,
+        "photometric": "rgb" if head.rgb else "minisblack",
+        "planarconfig": "contig" if head.rgb else None,
+        "software": f"simexm {__version__}",
+        "resolution": (1 / x, 1 / y),
+        "resolutionunit": "NONE",  # ImageJ then takes the description's
+    }
+    with whole_file(path) as partial, tifffile.TiffWriter(partial, bigtiff=needs_bigtiff(head), ome=False) as tif:
+
+        def add(plane: Plane) -> None:
+            tif.write(plane, contiguous=True, **first, **common)
+            first.clear()
+
+        def add_deflated(plane: Plane) -> None:
+            rows = strip_rows(head)
+            strips = (plane[row : row + rows] for row in range(0, plane.shape[0], rows))
+            same = {"shape": plane.shape, "dtype": plane.dtype, "rowsperstrip": rows, "compression": "zlib"}
+            tif.write((_deflated(strip) for strip in strips), maxworkers=1, **same, **first, **common)
+            first.clear()
+
+        yield add_deflated if head.labels else add  # ids deflate a hundredfold, counts are noise
+
+
+def strip_rows(head: Head) -> int:
+    """Rows that are deflated together: about 64 KiB, and at most 64 strips a plane."""
+    rows = head.shape[1]
+    return max(min(rows, (1 << 16) * rows // head.plane_bytes), -(-rows // 64))
+
+
+def _deflated(strip: Plane) -> bytes:
+    # Most strips of one cell are empty; to deflate each of them anew would take several times as long.
+    if not strip.any():
+        return _deflated_zeros(strip.nbytes)
+    return bytes(imagecodecs.deflate_encode(strip.tobytes()))
+
+
+@lru_cache(maxsize=4)
+def _deflated_zeros(count: int) -> bytes:
+    return bytes(imagecodecs.deflate_encode(bytes(count)))

@@ -1,0 +1,96 @@
+"""Doing jobs: all files are checked before the first is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+from simexm.errors import OutputError
+from simexm.export.formats import Format
+from simexm.export.gif import LONGEST_SIDE, write_gif
+from simexm.export.png import write_png
+from simexm.export.stack import Head, Job, Plane, Target
+from simexm.export.tiff import write_ome_tiff, write_tiff
+from simexm.export.whole import refuse
+from simexm.result import Result
+
+Progress = Callable[[int, int], None]
+"""Is told how many planes of how many are written."""
+
+SUFFIXES = {Format.TIFF: ".tiff", Format.OME_TIFF: ".ome.tiff", Format.GIF: ".gif", Format.PNG: ""}
+
+_WRITERS: dict[Format, Callable[[Path, Head], AbstractContextManager[Callable[[Plane], None]]]] = {
+    Format.TIFF: write_tiff,
+    Format.OME_TIFF: write_ome_tiff,
+    Format.GIF: write_gif,
+    Format.PNG: write_png,
+}
+
+
+def check(jobs: Sequence[tuple[Job, Format]], *, overwrite: bool) -> list[Path]:
+    """Return the paths that will be written; nothing is read or written.
+
+    Raises
+    ------
+    OutputError
+        If one exists and may not be replaced, or planes are too large for the format.
+    """
+    for job, form in jobs:
+        _refuse_too_large((target.head for target in job.targets), form)
+    paths = [_path(target, form) for job, form in jobs for target in job.targets]
+    refuse(paths, overwrite=overwrite)
+    return paths
+
+
+def write(jobs: Sequence[tuple[Job, Format]], *, overwrite: bool, progress: Progress | None = None) -> list[Path]:
+    """Write all files, once `check` has passed for all; return their paths.
+
+    Raises
+    ------
+    OutputError
+        As `check`, or if the disk refuses.
+    """
+    paths = check(jobs, overwrite=overwrite)
+    done, total = 0, sum(job.count for job, _ in jobs)
+    for job, form in jobs:
+        with ExitStack() as stack:
+            adds = [stack.enter_context(_WRITERS[form](_path(t, form), t.head)) for t in job.targets]
+            for parts in job.parts():
+                for add, plane in zip(adds, parts, strict=True):
+                    add(plane)
+                done += len(adds)
+                if progress is not None:
+                    progress(done, total)
+    return paths
+
+
+def check_folder(folder: Path, result: Result) -> None:
+    """Refuse a folder that is none, or lies inside the result.
+
+    Raises
+    ------
+    OutputError
+        With what to type instead.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, so nothing can be written below it. Name a folder.")
+    for ours in (result.path, result.place.run):
+        if folder.resolve().is_relative_to(ours):
+            raise OutputError(
+                f"{folder} lies inside {ours}, whose readers know no such files. Name a folder beside it."
+            )
+
+
+def _path(target: Target, form: Format) -> Path:
+    return target.path.with_name(target.path.name + SUFFIXES[form])
+
+
+def _refuse_too_large(heads: Iterable[Head], form: Format) -> None:
+    for head in heads:
+        side = max(head.shape[1:])
+        if form is Format.GIF and side > LONGEST_SIDE:
+            raise OutputError(
+                f"planes of {head.shape[1]} x {head.shape[2]} pixels do not fit into a GIF, which counts to {LONGEST_SIDE}. "
+                "Type --level for a coarser one, or --format ome-tiff."
+            )

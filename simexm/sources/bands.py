@@ -1,0 +1,242 @@
+"""From numbers that can be read box by box to a sharded multiscale label image, in parallel and in bounded memory.
+
+The unit of work is a band: a box of whole shards. A band is decoded, downsampled and written by one thread and by no
+other, so nothing is locked and the bytes do not depend on the number of threads. (Decoding, downsampling and Zstd all
+run outside Python's lock, so threads are as fast as processes and need no start-up.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import zarr
+
+from simexm.grid import Box, Spacing, Tiling, Triple
+from simexm.sources.identity import digest_of
+from simexm.sources.stack import Numbers
+from simexm.store.omezarr import ShardedArray, create_group, label_attributes, multiscales
+from simexm.store.pyramid import Level, downsample_labels, plan_levels, plan_storage, pyramid, step_factors
+from simexm.store.shards import LocalFiles, Stored
+
+_CHUNK = 64
+_LARGEST_SHARD = 256
+_FEWEST_PLANES = 8
+_BAND_BYTES = 256 * 2**20
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+_Shards = list[tuple[str, Stored]]
+
+
+@dataclass(slots=True)
+class Written:
+    """What all shards of an image come to, in whatever order they are added.
+
+    Attributes
+    ----------
+    levels
+        Number of levels.
+    smallest, largest
+        Of all its numbers.
+    nbytes
+        Bytes of the shards.
+    digest
+        Sum modulo 2^128 of a digest of each one's path and checksum.
+    """
+
+    levels: int
+    smallest: int = 2**64
+    largest: int = 0
+    nbytes: int = 0
+    digest: int = 0
+
+    def add(self, shards: _Shards) -> None:
+        """Count shards."""
+        for key, stored in shards:
+            self.nbytes += stored.nbytes
+            self.digest = (self.digest + int(digest_of(key, stored.checksum), 16)) % 2**128
+
+
+def write_image(
+    files: LocalFiles,
+    path: str,
+    name: str,
+    numbers: Numbers,
+    voxel_size_nm: Spacing,
+    origin_nm: Spacing,
+    *,
+    workers: int,
+    progress: Callable[[int], None],
+) -> Written:
+    """Write a label image and its coarser levels.
+
+    Parameters
+    ----------
+    files
+        Where the group is.
+    path
+        Path of the image's group below its root; "" for the root itself.
+    name
+        The name that viewers show.
+    numbers
+        The voxels.
+    voxel_size_nm, origin_nm
+        Size of a voxel, and where the first one begins, nm of tissue before expansion.
+    workers
+        Threads; 0 for as many as there are CPUs for this process, fewer where memory is short.
+    progress
+        Called with the voxels of each band that is done.
+    """
+    shard, band = plan_bands(numbers.shape, numbers.grain, numbers.dtype.itemsize)
+    levels = plan_levels(numbers.shape, voxel_size_nm)
+    arrays = _create(files, path, name, numbers, levels, shard, origin_nm)
+    written = Written(len(levels))
+    with _threads(
+        workers
+        or _default_workers(Box.of_shape(numbers.shape).intersect(Box.of_shape(band)).size * numbers.dtype.itemsize)
+    ) as threads:
+        _write_bands(numbers, band, arrays, levels, threads, written, progress)
+        _write_coarse(arrays, levels, threads, written)
+    return written
+
+
+def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Triple]:
+    """Return level 0's shard and a band, which is a whole number of shards along each axis and holds a grain.
+
+    Shards are at most 256 a side, and smaller where the volume is or where a band would be larger than 256 MiB, but
+    never below 8 planes of 64 x 64, and never so that a grain would be decoded twice: of a file whose pages are single
+    strips, a band is 8 whole pages. All follows from the source alone, never from this machine, so that an ingest gives
+    the same bytes everywhere.
+    """
+    shard = [min(_LARGEST_SHARD, 1 << (n - 1).bit_length()) for n in shape]
+    fewest = (_FEWEST_PLANES, _CHUNK, _CHUNK)
+
+    def band() -> Triple:
+        z, y, x = (min(-(-min(g, n) // s) * s, -(-n // s) * s) for g, n, s in zip(grain, shape, shard, strict=True))
+        return z, y, x
+
+    while itemsize * Box.of_shape(shape).intersect(Box.of_shape(band())).size > _BAND_BYTES:
+        halves = [a for a in (1, 0, 2) if shard[a] > fewest[a] and shard[a] >= 2 * min(grain[a], shape[a])]
+        if not halves:
+            break
+        axis = max(halves, key=lambda a: shard[a])
+        shard[axis] //= 2
+    z, y, x = shard
+    return (z, y, x), band()
+
+
+def _default_workers(band_bytes: int) -> int:
+    """As many threads as CPUs, fewer where their bands (each with its levels and codes) would take half the memory."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cpus, memory // (4 * band_bytes)))
+
+
+def _create(
+    files: LocalFiles,
+    path: str,
+    name: str,
+    numbers: Numbers,
+    levels: tuple[Level, ...],
+    shard: Triple,
+    origin_nm: Spacing,
+) -> list[tuple[ShardedArray, bool]]:
+    """Write all metadata; returns each level's array and whether the bands write it."""
+    scales = multiscales(name, levels, origin_nm, channels=False, method="mode")
+    create_group(files, path, label_attributes(scales))
+    arrays = []
+    for n, (level, stored) in enumerate(zip(levels, plan_storage(levels, shard, (_CHUNK,) * 3), strict=True)):
+        where = f"{path}/{n}".lstrip("/")
+        array = ShardedArray(files, where, level.shape, stored.shard, stored.chunk, numbers.dtype.name, "zyx")
+        array.create()
+        arrays.append((array, stored.owned))
+    return arrays
+
+
+def _write_bands(
+    numbers: Numbers,
+    band: Triple,
+    arrays: list[tuple[ShardedArray, bool]],
+    levels: tuple[Level, ...],
+    threads: _Threads,
+    written: Written,
+    progress: Callable[[int], None],
+) -> None:
+    """Write the levels that bands own."""
+    owned = [array for array, mine in arrays if mine]
+
+    def write(box: Box) -> tuple[int, int, _Shards, int]:
+        data = numbers.read(box)
+        shards: _Shards = []
+        made = pyramid(data, levels[: len(owned)], downsample_labels)
+        for array, level, part in zip(owned, levels, made, strict=False):
+            start = tuple(a // f for a, f in zip(box.start, level.factors, strict=True))
+            shards += zip(_keys(array, start, part.shape), array.write_region(start, part), strict=True)
+        return int(data.min()), int(data.max()), shards, data.size
+
+    for smallest, largest, shards, voxels in threads.map(write, Tiling(Box.of_shape(numbers.shape), band)):
+        written.smallest = min(written.smallest, smallest)
+        written.largest = max(written.largest, largest)
+        written.add(shards)
+        progress(voxels)
+
+
+def _write_coarse(
+    arrays: list[tuple[ShardedArray, bool]], levels: tuple[Level, ...], threads: _Threads, written: Written
+) -> None:
+    """Write the levels that are left, each from the one above."""
+    for n, (array, owned) in enumerate(arrays):
+        if not owned:
+            counts = (-(-a // b) for a, b in zip(array.shape, array.shard, strict=True))
+            write = partial(_write_from_above, array, arrays[n - 1][0].open(), step_factors(levels[n - 1], levels[n]))
+            for shard in threads.map(write, itertools.product(*(range(c) for c in counts))):
+                written.add([shard])
+
+
+def _write_from_above(
+    array: ShardedArray, above: zarr.Array[Any], factors: Triple, position: tuple[int, ...]
+) -> tuple[str, Stored]:
+    start = [p * s * f for p, s, f in zip(position, array.shard, factors, strict=True)]
+    stop = [a + s * f for a, s, f in zip(start, array.shard, factors, strict=True)]
+    data = np.asarray(above[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+    return array.key(position), array.write(position, downsample_labels(data, factors))
+
+
+def _keys(array: ShardedArray, start: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[str]:
+    """Paths of the shards of a region, in the order in which `ShardedArray.write_region` writes them."""
+    ranges = (range(a // s, -(-(a + n) // s)) for a, n, s in zip(start, shape, array.shard, strict=True))
+    return map(array.key, itertools.product(*ranges))
+
+
+@dataclass(frozen=True, slots=True)
+class _Threads:
+    """Threads that are handed no more than they can start on, so that nothing grows with the number of bands."""
+
+    pool: ThreadPoolExecutor
+    workers: int
+
+    def map(self, function: Callable[[_A], _B], items: Iterable[_A]) -> Iterator[_B]:
+        """Yield the results as they come."""
+        waiting: set[Future[_B]] = set()
+        for item in items:
+            if len(waiting) > self.workers:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+            waiting.add(self.pool.submit(function, item))
+        yield from (future.result() for future in as_completed(waiting))
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[_Threads]:
+    pool = ThreadPoolExecutor(workers, "ingest")
+    try:
+        yield _Threads(pool, workers)
+    finally:
+        pool.shutdown(cancel_futures=True)

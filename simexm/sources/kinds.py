@@ -1,0 +1,169 @@
+"""Of what kind a path is, told from its content; nothing heavy is imported and nothing but headers is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from glob import glob, has_magic
+from pathlib import Path
+from shlex import quote
+from typing import Literal
+
+from simexm.errors import SourceError, SourceNotFoundError
+from simexm.sources.base import neighbours
+
+Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5"]
+
+PNG, BMP, JPEG, TIFF = "PNG", "BMP", "JPEG", "TIFF"
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PNG),
+    (b"BM", BMP),
+    (b"\xff\xd8\xff", JPEG),
+    (b"II*\0", TIFF),
+    (b"MM\0*", TIFF),
+    (b"II+\0", TIFF),
+    (b"MM\0+", TIFF),
+)
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
+_JUNK = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+TOLD: dict[Kind, str] = {
+    "TIFF": "is a TIFF file",
+    "sequence": "is an image sequence",
+    "cells": "is a folder of one volume a cell",
+    "Zarr": "is a Zarr",
+    "N5": "is an N5 container",
+    "precomputed": "is a Neuroglancer precomputed volume",
+    "HDF5": "is an HDF5 file",
+}
+
+
+def kind_of(path: str) -> Kind:
+    """Tell what a path, glob or URL holds.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is nothing.
+    SourceError
+        If it is nothing that can be read.
+    """
+    if "://" in path:
+        return "precomputed" if path.startswith("precomputed://") else "Zarr"
+    local = Path(path).expanduser()
+    if is_glob(path):
+        return _kind_of_files(path, files_of(path))
+    if hdf5_parts(path) is not None:
+        return "HDF5"
+    if not local.exists():
+        raise SourceNotFoundError(f"{path} does not exist.{neighbours(local)}")
+    if local.is_dir():
+        return _kind_of_folder(path, local)
+    kind = image_kind(local)
+    if kind == TIFF:
+        return "TIFF"
+    if kind is not None:
+        raise SourceError(
+            f"{path} is a {kind} of one slice, and a volume is many. Name the folder that holds one file a slice: "
+            f"{local.parent}"
+        )
+    if local.suffix == ".zip":
+        return "Zarr"
+    raise SourceError(
+        f"{path} is a file, but neither TIFF nor HDF5. Name a TIFF or HDF5 file, a folder of slices (PNG, BMP, TIFF), or "
+        "the folder of a Zarr, N5 or precomputed volume."
+    )
+
+
+def ingest_command(path: str, kind: Kind) -> str:
+    """What to type to turn a path into a Zarr, and what to do with it, as the end of a message."""
+    local = Path(path)
+    named = (local.parent if is_glob(path) else local).with_suffix("").name
+    name = f"{named or 'labels'}.zarr"
+    more = " --cells splitted" if kind == "cells" else ""
+    size = "" if kind in ("N5", "precomputed", "HDF5") else " --voxel-size Z Y X (nm)"
+    return f"simexm ingest {quote(path)} {name}{more}{size}, then name {name} as the source."
+
+
+def image_kind(path: Path) -> str | None:
+    """PNG, BMP, JPEG or TIFF by a file's first bytes; None for any other."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+
+
+def is_glob(path: str) -> bool:
+    """Whether a path has wildcards and is not itself there."""
+    return has_magic(path) and not Path(path).expanduser().exists()
+
+
+def files_of(path: str) -> list[Path]:
+    """What a folder or a glob holds, in natural order (slice_2 before slice_10), without hidden files and Thumbs.db."""
+    local = Path(path).expanduser()
+    found: Iterator[Path] = map(Path, glob(str(local))) if is_glob(path) else local.iterdir()
+    names = [p for p in found if not p.name.startswith((".", "__MACOSX")) and p.name.lower() not in _JUNK]
+    if is_glob(path) and not names:
+        raise SourceNotFoundError(f"{path}: no file's name is like that. Quote it: '{path}', and look at `ls {path}`.")
+    return sorted(names, key=lambda p: (natural(p.name), p.name))
+
+
+def natural(name: str) -> tuple[tuple[str, int], ...]:
+    """A key that sorts numbers inside names by their value."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(zip(parts[::2], [*map(int, parts[1::2]), -1], strict=True))
+
+
+def hdf5_parts(path: str) -> tuple[Path, str] | None:
+    """An HDF5 file and the dataset in it that the rest of a path names ("" for none); None if there is no such file."""
+    local = Path(path).expanduser()
+    for file in (local, *local.parents):
+        if file.is_file():
+            try:
+                with file.open("rb") as f:
+                    found = any(f.seek(at) == at and f.read(8) == _HDF5_MAGIC for at in (0, 512, 1024, 2048))
+            except OSError as error:
+                raise SourceError(f"{file} cannot be read: {error.strerror}. Check its permissions.") from error
+            return (file, local.relative_to(file).as_posix().removeprefix(".")) if found else None
+    return None
+
+
+def _kind_of_folder(path: str, folder: Path) -> Kind:
+    if any((folder / name).is_file() for name in _ZARR_FILES):
+        return "Zarr"
+    if "scales" in _json(folder / "info"):
+        return "precomputed"
+    attributes = _json(folder / "attributes.json")
+    if (
+        "n5" in attributes
+        or "dimensions" in attributes
+        or any(folder.glob("*/attributes.json"))
+        or folder.suffix == ".n5"
+    ):
+        return "N5"
+    return _kind_of_files(path, files_of(path))
+
+
+def _kind_of_files(path: str, found: list[Path]) -> Kind:
+    inside = [p.name for p in found if p.suffix == ".zarr"]
+    if inside:
+        raise SourceError(f"{path} is not a Zarr. It holds {', '.join(inside[:5])}: name one of these.")
+    if any(p.is_file() and image_kind(p) is not None for p in found):
+        return "sequence"
+    if any(p.is_dir() and any(q.is_file() and image_kind(q) is not None for q in files_of(str(p))) for p in found):
+        return "cells"
+    raise SourceError(
+        f"{path} holds no labels: it has no zarr.json, .zarray or .zgroup (Zarr), attributes.json (N5) or info "
+        "(precomputed), and no slices (PNG, BMP, TIFF)."
+    )
+
+
+def _json(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

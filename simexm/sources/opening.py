@@ -1,0 +1,91 @@
+"""Opening whatever `ingest` takes, by what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from simexm.errors import SourceError, SpecError
+from simexm.sources.kinds import files_of, hdf5_parts, is_glob, kind_of
+from simexm.sources.stack import Stack
+
+Cells = Literal["merged", "splitted"]
+_WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5")
+
+
+def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None) -> Stack:
+    """Open a volume.
+
+    Parameters
+    ----------
+    path
+        A file, folder, glob or URL; behind an HDF5 file, the path of a data set inside it.
+    cells
+        "merged": one volume of all cells. "splitted": a folder, or glob, of one TIFF stack or folder of slices a cell.
+    dataset
+        Which volume of a Zarr, N5 or HDF5, or scale of a precomputed volume, is meant.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is nothing.
+    SourceError
+        If it cannot be read, or cannot be what it is said to be.
+    SpecError
+        If a data set is named of what has none.
+    """
+    if cells == "splitted":
+        return _splitted(path, dataset)
+    kind = kind_of(path)
+    if dataset is not None and kind not in _WITH_DATASETS:
+        raise SpecError(
+            f"{path} has no data sets inside it, so --dataset {dataset} cannot be found there. Leave it out."
+        )
+    # Imported here: each needs libraries of its own.
+    if kind == "TIFF":
+        from simexm.sources.tiff import TiffStack
+
+        return TiffStack(Path(path).expanduser())
+    if kind == "sequence":
+        from simexm.sources.sequence import SliceSequence
+
+        return SliceSequence(path)
+    if kind == "Zarr":
+        from simexm.sources.zarr_stack import ZarrStack
+
+        return ZarrStack(path, dataset)
+    if kind == "HDF5":
+        from simexm.sources.hdf5 import Hdf5Stack
+
+        file, inside = hdf5_parts(path) or (Path(path), "")
+        return Hdf5Stack(file, "/".join(filter(None, (inside, dataset))) or None)
+    if kind == "cells":
+        raise SourceError(
+            f"{path} holds no slices, but folders of slices. If each is one cell, type --cells splitted; otherwise name "
+            "one of them."
+        )
+    from simexm.sources.tensorstore_volumes import open_n5, open_precomputed
+
+    return open_n5(path, dataset) if kind == "N5" else open_precomputed(path, dataset)
+
+
+def _splitted(path: str, dataset: str | None) -> Stack:
+    from simexm.sources.splitted import splitted
+
+    if dataset is not None:
+        raise SpecError(f"--dataset {dataset} and --cells splitted cannot go together. Leave one out.")
+    if not is_glob(path):
+        kind = kind_of(path)
+        if kind not in ("sequence", "cells"):
+            raise SourceError(
+                f"{path}: --cells splitted needs a folder that holds one TIFF stack, or one folder of slices, for each "
+                "cell, and this is none. Name such a folder, or leave --cells out."
+            )
+    members = []
+    for member in files_of(path):
+        if kind_of(str(member)) not in ("TIFF", "sequence"):
+            raise SourceError(
+                f"{member} is neither a TIFF stack nor a folder of slices of one cell. Move it elsewhere."
+            )
+        members.append(open_stack(str(member)))
+    return splitted(path, members)

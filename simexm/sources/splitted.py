@@ -1,0 +1,188 @@
+"""Cells kept as one volume each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.errors import SourceError
+from simexm.grid import Box, Spacing, Triple
+from simexm.sources.stack import Stack, cell_ids
+
+
+class SharedValueError(SourceError):
+    """Two files hold the same value, so values are no ids."""
+
+
+@dataclass
+class _Found:
+    """What reading found so far, in whatever order boxes were read."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    file_of: dict[int, int] = field(default_factory=dict)  # value: number of the file
+    value_of: dict[int, int] = field(default_factory=dict)  # number of the file: value
+    overlapped: int = 0
+
+
+@dataclass(frozen=True)
+class SplittedCells:
+    """A stack for each cell; obeys `simexm.sources.stack.Stack`. Where cells overlap, the first file keeps the voxel.
+
+    Attributes
+    ----------
+    where
+        What to call them in messages.
+    members
+        The stacks, in natural order of their names, all of one shape.
+    numbered
+        False: a cell's id is the value of its voxels. True: it is the number of its file, 1, 2, ..., for values do not
+        tell cells apart.
+    """
+
+    where: str
+    members: Sequence[Stack]
+    numbered: bool = False
+    found: _Found = field(default_factory=_Found)
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels along z, y, x."""
+        return self.members[0].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Unsigned type that holds every id."""
+        if self.numbered:
+            return np.min_scalar_type(len(self.members))
+        return np.dtype(f"u{max(m.dtype.itemsize for m in self.members)}")
+
+    @property
+    def grain(self) -> Triple:
+        """What any member decodes together, at most."""
+        z, y, x = np.max([m.grain for m in self.members], axis=0)
+        return int(z), int(y), int(x)
+
+    @property
+    def voxel_size_nm(self) -> Spacing | None:
+        """The first member's."""
+        return self.members[0].voxel_size_nm
+
+    @property
+    def origin_nm(self) -> Spacing:
+        """The first member's."""
+        return self.members[0].origin_nm
+
+    def plane(self, z: int) -> str:
+        """The folder and the plane."""
+        return f"{self.where}, z = {z}"
+
+    def by_number(self) -> SplittedCells:
+        """The same cells, told by their file."""
+        return replace(self, numbered=True, found=_Found())
+
+    def table(self) -> dict[int, str]:
+        """Id and file of each cell, where ids are numbers of files."""
+        return {n + 1: Path(m.where).name for n, m in enumerate(self.members)} if self.numbered else {}
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the ids in a box, (z, y, x).
+
+        Raises
+        ------
+        SharedValueError
+            If two files hold the same value (not where ids are numbers of files).
+        SourceError
+            If a file cannot be read, or holds a negative value, or several where ids are numbers of files.
+        """
+        out = np.zeros(box.shape, self.dtype)
+        overlapped = 0
+        for n, member in enumerate(self.members):
+            data = cell_ids(member, Box.of_shape(self.shape)).read(box)
+            lowest, highest, taken = _put(data, out, n + 1 if self.numbered else 0)
+            if highest:
+                values = [int(v) for v in np.unique(data[data != 0])] if lowest < highest else [int(highest)]
+                self._note(n, values)
+            overlapped += int(taken)
+        with self.found.lock:
+            self.found.overlapped += overlapped
+        return out
+
+    def _note(self, n: int, values: list[int]) -> None:
+        """Remember a file's values; see `read` for what it raises."""
+        name = self.members[n].where
+        with self.found.lock:
+            if self.numbered:
+                first = self.found.value_of.setdefault(n, values[0])
+                odd = [v for v in values if v != first]
+                if odd:
+                    raise SourceError(
+                        f"{name} holds several values ({first}, {odd[0]}, ...), and other files hold the same ones, so "
+                        "it is not known which voxels are one cell. Write one value a file, or a value of its own for "
+                        "each cell."
+                    )
+                return
+            for value in values:
+                other = self.found.file_of.setdefault(value, n)
+                if other != n:
+                    raise SharedValueError(f"{self.members[other].where} and {name} both hold the value {value}")
+
+
+def splitted(where: str, members: Sequence[Stack]) -> SplittedCells:
+    """Join the stacks of single cells.
+
+    Raises
+    ------
+    SourceError
+        If they are not of one shape, or no integers.
+    """
+    first = members[0]
+    for member in members:
+        if member.shape != first.shape:
+            raise SourceError(
+                f"{member.where} has the shape {_times(member.shape)} (z y x), and {first.where} has "
+                f"{_times(first.shape)}; the files of the cells must all have the shape of the volume. Export it again, "
+                "or move it elsewhere if it is no cell."
+            )
+        cell_ids(member, Box.of_shape(member.shape))
+    return SplittedCells(where, members)
+
+
+@numba.njit(cache=True, nogil=True)
+def _put(data, out, number):  # type: ignore[no-untyped-def]
+    """Put a cell where `out` (z, y, x) is free, as `number`, or as its values where that is 0.
+
+    Returns its lowest and highest value (0 where it has none), and how many voxels another cell has already.
+    """
+    zero = data.dtype.type(0)
+    lowest = highest = zero
+    taken = 0
+    for z in range(data.shape[0]):
+        for y in range(data.shape[1]):
+            row = zero
+            for x in range(data.shape[2]):  # most rows of most files are empty, and this loop runs in vectors
+                row |= data[z, y, x]
+            if row == zero:
+                continue
+            for x in range(data.shape[2]):
+                value = data[z, y, x]
+                if value == zero:
+                    continue
+                lowest = value if lowest == zero else min(lowest, value)
+                highest = max(highest, value)
+                cell = out.dtype.type(number) if number else out.dtype.type(value)
+                if out[z, y, x] == 0:
+                    out[z, y, x] = cell
+                elif out[z, y, x] != cell:
+                    taken += 1
+    return lowest, highest, taken
+
+
+def _times(shape: Triple) -> str:
+    return " x ".join(map(str, shape))

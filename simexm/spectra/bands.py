@@ -1,0 +1,111 @@
+"""Whether a filter fits a dye, and which one would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from simexm.spectra.fluorophores import Fluorophore
+from simexm.spectra.spectrum import Spectrum
+
+DIM_SHARE = 1 / 3
+"""A filter that misses the peak of a dye and passes less than this share of its emission is taken for a mistake.
+
+A band that begins just above the peak, because the laser line stands there, passes more than that; a narrow band around
+the peak may pass less on purpose.
+"""
+LASER_GAP_NM = 10.0
+"""Room that a filter needs above its laser line to keep scattered light out."""
+_STEP_NM = 5.0
+
+
+def excited_share(dye: Fluorophore, laser_nm: float, *, two_photon: bool) -> float:
+    """How well a laser line excites the dye, as a share of its best wavelength's absorption (or cross section for two photons).
+
+    Raises
+    ------
+    SpecError
+        If the dye's two-photon cross section at this line is not known.
+    """
+    if not two_photon:
+        return dye.excitation_at(laser_nm)
+    here = dye.two_photon_GM_at(laser_nm)
+    assert dye.two_photon_GM is not None
+    return here / max(value for _, value in dye.two_photon_GM)
+
+
+def misses_peak(dye: Fluorophore, band_nm: tuple[float, float]) -> bool:
+    """Whether the wavelength at which the dye emits most lies outside the band."""
+    low, high = band_nm
+    return not low <= dye.peak_emission_nm <= high
+
+
+def looks_dim(dye: Fluorophore, band_nm: tuple[float, float]) -> bool:
+    """Whether the band misses the dye's peak and most of its light."""
+    return misses_peak(dye, band_nm) and dye.emission_share(*band_nm) < DIM_SHARE
+
+
+def fitting_band(dye: Fluorophore, laser_nm: float | None) -> tuple[float, float] | None:
+    """Where the dye emits more than half of its maximum, rounded outwards to 5 nm, nm.
+
+    Parameters
+    ----------
+    dye
+        The dye.
+    laser_nm
+        Line above which the band has to begin, or None where the laser is far away (two photons).
+
+    Returns
+    -------
+        Lowest and highest wavelength; None if the line leaves no room below the peak, so that no band can hold it.
+    """
+    emission = Spectrum.of(dye.emission)
+    peak = int(np.argmax(emission.value))
+    below = np.flatnonzero(emission.value[: peak + 1] < 0.5)
+    above = np.flatnonzero(emission.value[peak:] < 0.5)
+    first = emission.wavelength_nm[below[-1] if below.size else 0]
+    last = emission.wavelength_nm[peak + above[0] if above.size else -1]
+    low = math.floor(first / _STEP_NM) * _STEP_NM
+    if laser_nm is not None:
+        low = max(low, math.ceil((laser_nm + LASER_GAP_NM) / _STEP_NM) * _STEP_NM)
+    high = math.ceil(last / _STEP_NM) * _STEP_NM
+    return (low, high) if low <= dye.peak_emission_nm else None
+
+
+def remedy(dye: Fluorophore, laser_nm: float | None) -> str:
+    """What to change where a filter misses the dye: another band, or another laser where no band would do."""
+    band = fitting_band(dye, laser_nm)
+    if band is None:
+        return (
+            f"take a laser line nearer to {dye.peak_excitation_nm:.0f} nm, where it absorbs most: a band has to begin above "
+            f"the line, and so above the peak"
+        )
+    return f"move band_nm to [{band[0]:g}, {band[1]:g}], which passes {dye.emission_share(*band):.0%}"
+
+
+class Filtered(Protocol):
+    """A laser and a filter."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def laser_wavelength_nm(self) -> float: ...
+    @property
+    def band_nm(self) -> tuple[float, float]: ...
+
+
+def dimness(dye: Fluorophore, channels: Sequence[Filtered], *, two_photon: bool) -> str:
+    """What to warn of where even the channel that sees a dye best misses most of its light; empty where all is well."""
+    strength = {c.name: excited_share(dye, c.laser_wavelength_nm, two_photon=two_photon) for c in channels}
+    best = max(channels, key=lambda c: strength[c.name] * dye.emission_share(*c.band_nm))
+    if not looks_dim(dye, best.band_nm):
+        return ""
+    low, high = best.band_nm
+    return (
+        f"band_nm {low:g} to {high:g} of channel {best.name!r} misses the emission peak of {dye.name} at "
+        f"{dye.peak_emission_nm:g} nm and passes {dye.emission_share(low, high):.0%} of its light, so its layers "
+        f"will look dim; {remedy(dye, None if two_photon else best.laser_wavelength_nm)}"
+    )

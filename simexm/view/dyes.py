@@ -1,0 +1,169 @@
+"""What the lasers and filters of a spec make of dyes: how well each is excited, seen, and told from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from simexm import specfile
+from simexm.errors import SpecError
+from simexm.spectra import bands
+from simexm.spectra.dyes import Dye
+from simexm.spectra.fluorophores import Fluorophore, find
+from simexm.stages import AnyStage
+from simexm.stages.base import Stage
+from simexm.stages.optics import Optics
+from simexm.stages.roles import Labeller, Microscope, NamedChannel
+
+CROSSTALK_SHARE = 0.005
+"""Light of another dye below this share of the wanted one's is not worth a word."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The part of a spec that spectra depend on.
+
+    Attributes
+    ----------
+    dyes
+        Those that its layers use and those that it brings along, by name.
+    channels
+        Lasers and filters of its microscope.
+    two_photon
+        Whether the lasers excite with two photons.
+    """
+
+    dyes: Mapping[str, Fluorophore]
+    channels: Sequence[NamedChannel]
+    two_photon: bool
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One dye in one channel.
+
+    Attributes
+    ----------
+    dye
+        The dye.
+    channel
+        The channel.
+    excited
+        How well the laser excites the dye, as a share of its best wavelength; None where it is not known (two photons).
+    passed
+        Share of the dye's emission that the filter passes.
+    brightness
+        Extinction (or, for two photons, cross section) at the laser line times quantum yield times `passed`.
+    signal
+        Brightness over that of the dye that the channel is for, molecule for molecule, in weak light; None where not known,
+        or where the channel is for none of the dyes.
+    wanted
+        Whether of all channels this one sees the dye best.
+    """
+
+    dye: Fluorophore
+    channel: NamedChannel
+    excited: float | None
+    passed: float
+    brightness: float
+    signal: float | None = None
+    wanted: bool = False
+
+
+class _Light(BaseModel):
+    """The keys of a spec that spectra depend on; the others are not looked at, so that a faulty spec can be drawn, too."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dyes: dict[str, Dye] = Field(default_factory=dict)
+    stages: tuple[AnyStage, ...]
+
+
+def read_bench(path: Path) -> Bench:
+    """Read dyes, lasers and filters of a spec file.
+
+    A spec whose filters miss its dyes cannot be run, but is read here: to see why is what the picture is for.
+
+    Raises
+    ------
+    SpecError
+        If there is no such file, a dye is unknown, or the stages are wrong or hold no microscope.
+    """
+    try:
+        light = _Light.model_validate(specfile.read(path))
+    except ValidationError as error:
+        raise specfile.explain(error, _Light, str(path)) from None
+    bench = bench_of(light.stages, {name: dye.load(name) for name, dye in light.dyes.items()})
+    if not bench.channels:
+        raise SpecError(
+            f"{path} has no microscope, so there are no lasers and filters to draw; add one to its stages (confocal, "
+            "widefield, two_photon, light_sheet), or leave --spec out"
+        )
+    return bench
+
+
+def bench_of(stages: Iterable[Stage], own: Mapping[str, Fluorophore]) -> Bench:
+    """The dyes, lasers and filters of these stages; `own` are dyes that are not built in.
+
+    Raises
+    ------
+    SpecError
+        If a dye is unknown.
+    """
+    stages = tuple(stages)
+    used = [layer.dye for s in stages if isinstance(s, Labeller) for layer in s.named_layers]
+    channels = [channel for s in stages if isinstance(s, Microscope) for channel in s.all_channels]
+    two_photon = any(isinstance(s, Optics) and s.multiphoton for s in stages)
+    return Bench({name: find(name, own) for name in dict.fromkeys([*used, *own])}, channels, two_photon)
+
+
+def sights(dyes: Iterable[Fluorophore], bench: Bench) -> list[Sight]:
+    """Every dye in every channel, dye by dye."""
+    seen: list[Sight] = []
+    for dye in dyes:
+        row = [_look(dye, channel, two_photon=bench.two_photon) for channel in bench.channels]
+        best = max(
+            row, key=lambda s: (s.brightness, s.passed + (s.excited or 0.0))
+        )  # a dark dye, too, has a nearest channel
+        seen += [replace(s, wanted=s is best) for s in row]
+    return [_compared(s, [t for t in seen if t.channel.name == s.channel.name]) for s in seen]
+
+
+def _look(dye: Fluorophore, channel: NamedChannel, *, two_photon: bool) -> Sight:
+    line = channel.laser_wavelength_nm
+    passed = dye.emission_share(*channel.band_nm)
+    try:
+        excited = bands.excited_share(dye, line, two_photon=two_photon)
+        strength = dye.two_photon_GM_at(line) if two_photon else excited * dye.extinction_per_M_per_cm
+    except SpecError:  # no cross section is known
+        return Sight(dye, channel, None, passed, 0.0)
+    return Sight(dye, channel, excited, passed, strength * dye.quantum_yield * passed)
+
+
+def _compared(sight: Sight, column: Sequence[Sight]) -> Sight:
+    """With its signal over that of the brightest dye that the channel is for."""
+    most = max((s.brightness for s in column if s.wanted), default=0.0)
+    return sight if sight.excited is None or most == 0 else replace(sight, signal=sight.brightness / most)
+
+
+def remark(sight: Sight, bench: Bench) -> str:
+    """What to know about a dye in a channel; empty where all is well."""
+    dye, channel = sight.dye, sight.channel
+    if sight.excited is None:
+        return "two-photon cross section not known at this line"
+    line = None if bench.two_photon else channel.laser_wavelength_nm
+    if sight.wanted and not sight.excited:
+        return f"not excited: take a laser line near {dye.peak_excitation_nm:.0f} nm"
+    if sight.wanted and bands.looks_dim(dye, channel.band_nm):
+        return f"misses the peak at {dye.peak_emission_nm:.0f} nm: {bands.remedy(dye, line)}"
+    if not sight.wanted and sight.signal is not None and sight.signal >= CROSSTALK_SHARE:
+        return "crosstalk"
+    return ""
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with a digit after the point where it is small."""
+    return "0%" if share == 0 else "< 0.1%" if share < 0.001 else f"{share:.{0 if share >= 0.1 else 1}%}"

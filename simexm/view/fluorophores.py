@@ -1,0 +1,152 @@
+"""What `simexm fluorophores` tells: figures of dyes, what a microscope makes of them, and a picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simexm.errors import OutputError
+from simexm.spectra.fluorophores import Fluorophore, find, load_builtin
+from simexm.view.dyes import Bench, Sight, percent, read_bench, remark, sights
+from simexm.view.spectra import draw_spectra
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is to be printed.
+
+    Attributes
+    ----------
+    dyes
+        In the order asked for; all built-in ones where none was.
+    bench
+        Lasers and filters of the spec, where one was given.
+    seen
+        Every dye in every channel.
+    picture
+        The file that was drawn.
+    """
+
+    dyes: Sequence[Fluorophore]
+    bench: Bench | None
+    seen: Sequence[Sight]
+    picture: Path | None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain data; shares are 0 to 1."""
+        data: dict[str, Any] = {"dyes": [dye_mapping(d) for d in self.dyes]}
+        if self.bench:
+            data["pairs"] = [sight_mapping(s, self.bench) for s in self.seen]
+        if self.picture:
+            data["picture"] = str(self.picture)
+        return data
+
+
+def tell(names: Sequence[str], spec: Path | None, output: Path | None) -> Told:
+    """Look dyes up, and draw them if any, a spec or a file is named.
+
+    Parameters
+    ----------
+    names
+        Dyes; without any, those of the spec, or else all built-in ones.
+    spec
+        Spec file with dyes, lasers and filters.
+    output
+        PNG to write.
+
+    Raises
+    ------
+    SpecError
+        If a dye is unknown, or the spec cannot be read.
+    OutputError
+        If the picture would be no PNG.
+    """
+    if output and output.suffix.lower() != ".png":
+        raise OutputError(f"the picture {output} is a PNG; type --output {output.with_suffix('.png')}")
+    if output and not output.parent.is_dir():
+        raise OutputError(
+            f"{output} cannot be written: there is no folder {output.parent}; type: mkdir -p {output.parent}"
+        )
+    bench = read_bench(spec) if spec else None
+    own = bench.dyes if bench else {}
+    dyes = [find(name, own) for name in dict.fromkeys(names)] or list((own or load_builtin()).values())
+    seen = sights(dyes, bench) if bench else []
+    picture = output
+    if picture is None and (names or spec):
+        stem = spec.stem if spec else re.sub(r"[^\w.+-]+", "_", "-".join(list(dict.fromkeys(names))[:4]))
+        picture = Path(f"{stem}-spectra.png")
+    if picture:
+        shown = ", ".join(d.name for d in dyes) if len(dyes) <= 5 else f"{len(dyes)} dyes"
+        draw_spectra(dyes, bench, picture, title=f"{shown} with {spec.name}" if spec else shown)
+    return Told(dyes, bench, seen, picture)
+
+
+def guessed(dye: Fluorophore) -> str:
+    """Which of its figures are guesses, in words."""
+    names = [g.removesuffix("_ns").replace("_", " ") for g in dye.guesses]
+    return f"guessed: {', '.join(names)}" if names else ""
+
+
+def dye_mapping(dye: Fluorophore) -> dict[str, Any]:
+    """Figures of a dye as plain data, without its spectra."""
+    return {
+        "name": dye.name,
+        "peak_excitation_nm": dye.peak_excitation_nm,
+        "peak_emission_nm": dye.peak_emission_nm,
+        **dye.model_dump(include={"extinction_per_M_per_cm", "quantum_yield", "lifetime_ns", "guesses", "source"}),
+    }
+
+
+def sight_mapping(sight: Sight, bench: Bench) -> dict[str, Any]:
+    """A dye in a channel as plain data; shares are 0 to 1."""
+    return {
+        "dye": sight.dye.name,
+        "channel": sight.channel.name,
+        "laser_wavelength_nm": sight.channel.laser_wavelength_nm,
+        "band_nm": list(sight.channel.band_nm),
+        "excited_share": sight.excited,
+        "passed_share": sight.passed,
+        "signal_share": sight.signal,
+        "wanted": sight.wanted,
+        "remark": remark(sight, bench),
+    }
+
+
+def dye_rows(dyes: Iterable[Fluorophore]) -> list[tuple[str, ...]]:
+    """A table of dyes, its heading first."""
+    head = ("dye", "absorbs at", "emits at", "extinction /M/cm", "yield", "lifetime", "remarks")
+    rows = [
+        (
+            dye.name,
+            f"{dye.peak_excitation_nm:.0f} nm",
+            f"{dye.peak_emission_nm:.0f} nm",
+            f"{dye.extinction_per_M_per_cm:.0f}",
+            f"{dye.quantum_yield:.2f}",
+            f"{dye.lifetime_ns:.1f} ns",
+            guessed(dye),
+        )
+        for dye in dyes
+    ]
+    return [head, *rows]
+
+
+def sight_rows(seen: Iterable[Sight], bench: Bench) -> list[tuple[str, ...]]:
+    """A table of dyes in channels, its heading first."""
+    head = ("dye", "channel", "laser", "excites", "band", "passes", "signal", "remarks")
+    rows = [
+        (
+            s.dye.name,
+            s.channel.name,
+            f"{s.channel.laser_wavelength_nm:g} nm",
+            "?" if s.excited is None else percent(s.excited),
+            f"{s.channel.band_nm[0]:g} to {s.channel.band_nm[1]:g} nm",
+            percent(s.passed),
+            "-" if s.signal is None else percent(s.signal),
+            remark(s, bench),
+        )
+        for s in seen
+    ]
+    return [head, *rows]

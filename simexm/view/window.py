@@ -1,0 +1,219 @@
+"""A result in a window: one plane at a time, with sliders for plane and channel."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.errors import OutputError
+from simexm.result import Result
+from simexm.view.toolkit import open_figure
+
+if TYPE_CHECKING:
+    from matplotlib.backend_bases import KeyEvent
+    from matplotlib.figure import Figure
+
+LARGEST = 1024
+"""Pixels a side of the level that is shown, at most, unless the coarsest is larger."""
+MERGED = "merged"
+
+PLANE_SLIDER = (0.14, 0.075, 0.62, 0.03)
+CHANNEL_SLIDER = (0.14, 0.03, 0.62, 0.03)
+"""Left, bottom, width, height in shares of the window."""
+SLIDER_MARGIN = 0.025
+"""Room at each end of a slider, in shares of its range: half of a handle that stands there would not feel the mouse."""
+_IMAGE = (0.01, 0.13, 0.98, 0.82)
+_SIZE_INCHES, _DPI = (7.6, 8.4), 100
+_WAIT_MS = 10
+"""After the last movement of a slider, before its plane is read: a drag asks for more planes than can be drawn."""
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The planes of a result at the level that suits a screen.
+
+    Attributes
+    ----------
+    result
+        What is shown.
+    level
+        Of its pyramid.
+    """
+
+    result: Result
+    level: int
+    names: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, result: Result) -> Planes:
+        """Choose the finest level that is no larger than a screen.
+
+        Raises
+        ------
+        OutputError
+            If the result is not finished.
+        """
+        if not result.complete:
+            raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again to go on")
+        level = 0
+        while max(result.array(level).shape[2:]) > LARGEST and level + 1 < result.levels():
+            level += 1
+        return cls(result, level, [MERGED, *(c["label"] for c in result.channels)])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Planes, rows and columns of the level."""
+        _, planes, rows, columns = self.result.array(self.level).shape
+        return planes, rows, columns
+
+    @property
+    def pixel_um(self) -> tuple[float, float, float]:
+        """Of the level, z y x, um of tissue."""
+        (scales,) = self.result.attributes["ome"]["multiscales"]
+        _, z, y, x = scales["datasets"][self.level]["coordinateTransformations"][0]["scale"]
+        return z, y, x
+
+    @property
+    def first(self) -> int:
+        """The plane that viewers open: the middle one."""
+        return self.shape[0] // 2
+
+    def rgb(self, plane: int, channel: int) -> NDArray[np.float64]:
+        """Read a plane and no other, (rows, columns, 3), 0 to 1.
+
+        Parameters
+        ----------
+        plane
+            Of the level.
+        channel
+            0 for all in their colours, n for the n-th alone, in grey; dark and bright as the result's windows say.
+        """
+        from simexm.view.preview import merged
+
+        stored, channels = self.result.array(self.level), self.result.channels
+        chosen = range(len(channels)) if channel == 0 else [channel - 1]
+        data = np.stack([np.asarray(stored[c, plane]) for c in chosen])
+        colors = [channels[c]["color"] if channel == 0 else "FFFFFF" for c in chosen]
+        return merged(data, colors, [(channels[c]["window"]["start"], channels[c]["window"]["end"]) for c in chosen])
+
+
+def show(result: Result) -> None:
+    """Open a window and return when it is closed.
+
+    Raises
+    ------
+    NoWindowError
+        If there is no display, or nothing to open a window with.
+    OutputError
+        If the result is not finished, or damaged.
+    """
+    planes = Planes.of(result)
+    import matplotlib as mpl
+    from matplotlib import pyplot
+
+    picture = result.place.run / "preview.png"
+    instead = f"then type: simexm show {_short(result.path)}; or " + (
+        f"look at {picture}" if picture.exists() else "copy the result to a computer with a screen"
+    )
+    taken = {"left", "right", "home", "up", "down", "pageup", "pagedown", "end"}
+    keymaps = {k: [key for key in v if key not in taken] for k, v in mpl.rcParams.items() if k.startswith("keymap.")}
+    with mpl.rc_context({**keymaps, "figure.raise_window": True}):
+        figure = open_figure(f"{result.path.name} - simexm", _SIZE_INCHES, _DPI, instead)
+        viewer = Viewer(planes, figure)  # held until the window is closed: Matplotlib keeps no hold of its callbacks
+        try:
+            pyplot.show(block=True)
+        finally:
+            del viewer
+            with suppress(Exception):  # of the toolkit: the window may have been destroyed from outside
+                pyplot.close(figure)
+
+
+class Viewer:
+    """Sliders, keys and the picture that follows them.
+
+    Parameters
+    ----------
+    planes
+        What to show.
+    figure
+        Where, on any of Matplotlib's backends.
+    """
+
+    def __init__(self, planes: Planes, figure: Figure) -> None:
+        from matplotlib.widgets import Slider
+
+        self._planes = planes
+        nz, rows, columns = planes.shape
+        _, y, x = planes.pixel_um
+        axes = figure.add_axes(_IMAGE)
+        axes.axis("off")
+        self._image = axes.imshow(
+            np.zeros((rows, columns, 3)), extent=(0, columns * x, rows * y, 0), interpolation="nearest"
+        )
+        self._told = figure.text(0.5, 0.975, "", color="white", ha="center", va="center", fontsize=11)
+        style: dict[str, Any] = {"valstep": 1, "initcolor": "none", "color": "0.65", "track_color": "0.25"}
+        self._plane = Slider(figure.add_axes(PLANE_SLIDER), "plane", 0, max(nz - 1, 1), valinit=planes.first, **style)
+        self._channel = Slider(figure.add_axes(CHANNEL_SLIDER), "channel", 0, len(planes.names) - 1, valinit=0, **style)
+        for slider in (self._plane, self._channel):
+            slider.label.set_color("white")
+            slider.valtext.set_color("white")
+            reach = SLIDER_MARGIN * (slider.valmax - slider.valmin)
+            slider.ax.set_xlim(slider.valmin - reach, slider.valmax + reach)
+            slider.on_changed(self._soon)
+        self._plane.ax.set_visible(nz > 1)
+        self._plane.set_active(nz > 1)
+        self._timer = figure.canvas.new_timer(interval=_WAIT_MS)
+        self._timer.single_shot = True
+        self._timer.add_callback(self._draw)
+        figure.canvas.mpl_connect("key_press_event", self._key)
+        self._figure = figure
+        self._draw()
+
+    @property
+    def plane(self) -> int:
+        """Where the plane slider stands."""
+        return min(round(self._plane.val), self._planes.shape[0] - 1)
+
+    @property
+    def channel(self) -> int:
+        """Where the channel slider stands; 0 is all of them."""
+        return round(self._channel.val)
+
+    def _soon(self, _: float) -> None:
+        self._label()
+        self._timer.stop()
+        self._timer.start()
+
+    def _label(self) -> None:
+        nz, depth = self._planes.shape[0], (self.plane + 0.5) * self._planes.pixel_um[0]
+        name = self._planes.names[self.channel]
+        self._plane.valtext.set_text(f"{self.plane + 1} of {nz}")
+        self._channel.valtext.set_text(name)
+        level = f", level {self._planes.level}" if self._planes.level else ""
+        self._told.set_text(f"{name}, {depth:.2f} µm deep in tissue{level}")
+
+    def _draw(self) -> None:
+        self._label()
+        self._image.set_data(self._planes.rgb(self.plane, self.channel))
+        self._figure.canvas.draw_idle()
+
+    def _key(self, event: KeyEvent) -> None:
+        nz, names = self._planes.shape[0], len(self._planes.names)
+        steps = {"up": 1, "down": -1, "pageup": 10, "pagedown": -10, "home": -nz, "end": nz}
+        if event.key in steps:
+            self._plane.set_val(min(max(self.plane + steps[event.key], 0), nz - 1))
+        elif event.key in ("left", "right"):
+            step = -1 if event.key == "left" else 1
+            self._channel.set_val((self.channel + step) % names)
+
+
+def _short(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
