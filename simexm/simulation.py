@@ -175,13 +175,13 @@ class Simulation(Frozen):
             if twice:
                 raise ValueError(f"a second stage {_tag(stage)!r} would write {' and '.join(twice)} again; remove one")
             written |= {q.name for q in stage.writes}
-        for role, what in (
-            (Labeller, "labelling"),
-            (Microscope, "a microscope (confocal, widefield, two_photon, light_sheet)"),
-            (Truth, "truth"),
+        for role, name, what in (
+            (Labeller, "emitters", "labelling"),
+            (Microscope, "expected", "a microscope (confocal, widefield, two_photon, light_sheet)"),
+            (Truth, "truth", "truth"),
         ):
             if not any(isinstance(s, role) for s in self.stages):
-                raise ValueError(f"there is no {what} among the stages, without which nothing can be made; add {what}")
+                raise ValueError(f"no stage writes {name!r}, without which nothing can be made; add {what}")
         makes = written | ({"labelled"} if "emitters" in written else set())
         for name in self.keep:
             if name not in makes:
@@ -312,7 +312,7 @@ class Simulation(Frozen):
     @property
     def masks(self) -> tuple[str, ...]:
         """Regions that the source has masks of."""
-        return ("synapse",) if isinstance(self.source, Phantom) else tuple(self.source.regions)
+        return ("synapse",) if isinstance(self.source, Phantom) else tuple(self.source.all_regions())
 
     def fluorophores(self) -> dict[str, Fluorophore]:
         """The dyes that the layers use, by name.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simexm.grid import Box, Triple
+from simexm.sources.chunk_cache import CACHE_BYTES
 
 MiB = 1 << 20
 BASE = 576 * MiB
@@ -73,7 +74,7 @@ def tile_memory(
     block_pixels = block[0] * block[1] * block[2]
     return TileMemory(
         base=BASE,
-        labels=volume * (4 + 1 + masks),
+        labels=volume * (4 + 1 + masks) + CACHE_BYTES,
         regions=max(slab, volume * 2),
         labelling=labelling,
         imaging=imaging,

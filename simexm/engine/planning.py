@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from simexm.engine.plan import GiB, Output, Plan, main_of, main_quantity, walk_b
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Tiling, Triple
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
+from simexm.sources.phantom import Phantom
 from simexm.stages import Truth
 from simexm.stages.base import LABELLED, Stage, World
 from simexm.store.pyramid import plan_levels, plan_storage
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CHUNK: Triple = (64, 64, 64)
 _SCAN_CHUNKS = 4096
+_SEARCHED_CHUNKS = 512
 
 
 def make_plan(simulation: Simulation, *, until: str | None = None, source: LabelSource | None = None) -> Plan:
@@ -47,6 +49,8 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
     for layer in layers:
         if layer.region not in ("membrane", "cytosol", *opened.region_names):
             raise SpecError(f"layer {layer.name!r} labels the region {layer.region!r}, of which the source has no mask")
+    if source is None and not isinstance(resolved.source, Phantom):
+        _warn_of_empty_regions(opened, crop, {layer.region for layer in layers} & set(opened.region_names))
     bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
     used = {layer.region for layer in layers} | set(resolved.truth.regions)
     bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in used)}
@@ -136,11 +140,9 @@ def _outputs(simulation: Simulation, stages: Sequence[Stage], id_dtype: str) -> 
     for name in ("expected", "labelled"):
         if name in simulation.keep and name != main and name in written:
             outputs.append(Output(name, axis[name], written[name].dtype))
-    for region in ("", *simulation.truth.regions):
-        for name in ("cells", *layers):
-            outputs.append(
-                Output(f"labels/{name}_{region}" if region else f"labels/{name}", (), id_dtype, name, region)
-            )
+    outputs += [Output(f"labels/{name}", (), id_dtype, name) for name in ("cells", *layers)]
+    for region in simulation.truth.regions:
+        outputs += [Output(f"labels/{name}_{region}", (), id_dtype, name, region) for name in layers]
     return tuple(outputs)
 
 
@@ -221,6 +223,21 @@ def _refuse_empty(source: LabelSource, crop: Box) -> None:
             raise SourceError(
                 "every label in the crop is 0, so there is no cell to label and the image would be noise alone; "
                 "check the source's path, dataset and crop"
+            )
+
+
+def _warn_of_empty_regions(source: LabelSource, crop: Box, regions: Set[str]) -> None:
+    """Warn of masks that overlap no cell; a crop of more than a few hundred chunks is not searched, for it would take long."""
+    cells = Tiling(crop, _triple(min(64, n) for n in crop.shape))
+    if len(cells) > _SEARCHED_CHUNKS:
+        return
+    for name in sorted(regions):
+        if not any((source.read_region(name, box) & (source.read(box) != 0)).any() for box in cells):
+            warnings.warn(
+                f"the region {name!r} overlaps no cell in the crop, so layers that label it will be empty; check the mask, "
+                "whether it is stored in the labels' orientation, and the crop",
+                SimexmWarning,
+                stacklevel=3,
             )
 
 

@@ -20,7 +20,6 @@ from typing import Literal
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from simexm.kernels import detmath
 from simexm.kernels.psf_special import gauss_legendre, sin_cos
@@ -219,4 +218,6 @@ def _fwhm(position_nm: NDArray[np.float64], profile: NDArray[np.float64]) -> flo
 
 
 def _even_spline(x: NDArray[np.float64], y: NDArray[np.float64]) -> CubicSpline:
+    from scipy.interpolate import CubicSpline  # here, since it takes half a second to import
+
     return CubicSpline(np.concatenate((-x[:0:-1], x)), np.concatenate((y[:0:-1], y)))

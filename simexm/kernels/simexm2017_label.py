@@ -1,16 +1,17 @@
-"""The label of SimExm (2017): regions by a Laplacian of the ids, voxels that move, proteins and their dyes.
+"""The label of SimExm (2017): voxels that move, the proteins of each and their dyes.
 
 Every number is a function of the voxel's place in the volume and of its layer's key: the counter (z, y, x, 0) decides how
 many proteins the voxel carries (words 0 and 1) and whether it stays (word 2), (z, y, x, 1) where it moves. So any box gives
 the dyes that the whole crop has there, from the voxels within `reach` of it.
 
 Two numbers of a cell must be known first, each a sum over the voxels of the crop: n, those in the layer's region
-(`count_region`), and n', those that are left when some have moved out of the crop (n less `count_dropped`).
+(`simexm2017_regions.count_region`), and n', those that are left when some have moved out of the crop (n less `count_dropped`).
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from simexm.grid import Box, Triple
 from simexm.kernels.detmath import CUT_SIGMA, exp_array, normal_quantile_cut
-from simexm.kernels.draws import LARGEST_MEAN, poisson_quantile
+from simexm.kernels.draws import LARGEST_MEAN
+from simexm.kernels.poisson_table import cumulative, tabled_quantile
 from simexm.kernels.tails import log1p
 from simexm.random import Key, philox, unit_double, unit_float32word
 
@@ -28,6 +30,9 @@ DISPLACEMENT_NM = 100.0
 MOST_DYES = 2**31 - 1
 """Largest number of dyes that a voxel of the sum holds."""
 _ROUNDING = 1e-15
+_GUIDE_BITS = 12
+_TABLED = 6  # proteins in a voxel
+_EITHER = -(2**31)
 _log1p = np.vectorize(log1p, otypes=[np.float64])
 
 
@@ -75,11 +80,6 @@ def source_box(target: Box, crop: Box, voxel_nm: tuple[float, float, float]) -> 
     return target.grown(reach(voxel_nm)).intersect(crop)
 
 
-def label_box(box: Box, crop: Box) -> Box:
-    """Voxels whose ids decide the regions of `box`: its neighbours, too, as far as the crop goes."""
-    return box.grown((1, 1, 1)).intersect(crop)
-
-
 def stay_probability(voxels: NDArray[np.int64], noise: float) -> NDArray[np.float64]:
     """Probability that one of n region voxels is not among floor((1 - noise) n) draws with replacement, taken from 1.
 
@@ -91,7 +91,9 @@ def stay_probability(voxels: NDArray[np.int64], noise: float) -> NDArray[np.floa
     return np.where(voxels > 1, marked, np.where(voxels == 1, draws, 1.0))
 
 
-def proteins_per_voxel(left: NDArray[np.int64], density_per_nm3: float, voxel_nm: tuple[float, float, float]) -> NDArray[np.float64]:
+def proteins_per_voxel(
+    left: NDArray[np.int64], density_per_nm3: float, voxel_nm: tuple[float, float, float]
+) -> NDArray[np.float64]:
     """Mean proteins in each of a cell's n' voxels, int(density * n' * volume) / n'; 0 where none is left.
 
     A number ~ Poisson(L) that is spread uniformly over n' voxels puts an independent Poisson(L / n') into each.
@@ -100,118 +102,57 @@ def proteins_per_voxel(left: NDArray[np.int64], density_per_nm3: float, voxel_nm
     return np.floor(density_per_nm3 * left * volume) / np.maximum(left, 1)
 
 
-# One function for each step of a plane, so that LLVM vectorises the loops over a row.
 @numba.njit(cache=True, nogil=True)
-def _ids_of(index, ids, out):  # type: ignore[no-untyped-def]
-    for y in range(index.shape[0]):
-        for x in range(index.shape[1]):
-            out[y, x] = ids[np.uint32(index[y, x])]
+def _steps_exactly(w, voxel_nm):  # type: ignore[no-untyped-def]
+    """Whole voxels that a random word moves along an axis."""
+    return np.int64(np.rint(DISPLACEMENT_NM * normal_quantile_cut(unit_float32word(w)) / voxel_nm))
 
 
 @numba.njit(cache=True, nogil=True)
-def _mark(index, ids, around, weight, mark, row, out):  # type: ignore[no-untyped-def]
-    """out = `mark` inside the plane's edge where weight * id differs from the sum of `around` over 3 x 3, modulo 2^64."""
-    ny, nx = ids.shape
-    for y in range(1, ny - 1):
-        for x in range(nx):
-            row[x] = around[y - 1, x] + around[y, x] + around[y + 1, x]
-        for x in range(1, nx - 1):
-            differs = weight * ids[y, x] != row[x - 1] + row[x] + row[x + 1]
-            out[y, x] = mark if differs and index[y, x] != 0 else out[y, x]
+def _fill_steps(voxel_nm, out):  # type: ignore[no-untyped-def]
+    rest = np.uint32(32 - _GUIDE_BITS)
+    for axis in range(3):
+        for i in range(out.shape[1]):
+            low = np.uint32(i) << rest
+            high = low | ((np.uint32(1) << rest) - np.uint32(1))
+            steps = _steps_exactly(low, voxel_nm[axis])
+            out[axis, i] = steps if steps == _steps_exactly(high, voxel_nm[axis]) else _EITHER
 
 
-@numba.njit(cache=True, nogil=True)
-def _laplacian(index, ids, in_slice, membrane, cytosol, out):  # type: ignore[no-untyped-def]
-    nz, ny, nx = index.shape
-    planes = np.zeros((3, ny, nx), np.uint64)
-    around = np.zeros((ny, nx), np.uint64)
-    row = np.zeros(nx, np.uint64)
-    _ids_of(index[0], ids, planes[0])
-    for z in range(nz):
-        if z + 1 < nz:
-            _ids_of(index[z + 1], ids, planes[(z + 1) % 3])
-        before, here, after = planes[(z + 2) % 3], planes[z % 3], planes[(z + 1) % 3]
-        for y in range(ny):
-            for x in range(nx):
-                out[z, y, x] = cytosol if index[z, y, x] != 0 else np.uint8(0)
-        if in_slice:
-            _mark(index[z], here, here, np.uint64(9), membrane, row, out[z])
-        elif 0 < z < nz - 1:
-            for y in range(ny):
-                for x in range(nx):
-                    around[y, x] = before[y, x] + here[y, x] + after[y, x]
-            _mark(index[z], here, around, np.uint64(27), membrane, row, out[z])
-
-
-def laplacian_regions(
-    index: NDArray[np.int32], ids: NDArray[np.uint64], in_slice: bool, membrane: int, cytosol: int
-) -> NDArray[np.uint8]:
-    """Region bits by the Laplacian of the ids: `membrane` where it is not zero, `cytosol` where it is, 0 where the id is 0.
-
-    Parameters
-    ----------
-    index
-        Cell indices, int32, z y x, 0 = no cell.
-    ids
-        Id by index, uint64; the Laplacian is taken of these, modulo 2^64.
-    in_slice
-        True: the 8 neighbours within the slice; False: all 26.
-
-    Returns
-    -------
-    uint8, shape of `index`
-        Voxels on the array's faces (with `in_slice` on its four sides only) are cytosol. On the border of the crop that is
-        the rule; elsewhere it means nothing, so give one voxel more there, see `label_box`.
-    """
-    out = np.empty(index.shape, np.uint8)
-    _laplacian(index, ids, in_slice, np.uint8(membrane), np.uint8(cytosol), out)
+@lru_cache(maxsize=8)
+def _guide(voxel_nm: tuple[float, float, float]) -> NDArray[np.int32]:
+    """Steps along each axis by the first bits of the random word, (3, 2^bits); `_EITHER` where the further bits decide."""
+    out = np.empty((3, 1 << _GUIDE_BITS), np.int32)
+    _fill_steps(voxel_nm, out)
+    out.flags.writeable = False
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_region(index, regions, lo, hi, bits, out):  # type: ignore[no-untyped-def]
-    for z in range(lo[0], hi[0]):
-        for y in range(lo[1], hi[1]):
-            for x in range(lo[2], hi[2]):
-                if regions[z, y, x] & bits:
-                    out[index[z, y, x]] += 1
-
-
-def count_region(
-    index: NDArray[np.int32],
-    regions: NDArray[np.uint8],
-    array: Box,
-    box: Box,
-    bits: int,
-    out: NDArray[np.int64],
-) -> None:
-    """Add to `out`, by cell index, the voxels of `box` whose region has one of `bits`: summed over the crop, n."""
-    inner = box.relative_to(array.start)
-    _count_region(index, regions, inner.start, inner.stop, np.uint8(bits), out)
+def _steps(w, guide, voxel_nm):  # type: ignore[no-untyped-def]
+    steps = guide[w >> np.uint32(32 - _GUIDE_BITS)]
+    return _steps_exactly(w, voxel_nm) if steps == _EITHER else np.int64(steps)
 
 
 @numba.njit(cache=True, nogil=True)
-def _steps(w, voxel_nm):  # type: ignore[no-untyped-def]
-    """Whole voxels (as a float) that a random word moves along an axis."""
-    return np.rint(DISPLACEMENT_NM * normal_quantile_cut(unit_float32word(w)) / voxel_nm)
-
-
-@numba.njit(cache=True, nogil=True)
-def _move(z, y, x, k0, k1, voxel_nm):  # type: ignore[no-untyped-def]
+def _move(z, y, x, k0, k1, guide, voxel_nm):  # type: ignore[no-untyped-def]
     """Where the voxel goes if it does not stay."""
     words = philox(z, y, x, 1, k0, k1)
-    dz, dy, dx = _steps(words[0], voxel_nm[0]), _steps(words[1], voxel_nm[1]), _steps(words[2], voxel_nm[2])
-    return z + np.int64(dz), y + np.int64(dy), x + np.int64(dx)
+    return (
+        z + _steps(words[0], guide[0], voxel_nm[0]),
+        y + _steps(words[1], guide[1], voxel_nm[1]),
+        x + _steps(words[2], guide[2], voxel_nm[2]),
+    )
 
 
-# One function for each step of a row, so that LLVM vectorises Philox (as in `draws`).
+# One function for each step of a row, so that LLVM vectorises Philox (as in `draws`), and none with a branch inside.
 @numba.njit(cache=True, nogil=True)
 def _candidates(cells, regions, bits, proteins, lo, hi, columns):  # type: ignore[no-untyped-def]
     """Write the columns of a row that may carry proteins; return how many there are."""
     n = 0
     for x in range(lo, hi):
         columns[n] = x
-        n += (regions[x] & bits) != 0 and proteins[cells[x]] > 0.0
+        n += ((regions[x] & bits) != 0) & (proteins[np.uint32(cells[x])] > 0.0)
     return n
 
 
@@ -225,7 +166,19 @@ def _uniforms(z, y, x0, columns, n, k0, k1, number, stays):  # type: ignore[no-u
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_dropped(index, regions, origin, lo, hi, crop_lo, crop_hi, inner_lo, inner_hi, layer, out):  # type: ignore[no-untyped-def]
+def _carriers(cells, proteins, columns, n, number, stays):  # type: ignore[no-untyped-def]
+    """Keep those of n voxels that may carry a protein: exp(-m) > 1 - m, so below 1 - m the quantile would find none."""
+    kept = 0
+    for i in range(n):
+        columns[kept] = columns[i]
+        number[kept] = number[i]
+        stays[kept] = stays[i]
+        kept += number[i] >= 1.0 - proteins[np.uint32(cells[columns[i]])] - _ROUNDING
+    return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_dropped(index, regions, origin, lo, hi, crop_lo, crop_hi, inner_lo, inner_hi, layer, guide, out):  # type: ignore[no-untyped-def]
     """Voxels that leave the crop; from inside inner_lo:inner_hi none does."""
     k0, k1 = layer.key
     for z in range(lo[0], hi[0]):
@@ -241,7 +194,7 @@ def _count_dropped(index, regions, origin, lo, hi, crop_lo, crop_hi, inner_lo, i
                 words = philox(gz, gy, gx, 0, k0, k1)
                 if unit_float32word(words[2]) < layer.stay[cell]:
                     continue
-                tz, ty, tx = _move(gz, gy, gx, k0, k1, layer.voxel_nm)
+                tz, ty, tx = _move(gz, gy, gx, k0, k1, guide, layer.voxel_nm)
                 if not (
                     crop_lo[0] <= tz < crop_hi[0] and crop_lo[1] <= ty < crop_hi[1] and crop_lo[2] <= tx < crop_hi[2]
                 ):
@@ -266,13 +219,25 @@ def count_dropped(
     z, y, x = (-r for r in far)
     inner = crop.grown((z, y, x)).relative_to(array.start)
     mine = box.relative_to(array.start)
+    layer = _plain(layer)
     _count_dropped(
-        index, regions, array.start, mine.start, mine.stop, crop.start, crop.stop, inner.start, inner.stop, _plain(layer), out
+        index,
+        regions,
+        array.start,
+        mine.start,
+        mine.stop,
+        crop.start,
+        crop.stop,
+        inner.start,
+        inner.stop,
+        layer,
+        _guide(layer.voxel_nm),
+        out,
     )
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_dyes(index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, layer, out):  # type: ignore[no-untyped-def]
+def _add_dyes(index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, layer, guide, table, out):  # type: ignore[no-untyped-def]
     """Return the largest number of dyes that a voxel of `out` then holds, or would hold."""
     k0, k1 = layer.key
     bits = np.uint8(layer.bits)
@@ -286,16 +251,14 @@ def _add_dyes(index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, layer
             found = _candidates(index[z, y], regions[z, y], bits, layer.proteins, lo[2], hi[2], columns)
             gz, gy = origin[0] + z, origin[1] + y
             _uniforms(gz, gy, origin[2], columns, found, k0, k1, number, stays)
+            found = _carriers(index[z, y], layer.proteins, columns, found, number, stays)
             for i in range(found):
                 x = columns[i]
                 cell = index[z, y, x]
                 mean = layer.proteins[cell]
-                # exp(-m) > 1 - m: no protein, as the quantile would find, without its exponential
-                if number[i] < 1.0 - mean - _ROUNDING:
-                    continue
                 tz, ty, tx = gz, gy, origin[2] + x
                 if not stays[i] < layer.stay[cell]:
-                    tz, ty, tx = _move(tz, ty, tx, k0, k1, layer.voxel_nm)
+                    tz, ty, tx = _move(tz, ty, tx, k0, k1, guide, layer.voxel_nm)
                     if not (
                         crop_lo[0] <= tz < crop_hi[0]
                         and crop_lo[1] <= ty < crop_hi[1]
@@ -305,7 +268,8 @@ def _add_dyes(index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, layer
                 tz, ty, tx = tz - target_lo[0], ty - target_lo[1], tx - target_lo[2]
                 if not (0 <= tz < nz and 0 <= ty < ny and 0 <= tx < nx):
                     continue
-                dyes = out[tz, ty, tx] + np.int64(np.rint(poisson_quantile(number[i], mean) * layer.dyes))
+                count = tabled_quantile(number[i], mean, table[cell])
+                dyes = out[tz, ty, tx] + np.int64(np.rint(count * layer.dyes))
                 largest = max(largest, dyes)
                 out[tz, ty, tx] = min(dyes, MOST_DYES)
     return largest
@@ -344,8 +308,20 @@ def add_dyes(
     if not array.contains(source):
         raise ValueError(f"the dyes of {target} need the voxels of {source}, the array holds {array} only")
     mine = source.relative_to(array.start)
+    layer = _plain(layer)
     largest = _add_dyes(
-        index, regions, array.start, mine.start, mine.stop, crop.start, crop.stop, target.start, _plain(layer), out
+        index,
+        regions,
+        array.start,
+        mine.start,
+        mine.stop,
+        crop.start,
+        crop.stop,
+        target.start,
+        layer,
+        _guide(layer.voxel_nm),
+        cumulative(layer.proteins, _TABLED),
+        out,
     )
     if largest > MOST_DYES:
         raise ValueError(f"{largest} dyes in one voxel; at most {MOST_DYES} fit")

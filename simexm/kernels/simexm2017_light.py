@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 
 from simexm.grid import Triple
 from simexm.kernels.detmath import exp_array
-from simexm.kernels.draws import check_mean, poisson_quantile
+from simexm.kernels.draws import check_mean
+from simexm.kernels.poisson_table import cumulative, tabled_quantile
 from simexm.random import Key, philox, unit_double
+
+
+def _table(mean: float) -> NDArray[np.float64]:
+    """P(X <= n) of the counts that matter for a small mean."""
+    table: NDArray[np.float64] = cumulative(np.array([mean], np.float64), 24)[0]
+    return table
 
 
 # One function for each step of a row, so that LLVM vectorises Philox (as in `draws`).
@@ -24,7 +31,7 @@ def _uniforms(z, y, x0, columns, n, k0, k1, u):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _photons(dyes, z, y0, x0, mean, k0, k1, out):  # type: ignore[no-untyped-def]
+def _photons(dyes, z, y0, x0, mean, table, k0, k1, out):  # type: ignore[no-untyped-def]
     ny, nx = dyes.shape
     columns = np.empty(nx, np.int64)
     u = np.empty(nx)
@@ -32,12 +39,11 @@ def _photons(dyes, z, y0, x0, mean, k0, k1, out):  # type: ignore[no-untyped-def
         n = 0
         for x in range(nx):
             out[y, x] = 0
-            if dyes[y, x] != 0:
-                columns[n] = x
-                n += 1
+            columns[n] = x
+            n += dyes[y, x] != 0
         _uniforms(z, y0 + y, x0, columns, n, k0, k1, u)
         for i in range(n):
-            out[y, columns[i]] = dyes[y, columns[i]] * poisson_quantile(u[i], mean)
+            out[y, columns[i]] = dyes[y, columns[i]] * tabled_quantile(u[i], mean, table)
 
 
 def photons(dyes: NDArray[np.int32], origin: Triple, mean: float, key: Key) -> NDArray[np.int64]:
@@ -67,19 +73,19 @@ def photons(dyes: NDArray[np.int32], origin: Triple, mean: float, key: Key) -> N
     """
     check_mean(mean, mean)
     out = np.empty(dyes.shape, np.int64)
-    _photons(dyes, *origin, mean, *key, out)
+    _photons(dyes, *origin, mean, _table(mean), *key, out)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_background(z, y0, x0, mean, by_row, by_column, k0, k1, out):  # type: ignore[no-untyped-def]
+def _add_background(z, y0, x0, mean, table, by_row, by_column, k0, k1, out):  # type: ignore[no-untyped-def]
     ny, nx = out.shape
     columns = np.arange(nx)
     u = np.empty(nx)
     for y in range(ny):
         _uniforms(z, y0 + y, x0, columns, nx, k0, k1, u)
         for x in range(nx):
-            out[y, x] += np.int64(np.rint(poisson_quantile(u[x], mean) * (by_row[y] * by_column[x])))
+            out[y, x] += np.int64(np.rint(tabled_quantile(u[x], mean, table) * (by_row[y] * by_column[x])))
 
 
 def vignette(size: int, start: int, stop: int) -> NDArray[np.float64]:
@@ -119,4 +125,4 @@ def add_background(
     """
     check_mean(mean, mean)
     if mean > 0.0:
-        _add_background(*origin, mean, by_row, by_column, *key, out)
+        _add_background(*origin, mean, _table(mean), by_row, by_column, *key, out)

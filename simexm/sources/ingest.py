@@ -197,7 +197,10 @@ def _open_mask(name: str, path: str, labels: Stack) -> Stack:
             f"region {name!r}: a region's name begins with a letter, goes on with letters, digits, '_' and '-', and "
             f"is none of {', '.join(sorted(_TAKEN))}. Type --region NAME=PATH, such as --region synapse={path}"
         )
-    found = open_stack(path)
+    try:
+        found = open_stack(path)
+    except SourceError as error:
+        raise type(error)(f"region {name!r}: {error}") from error
     if found.shape != labels.shape:
         raise SourceError(
             f"region {name!r}: {found.where} has the shape {_times(found.shape)} (z y x), and the labels {labels.where} "

@@ -70,6 +70,8 @@ def kind_of(path: str) -> Kind:
         )
     if local.suffix == ".zip":
         return "Zarr"
+    if local.stat().st_size == 0:
+        raise SourceError(f"{path} is an empty file. Copy it again from where it came.")
     raise SourceError(
         f"{path} is a file, but neither TIFF nor HDF5. Name a TIFF or HDF5 file, a folder of slices (PNG, BMP, TIFF), or "
         "the folder of a Zarr, N5 or precomputed volume."

@@ -44,7 +44,8 @@ class SliceSequence:
             suffix = next(p.suffix for p in self._files if p.name not in odd)
             raise SourceError(
                 f"{path} holds slices and what is none ({', '.join(odd[:_SHOWN])}), so a damaged slice might be left "
-                f"out. Move it elsewhere, or name the slices by a glob: '{self._files[0].parent}/*{suffix}'"
+                f"out. Move it elsewhere, or name the slices by a glob: '{self._files[0].parent}/*{suffix}'. (If each "
+                "file or folder is one cell, type --cells splitted.)"
             )
         refuse_gaps(self._files)
         first = look_at(self._files[0])
@@ -113,9 +114,9 @@ def refuse_gaps(files: list[Path]) -> None:
                 absent = (n for n in range(numbers[0], numbers[-1], step) if n not in known)
                 told = [_name(names, at, n) for n in islice(absent, _SHOWN)]
                 raise SourceError(
-                    f"{first.parent}: {missing} of the slices {first.name} to {last.name} are missing, so all further "
-                    f"ones would lie in the wrong place: {', '.join(told)}{' ...' if missing > _SHOWN else ''}. Copy "
-                    "them again, or rename the rest."
+                    f"{first.parent}: between {first.name} and {last.name} slices are missing ({missing}), so all "
+                    f"further ones would lie in the wrong place: {', '.join(told)}{' ...' if missing > _SHOWN else ''}. "
+                    "Copy them again, or rename the rest."
                 )
             if step > 1:
                 _warn(

@@ -57,8 +57,8 @@ class TensorStoreVolume:
             return np.ascontiguousarray(self._store[box.slices].read().result())
         except (ValueError, OSError, RuntimeError) as error:
             raise SourceError(
-                f"{self.where}: voxels {list(box.start)} to {list(box.stop)} cannot be read, a chunk is damaged: {error}. "
-                "Copy it again from where it came."
+                f"{self.where}: voxels {list(box.start)} to {list(box.stop)} cannot be read, a chunk is damaged: "
+                f"{_short(error)}. Copy it again from where it came."
             ) from error
 
 
@@ -137,7 +137,12 @@ def _open(ts: Any, where: str, spec: dict[str, Any]) -> Any:
     try:
         return ts.open(spec, open=True, read=True).result()
     except (ValueError, OSError, RuntimeError, NotImplementedError) as error:
-        raise SourceError(f"{where} cannot be read: {error}") from error
+        raise SourceError(f"{where} cannot be read: {_short(error)}. Check the path, or copy it again.") from error
+
+
+def _short(error: Exception) -> str:
+    """What TensorStore says, without the whole specification."""
+    return str(error).partition(" [")[0]
 
 
 def _kvstore(path: str) -> Any:

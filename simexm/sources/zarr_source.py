@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from simexm.errors import SourceError, SourceNotFoundError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources import ngff
 from simexm.sources.base import INGESTED, ZarrSource
+from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.kinds import TOLD, ingest_command, kind_of
+
+_CHUNKS = ChunkCache(CACHE_BYTES)
+_TOKENS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,15 @@ class Volume:
         What to call it in messages: path and dataset.
     group
         The group that holds the array; None where it stands alone.
+    token
+        Tells what this opening reads from what another one of the same place might.
     """
 
     where: str
     array: zarr.Array[Any]
     geometry: ngff.Geometry
     group: zarr.Group | None
+    token: int = field(default_factory=lambda: next(_TOKENS), compare=False)
 
     @property
     def shape(self) -> Triple:
@@ -47,6 +55,11 @@ class Volume:
         """Return what is stored in a box, (z, y, x); raises SourceError where that cannot be decoded."""
         if not Box.of_shape(self.shape).contains(box):
             raise IndexError(f"{box} reaches outside {self.where}, whose shape is {self.shape}")
+        z, y, x = (self.array.chunks[i] for i in self.geometry.axes)
+        name = (self.token, self.array.path)
+        return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, self._read)
+
+    def _read(self, box: Box) -> NDArray[Any]:
         index: tuple[int | slice[Any, Any, Any], ...] = (*(0,) * (self.array.ndim - 3), *box.slices)
         try:
             return np.asarray(self.array[index])

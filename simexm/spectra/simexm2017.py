@@ -105,8 +105,14 @@ def _dye(row: Mapping[str, str]) -> Dye:
         value.flags.writeable = False
         return Table(float(row[f"{kind}_first_nm"]), float(row[f"{kind}_step_nm"]), value)
 
-    figures = (float(row[k]) for k in ("extinction_per_M_per_cm", "quantum_yield", "emission_peak_nm"))
-    return Dye(row["name"], *figures, table("excitation"), table("emission"))
+    return Dye(
+        name=row["name"],
+        extinction_per_M_per_cm=float(row["extinction_per_M_per_cm"]),
+        quantum_yield=float(row["quantum_yield"]),
+        emission_peak_nm=float(row["emission_peak_nm"]),
+        excitation=table("excitation"),
+        emission=table("emission"),
+    )
 
 
 def find(name: str) -> Dye:

@@ -17,8 +17,7 @@ class Truth(Stage):
     Attributes
     ----------
     regions
-        Regions of which there are label images, too: `labels/cells_REGION` and `labels/LAYER_REGION` hold the cells where they
-        are in the region.
+        Regions of which there are label images, too: `labels/LAYER_REGION` holds the layer's cells where they are in the region.
     """
 
     stage: Literal["truth"] = "truth"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from simexm.errors import DiskError, OutputError, SimexmError
 from simexm.sources.ngff import datasets
@@ -87,13 +88,25 @@ def _refuse_foreign(output: Path, writer: str) -> None:
         marked = False
     if not marked:
         raise OutputError(f"{output} was not written by {writer}, so it is not replaced. Choose another name.")
-    levels = datasets(attributes)
-    found = [p.name for p in output.iterdir() if p.name not in ("zarr.json", *levels)]
-    for level in levels:
-        if (output / level).is_dir():
-            found += [f"{level}/{p.name}" for p in (output / level).iterdir() if p.name not in ("zarr.json", "c")]
+    found = _strangers(output, attributes)
     if found:
         raise OutputError(
             f"{output} holds {', '.join(sorted(found))}, which {writer} did not write and --overwrite would delete. Move it "
             "elsewhere, or choose another name."
         )
+
+
+def _strangers(group: Path, attributes: Mapping[str, Any]) -> list[str]:
+    """What is in a group beside its levels and the groups of its regions, and in these."""
+    levels, regions = datasets(attributes), attributes["simexm"].get("regions", ())
+    found = [p.name for p in group.iterdir() if p.name not in ("zarr.json", *levels, *regions)]
+    for level in levels:
+        if (group / level).is_dir():
+            found += [f"{level}/{p.name}" for p in (group / level).iterdir() if p.name not in ("zarr.json", "c")]
+    for region in (r for r in regions if (group / r).exists()):
+        try:
+            inner = json.loads((group / region / "zarr.json").read_text())["attributes"]
+            found += [f"{region}/{name}" for name in _strangers(group / region, inner)]
+        except (OSError, ValueError, KeyError, TypeError):
+            found.append(region)
+    return found

@@ -83,7 +83,7 @@ class _Light(BaseModel):
 
 
 def read_bench(path: Path) -> Bench:
-    """Read dyes, lasers and filters of a spec file.
+    """Read dyes, lasers and filters of a spec file, or of a configuration of 2017.
 
     A spec whose filters miss its dyes cannot be run, but is read here: to see why is what the picture is for.
 
@@ -92,8 +92,11 @@ def read_bench(path: Path) -> Bench:
     SpecError
         If there is no such file, a dye is unknown, or the stages are wrong or hold no microscope.
     """
+    from simexm.legacy.load import Job, is_ini
+
+    data = Job.of(path).spec() if is_ini(path) else specfile.read(path)
     try:
-        light = _Light.model_validate(specfile.read(path))
+        light = _Light.model_validate(data)
     except ValidationError as error:
         raise specfile.explain(error, _Light, str(path)) from None
     bench = bench_of(light.stages, {name: dye.load(name) for name, dye in light.dyes.items()})

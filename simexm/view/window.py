@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LARGEST = 1024
 """Pixels a side of the level that is shown, at most, unless the coarsest is larger."""
+KEPT_BYTES = 2**28
+"""Of decoded planes, all channels together; a level with thicker chunks is read plane by plane."""
 MERGED = "merged"
 
 PLANE_SLIDER = (0.14, 0.075, 0.62, 0.03)
@@ -43,11 +45,16 @@ class Planes:
         What is shown.
     level
         Of its pyramid.
+    names
+        What can be shown: all channels together, then each.
+    layer
+        Decoded planes of the chunks that were read last, by channel and first plane.
     """
 
     result: Result
     level: int
-    names: list[str] = field(default_factory=list)
+    names: list[str]
+    layer: dict[tuple[int, int], NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, result: Result) -> Planes:
@@ -84,7 +91,7 @@ class Planes:
         return self.shape[0] // 2
 
     def rgb(self, plane: int, channel: int) -> NDArray[np.float64]:
-        """Read a plane and no other, (rows, columns, 3), 0 to 1.
+        """Read a plane and no chunk beside its own, (rows, columns, 3), 0 to 1.
 
         Parameters
         ----------
@@ -95,11 +102,24 @@ class Planes:
         """
         from simexm.view.preview import merged
 
-        stored, channels = self.result.array(self.level), self.result.channels
+        channels = self.result.channels
         chosen = range(len(channels)) if channel == 0 else [channel - 1]
-        data = np.stack([np.asarray(stored[c, plane]) for c in chosen])
+        data = np.stack([self._read(c, plane) for c in chosen])
         colors = [channels[c]["color"] if channel == 0 else "FFFFFF" for c in chosen]
         return merged(data, colors, [(channels[c]["window"]["start"], channels[c]["window"]["end"]) for c in chosen])
+
+    def _read(self, channel: int, plane: int) -> NDArray[Any]:
+        """A plane; its neighbours in the same chunks, which are decoded with it, are kept for the next call."""
+        stored = self.result.array(self.level)
+        thick = stored.chunks[1]
+        if thick * stored.nbytes > KEPT_BYTES * stored.shape[1]:
+            return np.asarray(stored[channel, plane])
+        first = plane - plane % thick
+        if (channel, first) not in self.layer:
+            for old in [key for key in self.layer if key[1] != first]:
+                del self.layer[old]
+            self.layer[channel, first] = np.asarray(stored[channel, first : first + thick])
+        return self.layer[channel, first][plane - first]
 
 
 def show(result: Result) -> None:

@@ -6,18 +6,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from simexm.grid import Box, Tiling
 from simexm.kernels import simexm2017_blur as blur
 from simexm.kernels import simexm2017_frame as frames
 from simexm.kernels import simexm2017_label as label
 from simexm.kernels import simexm2017_light as light
+from simexm.kernels import simexm2017_regions as places
 from simexm.kernels.cells import CellIndex
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
 from simexm.kernels.simexm2017_psf import Kernel
 from simexm.random import derive_key
 
 Counts = NDArray[np.int64]
+
+
+def blobs(shape: tuple[int, int, int], cells: int, seed: int, scale: int = 1) -> NDArray[np.uint64]:
+    """Random cells, touching, and some no-cell; ids are multiples of `scale`."""
+    rng = np.random.default_rng(seed)
+    smooth = np.stack([ndimage.gaussian_filter(rng.normal(size=shape), 2) for _ in range(cells + 1)])
+    return smooth.argmax(axis=0).astype(np.uint64) * np.uint64(scale)
 
 
 @dataclass(frozen=True)
@@ -67,10 +76,10 @@ class Model:
 
     def look(self, box: Box) -> tuple[NDArray[np.int32], NDArray[np.uint8], Box]:
         """Cell indices and regions of the voxels of a box and its neighbours."""
-        array = label.label_box(box, self.crop)
+        array = places.label_box(box, self.crop)
         index = np.ascontiguousarray(self.index[array.relative_to(self.crop.start).slices])
         if array not in self._regions:
-            self._regions[array] = label.laplacian_regions(index, self.cells.ids, self.in_slice, MEMBRANE, CYTOSOL)
+            self._regions[array] = places.laplacian_regions(index, self.cells.ids, self.in_slice, MEMBRANE, CYTOSOL)
         return index, self._regions[array], array
 
     def count(self, tiling: Tiling) -> None:
@@ -80,7 +89,7 @@ class Model:
         for tile in tiling:
             index, regions, array = self.look(tile)
             for layer in self.layers:
-                label.count_region(index, regions, array, tile, layer.bits, self.n[layer.name])
+                places.count_region(index, regions, array, tile, layer.bits, self.n[layer.name])
 
     def laws(self, seed: int, tiling: Tiling) -> list[tuple[str, label.Layer]]:
         """What each layer does, with n' counted tile by tile."""
@@ -101,10 +110,10 @@ class Model:
     def tile(self, seed: int, laws: list[tuple[str, label.Layer]], pixels: Box) -> Counts:
         """Image of a box of pixels, (channel, z, y, x)."""
         size, start = self.crop.shape, self.crop.start
-        rows, columns = (
-            self.camera.voxels(pixels.start[a], pixels.stop[a], size[a]) for a in (1, 2)
+        rows, columns = (self.camera.voxels(pixels.start[a], pixels.stop[a], size[a]) for a in (1, 2))
+        wanted = range(
+            pixels.start[0] * self.camera.step, (pixels.stop[0] - 1) * self.camera.step + 1, self.camera.step
         )
-        wanted = range(pixels.start[0] * self.camera.step, (pixels.stop[0] - 1) * self.camera.step + 1, self.camera.step)
         planes = blur.source_range(wanted[0], wanted[-1] + 1, size[0])
         lateral = [blur.source_range(*axis, n) for axis, n in zip((rows, columns), size[1:], strict=True)]
         corner = (planes[0], lateral[0][0], lateral[1][0])

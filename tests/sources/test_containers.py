@@ -182,6 +182,19 @@ def test_scales_of_precomputed(tmp_path: Path) -> None:
         open_stack(str(path), dataset="7_8_40")
 
 
+def test_a_lossy_volume_is_no_segmentation(tmp_path: Path) -> None:
+    spec = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": {"driver": "file", "path": str(tmp_path / "image")},
+        "multiscale_metadata": {"type": "image", "data_type": "uint8", "num_channels": 1},
+        "scale_metadata": {"size": [8, 8, 8], "chunk_size": [8, 8, 8], "encoding": "jpeg", "resolution": [4, 4, 40]},
+        "create": True,
+    }
+    ts.open(spec).result()[...] = 5
+    with pytest.raises(SourceError, match="JPEG, which changes values"):
+        open_stack(str(tmp_path / "image"))
+
+
 def _cut(path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])

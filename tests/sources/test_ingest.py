@@ -75,6 +75,35 @@ def test_every_type_of_id(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(stored[...], a)
 
 
+@pytest.mark.parametrize("how", [{}, {"compression": "zlib"}], ids=["uncompressed", "deflate"])
+def test_a_stack_in_several_files(tmp_path: Path, how: dict[str, Any]) -> None:
+    """An OME-TIFF whose planes lie in two files."""
+    a = _ids((6, 20, 31), "uint16")
+    parts = "".join(
+        f'<TiffData IFD="{z % 3}" FirstZ="{z}" PlaneCount="1"><UUID FileName="{z // 3}.ome.tif">urn:uuid:{z // 3}</UUID></TiffData>'
+        for z in range(6)
+    )
+    for n in range(2):
+        xml = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{n}"><Image ID="Image:0">'
+            '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="31" SizeY="20" SizeZ="6" SizeC="1" SizeT="1">'
+            f"{parts}</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(
+            tmp_path / f"{n}.ome.tif",
+            a[3 * n : 3 * n + 3],
+            description=xml,
+            metadata=None,
+            photometric="minisblack",
+            **how,
+        )
+    ingest(tmp_path / "0.ome.tif", tmp_path / "a.zarr", SIZE, workers=2)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "a.zarr/0", mode="r")[...], a)
+    (tmp_path / "1.ome.tif").unlink()
+    with pytest.raises(SourceError, match="missing"):
+        ingest(tmp_path / "0.ome.tif", tmp_path / "b.zarr", SIZE)
+
+
 def test_imagej_hyperstack(tmp_path: Path) -> None:
     a = _ids((9, 20, 31), "uint16")
     tifffile.imwrite(tmp_path / "a.tif", a, imagej=True)
@@ -146,8 +175,9 @@ def test_progress_ends_at_the_whole_volume(tmp_path: Path) -> None:
         (-np.ones((5, 8, 8), np.int16), {}, "negative id -1"),
         (np.ones((5, 8, 8, 3), np.uint8), {"photometric": "rgb"}, "axes"),
         (np.ones((3, 5, 8, 8), np.uint8), {}, "axes"),
+        (np.ones((5, 16, 16), np.uint8), {"compression": "jpeg"}, "JPEG, which changes values"),
     ],
-    ids=["zeros", "float", "negative", "rgb", "4D"],
+    ids=["zeros", "float", "negative", "rgb", "4D", "JPEG"],
 )
 def test_what_is_no_segmentation_is_refused(tmp_path: Path, a: NDArray[Any], how: dict[str, Any], message: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", a, **how)

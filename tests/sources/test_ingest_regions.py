@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ome_zarr_models.v05 import ImageLabel
 
 from simexm.cli import app
-from simexm.errors import SimexmWarning, SourceError, SpecError
+from simexm.errors import OutputError, SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, exact3
 from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.ingest import ingest
@@ -256,3 +256,13 @@ SPECS: dict[str, tuple[Callable[[Path], Path], str]] = {
 def test_as_a_source_of_a_spec_it_says_what_to_type(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_source(make(tmp_path))
+
+
+def test_regions_are_replaced_with_their_labels(tmp_path: Path) -> None:
+    ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, regions={"synapse": _tiff(tmp_path, INSIDE)})
+    (tmp_path / "a.zarr/synapse/0/notes").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds synapse/0/notes, which .* would delete"):
+        ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, overwrite=True)
+    (tmp_path / "a.zarr/synapse/0/notes").unlink()
+    ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, overwrite=True)
+    assert open_source(tmp_path / "a.zarr").region_names == ()

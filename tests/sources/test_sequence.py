@@ -63,9 +63,9 @@ def _numbered(folder: Path, *names: str) -> Path:
 @pytest.mark.parametrize(
     ("names", "missing"),
     [
-        (("001.png", "002.png", "004.png"), r"1 of .*: 003\.png\."),
-        (("s9.tif", "s10.tif", "s13.tif", "s14.tif"), r"2 of .*: s11\.tif, s12\.tif\."),
-        (("z00_of_30.png", "z10_of_30.png", "z30_of_30.png"), r"1 of .*: z20_of_30\.png"),
+        (("001.png", "002.png", "004.png"), r"\(1\), so .*: 003\.png\."),
+        (("s9.tif", "s10.tif", "s13.tif", "s14.tif"), r"\(2\), so .*: s11\.tif, s12\.tif\."),
+        (("z00_of_30.png", "z10_of_30.png", "z30_of_30.png"), r"\(1\), so .*: z20_of_30\.png"),
     ],
 )
 def test_a_missing_slice_is_named(tmp_path: Path, names: tuple[str, ...], missing: str) -> None:

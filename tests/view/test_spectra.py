@@ -25,6 +25,7 @@ from simexm.stages.confocal import ScannerChannel
 from simexm.view.dyes import Bench, sights
 from simexm.view.spectra import ink
 from tests.build import confocal, layer, simulation, spec
+from tests.legacy.configs import CONFOCAL, edited
 
 DYES = load_builtin()
 Spec = dict[str, Any]
@@ -216,6 +217,21 @@ def test_the_mistake_is_drawn_and_told(here: Path) -> None:
     (pair,) = json.loads(type_in("--spec", "unlit.yaml", "--json"))["pairs"]
     assert pair["excited_share"] == 0
     assert "laser line near 436 nm" in pair["remark"]
+
+
+def test_the_mistake_in_a_configuration_of_2017(here: Path) -> None:
+    dye = ("'ATTO488'", "'ATTO425'")
+    light = [
+        ("laser_wavelength = 488", "laser_wavelength = 370"),
+        ("laser_filter = 500, 550", "laser_filter = 380, 480"),
+    ]
+    (here / "config.ini").write_text(edited(CONFOCAL, dye, *light))
+    (pair,) = json.loads(type_in("--spec", "config.ini", "--json"))["pairs"]
+    assert (pair["dye"], pair["channel"], pair["band_nm"]) == ("ATTO425", "channel_1", [380, 480])
+    assert "misses the peak at 484 nm" in pair["remark"]
+    for model in ("simexm2017", "physical"):
+        told = CliRunner().invoke(app, ["plan", "config.ini", "--model", model]).stderr
+        assert "band_nm 380 to 480 of channel 'channel_1' misses the emission peak of ATTO425" in told
 
 
 @given(st.sampled_from(list(DYES)), st.floats(300, 800), st.floats(210, 990), st.floats(1, 300))

@@ -206,7 +206,12 @@ def screen(display: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             yield Screen(display, _opened(display, program, folder / "said.txt"))
             assert program.poll() is None
             window_id = _opened(display, program, folder / "said.txt")
-            subprocess.run(["xdotool", "windowclose", window_id], env=_environment(display), check=True, timeout=20)
+            subprocess.run(
+                ["xdotool", "windowfocus", "--sync", window_id, "key", "q"],
+                env=_environment(display),
+                check=True,
+                timeout=20,
+            )
             assert program.wait(20) == 0  # a closed window ends the command
         finally:
             program.kill()

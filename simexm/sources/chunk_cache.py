@@ -1,0 +1,102 @@
+"""Decoded chunks, kept for the neighbouring boxes that will want them again.
+
+Tiles read boxes that overlap by their halos and begin in the middle of chunks, so that each chunk was decoded some seven times.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.grid import Box, Triple
+
+CACHE_BYTES = 64 * 2**20
+"""Of decoded chunks in one process, for all sources together."""
+
+Key = tuple[Hashable, Triple]
+
+
+class ChunkCache:
+    """The chunks that were used last, up to a number of bytes; safe for threads.
+
+    Parameters
+    ----------
+    limit
+        Bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._chunks: OrderedDict[Key, NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(
+        self,
+        name: Hashable,
+        box: Box,
+        chunk: Triple,
+        shape: Triple,
+        itemsize: int,
+        read: Callable[[Box], NDArray[Any]],
+    ) -> NDArray[Any]:
+        """Return the voxels of a box.
+
+        Parameters
+        ----------
+        name
+            What tells the array from all others, and its content from any that it may have later.
+        box
+            What is wanted, inside the array.
+        chunk, shape, itemsize
+            Of the array. A box of more chunks than are kept at most is read as it is.
+        read
+            Reads a box of the array; called once at most, for the box around the chunks that are not kept.
+        """
+        z, y, x = (range(a // c, -(-b // c)) for a, b, c in zip(box.start, box.stop, chunk, strict=True))
+        positions = list(itertools.product(z, y, x))
+        hull = [_chunk_box(p, chunk, shape) for p in positions]
+        if box.is_empty or sum(b.size for b in hull) * itemsize > self._limit:
+            return read(box)
+        kept = self._kept(name, positions)
+        missing = [b for p, b in zip(positions, hull, strict=True) if p not in kept]
+        if missing:
+            around = missing[0]
+            for each in missing[1:]:
+                around = around.hull(each)
+            data = read(around)
+            for position, each in zip(positions, hull, strict=True):
+                if around.contains(each) and position not in kept:
+                    kept[position] = np.ascontiguousarray(data[each.relative_to(around.start).slices])
+        self._keep(name, kept)
+        out = np.empty(box.shape, next(iter(kept.values())).dtype)
+        for position, each in zip(positions, hull, strict=True):
+            part = each.intersect(box)
+            out[part.relative_to(box.start).slices] = kept[position][part.relative_to(each.start).slices]
+        return out
+
+    def _kept(self, name: Hashable, positions: list[Triple]) -> dict[Triple, NDArray[Any]]:
+        with self._lock:
+            return {p: self._chunks[name, p] for p in positions if (name, p) in self._chunks}
+
+    def _keep(self, name: Hashable, chunks: dict[Triple, NDArray[Any]]) -> None:
+        with self._lock:
+            for position, data in chunks.items():
+                if (name, position) not in self._chunks:
+                    self._chunks[name, position] = data
+                    self._bytes += data.nbytes
+                self._chunks.move_to_end((name, position))
+            while self._bytes > self._limit:
+                _, data = self._chunks.popitem(last=False)
+                self._bytes -= data.nbytes
+
+
+def _chunk_box(position: Triple, chunk: Triple, shape: Triple) -> Box:
+    z, y, x = (p * c for p, c in zip(position, chunk, strict=True))
+    return Box.at((z, y, x), chunk).intersect(Box.of_shape(shape))
