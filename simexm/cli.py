@@ -592,8 +592,20 @@ def _told(error: Exception) -> tuple[str, int]:
     return f"{told} with what `simexm --debug ...` shows", 1
 
 
+def _one_arena() -> None:
+    """Let the threads of this process share one heap: glibc gives each its own, and what one frees no other can use."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+_M_ARENA_MAX = -8
+
+
 def main() -> None:
     """Entry point of the `simexm` command."""
+    _one_arena()
     app()
 
 

@@ -21,7 +21,9 @@ from simexm.result import Result as Simulated
 from simexm.simulation import Simulation
 from tests.build import spec
 
-COMMANDS = ["run", "plan", "preview", "ingest", "new", "schema", "info"]
+COMMANDS = [
+    "run", "plan", "preview", "ingest", "new", "schema", "info", "convert", "show", "fluorophores", "export",
+]  # fmt: skip
 HEAVY = [
     "numpy",
     "numba",

@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
 
 def test_readme_has_its_commands() -> None:
     kinds = [kind for kind, _ in BLOCKS]
-    assert kinds.count("bash") == 3
+    assert kinds.count("bash") == 4
     assert kinds.count("python") == 2
     # the two commands of a fresh machine are run by CI itself
     assert BLOCKS[0][1] == "pip install . && simexm run pipelines/quickstart.yaml\n"
@@ -41,15 +41,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m simexm.cli "$@"\n')
     shim.chmod(0o755)
     lines = BLOCKS[2][1].splitlines()
-    assert [line.split()[1] for line in lines] == ["ingest", "new", "plan", "preview", "run", "info"]
+    told = ["ingest", "new", "plan", "preview", "run", "info", "fluorophores", "export"]
+    assert [line.split()[1] for line in lines] == told
     for line in lines:
-        subprocess.run(
-            ["/bin/sh", "-ec", f'PATH="{place}/bin:$PATH"; export PATH; {line}'], cwd=place, check=True, timeout=200
-        )
+        type_in(line, place)
         if "new >" in line:  # edit it, as the README says: the middle of the phantom is enough
             text = (place / "my.yaml").read_text()
             (place / "my.yaml").write_text(text + "\ncrop: {offset: [60, 100, 100], shape: [60, 90, 90]}\n")
     return place
+
+
+def type_in(line: str, place: Path) -> None:
+    """Type a line into a shell in the folder."""
+    path = f'PATH="{place}/bin:$PATH"; export PATH; {line}'
+    subprocess.run(["/bin/sh", "-ec", path], cwd=place, check=True, timeout=200)
 
 
 def test_shell_block(folder: Path) -> None:
@@ -57,6 +62,22 @@ def test_shell_block(folder: Path) -> None:
     assert (folder / "out.zarr" / "zarr.json").is_file()
     assert (folder / "out.run" / "preview.png").is_file()
     assert (folder / "cortex.zarr" / "zarr.json").is_file()
+    assert (folder / "spectra.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "files" / "merged.ome.tiff").is_file()
+
+
+def test_block_of_the_2017_configuration(folder: Path) -> None:
+    text = (ROOT / "pipelines" / "ctc.ini").read_text()
+    for old, new in (("discs.tif", "segmentation.tif"), ("150, 773, 739", "12, 60, 60"), ("440, 550", "450, 550")):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "config.ini").write_text(text)
+    lines = BLOCKS[[text for _, text in BLOCKS].index(next(t for _, t in BLOCKS if "config.ini" in t))][1].splitlines()
+    for line in lines:
+        type_in(line, folder)
+    for name in ("ctc2017.zarr", "ctc2017/simulation/channel_0.tiff", "physical.zarr", "my-own.yaml"):
+        assert (folder / name).exists(), name
+    assert tifffile.imread(folder / "ctc2017/groundtruth/ATTO425/all_cells.tiff").shape == (12, 120, 120)
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -68,8 +89,8 @@ def test_python_block(folder: Path, number: int) -> None:
     subprocess.run([sys.executable, script.name], cwd=folder, check=True, timeout=200)
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "cortex.yaml"])
-def test_pipelines_are_valid(name: str) -> None:
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.yaml")), ids=lambda p: p.name)
+def test_pipelines_are_valid(path: Path) -> None:
     from simexm import Simulation
 
-    assert Simulation.load(ROOT / "pipelines" / name).stages
+    assert Simulation.load(path).stages

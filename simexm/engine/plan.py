@@ -226,9 +226,9 @@ def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, N
     own = g.own_voxels(pixels)
     tissue = g.voxels_nm(own.relative_to(g.crop.start))
     tissue = tissue.hull(image.scaled(1 / g.factor))
-    wanted: dict[str, NmBox] = {"labels": tissue, "emitters": tissue}
+    wanted: dict[str, NmBox] = {"labels": tissue, "emitters": tissue, "fluorophores": tissue}
     last = {q.name for s in stages for q in s.writes} - {q.name for s in stages for q in s.inputs}
-    for name in last - {"labels", "emitters"}:
+    for name in last - set(wanted):
         wanted[name] = image
     for stage in reversed(stages):
         for q in stage.writes:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from simexm.engine import keyed, passes, tables
 from simexm.engine.block import BlockResult, compute_box
@@ -37,7 +40,7 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
     counted = passes.counted_on_disk(plan, where)
     with EmitterFile(plan, where, number) as emitters:
         result = compute_box(plan, source, counted, plan.blocks[number], emitters.sink)
-    stored = {o.path: _write(plan, where, o, number, result) for o in plan.outputs}
+    stored = _write(plan, where, number, result)
     cells = keyed.write_part(result.cells, tables.part(where, number), where.scratch)
     return {
         **result.statistics,
@@ -97,18 +100,32 @@ def _shards(
             yield levels[n], n, c, position if output.is_labels else (c, *position)
 
 
-def _write(plan: Plan, where: Place, output: Output, number: int, result: BlockResult) -> list[list[Any]]:
-    """Write the levels that the block owns; [bytes, checksum] of each shard."""
+_WRITERS = 4
+"""Shards that are written at once: most of it is waiting for the disk."""
+
+
+def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[str, list[list[Any]]]:
+    """Write the levels that the block owns, coarse ones first; [bytes, checksum] of each shard of each output."""
     owned = sum(s.owned for s in plan.storage)
-    data = result.arrays[output.path]
-    made = [
-        pyramid(part, plan.levels[:owned], downsample_labels if output.is_labels else downsample_mean)
-        for part in (data[None] if output.is_labels else data)
-    ]
-    stored = []
-    for array, n, c, position in _shards(plan, where, output, number):
-        found = array.write(position, made[c][n] if output.is_labels else made[c][n][None])
-        stored.append([found.nbytes, found.checksum])
+    made: dict[str, list[list[NDArray[Any]]]] = {}
+    for output in plan.outputs:
+        data = result.arrays[output.path]
+        down = downsample_labels if output.is_labels else downsample_mean
+        parts = data[None] if output.is_labels else data
+        made[output.path] = [list(pyramid(part, plan.levels[:owned], down)) for part in parts]
+    stored: dict[str, list[list[Any]]] = {o.path: [] for o in plan.outputs}
+
+    def write(shard: tuple[Output, tuple[ShardedArray, int, int, tuple[int, ...]]]) -> list[Any]:
+        output, (array, n, c, position) = shard
+        data = made[output.path][c][n]
+        found = array.write(position, data if output.is_labels else data[None])
+        return [found.nbytes, found.checksum]
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for level in reversed(range(owned)):
+            shards = [(o, s) for o in plan.outputs for s in _shards(plan, where, o, number) if s[1] == level]
+            for (output, _), told in zip(shards, pool.map(write, shards), strict=True):
+                stored[output.path].append(told)
     return stored
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numba
 import numpy as np
@@ -217,7 +217,7 @@ def _fwhm(position_nm: NDArray[np.float64], profile: NDArray[np.float64]) -> flo
     return 2.0 * float(outward.min())
 
 
-def _even_spline(x: NDArray[np.float64], y: NDArray[np.float64]) -> CubicSpline:
+def _even_spline(x: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
     from scipy.interpolate import CubicSpline  # here, since it takes half a second to import
 
     return CubicSpline(np.concatenate((-x[:0:-1], x)), np.concatenate((y[:0:-1], y)))

@@ -237,7 +237,9 @@ def count_dropped(
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_dyes(index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, layer, guide, table, out):  # type: ignore[no-untyped-def]
+def _add_dyes(  # type: ignore[no-untyped-def]
+    index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, own_lo, own_hi, layer, guide, table, out, of_cell
+):
     """Return the largest number of dyes that a voxel of `out` then holds, or would hold."""
     k0, k1 = layer.key
     bits = np.uint8(layer.bits)
@@ -252,6 +254,7 @@ def _add_dyes(index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, layer
             gz, gy = origin[0] + z, origin[1] + y
             _uniforms(gz, gy, origin[2], columns, found, k0, k1, number, stays)
             found = _carriers(index[z, y], layer.proteins, columns, found, number, stays)
+            own_row = own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1]
             for i in range(found):
                 x = columns[i]
                 cell = index[z, y, x]
@@ -265,11 +268,17 @@ def _add_dyes(index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, layer
                         and crop_lo[2] <= tx < crop_hi[2]
                     ):
                         continue
+                own = own_row and own_lo[2] <= x < own_hi[2]
                 tz, ty, tx = tz - target_lo[0], ty - target_lo[1], tx - target_lo[2]
-                if not (0 <= tz < nz and 0 <= ty < ny and 0 <= tx < nx):
+                wanted = 0 <= tz < nz and 0 <= ty < ny and 0 <= tx < nx
+                if not (own or wanted):
                     continue
-                count = tabled_quantile(number[i], mean, table[cell])
-                dyes = out[tz, ty, tx] + np.int64(np.rint(count * layer.dyes))
+                count = np.int64(np.rint(tabled_quantile(number[i], mean, table[cell]) * layer.dyes))
+                if own:
+                    of_cell[cell] += count
+                if not wanted:
+                    continue
+                dyes = out[tz, ty, tx] + count
                 largest = max(largest, dyes)
                 out[tz, ty, tx] = min(dyes, MOST_DYES)
     return largest
@@ -283,6 +292,8 @@ def add_dyes(
     target: Box,
     layer: Layer,
     out: NDArray[np.int32],
+    own: Box,
+    of_cell: NDArray[np.int64],
 ) -> None:
     """Add one layer's dyes to the voxels of a box.
 
@@ -296,6 +307,10 @@ def add_dyes(
         What the layer does.
     out
         int32, shape of `target`, added to: layers of one fluorophore add up.
+    own
+        Voxels of `target` that are to be counted.
+    of_cell
+        int64, by cell index: the dyes that come from the voxels `own`, wherever they move to inside the crop, are added to it.
 
     Raises
     ------
@@ -308,6 +323,7 @@ def add_dyes(
     if not array.contains(source):
         raise ValueError(f"the dyes of {target} need the voxels of {source}, the array holds {array} only")
     mine = source.relative_to(array.start)
+    counted = own.intersect(source).relative_to(array.start)
     layer = _plain(layer)
     largest = _add_dyes(
         index,
@@ -318,10 +334,13 @@ def add_dyes(
         crop.start,
         crop.stop,
         target.start,
+        counted.start,
+        counted.stop,
         layer,
         _guide(layer.voxel_nm),
         cumulative(layer.proteins, _TABLED),
         out,
+        of_cell,
     )
     if largest > MOST_DYES:
         raise ValueError(f"{largest} dyes in one voxel; at most {MOST_DYES} fit")

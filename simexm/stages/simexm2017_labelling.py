@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.grid import Box, NmBox, exact3
-from simexm.kernels import regions, simexm2017_label
+from simexm.kernels import regions, simexm2017_label, simexm2017_regions
 from simexm.kernels.cells import CellIndex
 from simexm.kernels.detmath import CUT_SIGMA
 from simexm.random import derive_key, id_uniform
@@ -152,7 +152,7 @@ class Labelling2017(Labeller):
             inner = crop.grown((-reach[0], -reach[1], -reach[2]))
             if min(b - a for a, b in zip(inner.start, inner.stop, strict=True)) > 0 and inner.contains(own):
                 return None
-        return simexm2017_label.label_box(own, crop)
+        return simexm2017_regions.label_box(own, crop)
 
     def count(self, name: str, own: Box, work: Work) -> dict[str, NDArray[np.int64]]:
         """Count one box."""
@@ -163,7 +163,7 @@ class Labelling2017(Labeller):
             out = np.zeros(len(labels.cells.ids), np.int64)
             if name == VOXELS:
                 bits = work.world.region_bits[layer.region]
-                simexm2017_label.count_region(labels.index, found, labels.box, own, bits, out)
+                simexm2017_regions.count_region(labels.index, found, labels.box, own, bits, out)
             else:
                 law = self._law(layer, labels.cells, work)
                 crop = work.world.geometry.crop
@@ -208,7 +208,7 @@ class Labelling2017(Labeller):
             volume = volumes.setdefault(layer.dye, np.zeros(target.shape, np.int32))
             count = work.tally.dyes[layer.name] = np.zeros(len(labels.cells.ids), np.int64)
             law = self._law(layer, labels.cells, work, with_proteins=True)
-            simexm2017_label.add_dyes(index, found, inside, geometry.crop, target, law, volume)
+            simexm2017_label.add_dyes(index, found, inside, geometry.crop, target, law, volume, own, count)
         work.values["fluorophores"] = target, volumes
 
     def _regions(
@@ -219,7 +219,7 @@ class Labelling2017(Labeller):
         box: Box,
         masks_at: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None)),
     ) -> NDArray[np.uint8]:
-        bits = simexm2017_label.laplacian_regions(
+        bits = simexm2017_regions.laplacian_regions(
             index, cells.ids, self.neighbourhood == 8, regions.MEMBRANE, regions.CYTOSOL
         )
         for name, mask in work.values["masks"].items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,14 @@ from simexm.engine.plan import Plan
 from simexm.grid import Box, Triple
 from simexm.result import Result
 
+if TYPE_CHECKING:
+    from PIL import ImageDraw
+
 LARGEST = 1024
 """Pixels a side of what is shown at most."""
+
+PANEL, MARGIN, CAPTION, TITLE = 590, 6, 26, 34
+"""Width of a panel, space between panels, and heights of a caption and of the title, in pixels of the picture."""
 
 PREVIEW: Triple = (24, 256, 256)
 """Pixels that `simexm preview` computes."""
@@ -136,48 +142,56 @@ def id_colors(ids: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def draw(picture: Picture, path: Path) -> None:
-    """Write the picture as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
+    """Write the picture as a PNG: image and truth side by side, the plane above, the section below, in true proportions."""
+    from PIL import Image, ImageDraw
 
     z, y, x = picture.pixel_um
-    rows, columns = picture.across.shape[1:]
-    height = rows * y / (columns * x)
-    depth = picture.along.shape[1] * z / (columns * x)
-    figure = Figure(figsize=(12, 6 * (height + depth) + 0.9), dpi=100, facecolor="black", layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 2, height_ratios=[height, max(depth, 0.08)])
-    panels = [figure.add_subplot(grid[i, j]) for i in range(2) for j in range(2)]
-    shown = (
-        (merged(picture.across, picture.colors, picture.windows), y / x, "image, middle plane"),
-        (id_colors(picture.truth), y / x, "truth, the same plane"),
-        (merged(picture.along, picture.colors, picture.windows), z / x, "image, middle section (z down)"),
-        (id_colors(picture.truth_along), z / x, "truth, the same section"),
+    columns = picture.across.shape[2]
+    across = max(1, round(PANEL * picture.across.shape[1] * y / (columns * x)))
+    along = max(24, round(PANEL * picture.along.shape[1] * z / (columns * x)))
+    panels = (
+        (merged(picture.across, picture.colors, picture.windows), 0, across, "image, middle plane"),
+        (id_colors(picture.truth), 1, across, "truth, the same plane"),
+        (merged(picture.along, picture.colors, picture.windows), 0, along, "image, middle section (z down)"),
+        (id_colors(picture.truth_along), 1, along, "truth, the same section"),
     )
-    for axes, (data, aspect, title) in zip(panels, shown, strict=True):
-        axes.imshow(data, aspect=aspect, interpolation="nearest")
-        axes.set_title(title, color="0.8", fontsize=10)
-        axes.axis("off")
-    bar = _round(columns * x / 5)
-    place = (columns * 0.04, rows * 0.94)
-    panels[0].add_patch(Rectangle(place, bar / x, rows * 0.012, color="white"))
-    expanded = f" ({bar * picture.factor:g} expanded)" if picture.factor != 1 else ""
-    panels[0].text(place[0], rows * 0.925, f"{bar:g} µm of tissue{expanded}", color="white", fontsize=9, va="bottom")
+    sheet = Image.new("RGB", (2 * PANEL + 3 * MARGIN, across + along + 2 * CAPTION + TITLE + MARGIN))
+    pen = ImageDraw.Draw(sheet)
+    pen.text((sheet.width / 2, TITLE / 2), picture.title, fill="white", font=_font(18), anchor="mm")
+    top = TITLE
+    for n, (data, column, height, caption) in enumerate(panels):
+        if n == 2:
+            top += CAPTION + across
+        left = MARGIN + column * (PANEL + MARGIN)
+        pen.text((left + PANEL / 2, top + CAPTION / 2), caption, fill=(204, 204, 204), font=_font(14), anchor="mm")
+        part = Image.fromarray(np.rint(data * 255).astype(np.uint8)).resize((PANEL, height), Image.Resampling.NEAREST)
+        sheet.paste(part, (left, top + CAPTION))
+    _mark(pen, picture, across)
+    sheet.save(path, format="PNG")
+
+
+def _mark(pen: ImageDraw.ImageDraw, picture: Picture, height: int) -> None:
+    """Write the names of the channels and a scale bar into the first panel."""
+    left, top = MARGIN, TITLE + CAPTION
     for i, (name, color) in enumerate(zip(picture.names, picture.colors, strict=True)):
-        place_y = 0.97 - 0.05 * i
-        panels[0].text(
-            0.03,
-            place_y,
-            name,
-            color=f"#{color}",
-            fontsize=11,
-            va="top",
-            transform=panels[0].transAxes,
-            bbox={"facecolor": "black", "edgecolor": "none", "alpha": 0.7, "pad": 1.5},
-        )
-    figure.suptitle(picture.title, color="white", fontsize=12)
-    figure.savefig(path, metadata={"Software": None})
+        place = (left + 16, top + 14 + 26 * i)
+        pen.rectangle(pen.textbbox(place, name, font=_font(17)), fill="black")
+        pen.text(place, name, fill=f"#{color}", font=_font(17))
+    width = picture.across.shape[2] * picture.pixel_um[2]
+    bar = _round(width / 5)
+    expanded = f" ({bar * picture.factor:g} expanded)" if picture.factor != 1 else ""
+    low = top + height - 18
+    pen.rectangle((left + 24, low - 7, left + 24 + round(PANEL * bar / width), low), fill="white")
+    place = (left + 24, low - 14)
+    text = f"{bar:g} um of tissue{expanded}"
+    pen.rectangle(pen.textbbox(place, text, font=_font(15), anchor="ls"), fill="black")
+    pen.text(place, text, fill="white", font=_font(15), anchor="ls")
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
 
 
 def _window(data: NDArray[Any]) -> tuple[float, float]:

@@ -122,7 +122,8 @@ class Model:
         dyes: dict[str, NDArray[np.int32]] = {}
         for dye, law in laws:
             into = dyes.setdefault(dye, np.zeros(target.shape, np.int32))
-            label.add_dyes(index, regions, array, self.crop, target, law, into)
+            of_cell = np.zeros(len(self.cells.ids), np.int64)
+            label.add_dyes(index, regions, array, self.crop, target, law, into, target, of_cell)
         falloff = light.vignette(size[1], *rows), light.vignette(size[2], *columns)
         images = np.zeros((len(self.channels), *pixels.shape), np.int64)
         for channel, image in zip(self.channels, images, strict=True):

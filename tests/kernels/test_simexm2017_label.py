@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from simexm.grid import Box
+from simexm.grid import Box, Tiling
 from simexm.kernels import simexm2017_label as label
 from simexm.random import derive_key
 
@@ -35,6 +35,15 @@ def layer(stay: float, proteins: float, dyes: float = 1.0, seed: int = 1) -> lab
     return label.Layer(CYTOSOL, np.array([1.0, stay]), np.array([0.0, proteins]), dyes, VOXEL_NM, key)
 
 
+def add(
+    index: NDArray[np.int32], regions: NDArray[np.uint8], crop: Box, law: label.Layer, out: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Add the dyes of the whole crop; return how many each cell has."""
+    of_cell = np.zeros(law.proteins.size, np.int64)
+    label.add_dyes(index, regions, crop, crop, crop, law, out, crop, of_cell)
+    return of_cell
+
+
 def test_voxels_move_by_rounded_gaussians() -> None:
     index, regions, crop = one_cell((21, 27, 27))
     index[:] = 0
@@ -44,7 +53,7 @@ def test_voxels_move_by_rounded_gaussians() -> None:
     moves = []
     for seed in range(2500):
         out = np.zeros(crop.shape, np.int32)
-        label.add_dyes(index, regions, crop, crop, crop, layer(0.0, 50.0, seed=seed), out)
+        add(index, regions, crop, layer(0.0, 50.0, seed=seed), out)
         moves.append(np.argwhere(out)[0] - (10, 13, 13))
     for axis, (voxel, far) in enumerate(zip(VOXEL_NM, reach, strict=True)):
         steps = np.array(moves)[:, axis]
@@ -61,13 +70,13 @@ def test_voxels_move_by_rounded_gaussians() -> None:
 def test_proteins_of_a_voxel_are_poisson_and_dyes_are_rounded(mean: float) -> None:
     index, regions, crop = one_cell((30, 40, 40))
     out = np.zeros(crop.shape, np.int32)
-    label.add_dyes(index, regions, crop, crop, crop, layer(1.0, mean), out)
+    add(index, regions, crop, layer(1.0, mean), out)
     counts = out.ravel()
     assert counts.mean() == pytest.approx(mean, abs=5 * np.sqrt(mean / counts.size))
     assert counts.var() / mean == pytest.approx(1, abs=5 * np.sqrt((2 + 1 / mean) / counts.size))
     assert (counts == np.floor(mean)).mean() == pytest.approx(stats.poisson.pmf(np.floor(mean), mean), abs=0.01)
     amplified = np.zeros(crop.shape, np.int32)
-    label.add_dyes(index, regions, crop, crop, crop, layer(1.0, mean, 2.5), amplified)
+    add(index, regions, crop, layer(1.0, mean, 2.5), amplified)
     np.testing.assert_array_equal(amplified, np.rint(out * 2.5))
 
 
@@ -79,7 +88,7 @@ def test_what_leaves_the_crop_is_what_is_missing() -> None:
     left = crop.size - dropped[1]
     # with hundreds of proteins in every voxel that is left, each of them shows; their sum tells how many there are
     out = np.zeros(crop.shape, np.int32)
-    label.add_dyes(index, regions, crop, crop, crop, law._replace(proteins=np.array([0.0, 1e6])), out)
+    add(index, regions, crop, law._replace(proteins=np.array([0.0, 1e6])), out)
     assert round(out.sum(dtype=np.int64) / 1e6) == left
     assert 0 < dropped[1] < 0.6 * crop.size
     inner = crop.grown((-10, -13, -13))
@@ -93,13 +102,25 @@ def test_a_cells_proteins_are_a_whole_number_on_average() -> None:
     np.testing.assert_allclose(rates * [1, 3, 1000], [0, 1, 409])
 
 
+def test_boxes_share_out_a_cells_dyes() -> None:
+    index, regions, crop = one_cell((24, 30, 28))
+    law = layer(0.4, 2.0, 3.0)
+    out = np.zeros(crop.shape, np.int32)
+    whole = add(index, regions, crop, law, out)
+    assert whole[1] == out.sum()
+    parts = np.zeros(2, np.int64)
+    for own in Tiling(crop, (9, 14, 28)):
+        label.add_dyes(index, regions, crop, crop, own, law, np.zeros(own.shape, np.int32), own, parts)
+    np.testing.assert_array_equal(parts, whole)
+
+
 def test_too_many_dyes_are_refused() -> None:
     index, regions, crop = one_cell((1, 1, 1))
     out = np.zeros(crop.shape, np.int32)
     with pytest.raises(ValueError, match="dyes in one voxel"):
-        label.add_dyes(index, regions, crop, crop, crop, layer(1.0, 1e9, 5.0), out)
+        add(index, regions, crop, layer(1.0, 1e9, 5.0), out)
     with pytest.raises(ValueError, match="proteins in a voxel"):
-        label.add_dyes(index, regions, crop, crop, crop, layer(1.0, 1e10), out)
+        add(index, regions, crop, layer(1.0, 1e10), out)
 
 
 def test_voxels_that_are_missing_are_told() -> None:
@@ -107,5 +128,5 @@ def test_voxels_that_are_missing_are_told() -> None:
     with pytest.raises(ValueError, match="need the voxels of"):
         label.add_dyes(
             index[:20], regions[:20], Box.of_shape((20, 40, 40)), crop, Box.of_shape((15, 40, 40)),
-            layer(1.0, 1.0), np.zeros((15, 40, 40), np.int32),
+            layer(1.0, 1.0), np.zeros((15, 40, 40), np.int32), crop, np.zeros(2, np.int64),
         )  # fmt: skip
