@@ -16,7 +16,7 @@ from simexm.export.whole import whole_folder
 @contextmanager
 def write_png(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
     """Yield a function that writes the next plane, 8 or 16 bits of gray or 8 of red, green and blue: image_00.png, ..."""
-    digits = len(str(head.shape[0] - 1))
+    digits = max(2, len(str(head.shape[0] - 1)))
     number = 0
     with whole_folder(path) as partial:
 
