@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 REACH = 15
 """Samples on each side of the middle one."""
 _BITS = 27
-"""Bits that the norm of a kernel is scaled to: below 2^27, so that photons of a few hundred a voxel need no splitting; and
+"""Bits that the norm of a kernel is scaled to: below 2^27, so that photons of a few thousand a voxel need no splitting; and
 with 2^26 at least its sum stays within some 1e-6."""
 
 
