@@ -19,6 +19,7 @@ from simexm.grid import Box, Tiling
 from simexm.kernels.cells import CellIndex
 from simexm.kernels.deposit import deposit_counts
 from simexm.kernels.emit import Emitters
+from simexm.kernels.gather import look_up
 from simexm.sources.base import LabelSource
 from simexm.stages.base import Chunk, Counted, EmitterStream, LabelBlock, Stage, Tally, Work
 
@@ -204,7 +205,7 @@ def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Bo
                 flags = labeller.labelled(output.layer, ids, plan.world.seed, work.counted)
                 shown = np.where(flags, ids, np.uint64(0))
             truth: NDArray[np.int32] = work.values[f"truth_{output.region}" if output.region else "truth"]
-            arrays[output.path][where.slices] = shown.astype(output.dtype)[truth]
+            look_up(shown.astype(output.dtype), truth, arrays[output.path][where.slices])
 
 
 def _counts(work: Work, layers: tuple[str, ...]) -> CellSums:

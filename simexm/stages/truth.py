@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.grid import NmBox
+from simexm.kernels import gather as kernel
 from simexm.stages.base import LABELS, REGIONS, TRUTH, LabelBlock, Quantity, Stage, Work, World
 
 
@@ -46,8 +47,12 @@ class Truth(Stage):
         ):
             centre = sampling.voxel_at_centre(work.pixels.start[axis], work.pixels.stop[axis])
             index.append(centre + (corner - start))
-        here = np.ix_(*index)
-        work.values["truth"] = labels.index[here]
+        z, y, x = index
+        truth = np.empty(work.pixels.shape, np.int32)
+        kernel.gather(labels.index, z, y, x, truth)
+        work.values["truth"] = truth
         for name in self.regions:
-            inside = work.values["regions"][here] & work.world.region_bits[name] != 0
-            work.values[f"truth_{name}"] = np.where(inside, labels.index[here], np.int32(0))
+            cut = np.empty(work.pixels.shape, np.int32)
+            bit = np.uint8(work.world.region_bits[name])
+            kernel.gather_where(labels.index, work.values["regions"], bit, z, y, x, cut)
+            work.values[f"truth_{name}"] = cut
