@@ -21,12 +21,13 @@ from simexm.engine.events import (
     BlockFailed,
     Event,
     Listener,
+    Outcome,
     Retried,
     RunFinished,
     RunStarted,
     WorkerLost,
 )
-from simexm.engine.executor import MOST_BLOCKS, TASKS_PER_THREAD, Outcome, execute
+from simexm.engine.executor import MOST_BLOCKS, TASKS_PER_THREAD, execute
 from simexm.engine.journal import Journal
 from simexm.engine.task import BlockReport, TaskReport
 from simexm.errors import RunError
