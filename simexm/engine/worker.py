@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simexm.engine import keyed, passes, tables
-from simexm.engine.block import BlockResult, compute_box
+from simexm.engine.block import BlockResult, compute_rounds
 from simexm.engine.plan import Output, Plan
 from simexm.engine.tables import EmitterFile
 from simexm.errors import OutputError
@@ -35,14 +35,20 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
     _refuse_strange(plan, where)
     source = _source_of(plan)
     counted = passes.counted_on_disk(plan, where)
+    stored: dict[str, list[list[Any]]] = {}
     with EmitterFile(plan, where, number) as emitters:
-        result = compute_box(plan, source, counted, plan.blocks[number], emitters.sink)
-    stored = {o.path: _write(plan, where, o, number, result) for o in plan.outputs}
-    cells = keyed.write_part(result.cells, tables.part(where, number), where.scratch)
+        for result in compute_rounds(plan, source, counted, plan.blocks[number], emitters.sink):
+            for output in plan.outputs:
+                if output.round == result.round:
+                    stored[output.group] = _write(plan, where, output, number, result)
+            cells, statistics, amplicons = result.cells, result.statistics, result.amplicons
+            del result  # before the next round is made
+    if plan.barcodes:
+        tables.write_amplicons(where, number, amplicons)
     return {
-        **result.statistics,
+        **statistics,
         "stored": stored,
-        "cells": cells,
+        "cells": keyed.write_part(cells, tables.part(where, number), where.scratch),
         "emitters": emitters.bytes,
         "peak_bytes": peak_bytes(),
     }
@@ -116,9 +122,11 @@ def on_disk(plan: Plan, where: Place, number: int, result: Mapping[str, Any]) ->
     """Whether all that a journal's record says a block wrote is there. Checksums are not looked at."""
     for output in plan.outputs:
         shards = _shards(plan, where, output, number)
-        for (nbytes, _), (array, _, _, position) in zip(result["stored"][output.path], shards, strict=True):
+        for (nbytes, _), (array, _, _, position) in zip(result["stored"][output.group], shards, strict=True):
             if nbytes and not (where.zarr / array.key(position)).is_file():
                 return False
     if result["emitters"] and not tables.emitter_part(where, number).is_file():
+        return False
+    if plan.barcodes and not tables.amplicon_part(where, number).is_file():
         return False
     return tables.part(where, number).is_file()
