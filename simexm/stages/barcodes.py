@@ -211,10 +211,10 @@ class Barcodes(Stage):
 
         def of_dye(dye: str) -> Iterator[Chunk]:
             lit = found.select(codes[found.cell, max(1, work.round) - 1] == letter_of[dye])
-            planes, starts = np.unique(lit.voxel[:, 0], return_index=True)
-            for plane, start, stop in zip(planes, starts, [*starts[1:], len(lit.number)], strict=True):
+            for plane in np.unique(lit.voxel[:, 0]):
+                start, stop = np.searchsorted(lit.voxel[:, 0], (plane, plane + 1))
                 yield Chunk(None, room.first(0), float(plane - first) * size - radius)
-                for dyes in kernel.scatter_dyes(lit.select(slice(int(start), int(stop))), dye_keys, radius, room):
+                for dyes in kernel.scatter_dyes(lit.select(slice(start, stop)), dye_keys, radius, room):
                     yield Chunk(self.layer_of_dye[dye], dyes, -math.inf)
 
         def chunks(dye: str) -> Iterator[Chunk]:
