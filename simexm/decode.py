@@ -2,7 +2,7 @@
 
 The places of amplicons and which cell each lies in are taken from the truth, as a perfect segmentation would give them; their
 letters are read from the images alone. In each round the channels' light is unmixed into dyes by the plan's crosstalk; the
-amplicons' brightnesses in each dye are fitted together, as spots of known shape that may overlap; and all amplicons of a cell vote.
+amplicons' brightnesses in each dye are fitted together, as spots of known shape that may overlap; and a cell's amplicons vote.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ class Decoded:
     Attributes
     ----------
     table
-        One row a cell with a barcode: `id`, `barcode` (the truth), `decoded` (empty without an amplicon in the image), `amplicons` in
-        the image, `letters_wrong`, `clearness`: of the least clear round, the light of the letter read over that of all letters.
+        One row a cell with a barcode: `id`, `barcode` (the truth), `decoded` (empty without an amplicon in the image),
+        `amplicons` in the image, `letters_wrong`, `clearness`: of the least clear round, the light of the letter read over that
+        of all letters.
     """
 
     table: pa.Table
@@ -153,10 +154,9 @@ def decode(result: Result) -> Decoded:
     letters = np.array([*bench.barcodes.letters, UNREAD])
     rows: dict[str, list[Any]] = {k: [] for k in ("decoded", "amplicons", "letters_wrong", "clearness")}
     for cell, barcode in zip(truth["id"].to_pylist(), truth["barcode"].to_pylist(), strict=True):
-        light = votes.light.get(cell)
-        if light is None:
-            code, wrong, clear = "", 0, 0.0
-        else:
+        code, wrong, clear = "", 0, 0.0
+        if cell in votes.light:
+            light = votes.light[cell]
             total = light.sum(axis=1)
             best = np.where(total > 0, light.argmax(axis=1), len(letters) - 1)
             code = "".join(letters[best])
@@ -178,11 +178,14 @@ class _Bench:
             raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again, then decode it")
         simulation = Simulation.from_mapping(result.provenance["spec"])
         if not result.rounds or simulation.barcodes is None:
-            raise OutputError(f"{result.path} has no rounds of imaging, so there is no barcode to read; add the stage barcodes")
+            raise OutputError(
+                f"{result.path} has no rounds of imaging, so there is no barcode to read; add the stage barcodes"
+            )
         quantity = result.provenance["quantity"]
         if quantity not in ("image", "expected") or not isinstance(simulation.microscope, Optics):
             raise OutputError(
-                f"{result.path} holds {quantity}, not light, so there is nothing to read; run it to its end or --until the microscope"
+                f"{result.path} holds {quantity}, not light, so there is nothing to read; run it to its end, or --until the "
+                "microscope"
             )
         self.result, self.rounds = result, result.rounds
         self.barcodes: Barcodes = simulation.barcodes
@@ -206,8 +209,10 @@ class _Bench:
         self.profiles = [self._profile(dye) for dye in self.barcodes.dyes.values()]
 
     def _unmixing(self) -> NDArray[np.float64]:
-        """(letters, channels): dyes of each letter per photo-electron of each channel. The stains' dyes are told apart, too, where
-        the channels suffice."""
+        """(letters, channels): dyes of each letter per photo-electron of each channel.
+
+        The stains' dyes are told apart, too, where the channels suffice.
+        """
         channels = [c.name for c in self.optics.all_channels]
         letters = list(self.barcodes.dyes.values())
         dyes = [*letters, *(d for d in self.plan.dyes() if d not in letters)]
@@ -221,8 +226,8 @@ class _Bench:
                 unmixing: NDArray[np.float64] = np.linalg.pinv(some / size)[: len(letters)] / size[: len(letters), None]
                 return unmixing
         raise OutputError(
-            f"the channels of {self.result.path} cannot tell the dyes {', '.join(letters)} apart, so no barcode can be read; give each "
-            "letter's dye a channel that sees it best"
+            f"the channels of {self.result.path} cannot tell the dyes {', '.join(letters)} apart, so no barcode can be read; "
+            "give each letter's dye a channel that sees it best"
         )
 
     def _profile(self, dye: str) -> NDArray[np.float64]:
@@ -258,7 +263,9 @@ class _Bench:
         pixels = np.unique((near[:, None] + _AROUND).reshape(-1, 3), axis=0)
         pixels = pixels[np.all((pixels >= box.start) & (pixels < box.stop), axis=1)]
         at = tuple((pixels - np.array(box.start)).T)
-        dyes = np.stack([self.unmixing @ self._electrons(n, box)[(slice(None), *at)] for n in range(1, self.rounds + 1)])
+        dyes = np.stack(
+            [self.unmixing @ self._electrons(n, box)[(slice(None), *at)] for n in range(1, self.rounds + 1)]
+        )
         seen = (self.first_nm + pixels * self.pixel_nm) * self.factor
         return np.stack(
             [
@@ -273,7 +280,9 @@ class _Bench:
         found = np.asarray(self.result.array(0, round=number)[(slice(None), *box.slices)], np.float64)
         if self.camera:
             c = self.camera
-            found = (found - c.offset_counts) / c.gain_counts_per_e - (c.autofluorescence_e + c.stray_light_e + c.dark_e)
+            found = (found - c.offset_counts) / c.gain_counts_per_e - (
+                c.autofluorescence_e + c.stray_light_e + c.dark_e
+            )
         return found
 
     def _amplicons(

@@ -177,7 +177,9 @@ class Simulation(Frozen):
                 raise ValueError(f"a second stage {_tag(stage)!r} would write {' and '.join(twice)} again; remove one")
             written |= {q.name for q in stage.writes}
         if sum(isinstance(s, Barcodes) for s in self.stages) > 1:
-            raise ValueError("there are two stages barcodes, but a cell has one barcode; give all `amplicons` to one of them")
+            raise ValueError(
+                "there are two stages barcodes, but a cell has one barcode; give all `amplicons` to one of them"
+            )
         for role, what in (
             (Labeller, "labelling"),
             (Microscope, "a microscope (confocal, widefield, two_photon, light_sheet)"),
@@ -203,8 +205,8 @@ class Simulation(Frozen):
         for sites in self.barcodes.amplicons if self.barcodes else ():
             if sites.region not in known:
                 raise ValueError(
-                    f"barcodes: amplicons are to form in the region {sites.region!r}, which does not exist, so there would be none; the "
-                    f"regions are {', '.join(known)}; give further masks under source.regions"
+                    f"barcodes: amplicons are to form in the region {sites.region!r}, which does not exist, so there would be "
+                    f"none; the regions are {', '.join(known)}; give further masks under source.regions"
                 )
         for name in self.truth.regions:
             if name not in known:
@@ -268,8 +270,8 @@ class Simulation(Frozen):
         letters = self.barcodes.dyes if self.barcodes else {}
         if len(letters) > len(optics.all_channels):
             raise SpecError(
-                f"{len(letters)} letters have {len(letters)} dyes, but there are {len(optics.all_channels)} channels, which cannot tell "
-                "them apart; give at least one channel for each letter's dye"
+                f"{len(letters)} letters have as many dyes, but there are {len(optics.all_channels)} channels, which cannot "
+                "tell them apart; give at least one channel for each letter's dye"
             )
 
     def _seen_by_a_channel(self, optics: Optics, dyes: Mapping[str, Fluorophore]) -> None:

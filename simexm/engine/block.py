@@ -307,7 +307,10 @@ def _counts(work: Work, layers: tuple[str, ...]) -> CellSums:
 
 
 def _amplicons(plan: Plan, work: Work) -> dict[str, NDArray[Any]]:
-    """Columns of the table of amplicons, of the tile's own: `z_nm`, `y_nm`, `x_nm` in the ground truth's coordinates, `cell`, `region`, `dyes`."""
+    """Columns of the table of amplicons, of the tile's own.
+
+    `z_nm`, `y_nm`, `x_nm` in tissue, in the coordinates of the ground truth; `cell`; `region`; `dyes`.
+    """
     assert plan.barcodes is not None
     found: Amplicons = work.values[AMPLICONS]
     mine = found.select(found.own != 0)

@@ -57,8 +57,8 @@ def emitter_columns(plan: Plan, layer: str, emitters: Emitters, ids: NDArray[np.
     """Columns of the table of emitters.
 
     `z_nm`, `y_nm`, `x_nm` in tissue, in the coordinates of the ground truth; `layer`, `dye`; `cell`, 0 for unspecific label;
-    `dyes` at the point; `photons_CHANNEL`, photo-electrons that the channel expects of them in the plane that they lie in. Dyes of
-    amplicons have the layer `amplicons`, and neither dye nor photons, which differ from round to round.
+    `dyes` at the point; `photons_CHANNEL`, photo-electrons that the channel expects of them in the plane that they lie in.
+    Dyes of amplicons have the layer `amplicons`, and neither dye nor photons, which differ from round to round.
     """
     origin = [float(o) for o in plan.geometry.specimen_origin_nm]
     columns: dict[str, NDArray[Any]] = {

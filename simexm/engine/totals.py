@@ -74,8 +74,8 @@ class Totals:
             )
         if self.lacking:
             told.append(
-                f"{self.lacking} cells are not in the codebook, so they carry no barcode and hold no amplicon; add lines id,barcode "
-                "for them where that is not meant"
+                f"{self.lacking} cells are not in the codebook, so they carry no barcode and hold no amplicon; add lines "
+                "id,barcode for them where that is not meant"
             )
         pixels = int(np.prod(plan.shape)) * len(plan.rounds)
         for channel, clipped in zip(plan.outputs[0].channels, self.clipped, strict=True):

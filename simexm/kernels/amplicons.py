@@ -5,8 +5,8 @@ As in `emit`, every number is a function of the voxel's place in the volume: cou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -56,20 +56,27 @@ class Amplicons(NamedTuple):
     own: NDArray[np.uint8]
 
     @classmethod
-    def none(cls) -> Amplicons:
-        """No amplicon."""
-        whole = np.zeros(0, np.int32)
+    def empty(cls, n: int) -> Amplicons:
+        """Uninitialised room for `n` of them."""
         return cls(
-            np.zeros((0, 3)), np.zeros((0, 3), np.int32), whole, whole, whole, np.zeros(0, np.uint8), np.zeros(0, np.uint8)
+            np.empty((n, 3)), np.empty((n, 3), np.int32), np.empty(n, np.int32), np.empty(n, np.int32),
+            np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8),
         )  # fmt: skip
 
     def select(self, which: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Amplicons:
         """Some of them."""
-        return Amplicons(*(column[which] for column in self))
+        place, voxel, number, cell, dyes, region, own = self
+        return Amplicons(place[which], voxel[which], number[which], cell[which], dyes[which], region[which], own[which])
+
+
+def join(parts: Sequence[Amplicons]) -> Amplicons:
+    """All of them, one part after the other."""
+    columns: Any = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Amplicons(*columns)
 
 
 class AmpliconKeys(NamedTuple):
-    """Keys of a region's streams: how many amplicons a voxel holds, where each lies and how many dyes it has, and the dyes' places."""
+    """Keys of a region's streams: how many amplicons a voxel holds, where and how bright each is, where its dyes are."""
 
     number: Key
     place: Key
@@ -77,9 +84,26 @@ class AmpliconKeys(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def _find(index, regions, carries, bits, mean, dyes, fixed, keys, origin, specimen, voxel_nm, lo, hi, own_lo, own_hi, out):  # type: ignore[no-untyped-def]
+def _find(  # type: ignore[no-untyped-def]
+    index,
+    regions,
+    carries,
+    region,
+    bits,
+    mean,
+    dyes,
+    fixed,
+    keys,
+    origin,
+    specimen,
+    voxel_nm,
+    lo,
+    hi,
+    own_lo,
+    own_hi,
+    out,
+):
     """Write the amplicons of array box lo:hi to `out`; return how many there are (no more than fit are written)."""
-    place, voxel, number, cell, count, own = out
     n = 0
     for z in range(lo[0], hi[0]):
         for y in range(lo[1], hi[1]):
@@ -93,17 +117,22 @@ def _find(index, regions, carries, bits, mean, dyes, fixed, keys, origin, specim
                     continue
                 here = poisson_quantile(u, mean)
                 for p in range(here):
-                    if n < number.size:
+                    if n < out.number.size:
                         words = philox(gz, gy, gx, p, keys.place[0], keys.place[1])
-                        place[n, 0] = (gz - specimen[0] + unit_float32word(words[0])) * voxel_nm[0]
-                        place[n, 1] = (gy - specimen[1] + unit_float32word(words[1])) * voxel_nm[1]
-                        place[n, 2] = (gx - specimen[2] + unit_float32word(words[2])) * voxel_nm[2]
-                        voxel[n, 0], voxel[n, 1], voxel[n, 2] = gz, gy, gx
-                        number[n] = p
-                        cell[n] = index[z, y, x]
-                        count[n] = dyes if fixed else poisson_quantile(unit_float32word(words[3]), float(dyes))
-                        inside = own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1] and own_lo[2] <= x < own_hi[2]
-                        own[n] = np.uint8(inside)
+                        out.place[n, 0] = (gz - specimen[0] + unit_float32word(words[0])) * voxel_nm[0]
+                        out.place[n, 1] = (gy - specimen[1] + unit_float32word(words[1])) * voxel_nm[1]
+                        out.place[n, 2] = (gx - specimen[2] + unit_float32word(words[2])) * voxel_nm[2]
+                        out.voxel[n, 0] = gz
+                        out.voxel[n, 1] = gy
+                        out.voxel[n, 2] = gx
+                        out.number[n] = p
+                        out.cell[n] = index[z, y, x]
+                        out.dyes[n] = dyes if fixed else poisson_quantile(unit_float32word(words[3]), float(dyes))
+                        out.region[n] = region
+                        inside = (
+                            own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1] and own_lo[2] <= x < own_hi[2]
+                        )
+                        out.own[n] = np.uint8(inside)
                     n += 1
     return n
 
@@ -146,17 +175,13 @@ def find_amplicons(
     mine = own.relative_to(array.start)
     room = 1024
     while True:
-        out = (
-            np.empty((room, 3)), np.empty((room, 3), np.int32), np.empty(room, np.int32), np.empty(room, np.int32),
-            np.empty(room, np.int32), np.empty(room, np.uint8),
-        )  # fmt: skip
+        out = Amplicons.empty(room)
         found = _find(
-            index, regions, carries, bits, mean, dyes, fixed, keys, array.start, specimen.start, voxel_nm,
+            index, regions, carries, region, bits, mean, dyes, fixed, keys, array.start, specimen.start, voxel_nm,
             here.start, here.stop, mine.start, mine.stop, out,
         )  # fmt: skip
         if found <= room:
-            place, voxel, number, cell, count, inner = (column[:found] for column in out)
-            return Amplicons(place, voxel, number, cell, count, np.full(found, region, np.uint8), inner)
+            return out.select(slice(0, found))
         room = found
 
 
@@ -190,9 +215,7 @@ def _scatter(amplicons, keys, radius, first, out):  # type: ignore[no-untyped-de
     return n, amplicons.number.size
 
 
-def scatter_dyes(
-    amplicons: Amplicons, keys: NDArray[np.int64], radius_nm: float, room: Emitters
-) -> Iterator[Emitters]:
+def scatter_dyes(amplicons: Amplicons, keys: NDArray[np.int64], radius_nm: float, room: Emitters) -> Iterator[Emitters]:
     """Yield the dyes of amplicons, spread evenly over balls, in chunks that fit into `room`.
 
     Parameters
@@ -211,4 +234,3 @@ def scatter_dyes(
         count, first = _scatter(amplicons, keys, radius_nm, first, room)
         if count:
             yield room.first(count)
-

@@ -36,6 +36,6 @@ AnyStage = Annotated[
 ]
 
 __all__ = [
-    "AnyStage", "Barcodes", "Camera", "Confocal", "Expansion", "Imaging2017", "Labelling", "Labelling2017", "LightSheet", "Regions", "Truth",
-    "TwoPhoton", "Widefield",
+    "AnyStage", "Barcodes", "Camera", "Confocal", "Expansion", "Imaging2017", "Labelling", "Labelling2017", "LightSheet",
+    "Regions", "Truth", "TwoPhoton", "Widefield",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from simexm.errors import SpecError
 from simexm.grid import Box, NmBox, exact, exact3
 from simexm.kernels import amplicons as kernel
-from simexm.kernels.amplicons import AmpliconKeys, Amplicons
+from simexm.kernels.amplicons import AmpliconKeys, Amplicons, join
 from simexm.kernels.emit import CAPACITY, EMITTER_BYTES, Emitters
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
@@ -65,7 +65,8 @@ class Barcodes(Stage):
     dyes
         Dye of each letter, by letter (one character).
     codebook
-        CSV file with the columns id and barcode; cells that it lacks carry none. Left out, each cell's letters are drawn at random.
+        CSV file with the columns id and barcode; cells that it lacks carry none. Left out, each cell's letters are drawn at
+        random.
     codebook_digest
         Of the codebook's content, as results give it; a file of other content is refused.
     cell_fraction
@@ -97,13 +98,15 @@ class Barcodes(Stage):
         wrong = [letter for letter in self.dyes if len(letter) != 1 or not (letter.isascii() and letter.isalnum())]
         if wrong:
             raise ValueError(
-                f"dyes names the letter {wrong[0]!r}, but a barcode has one letter or digit for each round; give one character for "
-                "each dye, such as A: ATTO488"
+                f"dyes names the letter {wrong[0]!r}, but a barcode has one letter or digit for each round; give one character "
+                "for each dye, such as A: ATTO488"
             )
         names = list(self.dyes.values())
         double = sorted({n for n in names if names.count(n) > 1})
         if double:
-            raise ValueError(f"two letters have the dye {double[0]}, so nothing tells them apart; give each a dye of its own")
+            raise ValueError(
+                f"two letters have the dye {double[0]}, so nothing tells them apart; give each a dye of its own"
+            )
         regions = [s.region for s in self.amplicons]
         twice = sorted({r for r in regions if regions.count(r) > 1})
         if twice:
@@ -139,18 +142,20 @@ class Barcodes(Stage):
         book = self._book()
         if book is None:
             return self
-        if self.codebook_digest not in (None, book.digest):
-            raise SpecError(
-                f"the codebook {self.codebook} is not the one that codebook_digest tells of ({book.digest[:12]} instead of "
-                f"{str(self.codebook_digest)[:12]}), so the barcodes would be others; restore the file, or leave codebook_digest out"
-            )
         path = str(Path(str(self.codebook)).expanduser().resolve())
         return self.model_copy(update={"codebook": path, "codebook_digest": book.digest})
 
     def _book(self) -> Codebook | None:
         if self.codebook is None:
             return None
-        return read_codebook(str(Path(self.codebook).expanduser()), self.rounds, self.letters)
+        book = read_codebook(str(Path(self.codebook).expanduser()), self.rounds, self.letters)
+        if self.codebook_digest not in (None, book.digest):
+            raise SpecError(
+                f"the codebook {self.codebook} is not the one that codebook_digest tells of ({book.digest[:12]} instead of "
+                f"{str(self.codebook_digest)[:12]}), so the barcodes would be others; restore the file, or leave "
+                "codebook_digest out"
+            )
+        return book
 
     # ---------------------------------------------------------------- barcodes of cells
 
@@ -235,18 +240,27 @@ class Barcodes(Stage):
         geometry = world.geometry
         voxel_nm = (float(geometry.voxel_nm[0]), float(geometry.voxel_nm[1]), float(geometry.voxel_nm[2]))
         wanted = work.boxes["emitters"].grown(exact3((exact(self.radius_nm(world)),) * 3))
-        parts = [Amplicons.none()]
+        parts = []
         for n, sites in enumerate(self.amplicons):
             parts.append(
                 kernel.find_amplicons(
-                    labels.index, work.values["regions"], carries, region=n, bits=world.region_bits[sites.region],
-                    mean=sites.density_per_um3 * math.prod(voxel_nm) * 1e-9, dyes=self.dyes_per_amplicon,
-                    fixed=self.distribution == "fixed", keys=self._keys(world.seed, sites.region), array=labels.box,
-                    specimen=geometry.crop, inside=geometry.voxels(wanted), own=geometry.own_voxels(work.pixels),
+                    labels.index,
+                    work.values["regions"],
+                    carries,
+                    region=n,
+                    bits=world.region_bits[sites.region],
+                    mean=sites.density_per_um3 * math.prod(voxel_nm) * 1e-9,
+                    dyes=self.dyes_per_amplicon,
+                    fixed=self.distribution == "fixed",
+                    keys=self._keys(world.seed, sites.region),
+                    array=labels.box,
+                    specimen=geometry.crop,
+                    inside=geometry.voxels(wanted),
+                    own=geometry.own_voxels(work.pixels),
                     voxel_nm=voxel_nm,
-                )  # fmt: skip
+                )
             )
-        together = Amplicons(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        together = join(parts)
         return together.select(np.argsort(together.voxel[:, 0], kind="stable"))
 
 
@@ -268,4 +282,3 @@ def in_order(streams: Sequence[Iterator[Chunk]]) -> Iterator[Chunk]:
                 waiting.append((chunk, stream))
                 break
             yield chunk
-

@@ -46,7 +46,6 @@ class Codebook:
         return found
 
 
-@lru_cache(maxsize=4)
 def read_codebook(path: str, rounds: int, letters: str) -> Codebook:
     """Read a CSV file with the columns `id` and `barcode`.
 
@@ -56,15 +55,25 @@ def read_codebook(path: str, rounds: int, letters: str) -> Codebook:
         If there is no such file, or a line of it is wrong: too long or short, an unknown letter, an id twice or 0.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            return _parse(csv.DictReader(file), path, rounds, letters)
+        about = Path(path).stat()
+        return _read(path, about.st_mtime_ns, about.st_size, rounds, letters)
     except OSError as error:
         raise SpecError(
             f"the codebook {path} cannot be read ({error.strerror}), so no cell would have a barcode; name a CSV file with the "
             "columns id,barcode"
         ) from None
+
+
+@lru_cache(maxsize=4)
+def _read(path: str, changed_ns: int, size: int, rounds: int, letters: str) -> Codebook:
+    """The same of a file that was last changed then; blocks ask again and again."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            return _parse(csv.DictReader(file), path, rounds, letters)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SpecError(f"the codebook {path} is no CSV text ({error}); write it as UTF-8 with the columns id,barcode") from None
+        raise SpecError(
+            f"the codebook {path} is no CSV text ({error}); write it as UTF-8 with the columns id,barcode"
+        ) from None
 
 
 def _parse(rows: csv.DictReader[str], path: str, rounds: int, letters: str) -> Codebook:
@@ -88,14 +97,14 @@ def _parse(rows: csv.DictReader[str], path: str, rounds: int, letters: str) -> C
             raise SpecError(f"{where}: cell {cell} has a barcode already; keep one of the two lines")
         if len(barcode) != rounds:
             raise SpecError(
-                f"{where}: the barcode {barcode!r} of cell {cell} has {len(barcode)} letters, but there are {rounds} rounds; give one "
-                "letter for each round, or set `rounds`"
+                f"{where}: the barcode {barcode!r} of cell {cell} has {len(barcode)} letters, but there are {rounds} rounds; "
+                "give one letter for each round, or set `rounds`"
             )
         wrong = next((letter for letter in barcode if letter not in code), None)
         if wrong is not None:
             raise SpecError(
-                f"{where}: the letter {wrong!r} in the barcode {barcode!r} has no dye; the letters are {', '.join(letters)}, as `dyes` "
-                "names them"
+                f"{where}: the letter {wrong!r} in the barcode {barcode!r} has no dye; the letters are {', '.join(letters)}, as "
+                "`dyes` names them"
             )
         barcodes[cell] = bytes(code[letter] for letter in barcode)
     if not barcodes:
