@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simexm.engine.blocks import LARGEST, choose_block
+from simexm.engine.blocks import FEWEST, FEWEST_OF_ROUNDS, LARGEST, choose_block
 from simexm.engine.memory import EMITTER_FILE, TileMemory, tile_memory
 from simexm.engine.plan import GiB, Output, Plan, main_of, main_quantity, walk_back
 from simexm.errors import SimexmWarning, SourceError, SpecError
@@ -72,7 +72,10 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
     def predict(tile: Triple, block: Triple) -> TileMemory:
         return _predict(stages, world, resolved, outputs, id_dtype, tile, block)
 
-    block = choose_block(geometry.shape, imaging.cost, lambda b: predict(_clip(b, geometry.shape), b).total <= limit)
+    def fits(block: Triple) -> bool:
+        return predict(_clip(block, geometry.shape), block).total <= limit
+
+    block = choose_block(geometry.shape, imaging.cost, fits, FEWEST_OF_ROUNDS if barcodes else FEWEST)
     asked = resolved.execution.tile
     tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
     fitting = _fitting(tile, lambda t: predict(t, block).total <= limit)

@@ -89,9 +89,7 @@ def test_a_crop_draws_the_same(whole: Simulated, labels: NDArray[np.uint64]) -> 
     low, high = (10, 20, 30), (34, 64, 70)
     part = simulation().replace(crop={"offset": low, "shape": [b - a for a, b in zip(low, high, strict=True)]})
     inside = [
-        r
-        for r in rows(whole)
-        if all(a * v <= p < b * v for a, b, v, p in zip(low, high, VOXEL_NM, r[:3], strict=True))
+        r for r in rows(whole) if all(a * v <= p < b * v for a, b, v, p in zip(low, high, VOXEL_NM, r[:3], strict=True))
     ]
     found = rows(made(labels, part))
     assert len(found) > 10
@@ -139,7 +137,10 @@ def test_size_and_number_of_dyes() -> None:
 def test_dyes_of_an_amplicon(distribution: str) -> None:
     labels = np.full((40, 60, 60), 7, np.uint32)
     what = simulation(
-        amplicons=[{"region": "cytosol", "density_per_um3": 60}], distribution=distribution, rounds=1, dyes_per_amplicon=50
+        amplicons=[{"region": "cytosol", "density_per_um3": 60}],
+        distribution=distribution,
+        rounds=1,
+        dyes_per_amplicon=50,
     )
     dyes = made(labels, what).amplicons["dyes"]
     if distribution == "fixed":
@@ -248,7 +249,10 @@ def test_a_stain_of_a_letter_s_dye(labels: NDArray[np.uint64]) -> None:
     data["stages"][2]["amplicons"] = none
     stain = made(labels, Simulation.from_mapping(data), "confocal").image
     np.testing.assert_array_equal(stain[0], stain[1])
-    apart = [made(labels, simulation(rounds=2, **kind), "confocal").image[:, 0] for kind in ({"amplicons": many}, {"amplicons": none})]
+    apart = [
+        made(labels, simulation(rounds=2, **kind), "confocal").image[:, 0]
+        for kind in ({"amplicons": many}, {"amplicons": none})
+    ]
     np.testing.assert_allclose(both[:, 0] - stain[:, 0], apart[0] - apart[1], atol=2e-5 * both.max())
     assert (apart[0] - apart[1]).max() > 0.1 * both.max()
 
