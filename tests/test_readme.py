@@ -68,7 +68,7 @@ def test_python_block(folder: Path, number: int) -> None:
     subprocess.run([sys.executable, script.name], cwd=folder, check=True, timeout=200)
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "cortex.yaml"])
+@pytest.mark.parametrize("name", ["quickstart.yaml", "cortex.yaml", "rolonies.yaml"])
 def test_pipelines_are_valid(name: str) -> None:
     from simexm import Simulation
 
