@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.engine.block import EmitterSink, compute_box
+from simexm.engine.block import EmitterSink, compute_rounds
 from simexm.engine.keyed import add_up
 from simexm.engine.passes import counted_in_memory
 from simexm.engine.plan import Plan
-from simexm.engine.tables import cell_table, emitter_columns
+from simexm.engine.tables import barcode_table, cell_table, emitter_columns
 from simexm.engine.totals import Totals
 from simexm.errors import SimexmWarning, SpecError
-from simexm.grid import Box
 from simexm.kernels.emit import Emitters
 from simexm.simulation import Simulation
 from simexm.sources.arrays import ArrayVolume
@@ -31,17 +30,20 @@ class Simulated:
     Attributes
     ----------
     image
-        (channels, z, y, x): camera counts; photo-electrons or dyes where the run stops earlier.
+        (channels, z, y, x): camera counts; photo-electrons or dyes where the run stops earlier. Where there are rounds, one such
+        image for each, (rounds, channels, z, y, x).
     labels
         Ids on the image's grid, (z, y, x), by name: `cells`, and each layer.
     kept
-        Intermediate results that the spec keeps, by name, (channels or layers, z, y, x).
+        Intermediate results that the spec keeps, by name, (channels or layers, z, y, x); of each round, as `image`.
     cells
         Columns of the table of cells.
     emitters
         Columns of the table of emitters; empty unless kept.
     plan
         What was done; `plan.shape`, `plan.geometry`.
+    barcodes, amplicons
+        Columns of the tables of barcodes and amplicons; empty where there are no rounds.
     """
 
     image: NDArray[Any]
@@ -50,6 +52,8 @@ class Simulated:
     cells: dict[str, NDArray[Any]]
     emitters: dict[str, NDArray[Any]]
     plan: Plan
+    barcodes: dict[str, NDArray[Any]] = field(default_factory=dict)
+    amplicons: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def simulate(
@@ -92,7 +96,7 @@ def simulate(
     plan = Simulation.model_validate(named.model_dump()).plan(until=until, source=source)
     plan.warn()
     arrays: dict[str, NDArray[Any]] = {
-        o.path: np.zeros(plan.shape if o.is_labels else (len(o.channels), *plan.shape), o.dtype) for o in plan.outputs
+        o.group: np.zeros(plan.shape if o.is_labels else (len(o.channels), *plan.shape), o.dtype) for o in plan.outputs
     }
     rows: list[dict[str, NDArray[Any]]] = []
 
@@ -102,22 +106,33 @@ def simulate(
     sink: EmitterSink | None = keep if "emitters" in simulation.keep else None
     if sink is not None:  # the columns are there even where no dye is
         sink(next(iter(plan.world.dye_of_layer)), Emitters.empty(0), np.zeros(1, np.uint64))
-    counts, totals = [], Totals()
+    counts, amplicons, totals = [], [], Totals()
     counted = counted_in_memory(plan, source)
     for box in plan.blocks:
-        block = compute_box(plan, source, counted, box, sink)
+        for block in compute_rounds(plan, source, counted, box, sink):
+            for output in plan.outputs:
+                if output.round == block.round:
+                    arrays[output.group][(..., *box.slices)] = block.arrays[output.path]
         counts.append(block.cells)
+        amplicons.append(block.amplicons)
         totals.add(block.statistics)
-        for path, data in block.arrays.items():
-            where: Box = block.box
-            arrays[path][(..., *where.slices)] = data
+    sums = add_up(counts)
+    totals.lacking = plan.barcodes.lacking(sums.ids) if plan.barcodes else 0
     for text in totals.warnings(plan):
         warnings.warn(text, SimexmWarning, stacklevel=2)
+
+    def image(path: str) -> NDArray[Any]:
+        """An image, or those of all rounds."""
+        found = [arrays[o.group] for o in plan.outputs if o.path == path]
+        return np.stack(found) if plan.barcodes else found[0]
+
     return Simulated(
-        image=arrays[""],
-        labels={p.removeprefix("labels/"): a for p, a in arrays.items() if p.startswith("labels/")},
-        kept={p: a for p, a in arrays.items() if p and not p.startswith("labels/")},
-        cells=cell_table(plan, add_up(counts), counted),
+        image=image(""),
+        labels={o.path.removeprefix("labels/"): arrays[o.group] for o in plan.outputs if o.is_labels},
+        kept={o.path: image(o.path) for o in plan.outputs if o.path and not o.is_labels and o.round <= 1},
+        cells=cell_table(plan, sums, counted),
         emitters={k: np.concatenate([r[k] for r in rows]) for k in rows[0]} if rows else {},
         plan=plan,
+        barcodes=barcode_table(plan, sums) if plan.barcodes else {},
+        amplicons={k: np.concatenate([a[k] for a in amplicons]) for k in amplicons[0]} if amplicons else {},
     )

@@ -139,7 +139,8 @@ def run(
             job.write_files(result, progress)
     if not quiet:
         shape = " x ".join(map(str, result.array().shape))
-        typer.echo(f"{_short(result.path)}: {shape} (c, z, y, x), {result.levels()} levels")
+        rounds = f"{result.rounds} rounds of " if result.rounds else ""
+        typer.echo(f"{_short(result.path)}: {rounds}{shape} (c, z, y, x), {result.levels()} levels")
         typer.echo(f"picture: {_short(result.place.run / 'preview.png')}")
         if job and until is None:
             typer.echo(f"files of the original: {_short(job.folder)}")
@@ -324,6 +325,7 @@ def info(
             f"{' x '.join(map(str, image.shape))} (c, z, y, x), {image.dtype}, {result.levels()} levels, {p['quantity']}",
         ),
         ("channels", ", ".join(c["label"] for c in result.channels)),
+        *([("rounds", f"{result.rounds}, with {p['amplicons']} amplicons in all")] if result.rounds else ()),
         ("labels", ", ".join(result.label_names)),
         ("pixel", f"{z:g} x {y:g} x {x:g} um expanded, expansion {p['expansion_factor']:g}"),
         ("dyes", ", ".join(f"{k}: {v}" for k, v in p["dyes"].items())),
@@ -468,6 +470,43 @@ def _load(
 
 
 @app.command()
+def decode(
+    path: Annotated[Path, typer.Argument(help="Result with rounds, NAME.zarr.", metavar="RESULT", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Table to write, .parquet or .csv, one row a cell.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Read the barcodes of cells from the images of all rounds, and compare them with the truth.
+
+    Example: simexm decode rolonies.zarr --output decoded.csv
+    """
+    from simexm.decode import decode as decode_result
+    from simexm.decode import refuse_table, write_table
+    from simexm.result import Result
+
+    if output:
+        refuse_table(output, overwrite)
+    found = decode_result(Result.open(path))
+    if output:
+        write_table(found.table, output)
+    if as_json:
+        typer.echo(json.dumps(found.to_mapping(), indent=2))
+        return
+    rows = [
+        ("cells with a barcode", str(found.cells)),
+        ("right", str(found.right)),
+        ("wrong", f"{found.wrong} ({found.letters_wrong:.2%} of the letters)"),
+        ("undecidable", f"{found.undecidable}, without an amplicon in the image"),
+    ]
+    _print_rows(str(path), rows)
+    if output:
+        typer.echo(f"table: {output}")
+
+
+@app.command()
 def convert(
     config: Annotated[Path, typer.Argument(help="Configuration file of SimExm (2017).", show_default=False)],
     spec: Annotated[Path, typer.Argument(help="Spec to write, .yaml or .json.", show_default=False)],
@@ -525,6 +564,7 @@ def _print_plan(made: Plan) -> None:
                 f"{_times(image['pixel_size_expanded_nm'])} nm expanded = {_times(image['pixel_size_tissue_nm'])} nm of tissue"
             ),
         ),
+        *([("rounds", f"{m['rounds']} such images, one for each round")] if m["rounds"] else ()),
         ("levels", ", ".join(_times(s) for s in image["levels"])),
         *made.imaging.rows(),
         ("blocks", f"{blocks['count']} of {_times(blocks['block_pixels'])}, tiles of {_times(blocks['tile_pixels'])}"),

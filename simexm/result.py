@@ -25,7 +25,7 @@ class Result:
     place
         Its folders.
     attributes
-        Of the Zarr's root: `ome` and `simexm`.
+        `simexm` of the Zarr's root, and `ome` of the image; of the first round's, where there are rounds.
     """
 
     place: Place
@@ -44,7 +44,11 @@ class Result:
         if found.mark() is None:
             there = "is no simexm result" if found.zarr.exists() else "does not exist"
             raise OutputError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
-        return cls(found, json.loads((found.zarr / "zarr.json").read_text())["attributes"])
+        attributes = json.loads((found.zarr / "zarr.json").read_text())["attributes"]
+        first = found.zarr / next(iter(attributes["simexm"].get("rounds", ())), "") / "zarr.json"
+        if first.parent != found.zarr and first.is_file():
+            attributes = {**attributes, "ome": json.loads(first.read_text())["attributes"].get("ome", {})}
+        return cls(found, attributes)
 
     @property
     def path(self) -> Path:
@@ -69,6 +73,28 @@ class Result:
         return plan
 
     @property
+    def rounds(self) -> int:
+        """Rounds of imaging; 0 where there is one image."""
+        return len(self.provenance.get("rounds", ()))
+
+    def group(self, of: str = "", round: int | None = None) -> str:
+        """Path below the root of an image, or of what belongs to it; `round` counts from 1, and is the first where left out.
+
+        Raises
+        ------
+        OutputError
+            If there is no such round.
+        """
+        names = self.provenance.get("rounds", ())
+        if not names:
+            if round is not None:
+                raise OutputError(f"{self.path} holds one image, not rounds; leave the round out")
+            return of
+        if round is not None and not 1 <= round <= len(names):
+            raise OutputError(f"{self.path} has no round {round}; it has the rounds 1 to {len(names)}")
+        return f"{names[(round or 1) - 1]}/{of}".strip("/")
+
+    @property
     def channels(self) -> list[dict[str, Any]]:
         """Name, colour and display window of each channel."""
         channels: list[dict[str, Any]] = self.attributes["ome"]["omero"]["channels"]
@@ -77,19 +103,22 @@ class Result:
     @property
     def label_names(self) -> list[str]:
         """Names of the label images."""
-        group = json.loads((self.path / "labels" / "zarr.json").read_text())["attributes"]
+        group = json.loads((self.path / self.group("labels") / "zarr.json").read_text())["attributes"]
         names: list[str] = group["ome"]["labels"]
         return names
 
     def levels(self, of: str = "") -> int:
         """Number of levels of the image, or of what is stored below the root at `of`."""
-        return len([p for p in (self.path / of).iterdir() if p.name.isdigit()])
+        return len([p for p in (self.path / self.group(of)).iterdir() if p.name.isdigit()])
 
-    def array(self, level: int = 0, of: str = "") -> zarr.Array[Any]:
-        """One level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x)."""
+    def array(self, level: int = 0, of: str = "", round: int | None = None) -> zarr.Array[Any]:
+        """One level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x).
+
+        Where there are rounds, `round` says which one's, from 1 on; label images belong to the first, which is the default.
+        """
         import zarr
 
-        name = f"{of}/{level}".lstrip("/")
+        name = f"{self.group(of, round)}/{level}".lstrip("/")
         try:
             return zarr.open_array(self.path, path=name, mode="r")
         except FileNotFoundError:
@@ -98,11 +127,11 @@ class Result:
                 "`simexm run SPEC --overwrite`"
             ) from None
 
-    def dask(self, level: int = 0, of: str = "") -> dask.array.Array:
-        """One level as a Dask array, chunked by shards."""
+    def dask(self, level: int = 0, of: str = "", round: int | None = None) -> dask.array.Array:
+        """One level as a Dask array, chunked by shards; see `array`."""
         import dask.array
 
-        stored = self.array(level, of)
+        stored = self.array(level, of, round)
         return dask.array.from_array(stored, chunks=stored.shards or stored.chunks)
 
     def cells(self) -> pyarrow.Table:
@@ -110,6 +139,26 @@ class Result:
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(self.place.tables / "cells.parquet")
+
+    def barcodes(self) -> pyarrow.Table:
+        """The table of barcodes: id, barcode, amplicons; of results with rounds."""
+        import pyarrow.parquet
+
+        self._refuse_no_rounds()
+        return pyarrow.parquet.read_table(self.place.tables / "barcodes.parquet")
+
+    def amplicons(self) -> pyarrow.Table:
+        """The table of amplicons: place, cell, region, dyes; of results with rounds."""
+        import pyarrow.parquet
+
+        self._refuse_no_rounds()
+        return pyarrow.parquet.read_table(self.place.tables / "amplicons")
+
+    def _refuse_no_rounds(self) -> None:
+        if not self.rounds:
+            raise OutputError(
+                f"{self.path} has no rounds of imaging, so it holds no barcodes; add the stage barcodes to the spec"
+            )
 
     def emitters(self) -> pyarrow.Table:
         """The table of emitters, where they were kept."""

@@ -19,7 +19,8 @@ from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
 from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import AnyStage, Camera, Truth
+from simexm.stages import AnyStage, Barcodes, Camera, Truth
+from simexm.stages.barcodes import AMPLICONS
 from simexm.stages.base import LABELS, Frozen, Stage
 from simexm.stages.optics import Optics
 from simexm.stages.roles import Labeller, Microscope
@@ -171,10 +172,14 @@ class Simulation(Frozen):
                     f"stage {_tag(stage)!r} reads {' and '.join(missing)}, which no stage before it writes; "
                     "the usual order is regions, labelling, expansion, a microscope, camera, truth"
                 )
-            twice = [q.name for q in stage.writes if q.name in written]
+            twice = [q.name for q in stage.writes if q.name in written and q not in stage.inputs]
             if twice:
                 raise ValueError(f"a second stage {_tag(stage)!r} would write {' and '.join(twice)} again; remove one")
             written |= {q.name for q in stage.writes}
+        if sum(isinstance(s, Barcodes) for s in self.stages) > 1:
+            raise ValueError(
+                "there are two stages barcodes, but a cell has one barcode; give all `amplicons` to one of them"
+            )
         for role, name, what in (
             (Labeller, "emitters", "labelling"),
             (Microscope, "expected", "a microscope (confocal, widefield, two_photon, light_sheet)"),
@@ -197,11 +202,21 @@ class Simulation(Frozen):
                     f"layer {layer.name!r} labels the region {layer.region!r}, which does not exist, so it would stay empty; "
                     f"the regions are {', '.join(known)}; give further masks under source.regions"
                 )
+        for sites in self.barcodes.amplicons if self.barcodes else ():
+            if sites.region not in known:
+                raise ValueError(
+                    f"barcodes: amplicons are to form in the region {sites.region!r}, which does not exist, so there would be "
+                    f"none; the regions are {', '.join(known)}; give further masks under source.regions"
+                )
         for name in self.truth.regions:
             if name not in known:
                 raise ValueError(
                     f"truth.regions names {name!r}, which does not exist; the regions are {', '.join(known)}"
                 )
+        taken = {AMPLICONS, *(self.barcodes.layer_of_dye.values() if self.barcodes else ())}
+        clash = sorted(taken & {layer.name for layer in self.labeller.named_layers}) if self.barcodes else []
+        if clash:
+            raise ValueError(f"the layer {clash[0]!r} has the name that amplicons go by; give the layer another name")
         layers = ["cells", *(layer.name for layer in self.labeller.named_layers)]
         taken = set(layers) & {f"{layer}_{region}" for layer in layers for region in self.truth.regions}
         if taken:
@@ -235,6 +250,7 @@ class Simulation(Frozen):
                         f"band_nm {low:g} to {high:g} of channel {channel.name!r} {place} its laser line at {line:g} nm: "
                         f"scattered laser light would drown the dyes; begin the band above {line:g} nm"
                     )
+            self._letters_told_apart(optics)
             self._seen_by_a_channel(optics, dyes)
             self._peaks_seen(dyes)
         except SpecError as error:
@@ -249,6 +265,14 @@ class Simulation(Frozen):
                 stacklevel=2,
             )
         return self
+
+    def _letters_told_apart(self, optics: Optics) -> None:
+        letters = self.barcodes.dyes if self.barcodes else {}
+        if len(letters) > len(optics.all_channels):
+            raise SpecError(
+                f"{len(letters)} letters have as many dyes, but there are {len(optics.all_channels)} channels, which cannot "
+                "tell them apart; give at least one channel for each letter's dye"
+            )
 
     def _seen_by_a_channel(self, optics: Optics, dyes: Mapping[str, Fluorophore]) -> None:
         for dye in dyes.values():
@@ -284,6 +308,12 @@ class Simulation(Frozen):
     def labeller(self) -> Labeller:
         """The stage that labels."""
         stage: Labeller = self._one(Labeller)
+        return stage
+
+    @property
+    def barcodes(self) -> Barcodes | None:
+        """The stage that makes rounds of imaging, where there is one."""
+        stage: Barcodes | None = self._one(Barcodes)
         return stage
 
     @property
@@ -323,12 +353,15 @@ class Simulation(Frozen):
             If one is unknown, or its file cannot be read.
         """
         own = {name: dye.load(name) for name, dye in self.dyes.items()}
-        return {layer.dye: find(layer.dye, own) for layer in self.labeller.named_layers}
+        names = [layer.dye for layer in self.labeller.named_layers]
+        names += self.barcodes.dyes.values() if self.barcodes else ()
+        return {name: find(name, own) for name in names}
 
     def resolved(self) -> Simulation:
         """The same simulation without reference to files of dyes or to the working directory."""
         source = self.source.resolved() if isinstance(self.source, ZarrSource) else self.source
-        return self.model_copy(update={"source": source, "dyes": self.fluorophores()})
+        stages = tuple(s.resolved() if isinstance(s, Barcodes) else s for s in self.stages)
+        return self.model_copy(update={"source": source, "dyes": self.fluorophores(), "stages": stages})
 
     def with_tile(self, tile: Triple | None) -> Simulation:
         """The same simulation computed in tiles of this shape, pixels z y x; None leaves it as it is."""

@@ -5,7 +5,7 @@ A pure function of plan, source and block number. It knows stages by what they r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,13 @@ from simexm.engine.keyed import CellSums, add_up
 from simexm.engine.memory import SLAB_BYTES
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling
+from simexm.kernels.amplicons import Amplicons
 from simexm.kernels.cells import CellIndex
 from simexm.kernels.deposit import deposit_counts
 from simexm.kernels.emit import Emitters
 from simexm.kernels.gather import look_up
 from simexm.sources.base import LabelSource
+from simexm.stages.barcodes import AMPLICONS
 from simexm.stages.base import Chunk, Counted, EmitterStream, LabelBlock, Stage, Tally, Work
 
 EmitterSink = Callable[[str, Emitters, NDArray[np.uint64]], None]
@@ -29,30 +31,50 @@ EmitterSink = Callable[[str, Emitters, NDArray[np.uint64]], None]
 
 @dataclass
 class BlockResult:
-    """All that a block makes.
+    """All that a block makes of one image: the only one, or that of a round.
 
     Attributes
     ----------
     box
         Pixels of the image.
+    round
+        Which round it is, from 1 on; 0 where there are none.
     arrays
-        By the output's path: (channels, z, y, x) for images, (z, y, x) for labels.
+        By the output's path: (channels, z, y, x) for images, (z, y, x) for labels (with the first round alone).
     cells
-        Counts by cell.
+        Counts by cell, of the specimen, not of the round.
     statistics
-        A few hundred bytes for the journal.
+        A few hundred bytes for the journal; of this round and those before together.
+    amplicons
+        Columns of the table of amplicons.
     """
 
     box: Box
+    round: int
     arrays: dict[str, NDArray[Any]]
     cells: CellSums
     statistics: dict[str, Any] = field(default_factory=dict)
+    amplicons: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def compute_box(
     plan: Plan, source: LabelSource, counted: Counted, box: Box, sink: EmitterSink | None = None
 ) -> BlockResult:
-    """Compute a box of pixels, tile by tile.
+    """Compute a box of pixels, of the first round where there are several; see `compute_rounds`."""
+    rounds = compute_rounds(plan, source, counted, box, sink)
+    try:
+        return next(rounds)
+    finally:
+        rounds.close()
+
+
+def compute_rounds(
+    plan: Plan, source: LabelSource, counted: Counted, box: Box, sink: EmitterSink | None = None
+) -> Generator[BlockResult, None, None]:
+    """Compute a box of pixels, tile by tile, and round by round: drop one result before you ask for the next.
+
+    What is the same in all rounds is kept between them where the box is a single tile, and made again where it is not, so that
+    memory follows neither the rounds nor the box.
 
     Parameters
     ----------
@@ -67,35 +89,59 @@ def compute_box(
     sink
         Takes the emitters, if they are kept.
     """
-    arrays = {
-        o.path: np.zeros(box.shape if o.is_labels else (len(o.channels), *box.shape), o.dtype) for o in plan.outputs
-    }
+    tiles = Tiling(box, plan.tile)
     parts: list[CellSums] = []
     images: list[dict[str, Any]] = [
         {"clipped": 0, "histogram": np.zeros(129, np.int64)} for _ in plan.outputs[0].channels
     ]
     unspecific: dict[str, int] = {}
-    for tile in Tiling(box, plan.tile):
-        work = compute_tile(plan, source, counted, tile, sink)
-        _place(plan, work, arrays, tile.relative_to(box.start))
-        parts.append(_counts(work, tuple(plan.world.dye_of_layer)))
-        for total, new in zip(images, work.values.get("image_statistics", ()), strict=False):
-            total["clipped"] += new["clipped"]
-            total["histogram"] += new["histogram"]
-        for layer, dyes in work.tally.unspecific.items():
-            unspecific[layer] = unspecific.get(layer, 0) + dyes
-    cells = add_up(parts)
-    statistics = {
-        "voxels": int(cells.columns["voxels"].sum()),
-        "dyes": {layer: int(cells.columns[f"dyes_{layer}"].sum()) for layer in plan.world.dye_of_layer},
-        "unspecific": {layer: n for layer, n in unspecific.items() if n},
-        "images": [{"clipped": i["clipped"], "histogram": _sparse(i["histogram"])} for i in images],
-    }
-    return BlockResult(box, arrays, cells, statistics)
+    amplicons: list[dict[str, NDArray[Any]]] = []
+    kept: Work | None = None
+    for number in plan.rounds:
+        arrays = {
+            o.path: np.zeros(box.shape if o.is_labels else (len(o.channels), *box.shape), o.dtype)
+            for o in plan.outputs
+            if o.round == number
+        }
+        for tile in tiles:
+            work = kept or prepare_tile(plan, source, counted, tile, sink)
+            compute_tile(plan, work, number)
+            _place(plan, work, arrays, tile.relative_to(box.start))
+            for total, new in zip(images, work.values.get("image_statistics", ()), strict=False):
+                total["clipped"] += new["clipped"]
+                total["histogram"] += new["histogram"]
+            if number == plan.rounds[0]:
+                parts.append(_counts(work, tuple(plan.world.dye_of_layer)))
+                for layer, dyes in work.tally.unspecific.items():
+                    unspecific[layer] = unspecific.get(layer, 0) + dyes
+                if plan.barcodes:
+                    amplicons.append(_amplicons(plan, work))
+            if len(tiles) == 1 and number != plan.rounds[-1]:
+                kept = work
+                _forget(plan, work)
+            else:
+                kept = None
+                _release(work)
+            del work
+        cells = add_up(parts)
+        parts = [cells]
+        statistics = {
+            "voxels": int(cells.columns["voxels"].sum()),
+            "dyes": {layer: int(cells.columns[f"dyes_{layer}"].sum()) for layer in plan.world.dye_of_layer},
+            "unspecific": {layer: n for layer, n in unspecific.items() if n},
+            "images": [{"clipped": i["clipped"], "histogram": _sparse(i["histogram"])} for i in images],
+        }
+        rows = {k: np.concatenate([a[k] for a in amplicons]) for k in amplicons[0]} if amplicons else {}
+        if plan.barcodes:
+            statistics["amplicons"] = int(cells.columns["amplicons"].sum())
+        result = BlockResult(box, number, arrays, cells, statistics, rows)
+        del arrays
+        yield result
+        del result
 
 
-def compute_tile(plan: Plan, source: LabelSource, counted: Counted, tile: Box, sink: EmitterSink | None) -> Work:
-    """Run the stages on one tile."""
+def prepare_tile(plan: Plan, source: LabelSource, counted: Counted, tile: Box, sink: EmitterSink | None) -> Work:
+    """Read a tile's labels and run the stages that are the same in all rounds; none where there are no rounds."""
     boxes = plan.boxes(tile)
     wanted = plan.geometry.voxels(boxes["labels"])
     labels, masks = read_labels(source, wanted, plan.world.masks)
@@ -105,27 +151,68 @@ def compute_tile(plan: Plan, source: LabelSource, counted: Counted, tile: Box, s
         "masks": masks,
         "dyes": simulation.fluorophores(),
         "channels": [c.name for c in simulation.microscope.all_channels],
+        "sink": sink,
     }
     work = Work(plan.world, tile, boxes, values, Tally(), counted)
-    layers = tuple(plan.world.dye_of_layer)
-    dyes = np.zeros((len(layers), *tile.shape), np.int64) if _keeps_labelled(plan) else None
-    for stage in plan.stages:
-        stage.run(work)
-        if "emitters" in {q.name for q in stage.writes}:
-            values["emitters"] = _tapped(values["emitters"], work, layers, dyes, sink)
+    _run(plan, work, _stages(plan)[0])
+    return work
+
+
+def compute_tile(plan: Plan, work: Work, number: int) -> None:
+    """Run the stages on one tile, for the round `number`."""
+    values, tile = work.values, work.pixels
+    work.round = number
+    if _keeps_labelled(plan):
+        values["counting"] = np.zeros((len(plan.labelled_names), *tile.shape), np.int64)
+    _run(plan, work, _stages(plan)[1])
     if "emitters" in values and not _consumed(plan.stages):
         stream: EmitterStream = values["emitters"]
         for dye in dict.fromkeys(stream.dyes.values()):
             for _ in stream.chunks(dye):
                 pass
-    # streams close over the work that holds them: a ring that would keep the tile's arrays until Python looks for rings
-    for name in [n for n, v in values.items() if isinstance(v, EmitterStream)]:
-        del values[name]
-    if dyes is not None:
-        values["labelled"] = dyes.astype(np.uint32)
+    if _keeps_labelled(plan):
+        values["labelled"] = values.pop("counting").astype(np.uint32)
+    labels: LabelBlock = values["labels"]
     own = plan.geometry.own_voxels(tile).relative_to(labels.box.start)
-    work.tally.voxels = np.bincount(labels.index[own.slices].reshape(-1), minlength=len(labels.cells.ids))
-    return work
+    if work.tally.voxels is None:
+        work.tally.voxels = np.bincount(labels.index[own.slices].reshape(-1), minlength=len(labels.cells.ids))
+
+
+def _stages(plan: Plan) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+    """The stages that are the same in all rounds, and those that are run for each: all where there are no rounds."""
+    if plan.barcodes is None:
+        return (), plan.stages
+    once: list[Stage] = []
+    each: list[Stage] = []
+    varying: set[str] = set()
+    for stage in plan.stages:
+        changes = bool(varying & {q.name for q in stage.inputs})
+        (each if changes else once).append(stage)
+        if changes or stage is plan.barcodes:
+            varying |= {q.name for q in stage.writes}
+    return tuple(once), tuple(each)
+
+
+def _run(plan: Plan, work: Work, stages: tuple[Stage, ...]) -> None:
+    last = [s for s in plan.stages if "emitters" in {q.name for q in s.writes}][-1:]
+    for stage in stages:
+        stage.run(work)
+        if last and stage is last[0]:
+            work.values["emitters"] = _tapped(plan, work)
+
+
+def _forget(plan: Plan, work: Work) -> None:
+    """Drop what a round made."""
+    for stage in _stages(plan)[1]:
+        for q in stage.writes:
+            work.values.pop(q.name, None)
+    work.values.pop("labelled", None)
+
+
+def _release(work: Work) -> None:
+    """Streams close over the work that holds them: a ring that would keep the tile's arrays until Python looks for rings."""
+    for name in [n for n, v in work.values.items() if isinstance(v, EmitterStream)]:
+        del work.values[name]
 
 
 def read_labels(source: LabelSource, box: Box, masks: Sequence[str]) -> tuple[LabelBlock, dict[str, NDArray[np.bool_]]]:
@@ -161,33 +248,33 @@ def _consumed(stages: tuple[Stage, ...]) -> bool:
     return any("expected" in {q.name for q in s.writes} for s in stages)
 
 
-def _tapped(
-    stream: EmitterStream,
-    work: Work,
-    layers: tuple[str, ...],
-    counted: NDArray[np.int64] | None,
-    sink: EmitterSink | None,
-) -> EmitterStream:
-    """The same stream, whose chunks are also counted per pixel and handed to the sink, as wanted."""
-    if counted is None and sink is None:
+def _tapped(plan: Plan, work: Work) -> EmitterStream:
+    """The stream of emitters, whose chunks are also counted per pixel and handed to the sink, as wanted."""
+    stream: EmitterStream = work.values["emitters"]
+    sink: EmitterSink | None = work.values["sink"]
+    counts = _keeps_labelled(plan)
+    if not counts and sink is None:
         return stream
     z, y, x = (1.0 / float(p) for p in work.world.geometry.pixel_tissue_nm)
     labels: LabelBlock = work.values["labels"]
+    names = plan.labelled_names
 
     def chunks(dye: str) -> Iterator[Chunk]:
         for chunk in stream.chunks(dye):
             if chunk.layer is not None:
                 e = chunk.emitters
-                if counted is not None:
-                    deposit_counts(
-                        e.z, e.y, e.x, e.weight, (z, y, x), work.pixels.start, counted[layers.index(chunk.layer)]
-                    )
-                if sink is not None:
+                if counts:
+                    pixels = work.values["counting"][names.index(chunk.layer)]
+                    deposit_counts(e.z, e.y, e.x, e.weight, (z, y, x), work.pixels.start, pixels)
+                if sink is not None and work.round <= 1:
                     mine = e.own != 0
-                    sink(chunk.layer, e.select(mine), labels.cells.ids)
+                    layer = chunk.layer if chunk.layer in work.world.dye_of_layer else AMPLICONS
+                    sink(layer, e.select(mine), labels.cells.ids)
             yield chunk
 
-    return EmitterStream(stream.dyes, stream.reach_nm, chunks)
+    # what is counted must come by in each round
+    varying = frozenset(stream.dyes.values()) if counts else stream.varying
+    return EmitterStream(stream.dyes, stream.reach_nm, chunks, varying)
 
 
 def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Box) -> None:
@@ -196,6 +283,8 @@ def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Bo
     ids = labels.cells.ids
     labeller = plan.simulation.labeller
     for output in plan.outputs:
+        if output.round != work.round:
+            continue
         if not output.is_labels:
             quantity = output.path or plan.main
             arrays[output.path][(slice(None), *where.slices)] = work.values[quantity]
@@ -212,8 +301,28 @@ def _counts(work: Work, layers: tuple[str, ...]) -> CellSums:
     labels: LabelBlock = work.values["labels"]
     ids = labels.cells.ids
     assert work.tally.voxels is not None
-    dyes = {f"dyes_{layer}": work.tally.dyes.get(layer, np.zeros(ids.size, np.int64)) for layer in layers}
-    return by_id(ids, work.tally.voxels > 0, {"voxels": work.tally.voxels, **dyes})
+    columns = {f"dyes_{layer}": work.tally.dyes.get(layer, np.zeros(ids.size, np.int64)) for layer in layers}
+    if work.tally.amplicons is not None:
+        columns[AMPLICONS] = work.tally.amplicons
+    return by_id(ids, work.tally.voxels > 0, {"voxels": work.tally.voxels, **columns})
+
+
+def _amplicons(plan: Plan, work: Work) -> dict[str, NDArray[Any]]:
+    """Columns of the table of amplicons, of the tile's own.
+
+    `z_nm`, `y_nm`, `x_nm` in tissue, in the coordinates of the ground truth; `cell`; `region`; `dyes`.
+    """
+    assert plan.barcodes is not None
+    found: Amplicons = work.values[AMPLICONS]
+    mine = found.select(found.own != 0)
+    origin = [float(o) for o in plan.geometry.specimen_origin_nm]
+    regions = np.array([s.region for s in plan.barcodes.amplicons], dtype=object)
+    return {
+        **{f"{axis}_nm": mine.place[:, n] + origin[n] for n, axis in enumerate("zyx")},
+        "cell": work.values["labels"].cells.ids[mine.cell],
+        "region": regions[mine.region],
+        "dyes": mine.dyes,
+    }
 
 
 def by_id(ids: NDArray[np.uint64], here: NDArray[np.bool_], columns: Mapping[str, NDArray[np.int64]]) -> CellSums:

@@ -12,7 +12,7 @@ import numpy as np
 from simexm.engine import tables
 from simexm.engine.events import Message
 from simexm.engine.journal import Journal
-from simexm.engine.plan import Plan
+from simexm.engine.plan import Output, Plan, round_group
 from simexm.engine.progress import LogFile
 from simexm.engine.totals import Totals
 from simexm.errors import RunError, SimexmWarning, SourceError
@@ -47,28 +47,37 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
         raise RunError(f"{missing} of {len(plan.blocks)} blocks are missing; type the same command again")
     if totals.voxels == 0:
         raise SourceError("every label is 0, so there was no cell to label; check the source's path, dataset and crop")
-    tables.merge_cells(plan, where, rows, counted)
+    totals.lacking = tables.merge_cells(plan, where, rows, counted)
     origin = plan.geometry.image_origin_nm
     name = plan.simulation.name
-    for output in plan.outputs[1:]:
+    for output in plan.outputs:
+        if not output.group:
+            continue  # the only image, which comes last
+        label = output.path.rpartition("/")[2] or f"{name} round {output.round}"
         scales = omezarr.multiscales(
-            output.path.rpartition("/")[2], plan.levels, origin,
+            label, plan.levels, origin,
             channels=not output.is_labels, method="mode" if output.is_labels else "mean",
         )  # fmt: skip
         if output.is_labels:
             attributes = omezarr.label_attributes(scales, image="../../")
         else:
-            omero = _omero(plan, totals, where, output.path)
-            attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: _quantity(plan, output.path)}
-        place.write_attributes(where, output.path, attributes)
+            omero = _omero(plan, totals, where, output)
+            quantity = _quantity(plan, output.path or plan.main)
+            attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: quantity}
+        place.write_attributes(where, output.group, attributes)
     names = [o.path.removeprefix("labels/") for o in plan.outputs if o.is_labels]
-    place.write_attributes(where, "labels", omezarr.labels_group_attributes(names))
+    place.write_attributes(where, place.labels_group(plan), omezarr.labels_group_attributes(names))
     log = LogFile(where.run / "log.txt")
     for text in totals.warnings(plan):
         log(Message(f"warning: {text}"))
         warnings.warn(text, SimexmWarning, stacklevel=2)
-    main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
-    attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where, ""))
+    if plan.barcodes:
+        series = [round_group(n) for n in plan.rounds]
+        place.write_attributes(where, "OME", omezarr.series_attributes(series))
+        attributes = omezarr.collection_attributes()
+    else:
+        main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
+        attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where, plan.outputs[0]))
     place.write_attributes(where, "", {**attributes, place.MARK: _provenance(plan, totals)})
     shutil.rmtree(where.scratch, ignore_errors=True)  # with what killed workers left
     _draw(where)
@@ -93,12 +102,11 @@ def _quantity(plan: Plan, path: str) -> dict[str, str]:
     return {"quantity": quantity.name, "axes": quantity.axes, "unit": quantity.unit}
 
 
-def _omero(plan: Plan, totals: Totals, where: Place, path: str) -> dict[str, Any]:
-    """Names, colours and display windows of the channels."""
-    output = next(o for o in plan.outputs if o.path == path)
+def _omero(plan: Plan, totals: Totals, where: Place, output: Output) -> dict[str, Any]:
+    """Names, colours and display windows of the channels; the windows of counts are the same in all rounds."""
     channels = []
     for c, name in enumerate(output.channels):
-        if not path and plan.main == "image":
+        if not output.path and plan.main == "image":
             histogram = totals.histograms[c]
             bits = plan.simulation.camera.bits if plan.simulation.camera else 8 * np.dtype(output.dtype).itemsize
             start, end = (octave_quantile(histogram, share) for share in WINDOW)
@@ -120,7 +128,8 @@ def channel_color(plan: Plan, name: str) -> str:
             pairs = [p for p in plan.imaging.pairs if p.channel == name]
             brightest = max(pairs, key=lambda p: p.in_focus, default=None)
             return wavelength_to_rgb(brightest.emission_nm if brightest else sum(channel.band_nm) / 2)
-    dye = plan.simulation.fluorophores()[plan.world.dye_of_layer[name]]
+    letters = {layer: dye for dye, layer in plan.barcodes.layer_of_dye.items()} if plan.barcodes else {}
+    dye = plan.simulation.fluorophores()[{**plan.world.dye_of_layer, **letters}[name]]
     return wavelength_to_rgb(dye.peak_emission_nm)
 
 
@@ -129,7 +138,7 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
     return {
         "hash": plan.hash,
         "status": "complete",
-        "outputs": [o.path for o in plan.outputs if o.path],
+        **place.contents(plan),
         **_quantity(plan, plan.main),
         "spec": plan.simulation.to_mapping(),
         "until": plan.until,
@@ -139,5 +148,6 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
         "pixel_size_expanded_um": [float(p) / 1000 for p in g.pixel_nm],
         **plan.imaging.provenance(),
         "dyes": totals.dyes,
+        **({"amplicons": totals.amplicons} if plan.barcodes else {}),
         "clipped_pixels": dict(zip(plan.outputs[0].channels, totals.clipped, strict=True)),
     }

@@ -17,6 +17,7 @@ from simexm.engine.memory import TileMemory
 from simexm.errors import SimexmWarning
 from simexm.grid import Box, Geometry, NmBox, Tiling, Triple
 from simexm.sources.phantom import Phantom
+from simexm.stages.barcodes import Barcodes
 from simexm.stages.base import Stage, World
 from simexm.stages.roles import Imaging
 from simexm.store.pyramid import Level, Storage
@@ -37,13 +38,15 @@ class Output:
     Attributes
     ----------
     path
-        Group below the result's root; "" is the root itself.
+        Group below the image's; "" is the image itself.
     channels
         Names along the channel axis; empty for labels, which have none.
     dtype
         Name of the data type.
     layer, region
         Of label images: the layer whose cells they hold (`cells` for all), and the region to which they are cut, if any.
+    round
+        The round that it belongs to, from 1 on; 0 where there are none.
     """
 
     path: str
@@ -51,11 +54,22 @@ class Output:
     dtype: str
     layer: str = ""
     region: str = ""
+    round: int = 0
+
+    @property
+    def group(self) -> str:
+        """Group below the result's root; "" is the root itself."""
+        return f"{round_group(self.round)}/{self.path}".strip("/") if self.round else self.path
 
     @property
     def is_labels(self) -> bool:
         """Labels take the mode when they shrink, images the mean."""
         return not self.channels
+
+
+def round_group(number: int) -> str:
+    """Group of a round's image; "" for 0, where there are no rounds."""
+    return f"round_{number:02d}" if number else ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,21 @@ class Plan:
         return Tiling(Box.of_shape(self.shape), self.block)
 
     @property
+    def barcodes(self) -> Barcodes | None:
+        """The stage that makes rounds, if it runs."""
+        return next((s for s in self.stages if isinstance(s, Barcodes)), None)
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """The rounds of imaging, 1, 2, ...; 0 alone where there are none."""
+        return tuple(range(1, self.world.rounds + 1)) or (0,)
+
+    @property
+    def labelled_names(self) -> tuple[str, ...]:
+        """What dyes per pixel are counted of: the layers, and the amplicons of each letter."""
+        return (*self.world.dye_of_layer, *(self.barcodes.layer_of_dye.values() if self.barcodes else ()))
+
+    @property
     def main(self) -> str:
         """Which quantity the main image is: image, expected or labelled."""
         return main_of(self.stages)
@@ -134,6 +163,7 @@ class Plan:
             # Not where the source stands but what it holds decides, so that a project can be moved.
             source = {k: v for k, v in spec["source"].items() if k != "path"}
             spec["source"] = {**source, "regions": list(self.simulation.source.regions)}
+        spec["stages"] = [{k: v for k, v in stage.items() if k != "codebook"} for stage in spec["stages"]]
         return {
             "spec": spec,
             "identity": self.identity,
@@ -157,10 +187,15 @@ class Plan:
     @cached_property
     def core_seconds(self) -> float:
         """Rough estimate of the work, core-seconds of a machine of 2024."""
-        pixels = math.prod(self.shape) * len(self.outputs[0].channels)
+        pixels = math.prod(self.shape) * len(self.outputs[0].channels) * len(self.rounds)
         voxels = self.geometry.crop.size * 2.0
         tiles = _tile_shapes(self.blocks, self.tile)
-        return self.imaging.core_seconds(tiles) + pixels * SECONDS_PER_PIXEL + voxels * SECONDS_PER_VOXEL
+        imaging = self.imaging.core_seconds(tiles)
+        if self.barcodes:  # other dyes are imaged once, those of letters once a round
+            seen = {p.dye for p in self.imaging.pairs}
+            varying = len(seen & set(self.barcodes.dyes.values()))
+            imaging *= (len(seen) + (len(self.rounds) - 1) * varying) / len(seen)
+        return imaging + pixels * SECONDS_PER_PIXEL + voxels * SECONDS_PER_VOXEL
 
     @property
     def stored_bytes(self) -> int:
@@ -183,6 +218,7 @@ class Plan:
         return {
             "hash": self.hash,
             "until": self.until,
+            "rounds": self.world.rounds,
             "source": {
                 "shape_voxels": list(g.volume),
                 "crop_start": list(g.crop.start),
@@ -207,7 +243,7 @@ class Plan:
                 * sum(max(1, len(o.channels)) for o in self.outputs)
                 * sum(s.owned for s in self.storage),
             },
-            "outputs": [{"path": o.path or ".", "channels": list(o.channels), "dtype": o.dtype} for o in self.outputs],
+            "outputs": [{"path": o.group or ".", "channels": list(o.channels), "dtype": o.dtype} for o in self.outputs],
             "bytes_uncompressed": self.stored_bytes,
             "memory_per_worker_bytes": self.memory.total,
             "memory_parts_bytes": dict(vars(self.memory)),

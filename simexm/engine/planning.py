@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simexm.engine.blocks import LARGEST, choose_block
+from simexm.engine.blocks import FEWEST, FEWEST_OF_ROUNDS, LARGEST, choose_block
 from simexm.engine.memory import EMITTER_FILE, TileMemory, tile_memory
 from simexm.engine.plan import GiB, Output, Plan, main_of, main_quantity, walk_back
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Tiling, Triple
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
 from simexm.sources.phantom import Phantom
-from simexm.stages import Truth
+from simexm.stages import Barcodes, Truth
 from simexm.stages.base import LABELLED, Stage, World
 from simexm.store.pyramid import plan_levels, plan_storage
 
@@ -46,13 +46,16 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
     if source is None:
         _refuse_empty(opened, crop)
     layers = resolved.labeller.named_layers
-    for layer in layers:
-        if layer.region not in ("membrane", "cytosol", *opened.region_names):
-            raise SpecError(f"layer {layer.name!r} labels the region {layer.region!r}, of which the source has no mask")
+    barcodes = next((s for s in stages if isinstance(s, Barcodes)), None)
+    sites = {s.region: "amplicons form in" for s in (barcodes.amplicons if barcodes else ())}
+    for region, what in [*((n.region, f"layer {n.name!r} labels") for n in layers), *sites.items()]:
+        if region not in ("membrane", "cytosol", *opened.region_names):
+            raise SpecError(f"{what} the region {region!r}, of which the source has no mask")
     if source is None and not isinstance(resolved.source, Phantom):
-        _warn_of_empty_regions(opened, crop, {layer.region for layer in layers} & set(opened.region_names))
+        labelled = {layer.region for layer in layers} | set(sites)
+        _warn_of_empty_regions(opened, crop, labelled & set(opened.region_names))
     bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
-    used = {layer.region for layer in layers} | set(resolved.truth.regions)
+    used = {layer.region for layer in layers} | set(resolved.truth.regions) | set(sites)
     bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in used)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
     world = World(
@@ -62,6 +65,7 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
         dye_of_layer={layer.name: layer.dye for layer in layers},
         optics=resolved.microscope.resolve(dyes, geometry),
         device=_device(resolved.execution.device),
+        rounds=barcodes.rounds if barcodes else 0,
     )
     imaging = world.optics
     assert imaging is not None
@@ -73,7 +77,10 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
     def predict(tile: Triple, block: Triple) -> TileMemory:
         return _predict(stages, world, resolved, outputs, id_dtype, tile, block)
 
-    block = choose_block(geometry.shape, imaging.cost, lambda b: predict(_clip(b, geometry.shape), b).total <= limit)
+    def fits(block: Triple) -> bool:
+        return predict(_clip(block, geometry.shape), block).total <= limit
+
+    block = choose_block(geometry.shape, imaging.cost, fits, FEWEST_OF_ROUNDS if barcodes else FEWEST)
     asked = resolved.execution.tile
     tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
     fitting = _fitting(tile, lambda t: predict(t, block).total <= limit)
@@ -129,20 +136,27 @@ def _stages_until(simulation: Simulation, until: str | None) -> tuple[Stage, ...
 
 
 def _outputs(simulation: Simulation, stages: Sequence[Stage], id_dtype: str) -> tuple[Output, ...]:
+    """All that is stored, the main image first; of each round the images, and label images with the first."""
+    barcodes = next((s for s in stages if isinstance(s, Barcodes)), None)
+    rounds = range(1, barcodes.rounds + 1) if barcodes else (0,)
     channels = tuple(c.name for c in simulation.microscope.all_channels)
     layers = tuple(layer.name for layer in simulation.labeller.named_layers)
     written = {q.name: q for s in stages for q in s.writes}
     if {"emitters", "expanded"} & set(written):
         written["labelled"] = LABELLED
     main = main_of(stages)
-    axis = {"image": channels, "expected": channels, "labelled": layers}
-    outputs = [Output("", axis[main], written[main].dtype)]
-    for name in ("expected", "labelled"):
-        if name in simulation.keep and name != main and name in written:
-            outputs.append(Output(name, axis[name], written[name].dtype))
-    outputs += [Output(f"labels/{name}", (), id_dtype, name) for name in ("cells", *layers)]
+    letters = tuple(barcodes.layer_of_dye.values()) if barcodes else ()
+    axis = {"image": channels, "expected": channels, "labelled": (*layers, *letters)}
+    outputs = []
+    for number in rounds:
+        outputs.append(Output("", axis[main], written[main].dtype, round=number))
+        for name in ("expected", "labelled"):
+            if name in simulation.keep and name != main and name in written:
+                outputs.append(Output(name, axis[name], written[name].dtype, round=number))
+    first = rounds[0]
+    outputs += [Output(f"labels/{name}", (), id_dtype, name, round=first) for name in ("cells", *layers)]
     for region in simulation.truth.regions:
-        outputs += [Output(f"labels/{name}_{region}", (), id_dtype, name, region) for name in layers]
+        outputs += [Output(f"labels/{name}_{region}", (), id_dtype, name, region, first) for name in layers]
     return tuple(outputs)
 
 
@@ -173,14 +187,21 @@ def _predict(
     voxels = g.voxels(boxes["labels"]).grown((1, 1, 1)).intersect(Box.of_shape(g.volume))
     # dyes per pixel are counted in 64 bits before they are stored
     counting = 8 * len(labeller.named_layers) * ("labelled" in simulation.keep)
+    labelling = labeller.tile_bytes(voxels, world) + EMITTER_FILE * ("emitters" in simulation.keep)
+    reach = labeller.reach_nm(world)
+    for barcodes in (s for s in stages if isinstance(s, Barcodes)):
+        counting += 8 * len(barcodes.dyes) * ("labelled" in simulation.keep)
+        labelling += barcodes.tile_bytes(voxels, world)
+        reach = max(reach, barcodes.radius_nm(world))
+    at_once = [o for o in outputs if o.round == outputs[0].round]  # one round after the other is made and written
     return tile_memory(
         voxels=voxels,
         id_bytes=np.dtype(id_dtype).itemsize,
         masks=len(world.masks),
         block=_clip(block, g.shape),
-        pixel_bytes=sum(max(1, len(o.channels)) * np.dtype(o.dtype).itemsize for o in outputs) + counting,
-        labelling=labeller.tile_bytes(voxels, world) + EMITTER_FILE * ("emitters" in simulation.keep),
-        imaging=imaging.tile_bytes(tile, len(simulation.microscope.all_channels), world, labeller.reach_nm(world)),
+        pixel_bytes=sum(max(1, len(o.channels)) * np.dtype(o.dtype).itemsize for o in at_once) + counting,
+        labelling=labelling,
+        imaging=imaging.tile_bytes(tile, len(simulation.microscope.all_channels), world, reach),
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from simexm.engine.keyed import CellSums, merged
 from simexm.engine.plan import Plan
 from simexm.kernels.emit import Emitters
+from simexm.stages.barcodes import AMPLICONS
 from simexm.stages.base import Counted
 from simexm.store.place import Place
 from simexm.store.shards import publish
@@ -33,14 +34,16 @@ def _electrons(plan: Plan) -> dict[str, dict[str, float]]:
 def cell_table(plan: Plan, counts: CellSums, counted: Counted) -> dict[str, NDArray[Any]]:
     """Columns of the table of cells, one row a cell of the specimen.
 
-    `id`; `voxels` in the specimen; `layers` that label it, comma-separated; `dyes_LAYER`; `photons_CHANNEL`: photo-electrons
-    that the channel expects of its dyes, each in the plane that it lies in.
+    `id`; `voxels` in the specimen; `layers` that label it, comma-separated; `amplicons` where there are rounds; `dyes_LAYER`;
+    `photons_CHANNEL`: photo-electrons that the channel expects of its layers' dyes, each in the plane that it lies in.
     """
     labeller, seed = plan.simulation.labeller, plan.world.seed
     flags = {n.name: labeller.labelled(n.name, counts.ids, seed, counted) != 0 for n in labeller.named_layers}
     layers = np.array([",".join(n for n, f in flags.items() if f[i]) for i in range(counts.ids.size)], dtype=object)
     dyes = {layer: counts.columns[f"dyes_{layer}"] for layer in plan.world.dye_of_layer}
     columns: dict[str, NDArray[Any]] = {"id": counts.ids, "voxels": counts.columns["voxels"], "layers": layers}
+    if plan.barcodes:
+        columns[AMPLICONS] = counts.columns[AMPLICONS]
     columns |= {f"dyes_{layer}": n for layer, n in dyes.items()}
     electrons = _electrons(plan)
     for channel in (c.name for c in plan.simulation.microscope.all_channels):
@@ -55,6 +58,7 @@ def emitter_columns(plan: Plan, layer: str, emitters: Emitters, ids: NDArray[np.
 
     `z_nm`, `y_nm`, `x_nm` in tissue, in the coordinates of the ground truth; `layer`, `dye`; `cell`, 0 for unspecific label;
     `dyes` at the point; `photons_CHANNEL`, photo-electrons that the channel expects of them in the plane that they lie in.
+    Dyes of amplicons have the layer `amplicons`, and neither dye nor photons, which differ from round to round.
     """
     origin = [float(o) for o in plan.geometry.specimen_origin_nm]
     columns: dict[str, NDArray[Any]] = {
@@ -62,10 +66,11 @@ def emitter_columns(plan: Plan, layer: str, emitters: Emitters, ids: NDArray[np.
     }
     n = emitters.z.size
     columns["layer"] = np.full(n, layer, dtype=object)
-    columns["dye"] = np.full(n, plan.world.dye_of_layer[layer], dtype=object)
+    columns["dye"] = np.full(n, plan.world.dye_of_layer.get(layer), dtype=object)
     columns["cell"] = ids[emitters.cell]
     columns["dyes"] = emitters.weight
-    for channel, electrons in _electrons(plan)[layer].items():
+    unknown = {c.name: np.nan for c in plan.simulation.microscope.all_channels}
+    for channel, electrons in _electrons(plan).get(layer, unknown).items():
         columns[f"photons_{channel}"] = (emitters.weight * electrons).astype(np.float32)
     return columns
 
@@ -78,6 +83,26 @@ def part(where: Place, number: int) -> Path:
 def emitter_part(where: Place, number: int) -> Path:
     """The file of one block's emitters."""
     return where.tables / "emitters" / f"block-{number:07d}.parquet"
+
+
+def amplicon_part(where: Place, number: int) -> Path:
+    """The file of one block's amplicons."""
+    return where.tables / "amplicons" / f"block-{number:07d}.parquet"
+
+
+def write_amplicons(where: Place, number: int, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write a block's amplicons in one step."""
+    partial = where.scratch / f"{uuid.uuid4().hex}.partial"
+    pq.write_table(_arrow(columns), partial, compression="zstd")
+    publish(partial, amplicon_part(where, number))
+
+
+def barcode_table(plan: Plan, counts: CellSums) -> dict[str, NDArray[Any]]:
+    """Columns of the table of barcodes, one row a cell that carries one: `id`, `barcode`, `amplicons` in the specimen."""
+    assert plan.barcodes is not None
+    texts = np.array(plan.barcodes.texts(plan.barcodes.codes(counts.ids, plan.world.seed)), dtype=object)
+    some = texts != ""
+    return {"id": counts.ids[some], "barcode": texts[some], AMPLICONS: counts.columns[AMPLICONS][some]}
 
 
 class EmitterFile:
@@ -124,8 +149,8 @@ def _arrow(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
     return pa.table({k: pa.array(v, pa.string()) if v.dtype == object else pa.array(v) for k, v in columns.items()})
 
 
-def merge_cells(plan: Plan, where: Place, rows: int, counted: Counted) -> None:
-    """Add the blocks' parts up by id into `cells.parquet`; see `keyed.merged` for order and memory.
+def merge_cells(plan: Plan, where: Place, rows: int, counted: Counted) -> int:
+    """Add the blocks' parts up by id into `cells.parquet`, and `barcodes.parquet`; see `keyed.merged` for order and memory.
 
     Parameters
     ----------
@@ -135,21 +160,34 @@ def merge_cells(plan: Plan, where: Place, rows: int, counted: Counted) -> None:
         Rows of all parts.
     counted
         Tables of the passes before.
+
+    Returns
+    -------
+    int
+        Cells that the codebook lacks, where there is one.
     """
+    lacking = 0
     parts = (part(where, n) for n in range(len(plan.blocks)))
-    partial = where.scratch / f"{uuid.uuid4().hex}.partial"
-    writer: pq.ParquetWriter | None = None
+    names = ["cells", *(["barcodes"] if plan.barcodes else [])]
+    partial = {name: where.scratch / f"{uuid.uuid4().hex}.partial" for name in names}
+    writers: dict[str, pq.ParquetWriter] = {}
     try:
         for sums in merged(parts, rows, count_columns(plan), where.scratch):
-            table = _arrow(cell_table(plan, sums, counted))
-            writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd")
-            writer.write_table(table)
+            lacking += plan.barcodes.lacking(sums.ids) if plan.barcodes else 0
+            for name in names:
+                table = _arrow(cell_table(plan, sums, counted) if name == "cells" else barcode_table(plan, sums))
+                if name not in writers:
+                    writers[name] = pq.ParquetWriter(partial[name], table.schema, compression="zstd")
+                writers[name].write_table(table)
     finally:
-        if writer is not None:
+        for writer in writers.values():
             writer.close()
-    publish(partial, where.tables / "cells.parquet")
+    for name in names:
+        publish(partial[name], where.tables / f"{name}.parquet")
+    return lacking
 
 
 def count_columns(plan: Plan) -> tuple[str, ...]:
     """What the blocks count of each cell."""
-    return ("voxels", *(f"dyes_{layer}" for layer in plan.world.dye_of_layer))
+    dyes = (f"dyes_{layer}" for layer in plan.world.dye_of_layer)
+    return ("voxels", *dyes, *((AMPLICONS,) if plan.barcodes else ()))

@@ -25,7 +25,11 @@ class Totals:
     dyes, unspecific
         Dyes of each layer on its cells, and bound elsewhere.
     clipped, histograms
-        Pixels cut at the camera's largest count, and counts in quarter octaves, by channel.
+        Pixels cut at the camera's largest count, and counts in quarter octaves, by channel, of all rounds together.
+    amplicons
+        Amplicons in all; None where there are no rounds.
+    lacking
+        Cells that the codebook lacks.
     """
 
     blocks: int = 0
@@ -34,6 +38,8 @@ class Totals:
     unspecific: dict[str, int] = field(default_factory=dict)
     clipped: list[int] = field(default_factory=list)
     histograms: list[NDArray[np.int64]] = field(default_factory=list)
+    amplicons: int | None = None
+    lacking: int = 0
 
     def add(self, statistics: Mapping[str, Any]) -> None:
         """Add what `BlockResult.statistics` tells of one block."""
@@ -42,6 +48,8 @@ class Totals:
         for into, values in ((self.dyes, statistics["dyes"]), (self.unspecific, statistics["unspecific"])):
             for layer, number in values.items():
                 into[layer] = into.get(layer, 0) + number
+        if "amplicons" in statistics:
+            self.amplicons = (self.amplicons or 0) + statistics["amplicons"]
         for c, image in enumerate(statistics["images"]):
             if c == len(self.clipped):
                 self.clipped.append(0)
@@ -59,7 +67,17 @@ class Totals:
                     f"layer {layer.name!r} is empty: no labelled cell has a voxel of region {layer.region!r} that carries a "
                     "dye; check region, share of cells and density"
                 )
-        pixels = int(np.prod(plan.shape))
+        if self.amplicons == 0:
+            told.append(
+                "there is no amplicon at all, so no barcode can be read: no cell with a barcode has a voxel of the regions "
+                "that holds one; check the regions, density_per_um3, cell_fraction and the codebook's ids"
+            )
+        if self.lacking:
+            told.append(
+                f"{self.lacking} cells are not in the codebook, so they carry no barcode and hold no amplicon; add lines "
+                "id,barcode for them where that is not meant"
+            )
+        pixels = int(np.prod(plan.shape)) * len(plan.rounds)
         for channel, clipped in zip(plan.outputs[0].channels, self.clipped, strict=True):
             if clipped:
                 told.append(

@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from simexm.engine import keyed, passes, tables
-from simexm.engine.block import BlockResult, compute_box
+from simexm.engine.block import BlockResult, compute_rounds
 from simexm.engine.plan import Output, Plan
 from simexm.engine.tables import EmitterFile
 from simexm.errors import OutputError
@@ -38,14 +38,18 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
     _refuse_strange(plan, where)
     source = _source_of(plan)
     counted = passes.counted_on_disk(plan, where)
+    stored: dict[str, list[list[Any]]] = {}
     with EmitterFile(plan, where, number) as emitters:
-        result = compute_box(plan, source, counted, plan.blocks[number], emitters.sink)
-    stored = _write(plan, where, number, result)
-    cells = keyed.write_part(result.cells, tables.part(where, number), where.scratch)
+        for result in compute_rounds(plan, source, counted, plan.blocks[number], emitters.sink):
+            stored |= _write(plan, where, number, result)
+            cells, statistics, amplicons = result.cells, result.statistics, result.amplicons
+            del result  # before the next round is made
+    if plan.barcodes:
+        tables.write_amplicons(where, number, amplicons)
     return {
-        **result.statistics,
+        **statistics,
         "stored": stored,
-        "cells": cells,
+        "cells": keyed.write_part(cells, tables.part(where, number), where.scratch),
         "emitters": emitters.bytes,
         "peak_bytes": peak_bytes(),
     }
@@ -105,27 +109,28 @@ _WRITERS = 4
 
 
 def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[str, list[list[Any]]]:
-    """Write the levels that the block owns, coarse ones first; [bytes, checksum] of each shard of each output."""
+    """Write one round's levels that the block owns, coarse ones first; [bytes, checksum] of each shard, by output."""
     owned = sum(s.owned for s in plan.storage)
+    outputs = [o for o in plan.outputs if o.round == result.round]
     made: dict[str, list[list[NDArray[Any]]]] = {}
-    for output in plan.outputs:
+    for output in outputs:
         data = result.arrays[output.path]
         down = downsample_labels if output.is_labels else downsample_mean
         parts = data[None] if output.is_labels else data
-        made[output.path] = [list(pyramid(part, plan.levels[:owned], down)) for part in parts]
-    stored: dict[str, list[list[Any]]] = {o.path: [] for o in plan.outputs}
+        made[output.group] = [list(pyramid(part, plan.levels[:owned], down)) for part in parts]
+    stored: dict[str, list[list[Any]]] = {o.group: [] for o in outputs}
 
     def write(shard: tuple[Output, tuple[ShardedArray, int, int, tuple[int, ...]]]) -> list[Any]:
         output, (array, n, c, position) = shard
-        data = made[output.path][c][n]
+        data = made[output.group][c][n]
         found = array.write(position, data if output.is_labels else data[None])
         return [found.nbytes, found.checksum]
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         for level in reversed(range(owned)):
-            shards = [(o, s) for o in plan.outputs for s in _shards(plan, where, o, number) if s[1] == level]
+            shards = [(o, s) for o in outputs for s in _shards(plan, where, o, number) if s[1] == level]
             for (output, _), told in zip(shards, pool.map(write, shards), strict=True):
-                stored[output.path].append(told)
+                stored[output.group].append(told)
     return stored
 
 
@@ -133,9 +138,11 @@ def on_disk(plan: Plan, where: Place, number: int, result: Mapping[str, Any]) ->
     """Whether all that a journal's record says a block wrote is there. Checksums are not looked at."""
     for output in plan.outputs:
         shards = _shards(plan, where, output, number)
-        for (nbytes, _), (array, _, _, position) in zip(result["stored"][output.path], shards, strict=True):
+        for (nbytes, _), (array, _, _, position) in zip(result["stored"][output.group], shards, strict=True):
             if nbytes and not (where.zarr / array.key(position)).is_file():
                 return False
     if result["emitters"] and not tables.emitter_part(where, number).is_file():
+        return False
+    if plan.barcodes and not tables.amplicon_part(where, number).is_file():
         return False
     return tables.part(where, number).is_file()

@@ -139,7 +139,11 @@ class Ring:
         ValueError
             If some of them reach beyond the window: the stream did not keep to the reach that it announced.
         """
-        self._touched[:] = True
+        if not z.size:
+            return
+        lowest, highest = (int(np.floor(v * per_nm[0] - shift[0])) for v in (z.min(), z.max()))
+        for plane in range(max(self.base, lowest - 1), min(self.base + len(self.planes), highest + 4)):
+            self._touched[plane % len(self.planes)] = True
         early = deposit(z, y, x, weight, per_nm, shift, self.node, self.base, self.end, self.planes)
         if early:
             raise ValueError(f"{early} emitters lie further up than their stream may reach, and would be lost")

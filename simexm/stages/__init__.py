@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from simexm.stages.barcodes import Barcodes
 from simexm.stages.camera import Camera
 from simexm.stages.confocal import Confocal
 from simexm.stages.expansion import Expansion
@@ -21,6 +22,7 @@ from simexm.stages.widefield import Widefield
 AnyStage = Annotated[
     Regions
     | Labelling
+    | Barcodes
     | Expansion
     | Confocal
     | Widefield
@@ -34,6 +36,6 @@ AnyStage = Annotated[
 ]
 
 __all__ = [
-    "AnyStage", "Camera", "Confocal", "Expansion", "Imaging2017", "Labelling", "Labelling2017", "LightSheet", "Regions", "Truth",
-    "TwoPhoton", "Widefield",
+    "AnyStage", "Barcodes", "Camera", "Confocal", "Expansion", "Imaging2017", "Labelling", "Labelling2017", "LightSheet",
+    "Regions", "Truth", "TwoPhoton", "Widefield",
 ]  # fmt: skip

@@ -88,11 +88,14 @@ class EmitterStream:
         How far along z an emitter of a chunk may lie above the last announced floor.
     chunks
         Called with a dye: yields its layers' chunks. Buffers are used again; take what you need before the next.
+    varying
+        Dyes whose chunks differ from round to round.
     """
 
     dyes: Mapping[str, str]
     reach_nm: float
     chunks: Callable[[str], Iterator[Chunk]]
+    varying: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class World:
         Mean dyes in a cell of the simulation grid above which their number is drawn at once.
     device
         `cpu` or `gpu`, for the whole run.
+    rounds
+        Rounds of imaging; 0 where there is one image.
     """
 
     seed: int
@@ -124,6 +129,7 @@ class World:
     optics: Imaging | None
     clump_above: float = 32.0
     device: str = "cpu"
+    rounds: int = 0
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -143,9 +149,12 @@ class Tally:
         Dyes of each layer in each cell, by index.
     unspecific
         Dyes of each layer bound outside any cell's label.
+    amplicons
+        Amplicons of each cell, by index; None where there are no rounds.
     """
 
     voxels: NDArray[np.int64] | None = None
+    amplicons: NDArray[np.int64] | None = None
     dyes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     unspecific: dict[str, int] = field(default_factory=dict)
 
@@ -168,6 +177,8 @@ class Work:
         Counts.
     counted
         Tables of the passes before.
+    round
+        Which round of imaging is being made, from 1 on; 0 where there are none.
     """
 
     world: World
@@ -176,6 +187,7 @@ class Work:
     values: dict[str, Any]
     tally: Tally
     counted: Counted
+    round: int = 0
 
 
 class CellTable(Protocol):

@@ -80,11 +80,12 @@ class Camera(Stage):
         counts = np.empty(expected.shape, np.uint16)
         statistics = []
         profile: Any = 1.0
+        taken = ("round", work.round) if work.round else ()
         if self.illumination is not None:
             profile = self.illumination.profile(*work.pixels.slices[1:])
         for c, name in enumerate(names):
             clipped = 0
-            keys = [derive_key(work.world.seed, "camera", name, part) for part in ("shot", "read", "excess")]
+            keys = [derive_key(work.world.seed, "camera", name, part, *taken) for part in ("shot", "read", "excess")]
             for k in range(expected.shape[1]):
                 signal = np.maximum(expected[c, k : k + 1].astype(np.float64), 0.0)
                 rate = profile * (signal + self.autofluorescence_e) + (self.stray_light_e + self.dark_e)

@@ -48,4 +48,4 @@ class Expansion(Stage):
                 chunk.floor_nm *= factor
                 yield chunk
 
-        work.values["expanded"] = EmitterStream(before.dyes, before.reach_nm * factor, chunks)
+        work.values["expanded"] = EmitterStream(before.dyes, before.reach_nm * factor, chunks, before.varying)

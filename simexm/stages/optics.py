@@ -265,7 +265,10 @@ class Optics(Microscope):
         """Write the expected image of the tile, float32, (channel, z, y, x), photo-electrons per pixel."""
         plan = work.world.optics
         assert isinstance(plan, OpticsPlan)
-        work.values["expected"] = expected_image(self, plan, work.values["expanded"], work.values["dyes"], work.pixels)
+        kept = work.values.setdefault("constant_light", {}) if work.round else None
+        work.values["expected"] = expected_image(
+            self, plan, work.values["expanded"], work.values["dyes"], work.pixels, kept
+        )
 
 
 def _integrals(energy: NDArray[np.float64]) -> NDArray[np.float64]:

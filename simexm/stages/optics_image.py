@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -24,22 +24,54 @@ if TYPE_CHECKING:
 
 
 def expected_image(
-    optics: Optics, plan: OpticsPlan, stream: EmitterStream, dyes: Mapping[str, Fluorophore], tile: Box
+    optics: Optics,
+    plan: OpticsPlan,
+    stream: EmitterStream,
+    dyes: Mapping[str, Fluorophore],
+    tile: Box,
+    kept: dict[str, NDArray[np.complex64]] | None = None,
 ) -> NDArray[np.float32]:
-    """Expected image of a tile, float32, (channel, z, y, x), photo-electrons per pixel."""
+    """Expected image of a tile, float32, (channel, z, y, x), photo-electrons per pixel.
+
+    Parameters
+    ----------
+    optics, plan
+        The microscope, and what it was resolved to.
+    stream
+        Where dyes are.
+    dyes
+        Spectra, by name.
+    tile
+        Pixels.
+    kept
+        Where there are rounds: holds the spectra of the dyes that do not vary, from the tile's first round on.
+    """
     grid = plan.lateral(tile.shape)
     names = [c.name for c in optics.all_channels]
-    spectra = np.zeros((len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1), np.complex64)
-    m = plan.subdivision[0]
-    for dye in dict.fromkeys(stream.dyes.values()):
-        planes, used, first = node_spectra(stream, dye, plan, tile, grid)
-        for pair in plan.pairs:
-            if pair.dye == dye and used.any():
-                imaging.project(
-                    planes, first, used, _transfer(optics, plan, pair, dyes[dye], grid), m, tile.start[0],
-                    grid.pixels[0], grid.pixels[1], grid.nodes[1], spectra[names.index(pair.channel)],
-                )  # fmt: skip
-        del planes
+
+    def add(spectra: NDArray[np.complex64], some: Iterable[str]) -> NDArray[np.complex64]:
+        for dye in some:
+            planes, used, first = node_spectra(stream, dye, plan, tile, grid)
+            for pair in plan.pairs:
+                if pair.dye == dye and used.any():
+                    imaging.project(
+                        planes, first, used, _transfer(optics, plan, pair, dyes[dye], grid), plan.subdivision[0],
+                        tile.start[0], grid.pixels[0], grid.pixels[1], grid.nodes[1],
+                        spectra[names.index(pair.channel)],
+                    )  # fmt: skip
+            del planes
+        return spectra
+
+    def dark() -> NDArray[np.complex64]:
+        return np.zeros((len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1), np.complex64)
+
+    used_dyes = list(dict.fromkeys(stream.dyes.values()))
+    if kept is None:
+        spectra = add(dark(), used_dyes)
+    else:
+        if "spectra" not in kept:
+            kept["spectra"] = add(dark(), [d for d in used_dyes if d not in stream.varying])
+        spectra = add(kept["spectra"].copy(), [d for d in used_dyes if d in stream.varying])
     expected = np.empty((len(names), *tile.shape), np.float32)
     inner = slice(plan.halo, plan.halo + tile.shape[1]), slice(plan.halo, plan.halo + tile.shape[2])
     for c in range(len(names)):

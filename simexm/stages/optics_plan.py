@@ -152,6 +152,7 @@ class OpticsPlan(Imaging):
         ring += max(fine * 12, fine * 4 + half * 8 + grid.nodes[0] * columns * 8 + rows * columns * 8)
         transfer = len(self.pairs) * (grid.band[0] + 1) * columns * (self.reach + 1) * 4
         coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
+        coarse *= 2 if world.rounds else 1  # what is the same in all rounds is kept
         return spectra + ring + transfer + channels * (coarse + tile[0] * tile[1] * tile[2] * 4)
 
     def describe(self, tile: Triple) -> dict[str, Any]:

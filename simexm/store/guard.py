@@ -163,18 +163,29 @@ def _holds_work(place: Place) -> bool:
 
 def _refuse_strangers(place: Place, mark: Mapping[str, Any]) -> None:
     """Refuse to replace a result to which someone added arrays of their own."""
-    known = {"zarr.json", "labels", *mark.get("outputs", ())}
-    found = [p.name for p in place.zarr.iterdir() if not p.name.isdigit() and p.name not in known]
-    labels = place.zarr / "labels"
-    if "outputs" in mark and labels.is_dir():
-        found += [
-            n for n in (f"labels/{p.name}" for p in labels.iterdir()) if n != "labels/zarr.json" and n not in known
-        ]
+    rounds = mark.get("rounds", ())
+    known = {"zarr.json", "labels", *mark.get("outputs", ()), *rounds, *(["OME"] if rounds else ())}
+    found = []
+    for image in rounds or [""]:
+        for name in _below(place.zarr / image):
+            path = f"{image}/{name}".lstrip("/")
+            if not name.isdigit() and name not in ("zarr.json", "labels") and path not in known:
+                found.append(path)
+        if "outputs" in mark:
+            labels = f"{image}/labels".lstrip("/")
+            paths = [f"{labels}/{name}" for name in _below(place.zarr / labels) if name != "zarr.json"]
+            found += [path for path in paths if path not in known]
+    if rounds:
+        found += [name for name in _below(place.zarr) if name not in known]
     if found:
         raise OutputError(
             f"{place.zarr} holds {', '.join(sorted(found))}, which no run wrote and --overwrite would delete; move it elsewhere, "
             "or choose another --output"
         )
+
+
+def _below(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir()] if folder.is_dir() else []
 
 
 def _refuse_unwritable(place: Place) -> None:

@@ -85,6 +85,19 @@ def labels_group_attributes(names: list[str]) -> dict[str, Any]:
     return {"ome": {"version": VERSION, "labels": names}}
 
 
+def collection_attributes() -> dict[str, Any]:
+    """Return the attributes of a group that holds several images; `series_attributes` are those of its child `OME`.
+
+    This is the "bioformats2raw.layout" of OME-Zarr 0.5, the one collection of images that it knows.
+    """
+    return {"ome": {"version": VERSION, "bioformats2raw.layout": 3}}
+
+
+def series_attributes(paths: list[str]) -> dict[str, Any]:
+    """Return the attributes of the group `OME`, which lists a collection's images in order."""
+    return {"ome": {"version": VERSION, "series": paths}}
+
+
 def create_group(files: LocalFiles, path: str, attributes: dict[str, Any]) -> None:
     """Write a Zarr v3 group's metadata at `path` below the root ("" for the root itself)."""
     zarr.create_group(files.root, path=path, zarr_format=3, attributes=attributes)

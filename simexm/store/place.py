@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simexm.engine.plan import Output, Plan
+from simexm.engine.plan import Output, Plan, round_group
 from simexm.errors import OutputError
 from simexm.store.omezarr import ShardedArray
 from simexm.store.shards import LocalFiles
@@ -105,7 +105,7 @@ def arrays(plan: Plan, place: Place, output: Output) -> tuple[ShardedArray, ...]
     return tuple(
         ShardedArray(
             place.files,
-            f"{output.path}/{n}".lstrip("/"),
+            f"{output.group}/{n}".lstrip("/"),
             (*channels, *level.shape),
             (*lead, *storage.shard),
             (*lead, *storage.chunk),
@@ -136,7 +136,7 @@ def prepare(plan: Plan, place: Place) -> None:
 def _write_all(plan: Plan, place: Place) -> None:
     text = json.dumps(plan.to_mapping(), indent=2) + "\n"
     LocalFiles(place.run, place.scratch).put(PLAN, text.encode())
-    mark = {"hash": plan.hash, "outputs": [o.path for o in plan.outputs if o.path]}
+    mark = {"hash": plan.hash, **contents(plan)}
     # a result is marked as ours before anything is in it, so that one that was never finished is known by its mark, too
     write_attributes(place, "", {MARK: {**mark, "status": PREPARING}})
     for path in place.zarr.iterdir():  # of one that was stopped here
@@ -145,11 +145,22 @@ def _write_all(plan: Plan, place: Place) -> None:
     for output in plan.outputs:
         for array in arrays(plan, place, output):
             array.create()
-    write_attributes(place, "labels", {})
+    write_attributes(place, labels_group(plan), {})
     for output in plan.outputs:
-        if output.path:
-            write_attributes(place, output.path, {})
+        if output.group:
+            write_attributes(place, output.group, {})
     write_attributes(place, "", {MARK: {**mark, "status": "incomplete"}})
+
+
+def contents(plan: Plan) -> dict[str, list[str]]:
+    """What stands below the root beside the main image's own arrays: the outputs' groups, and those of rounds."""
+    rounds = {"rounds": [round_group(n) for n in plan.rounds]} if plan.barcodes else {}
+    return {"outputs": [o.group for o in plan.outputs if o.group], **rounds}
+
+
+def labels_group(plan: Plan) -> str:
+    """The group of the label images: the image's, or the first round's."""
+    return f"{round_group(plan.rounds[0])}/labels".lstrip("/")
 
 
 def write_attributes(place: Place, path: str, attributes: Mapping[str, Any]) -> None:
