@@ -22,6 +22,7 @@ from simexm.export.formats import Arrangement, Format
 if TYPE_CHECKING:
     from simexm.engine.plan import Plan
     from simexm.legacy.load import Job
+    from simexm.result import Result
     from simexm.simulation import Simulation
 
 
@@ -79,6 +80,11 @@ TileOption = Annotated[
 UntilOption = Annotated[
     str | None,
     typer.Option(help="Stop after this stage, for example labelling or confocal.", metavar="STAGE", show_default=False),
+]
+
+
+RoundOption = Annotated[
+    int | None, typer.Option("--round", help="Which round, where there are several.", show_default="the first")
 ]
 
 
@@ -341,7 +347,9 @@ def info(
 
 
 @app.command()
-def show(path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", show_default=False)]) -> None:
+def show(
+    path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", show_default=False)], round_: RoundOption = None
+) -> None:
     """Open a result in a window: sliders and the arrow keys choose the plane (up, down) and the channel (left, right).
 
     Example: simexm show out.zarr
@@ -349,7 +357,7 @@ def show(path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", show_de
     from simexm.result import Result
     from simexm.view.window import show as open_window
 
-    open_window(Result.open(path))
+    open_window(_at_round(Result.open(path), round_))
 
 
 @app.command()
@@ -402,6 +410,7 @@ def export(
         ),
     ] = None,
     level: Annotated[int, typer.Option(help="Level of the pyramid, 0 the finest.")] = 0,
+    round_: RoundOption = None,
     eight_bit: Annotated[
         bool,
         typer.Option(
@@ -418,10 +427,12 @@ def export(
     Example: simexm export out.zarr files --format ome-tiff --channels merged --labels merged
     """
     from simexm.export.export import export as export_result
+    from simexm.result import Result
 
+    result = _at_round(Result.open(path), round_)
     with _bar("export", quiet) as progress:
         written = export_result(
-            path, folder, form, channels=channels, labels=labels, level=level, eight_bit=eight_bit, overwrite=overwrite,
+            result, folder, form, channels=channels, labels=labels, level=level, eight_bit=eight_bit, overwrite=overwrite,
             progress=progress,
         )  # fmt: skip
     if not quiet:
@@ -429,6 +440,15 @@ def export(
             typer.echo(str(each))
         if len(written) > _LISTED:
             typer.echo(f"and {len(written) - _LISTED} more below {folder}")
+
+
+def _at_round(result: Result, number: int | None) -> Result:
+    """The result at the round that was asked for; tells which one is taken where none was."""
+    if number is None:
+        if result.rounds:
+            typer.echo(f"round 1 of {result.rounds}; type --round N for another", err=True)
+        return result
+    return result.at_round(number)
 
 
 _LISTED = 20

@@ -25,11 +25,14 @@ class Result:
     place
         Its folders.
     attributes
-        `simexm` of the Zarr's root, and `ome` of the image; of the first round's, where there are rounds.
+        `simexm` of the Zarr's root, and `ome` of the image; of the round's, where there are rounds.
+    round
+        Which round's images are meant where none is named, from 1 on; 0 where there are no rounds.
     """
 
     place: Place
     attributes: dict[str, Any]
+    round: int = 0
 
     @classmethod
     def open(cls, path: str | Path) -> Result:
@@ -45,10 +48,22 @@ class Result:
             there = "is no simexm result" if found.zarr.exists() else "does not exist"
             raise OutputError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
         attributes = json.loads((found.zarr / "zarr.json").read_text())["attributes"]
-        first = found.zarr / next(iter(attributes["simexm"].get("rounds", ())), "") / "zarr.json"
-        if first.parent != found.zarr and first.is_file():
-            attributes = {**attributes, "ome": json.loads(first.read_text())["attributes"].get("ome", {})}
-        return cls(found, attributes)
+        opened = cls(found, attributes)
+        return opened.at_round(1) if opened.rounds else opened
+
+    def at_round(self, number: int) -> Result:
+        """The same result, for reading another round, from 1 on.
+
+        Raises
+        ------
+        OutputError
+            If there is no such round.
+        """
+        attributes = {"simexm": self.provenance}
+        path = self.path / self.group(round=number) / "zarr.json"
+        if path.is_file():
+            attributes = {**json.loads(path.read_text())["attributes"], **attributes}
+        return Result(self.place, attributes, number)
 
     @property
     def path(self) -> Path:
@@ -78,7 +93,9 @@ class Result:
         return len(self.provenance.get("rounds", ()))
 
     def group(self, of: str = "", round: int | None = None) -> str:
-        """Path below the root of an image, or of what belongs to it; `round` counts from 1, and is the first where left out.
+        """Path below the root of an image, or of what belongs to it; of the round of this name, or that which is being read.
+
+        Label images stand with the first round.
 
         Raises
         ------
@@ -92,7 +109,8 @@ class Result:
             return of
         if round is not None and not 1 <= round <= len(names):
             raise OutputError(f"{self.path} has no round {round}; it has the rounds 1 to {len(names)}")
-        return f"{names[(round or 1) - 1]}/{of}".strip("/")
+        shown = 1 if of.startswith("labels") else round or self.round or 1
+        return f"{names[shown - 1]}/{of}".strip("/")
 
     @property
     def channels(self) -> list[dict[str, Any]]:
@@ -114,7 +132,7 @@ class Result:
     def array(self, level: int = 0, of: str = "", round: int | None = None) -> zarr.Array[Any]:
         """One level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x).
 
-        Where there are rounds, `round` says which one's, from 1 on; label images belong to the first, which is the default.
+        Where there are rounds, `round` says which one's, from 1 on; the first, where none is said (see `at_round`).
         """
         import zarr
 

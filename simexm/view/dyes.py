@@ -13,7 +13,7 @@ from simexm.errors import SpecError
 from simexm.spectra import bands
 from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import AnyStage
+from simexm.stages import AnyStage, Barcodes
 from simexm.stages.base import Stage
 from simexm.stages.optics import Optics
 from simexm.stages.roles import Labeller, Microscope, NamedChannel
@@ -118,6 +118,7 @@ def bench_of(stages: Iterable[Stage], own: Mapping[str, Fluorophore]) -> Bench:
     """
     stages = tuple(stages)
     used = [layer.dye for s in stages if isinstance(s, Labeller) for layer in s.named_layers]
+    used += [dye for s in stages if isinstance(s, Barcodes) for dye in s.dyes.values()]
     channels = [channel for s in stages if isinstance(s, Microscope) for channel in s.all_channels]
     two_photon = any(isinstance(s, Optics) and s.multiphoton for s in stages)
     return Bench({name: find(name, own) for name in dict.fromkeys([*used, *own])}, channels, two_photon)

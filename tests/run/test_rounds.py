@@ -210,10 +210,26 @@ def test_result_names_its_rounds(reference: Result) -> None:
     assert reference.dask(0, round=3).shape == reference.array(0).shape
     with pytest.raises(OutputError, match="has no round 4; it has the rounds 1 to 3"):
         reference.array(0, round=4)
+    third = reference.at_round(3)
+    np.testing.assert_array_equal(third.array(1)[...], reference.array(1, round=3)[...])
+    np.testing.assert_array_equal(third.array(0, "labels/cells")[...], whole(reference, "labels/cells"))
+    assert third.attributes["ome"]["multiscales"][0]["name"] == "rounds round 3"
+    with pytest.raises(OutputError, match="has no round 0"):
+        reference.at_round(0)
     told = CliRunner().invoke(app, ["info", str(reference.path)])
     assert told.exit_code == 0
     assert "rounds" in told.output
     assert (reference.place.run / "preview.png").is_file()
+
+
+def test_export_of_a_round(reference: Result, tmp_path: Path) -> None:
+    told = CliRunner().invoke(
+        app, ["export", str(reference.path), str(tmp_path / "e"), "--format", "tiff", "--round", "2"]
+    )
+    assert told.exit_code == 0, told.output
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "e" / "C.tiff"), whole(reference, round=2)[2])
+    told = CliRunner().invoke(app, ["export", str(reference.path), str(tmp_path / "f"), "--format", "tiff"])
+    assert "round 1 of 3; type --round N" in told.output
 
 
 def test_strangers_in_a_round_are_left_alone(reference: Result, source: str, tmp_path: Path) -> None:

@@ -249,10 +249,7 @@ def test_a_stain_of_a_letter_s_dye(labels: NDArray[np.uint64]) -> None:
     data["stages"][2]["amplicons"] = none
     stain = made(labels, Simulation.from_mapping(data), "confocal").image
     np.testing.assert_array_equal(stain[0], stain[1])
-    apart = [
-        made(labels, simulation(rounds=2, amplicons=amplicons), "confocal").image[:, 0]
-        for amplicons in (many, none)
-    ]
+    apart = [made(labels, simulation(rounds=2, amplicons=sites), "confocal").image[:, 0] for sites in (many, none)]
     np.testing.assert_allclose(both[:, 0] - stain[:, 0], apart[0] - apart[1], atol=2e-5 * both.max())
     assert (apart[0] - apart[1]).max() > 0.1 * both.max()
 
