@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
 
 def test_readme_has_its_commands() -> None:
     kinds = [kind for kind, _ in BLOCKS]
-    assert kinds.count("bash") == 4
+    assert kinds.count("bash") == 5
     assert kinds.count("python") == 2
     # the two commands of a fresh machine are run by CI itself
     assert BLOCKS[0][1] == "pip install . && simexm run pipelines/quickstart.yaml\n"
@@ -78,6 +78,18 @@ def test_block_of_the_2017_configuration(folder: Path) -> None:
     for name in ("ctc2017.zarr", "ctc2017/simulation/channel_0.tiff", "physical.zarr", "my-own.yaml"):
         assert (folder / name).exists(), name
     assert tifffile.imread(folder / "ctc2017/groundtruth/ATTO425/all_cells.tiff").shape == (12, 120, 120)
+
+
+def test_block_of_rounds(folder: Path) -> None:
+    (folder / "pipelines").mkdir()
+    text = (ROOT / "pipelines" / "rolonies.yaml").read_text()
+    for old, new in (("shape: [100, 160, 160]", "shape: [30, 60, 60]"), ("rounds: 15", "rounds: 2")):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "pipelines" / "rolonies.yaml").write_text(text)
+    for line in next(text for _, text in BLOCKS if "simexm decode" in text).splitlines():
+        type_in(line, folder)
+    assert (folder / "rolonies.zarr" / "round_02" / "zarr.json").is_file()
 
 
 @pytest.mark.parametrize("number", [0, 1])
