@@ -68,7 +68,7 @@ def test_shell_block(folder: Path) -> None:
 
 def test_block_of_the_2017_configuration(folder: Path) -> None:
     text = (ROOT / "pipelines" / "ctc.ini").read_text()
-    for old, new in (("discs.tif", "segmentation.tif"), ("150, 773, 739", "12, 60, 60"), ("440, 550", "450, 550")):
+    for old, new in (("discs.tif", "segmentation.tif"), ("150, 773, 739", "4, 24, 24"), ("440, 550", "450, 550")):
         assert old in text
         text = text.replace(old, new)
     (folder / "config.ini").write_text(text)
@@ -77,7 +77,7 @@ def test_block_of_the_2017_configuration(folder: Path) -> None:
         type_in(line, folder)
     for name in ("ctc2017.zarr", "ctc2017/simulation/channel_0.tiff", "physical.zarr", "my-own.yaml"):
         assert (folder / name).exists(), name
-    assert tifffile.imread(folder / "ctc2017/groundtruth/ATTO425/all_cells.tiff").shape == (12, 120, 120)
+    assert tifffile.imread(folder / "ctc2017/groundtruth/ATTO425/all_cells.tiff").shape == (4, 48, 48)
 
 
 def test_block_of_rounds(folder: Path) -> None:
