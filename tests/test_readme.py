@@ -83,9 +83,9 @@ def test_block_of_the_2017_configuration(folder: Path) -> None:
 def test_block_of_rounds(folder: Path) -> None:
     (folder / "pipelines").mkdir()
     text = (ROOT / "pipelines" / "rolonies.yaml").read_text()
-    for old, new in (("shape: [100, 160, 160]", "shape: [30, 60, 60]"), ("rounds: 15", "rounds: 2")):
-        assert old in text
-        text = text.replace(old, new)
+    for old, new in ((r"shape: \[.*?\]", "shape: [30, 60, 60]"), (r"rounds: \d+", "rounds: 2")):
+        text, changed = re.subn(old, new, text)
+        assert changed == 1
     (folder / "pipelines" / "rolonies.yaml").write_text(text)
     for line in next(text for _, text in BLOCKS if "simexm decode" in text).splitlines():
         type_in(line, folder)
