@@ -22,7 +22,6 @@ from simexm.spectra.fluorophores import Fluorophore, find
 from simexm.stages import AnyStage, Barcodes, Camera, Truth
 from simexm.stages.barcodes import AMPLICONS
 from simexm.stages.base import LABELS, Frozen, Stage
-from simexm.stages.optics import Optics
 from simexm.stages.roles import Labeller, Microscope
 
 if TYPE_CHECKING:
@@ -32,11 +31,7 @@ if TYPE_CHECKING:
     from simexm.result import Result
     from simexm.sources.base import LabelSource
 
-WATER = 1.333
-INDEX_TOLERANCE = 0.03
 MEMBRANE, CYTOSOL = "membrane", "cytosol"
-SEEN_SHARE = 0.01
-"""A filter that passes less than this share of a dye's emission misses it."""
 
 Pixels = Annotated[int, Field(ge=1)]
 Keep = Literal["expected", "labelled", "emitters"]
@@ -236,66 +231,25 @@ class Simulation(Frozen):
     def _light(self) -> Self:
         try:
             dyes = self.fluorophores()
-            optics = self.microscope
-            optics.check(dyes)
-            if not isinstance(optics, Optics):
-                self._peaks_seen(dyes)
-                return self
-            for channel in optics.all_channels:
-                low, high = channel.band_nm
-                line = channel.laser_wavelength_nm
-                if not optics.multiphoton and line >= low:
-                    place = "contains" if line <= high else "lies below"
-                    raise ValueError(
-                        f"band_nm {low:g} to {high:g} of channel {channel.name!r} {place} its laser line at {line:g} nm: "
-                        f"scattered laser light would drown the dyes; begin the band above {line:g} nm"
-                    )
-            self._letters_told_apart(optics)
-            self._seen_by_a_channel(optics, dyes)
+            self._letters_told_apart()
+            self.microscope.check(dyes, float(self.factor))
             self._peaks_seen(dyes)
         except SpecError as error:
             raise ValueError(str(error)) from None
-        factor = float(self.factor)
-        index = optics.refractive_index
-        if factor > 1.5 and abs(index - WATER) > INDEX_TOLERANCE:
-            warnings.warn(
-                f"refractive_index {index:g} is far from water's {WATER}, but a gel expanded {factor:g} times is nearly all "
-                f"water: the PSF would be that of another medium; set it to {WATER}",
-                SimexmWarning,
-                stacklevel=2,
-            )
         return self
 
-    def _letters_told_apart(self, optics: Optics) -> None:
-        letters = self.barcodes.dyes if self.barcodes else {}
-        if len(letters) > len(optics.all_channels):
+    def _letters_told_apart(self) -> None:
+        letters, channels = self.barcodes.dyes if self.barcodes else {}, self.microscope.all_channels
+        if len(letters) > len(channels):
             raise SpecError(
-                f"{len(letters)} letters have as many dyes, but there are {len(optics.all_channels)} channels, which cannot "
+                f"{len(letters)} letters have as many dyes, but there are {len(channels)} channels, which cannot "
                 "tell them apart; give at least one channel for each letter's dye"
             )
 
-    def _seen_by_a_channel(self, optics: Optics, dyes: Mapping[str, Fluorophore]) -> None:
-        for dye in dyes.values():
-            exciting = [c for c in optics.all_channels if optics.excites(c, dye)]
-            shares = {c.name: dye.emission_share(*c.band_nm) for c in exciting}
-            if not exciting:
-                lines = ", ".join(f"{c.laser_wavelength_nm:g}" for c in optics.all_channels)
-                raise SpecError(
-                    f"no laser ({lines} nm) excites {dye.name}, so its layers would stay dark; "
-                    f"it absorbs most at {dye.peak_excitation_nm:g} nm"
-                )
-            if max(shares.values()) < SEEN_SHARE:
-                told = ", ".join(f"{c.name}: {c.band_nm[0]:g} to {c.band_nm[1]:g} nm" for c in exciting)
-                raise SpecError(
-                    f"the filters miss the emission of {dye.name} ({told}), so its layers would stay dark; it emits most at "
-                    f"{dye.peak_emission_nm:g} nm: move a band_nm there"
-                )
-
     def _peaks_seen(self, dyes: Mapping[str, Fluorophore]) -> None:
         """Warn of a dye whose best channel misses most of its light."""
-        two_photon = isinstance(self.microscope, Optics) and self.microscope.multiphoton
         for dye in dyes.values():
-            told = bands.dimness(dye, self.microscope.all_channels, two_photon=two_photon)
+            told = bands.dimness(dye, self.microscope.all_channels, two_photon=self.microscope.multiphoton)
             if told:
                 warnings.warn(told, SimexmWarning, stacklevel=2)
 

@@ -18,6 +18,7 @@ from simexm.kernels import hankel, photophysics, psf_response, psf_tables
 from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import EXPANDED, EXPECTED, Quantity, Work, World
+from simexm.stages.light import check_light
 from simexm.stages.optics_image import expected_image
 from simexm.stages.optics_plan import LEFT_OUT_LIMIT, Channel, OpticsPair, OpticsPlan
 from simexm.stages.roles import Microscope
@@ -60,7 +61,6 @@ class Optics(Microscope):
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
     tail: ClassVar[psf_response.Tail] = "inverse_square"
-    multiphoton: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _aperture(self) -> Self:
@@ -98,6 +98,10 @@ class Optics(Microscope):
     @abstractmethod
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Photons that one dye emits, in all directions, while a plane at the distance z is taken, (nz,)."""
+
+    def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
+        """See `simexm.stages.light`."""
+        check_light(self, dyes, factor)
 
     @property
     def spacing_nm(self) -> Spacing:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,15 +127,24 @@ class Imaging(ABC):
 
 
 class Microscope(Stage):
-    """A stage that makes an image."""
+    """A stage that makes an image.
+
+    Attributes
+    ----------
+    multiphoton
+        Whether two photons excite a dye together, so that its one-photon spectrum does not count.
+    """
+
+    multiphoton: ClassVar[bool] = False
 
     @property
     @abstractmethod
     def all_channels(self) -> Sequence[NamedChannel]:
         """The channels, in order."""
 
-    def check(self, dyes: Mapping[str, Fluorophore]) -> None:
-        """Raise SpecError where the microscope cannot image one of the dyes."""
+    @abstractmethod
+    def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
+        """Raise SpecError where one of the dyes cannot be seen; `factor` is the linear expansion of all stages together."""
 
     @abstractmethod
     def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:

@@ -214,7 +214,7 @@ class Imaging2017(Microscope):
         """As the kernels call it."""
         return "two photon" if self.microscope == "two_photon" else self.microscope
 
-    def check(self, dyes: Mapping[str, Fluorophore]) -> None:
+    def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
         """Refuse pairs of which the `psf` package makes no kernel."""
         for channel in self.channels:
             for dye in dyes:
