@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,15 @@ class Volume:
             raise IndexError(f"{box} reaches outside {self.where}, whose shape is {self.shape}")
         z, y, x = (self.array.chunks[i] for i in self.geometry.axes)
         name = (self.token, self.array.path)
-        return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, self._read)
+        return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, partial(self._read, box))
 
-    def _read(self, box: Box) -> NDArray[Any]:
+    def _read(self, wanted: Box, box: Box) -> NDArray[Any]:
         index: tuple[int | slice[Any, Any, Any], ...] = (*(0,) * (self.array.ndim - 3), *box.slices)
         try:
             return np.asarray(self.array[index])
         except (RuntimeError, ValueError, OSError) as error:
             raise SourceError(
-                f"{self.where}: voxels {box.start} to {box.stop} cannot be read, a chunk is damaged or gone: {error}"
+                f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read, a chunk is damaged or gone: {error}"
             ) from error
 
 

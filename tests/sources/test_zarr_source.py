@@ -231,7 +231,7 @@ def test_a_damaged_chunk_is_an_error_that_names_the_voxels(tmp_path: Path) -> No
     path = _write(tmp_path / "x.zarr", _ids())
     source = open_source(path)
     (path / "0/c/1/1/1").write_bytes(b"not zstd at all")
-    with pytest.raises(SourceError, match=r"voxels \(\d+, \d+, \d+\) to .* cannot be read"):
+    with pytest.raises(SourceError, match=r"\(2, 3, 5\).*cannot be read"):
         source.read(BOX)
 
 
