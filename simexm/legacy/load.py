@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simexm.errors import OutputError, SimexmWarning, SpecError
+from simexm.errors import OutputError, SimexmWarning, SourceNotFoundError, SpecError
 from simexm.legacy.config import Config
 from simexm.legacy.convert import Model, convert, ingest_arguments, native_names
 from simexm.legacy.ini import read
 from simexm.result import Result
 from simexm.simulation import Simulation
+from simexm.sources.base import neighbours
 
 Progress = Callable[[int, int], None]
 SUFFIXES = (".ini", ".cfg")
@@ -102,6 +103,7 @@ class Job:
         told = _fingerprint(arguments)
         if self._ingested_from() == told:
             return
+        self._refuse_missing(arguments)
         self.output.parent.mkdir(parents=True, exist_ok=True)
         ingest(output=self.ground_truth, **arguments, overwrite=True, progress=progress)
         path = self.ground_truth / "zarr.json"
@@ -110,6 +112,18 @@ class Job:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(group))
         partial.replace(path)
+
+    def _refuse_missing(self, arguments: dict[str, Any]) -> None:
+        named = {"[groundtruth]: image_path": arguments["source"]}
+        named |= {f"[[[{n}]]]: region_path": r.region_path for n, r in self.config.groundtruth.regions.items()}
+        for key, path in named.items():
+            whole = Path(path).expanduser()
+            inside = any(parent.is_file() for parent in whole.parents)  # a volume inside an HDF5 file
+            if "*" not in path and "://" not in path and not inside and not whole.exists():
+                raise SourceNotFoundError(
+                    f"{key} = {path} does not exist.{neighbours(Path(path).absolute())} A relative path begins at the folder in "
+                    f"which the command is typed, {Path.cwd()}: correct it in the file, or type the command elsewhere"
+                )
 
     def _ingested_from(self) -> str | None:
         try:
