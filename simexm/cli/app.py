@@ -1,0 +1,112 @@
+"""The application: what all commands share, errors told in one message, and the entry point."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from simexm import __version__
+from simexm.errors import SimexmError, SimexmWarning
+
+
+class _Group(typer.core.TyperGroup):
+    """All commands; turns what they raise into one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            warnings.simplefilter("ignore")  # of other libraries: nothing that a user could mend
+            warnings.simplefilter("always", SimexmWarning)
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                typer.secho("interrupted", err=True)
+                raise typer.Exit(130) from None
+            except BrokenPipeError:
+                raise
+            except (typer.Exit, typer.Abort):
+                raise
+            except Exception as error:
+                if _Debug.on or type(error).__module__.startswith("typer"):  # its usage errors
+                    raise
+                told, code = _told(error)
+                typer.secho(f"error: {told}", fg="red", err=True)
+                raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    name="simexm",
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Simulate expansion microscopy of segmented electron-microscopy volumes.\n\n"
+    "Exit codes: 0 done, 1 the run failed, 2 the spec or the input is wrong, 130 interrupted.",
+)
+
+
+class _Debug:
+    """Whether a traceback is wanted."""
+
+    on = False
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"simexm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show Python's traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    _Debug.on = debug or bool(os.environ.get("SIMEXM_DEBUG"))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, SimexmWarning):
+        typer.secho(f"warning: {message}", fg="yellow", err=True)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, SimexmError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return "the memory is full; lower execution.memory_GiB in the spec, or close other programs", 1
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror or error}; name a file or folder that you may use", 1
+    *_, last = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(last.filename).name}, line {last.lineno}"
+    told = f"{type(error).__name__}: {error} (in {where}). This is a fault of simexm, not of yours: please report it"
+    return f"{told} with what `simexm --debug ...` shows", 1
+
+
+def _one_arena() -> None:
+    """Let the threads of this process share one heap: glibc gives each its own, and what one frees no other can use."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+_M_ARENA_MAX = -8
+
+
+def main() -> None:
+    """Entry point of the `simexm` command."""
+    _one_arena()
+    app()

@@ -1,0 +1,233 @@
+"""Commands that run experiments: run, plan, preview, decode, convert."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simexm.cli.app import app
+from simexm.cli.shared import (
+    ModelOption,
+    SeedOption,
+    SpecPath,
+    TileOption,
+    UntilOption,
+    bar,
+    load,
+    print_rows,
+    short,
+    times,
+)  # fmt: skip
+from simexm.errors import OutputError, SimexmWarning
+
+if TYPE_CHECKING:
+    from simexm.engine.plan import Plan
+
+
+@app.command()
+def run(
+    spec: SpecPath,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write, NAME.zarr.", show_default="the spec's name")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes on this machine.", show_default="one for each core")
+    ] = None,
+    tile: TileOption = None,
+    until: UntilOption = None,
+    seed: SeedOption = None,
+    model: ModelOption = "simexm2017",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    show: Annotated[bool, typer.Option("--show", "-v", help="Open the result in a window when it is done.")] = False,
+) -> None:
+    """Run a simulation on a Dask cluster on this machine; type it again to resume one that was interrupted.
+
+    Example: simexm run my.yaml --output out.zarr --workers 2
+    """
+    simulation, job = load(spec, tile, seed, model, output, quiet)
+    where = job.output if job else output or Path(f"{spec.stem}.zarr")
+    if job and until is None:
+        job.check_files(overwrite)
+    try:
+        result = simulation.run(where, workers=workers, until=until, overwrite=overwrite, quiet=quiet)
+    except KeyboardInterrupt:
+        typer.secho("interrupted; what was finished is kept: type the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    if job and until is None:
+        with bar("files", quiet) as progress:
+            job.write_files(result, progress)
+    if not quiet:
+        shape = " x ".join(map(str, result.array().shape))
+        rounds = f"{result.rounds} rounds of " if result.rounds else ""
+        typer.echo(f"{short(result.path)}: {rounds}{shape} (c, z, y, x), {result.levels()} levels")
+        typer.echo(f"picture: {short(result.place.run / 'preview.png')}")
+        if job and until is None:
+            typer.echo(f"files of the original: {short(job.folder)}")
+    if show:
+        from simexm.view.toolkit import NoWindowError
+        from simexm.view.window import show as open_window
+
+        try:
+            open_window(result)
+        except NoWindowError as error:  # the run is done all the same
+            warnings.warn(str(error), SimexmWarning, stacklevel=1)
+
+
+@app.command()
+def plan(
+    spec: SpecPath,
+    tile: TileOption = None,
+    until: UntilOption = None,
+    seed: SeedOption = None,
+    model: ModelOption = "simexm2017",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Tell what a run would do: grids, blocks, halo, bytes, memory, seconds. Nothing is computed.
+
+    Example: simexm plan my.yaml --json
+    """
+    made = load(spec, tile, seed, model)[0].plan(until=until)
+    made.warn()
+    if as_json:
+        typer.echo(json.dumps(made.to_mapping(), indent=2))
+    else:
+        _print_plan(made)
+
+
+def _print_plan(made: Plan) -> None:
+    m = made.to_mapping()
+    image, blocks, source = m["image"], m["blocks"], m["source"]
+    cores = os.cpu_count() or 1
+    rows = [
+        (
+            "source",
+            f"{times(source['crop_stop'], source['crop_start'])} voxels of {times(source['voxel_size_nm'])} nm",
+        ),
+        (
+            "image",
+            (
+                f"{len(image['channels'])} x {times(image['shape_pixels'])} (c, z, y, x), "
+                f"{times(image['pixel_size_expanded_nm'])} nm expanded = {times(image['pixel_size_tissue_nm'])} nm of tissue"
+            ),
+        ),
+        *([("rounds", f"{m['rounds']} such images, one for each round")] if m["rounds"] else ()),
+        ("levels", ", ".join(times(s) for s in image["levels"])),
+        *made.imaging.rows(),
+        ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
+        ("stored", f"{m['bytes_uncompressed'] / 1e9:.3g} GB before compression, about {blocks['files']} files"),
+        ("memory", f"{m['memory_per_worker_bytes'] / 2**30:.2f} GiB in each worker"),
+        ("time", f"about {m['core_seconds']:.0f} core-seconds, {m['core_seconds'] / cores:.0f} s on {cores} cores"),
+        ("hash", m["hash"]),
+    ]
+    print_rows(made.simulation.name, rows)
+    for remark in made.imaging.remarks():
+        typer.echo(remark)
+
+
+@app.command()
+def preview(
+    spec: SpecPath,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PNG to write.", show_default="the spec's name, -preview.png")
+    ] = None,
+    seed: SeedOption = None,
+    model: ModelOption = "simexm2017",
+) -> None:
+    """Compute the middle of the image, with the very pixels that a run would give, and draw it as a PNG.
+
+    Example: simexm preview my.yaml
+    """
+    from simexm.view.preview import preview as draw_preview
+
+    path = output or Path(f"{spec.stem}-preview.png")
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"the picture {path} is a PNG; type --output {path.with_suffix('.png')}")
+    made = load(spec, None, seed, model)[0].plan()
+    made.warn()
+    box = draw_preview(made, path)
+    typer.echo(f"{path}: pixels {list(box.start)} to {list(box.stop)} of {list(made.shape)} (z, y, x)")
+
+
+@app.command()
+def decode(
+    path: Annotated[Path, typer.Argument(help="Result with rounds, NAME.zarr.", metavar="RESULT", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Table to write, .parquet or .csv, one row a cell.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Read the barcodes of cells from the images of all rounds, and compare them with the truth.
+
+    Example: simexm decode rolonies.zarr --output decoded.csv
+    """
+    from simexm.decode import decode as decode_result
+    from simexm.decode import refuse_table, write_table
+    from simexm.result import Result
+
+    if output:
+        refuse_table(output, overwrite)
+    found = decode_result(Result.open(path))
+    if output:
+        write_table(found.table, output)
+    if as_json:
+        typer.echo(json.dumps(found.to_mapping(), indent=2))
+        return
+    rows = [
+        ("cells with a barcode", str(found.cells)),
+        ("right", str(found.right)),
+        ("wrong", f"{found.wrong} ({found.letters_wrong:.2%} of the letters)"),
+        ("undecidable", f"{found.undecidable}, without an amplicon in the image"),
+    ]
+    print_rows(str(path), rows)
+    if output:
+        typer.echo(f"table: {output}")
+
+
+@app.command()
+def convert(
+    config: Annotated[Path, typer.Argument(help="Configuration file of SimExm (2017).", show_default=False)],
+    spec: Annotated[Path, typer.Argument(help="Spec to write, .yaml or .json.", show_default=False)],
+    model: ModelOption = "simexm2017",
+    seed: SeedOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the spec.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Write a .ini file of SimExm (2017) as a native spec, and ingest its ground truth beside it.
+
+    Example: simexm convert config.ini my.yaml --model physical
+    """
+    from simexm import specfile
+    from simexm.errors import SourceNotFoundError
+    from simexm.legacy.convert import ingest_command, to_yaml_text
+    from simexm.legacy.load import Job
+    from simexm.simulation import Simulation
+
+    if spec.exists() and not overwrite:
+        raise OutputError(f"{spec} is there already; type --overwrite, or another name")
+    job = Job.of(config, model, seed, spec.with_suffix(".zarr"))
+    mapping = job.spec()
+    Simulation.from_mapping(mapping, str(config))
+    try:
+        with bar("ingest", quiet) as progress:
+            job.ingest(progress)
+    except SourceNotFoundError as error:
+        warnings.warn(
+            f"{error} The spec is written all the same; where the ground truth is, type: "
+            f"{ingest_command(job.config, job.ground_truth)}",
+            SimexmWarning,
+            stacklevel=1,
+        )
+    if spec.suffix.lower() == ".json":
+        spec.write_text(specfile.dump(mapping, spec), encoding="utf-8")
+    else:
+        spec.write_text(to_yaml_text(mapping, f"From {config.name}, model {model}."), encoding="utf-8")
+    if not quiet:
+        typer.echo(f"{spec}: type `simexm run {spec}`")

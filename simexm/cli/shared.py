@@ -1,0 +1,119 @@
+"""Options that several commands take, how they read a spec, and how they print."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simexm.legacy.load import Job
+    from simexm.result import Result
+    from simexm.simulation import Simulation
+
+
+SpecPath = Annotated[
+    Path, typer.Argument(help="Spec file, YAML or JSON; or an .ini file of SimExm (2017).", show_default=False)
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of every random number.", show_default="the spec's, or 0")]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        help="For .ini files: simexm2017 draws as the original did; physical runs the file through the default physics."
+    ),
+]
+TileOption = Annotated[
+    tuple[int, int, int] | None,
+    typer.Option(help="Pixels along z y x that are computed at once.", metavar="Z Y X", show_default=False),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(help="Stop after this stage, for example labelling or confocal.", metavar="STAGE", show_default=False),
+]
+
+
+RoundOption = Annotated[
+    int | None, typer.Option("--round", help="Which round, where there are several.", show_default="the first")
+]
+
+
+@contextlib.contextmanager
+def bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, where there is a terminal; yields what to call with the parts done and all parts."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def load(
+    spec: Path,
+    tile: tuple[int, int, int] | None,
+    seed: int | None = None,
+    model: str = "simexm2017",
+    output: Path | None = None,
+    quiet: bool = False,
+) -> tuple[Simulation, Job | None]:
+    """The simulation of a spec; or that of a 2017 configuration, whose ground truth is ingested first, and the configuration."""
+    from simexm.legacy.load import Job, is_ini
+    from simexm.simulation import Simulation
+
+    if is_ini(spec):
+        job = Job.of(spec, model, seed, output)
+        with bar("ingest", quiet) as progress:
+            return job.simulation(progress).with_tile(tile), job
+    simulation = Simulation.load(spec)
+    if seed is not None:
+        simulation = simulation.replace(seed=seed)
+    return simulation.with_tile(tile), None
+
+
+def at_round(result: Result, number: int | None) -> Result:
+    """The result at the round that was asked for; tells which one is taken where none was."""
+    if number is None:
+        if result.rounds:
+            typer.echo(f"round 1 of {result.rounds}; type --round N for another", err=True)
+        return result
+    return result.at_round(number)
+
+
+def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def print_table(rows: list[tuple[str, ...]]) -> None:
+    """Print a table whose first row is its heading."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in rows[0]:
+        table.add_column(heading)
+    for row in rows[1:]:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def times(values: Any, minus: Any = None) -> str:
+    numbers = [a - b for a, b in zip(values, minus, strict=True)] if minus is not None else values
+    return " x ".join(f"{n:.6g}" for n in numbers)
+
+
+def short(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
