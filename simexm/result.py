@@ -129,6 +129,11 @@ class Result:
         """Number of levels of the image, or of what is stored below the root at `of`."""
         return len([p for p in (self.path / self.group(of)).iterdir() if p.name.isdigit()])
 
+    def largest(self, of: str = "") -> list[float] | None:
+        """Largest value of each channel at level 0, or [largest id] of a label image; None where it was not noted."""
+        found: list[float] | None = self.provenance.get("largest", {}).get(self.group(of))
+        return found
+
     def array(self, level: int = 0, of: str = "", round: int | None = None) -> zarr.Array[Any]:
         """One level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x).
 

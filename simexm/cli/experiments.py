@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +23,7 @@ from simexm.cli.shared import (
     times,
 )  # fmt: skip
 from simexm.errors import OutputError, SimexmWarning
+from simexm.machine import cpus
 
 if TYPE_CHECKING:
     from simexm.engine.plan import Plan
@@ -103,7 +103,7 @@ def plan(
 def _print_plan(made: Plan) -> None:
     m = made.to_mapping()
     image, blocks, source = m["image"], m["blocks"], m["source"]
-    cores = os.cpu_count() or 1
+    cores = cpus()
     rows = [
         (
             "source",

@@ -17,6 +17,7 @@ from simexm.engine.memory import SLAB_BYTES
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling
 from simexm.kernels.amplicons import Amplicons
+from simexm.kernels.camera import BINS
 from simexm.kernels.cells import CellIndex
 from simexm.kernels.deposit import deposit_counts
 from simexm.kernels.emit import Emitters
@@ -92,7 +93,7 @@ def compute_rounds(
     tiles = Tiling(box, plan.tile)
     parts: list[CellSums] = []
     images: list[dict[str, Any]] = [
-        {"clipped": 0, "histogram": np.zeros(129, np.int64)} for _ in plan.outputs[0].channels
+        {"clipped": 0, "histogram": np.zeros(BINS, np.int64)} for _ in plan.outputs[0].channels
     ]
     unspecific: dict[str, int] = {}
     amplicons: list[dict[str, NDArray[Any]]] = []

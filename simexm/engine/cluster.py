@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 
 import dask
 import distributed
-from dask.system import CPU_COUNT
 
 from simexm.errors import SpecError
+from simexm.machine import cpus
 
 _CONFIG = {
     # Tasks wait at the scheduler, not at busy workers: a worker that dies then takes only what it was running.
@@ -81,7 +81,7 @@ def local_client(
         _environment(_ENVIRONMENT),
         tempfile.TemporaryDirectory(prefix="simexm-workers-", ignore_cleanup_errors=True) as folder,
         distributed.LocalCluster(
-            n_workers=workers or CPU_COUNT,
+            n_workers=workers or cpus(),
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",

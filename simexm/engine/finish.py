@@ -149,5 +149,6 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
         **plan.imaging.provenance(),
         "dyes": totals.dyes,
         **({"amplicons": totals.amplicons} if plan.barcodes else {}),
+        "largest": totals.largest,
         "clipped_pixels": dict(zip(plan.outputs[0].channels, totals.clipped, strict=True)),
     }

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from dask.system import CPU_COUNT
 
 from simexm.engine import passes
 from simexm.engine.events import Execute, Listener, Message
@@ -22,6 +21,7 @@ from simexm.engine.lock import lock
 from simexm.engine.plan import GiB, Plan
 from simexm.engine.worker import Context, count_block, on_disk, run_block
 from simexm.errors import OutputError, RunError, SimexmWarning, SourceError, SpecError
+from simexm.machine import cpus
 from simexm.result import Result
 from simexm.store import guard, place
 from simexm.store.place import Place
@@ -54,7 +54,7 @@ def run(
     guard.refuse(plan, where, overwrite)
     here = client is None and workers is None and plan.core_seconds < HERE_CORE_SECONDS
     if client is None:
-        workers = _fitting_workers(min(len(plan.blocks), CPU_COUNT) if workers is None else workers, plan)
+        workers = _fitting_workers(min(len(plan.blocks), cpus()) if workers is None else workers, plan)
     try:
         with lock(where.run / "lock"):
             guard.refuse(plan, where, overwrite)  # again: another run may have ended meanwhile

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.engine.plan import Plan
+from simexm.kernels.camera import BINS
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Totals:
         Amplicons in all; None where there are no rounds.
     lacking
         Cells that the codebook lacks.
+    largest
+        Largest value of each channel, by output.
     """
 
     blocks: int = 0
@@ -40,6 +43,7 @@ class Totals:
     histograms: list[NDArray[np.int64]] = field(default_factory=list)
     amplicons: int | None = None
     lacking: int = 0
+    largest: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, statistics: Mapping[str, Any]) -> None:
         """Add what `BlockResult.statistics` tells of one block."""
@@ -50,10 +54,12 @@ class Totals:
                 into[layer] = into.get(layer, 0) + number
         if "amplicons" in statistics:
             self.amplicons = (self.amplicons or 0) + statistics["amplicons"]
+        for output, values in statistics["largest"].items():
+            self.largest[output] = [*map(max, values, self.largest.get(output, values))]
         for c, image in enumerate(statistics["images"]):
             if c == len(self.clipped):
                 self.clipped.append(0)
-                self.histograms.append(np.zeros(129, np.int64))
+                self.histograms.append(np.zeros(BINS, np.int64))
             self.clipped[c] += image["clipped"]
             for bin_, number in image["histogram"]:
                 self.histograms[c][bin_] += number

@@ -65,10 +65,11 @@ class Image:
         )
 
     def to_8bit(self, channel: int) -> To8Bit:
-        """How a channel becomes 8 bits; reads it once where that goes by its maximum."""
+        """How a channel becomes 8 bits; reads it once where that goes by its maximum and the run did not note that."""
         low, high = self.channels[channel].window
         if self.by_maximum:
-            low, high = 0, largest(lambda: read_planes(self.array, channel))
+            noted = self.result.largest() if self.level == 0 else None
+            low, high = 0, noted[channel] if noted else largest(lambda: read_planes(self.array, channel))
         return to_8bit(low, high, self.array.dtype)
 
     def planes(self, channel: int, *, eight_bit: bool) -> Iterator[Plane]:
@@ -76,16 +77,13 @@ class Image:
         if not eight_bit:
             yield from read_planes(self.array, channel)
             return
-        scale = self.to_8bit(channel)
-        for plane in read_planes(self.array, channel):
-            yield scale(plane)
+        yield from read_planes(self.array, channel, convert=self.to_8bit(channel))
 
     def together(self, channels: Sequence[int]) -> Iterator[list[Plane]]:
         """Several channels side by side, in 8 bits."""
-        scales = [self.to_8bit(c) for c in channels]
-        stacks = [read_planes(self.array, c, share=len(channels)) for c in channels]
+        stacks = [read_planes(self.array, c, len(channels), self.to_8bit(c)) for c in channels]
         for planes in zip(*stacks, strict=True):
-            yield [scale(plane) for scale, plane in zip(scales, planes, strict=True)]
+            yield list(planes)
 
 
 def open_image(result: Result, level: int, *, by_maximum: bool) -> Image:

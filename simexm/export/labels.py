@@ -41,16 +41,18 @@ class Labels:
     image: Image
     names: tuple[str, ...]
 
-    def planes(self) -> Iterator[Plane]:
-        """Ids, plane by plane."""
+    def planes(self, dtype: np.dtype[np.unsignedinteger] | None = None) -> Iterator[Plane]:
+        """Ids, plane by plane; as `dtype`, which must hold them, where that is given."""
         arrays = [self.image.result.array(self.image.level, f"labels/{name}") for name in self.names]
-        for planes in zip(*(read_planes(a, share=len(arrays)) for a in arrays), strict=True):
-            yield np.maximum.reduce(planes)
+        convert = None if dtype is None else (lambda ids: ids.astype(dtype))
+        for planes in zip(*(read_planes(a, None, len(arrays), convert) for a in arrays), strict=True):
+            yield planes[0] if len(planes) == 1 else np.maximum.reduce(planes)
 
     @cached_property
     def largest(self) -> int:
-        """The largest id, found in one pass."""
-        return int(largest(self.planes))
+        """The largest id: what the run noted, else found in one pass."""
+        noted = [self.image.result.largest(f"labels/{name}") for name in self.names if self.image.level == 0]
+        return int(max(top for (top,) in filter(None, noted)) if noted and all(noted) else largest(self.planes))
 
     @cached_property
     def ids(self) -> NDArray[np.unsignedinteger]:
@@ -71,7 +73,7 @@ def all_cells(labels: Labels, path: Path, form: Format) -> Job:
     """
     dtype = _dtype(labels, labels.largest, form)
     head = labels.image.head(dtype, [_shown(labels)], " ".join(labels.names), labels=True)
-    return single(path, head, lambda: (plane.astype(dtype) for plane in labels.planes()))
+    return single(path, head, lambda: labels.planes(dtype))
 
 
 def cell_by_cell(labels: Labels, folder: Path, form: Format) -> list[Job]:

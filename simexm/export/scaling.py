@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.export.stack import Plane
-
-To8Bit = Callable[[Plane], NDArray[np.uint8]]
+To8Bit = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 
 def to_8bit(low: float, high: float, dtype: np.dtype[Any]) -> To8Bit:
@@ -26,16 +25,22 @@ def to_8bit(low: float, high: float, dtype: np.dtype[Any]) -> To8Bit:
         Data type of the planes; up to 16 bits a table does it.
     """
 
-    def scale(values: Plane) -> NDArray[np.uint8]:
-        if high <= low:
-            return np.zeros(values.shape, np.uint8)
-        scaled = np.rint((values.astype(np.float64) - low) * 255 / (high - low))
-        return np.clip(scaled, 0, 255).astype(np.uint8)
+    def scale(values: NDArray[Any]) -> NDArray[np.uint8]:
+        out = np.zeros(values.shape, np.uint8)
+        if high > low:
+            _scale(np.ascontiguousarray(values).reshape(-1), float(low), float(high) - float(low), out.reshape(-1))
+        return out
 
     if dtype.kind != "u" or dtype.itemsize > 2:
         return scale
     table = scale(np.arange(np.iinfo(dtype).max + 1))
-    return lambda plane: table[plane]
+    return lambda values: table[values]
+
+
+@numba.njit(cache=True, nogil=True)
+def _scale(values, low, span, out):  # type: ignore[no-untyped-def]
+    for i in range(values.size):
+        out[i] = np.uint8(min(max(np.rint((np.float64(values[i]) - low) * 255.0 / span), 0.0), 255.0))
 
 
 def side_by_side(planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

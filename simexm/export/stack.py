@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,21 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from simexm.errors import OutputError
-from simexm.grid import Triple
+from simexm.grid import Box, Tiling, Triple
+from simexm.machine import cpus
+from simexm.store.omezarr import is_ours
+from simexm.store.shards import decode_shard, opened_shard
 
 SLAB_BYTES = 1 << 28
-"""Bytes that are read at once at most, unless a single plane is larger."""
+"""Bytes that are held at most, unless two planes are larger: of the slab that is used, and of that which is being read."""
+_READERS = 4
 
 Plane = NDArray[Any]
+Convert = Callable[[NDArray[Any]], NDArray[Any]]
+"""What is done to each element on its own."""
 Planes = Callable[[], Iterator[Plane]]
 """Reads all planes from the first one on, each time that it is called."""
 
@@ -132,38 +140,119 @@ def single(path: Path, head: Head, planes: Planes) -> Job:
     return Job((Target(path, head),), lambda: ((plane,) for plane in planes()))
 
 
-def read_planes(array: zarr.Array[Any], channel: int | None = None, share: int = 1) -> Iterator[Plane]:
+def read_planes(
+    array: zarr.Array[Any],
+    channel: int | None = None,
+    share: int = 1,
+    convert: Convert | None = None,
+) -> Iterator[Plane]:
     """Yield the planes of one channel, (rows, columns); of an array without channels where `channel` is None.
 
-    At most a shard's depth is held, less where that would be more than `SLAB_BYTES` over `share`, the number of arrays or
-    channels that are read side by side.
+    Two slabs of at most a shard's depth are held, of which one is being read while the other is used; less where one would
+    be more than `SLAB_BYTES` over `share`, the number of arrays or channels that are read side by side.
+
+    Parameters
+    ----------
+    convert
+        What is done to the elements, whatever their shape, as soon as they are read.
 
     Raises
     ------
     OutputError
         If they cannot be read.
     """
-    planes = array.shape[-3]
-    depth = slab_depth(array, SLAB_BYTES // share)
-    for z in range(0, planes, depth):
-        part = slice(z, min(z + depth, planes))
+    dtype = array.dtype if convert is None else convert(np.zeros(1, array.dtype)).dtype
+    reader = Reader.of(array)
+    planes, rows, columns = array.shape[-3:]
+    depth = slab_depth(array, SLAB_BYTES // (2 * share), dtype.itemsize)
+
+    def fill(slab: NDArray[Any], box: Box) -> None:
         try:
-            slab = np.asarray(array[part] if channel is None else array[channel, part])
+            part = reader.read((() if channel is None else (channel,)), box)
         except (OSError, ValueError, RuntimeError) as error:  # of the disk, of checksums, of decoders
             raise OutputError(
-                f"{array.store_path} cannot be read at planes {part.start} to {part.stop}: {error}. Make it again with "
+                f"{array.store_path} cannot be read at planes {box.start[0]} to {box.stop[0]}: {error}. Make it again with "
                 "`simexm run SPEC --overwrite`."
             ) from error
-        for i in range(len(slab)):
-            yield slab[i].copy()  # whoever holds on to a plane does not keep the slab while the next one is read
-        del slab
+        slab[(slice(None), *box.slices[1:])] = part if convert is None else convert(part)
+
+    with ThreadPoolExecutor(min(cpus(), _READERS), "planes") as pool:
+
+        def begin(start: int, stop: int) -> tuple[NDArray[Any], list[Future[None]]]:
+            box = Box((start, 0, 0), (stop, rows, columns))
+            slab = np.empty(box.shape, dtype)
+            pieces = Tiling(box, (depth, *reader.piece))
+            return slab, [pool.submit(fill, slab, pieces[n]) for n in range(len(pieces))]
+
+        slabs = _slabs(planes, depth, (array.shards or array.chunks)[-3])
+        try:
+            following = begin(*slabs[0])
+            for n in range(len(slabs)):
+                slab, pending = following
+                for each in pending:
+                    each.result()
+                if n + 1 < len(slabs):
+                    following = begin(*slabs[n + 1])
+                for i in range(len(slab)):
+                    yield slab[
+                        i
+                    ].copy()  # whoever holds on to a plane does not keep the slab while the next one is read
+                del slab
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def slab_depth(array: zarr.Array[Any], budget: int) -> int:
-    """Planes to read at once: a shard's where they fit into `budget` bytes, else whole chunks, else what fits, at least 1."""
+def _slabs(planes: int, depth: int, shard: int) -> list[tuple[int, int]]:
+    """First and last plane but one of each slab; none passes the border of a shard."""
+    return [
+        (z, min(z + depth, first + shard, planes))
+        for first in range(0, planes, shard)
+        for z in range(first, min(first + shard, planes), depth)
+    ]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads boxes of an array from several threads: shards such as simexm writes by itself, others through Zarr."""
+
+    array: zarr.Array[Any]
+    folder: Path | None
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> Reader:
+        """How to read this array."""
+        store: Any = array.store_path.store
+        local = isinstance(store, LocalStore) and is_ours(array)
+        return cls(array, Path(store.root) / array.store_path.path if local else None)
+
+    @property
+    def piece(self) -> tuple[int, int]:
+        """Rows and columns that are read at once."""
+        y, x = (self.array.shards or self.array.chunks)[-2:]
+        return (y, x) if self.folder else (y, self.array.shape[-1])
+
+    def read(self, lead: tuple[int, ...], box: Box) -> NDArray[Any]:
+        """A box, which does not pass the border of a piece, nor of a shard along z."""
+        if self.folder is None:
+            where: Any = (*lead, *box.slices)
+            return np.asarray(self.array[where])
+        shard = self.array.shards or self.array.chunks
+        position = tuple(a // s for a, s in zip((*lead, *box.start), shard, strict=True))
+        start = tuple(a % s for a, s in zip((*lead, *box.start), shard, strict=True))
+        out = np.empty((*(1 for _ in lead), *box.shape), self.array.dtype)
+        with opened_shard(self.folder.joinpath("c", *map(str, position))) as data:
+            decode_shard(data, shard, self.array.chunks, start, out)
+        return out.reshape(box.shape)
+
+
+def slab_depth(array: zarr.Array[Any], budget: int, itemsize: int) -> int:
+    """Planes to read at once: a shard's where they fit into `budget` bytes, else whole chunks, else what fits, at least 1.
+
+    An element takes `itemsize` bytes.
+    """
     shard = (array.shards or array.chunks)[-3]
     chunk = array.chunks[-3]
-    fitting = budget // (array.shape[-2] * array.shape[-1] * array.dtype.itemsize)
+    fitting = budget // (array.shape[-2] * array.shape[-1] * itemsize)
     if fitting >= shard:
         return shard
     # A chunk that is read in parts is decoded several times.

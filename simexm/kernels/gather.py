@@ -1,8 +1,12 @@
-"""Picking elements by place and by value, compiled: NumPy's own indexing takes several times as long."""
+"""Picking elements by place and by value, compiled: NumPy's own indexing takes several times as long.
+
+Indices are never negative; as unsigned numbers they spare the compiled code the look at the sign.
+"""
 
 from __future__ import annotations
 
 import numba
+import numpy as np
 
 
 @numba.njit(cache=True, nogil=True)
@@ -10,9 +14,9 @@ def gather(volume, z, y, x, out):  # type: ignore[no-untyped-def]
     """out[i, j, k] = volume[z[i], y[j], x[k]]."""
     for i in range(z.size):
         for j in range(y.size):
-            row = volume[z[i], y[j]]
+            row, into = volume[z[i], y[j]], out[i, j]
             for k in range(x.size):
-                out[i, j, k] = row[x[k]]
+                into[k] = row[np.uint64(x[k])]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -20,9 +24,10 @@ def gather_where(volume, bits, wanted, z, y, x, out):  # type: ignore[no-untyped
     """The same where `bits` has one of the bits `wanted`, else 0."""
     for i in range(z.size):
         for j in range(y.size):
-            row, here = volume[z[i], y[j]], bits[z[i], y[j]]
+            row, here, into = volume[z[i], y[j]], bits[z[i], y[j]], out[i, j]
             for k in range(x.size):
-                out[i, j, k] = row[x[k]] if here[x[k]] & wanted else 0
+                at = np.uint64(x[k])
+                into[k] = row[at] if here[at] & wanted else 0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -30,5 +35,6 @@ def look_up(table, index, out):  # type: ignore[no-untyped-def]
     """out = table[index], in three dimensions."""
     for i in range(index.shape[0]):
         for j in range(index.shape[1]):
-            for k in range(index.shape[2]):
-                out[i, j, k] = table[index[i, j, k]]
+            row, into = index[i, j], out[i, j]
+            for k in range(row.size):
+                into[k] = table[np.uint32(row[k])]

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from simexm.grid import Triple
 from simexm.kernels.draws import poisson_quantile
+from simexm.kernels.poisson_table import cumulative, tabled_quantile
 from simexm.random import Key, philox, unit_float32word
 
+_TABLED = 16  # pixels of a voxel's throw
 _LARGEST_U = 1.0 - 2.0**-33  # of `unit_float32word`
 
 
@@ -84,16 +86,16 @@ def _bin(image, width, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _scatter(image, z, y0, x0, crop, pixels, last, start, k0, k1, out):  # type: ignore[no-untyped-def]
+def _scatter(image, z, y0, x0, crop, pixels, table, last, start, k0, k1, out):  # type: ignore[no-untyped-def]
     """Throw each voxel; `crop` is the crop's first voxel (y, x), `last` the frame's last pixel, `start` the first of `out`."""
+    mean = np.float64(pixels)
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             if image[y, x] == 0:
                 continue
             words = philox(z, y0 + y, x0 + x, 0, k0, k1)
-            mean = np.float64(pixels)
-            row = (y0 + y - crop[0]) * pixels + poisson_quantile(unit_float32word(words[0]), mean)
-            column = (x0 + x - crop[1]) * pixels + poisson_quantile(unit_float32word(words[1]), mean)
+            row = (y0 + y - crop[0]) * pixels + tabled_quantile(unit_float32word(words[0]), mean, table)
+            column = (x0 + x - crop[1]) * pixels + tabled_quantile(unit_float32word(words[1]), mean, table)
             r, c = min(row, last[0]) - start[0], min(column, last[1]) - start[1]
             if 0 <= r < out.shape[0] and 0 <= c < out.shape[1]:
                 out[r, c] += image[y, x]
@@ -136,5 +138,6 @@ def sample(
     else:
         last = crop[2] * camera.scatter - 1, crop[3] * camera.scatter - 1
         start = rows[0], columns[0]
-        _scatter(image, z, y0, x0, crop[:2], camera.scatter, last, start, *key, out)
+        table = cumulative(np.array([float(camera.scatter)]), _TABLED)[0]
+        _scatter(image, z, y0, x0, crop[:2], camera.scatter, table, last, start, *key, out)
     return out

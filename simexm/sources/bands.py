@@ -20,6 +20,7 @@ import numpy as np
 import zarr
 
 from simexm.grid import Box, Spacing, Tiling, Triple
+from simexm.machine import cpus
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
 from simexm.store.omezarr import ShardedArray, create_group, label_attributes, multiscales
@@ -134,9 +135,8 @@ def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Tri
 
 def _default_workers(band_bytes: int) -> int:
     """As many threads as CPUs, fewer where their bands (each with its levels and codes) would take half the memory."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cpus, memory // (4 * band_bytes)))
+    return max(1, min(cpus(), memory // (4 * band_bytes)))
 
 
 def _create(

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from simexm.errors import SpecError
 from simexm.grid import Box, Geometry, NmBox, Spacing, Triple, exact, exact3
 from simexm.kernels import simexm2017_blur, simexm2017_frame, simexm2017_light, simexm2017_psf
-from simexm.kernels.camera import quarter_octaves
+from simexm.kernels.camera import cut, quarter_octaves
 from simexm.random import derive_key
 from simexm.spectra import simexm2017 as spectra
 from simexm.spectra.fluorophores import Fluorophore
@@ -275,8 +275,7 @@ class Imaging2017(Microscope):
         for c, channel in enumerate(self.channels):
             clipped = 0
             for plane, image in enumerate(self._planes(channel, box, volumes, work)):
-                clipped += int(np.count_nonzero(image > LARGEST_COUNT))
-                counts[c, plane] = np.minimum(image, LARGEST_COUNT)
+                clipped += int(cut(image, LARGEST_COUNT, counts[c, plane]))
             statistics.append({"clipped": clipped, "histogram": quarter_octaves(counts[c])})
         work.values["image"] = counts
         work.values["image_statistics"] = statistics

@@ -194,23 +194,50 @@ def downsample_labels(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gen
 @numba.njit(cache=True, nogil=True)
 def _mean_integers(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = a.shape
+    whole = nx // fx
+    line = np.empty(nx, np.uint64)
     for z in range(out.shape[0]):
         z1 = min((z + 1) * fz, nz)
         for y in range(out.shape[1]):
             y1 = min((y + 1) * fy, ny)
-            for x in range(out.shape[2]):
-                x1 = min((x + 1) * fx, nx)
-                total = np.int64(0)
-                for i in range(z * fz, z1):
-                    for j in range(y * fy, y1):
-                        for k in range(x * fx, x1):
-                            total += np.int64(a[i, j, k])
-                n = (z1 - z * fz) * (y1 - y * fy) * (x1 - x * fx)
-                quotient = total // n
-                twice = 2 * (total - quotient * n)
-                if twice > n or (twice == n and quotient % 2 == 1):
-                    quotient += 1
-                out[z, y, x] = quotient
+            line[:] = 0
+            for i in range(z * fz, z1):
+                for j in range(y * fy, y1):
+                    row = a[i, j]
+                    for x in range(nx):
+                        line[x] += np.uint64(row[x])
+            area = (z1 - z * fz) * (y1 - y * fy)
+            if fx == 2:
+                _round_pairs(line, np.uint64(area * 2), out[z, y, :whole])
+            else:
+                for x in range(whole):
+                    out[z, y, x] = _rounded(line[x * fx : (x + 1) * fx].sum(), np.uint64(area * fx))
+            for x in range(whole, out.shape[2]):
+                out[z, y, x] = _rounded(line[x * fx :].sum(), np.uint64(area * (nx - x * fx)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _rounded(total, n):  # type: ignore[no-untyped-def]
+    """total / n, halves to even."""
+    quotient = total // n
+    twice = np.uint64(2) * (total - quotient * n)
+    return quotient + np.uint64(twice > n or (twice == n and quotient & np.uint64(1)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _round_pairs(line, n, out):  # type: ignore[no-untyped-def]
+    """Means over n elements, of which neighbours in `line` are sums; with no division where n is a power of two."""
+    bits = np.uint64(0)
+    while np.uint64(1) << bits < n:
+        bits += np.uint64(1)
+    if np.uint64(1) << bits == n:
+        below = (n >> np.uint64(1)) - np.uint64(1)
+        for x in range(out.size):
+            total = line[2 * x] + line[2 * x + 1]
+            out[x] = (total + below + ((total >> bits) & np.uint64(1))) >> bits
+    else:
+        for x in range(out.size):
+            out[x] = _rounded(line[2 * x] + line[2 * x + 1], n)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -238,29 +265,79 @@ def _mode(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
         z1 = min((z + 1) * fz, nz)
         for y in range(out.shape[1]):
             y1 = min((y + 1) * fy, ny)
-            for x in range(out.shape[2]):
+            done = 0
+            if fx == 2 and y1 - y * fy == 2:
+                done = nx // 2
+                if z1 - z * fz == 1:
+                    _mode_of_4(a[z * fz, y * fy], a[z * fz, y * fy + 1], out[z, y])
+                elif z1 - z * fz == 2:
+                    _mode_of_8(a[z * fz : z1, y * fy : y1], cell, out[z, y])
+                else:
+                    done = 0
+            for x in range(done, out.shape[2]):
                 x1 = min((x + 1) * fx, nx)
-                first = a[z * fz, y * fy, x * fx]
-                uniform = True
                 n = 0
                 for i in range(z * fz, z1):
                     for j in range(y * fy, y1):
                         for k in range(x * fx, x1):
-                            value = a[i, j, k]
-                            cell[n] = value
+                            cell[n] = a[i, j, k]
                             n += 1
-                            uniform &= value == first
-                best = first
-                if not uniform:
-                    most = 0
-                    for i in range(n):
-                        count = 0
-                        for j in range(n):
-                            count += cell[j] == cell[i]
-                        if count > most or (count == most and cell[i] > best):
-                            most = count
-                            best = cell[i]
-                out[z, y, x] = best
+                out[z, y, x] = _most_frequent(cell, n)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mode_of_4(above, below, out):  # type: ignore[no-untyped-def]
+    for x in range(above.size // 2):
+        a, b, c, d = above[2 * x], above[2 * x + 1], below[2 * x], below[2 * x + 1]
+        if (a == b) & (c == d):
+            best = max(a, c)
+        elif ((a == c) & (b == d)) | ((a == d) & (b == c)):
+            best = max(a, b)
+        elif (a == b) | (a == c) | (a == d):
+            best = a
+        elif (b == c) | (b == d):
+            best = b
+        elif c == d:
+            best = c
+        else:
+            best = max(max(a, b), max(c, d))
+        out[x] = best
+
+
+@numba.njit(cache=True, nogil=True)
+def _mode_of_8(a, cell, out):  # type: ignore[no-untyped-def]
+    p, q, r, s = a[0, 0], a[0, 1], a[1, 0], a[1, 1]
+    for x in range(a.shape[2] // 2):
+        i, j = 2 * x, 2 * x + 1
+        first = p[i]
+        if (
+            (p[j] == first)
+            & (q[i] == first)
+            & (q[j] == first)
+            & (r[i] == first)
+            & (r[j] == first)
+            & (s[i] == first)
+            & (s[j] == first)
+        ):
+            out[x] = first
+        else:
+            cell[0], cell[1], cell[2], cell[3] = p[i], p[j], q[i], q[j]
+            cell[4], cell[5], cell[6], cell[7] = r[i], r[j], s[i], s[j]
+            out[x] = _most_frequent(cell, 8)
+
+
+@numba.njit(cache=True, nogil=True)
+def _most_frequent(cell, n):  # type: ignore[no-untyped-def]
+    """Of equally frequent ones the largest."""
+    best, most = cell[0], 0
+    for i in range(n):
+        count = 0
+        for j in range(n):
+            count += cell[j] == cell[i]
+        if count > most or (count == most and cell[i] > best):
+            most = count
+            best = cell[i]
+    return best
 
 
 def _largest_divisor(n: int, limit: int) -> int:

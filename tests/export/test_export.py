@@ -287,7 +287,7 @@ def test_slabs_fit_the_budget_and_the_chunks(tmp_path: Path) -> None:
     array = make_result(tmp_path / "a.zarr", ((1, 64, 100, 100), "uint16"), chunk=4).array()
     plane = 20_000
     for budget, depth in ((1, 1), (3 * plane, 3), (4 * plane, 4), (7 * plane, 4), (8 * plane, 8), (1 << 30, 8)):
-        assert stack.slab_depth(array, budget) == depth
+        assert stack.slab_depth(array, budget, 2) == depth
 
 
 def test_slabs_change_no_plane(small: Result, monkeypatch: pytest.MonkeyPatch) -> None:

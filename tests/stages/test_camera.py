@@ -159,3 +159,10 @@ def test_bins_of_the_histogram() -> None:
         assert edge / 2**0.25 <= np.quantile(counts, share) * 1.0001
         assert edge >= np.quantile(counts, share) * 0.9999
     assert octave_quantile(quarter_octaves(np.zeros(9, np.uint16)), 0.999) == 0
+
+
+def test_bins_of_large_counts() -> None:
+    edges = [math.isqrt(math.isqrt(2**q)) for q in range(128)]
+    for b, largest in enumerate(edges[12:], 13):
+        histogram = quarter_octaves(np.array([largest, largest + 1], np.uint32))
+        assert (histogram[b], histogram[b + 1], histogram.sum()) == (1, 1, 2), largest
