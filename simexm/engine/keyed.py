@@ -105,18 +105,18 @@ def merged(parts: Iterable[Path], rows: int, columns: Sequence[str], scratch: Pa
     shares = min(MOST_SHARES, max(1, -(-rows // SHARE_ROWS)))
     none = CellSums.none(columns)
     if shares == 1:
-        yield add_up([none, *(_sums(pq.read_table(p)) for p in parts)])
+        yield add_up([none, *(_sums(_read(p)) for p in parts)])
         return
     files = [scratch / f"{uuid.uuid4().hex}.partial" for _ in range(shares)]
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(pq.ParquetWriter(f, _arrow(none).schema, compression="zstd")) for f in files]
         for path in parts:
-            table = pq.read_table(path)
+            table = _read(path)
             share = _share(table["id"].to_numpy(), shares)
             for n in np.unique(share):
                 writers[n].write_table(table.filter(pa.array(share == n)))
     for file in files:
-        yield add_up([none, _sums(pq.read_table(file))])
+        yield add_up([none, _sums(_read(file))])
         file.unlink()
 
 
@@ -189,6 +189,11 @@ def is_stored(folder: Path) -> bool:
 
 def _share(ids: NDArray[np.uint64], shares: int) -> NDArray[np.uint64]:
     return (ids * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) % np.uint64(shares)
+
+
+def _read(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:  # `read_table` brings in the whole of Arrow's datasets for it
+        return file.read()
 
 
 def _arrow(sums: CellSums) -> pa.Table:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 GiB = 1 << 30
 
-SECONDS_PER_PIXEL = 250e-9
 SECONDS_PER_VOXEL = 40e-9
 
 
@@ -195,7 +194,7 @@ class Plan:
             seen = {p.dye for p in self.imaging.pairs}
             varying = len(seen & set(self.barcodes.dyes.values()))
             imaging *= (len(seen) + (len(self.rounds) - 1) * varying) / len(seen)
-        return imaging + pixels * SECONDS_PER_PIXEL + voxels * SECONDS_PER_VOXEL
+        return imaging + pixels * self.imaging.seconds_per_pixel + voxels * SECONDS_PER_VOXEL
 
     @property
     def stored_bytes(self) -> int:

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from simexm.simulation import Simulation
 
 COUNT_SECONDS_PER_VOXEL = 20e-9
-HERE_CORE_SECONDS = 15.0
-"""Below this estimate, threads of this process do the work: to start workers would take some seconds and hundreds of MB."""
+HERE_SECONDS = 20.0
+"""Where threads of this process are thought to need less, they do the work: to start workers, and to import all in each, takes
+some five seconds of every core, and hundreds of MB. Many threads would get into each other's way."""
+_HERE_THREADS = 4
 
 
 def run(
@@ -52,9 +54,10 @@ def run(
     plan = simulation.plan(until=until)
     plan.warn()
     guard.refuse(plan, where, overwrite)
-    here = client is None and workers is None and plan.core_seconds < HERE_CORE_SECONDS
+    here = client is None and workers is None
     if client is None:
         workers = _fitting_workers(min(len(plan.blocks), cpus()) if workers is None else workers, plan)
+        here &= plan.core_seconds < HERE_SECONDS * min(workers, _HERE_THREADS)
     try:
         with lock(where.run / "lock"):
             guard.refuse(plan, where, overwrite)  # again: another run may have ended meanwhile

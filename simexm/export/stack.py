@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
 
 from simexm.errors import OutputError
 from simexm.grid import Box, Tiling, Triple
 from simexm.machine import cpus
-from simexm.store.omezarr import is_ours
-from simexm.store.shards import decode_shard, opened_shard
+from simexm.store.reading import Reader
 
 SLAB_BYTES = 1 << 28
 """Bytes that are held at most, unless two planes are larger: of the slab that is used, and of that which is being read."""
@@ -168,7 +166,7 @@ def read_planes(
 
     def fill(slab: NDArray[Any], box: Box) -> None:
         try:
-            part = reader.read((() if channel is None else (channel,)), box)
+            part = reader.read(box, () if channel is None else (channel,))
         except (OSError, ValueError, RuntimeError) as error:  # of the disk, of checksums, of decoders
             raise OutputError(
                 f"{array.store_path} cannot be read at planes {box.start[0]} to {box.stop[0]}: {error}. Make it again with "
@@ -181,7 +179,7 @@ def read_planes(
         def begin(start: int, stop: int) -> tuple[NDArray[Any], list[Future[None]]]:
             box = Box((start, 0, 0), (stop, rows, columns))
             slab = np.empty(box.shape, dtype)
-            pieces = Tiling(box, (depth, *reader.piece))
+            pieces = Tiling(box, (depth, *reader.piece[1:]))
             return slab, [pool.submit(fill, slab, pieces[n]) for n in range(len(pieces))]
 
         slabs = _slabs(planes, depth, (array.shards or array.chunks)[-3])
@@ -209,40 +207,6 @@ def _slabs(planes: int, depth: int, shard: int) -> list[tuple[int, int]]:
         for first in range(0, planes, shard)
         for z in range(first, min(first + shard, planes), depth)
     ]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Reads boxes of an array from several threads: shards such as simexm writes by itself, others through Zarr."""
-
-    array: zarr.Array[Any]
-    folder: Path | None
-
-    @classmethod
-    def of(cls, array: zarr.Array[Any]) -> Reader:
-        """How to read this array."""
-        store: Any = array.store_path.store
-        local = isinstance(store, LocalStore) and is_ours(array)
-        return cls(array, Path(store.root) / array.store_path.path if local else None)
-
-    @property
-    def piece(self) -> tuple[int, int]:
-        """Rows and columns that are read at once."""
-        y, x = (self.array.shards or self.array.chunks)[-2:]
-        return (y, x) if self.folder else (y, self.array.shape[-1])
-
-    def read(self, lead: tuple[int, ...], box: Box) -> NDArray[Any]:
-        """A box, which does not pass the border of a piece, nor of a shard along z."""
-        if self.folder is None:
-            where: Any = (*lead, *box.slices)
-            return np.asarray(self.array[where])
-        shard = self.array.shards or self.array.chunks
-        position = tuple(a // s for a, s in zip((*lead, *box.start), shard, strict=True))
-        start = tuple(a % s for a, s in zip((*lead, *box.start), shard, strict=True))
-        out = np.empty((*(1 for _ in lead), *box.shape), self.array.dtype)
-        with opened_shard(self.folder.joinpath("c", *map(str, position))) as data:
-            decode_shard(data, shard, self.array.chunks, start, out)
-        return out.reshape(box.shape)
 
 
 def slab_depth(array: zarr.Array[Any], budget: int, itemsize: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from simexm.sources.base import INGESTED, ZarrSource
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.kinds import TOLD, ingest_command, kind_of
+from simexm.store.reading import Reader
 
 _CHUNKS = ChunkCache(CACHE_BYTES)
 _TOKENS = itertools.count()
@@ -60,10 +61,13 @@ class Volume:
         name = (self.token, self.array.path)
         return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, partial(self._read, box))
 
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader.of(self.array)
+
     def _read(self, wanted: Box, box: Box) -> NDArray[Any]:
-        index: tuple[int | slice[Any, Any, Any], ...] = (*(0,) * (self.array.ndim - 3), *box.slices)
         try:
-            return np.asarray(self.array[index])
+            return self._reader.read(box, (0,) * (self.array.ndim - 3))
         except (RuntimeError, ValueError, OSError) as error:
             raise SourceError(
                 f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read, a chunk is damaged or gone: {error}"

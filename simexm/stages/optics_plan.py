@@ -118,6 +118,8 @@ class OpticsPlan(Imaging):
             band_y -= 1  # the one frequency without a partner: it would need a rule of its own and carries nothing
         return imaging.LateralGrid((y, x), m, (band_y, band_x))
 
+    seconds_per_pixel = 250e-9
+
     def node_planes(self, tile: Box) -> tuple[int, int]:
         """First and last + 1 node plane that the planes of a tile see."""
         m = self.subdivision[0]

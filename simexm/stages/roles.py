@@ -92,6 +92,8 @@ class Imaging(ABC):
     """What a microscope is resolved to before a run: a function of the spec alone, the same for every tile."""
 
     pairs: tuple[Pair, ...]
+    seconds_per_pixel: ClassVar[float]
+    """Rough seconds of one core for a pixel of a channel: the camera, coarser levels, truth, and encoding."""
 
     @abstractmethod
     def cost(self, axis: int, pixels: int) -> float:

@@ -62,6 +62,8 @@ class Imaging2017Plan(Imaging):
     frame: simexm2017_frame.Frame
     pairs: tuple[Pair, ...]
 
+    seconds_per_pixel = 40e-9
+
     def cost(self, axis: int, pixels: int) -> float:
         """Voxels along one axis that are transformed."""
         reach = 2 * simexm2017_psf.REACH

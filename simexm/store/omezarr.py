@@ -204,18 +204,5 @@ class ShardedArray:
         return zarr.open_array(self.files.root, path=self.path, mode="r")
 
 
-def is_ours(array: zarr.Array[Any]) -> bool:
-    """Whether shards are as `simexm.store.shards` makes them: chunks in C order, little-endian, Zstd, index at the end."""
-    codecs = [c.to_dict() for c in array.metadata.codecs] if array.metadata.zarr_format == 3 else []
-    if [c["name"] for c in codecs] != ["sharding_indexed"]:
-        return False
-    sharding: Any = codecs[0]["configuration"]
-    inner, outer = ([c["name"] for c in sharding[part]] for part in ("codecs", "index_codecs"))
-    little = sharding["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
-    at_end = sharding["index_location"] == "end"
-    zeros = array.metadata.fill_value == 0
-    return inner == ["bytes", "zstd"] and outer == ["bytes", "crc32c"] and little and at_end and bool(zeros)
-
-
 def _um(nm: Fraction) -> float:
     return float(nm / _NM_PER_UM)
