@@ -22,7 +22,7 @@ def test_readme_has_its_commands() -> None:
     assert kinds.count("python") == 2
     # the two commands of a fresh machine are run by CI itself
     assert BLOCKS[0][1] == "pip install . && simexm run pipelines/quickstart.yaml\n"
-    assert BLOCKS[1][1] == 'pip install ".[test]" && pytest\n'
+    assert BLOCKS[1][1] == 'pip install ".[test]" && pytest -n auto --dist loadfile\n'
 
 
 def test_picture_is_there() -> None:

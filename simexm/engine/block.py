@@ -96,6 +96,7 @@ def compute_rounds(
         {"clipped": 0, "histogram": np.zeros(BINS, np.int64)} for _ in plan.outputs[0].channels
     ]
     unspecific: dict[str, int] = {}
+    largest: dict[str, list[float]] = {}
     amplicons: list[dict[str, NDArray[Any]]] = []
     kept: Work | None = None
     for number in plan.rounds:
@@ -124,12 +125,16 @@ def compute_rounds(
                 kept = None
                 _release(work)
             del work
+        for output in (o for o in plan.outputs if o.round == number):
+            data = arrays[output.path]
+            largest[output.group] = [part.max().item() for part in (data[None] if output.is_labels else data)]
         cells = add_up(parts)
         parts = [cells]
         statistics = {
             "voxels": int(cells.columns["voxels"].sum()),
             "dyes": {layer: int(cells.columns[f"dyes_{layer}"].sum()) for layer in plan.world.dye_of_layer},
             "unspecific": {layer: n for layer, n in unspecific.items() if n},
+            "largest": dict(largest),
             "images": [{"clipped": i["clipped"], "histogram": _sparse(i["histogram"])} for i in images],
         }
         rows = {k: np.concatenate([a[k] for a in amplicons]) for k in amplicons[0]} if amplicons else {}

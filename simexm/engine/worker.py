@@ -39,11 +39,9 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
     source = _source_of(plan)
     counted = passes.counted_on_disk(plan, where)
     stored: dict[str, list[list[Any]]] = {}
-    largest: dict[str, list[float]] = {}
     with EmitterFile(plan, where, number) as emitters:
         for result in compute_rounds(plan, source, counted, plan.blocks[number], emitters.sink):
             stored |= _write(plan, where, number, result)
-            largest |= _largest(plan, result)
             cells, statistics, amplicons = result.cells, result.statistics, result.amplicons
             del result  # before the next round is made
     if plan.barcodes:
@@ -51,7 +49,6 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
     return {
         **statistics,
         "stored": stored,
-        "largest": largest,
         "cells": keyed.write_part(cells, tables.part(where, number), where.scratch),
         "emitters": emitters.bytes,
         "peak_bytes": peak_bytes(),
@@ -135,15 +132,6 @@ def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[s
             for (output, _), told in zip(shards, pool.map(write, shards), strict=True):
                 stored[output.group].append(told)
     return stored
-
-
-def _largest(plan: Plan, result: BlockResult) -> dict[str, list[float]]:
-    """Largest value of each channel of images, of all of label images, by output."""
-    found = {}
-    for output in (o for o in plan.outputs if o.round == result.round):
-        data = result.arrays[output.path]
-        found[output.group] = [part.max().item() for part in (data[None] if output.is_labels else data)]
-    return found
 
 
 def on_disk(plan: Plan, where: Place, number: int, result: Mapping[str, Any]) -> bool:
