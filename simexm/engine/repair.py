@@ -109,16 +109,24 @@ def _differences(kept: dict[str, Any], plan: Plan) -> str:
 
 
 def _mend_named(plan: Plan, where: Place, files: list[Path]) -> None:
-    """Write arrays' metadata anew, and let passes be made anew; all else that has a name is written when a run ends."""
+    """Write metadata anew, and let passes be made anew; all else that has a name is written when a run ends.
+
+    Groups are still empty then, too, but Zarr would stumble over one that it cannot read.
+    """
     damaged = set(files)
     if where.mark() is None:
         place.write_mark(plan, where, place.INCOMPLETE)
-    for output in plan.outputs:
-        for level, array in enumerate(place.arrays(plan, where, output)):
-            path = where.zarr / array_key(output.group, level)
-            if path in damaged:
-                path.unlink(missing_ok=True)
-                array.create()
+    arrays = {
+        where.zarr / array_key(output.group, level): array
+        for output in plan.outputs
+        for level, array in enumerate(place.arrays(plan, where, output))
+    }
+    for path in damaged - arrays.keys() - {where.zarr / "zarr.json"}:
+        if where.zarr in path.parents:
+            place.write_attributes(where, str(path.parent.relative_to(where.zarr)), {})
+    for path in damaged & arrays.keys():
+        path.unlink(missing_ok=True)
+        arrays[path].create()
     for _, wanted in passes.all_passes(plan):
         folder = passes.folder(where, wanted.name)
         if any(folder in path.parents for path in damaged):

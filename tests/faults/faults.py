@@ -131,7 +131,7 @@ def recorded(output: Path) -> dict[int, Any]:
 
 def all_bytes(result: Result) -> dict[str, Any]:
     """All that must be the same: Zarr, tables, plan, list of files, and what the journals tell of files."""
-    run = {k: v for k, v in fingerprint(result.place.run).items() if not k.startswith("journal")}
+    run = {k: v for k, v in fingerprint(result.place.run).items() if "journal/" not in k}
     for name in ("log.txt", "preview.png"):  # they tell of the run's own course, and are drawn by another library
         run.pop(name, None)
     return {**{f"zarr/{k}": v for k, v in fingerprint(result.path).items()}, **run, "journal": recorded(result.path)}
