@@ -14,7 +14,7 @@ from typing import Any
 from simexm.engine.plan import Plan
 from simexm.errors import DiskError, OutputError, RunError
 from simexm.sources.base import ZarrSource
-from simexm.store.place import LOCK, PLAN, PREPARING, RUN_NAMES, SCRATCH, Place, retire_scratch
+from simexm.store.place import COMPLETE, LOCK, PLAN, PREPARING, RUN_NAMES, SCRATCH, Place, retire_scratch
 
 _PROBE_BYTES = 1 << 16
 _REASONS = {
@@ -52,7 +52,7 @@ def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
             f"{place.zarr} holds a result of other parameters (hash {mark['hash'][:12]}, now {plan.hash[:12]}), which would be "
             "lost; choose another --output, or replace it with --overwrite"
         )
-    elif mark.get("status") == "complete":
+    elif mark.get("status") == COMPLETE:
         raise OutputError(
             f"{place.zarr} is there already, complete and of these parameters; make it again with --overwrite"
         )

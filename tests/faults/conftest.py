@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore:.*:ResourceWarning"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
     return Faults(tmp_path_factory.mktemp("faults"))
 
@@ -35,7 +35,7 @@ def faults(_faults: Faults) -> Iterator[Faults]:
     _faults.clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(_faults: Faults) -> Iterator[distributed.Client]:
     """Two workers, each of which the nanny starts again when it dies, or when it takes more than 1 GiB."""
     before = dict(os.environ)
@@ -48,7 +48,7 @@ def client(_faults: Faults) -> Iterator[distributed.Client]:
         os.environ.update(before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reference(client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """An undisturbed run."""
     return simulation().run(tmp_path_factory.mktemp("reference") / "small.zarr", client=client, quiet=True)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from simexm.cli import app
 from simexm.result import Result
 from simexm.simulation import Simulation
+from tests import rounds_build
 from tests.faults.faults import all_bytes, recorded, simulation
 from tests.run.conftest import fingerprint
 
@@ -181,6 +182,27 @@ def test_passes_are_made_again_as_a_whole(tmp_path: Path) -> None:
     code, _, damaged = verify(result.path)
     assert code == 1
     assert [str(table) in s for s in damaged] == [True]
+    assert verify(result.path, "--repair", "-q")[0] == 0
+    assert all_bytes(result) == before
+
+
+def test_rounds_are_repaired_one_by_one(tmp_path: Path) -> None:
+    source = {"kind": "phantom", "shape": (24, 60, 60)}
+    result = rounds_build.simulation(source, ("expected", "emitters")).run(tmp_path / "small.zarr", quiet=True)
+    before = all_bytes(result)
+    assert verify(result.path)[0] == 0
+    spoilt = [
+        next(p for p in (result.path / "round_02/expected/0/c").rglob("*") if p.is_file()),
+        next((result.place.tables / "amplicons").iterdir()),
+        result.path / "OME/zarr.json",
+        result.path / "round_03/zarr.json",
+        result.place.tables / "barcodes.parquet",
+    ]
+    for path in spoilt:
+        flip(path)
+    code, _, damaged = verify(result.path)
+    assert (code, len(damaged)) == (1, len(spoilt))
+    assert all(any(f"{path} " in s for s in damaged) for path in spoilt)
     assert verify(result.path, "--repair", "-q")[0] == 0
     assert all_bytes(result) == before
 
