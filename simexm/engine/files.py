@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,19 @@ from typing import Any, NamedTuple
 
 from simexm.engine import tables
 from simexm.engine.plan import Plan
-from simexm.grid import Box, Tiling
+from simexm.grid import Box, Tiling, Triple
 from simexm.store.omezarr import shard_key
 from simexm.store.place import MANIFEST, PLAN, Place
 from simexm.store.shards import LocalFiles, Stored, checksum, measure
 
 
 class Left(NamedTuple):
-    """A file, and what a record says of it; of 0 bytes where there shall be none."""
+    """A file, and what a record says of it; of 0 bytes where there shall be none.
 
-    path: Path
+    The path is plain text, since a resumed run looks at all of them.
+    """
+
+    path: str
     stored: Stored
 
 
@@ -64,31 +68,31 @@ class Layout:
 
     def of_block(self, where: Place, number: int, result: Mapping[str, Any]) -> Iterator[Left]:
         """What `run_block` left, in the order of writing within each output, by its record in the journal."""
-        shards = [(n, number) for n in reversed(range(self.owned))]
-        yield from self._shards(where, self.blocks, shards, result)
+        yield from self._shards(where, reversed(range(self.owned)), self.blocks.position(number), result)
         for folder, stored in result["tables"].items():
-            yield Left(tables.part(where, folder, number), Stored(*stored))
+            yield Left(str(tables.part(where, folder, number)), Stored(*stored))
 
     def of_level(self, where: Place, level: int, number: int, result: Mapping[str, Any]) -> Iterator[Left]:
         """What `make_shard` left, by its record in the level's journal."""
-        yield from self._shards(where, self.levels[level], [(level, number)], result)
+        yield from self._shards(where, [level], self.levels[level].position(number), result)
 
     def _shards(
-        self, where: Place, tiling: Tiling, shards: Sequence[tuple[int, int]], result: Mapping[str, Any]
+        self, where: Place, levels: Iterable[int], position: Triple, result: Mapping[str, Any]
     ) -> Iterator[Left]:
+        """The shards at one position of some levels, of all outputs and channels."""
+        root, levels = str(where.zarr), list(levels)
         for group, channels in self.groups:
             told = iter(result["stored"][group])
-            for level, number in shards:
-                position = tiling.position(number)
+            for level in levels:
                 places: list[tuple[int, ...]] = [(c, *position) for c in range(channels)]
+                array = f"{root}/{group}/{level}" if group else f"{root}/{level}"
                 for place in places or [position]:
-                    key = shard_key(f"{group}/{level}".lstrip("/"), place)
-                    yield Left(where.zarr / key, Stored(*next(told)))
+                    yield Left(shard_key(array, place), Stored(*next(told)))
 
 
 def all_there(files: Iterator[Left]) -> bool:
     """Whether every file that holds something is on the disk; what is in them is not looked at."""
-    return all(path.is_file() for path, stored in files if stored.nbytes)
+    return all(os.path.isfile(path) for path, stored in files if stored.nbytes)
 
 
 def write_manifest(plan: Plan, where: Place, root: bytes) -> None:
@@ -119,7 +123,7 @@ def read_manifest(where: Place) -> list[Left]:
     """
     told = json.loads((where.run / MANIFEST).read_text())
     folders = (("zarr", where.zarr), ("run", where.run))
-    return [Left(folder / key, Stored(*stored)) for name, folder in folders for key, stored in told[name].items()]
+    return [Left(str(folder / key), Stored(*stored)) for name, folder in folders for key, stored in told[name].items()]
 
 
 def array_key(group: str, level: int) -> str:
@@ -138,6 +142,6 @@ def _told(files: Iterable[Path], folder: Path) -> dict[str, list[Any]]:
     return {key: [stored.nbytes, stored.checksum] for key, stored in found.items() if stored.nbytes}
 
 
-def _triple(values: Sequence[int]) -> tuple[int, int, int]:
+def _triple(values: Sequence[int]) -> Triple:
     z, y, x = values
     return z, y, x

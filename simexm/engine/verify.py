@@ -151,7 +151,7 @@ class Verification:
             return
         for left in told:
             if what := self._compare(left):
-                yield Damage(left.path, what)
+                yield Damage(Path(left.path), what)
 
     def _recorded(self, path: Path, parameter_hash: str, layout: Layout, level: int | None) -> Iterator[Damage]:
         """Compare what a journal tells of; then name what it should tell of and does not."""
@@ -173,7 +173,7 @@ class Verification:
                     files = list(layout.of_level(self.where, level, record.block, record.result))
             except (KeyError, TypeError, ValueError, AttributeError, StopIteration, RuntimeError):
                 return [Damage(path, "holds a record that makes no sense", record.block, level)]
-            return [Damage(f.path, what, record.block, level) for f in files if (what := self._compare(f))]
+            return [Damage(Path(f.path), what, record.block, level) for f in files if (what := self._compare(f))]
 
         for found in _in_parallel(look, records()):
             yield from found
@@ -186,7 +186,7 @@ class Verification:
 
     def _compare(self, left: Left) -> str | None:
         """What is wrong with a file, or None."""
-        path, stored = left
+        path, stored = Path(left.path), left.stored
         self.files += 1
         self.bytes += stored.nbytes
         try:

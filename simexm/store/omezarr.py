@@ -104,7 +104,7 @@ def create_group(files: LocalFiles, path: str, attributes: dict[str, Any]) -> No
 
 
 def shard_key(array: str, position: tuple[int, ...]) -> str:
-    """Path below the root of a shard of an array."""
+    """Path of a shard of an array, the array's path before it."""
     return "/".join([array, "c", *map(str, position)])
 
 
