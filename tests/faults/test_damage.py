@@ -15,7 +15,7 @@ from simexm.cli import app
 from simexm.result import Result
 from simexm.simulation import Simulation
 from tests import rounds_build
-from tests.faults.faults import all_bytes, recorded, simulation
+from tests.faults.faults import all_bytes, model_of_2017, recorded, simulation
 from tests.run.conftest import fingerprint
 
 Spoil = Callable[[Path], None]
@@ -175,7 +175,7 @@ def test_a_shard_that_should_not_be_there(tmp_path: Path) -> None:
 
 def test_passes_are_made_again_as_a_whole(tmp_path: Path) -> None:
     """The model of 2017 counts voxels before it labels; these tables have checksums, too."""
-    result = _model_of_2017().run(tmp_path / "small.zarr", quiet=True)
+    result = model_of_2017().run(tmp_path / "small.zarr", quiet=True)
     before = all_bytes(result)
     (table,) = result.place.passes.glob("*_voxels/table/*.arrow")
     flip(table)
@@ -205,24 +205,6 @@ def test_rounds_are_repaired_one_by_one(tmp_path: Path) -> None:
     assert all(any(f"{path} " in s for s in damaged) for path in spoilt)
     assert verify(result.path, "--repair", "-q")[0] == 0
     assert all_bytes(result) == before
-
-
-def _model_of_2017() -> Simulation:
-    layer = {
-        "name": "a",
-        "dye": "ATTO488",
-        "region": "cytosol",
-        "labeling_density": 1.0,
-        "protein_density_per_nm3": 1e-5,
-    }
-    optics = {
-        "stage": "simexm2017_imaging", "numerical_aperture": 1.15, "refractive_index": 1.33, "focal_plane_depth_nm": 160,
-        "objective_factor": 40, "exposure_s": 0.1, "objective_efficiency": 0.8, "detector_efficiency": 0.6,
-        "camera_pixel_nm": 5120,
-        "channels": [{"name": "c", "laser_wavelength_nm": 488, "band_nm": [500, 600]}],
-    }  # fmt: skip
-    stages = [{"stage": "simexm2017_labelling", "layers": [layer]}, optics, {"stage": "truth"}]
-    return Simulation.from_mapping({"source": {"kind": "phantom", "shape": (20, 24, 26)}, "stages": stages})
 
 
 def test_what_cannot_be_verified_or_repaired(whole: Result, tmp_path: Path) -> None:

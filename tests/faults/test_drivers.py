@@ -21,6 +21,7 @@ from tests.faults.faults import (
     Faults,
     all_bytes,
     environment,
+    model_of_2017,
     recorded,
     simulation,
     start_driver,
@@ -80,6 +81,22 @@ def test_driver_killed(
     assert all_bytes(result) == all_bytes(reference)
     assert faults.begun() - before == dict.fromkeys(set(BLOCKS) - done, 1)
     assert not (run / "scratch").exists()
+
+
+@pytest.mark.parametrize("point", [pytest.param("before publish", marks=pytest.mark.slow), "after publish"])
+def test_driver_killed_between_passes(faults: Faults, tmp_path: Path, point: str) -> None:
+    """A pass whose table was whole is not made again; of the other kind, only the table is; and no part is left over."""
+    model_of_2017().save(tmp_path / "small.yaml")
+    faults.set(Fault("kill", point, r"simexm2017_voxels/table/about\.json"))
+    driver = start_driver(faults, tmp_path / "small.yaml", tmp_path / "small.zarr")
+    driver.communicate(timeout=60)
+    assert driver.returncode == -signal.SIGKILL
+    counted = (tmp_path / "small.run/passes/simexm2017_voxels/journal/000000.jsonl").read_bytes()
+    result = model_of_2017().run(tmp_path / "small.zarr", quiet=True)
+    assert (result.place.passes / "simexm2017_voxels/journal/000000.jsonl").read_bytes() == counted
+    assert not list(result.place.passes.rglob("parts"))
+    undisturbed = model_of_2017().run(tmp_path / "whole" / "small.zarr", quiet=True)
+    assert all_bytes(result) == all_bytes(undisturbed)
 
 
 def test_two_drivers_on_one_output(reference: Result, faults: Faults, spec: Path) -> None:
