@@ -66,6 +66,7 @@ def test_disk_that_fails_for_a_moment(
     assert begun == dict.fromkeys(set(BLOCKS) - {7}, 1)
 
 
+@pytest.mark.slow
 def test_disk_that_fails_for_long(
     reference: Result, client: distributed.Client, faults: Faults, tmp_path: Path
 ) -> None:
