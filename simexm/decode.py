@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simexm.engine.tables import amplicon_part
+from simexm.engine.tables import part
 from simexm.errors import OutputError
 from simexm.grid import Box, Tiling, Triple, exact3
 from simexm.kernels.spots import brightnesses, spot_profile
 from simexm.result import Result
 from simexm.simulation import Simulation
-from simexm.stages.barcodes import Barcodes
+from simexm.stages.barcodes import AMPLICONS, Barcodes
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import OpticsPlan
 
@@ -300,7 +300,7 @@ class _Bench:
             if np.any(position < 0) or np.any(position >= self.blocks.counts):
                 continue
             other = int(np.ravel_multi_index(tuple(position), self.blocks.counts))
-            place, cell = _part(amplicon_part(self.result.place, other))
+            place, cell = _part(part(self.result.place, AMPLICONS, other))
             some = np.all((place >= low) & (place < high), axis=1) | (other == number)
             places.append(place[some])
             cells.append(cell[some])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simexm.errors import OutputError
-from simexm.store.place import Place
+from simexm.store.place import COMPLETE, Place
 
 if TYPE_CHECKING:
     import dask.array
@@ -79,7 +79,7 @@ class Result:
     @property
     def complete(self) -> bool:
         """Whether every block and every level is there."""
-        return bool(self.provenance.get("status") == "complete")
+        return bool(self.provenance.get("status") == COMPLETE)
 
     @property
     def plan(self) -> dict[str, Any]:

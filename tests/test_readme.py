@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m simexm.cli "$@"\n')
     shim.chmod(0o755)
     lines = BLOCKS[2][1].splitlines()
-    told = ["ingest", "new", "plan", "preview", "run", "info", "fluorophores", "export"]
+    told = ["ingest", "new", "plan", "preview", "run", "info", "verify", "fluorophores", "export"]
     assert [line.split()[1] for line in lines] == told
     for line in lines:
         type_in(line, place)

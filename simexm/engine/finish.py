@@ -11,6 +11,7 @@ import numpy as np
 
 from simexm.engine import tables
 from simexm.engine.events import Message
+from simexm.engine.files import write_manifest
 from simexm.engine.journal import Journal
 from simexm.engine.plan import Output, Plan, round_group
 from simexm.engine.progress import LogFile
@@ -41,7 +42,7 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
     rows = 0
     for record in journal.records():
         totals.add(record.result)
-        rows += record.result["cells"][1]
+        rows += record.result["rows"]
     if totals.blocks != len(plan.blocks):
         missing = len(plan.blocks) - totals.blocks
         raise RunError(f"{missing} of {len(plan.blocks)} blocks are missing; type the same command again")
@@ -78,8 +79,10 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
     else:
         main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
         attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where, plan.outputs[0]))
-    place.write_attributes(where, "", {**attributes, place.MARK: _provenance(plan, totals)})
-    shutil.rmtree(where.scratch, ignore_errors=True)  # with what killed workers left
+    attributes = {**attributes, place.MARK: _provenance(plan, totals)}
+    write_manifest(plan, where, place.group_bytes(attributes))
+    place.write_attributes(where, "", attributes)
+    shutil.rmtree(where.run / place.SCRATCH, ignore_errors=True)  # with what killed workers left
     _draw(where)
 
 
@@ -137,7 +140,7 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
     g = plan.geometry
     return {
         "hash": plan.hash,
-        "status": "complete",
+        "status": place.COMPLETE,
         **place.contents(plan),
         **_quantity(plan, plan.main),
         "spec": plan.simulation.to_mapping(),

@@ -5,7 +5,7 @@ A line is one finished block::
     {"block": 7, "hash": "9f2c...", "attempt": 1, "host": "node3", "seconds": 1.25, "time": 1.7e9, "result": {...}}
 
 `result` is what the block function returned: sizes, checksums, statistics, empty or not. Lines are gathered for a
-second at most, written to a temporary file, synced, and renamed to the next number, so that a segment that exists is
+second at most, written to a file elsewhere, synced, and renamed to the next number, so that a segment that exists is
 whole. From time to time the newest are merged into one (``000000-000511.jsonl``), so that the number of files does not
 follow the length of the run; a segment that a merged one covers counts no more and is removed.
 """
@@ -13,16 +13,16 @@ follow the length of the run; a segment that a merged one covers counts no more 
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simexm.engine.bitmap import Bitmap
 from simexm.errors import OutputError
+from simexm.store.shards import writing
 
 COMMIT_S = 0.5
 _MERGE_FILES = 512
@@ -56,8 +56,9 @@ class Journal:
         Lines that could not be read and were passed over when the journal was opened; their blocks are not in `done`.
     """
 
-    def __init__(self, path: Path, parameter_hash: str) -> None:
+    def __init__(self, path: Path, parameter_hash: str, scratch: Path | None = None) -> None:
         self.path = path
+        self.scratch = scratch or path
         self.parameter_hash = parameter_hash
         self.done = Bitmap()
         self.unreadable = 0
@@ -68,19 +69,29 @@ class Journal:
         self._unmerged_bytes = 0
 
     @classmethod
-    def open(cls, path: Path, parameter_hash: str) -> Journal:
+    def open(cls, path: Path, parameter_hash: str, scratch: Path | None = None) -> Journal:
         """Open or begin the journal in the folder `path`.
+
+        Parameters
+        ----------
+        path
+            Its folder.
+        parameter_hash
+            Of the run whose blocks it holds.
+        scratch
+            Folder for segments that are being written; without it, nothing can be written any more. Left out, the journal's
+            own.
 
         Raises
         ------
         OutputError
             The folder holds blocks of another parameter hash, or cannot be read or made.
         """
-        journal = cls(path, parameter_hash)
+        journal = cls(path, parameter_hash, scratch)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for temporary in path.glob("*.tmp"):
-                temporary.unlink()
+            for leftover in path.glob("*.partial"):
+                leftover.unlink()
             journal._load()
         except OutputError:
             raise
@@ -122,7 +133,7 @@ class Journal:
         if not self._lines:
             return
         try:
-            _publish(self.path / f"{self._next:06d}.jsonl", self._lines)
+            self._publish(f"{self._next:06d}.jsonl", self._lines)
             self._count_segment(sum(map(len, self._lines)))
             self._lines = []
             self._next += 1
@@ -141,9 +152,14 @@ class Journal:
         for path, _, _ in reversed(self._segments()):
             for line in reversed(path.read_bytes().splitlines()):
                 entry = _parse(line)
-                if entry is not None and entry["block"] not in seen:
+                if entry is not None and entry["hash"] == self.parameter_hash and entry["block"] not in seen:
                     seen.add(entry["block"])
                     yield Record(**{name: entry[name] for name in Record.__slots__})
+
+    def distrust(self, blocks: Iterable[int]) -> None:
+        """Take back from `done` blocks that shall be done again."""
+        for block in blocks:
+            self.done.discard(block)
 
     def _segments(self) -> list[tuple[Path, int, int]]:
         """Segments that count, in order, with their first and last number."""
@@ -178,6 +194,10 @@ class Journal:
             if first == last:
                 self._count_segment(path.stat().st_size)
 
+    def _publish(self, name: str, lines: Iterable[bytes]) -> None:
+        with writing(self.path / name, self.scratch) as partial, partial.open("wb") as file:
+            file.writelines(lines)
+
     def _count_segment(self, size: int) -> None:
         self._unmerged += 1
         self._unmerged_bytes += size
@@ -188,24 +208,9 @@ class Journal:
         self._unmerged = self._unmerged_bytes = 0
         if len(singles) > 1:
             name = f"{singles[0][1]:06d}-{singles[-1][2]:06d}.jsonl"
-            _publish(self.path / name, (path.read_bytes().rstrip(b"\n") + b"\n" for path, _, _ in singles))
+            self._publish(name, (path.read_bytes().rstrip(b"\n") + b"\n" for path, _, _ in singles))
             for path, _, _ in singles:
                 path.unlink()
-
-
-def _publish(path: Path, chunks: list[bytes] | Iterator[bytes]) -> None:
-    """Let `path` appear whole or not at all, and stay after a power cut."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.writelines(chunks)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simexm.store.shards import publish
+from simexm.store.shards import Stored, measure, writing
 
 SHARE_ROWS = 2_000_000
 """Rows of the parts that are added up at once, as long as that takes no more than `MOST_SHARES` shares."""
@@ -76,13 +76,11 @@ def add_up(parts: Sequence[CellSums]) -> CellSums:
     return CellSums(ids, {name: add([p.columns[name] for p in parts]) for name in parts[0].columns})
 
 
-def write_part(sums: CellSums, path: Path, scratch: Path) -> tuple[int, int]:
-    """Write a block's part in one step; return its bytes and rows."""
-    partial = scratch / f"{uuid.uuid4().hex}.partial"
-    pq.write_table(_arrow(sums), partial, compression="zstd")
-    size = partial.stat().st_size
-    publish(partial, path)
-    return size, sums.ids.size
+def write_part(sums: CellSums, path: Path, scratch: Path) -> Stored:
+    """Write a block's part in one step."""
+    with writing(path, scratch) as partial:
+        pq.write_table(_arrow(sums), partial, compression="zstd")
+        return measure(partial)
 
 
 def merged(parts: Iterable[Path], rows: int, columns: Sequence[str], scratch: Path) -> Iterator[CellSums]:
@@ -108,16 +106,20 @@ def merged(parts: Iterable[Path], rows: int, columns: Sequence[str], scratch: Pa
         yield add_up([none, *(_sums(_read(p)) for p in parts)])
         return
     files = [scratch / f"{uuid.uuid4().hex}.partial" for _ in range(shares)]
-    with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(pq.ParquetWriter(f, _arrow(none).schema, compression="zstd")) for f in files]
-        for path in parts:
-            table = _read(path)
-            share = _share(table["id"].to_numpy(), shares)
-            for n in np.unique(share):
-                writers[n].write_table(table.filter(pa.array(share == n)))
-    for file in files:
-        yield add_up([none, _sums(_read(file))])
-        file.unlink()
+    try:
+        with contextlib.ExitStack() as stack:
+            writers = [stack.enter_context(pq.ParquetWriter(f, _arrow(none).schema, compression="zstd")) for f in files]
+            for path in parts:
+                table = _read(path)
+                share = _share(table["id"].to_numpy(), shares)
+                for n in np.unique(share):
+                    writers[n].write_table(table.filter(pa.array(share == n)))
+        for file in files:
+            yield add_up([none, _sums(_read(file))])
+            file.unlink()
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
 
 
 class StoredSums:
@@ -160,7 +162,7 @@ class StoredSums:
 _ABOUT = "about.json"
 
 
-def store(folder: Path, shares: Iterable[CellSums], columns: Sequence[str]) -> None:
+def store(folder: Path, shares: Iterable[CellSums], columns: Sequence[str], scratch: Path) -> None:
     """Write sums for `StoredSums`; the folder counts as whole once its description is there, which comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _ABOUT).unlink(missing_ok=True)
@@ -168,18 +170,19 @@ def store(folder: Path, shares: Iterable[CellSums], columns: Sequence[str]) -> N
     number = 0
     for number, sums in enumerate(shares, 1):
         table = _arrow(sums)
-        partial = folder / f"{uuid.uuid4().hex}.partial"
-        with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        with (
+            writing(folder / f"{number - 1:03d}.arrow", scratch) as partial,
+            pa.OSFile(str(partial), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
             writer.write_table(table.combine_chunks())
-        publish(partial, folder / f"{number - 1:03d}.arrow")
         for name in columns:
             here = sums.largest(name)
             best = largest[name]
             if here[1] > best[1] or (here[1] == best[1] and 0 < here[0] < best[0]):
                 largest[name] = here
-    partial = folder / f"{uuid.uuid4().hex}.partial"
-    partial.write_text(json.dumps({"shares": number, "largest": largest}))
-    publish(partial, folder / _ABOUT)
+    with writing(folder / _ABOUT, scratch) as partial:
+        partial.write_text(json.dumps({"shares": number, "largest": largest}))
 
 
 def is_stored(folder: Path) -> bool:

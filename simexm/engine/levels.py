@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from simexm.engine.bitmap import Bitmap
 from simexm.engine.events import Execute
+from simexm.engine.files import Layout, all_there
 from simexm.engine.journal import Journal
 from simexm.engine.plan import Plan
 from simexm.errors import RunError
 from simexm.grid import Box, Tiling, Triple
-from simexm.store import place
+from simexm.store import guard, place
 from simexm.store.place import Place
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
 
@@ -33,14 +36,15 @@ class LevelTask:
 
 
 def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
-    """Make shard `number` of the level for every output and channel."""
+    """Make shard `number` of the level for every output and channel; what is returned goes to the level's journal."""
     plan = task.plan
+    guard.refuse_strange(plan, task.place)
     box = task.shards[number]
     position = task.shards.position(number)
     upper, lower = plan.levels[task.level - 1], plan.levels[task.level]
     factors = step_factors(upper, lower)
     above = Box(_times(box.start, factors), _times(box.stop, factors)).intersect(Box.of_shape(upper.shape))
-    stored = 0
+    stored: dict[str, list[list[Any]]] = {output.group: [] for output in plan.outputs}
     for output in plan.outputs:
         levels = place.arrays(plan, task.place, output)
         source = levels[task.level - 1].open()
@@ -50,12 +54,27 @@ def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
             data = np.asarray(source[where])
             made = (downsample_labels if output.is_labels else downsample_mean)(data, factors)
             part = made if output.is_labels else made[None]
-            stored += levels[task.level].write((*lead, *position), part).nbytes
-    return {"bytes": stored}
+            told = levels[task.level].write((*lead, *position), part)
+            stored[output.group].append([told.nbytes, told.checksum])
+    return {"stored": stored}
 
 
-def make_levels(plan: Plan, where: Place, execute: Execute) -> None:
-    """Make each level that no block owns, in order. There is little in them, so a resumed run makes them all again.
+def journal_of(where: Place, level: int) -> Path:
+    """The journal of a level's shards."""
+    return where.journal / "levels" / str(level)
+
+
+def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, Bitmap]) -> None:
+    """Make what is not there yet of each level that no block owns, in order.
+
+    Parameters
+    ----------
+    plan, where
+        The run.
+    execute
+        How shards are made.
+    again
+        By level, shards that are made though they are there.
 
     Raises
     ------
@@ -64,22 +83,28 @@ def make_levels(plan: Plan, where: Place, execute: Execute) -> None:
     """
     from simexm.engine.progress import FailedFile, LogFile
 
-    journals = where.journal / "levels"
-    shutil.rmtree(journals, ignore_errors=True)
+    layout = Layout.of(plan)
     for level, storage in enumerate(plan.storage):
         if storage.owned:
             continue
         task = LevelTask(plan, where, level)
+        journal = Journal.open(journal_of(where, level), plan.hash, where.scratch)
+        damaged = again.get(level, Bitmap())
+        journal.distrust(
+            r.block
+            for r in journal.records()
+            if r.block in damaged or not all_there(layout.of_level(where, level, r.block, r.result))
+        )
+        if len(journal.done) == len(task.shards):
+            continue
         outcome = execute(
-            function=make_shard, context=task, blocks=range(len(task.shards)),
-            journal=Journal.open(journals / str(level), plan.hash),
+            function=make_shard, context=task, blocks=journal.done.missing(len(task.shards)), journal=journal,
             listeners=[LogFile(where.run / "log.txt"), FailedFile(where.run / "failed.jsonl")],
         )  # fmt: skip
         if outcome.failed_count:
             raise RunError(
                 f"level {level} cannot be made: {outcome.failed[0].error}. Mend the cause and type the same command again"
             )
-    shutil.rmtree(journals, ignore_errors=True)
 
 
 def _times(a: Triple, b: Triple) -> Triple:

@@ -8,6 +8,8 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,10 @@ from typing import Any
 
 from simexm.errors import OutputError
 
-# What file systems answer that know no advisory locks; exclusive creation and the process table must do there.
+BEAT_S = 10.0  # how often a holder touches its lock
+STALE_S = 90.0  # untouched for so long, a lock's holder is dead; network file systems show a touch up to a minute late
+_SETTLE_S = 1.0
+# What file systems answer that know no advisory locks; exclusive creation and the beat must do there.
 _NO_FLOCK = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 
 
@@ -23,14 +28,15 @@ _NO_FLOCK = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 def lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path` for the length of the block, and remove it afterwards.
 
-    The file names host, process and time. The kernel's advisory lock on it ends with its holder, however that ends, so
-    that the lock of a dead process of this host is taken over, by one only of several that try at once.
+    The file names host and process, and its holder touches it every `BEAT_S` seconds. A dead holder is known by one of
+    two signs. On its own machine the kernel's advisory lock on the file has ended, however the process ended. From another
+    machine, to which a file system may not show such locks, its file has not been touched for `STALE_S` seconds, by the
+    file system's clock. Then the lock is taken over, by one only of several that try at once.
 
     Raises
     ------
     OutputError
-        Another driver holds the lock, or one on another host held it last, which cannot be seen from here; or the file
-        cannot be written.
+        Another driver holds the lock, or may do so still; or the file cannot be written.
     """
     try:
         descriptor = _take(path)
@@ -38,12 +44,24 @@ def lock(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}. Choose another --output, or mend that") from error
+    ended = threading.Event()
+    beat = threading.Thread(target=_beat, args=(descriptor, ended), name="simexm-lock", daemon=True)
+    beat.start()
     try:
         yield
     finally:
+        ended.set()
+        beat.join()
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+            if _same_file(descriptor, path):
+                path.unlink()
         os.close(descriptor)
+
+
+def _beat(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(BEAT_S):
+        with contextlib.suppress(OSError):  # a disk that is away for a while
+            os.utime(descriptor)
 
 
 def _take(path: Path) -> int:
@@ -51,38 +69,55 @@ def _take(path: Path) -> int:
     while True:
         descriptor, fresh = _open(path)
         try:
-            advisory = _flock(descriptor, path)
+            advisory = _flock(descriptor, path, _SETTLE_S if fresh else 0.0)
             if not _same_file(descriptor, path):  # its holder removed it between our open and our lock
                 os.close(descriptor)
                 continue
             owner = {} if fresh else _read(descriptor)
-            if owner and not _is_gone(owner, advisory):
-                raise _held(path, owner)
+            ended = fresh or (advisory and owner.get("machine") == _machine())
+            if not ended:
+                age_s = _age_s(descriptor, path)
+                if age_s < STALE_S:
+                    raise _perhaps_held(path, owner, age_s)
             _write(descriptor)
+            if not ended:  # others may have come to the same end at this moment: the last to write has it
+                time.sleep(_SETTLE_S)
+                if not _same_file(descriptor, path) or _read(descriptor) != _me():
+                    raise _held(path, _read(descriptor))
             return descriptor
         except BaseException:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
             raise
 
 
-def _flock(descriptor: int, path: Path) -> bool:
-    """Take the advisory lock. False if the file system has none."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _held(path, _read(descriptor)) from None
-    except OSError as error:
-        if error.errno not in _NO_FLOCK:
-            raise
-        return False
-    return True
+def _flock(descriptor: int, path: Path, patience_s: float) -> bool:
+    """Take the advisory lock. False if the file system has none.
+
+    Whoever made the file has some patience, since others may look into it before it is locked.
+    """
+    until_s = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                raise _held(path, _read(descriptor)) from None
+            time.sleep(0.001)
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
+            return False
 
 
 def _open(path: Path) -> tuple[int, bool]:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
-    except FileExistsError:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644), False
+    while True:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):  # its holder removed it just now
+                return os.open(path, os.O_RDWR), False
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
@@ -92,10 +127,27 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
+def _age_s(descriptor: int, path: Path) -> float:
+    """Seconds since the lock was touched, by the file system's clock, which need not be this machine's."""
+    with tempfile.TemporaryFile(dir=path.parent) as probe:
+        return os.fstat(probe.fileno()).st_mtime - os.fstat(descriptor).st_mtime
+
+
+def _machine() -> str:
+    """This machine since it was started; containers on it share its kernel, and so its advisory locks."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _me() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid()}
+
+
 def _write(descriptor: int) -> None:
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(owner).encode() + b"\n", 0)
+    os.pwrite(descriptor, json.dumps(_me()).encode() + b"\n", 0)
     os.fsync(descriptor)
 
 
@@ -107,29 +159,20 @@ def _read(descriptor: int) -> dict[str, Any]:
     return owner if isinstance(owner, dict) else {}
 
 
-def _is_gone(owner: dict[str, Any], advisory: bool) -> bool:
-    """True if the owner was a process of this host and has ended, which holding its advisory lock proves."""
-    if owner.get("host") != socket.gethostname():
-        return False
-    if advisory:
-        return True
-    try:
-        os.kill(int(owner["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, KeyError, ValueError):
-        return False
-    return False
-
-
 def _held(path: Path, owner: dict[str, Any]) -> OutputError:
-    who = f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}"
-    if owner.get("host", socket.gethostname()) == socket.gethostname():
-        return OutputError(
-            f"{path} is held by {who}: two runs into one output would do all work twice. "
-            f"Wait for it, or end it with: kill {owner.get('pid', '<pid>')}"
-        )
     return OutputError(
-        f"{path} is held by {who}, and whether that still runs cannot be seen from {socket.gethostname()}: "
-        f"two runs into one output would do all work twice. If it has ended, type: rm '{path}'"
+        f"{path} is held by {_who(owner)}: two runs into one output would do all work twice. Wait for it, or end it there "
+        f"with: kill {owner.get('pid', '<pid>')}"
     )
+
+
+def _perhaps_held(path: Path, owner: dict[str, Any], age_s: float) -> OutputError:
+    return OutputError(
+        f"{path} is held by {_who(owner)}, which gave a sign of life {max(0.0, age_s):.0f} s ago: two runs into one output "
+        f"would do all work twice. Wait for it, or end it there; if it is dead, type the same command again in "
+        f"{STALE_S - age_s:.0f} s"
+    )
+
+
+def _who(owner: dict[str, Any]) -> str:
+    return f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}"

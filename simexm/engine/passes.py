@@ -82,14 +82,19 @@ def write_block(plan: Plan, where: Place, source: LabelSource, name: str, number
     """Count one block for pass `name` and write its part; what is returned goes to the pass's journal."""
     stage, wanted = next((s, p) for s, p in all_passes(plan) if p.name == name)
     sums = count_box(plan, source, counted_on_disk(plan, where, name), stage, wanted, plan.blocks[number])
-    nbytes, rows = write_part(sums, part(where, name, number), where.scratch)
-    return {"bytes": nbytes, "rows": rows}
+    write_part(sums, part(where, name, number), where.scratch)
+    return {"rows": sums.ids.size}
 
 
 def merge(plan: Plan, where: Place, wanted: CountPass, rows: int) -> None:
     """Add up the parts of all blocks."""
     parts = (part(where, wanted.name, n) for n in range(len(plan.blocks)))
-    store(_table(where, wanted.name), merged(parts, rows, wanted.columns, where.scratch), wanted.columns)
+    shares = merged(parts, rows, wanted.columns, where.scratch)
+    store(_table(where, wanted.name), shares, wanted.columns, where.scratch)
+
+
+def forget_parts(where: Place, wanted: CountPass) -> None:
+    """Remove the parts of a pass whose table is whole."""
     shutil.rmtree(folder(where, wanted.name) / "parts", ignore_errors=True)
 
 

@@ -232,10 +232,12 @@ class Plan:
                 "pixel_size_tissue_nm": [float(p) for p in g.pixel_tissue_nm],
                 "expansion_factor": float(g.factor),
                 "levels": [list(level.shape) for level in self.levels],
+                "shards": [list(storage.shard) for storage in self.storage],
             },
             "optics": self.imaging.describe(self.tile),
             "blocks": {
                 "count": len(self.blocks),
+                "levels": sum(s.owned for s in self.storage),
                 "block_pixels": list(self.block),
                 "tile_pixels": list(self.tile),
                 "files": len(self.blocks)

@@ -122,7 +122,7 @@ def _versions() -> Mapping[str, str]:
 def _stages_until(simulation: Simulation, until: str | None) -> tuple[Stage, ...]:
     """The stages up to and with `until`; the truth is always made."""
     tags = [str(type(s).model_fields["stage"].default) for s in simulation.stages]
-    if until is None:
+    if until is None or until == tags[-1]:
         return tuple(simulation.stages)
     possible = [t for t, s in zip(tags, simulation.stages, strict=True) if main_quantity(s)]
     if until not in possible:

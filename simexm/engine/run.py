@@ -6,6 +6,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,14 @@ import psutil
 
 from simexm.engine import passes
 from simexm.engine.events import Execute, Listener, Message
+from simexm.engine.files import Layout, all_there
 from simexm.engine.finish import finish
 from simexm.engine.journal import Journal
 from simexm.engine.levels import make_levels
 from simexm.engine.lock import lock
 from simexm.engine.plan import GiB, Plan
-from simexm.engine.worker import Context, count_block, on_disk, run_block
+from simexm.engine.verify import Damaged
+from simexm.engine.worker import Context, count_block, run_block
 from simexm.errors import OutputError, RunError, SimexmWarning, SourceError, SpecError
 from simexm.machine import cpus
 from simexm.result import Result
@@ -50,24 +53,16 @@ def run(
     quiet: bool = False,
 ) -> Result:
     """See `Simulation.run`."""
-    where = Place.at(output)
+    where = Place.at(output).claimed()
     plan = simulation.plan(until=until)
     plan.warn()
     guard.refuse(plan, where, overwrite)
-    here = client is None and workers is None
-    if client is None:
-        workers = _fitting_workers(min(len(plan.blocks), cpus()) if workers is None else workers, plan)
-        here &= plan.core_seconds < HERE_SECONDS * min(workers, _HERE_THREADS)
+    means = Means.of(plan, client, workers)
     try:
-        with lock(where.run / "lock"):
+        with lock(where.run / place.LOCK):
             guard.refuse(plan, where, overwrite)  # again: another run may have ended meanwhile
             _begin(plan, where, overwrite)
-            try:
-                _do(plan, where, client, workers, here, quiet)
-            except SourceError:
-                raise
-            except OSError as error:
-                raise guard.stopped(error, where) from error
+            carry_out(plan, where, means, quiet)
     finally:
         with contextlib.suppress(OSError):
             where.run.rmdir()  # where nothing came to be in it
@@ -88,50 +83,83 @@ def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
         raise OutputError(guard.why(error, f"{where.zarr} cannot be written")) from error
 
 
-def _do(
-    plan: Plan,
-    where: Place,
-    client: distributed.Client | None,
-    workers: int | None,
-    here: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True)
+class Means:
+    """What computes: the user's cluster, one of our own, or threads of this process.
+
+    Attributes
+    ----------
+    client
+        The user's cluster, if any.
+    workers
+        How many, where there is none.
+    here
+        Whether they are threads of this process.
+    """
+
+    client: distributed.Client | None
+    workers: int
+    here: bool
+
+    @classmethod
+    def of(cls, plan: Plan, client: distributed.Client | None, workers: int | None) -> Means:
+        """What fits a plan; see `Simulation.run` for client and workers."""
+        if client is not None:
+            return cls(client, 0, False)
+        fitting = _fitting_workers(min(len(plan.blocks), cpus()) if workers is None else workers, plan)
+        here = workers is None and plan.core_seconds < HERE_SECONDS * min(fitting, _HERE_THREADS)
+        return cls(None, fitting, here)
+
+
+def carry_out(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged | None = None) -> None:
+    """Make all that is not there, and what is damaged, in a prepared place whose lock is held.
+
+    Raises
+    ------
+    RunError, DiskError
+        If it cannot be finished now.
+    """
+    try:
+        _do(plan, where, means, quiet, damaged or Damaged())
+    except SourceError:
+        raise
+    except OSError as error:
+        raise guard.stopped(error, where) from error
+
+
+def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged) -> None:
     low = place.check_free(plan, where)
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
-    journal = Journal.open(where.journal, plan.hash)
-    _distrust_missing(plan, where, journal)
-    with _way(client, workers, here) as execute:
+    journal, layout = Journal.open(where.journal, plan.hash, where.scratch), Layout.of(plan)
+    journal.distrust(
+        r.block
+        for r in journal.records()
+        if r.block in damaged.blocks or not all_there(layout.of_block(where, r.block, r.result))
+    )
+    with _way(means) as execute:
         _passes(plan, where, execute, quiet)
-        _blocks(plan, where, journal, execute, quiet)
-        make_levels(plan, where, execute)
+        _execute(plan, where, journal, execute, quiet, run_block, Context(plan, where), "")
+        make_levels(plan, where, execute, damaged.levels)
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 
 
-def _distrust_missing(plan: Plan, where: Place, journal: Journal) -> None:
-    """Take back from `journal.done` the blocks of which something is not on the disk."""
-    if journal.done:
-        for record in journal.records():
-            if not on_disk(plan, where, record.block, record.result):
-                journal.done.discard(record.block)
-
-
 @contextlib.contextmanager
-def _way(client: distributed.Client | None, workers: int | None, here: bool) -> Iterator[Execute]:
+def _way(means: Means) -> Iterator[Execute]:
     """How blocks are run: on the user's cluster, on one of our own, or, where that would not pay, in this process."""
-    if here:
+    if means.here:
         from simexm.engine.here import execute_here
 
-        yield partial(execute_here, threads=workers or 1)
+        yield partial(execute_here, threads=means.workers)
         return
     from simexm.engine.executor import execute
 
-    if client is not None:
-        yield partial(execute, client=client)
+    if means.client is not None:
+        yield partial(execute, client=means.client)
         return
     from simexm.engine.cluster import local_client
 
-    with _caller_hidden(), local_client(workers) as started:
+    with _caller_hidden(), local_client(means.workers) as started:
         yield partial(execute, client=started)
 
 
@@ -184,19 +212,16 @@ def _passes(plan: Plan, where: Place, execute: Execute, quiet: bool) -> None:
     """Make the passes that are not made yet, and say what they tell."""
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
-            journal = Journal.open(passes.folder(where, wanted.name) / "journal", plan.hash)
-            for record in journal.records():
-                if not passes.part(where, wanted.name, record.block).is_file():
-                    journal.done.discard(record.block)
+            journal = Journal.open(passes.folder(where, wanted.name) / "journal", plan.hash, where.scratch)
+            journal.distrust(
+                r.block for r in journal.records() if not passes.part(where, wanted.name, r.block).is_file()
+            )
             context = Context(plan, where, wanted.name)
             _execute(plan, where, journal, execute, quiet, count_block, context, f"counting {wanted.name}")
             passes.merge(plan, where, wanted, sum(record.result["rows"] for record in journal.records()))
+        passes.forget_parts(where, wanted)
         for text in stage.counted_warnings(wanted.name, passes.table_of(where, wanted.name)):
             warnings.warn(text, SimexmWarning, stacklevel=2)
-
-
-def _blocks(plan: Plan, where: Place, journal: Journal, execute: Execute, quiet: bool) -> None:
-    _execute(plan, where, journal, execute, quiet, run_block, Context(plan, where), "")
 
 
 def _execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from simexm.kernels.emit import Emitters
 from simexm.stages.barcodes import AMPLICONS
 from simexm.stages.base import Counted
 from simexm.store.place import Place
-from simexm.store.shards import publish
+from simexm.store.shards import EMPTY, Stored, measure, publish, remove, writing
 
 
 def _electrons(plan: Plan) -> dict[str, dict[str, float]]:
@@ -75,26 +76,20 @@ def emitter_columns(plan: Plan, layer: str, emitters: Emitters, ids: NDArray[np.
     return columns
 
 
-def part(where: Place, number: int) -> Path:
-    """The file of one block's counts of cells."""
-    return where.tables / "cells.parts" / f"block-{number:07d}.parquet"
+CELL_PARTS, EMITTERS = "cells.parts", "emitters"
+"""Folders of the tables that blocks write; a third one is AMPLICONS."""
 
 
-def emitter_part(where: Place, number: int) -> Path:
-    """The file of one block's emitters."""
-    return where.tables / "emitters" / f"block-{number:07d}.parquet"
+def part(where: Place, folder: str, number: int) -> Path:
+    """The file of one block's part of a table: its counts of cells, its emitters, or its amplicons."""
+    return where.tables / folder / f"block-{number:07d}.parquet"
 
 
-def amplicon_part(where: Place, number: int) -> Path:
-    """The file of one block's amplicons."""
-    return where.tables / "amplicons" / f"block-{number:07d}.parquet"
-
-
-def write_amplicons(where: Place, number: int, columns: Mapping[str, NDArray[Any]]) -> None:
+def write_amplicons(where: Place, number: int, columns: Mapping[str, NDArray[Any]]) -> Stored:
     """Write a block's amplicons in one step."""
-    partial = where.scratch / f"{uuid.uuid4().hex}.partial"
-    pq.write_table(_arrow(columns), partial, compression="zstd")
-    publish(partial, amplicon_part(where, number))
+    with writing(part(where, AMPLICONS, number), where.scratch) as partial:
+        pq.write_table(_arrow(columns), partial, compression="zstd")
+        return measure(partial)
 
 
 def barcode_table(plan: Plan, counts: CellSums) -> dict[str, NDArray[Any]]:
@@ -112,17 +107,18 @@ class EmitterFile:
     ----------
     sink
         Takes the emitters; None where they are not kept.
-    bytes
-        Size of the file once it is closed; 0 where there is none.
+    stored
+        What was written, once it is closed.
     """
 
     def __init__(self, plan: Plan, where: Place, number: int) -> None:
         self._plan = plan
-        self._path = emitter_part(where, number)
+        self._path = part(where, EMITTERS, number)
+        self._scratch = where.scratch
         self._partial = where.scratch / f"{uuid.uuid4().hex}.partial"
         self._writer: pq.ParquetWriter | None = None
-        self.sink = self._add if "emitters" in plan.simulation.keep else None
-        self.bytes = 0
+        self.sink = self._add if EMITTERS in plan.simulation.keep else None
+        self.stored = EMPTY
 
     def _add(self, layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> None:
         table = _arrow(emitter_columns(self._plan, layer, emitters, ids))
@@ -134,15 +130,17 @@ class EmitterFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if kind is not None:
-            self._partial.unlink(missing_ok=True)
-        elif self._writer is not None:
-            self.bytes = self._partial.stat().st_size
-            publish(self._partial, self._path)
-        elif self.sink is not None:
-            self._path.unlink(missing_ok=True)
+        try:
+            if self._writer is not None:
+                self._writer.close()
+                if kind is None:
+                    self.stored = measure(self._partial)
+                    publish(self._partial, self._path)
+            elif self.sink is not None and kind is None:
+                remove(self._path, self._scratch)
+        finally:
+            with contextlib.suppress(OSError):
+                self._partial.unlink(missing_ok=True)
 
 
 def _arrow(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
@@ -167,23 +165,22 @@ def merge_cells(plan: Plan, where: Place, rows: int, counted: Counted) -> int:
         Cells that the codebook lacks, where there is one.
     """
     lacking = 0
-    parts = (part(where, n) for n in range(len(plan.blocks)))
+    parts = (part(where, CELL_PARTS, n) for n in range(len(plan.blocks)))
     names = ["cells", *(["barcodes"] if plan.barcodes else [])]
-    partial = {name: where.scratch / f"{uuid.uuid4().hex}.partial" for name in names}
     writers: dict[str, pq.ParquetWriter] = {}
-    try:
+    with contextlib.ExitStack() as stack:
+        partial = {
+            name: stack.enter_context(writing(where.tables / f"{name}.parquet", where.scratch)) for name in names
+        }
         for sums in merged(parts, rows, count_columns(plan), where.scratch):
             lacking += plan.barcodes.lacking(sums.ids) if plan.barcodes else 0
             for name in names:
                 table = _arrow(cell_table(plan, sums, counted) if name == "cells" else barcode_table(plan, sums))
                 if name not in writers:
-                    writers[name] = pq.ParquetWriter(partial[name], table.schema, compression="zstd")
+                    writers[name] = stack.enter_context(
+                        pq.ParquetWriter(partial[name], table.schema, compression="zstd")
+                    )
                 writers[name].write_table(table)
-    finally:
-        for writer in writers.values():
-            writer.close()
-    for name in names:
-        publish(partial[name], where.tables / f"{name}.parquet")
     return lacking
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from simexm.engine import keyed, passes, tables
 from simexm.engine.block import BlockResult, compute_rounds
 from simexm.engine.plan import Output, Plan
 from simexm.engine.tables import EmitterFile
-from simexm.errors import OutputError
 from simexm.sources.base import LabelSource
-from simexm.store import place
+from simexm.stages.barcodes import AMPLICONS
+from simexm.store import guard, place
 from simexm.store.omezarr import ShardedArray
 from simexm.store.place import Place
 from simexm.store.pyramid import downsample_labels, downsample_mean, pyramid
@@ -35,22 +35,25 @@ class Context:
 def run_block(context: Context, number: int) -> dict[str, Any]:
     """Compute one block and write its shards, coarse level first; what is returned goes to the journal."""
     plan, where = context.plan, context.place
-    _refuse_strange(plan, where)
+    guard.refuse_strange(plan, where)
     source = _source_of(plan)
     counted = passes.counted_on_disk(plan, where)
     stored: dict[str, list[list[Any]]] = {}
     with EmitterFile(plan, where, number) as emitters:
         for result in compute_rounds(plan, source, counted, plan.blocks[number], emitters.sink):
+            guard.refuse_strange(plan, where)  # again: another run may have taken the output meanwhile
             stored |= _write(plan, where, number, result)
             cells, statistics, amplicons = result.cells, result.statistics, result.amplicons
             del result  # before the next round is made
+    parts = {tables.EMITTERS: emitters.stored} if emitters.sink else {}
     if plan.barcodes:
-        tables.write_amplicons(where, number, amplicons)
+        parts[AMPLICONS] = tables.write_amplicons(where, number, amplicons)
+    parts[tables.CELL_PARTS] = keyed.write_part(cells, tables.part(where, tables.CELL_PARTS, number), where.scratch)
     return {
         **statistics,
+        "rows": cells.ids.size,
         "stored": stored,
-        "cells": keyed.write_part(cells, tables.part(where, number), where.scratch),
-        "emitters": emitters.bytes,
+        "tables": {folder: [part.nbytes, part.checksum] for folder, part in parts.items()},
         "peak_bytes": peak_bytes(),
     }
 
@@ -58,14 +61,8 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
 def count_block(context: Context, number: int) -> dict[str, Any]:
     """Count one block for the pass that is being made."""
     assert context.counting is not None
-    _refuse_strange(context.plan, context.place)
+    guard.refuse_strange(context.plan, context.place)
     return passes.write_block(context.plan, context.place, _source_of(context.plan), context.counting, number)
-
-
-def _refuse_strange(plan: Plan, where: Place) -> None:
-    mark = where.mark()
-    if mark is None or mark["hash"] != plan.hash:
-        raise OutputError(f"{where.zarr} now belongs to another run; this worker's block is not written")
 
 
 def peak_bytes() -> int:
@@ -132,17 +129,3 @@ def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[s
             for (output, _), told in zip(shards, pool.map(write, shards), strict=True):
                 stored[output.group].append(told)
     return stored
-
-
-def on_disk(plan: Plan, where: Place, number: int, result: Mapping[str, Any]) -> bool:
-    """Whether all that a journal's record says a block wrote is there. Checksums are not looked at."""
-    for output in plan.outputs:
-        shards = _shards(plan, where, output, number)
-        for (nbytes, _), (array, _, _, position) in zip(result["stored"][output.group], shards, strict=True):
-            if nbytes and not (where.zarr / array.key(position)).is_file():
-                return False
-    if result["emitters"] and not tables.emitter_part(where, number).is_file():
-        return False
-    if plan.barcodes and not tables.amplicon_part(where, number).is_file():
-        return False
-    return tables.part(where, number).is_file()

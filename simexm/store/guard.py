@@ -14,7 +14,7 @@ from typing import Any
 from simexm.engine.plan import Plan
 from simexm.errors import DiskError, OutputError, RunError
 from simexm.sources.base import ZarrSource
-from simexm.store.place import LOCK, PLAN, PREPARING, RUN_NAMES, Place
+from simexm.store.place import COMPLETE, LOCK, PLAN, PREPARING, RUN_NAMES, SCRATCH, Place, retire_scratch
 
 _PROBE_BYTES = 1 << 16
 _REASONS = {
@@ -52,7 +52,7 @@ def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
             f"{place.zarr} holds a result of other parameters (hash {mark['hash'][:12]}, now {plan.hash[:12]}), which would be "
             "lost; choose another --output, or replace it with --overwrite"
         )
-    elif mark.get("status") == "complete":
+    elif mark.get("status") == COMPLETE:
         raise OutputError(
             f"{place.zarr} is there already, complete and of these parameters; make it again with --overwrite"
         )
@@ -65,7 +65,8 @@ def clear(place: Place) -> None:
     Stopped halfway, what is left no longer passes for an image, but still for simexm's.
     """
     mark = place.mark()
-    _remove(place.journal)  # first: it must not vouch for shards that are gone
+    retire_scratch(place)  # before all else: from now on no worker of an earlier run can write
+    _remove(place.journal)  # next: it must not vouch for shards that are gone
     for name in RUN_NAMES - {PLAN}:
         _remove(place.run / name)
     if mark is not None:
@@ -79,10 +80,25 @@ def clear(place: Place) -> None:
             if path.name != "zarr.json":
                 _remove(path)
         _remove(place.zarr)
-        _remove(place.scratch)
+        _remove(place.run / SCRATCH)
     with contextlib.suppress(OSError):
         place.zarr.rmdir()  # where it is there and empty
     _remove(place.run / PLAN)
+
+
+def refuse_strange(plan: Plan, place: Place) -> None:
+    """Keep a worker that an earlier run left from writing.
+
+    One that falls asleep after this look fails all the same when it writes: its scratch folder went away with its run.
+
+    Raises
+    ------
+    OutputError
+        If the output belongs to another run by now.
+    """
+    mark = place.mark()
+    if mark is None or mark["hash"] != plan.hash:
+        raise OutputError(f"{place.zarr} now belongs to another run; this worker's block is not written")
 
 
 def why(error: OSError, doing: str) -> str:
@@ -96,6 +112,11 @@ def why(error: OSError, doing: str) -> str:
 def stopped(error: OSError, place: Place) -> DiskError | RunError:
     """The error for a disk, or a connection, that refuses in the middle of a run."""
     kept = f"What was finished is kept in {place.zarr.name} and {place.run.name}"
+    if not place.scratch.is_dir() and place.run.is_dir():
+        return RunError(
+            f"another run has taken {place.zarr} over, since this one gave no sign of life or its lock was removed: this one "
+            "stopped and writes nothing more"
+        )
     if isinstance(error, OutputError):
         return DiskError(str(error))
     if error.errno is None:  # Dask's errors of communication are OSErrors, too

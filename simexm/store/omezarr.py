@@ -103,6 +103,11 @@ def create_group(files: LocalFiles, path: str, attributes: dict[str, Any]) -> No
     zarr.create_group(files.root, path=path, zarr_format=3, attributes=attributes)
 
 
+def shard_key(array: str, position: tuple[int, ...]) -> str:
+    """Path of a shard of an array, the array's path before it."""
+    return "/".join([array, "c", *map(str, position)])
+
+
 @dataclass(frozen=True, slots=True)
 class ShardedArray:
     """A sharded Zarr v3 array, fill value 0, that is written one whole shard at a time. Cheap to pickle.
@@ -146,7 +151,7 @@ class ShardedArray:
 
     def key(self, position: tuple[int, ...]) -> str:
         """Path below the root of the shard with these shard coordinates."""
-        return "/".join([self.path, "c", *map(str, position)])
+        return shard_key(self.path, position)
 
     def extent(self, position: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the part of the array that a shard holds, clipped where the array ends."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from simexm.engine.plan import Output, Plan, round_group
 from simexm.errors import OutputError
@@ -16,11 +17,13 @@ from simexm.store.omezarr import ShardedArray
 from simexm.store.shards import LocalFiles
 
 MARK = "simexm"
-PREPARING = "preparing"
-"""Status of a result whose arrays may not all be there yet, or not any more."""
+PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"
+"""Status of a result: its arrays may not all be there yet, or not any more; blocks are missing; all is there."""
 
-PLAN, LOCK = "plan.json", "lock"
-RUN_NAMES = frozenset({PLAN, "journal", "passes", "tables", "scratch", "failed.jsonl", "preview.png", "log.txt"})
+PLAN, MANIFEST, SCRATCH, LOCK = "plan.json", "files.json", "scratch", "lock"
+RUN_NAMES = frozenset(
+    {PLAN, MANIFEST, SCRATCH, "journal", "passes", "tables", "failed.jsonl", "preview.png", "log.txt"}
+)
 """All that runs put into NAME.run, but the lock."""
 
 
@@ -32,9 +35,13 @@ class Place:
     ----------
     zarr
         The folder NAME.zarr.
+    claim
+        Name of the driver's own folder in `scratch/`: the next driver takes it away, and with it the power to write of
+        every worker that an earlier one left.
     """
 
     zarr: Path
+    claim: str = ""
 
     @classmethod
     def at(cls, output: Path) -> Place:
@@ -57,6 +64,10 @@ class Place:
     def where(cls, output: Path) -> Place:
         """The same, whatever its name; links are followed."""
         return cls(Path(os.path.expanduser(output)).resolve())
+
+    def claimed(self) -> Self:
+        """The same for a driver that begins, and holds the lock."""
+        return replace(self, claim=uuid.uuid4().hex)
 
     @property
     def run(self) -> Path:
@@ -81,7 +92,7 @@ class Place:
     @property
     def scratch(self) -> Path:
         """Files that are being written."""
-        return self.run / "scratch"
+        return self.run / SCRATCH / self.claim
 
     @property
     def files(self) -> LocalFiles:
@@ -124,8 +135,8 @@ def prepare(plan: Plan, place: Place) -> None:
     OSError
         If the disk refuses.
     """
-    for folder in (place.run, place.scratch):
-        folder.mkdir(parents=True, exist_ok=True)
+    retire_scratch(place)
+    place.scratch.mkdir(parents=True)
     mark = place.mark()
     if mark is None or mark.get("status") == PREPARING:
         _write_all(plan, place)
@@ -133,12 +144,44 @@ def prepare(plan: Plan, place: Place) -> None:
         folder.mkdir(exist_ok=True)
 
 
+def retire_scratch(place: Place) -> None:
+    """Take the scratch folders of earlier drivers away, with what killed workers left in them."""
+    root = place.run / SCRATCH
+    for folder in root.iterdir() if root.is_dir() else ():
+        retired = folder.with_name(f"{uuid.uuid4().hex}.old")
+        folder.rename(retired)  # in one step, where removing file by file would race with whoever still writes
+        if retired.is_dir():
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            retired.unlink()
+
+
+def write_plan(plan: Plan, place: Place) -> None:
+    """Write `plan.json`: the plan, and the spec that it came from."""
+    LocalFiles(place.run, place.scratch).put(PLAN, _plan_bytes(plan))
+
+
+def has_plan(plan: Plan, place: Place) -> bool:
+    """Whether `plan.json` is as `write_plan` would write it."""
+    try:
+        return (place.run / PLAN).read_bytes() == _plan_bytes(plan)
+    except OSError:
+        return False
+
+
+def _plan_bytes(plan: Plan) -> bytes:
+    return (json.dumps({**plan.to_mapping(), "spec": plan.simulation.to_mapping()}, indent=2) + "\n").encode()
+
+
+def write_mark(plan: Plan, place: Place, status: str) -> None:
+    """Mark a result as ours, and say how far it is."""
+    write_attributes(place, "", {MARK: {"hash": plan.hash, **contents(plan), "status": status}})
+
+
 def _write_all(plan: Plan, place: Place) -> None:
-    text = json.dumps(plan.to_mapping(), indent=2) + "\n"
-    LocalFiles(place.run, place.scratch).put(PLAN, text.encode())
-    mark = {"hash": plan.hash, **contents(plan)}
+    write_plan(plan, place)
     # a result is marked as ours before anything is in it, so that one that was never finished is known by its mark, too
-    write_attributes(place, "", {MARK: {**mark, "status": PREPARING}})
+    write_mark(plan, place, PREPARING)
     for path in place.zarr.iterdir():  # of one that was stopped here
         if path.is_dir():
             shutil.rmtree(path)
@@ -149,7 +192,7 @@ def _write_all(plan: Plan, place: Place) -> None:
     for output in plan.outputs:
         if output.group:
             write_attributes(place, output.group, {})
-    write_attributes(place, "", {MARK: {**mark, "status": "incomplete"}})
+    write_mark(plan, place, INCOMPLETE)
 
 
 def contents(plan: Plan) -> dict[str, list[str]]:
@@ -165,8 +208,12 @@ def labels_group(plan: Plan) -> str:
 
 def write_attributes(place: Place, path: str, attributes: Mapping[str, Any]) -> None:
     """Replace the attributes of a group in one step."""
-    text = json.dumps({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}, indent=2)
-    place.files.put(f"{path}/zarr.json".lstrip("/"), text.encode())
+    place.files.put(f"{path}/zarr.json".lstrip("/"), group_bytes(attributes))
+
+
+def group_bytes(attributes: Mapping[str, Any]) -> bytes:
+    """The metadata file of a group."""
+    return json.dumps({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}, indent=2).encode()
 
 
 def check_free(plan: Plan, place: Place) -> str | None:

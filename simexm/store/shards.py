@@ -10,13 +10,13 @@ little-endian, Zstd; all-zero chunks are left out, and an all-zero shard has no 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import mmap
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Stored:
 
 
 EMPTY = Stored(0, "")
+_PIECE_BYTES = 1 << 22
 
 
 def encode_shard(data: NDArray[np.generic], shard: tuple[int, ...], chunk: tuple[int, ...]) -> bytes:
@@ -82,7 +83,7 @@ def encode_shard(data: NDArray[np.generic], shard: tuple[int, ...], chunk: tuple
     return b"".join([*parts, footer, google_crc32c.value(footer).to_bytes(4, "little")])
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened_shard(path: Path) -> Iterator[bytes | mmap.mmap]:
     """A shard's bytes, of which only those that are looked at are read; b"" where there is no file."""
     try:
@@ -150,7 +151,8 @@ class LocalFiles:
         The folder.
     scratch
         An existing folder on the same file system, outside `root`, for files that are being written: a killed writer
-        leaves its leftovers there, and never a foreign file inside a Zarr group.
+        leaves its leftovers there, and never a foreign file inside a Zarr group. Whoever takes this folder away keeps
+        all who still hold its name from writing, removing included.
     """
 
     root: Path
@@ -160,16 +162,33 @@ class LocalFiles:
         """Replace the file `key` (a path below the root) by `data` in one step and on the disk; b"" removes it."""
         path = self.root / key
         if not data:
-            path.unlink(missing_ok=True)
+            remove(path, self.scratch)
             return EMPTY
-        partial = self.scratch / f"{uuid.uuid4().hex}.partial"
-        try:
+        with writing(path, self.scratch) as partial:
             partial.write_bytes(data)
-            publish(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
         return Stored(len(data), checksum(data))
+
+
+@contextlib.contextmanager
+def writing(path: Path, scratch: Path) -> Iterator[Path]:
+    """Yield a name in `scratch` for a file that is to be written, which becomes `path` if all goes well and else vanishes."""
+    partial = scratch / f"{uuid.uuid4().hex}.partial"
+    try:
+        yield partial
+        publish(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def remove(path: Path, scratch: Path) -> None:
+    """Remove a file, if it is there, by way of `scratch`: so whoever has lost that folder removes nothing."""
+    if path.exists():
+        gone = scratch / f"{uuid.uuid4().hex}.partial"
+        os.replace(path, gone)
+        _sync(path.parent)
+        gone.unlink()
 
 
 def publish(partial: Path, path: Path) -> None:
@@ -189,5 +208,22 @@ def _sync(path: Path) -> None:
 
 
 def checksum(data: bytes) -> str:
-    """The checksum by which the journal knows a shard's bytes."""
-    return f"crc32c:{google_crc32c.value(data):08x}"
+    """The checksum by which the journal knows a file's bytes."""
+    return _checksum(google_crc32c.value(data))
+
+
+def measure(path: Path) -> Stored:
+    """Size and checksum of what is on the disk, read in pieces; `EMPTY` where there is no file."""
+    size = crc = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(_PIECE_BYTES):
+                size += len(piece)
+                crc = google_crc32c.extend(crc, piece)
+    except FileNotFoundError:
+        return EMPTY
+    return Stored(size, _checksum(crc))
+
+
+def _checksum(crc: int) -> str:
+    return f"crc32c:{crc:08x}"

@@ -107,7 +107,7 @@ def test_leftover_temporary_file_is_no_segment(tmp_path: Path) -> None:
     journal = reopen(tmp_path)
     add(journal, 1)
     journal.commit()
-    (tmp_path / "000001.tmp").write_bytes(b"half a li")
+    (tmp_path / "000001.partial").write_bytes(b"half a li")
     assert done(tmp_path) == {1}
     assert [path.name for path in tmp_path.iterdir()] == ["000000.jsonl"]
 

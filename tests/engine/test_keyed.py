@@ -51,8 +51,10 @@ def test_what_is_stored_is_looked_up(
         files, count = [], 0
         for n, part in enumerate(parts):
             files.append(folder / f"{n}.parquet")
-            count += write_part(_sums(part), files[-1], folder)[1]
-        store(folder / "table", merged(files, count, COLUMNS, folder), COLUMNS)
+            sums = _sums(part)
+            assert write_part(sums, files[-1], folder).nbytes == files[-1].stat().st_size
+            count += sums.ids.size
+        store(folder / "table", merged(files, count, COLUMNS, folder), COLUMNS, folder)
     whole = _sums([row for part in parts for row in part])
     stored = StoredSums(folder / "table")
     asked = np.concatenate([whole.ids, np.array([0, 13, 2**62], np.uint64)])[::-1]
@@ -74,7 +76,7 @@ def test_a_table_counts_only_when_it_is_whole(tmp_path: Path) -> None:
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
-        store(tmp_path / "table", torn(), COLUMNS)  # type: ignore[arg-type]
+        store(tmp_path / "table", torn(), COLUMNS, tmp_path)  # type: ignore[arg-type]
     assert not keyed.is_stored(tmp_path / "table")
-    store(tmp_path / "table", [_sums([(1, 2, 3)])], COLUMNS)
+    store(tmp_path / "table", [_sums([(1, 2, 3)])], COLUMNS, tmp_path)
     assert keyed.is_stored(tmp_path / "table")

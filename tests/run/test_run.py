@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -23,7 +22,6 @@ from simexm.engine.bitmap import Bitmap
 from simexm.engine.cluster import local_client
 from simexm.engine.plan import Plan
 from simexm.engine.worker import Context, run_block
-from simexm.errors import OutputError
 from simexm.result import Result
 from simexm.simulation import Simulation
 from simexm.store.place import Place
@@ -107,28 +105,6 @@ def test_in_memory_is_the_same(reference: Result, labels: NDArray[np.uint64], st
     assert emitters.num_rows == found.emitters["z_nm"].size > 1000
     for column in ("z_nm", "cell", "dyes"):
         np.testing.assert_array_equal(np.sort(found.emitters[column]), np.sort(emitters[column].to_numpy()))
-
-
-def test_killed_driver_resumes(slow_reference: Result, stored: Path, tmp_path: Path) -> None:
-    """SIGKILL in mid-run; the same command again does only what is left, and the bytes are those of an undisturbed run."""
-    slow(stored).save(tmp_path / "small.yaml")
-    command = [sys.executable, "-m", "simexm.cli", "run", "small.yaml", "-q", "--workers", "2"]
-    journal = tmp_path / "small.run" / "journal"
-    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list(journal.glob("*.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)  # the driver alone: its workers find out by themselves
-    process.wait()
-    done = sum(len(p.read_text().splitlines()) for p in journal.glob("*.jsonl"))
-    total = len(slow(stored).plan().blocks)
-    assert 0 < done < total, "the run was not interrupted in the middle"
-    with pytest.raises(KeyError):
-        _ = Result.open(tmp_path / "small.zarr").channels  # no viewer takes it for an image
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=200)
-    assert fingerprint(tmp_path / "small.zarr") == fingerprint(slow_reference.path)
-    records = [json.loads(line) for p in journal.glob("*.jsonl") for line in p.read_text().splitlines()]
-    assert sorted(r["block"] for r in records) == list(range(total))
 
 
 def test_ctrl_c_exits_with_130_and_resumes(slow_reference: Result, stored: Path, tmp_path: Path) -> None:
@@ -283,7 +259,7 @@ def test_windows_and_colours(reference: Result) -> None:
 
 def test_run_folder(reference: Result) -> None:
     names = {p.name for p in reference.place.run.iterdir()}
-    assert names == {"plan.json", "journal", "tables", "preview.png", "log.txt"}
+    assert names == {"plan.json", "files.json", "journal", "tables", "preview.png", "log.txt"}
     assert {p.name for p in reference.path.iterdir()} == {
         *map(str, range(reference.levels())), "labels", "expected", "labelled", "zarr.json",
     }  # fmt: skip
@@ -295,13 +271,3 @@ def test_until_stops_after_a_stage(reference: Result, stored: Path, tmp_path: Pa
     labelled = kept(stored).run(tmp_path / "l.zarr", client=client, until="labelling", quiet=True)
     np.testing.assert_array_equal(whole(labelled), whole(reference, "labelled"))
     assert [c["label"] for c in labelled.channels] == ["membrane", "cytosol"]
-
-
-def test_an_old_worker_writes_nothing(stored: Path, tmp_path: Path, client: Any) -> None:
-    """A straggler of a run with other parameters finds another hash in the output and stops."""
-    result = kept(stored).run(tmp_path / "small.zarr", client=client, quiet=True)
-    old = Simulation.from_mapping(spec(stored, seed=12)).plan()
-    before = fingerprint(result.path)
-    with pytest.raises(OutputError, match="another run"):
-        run_block(Context(old, Place(result.path)), 0)
-    assert fingerprint(result.path) == before

@@ -1,0 +1,147 @@
+"""Which files the pieces of a run leave, and where: to find them takes neither the source nor the microscope."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from simexm.engine import tables
+from simexm.engine.plan import Plan
+from simexm.grid import Box, Tiling, Triple
+from simexm.store.omezarr import shard_key
+from simexm.store.place import MANIFEST, PLAN, Place
+from simexm.store.shards import LocalFiles, Stored, checksum, measure
+
+
+class Left(NamedTuple):
+    """A file, and what a record says of it; of 0 bytes where there shall be none.
+
+    The path is plain text, since a resumed run looks at all of them.
+    """
+
+    path: str
+    stored: Stored
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a result is cut into files.
+
+    Attributes
+    ----------
+    groups
+        Each output's group and number of channels, 0 for labels.
+    levels
+        Shards of each level.
+    owned
+        How many levels, from the full resolution on, are written by blocks.
+    """
+
+    groups: tuple[tuple[str, int], ...]
+    levels: tuple[Tiling, ...]
+    owned: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> Layout:
+        """The layout of a run."""
+        return cls.from_mapping(plan.to_mapping())
+
+    @classmethod
+    def from_mapping(cls, plan: Mapping[str, Any]) -> Layout:
+        """The same from `plan.json`."""
+        image = plan["image"]
+        levels = zip(image["levels"], image["shards"], strict=True)
+        return cls(
+            tuple((o["path"].removeprefix("."), len(o["channels"])) for o in plan["outputs"]),
+            tuple(Tiling(Box.of_shape(_triple(shape)), _triple(shard)) for shape, shard in levels),
+            plan["blocks"]["levels"],
+        )
+
+    @property
+    def blocks(self) -> Tiling:
+        """The blocks."""
+        return self.levels[0]
+
+    def of_block(self, where: Place, number: int, result: Mapping[str, Any]) -> Iterator[Left]:
+        """What `run_block` left, in the order of writing within each output, by its record in the journal."""
+        yield from self._shards(where, reversed(range(self.owned)), self.blocks.position(number), result)
+        for folder, stored in result["tables"].items():
+            yield Left(str(tables.part(where, folder, number)), Stored(*stored))
+
+    def of_level(self, where: Place, level: int, number: int, result: Mapping[str, Any]) -> Iterator[Left]:
+        """What `make_shard` left, by its record in the level's journal."""
+        yield from self._shards(where, [level], self.levels[level].position(number), result)
+
+    def _shards(
+        self, where: Place, levels: Iterable[int], position: Triple, result: Mapping[str, Any]
+    ) -> Iterator[Left]:
+        """The shards at one position of some levels, of all outputs and channels."""
+        root, levels = str(where.zarr), list(levels)
+        for group, channels in self.groups:
+            told = iter(result["stored"][group])
+            for level in levels:
+                places: list[tuple[int, ...]] = [(c, *position) for c in range(channels)]
+                array = f"{root}/{group}/{level}" if group else f"{root}/{level}"
+                for place in places or [position]:
+                    yield Left(shard_key(array, place), Stored(*next(told)))
+
+
+def all_there(files: Iterator[Left]) -> bool:
+    """Whether every file that holds something is on the disk; what is in them is not looked at."""
+    return all(os.path.isfile(path) for path, stored in files if stored.nbytes)
+
+
+def write_manifest(plan: Plan, where: Place, root: bytes) -> None:
+    """Write sizes and checksums of all files that no journal tells of: metadata, merged tables, those of passes, the plan.
+
+    Parameters
+    ----------
+    plan, where
+        The run.
+    root
+        What the root's metadata file will hold, which is written after this.
+    """
+    zarr = [where.zarr / key for key in sorted(_metadata_keys(plan))]
+    merged = [where.tables / "cells.parquet", where.tables / "barcodes.parquet"]
+    run = [where.run / PLAN, *merged, *sorted(where.passes.glob("*/table/*"))]
+    told = {name: _told(files, folder) for name, files, folder in (("zarr", zarr, where.zarr), ("run", run, where.run))}
+    told["zarr"]["zarr.json"] = [len(root), checksum(root)]
+    LocalFiles(where.run, where.scratch).put(MANIFEST, json.dumps(told, indent=2).encode())
+
+
+def read_manifest(where: Place) -> list[Left]:
+    """What `write_manifest` wrote.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, TypeError
+        If it is gone or damaged.
+    """
+    told = json.loads((where.run / MANIFEST).read_text())
+    folders = (("zarr", where.zarr), ("run", where.run))
+    return [Left(str(folder / key), Stored(*stored)) for name, folder in folders for key, stored in told[name].items()]
+
+
+def array_key(group: str, level: int) -> str:
+    """Path below the root of an array's metadata file."""
+    return f"{group}/{level}/zarr.json".lstrip("/")
+
+
+def _metadata_keys(plan: Plan) -> set[str]:
+    arrays = {array_key(o.group, n) for o in plan.outputs for n in range(len(plan.levels))}
+    groups = {str(folder / "zarr.json") for key in arrays for folder in Path(key).parents[1:]}
+    return arrays | groups | ({"OME/zarr.json"} if plan.barcodes else set())
+
+
+def _told(files: Iterable[Path], folder: Path) -> dict[str, list[Any]]:
+    found = {str(path.relative_to(folder)): measure(path) for path in files}
+    return {key: [stored.nbytes, stored.checksum] for key, stored in found.items() if stored.nbytes}
+
+
+def _triple(values: Sequence[int]) -> Triple:
+    z, y, x = values
+    return z, y, x

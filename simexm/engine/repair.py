@@ -1,0 +1,133 @@
+"""Making again what is damaged in a result, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simexm.engine import passes
+from simexm.engine.files import array_key
+from simexm.engine.lock import lock
+from simexm.engine.plan import Plan
+from simexm.engine.run import Means, carry_out
+from simexm.engine.verify import Damage, Progress, Verification, read_plan
+from simexm.errors import OutputError, SourceError
+from simexm.store import place
+from simexm.store.place import LOCK, Place
+
+if TYPE_CHECKING:
+    import distributed
+
+    from simexm.simulation import Simulation
+
+
+def repair(
+    output: Path,
+    tell: Callable[[Damage], None],
+    *,
+    simulation: Simulation | None = None,
+    client: distributed.Client | None = None,
+    workers: int | None = None,
+    quiet: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Verification:
+    """Verify a result and make again the blocks, coarse shards, tables and metadata that are damaged.
+
+    Every other file keeps its bytes. A pass that came before the images is made again as a whole, since its parts are not
+    kept. A result that was never finished is finished.
+
+    Parameters
+    ----------
+    output
+        The result.
+    tell
+        Called with each damage before anything is mended.
+    simulation
+        Where the source has moved: the spec that names its new place; None for the one that the result keeps.
+    client, workers, quiet
+        As in `Simulation.run`.
+    progress
+        Called with blocks verified and all blocks.
+
+    Raises
+    ------
+    OutputError
+        If there is no result, or it was made by other versions.
+    """
+    where = Place.where(output).claimed()
+    Verification(where)  # refuses before a lock or folder is made
+    with lock(where.run / LOCK):
+        plan = _plan_again(where, simulation)
+        place.retire_scratch(where)
+        where.scratch.mkdir(parents=True)
+        try:
+            if not place.has_plan(plan, where):
+                tell(Damage(where.run / place.PLAN, "is not the plan of this result"))
+                place.write_plan(plan, where)
+            found = Verification(where, progress)
+            for damage in found:
+                tell(damage)
+            if not found.sound:
+                _mend_named(plan, where, found.damaged.files)
+                carry_out(plan, where, Means.of(plan, client, workers), quiet, found.damaged)
+        finally:
+            shutil.rmtree(where.run / place.SCRATCH, ignore_errors=True)
+    return found
+
+
+def _plan_again(where: Place, simulation: Simulation | None) -> Plan:
+    """The plan by which the result was made."""
+    from simexm.simulation import Simulation
+
+    kept: dict[str, Any] = read_plan(where) or where.mark() or {}
+    if not {"hash", "until", "spec"} <= kept.keys():
+        raise OutputError(
+            f"neither {where.zarr} nor {where.run} holds the spec any more; run it again with --overwrite"
+        )
+    try:
+        plan = (simulation or Simulation.from_mapping(kept["spec"])).plan(until=kept["until"])
+    except SourceError as error:
+        raise OutputError(
+            f"nothing can be made again without the labels: {error}. Where they have moved, type --spec SPEC with a spec that "
+            "names their new place"
+        ) from error
+    if plan.hash != kept["hash"]:
+        raise OutputError(
+            f"{where.zarr} was made by other parameters, labels or versions (hash {kept['hash'][:12]}, now {plan.hash[:12]}), so "
+            f"what would be made now does not fit in: {_differences(kept, plan)}. Use those, or make all anew with "
+            "`simexm run --overwrite`"
+        )
+    return plan
+
+
+def _differences(kept: dict[str, Any], plan: Plan) -> str:
+    then, now = kept.get("versions", {}), plan.versions
+    told = [f"{name} {then[name]}, now {now.get(name)}" for name in then if then[name] != now.get(name)]
+    return "it was made with " + ", ".join(told) if told else "its spec or its labels are others"
+
+
+def _mend_named(plan: Plan, where: Place, files: list[Path]) -> None:
+    """Write metadata anew, and let passes be made anew; all else that has a name is written when a run ends.
+
+    Groups are still empty then, too, but Zarr would stumble over one that it cannot read.
+    """
+    damaged = set(files)
+    if where.mark() is None:
+        place.write_mark(plan, where, place.INCOMPLETE)
+    arrays = {
+        where.zarr / array_key(output.group, level): array
+        for output in plan.outputs
+        for level, array in enumerate(place.arrays(plan, where, output))
+    }
+    for path in damaged - arrays.keys() - {where.zarr / "zarr.json"}:
+        if where.zarr in path.parents:
+            place.write_attributes(where, str(path.parent.relative_to(where.zarr)), {})
+    for path in damaged & arrays.keys():
+        path.unlink(missing_ok=True)
+        arrays[path].create()
+    for _, wanted in passes.all_passes(plan):
+        folder = passes.folder(where, wanted.name)
+        if any(folder in path.parents for path in damaged):
+            shutil.rmtree(folder)

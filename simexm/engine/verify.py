@@ -1,0 +1,221 @@
+"""Looking for damage: every file of a result against the size and checksum that were recorded when it was written."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from simexm.engine.bitmap import Bitmap
+from simexm.engine.files import Layout, Left, read_manifest
+from simexm.engine.journal import Journal, Record
+from simexm.engine.levels import journal_of
+from simexm.errors import OutputError
+from simexm.store.place import COMPLETE, MANIFEST, PLAN, Place
+from simexm.store.shards import measure
+
+THREADS = 8
+"""Files that are read at once; a disk far away takes that many, and one thread checks gigabytes a second."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something that is not as it was written.
+
+    Attributes
+    ----------
+    path
+        The file.
+    what
+        What is wrong with it.
+    block
+        The block, or the shard of a coarse level, that it belongs to, if any.
+    level
+        The coarse level; None for blocks.
+    """
+
+    path: Path
+    what: str
+    block: int | None = None
+    level: int | None = None
+
+    def __str__(self) -> str:
+        whose = "" if self.block is None else f"block {self.block}: "
+        if self.level is not None:
+            whose = f"level {self.level}, shard {self.block}: "
+        return f"{whose}{self.path} {self.what}"
+
+
+@dataclass
+class Damaged:
+    """What must be made again, in a bit a block.
+
+    Attributes
+    ----------
+    blocks
+        Blocks.
+    levels
+        Shards of coarse levels, by level.
+    files
+        Files that belong to neither.
+    """
+
+    blocks: Bitmap = field(default_factory=Bitmap)
+    levels: dict[int, Bitmap] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    def add(self, damage: Damage) -> None:
+        """Take note of one."""
+        if damage.block is None:
+            self.files.append(damage.path)
+        elif damage.level is None:
+            self.blocks.add(damage.block)
+        else:
+            self.levels.setdefault(damage.level, Bitmap()).add(damage.block)
+
+
+class Verification:
+    """One look at all files of a result; iterate over it for what is damaged.
+
+    Attributes
+    ----------
+    files, bytes
+        What was looked at so far.
+    damaged
+        What was found so far.
+    unfinished
+        Blocks that a run did not get to; in a complete result a block without a record is damaged instead.
+
+    Raises
+    ------
+    OutputError
+        If there is no result.
+    """
+
+    def __init__(self, where: Place, progress: Progress = lambda done, total: None) -> None:
+        self.where = where
+        self.files = self.bytes = self.unfinished = 0
+        self.damaged = Damaged()
+        self._progress = progress
+        mark = where.mark()
+        if mark is None and read_plan(where) is None:
+            there = "is no simexm result" if where.zarr.exists() else "does not exist"
+            raise OutputError(f"{where.zarr} {there}, so there is nothing to verify; name a NAME.zarr that a run wrote")
+        self._complete = (where.run / MANIFEST).is_file() if mark is None else mark.get("status") == COMPLETE
+
+    @property
+    def sound(self) -> bool:
+        """Whether the result is whole, as far as was looked."""
+        d = self.damaged
+        return not (d.blocks or d.levels or d.files or self.unfinished)
+
+    def __iter__(self) -> Iterator[Damage]:
+        for damage in self._all():
+            self.damaged.add(damage)
+            yield damage
+
+    def _all(self) -> Iterator[Damage]:
+        plan = read_plan(self.where)
+        named = []
+        if self._complete:
+            named = list(self._manifest())
+            yield from named
+        plan_file = self.where.run / PLAN
+        if plan is None and plan_file not in {d.path for d in named}:
+            yield Damage(plan_file, "is missing or cannot be read")
+        if plan is None or plan_file in {d.path for d in named}:
+            return  # where the shards are is written nowhere else; who mends the plan looks again
+        layout = Layout.from_mapping(plan)
+        try:
+            yield from self._recorded(self.where.journal, plan["hash"], layout, None)
+            for level in range(layout.owned, len(layout.levels)):
+                yield from self._recorded(journal_of(self.where, level), plan["hash"], layout, level)
+        except FileNotFoundError as error:
+            raise OutputError(
+                f"{error.filename} vanished: a run is writing {self.where.zarr}; verify it again when that has ended"
+            ) from None
+
+    def _manifest(self) -> Iterator[Damage]:
+        path = self.where.run / MANIFEST
+        try:
+            told = read_manifest(self.where)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            yield Damage(path, f"cannot be read ({type(error).__name__}: {error})")
+            return
+        for left in told:
+            if what := self._compare(left):
+                yield Damage(Path(left.path), what)
+
+    def _recorded(self, path: Path, parameter_hash: str, layout: Layout, level: int | None) -> Iterator[Damage]:
+        """Compare what a journal tells of; then name what it should tell of and does not."""
+        total = len(layout.levels[level or 0])
+        seen = Bitmap()
+
+        def records() -> Iterator[Record]:
+            if path.is_dir():
+                for record in Journal(path, parameter_hash).records():
+                    if isinstance(record.block, int) and 0 <= record.block < total:
+                        seen.add(record.block)
+                        yield record
+
+        def look(record: Record) -> list[Damage]:
+            try:
+                if level is None:
+                    files = list(layout.of_block(self.where, record.block, record.result))
+                else:
+                    files = list(layout.of_level(self.where, level, record.block, record.result))
+            except (KeyError, TypeError, ValueError, AttributeError, StopIteration, RuntimeError):
+                return [Damage(path, "holds a record that makes no sense", record.block, level)]
+            return [Damage(Path(f.path), what, record.block, level) for f in files if (what := self._compare(f))]
+
+        for found in _in_parallel(look, records()):
+            yield from found
+            self._progress(len(seen), total)
+        for number in seen.missing(total):
+            if self._complete:
+                yield Damage(path, "holds no record of it", number, level)
+            else:
+                self.unfinished += level is None
+
+    def _compare(self, left: Left) -> str | None:
+        """What is wrong with a file, or None."""
+        path, stored = Path(left.path), left.stored
+        self.files += 1
+        self.bytes += stored.nbytes
+        try:
+            size = path.stat().st_size
+            if not stored.nbytes:
+                return "is there, though nothing but zeros was written"
+            if size != stored.nbytes:
+                return f"has {size} bytes instead of {stored.nbytes}"
+            return None if measure(path) == stored else "holds other bytes than were written"
+        except (FileNotFoundError, NotADirectoryError):
+            return "is missing" if stored.nbytes else None
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+
+
+def read_plan(where: Place) -> dict[str, Any] | None:
+    """What `plan.json` holds; None where it cannot be read."""
+    try:
+        plan = json.loads((where.run / PLAN).read_text())
+    except (OSError, ValueError):
+        return None
+    return plan if isinstance(plan, dict) and {"hash", "spec", "until"} <= plan.keys() else None
+
+
+def _in_parallel(look: Callable[[Record], list[Damage]], records: Iterable[Record]) -> Iterator[list[Damage]]:
+    """Look at the records, a few at a time, in their order."""
+    feed = iter(records)
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: deque[Future[list[Damage]]] = deque(pool.submit(look, r) for r in islice(feed, 4 * THREADS))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(look, r) for r in islice(feed, 1))

@@ -1,0 +1,156 @@
+"""What the tests of faults share: the run that is disturbed, the faults, and what must hold after them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from simexm.engine.journal import Journal
+from simexm.result import Result
+from simexm.simulation import Simulation
+from simexm.store.place import Place
+from tests.run.conftest import fingerprint, spec
+
+INJECT = Path(__file__).parent / "inject"
+ROOT = Path(__file__).parents[2]
+
+
+def simulation(**changes: Any) -> Simulation:
+    """Sixteen blocks of a tenth of a second, with a table of emitters, and a level that no block owns."""
+    source = {"kind": "phantom", "shape": (32, 140, 140)}
+    return Simulation.from_mapping({**spec("x"), "source": source, "keep": ["emitters"], **changes})
+
+
+def model_of_2017() -> Simulation:
+    """A small run with passes before the images."""
+    layer = {
+        "name": "a",
+        "dye": "ATTO488",
+        "region": "cytosol",
+        "labeling_density": 1.0,
+        "protein_density_per_nm3": 1e-5,
+    }
+    optics = {
+        "stage": "simexm2017_imaging", "numerical_aperture": 1.15, "refractive_index": 1.33, "focal_plane_depth_nm": 160,
+        "objective_factor": 40, "exposure_s": 0.1, "objective_efficiency": 0.8, "detector_efficiency": 0.6,
+        "camera_pixel_nm": 5120,
+        "channels": [{"name": "c", "laser_wavelength_nm": 488, "band_nm": [500, 600]}],
+    }  # fmt: skip
+    stages = [{"stage": "simexm2017_labelling", "layers": [layer]}, optics, {"stage": "truth"}]
+    return Simulation.from_mapping({"source": {"kind": "phantom", "shape": (20, 60, 60)}, "stages": stages})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What shall happen.
+
+    Attributes
+    ----------
+    action
+        `kill`, `stop` (SIGSTOP), `raise`, `memory` (take all there is), or the name of an error of the system.
+    point
+        `before block`, `after block`, `before publish` (a file is written, but has not its name yet), `after publish`.
+    match
+        Regular expression of the file's path, or of the function's name.
+    block
+        Only in this block.
+    times
+        How often, among all processes.
+    """
+
+    action: str
+    point: str
+    match: str = ""
+    block: int | None = None
+    times: int = 1
+
+
+class Faults:
+    """The folder through which processes under test are told what shall happen, and tell what did."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def clear(self) -> None:
+        """Forget what was told."""
+        for path in self.folder.iterdir():
+            path.unlink()
+
+    def set(self, fault: Fault | None) -> None:
+        """From now on, this shall happen."""
+        if fault is None:
+            (self.folder / "fault.json").unlink(missing_ok=True)
+            return
+        partial = self.folder / "fault.tmp"
+        partial.write_text(json.dumps(asdict(fault)))
+        partial.replace(self.folder / "fault.json")
+
+    @property
+    def fired(self) -> list[int]:
+        """Processes in which it happened."""
+        return [int(p.read_text() or 0) for p in sorted(self.folder.glob("fired-*"))]
+
+    def begun(self, process: int | str = "*") -> Counter[int]:
+        """How often each block was begun, by all processes or one."""
+        return Counter(int(n) for n in self._lines(f"begun-{process}") if not n.startswith("pass"))
+
+    def ended(self) -> list[str]:
+        """A line for each block that came to its end: its number, and what it raised."""
+        return self._lines("ended-*")
+
+    def _lines(self, pattern: str) -> list[str]:
+        return [line for p in self.folder.glob(pattern) for line in p.read_text().splitlines()]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Environment of processes in which faults may happen."""
+    path = os.pathsep.join([str(INJECT), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {
+        **os.environ,
+        "SIMEXM_TEST_FAULTS": str(folder),
+        "PYTHONPATH": path.rstrip(os.pathsep),
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s",  # before a scheduler counts as lost; usually 30 s
+    }
+
+
+def start_driver(
+    faults: Faults, spec: Path, output: Path, scheduler: str = "", *, overwrite: bool = False
+) -> subprocess.Popen[str]:
+    """A driver of its own, on the cluster with this scheduler, or in threads where none is named."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.faults.drive", spec, output, scheduler, overwrite]
+    return subprocess.Popen(
+        [str(c) for c in command], env=environment(faults.folder), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(true: Callable[[], bool], process: subprocess.Popen[Any] | None = None, seconds: float = 60) -> None:
+    """Wait, but not for ever, nor for a process that has ended."""
+    end_s = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end_s, "this should have happened by now"
+        assert process is None or process.poll() is None, process and process.communicate()
+        time.sleep(0.02)
+
+
+def recorded(output: Path) -> dict[int, Any]:
+    """What the journal tells of each block's files."""
+    mark = Place(output).mark()
+    assert mark is not None
+    records = Journal(Place(output).journal, mark["hash"]).records()
+    return {r.block: (r.result["stored"], r.result["tables"]) for r in records}
+
+
+def all_bytes(result: Result) -> dict[str, Any]:
+    """All that must be the same: Zarr, tables, plan, list of files, and what the journals tell of files."""
+    run = {k: v for k, v in fingerprint(result.place.run).items() if "journal/" not in k}
+    for name in ("log.txt", "preview.png"):  # they tell of the run's own course, and are drawn by another library
+        run.pop(name, None)
+    return {**{f"zarr/{k}": v for k, v in fingerprint(result.path).items()}, **run, "journal": recorded(result.path)}
