@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simexm.arrays import Simulated, simulate
+    from simexm.engine.clusters import cluster
     from simexm.result import Result
     from simexm.simulation import Simulation
 
@@ -20,9 +21,10 @@ _HOMES = {
     "Result": "simexm.result",
     "Simulated": "simexm.arrays",
     "simulate": "simexm.arrays",
+    "cluster": "simexm.engine.clusters",
 }
 
-__all__ = ["Result", "Simulated", "Simulation", "__version__", "simulate"]
+__all__ = ["Result", "Simulated", "Simulation", "__version__", "cluster", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

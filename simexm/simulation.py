@@ -27,6 +27,7 @@ from simexm.stages.roles import Labeller, Microscope
 if TYPE_CHECKING:
     import distributed
 
+    from simexm.engine.clusters import Cluster
     from simexm.engine.plan import Plan
     from simexm.result import Result
     from simexm.sources.base import LabelSource
@@ -368,6 +369,7 @@ class Simulation(Frozen):
         output: str | Path,
         *,
         client: distributed.Client | None = None,
+        cluster: Cluster | None = None,
         workers: int | None = None,
         until: str | None = None,
         overwrite: bool = False,
@@ -381,6 +383,8 @@ class Simulation(Frozen):
             Folder to write; a run that was interrupted there is resumed.
         client
             Cluster to use; None starts one on this machine.
+        cluster
+            How to start one, for this run alone; see `simexm.cluster`.
         workers
             Worker processes of that local cluster; None for one on each core.
         until
@@ -397,7 +401,9 @@ class Simulation(Frozen):
         """
         from simexm.engine.run import run
 
-        return run(self, Path(output), client=client, workers=workers, until=until, overwrite=overwrite, quiet=quiet)
+        return run(
+            self, Path(output), client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet
+        )  # fmt: skip
 
 
 def _tag(stage: Stage) -> str:

@@ -39,8 +39,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def parse(text: str, name: str) -> dict[str, Any]:
-    """Parse YAML (of which JSON is a part); `name` stands in messages.
+def parse(text: str, name: str, what: str = "spec") -> dict[str, Any]:
+    """Parse YAML (of which JSON is a part); `name` and `what` stand in messages.
 
     Raises
     ------
@@ -52,7 +52,12 @@ def parse(text: str, name: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise SpecError(f"{name} is not valid YAML or JSON: {_fault(error)}") from error
     if not isinstance(loaded, dict):
-        raise SpecError(f"{name} should be a mapping with `source:` and `stages:`; `simexm new` prints an example")
+        should = (
+            "`source:` and `stages:`; `simexm new` prints an example"
+            if what == "spec"
+            else "`kind:` and what follows it"
+        )
+        raise SpecError(f"{name} should be a mapping with {should}")
     return loaded
 
 
@@ -65,8 +70,8 @@ def _fault(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{hint}"
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read a spec file.
+def read(path: Path, what: str = "spec") -> dict[str, Any]:
+    """Read a spec file, or one of another kind, which `what` names.
 
     Raises
     ------
@@ -78,19 +83,21 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         folder = path.parent if path.parent.is_dir() else Path()
         near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir() if p.is_file()], n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`simexm new > my.yaml` writes one to edit"
-        raise SpecError(f"there is no spec {path}; {hint}") from None
+        hint = f"did you mean {' or '.join(near)}?" if near else _remedy(what)
+        raise SpecError(f"there is no {what} {path}; {hint}") from None
     except UnicodeDecodeError as error:
-        raise SpecError(
-            f"{path} is not text (UTF-8), and a spec is a YAML or JSON file; `simexm new > my.yaml` writes one to edit"
-        ) from error
+        raise SpecError(f"{path} is not text (UTF-8), and a {what} is a YAML or JSON file; {_remedy(what)}") from error
     except IsADirectoryError:
-        raise SpecError(f"{path} is a folder, and a spec is a YAML or JSON file; name the file") from None
+        raise SpecError(f"{path} is a folder, and a {what} is a YAML or JSON file; name the file") from None
     except OSError as error:
         raise SpecError(
-            f"the spec {path} cannot be read: {error.strerror or error}; name a file that you may read"
+            f"the {what} {path} cannot be read: {error.strerror or error}; name a file that you may read"
         ) from None
-    return parse(text, str(path))
+    return parse(text, str(path), what)
+
+
+def _remedy(what: str) -> str:
+    return "`simexm new > my.yaml` writes one to edit" if what == "spec" else "examples to edit are in cluster_configs/"
 
 
 def dump(data: dict[str, Any], path: Path | None = None) -> str:
@@ -100,11 +107,11 @@ def dump(data: dict[str, Any], path: Path | None = None) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
-def explain(error: ValidationError, model: type[BaseModel], name: str) -> SpecError:
+def explain(error: ValidationError, model: type[BaseModel], name: str, root: str = "the spec") -> SpecError:
     """Turn pydantic's errors into one message: where, what, and for an unknown key the nearest known one."""
     problems = error.errors()
     lines = [
-        _line(problem, model)
+        _line(problem, model, root)
         for problem in problems
         # a list whose entries are wrong is called too short as well
         if problem["type"] != "too_short" or not any(_is_inside(other, problem) for other in problems)
@@ -133,15 +140,15 @@ _SAID = {
 """What pydantic says in Python's words, in a user's."""
 
 
-def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
+def _line(problem: ErrorDetails, model: type[BaseModel], root: str) -> str:
     kind, last = problem["type"], problem["loc"][-1] if problem["loc"] else ""
     if kind == "invalid_key":
-        return f"the key {last} is no word, and no part of a spec is called so; remove it"
+        return f"the key {last} is no word, and no part of {root} is called so; remove it"
     if kind == "extra_forbidden":
         where, known = _place(problem["loc"][:-1], model)
         near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"{where or 'the spec'}: there is no key {last!r}; {hint}"
+        return f"{where or root}: there is no key {last!r}; {hint}"
     where, _ = _place(problem["loc"], model)
     if kind == "missing":
         if isinstance(last, int):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,8 @@ BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
 
 def test_readme_has_its_commands() -> None:
     kinds = [kind for kind, _ in BLOCKS]
-    assert kinds.count("bash") == 5
-    assert kinds.count("python") == 2
+    assert kinds.count("bash") == 6
+    assert kinds.count("python") == 3
     # the two commands of a fresh machine are run by CI itself
     assert BLOCKS[0][1] == "pip install . && simexm run pipelines/quickstart.yaml\n"
     assert BLOCKS[1][1] == 'pip install ".[test]" && pytest -n auto --dist loadfile\n'
@@ -92,9 +93,22 @@ def test_block_of_rounds(folder: Path) -> None:
     assert (folder / "rolonies.zarr" / "round_02" / "zarr.json").is_file()
 
 
-@pytest.mark.parametrize("number", [0, 1])
+def test_block_of_clusters(folder: Path) -> None:
+    """Without a queue, what needs none; tests/batch types the whole block in where there is one."""
+    lines = next(text for _, text in BLOCKS if "simexm submit" in text).splitlines()
+    assert [line.split()[1] for line in lines] == ["run", "run", "submit", "status"]
+    configs = folder / "cluster_configs"
+    shutil.copytree(ROOT / "cluster_configs", configs)
+    for line in lines[:3]:
+        words = line.partition("#")[0]
+        type_in(words if "--dry-run" in words else f"{words} --dry-run", folder)
+    assert not (folder / "big.zarr").exists()
+    shutil.copy(configs / "local.yaml", configs / "slurm.yaml")  # for the block of Python, which has no queue either
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_python_block(folder: Path, number: int) -> None:
-    block = [text for kind, text in BLOCKS if kind == "python"][number]
+    block = [text for kind, text in BLOCKS if kind == "python"][number].replace(", jobs=(2, 10)", "")
     body = "\n".join("    " + line for line in block.replace('"out.zarr"', f'"again{number}.zarr"').splitlines())
     script = folder / f"block{number}.py"
     script.write_text(f'if __name__ == "__main__":\n{body}\n')

@@ -11,21 +11,27 @@ import typer
 
 from simexm.cli.app import app
 from simexm.cli.shared import (
+    DryRunOption,
+    JobsOption,
     ModelOption,
     SeedOption,
     SpecPath,
+    Terminated,
     TileOption,
     UntilOption,
     bar,
+    cluster_of,
     load,
     print_rows,
     short,
+    stoppable,
     times,
 )  # fmt: skip
-from simexm.errors import OutputError, SimexmWarning
+from simexm.errors import OutputError, SimexmWarning, SpecError
 from simexm.machine import cpus
 
 if TYPE_CHECKING:
+    from simexm.engine.clusters import Cluster
     from simexm.engine.plan import Plan
 
 
@@ -38,27 +44,42 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes on this machine.", show_default="one for each core")
     ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="Cluster file, such as cluster_configs/slurm.yaml, edited.", show_default="this machine"),
+    ] = None,
+    jobs: JobsOption = None,
     tile: TileOption = None,
     until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")] = False,
+    dry_run: DryRunOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     show: Annotated[bool, typer.Option("--show", "-v", help="Open the result in a window when it is done.")] = False,
 ) -> None:
-    """Run a simulation on a Dask cluster on this machine; type it again to resume one that was interrupted.
+    """Run a simulation on a Dask cluster, on this machine or in a batch queue; type it again to resume an interrupted one.
 
     Example: simexm run my.yaml --output out.zarr --workers 2
+
+    Example: simexm run my.yaml --cluster cluster_configs/slurm.yaml --jobs 2:10
     """
+    chosen = cluster_of(cluster, jobs, workers)
+    if dry_run:
+        _print_scripts(chosen, output or Path(f"{spec.stem}.zarr"))
+        return
     simulation, job = load(spec, tile, seed, model, output, quiet)
     where = job.output if job else output or Path(f"{spec.stem}.zarr")
     if job and until is None:
         job.check_files(overwrite)
     try:
-        result = simulation.run(where, workers=workers, until=until, overwrite=overwrite, quiet=quiet)
-    except KeyboardInterrupt:
+        with stoppable():
+            result = simulation.run(
+                where, cluster=chosen, workers=workers, until=until, overwrite=overwrite, quiet=quiet
+            )  # fmt: skip
+    except KeyboardInterrupt as stopped:
         typer.secho("interrupted; what was finished is kept: type the same command again to go on", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None
     if job and until is None:
         with bar("files", quiet) as progress:
             job.write_files(result, progress)
@@ -77,6 +98,15 @@ def run(
             open_window(result)
         except NoWindowError as error:  # the run is done all the same
             warnings.warn(str(error), SimexmWarning, stacklevel=1)
+
+
+def _print_scripts(cluster: Cluster | None, output: Path) -> None:
+    from simexm.store.place import Place
+
+    script = cluster.job_script(Place.at(output).jobs) if cluster else ""
+    if not script:
+        raise SpecError("--dry-run prints the scripts of batch jobs, and this machine needs none; name a --cluster")
+    typer.echo(script, nl=False)
 
 
 @app.command()

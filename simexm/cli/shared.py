@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from simexm.engine.clusters import Cluster
     from simexm.legacy.load import Job
     from simexm.result import Result
     from simexm.simulation import Simulation
@@ -34,11 +36,55 @@ UntilOption = Annotated[
     str | None,
     typer.Option(help="Stop after this stage, for example labelling or confocal.", metavar="STAGE", show_default=False),
 ]
-
-
+JobsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Jobs of workers to hold in the queue: a number, or MIN:MAX.",
+        metavar="MIN:MAX",
+        show_default="the cluster file's",
+    ),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the job scripts and start nothing.")]
 RoundOption = Annotated[
     int | None, typer.Option("--round", help="Which round, where there are several.", show_default="the first")
 ]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what batch queues and service managers send to end a program in good order."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM, or the loss of the terminal, end the block in as good order as Ctrl-C does."""
+
+    def stop(*_: Any) -> None:
+        raise Terminated
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def cluster_of(path: Path | None, jobs: str | None, workers: int | None = None) -> Cluster | None:
+    """What --cluster and --jobs say; None where they are not given."""
+    from simexm.errors import SpecError
+
+    if path is None:
+        if jobs is not None:
+            raise SpecError("--jobs is for batch queues; name the queue's file with --cluster, or leave --jobs out")
+        return None
+    if workers is not None:
+        raise SpecError("the cluster file says how many workers there are; leave --workers out, or --cluster")
+    from simexm.engine.clusters import cluster
+
+    return cluster(path, jobs)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import distributed
 from simexm.errors import SpecError
 from simexm.machine import cpus
 
-_CONFIG = {
+CONFIG = {
     # Tasks wait at the scheduler, not at busy workers: a worker that dies then takes only what it was running.
     "distributed.scheduler.worker-saturation": 1.0,
     # The executor counts deaths itself, block by block.
@@ -37,7 +37,7 @@ _CONFIG = {
 
 # Each worker computes in one thread; libraries that start their own would fight over the cores, and the order in which
 # they add would follow their number. These are read when a library is loaded, so they must stand before the process.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -77,8 +77,8 @@ def local_client(
     has_dashboard = dashboard and importlib.util.find_spec("bokeh") is not None
     link = {} if has_dashboard else {"distributed.dashboard.link": ""}  # or one that leads nowhere would be shown
     with (
-        dask.config.set(_CONFIG | link),
-        _environment(_ENVIRONMENT),
+        dask.config.set(CONFIG | link),
+        _environment(ENVIRONMENT),
         tempfile.TemporaryDirectory(prefix="simexm-workers-", ignore_cleanup_errors=True) as folder,
         distributed.LocalCluster(
             n_workers=workers or cpus(),

@@ -12,7 +12,7 @@ import time
 import traceback
 import uuid
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -42,6 +42,7 @@ TASK_S = 1.0  # a task should be worth this much time, so that Dask's 1 to 4 ms 
 MOST_BLOCKS = 64  # in one task
 TASKS_PER_THREAD = 4  # in the window; above 2, or Dask pushes tasks to workers that are busy
 HOPELESS = 100  # so many failures with no block done between them end the run
+TOO_SHORT = 4  # so many fresh workers that find their job too short for a block, likewise
 FORGET_EVERY = 10_000  # submissions
 _POLL_S = 0.01
 _TICK_S = 0.2
@@ -59,6 +60,7 @@ def execute(
     seconds_per_block: float | None = None,
     attempts: int = 3,
     listeners: Sequence[Listener] = (),
+    keep: Callable[[int | None], Sequence[str]] | None = None,
 ) -> Outcome:
     """Run `function(context, block)` for each of `blocks` and write each result to the journal.
 
@@ -78,6 +80,9 @@ def execute(
         How often a block may raise, or kill its worker, before it is set aside.
     listeners
         Called with each event; see `simexm.engine.events`.
+    keep
+        Called every two seconds with the number of blocks that are left, None while it is unknown, to keep up the number of
+        workers; what it returns is told as messages.
 
     Raises
     ------
@@ -90,7 +95,7 @@ def execute(
         Ctrl-C. Nothing more is handed out, what came back is in the journal, and blocks that still run on workers of a
         foreign cluster come to their end unheard.
     """
-    return _Run(client, blocks, journal, _Pace(seconds_per_block), attempts, listeners).run(function, context)
+    return _Run(client, blocks, journal, _Pace(seconds_per_block), attempts, listeners, keep).run(function, context)
 
 
 class _Pace:
@@ -98,12 +103,19 @@ class _Pace:
 
     def __init__(self, seconds_per_block: float | None) -> None:
         self._mean_s = seconds_per_block
+        self._measured_s = 0.0
         self._most = 1 if seconds_per_block is None else 8  # an estimate may be wrong: trusted more and more
 
     def measured(self, blocks: int, seconds: float) -> None:
         mean_s = seconds / blocks
         self._mean_s = mean_s if self._mean_s is None else 0.8 * self._mean_s + 0.2 * mean_s
+        self._measured_s = 0.8 * self._measured_s + 0.2 * mean_s if self._measured_s else mean_s
         self._most = min(2 * self._most, MOST_BLOCKS)
+
+    @property
+    def seconds(self) -> float:
+        """What a block took so far, 0 where none was done: an estimate decides nothing but the size of tasks."""
+        return self._measured_s
 
     @property
     def blocks(self) -> int:
@@ -121,6 +133,7 @@ class _Run:
         pace: _Pace,
         attempts: int,
         listeners: Sequence[Listener],
+        keep: Callable[[int | None], Sequence[str]] | None,
     ) -> None:
         self.name = f"simexm-{uuid.uuid4().hex}"
         self.client = client
@@ -129,6 +142,9 @@ class _Run:
         self.journal = journal
         self.pace = pace
         self.listeners = listeners
+        self.keep = keep
+        self.leaving: set[str] = set()  # workers whose jobs are near their end
+        self.too_short: set[str] = set()  # of them, fresh ones, since a block was done last
         self.outcome = Outcome()
         self.blame = Blame(attempts)
         self.in_flight: dict[distributed.Future, Task] = {}
@@ -147,6 +163,8 @@ class _Run:
                 self.journal.commit_if_due()
                 if self.workers.refresh(max_age_s=_TICK_S if self.blame.suspects else _WORKERS_S):
                     self._call_back_stranded()
+                    self._release_leaving()
+                    self._keep_workers()
                 if self.workers.absent_s > _LONELY_S:
                     self._tell(Message(f"no worker is connected to {self.workers.scheduler}; waiting for one"))
                     self.workers.absent_s = 0.0
@@ -159,6 +177,20 @@ class _Run:
             seconds = time.monotonic() - start_s
             self._tell(RunFinished(self.outcome.done, self.outcome.failed_count, seconds, complete))
         return self.outcome
+
+    def _release_leaving(self) -> None:
+        """Again: a worker is not let go while it holds a report that no other can take over, even one already read."""
+        self.leaving &= self.workers.threads.keys()
+        for worker in self.leaving:
+            self.workers.retire(worker)
+
+    def _keep_workers(self) -> None:
+        if self.keep is None:
+            return
+        running = sum(len(task.blocks) for task in self.in_flight.values())
+        left = running + self.blame.waiting + self.blame.suspects if self.feed is None else None
+        for text in self.keep(left):
+            self._tell(Message(text))
 
     # Handing out
 
@@ -182,7 +214,7 @@ class _Run:
                     return Task(blocks)
                 self.feed = None
         if self.blame.suspects and self.feed is None and not self.blame.waiting and (last is None or last.alone):
-            taken = {task.worker for task in self.in_flight.values()}
+            taken = self.leaving | {task.worker for task in self.in_flight.values()}
             free = next((worker for worker in self.workers.threads if worker not in taken), None)
             return None if free is None else self.blame.next_alone(free)
         return None
@@ -191,7 +223,9 @@ class _Run:
         where: dict[str, Any] = {"workers": [task.worker], "allow_other_workers": True} if task.worker else {}
         # An array, since Dask would look through a list or tuple for keys of other tasks.
         blocks = array("q", task.blocks)
-        future = self.client.submit(run_blocks, self.name, blocks, key=(self.name, self.submitted), pure=False, **where)
+        future = self.client.submit(
+            run_blocks, self.name, blocks, self.pace.seconds, key=(self.name, self.submitted), pure=False, **where
+        )
         self.submitted += 1
         if self.submitted % FORGET_EVERY == 0:
             self.workers.forget_history()
@@ -219,6 +253,8 @@ class _Run:
             # Not by the future's status: it turns to "lost" when the worker that had the result dies after giving it.
             if isinstance(result, TaskReport):
                 self._report(result)
+                if result.back:
+                    self._handed_back(task, result)
             elif isinstance(result, BaseException):
                 raise self.workers.lost(result)
             else:
@@ -226,12 +262,29 @@ class _Run:
             future.release()
 
     def _report(self, report: TaskReport) -> None:
-        self.pace.measured(len(report.blocks), sum(block.seconds for block in report.blocks))
+        if report.blocks:
+            self.pace.measured(len(report.blocks), sum(block.seconds for block in report.blocks))
         for block in report.blocks:
             if block.result is None:
                 self._raised(block, report.host, report.worker)
             else:
                 self._done(block, report.host)
+
+    def _handed_back(self, task: Task, report: TaskReport) -> None:
+        """Blocks for which a worker's job is too near its end: nobody is to blame."""
+        self.blame.called_back(Task(report.back, alone=task.alone))
+        if report.worker not in self.leaving:
+            self.leaving.add(report.worker)
+            self._tell(Message(f"worker {report.worker} hands back what its job would not finish, and ends"))
+            self.workers.retire(report.worker)
+        if report.fresh:
+            self.too_short.add(report.worker)
+            if len(self.too_short) >= TOO_SHORT:
+                takes = f", which takes {self.pace.seconds:.0f} s" if self.pace.seconds else ""
+                raise RunError(
+                    f"the jobs of {TOO_SHORT} workers would have ended before a single block{takes}: nothing would ever be "
+                    "done. Give a longer walltime in the cluster file, or smaller blocks by a smaller --tile"
+                )
 
     def _done(self, report: BlockReport, host: str) -> None:
         assert report.result is not None
@@ -240,6 +293,7 @@ class _Run:
         self.blame.settled(report.block)
         self.outcome.done += 1
         self.failures_in_a_row = 0
+        self.too_short.clear()
         self._tell(BlockDone(report.block, attempt, report.result, host, report.seconds))
 
     def _raised(self, report: BlockReport, host: str, worker: str) -> None:

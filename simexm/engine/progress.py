@@ -45,7 +45,7 @@ def describe(event: Event) -> str | None:
         case RunFinished():
             end = "finished" if event.complete else "stopped"
             failed = f", {_count(event.failed, 'block')} failed" if event.failed else ""
-            return f"{end}: {_count(event.done, 'block')} done in {_clock(event.seconds)}{failed}"
+            return f"{end}: {_count(event.done, 'block')} done in {clock(event.seconds)}{failed}"
         case BlockDone():
             return None
 
@@ -153,7 +153,7 @@ class _Tally:
         text = f"{self.what}{self.completed}/{self.total} blocks"
         if self.done:
             left_s = (self.total - self.completed - self.failed) * elapsed_s / self.done
-            text += f", {self.done * self.voxels_per_block / elapsed_s / 1e6:.1f} Mvoxel/s, {_clock(left_s)} left"
+            text += f", {self.done * self.voxels_per_block / elapsed_s / 1e6:.1f} Mvoxel/s, {clock(left_s)} left"
         if self.retried:
             text += f", {self.retried} retried"
         if self.failed:
@@ -201,7 +201,7 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Format seconds as hours, minutes and seconds: "1:02:03" or "2:03"."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)

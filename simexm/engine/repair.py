@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from simexm.engine import passes
 from simexm.engine.files import array_key
 from simexm.engine.lock import lock
+from simexm.engine.means import Means
 from simexm.engine.plan import Plan
-from simexm.engine.run import Means, carry_out
+from simexm.engine.run import carry_out
 from simexm.engine.verify import Damage, Progress, Verification, read_plan
 from simexm.errors import OutputError, SourceError
 from simexm.store import place
@@ -71,7 +72,7 @@ def repair(
                 tell(damage)
             if not found.sound:
                 _mend_named(plan, where, found.damaged.files)
-                carry_out(plan, where, Means.of(plan, client, workers), quiet, found.damaged)
+                carry_out(plan, where, Means.of(plan, client, workers=workers), quiet, found.damaged)
         finally:
             shutil.rmtree(where.run / place.SCRATCH, ignore_errors=True)
     return found

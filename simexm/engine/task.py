@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import socket
 import threading
@@ -12,9 +14,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import distributed
+from distributed.core import Status
 from distributed.protocol.pickle import dumps, loads
 
 BlockFunction = Callable[[Any, int], Mapping[str, Any]]
+
+JOB_END = "SIMEXM_JOB_END"
+"""Variable in which a batch job's script tells when the queue will end it, seconds since 1970."""
+_MARGIN_S = 5.0  # between a block's expected end and its job's, to hand over what is done
+_CAUTION = 1.5  # how much longer than expected a block may take
 
 
 class BlockReport(NamedTuple):
@@ -28,11 +36,21 @@ class BlockReport(NamedTuple):
 
 
 class TaskReport(NamedTuple):
-    """What became of one task's blocks, and where."""
+    """What became of one task's blocks, and where.
+
+    Attributes
+    ----------
+    back
+        Blocks that were not begun, since the worker's job would have ended before they did.
+    fresh
+        Whether this worker has not done a single block.
+    """
 
     host: str
     worker: str
     blocks: list[BlockReport]
+    back: tuple[int, ...] = ()
+    fresh: bool = False
 
 
 class LoadError(Exception):
@@ -58,10 +76,12 @@ class Work(distributed.WorkerPlugin):
         """Forget the run."""
         _pickled.pop(self.name, None)
         _loaded.pop(self.name, None)
+        _longest_s.pop(self.name, None)
 
 
 _pickled: dict[str, bytes] = {}
 _loaded: dict[str, tuple[BlockFunction, Any]] = {}
+_longest_s: dict[str, float] = {}  # that a block of the run took here
 _loading = threading.Lock()
 
 
@@ -75,21 +95,38 @@ def _load(name: str) -> tuple[BlockFunction, Any]:
         return _loaded[name]
 
 
-def run_blocks(name: str, blocks: array[int]) -> TaskReport:
-    """Run some blocks, one after the other; a block that raises harms no other."""
+def run_blocks(name: str, blocks: array[int], expected_s: float) -> TaskReport:
+    """Run some blocks, one after the other; a block that raises harms no other.
+
+    `expected_s` is what others took for a block, 0 where nobody knows. In a batch job that would end before the next block
+    does, this and the rest are handed back, and the worker takes nothing more: to be killed in the middle would cost the
+    time and put the blame on the block.
+    """
     function, context = _load(name)
-    reports = []
-    for block in blocks:
+    worker = distributed.get_worker()
+    reports: list[BlockReport] = []
+    for n, block in enumerate(blocks):
+        longest_s = _longest_s.get(name, 0.0)
+        if time.time() + _CAUTION * max(expected_s, longest_s) + _MARGIN_S > _job_end():
+            worker.loop.add_callback(setattr, worker, "status", Status.paused)
+            return TaskReport(socket.gethostname(), worker.address, reports, tuple(blocks[n:]), not longest_s)
         start = time.perf_counter()
         try:
             result, error, trace = function(context, block), "", ""
         except Exception as exception:
             result, trace = None, traceback.format_exc()
             error = "".join(traceback.format_exception_only(exception)).strip()
-        reports.append(BlockReport(block, time.perf_counter() - start, result, error, trace))
-    return TaskReport(socket.gethostname(), distributed.get_worker().address, reports)
+        seconds = time.perf_counter() - start
+        reports.append(BlockReport(block, seconds, result, error, trace))
+        _longest_s[name] = max(longest_s, seconds)
+    return TaskReport(socket.gethostname(), worker.address, reports)
+
+
+def _job_end() -> float:
+    """When the queue ends this worker's job; never, where there is none."""
+    return float(os.environ.get(JOB_END, math.inf))
 
 
 def dask_setup(worker: distributed.Worker) -> None:
-    """As a preload of a local worker: Ctrl-C in the terminal is for the driver, which ends the workers in good order."""
+    """As a preload of a worker: Ctrl-C in the terminal is for the driver, which ends the workers in good order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

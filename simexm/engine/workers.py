@@ -102,6 +102,11 @@ class Workers:
         with contextlib.suppress(Exception):  # a kindness to the scheduler: one that does not know it runs as well
             self.client.run_on_scheduler(_forget_submissions)
 
+    def retire(self, worker: str) -> None:
+        """Let a worker end in good order; does not wait for it."""
+        if (scheduler := self.client.scheduler) is not None:
+            self.client.loop.add_callback(scheduler.retire_workers, workers=[worker], close_workers=True)
+
     def dismiss(self, name: str, futures: list[distributed.Future]) -> None:
         """Cancel what is in flight and take the work called `name` back, if the scheduler still listens."""
         with contextlib.suppress(*_GONE):

@@ -14,7 +14,7 @@ from typing import Any
 from simexm.engine.plan import Plan
 from simexm.errors import DiskError, OutputError, RunError
 from simexm.sources.base import ZarrSource
-from simexm.store.place import COMPLETE, LOCK, PLAN, PREPARING, RUN_NAMES, SCRATCH, Place, retire_scratch
+from simexm.store.place import COMPLETE, JOBS, LOCK, PLAN, PREPARING, RUN_NAMES, SCRATCH, Place, retire_scratch
 
 _PROBE_BYTES = 1 << 16
 _REASONS = {
@@ -60,7 +60,7 @@ def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
 
 
 def clear(place: Place) -> None:
-    """Remove what runs wrote at a place that `refuse` let pass: the Zarr, and in NAME.run what runs put there but the lock.
+    """Remove what runs wrote at a place that `refuse` let pass: the Zarr, and in NAME.run what runs put there but lock and jobs.
 
     Stopped halfway, what is left no longer passes for an image, but still for simexm's.
     """
@@ -170,7 +170,7 @@ def _refuse_foreign_run(place: Place) -> None:
 def _is_ours(run: Path) -> bool:
     if not run.is_dir():
         return False
-    if {p.name for p in run.iterdir()} <= {LOCK}:
+    if {p.name for p in run.iterdir()} <= {LOCK, JOBS}:
         return True
     try:
         return "hash" in json.loads((run / PLAN).read_text())

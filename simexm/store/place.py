@@ -20,11 +20,11 @@ MARK = "simexm"
 PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"
 """Status of a result: its arrays may not all be there yet, or not any more; blocks are missing; all is there."""
 
-PLAN, MANIFEST, SCRATCH, LOCK = "plan.json", "files.json", "scratch", "lock"
+PLAN, MANIFEST, SCRATCH, LOCK, JOBS = "plan.json", "files.json", "scratch", "lock", "jobs"
 RUN_NAMES = frozenset(
     {PLAN, MANIFEST, SCRATCH, "journal", "passes", "tables", "failed.jsonl", "preview.png", "log.txt"}
 )
-"""All that runs put into NAME.run, but the lock."""
+"""All that runs put into NAME.run, but the lock, and the jobs of batch queues, which outlast a run that is made again."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,11 @@ class Place:
     def tables(self) -> Path:
         """Parquet tables."""
         return self.run / "tables"
+
+    @property
+    def jobs(self) -> Path:
+        """Jobs of batch queues and what they printed."""
+        return self.run / JOBS
 
     @property
     def scratch(self) -> Path:

@@ -1,0 +1,137 @@
+"""Commands around batch queues: submit, status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simexm.cli.app import app
+from simexm.cli.shared import (
+    DryRunOption,
+    JobsOption,
+    ModelOption,
+    SeedOption,
+    SpecPath,
+    TileOption,
+    UntilOption,
+    cluster_of,
+    load,
+    print_rows,
+    short,
+)  # fmt: skip
+from simexm.errors import SpecError
+
+if TYPE_CHECKING:
+    from simexm.engine.status import Status
+
+
+@app.command()
+def submit(
+    spec: SpecPath,
+    cluster: Annotated[
+        Path, typer.Option(help="Cluster file, such as cluster_configs/slurm.yaml, edited.", show_default=False)
+    ],
+    jobs: JobsOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write, NAME.zarr.", show_default="the spec's name")
+    ] = None,
+    tile: TileOption = None,
+    until: UntilOption = None,
+    seed: SeedOption = None,
+    model: ModelOption = "simexm2017",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")] = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Put a whole run into a batch queue: a job that leads it and submits the workers' jobs. You may log out then.
+
+    Example: simexm submit my.yaml --cluster cluster_configs/slurm.yaml --jobs 2:10 --output out.zarr
+    """
+    from simexm.engine.batch import driver
+    from simexm.engine.batch.files import BatchFile
+    from simexm.engine.clusters import refuse_plan
+    from simexm.store import guard
+    from simexm.store.place import Place
+
+    chosen = cluster_of(cluster, jobs)
+    assert chosen is not None
+    if not isinstance(chosen.file, BatchFile):
+        raise SpecError(f"{cluster} is of kind local, where there is no queue to submit to; type `simexm run` instead")
+    if spec.suffix.lower() == ".ini":
+        raise SpecError(
+            f"{spec} must be a spec of simexm; type `simexm convert {spec} {spec.with_suffix('.yaml')}` first"
+        )
+    simulation, _ = load(spec, tile, seed, model)
+    plan = simulation.plan(until=until)
+    plan.warn()
+    where = Place.at(output or Path(f"{spec.stem}.zarr"))
+    guard.refuse(plan, where, overwrite)
+    refuse_plan(plan, chosen.file)
+    words = ["run", str(spec), "--cluster", str(cluster), "--output", str(where.zarr)]
+    words += ["--jobs", jobs] if jobs else []
+    words += ["--tile", *map(str, tile)] if tile else []
+    words += ["--until", until] if until else []
+    words += ["--seed", str(seed)] if seed is not None else []
+    words += ["--overwrite"] if overwrite else []
+    if dry_run:
+        typer.echo(f"# the driver's job\n{driver.script(chosen.file, where.jobs, Path.cwd(), words)}")
+        typer.echo(f"# each job of workers\n{chosen.job_script(where.jobs)}", nl=False)
+        return
+    job, queue, log = driver.submit(chosen.file, where.jobs, Path.cwd(), words)
+    zarr = short(where.zarr)
+    rows = [
+        ("how far it is", f"simexm status {zarr}"),
+        ("what it prints", f"tail -f {short(log)}"),
+        ("in the queue", queue.look(job)),
+        ("to stop it", f"{queue.cancel_command} {job}    (what is done is kept; submit again to go on)"),
+    ]
+    print_rows(f"submitted job {job}, which leads the run into {zarr}", rows)
+
+
+@app.command()
+def status(
+    path: Annotated[
+        Path, typer.Argument(help="Result that a run writes, NAME.zarr.", metavar="RESULT", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Tell how far a run is, by what lies in NAME.run beside the result: from any machine that sees it.
+
+    Example: simexm status out.zarr
+    """
+    from simexm.engine.status import status as read_status
+
+    found = read_status(path)
+    if as_json:
+        typer.echo(json.dumps(found.to_mapping(), indent=2))
+        return
+    print_rows(str(path), _status_rows(found))
+
+
+def _status_rows(found: Status) -> list[tuple[str, str]]:
+    from simexm.engine.progress import clock
+
+    share = f" ({found.done / found.blocks:.0%})" if found.blocks else ""
+    failed = f", {found.failed} failed" if found.failed else ""
+    state = "complete" if found.complete else f"{found.done} of {found.blocks} blocks done{share}{failed}"
+    rows = [("run", state if found.blocks else "not begun yet")]
+    for name, told in found.passes.items():
+        rows.append(
+            (f"pass {name}", "finished" if told["finished"] else f"{told['done']} of {found.blocks} blocks done")
+        )
+    if found.blocks_per_s and found.left_s is not None and not found.complete:
+        rows.append(("speed", f"{found.blocks_per_s:.3g} blocks/s, {clock(found.left_s)} left"))
+    if found.driver:
+        life = {True: "alive", False: "dead", None: "not to be seen from here"}[found.alive]
+        rows.append(("driver", f"{life}: process {found.driver.get('pid', '?')} on {found.driver.get('host', '?')}"))
+    elif not found.complete:
+        rows.append(("driver", "none; type the same `simexm run` or `simexm submit` again to go on"))
+    if found.driver_job and not found.complete:
+        rows.append(("driver's job", f"{found.driver_job['id']} ({found.driver_job['kind']})"))
+    if found.jobs:
+        rows.append(("jobs", ", ".join(f"{n} {phase}" for phase, n in found.jobs.items())))
+    if found.workers is not None:
+        rows.append(("workers", str(found.workers)))
+    return rows

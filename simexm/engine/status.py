@@ -1,0 +1,175 @@
+"""How far a run is, told by what lies in NAME.run: from any machine that sees it, whether the driver runs or not."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from array import array
+from bisect import bisect_left, bisect_right
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from simexm.engine.batch.record import Record
+from simexm.engine.journal import Journal
+from simexm.engine.keyed import is_stored
+from simexm.errors import SpecError
+from simexm.store.place import LOCK, PLAN, Place
+
+_RECENT_S = 600.0  # what the speed is taken from
+_SILENT_S = 60.0  # a driver of batch jobs looks at the queue more often
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Attributes
+    ----------
+    blocks, done, failed
+        Blocks of the run; those in the journal; and those that the last attempt set aside.
+    passes
+        Passes before the images, by name: whether they are finished, and their blocks that are done.
+    complete
+        Whether the result is whole.
+    blocks_per_s, left_s
+        Speed of late, and the time that is left at this speed; None while nobody knows.
+    driver
+        What is known of the process that leads the run; None where none does.
+    alive
+        Whether it lives; None where that cannot be told from here.
+    driver_job
+        The job in which `simexm submit` put it, where it did.
+    jobs, workers
+        Jobs by phase and connected workers, as the driver saw them last.
+    """
+
+    blocks: int
+    done: int
+    failed: int
+    passes: dict[str, dict[str, Any]]
+    complete: bool
+    blocks_per_s: float | None
+    left_s: float | None
+    driver: dict[str, Any] | None
+    alive: bool | None
+    driver_job: dict[str, Any] = field(default_factory=dict)
+    jobs: dict[str, int] = field(default_factory=dict)
+    workers: int | None = None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def status(output: Path) -> Status:
+    """Read how far the run that writes `output` is; changes nothing.
+
+    Raises
+    ------
+    SpecError
+        No run has begun there.
+    """
+    where = Place.where(output)
+    record = Record(where.jobs)
+    driver = _load(where.run / LOCK)
+    alive = _is_alive(driver, record) if driver else False
+    try:
+        plan = json.loads((where.run / PLAN).read_text(encoding="utf-8"))
+        blocks, parameter_hash = int(plan["blocks"]["count"]), str(plan["hash"])
+    except (OSError, ValueError, KeyError):
+        if not record.driver():
+            raise SpecError(
+                f"{where.run} holds no run of simexm, so there is nothing to tell; name the NAME.zarr that a run writes"
+            ) from None
+        return Status(0, 0, 0, {}, False, None, None, driver or None, alive, record.driver())
+    times = _times(where.journal, parameter_hash)
+    speed = _speed(times) if alive is not False else None
+    mark = where.mark()
+    seen = record.last_seen()
+    jobs: dict[str, int] = {}
+    for job in seen.get("jobs", {}).values() if driver else ():
+        jobs[job["phase"]] = jobs.get(job["phase"], 0) + 1
+    left = max(0, blocks - len(times))
+    return Status(
+        blocks=blocks,
+        done=len(times),
+        failed=_count_lines(where.run / "failed.jsonl"),
+        passes=_passes(where, parameter_hash),
+        complete=mark is not None and mark.get("status") == "complete",
+        blocks_per_s=speed,
+        left_s=left / speed if speed else None,
+        driver=driver or None,
+        alive=alive,
+        driver_job=record.driver(),
+        jobs=jobs,
+        workers=seen.get("workers") if driver else None,
+    )
+
+
+def _times(journal: Path, parameter_hash: str) -> array[float]:
+    """When each block was done, in order; the driver may merge segments meanwhile."""
+    for _ in range(5):
+        try:
+            found = array("d", (record.time for record in Journal(journal, parameter_hash).records()))
+        except FileNotFoundError:
+            if not journal.is_dir():
+                break
+            continue
+        return array("d", sorted(found))
+    return array("d")
+
+
+def _speed(times: array[float]) -> float | None:
+    if not times:
+        return None
+    first = times[bisect_left(times, times[-1] - _RECENT_S)]
+    since = len(times) - bisect_right(times, first)  # blocks of one task are told at once, and were done before
+    return since / (times[-1] - first) if since else None
+
+
+def _passes(where: Place, parameter_hash: str) -> dict[str, dict[str, Any]]:
+    if not where.passes.is_dir():
+        return {}
+    return {
+        folder.name: {
+            "finished": is_stored(folder / "table"),
+            "done": len(_times(folder / "journal", parameter_hash)),
+        }
+        for folder in sorted(where.passes.iterdir())
+        if folder.is_dir()
+    }
+
+
+def _is_alive(driver: dict[str, Any], record: Record) -> bool | None:
+    """Whether the process that holds the lock lives: seen from its own host, or by what it wrote of late."""
+    if driver.get("host") == socket.gethostname():
+        try:
+            began = datetime.fromisoformat(driver["started"]).timestamp()
+            return psutil.Process(int(driver["pid"])).create_time() < began + 2  # or another got its number
+        except (psutil.Error, KeyError, ValueError, TypeError):
+            return False
+    seen = record.last_seen()
+    if seen and time.time() - seen.get("time", 0.0) < _SILENT_S:
+        return True
+    return None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _count_lines(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return 0
