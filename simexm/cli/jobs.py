@@ -124,8 +124,8 @@ def _status_rows(found: Status) -> list[tuple[str, str]]:
     if found.blocks_per_s and found.left_s is not None and not found.complete:
         rows.append(("speed", f"{found.blocks_per_s:.3g} blocks/s, {clock(found.left_s)} left"))
     if found.driver:
-        life = {True: "alive", False: "dead", None: "not to be seen from here"}[found.alive]
-        rows.append(("driver", f"{life}: process {found.driver.get('pid', '?')} on {found.driver.get('host', '?')}"))
+        life = "alive" if found.driver.alive else "dead"
+        rows.append(("driver", f"{life}: process {found.driver.pid} on {found.driver.host}"))
     elif not found.complete:
         rows.append(("driver", "none; type the same `simexm run` or `simexm submit` again to go on"))
     if found.driver_job and not found.complete:

@@ -12,8 +12,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from simexm.errors import OutputError
 
@@ -56,6 +59,38 @@ def lock(path: Path) -> Iterator[None]:
             if _same_file(descriptor, path):
                 path.unlink()
         os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds, or held, a lock.
+
+    Attributes
+    ----------
+    host, pid
+        Its machine and process.
+    alive
+        Whether it lives: on its own machine as the processes there tell, from elsewhere by its last sign of life.
+    """
+
+    host: str
+    pid: int
+    alive: bool
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds the lock, by looking alone; None where there is none."""
+    try:
+        owner, touched_s = json.loads(path.read_text()), path.stat().st_mtime
+        host, pid = str(owner["host"]), int(owner["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if (host, owner.get("machine")) != (socket.gethostname(), _machine()):
+        return Holder(host, pid, time.time() - touched_s < STALE_S)
+    try:
+        return Holder(host, pid, psutil.Process(pid).create_time() < touched_s + 1.0)  # or another got its number
+    except psutil.Error:
+        return Holder(host, pid, False)
 
 
 def _beat(descriptor: int, ended: threading.Event) -> None:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import socket
-import time
 from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from simexm.engine.batch.record import Record
 from simexm.engine.journal import Journal
 from simexm.engine.keyed import is_stored
+from simexm.engine.lock import Holder, holder
 from simexm.errors import SpecError
 from simexm.store.place import LOCK, PLAN, Place
 
 _RECENT_S = 600.0  # what the speed is taken from
-_SILENT_S = 60.0  # a driver of batch jobs looks at the queue more often
 
 
 @dataclass(frozen=True)
@@ -39,9 +34,7 @@ class Status:
     blocks_per_s, left_s
         Speed of late, and the time that is left at this speed; None while nobody knows.
     driver
-        What is known of the process that leads the run; None where none does.
-    alive
-        Whether it lives; None where that cannot be told from here.
+        The process that leads the run, or was killed while it did: host, pid, and whether it lives; None where there is none.
     driver_job
         The job in which `simexm submit` put it, where it did.
     jobs, workers
@@ -55,8 +48,7 @@ class Status:
     complete: bool
     blocks_per_s: float | None
     left_s: float | None
-    driver: dict[str, Any] | None
-    alive: bool | None
+    driver: Holder | None
     driver_job: dict[str, Any] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
     workers: int | None = None
@@ -76,8 +68,7 @@ def status(output: Path) -> Status:
     """
     where = Place.where(output)
     record = Record(where.jobs)
-    driver = _load(where.run / LOCK)
-    alive = _is_alive(driver, record) if driver else False
+    driver = holder(where.run / LOCK)
     try:
         plan = json.loads((where.run / PLAN).read_text(encoding="utf-8"))
         blocks, parameter_hash = int(plan["blocks"]["count"]), str(plan["hash"])
@@ -86,9 +77,9 @@ def status(output: Path) -> Status:
             raise SpecError(
                 f"{where.run} holds no run of simexm, so there is nothing to tell; name the NAME.zarr that a run writes"
             ) from None
-        return Status(0, 0, 0, {}, False, None, None, driver or None, alive, record.driver())
+        return Status(0, 0, 0, {}, False, None, None, driver, record.driver())
     times = _times(where.journal, parameter_hash)
-    speed = _speed(times) if alive is not False else None
+    speed = _speed(times) if driver and driver.alive else None
     mark = where.mark()
     seen = record.last_seen()
     jobs: dict[str, int] = {}
@@ -103,8 +94,7 @@ def status(output: Path) -> Status:
         complete=mark is not None and mark.get("status") == "complete",
         blocks_per_s=speed,
         left_s=left / speed if speed else None,
-        driver=driver or None,
-        alive=alive,
+        driver=driver,
         driver_job=record.driver(),
         jobs=jobs,
         workers=seen.get("workers") if driver else None,
@@ -143,28 +133,6 @@ def _passes(where: Place, parameter_hash: str) -> dict[str, dict[str, Any]]:
         for folder in sorted(where.passes.iterdir())
         if folder.is_dir()
     }
-
-
-def _is_alive(driver: dict[str, Any], record: Record) -> bool | None:
-    """Whether the process that holds the lock lives: seen from its own host, or by what it wrote of late."""
-    if driver.get("host") == socket.gethostname():
-        try:
-            began = datetime.fromisoformat(driver["started"]).timestamp()
-            return psutil.Process(int(driver["pid"])).create_time() < began + 2  # or another got its number
-        except (psutil.Error, KeyError, ValueError, TypeError):
-            return False
-    seen = record.last_seen()
-    if seen and time.time() - seen.get("time", 0.0) < _SILENT_S:
-        return True
-    return None
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def _count_lines(path: Path) -> int:

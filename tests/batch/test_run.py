@@ -184,7 +184,7 @@ def test_submitted_driver_runs_in_the_queue(lab: Lab, my_yaml: Path, reference: 
     assert f"scancel {job}" in twice.stderr
     until(lambda: blocks_done(folder) >= 1, 90, "a block is done")
     told = json.loads(simexm("status", folder / "out.zarr", "--json", cwd=tmp_path).stdout)
-    assert told["alive"] is True
+    assert told["driver"]["alive"] is True
     assert told["blocks"] == 18
     assert told["done"] >= 1
     assert told["driver_job"]["id"] == job

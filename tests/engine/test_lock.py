@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from simexm.engine import lock as module
-from simexm.engine.lock import STALE_S, lock
+from simexm.engine.lock import STALE_S, Holder, holder, lock
 from simexm.errors import OutputError
 
 
@@ -112,6 +113,28 @@ def _enter_and_count(path: Path, inside: Path, held: int) -> None:
                 break
             except OutputError:
                 continue
+
+
+def test_looking_at_a_lock_tells_whether_its_holder_lives(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert holder(path) is None
+    with lock(path):
+        assert holder(path) == Holder(socket.gethostname(), os.getpid(), True)
+        told = json.loads(path.read_text())
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
+        pass
+    for owner, seconds, alive in (
+        (told, 0.0, True),
+        ({**told, "pid": ended.pid}, 0.0, False),
+        (told, 1e7, False),  # this process began later: it only got the number of the one that held the lock
+        ({**told, "host": "elsewhere"}, STALE_S / 2, True),
+        ({**told, "host": "elsewhere"}, STALE_S * 2, False),
+    ):
+        path.write_text(json.dumps(owner))
+        age(path, seconds)
+        assert holder(path) == Holder(owner["host"], owner["pid"], alive), seconds
+    path.write_text("{torn")
+    assert holder(path) is None
 
 
 def test_many_at_once_never_hold_it_together(tmp_path: Path) -> None:

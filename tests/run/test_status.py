@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -51,8 +52,7 @@ def test_status_follows_a_run(stored: Path, tmp_path: Path) -> None:
             time.sleep(0.1)
         before = fingerprint(output.with_suffix(".run") / "tables")
         told = status(output)
-        assert told["alive"] is True
-        assert told["driver"]["pid"] == driver.pid
+        assert told["driver"] == {"host": socket.gethostname(), "pid": driver.pid, "alive": True}
         assert told["blocks"] == 18
         assert 2 <= told["done"] <= 18
         assert told["left_s"] > 0
@@ -60,7 +60,7 @@ def test_status_follows_a_run(stored: Path, tmp_path: Path) -> None:
         assert before.items() <= fingerprint(output.with_suffix(".run") / "tables").items()
         driver.kill()
     told = status(output)
-    assert told["alive"] is False
+    assert told["driver"]["alive"] is False
     assert told["left_s"] is None
     text = CliRunner().invoke(app, ["status", str(output)]).stdout
     assert "dead" in text
