@@ -28,6 +28,7 @@ from simexm.engine.batch.values import parse_jobs
 from simexm.engine.cluster import CONFIG, local_client
 from simexm.engine.lock import lock
 from simexm.engine.plan import GiB, Plan
+from simexm.engine.planning import smaller_tile
 from simexm.errors import RunError, SimexmWarning, SpecError
 
 _POLL_S = 0.25
@@ -173,7 +174,7 @@ def refuse_plan(plan: Plan, file: LocalFile | BatchFile) -> None:
         raise SpecError(
             f"a worker needs {needed / GiB:.2f} GiB, but the cluster file gives it {limit / GiB:.2f} GiB: it would be "
             f"killed; set memory_per_worker to {math.ceil(10 * needed / GiB) / 10:g} GiB or more there, or "
-            f"execution.memory_GiB to {limit / GiB * 0.9:.2g} in the spec, for which `simexm plan` chooses smaller tiles"
+            f"{smaller_tile(plan, limit)}"
         )
 
 

@@ -14,6 +14,7 @@ import psutil
 
 from simexm.engine.events import Execute, Message
 from simexm.engine.plan import GiB, Plan
+from simexm.engine.planning import smaller_tile
 from simexm.engine.progress import LogFile
 from simexm.errors import SimexmWarning, SpecError
 from simexm.machine import cpus
@@ -152,7 +153,7 @@ def _fitting_workers(count: int, plan: Plan) -> int:
     if needed > free:
         raise SpecError(
             f"a worker needs {needed / GiB:.2f} GiB, but {free / GiB:.2f} GiB are free on this machine: it would be killed; "
-            f"set execution.memory_GiB to {free / GiB * 0.9:.2g}, for which `simexm plan` chooses smaller tiles"
+            f"{smaller_tile(plan, free)}, or end other programs"
         )
     fitting = min(count, free // needed)
     if fitting < count:

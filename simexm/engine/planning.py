@@ -205,6 +205,17 @@ def _predict(
     )
 
 
+def smaller_tile(plan: Plan, nbytes: int) -> str:
+    """What to type for tiles of which a worker with so many bytes can compute one; for a plan whose tiles it cannot."""
+
+    def fits(tile: Triple) -> bool:
+        needed = _predict(plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block)
+        return needed.total <= nbytes
+
+    tile = _fitting(plan.tile, fits)
+    return f"give --tile {' '.join(map(str, tile))}" if tile else "no tile is small enough: simulate fewer channels"
+
+
 def _fitting(tile: Triple, fits: Any) -> Triple | None:
     """The largest tile made by halving the longest side of `tile` that fits."""
     while not fits(tile):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -219,7 +220,22 @@ def test_a_machine_that_is_too_full(folder: Path, stored: Path, monkeypatch: pyt
     result = type_in("run", "my.yaml")
     assert result.exit_code == 2
     assert "0.25 GiB are free on this machine" in message(result)
+    assert "no tile is small enough" in message(result)
     assert [p.name for p in folder.iterdir()] == ["my.yaml"]
+
+
+def test_a_tile_that_fits_is_named_and_does_fit(folder: Path, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = spec(stored)
+    write(folder / "my.yaml", data)
+    simulation = Simulation.from_mapping(data)
+    least = simulation.with_tile((2, 8, 8)).plan().memory.total
+    memory = psutil.virtual_memory()._replace(available=(least + simulation.plan().memory.total) // 2)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    result = type_in("run", "my.yaml")
+    assert result.exit_code == 2
+    found = re.search(r"give --tile (\d+) (\d+) (\d+), or", message(result))
+    assert found, message(result)
+    assert type_in("run", "my.yaml", "--tile", *found.groups(), "--until", "labelling").exit_code == 0
 
 
 def test_a_real_process_prints_one_line_and_no_traceback(folder: Path, stored: Path) -> None:
