@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from simexm.errors import DiskError, OutputError, SimexmError
-from simexm.store.shards import publish
+from simexm.store.shards import becoming
 
 IMAGES = "image_*.png"
 """What a folder of images holds, and nothing else."""
@@ -58,13 +57,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = partial_of(path)
     with _readable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with becoming(path, partial):
             yield partial
-            publish(partial, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
 
 
 @contextmanager

@@ -172,7 +172,13 @@ class LocalFiles:
 @contextlib.contextmanager
 def writing(path: Path, scratch: Path) -> Iterator[Path]:
     """Yield a name in `scratch` for a file that is to be written, which becomes `path` if all goes well and else vanishes."""
-    partial = scratch / f"{uuid.uuid4().hex}.partial"
+    with becoming(path, scratch / f"{uuid.uuid4().hex}.partial") as partial:
+        yield partial
+
+
+@contextlib.contextmanager
+def becoming(path: Path, partial: Path) -> Iterator[Path]:
+    """The same with a name of the caller's, which is yielded."""
     try:
         yield partial
         publish(partial, path)
