@@ -14,6 +14,8 @@ from simexm.cli.shared import (
     DryRunOption,
     JobsOption,
     ModelOption,
+    OutputOption,
+    OverwriteOption,
     SeedOption,
     SpecPath,
     Terminated,
@@ -38,9 +40,7 @@ if TYPE_CHECKING:
 @app.command()
 def run(
     spec: SpecPath,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write, NAME.zarr.", show_default="the spec's name")
-    ] = None,
+    output: OutputOption = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes on this machine.", show_default="one for each core")
     ] = None,
@@ -53,7 +53,7 @@ def run(
     until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")] = False,
+    overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     show: Annotated[bool, typer.Option("--show", "-v", help="Open the result in a window when it is done.")] = False,

@@ -13,6 +13,8 @@ from simexm.cli.shared import (
     DryRunOption,
     JobsOption,
     ModelOption,
+    OutputOption,
+    OverwriteOption,
     SeedOption,
     SpecPath,
     TileOption,
@@ -35,14 +37,12 @@ def submit(
         Path, typer.Option(help="Cluster file, such as cluster_configs/slurm.yaml, edited.", show_default=False)
     ],
     jobs: JobsOption = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write, NAME.zarr.", show_default="the spec's name")
-    ] = None,
+    output: OutputOption = None,
     tile: TileOption = None,
     until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")] = False,
+    overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Put a whole run into a batch queue: a job that leads it and submits the workers' jobs. You may log out then.

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 SpecPath = Annotated[
     Path, typer.Argument(help="Spec file, YAML or JSON; or an .ini file of SimExm (2017).", show_default=False)
 ]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder to write, NAME.zarr.", show_default="the spec's name")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of every random number.", show_default="the spec's, or 0")]
 ModelOption = Annotated[
     str,
@@ -131,6 +135,7 @@ def at_round(result: Result, number: int | None) -> Result:
 
 
 def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
+    """Print a table of (what, value) below a title."""
     from rich.console import Console
     from rich.table import Table
 
@@ -154,11 +159,13 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
 
 
 def times(values: Any, minus: Any = None) -> str:
+    """Sizes, or differences, as `a x b x c`."""
     numbers = [a - b for a, b in zip(values, minus, strict=True)] if minus is not None else values
     return " x ".join(f"{n:.6g}" for n in numbers)
 
 
 def short(path: Path) -> Path:
+    """The path from here, where it lies below."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:
