@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from simexm.engine.bitmap import Bitmap
 from simexm.engine.events import Execute
 from simexm.engine.files import Layout, all_there
@@ -19,6 +17,7 @@ from simexm.grid import Box, Tiling, Triple
 from simexm.store import guard, place
 from simexm.store.place import Place
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
+from simexm.store.reading import Reader
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,10 @@ def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
     stored: dict[str, list[list[Any]]] = {output.group: [] for output in plan.outputs}
     for output in plan.outputs:
         levels = place.arrays(plan, task.place, output)
-        source = levels[task.level - 1].open()
+        source = Reader.of(levels[task.level - 1].open())
         for c in range(max(1, len(output.channels))):
             lead: tuple[int, ...] = () if output.is_labels else (c,)
-            where: Any = (*lead, *above.slices)
-            data = np.asarray(source[where])
+            data = source.read(above, lead)
             made = (downsample_labels if output.is_labels else downsample_mean)(data, factors)
             part = made if output.is_labels else made[None]
             told = levels[task.level].write((*lead, *position), part)

@@ -14,10 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_c
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
-
-import numpy as np
-import zarr
+from typing import TypeVar
 
 from simexm.grid import Box, Spacing, Tiling, Triple
 from simexm.machine import cpus
@@ -25,6 +22,7 @@ from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
 from simexm.store.omezarr import ShardedArray, create_group, label_attributes, multiscales
 from simexm.store.pyramid import Level, downsample_labels, plan_levels, plan_storage, pyramid, step_factors
+from simexm.store.reading import Reader
 from simexm.store.shards import LocalFiles, Stored
 
 _CHUNK = 64
@@ -195,17 +193,20 @@ def _write_coarse(
     for n, (array, owned) in enumerate(arrays):
         if not owned:
             counts = (-(-a // b) for a, b in zip(array.shape, array.shard, strict=True))
-            write = partial(_write_from_above, array, arrays[n - 1][0].open(), step_factors(levels[n - 1], levels[n]))
+            write = partial(
+                _write_from_above, array, Reader.of(arrays[n - 1][0].open()), step_factors(levels[n - 1], levels[n])
+            )
             for shard in threads.map(write, itertools.product(*(range(c) for c in counts))):
                 written.add([shard])
 
 
 def _write_from_above(
-    array: ShardedArray, above: zarr.Array[Any], factors: Triple, position: tuple[int, ...]
+    array: ShardedArray, above: Reader, factors: Triple, position: tuple[int, ...]
 ) -> tuple[str, Stored]:
-    start = [p * s * f for p, s, f in zip(position, array.shard, factors, strict=True)]
-    stop = [a + s * f for a, s, f in zip(start, array.shard, factors, strict=True)]
-    data = np.asarray(above[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+    z, y, x = (p * s * f for p, s, f in zip(position, array.shard, factors, strict=True))
+    deep, high, wide = (s * f for s, f in zip(array.shard, factors, strict=True))
+    box = Box.at((z, y, x), (deep, high, wide)).intersect(Box.of_shape(above.shape))
+    data = above.read(box)
     return array.key(position), array.write(position, downsample_labels(data, factors))
 
 

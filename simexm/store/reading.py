@@ -40,6 +40,12 @@ class Reader:
         return cls(array, Path(store.root) / array.store_path.path if local else None)
 
     @property
+    def shape(self) -> Triple:
+        """Elements along z, y, x."""
+        z, y, x = self.array.shape[-3:]
+        return z, y, x
+
+    @property
     def piece(self) -> Triple:
         """Elements along z, y, x whose boxes are well read side by side."""
         z, y, x = (self.array.shards or self.array.chunks)[-3:]
