@@ -17,6 +17,7 @@ from simexm.engine.journal import Journal
 from simexm.result import Result
 from simexm.simulation import Simulation
 from simexm.store.place import Place
+from tests.model2017 import small_2017
 from tests.run.conftest import fingerprint, spec
 
 INJECT = Path(__file__).parent / "inject"
@@ -31,21 +32,7 @@ def simulation(**changes: Any) -> Simulation:
 
 def model_of_2017() -> Simulation:
     """A small run with passes before the images."""
-    layer = {
-        "name": "a",
-        "dye": "ATTO488",
-        "region": "cytosol",
-        "labeling_density": 1.0,
-        "protein_density_per_nm3": 1e-5,
-    }
-    optics = {
-        "stage": "simexm2017_imaging", "numerical_aperture": 1.15, "refractive_index": 1.33, "focal_plane_depth_nm": 160,
-        "objective_factor": 40, "exposure_s": 0.1, "objective_efficiency": 0.8, "detector_efficiency": 0.6,
-        "camera_pixel_nm": 5120,
-        "channels": [{"name": "c", "laser_wavelength_nm": 488, "band_nm": [500, 600]}],
-    }  # fmt: skip
-    stages = [{"stage": "simexm2017_labelling", "layers": [layer]}, optics, {"stage": "truth"}]
-    return Simulation.from_mapping({"source": {"kind": "phantom", "shape": (20, 60, 60)}, "stages": stages})
+    return Simulation.from_mapping({**small_2017(), "source": {"kind": "phantom", "shape": (20, 60, 60)}})
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from simexm import simulate
 from simexm.arrays import Simulated
 from simexm.errors import SimexmWarning, SpecError
 from simexm.simulation import Simulation
+from tests.model2017 import small_2017
 
 CASES = ["confocal_membrane", "brainbow_two_channel", "confocal_noise_amp", "upsampled_ctc"]
 
@@ -121,28 +122,6 @@ def test_the_truth_is_at_the_planes_that_are_kept(reference_2017: Path) -> None:
     assert np.array_equal(found.labels["cells"], np.repeat(np.repeat(arrays["labels"], 2, 1), 2, 2))
 
 
-def _small(**layer: Any) -> dict[str, Any]:
-    """A spec over few voxels; `layer` changes its layer."""
-    layers = [
-        {
-            "name": "a",
-            "dye": "ATTO488",
-            "region": "cytosol",
-            "labeling_density": 1.0,
-            "protein_density_per_nm3": 1e-5,
-            **layer,
-        }
-    ]
-    optics = {
-        "stage": "simexm2017_imaging", "numerical_aperture": 1.15, "refractive_index": 1.33, "focal_plane_depth_nm": 160,
-        "objective_factor": 40, "exposure_s": 0.1, "objective_efficiency": 0.8, "detector_efficiency": 0.6,
-        "camera_pixel_nm": 5120,
-        "channels": [{"name": "c", "laser_wavelength_nm": 488, "band_nm": [500, 600]}],
-    }  # fmt: skip
-    stages = [{"stage": "simexm2017_labelling", "layers": layers}, optics, {"stage": "truth"}]
-    return {"source": {"path": "memory"}, "stages": stages}
-
-
 def _two_cells() -> NDArray[np.uint64]:
     labels = np.zeros((20, 24, 26), np.uint64)
     labels[3:17, 3:12, 3:23] = 2**40 + 3
@@ -151,7 +130,7 @@ def _two_cells() -> NDArray[np.uint64]:
 
 
 def test_a_single_neuron_is_the_one_with_most_voxels() -> None:
-    found = simulate(_two_cells(), Simulation.from_mapping(_small(single_neuron=True)), voxel_size_nm=(40, 32, 32))
+    found = simulate(_two_cells(), Simulation.from_mapping(small_2017(single_neuron=True)), voxel_size_nm=(40, 32, 32))
     assert set(np.unique(found.labels["a"])) == {0, 2**40 + 3}
     assert found.cells["dyes_a"][list(found.cells["id"]).index(7)] == 0
     assert found.cells["dyes_a"].max() > 100
@@ -162,7 +141,7 @@ def test_a_layer_without_a_voxel_is_told() -> None:
         simulate(
             _two_cells(),
             Simulation.from_mapping(
-                {**_small(region="nothing"), "source": {"path": "memory", "regions": {"nothing": "-"}}}
+                {**small_2017(region="nothing"), "source": {"path": "memory", "regions": {"nothing": "-"}}}
             ),
             voxel_size_nm=(40, 32, 32),
             regions={"nothing": np.zeros((20, 24, 26), bool)},
@@ -170,7 +149,7 @@ def test_a_layer_without_a_voxel_is_told() -> None:
 
 
 def test_dyes_of_the_table_are_those_of_the_labelled_cells() -> None:
-    found = simulate(_two_cells(), Simulation.from_mapping(_small(antibody_amp=2.0)), voxel_size_nm=(40, 32, 32))
+    found = simulate(_two_cells(), Simulation.from_mapping(small_2017(antibody_amp=2.0)), voxel_size_nm=(40, 32, 32))
     table = dict(zip(found.cells["id"], found.cells["dyes_a"], strict=True))
     voxel = 40 * 32 * 32
     for cell, dyes in table.items():
@@ -181,7 +160,7 @@ def test_dyes_of_the_table_are_those_of_the_labelled_cells() -> None:
 
 
 def test_a_laser_beyond_the_emission_is_refused_by_name() -> None:
-    bad = _small()
+    bad = small_2017()
     bad["stages"][1]["channels"] = [{"name": "far", "laser_wavelength_nm": 540, "band_nm": [545, 600]}]
     with pytest.raises(SpecError, match=r"'far'.*ATTO488 at 540 nm.*emission peak"):
         Simulation.from_mapping(bad)
@@ -189,4 +168,4 @@ def test_a_laser_beyond_the_emission_is_refused_by_name() -> None:
 
 def test_what_the_model_does_not_make_cannot_be_kept() -> None:
     with pytest.raises(SpecError, match="keep: emitters cannot be kept"):
-        Simulation.from_mapping({**_small(), "keep": ["emitters"]})
+        Simulation.from_mapping({**small_2017(), "keep": ["emitters"]})

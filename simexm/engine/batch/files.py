@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -107,14 +108,14 @@ class BatchFile(Frozen):
     gpu_example: ClassVar[str]
 
     @property
+    @abstractmethod
     def account_name(self) -> str | None:
         """Who pays: SLURM's account, LSF's project."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def walltime_s(self) -> int:
         """The walltime in seconds."""
-        raise NotImplementedError
 
     @model_validator(mode="after")
     def _gpu_alone(self) -> Self:
