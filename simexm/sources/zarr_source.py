@@ -239,7 +239,13 @@ def _open_root(path: str) -> zarr.Group | zarr.Array[Any]:
             ) from error
         except Exception as error:  # remote file systems raise types of their own
             raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    kind = kind_of(path)
+    try:
+        kind = kind_of(path)
+    except SourceNotFoundError as error:
+        raise SourceNotFoundError(
+            f"{error} Correct the path, or make it from your segmentation: simexm ingest FILE {Path(path).name} --voxel-size "
+            "Z Y X (nm)"
+        ) from error
     if kind != "Zarr":
         raise SourceError(
             f"{path} {TOLD[kind]}, which cannot be read box by box. Convert it once: {ingest_command(path, kind)}"

@@ -143,7 +143,7 @@ class BadSource:
 
 
 SOURCES = [
-    BadSource("missing", _near, ("cortx.zarr does not exist", "Beside it there is: cortex.zarr")),
+    BadSource("missing", _near, ("cortx.zarr does not exist", "Beside it there is: cortex.zarr", "simexm ingest FILE cortx.zarr")),
     BadSource("TIFF", _tiff, ("is a TIFF file", "simexm ingest", "--voxel-size Z Y X")),
     BadSource("floats", _array("a.zarr", lambda a: a.astype(np.float32)), ("holds float32", "unsigned integer type")),
     BadSource("complex", _array("a.zarr", lambda a: a.astype(np.complex64)), ("holds complex64", "unsigned integer type")),
