@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from simexm.grid import Box, NmBox, Triple, exact, exact3
+from simexm.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.kernels import emit, regions
 from simexm.kernels.cells import ByCell, counts
 from simexm.random import derive_key, id_uniform
@@ -243,14 +243,15 @@ class Labelling(Labeller):
                 if here.is_empty:
                     continue
                 ids = labels.cells.ids
-                for z in range(here.start[0], here.stop[0]):
+                planes = [here] if labels.depth > 1 else list(Tiling(here, (1, *here.shape[1:])))
+                for inside in planes:
                     if labels.depth == 1:
-                        yield floor(z)
+                        yield floor(inside.start[0])
                     for layer, law, labelled, keys, specific in streams:
                         count = work.tally.dyes[layer.name].at(ids) if specific else np.zeros(ids.size, np.int64)
                         for found in emit.emit_layer(
                             part.index, part.marked(), labelled.at(ids), surface, law, keys,
-                            z=z - part.box.start[0], array=part.box, specimen=geometry.crop, inside=here, own=own,
+                            array=part.box, specimen=geometry.crop, inside=inside, own=own,
                             voxel_nm=voxel_nm, room=room, dyes_of_cell=count,
                         ):  # fmt: skip
                             if not specific:

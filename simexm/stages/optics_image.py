@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from simexm.kernels.deposit import Ring
 from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import EmitterStream
-from simexm.stages.optics_plan import OpticsPair, OpticsPlan, ring_depth
+from simexm.stages.optics_plan import AT_ONCE, OpticsPair, OpticsPlan, ring_depth
 
 if TYPE_CHECKING:
     from simexm.stages.optics import Optics
@@ -51,15 +51,15 @@ def expected_image(
 
     def add(spectra: NDArray[np.complex64], some: Iterable[str]) -> NDArray[np.complex64]:
         for dye in some:
-            planes, used, first = node_spectra(stream, dye, plan, tile, grid)
-            for pair in plan.pairs:
-                if pair.dye == dye and used.any():
-                    imaging.project(
-                        planes, first, used, _transfer(optics, plan, pair, dyes[dye], grid), plan.subdivision[0],
-                        tile.start[0], grid.pixels[0], grid.pixels[1], grid.nodes[1],
-                        spectra[names.index(pair.channel)],
-                    )  # fmt: skip
-            del planes
+            seen = [p for p in plan.pairs if p.dye == dye]
+            for wanted, planes, used in node_windows(stream, dye, plan, tile, grid):
+                if used.any():
+                    for pair in seen:
+                        imaging.project(
+                            planes, used, _transfer(optics, plan, pair, dyes[dye], grid), plan.subdivision[0],
+                            wanted.start, grid.pixels[0], grid.pixels[1], grid.nodes[1],
+                            spectra[names.index(pair.channel), wanted.start - tile.start[0] : wanted.stop - tile.start[0]],
+                        )  # fmt: skip
         return spectra
 
     def dark() -> NDArray[np.complex64]:
@@ -80,35 +80,53 @@ def expected_image(
     return expected
 
 
-def node_spectra(
+def node_windows(
     stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, grid: imaging.LateralGrid
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], int]:
-    """Deposit one dye and transform its node planes: (spectra as `imaging.project` takes them, which hold dyes, first plane)."""
+) -> Iterator[tuple[range, NDArray[np.float32], NDArray[np.bool_]]]:
+    """Deposit one dye and transform its node planes, as many at a time as some planes of the image see.
+
+    Yields
+    ------
+    Planes of the image in ascending order, and spectra of all node planes that they see with their slots in use; see
+    `imaging.project`. Both arrays are used again.
+    """
     m = plan.subdivision
     low, high = plan.node_planes(tile)
     corner = (low, (tile.start[1] - plan.halo) * m[1], (tile.start[2] - plan.halo) * m[2])
     ny, nx = ((n + 2 * plan.halo) * m[1] for n in tile.shape[1:])
     ring = Ring(corner, (high - low, ny, nx), ring_depth(plan, stream.reach_nm))
-    planes = np.zeros((2 * grid.band[0] + 1, high - low, 2, grid.band[1] + 1), np.float32)
-    used = np.zeros(high - low, np.bool_)
+    slots = plan.window(tile)
+    planes = np.zeros((2 * grid.band[0] + 1, slots, 2, grid.band[1] + 1), np.float32)
+    used = np.zeros(slots, np.bool_)
     per_nm = tuple(1.0 / float(c) for c in plan.node_nm)
     # pixel p (centre (p + 1/2) * pitch) is node m * p
     shift = tuple(0.5 * n for n in m)
+    begin = tile.start[0]  # of the next planes
 
-    def hand_over(up_to: int) -> None:
-        for plane, held in ring.advance(up_to):
-            spectrum = imaging.plane_spectrum(held, grid)
-            imaging.store_plane(spectrum, planes, plane - low)
-            used[plane - low] = True
+    def seen() -> Iterator[tuple[range, NDArray[np.float32], NDArray[np.bool_]]]:
+        nonlocal begin
+        wanted = range(begin, min(begin + AT_ONCE, tile.stop[0]))
+        yield wanted, planes, used
+        begin = wanted.stop
+        for node in range(wanted.start * m[0] - plan.reach, begin * m[0] - plan.reach):
+            used[node % slots] = False  # no later plane sees it
+
+    def stored(up_to: int) -> Iterator[tuple[range, NDArray[np.float32], NDArray[np.bool_]]]:
+        for node, held in ring.advance(up_to):
+            while node >= begin * m[0] - plan.reach + slots:
+                yield from seen()
+            imaging.store_plane(imaging.plane_spectrum(held, grid), planes, node % slots)
+            used[node % slots] = True
 
     for chunk in stream.chunks(dye):
         if chunk.layer is not None:
             e = chunk.emitters
             ring.add(e.z, e.y, e.x, e.weight, per_nm, shift)  # type: ignore[arg-type]
         else:
-            hand_over(math.floor(chunk.floor_nm * per_nm[0] - shift[0] - 0.5))
-    hand_over(high)
-    return planes, used, low
+            yield from stored(math.floor(chunk.floor_nm * per_nm[0] - shift[0] - 0.5))
+    yield from stored(high)
+    while begin < tile.stop[0]:
+        yield from seen()
 
 
 def transfer(

@@ -23,6 +23,9 @@ BLEACHING_PHOTONS = 1e5
 
 SECONDS_PER_NODE = 8e-9
 
+AT_ONCE = 8
+"""Planes of the image for which spectra of node planes are held: what one of them sees is mostly seen by its neighbours, too."""
+
 
 class Channel(Frozen):
     """One laser and one detected band.
@@ -125,6 +128,11 @@ class OpticsPlan(Imaging):
         m = self.subdivision[0]
         return tile.start[0] * m - self.reach, (tile.stop[0] - 1) * m + self.reach + 1
 
+    def window(self, tile: Box) -> int:
+        """Node planes whose spectra are held at once."""
+        low, high = self.node_planes(tile)
+        return min(high - low, (AT_ONCE - 1) * self.subdivision[0] + 2 * self.reach + 1)
+
     def cost(self, axis: int, pixels: int) -> float:
         """Nodes along one axis, halos included."""
         if axis == 0:
@@ -140,13 +148,12 @@ class OpticsPlan(Imaging):
         return nodes * len(self.dyes()) * SECONDS_PER_NODE
 
     def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
-        """Spectra of all planes, the ring where dyes are deposited, transfer functions, and the image."""
+        """Spectra of node planes, the ring where dyes are deposited, transfer functions, and the image."""
         grid = self.lateral(tile)
-        low, high = self.node_planes(Box.of_shape(tile))
         fine = grid.nodes[0] * grid.nodes[1]
         half = grid.nodes[0] * (grid.nodes[1] // 2 + 1)
         rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
-        spectra = rows * columns * (high - low) * 8
+        spectra = rows * columns * self.window(Box.of_shape(tile)) * 8
         # the ring; one plane as float64 and float32; its transform along x, cut to the band, and along y, cut again
         ring = ring_depth(self, chunk_nm) * fine * 8
         ring += max(fine * 12, fine * 4 + half * 8 + grid.nodes[0] * columns * 8 + rows * columns * 8)
