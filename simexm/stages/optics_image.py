@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -51,15 +50,16 @@ def expected_image(
 
     def add(spectra: NDArray[np.complex64], some: Iterable[str]) -> NDArray[np.complex64]:
         for dye in some:
-            seen = [p for p in plan.pairs if p.dye == dye]
+            seen = [
+                (names.index(p.channel), transfer(optics, plan, p, dyes[dye], grid)) for p in plan.pairs if p.dye == dye
+            ]
             for wanted, planes, used in node_windows(stream, dye, plan, tile, grid):
-                if used.any():
-                    for pair in seen:
-                        imaging.project(
-                            planes, used, _transfer(optics, plan, pair, dyes[dye], grid), plan.subdivision[0],
-                            wanted.start, grid.pixels[0], grid.pixels[1], grid.nodes[1],
-                            spectra[names.index(pair.channel), wanted.start - tile.start[0] : wanted.stop - tile.start[0]],
-                        )  # fmt: skip
+                here = slice(wanted.start - tile.start[0], wanted.stop - tile.start[0])
+                for channel, response in seen if used.any() else ():
+                    imaging.project(
+                        planes, used, *response, plan.subdivision[0], wanted.start, *grid.pixels, grid.nodes[1],
+                        spectra[channel, here],
+                    )  # fmt: skip
         return spectra
 
     def dark() -> NDArray[np.complex64]:
@@ -131,51 +131,30 @@ def node_windows(
 
 def transfer(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: imaging.LateralGrid
-) -> NDArray[np.float32]:
-    """Transfer function of one pair on a tile's frequencies, float32, (band_y + 1, reach + 1, band_x + 1).
+) -> tuple[
+    NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
+]:
+    """Transfer function of one pair on a tile's frequencies, as `imaging.project` takes it.
 
     In photo-electrons per pixel for a dye: response, pixel aperture and grid correction together.
     """
     m = grid.subdivision
-    spectrum, per_cycle = _radial(optics, plan, pair, dye)
+    table = _radial(optics, plan, pair, dye)
     node = float(plan.node_nm[1])
-    cycles = [np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True)]
-    factors = [m * sinc_array(c * m) * imaging.sharpened(c) for c in cycles]
-    out = np.empty((grid.band[0] + 1, plan.reach + 1, grid.band[1] + 1), np.float32)
-    imaging.spread_radial(spectrum, per_cycle, cycles[0] / node, cycles[1] / node, factors[0], factors[1], out)
-    return out
-
-
-_TRANSFERS: dict[tuple[object, ...], NDArray[np.float32]] = {}
-"""Transfer functions of the tile shape at hand: neighbouring tiles share them, and one shape's are what memory is planned for."""
-_TRANSFERS_LOCK = threading.Lock()
-"""Held while they are looked up, cleared or computed, for tiles may run in several threads of a process."""
-
-
-def _transfer(
-    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: imaging.LateralGrid
-) -> NDArray[np.float32]:
-    key = (optics, plan, grid)
-    with _TRANSFERS_LOCK:
-        if any(k[:3] != key for k in _TRANSFERS):
-            _TRANSFERS.clear()
-        found = _TRANSFERS.get((*key, pair))
-        if found is None:
-            found = _TRANSFERS[(*key, pair)] = transfer(optics, plan, pair, dye, grid)
-        return found
+    y, x = (np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True))
+    factor_y, factor_x = (m * sinc_array(c * m) * imaging.sharpened(c) for c in (y, x))
+    return table, plan.per_cycle, y / node, factor_y, x / node, factor_x
 
 
 @lru_cache(maxsize=32)
-def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> tuple[NDArray[np.float64], float]:
-    """Radial transfer on the axial offsets, (reach + 1, n), corrected for the weights along z; and samples per 1 / nm."""
+def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> NDArray[np.float64]:
+    """Radial transfer on the axial offsets, (frequencies, reach + 1), corrected for the weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
-    # the spectrum of a table that ends at the radius R needs steps well below 1 / R to be interpolated
-    per_cycle = 16.0 * plan.radius_nm
-    k = np.arange(math.ceil(plan.band_per_nm * per_cycle) + 4) / per_cycle
+    k = np.arange(plan.frequencies) / plan.per_cycle
     spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
     spectrum[:, k > plan.band_per_nm] = 0
     response = imaging.sharpened_along_z(spectrum)
     # the outermost planes stand for half a node each, so that the range ends at them whatever the pitch
     response[-1] /= 2
-    return response, per_cycle
+    return np.ascontiguousarray(response.T)
