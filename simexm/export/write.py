@@ -76,7 +76,7 @@ def check_folder(folder: Path, result: Result) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file, so nothing can be written below it. Name a folder.")
     for ours in (result.path, result.place.run):
-        if folder.resolve().is_relative_to(ours):
+        if isinstance(ours, Path) and folder.resolve().is_relative_to(ours):
             raise OutputError(
                 f"{folder} lies inside {ours}, whose readers know no such files. Name a folder beside it."
             )

@@ -17,6 +17,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from simexm.grid import Box, Spacing, Triple
+from simexm.store.files import is_url, location
 
 INGESTED = "simexm ingest"
 """What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
@@ -130,14 +131,14 @@ class ZarrSource(BaseModel):
 
         A mask that lies inside `path` keeps its name, for there it is looked for first.
         """
-        path = self.path if "://" in self.path else _absolute(self.path)
+        path = self.path if is_url(self.path) else _absolute(self.path)
         regions = {name: self._mask(path, mask) for name, mask in self.all_regions().items()}
         return self.model_copy(update={"path": path, "regions": regions})
 
     def all_regions(self) -> dict[str, str]:
-        """The masks that are given, and those that ingest left beside the labels (on disk: URLs are not looked at)."""
-        folder = Path(self.path).expanduser() / (self.dataset or "")
+        """The masks that are given, and those that ingest left beside the labels."""
         try:
+            folder = location(self.path) / (self.dataset or "")
             mark = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]["simexm"]
             names = mark.get("regions", ()) if mark["written_by"] == INGESTED else ()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -147,7 +148,7 @@ class ZarrSource(BaseModel):
 
     def _mask(self, path: str, mask: str) -> str:
         local = Path(mask).expanduser()
-        if "://" in mask or not (mask.startswith("~") or local.exists()):
+        if is_url(mask) or not (mask.startswith("~") or local.exists()):
             return mask  # if it is anywhere, it is inside
         if not Path(mask).is_absolute():
             from simexm.sources.zarr_source import holds

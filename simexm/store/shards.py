@@ -1,4 +1,4 @@
-"""Whole shards of Zarr v3 arrays: their bytes, and putting them in place in one step.
+"""Whole shards of Zarr v3 arrays, as bytes; `simexm.store.files` puts them in place in one step.
 
 zarr-python rewrites a shard through its event loop and one thread a chunk and does not fsync. Here a block of data
 becomes the bytes of one shard in the calling thread, and the bytes become a file that is either absent, the former one
@@ -14,10 +14,7 @@ import contextlib
 import itertools
 import math
 import mmap
-import os
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +27,6 @@ from numpy.typing import NDArray
 ZSTD_LEVEL = 1
 _ABSENT = 2**64 - 1
 _zstd = Zstd(level=ZSTD_LEVEL)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What is on disk for one shard: its size in bytes (0: no file) and the checksum of its bytes."""
-
-    nbytes: int
-    checksum: str
-
-
-EMPTY = Stored(0, "")
-_PIECE_BYTES = 1 << 22
 
 
 def encode_shard(data: NDArray[np.generic], shard: tuple[int, ...], chunk: tuple[int, ...]) -> bytes:
@@ -139,97 +124,3 @@ def decode_shard(
         into = tuple(slice(max(f, 0), f + c) for f, c in zip(first, chunk, strict=True))
         here = tuple(slice(max(-f, 0), n - f) for f, n in zip(first, out.shape, strict=True))
         out[into] = part[here]
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFiles:
-    """A folder whose files appear, change and vanish whole.
-
-    Attributes
-    ----------
-    root
-        The folder.
-    scratch
-        An existing folder on the same file system, outside `root`, for files that are being written: a killed writer
-        leaves its leftovers there, and never a foreign file inside a Zarr group. Whoever takes this folder away keeps
-        all who still hold its name from writing, removing included.
-    """
-
-    root: Path
-    scratch: Path
-
-    def put(self, key: str, data: bytes) -> Stored:
-        """Replace the file `key` (a path below the root) by `data` in one step and on the disk; b"" removes it."""
-        path = self.root / key
-        if not data:
-            remove(path, self.scratch)
-            return EMPTY
-        with writing(path, self.scratch) as partial:
-            partial.write_bytes(data)
-        return Stored(len(data), checksum(data))
-
-
-@contextlib.contextmanager
-def writing(path: Path, scratch: Path) -> Iterator[Path]:
-    """Yield a name in `scratch` for a file that is to be written, which becomes `path` if all goes well and else vanishes."""
-    with becoming(path, scratch / f"{uuid.uuid4().hex}.partial") as partial:
-        yield partial
-
-
-@contextlib.contextmanager
-def becoming(path: Path, partial: Path) -> Iterator[Path]:
-    """The same with a name of the caller's, which is yielded."""
-    try:
-        yield partial
-        publish(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
-def remove(path: Path, scratch: Path) -> None:
-    """Remove a file, if it is there, by way of `scratch`: so whoever has lost that folder removes nothing."""
-    if path.exists():
-        gone = scratch / f"{uuid.uuid4().hex}.partial"
-        os.replace(path, gone)
-        _sync(path.parent)
-        gone.unlink()
-
-
-def publish(partial: Path, path: Path) -> None:
-    """Give a finished file its name, in one step that survives a power cut; file and folder are on the disk afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sync(partial)
-    os.replace(partial, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def checksum(data: bytes) -> str:
-    """The checksum by which the journal knows a file's bytes."""
-    return _checksum(google_crc32c.value(data))
-
-
-def measure(path: Path) -> Stored:
-    """Size and checksum of what is on the disk, read in pieces; `EMPTY` where there is no file."""
-    size = crc = 0
-    try:
-        with path.open("rb", buffering=0) as file:
-            while piece := file.read(_PIECE_BYTES):
-                size += len(piece)
-                crc = google_crc32c.extend(crc, piece)
-    except FileNotFoundError:
-        return EMPTY
-    return Stored(size, _checksum(crc))
-
-
-def _checksum(crc: int) -> str:
-    return f"crc32c:{crc:08x}"
