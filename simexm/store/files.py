@@ -294,6 +294,24 @@ def files_below(folder: Location) -> Iterator[Location]:
         yield from (p for p in folder.rglob("*") if p.is_file())
 
 
+def scan(folder: Location) -> Iterator[tuple[str, int | None]]:
+    """Names right below a folder; of files the size, of folders None."""
+    if isinstance(folder, Remote):
+        yield from folder.scan()
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.name, None if entry.is_dir() else entry.stat().st_size
+
+
+def read_begin(path: Location, count: int) -> bytes:
+    """The first bytes of a file."""
+    if isinstance(path, Remote):
+        return path.read_ranges([(0, count)])[0]
+    with path.open("rb") as file:
+        return file.read(count)
+
+
 def presence(*folders: Location) -> Callable[[str], bool]:
     """What tells whether a file below these folders is there.
 
@@ -317,7 +335,20 @@ def presence(*folders: Location) -> Callable[[str], bool]:
     return is_there
 
 
-def read_ahead(read: Callable[[Location], _T], files: Iterable[Location], near: Location) -> Iterator[_T]:
+def folder_of(array: Any) -> Location | None:
+    """Where a Zarr array's chunks are, if it is on a disk or in a store that can be listed."""
+    from zarr.storage import FsspecStore, LocalStore
+
+    store = array.store
+    if isinstance(store, LocalStore):
+        return store.root / array.path
+    if isinstance(store, FsspecStore):
+        folder = Remote(store.fs.unstrip_protocol(store.path)) / array.path
+        return folder if folder.can_list else None
+    return None
+
+
+def read_ahead(read: Callable[[_A], _T], files: Iterable[_A], near: Location) -> Iterator[_T]:
     """What `read` makes of each file, in order: one after the other where `near` is on a disk, else a few at a time."""
     if not isinstance(near, Remote):
         yield from map(read, files)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
@@ -202,14 +202,20 @@ class Remote(_Path):
 
     def iterdir(self) -> Generator[Self, None, None]:
         """Files and folders right below; none where there is no such folder."""
+        for name, _ in self.scan():
+            yield self / name
+
+    def scan(self) -> Iterator[tuple[str, int | None]]:
+        """Their names; of files the size, of folders None."""
         try:
             with self._told():
-                found = self.system.ls(self.key, detail=False)
+                found = self.system.ls(self.key, detail=True)
         except FileNotFoundError:
             found = []
-        for key in found:
-            if key.rstrip("/") != self.key:
-                yield type(self)(f"{self.protocol}://{key.rstrip('/')}")
+        for each in found:
+            key = each["name"].rstrip("/")
+            if key != self.key:
+                yield key.rpartition("/")[2], None if each["type"] == "directory" else int(each["size"] or 0)
 
     def files(self) -> Iterator[Self]:
         """All files below, in one listing, which on S3 is read page by page."""
@@ -232,6 +238,18 @@ class Remote(_Path):
         with self._told():
             data: bytes = self.system.cat_file(self.key)
         return data
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Bytes from `start` up to `stop`, of each (start, stop), fetched at once; a negative start counts from the end."""
+        with self._told():
+            if len(ranges) == 1:
+                start, stop = ranges[0]
+                return [self.system.cat_file(self.key, start=start, end=None if start < 0 else stop)]
+            starts, stops = zip(*ranges, strict=True)
+            found: list[bytes] = self.system.cat_ranges(
+                [self.key] * len(ranges), list(starts), list(stops), on_error="raise"
+            )
+        return found
 
     def read_text(self, encoding: str = "utf-8") -> str:  # type: ignore[override]
         """The whole file as text."""

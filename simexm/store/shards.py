@@ -10,18 +10,21 @@ little-endian, Zstd; all-zero chunks are left out, and an all-zero shard has no 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import math
 import mmap
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+
+from simexm.store.files import Location
+from simexm.store.remote import Remote
 
 # Level 1 stores Poisson counts within 4 % of the size of levels 2 to 5 at half their time or less, labels within 15 %.
 ZSTD_LEVEL = 1
@@ -68,9 +71,63 @@ def encode_shard(data: NDArray[np.generic], shard: tuple[int, ...], chunk: tuple
     return b"".join([*parts, footer, google_crc32c.value(footer).to_bytes(4, "little")])
 
 
+class Ranges:
+    """A shard in a store, of which only what is asked for is fetched.
+
+    Parameters
+    ----------
+    path
+        The shard.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+
+    def __init__(self, path: Remote) -> None:
+        self._path = path
+        (self._tail,) = path.read_ranges([(-TAIL_BYTES, 0)])
+
+    def last(self, count: int) -> bytes:
+        """The last bytes."""
+        if count <= len(self._tail) or len(self._tail) < TAIL_BYTES:
+            return self._tail[-count:]
+        return self._path.read_ranges([(-count, 0)])[0]
+
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Each (offset, length): neighbours in one request, several requests at once."""
+        whole: list[list[int]] = []  # start and stop of each request
+        for offset, length in sorted(ranges):
+            if whole and offset - whole[-1][1] <= GAP_BYTES:
+                whole[-1][1] = max(whole[-1][1], offset + length)
+            else:
+                whole.append([offset, offset + length])
+        pieces = self._path.read_ranges([(a, b) for a, b in whole]) if whole else []
+        starts = [a for a, _ in whole]
+        found = []
+        for offset, length in ranges:
+            n = bisect.bisect_right(starts, offset) - 1
+            found.append(pieces[n][offset - starts[n] : offset - starts[n] + length])
+        return found
+
+
+TAIL_BYTES = 1 << 14
+"""Fetched at first: most indices are shorter."""
+GAP_BYTES = 1 << 18
+"""Fetched rather than asked for anew."""
+
+
 @contextlib.contextmanager
-def opened_shard(path: Path) -> Iterator[bytes | mmap.mmap]:
+def opened_shard(path: Location) -> Iterator[bytes | mmap.mmap | Ranges]:
     """A shard's bytes, of which only those that are looked at are read; b"" where there is no file."""
+    if isinstance(path, Remote):
+        try:
+            found: bytes | Ranges = Ranges(path)
+        except FileNotFoundError:
+            found = b""
+        yield found
+        return
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
@@ -79,7 +136,11 @@ def opened_shard(path: Path) -> Iterator[bytes | mmap.mmap]:
 
 
 def decode_shard(
-    data: bytes | mmap.mmap, shard: tuple[int, ...], chunk: tuple[int, ...], start: tuple[int, ...], out: NDArray[Any]
+    data: bytes | mmap.mmap | Ranges,
+    shard: tuple[int, ...],
+    chunk: tuple[int, ...],
+    start: tuple[int, ...],
+    out: NDArray[Any],
 ) -> None:
     """Take a box out of the bytes of one shard; b"" stands for a shard of zeros.
 
@@ -106,17 +167,19 @@ def decode_shard(
         return
     counts = tuple(s // c for s, c in zip(shard, chunk, strict=True))
     size = 16 * math.prod(counts)
-    footer, told = data[-4 - size : -4], data[-4:]
+    end = data.last(size + 4) if isinstance(data, Ranges) else data[-4 - size :]
+    footer, told = end[:-4], end[-4:]
     if len(footer) != size or google_crc32c.value(footer).to_bytes(4, "little") != told:
         raise ValueError("the index of a shard does not match its checksum")
     index = np.frombuffer(footer, "<u8").reshape(*counts, 2)
     ranges = (range(a // c, -(-(a + n) // c)) for a, n, c in zip(start, out.shape, chunk, strict=True))
-    for position in itertools.product(*ranges):
-        offset, length = map(int, index[position])
-        if offset == _ABSENT:
-            continue
+    places = {p: (int(index[p][0]), int(index[p][1])) for p in itertools.product(*ranges) if index[p][0] != _ABSENT}
+    encoded = (
+        data.fetch(list(places.values())) if isinstance(data, Ranges) else (data[a : a + n] for a, n in places.values())
+    )
+    for position, chunk_bytes in zip(places, encoded, strict=True):
         try:
-            decoded = _zstd.decode(data[offset : offset + length])
+            decoded = _zstd.decode(chunk_bytes)
             part = np.frombuffer(decoded, out.dtype.newbyteorder("<")).reshape(chunk)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"chunk {position} of a shard cannot be decoded: {error}") from error
