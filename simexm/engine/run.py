@@ -156,6 +156,8 @@ def _execute(
     if journal.unreadable:
         log(Message(f"{journal.unreadable} torn lines of the journal were passed over, and their blocks done again"))
     if outcome.failed_count:
+        if guard.is_lost(where):
+            raise guard.lost(where)
         first = outcome.failed[0]
         raise RunError(
             f"{outcome.failed_count} of {total} blocks failed, the first with: {first.error} (on {first.host}). "

@@ -128,11 +128,8 @@ def why(error: OSError, doing: str) -> str:
 def stopped(error: OSError, place: Place) -> DiskError | RunError:
     """The error for a disk, or a connection, that refuses in the middle of a run."""
     kept = f"What was finished is kept in {place.zarr.name} and {place.run.name}"
-    if _is_lost(place):
-        return RunError(
-            f"another run has taken {place.zarr} over, since this one gave no sign of life or its lock was removed: this one "
-            "stopped and writes nothing more"
-        )
+    if is_lost(place):
+        return lost(place)
     if isinstance(error, OutputError):
         return DiskError(str(error))
     if error.errno is None:  # Dask's errors of communication are OSErrors, too
@@ -146,12 +143,20 @@ def stopped(error: OSError, place: Place) -> DiskError | RunError:
     )
 
 
-def _is_lost(place: Place) -> bool:
+def is_lost(place: Place) -> bool:
     """Whether another driver took the claim away."""
     try:
         return not has_claim(place.scratch) and place.run.is_dir()
     except RemoteError:
         return False
+
+
+def lost(place: Place) -> RunError:
+    """The error where it did."""
+    return RunError(
+        f"another run has taken {place.zarr} over, since this one gave no sign of life or its lock was removed: this one "
+        "stopped and writes nothing more"
+    )
 
 
 def _refuse_own_source(plan: Plan, place: Place) -> None:
