@@ -28,7 +28,7 @@ from simexm.simulation import Simulation
 from simexm.stages.barcodes import AMPLICONS, Barcodes
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import OpticsPlan
-from simexm.store.files import Location
+from simexm.store.location import Location, refuse_url
 
 UNREAD = "?"
 """Letter of a round in which none of a cell's amplicons shows any light."""
@@ -103,6 +103,7 @@ def refuse_table(path: Path, overwrite: bool) -> None:
     OutputError
         With what to type instead.
     """
+    refuse_url(path)
     if path.suffix.lower() not in (".parquet", ".csv"):
         raise OutputError(f"the table {path} is neither Parquet nor CSV; type --output {path.with_suffix('.csv')}")
     if path.exists() and not overwrite:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simexm.errors import OutputError
-from simexm.store.files import Location, zarr_store
+from simexm.store.location import Location, zarr_store
 from simexm.store.place import COMPLETE, Place
 from simexm.store.remote import Remote
 

@@ -174,9 +174,11 @@ def preview(
 
     Example: simexm preview my.yaml
     """
+    from simexm.store.location import refuse_url
     from simexm.view.preview import preview as draw_preview
 
     path = output or Path(f"{spec.stem}-preview.png")
+    refuse_url(path)
     if path.suffix.lower() != ".png":
         raise OutputError(f"the picture {path} is a PNG; type --output {path.with_suffix('.png')}")
     made = load(spec, None, seed, model)[0].plan()

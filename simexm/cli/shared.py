@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from simexm.legacy.load import Job
     from simexm.result import Result
     from simexm.simulation import Simulation
-    from simexm.store.files import Location
+    from simexm.store.location import Location
 
 
 SpecPath = Annotated[
@@ -123,7 +123,7 @@ def load(
     from simexm.errors import SpecError
     from simexm.legacy.load import Job, is_ini
     from simexm.simulation import Simulation
-    from simexm.store.files import is_url
+    from simexm.store.location import is_url
 
     if is_ini(spec):
         if output is not None and is_url(output):

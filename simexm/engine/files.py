@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from simexm.engine import tables
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling, Triple
-from simexm.store.files import Files, Location, Stored, checksum, files_below, measure, presence
+from simexm.store.files import Files, Stored, checksum, measure
+from simexm.store.location import Location
+from simexm.store.looking import files_below, presence
 from simexm.store.omezarr import shard_key
 from simexm.store.place import MANIFEST, PLAN, Place
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from simexm.errors import OutputError
-from simexm.store.files import Location
+from simexm.store.location import Location
 from simexm.store.remote import Remote
 
 BEAT_S = 10.0  # how often a holder touches its lock

@@ -22,7 +22,8 @@ from typing import Any
 
 from simexm.engine.bitmap import Bitmap
 from simexm.errors import OutputError
-from simexm.store.files import Location, writing
+from simexm.store.files import writing
+from simexm.store.location import Location
 
 COMMIT_S = 0.5
 _MERGE_FILES = 512

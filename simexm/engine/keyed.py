@@ -13,7 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simexm.store.files import Location, Stored, measure, on_disk, read_ahead, workspace, writing
+from simexm.store.claims import workspace
+from simexm.store.files import Stored, measure, writing
+from simexm.store.location import Location
+from simexm.store.looking import on_disk, read_ahead
 from simexm.store.remote import Remote
 
 SHARE_ROWS = 2_000_000

@@ -14,7 +14,7 @@ from simexm.engine.plan import Plan
 from simexm.errors import RunError
 from simexm.grid import Box, Tiling, Triple
 from simexm.store import guard, place
-from simexm.store.files import Location
+from simexm.store.location import Location
 from simexm.store.place import Place
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
 from simexm.store.reading import Reader

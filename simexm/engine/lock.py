@@ -18,7 +18,7 @@ from typing import Any
 from simexm.engine.holders import BEAT_S, STALE_S, held, machine, perhaps_held
 from simexm.engine.object_lock import object_lock
 from simexm.errors import OutputError
-from simexm.store.files import Location
+from simexm.store.location import Location
 from simexm.store.remote import Remote
 
 _SETTLE_S = 1.0

@@ -18,7 +18,8 @@ from typing import Any
 from simexm.engine import holders
 from simexm.engine.holders import BEAT_S, held, lives_here, me, perhaps_held
 from simexm.errors import OutputError
-from simexm.store.remote import Remote, RemoteError
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 
 _SETTLE_S = 1.0
 

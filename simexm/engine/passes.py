@@ -14,7 +14,9 @@ from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling
 from simexm.sources.base import LabelSource
 from simexm.stages.base import Counted, CountPass, Stage, Tally, Work
-from simexm.store.files import Location, presence, remove_tree
+from simexm.store.files import remove_tree
+from simexm.store.location import Location
+from simexm.store.looking import presence
 from simexm.store.place import Place
 
 

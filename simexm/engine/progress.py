@@ -23,7 +23,8 @@ from simexm.engine.events import (
     RunStarted,
     WorkerLost,
 )
-from simexm.store.files import Location, append
+from simexm.store.files import append
+from simexm.store.location import Location
 
 _PLAIN_EVERY_S = 5.0
 

@@ -15,7 +15,9 @@ from simexm.engine.run import carry_out
 from simexm.engine.verify import Damage, Progress, Verification, read_plan
 from simexm.errors import OutputError, SourceError
 from simexm.store import place
-from simexm.store.files import Location, claim, remove_tree
+from simexm.store.claims import claim
+from simexm.store.files import remove_tree
+from simexm.store.location import Location
 from simexm.store.place import LOCK, Place
 
 if TYPE_CHECKING:

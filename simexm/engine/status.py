@@ -14,9 +14,9 @@ from simexm.engine.holders import Holder, holder
 from simexm.engine.journal import Journal
 from simexm.engine.keyed import is_stored
 from simexm.errors import SpecError
-from simexm.store.files import Location
+from simexm.store.location import Location
 from simexm.store.place import LOCK, PLAN, Place
-from simexm.store.remote import RemoteError
+from simexm.store.refusals import RemoteError
 
 _RECENT_S = 600.0  # what the speed is taken from
 

@@ -17,7 +17,8 @@ from simexm.engine.plan import Plan
 from simexm.kernels.emit import Emitters
 from simexm.stages.barcodes import AMPLICONS
 from simexm.stages.base import Counted
-from simexm.store.files import EMPTY, Location, Stored, measure, remove, writing
+from simexm.store.files import EMPTY, Stored, measure, remove, writing
+from simexm.store.location import Location
 from simexm.store.place import Place
 
 

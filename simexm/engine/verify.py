@@ -12,7 +12,9 @@ from simexm.engine.files import Layout, Left, read_manifest
 from simexm.engine.journal import Journal, Record
 from simexm.engine.levels import journal_of
 from simexm.errors import OutputError
-from simexm.store.files import Location, from_text, in_parallel, measure
+from simexm.store.files import measure
+from simexm.store.location import Location, from_text
+from simexm.store.looking import in_parallel
 from simexm.store.place import COMPLETE, MANIFEST, PLAN, Place
 
 THREADS = 8

@@ -17,7 +17,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from simexm.grid import Box, Spacing, Triple
-from simexm.store.files import is_url, location
+from simexm.store.location import is_url, location
 
 INGESTED = "simexm ingest"
 """What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""

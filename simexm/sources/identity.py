@@ -14,7 +14,8 @@ from typing import Any
 
 import zarr
 
-from simexm.store.files import Location, folder_of, read_ahead, read_begin, scan
+from simexm.store.location import Location, folder_of
+from simexm.store.looking import read_ahead, read_begin, scan
 
 FILES = 4096
 CONTENT_BYTES = 64 * 2**20

@@ -20,7 +20,8 @@ from simexm.sources.splitted import SharedValueError, SplittedCells
 from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
 from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
-from simexm.store.files import Files, Location, location
+from simexm.store.files import Files
+from simexm.store.location import Location, location
 from simexm.store.omezarr import write_group
 from simexm.store.remote import Remote
 

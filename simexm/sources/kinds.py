@@ -12,7 +12,7 @@ from typing import Literal
 
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.sources.base import neighbours
-from simexm.store.files import is_url
+from simexm.store.location import is_url
 
 Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5"]
 

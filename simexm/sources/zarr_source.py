@@ -21,9 +21,10 @@ from simexm.sources.base import INGESTED, ZarrSource
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.kinds import TOLD, ingest_command, kind_of
-from simexm.store.files import is_url, location, zarr_store
+from simexm.store.location import is_url, location, zarr_store
 from simexm.store.reading import Reader
-from simexm.store.remote import Remote, RemoteError
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 
 _CHUNKS = ChunkCache(CACHE_BYTES)
 _TOKENS = itertools.count()

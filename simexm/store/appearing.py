@@ -9,8 +9,11 @@ from typing import Any
 
 from simexm.errors import DiskError, OutputError, SimexmError
 from simexm.sources.ngff import datasets
-from simexm.store.files import Files, Location, claim, remove_tree
-from simexm.store.remote import Remote, RemoteError
+from simexm.store.claims import claim
+from simexm.store.files import Files, remove_tree
+from simexm.store.location import Location
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 
 
 @contextmanager

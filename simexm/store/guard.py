@@ -12,9 +12,13 @@ from typing import Any
 from simexm.engine.plan import Plan
 from simexm.errors import DiskError, OutputError, RunError
 from simexm.sources.base import ZarrSource
-from simexm.store.files import Location, claim, files_below, has_claim, is_url, location, remove_tree
+from simexm.store.claims import claim, has_claim
+from simexm.store.files import remove_tree
+from simexm.store.location import Location, is_url, location
+from simexm.store.looking import files_below
 from simexm.store.place import COMPLETE, JOBS, LOCK, PLAN, PREPARING, PROBE, RUN_NAMES, SCRATCH, Place, retire_scratch
-from simexm.store.remote import Remote, RemoteError
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 
 _PROBE_BYTES = 1 << 16
 _REASONS = {

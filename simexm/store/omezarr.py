@@ -22,7 +22,8 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from simexm.grid import Spacing
-from simexm.store.files import Files, Stored, zarr_store
+from simexm.store.files import Files, Stored
+from simexm.store.location import zarr_store
 from simexm.store.pyramid import Level
 from simexm.store.shards import ZSTD_LEVEL, encode_shard
 

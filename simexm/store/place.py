@@ -13,9 +13,12 @@ from typing import Any, Self
 
 from simexm.engine.plan import Output, Plan, round_group
 from simexm.errors import OutputError
-from simexm.store.files import Files, Location, claim, location, remove_tree, retire_claims
+from simexm.store.claims import claim, retire_claims
+from simexm.store.files import Files, remove_tree
+from simexm.store.location import Location, location
 from simexm.store.omezarr import ShardedArray, write_group
-from simexm.store.remote import Remote, RemoteError
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 
 MARK = "simexm"
 PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"

@@ -11,7 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from simexm.grid import Box, Triple
-from simexm.store.files import Location, folder_of
+from simexm.store.location import Location, folder_of
 from simexm.store.shards import decode_shard, opened_shard
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from simexm.store.files import Location
+from simexm.store.location import Location
 from simexm.store.remote import Remote
 
 # Level 1 stores Poisson counts within 4 % of the size of levels 2 to 5 at half their time or less, labels within 15 %.

@@ -12,31 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simexm.errors import SpecError
+from simexm.errors import OutputError, SpecError
 from simexm.grid import Box
-from simexm.store.files import (
-    EMPTY,
-    Files,
-    Stored,
-    append,
-    checksum,
-    claim,
-    files_below,
-    from_text,
-    has_claim,
-    location,
-    measure,
-    presence,
-    read_ahead,
-    read_begin,
-    remove_tree,
-    retire_claims,
-    scan,
-    writing,
-)
+from simexm.store.claims import claim, has_claim, retire_claims
+from simexm.store.files import EMPTY, Files, Stored, append, checksum, measure, remove_tree, writing
+from simexm.store.location import from_text, location, refuse_url
+from simexm.store.looking import files_below, presence, read_ahead, read_begin, scan
 from simexm.store.omezarr import ShardedArray
 from simexm.store.reading import Reader
-from simexm.store.remote import Remote, RemoteError
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 from simexm.store.shards import GAP_BYTES, TAIL_BYTES
 
 
@@ -218,3 +203,11 @@ def test_a_store_that_refuses_is_told_by_url(server: str) -> None:
         missing.put(b"x")
     with pytest.raises(RemoteError, match="no bucket"):
         missing.read_bytes()
+
+
+def test_a_url_is_no_folder_of_this_disk() -> None:
+    for named in ("s3://bucket/files", Path("s3://bucket/files"), Path("gs:/x")):
+        with pytest.raises(OutputError, match="is a URL, and this is written to a disk"):
+            refuse_url(named)
+    refuse_url("a:b/c")
+    refuse_url(Path("/tmp/s3:/x"))
