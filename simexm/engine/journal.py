@@ -22,8 +22,9 @@ from typing import Any
 
 from simexm.engine.bitmap import Bitmap
 from simexm.errors import OutputError
-from simexm.store.files import writing
+from simexm.store.files import remove_all, writing
 from simexm.store.location import Location
+from simexm.store.looking import read_ahead
 
 COMMIT_S = 0.5
 _MERGE_FILES = 512
@@ -210,9 +211,9 @@ class Journal:
         self._unmerged = self._unmerged_bytes = 0
         if len(singles) > 1:
             name = f"{singles[0][1]:06d}-{singles[-1][2]:06d}.jsonl"
-            self._publish(name, (path.read_bytes().rstrip(b"\n") + b"\n" for path, _, _ in singles))
-            for path, _, _ in singles:
-                path.unlink()
+            files = [path for path, _, _ in singles]
+            self._publish(name, read_ahead(lambda path: path.read_bytes().rstrip(b"\n") + b"\n", files, self.path))
+            remove_all(files)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

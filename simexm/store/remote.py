@@ -318,6 +318,11 @@ class Remote(_Path):
         with contextlib.suppress(FileNotFoundError), self._told():
             self.system.rm_file(self.key)
 
+    def remove_keys(self, urls: list[str]) -> None:
+        """Remove files of this store."""
+        with contextlib.suppress(FileNotFoundError), self._told():
+            self.system.rm(urls)
+
     def remove_tree(self) -> None:
         """Remove all files below."""
         if self.is_dir():

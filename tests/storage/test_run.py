@@ -32,6 +32,7 @@ from simexm.result import Result
 from simexm.sources.base import open_source
 from simexm.sources.ingest import ingest
 from simexm.store import place
+from simexm.store.claims import claim
 from simexm.store.place import Place
 from simexm.store.remote import Remote
 from tests.run.conftest import VOXEL_NM
@@ -83,6 +84,7 @@ def test_ingest_writes_the_same_bytes(labels: tuple[Path, Remote]) -> None:
     assert here == there
     assert not [p for p in labels[1].parent.files() if ".partial" in str(p)]
     assert len({open_source(str(at)).identity for at in labels}) == 1
+    assert [simulation(at).masks for at in labels] == [("synapse",), ("synapse",)]
 
 
 def test_ingest_reads_what_is_there_and_replaces_only_its_own(labels: tuple[Path, Remote], bucket: Remote) -> None:
@@ -184,6 +186,31 @@ def test_damage_is_found_and_only_it_is_made_again(there: Result, client: distri
     assert not list(Verification(Place.where(str(there.path))))
 
 
+def test_a_journal_in_a_store_merges_its_segments(bucket: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files do not follow the length of the run, and a second driver cannot slip in a segment of the same number."""
+    monkeypatch.setattr("simexm.engine.journal._MERGE_FILES", 4)
+    claim(bucket / "scratch/mine")
+    journal = Journal.open(bucket / "journal", "hash", bucket / "scratch/mine")
+    for block in range(14):
+        journal.append(block, attempt=1, host="here", seconds=1.0, result={})
+        journal.commit()
+    names = sorted(p.name for p in (bucket / "journal").iterdir())
+    assert names == [
+        "000000-000003.jsonl",
+        "000004-000007.jsonl",
+        "000008-000011.jsonl",
+        "000012.jsonl",
+        "000013.jsonl",
+    ]
+    again = Journal.open(bucket / "journal", "hash", bucket / "scratch/mine")
+    assert sorted(r.block for r in again.records()) == list(range(14))
+    for driver in (again, journal):
+        driver.append(99, attempt=1, host="here", seconds=1.0, result={"of": id(driver)})
+    again.commit()
+    with pytest.raises(OutputError, match="cannot write the journal"):
+        journal.commit()
+
+
 def _journal(output: Remote) -> Remote:
     where: Any = Place.where(output).journal
     return where
@@ -257,13 +284,15 @@ def test_workers_of_a_run_whose_claim_was_taken_write_nothing(
         assert contents(output.zarr) == before
 
 
-@pytest.mark.parametrize("missing", ["bucket", "credentials", "write"])
+@pytest.mark.parametrize("missing", ["bucket", "credentials", "write", pytest.param("server", marks=pytest.mark.slow)])
 def test_what_a_store_refuses_is_told_before_any_work(
     missing: str, labels: tuple[Path, Remote], bucket: Remote, tmp_path: Path
 ) -> None:
     simulation(labels[0]).save(tmp_path / "spec.yaml")
     output = {"bucket": "s3://no-such-bucket-here/out.zarr", "write": "https://127.0.0.1:9/out.zarr"}
     environment = {**os.environ, "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+    if missing == "server":
+        environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
     if missing == "credentials":
         del environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]
     command = [sys.executable, "-m", "simexm.cli", "run", tmp_path / "spec.yaml", "--output"]
@@ -274,6 +303,7 @@ def test_what_a_store_refuses_is_told_before_any_work(
         "bucket": "there is no bucket s3://no-such-bucket-here; make it, or correct the name",
         "credentials": "no credentials were found",
         "write": "can be read, but not written to",
+        "server": "the store cannot be reached",
     }
     assert expected[missing] in done.stderr
     assert "Traceback" not in done.stderr
