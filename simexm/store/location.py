@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from simexm.errors import OutputError
+from simexm.errors import OutputError, SpecError
 from simexm.store.remote import Remote
 
 Location = Path
 """A file or folder, on a disk or behind a URL: a Path or a Remote, which type checkers take for one."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/")
 
 
 def is_url(named: str) -> bool:
@@ -34,6 +36,9 @@ def location(named: str | os.PathLike[str] | Remote) -> Location:
         text = text.removeprefix("file://")
     if is_url(text):
         return Remote.at(text)
+    if _URL.match(text):
+        whole = text.replace(":/", "://", 1)
+        raise SpecError(f"{text} is a URL that lost a slash, as in a pathlib.Path; give it as text: {whole}")
     return Path(os.path.expanduser(text)).resolve()
 
 
@@ -50,7 +55,7 @@ def refuse_url(named: str | os.PathLike[str]) -> None:
     OutputError
         With what to type instead.
     """
-    if re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(named)):
+    if _URL.match(os.fspath(named)):
         raise OutputError(f"{os.fspath(named)} is a URL, and this is written to a disk; name a path")
 
 

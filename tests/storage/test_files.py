@@ -209,5 +209,8 @@ def test_a_url_is_no_folder_of_this_disk() -> None:
     for named in ("s3://bucket/files", Path("s3://bucket/files"), Path("gs:/x")):
         with pytest.raises(OutputError, match="is a URL, and this is written to a disk"):
             refuse_url(named)
+        if isinstance(named, Path):
+            with pytest.raises(SpecError, match=r"lost a slash.*: (s3://bucket/files|gs://x)"):
+                location(named)
     refuse_url("a:b/c")
     refuse_url(Path("/tmp/s3:/x"))
