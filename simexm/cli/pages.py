@@ -49,3 +49,27 @@ def view(
         typer.echo("ended", err=True)
     finally:
         viewer.close()
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", metavar="RESULT", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write.", show_default="the result's name, -report.html"),
+    ] = None,
+) -> None:
+    """Write a result as one page of HTML to look at, print or send: pictures, light, noise, cells, and how to make it again.
+
+    Example: simexm report out.zarr --output report.html
+    """
+    from simexm.errors import OutputError
+    from simexm.result import Result
+    from simexm.view.report.page import default_path, write_report
+
+    if output and output.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"the report {output} is HTML; type --output {output.with_suffix('.html')}")
+    result = Result.open(path)
+    page = output or default_path(result)
+    write_report(result, page)
+    typer.echo(f"report: {page}")
