@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from simexm.result import Result
-from simexm.view.report.ink import INK, key, new_figure, svg
+from simexm.view.report.ink import INK, in_powers, key, new_figure, svg
 
 _ROWS = 1 << 16
 _SHOWN = 8
@@ -92,6 +92,7 @@ def draw_cells(cells: Cells, shades: Mapping[str, str]) -> str | None:
     axes.set_xlim(_BINS[max(0, some[0] - 1)], _BINS[min(_BINS.size - 1, some[-1] + 2)])
     axes.set_xlabel("photo-electrons of a cell, in focus")
     axes.set_ylabel("cells")
+    in_powers(axes.xaxis)
     axes.tick_params(which="minor", bottom=False)
     key(axes, loc="upper right")
     return svg(figure, "How many cells are how bright, by channel")

@@ -15,7 +15,7 @@ from simexm.engine.totals import Totals
 from simexm.grid import Box, Triple
 from simexm.result import Result
 from simexm.view.making import Making
-from simexm.view.report.ink import GRID, MUTED, new_figure, svg
+from simexm.view.report.ink import GRID, MUTED, in_powers, new_figure, svg
 from simexm.view.scene import Tint
 
 BOX = 64
@@ -42,6 +42,7 @@ def draw_histogram(tint: Tint, histogram: NDArray[np.int64], shade: str) -> str:
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    in_powers(axes.yaxis)
     axes.tick_params(which="minor", left=False, bottom=False)
     axes.tick_params(colors=MUTED)
     return svg(figure, f"Histogram of channel {tint.name}, all pixels, in bins of a quarter of an octave")

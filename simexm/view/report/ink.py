@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER, ACCENT = "#010203", "#010204", "#010205", "#010206", "#010207"
 """Stand for the page's colours while a figure is drawn; no figure holds such a black of its own."""
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "rule", PAPER: "paper", ACCENT: "accent"}
 _POINTS = 8
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def new_figure(width: float = 3.7, height: float = 2.35) -> tuple[Figure, Axes]:
@@ -44,6 +47,19 @@ def new_figure(width: float = 3.7, height: float = 2.35) -> tuple[Figure, Axes]:
 def key(axes: Axes, **changes: Any) -> None:
     """A legend in the page's colours."""
     axes.legend(fontsize=_POINTS, frameon=False, labelcolor=INK, handlelength=1.4, **changes)
+
+
+def in_powers(axis: Axis) -> None:
+    """A logarithmic axis whose labels are plain text: 1, 10, 100, 10³; mathematical text would bring a font of its own."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    def written(value: float, _: object) -> str:
+        power = round(math.log10(value))
+        return f"{10**power}" if 0 <= power <= 2 else "10" + str(power).translate(_SUPERSCRIPT)
+
+    axis.set_major_locator(LogLocator(base=10, numticks=6))
+    axis.set_major_formatter(FuncFormatter(written))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def svg(figure: Figure, told: str) -> str:
