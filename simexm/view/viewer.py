@@ -18,9 +18,11 @@ from simexm.view.volume import MadeVolume
 
 _PANEL = 450
 """Pixels of the screen into which the whole image is to fit when several panels are side by side."""
+_SLIDER = 4
+"""Where the contrast's slider ends, over the window's end: with the camera's largest count there it could hardly be moved."""
 _ALPHA = 0.25
 """Of label images over an image."""
-_SHADER = """#uicontrol invlerp contrast(range=[{low}, {high}], window=[0, {largest}])
+_SHADER = """#uicontrol invlerp contrast(range=[{low}, {high}], window=[0, {end}])
 #uicontrol vec3 color color(default="#{color}")
 void main() {{ emitRGB(color * contrast()); }}
 """
@@ -105,9 +107,8 @@ class Viewer:
         for picture in scene.pictures:
             for c, tint in enumerate(picture.tints):
                 low, high = tint.window
-                shader = _SHADER.format(
-                    low=_number(low), high=_number(high), largest=_number(max(tint.largest, high)), color=tint.color
-                )
+                end = max(high, min(tint.largest, _SLIDER * high))
+                shader = _SHADER.format(low=_number(low), high=_number(high), end=_number(end), color=tint.color)
                 layer = neuroglancer.ImageLayer(
                     source=self._server.url(f"{name}/images", picture.group),
                     shader=shader, blend="additive", opacity=1.0, local_position=[c],
@@ -173,8 +174,8 @@ def _unlike(names: Sequence[str]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """As Neuroglancer's shaders want it, with neither too few nor too many digits."""
-    return f"{value:.9g}"
+    """As Neuroglancer's shaders read it: without an exponent where it is whole, for a count must be one of its data type."""
+    return str(int(value)) if value == int(value) else f"{value:.9g}"
 
 
 def open_browser(url: str) -> bool:

@@ -22,6 +22,7 @@ from simexm.result import Result
 from simexm.simulation import Simulation
 from simexm.view.preview import merged
 from tests import rounds_build
+from tests.model2017 import small_2017
 from tests.run.conftest import labels as labels
 from tests.run.conftest import spec, stored
 from tests.view.browser import browsing, pixels
@@ -152,6 +153,21 @@ def inner(result: Result) -> NDArray[Any]:
     return np.stack(grid, axis=-1).reshape(-1, 2)
 
 
+def shows_counts(shown: Shown, result: Result, plane: int, place: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+    """Wait until each pixel of a plane is of the colour of its counts in all channels."""
+    channels, where = result.channels, inner(result)
+    windows = [(c["window"]["start"], c["window"]["end"]) for c in channels]
+    wanted = merged(np.asarray(result.array()[:, plane]), [c["color"] for c in channels], windows)
+    wanted = wanted[where[:, 0], where[:, 1]]
+    assert wanted.std() > 0.1
+
+    def as_counted() -> bool:
+        difference = np.abs(picked(pixels(shown.page), place(where)) - wanted).max(axis=1)
+        return bool(np.mean(difference < 0.02) > 0.99)
+
+    shown.until(as_counted, "the image's pixels are not of the colours of their counts")
+
+
 def test_pixels_cells_and_truth(browser: Any, small: Result) -> None:
     """Every pixel's colour is that of its counts, every cell is of one colour and tells its id, at their own places."""
     with viewing(browser, small.path) as shown:
@@ -163,17 +179,7 @@ def test_pixels_cells_and_truth(browser: Any, small: Result) -> None:
         place = on_page(shown, small, plane)
         where = inner(small)
         shown.only("green", "red")
-        channels = small.channels
-        windows = [(c["window"]["start"], c["window"]["end"]) for c in channels]
-        wanted = merged(np.asarray(small.array()[:, plane]), [c["color"] for c in channels], windows)
-        wanted = wanted[where[:, 0], where[:, 1]]
-        assert wanted.std() > 0.1
-
-        def as_counted() -> bool:
-            difference = np.abs(picked(pixels(shown.page), place(where)) - wanted).max(axis=1)
-            return bool(np.mean(difference < 0.02) > 0.99)
-
-        shown.until(as_counted, "the image's pixels are not of the colours of their counts")
+        shows_counts(shown, small, plane, place)
 
         ids = np.asarray(small.array(0, "labels/cells")[plane])[where[:, 0], where[:, 1]]
         for layer in ("labels/cells", "ground truth"):
@@ -200,6 +206,19 @@ def test_pixels_cells_and_truth(browser: Any, small: Result) -> None:
         assert shown.program.wait(20) == 0
         assert shown.program.stdout is not None
         assert shown.program.stdout.read() == "ended\n"
+
+
+@pytest.mark.parametrize("kind", ["expected", "labelled", "model 2017"])
+def test_other_quantities(kind: str, browser: Any, stored: Path, tmp_path: Path) -> None:
+    """Electrons as floating-point numbers, dyes per pixel, and counts of 32 bits are shown as truly."""
+    data = small_2017() | {"source": str(stored)} if kind == "model 2017" else spec(stored)
+    until = {"expected": "confocal", "labelled": "labelling"}.get(kind)
+    result = Simulation.from_mapping(data).run(tmp_path / "other.zarr", until=until, workers=1, quiet=True)
+    with viewing(browser, result.path) as shown:
+        plane = result.array().shape[1] // 2
+        place = on_page(shown, result, plane)
+        shown.only(*(c["label"] for c in result.channels))
+        shows_counts(shown, result, plane, place)
 
 
 def test_side_by_side_and_linked(browser: Any, small: Result) -> None:
