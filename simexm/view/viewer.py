@@ -103,7 +103,8 @@ class Viewer:
         for kind, axes in (("images", "czyx"), ("labels", "zyx")):
             groups = {p.group: p.steps for p in scene.pictures if bool(p.tints) == (kind == "images")}
             self._server.add_folder(f"{name}/{kind}", result.path, groups, axes)
-        truth = making.source if making else None
+        truth = MadeVolume(making.source) if making and making.source else None
+        overseen = truth is not None and truth.overseen  # else it waits until someone who has zoomed in turns it on
         for picture in scene.pictures:
             for c, tint in enumerate(picture.tints):
                 low, high = tint.window
@@ -116,11 +117,11 @@ class Viewer:
                 archived = bool(result.rounds) and not picture.main
                 yield Layer(prefix + _called(picture, tint.name), layer, picture.main, archived)
             if not picture.tints:
-                shown = truth is None and picture.name == "labels/cells"
+                shown = not overseen and picture.name == "labels/cells"
                 yield Layer(prefix + picture.name, self._labels(f"{name}/labels", picture.group), shown)
         if truth is not None:
-            self._server.add_volume(f"{name}/truth", MadeVolume(truth))
-            yield Layer(f"{prefix}ground truth", self._labels(f"{name}/truth", ""), True)
+            self._server.add_volume(f"{name}/truth", truth)
+            yield Layer(f"{prefix}ground truth", self._labels(f"{name}/truth", ""), overseen)
 
     def _labels(self, name: str, group: str) -> Any:
         import neuroglancer

@@ -24,6 +24,7 @@ from simexm.view.scene import Step
 
 CHUNK = 64
 """Voxels a side of what is read at once: two megabytes at most."""
+_WIDEST = 32 * CHUNK
 _DEEPEST = 8
 """A phantom's coarser levels are made from its tissue, too: the time for a chunk grows with the cells in it."""
 _zstd = Zstd(level=ZSTD_LEVEL)
@@ -47,6 +48,11 @@ class MadeVolume:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", (self.source, *_coarser(self.source)))
+
+    @property
+    def overseen(self) -> bool:
+        """Whether a view of the whole needs few chunks: without coarse levels, one of a large volume would need millions."""
+        return max(self.levels[-1].shape) <= _WIDEST
 
     @property
     def steps(self) -> list[Step]:

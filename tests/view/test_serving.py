@@ -115,6 +115,12 @@ def test_a_source_is_handed_out_as_it_is(
         assert code_of(f"{address(server, f'v{n}')}17/zarr.json") == 404
 
 
+def test_a_volume_without_coarse_levels_is_not_shown_as_a_whole() -> None:
+    assert MadeVolume(Phantom(shape=(500, 10000, 10000), voxel_size_nm=(40, 32, 32)).open()).overseen
+    assert not MadeVolume(Phantom(shape=(10**5, 10**5, 10**5), voxel_size_nm=(40, 32, 32)).open()).overseen
+    assert not MadeVolume(ArrayVolume(np.zeros((1, 1, 3000), np.uint8), VOXEL_NM)).overseen
+
+
 @pytest.mark.parametrize("words", [["view", "none.zarr"], ["view", "none.zarr", "--no-browser"]])
 def test_what_is_not_there(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
