@@ -55,7 +55,8 @@ class Making:
         told = self.plan["source"]
         origin = self.source.origin_nm if self.source else exact3((0, 0, 0))
         crop = Box(_triple(told["crop_start"]), _triple(told["crop_stop"]))
-        volume, voxel = _triple(told["shape_voxels"]), exact3(told["voxel_size_nm"])
+        volume = _triple(told["shape_voxels"])
+        voxel = self.source.voxel_size_nm if self.source else exact3(told["voxel_size_nm"])
         return self.simulation.microscope.geometry(volume, crop, voxel, origin, self.simulation.factor)
 
     @property
@@ -74,6 +75,16 @@ class Making:
             layers |= {layer: dye for dye, layer in self.simulation.barcodes.layer_of_dye.items()}
         found = {d.name: d for d in self.simulation.fluorophores().values()}.get(layers.get(name, ""))
         return wavelength_to_rgb(found.peak_emission_nm) if found else "FFFFFF"
+
+
+def truth_of(result: Result, making: Making | None) -> tuple[LabelSource | None, str]:
+    """The ground truth of a result, also of a finished one whose plan is gone; or why it cannot be read."""
+    if making:
+        return making.source, making.missing
+    try:
+        return open_truth(Simulation.from_mapping(result.provenance["spec"]))
+    except _NO_PLAN:
+        return None, f"{result.place.run / 'plan.json'} cannot be read"
 
 
 def open_truth(simulation: Simulation) -> tuple[LabelSource | None, str]:

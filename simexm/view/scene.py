@@ -14,8 +14,9 @@ from simexm.engine.finish import WINDOW
 from simexm.engine.status import status
 from simexm.errors import OutputError
 from simexm.result import Result
+from simexm.sources.base import LabelSource
 from simexm.store.pyramid import plan_levels
-from simexm.view.making import Making, spacing_um
+from simexm.view.making import Making, spacing_um, truth_of
 
 Um = tuple[float, float, float]
 
@@ -84,6 +85,8 @@ class Scene:
         Images first, then label images.
     shape
         Planes, rows, columns of the finest level.
+    truth
+        The labels that it was made from; None where they cannot be reached.
     lacking
         What is not there, and what to do about it, one sentence each.
     """
@@ -91,10 +94,11 @@ class Scene:
     result: Result
     pictures: Sequence[Picture]
     shape: tuple[int, int, int]
+    truth: LabelSource | None
     lacking: Sequence[str]
 
     @classmethod
-    def of(cls, result: Result, making: Making | None) -> Scene:
+    def of(cls, result: Result) -> Scene:
         """Look at what is there.
 
         Raises
@@ -102,6 +106,7 @@ class Scene:
         OutputError
             If the run has only begun, or nobody knows what it is to write.
         """
+        making = Making.of(result)
         if result.complete:
             pictures, lacking = [_finished(result, g) for g in _groups(result)], []
         elif making is None:
@@ -111,11 +116,12 @@ class Scene:
             )
         else:
             pictures, lacking = list(_unfinished(result, making)), [_progress(result)]
-        if making is None or making.source is None:
-            why = making.missing if making else f"{result.place.run / 'plan.json'} cannot be read."
+        truth, why = truth_of(result, making)
+        if truth is None:
             lacking.append(f"the ground truth cannot be reached and is left out: {why}")
         shape = result.array(0).shape[-3:]
-        return cls(result, sorted(pictures, key=lambda p: not p.tints), (shape[0], shape[1], shape[2]), lacking)
+        pictures = sorted(pictures, key=lambda p: not p.tints)
+        return cls(result, pictures, (shape[0], shape[1], shape[2]), truth, lacking)
 
 
 def _groups(result: Result) -> list[str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from simexm.result import Result
-from simexm.view.making import Making
 from simexm.view.scene import Picture, Scene
 from simexm.view.serving import LOOPBACK, Server
 from simexm.view.volume import MadeVolume
@@ -67,16 +66,15 @@ class Viewer:
     """
 
     def __init__(self, results: Sequence[Result], port: int = 0) -> None:
-        made = [Making.of(result) for result in results]
-        self.scenes = [Scene.of(result, making) for result, making in zip(results, made, strict=True)]
+        self.scenes = [Scene.of(result) for result in results]
         self._server = Server(port)
         import neuroglancer
 
         self._viewer = neuroglancer.Viewer()
         names = _unlike([result.path.stem for result in results])
         columns = [
-            [*self._layers(f"{n}", scene, making, f"{name}: " if len(results) > 1 else "")]
-            for n, (name, scene, making) in enumerate(zip(names, self.scenes, made, strict=True))
+            [*self._layers(f"{n}", scene, f"{name}: " if len(results) > 1 else "")]
+            for n, (name, scene) in enumerate(zip(names, self.scenes, strict=True))
         ]
         with self._viewer.txn() as state:
             _set(state, self.scenes, columns)
@@ -96,14 +94,14 @@ class Viewer:
         """End the server."""
         self._server.stop()
 
-    def _layers(self, name: str, scene: Scene, making: Making | None, prefix: str) -> Iterator[Layer]:
+    def _layers(self, name: str, scene: Scene, prefix: str) -> Iterator[Layer]:
         import neuroglancer
 
         result = scene.result
         for kind, axes in (("images", "czyx"), ("labels", "zyx")):
             groups = {p.group: p.steps for p in scene.pictures if bool(p.tints) == (kind == "images")}
             self._server.add_folder(f"{name}/{kind}", result.path, groups, axes)
-        truth = MadeVolume(making.source) if making and making.source else None
+        truth = MadeVolume(scene.truth) if scene.truth else None
         overseen = truth is not None and truth.overseen  # else it waits until someone who has zoomed in turns it on
         for picture in scene.pictures:
             for c, tint in enumerate(picture.tints):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 import urllib.error
@@ -20,14 +21,16 @@ from typer.testing import CliRunner
 
 from simexm.cli import app
 from simexm.grid import Box, exact3
+from simexm.result import Result
+from simexm.simulation import Simulation
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.base import LabelSource, open_source
 from simexm.sources.ingest import ingest
 from simexm.sources.phantom import Phantom
-from simexm.view.scene import Step
+from simexm.view.scene import Scene, Step
 from simexm.view.serving import Server
 from simexm.view.volume import MadeVolume
-from tests.run.conftest import VOXEL_NM, labels, stored
+from tests.run.conftest import VOXEL_NM, labels, spec, stored
 
 __all__ = ["labels", "stored"]
 
@@ -119,6 +122,19 @@ def test_a_volume_without_coarse_levels_is_not_shown_as_a_whole() -> None:
     assert MadeVolume(Phantom(shape=(500, 10000, 10000), voxel_size_nm=(40, 32, 32)).open()).overseen
     assert not MadeVolume(Phantom(shape=(10**5, 10**5, 10**5), voxel_size_nm=(40, 32, 32)).open()).overseen
     assert not MadeVolume(ArrayVolume(np.zeros((1, 1, 3000), np.uint8), VOXEL_NM)).overseen
+
+
+@pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
+def test_a_scene_knows_the_truth_of_a_result_that_lost_its_run(stored: Path, tmp_path: Path) -> None:
+    made = Simulation.from_mapping(spec(stored)).run(tmp_path / "a.zarr", until="labelling", workers=1, quiet=True)
+    whole = Scene.of(made)
+    assert whole.truth is not None
+    assert whole.lacking == []
+    shutil.rmtree(tmp_path / "a.run")
+    alone = Scene.of(Result.open(tmp_path / "a.zarr"))
+    assert alone.truth is not None
+    assert [p.name for p in alone.pictures] == ["", "labels/cells", "labels/membrane", "labels/cytosol"]
+    assert alone.pictures == whole.pictures
 
 
 @pytest.mark.parametrize("words", [["view", "none.zarr"], ["view", "none.zarr", "--no-browser"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -199,6 +200,14 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
             ),
             ("Predicted work", f"about {clock(plan['core_seconds'])} of one core"),
         ]
+        done = math.prod(result.array().shape) * max(1, result.rounds) / running.seconds
+        rows.insert(
+            3,
+            (
+                "Speed",
+                f"{running.blocks / running.seconds:.3g} blocks/s, {done / 1e6:.3g} Mpixel/s, all channels together",
+            ),
+        )
         rows.append(("Stored before compression", size(plan["bytes_uncompressed"])))
         told["memory_figure"] = draw_memory(running, plan["memory_parts_bytes"], plan["memory_per_worker_bytes"])
     return told | {"speed_figure": draw_speed(running), "run_rows": rows}
