@@ -48,6 +48,7 @@ class Server:
             ) from None
         self._server = server
         self._secret = secrets.token_urlsafe(18)
+        self._ended = threading.Event()
         server.set_server_bind_address(LOOPBACK, port)
         try:
             server.start()
@@ -68,7 +69,8 @@ class Server:
 
     def add_volume(self, name: str, volume: MadeVolume) -> None:
         """Hand out a volume at /name/."""
-        self._add(name, _Made, {"volume": volume, "told": {"zarr.json": group_file(volume.steps, "zyx")}})
+        told = {"zarr.json": group_file(volume.steps, "zyx")}
+        self._add(name, _Made, {"volume": volume, "told": told, "ended": self._ended})
 
     def url(self, name: str, group: str = "") -> str:
         """What Neuroglancer calls a group at /name/."""
@@ -76,7 +78,8 @@ class Server:
         return f"http://{LOOPBACK}:{self.port}/{self._secret}/{name}/{inside}|zarr3:"
 
     def stop(self) -> None:
-        """End it; what is being made for a browser is finished first."""
+        """End it; what is being made for a browser is finished first, and what waits to be made is not begun."""
+        self._ended.set()
         self._server.stop()
 
     def _add(self, name: str, handler: type[tornado.web.RequestHandler], settings: dict[str, Any]) -> None:
@@ -124,14 +127,14 @@ class _Folder(tornado.web.StaticFileHandler):
 
 
 class _Made(tornado.web.RequestHandler):
-    """Files of a volume, each made in a thread of its own kind so that others are handed out meanwhile."""
+    """Files of a volume, made in threads, so that other files are handed out meanwhile."""
 
     SUPPORTED_METHODS = ("GET", "HEAD")
     busy = threading.BoundedSemaphore(2)
     """Chunks that are made at once: more would only hold more memory."""
 
-    def initialize(self, volume: MadeVolume, told: dict[str, bytes]) -> None:
-        self.volume, self.told = volume, told
+    def initialize(self, volume: MadeVolume, told: dict[str, bytes], ended: threading.Event) -> None:
+        self.volume, self.told, self.ended = volume, told, ended
 
     async def get(self, path: str) -> None:
         made = self.told.get(path)
@@ -148,7 +151,7 @@ class _Made(tornado.web.RequestHandler):
     def _make(self, path: str) -> bytes | None:
         with self.busy:
             try:
-                return self.volume.get(path)
+                return None if self.ended.is_set() else self.volume.get(path)
             except Exception as error:
                 warnings.warn(f"the ground truth is not shown everywhere: {error}", SimexmWarning, stacklevel=1)
                 raise tornado.web.HTTPError(500) from None
