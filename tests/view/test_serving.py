@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +25,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from simexm.cli import app
+from simexm.errors import SimexmWarning
 from simexm.grid import Box, exact3
 from simexm.result import Result
 from simexm.simulation import Simulation
@@ -124,17 +130,53 @@ def test_a_volume_without_coarse_levels_is_not_shown_as_a_whole() -> None:
     assert not MadeVolume(ArrayVolume(np.zeros((1, 1, 3000), np.uint8), VOXEL_NM)).overseen
 
 
-@pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
-def test_a_scene_knows_the_truth_of_a_result_that_lost_its_run(stored: Path, tmp_path: Path) -> None:
-    made = Simulation.from_mapping(spec(stored)).run(tmp_path / "a.zarr", until="labelling", workers=1, quiet=True)
+@pytest.fixture(scope="module")
+def made(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A small result."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SimexmWarning)
+        return Simulation.from_mapping(spec(stored)).run(
+            tmp_path_factory.mktemp("made") / "a.zarr", until="labelling", workers=1, quiet=True
+        )
+
+
+def test_a_scene_knows_the_truth_of_a_result_that_lost_its_run(made: Result, tmp_path: Path) -> None:
     whole = Scene.of(made)
     assert whole.truth is not None
     assert whole.lacking == []
-    shutil.rmtree(tmp_path / "a.run")
+    shutil.copytree(made.path, tmp_path / "a.zarr")
     alone = Scene.of(Result.open(tmp_path / "a.zarr"))
     assert alone.truth is not None
     assert [p.name for p in alone.pictures] == ["", "labels/cells", "labels/membrane", "labels/cytosol"]
     assert alone.pictures == whole.pictures
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_browser_is_opened_and_the_command_ends_in_good_order(
+    made: Result, ending: signal.Signals, tmp_path: Path
+) -> None:
+    """The user's browser gets the address, which answers until the command is ended, and no longer."""
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.partial && mv {opened}.partial {opened}\n')
+    browser.chmod(0o755)
+    words = [sys.executable, "-m", "simexm.cli", "view", made.path.name]
+    environment = {**os.environ, "BROWSER": str(browser)}
+    with subprocess.Popen(words, cwd=made.path.parent, env=environment, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            while not opened.exists():
+                assert program.poll() is None
+                time.sleep(0.05)
+            url = opened.read_text().strip()
+            assert b"<html" in fetch(url)
+            program.send_signal(ending)
+            said, _ = program.communicate(timeout=20)
+        finally:
+            program.kill()
+    assert program.returncode == 0
+    assert f"view: {url}\n" in said
+    with pytest.raises(urllib.error.URLError):
+        fetch(url)
 
 
 @pytest.mark.parametrize("words", [["view", "none.zarr"], ["view", "none.zarr", "--no-browser"]])
