@@ -28,7 +28,7 @@ from simexm.view.report import page
 from simexm.view.report.counts import strengths
 from simexm.view.report.running import read_running
 from tests import rounds_build
-from tests.build import confocal
+from tests.build import confocal, layer
 from tests.build import spec as tiny_spec
 from tests.model2017 import small_2017
 from tests.run.conftest import VOXEL_NM, labels, spec, stored
@@ -193,8 +193,8 @@ def test_signal_to_noise_follows_the_light(stored: Path, client: distributed.Cli
         ("membrane", "green", "cell borders"),
         ("cytosol", "red", "inside cells"),
     ]
-    for layer, dim in told[1.0].items():
-        bright = told[4.0][layer]
+    for name, dim in told[1.0].items():
+        bright = told[4.0][name]
         assert bright.signal_e == pytest.approx(4 * dim.signal_e, rel=0.02)
         assert bright.ratio == pytest.approx(2 * dim.ratio, rel=0.02)
         assert dim.signal_e > 0
@@ -207,8 +207,8 @@ def test_signal_of_the_camera_is_that_of_the_light(results: dict[str, Result]) -
         making = Making.of(results[kind])
         assert making
         found[kind] = {s.layer: s for s in strengths(results[kind], making)[0]}
-    for layer, s in found["image"].items():
-        free = found["confocal"][layer]
+    for name, s in found["image"].items():
+        free = found["confocal"][name]
         assert s.signal_e == pytest.approx(free.signal_e, rel=0.03)
         assert s.background_e == pytest.approx(free.background_e + 1, rel=0.1)  # stray_light_e of the spec
         assert s.noise_e**2 == pytest.approx(s.signal_e + s.background_e + 1.5**2, rel=0.001)
@@ -227,8 +227,12 @@ def test_signal_of_the_camera_is_that_of_the_light(results: dict[str, Result]) -
             stage="light_sheet", numerical_aperture=0.7, axial_range_um=6, sheet_waist_um=1.2,
             channels=[{"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 550], "irradiance_W_per_cm2": 5}],
         ),
+        confocal(
+            stage="two_photon", numerical_aperture=0.7, axial_range_um=6, repetition_MHz=80, pulse_fs=150,
+            channels=[{"name": "green", "laser_wavelength_nm": 800, "band_nm": [500, 550], "laser_power_uW": 1000}],
+        ),
     ],
-    ids=["open pinhole", "closed pinhole", "widefield", "light sheet"],
+    ids=["open pinhole", "closed pinhole", "widefield", "light sheet", "two photons"],
 )  # fmt: skip
 def test_widths_are_near_the_textbook(optics: dict[str, Any]) -> None:
     """At low aperture, where the textbook's formulas hold, within a fifth of them."""
@@ -237,7 +241,8 @@ def test_widths_are_near_the_textbook(optics: dict[str, Any]) -> None:
     from simexm.stages.optics_plan import OpticsPlan
     from simexm.view.report.light import spreads
 
-    simulation = Simulation.from_mapping(tiny_spec(optics=optics))
+    dyes = {"bright": {"like": "ATTO488", "two_photon_GM": 50.0}}
+    simulation = Simulation.from_mapping(tiny_spec(layer(dye="bright"), optics=optics, dyes=dyes))
     ids = np.ones((60, 16, 16), np.uint16)
     made = simulation.plan(source=ArrayVolume(ids, (40, 32, 32)))
     microscope, imaging = simulation.microscope, made.imaging

@@ -195,8 +195,8 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
         plan = making.plan
         rows[1:1] = [
             (
-                "Block, tile",
-                " and ".join(" × ".join(map(str, plan["blocks"][f"{n}_pixels"][::-1])) for n in ("block", "tile")),
+                "Block, tile (z y x)",
+                " and ".join(" × ".join(map(str, plan["blocks"][f"{n}_pixels"])) for n in ("block", "tile")),
             ),
             ("Predicted work", f"about {clock(plan['core_seconds'])} of one core"),
         ]
