@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from simexm.cli.app import app
-from simexm.cli.shared import stoppable
+from simexm.cli.shared import ResultPath, stoppable
 from simexm.errors import SimexmWarning
 
 
 @app.command()
 def view(
     paths: Annotated[
-        list[Path], typer.Argument(help="Results, NAME.zarr; several are shown side by side.", metavar="RESULT...")
+        list[str], typer.Argument(help="Results, NAME.zarr; several are shown side by side.", metavar="RESULT...")
     ],
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on this machine's loopback.", show_default="a free one")
@@ -53,7 +53,7 @@ def view(
 
 @app.command()
 def report(
-    path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", metavar="RESULT", show_default=False)],
+    path: ResultPath,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="File to write.", show_default="the result's name, -report.html"),

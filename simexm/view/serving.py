@@ -18,7 +18,7 @@ import tornado.web
 
 from simexm.errors import OutputError, SimexmWarning
 from simexm.store import omezarr
-from simexm.store.place import group_bytes
+from simexm.store.omezarr import group_bytes
 from simexm.view.scene import Step
 from simexm.view.volume import MadeVolume
 
