@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cuda_host import compile_for_host
+
 
 def _data_folder() -> Path | None:
     given = os.environ.get("SIMEXM_TEST_DATA")
@@ -34,3 +36,9 @@ def reference_2017() -> Path:
             "beside which lies reference/simexm2017"
         )
     return reference
+
+
+@pytest.fixture(scope="session")
+def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The GPU's primitives compiled for the host."""
+    return compile_for_host(tmp_path_factory.mktemp("cuda"))

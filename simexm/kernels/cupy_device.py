@@ -1,0 +1,82 @@
+"""A CUDA device through CuPy: the backend of `array_device` where there is a GPU."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.kernels.array_device import ArrayDevice
+
+SOURCES = Path(__file__).parent / "cuda"
+OPTIONS = ("--std=c++17", "--fmad=false")
+"""Contracted, a product and a sum are rounded once instead of twice: other bits than the CPU's."""
+_THREADS = 128
+_BLOCKS = 1 << 16
+_PLANS = 8
+"""FFT plans that are kept: each holds a work area."""
+
+
+class CuPy:
+    """See `Backend`."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.xp: Any = cupy
+        self.out_of_memory: type[Exception] = cupy.cuda.memory.OutOfMemoryError
+        cupy.fft.config.get_plan_cache().set_size(_PLANS)
+        self._module = cupy.RawModule(
+            code=(SOURCES / "simexm.cu").read_text(encoding="utf-8"), options=(*OPTIONS, f"-I{SOURCES}")
+        )
+
+    def launch(self, name: str, count: int, *arguments: Any) -> None:
+        """See `Backend`."""
+        if not count:
+            return
+        typed = tuple(
+            np.int64(a) if isinstance(a, int) else np.float64(a) if isinstance(a, float) else a for a in arguments
+        )
+        blocks = min(-(-count // _THREADS), _BLOCKS)
+        self._module.get_function(name)((blocks,), (_THREADS,), typed)
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """See `Backend`."""
+        return np.asarray(self.xp.asnumpy(array))
+
+    def free(self) -> None:
+        """See `Backend`."""
+        self.xp.fft.config.get_plan_cache().clear()
+        self.xp.get_default_memory_pool().free_all_blocks()
+        self.xp.get_default_pinned_memory_pool().free_all_blocks()
+
+
+@cache
+def missing() -> str:
+    """Why there is no GPU to compute on; empty where there is one."""
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed (pip install 'simexm[gpu]')"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # whatever the driver says
+        return f"no CUDA device answers ({error})"
+    return "" if count else "there is no CUDA device"
+
+
+def free_bytes() -> int:
+    """Memory of the device that nobody holds, with what this process keeps for arrays to come, bytes."""
+    import cupy
+
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    return int(free) + int(cupy.get_default_memory_pool().free_bytes())
+
+
+@cache
+def gpu() -> ArrayDevice:
+    """The device that this process computes on."""
+    return ArrayDevice(CuPy())

@@ -1,0 +1,141 @@
+"""The array side of imaging on a namespace that has nothing but the array API standard, against the compiled kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from simexm.grid import Box
+from simexm.kernels import array_device, imaging, planes
+from simexm.kernels.array_device import ArrayDevice, DeviceMemoryError
+from simexm.kernels.devices import CPU, Cells, Device, NodeGrid
+from simexm.kernels.emit import Emitters
+from simexm.kernels.imaging import LateralGrid
+from tests.cuda_host import Host
+
+LIMIT = 2e-6
+"""Of the maximum: how far images of two devices may lie apart."""
+
+GRIDS = {
+    "one node a pixel": LateralGrid((12, 15), 1, (4, 5)),
+    "odd": LateralGrid((15, 9), 3, (20, 12)),
+    "even": LateralGrid((10, 12), 2, (8, 11)),
+    "the whole band": LateralGrid((10, 12), 2, (9, 12)),
+    "a narrow band": LateralGrid((20, 18), 4, (3, 2)),
+    "no frequency but one": LateralGrid((6, 6), 2, (1, 0)),
+}
+
+
+@pytest.fixture
+def gpu(host_library: Path) -> ArrayDevice:
+    """A device that runs on the host."""
+    return ArrayDevice(Host(host_library))
+
+
+def close(ours: NDArray[Any], theirs: NDArray[Any]) -> None:
+    assert ours.shape == theirs.shape
+    assert ours.dtype == theirs.dtype
+    assert np.abs(theirs).max() > 0
+    assert np.abs(ours - theirs).max() <= LIMIT * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_spectra_of_planes(name: str) -> None:
+    grid = GRIDS[name]
+    dyes = np.random.default_rng(1).poisson(0.7, (3, grid.nodes[0] - 2, grid.nodes[1] - 1)).astype(np.float32)
+    found = np.from_dlpack(planes.plane_spectra(array_api_strict.asarray(dyes), grid, array_api_strict))
+    close(found, np.stack([imaging.plane_spectrum(d, grid) for d in dyes]))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_planes_of_spectra(name: str) -> None:
+    grid = GRIDS[name]
+    rng = np.random.default_rng(2)
+    shape = (3, grid.pixels[0], grid.pixels[1] // 2 + 1)
+    spectra = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+    found = np.from_dlpack(planes.inverse_planes(array_api_strict.asarray(spectra), grid, array_api_strict))
+    close(found, np.stack([imaging.inverse_plane(s, grid) for s in spectra]))
+
+
+def emitters(n: int, extent: tuple[float, float, float]) -> Emitters:
+    rng = np.random.default_rng(3)
+    z, y, x = (rng.uniform(0, e, n) for e in extent)
+    return Emitters(z, y, x, rng.integers(1, 9, n, np.int32), np.ones(n, np.int32), np.ones(n, np.uint8))
+
+
+def image(device: Device, lateral: LateralGrid, step: int, reach: int) -> NDArray[np.float32]:
+    """Dyes by way of the ring, the spectra and a response at random, to 5 planes of pixels."""
+    count, low, nodes = 5, 3 * step - reach, 4 * step + 2 * reach + 1
+    rng = np.random.default_rng(4)
+    transfer = rng.normal(size=(lateral.band[0] + 1, reach + 1, lateral.band[1] + 1)).astype(np.float32)
+    ny, nx = lateral.nodes
+    grid = NodeGrid(lateral, (low, -2, 1), (nodes, ny - 1, nx - 3), 9, (0.1, 0.1, 0.1), (0.5, 0.5, 0.5))
+    dyes = device.node_planes(grid)
+    all_of_them = emitters(3000, (10.0 * (low + nodes), 10.0 * ny, 10.0 * nx))
+    # dyes come in slabs of 5 node planes, and no dye lies in two of them
+    for slab in range(-10, (low + nodes) // 5 + 1):
+        if slab % 7 == 4:
+            continue
+        dyes.advance(slab * 5 - 2)
+        some = all_of_them.select((all_of_them.z * 0.1 // 5).astype(int) == slab)
+        dyes.add(Emitters(*(device.put(np.ascontiguousarray(c)) for c in some)))
+    dyes.advance(low + nodes)
+    spectra = device.zeros((count, lateral.pixels[0], lateral.pixels[1] // 2 + 1), np.complex64)
+    dyes.project(device.response(transfer), step, 3, spectra)
+    dyes.project(device.response(transfer[:, ::-1].copy()), step, 3, spectra)
+    out = device.zeros((count, lateral.pixels[0] - 3, lateral.pixels[1] - 2), np.float32)
+    device.image(spectra, lateral, (slice(2, lateral.pixels[0] - 1), slice(0, lateral.pixels[1] - 2)), out)
+    return device.to_host(out)
+
+
+@pytest.mark.parametrize("batch", [1, 1 << 30], ids=["plane by plane", "all at once"])
+@pytest.mark.parametrize(("step", "reach"), [(1, 0), (1, 6), (3, 4)])
+@pytest.mark.parametrize("name", GRIDS)
+def test_images_agree(
+    gpu: ArrayDevice, name: str, step: int, reach: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_device, "BATCH_BYTES", batch)
+    close(image(gpu, GRIDS[name], step, reach), image(CPU, GRIDS[name], step, reach))
+
+
+def test_planes_without_dyes_are_dark(gpu: ArrayDevice) -> None:
+    lateral = GRIDS["odd"]
+    grid = NodeGrid(lateral, (0, 0, 0), (9, 20, 20), 5, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    dyes = gpu.node_planes(grid)
+    dyes.advance(9)
+    spectra = gpu.zeros((3, lateral.pixels[0], lateral.pixels[1] // 2 + 1), np.complex64)
+    dyes.project(gpu.response(np.ones((lateral.band[0] + 1, 1, lateral.band[1] + 1), np.float32)), 1, 2, spectra)
+    assert not gpu.to_host(spectra).any()
+
+
+def test_truth_is_gathered_alike(gpu: ArrayDevice) -> None:
+    rng = np.random.default_rng(5)
+    volume, bits = rng.integers(0, 99, (6, 7, 8), np.int32), rng.integers(0, 8, (6, 7, 8), np.uint8)
+    z, y, x = (np.sort(rng.integers(0, n, 11)) for n in volume.shape)
+    ours, theirs = (Cells(d.put(volume), d.put(bits), Box.of_shape((6, 7, 8))) for d in (gpu, CPU))
+    np.testing.assert_array_equal(gpu.to_host(gpu.gather(ours.index, z, y, x)), CPU.gather(theirs.index, z, y, x))
+    np.testing.assert_array_equal(gpu.to_host(gpu.gather_where(ours, 2, z, y, x)), CPU.gather_where(theirs, 2, z, y, x))
+
+
+def test_full_memory_is_emptied_and_tried_once_more(host_library: Path) -> None:
+    backend = Host(host_library)
+    device = ArrayDevice(backend)
+    calls = []
+
+    def full(times: int) -> int:
+        calls.append(times)
+        if len(calls) <= times:
+            raise MemoryError("4 GiB were asked for")
+        return len(calls)
+
+    assert device.attempt(lambda: full(1)) == 2
+    assert backend.freed == 1
+    calls.clear()
+    with pytest.raises(DeviceMemoryError, match="4 GiB were asked for"):
+        device.attempt(lambda: full(2))
+    assert len(calls) == 2
