@@ -5,7 +5,7 @@ A pure function of plan, source and block number. It knows stages by what they r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.engine.keyed import CellSums, add_up
-from simexm.engine.memory import SLAB_BYTES
+from simexm.engine.labels import label_stream
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling
 from simexm.kernels.amplicons import Amplicons
 from simexm.kernels.camera import BINS
-from simexm.kernels.cells import CellIndex
+from simexm.kernels.cells import count_voxels, counts
 from simexm.kernels.deposit import deposit_counts
 from simexm.kernels.emit import Emitters
 from simexm.kernels.gather import look_up
 from simexm.sources.base import LabelSource
 from simexm.stages.barcodes import AMPLICONS
-from simexm.stages.base import Chunk, Counted, EmitterStream, LabelBlock, Stage, Tally, Work
+from simexm.stages.base import Chunk, Counted, EmitterStream, LabelPart, Stage, Tally, Work
 
 EmitterSink = Callable[[str, Emitters, NDArray[np.uint64]], None]
 """Called with a layer, emitters (nm of tissue from the specimen's corner) and the ids that their cell indices stand for."""
@@ -147,19 +147,26 @@ def compute_rounds(
 
 
 def prepare_tile(plan: Plan, source: LabelSource, counted: Counted, tile: Box, sink: EmitterSink | None) -> Work:
-    """Read a tile's labels and run the stages that are the same in all rounds; none where there are no rounds."""
+    """Begin a tile and run the stages that are the same in all rounds; none where there are no rounds."""
     boxes = plan.boxes(tile)
-    wanted = plan.geometry.voxels(boxes["labels"])
-    labels, masks = read_labels(source, wanted, plan.world.masks)
     simulation = plan.simulation
     values: dict[str, Any] = {
-        "labels": labels,
-        "masks": masks,
         "dyes": simulation.fluorophores(),
         "channels": [c.name for c in simulation.microscope.all_channels],
         "sink": sink,
     }
     work = Work(plan.world, tile, boxes, values, Tally(), counted)
+    own = plan.geometry.own_voxels(tile)
+
+    def see(part: LabelPart) -> None:
+        for stage in plan.stages:
+            stage.see(part, work)
+        mine = own.intersect(part.core).relative_to(part.box.start)
+        if not part.again and not mine.is_empty:
+            count_voxels(part.index, mine.start, mine.stop, work.tally.voxels.at(part.cells.ids))
+
+    wanted = plan.geometry.voxels(boxes["labels"])
+    work.stream = label_stream(source, wanted, plan.world.masks, plan.part, see)
     _run(plan, work, _stages(plan)[0])
     return work
 
@@ -178,10 +185,7 @@ def compute_tile(plan: Plan, work: Work, number: int) -> None:
                 pass
     if _keeps_labelled(plan):
         values["labelled"] = values.pop("counting").astype(np.uint32)
-    labels: LabelBlock = values["labels"]
-    own = plan.geometry.own_voxels(tile).relative_to(labels.box.start)
-    if work.tally.voxels is None:
-        work.tally.voxels = np.bincount(labels.index[own.slices].reshape(-1), minlength=len(labels.cells.ids))
+    work.labels.survey()
 
 
 def _stages(plan: Plan) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
@@ -217,33 +221,9 @@ def _forget(plan: Plan, work: Work) -> None:
 
 def _release(work: Work) -> None:
     """Streams close over the work that holds them: a ring that would keep the tile's arrays until Python looks for rings."""
+    work.stream = None
     for name in [n for n, v in work.values.items() if isinstance(v, EmitterStream)]:
         del work.values[name]
-
-
-def read_labels(source: LabelSource, box: Box, masks: Sequence[str]) -> tuple[LabelBlock, dict[str, NDArray[np.bool_]]]:
-    """Read a box and number its cells; with it the named masks.
-
-    It is done slab by slab, so that ids of 64 bits need not be held at once, and a source that makes ids and masks in one go
-    is asked for both of one slab together.
-    """
-    cells = CellIndex()
-    index = np.empty(box.shape, np.int32)
-    found = {name: np.empty(box.shape, np.bool_) for name in masks}
-    plane = box.shape[1] * box.shape[2] * (source.dtype.itemsize + 4)
-    depth = max(1, SLAB_BYTES // max(1, plane))
-    # slabs end where chunks of 64 planes do, as far as they can, so that no chunk is decoded twice
-    depth = depth // 64 * 64 or depth
-    z = box.start[0]
-    while z < box.stop[0]:
-        stop = min(box.stop[0], (z // depth + 1) * depth)
-        slab = Box((z, *box.start[1:]), (stop, *box.stop[1:]))
-        here = slice(z - box.start[0], stop - box.start[0])
-        index[here] = cells.add(source.read(slab))
-        for name, mask in found.items():
-            mask[here] = source.read_region(name, slab)
-        z = stop
-    return LabelBlock(box, index, cells), found
 
 
 def _keeps_labelled(plan: Plan) -> bool:
@@ -262,7 +242,6 @@ def _tapped(plan: Plan, work: Work) -> EmitterStream:
     if not counts and sink is None:
         return stream
     z, y, x = (1.0 / float(p) for p in work.world.geometry.pixel_tissue_nm)
-    labels: LabelBlock = work.values["labels"]
     names = plan.labelled_names
 
     def chunks(dye: str) -> Iterator[Chunk]:
@@ -275,7 +254,7 @@ def _tapped(plan: Plan, work: Work) -> EmitterStream:
                 if sink is not None and work.round <= 1:
                     mine = e.own != 0
                     layer = chunk.layer if chunk.layer in work.world.dye_of_layer else AMPLICONS
-                    sink(layer, e.select(mine), labels.cells.ids)
+                    sink(layer, e.select(mine), work.labels.cells.ids)
             yield chunk
 
     # what is counted must come by in each round
@@ -285,8 +264,7 @@ def _tapped(plan: Plan, work: Work) -> EmitterStream:
 
 def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Box) -> None:
     """Copy what a tile made into the block's arrays."""
-    labels: LabelBlock = work.values["labels"]
-    ids = labels.cells.ids
+    ids = work.labels.cells.ids
     labeller = plan.simulation.labeller
     for output in plan.outputs:
         if output.round != work.round:
@@ -304,13 +282,12 @@ def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Bo
 
 
 def _counts(work: Work, layers: tuple[str, ...]) -> CellSums:
-    labels: LabelBlock = work.values["labels"]
-    ids = labels.cells.ids
-    assert work.tally.voxels is not None
-    columns = {f"dyes_{layer}": work.tally.dyes.get(layer, np.zeros(ids.size, np.int64)) for layer in layers}
-    if work.tally.amplicons is not None:
-        columns[AMPLICONS] = work.tally.amplicons
-    return by_id(ids, work.tally.voxels > 0, {"voxels": work.tally.voxels, **columns})
+    ids, tally = work.labels.cells.ids, work.tally
+    columns = {f"dyes_{layer}": tally.dyes.get(layer, counts()).at(ids) for layer in layers}
+    if tally.amplicons is not None:
+        columns[AMPLICONS] = tally.amplicons.at(ids)
+    voxels = tally.voxels.at(ids)
+    return by_id(ids, voxels > 0, {"voxels": voxels, **columns})
 
 
 def _amplicons(plan: Plan, work: Work) -> dict[str, NDArray[Any]]:
@@ -325,7 +302,7 @@ def _amplicons(plan: Plan, work: Work) -> dict[str, NDArray[Any]]:
     regions = np.array([s.region for s in plan.barcodes.amplicons], dtype=object)
     return {
         **{f"{axis}_nm": mine.place[:, n] + origin[n] for n, axis in enumerate("zyx")},
-        "cell": work.values["labels"].cells.ids[mine.cell],
+        "cell": work.labels.cells.ids[mine.cell],
         "region": regions[mine.region],
         "dyes": mine.dyes,
     }

@@ -6,9 +6,12 @@ added, what follows one another competes. The tests hold the prediction against 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from simexm.grid import Box, Triple
+from simexm.engine.labels import CHUNK, brick
+from simexm.grid import Triple
 from simexm.sources.chunk_cache import CACHE_BYTES
 
 MiB = 1 << 20
@@ -20,9 +23,6 @@ The phantom, which is compiled as well, needs most."""
 EMITTER_FILE = 160 * MiB
 """Where emitters are kept: one chunk of them as columns, as Arrow's, and in Parquet's encoder."""
 
-SLAB_BYTES = 32 * MiB
-"""Labels are read in slabs of about this size."""
-
 
 @dataclass(frozen=True)
 class TileMemory:
@@ -30,7 +30,6 @@ class TileMemory:
 
     base: int
     labels: int
-    regions: int
     labelling: int
     imaging: int
     output: int
@@ -38,12 +37,13 @@ class TileMemory:
     @property
     def total(self) -> int:
         """Predicted peak of the worker's resident memory, bytes."""
-        return self.base + self.labels + max(self.regions, self.labelling + self.imaging) + self.output
+        return self.base + self.labels + self.labelling + self.imaging + self.output
 
 
 def tile_memory(
     *,
-    voxels: Box,
+    voxels: Triple,
+    part: Triple,
     id_bytes: int,
     masks: int,
     block: Triple,
@@ -56,7 +56,9 @@ def tile_memory(
     Parameters
     ----------
     voxels
-        Box of the ground truth that the tile reads.
+        Voxels of the ground truth that the tile reads, z y x.
+    part
+        Voxels of which labels are held at once; see `engine.labels`.
     id_bytes
         Bytes of an id.
     masks
@@ -68,16 +70,29 @@ def tile_memory(
     labelling, imaging
         See `Labeller.tile_bytes` and `Imaging.tile_bytes`.
     """
-    volume = voxels.size
-    layer = voxels.shape[1] * voxels.shape[2]
-    slab = min(volume * (id_bytes + 4), 2 * SLAB_BYTES + layer * (id_bytes + 4))
+    held = math.prod(min(n, p + 3) for n, p in zip(voxels, part, strict=True))
+    bricks = min(held, math.prod(brick(voxels, id_bytes)))
+    planes = 4 * voxels[1] * voxels[2] if voxels[0] > part[0] else 0  # carried on from part to part
     block_pixels = block[0] * block[1] * block[2]
     return TileMemory(
         base=BASE,
-        labels=volume * (4 + 1 + masks) + CACHE_BYTES,
-        regions=max(slab, volume * 2),
+        labels=held * (4 + 1 + masks) + planes * (4 + masks) + bricks * (id_bytes + 4) + CACHE_BYTES,
         labelling=labelling,
         imaging=imaging,
         # the block's images and labels, their levels (a third more), and the bytes of one shard
         output=block_pixels * pixel_bytes * 4 // 3 + block_pixels * id_bytes,
     )
+
+
+def parts(voxels: Triple) -> Iterator[Triple]:
+    """Parts of a tile's labels to choose from, the best first: all at once, layers, and boxes, down to the smallest."""
+    z, y, x = (-(-n // CHUNK) * CHUNK for n in voxels)
+    yield z, y, x
+    depth = 1 << (z - 1).bit_length()
+    while depth > CHUNK:
+        depth //= 2
+        yield depth, y, x
+    side = 1 << (max(y, x) - 1).bit_length()
+    while side > 2 * CHUNK:
+        side //= 2
+        yield CHUNK, min(side, y), min(side, x)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from simexm.engine.block import by_id, read_labels
+from simexm.engine.block import by_id
 from simexm.engine.keyed import CellSums, StoredSums, add_up, is_stored, merged, store, write_part
+from simexm.engine.labels import read_part
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling
 from simexm.sources.base import LabelSource
@@ -33,11 +34,10 @@ def count_box(plan: Plan, source: LabelSource, counted: Counted, stage: Stage, w
         reads = None if own.is_empty else stage.count_box(wanted.name, own, plan.world)
         if reads is None:
             continue
-        labels, masks = read_labels(source, reads, plan.world.masks)
-        work = Work(plan.world, tile, {}, {"labels": labels, "masks": masks}, Tally(), counted)
-        columns = stage.count(wanted.name, own, work)
+        part = read_part(source, reads, plan.world.masks)
+        columns = stage.count(wanted.name, own, part, Work(plan.world, tile, {}, {}, Tally(), counted))
         some = np.any([columns[name] != 0 for name in wanted.columns], axis=0)
-        parts.append(by_id(labels.cells.ids, some, columns))
+        parts.append(by_id(part.cells.ids, some, columns))
     return add_up(parts)
 
 

@@ -91,6 +91,8 @@ class Plan:
         What tells the source's content from another's; see `LabelSource.identity`.
     block, tile
         Pixels of a shard, and of what is computed at once; z y x.
+    part
+        Voxels of which labels are held at once, z y x.
     levels, storage
         The pyramid and how each level is stored (z y x).
     outputs
@@ -109,6 +111,7 @@ class Plan:
     identity: str
     block: Triple
     tile: Triple
+    part: Triple
     levels: tuple[Level, ...]
     storage: tuple[Storage, ...]
     outputs: tuple[Output, ...]
@@ -173,6 +176,7 @@ class Plan:
             "ids": self.id_dtype,
             "block": self.block,
             "tile": self.tile,
+            **({"part": self.part} if "emitters" in self.simulation.keep else {}),  # they are kept in its order
             "device": self.world.device,
             "versions": dict(self.versions),
         }
@@ -240,6 +244,7 @@ class Plan:
                 "levels": sum(s.owned for s in self.storage),
                 "block_pixels": list(self.block),
                 "tile_pixels": list(self.tile),
+                "part_voxels": list(self.part),
                 "files": len(self.blocks)
                 * sum(max(1, len(o.channels)) for o in self.outputs)
                 * sum(s.owned for s in self.storage),

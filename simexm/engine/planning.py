@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simexm.engine.blocks import FEWEST, FEWEST_OF_ROUNDS, LARGEST, choose_block
-from simexm.engine.memory import EMITTER_FILE, TileMemory, tile_memory
+from simexm.engine.memory import EMITTER_FILE, TileMemory, parts, tile_memory
 from simexm.engine.plan import GiB, Output, Plan, main_of, main_quantity, walk_back
 from simexm.errors import SimexmWarning, SourceError, SpecError
-from simexm.grid import Box, Tiling, Triple
+from simexm.grid import Box, Tiling, Triple, exact
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
 from simexm.sources.phantom import Phantom
 from simexm.stages import Barcodes, Truth
@@ -74,18 +74,18 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
     outputs = _outputs(resolved, stages, id_dtype)
     limit = int(resolved.execution.memory_GiB * GiB)
 
-    def predict(tile: Triple, block: Triple) -> TileMemory:
-        return _predict(stages, world, resolved, outputs, id_dtype, tile, block)
+    def predict(tile: Triple, block: Triple) -> tuple[Triple, TileMemory]:
+        return _predict(stages, world, resolved, outputs, id_dtype, tile, block, limit)
 
     def fits(block: Triple) -> bool:
-        return predict(_clip(block, geometry.shape), block).total <= limit
+        return predict(_clip(block, geometry.shape), block)[1].total <= limit
 
     block = choose_block(geometry.shape, imaging.cost, fits, FEWEST_OF_ROUNDS if barcodes else FEWEST)
     asked = resolved.execution.tile
     tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
-    fitting = _fitting(tile, lambda t: predict(t, block).total <= limit)
+    fitting = _fitting(tile, lambda t: predict(t, block)[1].total <= limit)
     if fitting is None or (asked is not None and fitting != tile):
-        needed = predict(tile, block).total / GiB
+        needed = predict(tile, block)[1].total / GiB
         remedy = (
             f"give --tile {' '.join(map(str, fitting))}, or"
             if fitting
@@ -96,6 +96,7 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
             f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB"
         )
     tile = _clip(fitting, block)
+    part, memory = predict(tile, block)
     return Plan(
         simulation=resolved,
         until=str(type(stages[-1]).model_fields["stage"].default) if until is None else until,
@@ -105,10 +106,11 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
         identity=opened.identity,
         block=block,
         tile=tile,
+        part=part,
         levels=levels,
         storage=plan_storage(levels, block, CHUNK),
         outputs=outputs,
-        memory=predict(tile, block),
+        memory=memory,
         versions=_versions(),
     )
 
@@ -178,7 +180,9 @@ def _predict(
     id_dtype: str,
     tile: Triple,
     block: Triple,
-) -> TileMemory:
+    limit: int,
+) -> tuple[Triple, TileMemory]:
+    """Voxels of which labels are held at once, the best that keep memory below `limit`, and the memory; the least, if none do."""
     imaging, g, labeller = world.optics, world.geometry, simulation.labeller
     assert imaging is not None
     middle = _triple(max(0, (n - t) // 2) for n, t in zip(g.shape, tile, strict=True))
@@ -194,23 +198,41 @@ def _predict(
         labelling += barcodes.tile_bytes(voxels, world)
         reach = max(reach, barcodes.radius_nm(world))
     at_once = [o for o in outputs if o.round == outputs[0].round]  # one round after the other is made and written
-    return tile_memory(
-        voxels=voxels,
-        id_bytes=np.dtype(id_dtype).itemsize,
-        masks=len(world.masks),
-        block=_clip(block, g.shape),
-        pixel_bytes=sum(max(1, len(o.channels)) * np.dtype(o.dtype).itemsize for o in at_once) + counting,
-        labelling=labelling,
-        imaging=imaging.tile_bytes(tile, len(simulation.microscope.all_channels), world, reach),
-    )
+    clipped = _clip(block, g.shape)
+    pixel_bytes = sum(max(1, len(o.channels)) * np.dtype(o.dtype).itemsize for o in at_once) + counting
+    channels = len(simulation.microscope.all_channels)
+    choice = None
+    for part in parts(voxels.shape):
+        depth = 1 if part[1] >= voxels.shape[1] and part[2] >= voxels.shape[2] else part[0] + 1
+        choice = (
+            part,
+            tile_memory(
+                voxels=voxels.shape,
+                part=part,
+                id_bytes=np.dtype(id_dtype).itemsize,
+                masks=len(world.masks),
+                block=clipped,
+                pixel_bytes=pixel_bytes,
+                labelling=labelling,
+                imaging=imaging.tile_bytes(
+                    tile, channels, world, float((depth * g.voxel_nm[0] + 2 * exact(reach)) * g.factor)
+                ),
+            ),
+        )
+        if choice[1].total <= limit or any(s.whole_labels for s in stages):
+            break
+    assert choice is not None
+    return choice
 
 
 def smaller_tile(plan: Plan, nbytes: int) -> str:
     """What to type for tiles of which a worker with so many bytes can compute one; for a plan whose tiles it cannot."""
 
     def fits(tile: Triple) -> bool:
-        needed = _predict(plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block)
-        return needed.total <= nbytes
+        needed = _predict(
+            plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, nbytes
+        )
+        return needed[1].total <= nbytes
 
     tile = _fitting(plan.tile, fits)
     return f"give --tile {' '.join(map(str, tile))}" if tile else "no tile is small enough: simulate fewer channels"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -78,3 +81,38 @@ class CellIndex:
             if done == flat.size:
                 return index.reshape(labels.shape)
             self._resize(64 - self._shift + 2)
+
+
+class ByCell:
+    """Values by cell index, worked out for cells as they are met.
+
+    Parameters
+    ----------
+    of
+        Called with ids, uint64 (n,): their values, (n, ...), of one type.
+    """
+
+    def __init__(self, of: Callable[[NDArray[np.uint64]], NDArray[Any]]) -> None:
+        self._of = of
+        self._values = of(np.zeros(0, np.uint64))
+
+    def at(self, ids: NDArray[np.uint64]) -> NDArray[Any]:
+        """Values of all `ids`, of which those asked for before come first; what is changed in place is kept."""
+        known = len(self._values)
+        if ids.size > known:
+            self._values = np.concatenate([self._values, self._of(ids[known:])])
+        return self._values
+
+
+def counts() -> ByCell:
+    """Numbers by cell index, int64, from 0 on."""
+    return ByCell(lambda ids: np.zeros(ids.size, np.int64))
+
+
+@numba.njit(cache=True, nogil=True)
+def count_voxels(index, start, stop, out):  # type: ignore[no-untyped-def]
+    """Add one to out[i] for every voxel of cell index i in index[start:stop] (z y x triples)."""
+    for z in range(start[0], stop[0]):
+        for y in range(start[1], stop[1]):
+            for x in range(start[2], stop[2]):
+                out[index[z, y, x]] += 1

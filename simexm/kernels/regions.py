@@ -65,25 +65,37 @@ def cell_regions(index, in_slice, out):  # type: ignore[no-untyped-def]
     apart into three tests of 2, one for each axis.
     """
     nz, ny, nx = index.shape
-    flat = np.empty((nz, ny, nx), np.uint8)
-    for z in range(nz):
+    flat = np.empty((3, ny, nx), np.uint8)  # of the plane before, this one, and the next
+    for z in range(min(2, nz)):
         _uniform_rows(index[z], flat[z])
     for z in range(nz):
+        if z + 1 < nz and z > 0:
+            _uniform_rows(index[z + 1], flat[(z + 1) % 3])
         for y in range(ny):
             for x in range(nx):
-                out[z, y, x] = flat[z, y, x]
+                out[z, y, x] = flat[z % 3, y, x]
             if not in_slice:
                 if z > 0:
                     for x in range(nx):
-                        out[z, y, x] &= flat[z - 1, y, x] & (index[z, y, x] == index[z - 1, y, x])
+                        out[z, y, x] &= flat[(z - 1) % 3, y, x] & (index[z, y, x] == index[z - 1, y, x])
                 if z < nz - 1:
                     for x in range(nx):
-                        out[z, y, x] &= flat[z + 1, y, x] & (index[z, y, x] == index[z + 1, y, x])
+                        out[z, y, x] &= flat[(z + 1) % 3, y, x] & (index[z, y, x] == index[z + 1, y, x])
             for x in range(nx):
                 if index[z, y, x] == 0:
                     out[z, y, x] = 0
                 else:
                     out[z, y, x] = CYTOSOL if out[z, y, x] else MEMBRANE
+
+
+@numba.njit(cache=True, nogil=True)
+def add_mask(index, mask, bit, out):  # type: ignore[no-untyped-def]
+    """Set `bit` (uint8) in `out` where the mask is true in a cell."""
+    for z in range(index.shape[0]):
+        for y in range(index.shape[1]):
+            for x in range(index.shape[2]):
+                if mask[z, y, x] and index[z, y, x] != 0:
+                    out[z, y, x] |= bit
 
 
 def crofton_weights(voxel_nm: tuple[float, float, float], in_slice: bool) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -15,6 +16,7 @@ from simexm.errors import SpecError
 from simexm.grid import Box, NmBox, exact, exact3
 from simexm.kernels import amplicons as kernel
 from simexm.kernels.amplicons import AmpliconKeys, Amplicons, join
+from simexm.kernels.cells import ByCell, counts
 from simexm.kernels.emit import CAPACITY, EMITTER_BYTES, Emitters
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
@@ -24,7 +26,7 @@ from simexm.stages.base import (
     Chunk,
     EmitterStream,
     Frozen,
-    LabelBlock,
+    LabelPart,
     Quantity,
     Stage,
     Work,
@@ -198,16 +200,28 @@ class Barcodes(Stage):
 
     # ---------------------------------------------------------------- a tile
 
+    def see(self, part: LabelPart, work: Work) -> None:
+        """Find the amplicons of a part that reach into the tile or belong to it."""
+        if part.again:
+            return
+        carries = work.values.setdefault("carries", ByCell(partial(self._carries, seed=work.world.seed)))
+        found: list[Amplicons] = work.values.setdefault("amplicon_parts", [])
+        found += self._find(part, work, carries.at(part.cells.ids))
+
     def run(self, work: Work) -> None:
-        """Find the amplicons, and write the stream of emitters with their dyes added; which dye is asked of `work.round`."""
+        """Write the stream of emitters with the amplicons' dyes added; which dye they are is asked of `work.round`."""
         before: EmitterStream = work.values["emitters"]
-        labels: LabelBlock = work.values["labels"]
+        work.labels.survey()
+        ids = work.labels.cells.ids
         world = work.world
         radius = self.radius_nm(world)
-        codes = self.codes(labels.cells.ids, world.seed)
-        found = self._find(work, (codes[:, 0] != NO_LETTER).astype(np.uint8))
+        codes = self.codes(ids, world.seed)
+        found = join(work.values.pop("amplicon_parts"))
+        # by plane, region, row and column, however the labels were cut into parts
+        found = found.select(np.lexsort((found.voxel[:, 2], found.voxel[:, 1], found.region, found.voxel[:, 0])))
         work.values[AMPLICONS] = found
-        work.tally.amplicons = np.bincount(found.cell[found.own != 0], minlength=len(labels.cells.ids))
+        work.tally.amplicons = counts()
+        np.add.at(work.tally.amplicons.at(ids), found.cell[found.own != 0], 1)
         dye_keys = np.array([self._keys(world.seed, s.region).dye for s in self.amplicons], np.int64)
         room = Emitters.empty(min(CAPACITY, _ROOM))
         letter_of = {dye: n for n, dye in enumerate(self.dyes.values())}
@@ -233,35 +247,33 @@ class Barcodes(Stage):
     def _keys(self, seed: int, region: str) -> AmpliconKeys:
         return AmpliconKeys(*(derive_key(seed, self.stage, region, what) for what in ("number", "place", "dye")))
 
-    def _find(self, work: Work, carries: NDArray[np.uint8]) -> Amplicons:
-        """Amplicons that reach into the tile or belong to it, in ascending planes."""
-        labels: LabelBlock = work.values["labels"]
+    def _carries(self, ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint8]:
+        return (self.codes(ids, seed)[:, 0] != NO_LETTER).astype(np.uint8)
+
+    def _find(self, part: LabelPart, work: Work, carries: NDArray[np.uint8]) -> list[Amplicons]:
         world = work.world
         geometry = world.geometry
         voxel_nm = (float(geometry.voxel_nm[0]), float(geometry.voxel_nm[1]), float(geometry.voxel_nm[2]))
         wanted = work.boxes["emitters"].grown(exact3((exact(self.radius_nm(world)),) * 3))
-        parts = []
-        for n, sites in enumerate(self.amplicons):
-            parts.append(
-                kernel.find_amplicons(
-                    labels.index,
-                    work.values["regions"],
-                    carries,
-                    region=n,
-                    bits=world.region_bits[sites.region],
-                    mean=sites.density_per_um3 * math.prod(voxel_nm) * 1e-9,
-                    dyes=self.dyes_per_amplicon,
-                    fixed=self.distribution == "fixed",
-                    keys=self._keys(world.seed, sites.region),
-                    array=labels.box,
-                    specimen=geometry.crop,
-                    inside=geometry.voxels(wanted),
-                    own=geometry.own_voxels(work.pixels),
-                    voxel_nm=voxel_nm,
-                )
+        return [
+            kernel.find_amplicons(
+                part.index,
+                part.marked(),
+                carries,
+                region=n,
+                bits=world.region_bits[sites.region],
+                mean=sites.density_per_um3 * math.prod(voxel_nm) * 1e-9,
+                dyes=self.dyes_per_amplicon,
+                fixed=self.distribution == "fixed",
+                keys=self._keys(world.seed, sites.region),
+                array=part.box,
+                specimen=geometry.crop,
+                inside=geometry.voxels(wanted).intersect(part.core),
+                own=geometry.own_voxels(work.pixels),
+                voxel_nm=voxel_nm,
             )
-        together = join(parts)
-        return together.select(np.argsort(together.voxel[:, 0], kind="stable"))
+            for n, sites in enumerate(self.amplicons)
+        ]
 
 
 def in_order(streams: Sequence[Iterator[Chunk]]) -> Iterator[Chunk]:

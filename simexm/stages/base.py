@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from simexm.grid import Box, Geometry, NmBox
-from simexm.kernels.cells import CellIndex
+from simexm.kernels.cells import ByCell, CellIndex, counts
 from simexm.kernels.emit import Emitters
 
 if TYPE_CHECKING:
@@ -48,23 +48,79 @@ LABELLED = Quantity("labelled", "lzyx", "dyes per pixel", "uint32")
 TRUTH = Quantity("truth", "zyx", "cell id of each pixel")
 
 
-@dataclass(frozen=True)
-class LabelBlock:
-    """Cell indices of a box of the ground truth.
+@dataclass
+class LabelPart:
+    """A part of the labels of a tile.
+
+    Attributes
+    ----------
+    core
+        Voxels of the whole volume that this part stands for: the cores of all parts share out the tile's labels.
+    box
+        Voxels that the arrays cover: the core and, inside the tile's labels, one voxel more on each side.
+    index
+        Cell indices, int32, shape of `box`; see `CellIndex`.
+    cells
+        Ids by index, of the parts so far.
+    masks
+        bool, shape of `box`, by name.
+    regions
+        Bits of regions, uint8, shape of `box`, once a stage has found them.
+    opens
+        Whether it is the first of those at its height.
+    again
+        Whether the stages have seen it before.
+    """
+
+    core: Box
+    box: Box
+    index: NDArray[np.int32]
+    cells: CellIndex
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    regions: NDArray[np.uint8] | None = None
+    opens: bool = True
+    again: bool = False
+
+    def marked(self) -> NDArray[np.uint8]:
+        """The bits of regions."""
+        assert self.regions is not None, "no stage has found regions"
+        return self.regions
+
+
+@dataclass
+class LabelStream:
+    """The labels of a tile, part by part, in ascending z; they may be asked for more than once.
 
     Attributes
     ----------
     box
         Voxels of the whole volume.
-    index
-        int32, shape of the box; see `CellIndex`.
     cells
-        Ids by index.
+        Ids by index, of the parts so far.
+    parts
+        Yields the parts, each after all stages have seen it; see `Stage.see`. Buffers are used again.
+    depth
+        Planes of voxels that come in any order: 1 where every part spans the box across the axis, so that planes ascend too.
+    seen
+        Whether all parts have been read once.
     """
 
     box: Box
-    index: NDArray[np.int32]
     cells: CellIndex
+    parts: Callable[[], Iterator[LabelPart]]
+    depth: int
+    seen: bool = False
+
+    def survey(self) -> None:
+        """Make sure that the stages have seen all parts."""
+        if not self.seen:
+            for _ in self.parts():
+                pass
+
+    def whole(self) -> LabelPart:
+        """The only part, for stages that want the labels of a tile at once; see `Stage.whole_labels`."""
+        (part,) = self.parts()
+        return part
 
 
 @dataclass
@@ -144,18 +200,18 @@ class Tally:
     Attributes
     ----------
     voxels
-        Voxels of each cell, by index.
+        Voxels of each cell.
     dyes
-        Dyes of each layer in each cell, by index.
+        Dyes of each layer in each cell.
     unspecific
         Dyes of each layer bound outside any cell's label.
     amplicons
-        Amplicons of each cell, by index; None where there are no rounds.
+        Amplicons of each cell; None where there are no rounds.
     """
 
-    voxels: NDArray[np.int64] | None = None
-    amplicons: NDArray[np.int64] | None = None
-    dyes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    voxels: ByCell = field(default_factory=counts)
+    amplicons: ByCell | None = None
+    dyes: dict[str, ByCell] = field(default_factory=dict)
     unspecific: dict[str, int] = field(default_factory=dict)
 
 
@@ -177,6 +233,8 @@ class Work:
         Counts.
     counted
         Tables of the passes before.
+    stream
+        The labels of the tile; None where there are none.
     round
         Which round of imaging is being made, from 1 on; 0 where there are none.
     """
@@ -187,7 +245,14 @@ class Work:
     values: dict[str, Any]
     tally: Tally
     counted: Counted
+    stream: LabelStream | None = None
     round: int = 0
+
+    @property
+    def labels(self) -> LabelStream:
+        """The labels of the tile."""
+        assert self.stream is not None, "this tile has no labels"
+        return self.stream
 
 
 class CellTable(Protocol):
@@ -228,6 +293,8 @@ class Stage(Frozen):
 
     reads: ClassVar[tuple[Quantity, ...]]
     writes: ClassVar[tuple[Quantity, ...]]
+    whole_labels: ClassVar[bool] = False
+    """Whether the stage wants the labels of a tile at once, not part by part."""
 
     @property
     def inputs(self) -> tuple[Quantity, ...]:
@@ -247,8 +314,8 @@ class Stage(Frozen):
         """Voxels that pass `name` must read to count the voxels `own`; None where nothing is to be counted there."""
         raise TypeError(f"{type(self).__name__} has no pass {name}")
 
-    def count(self, name: str, own: Box, work: Work) -> dict[str, NDArray[np.int64]]:
-        """Count the voxels `own` for pass `name`; columns by cell index. `work.values` holds labels and masks."""
+    def count(self, name: str, own: Box, part: LabelPart, work: Work) -> dict[str, NDArray[np.int64]]:
+        """Count the voxels `own`, which lie in `part`, for pass `name`; columns by cell index."""
         raise TypeError(f"{type(self).__name__} has no pass {name}")
 
     def counted_warnings(self, name: str, table: CellTable) -> list[str]:
@@ -262,6 +329,12 @@ class Stage(Frozen):
         what lies after it.
         """
         return {q.name: wanted for q in self.inputs}
+
+    def see(self, part: LabelPart, work: Work) -> None:
+        """Take what is wanted of a part of the labels while it is there; stages see it in their order.
+
+        A part that comes `again` has been counted.
+        """
 
     def run(self, work: Work) -> None:
         """Read from and write to `work.values`."""

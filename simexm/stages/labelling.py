@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 
 from simexm.grid import Box, NmBox, Triple, exact, exact3
 from simexm.kernels import emit, regions
+from simexm.kernels.cells import ByCell, counts
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
     EMITTERS,
@@ -21,7 +23,6 @@ from simexm.stages.base import (
     Counted,
     EmitterStream,
     Frozen,
-    LabelBlock,
     Quantity,
     Work,
     World,
@@ -218,49 +219,57 @@ class Labelling(Labeller):
 
     def run(self, work: Work) -> None:
         """Write the stream of emitters; the tally fills while it is read."""
-        world, labels = work.world, work.values["labels"]
-        assert isinstance(labels, LabelBlock)
+        world, labels = work.world, work.labels
         geometry = world.geometry
+        voxel_nm = _floats(geometry.voxel_nm)
+        reach = max(exact(layer.sigma_nm(float(geometry.factor)) * emit.CUT_SIGMA) for layer in self.layers)
+        source = geometry.voxels(work.boxes["emitters"].grown(exact3((reach,) * 3))).intersect(geometry.crop)
         own = geometry.own_voxels(work.pixels)
-        wanted = work.boxes["emitters"]
-        reach = [exact(layer.sigma_nm(float(geometry.factor)) * emit.CUT_SIGMA) for layer in self.layers]
-        source = geometry.voxels(wanted.grown(exact3((max(reach),) * 3))).intersect(geometry.crop)
-        size = len(labels.cells.ids)
-        in_slice = work.values["in_slice"]
-        surface = regions.crofton_weights(_floats(geometry.voxel_nm), in_slice)
+        surface = regions.crofton_weights(voxel_nm, work.values["in_slice"])
         room = emit.Emitters.empty(emit.CAPACITY)
         for layer in self.layers:
-            work.tally.dyes[layer.name] = np.zeros(size, np.int64)
+            work.tally.dyes[layer.name] = counts()
             work.tally.unspecific[layer.name] = 0
 
+        def floor(z: int) -> Chunk:
+            return Chunk(None, room.first(0), float((z - geometry.crop.start[0]) * geometry.voxel_nm[0] - reach))
+
         def chunks(dye: str) -> Iterator[Chunk]:
-            streams = []
-            for layer in self.layers:
-                if layer.dye != dye:
+            streams = list(self._streams(dye, work))
+            for part in labels.parts():
+                here = part.core.intersect(source)
+                if part.opens and labels.depth > 1:
+                    yield floor(max(part.core.start[0], source.start[0]))
+                if here.is_empty:
                     continue
-                flags = self.labelled(layer.name, labels.cells.ids, world.seed, work.counted)
-                streams.append((layer, layer.law(world), flags, _keys(world.seed, layer.name, ""), True))
-                if layer.unspecific_per_um3 > 0:
-                    law = layer.unspecific_law(world)
-                    streams.append((layer, law, flags, _keys(world.seed, layer.name, "unspecific "), False))
-            for z in range(source.start[0], source.stop[0]):
-                floor = float((z - geometry.crop.start[0]) * geometry.voxel_nm[0] - max(reach))
-                yield Chunk(None, room.first(0), floor)
-                for layer, law, flags, keys, specific in streams:
-                    count = work.tally.dyes[layer.name] if specific else np.zeros(size, np.int64)
-                    for found in emit.emit_layer(
-                        labels.index, work.values["regions"], flags, surface, law, keys,
-                        z=z - labels.box.start[0], array=labels.box, specimen=geometry.crop, inside=source, own=own,
-                        voxel_nm=_floats(geometry.voxel_nm), room=room, dyes_of_cell=count,
-                    ):  # fmt: skip
+                ids = labels.cells.ids
+                for z in range(here.start[0], here.stop[0]):
+                    if labels.depth == 1:
+                        yield floor(z)
+                    for layer, law, labelled, keys, specific in streams:
+                        count = work.tally.dyes[layer.name].at(ids) if specific else np.zeros(ids.size, np.int64)
+                        for found in emit.emit_layer(
+                            part.index, part.marked(), labelled.at(ids), surface, law, keys,
+                            z=z - part.box.start[0], array=part.box, specimen=geometry.crop, inside=here, own=own,
+                            voxel_nm=voxel_nm, room=room, dyes_of_cell=count,
+                        ):  # fmt: skip
+                            if not specific:
+                                found.cell[:] = 0
+                            yield Chunk(layer.name, found, -math.inf)
                         if not specific:
-                            found.cell[:] = 0
-                        yield Chunk(layer.name, found, -math.inf)
-                    if not specific:
-                        work.tally.unspecific[layer.name] += int(count.sum())
+                            work.tally.unspecific[layer.name] += int(count.sum())
 
         dyes = {layer.name: layer.dye for layer in self.layers}
-        work.values["emitters"] = EmitterStream(dyes, float(geometry.voxel_nm[0] + 2 * max(reach)), chunks)
+        work.values["emitters"] = EmitterStream(dyes, float(labels.depth * geometry.voxel_nm[0] + 2 * reach), chunks)
+
+    def _streams(self, dye: str, work: Work) -> Iterator[tuple[Layer, emit.Law, ByCell, emit.LayerKeys, bool]]:
+        """Layers of a dye, with their laws, which cells they label, keys, and whether they label cells, not all tissue."""
+        for layer in (n for n in self.layers if n.dye == dye):
+            labelled = ByCell(partial(self.labelled, layer.name, seed=work.world.seed, counted=work.counted))
+            yield layer, layer.law(work.world), labelled, _keys(work.world.seed, layer.name, ""), True
+            if layer.unspecific_per_um3 > 0:
+                keys = _keys(work.world.seed, layer.name, "unspecific ")
+                yield layer, layer.unspecific_law(work.world), labelled, keys, False
 
 
 def _keys(seed: int, layer: str, kind: str) -> emit.LayerKeys:

@@ -139,10 +139,8 @@ class OpticsPlan(Imaging):
             nodes += count * (shape[0] * self.subdivision[0] + 2 * self.reach) * grid.nodes[0] * grid.nodes[1]
         return nodes * len(self.dyes()) * SECONDS_PER_NODE
 
-    def tile_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float) -> int:
+    def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
         """Spectra of all planes, the ring where dyes are deposited, transfer functions, and the image."""
-        g = world.geometry
-        chunk_nm = (float(g.voxel_nm[0]) + 2 * reach_nm) * float(g.factor)
         grid = self.lateral(tile)
         low, high = self.node_planes(Box.of_shape(tile))
         fine = grid.nodes[0] * grid.nodes[1]

@@ -8,7 +8,7 @@ import numpy as np
 
 from simexm.grid import NmBox, exact3
 from simexm.kernels import regions as kernel
-from simexm.stages.base import LABELS, REGIONS, LabelBlock, Quantity, Stage, Work, World
+from simexm.stages.base import LABELS, REGIONS, LabelPart, Quantity, Stage, Work, World
 
 
 class Regions(Stage):
@@ -35,12 +35,12 @@ class Regions(Stage):
         z, y, x = (h * v for h, v in zip(halo, world.geometry.voxel_nm, strict=True))
         return {"labels": wanted.grown(exact3((z, y, x)))}
 
+    def see(self, part: LabelPart, work: Work) -> None:
+        """Find the regions; the outermost voxels of the part's box are right only on the volume's border."""
+        part.regions = kernel.regions_of(part.index, self.neighbourhood)
+        for name, mask in part.masks.items():
+            kernel.add_mask(part.index, mask, np.uint8(work.world.region_bits[name]), part.regions)
+
     def run(self, work: Work) -> None:
-        """Write region bits of the whole box of labels; its outermost voxels are right only on the volume's border."""
-        labels: LabelBlock = work.values["labels"]
-        bits = kernel.regions_of(labels.index, self.neighbourhood)
-        for name, mask in work.values["masks"].items():
-            bit = np.uint8(work.world.region_bits[name])
-            bits |= np.where(mask & (labels.index != 0), bit, np.uint8(0))
-        work.values["regions"] = bits
+        """Tell how surfaces are to be measured."""
         work.values["in_slice"] = self.neighbourhood == 8

@@ -104,8 +104,8 @@ class Imaging(ABC):
         """Rough seconds of one core for so many tiles of each shape."""
 
     @abstractmethod
-    def tile_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float) -> int:
-        """Most bytes that imaging a tile holds at once; `reach_nm` is the labeller's."""
+    def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
+        """Most bytes that imaging a tile holds at once; emitters that come together lie within `chunk_nm` along z, expanded."""
 
     @abstractmethod
     def describe(self, tile: Triple) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Imaging2017Plan(Imaging):
         voxels = sum(n * math.prod(self.cost(axis, p) for axis, p in enumerate(shape)) for shape, n in tiles.items())
         return voxels * len(self.pairs) * _SECONDS_PER_VOXEL
 
-    def tile_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float) -> int:
+    def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
         """For each dye of a channel: the kernel's spectrum, two rings of spectra (two digits of photons), and planes in work."""
         rows, columns = (math.ceil(self.cost(axis, tile[axis]) * 1.1) for axis in (1, 2))
         dyes = max(sum(p.channel == c for p in self.pairs) for c in {p.channel for p in self.pairs})

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from simexm.grid import Box, NmBox, exact3
 from simexm.kernels import regions, simexm2017_label, simexm2017_regions
-from simexm.kernels.cells import CellIndex
+from simexm.kernels.cells import CellIndex, counts
 from simexm.kernels.detmath import CUT_SIGMA
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
@@ -24,7 +24,7 @@ from simexm.stages.base import (
     Counted,
     CountPass,
     Frozen,
-    LabelBlock,
+    LabelPart,
     Quantity,
     Work,
     World,
@@ -92,6 +92,7 @@ class Labelling2017(Labeller):
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (REGIONS, FLUOROPHORES)
+    whole_labels: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -154,21 +155,20 @@ class Labelling2017(Labeller):
                 return None
         return simexm2017_regions.label_box(own, crop)
 
-    def count(self, name: str, own: Box, work: Work) -> dict[str, NDArray[np.int64]]:
+    def count(self, name: str, own: Box, part: LabelPart, work: Work) -> dict[str, NDArray[np.int64]]:
         """Count one box."""
-        labels: LabelBlock = work.values["labels"]
-        found = self._regions(labels.index, labels.cells, work, labels.box)
+        found = self._regions(part.index, part, work)
         columns = {}
         for layer in self.layers:
-            out = np.zeros(len(labels.cells.ids), np.int64)
+            out = np.zeros(len(part.cells.ids), np.int64)
             if name == VOXELS:
                 bits = work.world.region_bits[layer.region]
-                simexm2017_regions.count_region(labels.index, found, labels.box, own, bits, out)
+                simexm2017_regions.count_region(part.index, found, part.box, own, bits, out)
             else:
-                law = self._law(layer, labels.cells, work)
+                law = self._law(layer, part.cells, work)
                 crop = work.world.geometry.crop
-                simexm2017_label.count_dropped(labels.index, found, labels.box, own, crop, law, out)
-            ids = labels.cells.ids
+                simexm2017_label.count_dropped(part.index, found, part.box, own, crop, law, out)
+            ids = part.cells.ids
             out[self.labelled(layer.name, ids, work.world.seed, work.counted) == 0] = 0
             columns[_column(layer.name)] = out
         return columns
@@ -186,44 +186,46 @@ class Labelling2017(Labeller):
 
     # ---------------------------------------------------------------- a tile
 
+    def see(self, part: LabelPart, work: Work) -> None:
+        """Find the regions within the specimen."""
+        inside = part.box.intersect(work.world.geometry.crop)
+        here = inside.relative_to(part.box.start).slices
+        part.regions = np.zeros(part.index.shape, np.uint8)
+        part.regions[here] = self._regions(np.ascontiguousarray(part.index[here]), part, work, here)
+
     def run(self, work: Work) -> None:
-        """Write region bits of the labels' box, and `fluorophores`: a box of voxels and, by dye, their int32 numbers in it."""
-        world = work.world
-        geometry, labels = world.geometry, work.values["labels"]
-        assert isinstance(labels, LabelBlock)
-        inside = labels.box.intersect(geometry.crop)
-        here = inside.relative_to(labels.box.start).slices
-        index = np.ascontiguousarray(labels.index[here])
-        found = self._regions(index, labels.cells, work, inside, here)
-        bits = np.zeros(labels.index.shape, np.uint8)
-        bits[here] = found
-        work.values["regions"] = bits
+        """Write `fluorophores`: a box of voxels and, by dye, their int32 numbers in it."""
+        geometry, part = work.world.geometry, work.labels.whole()
         wanted = work.boxes.get("fluorophores")
         if wanted is None:
             return
+        inside = part.box.intersect(geometry.crop)
+        here = inside.relative_to(part.box.start).slices
+        index, found = np.ascontiguousarray(part.index[here]), np.ascontiguousarray(part.marked()[here])
         target = geometry.voxels(wanted).intersect(geometry.crop)
         own = geometry.own_voxels(work.pixels)
         volumes: dict[str, NDArray[np.int32]] = {}
         for layer in self.layers:
             volume = volumes.setdefault(layer.dye, np.zeros(target.shape, np.int32))
-            count = work.tally.dyes[layer.name] = np.zeros(len(labels.cells.ids), np.int64)
-            law = self._law(layer, labels.cells, work, with_proteins=True)
-            simexm2017_label.add_dyes(index, found, inside, geometry.crop, target, law, volume, own, count)
+            count = work.tally.dyes[layer.name] = counts()
+            law = self._law(layer, part.cells, work, with_proteins=True)
+            simexm2017_label.add_dyes(
+                index, found, inside, geometry.crop, target, law, volume, own, count.at(part.cells.ids)
+            )
         work.values["fluorophores"] = target, volumes
 
     def _regions(
         self,
         index: NDArray[np.int32],
-        cells: CellIndex,
+        part: LabelPart,
         work: Work,
-        box: Box,
-        masks_at: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None)),
+        here: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None)),
     ) -> NDArray[np.uint8]:
         bits = simexm2017_regions.laplacian_regions(
-            index, cells.ids, self.neighbourhood == 8, regions.MEMBRANE, regions.CYTOSOL
+            index, part.cells.ids, self.neighbourhood == 8, regions.MEMBRANE, regions.CYTOSOL
         )
-        for name, mask in work.values["masks"].items():
-            bits |= np.where(mask[masks_at] & (index != 0), np.uint8(work.world.region_bits[name]), np.uint8(0))
+        for name, mask in part.masks.items():
+            regions.add_mask(index, mask[here], np.uint8(work.world.region_bits[name]), bits)
         return bits
 
     def _law(

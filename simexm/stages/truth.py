@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simexm.grid import NmBox
 from simexm.kernels import gather as kernel
-from simexm.stages.base import LABELS, REGIONS, TRUTH, LabelBlock, Quantity, Stage, Work, World
+from simexm.stages.base import LABELS, REGIONS, TRUTH, LabelPart, Quantity, Stage, Work, World
 
 
 class Truth(Stage):
@@ -37,22 +37,31 @@ class Truth(Stage):
         tissue = wanted.scaled(1 / world.geometry.factor).grown(world.geometry.voxel_nm)
         return {q.name: tissue for q in self.inputs}
 
-    def run(self, work: Work) -> None:
-        """Write cell indices of the tile, int32, (z, y, x); see `LabelBlock.cells` for their ids."""
-        labels: LabelBlock = work.values["labels"]
+    def see(self, part: LabelPart, work: Work) -> None:
+        """Gather the pixels whose centres lie in the part."""
+        if part.again:
+            return
+        for name in ("", *self.regions):
+            work.values.setdefault(_name(name), np.zeros(work.pixels.shape, np.int32))
         geometry = work.world.geometry
         index: list[NDArray[np.int64]] = []
-        for axis, (sampling, corner, start) in enumerate(
-            zip(geometry.axes, geometry.crop.start, labels.box.start, strict=True)
-        ):
-            centre = sampling.voxel_at_centre(work.pixels.start[axis], work.pixels.stop[axis])
-            index.append(centre + (corner - start))
+        where: list[slice] = []
+        for axis, (sampling, corner) in enumerate(zip(geometry.axes, geometry.crop.start, strict=True)):
+            centre = sampling.voxel_at_centre(work.pixels.start[axis], work.pixels.stop[axis]) + corner
+            first, last = np.searchsorted(centre, (part.core.start[axis], part.core.stop[axis]))
+            index.append(centre[first:last] - part.box.start[axis])
+            where.append(slice(first, last))
         z, y, x = index
-        truth = np.empty(work.pixels.shape, np.int32)
-        kernel.gather(labels.index, z, y, x, truth)
-        work.values["truth"] = truth
+        at = (where[0], where[1], where[2])
+        kernel.gather(part.index, z, y, x, work.values[_name("")][at])
         for name in self.regions:
-            cut = np.empty(work.pixels.shape, np.int32)
             bit = np.uint8(work.world.region_bits[name])
-            kernel.gather_where(labels.index, work.values["regions"], bit, z, y, x, cut)
-            work.values[f"truth_{name}"] = cut
+            kernel.gather_where(part.index, part.marked(), bit, z, y, x, work.values[_name(name)][at])
+
+    def run(self, work: Work) -> None:
+        """Write cell indices of the tile, int32, (z, y, x), of all cells and of those in each region."""
+        work.labels.survey()
+
+
+def _name(region: str) -> str:
+    return f"truth_{region}" if region else "truth"

@@ -1,0 +1,169 @@
+"""Labels of a tile, read part by part: what of them is in memory does not follow the tile's size.
+
+Parts end where chunks of 64 voxels do, as far as they can, less one voxel: a part is known up to the voxel before the last one
+read, for regions look one voxel ahead. The last two planes that were read are carried on to the next parts above, so that along
+the axis, where most parts meet, nothing is read twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.grid import Box, Triple
+from simexm.kernels.cells import CellIndex
+from simexm.sources.base import LabelSource
+from simexm.stages.base import LabelPart, LabelStream
+
+CHUNK = 64
+"""Voxels a side that are well read together."""
+
+BRICK_BYTES = 16 * 2**20
+"""Ids are read in bricks of about this size, as they take up to twice the room of cell indices."""
+
+
+def read_part(source: LabelSource, box: Box, masks: Sequence[str]) -> LabelPart:
+    """Read a box as one part, with the named masks."""
+    cells = CellIndex()
+    index = np.empty(box.shape, np.int32)
+    found = {name: np.empty(box.shape, np.bool_) for name in masks}
+    _read(source, box, cells, index, found)
+    return LabelPart(box, box, index, cells, found)
+
+
+def label_stream(
+    source: LabelSource, box: Box, masks: Sequence[str], part: Triple, see: Callable[[LabelPart], None]
+) -> LabelStream:
+    """The labels of a box.
+
+    Parameters
+    ----------
+    source, box, masks
+        What is read.
+    part
+        Voxels of a part, z y x; cut to the box. A box of one part is read once and kept.
+    see
+        Called with every part before it is passed on, with those that were kept only once.
+    """
+    bounds = [part_bounds(a, b, n) for a, b, n in zip(box.start, box.stop, part, strict=True)]
+    z, y, x = (list(itertools.pairwise(b)) for b in bounds)
+    kept: list[LabelPart] = []
+
+    def parts() -> Iterator[LabelPart]:
+        if kept:
+            kept[0].again = True
+            yield kept[0]
+            return
+        reader = _Parts(source, stream, masks, z, y, x)
+        for each in reader:
+            each.again = stream.seen
+            see(each)
+            if len(z) == len(y) == len(x) == 1:
+                kept.append(each)
+            yield each
+            if not kept:
+                each.regions = None  # whoever still holds the part shall not keep this alive while the next is read
+        stream.seen = True
+
+    stream = LabelStream(box, CellIndex(), parts, 1 if len(y) == len(x) == 1 else max(b - a for a, b in z))
+    return stream
+
+
+def part_bounds(start: int, stop: int, size: int) -> list[int]:
+    """Where parts of `size` voxels begin and end along an axis: one voxel before multiples of `size`."""
+    if stop - start <= size:
+        return [start, stop]
+    first = (start + 1) // size * size + size
+    inner = [b - 1 for b in range(first, stop, size)]
+    return [start, *(b for b in inner if start < b < stop), stop]
+
+
+class _Parts:
+    """Goes through the parts of a stream once."""
+
+    def __init__(
+        self,
+        source: LabelSource,
+        stream: LabelStream,
+        masks: Sequence[str],
+        z: Sequence[tuple[int, int]],
+        y: Sequence[tuple[int, int]],
+        x: Sequence[tuple[int, int]],
+    ) -> None:
+        self.source, self.stream, self.masks = source, stream, masks
+        self.ranges = z, y, x
+        room = [max(b - a for a, b in axis) + 2 for axis in self.ranges]
+        most = int(np.prod([min(r, n) for r, n in zip(room, stream.box.shape, strict=True)]))
+        self.index = np.empty(most, np.int32)
+        self.found = {name: np.empty(most, np.bool_) for name in masks}
+        # the last two planes that were read, and those of the parts below, which neighbours beside still need
+        self.above, self.below = self._planes(), self._planes()
+
+    def _planes(self) -> dict[str, NDArray[np.int32] | NDArray[np.bool_]]:
+        if len(self.ranges[0]) == 1:
+            return {}
+        shape = (2, *self.stream.box.shape[1:])
+        return {"": np.empty(shape, np.int32), **{name: np.empty(shape, np.bool_) for name in self.masks}}
+
+    def __iter__(self) -> Iterator[LabelPart]:
+        for z in self.ranges[0]:
+            opens = True
+            for y, x in itertools.product(*self.ranges[1:]):
+                yield self._part(Box((z[0], y[0], x[0]), (z[1], y[1], x[1])), opens)
+                opens = False
+            self.above, self.below = self.below, self.above
+
+    def _part(self, core: Box, opens: bool) -> LabelPart:
+        whole = self.stream.box
+        box = core.grown((1, 1, 1)).intersect(whole)
+        index: NDArray[np.int32] = self.index[: box.size].reshape(box.shape)
+        found: dict[str, NDArray[np.bool_]] = {n: a[: box.size].reshape(box.shape) for n, a in self.found.items()}
+        held = 0 if core.start[0] == whole.start[0] else 2
+        across = box.relative_to(whole.start).slices[1:]
+        if held:
+            index[:2] = self.below[""][:, *across]
+            for name, mask in found.items():
+                mask[:2] = self.below[name][:, *across]
+        fresh = Box((box.start[0] + held, *box.start[1:]), box.stop)
+        _read(self.source, fresh, self.stream.cells, index[held:], {n: m[held:] for n, m in found.items()})
+        if core.stop[0] < whole.stop[0]:
+            self.above[""][:, *across] = index[-2:]
+            for name, mask in found.items():
+                self.above[name][:, *across] = mask[-2:]
+        return LabelPart(core, box, index, self.stream.cells, found, opens=opens)
+
+
+def _read(
+    source: LabelSource,
+    box: Box,
+    cells: CellIndex,
+    index: NDArray[np.int32],
+    found: dict[str, NDArray[np.bool_]],
+) -> None:
+    """Read a box into arrays of its shape, ids and masks brick by brick together, for a source may make both at once."""
+    shape = brick(box.shape, source.dtype.itemsize)
+    axes = [_cuts(a, b, n) for a, b, n in zip(box.start, box.stop, shape, strict=True)]
+    for z, y, x in itertools.product(*axes):
+        one = Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
+        here = one.relative_to(box.start).slices
+        index[here] = cells.add(source.read(one))
+        for name, mask in found.items():
+            mask[here] = source.read_region(name, one)
+
+
+def brick(shape: Triple, id_bytes: int) -> Triple:
+    """Voxels that are read at once: multiples of a chunk, the longest rows first."""
+    sides = [CHUNK, CHUNK, CHUNK]
+    for axis in (2, 1, 0):
+        while sides[axis] < shape[axis] and 2 * sides[0] * sides[1] * sides[2] * (id_bytes + 4) <= BRICK_BYTES:
+            sides[axis] *= 2
+    return sides[0], sides[1], sides[2]
+
+
+def _cuts(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """[start, stop) cut at multiples of `size`."""
+    inner = range((start // size + 1) * size, stop, size)
+    return list(itertools.pairwise((start, *inner, stop)))
