@@ -65,7 +65,9 @@ def label_stream(
                 kept.append(each)
             yield each
             if not kept:
-                each.regions = None  # whoever still holds the part shall not keep this alive while the next is read
+                each.placed = each.regions = (
+                    None  # whoever still holds the part shall not keep this alive while the next is read
+                )
         stream.seen = True
 
     stream = LabelStream(box, CellIndex(), parts, 1 if len(y) == len(x) == 1 else max(b - a for a, b in z))

@@ -28,6 +28,8 @@ CAPACITY = 1 << 22
 """Emitters in one chunk."""
 COUNTED = 1 << 24
 """Sub-cells whose emitters are counted in one launch, at most: a plane, where that has more."""
+SLAB = 8
+"""Planes of voxels that emit together: fewer, larger launches."""
 BATCH_BYTES = 256 << 20
 """Arrays in between are about so large at most, where planes go through many at a time."""
 
@@ -91,6 +93,7 @@ class ArrayDevice:
     """See `Device`."""
 
     name = "gpu"
+    slab = SLAB
 
     def __init__(self, backend: Backend, capacity: int = CAPACITY) -> None:
         self._backend = backend
@@ -127,16 +130,19 @@ class ArrayDevice:
         self.launch("cell_regions", math.prod(index.shape), index, *index.shape, int(neighbourhood == 8), out)
         return planes.add_masks(out, index, [(bit, self.put(mask)) for bit, mask in masks], self.xp)
 
-    def gather(self, volume: Any, z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]) -> Any:
-        """See `Device`."""
-        return planes.gather(volume, self.put(z), self.put(y), self.put(x), self.xp)
-
     def gather_where(
-        self, cells: Cells, wanted: int, z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]
-    ) -> Any:
+        self,
+        cells: Cells,
+        wanted: int,
+        z: NDArray[np.int64],
+        y: NDArray[np.int64],
+        x: NDArray[np.int64],
+        out: NDArray[np.int32],
+    ) -> None:
         """See `Device`."""
-        values, bits = (self.gather(v, z, y, x) for v in (cells.index, cells.regions))
-        return planes.keep_where(values, bits, wanted, self.xp)
+        at = (self.put(z), self.put(y), self.put(x))
+        values, bits = (planes.gather(v, *at, self.xp) for v in (cells.index, cells.regions))
+        out[...] = self.to_host(planes.keep_where(values, bits, wanted, self.xp))
 
     # ---------------------------------------------------------------- emitters
 

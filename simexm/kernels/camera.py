@@ -47,6 +47,10 @@ class Profile(NamedTuple):
     y: NDArray[np.float64]
     x: NDArray[np.float64]
 
+    def product(self) -> NDArray[np.float64]:
+        """Of each pixel, (rows, columns)."""
+        return self.y[:, None] * self.x[None, :]
+
 
 def draw_counts(
     expected: NDArray[np.float32], start: Triple, detector: Detector, profile: Profile, out: NDArray[np.uint16]
@@ -64,7 +68,7 @@ def draw_counts(
     """
     d, clipped = detector, 0
     z0, y0, x0 = start
-    light = profile.y[:, None] * profile.x[None, :]
+    light = profile.product()
     for k in range(expected.shape[0]):
         signal = np.maximum(expected[k : k + 1].astype(np.float64), 0.0)
         rate = light * (signal + d.lit_e) + d.dark_e

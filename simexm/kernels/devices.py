@@ -19,7 +19,7 @@ from simexm.kernels.camera import Detector, Profile
 from simexm.kernels.deposit import Ring, deposit_counts
 from simexm.kernels.emit import Emitters, Law, LayerKeys
 from simexm.kernels.imaging import LateralGrid
-from simexm.kernels.regions import regions_of
+from simexm.kernels.regions import add_mask, regions_of
 
 Floats = tuple[float, float, float]
 T = TypeVar("T")
@@ -100,6 +100,8 @@ class Device(Protocol):
     name: str
     capacity: int
     """Emitters in one chunk."""
+    slab: int
+    """Planes of voxels that emit together."""
 
     def put(self, array: NDArray[Any]) -> Any:
         """The device's copy of an array of the host, or the array itself."""
@@ -150,13 +152,17 @@ class Device(Protocol):
     ) -> tuple[int, NDArray[np.int64]]:
         """Draw counts (uint16); return the number of pixels cut at the top, and `camera.quarter_octaves` of the counts."""
 
-    def gather(self, volume: Any, z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]) -> Any:
-        """volume[z, y, x] at each combination of three lists of indices."""
-
     def gather_where(
-        self, cells: Cells, wanted: int, z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]
-    ) -> Any:
-        """The same of cell indices where their regions have one of the bits `wanted`, else 0."""
+        self,
+        cells: Cells,
+        wanted: int,
+        z: NDArray[np.int64],
+        y: NDArray[np.int64],
+        x: NDArray[np.int64],
+        out: NDArray[np.int32],
+    ) -> None:
+        """Write to the host's array `out` the cell indices at each combination of three lists of array indices, where their
+        regions have one of the bits `wanted`, else 0."""
 
     def attempt(self, work: Callable[[], T]) -> T:
         """Do the work, twice where the device's memory was too full the first time."""
@@ -199,6 +205,7 @@ class CpuDevice:
 
     name = "cpu"
     capacity = emit.CAPACITY
+    slab = 1
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         """See `Device`."""
@@ -222,7 +229,7 @@ class CpuDevice:
         """See `Device`."""
         bits = regions_of(index, neighbourhood)
         for bit, mask in masks:
-            bits |= np.where(mask & (index != 0), np.uint8(bit), np.uint8(0))
+            add_mask(index, mask, np.uint8(bit), bits)
         return bits
 
     def emit(
@@ -287,21 +294,17 @@ class CpuDevice:
         clipped = camera.draw_counts(expected, start, detector, profile, out)
         return clipped, camera.quarter_octaves(out)
 
-    def gather(
-        self, volume: NDArray[Any], z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]
-    ) -> NDArray[Any]:
-        """See `Device`."""
-        out = np.empty((z.size, y.size, x.size), volume.dtype)
-        gather.gather(volume, z, y, x, out)
-        return out
-
     def gather_where(
-        self, cells: Cells, wanted: int, z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]
-    ) -> NDArray[Any]:
+        self,
+        cells: Cells,
+        wanted: int,
+        z: NDArray[np.int64],
+        y: NDArray[np.int64],
+        x: NDArray[np.int64],
+        out: NDArray[np.int32],
+    ) -> None:
         """See `Device`."""
-        out = np.empty((z.size, y.size, x.size), np.int32)
         gather.gather_where(cells.index, cells.regions, np.uint8(wanted), z, y, x, out)
-        return out
 
     def attempt(self, work: Callable[[], T]) -> T:
         """See `Device`."""
@@ -309,3 +312,12 @@ class CpuDevice:
 
 
 CPU = CpuDevice()
+
+
+def device(name: str) -> Device:
+    """The device of this process that a plan names, `cpu` or `gpu`."""
+    if name == "cpu":
+        return CPU
+    from simexm.kernels import cupy_device
+
+    return cupy_device.gpu()

@@ -6,14 +6,14 @@ import math
 import threading
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.grid import Box
 from simexm.kernels import hankel, imaging
-from simexm.kernels.deposit import Ring
+from simexm.kernels.devices import Device, NodeGrid, NodePlanes
 from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import EmitterStream
@@ -29,9 +29,10 @@ def expected_image(
     stream: EmitterStream,
     dyes: Mapping[str, Fluorophore],
     tile: Box,
-    kept: dict[str, NDArray[np.complex64]] | None = None,
-) -> NDArray[np.float32]:
-    """Expected image of a tile, float32, (channel, z, y, x), photo-electrons per pixel.
+    device: Device,
+    kept: dict[str, Any] | None = None,
+) -> Any:
+    """Expected image of a tile on the device, float32, (channel, z, y, x), photo-electrons per pixel.
 
     Parameters
     ----------
@@ -43,72 +44,64 @@ def expected_image(
         Spectra, by name.
     tile
         Pixels.
+    device
+        Where it is computed, and where the emitters of the stream are.
     kept
         Where there are rounds: holds the spectra of the dyes that do not vary, from the tile's first round on.
     """
     grid = plan.lateral(tile.shape)
     names = [c.name for c in optics.all_channels]
+    coarse = (len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1)
 
-    def add(spectra: NDArray[np.complex64], some: Iterable[str]) -> NDArray[np.complex64]:
+    def add(spectra: Any, some: Iterable[str]) -> Any:
         for dye in some:
-            planes, used, first = node_spectra(stream, dye, plan, tile, grid)
+            planes = node_planes(stream, dye, plan, tile, device)
             for pair in plan.pairs:
-                if pair.dye == dye and used.any():
-                    imaging.project(
-                        planes, first, used, _transfer(optics, plan, pair, dyes[dye], grid), plan.subdivision[0],
-                        tile.start[0], grid.pixels[0], grid.pixels[1], grid.nodes[1],
-                        spectra[names.index(pair.channel)],
+                if pair.dye == dye:
+                    planes.project(
+                        _response(optics, plan, pair, dyes[dye], grid, device), plan.subdivision[0], tile.start[0],
+                        spectra[names.index(pair.channel), ...],
                     )  # fmt: skip
             del planes
         return spectra
 
-    def dark() -> NDArray[np.complex64]:
-        return np.zeros((len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1), np.complex64)
-
     used_dyes = list(dict.fromkeys(stream.dyes.values()))
     if kept is None:
-        spectra = add(dark(), used_dyes)
+        spectra = add(device.zeros(coarse, np.complex64), used_dyes)
     else:
         if "spectra" not in kept:
-            kept["spectra"] = add(dark(), [d for d in used_dyes if d not in stream.varying])
-        spectra = add(kept["spectra"].copy(), [d for d in used_dyes if d in stream.varying])
-    expected = np.empty((len(names), *tile.shape), np.float32)
+            constant = [d for d in used_dyes if d not in stream.varying]
+            kept["spectra"] = add(device.zeros(coarse, np.complex64), constant)
+        spectra = device.zeros(coarse, np.complex64)
+        spectra += kept["spectra"]
+        spectra = add(spectra, [d for d in used_dyes if d in stream.varying])
+    expected = device.zeros((len(names), *tile.shape), np.float32)
     inner = slice(plan.halo, plan.halo + tile.shape[1]), slice(plan.halo, plan.halo + tile.shape[2])
     for c in range(len(names)):
-        for k in range(tile.shape[0]):
-            expected[c, k] = imaging.inverse_plane(spectra[c, k], grid)[inner]
+        device.image(spectra[c, ...], grid, inner, expected[c, ...])
     return expected
 
 
-def node_spectra(
-    stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, grid: imaging.LateralGrid
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], int]:
-    """Deposit one dye and transform its node planes: (spectra as `imaging.project` takes them, which hold dyes, first plane)."""
+def node_planes(stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, device: Device) -> NodePlanes:
+    """Deposit one dye and transform its node planes."""
     m = plan.subdivision
     low, high = plan.node_planes(tile)
     corner = (low, (tile.start[1] - plan.halo) * m[1], (tile.start[2] - plan.halo) * m[2])
     ny, nx = ((n + 2 * plan.halo) * m[1] for n in tile.shape[1:])
-    ring = Ring(corner, (high - low, ny, nx), ring_depth(plan, stream.reach_nm))
-    planes = np.zeros((2 * grid.band[0] + 1, high - low, 2, grid.band[1] + 1), np.float32)
-    used = np.zeros(high - low, np.bool_)
-    per_nm = tuple(1.0 / float(c) for c in plan.node_nm)
+    z, y, x = (1.0 / float(c) for c in plan.node_nm)
     # pixel p (centre (p + 1/2) * pitch) is node m * p
-    shift = tuple(0.5 * n for n in m)
-
-    def hand_over(up_to: int) -> None:
-        for plane, held in ring.advance(up_to):
-            spectrum = imaging.plane_spectrum(held, grid)
-            imaging.store_plane(spectrum, planes, plane - low)
-            used[plane - low] = True
-
+    shift = (0.5 * m[0], 0.5 * m[1], 0.5 * m[2])
+    depth = ring_depth(plan, stream.reach_nm)
+    planes = device.node_planes(
+        NodeGrid(plan.lateral(tile.shape), corner, (high - low, ny, nx), depth, (z, y, x), shift)
+    )
     for chunk in stream.chunks(dye):
         if chunk.layer is not None:
-            e = chunk.emitters
-            ring.add(e.z, e.y, e.x, e.weight, per_nm, shift)  # type: ignore[arg-type]
+            planes.add(chunk.emitters)
         else:
-            hand_over(math.floor(chunk.floor_nm * per_nm[0] - shift[0] - 0.5))
-    hand_over(high)
-    return planes, used, low
+            planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5))
+    planes.advance(high)
+    return planes
 
 
 def transfer(
@@ -128,22 +121,24 @@ def transfer(
     return out
 
 
-_TRANSFERS: dict[tuple[object, ...], NDArray[np.float32]] = {}
-"""Transfer functions of the tile shape at hand: neighbouring tiles share them, and one shape's are what memory is planned for."""
+_TRANSFERS: dict[tuple[object, ...], Any] = {}
+"""Transfer functions of the tile shape at hand, on their device: neighbouring tiles share them, and one shape's are what
+memory is planned for."""
 _TRANSFERS_LOCK = threading.Lock()
 """Held while they are looked up, cleared or computed, for tiles may run in several threads of a process."""
 
 
-def _transfer(
-    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: imaging.LateralGrid
-) -> NDArray[np.float32]:
-    key = (optics, plan, grid)
+def _response(
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: imaging.LateralGrid, device: Device
+) -> Any:
+    """`transfer` as the device takes it."""
+    key = (optics, plan, grid, device)
     with _TRANSFERS_LOCK:
-        if any(k[:3] != key for k in _TRANSFERS):
+        if any(k[:4] != key for k in _TRANSFERS):
             _TRANSFERS.clear()
         found = _TRANSFERS.get((*key, pair))
         if found is None:
-            found = _TRANSFERS[(*key, pair)] = transfer(optics, plan, pair, dye, grid)
+            found = _TRANSFERS[(*key, pair)] = device.response(transfer(optics, plan, pair, dye, grid))
         return found
 
 
