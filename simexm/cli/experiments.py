@@ -11,6 +11,7 @@ import typer
 
 from simexm.cli.app import app
 from simexm.cli.shared import (
+    DeviceOption,
     DryRunOption,
     JobsOption,
     ModelOption,
@@ -50,6 +51,7 @@ def run(
     ] = None,
     jobs: JobsOption = None,
     tile: TileOption = None,
+    device: DeviceOption = None,
     until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
@@ -68,7 +70,7 @@ def run(
     if dry_run:
         _print_scripts(chosen, output or Path(f"{spec.stem}.zarr"))
         return
-    simulation, job = load(spec, tile, seed, model, output, quiet)
+    simulation, job = load(spec, tile, seed, model, output, quiet, device)
     where = job.output if job else output or Path(f"{spec.stem}.zarr")
     if job and until is None:
         job.check_files(overwrite)
@@ -113,6 +115,7 @@ def _print_scripts(cluster: Cluster | None, output: Path) -> None:
 def plan(
     spec: SpecPath,
     tile: TileOption = None,
+    device: DeviceOption = None,
     until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
@@ -122,7 +125,7 @@ def plan(
 
     Example: simexm plan my.yaml --json
     """
-    made = load(spec, tile, seed, model)[0].plan(until=until)
+    made = load(spec, tile, seed, model, device=device)[0].plan(until=until)
     made.warn()
     if as_json:
         typer.echo(json.dumps(made.to_mapping(), indent=2))

@@ -27,7 +27,7 @@ T = TypeVar("T")
 CAPACITY = 1 << 22
 """Emitters in one chunk."""
 COUNTED = 1 << 24
-"""Sub-cells whose emitters are counted in one launch, at most: a plane, where that has more."""
+"""Sub-cells whose emitters are counted in one launch, at most: a row, where that has more."""
 SLAB = 8
 """Planes of voxels that emit together: fewer, larger launches."""
 BATCH_BYTES = 256 << 20
@@ -167,12 +167,16 @@ class ArrayDevice:
             return
         emission = _emission(cells, where, law, keys, self.to_host(weights))
         step = max(1, COUNTED // per_plane)
+        rows = max(1, inside.shape[1] if per_plane <= COUNTED else inside.shape[1] * COUNTED // per_plane)
         for low in range(lowest, highest, step):
             high = min(highest, low + step)
-            emission["lo"], emission["hi"] = (low, *inside.start[1:]), (high, *inside.stop[1:])
-            yield from self._emit(
-                emission, (high - low) * per_plane, (cells.index, cells.regions, labelled, weights), room, dyes_of_cell
-            )
+            for row in range(inside.start[1], inside.stop[1], rows):
+                end = min(row + rows, inside.stop[1])
+                emission["lo"], emission["hi"] = (low, row, inside.start[2]), (high, end, inside.stop[2])
+                subcells = (high - low) * (end - row) * (per_plane // inside.shape[1])
+                yield from self._emit(
+                    emission, subcells, (cells.index, cells.regions, labelled, weights), room, dyes_of_cell
+                )
 
     def _emit(
         self, emission: NDArray[Any], subcells: int, inputs: tuple[Any, ...], room: Emitters, dyes_of_cell: Any

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import socket
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,18 +56,34 @@ class CuPy:
         self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
 
+def lacking() -> str:
+    """Which package a GPU would need; empty where all are installed."""
+    return "" if importlib.util.find_spec("cupy") else "CuPy is not installed (pip install 'simexm[gpu]')"
+
+
 @cache
 def missing() -> str:
     """Why there is no GPU to compute on; empty where there is one."""
+    if why := lacking():
+        return why
     try:
-        import cupy
-    except ImportError:
-        return "CuPy is not installed (pip install 'simexm[gpu]')"
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # whatever the driver says
-        return f"no CUDA device answers ({error})"
-    return "" if count else "there is no CUDA device"
+        return "" if count() else "there is no CUDA device"
+    except Exception as error:  # whatever the library or the driver says
+        return f"no CUDA device answers ({type(error).__name__}: {error})"
+
+
+def count() -> int:
+    """CUDA devices of this process."""
+    import cupy
+
+    return int(cupy.cuda.runtime.getDeviceCount())
+
+
+def version() -> str:
+    """CuPy's."""
+    import cupy
+
+    return str(cupy.__version__)
 
 
 def free_bytes() -> int:
@@ -78,5 +96,16 @@ def free_bytes() -> int:
 
 @cache
 def gpu() -> ArrayDevice:
-    """The device that this process computes on."""
+    """The device that this process computes on.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none.
+    """
+    if why := missing():
+        raise RuntimeError(
+            f"this run computes on GPUs, but on {socket.gethostname()} {why}; start workers only where there is one, or run "
+            "with --device cpu into another output"
+        )
     return ArrayDevice(CuPy())

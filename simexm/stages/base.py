@@ -306,6 +306,8 @@ class Stage(Frozen):
     writes: ClassVar[tuple[Quantity, ...]]
     whole_labels: ClassVar[bool] = False
     """Whether the stage wants the labels of a tile at once, not part by part."""
+    on_gpu: ClassVar[bool] = True
+    """Whether the stage can work on a GPU: whether it leaves to `Work.device` what takes long."""
 
     @property
     def inputs(self) -> tuple[Quantity, ...]:

@@ -155,6 +155,16 @@ class OpticsPlan(Imaging):
         coarse *= 2 if world.rounds else 1  # what is the same in all rounds is kept
         return spectra + ring + transfer + channels * (coarse + tile[0] * tile[1] * tile[2] * 4)
 
+    def device_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float) -> int:
+        """The same of a GPU's memory, but for what comes and goes in batches; see `array_device`."""
+        grid = self.lateral(tile)
+        low, high = self.node_planes(Box.of_shape(tile))
+        rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
+        ring = ring_depth(self, reach_nm) * math.prod((n + 2 * self.halo) * self.subdivision[1] for n in tile[1:]) * 8
+        response = len(self.pairs) * (grid.band[0] + 1) * columns * (self.reach + 1) * 4
+        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if world.rounds else 1)
+        return rows * columns * (high - low) * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))
+
     def describe(self, tile: Triple) -> dict[str, Any]:
         """Grid, range, and every pair."""
         return {

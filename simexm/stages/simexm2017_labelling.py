@@ -93,6 +93,7 @@ class Labelling2017(Labeller):
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (REGIONS, FLUOROPHORES)
     whole_labels: ClassVar[bool] = True
+    on_gpu: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _names(self) -> Self:
