@@ -123,10 +123,10 @@ class _LocalCluster(distributed.LocalCluster):
         if not self._gpus:
             return made
         taken = {spec["options"]["env"]["CUDA_VISIBLE_DEVICES"] for spec in self.worker_spec.values()}
-        free = [g for g in self._gpus if g not in taken]
-        for spec, gpu in zip(made.values(), free or self._gpus, strict=False):
-            options = spec["options"]
-            spec["options"] = {**options, "env": {**options.get("env", {}), "CUDA_VISIBLE_DEVICES": gpu}}
+        gpu = next(g for g in self._gpus if g not in taken)
+        for name, spec in made.items():  # one
+            env = {**spec["options"]["env"], "CUDA_VISIBLE_DEVICES": gpu}
+            made[name] = {**spec, "options": {**spec["options"], "env": env}}
         return made
 
 

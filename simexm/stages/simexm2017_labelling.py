@@ -191,7 +191,7 @@ class Labelling2017(Labeller):
         """Find the regions within the specimen."""
         inside = part.box.intersect(work.world.geometry.crop)
         here = inside.relative_to(part.box.start).slices
-        part.regions = np.zeros(part.index.shape, np.uint8)
+        part.placed, part.regions = part.index, np.zeros(part.index.shape, np.uint8)
         part.regions[here] = self._regions(np.ascontiguousarray(part.index[here]), part, work, here)
 
     def run(self, work: Work) -> None:

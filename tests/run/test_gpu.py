@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.gpu import compare
 from simexm import Result, Simulated, Simulation, simulate
 from simexm.engine.gpu import device_bytes
 from simexm.errors import RunError, SimexmWarning, SpecError
@@ -143,6 +144,16 @@ def test_a_run_stores_the_same_bytes_again(gpu: str, stored: Path, tmp_path: Pat
     with pytest.raises(Exception, match="other parameters"):  # what the GPU began, the CPU does not finish
         Simulation.from_mapping(spec(stored, execution={"device": "cpu"})).run(results[0].path, quiet=True)
     assert isinstance(results[0], Result)
+
+
+def test_the_benchmark_measures(gpu: str, host_library: Path) -> None:
+    if gpu != "host":
+        pytest.skip("python -m benchmarks.gpu is for that")
+    given = build.spec(execution={"memory_GiB": 1.0})
+    found = compare(given, (24, 32, 32), 1, Host(host_library), lambda: None)
+    assert 0 < found["transfer"] < found["gpu"]
+    assert 0 < found["transform"] < found["gpu"]
+    assert found["cpu"] > 0
 
 
 # ------------------------------------------------------------------ which device
