@@ -12,7 +12,7 @@ from simexm.engine.plan import GiB, Plan, walk_back
 from simexm.errors import SimexmWarning, SpecError
 from simexm.grid import Box, Triple
 from simexm.kernels import cupy_device
-from simexm.kernels.array_device import BATCH_BYTES, CAPACITY, COUNTED, SLAB
+from simexm.kernels.array_device import AT_ONCE, BATCH_BYTES, CAPACITY, COUNTED, SLAB
 from simexm.kernels.emit import EMITTER_BYTES
 from simexm.stages import Barcodes
 from simexm.stages.base import Stage
@@ -105,7 +105,7 @@ def device_bytes(plan: Plan, tile: Triple) -> int:
     reach_nm = (planes * float(g.voxel_nm[0]) + 2 * reach) * float(g.factor)
     channels = len(simulation.microscope.all_channels)
     counting = 8 * math.prod(tile) * len(plan.labelled_names) * ("labelled" in simulation.keep)
-    light = imaging.device_bytes(tile, channels, world, reach_nm)
+    light = imaging.device_bytes(tile, channels, world, reach_nm, AT_ONCE)
     return int(_SLACK * (labels + emitters + light + counting + _BATCHES * BATCH_BYTES))
 
 

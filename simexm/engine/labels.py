@@ -151,7 +151,7 @@ def _read(
     for z, y, x in itertools.product(*axes):
         one = Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
         here = one.relative_to(box.start).slices
-        index[here] = cells.add(source.read(one))
+        cells.add_to(source.read(one), index[here])
         for name, mask in found.items():
             mask[here] = source.read_region(name, one)
 

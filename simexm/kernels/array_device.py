@@ -18,7 +18,7 @@ from simexm.kernels import camera, planes
 from simexm.kernels.amplicons import Amplicons
 from simexm.kernels.camera import Detector, Profile
 from simexm.kernels.deposit import UNIT, told_early
-from simexm.kernels.devices import Cells, Floats, NodeGrid, Where
+from simexm.kernels.devices import Cells, Floats, NodeGrid, Where, Window
 from simexm.kernels.emit import Emitters, Law, LayerKeys, refuse_crowded
 from simexm.kernels.imaging import LateralGrid
 
@@ -30,6 +30,8 @@ COUNTED = 1 << 24
 """Sub-cells whose emitters are counted in one launch, at most: a row, where that has more."""
 SLAB = 8
 """Planes of voxels that emit together: fewer, larger launches."""
+AT_ONCE = 64
+"""Planes of the image for which spectra of node planes are held."""
 BATCH_BYTES = 256 << 20
 """Arrays in between are about so large at most, where planes go through many at a time."""
 
@@ -150,7 +152,6 @@ class ArrayDevice:
         self,
         cells: Cells,
         where: Where,
-        planes: range,
         labelled: Any,
         weights: Any,
         law: Law,
@@ -161,15 +162,13 @@ class ArrayDevice:
         """See `Device`."""
         inside = where.inside.intersect(where.specimen).intersect(cells.array).relative_to(cells.array.start)
         per_plane = inside.shape[1] * inside.shape[2] * math.prod(law.subcells)
-        lowest = max(planes.start - cells.array.start[0], inside.start[0])
-        highest = min(planes.stop - cells.array.start[0], inside.stop[0])
-        if not per_plane:
+        if inside.is_empty:
             return
         emission = _emission(cells, where, law, keys, self.to_host(weights))
         step = max(1, COUNTED // per_plane)
         rows = max(1, inside.shape[1] if per_plane <= COUNTED else inside.shape[1] * COUNTED // per_plane)
-        for low in range(lowest, highest, step):
-            high = min(highest, low + step)
+        for low in range(inside.start[0], inside.stop[0], step):
+            high = min(inside.stop[0], low + step)
             for row in range(inside.start[1], inside.stop[1], rows):
                 end = min(row + rows, inside.stop[1])
                 emission["lo"], emission["hi"] = (low, row, inside.start[2]), (high, end, inside.stop[2])
@@ -281,28 +280,36 @@ class ArrayDevice:
 
 
 class ArrayNodePlanes:
-    """`NodePlanes` on a device, in batches of planes."""
+    """`NodePlanes` on a device, in batches of planes; the spectra held begin with the first node plane that is seen."""
 
     def __init__(self, device: ArrayDevice, grid: NodeGrid) -> None:
         self._device, self._grid = device, grid
-        xp, lateral = device.xp, grid.lateral
-        self._base, self._end = grid.node[0], grid.node[0] + grid.shape[0]
+        xp = device.xp
+        self._base = grid.node[0]
+        """Node planes below are transformed."""
         self._reached = grid.node[0]
-        """Planes from here on hold nothing."""
+        """Node planes from here on hold nothing."""
         self._ring = xp.zeros((grid.depth, *grid.shape[1:]), dtype=xp.int64)
         self._early = xp.zeros(1, dtype=xp.int64)
-        self._spectra = xp.zeros((grid.shape[0], 2 * lateral.band[0] + 1, lateral.band[1] + 1), dtype=xp.complex64)
+        self._window = Window(grid, AT_ONCE)
+        self._spectra = self._dark(self._window.slots)
+        self._lit = False
+        """Whether any plane held so far had dyes."""
+
+    def _dark(self, count: int) -> Any:
+        band_y, band_x = self._grid.lateral.band
+        return self._device.xp.zeros((count, 2 * band_y + 1, band_x + 1), dtype=self._device.xp.complex64)
 
     def add(self, emitters: Emitters) -> None:
         """See `NodePlanes`."""
         e, g, n = emitters, self._grid, emitters.z.shape[0]
-        self._reached = min(self._end, self._base + g.depth)
+        self._reached = min(g.end, self._base + g.depth)
         self._device.launch(
             "deposit", n, e.z, e.y, e.x, e.weight, n, _reals(g.per_nm), _reals(g.shift), _wholes(g.node),
-            self._base, self._end, *self._ring.shape, self._ring, self._early,
+            self._base, g.end, *self._ring.shape, self._ring, self._early,
         )  # fmt: skip
 
-    def advance(self, plane: int) -> None:
+    def advance(self, plane: int) -> Iterator[range]:
         """See `NodePlanes`.
 
         Raises
@@ -310,34 +317,60 @@ class ArrayNodePlanes:
         ValueError
             If emitters reached beyond the ring, when the last plane is handed over.
         """
-        xp, g = self._device.xp, self._grid
-        plane = min(plane, self._end)
-        step = batch(12 * g.shape[1] * g.shape[2] + 24 * g.lateral.nodes[0] * (g.lateral.nodes[1] // 2 + 1))
-        while self._base < min(plane, self._reached):
+        g, window = self._grid, self._window
+        plane = min(plane, g.end)
+        nodes_y, nodes_x = g.lateral.nodes
+        step = batch(12 * g.shape[1] * g.shape[2] + 24 * nodes_y * (nodes_x // 2 + 1))
+        while self._base < plane:
+            room = window.first + window.slots - self._base
+            if room <= 0:
+                yield from self._seen()
+                continue
+            if self._base >= self._reached:  # the spectra held are 0 there
+                self._base = min(plane, self._base + room)
+                continue
             slot = self._base % g.depth
-            count = min(min(plane, self._reached) - self._base, g.depth - slot, step)
-            held = self._ring[slot : slot + count, :, :]
-            dyes = xp.astype(xp.astype(held, xp.float64) * (1.0 / UNIT), xp.float32)
-            at = self._base - g.node[0]
-            self._spectra[at : at + count, :, :] = planes.plane_spectra(dyes, g.lateral, xp)
+            count = min(min(plane, self._reached) - self._base, g.depth - slot)
+            unseen = window.first - self._base  # between the ranges of two image planes
+            count = min(count, unseen) if unseen > 0 else min(count, room, step)
+            if unseen <= 0:
+                self._transform(slot, count)
             self._ring[slot : slot + count, :, :] = 0
             self._base += count
-        self._base = max(self._base, plane)
-        if plane == self._end and (early := int(self._early[0])):
-            raise ValueError(told_early(early))
+        if plane == g.end:
+            while window.wanted:
+                yield from self._seen()
+            if early := int(self._early[0]):
+                raise ValueError(told_early(early))
 
-    def project(self, response: Any, step: int, wanted: int, out: Any) -> None:
+    def _transform(self, slot: int, count: int) -> None:
+        xp, at = self._device.xp, self._base - self._window.first
+        held = self._ring[slot : slot + count, :, :]
+        dyes = xp.astype(xp.astype(held, xp.float64) * (1.0 / UNIT), xp.float32)
+        self._spectra[at : at + count, :, :] = planes.plane_spectra(dyes, self._grid.lateral, xp)
+        self._lit = True
+
+    def _seen(self) -> Iterator[range]:
+        yield self._window.wanted
+        gone = len(self._window.move())
+        slots = self._spectra.shape[0]
+        if gone >= slots:
+            self._spectra = self._dark(slots)
+        elif self._window.wanted:
+            self._spectra = self._device.xp.concat([self._spectra[gone:, :, :], self._dark(gone)], axis=0)
+
+    def project(self, response: Any, wanted: range, out: Any) -> None:
         """See `NodePlanes`."""
-        if self._reached == self._grid.node[0]:
+        if not self._lit:
             return
-        xp, lateral = self._device.xp, self._grid.lateral
-        fine = self._spectra.shape[1] * self._spectra.shape[2] + lateral.nodes[0] * self._spectra.shape[2]
+        xp, g = self._device.xp, self._grid
+        fine = self._spectra.shape[1] * self._spectra.shape[2] + g.lateral.nodes[0] * self._spectra.shape[2]
         most = batch(24 * fine)
-        for k in range(0, out.shape[0], most):
-            count = min(most, out.shape[0] - k)
-            centre = (wanted + k) * step - self._grid.node[0]
-            some = planes.project(self._spectra, response, step, centre, count, xp)
-            out[k : k + count, :, :] += planes.fold(some, lateral, xp)
+        for k in range(0, len(wanted), most):
+            count = min(most, len(wanted) - k)
+            centre = (wanted.start + k) * g.step - self._window.first
+            some = planes.project(self._spectra, response, g.step, centre, count, xp)
+            out[k : k + count, :, :] += planes.fold(some, g.lateral, xp)
 
 
 def batch(bytes_each: int) -> int:

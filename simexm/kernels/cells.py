@@ -25,26 +25,29 @@ def _slot(cell, ids, table, shift):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _index_run(labels, first, index, ids, count, table, shift):  # type: ignore[no-untyped-def]
-    """Index labels[first:] until the table is half full; return (ids known, elements done)."""
+def _index_rows(labels, first, index, ids, count, table, shift):  # type: ignore[no-untyped-def]
+    """Index rows of labels (z, y, x) from number `first` on until the table is half full; return (ids known, rows done)."""
+    nz, ny, nx = labels.shape
     previous = np.uint64(0)
     slot = 0
     limit = table.size // 2
-    for i in range(first, labels.size):
-        cell = np.uint64(labels[i])
-        if cell != previous:
-            place = _slot(cell, ids, table, shift)
-            slot = table[place]
-            if slot < 0:
-                if count >= limit:
-                    return count, i
-                slot = count
-                ids[slot] = cell
-                table[place] = slot
-                count += 1
-            previous = cell
-        index[i] = slot
-    return count, labels.size
+    for row in range(first, nz * ny):
+        cells, into = labels[row // ny, row % ny], index[row // ny, row % ny]
+        for x in range(nx):
+            cell = np.uint64(cells[x])
+            if cell != previous:
+                place = _slot(cell, ids, table, shift)
+                slot = table[place]
+                if slot < 0:
+                    if count >= limit:
+                        return count, row
+                    slot = count
+                    ids[slot] = cell
+                    table[place] = slot
+                    count += 1
+                previous = cell
+            into[x] = slot
+    return count, nz * ny
 
 
 class CellIndex:
@@ -73,13 +76,17 @@ class CellIndex:
 
     def add(self, labels: NDArray[np.unsignedinteger]) -> NDArray[np.int32]:
         """Return the index of each element of `labels` (any shape), learning new ids on the way."""
-        flat = np.ascontiguousarray(labels).reshape(-1)
-        index = np.empty(flat.size, np.int32)
+        index = np.empty(labels.shape, np.int32)
+        self.add_to(np.ascontiguousarray(labels).reshape(1, 1, -1), index.reshape(1, 1, -1))
+        return index
+
+    def add_to(self, labels: NDArray[np.unsignedinteger], index: NDArray[np.int32]) -> None:
+        """Write the index of each element of `labels` (z, y, x) to `index`."""
         done = 0
         while True:
-            self._count, done = _index_run(flat, done, index, self._ids, self._count, self._table, self._shift)
-            if done == flat.size:
-                return index.reshape(labels.shape)
+            self._count, done = _index_rows(labels, done, index, self._ids, self._count, self._table, self._shift)
+            if done == labels.shape[0] * labels.shape[1]:
+                return
             self._resize(64 - self._shift + 2)
 
 
@@ -114,5 +121,11 @@ def count_voxels(index, start, stop, out):  # type: ignore[no-untyped-def]
     """Add one to out[i] for every voxel of cell index i in index[start:stop] (z y x triples)."""
     for z in range(start[0], stop[0]):
         for y in range(start[1], stop[1]):
-            for x in range(start[2], stop[2]):
-                out[index[z, y, x]] += 1
+            row = index[z, y, start[2] : stop[2]]
+            cell, run = 0, 0  # runs, for adding to one place again and again waits for the sum before
+            for x in range(row.size):
+                if row[x] != cell:
+                    out[cell] += run
+                    cell, run = row[x], 0
+                run += 1
+            out[cell] += run

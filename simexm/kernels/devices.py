@@ -71,6 +71,8 @@ class NodeGrid(NamedTuple):
         Node planes that emitters can touch between two floors.
     per_nm, shift
         Position p lies at p * per_nm - shift nodes.
+    wanted, step, reach
+        Planes of the image that are wanted; plane k lies at node plane k * step, and sees so many to either side.
     """
 
     lateral: LateralGrid
@@ -79,6 +81,14 @@ class NodeGrid(NamedTuple):
     depth: int
     per_nm: Floats
     shift: Floats
+    wanted: range
+    step: int
+    reach: int
+
+    @property
+    def end(self) -> int:
+        """First node plane that the grid no longer holds."""
+        return self.node[0] + self.shape[0]
 
 
 class NodePlanes(Protocol):
@@ -87,11 +97,47 @@ class NodePlanes(Protocol):
     def add(self, emitters: Emitters) -> None:
         """Deposit emitters."""
 
-    def advance(self, plane: int) -> None:
-        """No emitter will touch a plane below this one: transform those."""
+    def advance(self, plane: int) -> Iterator[range]:
+        """No emitter will touch a plane below this one: transform those.
 
-    def project(self, response: Any, step: int, wanted: int, out: Any) -> None:
-        """Add what the image planes from `wanted` on see of them to their spectra `out`; see `imaging.project`."""
+        Yields the planes of the image, in ascending order, of which all that they see is there: `project` them then.
+        """
+
+    def project(self, response: Any, wanted: range, out: Any) -> None:
+        """Add what image planes see to their spectra; see `imaging.project`."""
+
+
+class Window:
+    """The image planes to be made next, and the node planes that they see.
+
+    Parameters
+    ----------
+    grid
+        Where dyes are deposited.
+    at_once
+        Image planes that are made together.
+    """
+
+    def __init__(self, grid: NodeGrid, at_once: int) -> None:
+        self._grid, self._at_once = grid, at_once
+        self.slots = min(grid.shape[0], (at_once - 1) * grid.step + 2 * grid.reach + 1)
+        """Node planes that are held."""
+        self.wanted = range(0)
+        self._begin(grid.wanted.start)
+
+    def _begin(self, plane: int) -> None:
+        self.wanted = range(plane, min(plane + self._at_once, self._grid.wanted.stop))
+
+    @property
+    def first(self) -> int:
+        """First node plane that they see."""
+        return self.wanted.start * self._grid.step - self._grid.reach
+
+    def move(self) -> range:
+        """Go on to the next image planes; the node planes that they and all later ones do not see."""
+        before = self.first
+        self._begin(self.wanted.stop)
+        return range(before, self.first)
 
 
 class Device(Protocol):
@@ -122,7 +168,6 @@ class Device(Protocol):
         self,
         cells: Cells,
         where: Where,
-        planes: range,
         labelled: Any,
         weights: Any,
         law: Law,
@@ -130,7 +175,7 @@ class Device(Protocol):
         room: Emitters,
         dyes_of_cell: Any,
     ) -> Iterator[Emitters]:
-        """Yield the emitters of planes of voxels of the whole volume; see `emit.emit_layer`."""
+        """Yield the emitters of one layer's voxels; see `emit.emit_layer`."""
 
     def scatter(self, amplicons: Amplicons, keys: Any, radius_nm: float, room: Emitters) -> Iterator[Emitters]:
         """Yield the dyes of amplicons; see `amplicons.scatter_dyes`."""
@@ -169,35 +214,45 @@ class Device(Protocol):
 
 
 class CpuNodePlanes:
-    """`NodePlanes` by the compiled kernels."""
+    """`NodePlanes` by the compiled kernels; node plane n is held in slot n % slots."""
 
     def __init__(self, grid: NodeGrid) -> None:
-        low, planes = grid.node[0], grid.shape[0]
         band_y, band_x = grid.lateral.band
         self._grid = grid
         self._ring = Ring(grid.node, grid.shape, grid.depth)
-        self._low = low
-        self._planes = np.zeros((2 * band_y + 1, planes, 2, band_x + 1), np.float32)
-        self._used = np.zeros(planes, np.bool_)
+        self._window = Window(grid, imaging.AT_ONCE)
+        slots = self._window.slots
+        self._planes = np.zeros((2 * band_y + 1, slots, 2, band_x + 1), np.float32)
+        self._used = np.zeros(slots, np.bool_)
 
     def add(self, emitters: Emitters) -> None:
         """See `NodePlanes`."""
         e, g = emitters, self._grid
         self._ring.add(e.z, e.y, e.x, e.weight, g.per_nm, g.shift)
 
-    def advance(self, plane: int) -> None:
+    def advance(self, plane: int) -> Iterator[range]:
         """See `NodePlanes`."""
-        for at, held in self._ring.advance(plane):
-            imaging.store_plane(imaging.plane_spectrum(held, self._grid.lateral), self._planes, at - self._low)
-            self._used[at - self._low] = True
+        window, slots = self._window, self._window.slots
+        for node, held in self._ring.advance(plane):
+            while node >= window.first + slots:
+                yield from self._seen()
+            if node < window.first:  # between the ranges of two image planes
+                continue
+            imaging.store_plane(imaging.plane_spectrum(held, self._grid.lateral), self._planes, node % slots)
+            self._used[node % slots] = True
+        while plane >= self._grid.end and window.wanted:
+            yield from self._seen()
 
-    def project(self, response: NDArray[np.float32], step: int, wanted: int, out: NDArray[np.complex64]) -> None:
+    def _seen(self) -> Iterator[range]:
+        yield self._window.wanted
+        for node in self._window.move():
+            self._used[node % self._window.slots] = False
+
+    def project(self, response: NDArray[np.float32], wanted: range, out: NDArray[np.complex64]) -> None:
         """See `NodePlanes`."""
         if self._used.any():
-            grid = self._grid.lateral
-            imaging.project(
-                self._planes, self._low, self._used, response, step, wanted, *grid.pixels, grid.nodes[1], out
-            )
+            g, grid = self._grid, self._grid.lateral
+            imaging.project(self._planes, self._used, response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
 
 
 class CpuDevice:
@@ -236,7 +291,6 @@ class CpuDevice:
         self,
         cells: Cells,
         where: Where,
-        planes: range,
         labelled: NDArray[np.uint8],
         weights: NDArray[np.float64],
         law: Law,
@@ -245,12 +299,11 @@ class CpuDevice:
         dyes_of_cell: NDArray[np.int64],
     ) -> Iterator[Emitters]:
         """See `Device`."""
-        for z in planes:
-            yield from emit.emit_layer(
-                cells.index, cells.regions, labelled, weights, law, keys,
-                z=z - cells.array.start[0], array=cells.array, specimen=where.specimen, inside=where.inside, own=where.own,
-                voxel_nm=where.voxel_nm, room=room, dyes_of_cell=dyes_of_cell,
-            )  # fmt: skip
+        yield from emit.emit_layer(
+            cells.index, cells.regions, labelled, weights, law, keys,
+            array=cells.array, specimen=where.specimen, inside=where.inside, own=where.own,
+            voxel_nm=where.voxel_nm, room=room, dyes_of_cell=dyes_of_cell,
+        )  # fmt: skip
 
     def scatter(
         self, amplicons: Amplicons, keys: NDArray[np.int64], radius_nm: float, room: Emitters

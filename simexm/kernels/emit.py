@@ -198,7 +198,6 @@ def _emit(  # type: ignore[no-untyped-def]
     origin,
     specimen,
     voxel_nm,
-    z,
     lo,
     hi,
     own_lo,
@@ -207,31 +206,30 @@ def _emit(  # type: ignore[no-untyped-def]
     out,
     dyes_of_cell,
 ):
-    """Emit the sub-cells of array layer z, rows lo[1]:hi[1], columns lo[2]:hi[2], from number `first` on.
+    """Emit the sub-cells of array box lo:hi, from number `first` on.
 
-    Returns (emitters written, number of the sub-cell to go on with). Numbers go by row, part of the voxel, column; the
+    Returns (emitters written, number of the sub-cell to go on with). Numbers go by plane, row, part of the voxel, column; the
     columns of a row that carry no label count as its last.
     """
     n = 0
     capacity = out.z.size
     width = hi[2] - lo[2]
     parts = law.subcells[0] * law.subcells[1] * law.subcells[2]
-    total = (hi[1] - lo[1]) * parts * width
-    gz = origin[0] + z
-    own_z = own_lo[0] <= z < own_hi[0]
+    height = hi[1] - lo[1]
+    rows = (hi[0] - lo[0]) * height
     size = (voxel_nm[0] / law.subcells[0], voxel_nm[1] / law.subcells[1], voxel_nm[2] / law.subcells[2])
     zero = (np.uint32(0), np.uint32(0), np.uint32(0), np.uint32(0))
     linked = law.sigma[0] > 0.0 or law.sigma[1] > 0.0 or law.sigma[2] > 0.0
     columns = np.empty(width, np.int64)
     u = np.empty(width)
     most = law.mean / parts * (weights.sum() if law.by_surface else 1.0)
-    for row in range(first // (parts * width), hi[1] - lo[1]):
-        y = lo[1] + row
-        gy = origin[1] + y
+    for row in range(first // (parts * width), rows):
+        z, y = lo[0] + row // height, lo[1] + row % height
+        gz, gy = origin[0] + z, origin[1] + y
         found = _candidates(index[z, y], regions[z, y], labelled, law.region_bits, lo[2], hi[2], columns)
         if found == 0:
             continue
-        own_y = own_z and own_lo[1] <= y < own_hi[1]
+        own_y = own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1]
         for sub in range(parts):
             number = (row * parts + sub) * width
             if number + found <= first:
@@ -292,7 +290,7 @@ def _emit(  # type: ignore[no-untyped-def]
                             n += 1
                 if own:
                     dyes_of_cell[cell] += here
-    return n, total
+    return n, rows * parts * width
 
 
 def refuse_crowded(room: int) -> NoReturn:
@@ -313,7 +311,6 @@ def emit_layer(
     law: Law,
     keys: LayerKeys,
     *,
-    z: int,
     array: Box,
     specimen: Box,
     inside: Box,
@@ -322,7 +319,7 @@ def emit_layer(
     room: Emitters,
     dyes_of_cell: NDArray[np.int64],
 ) -> Iterator[Emitters]:
-    """Yield the emitters of one layer's voxels in plane z of the array, in chunks that fit into `room`.
+    """Yield the emitters of one layer's voxels, in chunks that fit into `room`.
 
     Parameters
     ----------
@@ -345,13 +342,11 @@ def emit_layer(
     """
     inside = inside.intersect(specimen).intersect(array).relative_to(array.start)
     mine = own.relative_to(array.start)
-    total = inside.shape[1] * inside.shape[2] * math.prod(law.subcells)
-    if not inside.start[0] <= z < inside.stop[0]:
-        return
+    total = 0 if inside.is_empty else inside.size * math.prod(law.subcells)
     first = 0
     while first < total:
         count, done = _emit(
-            index, regions, labelled, weights, law, keys, array.start, specimen.start, voxel_nm, z,
+            index, regions, labelled, weights, law, keys, array.start, specimen.start, voxel_nm,
             inside.start, inside.stop, mine.start, mine.stop, first, room, dyes_of_cell,
         )  # fmt: skip
         if count:

@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from simexm.kernels.psf_special import sinc_array
 
+AT_ONCE = 8
+"""Planes of the image for which spectra of node planes are held: what one of them sees is mostly seen by its neighbours, too."""
+
 
 @dataclass(frozen=True)
 class LateralGrid:
@@ -94,17 +97,16 @@ def _fold(re, im, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True, nogil=True)
-def project(planes, first, used, response, step, wanted, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+def project(planes, used, response, step, wanted, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
     """Sum node planes into the coarse spectra of the wanted planes.
 
     Parameters
     ----------
     planes
-        float32, (2 * band_y + 1, node planes, 2, band_x + 1) as `store_plane` fills it.
-    first
-        Node plane that slot 0 holds.
+        float32, (2 * band_y + 1, slots, 2, band_x + 1) as `store_plane` fills it: a window of node planes, plane n in slot
+        n % slots.
     used
-        bool for each slot; a plane without dyes is skipped.
+        bool for each slot; one without dyes, or whose plane is none that is wanted, is skipped.
     response
         float32, (band_y + 1, offsets, band_x + 1): transfer function by |frequency| and |offset| in node planes.
     step
@@ -123,13 +125,14 @@ def project(planes, first, used, response, step, wanted, grid_y, grid_x, fine_x,
         qy = r if r <= band_y else r - rows
         table = response[abs(qy)]
         for k in range(out.shape[0]):
-            centre = (wanted + k) * step - first
+            centre = (wanted + k) * step
             re[:] = 0
             im[:] = 0
-            for s in range(max(0, centre - reach), min(slots, centre + reach + 1)):
+            for n in range(centre - reach, centre + reach + 1):
+                s = n % slots
                 if not used[s]:
                     continue
-                weight = table[abs(s - centre)]
+                weight = table[abs(n - centre)]
                 a = planes[r, s, 0]
                 b = planes[r, s, 1]
                 for c in range(columns):

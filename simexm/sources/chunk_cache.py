@@ -66,6 +66,7 @@ class ChunkCache:
             return read(box)
         kept = self._kept(name, positions)
         missing = [b for p, b in zip(positions, hull, strict=True) if p not in kept]
+        data: NDArray[Any] | None = None
         if missing:
             around = missing[0]
             for each in missing[1:]:
@@ -75,6 +76,8 @@ class ChunkCache:
                 if around.contains(each) and position not in kept:
                     kept[position] = np.ascontiguousarray(data[each.relative_to(around.start).slices])
         self._keep(name, kept)
+        if data is not None and around == box:
+            return data
         out = np.empty(box.shape, next(iter(kept.values())).dtype)
         for position, each in zip(positions, hull, strict=True):
             part = each.intersect(box)

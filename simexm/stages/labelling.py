@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from simexm.grid import Box, NmBox, Triple, exact, exact3
+from simexm.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.kernels import emit, regions
 from simexm.kernels.cells import ByCell, counts
 from simexm.kernels.devices import Where
@@ -247,17 +247,15 @@ class Labelling(Labeller):
                 if here.is_empty:
                     continue
                 ids = labels.cells.ids
-                where = Where(geometry.crop, here, own, voxel_nm)
                 flags = [device.put(labelled.at(ids)) for _, _, labelled, _, _ in streams]
                 counted = [device.zeros((ids.size,), np.int64) for _ in streams]
-                for z in range(here.start[0], here.stop[0], device.slab):
+                slabs = [here] if labels.depth > 1 else list(Tiling(here, (device.slab, *here.shape[1:])))
+                for inside in slabs:
                     if labels.depth == 1:
-                        yield floor(z)
-                    planes = range(z, min(z + device.slab, here.stop[0]))
+                        yield floor(inside.start[0])
+                    where = Where(geometry.crop, inside, own, voxel_nm)
                     for (layer, law, _, keys, specific), flag, count in zip(streams, flags, counted, strict=True):
-                        for found in device.emit(
-                            part.on_device(), where, planes, flag, surface, law, keys, room, count
-                        ):
+                        for found in device.emit(part.on_device(), where, flag, surface, law, keys, room, count):
                             if not specific:
                                 found.cell[:] = 0
                             yield Chunk(layer.name, found, -math.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -55,14 +55,12 @@ def expected_image(
 
     def add(spectra: Any, some: Iterable[str]) -> Any:
         for dye in some:
-            planes = node_planes(stream, dye, plan, tile, device)
-            for pair in plan.pairs:
-                if pair.dye == dye:
-                    planes.project(
-                        _response(optics, plan, pair, dyes[dye], grid, device), plan.subdivision[0], tile.start[0],
-                        spectra[names.index(pair.channel), ...],
-                    )  # fmt: skip
-            del planes
+            seen = [p for p in plan.pairs if p.dye == dye]
+            for wanted, planes in node_windows(stream, dye, plan, tile, device):
+                here = slice(wanted.start - tile.start[0], wanted.stop - tile.start[0])
+                for pair in seen:
+                    response = _response(optics, plan, pair, dyes[dye], grid, device)
+                    planes.project(response, wanted, spectra[names.index(pair.channel), here, :, :])
         return spectra
 
     used_dyes = list(dict.fromkeys(stream.dyes.values()))
@@ -82,8 +80,13 @@ def expected_image(
     return expected
 
 
-def node_planes(stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, device: Device) -> NodePlanes:
-    """Deposit one dye and transform its node planes."""
+def node_windows(
+    stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, device: Device
+) -> Iterator[tuple[range, NodePlanes]]:
+    """Deposit one dye and transform its node planes, as many at a time as some planes of the image see.
+
+    Yields planes of the image in ascending order, and what holds all that they see.
+    """
     m = plan.subdivision
     low, high = plan.node_planes(tile)
     corner = (low, (tile.start[1] - plan.halo) * m[1], (tile.start[2] - plan.halo) * m[2])
@@ -92,16 +95,17 @@ def node_planes(stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, de
     # pixel p (centre (p + 1/2) * pitch) is node m * p
     shift = (0.5 * m[0], 0.5 * m[1], 0.5 * m[2])
     depth = ring_depth(plan, stream.reach_nm)
-    planes = device.node_planes(
-        NodeGrid(plan.lateral(tile.shape), corner, (high - low, ny, nx), depth, (z, y, x), shift)
-    )
+    shape, wanted = (high - low, ny, nx), range(tile.start[0], tile.stop[0])
+    grid = NodeGrid(plan.lateral(tile.shape), corner, shape, depth, (z, y, x), shift, wanted, m[0], plan.reach)
+    planes = device.node_planes(grid)
     for chunk in stream.chunks(dye):
         if chunk.layer is not None:
             planes.add(chunk.emitters)
         else:
-            planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5))
-    planes.advance(high)
-    return planes
+            for ready in planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5)):
+                yield ready, planes
+    for ready in planes.advance(high):
+        yield ready, planes
 
 
 def transfer(

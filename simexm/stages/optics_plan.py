@@ -125,6 +125,11 @@ class OpticsPlan(Imaging):
         m = self.subdivision[0]
         return tile.start[0] * m - self.reach, (tile.stop[0] - 1) * m + self.reach + 1
 
+    def window(self, tile: Box) -> int:
+        """Node planes whose spectra are held at once."""
+        low, high = self.node_planes(tile)
+        return min(high - low, (imaging.AT_ONCE - 1) * self.subdivision[0] + 2 * self.reach + 1)
+
     def cost(self, axis: int, pixels: int) -> float:
         """Nodes along one axis, halos included."""
         if axis == 0:
@@ -140,13 +145,12 @@ class OpticsPlan(Imaging):
         return nodes * len(self.dyes()) * SECONDS_PER_NODE
 
     def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
-        """Spectra of all planes, the ring where dyes are deposited, transfer functions, and the image."""
+        """Spectra of node planes, the ring where dyes are deposited, transfer functions, and the image."""
         grid = self.lateral(tile)
-        low, high = self.node_planes(Box.of_shape(tile))
         fine = grid.nodes[0] * grid.nodes[1]
         half = grid.nodes[0] * (grid.nodes[1] // 2 + 1)
         rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
-        spectra = rows * columns * (high - low) * 8
+        spectra = rows * columns * self.window(Box.of_shape(tile)) * 8
         # the ring; one plane as float64 and float32; its transform along x, cut to the band, and along y, cut again
         ring = ring_depth(self, chunk_nm) * fine * 8
         ring += max(fine * 12, fine * 4 + half * 8 + grid.nodes[0] * columns * 8 + rows * columns * 8)
@@ -155,15 +159,17 @@ class OpticsPlan(Imaging):
         coarse *= 2 if world.rounds else 1  # what is the same in all rounds is kept
         return spectra + ring + transfer + channels * (coarse + tile[0] * tile[1] * tile[2] * 4)
 
-    def device_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float) -> int:
-        """The same of a GPU's memory, but for what comes and goes in batches; see `array_device`."""
+    def device_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float, at_once: int) -> int:
+        """The same of a GPU's memory, where so many image planes are made at once, but for what comes and goes in batches."""
         grid = self.lateral(tile)
         low, high = self.node_planes(Box.of_shape(tile))
+        # the window of node planes, and once more while it moves up
+        window = 2 * min(high - low, (at_once - 1) * self.subdivision[0] + 2 * self.reach + 1)
         rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
         ring = ring_depth(self, reach_nm) * math.prod((n + 2 * self.halo) * self.subdivision[1] for n in tile[1:]) * 8
         response = len(self.pairs) * (grid.band[0] + 1) * columns * (self.reach + 1) * 4
         coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if world.rounds else 1)
-        return rows * columns * (high - low) * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))
+        return rows * columns * window * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))
 
     def describe(self, tile: Triple) -> dict[str, Any]:
         """Grid, range, and every pair."""

@@ -72,10 +72,9 @@ class Reader:
         for position in itertools.product(*ranges):
             corner = position[0] * z, position[1] * y, position[2] * x
             part = Box.at(corner, (z, y, x)).intersect(box)
-            into = np.empty((*(1 for _ in lead), *part.shape), self.array.dtype)
+            into = out[part.relative_to(box.start).slices][(np.newaxis,) * len(lead)]
             with opened_shard(self.folder.joinpath("c", *map(str, (*first, *position)))) as data:
                 decode_shard(data, shard, self.array.chunks, (*inner, *part.relative_to(corner).start), into)
-            out[part.relative_to(box.start).slices] = into.reshape(part.shape)
         return out
 
 

@@ -116,8 +116,8 @@ def decode_shard(
     ValueError
         If the index or a chunk is damaged.
     """
-    out[...] = 0
     if not data:
+        out[...] = 0
         return
     counts = tuple(s // c for s, c in zip(shard, chunk, strict=True))
     size = 16 * math.prod(counts)
@@ -127,16 +127,17 @@ def decode_shard(
     index = np.frombuffer(footer, "<u8").reshape(*counts, 2)
     ranges = (range(a // c, -(-(a + n) // c)) for a, n, c in zip(start, out.shape, chunk, strict=True))
     for position in itertools.product(*ranges):
+        first = [p * c - a for p, c, a in zip(position, chunk, start, strict=True)]
+        into = tuple(slice(max(f, 0), f + c) for f, c in zip(first, chunk, strict=True))
         offset, length = map(int, index[position])
         if offset == _ABSENT:
+            out[into] = 0
             continue
         try:
             decoded = _zstd.decode(data[offset : offset + length])
             part = np.frombuffer(decoded, out.dtype.newbyteorder("<")).reshape(chunk)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"chunk {position} of a shard cannot be decoded: {error}") from error
-        first = [p * c - a for p, c, a in zip(position, chunk, start, strict=True)]
-        into = tuple(slice(max(f, 0), f + c) for f, c in zip(first, chunk, strict=True))
         here = tuple(slice(max(-f, 0), n - f) for f, n in zip(first, out.shape, strict=True))
         out[into] = part[here]
 

@@ -56,10 +56,9 @@ def _emit(
     room = Emitters.empty(capacity)
     parts = [Emitters.empty(0)] + [
         _join([chunk])
-        for z in range(nz)
         for chunk in emit.emit_layer(
             index, regions_of(index, 26), np.ones(counted.size, np.uint8), crofton_weights(VOXEL_NM, False), law,
-            keys or _keys(), z=z, array=array, specimen=specimen, inside=inside or specimen, own=own or specimen,
+            keys or _keys(), array=array, specimen=specimen, inside=inside or specimen, own=own or specimen,
             voxel_nm=VOXEL_NM, room=room, dyes_of_cell=counted,
         )
     ]  # fmt: skip

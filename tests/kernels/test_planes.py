@@ -69,47 +69,60 @@ def emitters(n: int, extent: tuple[float, float, float]) -> Emitters:
 
 
 def image(device: Device, lateral: LateralGrid, step: int, reach: int) -> NDArray[np.float32]:
-    """Dyes by way of the ring, the spectra and a response at random, to 5 planes of pixels."""
-    count, low, nodes = 5, 3 * step - reach, 4 * step + 2 * reach + 1
+    """Dyes by way of the ring, the spectra and two responses at random, to planes of pixels."""
+    wanted = range(3, 16)
+    low, nodes = 3 * step - reach, 12 * step + 2 * reach + 1
     rng = np.random.default_rng(4)
     transfer = rng.normal(size=(lateral.band[0] + 1, reach + 1, lateral.band[1] + 1)).astype(np.float32)
+    responses = [device.response(transfer), device.response(transfer[:, ::-1].copy())]
     ny, nx = lateral.nodes
-    grid = NodeGrid(lateral, (low, -2, 1), (nodes, ny - 1, nx - 3), 9, (0.1, 0.1, 0.1), (0.5, 0.5, 0.5))
-    dyes = device.node_planes(grid)
+    shape = (nodes, ny - 1, nx - 3)
+    per_nm, shift = (0.1, 0.1, 0.1), (0.5, 0.5, 0.5)
+    dyes = device.node_planes(NodeGrid(lateral, (low, -2, 1), shape, 9, per_nm, shift, wanted, step, reach))
+    spectra = device.zeros((len(wanted), lateral.pixels[0], lateral.pixels[1] // 2 + 1), np.complex64)
+    made: list[int] = []
+
+    def advance(plane: int) -> None:
+        for ready in dyes.advance(plane):
+            made.extend(ready)
+            for response in responses:
+                dyes.project(response, ready, spectra[ready.start - 3 : ready.stop - 3, :, :])
+
     all_of_them = emitters(3000, (10.0 * (low + nodes), 10.0 * ny, 10.0 * nx))
-    # dyes come in slabs of 5 node planes, and no dye lies in two of them
-    for slab in range(-10, (low + nodes) // 5 + 1):
-        if slab % 7 == 4:
+    # dyes come in slabs of 5 node planes, and no dye lies in two of them; some slabs, and the last third, have none
+    for slab in range(-10, (low + 2 * nodes // 3) // 5 + 1):
+        if slab % 7 == 2:
             continue
-        dyes.advance(slab * 5 - 2)
+        advance(slab * 5 - 2)
         some = all_of_them.select((all_of_them.z * 0.1 // 5).astype(int) == slab)
         dyes.add(Emitters(*(device.put(np.ascontiguousarray(c)) for c in some)))
-    dyes.advance(low + nodes)
-    spectra = device.zeros((count, lateral.pixels[0], lateral.pixels[1] // 2 + 1), np.complex64)
-    dyes.project(device.response(transfer), step, 3, spectra)
-    dyes.project(device.response(transfer[:, ::-1].copy()), step, 3, spectra)
-    out = device.zeros((count, lateral.pixels[0] - 3, lateral.pixels[1] - 2), np.float32)
+    advance(low + nodes)
+    assert made == list(wanted)
+    out = device.zeros((len(wanted), lateral.pixels[0] - 3, lateral.pixels[1] - 2), np.float32)
     device.image(spectra, lateral, (slice(2, lateral.pixels[0] - 1), slice(0, lateral.pixels[1] - 2)), out)
     return device.to_host(out)
 
 
 @pytest.mark.parametrize("batch", [1, 1 << 30], ids=["plane by plane", "all at once"])
-@pytest.mark.parametrize(("step", "reach"), [(1, 0), (1, 6), (3, 4)])
+@pytest.mark.parametrize("at_once", [3, 64])
+@pytest.mark.parametrize(("step", "reach"), [(1, 0), (1, 6), (3, 4), (4, 1)])
 @pytest.mark.parametrize("name", GRIDS)
 def test_images_agree(
-    gpu: ArrayDevice, name: str, step: int, reach: int, batch: int, monkeypatch: pytest.MonkeyPatch
+    gpu: ArrayDevice, name: str, step: int, reach: int, at_once: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(array_device, "BATCH_BYTES", batch)
+    monkeypatch.setattr(array_device, "AT_ONCE", at_once)
     close(image(gpu, GRIDS[name], step, reach), image(CPU, GRIDS[name], step, reach))
 
 
 def test_planes_without_dyes_are_dark(gpu: ArrayDevice) -> None:
     lateral = GRIDS["odd"]
-    grid = NodeGrid(lateral, (0, 0, 0), (9, 20, 20), 5, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    grid = NodeGrid(lateral, (0, 0, 0), (9, 20, 20), 5, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), range(9), 1, 0)
     dyes = gpu.node_planes(grid)
-    dyes.advance(9)
-    spectra = gpu.zeros((3, lateral.pixels[0], lateral.pixels[1] // 2 + 1), np.complex64)
-    dyes.project(gpu.response(np.ones((lateral.band[0] + 1, 1, lateral.band[1] + 1), np.float32)), 1, 2, spectra)
+    spectra = gpu.zeros((9, lateral.pixels[0], lateral.pixels[1] // 2 + 1), np.complex64)
+    response = gpu.response(np.ones((lateral.band[0] + 1, 1, lateral.band[1] + 1), np.float32))
+    for ready in dyes.advance(9):
+        dyes.project(response, ready, spectra[ready.start : ready.stop, :, :])
     assert not gpu.to_host(spectra).any()
 
 
