@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.engine.keyed import CellSums, add_up
-from simexm.engine.labels import label_stream
+from simexm.engine.labels import TileLabels
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling
 from simexm.kernels.amplicons import Amplicons
@@ -165,7 +165,7 @@ def prepare_tile(plan: Plan, source: LabelSource, counted: Counted, tile: Box, s
             count_voxels(part.index, mine.start, mine.stop, work.tally.voxels.at(part.cells.ids))
 
     wanted = plan.geometry.voxels(boxes["labels"])
-    work.stream = label_stream(source, wanted, plan.world.masks, plan.part, see)
+    work.stream = TileLabels(source, wanted, plan.world.masks, plan.part, see)
     _run(plan, work, _stages(plan)[0])
     return work
 

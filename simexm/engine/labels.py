@@ -34,10 +34,8 @@ def read_part(source: LabelSource, box: Box, masks: Sequence[str]) -> LabelPart:
     return LabelPart(box, box, index, cells, found)
 
 
-def label_stream(
-    source: LabelSource, box: Box, masks: Sequence[str], part: Triple, see: Callable[[LabelPart], None]
-) -> LabelStream:
-    """The labels of a box.
+class TileLabels(LabelStream):
+    """The labels of a box of a source.
 
     Parameters
     ----------
@@ -46,32 +44,36 @@ def label_stream(
     part
         Voxels of a part, z y x; cut to the box. A box of one part is read once and kept.
     see
-        Called with every part before it is passed on, with those that were kept only once.
+        Called with every part before it is passed on, with one that is kept only once.
     """
-    bounds = [part_bounds(a, b, n) for a, b, n in zip(box.start, box.stop, part, strict=True)]
-    z, y, x = (list(itertools.pairwise(b)) for b in bounds)
-    kept: list[LabelPart] = []
 
-    def parts() -> Iterator[LabelPart]:
-        if kept:
-            kept[0].again = True
-            yield kept[0]
+    def __init__(
+        self, source: LabelSource, box: Box, masks: Sequence[str], part: Triple, see: Callable[[LabelPart], None]
+    ) -> None:
+        bounds = [part_bounds(a, b, n) for a, b, n in zip(box.start, box.stop, part, strict=True)]
+        z, y, x = (list(itertools.pairwise(b)) for b in bounds)
+        super().__init__(box, 1 if len(y) == len(x) == 1 else max(b - a for a, b in z))
+        self._source, self._masks, self._see = source, masks, see
+        self._ranges = z, y, x
+        self._keeps = len(z) == len(y) == len(x) == 1
+        self._kept: LabelPart | None = None
+
+    def parts(self) -> Iterator[LabelPart]:
+        """Yield the parts."""
+        if self._kept is not None:
+            self._kept.again = True
+            yield self._kept
             return
-        reader = _Parts(source, stream, masks, z, y, x)
-        for each in reader:
-            each.again = stream.seen
-            see(each)
-            if len(z) == len(y) == len(x) == 1:
-                kept.append(each)
-            yield each
-            if not kept:
-                each.placed = each.regions = (
-                    None  # whoever still holds the part shall not keep this alive while the next is read
-                )
-        stream.seen = True
-
-    stream = LabelStream(box, CellIndex(), parts, 1 if len(y) == len(x) == 1 else max(b - a for a, b in z))
-    return stream
+        for part in _Parts(self._source, self, self._masks, self._ranges):
+            part.again = self.seen
+            self._see(part)
+            if self._keeps:
+                self._kept = part
+            yield part
+            if not self._keeps:
+                # whoever still holds the part shall not keep these alive while the next is read
+                part.placed = part.regions = None
+        self.seen = True
 
 
 def part_bounds(start: int, stop: int, size: int) -> list[int]:
@@ -91,12 +93,9 @@ class _Parts:
         source: LabelSource,
         stream: LabelStream,
         masks: Sequence[str],
-        z: Sequence[tuple[int, int]],
-        y: Sequence[tuple[int, int]],
-        x: Sequence[tuple[int, int]],
+        ranges: tuple[Sequence[tuple[int, int]], ...],
     ) -> None:
-        self.source, self.stream, self.masks = source, stream, masks
-        self.ranges = z, y, x
+        self.source, self.stream, self.masks, self.ranges = source, stream, masks, ranges
         room = [max(b - a for a, b in axis) + 2 for axis in self.ranges]
         most = int(np.prod([min(r, n) for r, n in zip(room, stream.box.shape, strict=True)]))
         self.index = np.empty(most, np.int32)

@@ -117,11 +117,11 @@ class Means:
 
 def workers_have_gpus(client: distributed.Client | None, cluster: Cluster | None) -> bool | None:
     """Whether the jobs of a batch queue ask for GPUs; None where workers are not in such jobs."""
+    if client is None and cluster is None:
+        return None
     from simexm.engine.batch.files import BatchFile
     from simexm.engine.clusters import jobs_of
 
-    if client is None and cluster is None:
-        return None
     jobs = jobs_of(client) if client is not None else None
     file = cluster.file if cluster is not None else jobs.file if jobs is not None else None
     return file.gpu is not None if isinstance(file, BatchFile) else None

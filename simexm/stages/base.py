@@ -6,6 +6,7 @@ subclass of `Stage` and name it in `simexm/stages/__init__.py`; the planner and 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -93,8 +94,7 @@ class LabelPart:
         return Cells(self.placed, self.marked(), self.box)
 
 
-@dataclass
-class LabelStream:
+class LabelStream(ABC):
     """The labels of a tile, part by part, in ascending z; they may be asked for more than once.
 
     Attributes
@@ -103,19 +103,20 @@ class LabelStream:
         Voxels of the whole volume.
     cells
         Ids by index, of the parts so far.
-    parts
-        Yields the parts, each after all stages have seen it; see `Stage.see`. Buffers are used again.
     depth
         Planes of voxels that come in any order: 1 where every part spans the box across the axis, so that planes ascend too.
     seen
         Whether all parts have been read once.
     """
 
-    box: Box
-    cells: CellIndex
-    parts: Callable[[], Iterator[LabelPart]]
-    depth: int
-    seen: bool = False
+    def __init__(self, box: Box, depth: int) -> None:
+        self.box, self.depth = box, depth
+        self.cells = CellIndex()
+        self.seen = False
+
+    @abstractmethod
+    def parts(self) -> Iterator[LabelPart]:
+        """Yield the parts, each after all stages have seen it; see `Stage.see`. Buffers are used again."""
 
     def survey(self) -> None:
         """Make sure that the stages have seen all parts."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import sys
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 from simexm.engine import memory
 from simexm.engine.block import compute_rounds
-from simexm.engine.labels import label_stream, part_bounds
+from simexm.engine.labels import TileLabels, _Parts, part_bounds
 from simexm.grid import Box, Triple
 from simexm.kernels.cells import count_voxels
 from simexm.kernels.regions import MEMBRANE, regions_of
@@ -46,7 +49,7 @@ def test_parts_share_out_an_axis_and_end_a_voxel_before_multiples(start: int, le
 def test_parts_hold_the_source_and_know_all_their_neighbours(corner: Triple, shape: Triple, part: Triple) -> None:
     box = Box.at(corner, shape)
     seen = np.zeros(shape, int)
-    stream = label_stream(_source(), box, ["psd"], part, lambda _: None)
+    stream = TileLabels(_source(), box, ["psd"], part, lambda _: None)
     for passes in (1, 2):
         opened: list[int] = []
         for one in stream.parts():
@@ -74,7 +77,7 @@ def test_a_source_is_read_once_along_the_axis() -> None:
             read[box.start[0] : box.stop[0]] += 1
             return super().read(box)
 
-    stream = label_stream(Counting(IDS, VOXEL_NM), Box.of_shape(IDS.shape), [], (8, 64, 64), lambda _: None)
+    stream = TileLabels(Counting(IDS, VOXEL_NM), Box.of_shape(IDS.shape), [], (8, 64, 64), lambda _: None)
     assert stream.depth == 1
     stream.survey()
     stream.survey()
@@ -156,7 +159,7 @@ def test_regions_are_found_in_each_pass() -> None:
     def see(part: LabelPart) -> None:
         part.regions = regions_of(part.index, 26)
 
-    stream = label_stream(_source(), Box.of_shape(IDS.shape), [], (8, 64, 64), see)
+    stream = TileLabels(_source(), Box.of_shape(IDS.shape), [], (8, 64, 64), see)
     for _ in range(2):
         marked.append(
             sum(int((p.marked()[p.core.relative_to(p.box.start).slices] == MEMBRANE).sum()) for p in stream.parts())
@@ -172,3 +175,39 @@ def test_parts_to_choose_from_begin_with_all_and_shrink(shape: Triple) -> None:
     assert sizes == sorted(sizes, reverse=True)
     assert max(found[-1]) <= 128 or len(found) == 1
     assert all(n % 64 == 0 for part in found for n in part)
+
+
+def test_nothing_of_a_tile_outlives_it() -> None:
+    """Rings of references would keep a tile's arrays until Python looks for rings, beside those of the next."""
+    simulation = Simulation.from_mapping(_two_dyes())
+    source = _source()
+    plan = simulation.plan(source=source)
+    held: list[weakref.ref[Any]] = []
+
+    class Watched(ArrayVolume):
+        def read(self, box: Box) -> NDArray[Any]:
+            stream = next(f.f_locals["self"].stream for f in _frames() if isinstance(f.f_locals.get("self"), _Parts))
+            held.append(weakref.ref(stream))
+            return super().read(box)
+
+    gc.collect()
+    gc.disable()
+    try:
+        for part in ((64, 64, 64), (11, 17, 13)):
+            for result in compute_rounds(
+                replace(plan, part=part), Watched(IDS, VOXEL_NM, regions={"psd": MASK}), {}, Box.of_shape(plan.shape)
+            ):
+                del result
+        assert held
+        assert all(ref() is None for ref in held)
+    finally:
+        gc.enable()
+
+
+def _frames() -> list[Any]:
+    frame: Any = sys._getframe(1)
+    found = []
+    while frame:
+        found.append(frame)
+        frame = frame.f_back
+    return found
