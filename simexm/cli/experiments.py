@@ -154,6 +154,7 @@ def _print_plan(made: Plan) -> None:
         *made.imaging.rows(),
         ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
         ("stored", f"{m['bytes_uncompressed'] / 1e9:.3g} GB before compression, about {blocks['files']} files"),
+        ("device", "GPU" if m["device"] == "gpu" else "CPU"),
         ("memory", f"{m['memory_per_worker_bytes'] / 2**30:.2f} GiB in each worker"),
         ("time", f"about {m['core_seconds']:.0f} core-seconds, {m['core_seconds'] / cores:.0f} s on {cores} cores"),
         ("hash", m["hash"]),

@@ -18,8 +18,24 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 """Contracted, a product and a sum are rounded once instead of twice: other bits than the CPU's."""
 _THREADS = 128
 _BLOCKS = 1 << 16
+_SHARE = 0.95
+"""Of the GPU's memory: the rest is the driver's and the display's."""
 _PLANS = 8
 """FFT plans that are kept: each holds a work area."""
+
+
+def kernel_text(name: str = "simexm.cu", before: set[str] | None = None) -> str:
+    """The primitives in one text, every header once: CuPy keeps what it compiled by this text, and sees no file's change."""
+    known = set() if before is None else before
+    known.add(name)
+    lines = []
+    for line in (SOURCES / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("#include"):
+            header = line.split('"')[1]
+            lines.append("" if header in known else kernel_text(header, known))
+        elif line != "#pragma once":
+            lines.append(line)
+    return "\n".join(lines)
 
 
 class CuPy:
@@ -31,9 +47,8 @@ class CuPy:
         self.xp: Any = cupy
         self.out_of_memory: type[Exception] = cupy.cuda.memory.OutOfMemoryError
         cupy.fft.config.get_plan_cache().set_size(_PLANS)
-        self._module = cupy.RawModule(
-            code=(SOURCES / "simexm.cu").read_text(encoding="utf-8"), options=(*OPTIONS, f"-I{SOURCES}")
-        )
+        cupy.get_default_memory_pool().set_limit(fraction=_SHARE)
+        self._module = cupy.RawModule(code=kernel_text(), options=OPTIONS)
 
     def launch(self, name: str, count: int, *arguments: Any) -> None:
         """See `Backend`."""

@@ -1,4 +1,4 @@
-"""The primitives' own text compiled for the host, as a backend of `ArrayDevice` that needs no GPU."""
+"""The primitives' own text compiled for the host, as a `Backend` of `array_device` that needs no GPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simexm.kernels.array_device import ArrayDevice
-from simexm.kernels.cupy_device import SOURCES
+from simexm.kernels.cupy_device import kernel_text
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Werror", "-shared", "-fPIC")
@@ -106,22 +105,8 @@ def compile_for_host(folder: Path) -> Path:
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler to compile the GPU's kernels for the host with; apt-get install g++")
-    out = folder / "simexm.so"
-    command = [
-        compiler,
-        *FLAGS,
-        "-x",
-        "c++",
-        "-include",
-        str(HERE / "shim.h"),
-        str(SOURCES / "simexm.cu"),
-        "-o",
-        str(out),
-    ]
+    text, out = folder / "simexm.cpp", folder / "simexm.so"
+    text.write_text(kernel_text(), encoding="utf-8")
+    command = [compiler, *FLAGS, "-include", str(HERE / "shim.h"), str(text), "-o", str(out)]
     subprocess.run(command, check=True)
     return out
-
-
-def host_device(library: Path, **options: Any) -> ArrayDevice:
-    """A device that runs the primitives' text on the host."""
-    return ArrayDevice(Host(library), **options)

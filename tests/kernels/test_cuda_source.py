@@ -1,9 +1,8 @@
-"""The text of the GPU's primitives, compiled for the host, gives the very bits of the CPU's kernels."""
+"""The text of the GPU's primitives gives the very bits of the CPU's kernels: compiled for the host, and on a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,13 @@ from numpy.typing import NDArray
 from simexm.grid import Box, Triple
 from simexm.kernels import amplicons, camera, detmath, emit
 from simexm.kernels.amplicons import Amplicons
-from simexm.kernels.array_device import ArrayDevice
+from simexm.kernels.array_device import ArrayDevice, Backend
 from simexm.kernels.camera import Detector, Profile
 from simexm.kernels.devices import CPU, Cells, Device, NodeGrid, Where
 from simexm.kernels.emit import BINOMIAL, POISSON, Emitters, Law, LayerKeys
 from simexm.kernels.imaging import LateralGrid
 from simexm.kernels.regions import crofton_weights
 from simexm.random import derive_key, philox_array
-from tests.cuda_host import Host
 from tests.kernels.test_draws import apply, binomial_quantiles, means, poisson_quantiles, uniforms
 
 VOXEL_NM = (40.0, 32.0, 32.0)
@@ -28,9 +26,9 @@ N = 200_000
 
 
 @pytest.fixture
-def gpu(host_library: Path) -> ArrayDevice:
-    """A device that runs the primitives' text on the host, each launch as a grid of 3 blocks of 5 threads."""
-    return ArrayDevice(Host(host_library, blocks=3, threads=5))
+def gpu(backend: Backend) -> ArrayDevice:
+    """The device under test."""
+    return ArrayDevice(backend)
 
 
 def run(gpu: ArrayDevice, name: str, inputs: tuple[NDArray[Any], ...], out: NDArray[Any]) -> NDArray[Any]:
@@ -176,17 +174,17 @@ def test_emitters_are_the_same_in_the_same_order(gpu: ArrayDevice, name: str) ->
     np.testing.assert_array_equal(tally, expected)
 
 
-def test_little_room_only_makes_more_chunks(host_library: Path, gpu: ArrayDevice) -> None:
+def test_little_room_only_makes_more_chunks(backend: Backend, gpu: ArrayDevice) -> None:
     box = Box.of_shape((22, 24, 26))
     where = Where(box, Box((4, 0, 0), (8, 24, 26)), box, VOXEL_NM)
-    small = ArrayDevice(Host(host_library), capacity=64)
+    small = ArrayDevice(backend, capacity=64)
     (many, tally), (one, expected) = (emitted(d, LAWS["linked"], where, box) for d in (small, gpu))
     assert len(one) == 1
     assert len(many) > one[0].z.size / 64
     np.testing.assert_array_equal(joined(many).z, one[0].z)
     np.testing.assert_array_equal(tally, expected)
     with pytest.raises(ValueError, match="more than 2 dyes"):
-        emitted(ArrayDevice(Host(host_library), capacity=2), LAWS["clumped"], where, box)
+        emitted(ArrayDevice(backend, capacity=2), LAWS["clumped"], where, box)
 
 
 def test_amplicons_scatter_alike(gpu: ArrayDevice) -> None:

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from simexm.kernels.cupy_device import OPTIONS, SOURCES
+from simexm.kernels.cupy_device import OPTIONS, SOURCES, kernel_text
 
-KERNELS = re.findall(
-    r"__global__ void (\w+)\(", "".join(p.read_text(encoding="utf-8") for p in sorted(SOURCES.glob("*.cuh")))
-)
+KERNELS = re.findall(r"__global__ void (\w+)\(", kernel_text())
 MOVES = {"mov", "ld", "st", "selp", "setp", "cvt", "neg", "abs", "min", "max"}
 """Instructions that round nothing, but for conversions, which round as IEEE 754 says."""
 
@@ -34,9 +32,9 @@ class Nvrtc:
     def compile(self, architecture: str, what: str) -> bytes:
         """PTX or CUBIN of the primitives, with the options that a run uses."""
         program = ctypes.c_void_p()
-        text = (SOURCES / "simexm.cu").read_bytes()
+        text = kernel_text().encode()
         assert self._nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, b"simexm.cu", 0, None, None) == 0
-        options = [o.encode() for o in (*OPTIONS, f"-I{SOURCES}", f"--gpu-architecture={architecture}")]
+        options = [o.encode() for o in (*OPTIONS, f"--gpu-architecture={architecture}")]
         done = self._nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
         assert done == 0, self._text(program, "ProgramLog").decode()
         return self._text(program, what)
@@ -51,6 +49,15 @@ def nvrtc() -> Nvrtc:
     if not libraries:
         pytest.skip("no NVRTC to compile GPU kernels with; pip install nvidia-cuda-nvrtc-cu12 (Linux)")
     return Nvrtc(libraries[0])
+
+
+def test_the_text_holds_every_file_once() -> None:
+    text = kernel_text()
+    for path in SOURCES.iterdir():
+        (last,) = path.read_text(encoding="utf-8").rstrip().splitlines()[-1:]
+        assert last in text or last.startswith("#include")
+    assert "#include" not in text
+    assert len(KERNELS) == len(set(KERNELS)) == 11
 
 
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])

@@ -1,7 +1,10 @@
-"""The array side of imaging on a namespace that has nothing but the array API standard, against the compiled kernels."""
+"""The array side of imaging against the compiled kernels: on arrays that have nothing but the standard, and on a GPU."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 
 from simexm.grid import Box
 from simexm.kernels import array_device, imaging, planes
-from simexm.kernels.array_device import ArrayDevice, DeviceMemoryError
+from simexm.kernels.array_device import ArrayDevice, Backend, DeviceMemoryError
 from simexm.kernels.devices import CPU, Cells, Device, NodeGrid
 from simexm.kernels.emit import Emitters
 from simexm.kernels.imaging import LateralGrid
@@ -32,9 +35,9 @@ GRIDS = {
 
 
 @pytest.fixture
-def gpu(host_library: Path) -> ArrayDevice:
-    """A device that runs on the host."""
-    return ArrayDevice(Host(host_library))
+def gpu(backend: Backend) -> ArrayDevice:
+    """The device under test."""
+    return ArrayDevice(backend)
 
 
 def close(ours: NDArray[Any], theirs: NDArray[Any]) -> None:
@@ -45,20 +48,20 @@ def close(ours: NDArray[Any], theirs: NDArray[Any]) -> None:
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_spectra_of_planes(name: str) -> None:
+def test_spectra_of_planes(gpu: ArrayDevice, name: str) -> None:
     grid = GRIDS[name]
     dyes = np.random.default_rng(1).poisson(0.7, (3, grid.nodes[0] - 2, grid.nodes[1] - 1)).astype(np.float32)
-    found = np.from_dlpack(planes.plane_spectra(array_api_strict.asarray(dyes), grid, array_api_strict))
+    found = gpu.to_host(planes.plane_spectra(gpu.put(dyes), grid, gpu.xp))
     close(found, np.stack([imaging.plane_spectrum(d, grid) for d in dyes]))
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_planes_of_spectra(name: str) -> None:
+def test_planes_of_spectra(gpu: ArrayDevice, name: str) -> None:
     grid = GRIDS[name]
     rng = np.random.default_rng(2)
     shape = (3, grid.pixels[0], grid.pixels[1] // 2 + 1)
     spectra = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
-    found = np.from_dlpack(planes.inverse_planes(array_api_strict.asarray(spectra), grid, array_api_strict))
+    found = gpu.to_host(planes.inverse_planes(gpu.put(spectra), grid, gpu.xp))
     close(found, np.stack([imaging.inverse_plane(s, grid) for s in spectra]))
 
 
@@ -136,6 +139,20 @@ def test_truth_is_gathered_alike(gpu: ArrayDevice) -> None:
     CPU.gather_where(theirs, 2, z, y, x, expected)
     np.testing.assert_array_equal(found, expected)
     assert (found == 0).any()
+
+
+def test_cupy_has_all_functions_that_are_used() -> None:
+    """Where it is installed; it need not find a device for that."""
+    cupy = pytest.importorskip("cupy")
+    names = set()
+    for module in (planes, array_device):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] in ("xp", "fft"):
+                names.add(ast.unparse(node).rpartition("xp.")[2])
+    assert {"fft.rfft", "cumulative_sum", "concat", "complex64"} <= names
+    for name in names - {"fft"}:
+        for library in (cupy, array_api_strict):
+            assert operator.attrgetter(name)(library) is not None
 
 
 def test_full_memory_is_emptied_and_tried_once_more(host_library: Path) -> None:
