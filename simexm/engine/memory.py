@@ -7,7 +7,7 @@ added, what follows one another competes. The tests hold the prediction against 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from simexm.engine.labels import CHUNK, brick
@@ -20,24 +20,50 @@ BASE = 576 * MiB
 
 The phantom, which is compiled as well, needs most."""
 
+WRITERS = 4
+"""Shards that are written at once: most of it is waiting for the disk."""
+
 EMITTER_FILE = 160 * MiB
 """Where emitters are kept: one chunk of them as columns, as Arrow's, and in Parquet's encoder."""
 
 
 @dataclass(frozen=True)
 class TileMemory:
-    """Bytes that a worker needs for a tile, by what they are for."""
+    """Bytes that a worker needs for a tile, by what they are for.
+
+    Attributes
+    ----------
+    base
+        A worker without work, and the chunks that it keeps.
+    labels
+        A part of the tile's labels, and what is read on the way to it.
+    labelling, imaging
+        Emitters and light.
+    tile
+        What is made of the tile.
+    block
+        What is made of the block.
+    writing
+        Its coarser levels, and encoded shards.
+    kept
+        Whether a tile is kept while its block is written, for the next round.
+    """
 
     base: int
     labels: int
     labelling: int
     imaging: int
-    output: int
+    tile: int
+    block: int
+    writing: int
+    kept: bool = False
 
     @property
     def total(self) -> int:
         """Predicted peak of the worker's resident memory, bytes."""
-        return self.base + self.labels + self.labelling + self.imaging + self.output
+        making = self.labels + self.labelling + self.imaging + self.tile
+        most = making + self.writing if self.kept else max(making, self.writing)
+        return self.base + most + self.block
 
 
 def tile_memory(
@@ -46,10 +72,13 @@ def tile_memory(
     part: Triple,
     id_bytes: int,
     masks: int,
+    tile: Triple,
+    tile_bytes: int,
     block: Triple,
-    pixel_bytes: int,
+    stored_bytes: Sequence[int],
     labelling: int,
     imaging: int,
+    kept: bool,
 ) -> TileMemory:
     """Predict the peak of one tile.
 
@@ -63,24 +92,32 @@ def tile_memory(
         Bytes of an id.
     masks
         Masks read beside the labels.
-    block
-        Pixels in a shard.
-    pixel_bytes
-        Bytes per pixel of all that is stored.
+    tile, block
+        Pixels of a tile and of a shard.
+    tile_bytes
+        Bytes per pixel of what is made of a tile.
+    stored_bytes
+        Bytes per pixel of each array that is stored, for each channel.
     labelling, imaging
         See `Labeller.tile_bytes` and `Imaging.tile_bytes`.
+    kept
+        See `TileMemory`.
     """
     held = math.prod(min(n, p + 3) for n, p in zip(voxels, part, strict=True))
     bricks = min(held, math.prod(brick(voxels, id_bytes)))
     planes = 4 * voxels[1] * voxels[2] if voxels[0] > part[0] else 0  # carried on from part to part
-    block_pixels = block[0] * block[1] * block[2]
+    pixels = math.prod(block)
+    # ids compress to a few percent; of noise hardly a bit may be saved, and a shard's chunks are joined
+    encoded = 2 * sum(sorted(n for n in stored_bytes if n <= 4)[-WRITERS:])
     return TileMemory(
-        base=BASE,
-        labels=held * (4 + 1 + masks) + planes * (4 + masks) + bricks * (id_bytes + 4) + CACHE_BYTES,
+        base=BASE + CACHE_BYTES,
+        labels=held * (4 + 1 + masks) + planes * (4 + masks) + bricks * (id_bytes + 4),
         labelling=labelling,
         imaging=imaging,
-        # the block's images and labels, their levels (a third more), and the bytes of one shard
-        output=block_pixels * pixel_bytes * 4 // 3 + block_pixels * id_bytes,
+        tile=math.prod(tile) * tile_bytes,
+        block=pixels * sum(stored_bytes),
+        writing=pixels * (-(-sum(stored_bytes) // 3) + encoded),
+        kept=kept,
     )
 
 

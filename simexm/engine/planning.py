@@ -185,37 +185,38 @@ def _predict(
     boxes = walk_back(stages, world, Box.at(middle, tile))
     # wherever tiles begin in voxels
     voxels = g.voxels(boxes["labels"]).grown((1, 1, 1)).intersect(Box.of_shape(g.volume))
-    # dyes per pixel are counted in 64 bits before they are stored
-    counting = 8 * len(labeller.named_layers) * ("labelled" in simulation.keep)
     labelling = labeller.tile_bytes(voxels, world) + EMITTER_FILE * ("emitters" in simulation.keep)
     reach = labeller.reach_nm(world)
+    counted = len(labeller.named_layers)
     for barcodes in (s for s in stages if isinstance(s, Barcodes)):
-        counting += 8 * len(barcodes.dyes) * ("labelled" in simulation.keep)
+        counted += len(barcodes.dyes)
         labelling += barcodes.tile_bytes(voxels, world)
         reach = max(reach, barcodes.radius_nm(world))
     at_once = [o for o in outputs if o.round == outputs[0].round]  # one round after the other is made and written
-    clipped = _clip(block, g.shape)
-    pixel_bytes = sum(max(1, len(o.channels)) * np.dtype(o.dtype).itemsize for o in at_once) + counting
     channels = len(simulation.microscope.all_channels)
+    stored = [np.dtype(o.dtype).itemsize for o in at_once for _ in range(max(1, len(o.channels)))]
+    # cell indices, counts of the camera, and dyes per pixel, which are counted in 64 bits before they are stored
+    made = 4 * (1 + len(simulation.truth.regions)) + 2 * channels
+    made += 12 * counted * any((o.path or main_of(stages)) == "labelled" for o in at_once if o.channels)
     choice = None
     for part in parts(voxels.shape):
         depth = 1 if part[1] >= voxels.shape[1] and part[2] >= voxels.shape[2] else part[0] + 1
-        choice = (
-            part,
-            tile_memory(
-                voxels=voxels.shape,
-                part=part,
-                id_bytes=np.dtype(id_dtype).itemsize,
-                masks=len(world.masks),
-                block=clipped,
-                pixel_bytes=pixel_bytes,
-                labelling=labelling,
-                imaging=imaging.tile_bytes(
-                    tile, channels, world, float((depth * g.voxel_nm[0] + 2 * exact(reach)) * g.factor)
-                ),
-            ),
+        chunk_nm = float((depth * g.voxel_nm[0] + 2 * exact(reach)) * g.factor)
+        needed = tile_memory(
+            voxels=voxels.shape,
+            part=part,
+            id_bytes=np.dtype(id_dtype).itemsize,
+            masks=len(world.masks),
+            tile=tile,
+            tile_bytes=made,
+            block=_clip(block, g.shape),
+            stored_bytes=stored,
+            labelling=labelling,
+            imaging=imaging.tile_bytes(tile, channels, world, chunk_nm),
+            kept=bool(world.rounds),
         )
-        if choice[1].total <= limit or any(s.whole_labels for s in stages):
+        choice = part, needed
+        if needed.total <= limit or any(s.whole_labels for s in stages):
             break
     assert choice is not None
     return choice

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from simexm.engine import keyed, passes, tables
 from simexm.engine.block import BlockResult, compute_rounds
 from simexm.engine.gpu import tile_for
+from simexm.engine.memory import WRITERS
 from simexm.engine.plan import Output, Plan
 from simexm.engine.tables import EmitterFile
 from simexm.errors import RunError
@@ -123,10 +124,6 @@ def _shards(
             yield levels[n], n, c, position if output.is_labels else (c, *position)
 
 
-_WRITERS = 4
-"""Shards that are written at once: most of it is waiting for the disk."""
-
-
 def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[str, list[list[Any]]]:
     """Write one round's levels that the block owns, coarse ones first; [bytes, checksum] of each shard, by output."""
     owned = sum(s.owned for s in plan.storage)
@@ -145,7 +142,7 @@ def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[s
         found = array.write(position, data if output.is_labels else data[None])
         return [found.nbytes, found.checksum]
 
-    with ThreadPoolExecutor(_WRITERS) as pool:
+    with ThreadPoolExecutor(WRITERS) as pool:
         for level in reversed(range(owned)):
             shards = [(o, s) for o in outputs for s in _shards(plan, where, o, number) if s[1] == level]
             for (output, _), told in zip(shards, pool.map(write, shards), strict=True):

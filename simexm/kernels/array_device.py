@@ -20,7 +20,7 @@ from simexm.kernels.camera import Detector, Profile
 from simexm.kernels.deposit import UNIT, told_early
 from simexm.kernels.devices import Cells, Floats, NodeGrid, Where, Window
 from simexm.kernels.emit import Emitters, Law, LayerKeys, refuse_crowded
-from simexm.kernels.imaging import LateralGrid
+from simexm.kernels.imaging import LateralGrid, Transfer
 
 T = TypeVar("T")
 
@@ -227,9 +227,9 @@ class ArrayDevice:
         """See `Device`."""
         return ArrayNodePlanes(self, grid)
 
-    def response(self, transfer: NDArray[np.float32]) -> Any:
+    def response(self, transfer: Transfer) -> planes.Response:
         """See `Device`."""
-        return self.put(transfer.transpose(1, 0, 2))
+        return planes.Response(transfer, self.put, self.xp)
 
     def image(self, spectra: Any, grid: LateralGrid, inner: tuple[slice, slice], out: Any) -> None:
         """See `Device`."""

@@ -18,7 +18,7 @@ from simexm.kernels.amplicons import Amplicons, scatter_dyes
 from simexm.kernels.camera import Detector, Profile
 from simexm.kernels.deposit import Ring, deposit_counts
 from simexm.kernels.emit import Emitters, Law, LayerKeys
-from simexm.kernels.imaging import LateralGrid
+from simexm.kernels.imaging import LateralGrid, Transfer
 from simexm.kernels.regions import add_mask, regions_of
 
 Floats = tuple[float, float, float]
@@ -186,8 +186,8 @@ class Device(Protocol):
     def node_planes(self, grid: NodeGrid) -> NodePlanes:
         """Empty planes."""
 
-    def response(self, transfer: NDArray[np.float32]) -> Any:
-        """A transfer function, (band_y + 1, offsets, band_x + 1), as `NodePlanes.project` takes it."""
+    def response(self, transfer: Transfer) -> Any:
+        """A transfer function as `NodePlanes.project` takes it."""
 
     def image(self, spectra: Any, grid: LateralGrid, inner: tuple[slice, slice], out: Any) -> None:
         """Expected image, float32, (planes, y, x), the part `inner` of each plane, of one channel's coarse spectra."""
@@ -248,11 +248,11 @@ class CpuNodePlanes:
         for node in self._window.move():
             self._used[node % self._window.slots] = False
 
-    def project(self, response: NDArray[np.float32], wanted: range, out: NDArray[np.complex64]) -> None:
+    def project(self, response: Transfer, wanted: range, out: NDArray[np.complex64]) -> None:
         """See `NodePlanes`."""
         if self._used.any():
             g, grid = self._grid, self._grid.lateral
-            imaging.project(self._planes, self._used, response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
+            imaging.project(self._planes, self._used, *response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
 
 
 class CpuDevice:
@@ -320,7 +320,7 @@ class CpuDevice:
         """See `Device`."""
         return CpuNodePlanes(grid)
 
-    def response(self, transfer: NDArray[np.float32]) -> NDArray[np.float32]:
+    def response(self, transfer: Transfer) -> Transfer:
         """See `Device`."""
         return transfer
 

@@ -14,6 +14,7 @@ so memory follows the tile and not the axial range, and planes lie exactly where
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -47,6 +48,29 @@ class LateralGrid:
     def nodes(self) -> tuple[int, int]:
         """Length of the fine transform along y, x."""
         return self.pixels[0] * self.subdivision, self.pixels[1] * self.subdivision
+
+
+class Transfer(NamedTuple):
+    """A transfer function, of which `project` interpolates what it needs.
+
+    Attributes
+    ----------
+    table
+        float64, (n, offsets): transfer at spatial frequency i / per_cycle by |offset| in node planes; zero beyond.
+    per_cycle
+        Samples of the table per unit of frequency (nm).
+    frequency_y, factor_y
+        Spatial frequencies of rows 0 to band_y, cycles per nm, and what multiplies each (pixel aperture, grid correction).
+    frequency_x, factor_x
+        The same of the columns.
+    """
+
+    table: NDArray[np.float64]
+    per_cycle: float
+    frequency_y: NDArray[np.float64]
+    factor_y: NDArray[np.float64]
+    frequency_x: NDArray[np.float64]
+    factor_x: NDArray[np.float64]
 
 
 def plane_spectrum(dyes: NDArray[np.float32], grid: LateralGrid, workers: int = 1) -> NDArray[np.complex64]:
@@ -97,8 +121,47 @@ def _fold(re, im, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True, nogil=True)
-def project(planes, used, response, step, wanted, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+def _spread_row(table, per_cycle, frequency_y, factor_y, frequency_x, factor_x, out):  # type: ignore[no-untyped-def]
+    """Fill out[offset, qx] for one row of frequencies; return the columns up to the last within the band. See `project`."""
+    n, offsets = table.shape
+    for c in range(frequency_x.size):
+        t = np.sqrt(frequency_y**2 + frequency_x[c] ** 2) * per_cycle
+        i = int(t)
+        if i + 2 >= n:
+            return c
+        u = t - i
+        w0 = -u * (u - 1) * (u - 2) / 6
+        w1 = (u + 1) * (u - 1) * (u - 2) / 2
+        w2 = -(u + 1) * u * (u - 2) / 2
+        w3 = (u + 1) * u * (u - 1) / 6
+        before, here, next, last = table[i - 1 if i > 0 else 1], table[i], table[i + 1], table[i + 2]
+        factor = factor_y * factor_x[c]
+        for o in range(offsets):
+            out[o, c] = (w0 * before[o] + w1 * here[o] + w2 * next[o] + w3 * last[o]) * factor
+    return frequency_x.size
+
+
+@numba.njit(cache=True, nogil=True)
+def project(  # type: ignore[no-untyped-def]
+    planes,
+    used,
+    table,
+    per_cycle,
+    frequency_y,
+    factor_y,
+    frequency_x,
+    factor_x,
+    step,
+    wanted,
+    grid_y,
+    grid_x,
+    fine_x,
+    out,
+):
     """Sum node planes into the coarse spectra of the wanted planes.
+
+    The transfer function is interpolated row by row (four-point Lagrange), for as a whole it would take more memory than
+    all else where the response is wide.
 
     Parameters
     ----------
@@ -107,8 +170,8 @@ def project(planes, used, response, step, wanted, grid_y, grid_x, fine_x, out): 
         n % slots.
     used
         bool for each slot; one without dyes, or whose plane is none that is wanted, is skipped.
-    response
-        float32, (band_y + 1, offsets, band_x + 1): transfer function by |frequency| and |offset| in node planes.
+    table, per_cycle, frequency_y, factor_y, frequency_x, factor_x
+        See `Transfer`.
     step
         m_z: image plane k lies at node plane k * step.
     wanted
@@ -117,66 +180,31 @@ def project(planes, used, response, step, wanted, grid_y, grid_x, fine_x, out): 
         complex64, (image planes, grid_y, grid_x // 2 + 1), added to.
     """
     rows, slots, _, columns = planes.shape
-    reach = response.shape[1] - 1
-    band_y = response.shape[0] - 1
+    reach = table.shape[1] - 1
+    response = np.empty((reach + 1, columns), np.float32)
     re = np.empty(columns, np.float32)
     im = np.empty(columns, np.float32)
-    for r in range(rows):
-        qy = r if r <= band_y else r - rows
-        table = response[abs(qy)]
-        for k in range(out.shape[0]):
-            centre = (wanted + k) * step
-            re[:] = 0
-            im[:] = 0
-            for n in range(centre - reach, centre + reach + 1):
-                s = n % slots
-                if not used[s]:
-                    continue
-                weight = table[abs(n - centre)]
-                a = planes[r, s, 0]
-                b = planes[r, s, 1]
-                for c in range(columns):
-                    re[c] += weight[c] * a[c]
-                    im[c] += weight[c] * b[c]
-            _fold(re, im, k, qy, grid_y, grid_x, fine_x, out)
-
-
-@numba.njit(cache=True, nogil=True)
-def spread_radial(table, per_cycle, frequency_y, frequency_x, factor_y, factor_x, out):  # type: ignore[no-untyped-def]
-    """Fill out[qy, offset, qx] from a radial table by four-point Lagrange interpolation.
-
-    Parameters
-    ----------
-    table
-        float64, (offsets, n): transfer at spatial frequency i / per_cycle; zero beyond the last but two.
-    per_cycle
-        Samples of the table per unit of frequency (nm).
-    frequency_y, frequency_x
-        Spatial frequencies of the rows and columns, cycles per nm.
-    factor_y, factor_x
-        What multiplies each row and column (pixel aperture, grid correction).
-    out
-        float32, (rows, offsets, columns).
-    """
-    offsets, n = table.shape
-    for r in range(frequency_y.size):
-        for c in range(frequency_x.size):
-            t = np.sqrt(frequency_y[r] ** 2 + frequency_x[c] ** 2) * per_cycle
-            i = int(t)
-            if i + 2 >= n:
-                for o in range(offsets):
-                    out[r, o, c] = 0
+    for qy in range(frequency_y.size):
+        most = _spread_row(table, per_cycle, frequency_y[qy], factor_y[qy], frequency_x, factor_x, response)
+        for sign in (1, -1):
+            if most == 0 or (qy == 0 and sign < 0):
                 continue
-            u = t - i
-            w0 = -u * (u - 1) * (u - 2) / 6
-            w1 = (u + 1) * (u - 1) * (u - 2) / 2
-            w2 = -(u + 1) * u * (u - 2) / 2
-            w3 = (u + 1) * u * (u - 1) / 6
-            before = i - 1 if i > 0 else 1
-            factor = factor_y[r] * factor_x[c]
-            for o in range(offsets):
-                value = w0 * table[o, before] + w1 * table[o, i] + w2 * table[o, i + 1] + w3 * table[o, i + 2]
-                out[r, o, c] = value * factor
+            r = qy if sign > 0 else rows - qy
+            for k in range(out.shape[0]):
+                centre = (wanted + k) * step
+                re[:most] = 0
+                im[:most] = 0
+                for n in range(centre - reach, centre + reach + 1):
+                    s = n % slots
+                    if not used[s]:
+                        continue
+                    weight = response[abs(n - centre)]
+                    a = planes[r, s, 0]
+                    b = planes[r, s, 1]
+                    for c in range(most):
+                        re[c] += weight[c] * a[c]
+                        im[c] += weight[c] * b[c]
+                _fold(re[:most], im[:most], k, sign * qy, grid_y, grid_x, fine_x, out)
 
 
 def sharpened(cycles: NDArray[np.float64]) -> NDArray[np.float64]:

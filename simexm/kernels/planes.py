@@ -7,9 +7,12 @@ of float32, for sums run in another order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from simexm.kernels.imaging import LateralGrid
+from numpy.typing import NDArray
+
+from simexm.kernels.imaging import LateralGrid, Transfer
 
 
 def plane_spectra(dyes: Any, grid: LateralGrid, xp: Any) -> Any:
@@ -32,7 +35,42 @@ def plane_spectra(dyes: Any, grid: LateralGrid, xp: Any) -> Any:
     return xp.concat([columns[:, : qy + 1, :], columns[:, ny - qy :, :]], axis=1)
 
 
-def project(spectra: Any, response: Any, step: int, centre: int, count: int, xp: Any) -> Any:
+class Response:
+    """A transfer function on a device, interpolated at all frequencies for one offset at a time (four-point Lagrange)."""
+
+    def __init__(self, transfer: Transfer, put: Callable[[NDArray[Any]], Any], xp: Any) -> None:
+        self._xp = xp
+        self.offsets = transfer.table.shape[1]
+        self._table = put(transfer.table.T)
+        y, x = put(transfer.frequency_y)[:, None], put(transfer.frequency_x)[None, :]
+        t = xp.sqrt(y * y + x * x) * float(transfer.per_cycle)
+        below = xp.floor(t)
+        u = t - below
+        here = xp.astype(below, xp.int64)
+        inside = here + 2 < transfer.table.shape[0]
+        here = xp.where(inside, here, xp.zeros_like(here))
+        factor = put(transfer.factor_y)[:, None] * put(transfer.factor_x)[None, :]
+        self._factor = xp.where(inside, factor, xp.zeros_like(factor))
+        self._here = xp.reshape(here, (-1,))
+        self._before = xp.where(self._here > 0, self._here - 1, xp.ones_like(self._here))
+        self._weights = (
+            -u * (u - 1) * (u - 2) / 6, (u + 1) * (u - 1) * (u - 2) / 2, -(u + 1) * u * (u - 2) / 2, (u + 1) * u * (u - 1) / 6
+        )  # fmt: skip
+
+    def at(self, offset: int) -> Any:
+        """Transfer at an |offset| in node planes, float32, (2 * band_y + 1, band_x + 1), rows as in `plane_spectra`."""
+        xp, line = self._xp, self._table[offset, :]
+        total = None
+        for weight, index in zip(
+            self._weights, (self._before, self._here, self._here + 1, self._here + 2), strict=True
+        ):
+            term = weight * xp.reshape(xp.take(line, index), weight.shape)
+            total = term if total is None else total + term
+        half = xp.astype(total * self._factor, xp.float32)
+        return xp.concat([half, xp.flip(half[1:, :], axis=0)], axis=0)
+
+
+def project(spectra: Any, response: Response, step: int, centre: int, count: int, xp: Any) -> Any:
     """Sum node planes into the fine spectra of image planes, complex64, (count, 2 * band_y + 1, band_x + 1).
 
     Parameters
@@ -40,7 +78,7 @@ def project(spectra: Any, response: Any, step: int, centre: int, count: int, xp:
     spectra
         complex64, (node planes, 2 * band_y + 1, band_x + 1), as `plane_spectra` makes them.
     response
-        float32, (offsets, band_y + 1, band_x + 1): transfer function by |offset| in node planes and |frequency|.
+        Transfer function.
     step
         m_z, node planes from one image plane to the next.
     centre, count
@@ -48,9 +86,8 @@ def project(spectra: Any, response: Any, step: int, centre: int, count: int, xp:
     """
     total = None
     last = centre + step * (count - 1) + 1
-    for offset in range(response.shape[0]):
-        table = response[offset, :, :]
-        both = xp.concat([table, xp.flip(table[1:, :], axis=0)], axis=0)[None, :, :]
+    for offset in range(response.offsets):
+        both = response.at(offset)[None, :, :]
         here = spectra[centre + offset : last + offset : step, :, :]
         if offset:
             here = here + spectra[centre - offset : last - offset : step, :, :]

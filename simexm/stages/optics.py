@@ -161,7 +161,7 @@ class Optics(Microscope):
         fwhm = min(p.fwhm_nm[1] for p in pairs)
         m = max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9))
         node = exact(self.pixel_size_nm) / m
-        band = max(self._band(t, float(node)) for t in tables.values())
+        band = max(self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen)
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
         return OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, band, pairs)
 
@@ -248,9 +248,16 @@ class Optics(Microscope):
         stack = float(self.emitted(channel, dye, distances).sum())
         return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
 
-    def _band(self, table: psf_response.Response, node_nm: float) -> float:
-        """Highest frequency (per nm, at most the grid's) where any plane's response is more than negligible."""
-        k = np.linspace(0, 0.5 / node_nm, 257)
+    def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> float:
+        """Highest frequency (per nm, at most the grid's) where any plane's response is more than negligible.
+
+        A lens passes none above 2 NA / wavelength; what a camera's response has beyond it comes of its end at the lateral
+        radius alone, where it is below 1e-6 of its peak. (A scanner's saturates, so that it may hold any.)
+        """
+        highest = 0.5 / node_nm
+        if self.tail == "constant":
+            highest = min(highest, 2 * self.numerical_aperture / emission + 4 / float(table.r_nm[-1]))
+        k = np.linspace(0, highest, 257)
         some = table.table[:: max(1, len(table.z_nm) // 12)]
         height = np.abs(hankel.radial_spectrum(np.vstack([table.table[:2], some]), table.r_nm, k))
         aperture = np.abs(sinc_array(k * float(self.pixel_size_nm)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -55,12 +54,15 @@ def expected_image(
 
     def add(spectra: Any, some: Iterable[str]) -> Any:
         for dye in some:
-            seen = [p for p in plan.pairs if p.dye == dye]
+            seen = [
+                (names.index(p.channel), device.response(transfer(optics, plan, p, dyes[dye], grid)))
+                for p in plan.pairs
+                if p.dye == dye
+            ]
             for wanted, planes in node_windows(stream, dye, plan, tile, device):
                 here = slice(wanted.start - tile.start[0], wanted.stop - tile.start[0])
-                for pair in seen:
-                    response = _response(optics, plan, pair, dyes[dye], grid, device)
-                    planes.project(response, wanted, spectra[names.index(pair.channel), here, :, :])
+                for channel, response in seen:
+                    planes.project(response, wanted, spectra[channel, here, :, :])
         return spectra
 
     used_dyes = list(dict.fromkeys(stream.dyes.values()))
@@ -110,53 +112,28 @@ def node_windows(
 
 def transfer(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: imaging.LateralGrid
-) -> NDArray[np.float32]:
-    """Transfer function of one pair on a tile's frequencies, float32, (band_y + 1, reach + 1, band_x + 1).
+) -> imaging.Transfer:
+    """Transfer function of one pair on a tile's frequencies.
 
     In photo-electrons per pixel for a dye: response, pixel aperture and grid correction together.
     """
     m = grid.subdivision
-    spectrum, per_cycle = _radial(optics, plan, pair, dye)
+    table = _radial(optics, plan, pair, dye)
     node = float(plan.node_nm[1])
-    cycles = [np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True)]
-    factors = [m * sinc_array(c * m) * imaging.sharpened(c) for c in cycles]
-    out = np.empty((grid.band[0] + 1, plan.reach + 1, grid.band[1] + 1), np.float32)
-    imaging.spread_radial(spectrum, per_cycle, cycles[0] / node, cycles[1] / node, factors[0], factors[1], out)
-    return out
-
-
-_TRANSFERS: dict[tuple[object, ...], Any] = {}
-"""Transfer functions of the tile shape at hand, on their device: neighbouring tiles share them, and one shape's are what
-memory is planned for."""
-_TRANSFERS_LOCK = threading.Lock()
-"""Held while they are looked up, cleared or computed, for tiles may run in several threads of a process."""
-
-
-def _response(
-    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: imaging.LateralGrid, device: Device
-) -> Any:
-    """`transfer` as the device takes it."""
-    key = (optics, plan, grid, device)
-    with _TRANSFERS_LOCK:
-        if any(k[:4] != key for k in _TRANSFERS):
-            _TRANSFERS.clear()
-        found = _TRANSFERS.get((*key, pair))
-        if found is None:
-            found = _TRANSFERS[(*key, pair)] = device.response(transfer(optics, plan, pair, dye, grid))
-        return found
+    y, x = (np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True))
+    factor_y, factor_x = (m * sinc_array(c * m) * imaging.sharpened(c) for c in (y, x))
+    return imaging.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
 
 
 @lru_cache(maxsize=32)
-def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> tuple[NDArray[np.float64], float]:
-    """Radial transfer on the axial offsets, (reach + 1, n), corrected for the weights along z; and samples per 1 / nm."""
+def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> NDArray[np.float64]:
+    """Radial transfer on the axial offsets, (frequencies, reach + 1), corrected for the weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
-    # the spectrum of a table that ends at the radius R needs steps well below 1 / R to be interpolated
-    per_cycle = 16.0 * plan.radius_nm
-    k = np.arange(math.ceil(plan.band_per_nm * per_cycle) + 4) / per_cycle
+    k = np.arange(plan.frequencies) / plan.per_cycle
     spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
     spectrum[:, k > plan.band_per_nm] = 0
     response = imaging.sharpened_along_z(spectrum)
     # the outermost planes stand for half a node each, so that the range ends at them whatever the pitch
     response[-1] /= 2
-    return response, per_cycle
+    return np.ascontiguousarray(response.T)

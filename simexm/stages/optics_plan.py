@@ -125,6 +125,16 @@ class OpticsPlan(Imaging):
         m = self.subdivision[0]
         return tile.start[0] * m - self.reach, (tile.stop[0] - 1) * m + self.reach + 1
 
+    @property
+    def per_cycle(self) -> float:
+        """Samples of the radial transfer functions per 1 / nm: a table that ends at a radius R needs steps well below 1 / R."""
+        return 16.0 * self.radius_nm
+
+    @property
+    def frequencies(self) -> int:
+        """Samples of the radial transfer functions."""
+        return math.ceil(self.band_per_nm * self.per_cycle) + 4
+
     def window(self, tile: Box) -> int:
         """Node planes whose spectra are held at once."""
         low, high = self.node_planes(tile)
@@ -154,7 +164,7 @@ class OpticsPlan(Imaging):
         # the ring; one plane as float64 and float32; its transform along x, cut to the band, and along y, cut again
         ring = ring_depth(self, chunk_nm) * fine * 8
         ring += max(fine * 12, fine * 4 + half * 8 + grid.nodes[0] * columns * 8 + rows * columns * 8)
-        transfer = len(self.pairs) * (grid.band[0] + 1) * columns * (self.reach + 1) * 4
+        transfer = len(self.pairs) * self.frequencies * (self.reach + 1) * 8 + columns * (self.reach + 1) * 4
         coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
         coarse *= 2 if world.rounds else 1  # what is the same in all rounds is kept
         return spectra + ring + transfer + channels * (coarse + tile[0] * tile[1] * tile[2] * 4)
@@ -167,7 +177,8 @@ class OpticsPlan(Imaging):
         window = 2 * min(high - low, (at_once - 1) * self.subdivision[0] + 2 * self.reach + 1)
         rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
         ring = ring_depth(self, reach_nm) * math.prod((n + 2 * self.halo) * self.subdivision[1] for n in tile[1:]) * 8
-        response = len(self.pairs) * (grid.band[0] + 1) * columns * (self.reach + 1) * 4
+        # the radial tables, and for each frequency where in them it lies and five factors
+        response = len(self.pairs) * (self.frequencies * (self.reach + 1) * 8 + (grid.band[0] + 1) * columns * 7 * 8)
         coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if world.rounds else 1)
         return rows * columns * window * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))
 

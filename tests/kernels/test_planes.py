@@ -18,7 +18,7 @@ from simexm.kernels import array_device, imaging, planes
 from simexm.kernels.array_device import ArrayDevice, Backend, DeviceMemoryError
 from simexm.kernels.devices import CPU, Cells, Device, NodeGrid
 from simexm.kernels.emit import Emitters
-from simexm.kernels.imaging import LateralGrid
+from simexm.kernels.imaging import LateralGrid, Transfer
 from tests.cuda_host import Host
 
 LIMIT = 2e-6
@@ -71,13 +71,21 @@ def emitters(n: int, extent: tuple[float, float, float]) -> Emitters:
     return Emitters(z, y, x, rng.integers(1, 9, n, np.int32), np.ones(n, np.int32), np.ones(n, np.uint8))
 
 
+def transfer(lateral: LateralGrid, reach: int, rng: np.random.Generator) -> Transfer:
+    """A transfer function at random; some frequencies at the corners of the band lie beyond its table."""
+    y, x = (np.arange(q + 1) / n for q, n in zip(lateral.band, lateral.nodes, strict=True))
+    table = rng.normal(size=(30, reach + 1))
+    table[-2:] = 0
+    per_cycle = 25 / max(0.9 * np.hypot(y[-1], x[-1]), 1e-9)
+    return Transfer(table, per_cycle, y, rng.uniform(0.5, 1, y.size), x, rng.uniform(0.5, 1, x.size))
+
+
 def image(device: Device, lateral: LateralGrid, step: int, reach: int) -> NDArray[np.float32]:
     """Dyes by way of the ring, the spectra and two responses at random, to planes of pixels."""
     wanted = range(3, 16)
     low, nodes = 3 * step - reach, 12 * step + 2 * reach + 1
     rng = np.random.default_rng(4)
-    transfer = rng.normal(size=(lateral.band[0] + 1, reach + 1, lateral.band[1] + 1)).astype(np.float32)
-    responses = [device.response(transfer), device.response(transfer[:, ::-1].copy())]
+    responses = [device.response(transfer(lateral, reach, rng)) for _ in range(2)]
     ny, nx = lateral.nodes
     shape = (nodes, ny - 1, nx - 3)
     per_nm, shift = (0.1, 0.1, 0.1), (0.5, 0.5, 0.5)
@@ -123,7 +131,7 @@ def test_planes_without_dyes_are_dark(gpu: ArrayDevice) -> None:
     grid = NodeGrid(lateral, (0, 0, 0), (9, 20, 20), 5, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), range(9), 1, 0)
     dyes = gpu.node_planes(grid)
     spectra = gpu.zeros((9, lateral.pixels[0], lateral.pixels[1] // 2 + 1), np.complex64)
-    response = gpu.response(np.ones((lateral.band[0] + 1, 1, lateral.band[1] + 1), np.float32))
+    response = gpu.response(transfer(lateral, 0, np.random.default_rng(1)))
     for ready in dyes.advance(9):
         dyes.project(response, ready, spectra[ready.start : ready.stop, :, :])
     assert not gpu.to_host(spectra).any()

@@ -1,0 +1,156 @@
+"""Peak memory of a worker against what `plan` predicts, over kinds of experiments.
+
+python -m benchmarks.memory                  # all
+python -m benchmarks.memory confocal fine    # some
+
+Of each experiment two blocks are made, one in the middle and the last, on a Dask worker of its own, with the memory that runs
+plan for. The measured peak is VmHWM: imports included, compiled code cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.end_to_end import machine
+from simexm.engine.cluster import local_client
+from simexm.engine.worker import Context, run_block
+from simexm.simulation import Simulation
+from simexm.store import place
+from simexm.store.place import Place
+
+MiB = 2**20
+COLORS = {
+    "ATTO425": {"name": "blue", "laser_wavelength_nm": 425, "band_nm": [455, 485]},
+    "ATTO488": {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 550]},
+    "ATTO550": {"name": "orange", "laser_wavelength_nm": 561, "band_nm": [575, 620]},
+    "ATTO647N": {"name": "red", "laser_wavelength_nm": 640, "band_nm": [655, 720]},
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one experiment; bytes."""
+
+    name: str
+    tile: tuple[int, int, int]
+    part: tuple[int, int, int]
+    predicted: int
+    peak: int
+
+    def __str__(self) -> str:
+        tile, part = (" x ".join(map(str, t)) for t in (self.tile, self.part))
+        share = self.peak / self.predicted
+        return f"| {self.name} | {tile} | {part} | {self.predicted / MiB:.0f} | {self.peak / MiB:.0f} | {share:.0%} |"
+
+
+def experiment(
+    dyes: int,
+    shape: tuple[int, int, int],
+    *,
+    voxel_nm: tuple[float, float, float] = (40, 32, 32),
+    stage: str = "confocal",
+    factor: float = 4,
+    pixel_nm: float = 162.5,
+    plane_nm: float = 500,
+    extra: tuple[dict[str, Any], ...] = (),
+    **root: Any,
+) -> dict[str, Any]:
+    """A spec over the phantom: so many dyes, each in a channel of its own."""
+    light = {"laser_power_uW": 20} if stage == "confocal" else {"irradiance_W_per_cm2": 10}
+    names = list(COLORS)[1:2] if dyes == 1 else list(COLORS)[:dyes]
+    return {
+        "source": {"kind": "phantom", "shape": list(shape), "voxel_size_nm": list(voxel_nm)},
+        "stages": [
+            {"stage": "regions"},
+            {
+                "stage": "labelling",
+                "layers": [
+                    {"name": name, "dye": name, "cell_fraction": 0.5, "density_per_um2": 200, "linker_nm": 5}
+                    for name in names
+                ],
+            },
+            *extra,
+            {"stage": "expansion", "factor": factor},
+            {
+                "stage": stage,
+                "numerical_aperture": 1.15,
+                "pixel_size_nm": pixel_nm,
+                "plane_spacing_nm": plane_nm,
+                "channels": [{**COLORS[name], **light} for name in names],
+            },
+            {"stage": "camera"},
+            {"stage": "truth"},
+        ],
+        **root,
+    }
+
+
+def _rounds() -> dict[str, Any]:
+    spec = experiment(
+        2,
+        (256, 512, 512),
+        extra=(
+            {
+                "stage": "barcodes",
+                "rounds": 3,
+                "dyes": {"A": "ATTO550", "C": "ATTO647N"},
+                "amplicons": [{"region": "cytosol", "density_per_um3": 5}],
+            },
+        ),
+    )
+    spec["stages"][4]["channels"] = [{**color, "laser_power_uW": 20} for color in COLORS.values()]
+    return spec
+
+
+EXPERIMENTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "small": lambda: experiment(1, (256, 256, 256)),
+    "confocal": lambda: experiment(1, (512, 1024, 1024)),
+    "confocal, four channels": lambda: experiment(4, (512, 1024, 1024)),
+    "widefield": lambda: experiment(1, (512, 1024, 1024), stage="widefield"),
+    "widefield, four channels": lambda: experiment(4, (512, 1024, 1024), stage="widefield"),
+    "not expanded": lambda: experiment(1, (1024, 2048, 2048), factor=1),
+    "expanded 20 times": lambda: experiment(2, (96, 128, 128), factor=20, pixel_nm=120, plane_nm=300),
+    "fine voxels": lambda: experiment(1, (1024, 1536, 1536), voxel_nm=(8, 8, 8)),
+    "coarse pixels": lambda: experiment(2, (512, 1024, 1024), stage="widefield", pixel_nm=650, plane_nm=1500),
+    "all kept": lambda: experiment(2, (512, 768, 768), keep=["expected", "labelled", "emitters"]),
+    "rounds": _rounds,
+}
+
+
+def measure(name: str, spec: dict[str, Any]) -> Figures:
+    """Make two blocks on a worker of its own."""
+    plan = Simulation.from_mapping(spec).plan()
+    numbers = sorted({len(plan.blocks) // 2, len(plan.blocks) - 1})
+    with tempfile.TemporaryDirectory() as folder, local_client(1) as client:
+        where = Place.at(Path(folder) / "out.zarr").claimed()
+        place.prepare(plan, where)
+        peaks = [client.submit(run_block, Context(plan, where), n).result()["peak_bytes"] for n in numbers]
+    return Figures(name, plan.tile, plan.part, plan.memory.total, max(peaks))
+
+
+def figures(names: list[str]) -> Iterator[Figures]:
+    """Of the experiments whose names begin so; of all, if none are given."""
+    for name, spec in EXPERIMENTS.items():
+        if not names or any(name.startswith(n) for n in names):
+            yield measure(name, spec())
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    given = parser.parse_args()
+    print(machine())
+    print("| experiment | tile, pixels | labels at once, voxels | predicted MiB | peak MiB | share |")
+    print("|---|---|---|---|---|---|")
+    for row in figures(given.names):
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
