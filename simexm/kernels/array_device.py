@@ -6,6 +6,7 @@ nothing but the standard, and the primitives compiled for the host, so that all 
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
@@ -272,6 +273,7 @@ class ArrayDevice:
             return work()
         except self._backend.out_of_memory:
             pass  # first let go of the error, whose traceback holds the arrays
+        gc.collect()  # and so do generators that stopped half-way
         self._backend.free()
         try:
             return work()
