@@ -15,10 +15,8 @@ from simexm.grid import Triple
 from simexm.sources.chunk_cache import CACHE_BYTES
 
 MiB = 1 << 20
-BASE = 576 * MiB
-"""A worker with everything imported, and the compiler in it, as in the first run after an installation; 340 MiB later.
-
-The phantom, which is compiled as well, needs most."""
+BASE = 448 * MiB
+"""A worker with everything imported, and the compiler in it, as in the first run after an installation; 270 MiB later."""
 
 WRITERS = 4
 """Shards that are written at once: most of it is waiting for the disk."""
