@@ -27,7 +27,8 @@ from simexm.engine.block import compute_box
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Triple
 from simexm.kernels import cupy_device
-from simexm.kernels.array_device import ArrayDevice, Backend
+from simexm.kernels.array_device import ArrayDevice
+from simexm.kernels.array_planes import Backend
 from simexm.simulation import Simulation
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.phantom import Phantom

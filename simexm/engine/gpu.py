@@ -12,7 +12,8 @@ from simexm.engine.plan import GiB, Plan, walk_back
 from simexm.errors import SimexmWarning, SpecError
 from simexm.grid import Box, Triple
 from simexm.kernels import cupy_device
-from simexm.kernels.array_device import AT_ONCE, BATCH_BYTES, CAPACITY, COUNTED, SLAB
+from simexm.kernels.array_device import CAPACITY, COUNTED, SLAB
+from simexm.kernels.array_planes import AT_ONCE, BATCH_BYTES
 from simexm.kernels.emit import EMITTER_BYTES
 from simexm.stages import Barcodes
 from simexm.stages.base import Stage

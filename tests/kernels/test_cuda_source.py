@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from simexm.grid import Box, Triple
 from simexm.kernels import amplicons, camera, detmath, emit
 from simexm.kernels.amplicons import Amplicons
-from simexm.kernels.array_device import ArrayDevice, Backend
+from simexm.kernels.array_device import ArrayDevice
+from simexm.kernels.array_planes import Backend
 from simexm.kernels.camera import Detector, Profile
-from simexm.kernels.devices import CPU, Cells, Device, NodeGrid, Where
+from simexm.kernels.cpu_device import CPU
+from simexm.kernels.devices import Cells, Device, NodeGrid, Where
 from simexm.kernels.emit import BINOMIAL, POISSON, Emitters, Law, LayerKeys
 from simexm.kernels.imaging import LateralGrid
 from simexm.kernels.regions import crofton_weights

@@ -14,9 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from simexm.grid import Box
-from simexm.kernels import array_device, imaging, planes
-from simexm.kernels.array_device import ArrayDevice, Backend, DeviceMemoryError
-from simexm.kernels.devices import CPU, Cells, Device, NodeGrid
+from simexm.kernels import array_device, array_planes, imaging, planes
+from simexm.kernels.array_device import ArrayDevice, DeviceMemoryError
+from simexm.kernels.array_planes import Backend
+from simexm.kernels.cpu_device import CPU
+from simexm.kernels.devices import Cells, Device, NodeGrid
 from simexm.kernels.emit import Emitters
 from simexm.kernels.imaging import LateralGrid, Transfer
 from tests.cuda_host import Host
@@ -121,8 +123,8 @@ def image(device: Device, lateral: LateralGrid, step: int, reach: int) -> NDArra
 def test_images_agree(
     gpu: ArrayDevice, name: str, step: int, reach: int, at_once: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(array_device, "BATCH_BYTES", batch)
-    monkeypatch.setattr(array_device, "AT_ONCE", at_once)
+    monkeypatch.setattr(array_planes, "BATCH_BYTES", batch)
+    monkeypatch.setattr(array_planes, "AT_ONCE", at_once)
     close(image(gpu, GRIDS[name], step, reach), image(CPU, GRIDS[name], step, reach))
 
 
@@ -153,7 +155,7 @@ def test_cupy_has_all_functions_that_are_used() -> None:
     """Where it is installed; it need not find a device for that."""
     cupy = pytest.importorskip("cupy")
     names = set()
-    for module in (planes, array_device):
+    for module in (planes, array_device, array_planes):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] in ("xp", "fft"):
                 names.add(ast.unparse(node).rpartition("xp.")[2])

@@ -3,7 +3,7 @@
 #include "draws.cuh"
 #include "threads.cuh"
 
-// `devices_array.DETECTOR` is its twin; all fields are of 8 bytes.
+// `array_device.DETECTOR` is its twin; all fields are of 8 bytes.
 struct Detector {
   double lit, dark;               // electrons added to the signal before and after the light's profile
   double read_noise, excess;      // standard deviation, electrons; excess noise - 1

@@ -9,7 +9,7 @@
 constexpr whole POISSON = 0, POINTS_OF_CLUMP = 8, MOST_DYES_BITS = 12, LARGE = 4096;
 constexpr double ROUNDING = 1e-15;
 
-// All fields are of 8 bytes, so that every compiler lays them out alike; `devices_array.EMISSION` is its twin.
+// All fields are of 8 bytes, so that every compiler lays them out alike; `array_device.EMISSION` is its twin.
 struct Emission {
   double mean, dyes, kept;    // of the law; mean of a sub-cell
   double most;                // a bound of the mean of any sub-cell
