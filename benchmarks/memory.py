@@ -3,7 +3,8 @@
 python -m benchmarks.memory                  # all
 python -m benchmarks.memory confocal fine    # some
 
-Of each experiment the block in the middle is made, on a Dask worker of its own, with the memory that runs plan for. The measured peak is VmHWM: imports included, compiled code cached.
+Of each experiment the block in the middle is made, on a Dask worker of its own, with the memory that runs plan for. The measured
+peak is VmHWM: imports included, compiled code cached.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from simexm.engine.keyed import read_table
 from simexm.engine.tables import part
 from simexm.errors import OutputError
 from simexm.grid import Box, Tiling, Triple, exact3
@@ -27,6 +28,7 @@ from simexm.simulation import Simulation
 from simexm.stages.barcodes import AMPLICONS, Barcodes
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import OpticsPlan
+from simexm.store.location import Location, refuse_url
 
 UNREAD = "?"
 """Letter of a round in which none of a cell's amplicons shows any light."""
@@ -101,6 +103,7 @@ def refuse_table(path: Path, overwrite: bool) -> None:
     OutputError
         With what to type instead.
     """
+    refuse_url(path)
     if path.suffix.lower() not in (".parquet", ".csv"):
         raise OutputError(f"the table {path} is neither Parquet nor CSV; type --output {path.with_suffix('.csv')}")
     if path.exists() and not overwrite:
@@ -310,9 +313,9 @@ class _Bench:
         return together[order], np.concatenate(cells)[order], np.concatenate(own)[order]
 
 
-def _part(path: Path) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+def _part(path: Location) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
     """Places (n, 3), nm of tissue, and cells of a block's amplicons."""
-    table = pq.read_table(path)
+    table = read_table(path)
     return np.stack([table[f"{a}_nm"].to_numpy() for a in "zyx"], axis=1), table["cell"].to_numpy()
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simexm.errors import OutputError
+from simexm.store.location import Location, zarr_store
 from simexm.store.place import COMPLETE, Place
+from simexm.store.remote import Remote
 
 if TYPE_CHECKING:
     import dask.array
@@ -35,7 +37,7 @@ class Result:
     round: int = 0
 
     @classmethod
-    def open(cls, path: str | Path) -> Result:
+    def open(cls, path: str | Path | Remote) -> Result:
         """Open a result, finished or not.
 
         Raises
@@ -43,7 +45,7 @@ class Result:
         OutputError
             If there is none.
         """
-        found = Place.where(Path(path))
+        found = Place.where(path)
         if found.mark() is None:
             there = "is no simexm result" if found.zarr.exists() else "does not exist"
             raise OutputError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
@@ -66,8 +68,8 @@ class Result:
         return Result(self.place, attributes, number)
 
     @property
-    def path(self) -> Path:
-        """The folder NAME.zarr."""
+    def path(self) -> Location:
+        """The folder NAME.zarr, on a disk or behind a URL."""
         return self.place.zarr
 
     @property
@@ -143,7 +145,7 @@ class Result:
 
         name = f"{self.group(of, round)}/{level}".lstrip("/")
         try:
-            return zarr.open_array(self.path, path=name, mode="r")
+            return zarr.open_array(zarr_store(self.path), path=name, mode="r")
         except FileNotFoundError:
             raise OutputError(
                 f"{self.path} holds no array {name}; name another, or where files were lost make it again with "
@@ -159,23 +161,17 @@ class Result:
 
     def cells(self) -> pyarrow.Table:
         """The table of cells."""
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_table(self.place.tables / "cells.parquet")
+        return _table(self.place.tables / "cells.parquet")
 
     def barcodes(self) -> pyarrow.Table:
         """The table of barcodes: id, barcode, amplicons; of results with rounds."""
-        import pyarrow.parquet
-
         self._refuse_no_rounds()
-        return pyarrow.parquet.read_table(self.place.tables / "barcodes.parquet")
+        return _table(self.place.tables / "barcodes.parquet")
 
     def amplicons(self) -> pyarrow.Table:
         """The table of amplicons: place, cell, region, dyes; of results with rounds."""
-        import pyarrow.parquet
-
         self._refuse_no_rounds()
-        return pyarrow.parquet.read_table(self.place.tables / "amplicons")
+        return _table(self.place.tables / "amplicons")
 
     def _refuse_no_rounds(self) -> None:
         if not self.rounds:
@@ -185,9 +181,16 @@ class Result:
 
     def emitters(self) -> pyarrow.Table:
         """The table of emitters, where they were kept."""
-        import pyarrow.parquet
-
         folder = self.place.tables / "emitters"
         if not folder.is_dir():
             raise OutputError(f"{self.path} holds no emitters; add `keep: [emitters]` to the spec")
-        return pyarrow.parquet.read_table(folder)
+        return _table(folder)
+
+
+def _table(path: Location) -> pyarrow.Table:
+    """A Parquet file, or a folder of such."""
+    import pyarrow.parquet
+
+    if isinstance(path, Remote):
+        return pyarrow.parquet.read_table(path.key, filesystem=path.system)
+    return pyarrow.parquet.read_table(path)

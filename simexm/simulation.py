@@ -401,7 +401,7 @@ class Simulation(Frozen):
         Parameters
         ----------
         output
-            Folder to write; a run that was interrupted there is resumed.
+            Folder to write, or URL such as s3://bucket/out.zarr; a run that was interrupted there is resumed.
         client
             Cluster to use; None starts one on this machine.
         cluster
@@ -423,7 +423,7 @@ class Simulation(Frozen):
         from simexm.engine.run import run
 
         return run(
-            self, Path(output), client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet
+            self, output, client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet
         )  # fmt: skip
 
 

@@ -100,11 +100,18 @@ def _remedy(what: str) -> str:
     return "`simexm new > my.yaml` writes one to edit" if what == "spec" else "examples to edit are in cluster_configs/"
 
 
-def dump(data: dict[str, Any], path: Path | None = None) -> str:
-    """Return data as YAML, or as JSON where `path` ends in .json."""
+def dump(data: dict[str, Any], path: Path | None = None, *, compact: bool = False) -> str:
+    """Return data as YAML, or as JSON where `path` ends in .json; in `compact` YAML only mappings have lines of their own."""
     if path is not None and path.suffix == ".json":
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    dumper = _Compact if compact else yaml.SafeDumper
+    return yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)
+
+
+class _Compact(yaml.SafeDumper):
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        inline = not any(isinstance(each, dict) for each in sequence)
+        return super().represent_sequence(tag, sequence, flow_style=inline)
 
 
 def explain(error: ValidationError, model: type[BaseModel], name: str, root: str = "the spec") -> SpecError:

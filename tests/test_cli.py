@@ -24,7 +24,7 @@ from tests.build import spec
 
 COMMANDS = [
     "run", "plan", "preview", "ingest", "new", "schema", "info", "convert", "show", "fluorophores", "export",
-    "submit", "status",
+    "submit", "status", "view", "report",
 ]  # fmt: skip
 HEAVY = [
     "numpy",

@@ -1,4 +1,4 @@
-"""Every command and code block of the README runs as it stands."""
+"""Every command and code block of the README runs as it stands; that of object storage in tests/storage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
 
 def test_readme_has_its_commands() -> None:
     kinds = [kind for kind, _ in BLOCKS]
-    assert kinds.count("bash") == 6
+    assert kinds.count("bash") == 7
     assert kinds.count("python") == 3
     # the two commands of a fresh machine are run by CI itself
     assert BLOCKS[0][1] == "pip install . && simexm run pipelines/quickstart.yaml\n"
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m simexm.cli "$@"\n')
     shim.chmod(0o755)
     lines = BLOCKS[2][1].splitlines()
-    told = ["ingest", "new", "plan", "preview", "run", "info", "verify", "fluorophores", "export"]
+    told = ["ingest", "new", "plan", "preview", "run", "info", "verify", "fluorophores", "report", "export"]
     assert [line.split()[1] for line in lines] == told
     for line in lines:
         type_in(line, place)
@@ -65,6 +65,7 @@ def test_shell_block(folder: Path) -> None:
     assert (folder / "cortex.zarr" / "zarr.json").is_file()
     assert (folder / "spectra.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "files" / "merged.ome.tiff").is_file()
+    assert "</html>" in (folder / "report.html").read_text()
 
 
 def test_block_of_the_2017_configuration(folder: Path) -> None:

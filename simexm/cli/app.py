@@ -17,6 +17,7 @@ import typer.core
 
 from simexm import __version__
 from simexm.errors import SimexmError, SimexmWarning
+from simexm.store.refusals import RemoteError
 
 
 class _Group(typer.core.TyperGroup):
@@ -90,6 +91,8 @@ def _told(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, MemoryError):
         return "the memory is full; lower execution.memory_GiB in the spec, or close other programs", 1
+    if isinstance(error, RemoteError):
+        return f"{error.filename}: {error.strerror}", 1
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror or error}; name a file or folder that you may use", 1
     *_, last = traceback.extract_tb(error.__traceback__)

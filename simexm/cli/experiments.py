@@ -17,6 +17,7 @@ from simexm.cli.shared import (
     ModelOption,
     OutputOption,
     OverwriteOption,
+    ResultPath,
     SeedOption,
     SpecPath,
     Terminated,
@@ -68,10 +69,10 @@ def run(
     """
     chosen = cluster_of(cluster, jobs, workers)
     if dry_run:
-        _print_scripts(chosen, output or Path(f"{spec.stem}.zarr"))
+        _print_scripts(chosen, output or f"{spec.stem}.zarr")
         return
     simulation, job = load(spec, tile, seed, model, output, quiet, device)
-    where = job.output if job else output or Path(f"{spec.stem}.zarr")
+    where = job.output if job else output or f"{spec.stem}.zarr"
     if job and until is None:
         job.check_files(overwrite)
     try:
@@ -102,7 +103,7 @@ def run(
             warnings.warn(str(error), SimexmWarning, stacklevel=1)
 
 
-def _print_scripts(cluster: Cluster | None, output: Path) -> None:
+def _print_scripts(cluster: Cluster | None, output: str) -> None:
     from simexm.store.place import Place
 
     script = cluster.job_script(Place.at(output).jobs) if cluster else ""
@@ -177,9 +178,11 @@ def preview(
 
     Example: simexm preview my.yaml
     """
+    from simexm.store.location import refuse_url
     from simexm.view.preview import preview as draw_preview
 
     path = output or Path(f"{spec.stem}-preview.png")
+    refuse_url(path)
     if path.suffix.lower() != ".png":
         raise OutputError(f"the picture {path} is a PNG; type --output {path.with_suffix('.png')}")
     made = load(spec, None, seed, model)[0].plan()
@@ -190,7 +193,7 @@ def preview(
 
 @app.command()
 def decode(
-    path: Annotated[Path, typer.Argument(help="Result with rounds, NAME.zarr.", metavar="RESULT", show_default=False)],
+    path: ResultPath,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Table to write, .parquet or .csv, one row a cell.", show_default=False),
@@ -220,7 +223,7 @@ def decode(
         ("wrong", f"{found.wrong} ({found.letters_wrong:.2%} of the letters)"),
         ("undecidable", f"{found.undecidable}, without an amplicon in the image"),
     ]
-    print_rows(str(path), rows)
+    print_rows(path, rows)
     if output:
         typer.echo(f"table: {output}")
 

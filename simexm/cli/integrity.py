@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simexm.cli.app import app
-from simexm.cli.shared import bar
+from simexm.cli.shared import ResultPath, bar
 
 if TYPE_CHECKING:
     from simexm.engine.verify import Damage, Verification
@@ -19,7 +19,7 @@ SHOWN = 100
 
 @app.command()
 def verify(
-    path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", metavar="RESULT", show_default=False)],
+    path: ResultPath,
     repair: Annotated[bool, typer.Option("--repair", help="Make the damaged blocks again, and only these.")] = False,
     spec: Annotated[
         Path | None,
@@ -62,7 +62,7 @@ def verify(
     _sum_up(path, found, told, repair)
 
 
-def _sum_up(path: Path, found: Verification, told: int, repaired: bool) -> None:
+def _sum_up(path: str, found: Verification, told: int, repaired: bool) -> None:
     looked = f"{path}: {found.files} files, {found.bytes / 1e9:.3g} GB"
     if not told and not found.unfinished:
         typer.echo(f"{looked}, all as they were written")

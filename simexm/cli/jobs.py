@@ -16,6 +16,7 @@ from simexm.cli.shared import (
     ModelOption,
     OutputOption,
     OverwriteOption,
+    ResultPath,
     SeedOption,
     SpecPath,
     TileOption,
@@ -68,7 +69,7 @@ def submit(
     simulation, _ = load(spec, tile, seed, model, device=device)
     plan = simulation.plan(until=until, gpu=chosen.file.gpu is not None)
     plan.warn()
-    where = Place.at(output or Path(f"{spec.stem}.zarr"))
+    where = Place.at(output or f"{spec.stem}.zarr")
     guard.refuse(plan, where, overwrite)
     refuse_plan(plan, chosen.file)
     words = ["run", str(spec), "--cluster", str(cluster), "--output", str(where.zarr)]
@@ -95,9 +96,7 @@ def submit(
 
 @app.command()
 def status(
-    path: Annotated[
-        Path, typer.Argument(help="Result that a run writes, NAME.zarr.", metavar="RESULT", show_default=False)
-    ],
+    path: ResultPath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Tell how far a run is, by what lies in NAME.run beside the result: from any machine that sees it.
@@ -110,7 +109,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(found.to_mapping(), indent=2))
         return
-    print_rows(str(path), _status_rows(found))
+    print_rows(path, _status_rows(found))
 
 
 def _status_rows(found: Status) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from simexm.cli.app import app
-from simexm.cli.shared import RoundOption, at_round, print_rows, print_table
+from simexm.cli.shared import ResultPath, RoundOption, at_round, print_rows, print_table
 
 
 @app.command()
@@ -36,7 +36,7 @@ def schema() -> None:
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", show_default=False)],
+    path: ResultPath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Tell what a result holds and how it was made.
@@ -73,13 +73,11 @@ def info(
         ("seed, hash", f"{p['seed']}, {p['hash']}"),
         ("versions", ", ".join(f"{k} {v}" for k, v in p["versions"].items())),
     ]
-    print_rows(str(path), rows)
+    print_rows(path, rows)
 
 
 @app.command()
-def show(
-    path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", show_default=False)], round_: RoundOption = None
-) -> None:
+def show(path: ResultPath, round_: RoundOption = None) -> None:
     """Open a result in a window: sliders and the arrow keys choose the plane (up, down) and the channel (left, right).
 
     Example: simexm show out.zarr

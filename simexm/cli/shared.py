@@ -16,14 +16,22 @@ if TYPE_CHECKING:
     from simexm.legacy.load import Job
     from simexm.result import Result
     from simexm.simulation import Simulation
+    from simexm.store.location import Location
 
 
 SpecPath = Annotated[
     Path, typer.Argument(help="Spec file, YAML or JSON; or an .ini file of SimExm (2017).", show_default=False)
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder to write, NAME.zarr.", show_default="the spec's name")
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.",
+        show_default="the spec's name",
+    ),
 ]
+ResultPath = Annotated[str, typer.Argument(help="Result, NAME.zarr, or its URL.", metavar="RESULT", show_default=False)]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of every random number.", show_default="the spec's, or 0")]
 ModelOption = Annotated[
@@ -116,16 +124,23 @@ def load(
     tile: tuple[int, int, int] | None,
     seed: int | None = None,
     model: str = "simexm2017",
-    output: Path | None = None,
+    output: str | None = None,
     quiet: bool = False,
     device: str | None = None,
 ) -> tuple[Simulation, Job | None]:
     """The simulation of a spec; or that of a 2017 configuration, whose ground truth is ingested first, and the configuration."""
+    from simexm.errors import SpecError
     from simexm.legacy.load import Job, is_ini
     from simexm.simulation import Simulation
+    from simexm.store.location import is_url
 
     if is_ini(spec):
-        job = Job.of(spec, model, seed, output)
+        if output is not None and is_url(output):
+            raise SpecError(
+                f"{spec} is a configuration of 2017, whose ground truth and files go beside the output, on a disk; for {output} "
+                f"type `simexm convert {spec} {spec.with_suffix('.yaml')}` first, then run that"
+            )
+        job = Job.of(spec, model, seed, None if output is None else Path(output))
         with bar("ingest", quiet) as progress:
             return job.simulation(progress).with_tile(tile).with_device(device), job
     simulation = Simulation.load(spec)
@@ -173,9 +188,9 @@ def times(values: Any, minus: Any = None) -> str:
     return " x ".join(f"{n:.6g}" for n in numbers)
 
 
-def short(path: Path) -> Path:
+def short(path: Location) -> Location:
     """The path from here, where it lies below."""
     try:
-        return path.relative_to(Path.cwd())
+        return path.relative_to(Path.cwd()) if isinstance(path, Path) else path
     except ValueError:
         return path

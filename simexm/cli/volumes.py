@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from simexm.cli.app import app
-from simexm.cli.shared import RoundOption, at_round, bar, times
+from simexm.cli.shared import ResultPath, RoundOption, at_round, bar, times
 from simexm.errors import SpecError
 from simexm.export.formats import Arrangement, Format
 
@@ -22,7 +22,9 @@ def ingest(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Argument(help="Folder to write, NAME.zarr.", show_default=False)],
+    output: Annotated[
+        str, typer.Argument(help="Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", show_default=False)
+    ],
     voxel_size: Annotated[
         tuple[float, float, float] | None,
         typer.Option(help="Voxel size, nm; by default what the metadata tell.", metavar="Z Y X", show_default=False),
@@ -92,7 +94,7 @@ def _named(pair: str) -> tuple[str, str]:
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="Result, NAME.zarr.", metavar="RESULT", show_default=False)],
+    path: ResultPath,
     folder: Annotated[Path, typer.Argument(help="Folder to write files to.", metavar="DIR", show_default=False)],
     form: Annotated[Format, typer.Option("--format", help="PNG: a folder of images, one a plane.", show_default=False)],
     channels: Annotated[

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from simexm.engine import tables
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling, Triple
+from simexm.store.files import Files, Stored, checksum, measure
+from simexm.store.location import Location
+from simexm.store.looking import files_below, presence
 from simexm.store.omezarr import shard_key
 from simexm.store.place import MANIFEST, PLAN, Place
-from simexm.store.shards import LocalFiles, Stored, checksum, measure
 
 
 class Left(NamedTuple):
@@ -90,9 +91,23 @@ class Layout:
                     yield Left(shard_key(array, place), Stored(*next(told)))
 
 
-def all_there(files: Iterator[Left]) -> bool:
-    """Whether every file that holds something is on the disk; what is in them is not looked at."""
-    return all(os.path.isfile(path) for path, stored in files if stored.nbytes)
+Look = Callable[[str], bool]
+"""Whether a file is there."""
+
+
+def look_at(where: Place, layout: Layout) -> Look:
+    """What tells which files of a run's arrays, and of its blocks' tables, are there: a store is listed once."""
+    arrays = [
+        where.zarr / f"{group}/{level}/c".lstrip("/")
+        for group, _ in layout.groups
+        for level in range(len(layout.levels))
+    ]
+    return presence(*arrays, where.tables)
+
+
+def all_there(files: Iterator[Left], is_there: Look) -> bool:
+    """Whether every file that holds something is there; what is in them is not looked at."""
+    return all(is_there(path) for path, stored in files if stored.nbytes)
 
 
 def write_manifest(plan: Plan, where: Place, root: bytes) -> None:
@@ -107,10 +122,10 @@ def write_manifest(plan: Plan, where: Place, root: bytes) -> None:
     """
     zarr = [where.zarr / key for key in sorted(_metadata_keys(plan))]
     merged = [where.tables / "cells.parquet", where.tables / "barcodes.parquet"]
-    run = [where.run / PLAN, *merged, *sorted(where.passes.glob("*/table/*"))]
+    run = [where.run / PLAN, *merged, *sorted(p for p in files_below(where.passes) if p.parent.name == "table")]
     told = {name: _told(files, folder) for name, files, folder in (("zarr", zarr, where.zarr), ("run", run, where.run))}
     told["zarr"]["zarr.json"] = [len(root), checksum(root)]
-    LocalFiles(where.run, where.scratch).put(MANIFEST, json.dumps(told, indent=2).encode())
+    Files(where.run, where.scratch).put(MANIFEST, json.dumps(told, indent=2).encode())
 
 
 def read_manifest(where: Place) -> list[Left]:
@@ -133,11 +148,11 @@ def array_key(group: str, level: int) -> str:
 
 def _metadata_keys(plan: Plan) -> set[str]:
     arrays = {array_key(o.group, n) for o in plan.outputs for n in range(len(plan.levels))}
-    groups = {str(folder / "zarr.json") for key in arrays for folder in Path(key).parents[1:]}
+    groups = {str(folder / "zarr.json") for key in arrays for folder in PurePosixPath(key).parents[1:]}
     return arrays | groups | ({"OME/zarr.json"} if plan.barcodes else set())
 
 
-def _told(files: Iterable[Path], folder: Path) -> dict[str, list[Any]]:
+def _told(files: Iterable[Location], folder: Location) -> dict[str, list[Any]]:
     found = {str(path.relative_to(folder)): measure(path) for path in files}
     return {key: [stored.nbytes, stored.checksum] for key, stored in found.items() if stored.nbytes}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from simexm.result import Result
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.stages.base import LABELLED, Counted
 from simexm.store import omezarr, place
+from simexm.store.files import outgoing, remove_tree
 from simexm.store.place import Place
 
 WINDOW = (0.02, 0.998)
@@ -80,9 +80,9 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
         main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
         attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where, plan.outputs[0]))
     attributes = {**attributes, place.MARK: _provenance(plan, totals)}
-    write_manifest(plan, where, place.group_bytes(attributes))
+    write_manifest(plan, where, omezarr.group_bytes(attributes))
     place.write_attributes(where, "", attributes)
-    shutil.rmtree(where.run / place.SCRATCH, ignore_errors=True)  # with what killed workers left
+    remove_tree(where.run / place.SCRATCH, ignore_errors=True)  # with what killed workers left
     _draw(where)
 
 
@@ -90,7 +90,8 @@ def _draw(where: Place) -> None:
     from simexm.view.preview import save_preview
 
     try:
-        save_preview(Result.open(where.zarr), where.run / "preview.png")
+        with outgoing(where.run / "preview.png") as path:
+            save_preview(Result.open(where.zarr), path)
     except OSError as error:
         text = (
             f"the result is complete, but its picture {where.run / 'preview.png'} cannot be written: {error.strerror}"

@@ -5,9 +5,10 @@ A line is one finished block::
     {"block": 7, "hash": "9f2c...", "attempt": 1, "host": "node3", "seconds": 1.25, "time": 1.7e9, "result": {...}}
 
 `result` is what the block function returned: sizes, checksums, statistics, empty or not. Lines are gathered for a
-second at most, written to a file elsewhere, synced, and renamed to the next number, so that a segment that exists is
-whole. From time to time the newest are merged into one (``000000-000511.jsonl``), so that the number of files does not
-follow the length of the run; a segment that a merged one covers counts no more and is removed.
+second at most, written to a file elsewhere, synced, and renamed to the next number (or put, if no other driver has), so
+that a segment that exists is whole. From time to time the newest are merged into one (``000000-000511.jsonl``), so that
+the number of files does not follow the length of the run; a segment that a merged one covers counts no more and is
+removed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from simexm.engine.bitmap import Bitmap
 from simexm.errors import OutputError
-from simexm.store.shards import writing
+from simexm.store.files import remove_all, writing
+from simexm.store.location import Location
+from simexm.store.looking import read_ahead
 
 COMMIT_S = 0.5
 _MERGE_FILES = 512
@@ -56,7 +58,7 @@ class Journal:
         Lines that could not be read and were passed over when the journal was opened; their blocks are not in `done`.
     """
 
-    def __init__(self, path: Path, parameter_hash: str, scratch: Path | None = None) -> None:
+    def __init__(self, path: Location, parameter_hash: str, scratch: Location | None = None) -> None:
         self.path = path
         self.scratch = scratch or path
         self.parameter_hash = parameter_hash
@@ -69,7 +71,7 @@ class Journal:
         self._unmerged_bytes = 0
 
     @classmethod
-    def open(cls, path: Path, parameter_hash: str, scratch: Path | None = None) -> Journal:
+    def open(cls, path: Location, parameter_hash: str, scratch: Location | None = None) -> Journal:
         """Open or begin the journal in the folder `path`.
 
         Parameters
@@ -90,8 +92,9 @@ class Journal:
         journal = cls(path, parameter_hash, scratch)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for leftover in path.glob("*.partial"):
-                leftover.unlink()
+            for leftover in path.iterdir():
+                if leftover.suffix == ".partial":
+                    leftover.unlink()
             journal._load()
         except OutputError:
             raise
@@ -161,7 +164,7 @@ class Journal:
         for block in blocks:
             self.done.discard(block)
 
-    def _segments(self) -> list[tuple[Path, int, int]]:
+    def _segments(self) -> list[tuple[Location, int, int]]:
         """Segments that count, in order, with their first and last number."""
         found = []
         for path in self.path.iterdir():
@@ -195,7 +198,7 @@ class Journal:
                 self._count_segment(path.stat().st_size)
 
     def _publish(self, name: str, lines: Iterable[bytes]) -> None:
-        with writing(self.path / name, self.scratch) as partial, partial.open("wb") as file:
+        with writing(self.path / name, self.scratch, new=True) as partial, partial.open("wb") as file:
             file.writelines(lines)
 
     def _count_segment(self, size: int) -> None:
@@ -208,9 +211,9 @@ class Journal:
         self._unmerged = self._unmerged_bytes = 0
         if len(singles) > 1:
             name = f"{singles[0][1]:06d}-{singles[-1][2]:06d}.jsonl"
-            self._publish(name, (path.read_bytes().rstrip(b"\n") + b"\n" for path, _, _ in singles))
-            for path, _, _ in singles:
-                path.unlink()
+            files = [path for path, _, _ in singles]
+            self._publish(name, read_ahead(lambda path: path.read_bytes().rstrip(b"\n") + b"\n", files, self.path))
+            remove_all(files)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

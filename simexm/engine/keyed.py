@@ -7,14 +7,17 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simexm.store.shards import Stored, measure, writing
+from simexm.store.claims import workspace
+from simexm.store.files import Stored, measure, writing
+from simexm.store.location import Location
+from simexm.store.looking import on_disk, read_ahead
+from simexm.store.remote import Remote
 
 SHARE_ROWS = 2_000_000
 """Rows of the parts that are added up at once, as long as that takes no more than `MOST_SHARES` shares."""
@@ -76,14 +79,14 @@ def add_up(parts: Sequence[CellSums]) -> CellSums:
     return CellSums(ids, {name: add([p.columns[name] for p in parts]) for name in parts[0].columns})
 
 
-def write_part(sums: CellSums, path: Path, scratch: Path) -> Stored:
+def write_part(sums: CellSums, path: Location, scratch: Location) -> Stored:
     """Write a block's part in one step."""
     with writing(path, scratch) as partial:
         pq.write_table(_arrow(sums), partial, compression="zstd")
         return measure(partial)
 
 
-def merged(parts: Iterable[Path], rows: int, columns: Sequence[str], scratch: Path) -> Iterator[CellSums]:
+def merged(parts: Iterable[Location], rows: int, columns: Sequence[str], scratch: Location) -> Iterator[CellSums]:
     """Add the blocks' parts up by id, in memory bounded by `SHARE_ROWS` or a 256th of all rows.
 
     Rows are shared out among files by a hash of the id in one pass over the parts; then one share after the other is added up,
@@ -98,32 +101,35 @@ def merged(parts: Iterable[Path], rows: int, columns: Sequence[str], scratch: Pa
     columns
         Their columns.
     scratch
-        Folder for the shares' files.
+        The driver's claim; the shares' files are in it, or where that is on no disk in a temporary folder.
     """
     shares = min(MOST_SHARES, max(1, -(-rows // SHARE_ROWS)))
     none = CellSums.none(columns)
     if shares == 1:
-        yield add_up([none, *(_sums(_read(p)) for p in parts)])
+        yield add_up([none, *(_sums(t) for t in read_ahead(read_table, parts, scratch))])
         return
-    files = [scratch / f"{uuid.uuid4().hex}.partial" for _ in range(shares)]
-    try:
-        with contextlib.ExitStack() as stack:
-            writers = [stack.enter_context(pq.ParquetWriter(f, _arrow(none).schema, compression="zstd")) for f in files]
-            for path in parts:
-                table = _read(path)
-                share = _share(table["id"].to_numpy(), shares)
-                for n in np.unique(share):
-                    writers[n].write_table(table.filter(pa.array(share == n)))
-        for file in files:
-            yield add_up([none, _sums(_read(file))])
-            file.unlink()
-    finally:
-        for file in files:
-            file.unlink(missing_ok=True)
+    with workspace(scratch) as folder:
+        files = [folder / f"{uuid.uuid4().hex}.partial" for _ in range(shares)]
+        try:
+            with contextlib.ExitStack() as stack:
+                schema = _arrow(none).schema
+                writers = [stack.enter_context(pq.ParquetWriter(f, schema, compression="zstd")) for f in files]
+                for table in read_ahead(read_table, parts, scratch):
+                    share = _share(table["id"].to_numpy(), shares)
+                    for n in np.unique(share):
+                        writers[n].write_table(table.filter(pa.array(share == n)))
+            for file in files:
+                yield add_up([none, _sums(read_table(file))])
+                file.unlink()
+        finally:
+            for file in files:
+                file.unlink(missing_ok=True)
 
 
 class StoredSums:
     """Sums by cell in a folder, one memory-mapped file for each share, so that a look-up reads only what it needs.
+
+    From a store each process fetches a share once.
 
     Parameters
     ----------
@@ -131,7 +137,7 @@ class StoredSums:
         What `store` wrote.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Location) -> None:
         self._folder = folder
         self._about = json.loads((folder / _ABOUT).read_text())
         self._shares: dict[int, CellSums] = {}
@@ -154,7 +160,7 @@ class StoredSums:
 
     def _share(self, n: int) -> CellSums:
         if n not in self._shares:
-            with pa.memory_map(str(self._folder / f"{n:03d}.arrow")) as source:
+            with pa.memory_map(str(on_disk(self._folder / f"{n:03d}.arrow"))) as source:
                 self._shares[n] = _sums(pa.ipc.open_file(source).read_all())
         return self._shares[n]
 
@@ -162,7 +168,7 @@ class StoredSums:
 _ABOUT = "about.json"
 
 
-def store(folder: Path, shares: Iterable[CellSums], columns: Sequence[str], scratch: Path) -> None:
+def store(folder: Location, shares: Iterable[CellSums], columns: Sequence[str], scratch: Location) -> None:
     """Write sums for `StoredSums`; the folder counts as whole once its description is there, which comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _ABOUT).unlink(missing_ok=True)
@@ -185,7 +191,7 @@ def store(folder: Path, shares: Iterable[CellSums], columns: Sequence[str], scra
         partial.write_text(json.dumps({"shares": number, "largest": largest}))
 
 
-def is_stored(folder: Path) -> bool:
+def is_stored(folder: Location) -> bool:
     """Whether `store` came to its end there."""
     return (folder / _ABOUT).is_file()
 
@@ -194,8 +200,10 @@ def _share(ids: NDArray[np.uint64], shares: int) -> NDArray[np.uint64]:
     return (ids * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) % np.uint64(shares)
 
 
-def _read(path: Path) -> pa.Table:
-    with pq.ParquetFile(path) as file:  # `read_table` brings in the whole of Arrow's datasets for it
+def read_table(path: Location) -> pa.Table:
+    """Read a Parquet file."""
+    source = pa.BufferReader(path.read_bytes()) if isinstance(path, Remote) else path
+    with pq.ParquetFile(source) as file:  # Arrow's own `read_table` brings in the whole of its datasets for it
         return file.read()
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from simexm.engine.bitmap import Bitmap
 from simexm.engine.events import Execute
-from simexm.engine.files import Layout, all_there
+from simexm.engine.files import Layout, Look, all_there
 from simexm.engine.journal import Journal
 from simexm.engine.plan import Plan
 from simexm.errors import RunError
 from simexm.grid import Box, Tiling, Triple
 from simexm.store import guard, place
+from simexm.store.location import Location
 from simexm.store.place import Place
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
 from simexm.store.reading import Reader
@@ -57,12 +57,12 @@ def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
     return {"stored": stored}
 
 
-def journal_of(where: Place, level: int) -> Path:
+def journal_of(where: Place, level: int) -> Location:
     """The journal of a level's shards."""
     return where.journal / "levels" / str(level)
 
 
-def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, Bitmap]) -> None:
+def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, Bitmap], is_there: Look) -> None:
     """Make what is not there yet of each level that no block owns, in order.
 
     Parameters
@@ -73,6 +73,8 @@ def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, 
         How shards are made.
     again
         By level, shards that are made though they are there.
+    is_there
+        Which files were there when the run began.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, 
         journal.distrust(
             r.block
             for r in journal.records()
-            if r.block in damaged or not all_there(layout.of_level(where, level, r.block, r.result))
+            if r.block in damaged or not all_there(layout.of_level(where, level, r.block, r.result), is_there)
         )
         if len(journal.done) == len(task.shards):
             continue

@@ -12,35 +12,39 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from simexm.engine.holders import BEAT_S, STALE_S, held, machine, perhaps_held
+from simexm.engine.object_lock import object_lock
 from simexm.errors import OutputError
+from simexm.store.location import Location
+from simexm.store.remote import Remote
 
-BEAT_S = 10.0  # how often a holder touches its lock
-STALE_S = 90.0  # untouched for so long, a lock's holder is dead; network file systems show a touch up to a minute late
 _SETTLE_S = 1.0
 # What file systems answer that know no advisory locks; exclusive creation and the beat must do there.
 _NO_FLOCK = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` for the length of the block, and remove it afterwards.
+def lock(path: Location) -> Iterator[None]:
+    """Hold the lock `path` for the length of the block, and remove it afterwards.
 
-    The file names host and process, and its holder touches it every `BEAT_S` seconds. A dead holder is known by one of
-    two signs. On its own machine the kernel's advisory lock on the file has ended, however the process ended. From another
-    machine, to which a file system may not show such locks, its file has not been touched for `STALE_S` seconds, by the
-    file system's clock. Then the lock is taken over, by one only of several that try at once.
+    Behind a URL it is an object: see `simexm.engine.object_lock`. On a disk the file names host and process, and its holder
+    touches it every `BEAT_S` seconds. A dead holder is known by one of two signs. On its own machine the kernel's advisory
+    lock on the file has ended, however the process ended. From another machine, to which a file system may not show such
+    locks, its file has not been touched for `STALE_S` seconds, by the file system's clock. Then the lock is taken over, by
+    one only of several that try at once.
 
     Raises
     ------
     OutputError
         Another driver holds the lock, or may do so still; or the file cannot be written.
     """
+    if isinstance(path, Remote):
+        with object_lock(path):
+            yield
+        return
     try:
         descriptor = _take(path)
     except OutputError:
@@ -61,38 +65,6 @@ def lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who holds, or held, a lock.
-
-    Attributes
-    ----------
-    host, pid
-        Its machine and process.
-    alive
-        Whether it lives: on its own machine as the processes there tell, from elsewhere by its last sign of life.
-    """
-
-    host: str
-    pid: int
-    alive: bool
-
-
-def holder(path: Path) -> Holder | None:
-    """Who holds the lock, by looking alone; None where there is none."""
-    try:
-        owner, touched_s = json.loads(path.read_text()), path.stat().st_mtime
-        host, pid = str(owner["host"]), int(owner["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if (host, owner.get("machine")) != (socket.gethostname(), _machine()):
-        return Holder(host, pid, time.time() - touched_s < STALE_S)
-    try:
-        return Holder(host, pid, psutil.Process(pid).create_time() < touched_s + 1.0)  # or another got its number
-    except psutil.Error:
-        return Holder(host, pid, False)
-
-
 def _beat(descriptor: int, ended: threading.Event) -> None:
     while not ended.wait(BEAT_S):
         with contextlib.suppress(OSError):  # a disk that is away for a while
@@ -109,16 +81,16 @@ def _take(path: Path) -> int:
                 os.close(descriptor)
                 continue
             owner = {} if fresh else _read(descriptor)
-            ended = fresh or (advisory and owner.get("machine") == _machine())
+            ended = fresh or (advisory and owner.get("machine") == machine())
             if not ended:
                 age_s = _age_s(descriptor, path)
                 if age_s < STALE_S:
-                    raise _perhaps_held(path, owner, age_s)
+                    raise perhaps_held(path, owner, age_s)
             _write(descriptor)
             if not ended:  # others may have come to the same end at this moment: the last to write has it
                 time.sleep(_SETTLE_S)
                 if not _same_file(descriptor, path) or _read(descriptor) != _me():
-                    raise _held(path, _read(descriptor))
+                    raise held(path, _read(descriptor))
             return descriptor
         except BaseException:
             with contextlib.suppress(OSError):
@@ -138,7 +110,7 @@ def _flock(descriptor: int, path: Path, patience_s: float) -> bool:
             return True
         except BlockingIOError:
             if time.monotonic() >= until_s:
-                raise _held(path, _read(descriptor)) from None
+                raise held(path, _read(descriptor)) from None
             time.sleep(0.001)
         except OSError as error:
             if error.errno not in _NO_FLOCK:
@@ -168,16 +140,8 @@ def _age_s(descriptor: int, path: Path) -> float:
         return os.fstat(probe.fileno()).st_mtime - os.fstat(descriptor).st_mtime
 
 
-def _machine() -> str:
-    """This machine since it was started; containers on it share its kernel, and so its advisory locks."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return socket.gethostname()
-
-
 def _me() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid()}
+    return {"host": socket.gethostname(), "machine": machine(), "pid": os.getpid()}
 
 
 def _write(descriptor: int) -> None:
@@ -192,22 +156,3 @@ def _read(descriptor: int) -> dict[str, Any]:
     except ValueError:
         return {}
     return owner if isinstance(owner, dict) else {}
-
-
-def _held(path: Path, owner: dict[str, Any]) -> OutputError:
-    return OutputError(
-        f"{path} is held by {_who(owner)}: two runs into one output would do all work twice. Wait for it, or end it there "
-        f"with: kill {owner.get('pid', '<pid>')}"
-    )
-
-
-def _perhaps_held(path: Path, owner: dict[str, Any], age_s: float) -> OutputError:
-    return OutputError(
-        f"{path} is held by {_who(owner)}, which gave a sign of life {max(0.0, age_s):.0f} s ago: two runs into one output "
-        f"would do all work twice. Wait for it, or end it there; if it is dead, type the same command again in "
-        f"{STALE_S - age_s:.0f} s"
-    )
-
-
-def _who(owner: dict[str, Any]) -> str:
-    return f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}"

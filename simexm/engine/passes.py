@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simexm.engine.block import by_id
+from simexm.engine.files import Look
 from simexm.engine.keyed import CellSums, StoredSums, add_up, is_stored, merged, store, write_part
 from simexm.engine.labels import read_part
 from simexm.engine.plan import Plan
 from simexm.grid import Box, Tiling
 from simexm.sources.base import LabelSource
 from simexm.stages.base import Counted, CountPass, Stage, Tally, Work
+from simexm.store.files import remove_tree
+from simexm.store.location import Location
+from simexm.store.looking import presence
 from simexm.store.place import Place
 
 
@@ -49,17 +51,26 @@ def counted_in_memory(plan: Plan, source: LabelSource) -> Counted:
     return counted
 
 
-def folder(where: Place, name: str) -> Path:
+def folder(where: Place, name: str) -> Location:
     """The folder of a pass: its journal, its parts, and its table."""
     return where.passes / name
 
 
-def part(where: Place, name: str, number: int) -> Path:
+def part(where: Place, name: str, number: int) -> Location:
     """The file of one block's sums."""
-    return folder(where, name) / "parts" / f"block-{number:07d}.parquet"
+    return _parts(where, name) / f"block-{number:07d}.parquet"
 
 
-def _table(where: Place, name: str) -> Path:
+def parts_there(where: Place, name: str) -> Look:
+    """What tells which of them are there."""
+    return presence(_parts(where, name))
+
+
+def _parts(where: Place, name: str) -> Location:
+    return folder(where, name) / "parts"
+
+
+def _table(where: Place, name: str) -> Location:
     return folder(where, name) / "table"
 
 
@@ -95,7 +106,7 @@ def merge(plan: Plan, where: Place, wanted: CountPass, rows: int) -> None:
 
 def forget_parts(where: Place, wanted: CountPass) -> None:
     """Remove the parts of a pass whose table is whole."""
-    shutil.rmtree(folder(where, wanted.name) / "parts", ignore_errors=True)
+    remove_tree(_parts(where, wanted.name), ignore_errors=True)
 
 
 def is_merged(where: Place, wanted: CountPass) -> bool:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -24,6 +23,8 @@ from simexm.engine.events import (
     RunStarted,
     WorkerLost,
 )
+from simexm.store.files import append
+from simexm.store.location import Location
 
 _PLAIN_EVERY_S = 5.0
 
@@ -95,7 +96,7 @@ class LogFile:
     Finished blocks stand in the journal; here they would drown the rest.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
 
     def __call__(self, event: Event) -> None:
@@ -104,22 +105,20 @@ class LogFile:
             return
         if isinstance(event, BlockFailed) and event.failure.traceback:
             text += "\n" + event.failure.traceback.rstrip()
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+        append(self.path, f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
 
 
 class FailedFile:
     """Listener that lists the blocks set aside in a file of JSON lines, which exists only when there are some."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.path.unlink(missing_ok=True)
         elif isinstance(event, BlockFailed):
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(event.failure)) + "\n")
+            append(self.path, json.dumps(asdict(event.failure)) + "\n")
 
 
 class _Tally:

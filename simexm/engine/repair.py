@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,9 @@ from simexm.engine.run import carry_out
 from simexm.engine.verify import Damage, Progress, Verification, read_plan
 from simexm.errors import OutputError, SourceError
 from simexm.store import place
+from simexm.store.claims import claim
+from simexm.store.files import remove_tree
+from simexm.store.location import Location
 from simexm.store.place import LOCK, Place
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def repair(
-    output: Path,
+    output: str | Path,
     tell: Callable[[Damage], None],
     *,
     simulation: Simulation | None = None,
@@ -62,7 +64,7 @@ def repair(
     with lock(where.run / LOCK):
         plan = _plan_again(where, simulation)
         place.retire_scratch(where)
-        where.scratch.mkdir(parents=True)
+        claim(where.scratch)
         try:
             if not place.has_plan(plan, where):
                 tell(Damage(where.run / place.PLAN, "is not the plan of this result"))
@@ -74,7 +76,7 @@ def repair(
                 _mend_named(plan, where, found.damaged.files)
                 carry_out(plan, where, Means.of(plan, client, workers=workers), quiet, found.damaged)
         finally:
-            shutil.rmtree(where.run / place.SCRATCH, ignore_errors=True)
+            remove_tree(where.run / place.SCRATCH, ignore_errors=True)
     return found
 
 
@@ -109,7 +111,7 @@ def _differences(kept: dict[str, Any], plan: Plan) -> str:
     return "it was made with " + ", ".join(told) if told else "its spec or its labels are others"
 
 
-def _mend_named(plan: Plan, where: Place, files: list[Path]) -> None:
+def _mend_named(plan: Plan, where: Place, files: list[Location]) -> None:
     """Write metadata anew, and let passes be made anew; all else that has a name is written when a run ends.
 
     Groups are still empty then, too, but Zarr would stumble over one that it cannot read.
@@ -126,9 +128,8 @@ def _mend_named(plan: Plan, where: Place, files: list[Path]) -> None:
         if where.zarr in path.parents:
             place.write_attributes(where, str(path.parent.relative_to(where.zarr)), {})
     for path in damaged & arrays.keys():
-        path.unlink(missing_ok=True)
         arrays[path].create()
     for _, wanted in passes.all_passes(plan):
         folder = passes.folder(where, wanted.name)
         if any(folder in path.parents for path in damaged):
-            shutil.rmtree(folder)
+            remove_tree(folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from simexm.engine import passes
 from simexm.engine.batch.record import Record
 from simexm.engine.events import Execute, Listener, Message
-from simexm.engine.files import Layout, all_there
+from simexm.engine.files import Layout, all_there, look_at
 from simexm.engine.finish import finish
 from simexm.engine.journal import Journal
 from simexm.engine.levels import make_levels
@@ -37,7 +37,7 @@ COUNT_SECONDS_PER_VOXEL = 20e-9
 
 def run(
     simulation: Simulation,
-    output: Path,
+    output: str | Path,
     *,
     client: distributed.Client | None = None,
     cluster: Cluster | None = None,
@@ -100,15 +100,16 @@ def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged) -
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
     journal, layout = Journal.open(where.journal, plan.hash, where.scratch), Layout.of(plan)
+    is_there = look_at(where, layout)
     journal.distrust(
         r.block
         for r in journal.records()
-        if r.block in damaged.blocks or not all_there(layout.of_block(where, r.block, r.result))
+        if r.block in damaged.blocks or not all_there(layout.of_block(where, r.block, r.result), is_there)
     )
     with means.way(where, len(plan.blocks), quiet) as execute:
         _passes(plan, where, execute, quiet)
         _execute(plan, where, journal, execute, quiet, run_block, Context(plan, where), "")
-        make_levels(plan, where, execute, damaged.levels)
+        make_levels(plan, where, execute, damaged.levels, is_there)
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 
 
@@ -117,8 +118,9 @@ def _passes(plan: Plan, where: Place, execute: Execute, quiet: bool) -> None:
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
             journal = Journal.open(passes.folder(where, wanted.name) / "journal", plan.hash, where.scratch)
+            is_there = passes.parts_there(where, wanted.name)
             journal.distrust(
-                r.block for r in journal.records() if not passes.part(where, wanted.name, r.block).is_file()
+                r.block for r in journal.records() if not is_there(str(passes.part(where, wanted.name, r.block)))
             )
             context = Context(plan, where, wanted.name)
             _execute(plan, where, journal, execute, quiet, count_block, context, f"counting {wanted.name}")
@@ -154,6 +156,8 @@ def _execute(
     if journal.unreadable:
         log(Message(f"{journal.unreadable} torn lines of the journal were passed over, and their blocks done again"))
     if outcome.failed_count:
+        if guard.is_lost(where):
+            raise guard.lost(where)
         first = outcome.failed[0]
         raise RunError(
             f"{outcome.failed_count} of {total} blocks failed, the first with: {first.error} (on {first.host}). "

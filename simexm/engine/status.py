@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from simexm.engine.batch.record import Record
+from simexm.engine.holders import Holder, holder
 from simexm.engine.journal import Journal
 from simexm.engine.keyed import is_stored
-from simexm.engine.lock import Holder, holder
 from simexm.errors import SpecError
+from simexm.store.location import Location
 from simexm.store.place import LOCK, PLAN, Place
+from simexm.store.refusals import RemoteError
 
 _RECENT_S = 600.0  # what the speed is taken from
 
@@ -58,7 +60,7 @@ class Status:
         return asdict(self)
 
 
-def status(output: Path) -> Status:
+def status(output: str | Path) -> Status:
     """Read how far the run that writes `output` is; changes nothing.
 
     Raises
@@ -72,6 +74,8 @@ def status(output: Path) -> Status:
     try:
         plan = json.loads((where.run / PLAN).read_text(encoding="utf-8"))
         blocks, parameter_hash = int(plan["blocks"]["count"]), str(plan["hash"])
+    except RemoteError as error:
+        raise SpecError(f"{where.run} cannot be read: {error.strerror}") from error
     except (OSError, ValueError, KeyError):
         if not record.driver():
             raise SpecError(
@@ -101,7 +105,7 @@ def status(output: Path) -> Status:
     )
 
 
-def _times(journal: Path, parameter_hash: str) -> array[float]:
+def _times(journal: Location, parameter_hash: str) -> array[float]:
     """When each block was done, in order; the driver may merge segments meanwhile."""
     for _ in range(5):
         try:
@@ -135,9 +139,8 @@ def _passes(where: Place, parameter_hash: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def _count_lines(path: Path) -> int:
+def _count_lines(path: Location) -> int:
     try:
-        with path.open("rb") as file:
-            return sum(1 for _ in file)
+        return path.read_bytes().count(b"\n")
     except OSError:
         return 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Mapping
-from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ from simexm.engine.plan import Plan
 from simexm.kernels.emit import Emitters
 from simexm.stages.barcodes import AMPLICONS
 from simexm.stages.base import Counted
+from simexm.store.files import EMPTY, Stored, measure, remove, writing
+from simexm.store.location import Location
 from simexm.store.place import Place
-from simexm.store.shards import EMPTY, Stored, measure, publish, remove, writing
 
 
 def _electrons(plan: Plan) -> dict[str, dict[str, float]]:
@@ -80,7 +80,7 @@ CELL_PARTS, EMITTERS = "cells.parts", "emitters"
 """Folders of the tables that blocks write; a third one is AMPLICONS."""
 
 
-def part(where: Place, folder: str, number: int) -> Path:
+def part(where: Place, folder: str, number: int) -> Location:
     """The file of one block's part of a table: its counts of cells, its emitters, or its amplicons."""
     return where.tables / folder / f"block-{number:07d}.parquet"
 
@@ -115,7 +115,7 @@ class EmitterFile:
         self._plan = plan
         self._path = part(where, EMITTERS, number)
         self._scratch = where.scratch
-        self._partial = where.scratch / f"{uuid.uuid4().hex}.partial"
+        self._whole = contextlib.ExitStack()  # from the first emitter on, the file that will appear
         self._writer: pq.ParquetWriter | None = None
         self.sink = self._add if EMITTERS in plan.simulation.keep else None
         self.stored = EMPTY
@@ -123,24 +123,26 @@ class EmitterFile:
     def _add(self, layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> None:
         table = _arrow(emitter_columns(self._plan, layer, emitters, ids))
         if self._writer is None:
+            self._partial = self._whole.enter_context(writing(self._path, self._scratch))
             self._writer = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
         self._writer.write_table(table)
 
     def __enter__(self) -> EmitterFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if self._writer is not None:
                 self._writer.close()
-                if kind is None:
-                    self.stored = measure(self._partial)
-                    publish(self._partial, self._path)
+                self.stored = measure(self._partial)
             elif self.sink is not None and kind is None:
                 remove(self._path, self._scratch)
-        finally:
-            with contextlib.suppress(OSError):
-                self._partial.unlink(missing_ok=True)
+        except BaseException as failed:
+            self._whole.__exit__(type(failed), failed, failed.__traceback__)
+            raise
+        self._whole.__exit__(kind, error, trace)
 
 
 def _arrow(columns: Mapping[str, NDArray[Any]]) -> pa.Table:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from simexm.engine.bitmap import Bitmap
@@ -16,8 +12,10 @@ from simexm.engine.files import Layout, Left, read_manifest
 from simexm.engine.journal import Journal, Record
 from simexm.engine.levels import journal_of
 from simexm.errors import OutputError
+from simexm.store.files import measure
+from simexm.store.location import Location, from_text
+from simexm.store.looking import in_parallel
 from simexm.store.place import COMPLETE, MANIFEST, PLAN, Place
-from simexm.store.shards import measure
 
 THREADS = 8
 """Files that are read at once; a disk far away takes that many, and one thread checks gigabytes a second."""
@@ -41,7 +39,7 @@ class Damage:
         The coarse level; None for blocks.
     """
 
-    path: Path
+    path: Location
     what: str
     block: int | None = None
     level: int | None = None
@@ -69,7 +67,7 @@ class Damaged:
 
     blocks: Bitmap = field(default_factory=Bitmap)
     levels: dict[int, Bitmap] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
+    files: list[Location] = field(default_factory=list)
 
     def add(self, damage: Damage) -> None:
         """Take note of one."""
@@ -151,9 +149,9 @@ class Verification:
             return
         for left in told:
             if what := self._compare(left):
-                yield Damage(Path(left.path), what)
+                yield Damage(from_text(left.path), what)
 
-    def _recorded(self, path: Path, parameter_hash: str, layout: Layout, level: int | None) -> Iterator[Damage]:
+    def _recorded(self, path: Location, parameter_hash: str, layout: Layout, level: int | None) -> Iterator[Damage]:
         """Compare what a journal tells of; then name what it should tell of and does not."""
         total = len(layout.levels[level or 0])
         seen = Bitmap()
@@ -173,9 +171,9 @@ class Verification:
                     files = list(layout.of_level(self.where, level, record.block, record.result))
             except (KeyError, TypeError, ValueError, AttributeError, StopIteration, RuntimeError):
                 return [Damage(path, "holds a record that makes no sense", record.block, level)]
-            return [Damage(Path(f.path), what, record.block, level) for f in files if (what := self._compare(f))]
+            return [Damage(from_text(f.path), what, record.block, level) for f in files if (what := self._compare(f))]
 
-        for found in _in_parallel(look, records()):
+        for found in in_parallel(look, records(), THREADS):
             yield from found
             self._progress(len(seen), total)
         for number in seen.missing(total):
@@ -186,7 +184,7 @@ class Verification:
 
     def _compare(self, left: Left) -> str | None:
         """What is wrong with a file, or None."""
-        path, stored = Path(left.path), left.stored
+        path, stored = from_text(left.path), left.stored
         self.files += 1
         self.bytes += stored.nbytes
         try:
@@ -209,13 +207,3 @@ def read_plan(where: Place) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return plan if isinstance(plan, dict) and {"hash", "spec", "until"} <= plan.keys() else None
-
-
-def _in_parallel(look: Callable[[Record], list[Damage]], records: Iterable[Record]) -> Iterator[list[Damage]]:
-    """Look at the records, a few at a time, in their order."""
-    feed = iter(records)
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting: deque[Future[list[Damage]]] = deque(pool.submit(look, r) for r in islice(feed, 4 * THREADS))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(look, r) for r in islice(feed, 1))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from simexm.errors import DiskError, OutputError, SimexmError
-from simexm.store.shards import becoming
+from simexm.store.files import becoming
 
 IMAGES = "image_*.png"
 """What a folder of images holds, and nothing else."""

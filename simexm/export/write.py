@@ -14,6 +14,7 @@ from simexm.export.stack import Head, Job, Plane, Target
 from simexm.export.tiff import write_ome_tiff, write_tiff
 from simexm.export.whole import refuse
 from simexm.result import Result
+from simexm.store.location import refuse_url
 
 Progress = Callable[[int, int], None]
 """Is told how many planes of how many are written."""
@@ -73,10 +74,11 @@ def check_folder(folder: Path, result: Result) -> None:
     OutputError
         With what to type instead.
     """
+    refuse_url(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file, so nothing can be written below it. Name a folder.")
     for ours in (result.path, result.place.run):
-        if folder.resolve().is_relative_to(ours):
+        if isinstance(ours, Path) and folder.resolve().is_relative_to(ours):
             raise OutputError(
                 f"{folder} lies inside {ours}, whose readers know no such files. Name a folder beside it."
             )

@@ -14,16 +14,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_c
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simexm.grid import Box, Spacing, Tiling, Triple
 from simexm.machine import cpus
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
-from simexm.store.omezarr import ShardedArray, create_group, label_attributes, multiscales
+from simexm.store.files import Files, Stored
+from simexm.store.omezarr import ShardedArray, label_attributes, multiscales
 from simexm.store.pyramid import Level, downsample_labels, plan_levels, plan_storage, pyramid, step_factors
 from simexm.store.reading import Reader
-from simexm.store.shards import LocalFiles, Stored
 
 _CHUNK = 64
 _LARGEST_SHARD = 256
@@ -42,6 +42,8 @@ class Written:
     ----------
     levels
         Number of levels.
+    attributes
+        What the group's metadata say of them.
     smallest, largest
         Of all its numbers.
     nbytes
@@ -51,6 +53,7 @@ class Written:
     """
 
     levels: int
+    attributes: dict[str, Any]
     smallest: int = 2**64
     largest: int = 0
     nbytes: int = 0
@@ -64,7 +67,7 @@ class Written:
 
 
 def write_image(
-    files: LocalFiles,
+    files: Files,
     path: str,
     name: str,
     numbers: Numbers,
@@ -74,7 +77,7 @@ def write_image(
     workers: int,
     progress: Callable[[int], None],
 ) -> Written:
-    """Write a label image and its coarser levels.
+    """Write a label image and its coarser levels; all but the group's own metadata, for readers shall see it when it is whole.
 
     Parameters
     ----------
@@ -95,8 +98,10 @@ def write_image(
     """
     shard, band = plan_bands(numbers.shape, numbers.grain, numbers.dtype.itemsize)
     levels = plan_levels(numbers.shape, voxel_size_nm)
-    arrays = _create(files, path, name, numbers, levels, shard, origin_nm)
-    written = Written(len(levels))
+    arrays = _create(files, path, numbers, levels, shard)
+    written = Written(
+        len(levels), label_attributes(multiscales(name, levels, origin_nm, channels=False, method="mode"))
+    )
     with _threads(
         workers
         or _default_workers(Box.of_shape(numbers.shape).intersect(Box.of_shape(band)).size * numbers.dtype.itemsize)
@@ -138,17 +143,13 @@ def _default_workers(band_bytes: int) -> int:
 
 
 def _create(
-    files: LocalFiles,
+    files: Files,
     path: str,
-    name: str,
     numbers: Numbers,
     levels: tuple[Level, ...],
     shard: Triple,
-    origin_nm: Spacing,
 ) -> list[tuple[ShardedArray, bool]]:
-    """Write all metadata; returns each level's array and whether the bands write it."""
-    scales = multiscales(name, levels, origin_nm, channels=False, method="mode")
-    create_group(files, path, label_attributes(scales))
+    """Write the arrays' metadata; returns each level's array and whether the bands write it."""
     arrays = []
     for n, (level, stored) in enumerate(zip(levels, plan_storage(levels, shard, (_CHUNK,) * 3), strict=True)):
         where = f"{path}/{n}".lstrip("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import time
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from simexm.grid import Box, Spacing, Triple
+from simexm.store.location import is_url, location
+from simexm.store.refusals import RemoteError
 
 INGESTED = "simexm ingest"
 """What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
@@ -130,24 +133,19 @@ class ZarrSource(BaseModel):
 
         A mask that lies inside `path` keeps its name, for there it is looked for first.
         """
-        path = self.path if "://" in self.path else _absolute(self.path)
+        path = self.path if is_url(self.path) else _absolute(self.path)
         regions = {name: self._mask(path, mask) for name, mask in self.all_regions().items()}
         return self.model_copy(update={"path": path, "regions": regions})
 
     def all_regions(self) -> dict[str, str]:
-        """The masks that are given, and those that ingest left beside the labels (on disk: URLs are not looked at)."""
-        folder = Path(self.path).expanduser() / (self.dataset or "")
-        try:
-            mark = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]["simexm"]
-            names = mark.get("regions", ()) if mark["written_by"] == INGESTED else ()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            names = ()  # opening it tells what is wrong
-        stored = {str(name): "/".join([*filter(None, [(self.dataset or "").strip("/")]), str(name)]) for name in names}
+        """The masks that are given, and those that ingest left beside the labels."""
+        names = _ingested_regions(self.path, self.dataset or "")
+        stored = {name: "/".join([*filter(None, [(self.dataset or "").strip("/")]), name]) for name in names}
         return {**stored, **self.regions}
 
     def _mask(self, path: str, mask: str) -> str:
         local = Path(mask).expanduser()
-        if "://" in mask or not (mask.startswith("~") or local.exists()):
+        if is_url(mask) or not (mask.startswith("~") or local.exists()):
             return mask  # if it is anywhere, it is inside
         if not Path(mask).is_absolute():
             from simexm.sources.zarr_source import holds
@@ -155,6 +153,25 @@ class ZarrSource(BaseModel):
             if holds(path, mask):
                 return mask
         return _absolute(mask)
+
+
+def _ingested_regions(path: str, dataset: str) -> tuple[str, ...]:
+    """Names of the masks that ingest left; none where nothing can be read, for opening it tells what is wrong."""
+    try:
+        if time.monotonic() - _refused_s.get(path, -_PATIENCE_S) < _PATIENCE_S:
+            return ()
+        mark = json.loads((location(path) / dataset / "zarr.json").read_text(encoding="utf-8"))["attributes"]["simexm"]
+        return tuple(map(str, mark.get("regions", ()))) if mark["written_by"] == INGESTED else ()
+    except RemoteError:
+        _refused_s[path] = time.monotonic()
+        return ()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
+
+
+_refused_s: dict[str, float] = {}
+_PATIENCE_S = 30.0
+"""After a store refused, which may take seconds, it is not asked for regions again; and when it did so."""
 
 
 def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.storage import LocalStore
+
+from simexm.store.location import Location, folder_of
+from simexm.store.looking import read_ahead, read_begin, scan
 
 FILES = 4096
 CONTENT_BYTES = 64 * 2**20
@@ -31,8 +32,8 @@ def array_identity(array: zarr.Array[Any], ingested: str | None) -> str:
 
     Of chunk files the first 4096 count, in the order of their sorted paths: their names, their sizes, and their bytes
     up to 64 MiB in all. A change that keeps all of these (a later chunk, edited in place, of the same size) is not seen.
-    Behind a URL chunks are not looked at: two volumes that ingest did not write and whose metadata are alike are taken
-    for the same.
+    Web servers (https://) do not tell what is in a folder, so there chunks are not looked at: two volumes that ingest did
+    not write and whose metadata are alike are taken for the same.
 
     Parameters
     ----------
@@ -43,26 +44,36 @@ def array_identity(array: zarr.Array[Any], ingested: str | None) -> str:
     """
     metadata = {k: v for k, v in array.metadata.to_dict().items() if k not in ("attributes", "consolidated_metadata")}
     found = hashlib.blake2b(json.dumps([metadata, ingested], sort_keys=True, default=repr).encode(), digest_size=16)
-    store = array.store
-    if isinstance(store, LocalStore):
-        folder, budget = store.root / array.path, CONTENT_BYTES
-        for path in islice(_files(folder), FILES):
-            size = path.stat().st_size
-            found.update(json.dumps([path.relative_to(folder).as_posix(), size]).encode())
-            if budget:
-                with path.open("rb") as file:
-                    content = file.read(budget)
-                found.update(content)
-                budget -= len(content)
+    folder = folder_of(array)
+    if folder is not None:
+        names = ((path.relative_to(folder).as_posix(), size) for path, size in islice(_files(folder), FILES))
+        for name, size, content in read_ahead(partial(_begin, folder), _shared(names), folder):
+            found.update(json.dumps([name, size]).encode())
+            found.update(content)
     return found.hexdigest()
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All chunk files below a folder in sorted order, listing no further than they are asked for."""
-    with os.scandir(folder) as entries:
-        found = sorted((e.name, e.is_dir()) for e in entries if e.name not in _METADATA)
-    for name, is_folder in found:
-        if is_folder:
+def _shared(files: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
+    """Name, size, and how many bytes count, of each file."""
+    budget = CONTENT_BYTES
+    for name, size in files:
+        share = min(size, budget)
+        yield name, size, share
+        budget -= share
+
+
+def _begin(folder: Location, file: tuple[str, int, int]) -> tuple[str, int, bytes]:
+    """Name, size, and the bytes that count."""
+    name, size, share = file
+    return name, size, read_begin(folder / name, share) if share else b""
+
+
+def _files(folder: Location) -> Iterator[tuple[Location, int]]:
+    """All chunk files below a folder and their sizes, in sorted order, listing no further than they are asked for."""
+    for name, size in sorted(scan(folder), key=lambda entry: entry[0]):
+        if name in _METADATA:
+            continue
+        if size is None:
             yield from _files(folder / name)
         else:
-            yield folder / name
+            yield folder / name, size

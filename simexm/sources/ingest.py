@@ -11,8 +11,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import zarr
-
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple
 from simexm.sources.bands import Written, write_image
@@ -22,7 +20,10 @@ from simexm.sources.splitted import SharedValueError, SplittedCells
 from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
 from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
-from simexm.store.shards import LocalFiles
+from simexm.store.files import Files
+from simexm.store.location import Location, location
+from simexm.store.omezarr import write_group
+from simexm.store.remote import Remote
 
 _REGION_NAME = re.compile(r"[^\W\d][\w-]*")
 _TAKEN = frozenset({"labels", "membrane", "cytosol"})
@@ -54,7 +55,7 @@ class IngestResult:
         Wall time.
     """
 
-    path: Path
+    path: Location
     shape: Triple
     voxel_size_nm: Spacing
     dtype: str
@@ -89,7 +90,7 @@ def ingest(
     source
         TIFF stack, folder or glob of slices, Zarr, N5, Neuroglancer precomputed or HDF5: its content tells which.
     output
-        Folder to make, such as cortex.zarr.
+        Folder to make, such as cortex.zarr, or s3://bucket/cortex.zarr.
     voxel_size_nm
         Size of a voxel along z, y, x, nm of tissue before expansion, with voxel (0, 0, 0) of the source at 0. None: what
         the source's metadata tell.
@@ -127,7 +128,7 @@ def ingest(
         If cells overlap, or are numbered; if a mask is 0 everywhere, or nowhere.
     """
     begin = time.perf_counter()
-    output = Path(output)
+    where = _where(output)
     given = None if voxel_size_nm is None else positive(voxel_size_nm)
     stack = open_stack(str(source), cells=cells, dataset=dataset)
     crop = crop_box(stack, offset, shape)
@@ -135,14 +136,14 @@ def ingest(
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
     masks = stack.masks() if isinstance(stack, ZarrStack) else {}
     masks |= {name: _open_mask(name, str(path), stack) for name, path in (regions or {}).items()}
-    job = _Job(output, size, (z, y, x), crop, masks, workers, overwrite, progress)
+    job = _Job(where, size, (z, y, x), crop, masks, workers, overwrite, progress)
     try:
         labels, nbytes = job.write(stack)
     except SharedValueError as error:
         stack = _number(stack, error)
         labels, nbytes = job.write(stack)
     return IngestResult(
-        output, crop.shape, size, cell_ids(stack, crop).dtype.name, tuple(masks), labels.levels, labels.largest, nbytes,
+        where, crop.shape, size, cell_ids(stack, crop).dtype.name, tuple(masks), labels.levels, labels.largest, nbytes,
         time.perf_counter() - begin,
     )  # fmt: skip
 
@@ -151,7 +152,7 @@ def ingest(
 class _Job:
     """What is to be written, but for the labels: see `ingest`."""
 
-    output: Path
+    output: Location
     voxel_size_nm: Spacing
     origin_nm: Spacing
     crop: Box
@@ -189,6 +190,15 @@ class _Job:
                 nbytes += found.nbytes
             _leave_mark(files, "", written, _told(labels, tuple(self.masks)))
         return written, nbytes
+
+
+def _where(output: str | PathLike[str]) -> Location:
+    """The place that is named; as it is named where it is on a disk."""
+    found = location(output)
+    if isinstance(found, Remote):
+        found.refuse_read_only()
+        return found
+    return Path(output)
 
 
 def _open_mask(name: str, path: str, labels: Stack) -> Stack:
@@ -258,9 +268,10 @@ def _warn_of_mask(name: str, found: Stack, written: Written) -> None:
         )
 
 
-def _leave_mark(files: LocalFiles, path: str, written: Written, more: Mapping[str, Any]) -> None:
+def _leave_mark(files: Files, path: str, written: Written, more: Mapping[str, Any]) -> None:
+    """Write a group's metadata, which make it whole."""
     mark = {"written_by": INGESTED, "digest": f"{written.digest:032x}", **more}
-    zarr.open_group(files.root, path=path, mode="r+").update_attributes({"simexm": mark})
+    write_group(files, path, {**written.attributes, "simexm": mark})
 
 
 def _nm(spacing: Spacing | None) -> str:

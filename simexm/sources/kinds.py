@@ -12,6 +12,7 @@ from typing import Literal
 
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.sources.base import neighbours
+from simexm.store.location import is_url
 
 Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5"]
 
@@ -49,7 +50,7 @@ def kind_of(path: str) -> Kind:
     SourceError
         If it is nothing that can be read.
     """
-    if "://" in path:
+    if is_url(path):
         return "precomputed" if path.startswith("precomputed://") else "Zarr"
     local = Path(path).expanduser()
     if is_glob(path):

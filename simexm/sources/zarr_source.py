@@ -14,14 +14,17 @@ import zarr
 import zarr.errors
 from numpy.typing import NDArray
 
-from simexm.errors import SourceError, SourceNotFoundError
+from simexm.errors import SourceError, SourceNotFoundError, SpecError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources import ngff
 from simexm.sources.base import INGESTED, ZarrSource
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.kinds import TOLD, ingest_command, kind_of
+from simexm.store.location import is_url, location, zarr_store
 from simexm.store.reading import Reader
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 
 _CHUNKS = ChunkCache(CACHE_BYTES)
 _TOKENS = itertools.count()
@@ -196,7 +199,7 @@ def holds(path: str, dataset: str) -> bool:
 
 
 def _holds(root: zarr.Group | zarr.Array[Any], path: str) -> bool:
-    outside = "://" in path or {".", ".."} & set(path.split("/"))  # Zarr's own names have no such parts
+    outside = is_url(path) or {".", ".."} & set(path.split("/"))  # Zarr's own names have no such parts
     return not outside and isinstance(root, zarr.Group) and path in root
 
 
@@ -227,11 +230,16 @@ def _check_mask(name: str, mask: Volume, labels: Volume) -> None:
 
 
 def _open_root(path: str) -> zarr.Group | zarr.Array[Any]:
-    if "://" in path:
+    if is_url(path):
         try:
-            return zarr.open(path, mode="r")
-        except ImportError as error:
-            raise SourceError(f"{path}: reading this URL needs a package that is missing: {error}.") from error
+            where = location(path)
+            if isinstance(where, Remote) and where.can_list:
+                next(where.iterdir(), None)  # Zarr takes every refusal for absence
+            return zarr.open(zarr_store(where), mode="r")
+        except SpecError as error:
+            raise SourceError(str(error)) from error
+        except RemoteError as error:
+            raise SourceError(f"{path} cannot be read: {error.strerror}") from error
         except FileNotFoundError as error:
             raise SourceNotFoundError(
                 f"{path}: there is no Zarr at this URL. Check it, or open it in a browser. (A Neuroglancer precomputed "

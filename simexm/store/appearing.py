@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from simexm.errors import DiskError, OutputError, SimexmError
 from simexm.sources.ngff import datasets
-from simexm.store.shards import LocalFiles
+from simexm.store.claims import claim
+from simexm.store.files import Files, remove_tree
+from simexm.store.location import Location
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 
 
 @contextmanager
-def appearing(output: Path, *, overwrite: bool, writer: str) -> Iterator[LocalFiles]:
+def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Files]:
     """Yield a hidden place beside `output` to write a Zarr group to, and give it that name if all went well.
+
+    In an object store, where nothing can be renamed, it is `output` itself, which is no Zarr group until the metadata of its
+    root are written: last of all.
 
     Parameters
     ----------
@@ -33,14 +38,22 @@ def appearing(output: Path, *, overwrite: bool, writer: str) -> Iterator[LocalFi
     OutputError
         If something stands in the way, or the disk refuses.
     """
-    if output.exists() and not overwrite:
+    try:
+        there = output.exists()
+    except RemoteError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+    if there and not overwrite:
         raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
-    if output.exists():
+    if there:
         _refuse_foreign(output, writer)
     if output.suffix != ".zarr":
         raise OutputError(
             f"{output} does not end in .zarr, by which viewers know an OME-Zarr. Type {output.stem}.zarr."
         )
+    if isinstance(output, Remote):
+        with _appearing_remote(output) as files:
+            yield files
+        return
     if not output.parent.is_dir():
         raise OutputError(
             f"{output} cannot be written: there is no folder {output.parent}. Type: mkdir -p {output.parent}"
@@ -56,14 +69,14 @@ def appearing(output: Path, *, overwrite: bool, writer: str) -> Iterator[LocalFi
     except OSError as error:
         raise OutputError(f"{output.parent} cannot be written to: {error.strerror}. Choose another folder.") from error
     try:
-        files = LocalFiles(hidden / "new", hidden / "scratch")
-        files.root.mkdir()
-        files.scratch.mkdir()
-        yield files
+        new, scratch = hidden / "new", hidden / "scratch"
+        new.mkdir()
+        scratch.mkdir()
+        yield Files(new, scratch)
         if output.exists():
             output.rename(hidden / "old")
         try:
-            files.root.rename(output)
+            new.rename(output)
         except OSError:
             if (hidden / "old").exists():
                 (hidden / "old").rename(output)
@@ -76,10 +89,37 @@ def appearing(output: Path, *, overwrite: bool, writer: str) -> Iterator[LocalFi
             "another folder."
         ) from error
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        remove_tree(hidden, ignore_errors=True)
 
 
-def _refuse_foreign(output: Path, writer: str) -> None:
+@contextmanager
+def _appearing_remote(output: Remote) -> Iterator[Files]:
+    hidden = output.with_name(f".{output.name}.partial")
+    try:
+        claim(hidden)
+    except FileExistsError:
+        raise OutputError(
+            f"{hidden} exists: {output.name} is being written now, or its writer was killed. If none is running, remove what "
+            f"is below it and below {output}"
+        ) from None
+    except RemoteError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+    try:
+        (output / "zarr.json").unlink(missing_ok=True)  # first: what is half removed is no group
+        remove_tree(output)
+        yield Files(output, hidden)
+    except BaseException as error:
+        remove_tree(output, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, SimexmError):
+            raise DiskError(
+                f"{output} cannot be written: {error.strerror or error}. Nothing of it was kept."
+            ) from error
+        raise
+    finally:
+        remove_tree(hidden, ignore_errors=True)
+
+
+def _refuse_foreign(output: Location, writer: str) -> None:
     """Refuse to replace what another wrote, and what someone added to."""
     try:
         attributes = json.loads((output / "zarr.json").read_text())["attributes"]
@@ -96,7 +136,7 @@ def _refuse_foreign(output: Path, writer: str) -> None:
         )
 
 
-def _strangers(group: Path, attributes: Mapping[str, Any]) -> list[str]:
+def _strangers(group: Location, attributes: Mapping[str, Any]) -> list[str]:
     """What is in a group beside its levels and the groups of its regions, and in these."""
     levels, regions = datasets(attributes), attributes["simexm"].get("regions", ())
     found = [p.name for p in group.iterdir() if p.name not in ("zarr.json", *levels, *regions)]

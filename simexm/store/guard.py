@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import shutil
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from simexm.engine.plan import Plan
 from simexm.errors import DiskError, OutputError, RunError
 from simexm.sources.base import ZarrSource
-from simexm.store.place import COMPLETE, JOBS, LOCK, PLAN, PREPARING, RUN_NAMES, SCRATCH, Place, retire_scratch
+from simexm.store.claims import claim, has_claim
+from simexm.store.files import remove_tree
+from simexm.store.location import Location, is_url, location
+from simexm.store.looking import files_below
+from simexm.store.place import COMPLETE, JOBS, LOCK, PLAN, PREPARING, PROBE, RUN_NAMES, SCRATCH, Place, retire_scratch
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 
 _PROBE_BYTES = 1 << 16
 _REASONS = {
@@ -34,6 +38,11 @@ def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
     OutputError
         With what to type instead.
     """
+    with _readable(place):
+        _refuse(plan, place, overwrite)
+
+
+def _refuse(plan: Plan, place: Place, overwrite: bool) -> None:
     _refuse_own_source(plan, place)
     mark = place.mark()
     if mark is None:
@@ -59,6 +68,15 @@ def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
     _refuse_unwritable(place)
 
 
+@contextlib.contextmanager
+def _readable(place: Place) -> Iterator[None]:
+    """What a store says that refuses: no bucket, no credentials, no permission."""
+    try:
+        yield
+    except RemoteError as error:
+        raise OutputError(why(error, f"{place.zarr} cannot be used as the output")) from error
+
+
 def clear(place: Place) -> None:
     """Remove what runs wrote at a place that `refuse` let pass: the Zarr, and in NAME.run what runs put there but lock and jobs.
 
@@ -66,24 +84,24 @@ def clear(place: Place) -> None:
     """
     mark = place.mark()
     retire_scratch(place)  # before all else: from now on no worker of an earlier run can write
-    _remove(place.journal)  # next: it must not vouch for shards that are gone
+    remove_tree(place.journal)  # next: it must not vouch for shards that are gone
     for name in RUN_NAMES - {PLAN}:
-        _remove(place.run / name)
+        remove_tree(place.run / name)
     if mark is not None:
         text = {"attributes": {"simexm": {**mark, "status": PREPARING}}, "zarr_format": 3, "node_type": "group"}
         try:
-            place.scratch.mkdir(parents=True)
+            claim(place.scratch)
             place.files.put("zarr.json", json.dumps(text).encode())
         except OSError:  # on a full disk
             (place.zarr / "zarr.json").unlink()
         for path in place.zarr.iterdir():
             if path.name != "zarr.json":
-                _remove(path)
-        _remove(place.zarr)
-        _remove(place.run / SCRATCH)
+                remove_tree(path)
+        remove_tree(place.zarr)
+        remove_tree(place.run / SCRATCH)
     with contextlib.suppress(OSError):
         place.zarr.rmdir()  # where it is there and empty
-    _remove(place.run / PLAN)
+    remove_tree(place.run / PLAN)
 
 
 def refuse_strange(plan: Plan, place: Place) -> None:
@@ -103,6 +121,8 @@ def refuse_strange(plan: Plan, place: Place) -> None:
 
 def why(error: OSError, doing: str) -> str:
     """What the system refused, and what to do about it."""
+    if isinstance(error, RemoteError):
+        return f"{doing}: {error.strerror}"
     if error.errno in _REASONS:
         return f"{doing}: {_REASONS[error.errno]}"
     where = f" ({error.filename})" if error.filename else ""
@@ -112,27 +132,35 @@ def why(error: OSError, doing: str) -> str:
 def stopped(error: OSError, place: Place) -> DiskError | RunError:
     """The error for a disk, or a connection, that refuses in the middle of a run."""
     kept = f"What was finished is kept in {place.zarr.name} and {place.run.name}"
-    if not place.scratch.is_dir() and place.run.is_dir():
-        return RunError(
-            f"another run has taken {place.zarr} over, since this one gave no sign of life or its lock was removed: this one "
-            "stopped and writes nothing more"
-        )
+    if is_lost(place):
+        return lost(place)
     if isinstance(error, OutputError):
         return DiskError(str(error))
     if error.errno is None:  # Dask's errors of communication are OSErrors, too
         return RunError(f"the run stopped: {type(error).__name__}: {error}. {kept}: type the same command again")
     where = f" ({error.filename})" if error.filename else ""
+    if isinstance(error, RemoteError):
+        return DiskError(f"the run stopped{where}: {error.strerror}. {kept}: then type the same command again")
     return DiskError(
         f"the run stopped, for the disk refuses: {error.strerror}{where}. {kept}: mend that (free some space), then type "
         "the same command again"
     )
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def is_lost(place: Place) -> bool:
+    """Whether another driver took the claim away."""
+    try:
+        return not has_claim(place.scratch) and place.run.is_dir()
+    except RemoteError:
+        return False
+
+
+def lost(place: Place) -> RunError:
+    """The error where it did."""
+    return RunError(
+        f"another run has taken {place.zarr} over, since this one gave no sign of life or its lock was removed: this one "
+        "stopped and writes nothing more"
+    )
 
 
 def _refuse_own_source(plan: Plan, place: Place) -> None:
@@ -140,8 +168,10 @@ def _refuse_own_source(plan: Plan, place: Place) -> None:
     if not isinstance(source, ZarrSource):
         return
     for path in (source.path, *source.regions.values()):
-        read = Path(path).resolve()
-        if "://" not in path and (place.zarr in (read, *read.parents) or read in place.zarr.parents):
+        if path in source.regions.values() and is_url(source.path) and not is_url(path):
+            continue  # a mask inside the source
+        read = location(path)
+        if place.zarr in (read, *read.parents) or read in place.zarr.parents:
             raise OutputError(
                 f"{place.zarr} is where the labels are read from ({path}), so it cannot be written; choose another --output"
             )
@@ -167,10 +197,10 @@ def _refuse_foreign_run(place: Place) -> None:
     )
 
 
-def _is_ours(run: Path) -> bool:
+def _is_ours(run: Location) -> bool:
     if not run.is_dir():
         return False
-    if {p.name for p in run.iterdir()} <= {LOCK, JOBS}:
+    if {p.name for p in run.iterdir()} <= {LOCK, JOBS, PROBE}:
         return True
     try:
         return "hash" in json.loads((run / PLAN).read_text())
@@ -179,7 +209,7 @@ def _is_ours(run: Path) -> bool:
 
 
 def _holds_work(place: Place) -> bool:
-    return any(p.is_file() for folder in (place.journal, place.tables) for p in folder.rglob("*"))
+    return any(True for folder in (place.journal, place.tables) for _ in files_below(folder))
 
 
 def _refuse_strangers(place: Place, mark: Mapping[str, Any]) -> None:
@@ -205,18 +235,23 @@ def _refuse_strangers(place: Place, mark: Mapping[str, Any]) -> None:
         )
 
 
-def _below(folder: Path) -> list[str]:
+def _below(folder: Location) -> list[str]:
     return [p.name for p in folder.iterdir()] if folder.is_dir() else []
 
 
 def _refuse_unwritable(place: Place) -> None:
+    if isinstance(place.zarr, Remote):
+        probe = place.zarr.with_suffix(".run") / PROBE
+        probe.put(b"")  # what is allowed is known from trying alone
+        probe.unlink(missing_ok=True)
+        return
     folder = next(p for p in (place.zarr, *place.zarr.parents) if p.exists())
     if not folder.is_dir():
         raise OutputError(f"{folder} is a file, so nothing can be written below it; choose another --output")
     for where in {folder, place.zarr.parent if place.zarr.parent.exists() else folder}:
         try:
-            with tempfile.TemporaryFile(dir=where) as probe:  # asking is not enough: a full disk says yes
-                probe.write(bytes(_PROBE_BYTES))
-                probe.flush()
+            with tempfile.TemporaryFile(dir=where) as file:  # asking is not enough: a full disk says yes
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
         except OSError as error:
             raise OutputError(why(error, f"{where} cannot be written to")) from error

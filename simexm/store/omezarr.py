@@ -8,6 +8,8 @@ https://ngff.openmicroscopy.org/0.5
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -16,10 +18,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
 from simexm.grid import Spacing
+from simexm.store.files import Files, Stored
+from simexm.store.location import zarr_store
 from simexm.store.pyramid import Level
-from simexm.store.shards import ZSTD_LEVEL, LocalFiles, Stored, encode_shard
+from simexm.store.shards import ZSTD_LEVEL, encode_shard
 
 VERSION = "0.5"
 _NM_PER_UM = 1000
@@ -98,9 +104,14 @@ def series_attributes(paths: list[str]) -> dict[str, Any]:
     return {"ome": {"version": VERSION, "series": paths}}
 
 
-def create_group(files: LocalFiles, path: str, attributes: dict[str, Any]) -> None:
-    """Write a Zarr v3 group's metadata at `path` below the root ("" for the root itself)."""
-    zarr.create_group(files.root, path=path, zarr_format=3, attributes=attributes)
+def write_group(files: Files, path: str, attributes: Mapping[str, Any]) -> None:
+    """Write a Zarr v3 group's metadata, in one step, at `path` below the root ("" for the root itself)."""
+    files.put(f"{path}/zarr.json".lstrip("/"), group_bytes(attributes))
+
+
+def group_bytes(attributes: Mapping[str, Any]) -> bytes:
+    """The metadata file of a group."""
+    return json.dumps({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}, indent=2).encode()
 
 
 def shard_key(array: str, position: tuple[int, ...]) -> str:
@@ -126,7 +137,7 @@ class ShardedArray:
         One letter an axis, such as "czyx".
     """
 
-    files: LocalFiles
+    files: Files
     path: str
     shape: tuple[int, ...]
     shard: tuple[int, ...]
@@ -136,8 +147,9 @@ class ShardedArray:
 
     def create(self) -> None:
         """Write the array's metadata."""
+        made: dict[str, Buffer] = {}
         zarr.create_array(
-            self.files.root,
+            MemoryStore(made),
             name=self.path,
             shape=self.shape,
             dtype=self.dtype,
@@ -148,6 +160,8 @@ class ShardedArray:
             dimension_names=tuple(self.axes),
             zarr_format=3,
         )
+        name = f"{self.path}/zarr.json"
+        self.files.put(name, made[name].to_bytes())
 
     def key(self, position: tuple[int, ...]) -> str:
         """Path below the root of the shard with these shard coordinates."""
@@ -206,7 +220,7 @@ class ShardedArray:
 
     def open(self) -> zarr.Array[Any]:
         """Open the array for reading."""
-        return zarr.open_array(self.files.root, path=self.path, mode="r")
+        return zarr.open_array(zarr_store(self.files.root), path=self.path, mode="r")
 
 
 def _um(nm: Fraction) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -13,14 +13,18 @@ from typing import Any, Self
 
 from simexm.engine.plan import Output, Plan, round_group
 from simexm.errors import OutputError
-from simexm.store.omezarr import ShardedArray
-from simexm.store.shards import LocalFiles
+from simexm.store.claims import claim, retire_claims
+from simexm.store.files import Files, remove_tree
+from simexm.store.location import Location, location
+from simexm.store.omezarr import ShardedArray, write_group
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
 
 MARK = "simexm"
 PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"
 """Status of a result: its arrays may not all be there yet, or not any more; blocks are missing; all is there."""
 
-PLAN, MANIFEST, SCRATCH, LOCK, JOBS = "plan.json", "files.json", "scratch", "lock", "jobs"
+PLAN, MANIFEST, SCRATCH, LOCK, JOBS, PROBE = "plan.json", "files.json", "scratch", "lock", "jobs", "probe"
 RUN_NAMES = frozenset(
     {PLAN, MANIFEST, SCRATCH, "journal", "passes", "tables", "failed.jsonl", "preview.png", "log.txt"}
 )
@@ -34,81 +38,91 @@ class Place:
     Attributes
     ----------
     zarr
-        The folder NAME.zarr.
+        The folder NAME.zarr, on a disk or behind a URL.
     claim
         Name of the driver's own folder in `scratch/`: the next driver takes it away, and with it the power to write of
-        every worker that an earlier one left.
+        every worker that an earlier one left; see `simexm.store.files`.
     """
 
-    zarr: Path
+    zarr: Location
     claim: str = ""
 
     @classmethod
-    def at(cls, output: Path) -> Place:
-        """The place that a user named.
+    def at(cls, output: str | Path | Remote) -> Place:
+        """The place, on a disk or in a store, that a user named.
 
         Raises
         ------
         OutputError
             If the name does not end in .zarr.
+        SpecError
+            If nothing can be written to a URL of this kind.
         """
         place = cls.where(output)
-        if output.suffix != ".zarr" or place.zarr.suffix != ".zarr":
-            better = (output.parent / (output.stem or "out")).with_suffix(".zarr")
+        named = place.zarr if isinstance(place.zarr, Remote) else Path(str(output))
+        if isinstance(named, Remote):
+            named.refuse_read_only()
+        if named.suffix != ".zarr" or place.zarr.suffix != ".zarr":
+            better = (named.parent / (named.stem or "out")).with_suffix(".zarr")
             raise OutputError(
                 f"the output {output} does not end in .zarr, by which viewers know an OME-Zarr; type --output {better}"
             )
         return place
 
     @classmethod
-    def where(cls, output: Path) -> Place:
+    def where(cls, output: str | Path | Remote) -> Place:
         """The same, whatever its name; links are followed."""
-        return cls(Path(os.path.expanduser(output)).resolve())
+        return cls(location(output))
 
     def claimed(self) -> Self:
         """The same for a driver that begins, and holds the lock."""
         return replace(self, claim=uuid.uuid4().hex)
 
     @property
-    def run(self) -> Path:
+    def run(self) -> Location:
         """The folder NAME.run."""
         return self.zarr.with_suffix(".run")
 
     @property
-    def journal(self) -> Path:
+    def journal(self) -> Location:
         """Record of finished blocks."""
         return self.run / "journal"
 
     @property
-    def passes(self) -> Path:
+    def passes(self) -> Location:
         """What passes before the images counted."""
         return self.run / "passes"
 
     @property
-    def tables(self) -> Path:
+    def tables(self) -> Location:
         """Parquet tables."""
         return self.run / "tables"
 
     @property
     def jobs(self) -> Path:
-        """Jobs of batch queues and what they printed."""
+        """Jobs of batch queues and what they printed: on a disk, to which queues print; below the working folder for a URL."""
+        if isinstance(self.run, Remote):
+            word = hashlib.sha256(str(self.run).encode()).hexdigest()[:8]
+            return Path("simexm-jobs").resolve() / f"{self.run.stem}-{word}"
         return self.run / JOBS
 
     @property
-    def scratch(self) -> Path:
+    def scratch(self) -> Location:
         """Files that are being written."""
         return self.run / SCRATCH / self.claim
 
     @property
-    def files(self) -> LocalFiles:
+    def files(self) -> Files:
         """The Zarr's files."""
-        return LocalFiles(self.zarr, self.scratch)
+        return Files(self.zarr, self.scratch)
 
     def mark(self) -> dict[str, Any] | None:
-        """What the result says of itself; None where there is no simexm result."""
+        """What the result says of itself; None where there is no simexm result. Raises RemoteError where a store refuses."""
         try:
             attributes = json.loads((self.zarr / "zarr.json").read_text())["attributes"]
             found = attributes.get(MARK)
+        except RemoteError:
+            raise
         except (OSError, ValueError, KeyError, AttributeError):
             return None
         return found if isinstance(found, dict) and "hash" in found else None
@@ -141,7 +155,7 @@ def prepare(plan: Plan, place: Place) -> None:
         If the disk refuses.
     """
     retire_scratch(place)
-    place.scratch.mkdir(parents=True)
+    claim(place.scratch)
     mark = place.mark()
     if mark is None or mark.get("status") == PREPARING:
         _write_all(plan, place)
@@ -150,20 +164,13 @@ def prepare(plan: Plan, place: Place) -> None:
 
 
 def retire_scratch(place: Place) -> None:
-    """Take the scratch folders of earlier drivers away, with what killed workers left in them."""
-    root = place.run / SCRATCH
-    for folder in root.iterdir() if root.is_dir() else ():
-        retired = folder.with_name(f"{uuid.uuid4().hex}.old")
-        folder.rename(retired)  # in one step, where removing file by file would race with whoever still writes
-        if retired.is_dir():
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            retired.unlink()
+    """Take the claims of earlier drivers away, with what killed workers left in them."""
+    retire_claims(place.run / SCRATCH)
 
 
 def write_plan(plan: Plan, place: Place) -> None:
     """Write `plan.json`: the plan, and the spec that it came from."""
-    LocalFiles(place.run, place.scratch).put(PLAN, _plan_bytes(plan))
+    Files(place.run, place.scratch).put(PLAN, _plan_bytes(plan))
 
 
 def has_plan(plan: Plan, place: Place) -> bool:
@@ -189,7 +196,7 @@ def _write_all(plan: Plan, place: Place) -> None:
     write_mark(plan, place, PREPARING)
     for path in place.zarr.iterdir():  # of one that was stopped here
         if path.is_dir():
-            shutil.rmtree(path)
+            remove_tree(path)
     for output in plan.outputs:
         for array in arrays(plan, place, output):
             array.create()
@@ -213,16 +220,13 @@ def labels_group(plan: Plan) -> str:
 
 def write_attributes(place: Place, path: str, attributes: Mapping[str, Any]) -> None:
     """Replace the attributes of a group in one step."""
-    place.files.put(f"{path}/zarr.json".lstrip("/"), group_bytes(attributes))
-
-
-def group_bytes(attributes: Mapping[str, Any]) -> bytes:
-    """The metadata file of a group."""
-    return json.dumps({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}, indent=2).encode()
+    write_group(place.files, path, attributes)
 
 
 def check_free(plan: Plan, place: Place) -> str | None:
-    """A warning where the disk seems too small for the result, else None."""
+    """A warning where the disk seems too small for the result, else None; object stores do not tell."""
+    if isinstance(place.zarr, Remote):
+        return None
     folder = next(p for p in (place.zarr, *place.zarr.parents) if p.exists())
     free = shutil.disk_usage(folder).free
     needed = plan.stored_bytes // 2  # counts compress to about half

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
 
 from simexm.grid import Box, Triple
+from simexm.store.location import Location, folder_of
 from simexm.store.shards import decode_shard, opened_shard
 
 
@@ -25,19 +24,17 @@ class Reader:
     array
         The array.
     folder
-        Where its shards are, if they are such as simexm writes and on a disk: these are decoded here, all others by
-        zarr-python, which needs five times as long and one core alone.
+        Where its shards are, if they are such as simexm writes, on a disk or in a store: these are decoded here, all others
+        by zarr-python, which needs five times as long and one core alone.
     """
 
     array: zarr.Array[Any]
-    folder: Path | None
+    folder: Location | None
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> Reader:
         """How to read this array."""
-        store: Any = array.store_path.store
-        local = isinstance(store, LocalStore) and _is_ours(array)
-        return cls(array, Path(store.root) / array.store_path.path if local else None)
+        return cls(array, folder_of(array) if _is_ours(array) else None)
 
     @property
     def shape(self) -> Triple:

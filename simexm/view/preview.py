@@ -136,7 +136,12 @@ def merged(channels: NDArray[Any], colors: list[str], windows: list[tuple[float,
 
 def id_colors(ids: NDArray[Any]) -> NDArray[np.float64]:
     """A colour of its own for each id, black for 0, (rows, columns, 3)."""
-    hashed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    hashed = ids.astype(np.uint64)
+    for shift, factor in (
+        (30, 0xBF58476D1CE4E5B9),
+        (27, 0x94D049BB133111EB),
+    ):  # splitmix64's: ids may differ in high bits alone
+        hashed = (hashed ^ (hashed >> np.uint64(shift))) * np.uint64(factor)
     rgb = np.stack([(hashed >> np.uint64(s)) & np.uint64(255) for s in (56, 40, 24)], axis=-1).astype(np.float64) / 255
     return np.where(ids[..., None] == 0, 0.0, 0.25 + 0.75 * rgb)
 
@@ -178,7 +183,7 @@ def _mark(pen: ImageDraw.ImageDraw, picture: Picture, height: int) -> None:
         pen.rectangle(pen.textbbox(place, name, font=_font(17)), fill="black")
         pen.text(place, name, fill=f"#{color}", font=_font(17))
     width = picture.across.shape[2] * picture.pixel_um[2]
-    bar = _round(width / 5)
+    bar = round_down(width / 5)
     expanded = f" ({bar * picture.factor:g} expanded)" if picture.factor != 1 else ""
     low = top + height - 18
     pen.rectangle((left + 24, low - 7, left + 24 + round(PANEL * bar / width), low), fill="white")
@@ -199,7 +204,7 @@ def _window(data: NDArray[Any]) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-9))
 
 
-def _round(value: float) -> float:
+def round_down(value: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(next(power * f for f in (5, 2, 1) if power * f <= value * (1 + 1e-9)))

@@ -32,10 +32,14 @@ _ULTRAVIOLET_NM = 300.0
 
 def ink(wavelength_nm: float) -> tuple[float, float, float]:
     """Colour of a wavelength, dark enough to be read on white."""
-    digits = wavelength_to_rgb(wavelength_nm)
+    return readable(wavelength_to_rgb(wavelength_nm))
+
+
+def readable(digits: str) -> tuple[float, float, float]:
+    """A colour, RRGGBB, made dark enough to be read on white."""
     rgb = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
     luminance = float(rgb**2.2 @ (0.2126, 0.7152, 0.0722))
-    r, g, b = rgb * min(1.0, (LARGEST_LUMINANCE / luminance) ** (1 / 2.2))
+    r, g, b = rgb * min(1.0, (LARGEST_LUMINANCE / max(luminance, 1e-9)) ** (1 / 2.2))
     return float(r), float(g), float(b)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from simexm.engine import lock as module
-from simexm.engine.lock import STALE_S, Holder, holder, lock
+from simexm.engine.holders import STALE_S, Holder, holder
+from simexm.engine.lock import lock
 from simexm.errors import OutputError
 
 

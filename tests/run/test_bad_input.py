@@ -411,9 +411,9 @@ def test_a_removal_that_was_interrupted_goes_on(again: Path, monkeypatch: pytest
     def stopping(real: Callable[..., Any]) -> Callable[..., Any]:
         calls.clear()
 
-        def call(*args: Any) -> None:
+        def call(*args: Any, **options: Any) -> None:
             interrupted()
-            real(*args)
+            real(*args, **options)
 
         return call
 

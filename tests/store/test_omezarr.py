@@ -17,22 +17,23 @@ from ome_zarr.reader import Reader
 from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
 from simexm.grid import Triple, exact3
+from simexm.store.files import Files
 from simexm.store.omezarr import (
     ShardedArray,
-    create_group,
     image_attributes,
     label_attributes,
     labels_group_attributes,
     multiscales,
+    write_group,
 )
 from simexm.store.pyramid import plan_levels
-from simexm.store.shards import LocalFiles, encode_shard
+from simexm.store.shards import encode_shard
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> LocalFiles:
+def files(tmp_path: Path) -> Files:
     (tmp_path / "scratch").mkdir()
-    return LocalFiles(tmp_path / "x.zarr", tmp_path / "scratch")
+    return Files(tmp_path / "x.zarr", tmp_path / "scratch")
 
 
 def _tensorstore(path: Path) -> np.ndarray:
@@ -47,11 +48,11 @@ def _files(root: Path) -> set[str]:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint64", "float32"])
 @pytest.mark.parametrize("shape", [(40, 70, 33), (1, 5, 64), (32, 32, 32)])
-def test_shards_read_back_in_zarr_and_tensorstore(files: LocalFiles, dtype: str, shape: Triple) -> None:
+def test_shards_read_back_in_zarr_and_tensorstore(files: Files, dtype: str, shape: Triple) -> None:
     a = (np.random.default_rng(1).random(shape) * 250).astype(dtype)
     a[:8, :16] = 0
     array = ShardedArray(files, "0", shape, (16, 32, 32), (8, 16, 32), dtype, "zyx")
-    create_group(files, "", {})
+    write_group(files, "", {})
     array.create()
     array.write_region((0, 0, 0), a)
     np.testing.assert_array_equal(array.open()[...], a)
@@ -78,7 +79,7 @@ def test_regions_in_any_order_leave_the_same_files(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name / "scratch").mkdir(parents=True)
         array = ShardedArray(
-            LocalFiles(tmp_path / name / "x.zarr", tmp_path / name / "scratch"),
+            Files(tmp_path / name / "x.zarr", tmp_path / name / "scratch"),
             "0",
             a.shape,
             (1, 16, 32, 32),
@@ -99,7 +100,7 @@ def test_regions_in_any_order_leave_the_same_files(tmp_path: Path) -> None:
     assert not any("/c/0/1/" in key for key in trees[0])
 
 
-def test_a_shard_that_became_empty_leaves_what_a_first_run_would(files: LocalFiles) -> None:
+def test_a_shard_that_became_empty_leaves_what_a_first_run_would(files: Files) -> None:
     array = ShardedArray(files, "0", (8, 8, 8), (8, 8, 8), (8, 8, 8), "uint16", "zyx")
     array.create()
     before = _files(files.root)
@@ -112,12 +113,12 @@ def test_a_shard_that_became_empty_leaves_what_a_first_run_would(files: LocalFil
     assert empty.nbytes == 0
 
 
-def test_negative_zero_is_no_fill_value(files: LocalFiles) -> None:
+def test_negative_zero_is_no_fill_value(files: Files) -> None:
     assert encode_shard(np.full((2, 2, 2), -0.0, np.float32), (2, 2, 2), (2, 2, 2)) != b""
 
 
 def test_a_write_that_fails_keeps_the_former_shard_and_no_leftover(
-    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+    files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     array = ShardedArray(files, "0", (8, 8, 8), (8, 8, 8), (8, 8, 8), "uint16", "zyx")
     array.create()
@@ -134,7 +135,7 @@ def test_a_write_that_fails_keeps_the_former_shard_and_no_leftover(
     assert not list(files.scratch.iterdir())
 
 
-def test_a_part_of_a_shard_is_refused(files: LocalFiles) -> None:
+def test_a_part_of_a_shard_is_refused(files: Files) -> None:
     array = ShardedArray(files, "0", (8, 8, 8), (4, 8, 8), (4, 4, 4), "uint16", "zyx")
     for data in (np.ones((4, 8, 7), np.uint16), np.ones((4, 8, 8), np.uint8)):
         with pytest.raises(ValueError, match="holds"):
@@ -143,13 +144,13 @@ def test_a_part_of_a_shard_is_refused(files: LocalFiles) -> None:
         array.write_region((2, 0, 0), np.ones((4, 8, 8), np.uint16))
 
 
-def test_groups_validate_and_open_without_a_warning(files: LocalFiles) -> None:
+def test_groups_validate_and_open_without_a_warning(files: Files) -> None:
     levels = plan_levels((9, 20, 30), exact3((125, "40.625", "40.625")))  # type: ignore[arg-type]
     origin = exact3((1000, 0, 50))
-    create_group(files, "", image_attributes(multiscales("x", levels, origin, channels=True, method="mean")))
-    create_group(files, "labels", labels_group_attributes(["cells"]))
+    write_group(files, "", image_attributes(multiscales("x", levels, origin, channels=True, method="mean")))
+    write_group(files, "labels", labels_group_attributes(["cells"]))
     scales = multiscales("cells", levels, origin, channels=False, method="mode")
-    create_group(files, "labels/cells", label_attributes(scales, image="../../"))
+    write_group(files, "labels/cells", label_attributes(scales, image="../../"))
     for n, level in enumerate(levels):
         ShardedArray(files, f"{n}", (2, *level.shape), (1, 16, 32, 32), (1, 16, 16, 16), "uint16", "czyx").create()
         ShardedArray(files, f"labels/cells/{n}", level.shape, (16, 32, 32), (16, 16, 16), "uint64", "zyx").create()

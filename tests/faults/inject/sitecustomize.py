@@ -67,7 +67,7 @@ def note(kind: str, text: str) -> None:
         file.write(f"{text}\n")
 
 
-def patch_shards(module: Any) -> None:
+def patch_files(module: Any) -> None:
     publish = module.publish
 
     @functools.wraps(publish)
@@ -105,7 +105,7 @@ def _noted(run_block: Any) -> Any:
     return faulty
 
 
-PATCHES = {"simexm.store.shards": patch_shards, "simexm.engine.worker": patch_worker}
+PATCHES = {"simexm.store.files": patch_files, "simexm.engine.worker": patch_worker}
 
 
 class Finder:

@@ -1,0 +1,81 @@
+"""Where a file or folder is: on a disk, or behind a URL."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from simexm.errors import OutputError, SpecError
+from simexm.store.remote import Remote
+
+Location = Path
+"""A file or folder, on a disk or behind a URL: a Path or a Remote, which type checkers take for one."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/")
+
+
+def is_url(named: str) -> bool:
+    """Whether a text is a URL and no path."""
+    return "://" in named
+
+
+def location(named: str | os.PathLike[str] | Remote) -> Location:
+    """The file or folder that a user named; links are followed.
+
+    Raises
+    ------
+    SpecError
+        If nothing can be found at a URL of this kind.
+    """
+    if isinstance(named, Remote):
+        return named
+    text = os.fspath(named)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    if is_url(text):
+        return Remote.at(text)
+    if _URL.match(text):
+        whole = text.replace(":/", "://", 1)
+        raise SpecError(f"{text} is a URL that lost a slash, as in a pathlib.Path; give it as text: {whole}")
+    return Path(os.path.expanduser(text)).resolve()
+
+
+def from_text(named: str) -> Location:
+    """The file or folder that `str` told."""
+    return Remote(named) if is_url(named) else Path(named)
+
+
+def refuse_url(named: str | os.PathLike[str]) -> None:
+    """Refuse a URL where a path is needed, one that went through `Path`, which swallows a slash, included.
+
+    Raises
+    ------
+    OutputError
+        With what to type instead.
+    """
+    if _URL.match(os.fspath(named)):
+        raise OutputError(f"{os.fspath(named)} is a URL, and this is written to a disk; name a path")
+
+
+def zarr_store(root: Location) -> Any:
+    """What Zarr takes to read a group or an array."""
+    if not isinstance(root, Remote):
+        return root
+    from zarr.storage import FsspecStore
+
+    return FsspecStore.from_url(root.url, storage_options={"use_listings_cache": False}, read_only=True)
+
+
+def folder_of(array: Any) -> Location | None:
+    """Where a Zarr array's chunks are, if it is on a disk or in a store that can be listed."""
+    from zarr.storage import FsspecStore, LocalStore
+
+    store = array.store
+    if isinstance(store, LocalStore):
+        return store.root / array.path
+    if isinstance(store, FsspecStore):
+        folder = Remote(store.fs.unstrip_protocol(store.path)) / array.path
+        return folder if folder.can_list else None
+    return None

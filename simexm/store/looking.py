@@ -1,0 +1,120 @@
+"""Looking at many files at once: what is in a folder, what of a result is there, and reading ahead."""
+
+from __future__ import annotations
+
+import array
+import atexit
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from simexm.store.location import Location
+from simexm.store.remote import Remote
+
+LISTERS = READERS = 8
+_A = TypeVar("_A")
+_T = TypeVar("_T")
+
+
+def scan(folder: Location) -> Iterator[tuple[str, int | None]]:
+    """Names right below a folder; of files the size, of folders None."""
+    if isinstance(folder, Remote):
+        yield from folder.scan()
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.name, None if entry.is_dir() else entry.stat().st_size
+
+
+def read_begin(path: Location, count: int) -> bytes:
+    """The first bytes of a file."""
+    if isinstance(path, Remote):
+        return path.read_ranges([(0, count)])[0]
+    with path.open("rb") as file:
+        return file.read(count)
+
+
+def files_below(folder: Location) -> Iterator[Location]:
+    """All files below a folder, in no stated order."""
+    if isinstance(folder, Remote):
+        yield from folder.files()
+    else:
+        yield from (p for p in folder.rglob("*") if p.is_file())
+
+
+def presence(*folders: Location) -> Callable[[str], bool]:
+    """What tells whether a file below these folders is there.
+
+    A disk is asked for each. An object store is listed once, and of each name 64 bits are kept: so of ten million files one
+    that is gone is overlooked once in a million million times.
+    """
+    remote = [f for f in folders if isinstance(f, Remote)]
+    if not remote:
+        return os.path.isfile
+
+    def listed(folder: Remote) -> Any:
+        return np.frombuffer(array.array("q", (hash(f.url) for f in folder.files())), np.int64)
+
+    with ThreadPoolExecutor(LISTERS) as pool:
+        found = np.sort(np.concatenate([np.zeros(0, np.int64), *pool.map(listed, remote)]))
+
+    def is_there(name: str) -> bool:
+        place = int(np.searchsorted(found, np.int64(hash(name))))
+        return place < found.size and int(found[place]) == hash(name)
+
+    return is_there
+
+
+def read_ahead(read: Callable[[_A], _T], files: Iterable[_A], near: Location) -> Iterator[_T]:
+    """What `read` makes of each file, in order: one after the other where `near` is on a disk, else a few at a time."""
+    if not isinstance(near, Remote):
+        yield from map(read, files)
+        return
+    yield from in_parallel(read, files, READERS)
+
+
+def in_parallel(work: Callable[[_A], _T], items: Iterable[_A], threads: int) -> Iterator[_T]:
+    """What `work` makes of each item, in order, a few at a time."""
+    feed = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(work, item) for item in islice(feed, 4 * threads))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(work, item) for item in islice(feed, 1))
+
+
+def on_disk(path: Location) -> Path:
+    """A file that never changes, on a disk: itself, or a copy that lasts as long as this process."""
+    if not isinstance(path, Remote):
+        return path
+    with _fetching:
+        about = path.stat()
+        name = hashlib.sha256(f"{path} {about.version}".encode()).hexdigest()
+        copy = _copies() / name
+        if not copy.exists():
+            data = path.read_bytes()
+            partial = copy.with_suffix(".partial")
+            partial.write_bytes(data)
+            partial.rename(copy)
+    return copy
+
+
+_fetching = threading.Lock()
+
+
+@functools.cache
+def _copies() -> Path:
+    folder = tempfile.mkdtemp(prefix="simexm-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

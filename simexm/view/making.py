@@ -1,0 +1,106 @@
+"""How a result is or was made, as far as its own files tell: also of one that is not finished, or whose labels are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from simexm.errors import SimexmError
+from simexm.grid import Box, Geometry, Spacing, Triple, exact3
+from simexm.result import Result
+from simexm.simulation import Simulation
+from simexm.sources.base import LabelSource
+from simexm.spectra.colour import wavelength_to_rgb
+from simexm.stages.roles import Imaging
+
+_NO_PLAN = (OSError, ValueError, KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class Making:
+    """The plan of a run, read back from `plan.json`.
+
+    Attributes
+    ----------
+    simulation
+        The spec.
+    plan
+        What `plan.json` holds.
+    source
+        The ground truth; None where it cannot be reached.
+    missing
+        Why not.
+    """
+
+    simulation: Simulation
+    plan: Mapping[str, Any]
+    source: LabelSource | None
+    missing: str = ""
+
+    @classmethod
+    def of(cls, result: Result) -> Making | None:
+        """Read it back; None where `plan.json` is gone, or was written by a version that knows other specs."""
+        try:
+            plan = result.plan
+            simulation = Simulation.from_mapping(plan["spec"])
+        except _NO_PLAN:
+            return None
+        source, missing = open_truth(simulation)
+        return cls(simulation, plan, source, missing)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Transform of image and truth; where the ground truth is out of reach, its first voxel is taken to lie at 0."""
+        told = self.plan["source"]
+        origin = self.source.origin_nm if self.source else exact3((0, 0, 0))
+        crop = Box(_triple(told["crop_start"]), _triple(told["crop_stop"]))
+        volume = _triple(told["shape_voxels"])
+        voxel = self.source.voxel_size_nm if self.source else exact3(told["voxel_size_nm"])
+        return self.simulation.microscope.geometry(volume, crop, voxel, origin, self.simulation.factor)
+
+    @property
+    def imaging(self) -> Imaging:
+        """What the microscope is resolved to."""
+        dyes = {d.name: d for d in self.simulation.fluorophores().values()}
+        return self.simulation.microscope.resolve(dyes, self.geometry)
+
+    def color(self, name: str) -> str:
+        """RRGGBB of a channel or layer, near to what the run gives it when it is done."""
+        for channel in self.simulation.microscope.all_channels:
+            if channel.name == name:
+                return channel.color or wavelength_to_rgb(sum(channel.band_nm) / 2)
+        layers = {layer.name: layer.dye for layer in self.simulation.labeller.named_layers}
+        if self.simulation.barcodes:
+            layers |= {layer: dye for dye, layer in self.simulation.barcodes.layer_of_dye.items()}
+        found = {d.name: d for d in self.simulation.fluorophores().values()}.get(layers.get(name, ""))
+        return wavelength_to_rgb(found.peak_emission_nm) if found else "FFFFFF"
+
+
+def truth_of(result: Result, making: Making | None) -> tuple[LabelSource | None, str]:
+    """The ground truth of a result, also of a finished one whose plan is gone; or why it cannot be read."""
+    if making:
+        return making.source, making.missing
+    try:
+        return open_truth(Simulation.from_mapping(result.provenance["spec"]))
+    except _NO_PLAN:
+        return None, f"{result.place.run / 'plan.json'} cannot be read"
+
+
+def open_truth(simulation: Simulation) -> tuple[LabelSource | None, str]:
+    """The ground truth of a spec, or why it cannot be read."""
+    try:
+        return simulation.source.open(), ""
+    except (SimexmError, OSError, ImportError, ValueError) as error:
+        return None, str(error)
+
+
+def spacing_um(spacing: Spacing) -> tuple[float, float, float]:
+    """Exact nanometres as micrometres."""
+    z, y, x = (float(s) / 1000 for s in spacing)
+    return z, y, x
+
+
+def _triple(values: Any) -> Triple:
+    z, y, x = (int(v) for v in values)
+    return z, y, x

@@ -1,0 +1,98 @@
+"""The table of cells, read in pieces: how many are labelled, with how many dyes, and how bright they are."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simexm.result import Result
+from simexm.view.report.ink import INK, in_powers, key, new_figure, svg
+
+_ROWS = 1 << 16
+_SHOWN = 8
+_BINS = np.logspace(-1, 12, 53)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Sums over the table.
+
+    Attributes
+    ----------
+    number
+        Cells in the image.
+    labelled, dyes
+        Of each layer: cells that it labels, and its dyes on them.
+    brightest
+        Rows of the cells with the most photo-electrons, brightest first.
+    channels
+        Names of the channels.
+    photons
+        Of each channel the number of cells by the decimal power of their photo-electrons.
+    """
+
+    number: int
+    labelled: Mapping[str, int]
+    dyes: Mapping[str, int]
+    brightest: Sequence[Mapping[str, Any]]
+    channels: Sequence[str]
+    photons: Mapping[str, Any]
+
+
+def read_cells(result: Result) -> Cells | None:
+    """Read the table in pieces; None where it is gone."""
+    import pyarrow.parquet
+
+    path: Path = result.place.tables / "cells.parquet"
+    if not path.is_file():
+        return None
+    file = pyarrow.parquet.ParquetFile(path)
+    names: list[str] = file.schema_arrow.names
+    layers = [n.removeprefix("dyes_") for n in names if n.startswith("dyes_")]
+    channels = [n.removeprefix("photons_") for n in names if n.startswith("photons_")]
+    labelled, dyes = dict.fromkeys(layers, 0), dict.fromkeys(layers, 0)
+    photons = {c: np.zeros(_BINS.size - 1, np.int64) for c in channels}
+    brightest: list[tuple[float, int, dict[str, Any]]] = []
+    number = 0
+    for batch in file.iter_batches(_ROWS):
+        number += batch.num_rows
+        columns = {n: batch.column(n).to_numpy(zero_copy_only=False) for n in names}
+        for layer in layers:
+            marked = [layer in str(text).split(",") for text in columns["layers"]]
+            labelled[layer] += int(np.sum(marked))
+            dyes[layer] += int(columns[f"dyes_{layer}"].sum())
+        light = np.zeros(batch.num_rows)
+        for c in channels:
+            light += columns[f"photons_{c}"]
+            photons[c] += np.histogram(columns[f"photons_{c}"], _BINS)[0]
+        for i in np.argsort(light)[-_SHOWN:]:
+            row = {n: columns[n][i] for n in names}
+            heapq.heappush(brightest, (float(light[i]), -int(row["id"]), row))
+            if len(brightest) > _SHOWN:
+                heapq.heappop(brightest)
+    rows = [row for _, _, row in sorted(brightest, key=lambda b: b[:2], reverse=True)]
+    return Cells(number, labelled, dyes, rows, channels, photons)
+
+
+def draw_cells(cells: Cells, shades: Mapping[str, str]) -> str | None:
+    """How bright the cells are, by channel; None where none is bright at all."""
+    there = [c for c in cells.channels if cells.photons[c].any()]
+    if not there:
+        return None
+    figure, axes = new_figure(height=2.1)
+    for c in there:
+        axes.stairs(cells.photons[c], _BINS, color=shades.get(c, INK), lw=1.5, label=c)
+    some = np.flatnonzero(sum(cells.photons[c] for c in there))
+    axes.set_xscale("log")
+    axes.set_xlim(_BINS[max(0, some[0] - 1)], _BINS[min(_BINS.size - 1, some[-1] + 2)])
+    axes.set_xlabel("photo-electrons of a cell, in focus")
+    axes.set_ylabel("cells")
+    in_powers(axes.xaxis)
+    axes.tick_params(which="minor", bottom=False)
+    key(axes, loc="upper right")
+    return svg(figure, "How many cells are how bright, by channel")

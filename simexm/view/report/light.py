@@ -1,0 +1,168 @@
+"""Dyes, lasers and filters, and how far the microscope spreads the light of a point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simexm.kernels import psf_response
+from simexm.simulation import Simulation
+from simexm.stages import Confocal, LightSheet, TwoPhoton
+from simexm.stages.optics import Optics
+from simexm.stages.optics_plan import Channel, OpticsPair
+from simexm.view.dyes import Bench, Sight, bench_of, sights
+from simexm.view.report.ink import GRID, INK, MUTED, new_figure, svg
+from simexm.view.spectra import ink
+
+
+def bench(simulation: Simulation) -> Bench:
+    """Dyes, lasers and filters of a spec."""
+    return bench_of(simulation.stages, {d.name: d for d in simulation.fluorophores().values()})
+
+
+def draw_channel(name: str, seen: Sequence[Sight]) -> str:
+    """What the laser and the filter of a channel make of the dyes that it sees."""
+    sight = seen[0]
+    line, (low, high) = sight.channel.laser_wavelength_nm, sight.channel.band_nm
+    figure, axes = new_figure()
+    axes.axvspan(low, high, color=ink((low + high) / 2), alpha=0.16, lw=0)
+    axes.axvline(line, color=ink(line), lw=1.8)
+    for each in seen:
+        color = ink(each.dye.peak_emission_nm)
+        (ex, ex_value), (em, em_value) = (np.transpose(p) for p in (each.dye.excitation, each.dye.emission))
+        axes.plot(ex, ex_value, color=color, lw=1.0, ls=(0, (4, 2)))
+        axes.plot(em, em_value, color=color, lw=1.6)
+    shown = [min(line, low) - 70, max(line, high) + 70]
+    for each in seen:
+        if each.wanted:
+            shown += [each.dye.peak_excitation_nm - 50, each.dye.peak_emission_nm + 60]
+    axes.set_xlim(max(300, min(shown)) if line < 760 else min(shown), max(shown))
+    axes.set_ylim(0, 1.12)
+    axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+    axes.set_xlabel("wavelength, nm")
+    side = "right" if line <= (low + high) / 2 else "left"
+    axes.annotate(
+        f"laser {line:g}", (line, 1.05), (-4 if side == "right" else 4, 0), textcoords="offset points", ha=side,
+        va="center", fontsize=8, color=INK,
+    )  # fmt: skip
+    axes.text((low + high) / 2, 1.05, f"{low:g}–{high:g}", ha="center", va="center", fontsize=8, color=INK)
+    dyes = ", ".join(each.dye.name for each in seen)
+    return svg(figure, f"Channel {name}: spectra of {dyes}, laser at {line:g} nm, filter {low:g} to {high:g} nm")
+
+
+def draw_spectra(found: Bench) -> list[tuple[str, list[str], str]]:
+    """Of each channel its name, the dyes that it sees, and the picture."""
+    drawn = []
+    seen = sights(found.dyes.values(), found)
+    for channel in found.channels:
+        row = [s for s in seen if s.channel.name == channel.name]
+        there = [s for s in row if s.wanted or (s.signal or 0) >= 0.005] or row
+        drawn.append((channel.name, [s.dye.name for s in there], draw_channel(channel.name, there)))
+    return drawn
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The response to a point of one dye in one channel, nm of expanded tissue.
+
+    Attributes
+    ----------
+    channel, dye
+        Names.
+    lateral_nm, axial_nm
+        Full width at half maximum of the response that the simulation uses; axial None where it never falls to half.
+    textbook_lateral, textbook_axial
+        The same by the textbook's formula, in words.
+    figure
+        Section through the axis.
+    """
+
+    channel: str
+    dye: str
+    lateral_nm: float
+    axial_nm: float | None
+    textbook_lateral: str
+    textbook_axial: str
+    figure: str
+
+
+def spreads(optics: Optics, pairs: Sequence[OpticsPair], simulation: Simulation) -> list[Spread]:
+    """Of the dye that each channel sees best."""
+    dyes = {d.name: d for d in simulation.fluorophores().values()}
+    found = []
+    for channel in optics.all_channels:
+        best = max((p for p in pairs if p.channel == channel.name), key=lambda p: p.in_focus, default=None)
+        if best is None:
+            continue
+        lateral, axial = best.fwhm_nm[1], best.fwhm_nm[0]
+        r = np.arange(max(32, math.ceil(2.5 * lateral / 10)), dtype=np.float64) * 10.0
+        deepest = 1.6 * (axial or 4 * lateral)
+        z = np.arange(97, dtype=np.float64) * (deepest / 96)
+        table = psf_response.Response(z, r, optics.response(channel, dyes[best.dye], best.emission_nm, z, r))
+        lateral = psf_response.fwhm_lateral_nm(table)
+        try:
+            axial = psf_response.fwhm_axial_nm(table)
+        except ValueError:
+            axial = None
+        expected, deep = textbook(optics, channel, best.emission_nm)
+        figure = _draw(channel.name, best.dye, table)
+        found.append(Spread(channel.name, best.dye, lateral, axial, _range(expected), _range(deep), figure))
+    return found
+
+
+def textbook(optics: Optics, channel: Channel, emission_nm: float) -> tuple[list[float], list[float]]:
+    """Lateral and axial full width at half maximum, nm; two values where the formulas leave a range.
+
+    Widefield and confocal: Wilhelm, Groebler, Gluch & Heinz, "Confocal Laser Scanning Microscopy", Carl Zeiss (for a pinhole
+    above 1 Airy unit only the excitation counts, below 0.25 both beams). Two photons: Zipfel, Williams & Webb, Nat.
+    Biotechnol. 21, 1369 (2003). A light sheet of 1 / e^2 half thickness w has the width w sqrt(2 ln 2), combined with that of
+    the objective by 1 / sqrt(a^-2 + b^-2).
+    """
+    na, n, line = optics.numerical_aperture, optics.refractive_index, channel.laser_wavelength_nm
+    depth = n - math.sqrt(n * n - na * na)
+    if isinstance(optics, Confocal):
+        both = math.sqrt(2) * emission_nm * line / math.hypot(emission_nm, line)
+        closed, opened = (0.37 * both / na, 0.64 * both / depth), (0.51 * line / na, 0.88 * line / depth)
+        units = optics.pinhole_airy_units
+        chosen = [closed] * (units < 1) + [opened] * (units > 0.25)
+        return [c[0] for c in chosen], [c[1] for c in chosen]
+    if isinstance(optics, TwoPhoton):
+        waist = (0.325 * line / na**0.91 if na > 0.7 else 0.320 * line / na) / math.sqrt(2)
+        axial = 0.532 * line / math.sqrt(2) / depth
+        return [2 * math.sqrt(math.log(2)) * waist], [2 * math.sqrt(math.log(2)) * axial]
+    lateral, axial = 0.51 * emission_nm / na, 0.88 * emission_nm / depth
+    if isinstance(optics, LightSheet):
+        sheet = optics.sheet_waist_um * 1000 * math.sqrt(2 * math.log(2))
+        axial = 1 / math.hypot(1 / axial, 1 / sheet)
+    return [lateral], [axial]
+
+
+def _range(values: Sequence[float]) -> str:
+    return " to ".join(f"{v:.0f}" for v in values)
+
+
+def _draw(channel: str, dye: str, table: psf_response.Response) -> str:
+    figure, axes = new_figure(3.7, 2.9)
+    half = np.concatenate([table.table[:, :0:-1], table.table], axis=1)
+    whole = np.concatenate([half[:0:-1], half]) / table.table[0, 0]
+    r, z = table.r_nm[-1] / 1000, table.z_nm[-1] / 1000
+    axes.imshow(
+        np.sqrt(whole), extent=(-r, r, z, -z), cmap="magma", vmin=0, vmax=1, interpolation="bilinear", aspect="equal"
+    )
+    columns, rows = (np.linspace(-end, end, size) for end, size in zip((r, z), whole.shape[::-1], strict=True))
+    axes.contour(columns, rows, whole, levels=[0.5], colors="white", linewidths=0.9)
+    axes.grid(visible=False)
+    axes.set_xlabel("x, µm expanded")
+    axes.set_ylabel("z, µm expanded")
+    axes.tick_params(left=True)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.axhline(0, color=GRID, lw=0)
+    axes.tick_params(colors=MUTED)
+    return svg(
+        figure,
+        f"Section through the point spread function of {dye} in channel {channel}; the line is half of the maximum",
+    )

@@ -1,0 +1,167 @@
+"""The picture: three orthogonal views through the middle, in true proportions, with a scale bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.result import Result
+from simexm.view.preview import id_colors, merged, round_down
+from simexm.view.report.ink import png
+
+LARGEST = 640
+"""Elements along an axis of the level that is drawn, and pixels of the picture's longest side."""
+_GAP = 6
+_OVERLAY = 0.45
+
+Sections = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+"""Of channels, or of ids: the plane (y, x), the section along x (z, x), the section along y (y, z)."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Three views in one picture.
+
+    Attributes
+    ----------
+    name
+        What they show.
+    href
+        The picture, a data URI.
+    width, height
+        Its pixels.
+    rows
+        Those of the plane.
+    bar
+        Length of the scale bar in pixels of the picture.
+    bar_um, expanded_um
+        The same in um of tissue and of expanded tissue.
+    color
+        Of the channel, RRGGBB; "" where there is none.
+    """
+
+    name: str
+    href: str
+    width: int
+    height: int
+    rows: int
+    bar: float
+    bar_um: float
+    expanded_um: float
+    color: str = ""
+
+
+@dataclass(frozen=True)
+class Views:
+    """How a result is drawn.
+
+    Attributes
+    ----------
+    result
+        The result.
+    level
+        Of its pyramid.
+    element_um
+        z, y, x of the level's elements, um of tissue.
+    windows
+        Dark and bright of each channel.
+    """
+
+    result: Result
+    level: int
+    element_um: tuple[float, float, float]
+    windows: Sequence[tuple[float, float]]
+
+    @classmethod
+    def of(cls, result: Result, largest: int = LARGEST) -> Views:
+        """Choose the finest level that is no larger than the page needs."""
+        level = 0
+        while max(result.array(level).shape[1:]) > largest and level + 1 < result.levels():
+            level += 1
+        dataset = result.attributes["ome"]["multiscales"][0]["datasets"][level]
+        _, z, y, x = dataset["coordinateTransformations"][0]["scale"]
+        windows = [(c["window"]["start"], c["window"]["end"]) for c in result.channels]
+        return cls(result, level, (z, y, x), windows)
+
+    def image(self, channel: int) -> Sections:
+        """The three sections of a channel."""
+        stored = self.result.array(self.level)
+        z, y, x = (n // 2 for n in stored.shape[1:])
+        return np.asarray(stored[channel, z]), np.asarray(stored[channel, :, y]), np.asarray(stored[channel, :, :, x]).T
+
+    def ids(self, of: str = "labels/cells") -> Sections:
+        """The three sections of a label image."""
+        stored = self.result.array(self.level, of)
+        z, y, x = (n // 2 for n in stored.shape)
+        return np.asarray(stored[z]), np.asarray(stored[:, y]), np.asarray(stored[:, :, x]).T
+
+    def all(self) -> list[Drawn]:
+        """All channels together, the truth over them, and each channel."""
+        channels = self.result.channels
+        data = [self.image(c) for c in range(len(channels))]
+        colors = [c["color"] for c in channels]
+
+        def together(part: int) -> NDArray[np.float64]:
+            return merged(np.stack([d[part] for d in data]), colors, list(self.windows))
+
+        truth = self.ids()
+
+        def over(part: int) -> NDArray[np.float64]:
+            grey = together(part).max(axis=-1, keepdims=True)
+            return np.clip(grey * 0.9 + _OVERLAY * id_colors(truth[part]), 0, 1)
+
+        def alone(channel: int) -> Callable[[int], NDArray[np.float64]]:
+            return lambda part: merged(data[channel][part][None], [colors[channel]], [self.windows[channel]])
+
+        drawn = [self._drawn("All channels" if len(channels) > 1 else channels[0]["label"], together)]
+        drawn.append(self._drawn("True cells over the image", over))
+        if len(channels) > 1:
+            drawn += [self._drawn(c["label"], alone(n), c["color"]) for n, c in enumerate(channels)]
+        return drawn
+
+    def plane(self, name: str) -> Drawn:
+        """All channels together, of the plane alone."""
+        channels = self.result.channels
+        data = np.stack([self.image(c)[0] for c in range(len(channels))])
+        image = merged(data, [c["color"] for c in channels], list(self.windows))
+        return self._finished(name, _stretched(image, self._pixels()[1:]), "")
+
+    def _pixels(self) -> tuple[int, int, int]:
+        """Pixels of the picture along z, y, x."""
+        shape = self.result.array(self.level).shape[1:]
+        extent = [n * e for n, e in zip(shape, self.element_um, strict=True)]
+        z, y, x = (max(1, round(LARGEST * e / max(extent))) for e in extent)
+        return z, y, x
+
+    def _drawn(self, name: str, part: Callable[[int], NDArray[np.float64]], color: str = "") -> Drawn:
+        z, y, x = self._pixels()
+        sheet = np.zeros((y + _GAP + z, x + _GAP + z, 4))  # with nothing between the views and in the corner
+        sheet[:y, :x] = _opaque(_stretched(part(0), (y, x)))
+        sheet[y + _GAP :, :x] = _opaque(_stretched(part(1), (z, x)))
+        sheet[:y, x + _GAP :] = _opaque(_stretched(part(2), (y, z)))
+        return self._finished(name, sheet, color)
+
+    def _finished(self, name: str, sheet: NDArray[np.float64], color: str) -> Drawn:
+        width_um = self.result.array(self.level).shape[-1] * self.element_um[2]
+        bar = round_down(width_um / 4)
+        pixels = self._pixels()[2] * bar / width_um
+        factor = float(self.result.provenance["expansion_factor"])
+        rows = self._pixels()[1]
+        return Drawn(name, png(sheet), sheet.shape[1], sheet.shape[0], rows, pixels, bar, bar * factor, color)
+
+
+def _opaque(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([image, np.ones((*image.shape[:2], 1))], axis=-1)
+
+
+def _stretched(image: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Each element over as many pixels as it covers."""
+    rows, columns = (
+        np.minimum((np.arange(n) + 0.5) * size / n, size - 1).astype(int)
+        for n, size in zip(shape, image.shape[:2], strict=True)
+    )
+    return image[rows[:, None], columns]

@@ -1,0 +1,108 @@
+"""How the run went: blocks over time, memory measured and predicted, and what had to be tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.engine.journal import Record
+from simexm.view.report.ink import ACCENT, INK, MUTED, new_figure, svg
+
+_BINS = 120
+
+
+@dataclass(frozen=True)
+class Running:
+    """Sums over the journal.
+
+    Attributes
+    ----------
+    blocks, retried, attempts
+        Blocks that were made, those of them that took more than one attempt, and the most that one took.
+    hosts
+        Machines that made them.
+    begin, end
+        Times of the first and of the last block, s since 1970.
+    work_s, longest_s
+        Seconds of all blocks together, and of the longest.
+    peak_bytes
+        Most memory that a worker held.
+    done
+        Blocks done in each of equal parts of the time between.
+    """
+
+    blocks: int
+    retried: int
+    attempts: int
+    hosts: int
+    begin: float
+    end: float
+    work_s: float
+    longest_s: float
+    peak_bytes: int
+    done: NDArray[np.int64]
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning of the first block to the end of the last; pauses count."""
+        return self.end - self.begin
+
+
+def read_running(records: Callable[[], Iterator[Record]]) -> Running | None:
+    """Go twice through a journal, holding one line at a time; None where it is empty."""
+    blocks = retried = attempts = peak = 0
+    begin, end, work, longest = float("inf"), 0.0, 0.0, 0.0
+    hosts: set[str] = set()
+    for record in records():
+        blocks += 1
+        retried += record.attempt > 1
+        attempts = max(attempts, record.attempt)
+        begin, end = min(begin, record.time - record.seconds), max(end, record.time)
+        work, longest = work + record.seconds, max(longest, record.seconds)
+        peak = max(peak, int(record.result.get("peak_bytes", 0)))
+        if len(hosts) < 1000:
+            hosts.add(record.host)
+    if not blocks:
+        return None
+    done = np.zeros(_BINS, np.int64)
+    for record in records():
+        done[min(_BINS - 1, int((record.time - begin) / max(end - begin, 1e-9) * _BINS))] += 1
+    return Running(blocks, retried, attempts, len(hosts), begin, end, work, longest, peak, done)
+
+
+def draw_speed(running: Running) -> str:
+    """Blocks done over time."""
+    unit, name = next(
+        (u, n) for u, n in ((3600, "hours"), (60, "minutes"), (1, "seconds")) if running.seconds > 3 * u or u == 1
+    )
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = new_figure(height=2.0)
+    time = np.linspace(0, running.seconds / unit, _BINS + 1)
+    axes.plot(time, np.concatenate([[0], np.cumsum(running.done)]), color=ACCENT, lw=1.8)
+    axes.set_ylim(0, running.blocks * 1.05)
+    axes.set_xlim(0, time[-1])
+    axes.set_xlabel(f"{name} since the first block began")
+    axes.set_ylabel("blocks done")
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return svg(figure, "Blocks done over time")
+
+
+def draw_memory(running: Running, predicted: Mapping[str, int], total: int) -> str:
+    """Memory of the fullest worker beside what was predicted."""
+    gib = 2**30
+    figure, axes = new_figure(height=1.25)
+    axes.barh([1], [total / gib], color=MUTED, height=0.5)
+    axes.barh([0], [running.peak_bytes / gib], color=ACCENT, height=0.5)
+    axes.set_yticks([0, 1], ["measured", "predicted"], color=INK)
+    axes.set_xlim(0, max(total, running.peak_bytes) / gib * 1.25)
+    for y, value in ((1, total), (0, running.peak_bytes)):
+        axes.text(value / gib, y, f" {value / gib:.2f}", va="center", ha="left", fontsize=8, color=INK)
+    axes.grid(visible=False)
+    axes.set_xlabel("GiB in the fullest worker")
+    axes.set_ylim(-0.5, 1.5)
+    parts = ", ".join(f"{name} {size / gib:.2f}" for name, size in predicted.items())
+    return svg(figure, f"Memory of the fullest worker in GiB, measured and predicted ({parts})")

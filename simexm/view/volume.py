@@ -1,0 +1,146 @@
+"""Labels of any source as a Zarr of chunks that are made when they are asked for, so that a browser can read them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+
+from simexm.grid import Box, Spacing, Triple
+from simexm.sources import ngff
+from simexm.sources.base import LabelSource, Voxels
+from simexm.sources.phantom import PhantomVolume
+from simexm.sources.zarr_source import Volume, ZarrLabels
+from simexm.store.pyramid import plan_levels
+from simexm.store.shards import ZSTD_LEVEL
+from simexm.view.making import spacing_um
+from simexm.view.scene import Step
+
+CHUNK = 64
+"""Voxels a side of what is read at once: two megabytes at most."""
+_WIDEST = 32 * CHUNK
+_DEEPEST = 8
+"""A phantom's coarser levels are made from its tissue, too: the time for a chunk grows with the cells in it."""
+_zstd = Zstd(level=ZSTD_LEVEL)
+_KEY = re.compile(r"(\d+)/c/(\d+)/(\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class MadeVolume:
+    """A label volume behind the file names of a Zarr v3.
+
+    Attributes
+    ----------
+    source
+        Where the ids come from.
+    levels
+        The source and its coarser copies.
+    """
+
+    source: LabelSource
+    levels: Sequence[Voxels] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", (self.source, *_coarser(self.source)))
+
+    @property
+    def overseen(self) -> bool:
+        """Whether a view of the whole needs few chunks: without coarse levels, one of a large volume would need millions."""
+        return max(self.levels[-1].shape) <= _WIDEST
+
+    @property
+    def steps(self) -> list[Step]:
+        """Size and place of each level's voxels."""
+        origin = spacing_um(self.source.origin_nm)
+        steps = []
+        for n, level in enumerate(self.levels):
+            times = zip(self.source.voxel_size_nm, _factors(self.source, level), strict=True)
+            z, y, x = (size * factor for size, factor in times)
+            steps.append(Step(str(n), spacing_um((z, y, x)), origin))
+        return steps
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes of a file; None where there is none.
+
+        Raises
+        ------
+        SourceError
+            If the source cannot be read.
+        """
+        level, _, file = name.partition("/")
+        if file == "zarr.json" and level.isdigit() and int(level) < len(self.levels):
+            return self._metadata(self.levels[int(level)].shape)
+        found = _KEY.fullmatch(name)
+        if not found:
+            return None
+        number, *cell = map(int, found.groups())
+        if number >= len(self.levels):
+            return None
+        return self._chunk(self.levels[number], (cell[0], cell[1], cell[2]))
+
+    def _metadata(self, shape: Triple) -> bytes:
+        told = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(shape),
+            "data_type": np.dtype(self.source.dtype).name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [CHUNK] * 3}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0,
+            "codecs": [
+                {"name": "bytes", "configuration": {"endian": "little"}},
+                {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}},
+            ],
+            "dimension_names": ["z", "y", "x"],
+            "attributes": {},
+        }
+        return json.dumps(told).encode()
+
+    def _chunk(self, level: Voxels, cell: Triple) -> bytes | None:
+        z, y, x = (c * CHUNK for c in cell)
+        box = Box.at((z, y, x), (CHUNK,) * 3).intersect(Box.of_shape(level.shape))
+        if box.is_empty:
+            return None
+        dtype: Any = np.dtype(self.source.dtype).newbyteorder("<")
+        whole = np.zeros((CHUNK,) * 3, dtype)
+        whole[box.relative_to((z, y, x)).slices] = level.read(box)
+        return bytes(_zstd.encode(whole))
+
+
+def _factors(source: LabelSource, level: Voxels) -> Spacing:
+    """Size of a level's voxels over that of the source's."""
+    if isinstance(level, PhantomVolume):
+        z, y, x = (a / b for a, b in zip(level.voxel_size_nm, source.voxel_size_nm, strict=True))
+        return z, y, x
+    if isinstance(source, ZarrLabels) and isinstance(level, Volume):
+        fine, coarse = (_stored_size(v) for v in (source.labels, level))
+        if fine and coarse:  # what is stored, even where the user gave the voxels another size
+            z, y, x = (b / a for a, b in zip(fine, coarse, strict=True))
+            return z, y, x
+    z, y, x = (Fraction(max(1, round(a / b))) for a, b in zip(source.shape, level.shape, strict=True))
+    return z, y, x
+
+
+def _stored_size(volume: Volume) -> Spacing | None:
+    if volume.group is None:
+        return None
+    name = volume.array.path.removeprefix(f"{volume.group.path}/")
+    attributes = dict(volume.group.attrs)
+    if name not in ngff.datasets(attributes):
+        return None
+    return ngff.multiscale_geometry(volume.where, attributes, name, volume.array.ndim).voxel_size_nm
+
+
+def _coarser(source: LabelSource) -> Sequence[Voxels]:
+    if not isinstance(source, PhantomVolume):
+        return tuple(source.coarser)
+    levels = plan_levels(source.shape, source.voxel_size_nm)[1:]
+    return tuple(
+        PhantomVolume(level.shape, level.spacing, source.seed) for level in levels if max(level.factors) <= _DEEPEST
+    )
