@@ -65,7 +65,9 @@ class Execution(Frozen):
     Attributes
     ----------
     device
-        This version computes on the CPU; `gpu` says so in a warning.
+        `auto`: a GPU where there is one. `gpu`: the same, with a warning where there is none. A run never mixes both.
+    require_gpu
+        Refuse to run where there is no GPU.
     memory_GiB
         Memory that one worker may use; decides the default tile.
     tile
@@ -73,8 +75,15 @@ class Execution(Frozen):
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    require_gpu: bool = False
     memory_GiB: float = Field(default=1.5, gt=0.6, le=1024)
     tile: tuple[Pixels, Pixels, Pixels] | None = None
+
+    @model_validator(mode="after")
+    def _device(self) -> Self:
+        if self.require_gpu and self.device == "cpu":
+            raise ValueError("device is cpu, but require_gpu is set; set device to gpu, or take require_gpu out")
+        return self
 
 
 class Simulation(Frozen):
@@ -328,6 +337,16 @@ class Simulation(Frozen):
             )
         return self.model_copy(update={"execution": self.execution.model_copy(update={"tile": tile})})
 
+    def with_device(self, device: str | None) -> Simulation:
+        """The same simulation computed on this device, `auto`, `gpu` or `cpu`; None leaves it as it is."""
+        if device is None:
+            return self
+        try:
+            execution = Execution.model_validate(self.execution.model_dump() | {"device": device})
+        except ValidationError as error:
+            raise SpecError(f"--device {device}: {error.errors()[0]['msg']}") from None
+        return self.model_copy(update={"execution": execution})
+
     def crop_box(self, volume: Triple) -> Box:
         """The specimen in voxels of a source of this shape.
 
@@ -350,7 +369,7 @@ class Simulation(Frozen):
 
     # ---------------------------------------------------------------- doing it
 
-    def plan(self, *, until: str | None = None, source: LabelSource | None = None) -> Plan:
+    def plan(self, *, until: str | None = None, source: LabelSource | None = None, gpu: bool | None = None) -> Plan:
         """Work out what a run would do; nothing is computed.
 
         Parameters
@@ -359,10 +378,12 @@ class Simulation(Frozen):
             Stop after this stage.
         source
             Labels to use instead of the spec's own source.
+        gpu
+            Whether the workers have GPUs; left out, this machine is looked at.
         """
         from simexm.engine.planning import make_plan
 
-        return make_plan(self, until=until, source=source)
+        return make_plan(self, until=until, source=source, gpu=gpu)
 
     def run(
         self,

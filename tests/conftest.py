@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from simexm.kernels import cupy_device
+from simexm.kernels.array_planes import Backend
+from tests.cuda_host import Host, compile_for_host
+
 
 def _data_folder() -> Path | None:
     given = os.environ.get("SIMEXM_TEST_DATA")
@@ -34,3 +38,19 @@ def reference_2017() -> Path:
             "beside which lies reference/simexm2017"
         )
     return reference
+
+
+@pytest.fixture(scope="session")
+def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The GPU's primitives compiled for the host."""
+    return compile_for_host(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture(params=["host", pytest.param("cuda", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """A GPU; and its primitives on the host, each launch as a grid of 3 blocks of 5 threads."""
+    if request.param == "host":
+        return Host(request.getfixturevalue("host_library"), blocks=3, threads=5)
+    if why := cupy_device.missing():
+        pytest.skip(f"no GPU to compute on: {why}")
+    return cupy_device.CuPy()

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from simexm import __version__
 from simexm.cli import app
 from simexm.errors import SimexmWarning
+from simexm.kernels import cupy_device
 from simexm.result import Result as Simulated
 from simexm.simulation import Simulation
 from tests.build import spec
@@ -120,6 +121,24 @@ def test_plan_as_json_is_the_plan(little: Path) -> None:
         json.dumps(Simulation.load(little).plan(until="labelling").to_mapping())
     )
     assert [p.name for p in little.parent.iterdir()] == ["my.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("cpu", ""),
+        ("auto", ""),
+        ("gpu", "warning: execution.device is gpu, but there is no CUDA device: the run computes on the CPU"),
+        ("tpu", "error: --device tpu: Input should be 'auto', 'cpu' or 'gpu'"),
+    ],
+)
+def test_the_device_is_told(device: str, told: str, little: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_device, "missing", lambda: "there is no CUDA device")
+    done = type_in("plan", "my.yaml", "--device", device)
+    assert done.exit_code == (2 if device == "tpu" else 0)
+    assert any(line.startswith(told) for line in done.stderr.splitlines()) or not told
+    assert ("device" in done.stdout and "CPU" in done.stdout) == (device != "tpu")
+    assert ("CUDA" in done.stderr) == (device == "gpu")
 
 
 def test_a_preview_is_a_png(little: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from simexm.cli.app import app
 from simexm.cli.shared import (
+    DeviceOption,
     DryRunOption,
     JobsOption,
     ModelOption,
@@ -51,6 +52,7 @@ def run(
     ] = None,
     jobs: JobsOption = None,
     tile: TileOption = None,
+    device: DeviceOption = None,
     until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
@@ -69,7 +71,7 @@ def run(
     if dry_run:
         _print_scripts(chosen, output or f"{spec.stem}.zarr")
         return
-    simulation, job = load(spec, tile, seed, model, output, quiet)
+    simulation, job = load(spec, tile, seed, model, output, quiet, device)
     where = job.output if job else output or f"{spec.stem}.zarr"
     if job and until is None:
         job.check_files(overwrite)
@@ -114,6 +116,7 @@ def _print_scripts(cluster: Cluster | None, output: str) -> None:
 def plan(
     spec: SpecPath,
     tile: TileOption = None,
+    device: DeviceOption = None,
     until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
@@ -123,7 +126,7 @@ def plan(
 
     Example: simexm plan my.yaml --json
     """
-    made = load(spec, tile, seed, model)[0].plan(until=until)
+    made = load(spec, tile, seed, model, device=device)[0].plan(until=until)
     made.warn()
     if as_json:
         typer.echo(json.dumps(made.to_mapping(), indent=2))
@@ -152,6 +155,7 @@ def _print_plan(made: Plan) -> None:
         *made.imaging.rows(),
         ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
         ("stored", f"{m['bytes_uncompressed'] / 1e9:.3g} GB before compression, about {blocks['files']} files"),
+        ("device", "GPU" if m["device"] == "gpu" else "CPU"),
         ("memory", f"{m['memory_per_worker_bytes'] / 2**30:.2f} GiB in each worker"),
         ("time", f"about {m['core_seconds']:.0f} core-seconds, {m['core_seconds'] / cores:.0f} s on {cores} cores"),
         ("hash", m["hash"]),

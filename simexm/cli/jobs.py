@@ -10,6 +10,7 @@ import typer
 
 from simexm.cli.app import app
 from simexm.cli.shared import (
+    DeviceOption,
     DryRunOption,
     JobsOption,
     ModelOption,
@@ -40,6 +41,7 @@ def submit(
     jobs: JobsOption = None,
     output: OutputOption = None,
     tile: TileOption = None,
+    device: DeviceOption = None,
     until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
@@ -64,8 +66,8 @@ def submit(
         raise SpecError(
             f"{spec} must be a spec of simexm; type `simexm convert {spec} {spec.with_suffix('.yaml')}` first"
         )
-    simulation, _ = load(spec, tile, seed, model)
-    plan = simulation.plan(until=until)
+    simulation, _ = load(spec, tile, seed, model, device=device)
+    plan = simulation.plan(until=until, gpu=chosen.file.gpu is not None)
     plan.warn()
     where = Place.at(output or f"{spec.stem}.zarr")
     guard.refuse(plan, where, overwrite)
@@ -73,6 +75,7 @@ def submit(
     words = ["run", str(spec), "--cluster", str(cluster), "--output", str(where.zarr)]
     words += ["--jobs", jobs] if jobs else []
     words += ["--tile", *map(str, tile)] if tile else []
+    words += ["--device", device] if device else []
     words += ["--until", until] if until else []
     words += ["--seed", str(seed)] if seed is not None else []
     words += ["--overwrite"] if overwrite else []

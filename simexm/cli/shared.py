@@ -44,6 +44,14 @@ TileOption = Annotated[
     tuple[int, int, int] | None,
     typer.Option(help="Pixels along z y x that are computed at once.", metavar="Z Y X", show_default=False),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="auto: a GPU where there is one. gpu: the same, with a warning where there is none. cpu.",
+        metavar="auto|gpu|cpu",
+        show_default="the spec's, or auto",
+    ),
+]
 UntilOption = Annotated[
     str | None,
     typer.Option(help="Stop after this stage, for example labelling or confocal.", metavar="STAGE", show_default=False),
@@ -118,6 +126,7 @@ def load(
     model: str = "simexm2017",
     output: str | None = None,
     quiet: bool = False,
+    device: str | None = None,
 ) -> tuple[Simulation, Job | None]:
     """The simulation of a spec; or that of a 2017 configuration, whose ground truth is ingested first, and the configuration."""
     from simexm.errors import SpecError
@@ -133,11 +142,11 @@ def load(
             )
         job = Job.of(spec, model, seed, None if output is None else Path(output))
         with bar("ingest", quiet) as progress:
-            return job.simulation(progress).with_tile(tile), job
+            return job.simulation(progress).with_tile(tile).with_device(device), job
     simulation = Simulation.load(spec)
     if seed is not None:
         simulation = simulation.replace(seed=seed)
-    return simulation.with_tile(tile), None
+    return simulation.with_tile(tile).with_device(device), None
 
 
 def at_round(result: Result, number: int | None) -> Result:

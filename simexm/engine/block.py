@@ -19,7 +19,6 @@ from simexm.grid import Box, Tiling
 from simexm.kernels.amplicons import Amplicons
 from simexm.kernels.camera import BINS
 from simexm.kernels.cells import count_voxels, counts
-from simexm.kernels.deposit import deposit_counts
 from simexm.kernels.emit import Emitters
 from simexm.kernels.gather import look_up
 from simexm.sources.base import LabelSource
@@ -176,7 +175,7 @@ def compute_tile(plan: Plan, work: Work, number: int) -> None:
     values, tile = work.values, work.pixels
     work.round = number
     if _keeps_labelled(plan):
-        values["counting"] = np.zeros((len(plan.labelled_names), *tile.shape), np.int64)
+        values["counting"] = work.device.zeros((len(plan.labelled_names), *tile.shape), np.int64)
     _run(plan, work, _stages(plan)[1])
     if "emitters" in values and not _consumed(plan.stages):
         stream: EmitterStream = values["emitters"]
@@ -184,7 +183,7 @@ def compute_tile(plan: Plan, work: Work, number: int) -> None:
             for _ in stream.chunks(dye):
                 pass
     if _keeps_labelled(plan):
-        values["labelled"] = values.pop("counting").astype(np.uint32)
+        values["labelled"] = work.device.to_host(values.pop("counting")).astype(np.uint32)
     work.labels.survey()
 
 
@@ -247,14 +246,13 @@ def _tapped(plan: Plan, work: Work) -> EmitterStream:
     def chunks(dye: str) -> Iterator[Chunk]:
         for chunk in stream.chunks(dye):
             if chunk.layer is not None:
-                e = chunk.emitters
                 if counts:
-                    pixels = work.values["counting"][names.index(chunk.layer)]
-                    deposit_counts(e.z, e.y, e.x, e.weight, (z, y, x), work.pixels.start, pixels)
+                    pixels = work.values["counting"][names.index(chunk.layer), ...]
+                    work.device.deposit_counts(chunk.emitters, (z, y, x), work.pixels.start, pixels)
                 if sink is not None and work.round <= 1:
-                    mine = e.own != 0
+                    emitters = Emitters(*(work.device.to_host(column) for column in chunk.emitters))
                     layer = chunk.layer if chunk.layer in work.world.dye_of_layer else AMPLICONS
-                    sink(layer, e.select(mine), work.labels.cells.ids)
+                    sink(layer, emitters.select(emitters.own != 0), work.labels.cells.ids)
             yield chunk
 
     # what is counted must come by in each round
@@ -271,7 +269,7 @@ def _place(plan: Plan, work: Work, arrays: Mapping[str, NDArray[Any]], where: Bo
             continue
         if not output.is_labels:
             quantity = output.path or plan.main
-            arrays[output.path][(slice(None), *where.slices)] = work.values[quantity]
+            arrays[output.path][(slice(None), *where.slices)] = work.device.to_host(work.values[quantity])
         else:
             shown = ids
             if output.layer != "cells":

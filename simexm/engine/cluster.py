@@ -7,7 +7,8 @@ import importlib.util
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import dask
 import distributed
@@ -53,7 +54,10 @@ ENVIRONMENT = {
 
 @contextlib.contextmanager
 def local_client(
-    workers: int | None = None, memory_limit: int | str | None = None, dashboard: bool = True
+    workers: int | None = None,
+    memory_limit: int | str | None = None,
+    dashboard: bool = True,
+    gpus: Sequence[str] = (),
 ) -> Iterator[distributed.Client]:
     """Start worker processes of one thread each, reachable from this machine only, and yield a client.
 
@@ -66,6 +70,9 @@ def local_client(
         for no limit.
     dashboard
         Whether to serve Dask's dashboard, on a free port. Without bokeh there is none.
+    gpus
+        As CUDA_VISIBLE_DEVICES names them: each worker sees one of its own, and there are no more workers than these. None
+        where workers compute on the CPU.
 
     Raises
     ------
@@ -80,8 +87,9 @@ def local_client(
         dask.config.set(CONFIG | link),
         _environment(ENVIRONMENT),
         tempfile.TemporaryDirectory(prefix="simexm-workers-", ignore_cleanup_errors=True) as folder,
-        distributed.LocalCluster(
-            n_workers=workers or cpus(),
+        _LocalCluster(
+            gpus,
+            n_workers=0 if gpus else workers or cpus(),
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
@@ -95,7 +103,31 @@ def local_client(
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
+        if gpus:
+            count = min(workers or len(gpus), len(gpus))
+            cluster.scale(count)
+            client.wait_for_workers(count)
         yield client
+
+
+class _LocalCluster(distributed.LocalCluster):
+    """Workers of which each sees one GPU."""
+
+    def __init__(self, gpus: Sequence[str], **options: Any) -> None:
+        self._gpus = tuple(gpus)
+        super().__init__(**options)
+
+    def new_worker_spec(self) -> dict[Any, Any]:
+        """See `distributed.SpecCluster`."""
+        made: dict[Any, Any] = super().new_worker_spec()
+        if not self._gpus:
+            return made
+        taken = {spec["options"]["env"]["CUDA_VISIBLE_DEVICES"] for spec in self.worker_spec.values()}
+        gpu = next(g for g in self._gpus if g not in taken)
+        for name, spec in made.items():  # one
+            env = {**spec["options"]["env"], "CUDA_VISIBLE_DEVICES": gpu}
+            made[name] = {**spec, "options": {**spec["options"], "env": env}}
+        return made
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def start(
-        self, folder: Path, tell: Callable[[str], None], most_blocks: int | None = None
+        self, folder: Path, tell: Callable[[str], None], most_blocks: int | None = None, gpus: Sequence[str] = ()
     ) -> Iterator[distributed.Client]:
         """Start the workers, wait for the first of them, and yield a client; nothing is left behind afterwards.
 
@@ -94,6 +94,8 @@ class Cluster:
             Called with what a person should read while it waits.
         most_blocks
             Blocks that there are to do: there will be no more workers.
+        gpus
+            GPUs of this machine for workers on it, one each; none where they compute on the CPU.
 
         Raises
         ------
@@ -101,7 +103,7 @@ class Cluster:
             The queue takes no job, or jobs end before a worker comes.
         """
         if not isinstance(self.file, BatchFile):
-            with local_client(self.file.workers, self.file.memory_per_worker) as client:
+            with local_client(self.file.workers, self.file.memory_per_worker, gpus=gpus) as client:
                 yield client
             return
         with contextlib.ExitStack() as stack:

@@ -71,7 +71,8 @@ class TileLabels(LabelStream):
                 self._kept = part
             yield part
             if not self._keeps:
-                part.regions = None  # whoever still holds the part shall not keep this alive while the next is read
+                # whoever still holds the part shall not keep these alive while the next is read
+                part.placed = part.regions = None
         self.seen = True
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from simexm.engine.events import Execute, Message
+from simexm.engine.gpu import refuse_full, visible_gpus
 from simexm.engine.plan import GiB, Plan
 from simexm.engine.planning import smaller_tile
 from simexm.engine.progress import LogFile
 from simexm.errors import SimexmWarning, SpecError
+from simexm.kernels import cupy_device
 from simexm.machine import cpus
 from simexm.store.place import Place
 
@@ -45,12 +47,15 @@ class Means:
         How many processes or threads of this machine, where there is neither.
     here
         Whether they are threads of this process.
+    gpus
+        GPUs of this machine that the workers share out, one each; none where the run computes on the CPU.
     """
 
     client: distributed.Client | None
     cluster: Cluster | None
     workers: int
     here: bool
+    gpus: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -65,14 +70,20 @@ class Means:
         Raises
         ------
         SpecError
-            If a worker would have too little memory for a tile, or less than one is asked for.
+            If a worker, or its GPU, would have too little memory for a tile, or less than one is asked for.
         """
+        gpus: tuple[str, ...] = ()
+        if plan.world.device == "gpu" and not workers_have_gpus(client, cluster) and client is None:
+            gpus = visible_gpus()
+            refuse_full(plan, cupy_device.free_bytes())
         if client is not None or cluster is not None:
             _refuse_small_workers(plan, client, cluster)
-            return cls(client, cluster, 0, False)
-        fitting = _fitting_workers(min(len(plan.blocks), cpus()) if workers is None else workers, plan)
+            return cls(client, cluster, 0, False, gpus)
+        most = min(len(plan.blocks), len(gpus) or cpus())
+        fitting = _fitting_workers(most if workers is None else min(workers, len(gpus) or workers), plan)
         here = workers is None and plan.core_seconds < HERE_SECONDS * min(fitting, _HERE_THREADS)
-        return cls(None, None, fitting, here)
+        # one process for each GPU, and this one for the first
+        return cls(None, None, fitting, fitting == 1 if gpus and workers is None else here, gpus)
 
     @contextlib.contextmanager
     def way(self, where: Place, blocks: int, quiet: bool) -> Iterator[Execute]:
@@ -95,13 +106,25 @@ class Means:
                 if not quiet:
                     print(text, file=sys.stderr, flush=True)
 
-            with _caller_hidden(), self.cluster.start(where.jobs, tell, blocks) as started:
+            with _caller_hidden(), self.cluster.start(where.jobs, tell, blocks, self.gpus) as started:
                 yield partial(execute, client=started, keep=_keeper(started))
             return
         from simexm.engine.cluster import local_client
 
-        with _caller_hidden(), local_client(self.workers) as started:
+        with _caller_hidden(), local_client(self.workers, gpus=self.gpus) as started:
             yield partial(execute, client=started)
+
+
+def workers_have_gpus(client: distributed.Client | None, cluster: Cluster | None) -> bool | None:
+    """Whether the jobs of a batch queue ask for GPUs; None where workers are not in such jobs."""
+    if client is None and cluster is None:
+        return None
+    from simexm.engine.batch.files import BatchFile
+    from simexm.engine.clusters import jobs_of
+
+    jobs = jobs_of(client) if client is not None else None
+    file = cluster.file if cluster is not None else jobs.file if jobs is not None else None
+    return file.gpu is not None if isinstance(file, BatchFile) else None
 
 
 def _keeper(client: distributed.Client) -> Callable[[int | None], Sequence[str]] | None:

@@ -252,6 +252,7 @@ class Plan:
             "outputs": [{"path": o.group or ".", "channels": list(o.channels), "dtype": o.dtype} for o in self.outputs],
             "bytes_uncompressed": self.stored_bytes,
             "memory_per_worker_bytes": self.memory.total,
+            "device": self.world.device,
             "memory_parts_bytes": dict(vars(self.memory)),
             "core_seconds": round(self.core_seconds, 1),
             "versions": dict(self.versions),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simexm.engine.blocks import FEWEST, FEWEST_OF_ROUNDS, LARGEST, choose_block
+from simexm.engine.gpu import resolve_device
 from simexm.engine.memory import EMITTER_FILE, TileMemory, parts, tile_memory
 from simexm.engine.plan import GiB, Output, Plan, main_of, main_quantity, walk_back
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Tiling, Triple, exact
+from simexm.kernels import cupy_device
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
 from simexm.sources.phantom import Phantom
 from simexm.stages import Barcodes, Truth
@@ -30,8 +32,10 @@ _SCAN_CHUNKS = 4096
 _SEARCHED_CHUNKS = 512
 
 
-def make_plan(simulation: Simulation, *, until: str | None = None, source: LabelSource | None = None) -> Plan:
-    """Work out what a run would do.
+def make_plan(
+    simulation: Simulation, *, until: str | None = None, source: LabelSource | None = None, gpu: bool | None = None
+) -> Plan:
+    """Work out what a run would do; see `Simulation.plan` for the parameters.
 
     Raises
     ------
@@ -58,13 +62,14 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
     used = {layer.region for layer in layers} | set(resolved.truth.regions) | set(sites)
     bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in used)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
+    device = resolve_device(resolved.execution, stages, gpu)
     world = World(
         seed=resolved.seed,
         geometry=geometry,
         region_bits=bits,
         dye_of_layer={layer.name: layer.dye for layer in layers},
         optics=resolved.microscope.resolve(dyes, geometry),
-        device=_device(resolved.execution.device),
+        device=device,
         rounds=barcodes.rounds if barcodes else 0,
     )
     imaging = world.optics
@@ -83,7 +88,7 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
     block = choose_block(geometry.shape, imaging.cost, fits, FEWEST_OF_ROUNDS if barcodes else FEWEST)
     asked = resolved.execution.tile
     tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
-    fitting = _fitting(tile, lambda t: predict(t, block)[1].total <= limit)
+    fitting = smaller(tile, lambda t: predict(t, block)[1].total <= limit)
     if fitting is None or (asked is not None and fitting != tile):
         needed = predict(tile, block)[1].total / GiB
         remedy = (
@@ -111,14 +116,15 @@ def make_plan(simulation: Simulation, *, until: str | None = None, source: Label
         storage=plan_storage(levels, block, CHUNK),
         outputs=outputs,
         memory=memory,
-        versions=_versions(),
+        versions=_versions(device),
     )
 
 
 @cache
-def _versions() -> Mapping[str, str]:
+def _versions(device: str) -> Mapping[str, str]:
     """Of the program and of the libraries whose arithmetic decides bytes."""
-    return {name: importlib.metadata.version(name) for name in ("simexm", "numpy", "scipy", "numba")}
+    versions = {name: importlib.metadata.version(name) for name in ("simexm", "numpy", "scipy", "numba")}
+    return versions | ({"cupy": cupy_device.version()} if device == "gpu" else {})
 
 
 def _stages_until(simulation: Simulation, until: str | None) -> tuple[Stage, ...]:
@@ -160,16 +166,6 @@ def _outputs(simulation: Simulation, stages: Sequence[Stage], id_dtype: str) -> 
     for region in simulation.truth.regions:
         outputs += [Output(f"labels/{name}_{region}", (), id_dtype, name, region, first) for name in layers]
     return tuple(outputs)
-
-
-def _device(wanted: str) -> str:
-    if wanted == "gpu":
-        warnings.warn(
-            "execution.device is gpu, but this version computes on the CPU only: the run will be slower; set it to auto",
-            SimexmWarning,
-            stacklevel=3,
-        )
-    return "cpu"
 
 
 def _predict(
@@ -235,11 +231,11 @@ def smaller_tile(plan: Plan, nbytes: int) -> str:
         )
         return needed[1].total <= nbytes
 
-    tile = _fitting(plan.tile, fits)
+    tile = smaller(plan.tile, fits)
     return f"give --tile {' '.join(map(str, tile))}" if tile else "no tile is small enough: simulate fewer channels"
 
 
-def _fitting(tile: Triple, fits: Any) -> Triple | None:
+def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:
     """The largest tile made by halving the longest side of `tile` that fits."""
     while not fits(tile):
         longest = max(range(3), key=lambda a: (tile[a], a))

@@ -15,7 +15,7 @@ from simexm.engine.finish import finish
 from simexm.engine.journal import Journal
 from simexm.engine.levels import make_levels
 from simexm.engine.lock import lock
-from simexm.engine.means import Means
+from simexm.engine.means import Means, workers_have_gpus
 from simexm.engine.plan import Plan
 from simexm.engine.progress import FailedFile, LogFile, progress
 from simexm.engine.verify import Damaged
@@ -48,7 +48,7 @@ def run(
 ) -> Result:
     """See `Simulation.run`."""
     where = Place.at(output).claimed()
-    plan = simulation.plan(until=until)
+    plan = simulation.plan(until=until, gpu=workers_have_gpus(client, cluster))
     plan.warn()
     guard.refuse(plan, where, overwrite)
     means = Means.of(plan, client, cluster, workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,14 @@ from numpy.typing import NDArray
 
 from simexm.engine import keyed, passes, tables
 from simexm.engine.block import BlockResult, compute_rounds
+from simexm.engine.gpu import tile_for
 from simexm.engine.memory import WRITERS
 from simexm.engine.plan import Output, Plan
 from simexm.engine.tables import EmitterFile
+from simexm.errors import RunError
+from simexm.kernels import cupy_device
+from simexm.kernels.array_device import DeviceMemoryError
+from simexm.kernels.devices import device
 from simexm.sources.base import LabelSource
 from simexm.stages.barcodes import AMPLICONS
 from simexm.store import guard, place
@@ -34,7 +40,23 @@ class Context:
 
 
 def run_block(context: Context, number: int) -> dict[str, Any]:
-    """Compute one block and write its shards, coarse level first; what is returned goes to the journal."""
+    """Compute one block and write its shards, coarse level first; what is returned goes to the journal.
+
+    Raises
+    ------
+    RunError
+        If the GPU's memory is too small for its tiles, even when it was emptied before.
+    """
+    try:
+        return device(context.plan.world.device).attempt(lambda: _run_block(context, number))
+    except DeviceMemoryError as error:
+        raise RunError(
+            f"a tile needs more memory than the GPU of {socket.gethostname()} has free ({error}); "
+            f"{tile_for(context.plan, cupy_device.free_bytes())}, or end other programs on that GPU"
+        ) from error
+
+
+def _run_block(context: Context, number: int) -> dict[str, Any]:
     plan, where = context.plan, context.place
     guard.refuse_strange(plan, where)
     source = _source_of(plan)

@@ -3,10 +3,84 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from simexm.grid import Triple
+from simexm.kernels.draws import normal_field, poisson_field
+from simexm.random import Key
+
+
+class Detector(NamedTuple):
+    """What turns one channel's expected image into counts.
+
+    Attributes
+    ----------
+    lit_e, dark_e
+        Photo-electrons per pixel that are added to the signal before and after the light's profile.
+    read_noise_e, excess_noise
+        Standard deviation of the read noise; variance of the multiplied signal over that of the electrons.
+    gain, offset, top
+        counts = gain * electrons + offset, cut at `top`.
+    shot, read, excess
+        Keys of the draws.
+    """
+
+    lit_e: float
+    dark_e: float
+    read_noise_e: float
+    excess_noise: float
+    gain: float
+    offset: float
+    top: float
+    shot: Key
+    read: Key
+    excess: Key
+
+
+class Profile(NamedTuple):
+    """Relative irradiance of a box of pixels: the product of a factor for each row and one for each column, float64."""
+
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+
+    def product(self) -> NDArray[np.float64]:
+        """Of each pixel, (rows, columns)."""
+        return self.y[:, None] * self.x[None, :]
+
+
+def draw_counts(
+    expected: NDArray[np.float32], start: Triple, detector: Detector, profile: Profile, out: NDArray[np.uint16]
+) -> int:
+    """Draw the counts of a box of pixels, plane by plane; return the number of pixels cut at the top.
+
+    Parameters
+    ----------
+    expected
+        Photo-electrons per pixel, (z, y, x).
+    start
+        First pixel in the whole image.
+    out
+        Counts, of the same shape.
+    """
+    d, clipped = detector, 0
+    z0, y0, x0 = start
+    light = profile.product()
+    for k in range(expected.shape[0]):
+        signal = np.maximum(expected[k : k + 1].astype(np.float64), 0.0)
+        rate = light * (signal + d.lit_e) + d.dark_e
+        electrons = poisson_field(rate, z0 + k, y0, x0, d.shot)
+        noise = np.zeros(rate.shape)
+        if d.read_noise_e > 0:
+            noise += d.read_noise_e * normal_field(rate.shape, z0 + k, y0, x0, d.read)
+        if d.excess_noise > 1:
+            surplus = np.sqrt((d.excess_noise - 1) * electrons)
+            noise += surplus * normal_field(rate.shape, z0 + k, y0, x0, d.excess)
+        clipped += digitise(electrons, noise, d.gain, d.offset, d.top, out[k : k + 1])
+    return clipped
 
 
 @numba.njit(cache=True, nogil=True)
@@ -26,7 +100,8 @@ def digitise(electrons, noise, gain, offset, top, out):  # type: ignore[no-untyp
 BINS = 130
 """Bins of `quarter_octaves`, the last one for the largest counts of 32 bits."""
 _QUARTERS = np.array([math.isqrt(math.isqrt(2**q)) for q in range(128)], np.uint64)  # the largest count in bin q + 1
-_BIN_OF = np.concatenate([[0], np.searchsorted(_QUARTERS, np.arange(1, 1 << 16)) + 1]).astype(np.uint8)
+BIN_OF = np.concatenate([[0], np.searchsorted(_QUARTERS, np.arange(1, 1 << 16)) + 1]).astype(np.uint8)
+"""Bin of each count below 2^16."""
 
 
 def quarter_octaves(counts: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
@@ -35,7 +110,7 @@ def quarter_octaves(counts: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
     Bin 0 holds 0, bin b >= 1 what is above 2^((b - 2) / 4) and at most 2^((b - 1) / 4).
     """
     out = np.zeros(BINS, np.int64)
-    _count_quarters(counts.reshape(-1), _BIN_OF, _QUARTERS, out)
+    _count_quarters(counts.reshape(-1), BIN_OF, _QUARTERS, out)
     return out
 
 

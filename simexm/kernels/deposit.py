@@ -99,6 +99,11 @@ def deposit_counts(z, y, x, weight, per_nm, start, out):  # type: ignore[no-unty
             out[k, r, c] += weight[i]
 
 
+def told_early(count: int) -> str:
+    """What is wrong where emitters lie above the planes that are held."""
+    return f"{count} emitters lie further up than their stream may reach, and would be lost"
+
+
 class Ring:
     """A window of planes of the simulation grid that moves up the z axis; planes that it leaves are handed over.
 
@@ -146,7 +151,7 @@ class Ring:
             self._touched[plane % len(self.planes)] = True
         early = deposit(z, y, x, weight, per_nm, shift, self.node, self.base, self.end, self.planes)
         if early:
-            raise ValueError(f"{early} emitters lie further up than their stream may reach, and would be lost")
+            raise ValueError(told_early(early))
 
     def advance(self, plane: int):  # type: ignore[no-untyped-def]
         """Move the window up to `plane` and yield (plane, dyes per node as float32) of each plane that it leaves."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numba
 import numpy as np
@@ -293,6 +293,16 @@ def _emit(  # type: ignore[no-untyped-def]
     return n, rows * parts * width
 
 
+def refuse_crowded(room: int) -> NoReturn:
+    """Refuse a sub-cell whose emitters do not fit into the room for one chunk.
+
+    Raises
+    ------
+    ValueError
+    """
+    raise ValueError(f"one sub-cell of a voxel carries more than {room} dyes; the plan must cut it into smaller ones")
+
+
 def emit_layer(
     index: NDArray[np.int32],
     regions: NDArray[np.uint8],
@@ -342,7 +352,5 @@ def emit_layer(
         if count:
             yield room.first(count)
         elif done == first:
-            raise ValueError(
-                f"one sub-cell of a voxel carries more than {room.z.size} dyes; the plan must cut it into smaller ones"
-            )
+            refuse_crowded(room.z.size)
         first = done

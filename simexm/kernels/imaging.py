@@ -14,12 +14,16 @@ so memory follows the tile and not the axial range, and planes lie exactly where
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.kernels.psf_special import sinc_array
+
+AT_ONCE = 8
+"""Planes of the image for which spectra of node planes are held: what one of them sees is mostly seen by its neighbours, too."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,29 @@ class LateralGrid:
     def nodes(self) -> tuple[int, int]:
         """Length of the fine transform along y, x."""
         return self.pixels[0] * self.subdivision, self.pixels[1] * self.subdivision
+
+
+class Transfer(NamedTuple):
+    """A transfer function, of which `project` interpolates what it needs.
+
+    Attributes
+    ----------
+    table
+        float64, (n, offsets): transfer at spatial frequency i / per_cycle by |offset| in node planes; zero beyond.
+    per_cycle
+        Samples of the table per unit of frequency (nm).
+    frequency_y, factor_y
+        Spatial frequencies of rows 0 to band_y, cycles per nm, and what multiplies each (pixel aperture, grid correction).
+    frequency_x, factor_x
+        The same of the columns.
+    """
+
+    table: NDArray[np.float64]
+    per_cycle: float
+    frequency_y: NDArray[np.float64]
+    factor_y: NDArray[np.float64]
+    frequency_x: NDArray[np.float64]
+    factor_x: NDArray[np.float64]
 
 
 def plane_spectrum(dyes: NDArray[np.float32], grid: LateralGrid, workers: int = 1) -> NDArray[np.complex64]:
@@ -143,14 +170,8 @@ def project(  # type: ignore[no-untyped-def]
         n % slots.
     used
         bool for each slot; one without dyes, or whose plane is none that is wanted, is skipped.
-    table
-        float64, (n, offsets): transfer at spatial frequency i / per_cycle by |offset| in node planes; zero beyond.
-    per_cycle
-        Samples of the table per unit of frequency (nm).
-    frequency_y, frequency_x
-        Spatial frequencies of rows 0 to band_y and of columns, cycles per nm.
-    factor_y, factor_x
-        What multiplies each row and column (pixel aperture, grid correction).
+    table, per_cycle, frequency_y, factor_y, frequency_x, factor_x
+        See `Transfer`.
     step
         m_z: image plane k lies at node plane k * step.
     wanted

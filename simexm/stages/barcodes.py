@@ -17,7 +17,7 @@ from simexm.grid import Box, NmBox, exact, exact3
 from simexm.kernels import amplicons as kernel
 from simexm.kernels.amplicons import AmpliconKeys, Amplicons, join
 from simexm.kernels.cells import ByCell, counts
-from simexm.kernels.emit import CAPACITY, EMITTER_BYTES, Emitters
+from simexm.kernels.emit import CAPACITY, EMITTER_BYTES
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
     EMITTERS,
@@ -223,7 +223,7 @@ class Barcodes(Stage):
         work.tally.amplicons = counts()
         np.add.at(work.tally.amplicons.at(ids), found.cell[found.own != 0], 1)
         dye_keys = np.array([self._keys(world.seed, s.region).dye for s in self.amplicons], np.int64)
-        room = Emitters.empty(min(CAPACITY, _ROOM))
+        room = work.device.room(min(CAPACITY, _ROOM))
         letter_of = {dye: n for n, dye in enumerate(self.dyes.values())}
         size = float(world.geometry.voxel_nm[0])
         first = world.geometry.crop.start[0]
@@ -233,7 +233,7 @@ class Barcodes(Stage):
             for plane in np.unique(lit.voxel[:, 0]):
                 start, stop = np.searchsorted(lit.voxel[:, 0], (plane, plane + 1))
                 yield Chunk(None, room.first(0), float(plane - first) * size - radius)
-                for dyes in kernel.scatter_dyes(lit.select(slice(start, stop)), dye_keys, radius, room):
+                for dyes in work.device.scatter(lit.select(slice(start, stop)), dye_keys, radius, room):
                     yield Chunk(self.layer_of_dye[dye], dyes, -math.inf)
 
         def chunks(dye: str) -> Iterator[Chunk]:
@@ -258,7 +258,7 @@ class Barcodes(Stage):
         return [
             kernel.find_amplicons(
                 part.index,
-                part.marked(),
+                work.device.to_host(part.marked()),
                 carries,
                 region=n,
                 bits=world.region_bits[sites.region],

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from simexm.grid import Box, Geometry, NmBox
 from simexm.kernels.cells import ByCell, CellIndex, counts
+from simexm.kernels.devices import Cells, Device, device
 from simexm.kernels.emit import Emitters
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ class LabelPart:
         Ids by index, of the parts so far.
     masks
         bool, shape of `box`, by name.
-    regions
-        Bits of regions, uint8, shape of `box`, once a stage has found them.
+    placed, regions
+        Cell indices and bits of regions (uint8) on the device, shape of `box`, once a stage has found the regions.
     opens
         Whether it is the first of those at its height.
     again
@@ -78,14 +79,19 @@ class LabelPart:
     index: NDArray[np.int32]
     cells: CellIndex
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-    regions: NDArray[np.uint8] | None = None
+    placed: Any = None
+    regions: Any = None
     opens: bool = True
     again: bool = False
 
-    def marked(self) -> NDArray[np.uint8]:
+    def marked(self) -> Any:
         """The bits of regions."""
         assert self.regions is not None, "no stage has found regions"
         return self.regions
+
+    def on_device(self) -> Cells:
+        """Cell indices and the bits of their regions."""
+        return Cells(self.placed, self.marked(), self.box)
 
 
 class LabelStream(ABC):
@@ -255,6 +261,11 @@ class Work:
         assert self.stream is not None, "this tile has no labels"
         return self.stream
 
+    @property
+    def device(self) -> Device:
+        """Where the tile is computed."""
+        return device(self.world.device)
+
 
 class CellTable(Protocol):
     """Sums over the whole specimen, by cell."""
@@ -296,6 +307,8 @@ class Stage(Frozen):
     writes: ClassVar[tuple[Quantity, ...]]
     whole_labels: ClassVar[bool] = False
     """Whether the stage wants the labels of a tile at once, not part by part."""
+    on_gpu: ClassVar[bool] = True
+    """Whether the stage can work on a GPU: whether it leaves to `Work.device` what takes long."""
 
     @property
     def inputs(self) -> tuple[Quantity, ...]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from simexm.kernels.camera import digitise, quarter_octaves
+from simexm.kernels.camera import Detector, Profile
 from simexm.kernels.detmath import exp_array, log
-from simexm.kernels.draws import normal_field, poisson_field
 from simexm.random import derive_key
 from simexm.stages.base import EXPECTED, IMAGE, Frozen, Quantity, Stage, Work
 
@@ -29,13 +27,13 @@ class Illumination(Frozen):
     frame_pixels: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     edge: float = Field(gt=0, le=1)
 
-    def profile(self, y: slice, x: slice) -> NDArray[np.float64]:
-        """Relative irradiance of a box of pixels, (rows, columns)."""
+    def profile(self, y: slice, x: slice) -> Profile:
+        """Relative irradiance of a box of pixels."""
         axes = []
         for part, n in zip((y, x), self.frame_pixels, strict=True):
             place = (np.arange(part.start, part.stop) % n + 0.5) / n * 2 - 1
             axes.append(exp_array(log(self.edge) * place**2))
-        return axes[0][:, None] * axes[1][None, :]
+        return Profile(axes[0], axes[1])
 
 
 class Camera(Stage):
@@ -74,36 +72,37 @@ class Camera(Stage):
 
     def run(self, work: Work) -> None:
         """Write the counts of the tile, uint16, (channel, z, y, x), and each channel's statistics."""
-        expected: NDArray[np.float32] = work.values["expected"]
+        expected: Any = work.values["expected"]
         names: list[str] = work.values["channels"]
-        z0, y0, x0 = work.pixels.start
-        counts = np.empty(expected.shape, np.uint16)
-        statistics = []
-        profile: Any = 1.0
-        taken = ("round", work.round) if work.round else ()
+        device = work.device
+        counts = device.zeros(expected.shape, np.uint16)
+        rows, columns = expected.shape[2:]
+        profile = Profile(np.ones(rows), np.ones(columns))
         if self.illumination is not None:
             profile = self.illumination.profile(*work.pixels.slices[1:])
+        statistics = []
         for c, name in enumerate(names):
-            clipped = 0
-            keys = [derive_key(work.world.seed, "camera", name, part, *taken) for part in ("shot", "read", "excess")]
-            for k in range(expected.shape[1]):
-                signal = np.maximum(expected[c, k : k + 1].astype(np.float64), 0.0)
-                rate = profile * (signal + self.autofluorescence_e) + (self.stray_light_e + self.dark_e)
-                electrons = poisson_field(rate, z0 + k, y0, x0, keys[0])
-                noise = np.zeros(rate.shape)
-                if self.read_noise_e > 0:
-                    noise += self.read_noise_e * normal_field(rate.shape, z0 + k, y0, x0, keys[1])
-                if self.excess_noise > 1:
-                    surplus = np.sqrt((self.excess_noise - 1) * electrons)
-                    noise += surplus * normal_field(rate.shape, z0 + k, y0, x0, keys[2])
-                clipped += digitise(
-                    electrons,
-                    noise,
-                    self.gain_counts_per_e,
-                    self.offset_counts,
-                    float(2**self.bits - 1),
-                    counts[c, k : k + 1],
-                )
-            statistics.append({"clipped": clipped, "histogram": quarter_octaves(counts[c])})
+            clipped, histogram = device.draw_counts(
+                expected[c, ...], work.pixels.start, self._detector(work, name), profile, counts[c, ...]
+            )
+            statistics.append({"clipped": clipped, "histogram": histogram})
         work.values["image"] = counts
         work.values["image_statistics"] = statistics
+
+    def _detector(self, work: Work, channel: str) -> Detector:
+        taken = ("round", work.round) if work.round else ()
+        shot, read, excess = (
+            derive_key(work.world.seed, "camera", channel, part, *taken) for part in ("shot", "read", "excess")
+        )
+        return Detector(
+            self.autofluorescence_e,
+            self.stray_light_e + self.dark_e,
+            self.read_noise_e,
+            self.excess_noise,
+            self.gain_counts_per_e,
+            self.offset_counts,
+            float(2**self.bits - 1),
+            shot,
+            read,
+            excess,
+        )

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from simexm.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.kernels import emit, regions
 from simexm.kernels.cells import ByCell, counts
+from simexm.kernels.devices import Where
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
     EMITTERS,
@@ -225,8 +226,11 @@ class Labelling(Labeller):
         reach = max(exact(layer.sigma_nm(float(geometry.factor)) * emit.CUT_SIGMA) for layer in self.layers)
         source = geometry.voxels(work.boxes["emitters"].grown(exact3((reach,) * 3))).intersect(geometry.crop)
         own = geometry.own_voxels(work.pixels)
-        surface = regions.crofton_weights(voxel_nm, work.values["in_slice"])
-        room = emit.Emitters.empty(emit.CAPACITY)
+        device = work.device
+        surface = device.put(regions.crofton_weights(voxel_nm, work.values["in_slice"]))
+        room = device.room(device.capacity)
+        # planes of voxels between two floors
+        depth = device.slab if labels.depth == 1 else labels.depth
         for layer in self.layers:
             work.tally.dyes[layer.name] = counts()
             work.tally.unspecific[layer.name] = 0
@@ -243,25 +247,27 @@ class Labelling(Labeller):
                 if here.is_empty:
                     continue
                 ids = labels.cells.ids
-                planes = [here] if labels.depth > 1 else list(Tiling(here, (1, *here.shape[1:])))
-                for inside in planes:
+                flags = [device.put(labelled.at(ids)) for _, _, labelled, _, _ in streams]
+                counted = [device.zeros((ids.size,), np.int64) for _ in streams]
+                slabs = [here] if labels.depth > 1 else list(Tiling(here, (device.slab, *here.shape[1:])))
+                for inside in slabs:
                     if labels.depth == 1:
                         yield floor(inside.start[0])
-                    for layer, law, labelled, keys, specific in streams:
-                        count = work.tally.dyes[layer.name].at(ids) if specific else np.zeros(ids.size, np.int64)
-                        for found in emit.emit_layer(
-                            part.index, part.marked(), labelled.at(ids), surface, law, keys,
-                            array=part.box, specimen=geometry.crop, inside=inside, own=own,
-                            voxel_nm=voxel_nm, room=room, dyes_of_cell=count,
-                        ):  # fmt: skip
+                    where = Where(geometry.crop, inside, own, voxel_nm)
+                    for (layer, law, _, keys, specific), flag, count in zip(streams, flags, counted, strict=True):
+                        for found in device.emit(part.on_device(), where, flag, surface, law, keys, room, count):
                             if not specific:
                                 found.cell[:] = 0
                             yield Chunk(layer.name, found, -math.inf)
-                        if not specific:
-                            work.tally.unspecific[layer.name] += int(count.sum())
+                for (layer, _, _, _, specific), count in zip(streams, counted, strict=True):
+                    dyes_of_cell = device.to_host(count)
+                    if specific:
+                        work.tally.dyes[layer.name].at(ids)[: ids.size] += dyes_of_cell
+                    else:
+                        work.tally.unspecific[layer.name] += int(dyes_of_cell.sum())
 
         dyes = {layer.name: layer.dye for layer in self.layers}
-        work.values["emitters"] = EmitterStream(dyes, float(labels.depth * geometry.voxel_nm[0] + 2 * reach), chunks)
+        work.values["emitters"] = EmitterStream(dyes, float(depth * geometry.voxel_nm[0] + 2 * reach), chunks)
 
     def _streams(self, dye: str, work: Work) -> Iterator[tuple[Layer, emit.Law, ByCell, emit.LayerKeys, bool]]:
         """Layers of a dye, with their laws, which cells they label, keys, and whether they label cells, not all tissue."""

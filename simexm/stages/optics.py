@@ -273,12 +273,12 @@ class Optics(Microscope):
         return {"expanded": wanted.grown((axial, lateral, lateral))}
 
     def run(self, work: Work) -> None:
-        """Write the expected image of the tile, float32, (channel, z, y, x), photo-electrons per pixel."""
+        """Write the expected image of the tile, on its device, float32, (channel, z, y, x), photo-electrons per pixel."""
         plan = work.world.optics
         assert isinstance(plan, OpticsPlan)
         kept = work.values.setdefault("constant_light", {}) if work.round else None
         work.values["expected"] = expected_image(
-            self, plan, work.values["expanded"], work.values["dyes"], work.pixels, kept
+            self, plan, work.values["expanded"], work.values["dyes"], work.pixels, work.device, kept
         )
 
 

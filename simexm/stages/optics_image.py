@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.grid import Box
 from simexm.kernels import hankel, imaging
-from simexm.kernels.deposit import Ring
+from simexm.kernels.devices import Device, NodeGrid, NodePlanes
 from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import EmitterStream
-from simexm.stages.optics_plan import AT_ONCE, OpticsPair, OpticsPlan, ring_depth
+from simexm.stages.optics_plan import OpticsPair, OpticsPlan, ring_depth
 
 if TYPE_CHECKING:
     from simexm.stages.optics import Optics
@@ -28,9 +28,10 @@ def expected_image(
     stream: EmitterStream,
     dyes: Mapping[str, Fluorophore],
     tile: Box,
-    kept: dict[str, NDArray[np.complex64]] | None = None,
-) -> NDArray[np.float32]:
-    """Expected image of a tile, float32, (channel, z, y, x), photo-electrons per pixel.
+    device: Device,
+    kept: dict[str, Any] | None = None,
+) -> Any:
+    """Expected image of a tile on the device, float32, (channel, z, y, x), photo-electrons per pixel.
 
     Parameters
     ----------
@@ -42,99 +43,77 @@ def expected_image(
         Spectra, by name.
     tile
         Pixels.
+    device
+        Where it is computed, and where the emitters of the stream are.
     kept
         Where there are rounds: holds the spectra of the dyes that do not vary, from the tile's first round on.
     """
     grid = plan.lateral(tile.shape)
     names = [c.name for c in optics.all_channels]
+    coarse = (len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1)
 
-    def add(spectra: NDArray[np.complex64], some: Iterable[str]) -> NDArray[np.complex64]:
+    def add(spectra: Any, some: Iterable[str]) -> Any:
         for dye in some:
             seen = [
-                (names.index(p.channel), transfer(optics, plan, p, dyes[dye], grid)) for p in plan.pairs if p.dye == dye
+                (names.index(p.channel), device.response(transfer(optics, plan, p, dyes[dye], grid)))
+                for p in plan.pairs
+                if p.dye == dye
             ]
-            for wanted, planes, used in node_windows(stream, dye, plan, tile, grid):
+            for wanted, planes in node_windows(stream, dye, plan, tile, device):
                 here = slice(wanted.start - tile.start[0], wanted.stop - tile.start[0])
-                for channel, response in seen if used.any() else ():
-                    imaging.project(
-                        planes, used, *response, plan.subdivision[0], wanted.start, *grid.pixels, grid.nodes[1],
-                        spectra[channel, here],
-                    )  # fmt: skip
+                for channel, response in seen:
+                    planes.project(response, wanted, spectra[channel, here, :, :])
         return spectra
-
-    def dark() -> NDArray[np.complex64]:
-        return np.zeros((len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1), np.complex64)
 
     used_dyes = list(dict.fromkeys(stream.dyes.values()))
     if kept is None:
-        spectra = add(dark(), used_dyes)
+        spectra = add(device.zeros(coarse, np.complex64), used_dyes)
     else:
         if "spectra" not in kept:
-            kept["spectra"] = add(dark(), [d for d in used_dyes if d not in stream.varying])
-        spectra = add(kept["spectra"].copy(), [d for d in used_dyes if d in stream.varying])
-    expected = np.empty((len(names), *tile.shape), np.float32)
+            constant = [d for d in used_dyes if d not in stream.varying]
+            kept["spectra"] = add(device.zeros(coarse, np.complex64), constant)
+        spectra = device.zeros(coarse, np.complex64)
+        spectra += kept["spectra"]
+        spectra = add(spectra, [d for d in used_dyes if d in stream.varying])
+    expected = device.zeros((len(names), *tile.shape), np.float32)
     inner = slice(plan.halo, plan.halo + tile.shape[1]), slice(plan.halo, plan.halo + tile.shape[2])
     for c in range(len(names)):
-        for k in range(tile.shape[0]):
-            expected[c, k] = imaging.inverse_plane(spectra[c, k], grid)[inner]
+        device.image(spectra[c, ...], grid, inner, expected[c, ...])
     return expected
 
 
 def node_windows(
-    stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, grid: imaging.LateralGrid
-) -> Iterator[tuple[range, NDArray[np.float32], NDArray[np.bool_]]]:
+    stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, device: Device
+) -> Iterator[tuple[range, NodePlanes]]:
     """Deposit one dye and transform its node planes, as many at a time as some planes of the image see.
 
-    Yields
-    ------
-    Planes of the image in ascending order, and spectra of all node planes that they see with their slots in use; see
-    `imaging.project`. Both arrays are used again.
+    Yields planes of the image in ascending order, and what holds all that they see.
     """
     m = plan.subdivision
     low, high = plan.node_planes(tile)
     corner = (low, (tile.start[1] - plan.halo) * m[1], (tile.start[2] - plan.halo) * m[2])
     ny, nx = ((n + 2 * plan.halo) * m[1] for n in tile.shape[1:])
-    ring = Ring(corner, (high - low, ny, nx), ring_depth(plan, stream.reach_nm))
-    slots = plan.window(tile)
-    planes = np.zeros((2 * grid.band[0] + 1, slots, 2, grid.band[1] + 1), np.float32)
-    used = np.zeros(slots, np.bool_)
-    per_nm = tuple(1.0 / float(c) for c in plan.node_nm)
+    z, y, x = (1.0 / float(c) for c in plan.node_nm)
     # pixel p (centre (p + 1/2) * pitch) is node m * p
-    shift = tuple(0.5 * n for n in m)
-    begin = tile.start[0]  # of the next planes
-
-    def seen() -> Iterator[tuple[range, NDArray[np.float32], NDArray[np.bool_]]]:
-        nonlocal begin
-        wanted = range(begin, min(begin + AT_ONCE, tile.stop[0]))
-        yield wanted, planes, used
-        begin = wanted.stop
-        for node in range(wanted.start * m[0] - plan.reach, begin * m[0] - plan.reach):
-            used[node % slots] = False  # no later plane sees it
-
-    def stored(up_to: int) -> Iterator[tuple[range, NDArray[np.float32], NDArray[np.bool_]]]:
-        for node, held in ring.advance(up_to):
-            while node >= begin * m[0] - plan.reach + slots:
-                yield from seen()
-            imaging.store_plane(imaging.plane_spectrum(held, grid), planes, node % slots)
-            used[node % slots] = True
-
+    shift = (0.5 * m[0], 0.5 * m[1], 0.5 * m[2])
+    depth = ring_depth(plan, stream.reach_nm)
+    shape, wanted = (high - low, ny, nx), range(tile.start[0], tile.stop[0])
+    grid = NodeGrid(plan.lateral(tile.shape), corner, shape, depth, (z, y, x), shift, wanted, m[0], plan.reach)
+    planes = device.node_planes(grid)
     for chunk in stream.chunks(dye):
         if chunk.layer is not None:
-            e = chunk.emitters
-            ring.add(e.z, e.y, e.x, e.weight, per_nm, shift)  # type: ignore[arg-type]
+            planes.add(chunk.emitters)
         else:
-            yield from stored(math.floor(chunk.floor_nm * per_nm[0] - shift[0] - 0.5))
-    yield from stored(high)
-    while begin < tile.stop[0]:
-        yield from seen()
+            for ready in planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5)):
+                yield ready, planes
+    for ready in planes.advance(high):
+        yield ready, planes
 
 
 def transfer(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: imaging.LateralGrid
-) -> tuple[
-    NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
-]:
-    """Transfer function of one pair on a tile's frequencies, as `imaging.project` takes it.
+) -> imaging.Transfer:
+    """Transfer function of one pair on a tile's frequencies.
 
     In photo-electrons per pixel for a dye: response, pixel aperture and grid correction together.
     """
@@ -143,7 +122,7 @@ def transfer(
     node = float(plan.node_nm[1])
     y, x = (np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True))
     factor_y, factor_x = (m * sinc_array(c * m) * imaging.sharpened(c) for c in (y, x))
-    return table, plan.per_cycle, y / node, factor_y, x / node, factor_x
+    return imaging.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
 
 
 @lru_cache(maxsize=32)

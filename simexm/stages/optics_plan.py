@@ -23,9 +23,6 @@ BLEACHING_PHOTONS = 1e5
 
 SECONDS_PER_NODE = 8e-9
 
-AT_ONCE = 8
-"""Planes of the image for which spectra of node planes are held: what one of them sees is mostly seen by its neighbours, too."""
-
 
 class Channel(Frozen):
     """One laser and one detected band.
@@ -141,7 +138,7 @@ class OpticsPlan(Imaging):
     def window(self, tile: Box) -> int:
         """Node planes whose spectra are held at once."""
         low, high = self.node_planes(tile)
-        return min(high - low, (AT_ONCE - 1) * self.subdivision[0] + 2 * self.reach + 1)
+        return min(high - low, (imaging.AT_ONCE - 1) * self.subdivision[0] + 2 * self.reach + 1)
 
     def cost(self, axis: int, pixels: int) -> float:
         """Nodes along one axis, halos included."""
@@ -171,6 +168,19 @@ class OpticsPlan(Imaging):
         coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
         coarse *= 2 if world.rounds else 1  # what is the same in all rounds is kept
         return spectra + ring + transfer + channels * (coarse + tile[0] * tile[1] * tile[2] * 4)
+
+    def device_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float, at_once: int) -> int:
+        """The same of a GPU's memory, where so many image planes are made at once, but for what comes and goes in batches."""
+        grid = self.lateral(tile)
+        low, high = self.node_planes(Box.of_shape(tile))
+        # the window of node planes, and once more while it moves up
+        window = 2 * min(high - low, (at_once - 1) * self.subdivision[0] + 2 * self.reach + 1)
+        rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
+        ring = ring_depth(self, reach_nm) * math.prod((n + 2 * self.halo) * self.subdivision[1] for n in tile[1:]) * 8
+        # the radial tables, and for each frequency where in them it lies and five factors
+        response = len(self.pairs) * (self.frequencies * (self.reach + 1) * 8 + (grid.band[0] + 1) * columns * 7 * 8)
+        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if world.rounds else 1)
+        return rows * columns * window * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))
 
     def describe(self, tile: Triple) -> dict[str, Any]:
         """Grid, range, and every pair."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from simexm.grid import NmBox, exact3
 from simexm.kernels import regions as kernel
 from simexm.stages.base import LABELS, REGIONS, LabelPart, Quantity, Stage, Work, World
@@ -37,9 +35,9 @@ class Regions(Stage):
 
     def see(self, part: LabelPart, work: Work) -> None:
         """Find the regions; the outermost voxels of the part's box are right only on the volume's border."""
-        part.regions = kernel.regions_of(part.index, self.neighbourhood)
-        for name, mask in part.masks.items():
-            kernel.add_mask(part.index, mask, np.uint8(work.world.region_bits[name]), part.regions)
+        masks = [(work.world.region_bits[name], mask) for name, mask in part.masks.items()]
+        part.placed = work.device.put(part.index)
+        part.regions = work.device.regions(part.placed, self.neighbourhood, masks)
 
     def run(self, work: Work) -> None:
         """Tell how surfaces are to be measured."""

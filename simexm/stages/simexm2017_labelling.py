@@ -93,6 +93,7 @@ class Labelling2017(Labeller):
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (REGIONS, FLUOROPHORES)
     whole_labels: ClassVar[bool] = True
+    on_gpu: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -190,7 +191,7 @@ class Labelling2017(Labeller):
         """Find the regions within the specimen."""
         inside = part.box.intersect(work.world.geometry.crop)
         here = inside.relative_to(part.box.start).slices
-        part.regions = np.zeros(part.index.shape, np.uint8)
+        part.placed, part.regions = part.index, np.zeros(part.index.shape, np.uint8)
         part.regions[here] = self._regions(np.ascontiguousarray(part.index[here]), part, work, here)
 
     def run(self, work: Work) -> None:

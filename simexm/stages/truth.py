@@ -55,8 +55,8 @@ class Truth(Stage):
         at = (where[0], where[1], where[2])
         kernel.gather(part.index, z, y, x, work.values[_name("")][at])
         for name in self.regions:
-            bit = np.uint8(work.world.region_bits[name])
-            kernel.gather_where(part.index, part.marked(), bit, z, y, x, work.values[_name(name)][at])
+            bit = work.world.region_bits[name]
+            work.device.gather_where(part.on_device(), bit, z, y, x, work.values[_name(name)][at])
 
     def run(self, work: Work) -> None:
         """Write cell indices of the tile, int32, (z, y, x), of all cells and of those in each region."""

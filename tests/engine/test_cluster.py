@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 import distributed
@@ -44,6 +46,27 @@ def test_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(tmp_path.iterdir()) == []
     assert not scratch.exists()
     assert not psutil.pid_exists(pid)
+
+
+def test_each_worker_sees_a_gpu_of_its_own() -> None:
+    """One process for each, also when more are asked for; and a worker that dies comes back with the same."""
+
+    def seen(client: distributed.Client) -> list[str]:
+        return sorted(client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"]).values())
+
+    with local_client(5, dashboard=False, gpus=("1", "GPU-3b1")) as client:
+        assert seen(client) == ["1", "GPU-3b1"]
+        victim = next(iter(client.run(os.getpid).values()))
+        os.kill(victim, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(victim)] if psutil.pid_exists(victim) else [], timeout=10)
+        client.wait_for_workers(2, timeout=30)
+        for _ in range(100):
+            with contextlib.suppress(Exception):
+                if len(found := seen(client)) == 2:
+                    break
+            time.sleep(0.1)
+        assert found == ["1", "GPU-3b1"]
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 def test_no_workers_is_refused() -> None:

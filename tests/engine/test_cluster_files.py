@@ -43,7 +43,8 @@ def load(folder: Path, data: dict[str, Any]) -> Cluster:
 
 
 @pytest.mark.parametrize("name", ["local", "slurm", "slurm_gpu", "lsf", "lsf_gpu"])
-def test_shipped_files(name: str) -> None:
+def test_shipped_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the scripts name the working directory
     made = simexm.cluster(CONFIGS / f"{name}.yaml")
     text = made.job_script()
     assert bool(text) == (name != "local")

@@ -96,7 +96,7 @@ def test_light_falls_off_for_signal_and_tissue_but_not_for_stray_light_and_dark_
     fall = Illumination(frame_pixels=(300, 320), edge=0.5)
     y, x = ((np.arange(n) + 0.5) / n * 2 - 1 for n in SHAPE[1:])
     profile = 0.5 ** (y[:, None] ** 2) * 0.5 ** (x[None, :] ** 2)
-    np.testing.assert_allclose(fall.profile(slice(0, 300), slice(0, 320)), profile, rtol=1e-12)
+    np.testing.assert_allclose(fall.profile(slice(0, 300), slice(0, 320)).product(), profile, rtol=1e-12)
     quiet: Any = {"read_noise_e": 0, "offset_counts": 0, "illumination": fall}
     lit = _flat(Camera(**quiet, autofluorescence_e=300), 700.0).mean(axis=(0, 1))
     dark = _flat(Camera(**quiet, stray_light_e=400, dark_e=600), 0.0).mean(axis=(0, 1))
@@ -109,8 +109,8 @@ def test_light_falls_off_for_signal_and_tissue_but_not_for_stray_light_and_dark_
 def test_the_frame_belongs_to_the_camera() -> None:
     """Larger images are tiled with frames from their corner on, however they are computed."""
     fall = Illumination(frame_pixels=(50, 80), edge=0.3)
-    frame = fall.profile(slice(0, 50), slice(0, 80))
-    assert (fall.profile(slice(150, 190), slice(100, 300)) == np.tile(frame, (1, 4))[:40, 20:220]).all()
+    frame = fall.profile(slice(0, 50), slice(0, 80)).product()
+    assert (fall.profile(slice(150, 190), slice(100, 300)).product() == np.tile(frame, (1, 4))[:40, 20:220]).all()
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         Illumination(frame_pixels=(0, 80), edge=0.3)
 

@@ -1,0 +1,33 @@
+// Draws for whole arrays, for checks of the functions of a number.
+#pragma once
+#include "draws.cuh"
+#include "threads.cuh"
+
+extern "C" __global__ void poisson_quantiles(const double *u, const double *mean, whole count, whole *out) {
+  EACH(i, count) { out[i] = poisson_quantile(u[i], mean[i]); }
+}
+
+extern "C" __global__ void binomial_quantiles(const double *u, const whole *trials, const double *share, whole count,
+                                              whole *out) {
+  EACH(i, count) { out[i] = binomial_quantile(u[i], trials[i], share[i]); }
+}
+
+// exp, log, normal quantile and cut normal quantile of each number, one after another in `out`.
+extern "C" __global__ void functions(const double *x, whole count, double *out) {
+  EACH(i, count) {
+    out[4 * i] = exponential(x[i]);
+    out[4 * i + 1] = logarithm(x[i]);
+    out[4 * i + 2] = normal_quantile(x[i]);
+    out[4 * i + 3] = normal_quantile_cut(x[i]);
+  }
+}
+
+extern "C" __global__ void philox_words(const whole *counters, Key key, whole count, word *out) {
+  EACH(i, count) {
+    Words w = philox(counters[4 * i], counters[4 * i + 1], counters[4 * i + 2], counters[4 * i + 3], key.a, key.b);
+    out[4 * i] = w.a;
+    out[4 * i + 1] = w.b;
+    out[4 * i + 2] = w.c;
+    out[4 * i + 3] = w.d;
+  }
+}

@@ -1,0 +1,322 @@
+"""The text of the GPU's primitives gives the very bits of the CPU's kernels: compiled for the host, and on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from simexm.grid import Box, Triple
+from simexm.kernels import amplicons, camera, detmath, emit
+from simexm.kernels.amplicons import Amplicons
+from simexm.kernels.array_device import ArrayDevice
+from simexm.kernels.array_planes import Backend
+from simexm.kernels.camera import Detector, Profile
+from simexm.kernels.cpu_device import CPU
+from simexm.kernels.devices import Cells, Device, NodeGrid, Where
+from simexm.kernels.emit import BINOMIAL, POISSON, Emitters, Law, LayerKeys
+from simexm.kernels.imaging import LateralGrid
+from simexm.kernels.regions import crofton_weights
+from simexm.random import derive_key, philox_array
+from tests.kernels.test_draws import apply, binomial_quantiles, means, poisson_quantiles, uniforms
+
+VOXEL_NM = (40.0, 32.0, 32.0)
+N = 200_000
+
+
+@pytest.fixture
+def gpu(backend: Backend) -> ArrayDevice:
+    """The device under test."""
+    return ArrayDevice(backend)
+
+
+def run(gpu: ArrayDevice, name: str, inputs: tuple[NDArray[Any], ...], out: NDArray[Any]) -> NDArray[Any]:
+    """What a primitive over `len(inputs[0])` elements writes."""
+    to = gpu.put(out)
+    count = len(inputs[0])
+    gpu.launch(name, count, *(gpu.put(a) for a in inputs), count, to)
+    return gpu.to_host(to)
+
+
+# ------------------------------------------------------------------ numbers
+
+
+def test_random_words_are_those_of_the_cpu(gpu: ArrayDevice) -> None:
+    rng = np.random.default_rng(1)
+    counters = rng.integers(-(2**40), 2**40, (N, 4))
+    counters[:100] = rng.integers(0, 2, (100, 4)) * (2**32 - 1)
+    key = derive_key(3, "words")
+    z, y, x, draw = counters.astype(np.uint64).T
+    out = gpu.put(np.zeros((N, 4), np.uint32))
+    gpu.launch("philox_words", N, gpu.put(counters), np.array(key, np.int64), N, out)
+    np.testing.assert_array_equal(gpu.to_host(out), philox_array(z, y, x, draw, key).T)
+
+
+def test_functions_of_a_number_have_the_same_bits(gpu: ArrayDevice) -> None:
+    rng = np.random.default_rng(2)
+    u = uniforms(rng, N)
+    wide = np.concatenate([rng.uniform(-720, 720, N), 10 ** rng.uniform(-320, 308, N), [0.0, -0.0, -1.0, 5e-324]])
+    for numbers, columns in ((u, range(4)), (np.concatenate([wide, [np.inf, -np.inf, np.nan]]), range(2))):
+        found = run(gpu, "functions", (numbers,), np.zeros((numbers.size, 4)))
+        functions = (detmath.exp, detmath.log, detmath.normal_quantile, detmath.normal_quantile_cut)
+        for column in columns:
+            np.testing.assert_array_equal(
+                found[:, column].view(np.int64),
+                apply(functions[column], numbers).view(np.int64),
+                functions[column].__name__,
+            )
+
+
+def test_poisson_counts_are_the_same_over_all_means(gpu: ArrayDevice) -> None:
+    rng = np.random.default_rng(3)
+    u = uniforms(rng, N)
+    mean = np.concatenate([means(rng, N // 2), 10 ** rng.uniform(-18, 9, N // 2)])
+    mean[:6] = 0.0, -1.0, 2.0**-53, 10.0, np.nextafter(10.0, 0.0), 2.0**31
+    np.testing.assert_array_equal(
+        run(gpu, "poisson_quantiles", (u, mean), np.zeros(N, np.int64)), poisson_quantiles(u, mean)
+    )
+
+
+def test_binomial_counts_are_the_same(gpu: ArrayDevice) -> None:
+    rng = np.random.default_rng(4)
+    u = np.floor(uniforms(rng, N) * 2.0**52) * 2.0**-52 + 2.0**-53  # as `unit_double` makes them
+    trials = rng.integers(-1, 5000, N)
+    trials[::2] = rng.integers(0, 20, trials[::2].size)
+    share = rng.uniform(0, 1, N)
+    share[::7] = 10 ** rng.uniform(-9, 0, share[::7].size)
+    share[:4] = 0.0, 1.0, 0.5, -0.1
+    np.testing.assert_array_equal(
+        run(gpu, "binomial_quantiles", (u, trials, share), np.zeros(N, np.int64)), binomial_quantiles(u, trials, share)
+    )
+
+
+# ------------------------------------------------------------------ labels
+
+
+def blobs(shape: Triple, seed: int = 0) -> NDArray[np.int32]:
+    """Cells of several voxels with empty space between them."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 9, [n // 5 + 2 for n in shape])
+    coarse[coarse > 6] = 0
+    index = coarse.repeat(5, 0).repeat(5, 1).repeat(5, 2)[: shape[0], : shape[1], : shape[2]].astype(np.int32)
+    index[rng.uniform(size=shape) < 0.02] = 3
+    return np.ascontiguousarray(index)
+
+
+@pytest.mark.parametrize("neighbourhood", [26, 8])
+@pytest.mark.parametrize("shape", [(14, 17, 19), (1, 9, 9), (3, 1, 8)])
+def test_regions_are_the_same(gpu: ArrayDevice, neighbourhood: int, shape: Triple) -> None:
+    index = blobs(shape)
+    mask = np.random.default_rng(5).uniform(size=shape) < 0.3
+    found = gpu.to_host(gpu.regions(gpu.put(index), neighbourhood, [(4, mask), (8, ~mask)]))
+    np.testing.assert_array_equal(found, CPU.regions(index, neighbourhood, [(4, mask), (8, ~mask)]))
+    assert len(np.unique(found)) > 2
+
+
+USUAL = Law(0.3, False, 1, POISSON, 3.0, 0.8, (0.0, 0.0, 0.0), (1, 1, 1), False)
+LINKED = (6.0, 6.0, 6.0)
+LAWS: Mapping[str, Law] = {
+    "poisson": USUAL,
+    "by surface": USUAL._replace(mean=400.0, by_surface=True),
+    "every voxel": USUAL._replace(region_bits=0),
+    "linked": USUAL._replace(sigma=LINKED),
+    "linked along one axis": USUAL._replace(sigma=(0.0, 4.0, 0.0)),
+    "binomial": USUAL._replace(kind=BINOMIAL, dyes=7.0, kept=0.35, sigma=LINKED),
+    "fixed": USUAL._replace(kind=BINOMIAL, dyes=4.0, kept=1.0),
+    "rare": USUAL._replace(mean=0.03, region_bits=0),
+    "subcells": USUAL._replace(mean=9.0, subcells=(2, 1, 3), region_bits=3, sigma=LINKED),
+    "clumped": USUAL._replace(mean=200.0, clumped=True, subcells=(1, 2, 2)),
+    "clumped, linked": USUAL._replace(mean=30.0, clumped=True, sigma=LINKED, kind=BINOMIAL, dyes=3.0, kept=0.4),
+    "clumped, thousands": USUAL._replace(mean=5000.0, clumped=True, kind=BINOMIAL, dyes=6.0, kept=0.7),
+    "clumped, by surface": USUAL._replace(mean=2e5, by_surface=True, clumped=True),
+}
+
+
+def keys(seed: int = 1) -> LayerKeys:
+    return LayerKeys(*(derive_key(seed, "layer", part) for part in ("number", "place", "linker")))
+
+
+def emitted(device: Device, law: Law, where: Where, array: Box) -> tuple[list[Emitters], NDArray[np.int64]]:
+    """Chunks of all emitters, on the host, and the tally."""
+    index = blobs((22, 24, 26))[tuple(slice(a, b) for a, b in zip(array.start, array.stop, strict=True))]
+    index = np.ascontiguousarray(index)
+    labelled = np.array([0, 1, 1, 1, 0, 1, 1], np.uint8)
+    cells = Cells(device.put(index), device.regions(device.put(index), 26, []), array)
+    tally = device.zeros((7,), np.int64)
+    weights = device.put(crofton_weights(VOXEL_NM, False))
+    chunks = [
+        Emitters(*(np.array(device.to_host(column)) for column in chunk))
+        for chunk in device.emit(
+            cells, where, device.put(labelled), weights, law, keys(), device.room(device.capacity), tally
+        )
+    ]
+    return chunks, device.to_host(tally)
+
+
+def joined(parts: list[Emitters]) -> Emitters:
+    columns: Any = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Emitters(*columns)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_emitters_are_the_same_in_the_same_order(gpu: ArrayDevice, name: str) -> None:
+    array = Box((1, 2, 0), (20, 22, 25))
+    where = Where(Box((2, 0, 1), (21, 20, 26)), Box((3, 3, 2), (17, 30, 23)), Box((5, 6, 7), (12, 15, 20)), VOXEL_NM)
+    (ours, tally), (theirs, expected) = (emitted(device, LAWS[name], where, array) for device in (gpu, CPU))
+    found, wanted = joined(ours), joined(theirs)
+    assert wanted.z.size > 20
+    assert 0 < expected.sum() < wanted.weight.sum()
+    for column in Emitters._fields:
+        a, b = getattr(found, column), getattr(wanted, column)
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a.view(np.uint8), b.view(np.uint8), column)
+    np.testing.assert_array_equal(tally, expected)
+
+
+def test_little_room_only_makes_more_chunks(backend: Backend, gpu: ArrayDevice) -> None:
+    box = Box.of_shape((22, 24, 26))
+    where = Where(box, Box((4, 0, 0), (8, 24, 26)), box, VOXEL_NM)
+    small = ArrayDevice(backend, capacity=64)
+    (many, tally), (one, expected) = (emitted(d, LAWS["linked"], where, box) for d in (small, gpu))
+    assert len(one) == 1
+    assert len(many) > one[0].z.size / 64
+    np.testing.assert_array_equal(joined(many).z, one[0].z)
+    np.testing.assert_array_equal(tally, expected)
+    with pytest.raises(ValueError, match="more than 2 dyes"):
+        emitted(ArrayDevice(backend, capacity=2), LAWS["clumped"], where, box)
+
+
+def test_amplicons_scatter_alike(gpu: ArrayDevice) -> None:
+    rng = np.random.default_rng(6)
+    n = 300
+    some = Amplicons(
+        rng.uniform(0, 9e3, (n, 3)), rng.integers(0, 2**31 - 1, (n, 3), np.int32), rng.integers(0, 4, n, np.int32),
+        rng.integers(1, 9, n, np.int32), rng.poisson(20, n).astype(np.int32), rng.integers(0, 2, n, np.uint8),
+        rng.integers(0, 2, n, np.uint8),
+    )  # fmt: skip
+    dye_keys = np.array([derive_key(1, "a"), derive_key(1, "b")], np.int64)
+    rooms = amplicons.MOST_DYES
+    ours, theirs = (
+        joined(
+            [
+                Emitters(*(np.array(d.to_host(c)) for c in chunk))
+                for chunk in d.scatter(some, dye_keys, 70.0, d.room(rooms))
+            ]
+        )
+        for d in (gpu, CPU)
+    )
+    for column in Emitters._fields:
+        np.testing.assert_array_equal(getattr(ours, column), getattr(theirs, column), column)
+
+
+# ------------------------------------------------------------------ grids
+
+
+def dots(n: int, extent_nm: tuple[float, float, float], seed: int = 7) -> Emitters:
+    """Emitters all over a box and around it, some exactly on nodes and halfway between them."""
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(-0.2, 1.2, (n, 3)) * extent_nm
+    place[: n // 10] = np.round(place[: n // 10] / 25.0) * 25.0
+    z, y, x = (np.ascontiguousarray(place[:, a]) for a in range(3))
+    return Emitters(z, y, x, rng.integers(1, 5000, n, np.int32), np.ones(n, np.int32), np.ones(n, np.uint8))
+
+
+def put(device: Device, emitters: Emitters) -> Emitters:
+    return Emitters(*(device.put(column) for column in emitters))
+
+
+def test_deposits_are_the_same_integers(gpu: ArrayDevice) -> None:
+    grid = NodeGrid(
+        LateralGrid((8, 9), 2, (6, 7)),
+        (-3, 4, -5),
+        (40, 16, 18),
+        60,
+        (0.02, 0.02, 0.02),
+        (0.5, 0.25, 1.5),
+        range(37),
+        1,
+        3,
+    )
+    some = dots(5000, (2000.0, 900.0, 900.0))
+    ours, theirs = gpu.node_planes(grid), CPU.node_planes(grid)
+    ours.add(put(gpu, some))
+    theirs.add(some)
+    held = theirs._ring.planes
+    np.testing.assert_array_equal(gpu.to_host(ours._ring), held)
+    assert held.any()
+
+
+def test_an_emitter_beyond_the_ring_is_told(gpu: ArrayDevice) -> None:
+    grid = NodeGrid(
+        LateralGrid((8, 9), 2, (6, 7)), (0, 0, 0), (80, 16, 18), 6, (0.02, 0.02, 0.02), (0.5, 0.5, 0.5), range(80), 1, 0
+    )
+    planes = gpu.node_planes(grid)
+    planes.add(put(gpu, dots(500, (2000.0, 900.0, 900.0))))
+    with pytest.raises(ValueError, match="further up"):
+        list(planes.advance(80))
+
+
+def test_dyes_per_pixel_are_the_same(gpu: ArrayDevice) -> None:
+    some = dots(20_000, (900.0, 900.0, 900.0))
+    counted = []
+    for device in (gpu, CPU):
+        out = device.zeros((10, 12, 11), np.int64)
+        device.deposit_counts(put(device, some), (1 / 80, 1 / 75, 1 / 75), (1, -1, 2), out)
+        counted.append(device.to_host(out))
+    np.testing.assert_array_equal(counted[0], counted[1])
+    assert counted[1].any()
+
+
+# ------------------------------------------------------------------ camera
+
+PLAIN = Detector(0.4, 0.2, 1.5, 1.0, 2.0, 100.0, 65535.0, *(derive_key(1, "c", p) for p in ("shot", "read", "excess")))
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        PLAIN,
+        PLAIN._replace(read_noise_e=0.0, lit_e=0.0, dark_e=0.0),
+        PLAIN._replace(excess_noise=1.9, gain=37.5),
+        PLAIN._replace(excess_noise=1.2, gain=1.0, top=255.0),
+    ],
+)
+def test_counts_are_the_same(gpu: ArrayDevice, detector: Detector) -> None:
+    rng = np.random.default_rng(8)
+    shape = (5, 61, 53)
+    expected = (10 ** rng.uniform(-4, 5, shape)).astype(np.float32)
+    expected[0] = rng.normal(0, 1e-3, shape[1:])
+    profile = Profile(rng.uniform(0.3, 1, shape[1]), rng.uniform(0.3, 1, shape[2]))
+    drawn = []
+    for device in (gpu, CPU):
+        out = device.zeros(shape, np.uint16)
+        clipped, histogram = device.draw_counts(device.put(expected), (7, 2**31 + 5, 9), detector, profile, out)
+        drawn.append((device.to_host(out), clipped, histogram))
+    for ours, theirs in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert drawn[1][0].std() > 10
+    assert drawn[0][2].sum() == expected.size
+    assert (drawn[1][1] > 0) == (detector.top == 255.0 or detector.gain == 37.5 or detector.gain == 2.0)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 3e9])
+def test_what_cannot_be_drawn_is_told(gpu: ArrayDevice, wrong: float) -> None:
+    expected = np.ones((1, 4, 4), np.float32)
+    expected[0, 2, 2] = wrong
+    for device in (gpu, CPU):
+        with pytest.raises(ValueError, match=r"a Poisson field takes numbers|more electrons than a count can tell"):
+            device.draw_counts(
+                device.put(expected),
+                (0, 0, 0),
+                PLAIN,
+                Profile(np.ones(4), np.ones(4)),
+                device.zeros((1, 4, 4), np.uint16),
+            )
+
+
+def test_bins_hold_every_count_of_16_bits() -> None:
+    assert camera.BIN_OF.size == 1 << 16
+    assert CPU.capacity == emit.CAPACITY

@@ -1,0 +1,243 @@
+"""A run on a GPU gives what one on the CPU gives: the same dyes and cells, the same image but for the rounding of float32.
+
+Without a GPU the same is shown of all but CuPy itself: the arrays are those of a namespace that has nothing but the array API
+standard, and the primitives' text is compiled for the host.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.gpu import compare
+from simexm import Result, Simulated, Simulation, simulate
+from simexm.engine.gpu import device_bytes
+from simexm.errors import RunError, SimexmWarning, SpecError
+from simexm.kernels import cupy_device
+from simexm.kernels.array_device import ArrayDevice
+from tests import build, rounds_build
+from tests.cuda_host import Host
+from tests.model2017 import small_2017
+from tests.run.conftest import VOXEL_NM, cells, fingerprint, spec
+
+pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
+
+
+@pytest.fixture(params=["host", pytest.param("cuda", marks=pytest.mark.gpu)])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A GPU; or all that is ours of one, on the host."""
+    if request.param == "cuda":
+        if why := cupy_device.missing():
+            pytest.skip(f"no GPU to compute on: {why}")
+        return "cuda"
+    device = ArrayDevice(Host(request.getfixturevalue("host_library")))
+    monkeypatch.setattr(cupy_device, "missing", lambda: "")
+    monkeypatch.setattr(cupy_device, "gpu", lambda: device)
+    monkeypatch.setattr(cupy_device, "version", lambda: "none")
+    monkeypatch.setattr(cupy_device, "count", lambda: 1)
+    monkeypatch.setattr(cupy_device, "free_bytes", lambda: 1 << 40)
+    return "host"
+
+
+def agree(ours: Simulated, theirs: Simulated, gain: float = 1.0) -> None:
+    """Invariant 2, and the same labels, cells and dyes."""
+    assert (ours.plan.world.device, theirs.plan.world.device) == ("gpu", "cpu")
+    assert ours.plan.hash != theirs.plan.hash
+    expected, wanted = (np.asarray(s.kept["expected"], float) for s in (ours, theirs))
+    for channel in range(len(wanted)):
+        a, b, counts_a, counts_b = (x[channel] for x in (expected, wanted, ours.image, theirs.image))
+        assert b.max() > 0
+        assert np.abs(a - b).max() < 2e-6 * b.max()
+        assert (counts_a != counts_b).mean() <= 2 * np.abs(a - b).mean() + 1e-6
+        assert np.abs(counts_a.astype(int) - counts_b).max() <= gain
+    for name, label in theirs.labels.items():
+        np.testing.assert_array_equal(ours.labels[name], label, name)
+    np.testing.assert_array_equal(ours.kept["labelled"], theirs.kept["labelled"])
+    for tables in ((ours.cells, theirs.cells), (ours.barcodes, theirs.barcodes), (ours.amplicons, theirs.amplicons)):
+        assert tables[0].keys() == tables[1].keys()
+        for name, column in tables[1].items():
+            np.testing.assert_array_equal(tables[0][name], column, name)
+    rows, others = _sorted(ours.emitters), _sorted(theirs.emitters)
+    assert others["dyes"].size > 100
+    for name, column in others.items():
+        np.testing.assert_array_equal(rows[name], column, name)
+
+
+def _sorted(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    order = np.lexsort((columns["dyes"], columns["x_nm"], columns["y_nm"], columns["z_nm"]))
+    return {name: column[order] for name, column in columns.items()}
+
+
+def both(
+    simulation: Simulation, labels: NDArray[Any], regions: dict[str, NDArray[Any]] | None = None, tile: Any = None
+) -> tuple[Simulated, Simulated]:
+    """On the GPU, perhaps in other tiles, and on the CPU."""
+    ours = simulation.with_device("gpu").with_tile(tile)
+    return (
+        simulate(labels, ours, voxel_size_nm=VOXEL_NM, regions=regions),
+        simulate(labels, simulation.with_device("cpu"), voxel_size_nm=VOXEL_NM, regions=regions),
+    )
+
+
+KEEP = ["expected", "labelled", "emitters"]
+
+
+@pytest.mark.parametrize("tile", [None, (3, 17, 11)])
+def test_two_layers_in_two_channels(gpu: str, tile: Any) -> None:
+    agree(*both(Simulation.from_mapping(spec("memory", keep=KEEP)), cells((40, 56, 56)), tile=tile))
+
+
+def test_dense_labels_in_widefield_light(gpu: str) -> None:
+    """So dense that dyes are drawn by the sub-cell, several of them to a voxel."""
+    green = {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 550], "irradiance_W_per_cm2": 1}
+    optics = {
+        "stage": "widefield", "numerical_aperture": 1.0, "pixel_size_nm": 200, "plane_spacing_nm": 600,
+        "axial_range_um": 1.5, "channels": [green],
+    }  # fmt: skip
+    simulation = build.simulation(
+        build.layer(density_per_um2=3e5, dyes_per_protein={"distribution": "binomial", "sites": 4, "probability": 0.5}),
+        build.layer(name="inside", region="cytosol", density_per_um3=4e6, linker_nm=4),
+        factor=10,
+        optics=optics,
+        camera={"excess_noise": 1.4, "gain_counts_per_e": 2, "autofluorescence_e": 3, "bits": 16,
+                "illumination": {"frame_pixels": [64, 50], "edge": 0.6}},
+        keep=KEEP,
+    )  # fmt: skip
+    ours, theirs = both(simulation, cells((12, 24, 24)))
+    assert any(layer.law(theirs.plan.world).clumped for layer in simulation.labeller.layers)  # type: ignore[attr-defined]
+    agree(ours, theirs, gain=3)
+
+
+def test_a_mask_and_its_truth(gpu: str) -> None:
+    labels = cells((30, 48, 48))
+    mask = np.zeros(labels.shape, bool)
+    mask[8:20, 10:40, 12:30] = True
+    given = build.spec(build.layer(region="synapse", density_per_um3=4000), neighbourhood=8, keep=KEEP)
+    given["stages"][-1] = {"stage": "truth", "regions": ["synapse", "membrane"]}
+    given["source"]["regions"] = {"synapse": "-"}
+    ours, theirs = both(Simulation.from_mapping(given), labels, {"synapse": mask})
+    assert theirs.labels["membrane_synapse"].any()
+    agree(ours, theirs)
+
+
+def test_rounds_of_barcodes(gpu: str) -> None:
+    simulation = rounds_build.simulation(keep=("expected", "labelled", "emitters"))
+    ours, theirs = both(simulation, rounds_build.cells())
+    assert theirs.image.shape[0] == 3
+    assert np.abs(ours.image.astype(int) - theirs.image).max() <= 1
+    for name in ("cells", "barcodes", "amplicons"):
+        for column, values in getattr(theirs, name).items():
+            np.testing.assert_array_equal(getattr(ours, name)[column], values)
+
+
+def test_a_run_stores_the_same_bytes_again(gpu: str, stored: Path, tmp_path: Path) -> None:
+    simulation = Simulation.from_mapping(spec(stored, execution={"device": "auto"}))
+    results = [simulation.run(tmp_path / name, quiet=True, overwrite=True) for name in ("a.zarr", "b.zarr")]
+    assert fingerprint(results[0].path) == fingerprint(results[1].path)
+    one = Simulation.from_mapping(spec(stored, execution={"device": "cpu"})).run(tmp_path / "c.zarr", quiet=True)
+    a, b = (np.asarray(r.array()[...], int) for r in (results[0], one))
+    assert np.abs(a - b).max() <= 1
+    with pytest.raises(Exception, match="other parameters"):  # what the GPU began, the CPU does not finish
+        Simulation.from_mapping(spec(stored, execution={"device": "cpu"})).run(results[0].path, quiet=True)
+    assert isinstance(results[0], Result)
+
+
+def test_the_benchmark_measures(gpu: str, host_library: Path) -> None:
+    if gpu != "host":
+        pytest.skip("python -m benchmarks.gpu is for that")
+    given = build.spec(execution={"memory_GiB": 1.0})
+    found = compare(given, (24, 32, 32), 1, Host(host_library), lambda: None)
+    assert 0 < found["transfer"] < found["gpu"]
+    assert 0 < found["transform"] < found["gpu"]
+    assert found["cpu"] > 0
+
+
+# ------------------------------------------------------------------ which device
+
+
+def test_without_a_gpu_the_cpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_device, "missing", lambda: "there is no CUDA device")
+    plan = _plan(device="auto")
+    assert plan.world.device == "cpu"
+    with pytest.warns(SimexmWarning, match=r"execution.device is gpu, but there is no CUDA device.*set device to auto"):
+        assert _plan(device="gpu").hash == plan.hash
+    with pytest.raises(SpecError, match=r"require_gpu is set, but there is no CUDA device"):
+        _plan(device="auto", require_gpu=True)
+    with pytest.raises(SpecError, match="take require_gpu out"):
+        _plan(device="cpu", require_gpu=True)
+
+
+def test_jobs_with_gpus_need_none_at_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_device, "missing", lambda: "there is no CUDA device")
+    monkeypatch.setattr(cupy_device, "lacking", lambda: "")
+    monkeypatch.setattr(cupy_device, "version", lambda: "none")
+    assert _plan(gpu=True).world.device == "gpu"
+    assert _plan(gpu=False).world.device == "cpu"
+    with pytest.warns(SimexmWarning, match="would stand idle"):
+        assert _plan(gpu=True, device="cpu").world.device == "cpu"
+
+
+def test_a_model_without_gpu_code_stays_on_the_cpu(gpu: str) -> None:
+    given = {**small_2017(), "execution": {"device": "gpu", "require_gpu": True}}
+    with pytest.raises(SpecError, match=r"the stage simexm2017_\w+ computes on the CPU only"):
+        simulate(cells((20, 30, 30)), Simulation.from_mapping(given), voxel_size_nm=VOXEL_NM)
+
+
+def test_a_worker_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_device, "missing", lambda: "there is no CUDA device")
+    cupy_device.gpu.cache_clear()
+    with pytest.raises(RuntimeError, match="start workers only where there is one"):
+        cupy_device.gpu()
+
+
+def test_too_little_memory_names_a_tile(
+    gpu: str, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation = Simulation.from_mapping(spec(stored))
+    plan = simulation.plan()
+    monkeypatch.setattr(cupy_device, "free_bytes", lambda: device_bytes(plan, plan.tile) - 1)
+    with pytest.raises(SpecError, match=r"needs .* GiB of the GPU's memory, but .* are free.*give --tile \d+ \d+ \d+,"):
+        simulation.run(tmp_path / "a.zarr", quiet=True)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_full_memory_is_emptied_then_told(
+    gpu: str, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block for which the memory is too full at first is made again, with no dye twice; one for which it stays so is told."""
+    if gpu != "host":
+        pytest.skip("fills no real memory")
+    simulation = Simulation.from_mapping(spec(stored, keep=["emitters"]))
+    device = cupy_device.gpu()
+    reference = simulation.run(tmp_path / "a.zarr", quiet=True)
+    launch, left = device.launch, [3]
+
+    def full(name: str, count: int, *arguments: Any) -> None:
+        if name == "write_emitters":
+            left[0] -= 1
+            if left[0] == 0:
+                raise MemoryError("4 GiB were asked for")
+        launch(name, count, *arguments)
+
+    monkeypatch.setattr(device, "launch", full)
+    again = simulation.run(tmp_path / "b.zarr", quiet=True)
+    assert left[0] < 0
+    assert fingerprint(reference.path) == fingerprint(again.path)
+
+    def always(name: str, count: int, *arguments: Any) -> None:
+        raise MemoryError("4 GiB were asked for")
+
+    monkeypatch.setattr(device, "launch", always)
+    with pytest.raises(RunError, match=r"needs more memory than the GPU of .* has free.*give --tile"):
+        simulation.run(tmp_path / "c.zarr", quiet=True)
+
+
+def _plan(gpu: bool | None = None, **execution: Any) -> Any:
+    from simexm.sources.arrays import ArrayVolume
+
+    made = Simulation.from_mapping(build.spec(execution=execution))
+    return made.plan(source=ArrayVolume(cells((20, 30, 30)), VOXEL_NM, None), gpu=gpu)
