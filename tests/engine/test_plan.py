@@ -72,11 +72,10 @@ def test_boxes_hold_all_that_a_tile_needs() -> None:
 def test_a_plan_of_a_huge_volume_is_quick_and_light() -> None:
     """10^6 voxels a side: counts and memory without a look at any voxel but the first chunk."""
     plan = phantom((10**6, 10**6, 10**6)).plan()
-    small = phantom((1500, 2000, 2000)).plan()
+    small = phantom((3000, 2000, 2000)).plan()
     assert len(plan.blocks) > 10**8
-    # but for a plane of voxels, by where in a voxel a tile begins
-    assert plan.memory.total == pytest.approx(small.memory.total, abs=5 * plan.part[1] * plan.part[2])
-    assert plan.part == small.part
+    # but for the block, which is chosen to divide the image well
+    assert plan.memory.total == pytest.approx(small.memory.total, rel=0.03)
     assert plan.to_mapping()["blocks"]["count"] == len(plan.blocks)
 
 
