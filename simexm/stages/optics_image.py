@@ -52,17 +52,20 @@ def expected_image(
     names = [c.name for c in optics.all_channels]
     coarse = (len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1)
 
+    def add_dye(spectra: Any, dye: str) -> None:
+        seen = [
+            (names.index(p.channel), device.response(transfer(optics, plan, p, dyes[dye], grid)))
+            for p in plan.pairs
+            if p.dye == dye
+        ]
+        for wanted, planes in node_windows(stream, dye, plan, tile, device):
+            here = slice(wanted.start - tile.start[0], wanted.stop - tile.start[0])
+            for channel, response in seen:
+                planes.project(response, wanted, spectra[channel, here, :, :])
+
     def add(spectra: Any, some: Iterable[str]) -> Any:
         for dye in some:
-            seen = [
-                (names.index(p.channel), device.response(transfer(optics, plan, p, dyes[dye], grid)))
-                for p in plan.pairs
-                if p.dye == dye
-            ]
-            for wanted, planes in node_windows(stream, dye, plan, tile, device):
-                here = slice(wanted.start - tile.start[0], wanted.stop - tile.start[0])
-                for channel, response in seen:
-                    planes.project(response, wanted, spectra[channel, here, :, :])
+            add_dye(spectra, dye)  # a call of its own, so that one dye's planes are gone before the next one's come
         return spectra
 
     used_dyes = list(dict.fromkeys(stream.dyes.values()))

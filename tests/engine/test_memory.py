@@ -1,0 +1,16 @@
+"""The law of memory: a worker needs no more than `plan` says, and not much less."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.memory import EXPERIMENTS, measure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["confocal", "confocal, four channels", "widefield, four channels", "expanded 20 times"]
+)
+def test_the_peak_lies_below_the_prediction_and_not_far(name: str) -> None:
+    found = measure(name, EXPERIMENTS[name]())
+    assert 0.6 * found.predicted <= found.peak <= found.predicted
