@@ -44,7 +44,9 @@ class TileMemory:
     writing
         Its coarser levels, and encoded shards.
     kept
-        Whether a tile is kept while its block is written, for the next round.
+        What of the tile is kept while its block is written, for the next round.
+    several
+        Whether a block has several tiles; the first of them touches most of the block's arrays, a single one only in the end.
     """
 
     base: int
@@ -54,14 +56,14 @@ class TileMemory:
     tile: int
     block: int
     writing: int
-    kept: bool = False
+    kept: int
+    several: bool
 
     @property
     def total(self) -> int:
         """Predicted peak of the worker's resident memory, bytes."""
-        making = self.labels + self.labelling + self.imaging + self.tile
-        most = making + self.writing if self.kept else max(making, self.writing)
-        return self.base + most + self.block
+        making = self.labels + self.labelling + self.imaging + self.tile + self.block * self.several
+        return self.base + max(making, self.kept + self.block + max(self.tile, self.writing))
 
 
 def tile_memory(
@@ -76,7 +78,7 @@ def tile_memory(
     stored_bytes: Sequence[int],
     labelling: int,
     imaging: int,
-    kept: bool,
+    kept: int | None,
 ) -> TileMemory:
     """Predict the peak of one tile.
 
@@ -99,7 +101,7 @@ def tile_memory(
     labelling, imaging
         See `Labeller.tile_bytes` and `Imaging.tile_bytes`.
     kept
-        See `TileMemory`.
+        See `Imaging.kept_bytes`; None where there are no rounds.
     """
     held = math.prod(min(n, p + 3) for n, p in zip(voxels, part, strict=True))
     bricks = min(held, math.prod(brick(voxels, id_bytes)))
@@ -107,15 +109,18 @@ def tile_memory(
     pixels = math.prod(block)
     # ids compress to a few percent; of noise hardly a bit may be saved, and a shard's chunks are joined
     encoded = 2 * sum(sorted(n for n in stored_bytes if n <= 4)[-WRITERS:])
+    labels = held * (4 + 1 + masks) + planes * (4 + masks)
+    several = tile != block
     return TileMemory(
         base=BASE + CACHE_BYTES,
-        labels=held * (4 + 1 + masks) + planes * (4 + masks) + bricks * (id_bytes + 4),
+        labels=labels + bricks * (id_bytes + 4),
         labelling=labelling,
         imaging=imaging,
         tile=math.prod(tile) * tile_bytes,
         block=pixels * sum(stored_bytes),
         writing=pixels * (-(-sum(stored_bytes) // 3) + encoded),
-        kept=kept,
+        kept=0 if kept is None or several else labels + labelling + kept,
+        several=several,
     )
 
 

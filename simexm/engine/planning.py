@@ -195,8 +195,8 @@ def _predict(
     at_once = [o for o in outputs if o.round == outputs[0].round]  # one round after the other is made and written
     channels = len(simulation.microscope.all_channels)
     stored = [np.dtype(o.dtype).itemsize for o in at_once for _ in range(max(1, len(o.channels)))]
-    # cell indices, counts of the camera, and dyes per pixel, which are counted in 64 bits before they are stored
-    made = 4 * (1 + len(simulation.truth.regions)) + 2 * channels
+    # cell indices, expected image, counts of the camera, and dyes per pixel, which are counted in 64 bits before they are stored
+    made = 4 * (1 + len(simulation.truth.regions)) + (4 + 2) * channels
     made += 12 * counted * any((o.path or main_of(stages)) == "labelled" for o in at_once if o.channels)
     choice = None
     for part in parts(voxels.shape):
@@ -213,7 +213,7 @@ def _predict(
             stored_bytes=stored,
             labelling=labelling,
             imaging=imaging.tile_bytes(tile, channels, world, chunk_nm),
-            kept=bool(world.rounds),
+            kept=imaging.kept_bytes(tile, channels) if world.rounds else None,
         )
         choice = part, needed
         if needed.total <= limit or any(s.whole_labels for s in stages):

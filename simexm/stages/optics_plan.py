@@ -155,7 +155,7 @@ class OpticsPlan(Imaging):
         return nodes * len(self.dyes()) * SECONDS_PER_NODE
 
     def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
-        """Spectra of node planes, the ring where dyes are deposited, transfer functions, and the image."""
+        """Spectra of node planes, the ring where dyes are deposited, transfer functions, and spectra of the image's planes."""
         grid = self.lateral(tile)
         fine = grid.nodes[0] * grid.nodes[1]
         half = grid.nodes[0] * (grid.nodes[1] // 2 + 1)
@@ -165,9 +165,13 @@ class OpticsPlan(Imaging):
         ring = ring_depth(self, chunk_nm) * fine * 8
         ring += max(fine * 12, fine * 4 + half * 8 + grid.nodes[0] * columns * 8 + rows * columns * 8)
         transfer = len(self.pairs) * self.frequencies * (self.reach + 1) * 8 + columns * (self.reach + 1) * 4
-        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
-        coarse *= 2 if world.rounds else 1  # what is the same in all rounds is kept
-        return spectra + ring + transfer + channels * (coarse + tile[0] * tile[1] * tile[2] * 4)
+        # what is the same in all rounds is kept
+        return spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if world.rounds else 1)
+
+    def kept_bytes(self, tile: Triple, channels: int) -> int:
+        """Spectra of the image's planes."""
+        grid = self.lateral(tile)
+        return channels * tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
 
     def device_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float, at_once: int) -> int:
         """The same of a GPU's memory, where so many image planes are made at once, but for what comes and goes in batches."""

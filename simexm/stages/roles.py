@@ -105,7 +105,14 @@ class Imaging(ABC):
 
     @abstractmethod
     def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
-        """Most bytes that imaging a tile holds at once; emitters that come together lie within `chunk_nm` along z, expanded."""
+        """Most bytes that imaging a tile holds at once beside the image.
+
+        Emitters that come together lie within `chunk_nm` along z, expanded.
+        """
+
+    def kept_bytes(self, tile: Triple, channels: int) -> int:
+        """Of these, what is kept from one round of imaging to the next."""
+        return 0
 
     @abstractmethod
     def describe(self, tile: Triple) -> dict[str, Any]:

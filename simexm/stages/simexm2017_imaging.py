@@ -82,7 +82,7 @@ class Imaging2017Plan(Imaging):
         dyes = max(sum(p.channel == c for p in self.pairs) for c in {p.channel for p in self.pairs})
         spectrum = rows * (columns // 2 + 1) * 16
         planes = simexm2017_blur.RING * 2 + simexm2017_psf.REACH + 12
-        return dyes * planes * spectrum + channels * math.prod(tile) * 4
+        return dyes * planes * spectrum
 
     def describe(self, tile: Triple) -> dict[str, Any]:
         """Sampling in whole voxels, and every pair."""
