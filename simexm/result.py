@@ -194,3 +194,12 @@ def _table(path: Location) -> pyarrow.Table:
     if isinstance(path, Remote):
         return pyarrow.parquet.read_table(path.key, filesystem=path.system)
     return pyarrow.parquet.read_table(path)
+
+
+def table_file(path: Location) -> Any:
+    """A Parquet file, opened to be read in pieces (`pyarrow.parquet.ParquetFile`)."""
+    import pyarrow.parquet
+
+    if isinstance(path, Remote):
+        return pyarrow.parquet.ParquetFile(path.key, filesystem=path.system)
+    return pyarrow.parquet.ParquetFile(path)

@@ -154,6 +154,8 @@ def test_commands_take_urls(there: Result, labels: tuple[Path, Remote], tmp_path
     assert "complete" in type_("status", there.path)
     assert "all as they were written" in type_("verify", there.path)
     type_("export", there.path, tmp_path / "files", "--format", "ome-tiff")
+    type_("report", there.path, "--output", tmp_path / "report.html")
+    assert "labelled cells" in (tmp_path / "report.html").read_text().lower()
     simulation(labels[1]).save(tmp_path / "spec.yaml")
     assert "blocks" in type_("plan", tmp_path / "spec.yaml")
     with pytest.raises(AssertionError, match="complete and of these parameters"):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simexm.result import Result
+from simexm.result import Result, table_file
 from simexm.view.report.ink import INK, in_powers, key, new_figure, svg
 
 _ROWS = 1 << 16
@@ -46,12 +45,10 @@ class Cells:
 
 def read_cells(result: Result) -> Cells | None:
     """Read the table in pieces; None where it is gone."""
-    import pyarrow.parquet
-
-    path: Path = result.place.tables / "cells.parquet"
+    path = result.place.tables / "cells.parquet"
     if not path.is_file():
         return None
-    file = pyarrow.parquet.ParquetFile(path)
+    file = table_file(path)
     names: list[str] = file.schema_arrow.names
     layers = [n.removeprefix("dyes_") for n in names if n.startswith("dyes_")]
     channels = [n.removeprefix("photons_") for n in names if n.startswith("photons_")]
