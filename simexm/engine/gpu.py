@@ -8,14 +8,13 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from simexm.engine.plan import GiB, Plan, walk_back
+from simexm.engine.plan import GiB, Plan, emitters_depth_nm, voxels_read
 from simexm.errors import SimexmWarning, SpecError
-from simexm.grid import Box, Triple
+from simexm.grid import Triple
 from simexm.kernels import cupy_device
 from simexm.kernels.array_device import CAPACITY, COUNTED, SLAB
 from simexm.kernels.array_planes import AT_ONCE, BATCH_BYTES
 from simexm.kernels.emit import EMITTER_BYTES
-from simexm.stages import Barcodes
 from simexm.stages.base import Stage
 from simexm.stages.optics_plan import OpticsPlan
 
@@ -88,25 +87,18 @@ def visible_gpus() -> tuple[str, ...]:
 
 def device_bytes(plan: Plan, tile: Triple) -> int:
     """Memory of the GPU that a tile of a plan needs, bytes: arrays as `array_device` holds them, by their shapes."""
-    g, world, simulation = plan.geometry, plan.world, plan.simulation
+    world, simulation = plan.world, plan.simulation
     imaging = world.optics
     assert isinstance(imaging, OpticsPlan)
-    middle = [max(0, (n - t) // 2) for n, t in zip(g.shape, tile, strict=True)]
-    boxes = walk_back(plan.stages, world, Box.at((middle[0], middle[1], middle[2]), tile))
-    voxels = g.voxels(boxes["labels"]).grown((1, 1, 1)).intersect(Box.of_shape(g.volume))
+    voxels = voxels_read(plan.stages, world, tile)
     held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
     # cell indices and regions; masks, and the bits that they are added to, come and go
     labels = held * (4 + 1 + 2 * bool(world.masks) + len(world.masks))
     emitters = COUNTED * 12 + CAPACITY * EMITTER_BYTES
-    reach = simulation.labeller.reach_nm(world)
-    for barcodes in (s for s in plan.stages if isinstance(s, Barcodes)):
-        reach = max(reach, barcodes.radius_nm(world))
-    spans = plan.part[1] >= voxels.shape[1] and plan.part[2] >= voxels.shape[2]
-    planes = SLAB if spans else plan.part[0] + 1
-    reach_nm = (planes * float(g.voxel_nm[0]) + 2 * reach) * float(g.factor)
+    depth_nm = emitters_depth_nm(plan.stages, world, plan.part, voxels.shape, SLAB)
     channels = len(simulation.microscope.all_channels)
     counting = 8 * math.prod(tile) * len(plan.labelled_names) * ("labelled" in simulation.keep)
-    light = imaging.device_bytes(tile, channels, world, reach_nm, AT_ONCE)
+    light = imaging.device_bytes(tile, channels, world, depth_nm, AT_ONCE)
     return int(_SLACK * (labels + emitters + light + counting + _BATCHES * BATCH_BYTES))
 
 

@@ -8,7 +8,8 @@ the axis, where most parts meet, nothing is read twice.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from simexm.stages.base import LabelPart, LabelStream
 CHUNK = 64
 """Voxels a side that are well read together."""
 
+_INDEX = ""
+"""Among the names of masks, that of the cell indices."""
+
 BRICK_BYTES = 16 * 2**20
 """Ids are read in bricks of about this size, as they take up to twice the room of cell indices."""
 
@@ -28,10 +32,9 @@ BRICK_BYTES = 16 * 2**20
 def read_part(source: LabelSource, box: Box, masks: Sequence[str]) -> LabelPart:
     """Read a box as one part, with the named masks."""
     cells = CellIndex()
-    index = np.empty(box.shape, np.int32)
-    found = {name: np.empty(box.shape, np.bool_) for name in masks}
-    _read(source, box, cells, index, found)
-    return LabelPart(box, box, index, cells, found)
+    arrays = _empty(box.shape, masks)
+    _read(source, box, cells, arrays)
+    return LabelPart(box, box, arrays.pop(_INDEX), cells, arrays)
 
 
 class TileLabels(LabelStream):
@@ -95,19 +98,13 @@ class _Parts:
         masks: Sequence[str],
         ranges: tuple[Sequence[tuple[int, int]], ...],
     ) -> None:
-        self.source, self.stream, self.masks, self.ranges = source, stream, masks, ranges
+        self.source, self.stream, self.ranges = source, stream, ranges
         room = [max(b - a for a, b in axis) + 2 for axis in self.ranges]
         most = int(np.prod([min(r, n) for r, n in zip(room, stream.box.shape, strict=True)]))
-        self.index = np.empty(most, np.int32)
-        self.found = {name: np.empty(most, np.bool_) for name in masks}
+        self.room = _empty((most,), masks)
         # the last two planes that were read, and those of the parts below, which neighbours beside still need
-        self.above, self.below = self._planes(), self._planes()
-
-    def _planes(self) -> dict[str, NDArray[np.int32] | NDArray[np.bool_]]:
-        if len(self.ranges[0]) == 1:
-            return {}
-        shape = (2, *self.stream.box.shape[1:])
-        return {"": np.empty(shape, np.int32), **{name: np.empty(shape, np.bool_) for name in self.masks}}
+        across = (2, *stream.box.shape[1:]) if len(ranges[0]) > 1 else (0, 0, 0)
+        self.above, self.below = _empty(across, masks), _empty(across, masks)
 
     def __iter__(self) -> Iterator[LabelPart]:
         for z in self.ranges[0]:
@@ -120,39 +117,35 @@ class _Parts:
     def _part(self, core: Box, opens: bool) -> LabelPart:
         whole = self.stream.box
         box = core.grown((1, 1, 1)).intersect(whole)
-        index: NDArray[np.int32] = self.index[: box.size].reshape(box.shape)
-        found: dict[str, NDArray[np.bool_]] = {n: a[: box.size].reshape(box.shape) for n, a in self.found.items()}
+        arrays = {name: room[: box.size].reshape(box.shape) for name, room in self.room.items()}
         held = 0 if core.start[0] == whole.start[0] else 2
         across = box.relative_to(whole.start).slices[1:]
-        if held:
-            index[:2] = self.below[""][:, *across]
-            for name, mask in found.items():
-                mask[:2] = self.below[name][:, *across]
+        for name, array in arrays.items() if held else ():
+            array[:2] = self.below[name][:, *across]
         fresh = Box((box.start[0] + held, *box.start[1:]), box.stop)
-        _read(self.source, fresh, self.stream.cells, index[held:], {n: m[held:] for n, m in found.items()})
-        if core.stop[0] < whole.stop[0]:
-            self.above[""][:, *across] = index[-2:]
-            for name, mask in found.items():
-                self.above[name][:, *across] = mask[-2:]
-        return LabelPart(core, box, index, self.stream.cells, found, opens=opens)
+        _read(self.source, fresh, self.stream.cells, {name: array[held:] for name, array in arrays.items()})
+        for name, array in arrays.items() if core.stop[0] < whole.stop[0] else ():
+            self.above[name][:, *across] = array[-2:]
+        return LabelPart(core, box, arrays.pop(_INDEX), self.stream.cells, arrays, opens=opens)
 
 
-def _read(
-    source: LabelSource,
-    box: Box,
-    cells: CellIndex,
-    index: NDArray[np.int32],
-    found: dict[str, NDArray[np.bool_]],
-) -> None:
+def _empty(shape: tuple[int, ...], masks: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Room for cell indices, under the name `_INDEX`, and masks, under theirs."""
+    return {_INDEX: np.empty(shape, np.int32), **{name: np.empty(shape, np.bool_) for name in masks}}
+
+
+def _read(source: LabelSource, box: Box, cells: CellIndex, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Read a box into arrays of its shape, ids and masks brick by brick together, for a source may make both at once."""
     shape = brick(box.shape, source.dtype.itemsize)
     axes = [_cuts(a, b, n) for a, b, n in zip(box.start, box.stop, shape, strict=True)]
     for z, y, x in itertools.product(*axes):
         one = Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
         here = one.relative_to(box.start).slices
-        cells.add_to(source.read(one), index[here])
-        for name, mask in found.items():
-            mask[here] = source.read_region(name, one)
+        for name, array in arrays.items():
+            if name == _INDEX:
+                cells.add_to(source.read(one), array[here])
+            else:
+                array[here] = source.read_region(name, one)
 
 
 def brick(shape: Triple, id_bytes: int) -> Triple:

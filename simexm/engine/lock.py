@@ -7,7 +7,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import tempfile
 import threading
 import time
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from simexm.engine.holders import BEAT_S, STALE_S, held, machine, perhaps_held
+from simexm.engine.holders import BEAT_S, STALE_S, held, machine, me, perhaps_held
 from simexm.engine.object_lock import object_lock
 from simexm.errors import OutputError
 from simexm.store.location import Location
@@ -89,7 +88,7 @@ def _take(path: Path) -> int:
             _write(descriptor)
             if not ended:  # others may have come to the same end at this moment: the last to write has it
                 time.sleep(_SETTLE_S)
-                if not _same_file(descriptor, path) or _read(descriptor) != _me():
+                if not _same_file(descriptor, path) or _read(descriptor) != me():
                     raise held(path, _read(descriptor))
             return descriptor
         except BaseException:
@@ -140,13 +139,9 @@ def _age_s(descriptor: int, path: Path) -> float:
         return os.fstat(probe.fileno()).st_mtime - os.fstat(descriptor).st_mtime
 
 
-def _me() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "machine": machine(), "pid": os.getpid()}
-
-
 def _write(descriptor: int) -> None:
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(_me()).encode() + b"\n", 0)
+    os.pwrite(descriptor, json.dumps(me()).encode() + b"\n", 0)
     os.fsync(descriptor)
 
 

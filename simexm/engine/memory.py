@@ -60,6 +60,11 @@ class TileMemory:
     several: bool
 
     @property
+    def parts_bytes(self) -> dict[str, int]:
+        """What is held for what, bytes."""
+        return {name: value for name, value in vars(self).items() if name != "several"}
+
+    @property
     def total(self) -> int:
         """Predicted peak of the worker's resident memory, bytes."""
         making = self.labels + self.labelling + self.imaging + self.tile + self.block * self.several

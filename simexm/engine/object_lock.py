@@ -61,6 +61,7 @@ class _Lock:
         self.beats = 0
 
     def take(self) -> None:
+        """Make the object, or take a dead holder's over; raises where another holds it."""
         while True:
             try:
                 if self.path.is_file():  # for stores that know no conditions
@@ -90,6 +91,7 @@ class _Lock:
             raise held(self.path, self._read()) from None
 
     def beat(self, ended: threading.Event) -> None:
+        """Write it anew from time to time until `ended`, or until another has it."""
         while not ended.wait(BEAT_S):
             self.beats += 1
             try:
@@ -103,6 +105,7 @@ class _Lock:
                 continue
 
     def release(self) -> None:
+        """Remove it, if it is still this process's."""
         if self._is_mine():
             self.path.unlink(missing_ok=True)
 

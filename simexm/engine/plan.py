@@ -15,11 +15,11 @@ import numpy as np
 
 from simexm.engine.memory import TileMemory
 from simexm.errors import SimexmWarning
-from simexm.grid import Box, Geometry, NmBox, Tiling, Triple
+from simexm.grid import Box, Geometry, NmBox, Tiling, Triple, exact
 from simexm.sources.phantom import Phantom
 from simexm.stages.barcodes import Barcodes
 from simexm.stages.base import Stage, World
-from simexm.stages.roles import Imaging
+from simexm.stages.roles import Imaging, Labeller
 from simexm.store.pyramid import Level, Storage
 
 if TYPE_CHECKING:
@@ -192,18 +192,13 @@ class Plan:
         """Rough estimate of the work, core-seconds of a machine of 2024."""
         pixels = math.prod(self.shape) * len(self.outputs[0].channels) * len(self.rounds)
         tiles = _tile_shapes(self.blocks, self.tile)
-        voxels = sum(n * self._voxels_read(shape) for shape, n in tiles.items())
+        voxels = sum(n * voxels_read(self.stages, self.world, shape).size for shape, n in tiles.items())
         imaging = self.imaging.core_seconds(tiles)
         if self.barcodes:  # other dyes are imaged once, those of letters once a round
             seen = {p.dye for p in self.imaging.pairs}
             varying = len(seen & set(self.barcodes.dyes.values()))
             imaging *= (len(seen) + (len(self.rounds) - 1) * varying) / len(seen)
         return imaging + pixels * self.imaging.seconds_per_pixel + voxels * SECONDS_PER_VOXEL
-
-    def _voxels_read(self, tile: Triple) -> int:
-        """Voxels that a tile in the middle reads, halos included."""
-        z, y, x = (max(0, (n - t) // 2) for n, t in zip(self.shape, tile, strict=True))
-        return self.geometry.voxels(self.boxes(Box.at((z, y, x), tile))["labels"]).size
 
     @property
     def stored_bytes(self) -> int:
@@ -258,7 +253,7 @@ class Plan:
             "bytes_uncompressed": self.stored_bytes,
             "memory_per_worker_bytes": self.memory.total,
             "device": self.world.device,
-            "memory_parts_bytes": dict(vars(self.memory)),
+            "memory_parts_bytes": self.memory.parts_bytes,
             "core_seconds": round(self.core_seconds, 1),
             "versions": dict(self.versions),
         }
@@ -284,6 +279,35 @@ def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, N
                 for name, box in stage.needs(wanted[q.name], world).items():
                     wanted[name] = box.hull(wanted[name]) if name in wanted else box
     return wanted
+
+
+def voxels_read(stages: Sequence[Stage], world: World, tile: Triple) -> Box:
+    """Voxels of the ground truth that a tile in the middle of the image reads, wherever in a voxel it begins."""
+    g = world.geometry
+    z, y, x = (max(0, (n - t) // 2) for n, t in zip(g.shape, tile, strict=True))
+    labels = walk_back(stages, world, Box.at((z, y, x), tile))["labels"]
+    return g.voxels(labels).grown((1, 1, 1)).intersect(Box.of_shape(g.volume))
+
+
+def emitters_depth_nm(stages: Sequence[Stage], world: World, part: Triple, voxels: Triple, slab: int = 1) -> float:
+    """How deep along z emitters that come together may lie, nm of expanded tissue.
+
+    Parameters
+    ----------
+    stages, world
+        Of the plan.
+    part, voxels
+        Voxels of which labels are held at once, and of the tile.
+    slab
+        Planes of voxels that are emitted at once where parts span the tile across the axis.
+    """
+    reach = max(
+        0.0,
+        *(s.reach_nm(world) for s in stages if isinstance(s, Labeller)),
+        *(s.radius_nm(world) for s in stages if isinstance(s, Barcodes)),
+    )
+    planes = slab if part[1] >= voxels[1] and part[2] >= voxels[2] else part[0] + 1
+    return float((planes * world.geometry.voxel_nm[0] + 2 * exact(reach)) * world.geometry.factor)
 
 
 def main_quantity(stage: Stage) -> str | None:

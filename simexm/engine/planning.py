@@ -13,9 +13,9 @@ import numpy as np
 from simexm.engine.blocks import FEWEST, FEWEST_OF_ROUNDS, LARGEST, choose_block
 from simexm.engine.gpu import resolve_device
 from simexm.engine.memory import EMITTER_FILE, TileMemory, parts, tile_memory
-from simexm.engine.plan import GiB, Output, Plan, main_of, main_quantity, walk_back
+from simexm.engine.plan import GiB, Output, Plan, emitters_depth_nm, main_of, main_quantity, voxels_read
 from simexm.errors import SimexmWarning, SourceError, SpecError
-from simexm.grid import Box, Tiling, Triple, exact
+from simexm.grid import Box, Tiling, Triple
 from simexm.kernels import cupy_device
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
 from simexm.sources.phantom import Phantom
@@ -181,17 +181,12 @@ def _predict(
     """Voxels of which labels are held at once, the best that keep memory below `limit`, and the memory; the least, if none do."""
     imaging, g, labeller = world.optics, world.geometry, simulation.labeller
     assert imaging is not None
-    middle = _triple(max(0, (n - t) // 2) for n, t in zip(g.shape, tile, strict=True))
-    boxes = walk_back(stages, world, Box.at(middle, tile))
-    # wherever tiles begin in voxels
-    voxels = g.voxels(boxes["labels"]).grown((1, 1, 1)).intersect(Box.of_shape(g.volume))
+    voxels = voxels_read(stages, world, tile)
     labelling = labeller.tile_bytes(voxels, world) + EMITTER_FILE * ("emitters" in simulation.keep)
-    reach = labeller.reach_nm(world)
     counted = len(labeller.named_layers)
     for barcodes in (s for s in stages if isinstance(s, Barcodes)):
         counted += len(barcodes.dyes)
         labelling += barcodes.tile_bytes(voxels, world)
-        reach = max(reach, barcodes.radius_nm(world))
     at_once = [o for o in outputs if o.round == outputs[0].round]  # one round after the other is made and written
     channels = len(simulation.microscope.all_channels)
     stored = [np.dtype(o.dtype).itemsize for o in at_once for _ in range(max(1, len(o.channels)))]
@@ -200,8 +195,7 @@ def _predict(
     made += 12 * counted * any((o.path or main_of(stages)) == "labelled" for o in at_once if o.channels)
     choice = None
     for part in parts(voxels.shape):
-        depth = 1 if part[1] >= voxels.shape[1] and part[2] >= voxels.shape[2] else part[0] + 1
-        chunk_nm = float((depth * g.voxel_nm[0] + 2 * exact(reach)) * g.factor)
+        chunk_nm = emitters_depth_nm(stages, world, part, voxels.shape)
         needed = tile_memory(
             voxels=voxels.shape,
             part=part,
@@ -225,14 +219,20 @@ def _predict(
 def smaller_tile(plan: Plan, nbytes: int) -> str:
     """What to type for tiles of which a worker with so many bytes can compute one; for a plan whose tiles it cannot."""
 
+    limit = int(plan.simulation.execution.memory_GiB * GiB)  # by which the plan for that tile will choose its parts
+
     def fits(tile: Triple) -> bool:
         needed = _predict(
-            plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, nbytes
+            plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, limit
         )
         return needed[1].total <= nbytes
 
     tile = smaller(plan.tile, fits)
-    return f"give --tile {' '.join(map(str, tile))}" if tile else "no tile is small enough: simulate fewer channels"
+    if tile:
+        return f"give --tile {' '.join(map(str, tile))}"
+    return (
+        f"set execution.memory_GiB to {0.9 * nbytes / GiB:.2g} for smaller blocks (no --tile is small enough in these)"
+    )
 
 
 def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:

@@ -173,14 +173,14 @@ class OpticsPlan(Imaging):
         grid = self.lateral(tile)
         return channels * tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
 
-    def device_bytes(self, tile: Triple, channels: int, world: World, reach_nm: float, at_once: int) -> int:
+    def device_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float, at_once: int) -> int:
         """The same of a GPU's memory, where so many image planes are made at once, but for what comes and goes in batches."""
         grid = self.lateral(tile)
         low, high = self.node_planes(Box.of_shape(tile))
         # the window of node planes, and once more while it moves up
         window = 2 * min(high - low, (at_once - 1) * self.subdivision[0] + 2 * self.reach + 1)
         rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
-        ring = ring_depth(self, reach_nm) * math.prod((n + 2 * self.halo) * self.subdivision[1] for n in tile[1:]) * 8
+        ring = ring_depth(self, chunk_nm) * math.prod((n + 2 * self.halo) * self.subdivision[1] for n in tile[1:]) * 8
         # the radial tables, and for each frequency where in them it lies and five factors
         response = len(self.pairs) * (self.frequencies * (self.reach + 1) * 8 + (grid.band[0] + 1) * columns * 7 * 8)
         coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if world.rounds else 1)

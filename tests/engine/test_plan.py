@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from simexm.engine import planning
 from simexm.engine.blocks import FEWEST, LARGEST, choose_block
 from simexm.engine.plan import Plan
+from simexm.engine.planning import smaller_tile
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box
 from simexm.simulation import Simulation
@@ -77,6 +78,20 @@ def test_a_plan_of_a_huge_volume_is_quick_and_light() -> None:
     # but for the block, which is chosen to divide the image well
     assert plan.memory.total == pytest.approx(small.memory.total, rel=0.03)
     assert plan.to_mapping()["blocks"]["count"] == len(plan.blocks)
+
+
+@pytest.mark.parametrize("share", [0.75, 0.9, 0.97])
+def test_a_tile_that_is_named_fits_when_it_is_typed(share: float) -> None:
+    """Of a large volume, too, of whose labels a plan holds as many at once as its own memory allows."""
+    simulation = phantom((1500, 2000, 2000))
+    plan = simulation.plan()
+    enough = int(share * plan.memory.total)
+    tile = tuple(map(int, smaller_tile(plan, enough).removeprefix("give --tile ").split()))
+    assert simulation.with_tile((tile[0], tile[1], tile[2])).plan().memory.total <= enough
+    assert "execution.memory_GiB" in smaller_tile(plan, enough // 2)  # the block alone needs more
+    told = plan.to_mapping()
+    assert sum(told["memory_parts_bytes"].values()) >= told["memory_per_worker_bytes"]
+    assert not any(isinstance(n, bool) for n in told["memory_parts_bytes"].values())
 
 
 def test_hash_follows_what_decides_bytes() -> None:
