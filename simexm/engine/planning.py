@@ -230,9 +230,11 @@ def smaller_tile(plan: Plan, nbytes: int) -> str:
     tile = smaller(plan.tile, fits)
     if tile:
         return f"give --tile {' '.join(map(str, tile))}"
-    return (
-        f"set execution.memory_GiB to {0.9 * nbytes / GiB:.2g} for smaller blocks (no --tile is small enough in these)"
-    )
+    if 0.9 * nbytes > plan.memory.base:
+        return (
+            f"set execution.memory_GiB to {0.9 * nbytes / GiB:.2g} for smaller blocks, in these no tile is small enough"
+        )
+    return "no tile is small enough: a worker without any work needs more"
 
 
 def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:

@@ -88,7 +88,8 @@ def test_a_tile_that_is_named_fits_when_it_is_typed(share: float) -> None:
     enough = int(share * plan.memory.total)
     tile = tuple(map(int, smaller_tile(plan, enough).removeprefix("give --tile ").split()))
     assert simulation.with_tile((tile[0], tile[1], tile[2])).plan().memory.total <= enough
-    assert "execution.memory_GiB" in smaller_tile(plan, enough // 2)  # the block alone needs more
+    assert "execution.memory_GiB" in smaller_tile(plan, int(1.3 * plan.memory.base))  # the block alone needs more
+    assert "no tile" in smaller_tile(plan, plan.memory.base)
     told = plan.to_mapping()
     assert sum(told["memory_parts_bytes"].values()) >= told["memory_per_worker_bytes"]
     assert not any(isinstance(n, bool) for n in told["memory_parts_bytes"].values())
