@@ -36,6 +36,10 @@ CONFIG = {
     "distributed.scheduler.dashboard.tasks.task-stream-length": 10000,
 }
 
+# So long after a worker's death Dask closes its nanny if the worker is not there just then, be it that it died once more and
+# is being started again: the cluster would be one worker short for good. Nannies of this machine need no such help.
+_NEVER = "365 days"
+
 # Each worker computes in one thread; libraries that start their own would fight over the cores, and the order in which
 # they add would follow their number. These are read when a library is loaded, so they must stand before the process.
 ENVIRONMENT = {
@@ -82,9 +86,11 @@ def local_client(
     if workers is not None and workers < 1:
         raise SpecError(f"{workers} workers would compute nothing. Give --workers 1 or more")
     has_dashboard = dashboard and importlib.util.find_spec("bokeh") is not None
-    link = {} if has_dashboard else {"distributed.dashboard.link": ""}  # or one that leads nowhere would be shown
+    config = {**CONFIG, "distributed.deploy.lost-worker-timeout": _NEVER}
+    if not has_dashboard:
+        config["distributed.dashboard.link"] = ""  # or one that leads nowhere would be shown
     with (
-        dask.config.set(CONFIG | link),
+        dask.config.set(config),
         _environment(ENVIRONMENT),
         tempfile.TemporaryDirectory(prefix="simexm-workers-", ignore_cleanup_errors=True) as folder,
         _LocalCluster(

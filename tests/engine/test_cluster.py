@@ -72,3 +72,22 @@ def test_each_worker_sees_a_gpu_of_its_own() -> None:
 def test_no_workers_is_refused() -> None:
     with pytest.raises(SpecError, match="--workers"), local_client(0):
         pass
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_twice_comes_back() -> None:
+    """Dask looks 15 s after a death whether that worker is back, and gives it up if it happens to have died once more."""
+    with local_client(1, dashboard=False) as client:
+
+        def kill() -> float:
+            os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+            return time.monotonic()
+
+        first = kill()
+        time.sleep(1)
+        client.wait_for_workers(1, timeout=30)
+        time.sleep(first + 14.7 - time.monotonic())
+        kill()
+        time.sleep(3)
+        client.wait_for_workers(1, timeout=30)
+        assert client.submit(sum, [1, 2]).result(timeout=30) == 3
