@@ -30,7 +30,7 @@ class CpuNodePlanes:
         self._ring = Ring(grid.node, grid.shape, grid.depth)
         self._window = Window(grid, imaging.AT_ONCE)
         slots = self._window.slots
-        self._planes = np.zeros((2 * band_y + 1, slots, 2, band_x + 1), np.float32)
+        self._planes = np.zeros((slots, 2 * band_y + 1, band_x + 1), np.complex64)
         self._used = np.zeros(slots, np.bool_)
 
     def add(self, emitters: Emitters) -> None:
@@ -46,21 +46,32 @@ class CpuNodePlanes:
                 yield from self._seen()
             if node < window.first:  # between the ranges of two image planes
                 continue
-            imaging.store_plane(imaging.plane_spectrum(held, self._grid.lateral), self._planes, node % slots)
+            imaging.plane_spectrum(held, self._grid.lateral, self._planes[node % slots])
             self._used[node % slots] = True
         while plane >= self._grid.end and window.wanted:
             yield from self._seen()
 
     def _seen(self) -> Iterator[range]:
         yield self._window.wanted
-        for node in self._window.move():
-            self._used[node % self._window.slots] = False
+        for slot in {node % self._window.slots for node in self._window.move()}:
+            if self._used[slot]:
+                self._planes[slot] = 0
+                self._used[slot] = False
 
     def project(self, response: Transfer, wanted: range, out: NDArray[np.complex64]) -> None:
         """See `NodePlanes`."""
         if self._used.any():
             g, grid = self._grid, self._grid.lateral
-            imaging.project(self._planes, self._used, *response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
+            imaging.project(
+                self._planes.view(np.float32),
+                self._used,
+                *response,
+                g.step,
+                wanted.start,
+                *grid.pixels,
+                grid.nodes[1],
+                out,
+            )
 
 
 class CpuDevice:

@@ -8,6 +8,9 @@ Linear weights blur by between 0 and c^2 / 4: right on average, but a single dye
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +59,7 @@ def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ign
     """
     depth, ny, nx = ring.shape
     top = min(end, base + depth)
+    low = base % depth
     early = 0
     for i in range(z.size):
         pz = z[i] * per_nm[0] - shift[0] + 0.5
@@ -70,22 +74,35 @@ def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ign
             early += 1
             continue
         wz, wy, wx = _weights(pz - fz), _weights(py - fy), _weights(px - fx)
+        inner = 0 <= ky < ny - 2 and 0 <= kx < nx - 2
         for dz in range(3):
             k = kz + dz
             if k < base or k >= top:
                 continue
+            slot = low + k - base
+            plane = ring[slot if slot < depth else slot - depth]
             a = wz[dz] * weight[i]
-            plane = ring[k % depth]
-            for dy in range(3):
-                r = ky + dy
-                if r < 0 or r >= ny:
-                    continue
+            if inner:
+                for dy in range(3):
+                    b = a * wy[dy]
+                    plane[ky + dy, kx] += b * wx[0]
+                    plane[ky + dy, kx + 1] += b * wx[1]
+                    plane[ky + dy, kx + 2] += b * wx[2]
+                continue
+            for dy in range(max(0, -ky), min(3, ny - ky)):
                 b = a * wy[dy]
-                for dx in range(3):
-                    c = kx + dx
-                    if 0 <= c < nx:
-                        plane[r, c] += b * wx[dx]
+                for dx in range(max(0, -kx), min(3, nx - kx)):
+                    plane[ky + dy, kx + dx] += b * wx[dx]
     return early
+
+
+@numba.njit(cache=True, nogil=True)
+def _take(rows, dyes):  # type: ignore[no-untyped-def]
+    """Dyes per node of some rows of the ring, into `dyes` (float32); the rows are empty afterwards."""
+    flat, out = rows.ravel(), dyes.ravel()
+    for i in range(flat.size):
+        out[i] = np.float32(flat[i] * (1.0 / UNIT))
+        flat[i] = 0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -122,6 +139,7 @@ class Ring:
         self.base = node[0]
         self.planes = np.zeros((depth, shape[1], shape[2]), np.int64)
         self._touched = np.zeros(depth, np.bool_)
+        self._taken = np.empty((0, shape[2]), np.float32)
 
     @property
     def end(self) -> int:
@@ -153,15 +171,24 @@ class Ring:
         if early:
             raise ValueError(told_early(early))
 
-    def advance(self, plane: int):  # type: ignore[no-untyped-def]
-        """Move the window up to `plane` and yield (plane, dyes per node as float32) of each plane that it leaves."""
+    def advance(self, plane: int) -> Iterator[tuple[int, Callable[[int, int], NDArray[np.float32]]]]:
+        """Move the window up to `plane`; yield each plane that it leaves, if it holds dyes, and what takes them out.
+
+        That is called with the first and last + 1 of some rows, in ascending order up to the last, and gives the dyes per
+        node, float32, (rows, columns), until it is called again.
+        """
         plane = min(plane, self.end)
         depth = len(self.planes)
         while self.base < plane:
             slot = self.base % depth
             if self._touched[slot]:
-                held = self.planes[slot]
-                yield self.base, (held * (1.0 / UNIT)).astype(np.float32)
-                held[:] = 0
+                yield self.base, partial(self._take, self.planes[slot])
                 self._touched[slot] = False
             self.base += 1
+
+    def _take(self, plane: NDArray[np.int64], first: int, stop: int) -> NDArray[np.float32]:
+        rows = plane[first:stop]
+        if self._taken.shape != rows.shape:
+            self._taken = np.empty(rows.shape, np.float32)
+        _take(rows, self._taken)
+        return self._taken

@@ -13,6 +13,7 @@ so memory follows the tile and not the axial range, and planes lie exactly where
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +25,10 @@ from simexm.kernels.psf_special import sinc_array
 
 AT_ONCE = 8
 """Planes of the image for which spectra of node planes are held: what one of them sees is mostly seen by its neighbours, too."""
+
+
+ROWS = 96
+"""Rows of a node plane that are transformed at a time: they stay in the cache on their way from dyes to spectrum."""
 
 
 @dataclass(frozen=True)
@@ -73,56 +78,59 @@ class Transfer(NamedTuple):
     factor_x: NDArray[np.float64]
 
 
-def plane_spectrum(dyes: NDArray[np.float32], grid: LateralGrid, workers: int = 1) -> NDArray[np.complex64]:
+def plane_spectrum(
+    dyes: Callable[[int, int], NDArray[np.float32]], grid: LateralGrid, out: NDArray[np.complex64]
+) -> None:
     """Forward transform of one node plane, only the frequencies within the band.
 
     Parameters
     ----------
     dyes
-        Dyes per node, float32, (rows, columns); padded with zeros up to `grid.nodes`.
-
-    Returns
-    -------
-    complex64, (2 * band_y + 1, band_x + 1)
-        Rows hold frequencies 0, 1, ..., band_y, -band_y, ..., -1.
+        Called with the first and last + 1 of some rows of the grid, in ascending order: dyes per node, float32, (rows,
+        columns); fewer than were asked for, or none, where there are no more. Padded with zeros up to `grid.nodes`.
+    out
+        complex64, (2 * band_y + 1, band_x + 1), overwritten. Rows hold frequencies 0, 1, ..., band_y, -band_y, ..., -1.
     """
     from scipy import fft
 
     qy, qx = grid.band
     ny, nx = grid.nodes
-    rows = fft.rfft(dyes, n=nx, axis=1, workers=workers)[:, : qx + 1]
-    columns = fft.fft(rows, n=ny, axis=0, workers=workers, overwrite_x=True)
-    return np.concatenate([columns[: qy + 1], columns[ny - qy :]])
+    rows = np.empty((ny, qx + 1), np.complex64)
+    for first in range(0, ny, ROWS):
+        some = dyes(first, min(first + ROWS, ny))
+        last = first + len(some)
+        if len(some):
+            rows[first:last] = fft.rfft(some, n=nx, axis=1)[:, : qx + 1]
+        rows[last : first + ROWS] = 0
+    columns = fft.fft(rows, axis=0, overwrite_x=True)
+    out[: qy + 1] = columns[: qy + 1]
+    out[qy + 1 :] = columns[ny - qy :]
 
 
 @numba.njit(cache=True, nogil=True)
-def store_plane(spectrum, planes, slot):  # type: ignore[no-untyped-def]
-    """planes[row, slot, 0 or 1, column] = real or imaginary part of spectrum[row, column]."""
-    for r in range(spectrum.shape[0]):
-        for c in range(spectrum.shape[1]):
-            planes[r, slot, 0, c] = spectrum[r, c].real
-            planes[r, slot, 1, c] = spectrum[r, c].imag
+def _fold(row, count, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+    """Add one row of a fine half spectrum to the coarse half spectrum of plane k: frequencies alias modulo the coarse length.
 
-
-@numba.njit(cache=True, nogil=True)
-def _fold(re, im, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
-    """Add one row of a fine half spectrum to the coarse half spectrum of plane k: frequencies alias modulo the coarse length."""
+    `row` holds real and imaginary parts in turn, of `count` frequencies.
+    """
     cy = qy % grid_y
     my = -qy % grid_y
     half = grid_x // 2
-    for qx in range(re.size):
+    for qx in range(count):
+        re, im = row[2 * qx], row[2 * qx + 1]
         cx = qx % grid_x
         if cx <= half:
-            out[k, cy, cx] += np.complex64(complex(re[qx], im[qx]))
+            out[k, cy, cx] += np.complex64(complex(re, im))
         if qx != 0 and 2 * qx != fine_x:
             mx = -qx % grid_x
             if mx <= half:
-                out[k, my, mx] += np.complex64(complex(re[qx], -im[qx]))
+                out[k, my, mx] += np.complex64(complex(re, -im))
 
 
 @numba.njit(cache=True, nogil=True)
 def _spread_row(table, per_cycle, frequency_y, factor_y, frequency_x, factor_x, out):  # type: ignore[no-untyped-def]
-    """Fill out[offset, qx] for one row of frequencies; return the columns up to the last within the band. See `project`."""
+    """Fill out[offset, 2 * qx] and its neighbour, for real and imaginary part, for one row of frequencies; return the columns
+    up to the last within the band. See `project`."""
     n, offsets = table.shape
     for c in range(frequency_x.size):
         t = np.sqrt(frequency_y**2 + frequency_x[c] ** 2) * per_cycle
@@ -137,7 +145,9 @@ def _spread_row(table, per_cycle, frequency_y, factor_y, frequency_x, factor_x, 
         before, here, next, last = table[i - 1 if i > 0 else 1], table[i], table[i + 1], table[i + 2]
         factor = factor_y * factor_x[c]
         for o in range(offsets):
-            out[o, c] = (w0 * before[o] + w1 * here[o] + w2 * next[o] + w3 * last[o]) * factor
+            weight = (w0 * before[o] + w1 * here[o] + w2 * next[o] + w3 * last[o]) * factor
+            out[o, 2 * c] = weight
+            out[o, 2 * c + 1] = weight
     return frequency_x.size
 
 
@@ -166,10 +176,10 @@ def project(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     planes
-        float32, (2 * band_y + 1, slots, 2, band_x + 1) as `store_plane` fills it: a window of node planes, plane n in slot
-        n % slots.
+        float32, (slots, 2 * band_y + 1, 2 * (band_x + 1)), real and imaginary parts in turn: a window of spectra of node
+        planes as `plane_spectrum` makes them, plane n in slot n % slots.
     used
-        bool for each slot; one without dyes, or whose plane is none that is wanted, is skipped.
+        bool for each slot; one without dyes, or whose plane is none that is wanted, must be all zeros.
     table, per_cycle, frequency_y, factor_y, frequency_x, factor_x
         See `Transfer`.
     step
@@ -179,32 +189,38 @@ def project(  # type: ignore[no-untyped-def]
     out
         complex64, (image planes, grid_y, grid_x // 2 + 1), added to.
     """
-    rows, slots, _, columns = planes.shape
+    slots, rows, columns = planes.shape
     reach = table.shape[1] - 1
     response = np.empty((reach + 1, columns), np.float32)
-    re = np.empty(columns, np.float32)
-    im = np.empty(columns, np.float32)
+    total = np.empty(columns, np.float32)
     for qy in range(frequency_y.size):
-        most = _spread_row(table, per_cycle, frequency_y[qy], factor_y[qy], frequency_x, factor_x, response)
+        count = _spread_row(table, per_cycle, frequency_y[qy], factor_y[qy], frequency_x, factor_x, response)
         for sign in (1, -1):
-            if most == 0 or (qy == 0 and sign < 0):
+            if count == 0 or (qy == 0 and sign < 0):
                 continue
             r = qy if sign > 0 else rows - qy
             for k in range(out.shape[0]):
-                centre = (wanted + k) * step
-                re[:most] = 0
-                im[:most] = 0
-                for n in range(centre - reach, centre + reach + 1):
-                    s = n % slots
-                    if not used[s]:
-                        continue
-                    weight = response[abs(n - centre)]
-                    a = planes[r, s, 0]
-                    b = planes[r, s, 1]
-                    for c in range(most):
-                        re[c] += weight[c] * a[c]
-                        im[c] += weight[c] * b[c]
-                _fold(re[:most], im[:most], k, sign * qy, grid_y, grid_x, fine_x, out)
+                here = (wanted + k) * step % slots
+                _weigh(response[0], planes[here, r], total, 2 * count)
+                for o in range(1, reach + 1):  # the response is even along z
+                    below = here - o if here >= o else here - o + slots
+                    above = here + o if here + o < slots else here + o - slots
+                    if used[below] or used[above]:
+                        _add_weighted(response[o], planes[below, r], planes[above, r], total, 2 * count)
+                _fold(total, count, k, sign * qy, grid_y, grid_x, fine_x, out)
+
+
+# Functions of their own, so that LLVM vectorises them.
+@numba.njit(cache=True, nogil=True)
+def _weigh(weight, a, total, n):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        total[i] = weight[i] * a[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_weighted(weight, a, b, total, n):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        total[i] += weight[i] * (a[i] + b[i])
 
 
 def sharpened(cycles: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -223,13 +239,13 @@ def sharpened_along_z(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
     return spectrum[:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
 
 
-def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid, workers: int = 1) -> NDArray[np.float32]:
+def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray[np.float32]:
     """Pixels of one image plane, float32, `grid.pixels`, from its coarse half spectrum."""
     from scipy import fft
 
     scale = np.float32(1 / grid.subdivision**2)
-    columns = fft.ifft(spectrum, axis=0, workers=workers)
-    plane: NDArray[np.float32] = fft.irfft(columns, n=grid.pixels[1], axis=1, workers=workers)
+    columns = fft.ifft(spectrum, axis=0)
+    plane: NDArray[np.float32] = fft.irfft(columns, n=grid.pixels[1], axis=1)
     plane *= scale
     return plane
 

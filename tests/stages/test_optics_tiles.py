@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import scipy.stats
 from numpy.typing import NDArray
 
 from simexm.arrays import Simulated, simulate
@@ -67,7 +68,8 @@ def test_tiles_leave_no_seam(tile: Triple) -> None:
         difference = np.abs(a.astype(float) - b)
         assert difference.max() < 2e-6 * a.max()
         changed = counts_a != counts_b
-        assert changed.mean() <= 2 * difference.mean() + 1e-6
+        # a count changes about as often as its mean does in whole counts; of a small image few do, by chance
+        assert changed.sum() <= scipy.stats.poisson.ppf(0.999, 2 * difference.sum())
         assert np.abs(counts_a.astype(int) - counts_b).max() <= 1
     for name, label in reference.labels.items():
         np.testing.assert_array_equal(label, tiled.labels[name])
