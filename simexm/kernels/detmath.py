@@ -26,6 +26,7 @@ EXP_LOWEST, EXP_HIGHEST = -708.0, 709.0
 
 CUT_SIGMA = 4.0
 """Where `normal_quantile_cut` ends."""
+_CENTRAL = 0.425  # where `_quantile_centre` holds
 _CUT_TAIL = 3.167124183311992e-05  # share of a normal distribution below -4 sigma
 
 
@@ -131,7 +132,7 @@ def log(x: float) -> float:
 def normal_quantile(u: float) -> float:
     """Return the standard normal quantile of u in (0, 1) to 1e-15 relative (Wichura 1988, AS 241, PPND16)."""
     q = u - 0.5
-    if abs(q) <= 0.425:
+    if abs(q) <= _CENTRAL:
         return _quantile_centre_1(q)
     tail = u if q < 0.0 else 1.0 - u
     root = math.sqrt(-log(tail))
@@ -144,6 +145,16 @@ def normal_quantile_cut(u: float) -> float:
     """Return the quantile of u in (0, 1) for the standard normal cut at 4 sigma (the rest renormalised)."""
     x = normal_quantile(_CUT_TAIL + u * (1.0 - 2.0 * _CUT_TAIL))
     return min(max(x, -CUT_SIGMA), CUT_SIGMA)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def normal_quantile_cut_many(u, out):  # type: ignore[no-untyped-def]
+    """out[i] = `normal_quantile_cut(u[i])`, float64, (n,): a third of the time of as many calls."""
+    for i in range(u.size):  # as if all lay in the middle, where 85 % do: without a branch this becomes vector code
+        out[i] = _quantile_centre_1(_CUT_TAIL + u[i] * (1.0 - 2.0 * _CUT_TAIL) - 0.5)
+    for i in range(u.size):
+        if not abs(_CUT_TAIL + u[i] * (1.0 - 2.0 * _CUT_TAIL) - 0.5) <= _CENTRAL:
+            out[i] = normal_quantile_cut(u[i])
 
 
 def exp_array(x: Any, xp: ModuleType = np) -> Any:
@@ -187,7 +198,7 @@ def normal_quantile_array(u: Any, xp: ModuleType = np) -> Any:
     """Return `normal_quantile` of each element."""
     u = xp.asarray(u, dtype=xp.float64)
     q = u - 0.5
-    central = abs(q) <= 0.425
+    central = abs(q) <= _CENTRAL
     root = xp.sqrt(-log_array(xp.where(central, 0.05, xp.where(q < 0.0, u, 1.0 - u)), xp))
     # Outside its own range each formula is merely wasted work, for they have no pole there.
     magnitude = xp.where(root <= 5.0, _quantile_tail(root), _quantile_far_tail(root))
