@@ -228,11 +228,11 @@ def _place_proteins(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_
     points, j, done = 0, 0, count
     for h in range(count):
         hit = hits[h]
-        here, new = np.int64(0), np.int64(0)
+        here, new = 0, 0
         for p in range(j, j + hit.proteins):
             dyes[p] = _dyes_of(unit_float32word(words[3, p]), law.kind, law.dyes, law.kept, 1)
-            here += dyes[p]
-            new += dyes[p] if linked else np.int64(dyes[p] > 0)
+            here += int(dyes[p])
+            new += int(dyes[p]) if linked else int(dyes[p] > 0)
         if points + new > room:
             done = h
             break
