@@ -51,17 +51,18 @@ def encode_shard(data: NDArray[np.generic], shard: tuple[int, ...], chunk: tuple
     index = np.full((*counts, 2), _ABSENT, dtype="<u8")
     parts: list[bytes] = []
     offset = 0
+    room = np.zeros(chunk, stored_dtype)  # one for all chunks: it stays in the cache
     for position in itertools.product(*(range(n) for n in counts)):
         part = data[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, chunk, strict=True))]
         if part.size == 0:
             continue
         if part.shape != chunk:
-            part = np.pad(part, [(0, c - n) for n, c in zip(part.shape, chunk, strict=True)])
-        part = np.ascontiguousarray(part, dtype=stored_dtype)
+            room[...] = 0
+        room[tuple(map(slice, part.shape))] = part
         # Compared as bits: -0.0 and NaN are no fill values.
-        if not part.view(f"u{part.itemsize}").max():
+        if not room.view(f"u{room.itemsize}").any():
             continue
-        encoded = bytes(_zstd.encode(part))
+        encoded = bytes(_zstd.encode(room))
         index[position] = offset, len(encoded)
         offset += len(encoded)
         parts.append(encoded)
