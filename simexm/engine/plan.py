@@ -258,6 +258,11 @@ class Plan:
             "versions": dict(self.versions),
         }
 
+    def _repr_html_(self) -> str:
+        from simexm.view.notebook import plan_html
+
+        return plan_html(self)
+
 
 def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, NmBox]:
     """Box of every quantity, nm from the specimen's corner, that is needed to make `pixels` of all that is stored.
