@@ -85,7 +85,7 @@ def is_safe(text: str) -> Page:
 @pytest.fixture(scope="module")
 def client() -> Iterator[distributed.Client]:
     with distributed.Client(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, set_as_default=False
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", set_as_default=False
     ) as made:
         yield made
 

@@ -29,6 +29,9 @@ from simexm.view.picture import id_colors, merged
 from simexm.view.preview import USUAL, Preview, box_of
 from simexm.view.terminal import in_cells
 from tests import rounds_build
+from tests.build import layer
+from tests.build import spec as tiny
+from tests.model2017 import small_2017
 from tests.run.conftest import VOXEL_NM, labels, spec, stored
 
 __all__ = ["labels", "stored"]
@@ -41,7 +44,7 @@ CELL = re.compile(r"38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m(▀+)")
 @pytest.fixture(scope="module")
 def client() -> Iterator[distributed.Client]:
     with distributed.Client(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, set_as_default=False
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", set_as_default=False
     ) as made:
         yield made
 
@@ -74,6 +77,30 @@ def test_counts_and_ids_are_the_runs(
     np.testing.assert_array_equal(preview.image, image)
     np.testing.assert_array_equal(preview.labels, ids)
     assert preview.image.dtype == image.dtype
+
+
+@pytest.mark.parametrize(
+    ("kind", "until"), [("crop", None), ("crop", "labelling"), ("model of 2017", None), ("phantom", None)]
+)
+def test_of_runs_of_other_kinds(
+    kind: str, until: str | None, stored: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    """Of a part of the source; of a model that counts cells in the whole specimen first; with a mask."""
+    synapse = layer(name="synapse", region="synapse", density_per_um3=20000, stained="after_expansion")
+    made: dict[str, Any] = {
+        "crop": spec(stored, crop={"offset": [7, 11, 13], "shape": [40, 50, 60]}),
+        "model of 2017": small_2017(labeling_density=0.5) | {"source": str(stored)},
+        "phantom": tiny(layer(), synapse, source={"kind": "phantom", "shape": [40, 90, 90]}),
+    }
+    simulation = Simulation.from_mapping(made[kind])
+    result = simulation.run(tmp_path / "out.zarr", client=client, until=until, quiet=True)
+    z, y, x = simulation.plan(until=until).shape
+    for at in ((0, y - 1, 0), (z // 2, y // 2, x // 3)):
+        preview = simulation.preview(at=at, shape=(5, 21, 30), until=until)
+        image, ids = there(preview, result)
+        np.testing.assert_array_equal(preview.image, image)
+        np.testing.assert_array_equal(preview.labels, ids)
+        assert preview.image.std() > 0
 
 
 def test_of_each_round(stored: Path, client: distributed.Client, tmp_path: Path) -> None:
