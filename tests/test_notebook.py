@@ -126,4 +126,5 @@ def test_progress_is_one_output_that_changes(tmp_path: Path) -> None:
     ):
         assert line in page.said
     assert "width: 99.8%" in shown.data["text/html"]
+    assert [line for line in shown.data["text/plain"].splitlines() if line not in page.said] == []
     assert outputs_of(done, 1) == []

@@ -55,7 +55,7 @@ class InNotebook:
         self._counts, self._describe = counts, describe
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._shown_s = time.monotonic()
-        self._handle: Any = display(self._html(), display_id=True)
+        self._handle: Any = display(self._shown(), raw=True, display_id=True)
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
@@ -65,16 +65,16 @@ class InNotebook:
             self._lines.append(text)
         if text is not None or isinstance(event, RunFinished) or time.monotonic() - self._shown_s > _EVERY_S:
             self._shown_s = time.monotonic()
-            self._handle.update(self._html())
+            self._handle.update(self._shown(), raw=True)
 
-    def _html(self) -> Any:
-        from IPython.display import HTML
-
+    def _shown(self) -> dict[str, str]:
+        told = str(self._counts)
         share = 100 * self._counts.completed / max(self._counts.total, 1)
         lines = "".join(f"<div>{escape(line)}</div>" for line in self._lines)
-        return HTML(
+        page = (
             '<div style="font-size: 13px; line-height: 1.5; color: inherit">'
             '<div style="height: 6px; max-width: 30em; border-radius: 3px; background: rgba(128, 128, 128, .3)">'
             f'<div style="height: 6px; width: {share:.1f}%; border-radius: 3px; background: #3b82d0"></div></div>'
-            f'<div>{escape(str(self._counts))}</div><div style="color: #808080">{lines}</div></div>'
+            f'<div>{escape(told)}</div><div style="color: #808080">{lines}</div></div>'
         )
+        return {"text/html": page, "text/plain": "\n".join([told, *self._lines])}

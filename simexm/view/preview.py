@@ -21,7 +21,7 @@ USUAL: Triple = (24, 256, 256)
 """Pixels along z, y, x that are computed at most, unless others are asked for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preview:
     """Part of an image, as a run would write it.
 
@@ -71,6 +71,9 @@ class Preview:
     def __str__(self) -> str:
         start, stop, shape = (" ".join(map(str, v)) for v in (self.box.start, self.box.stop, self.plan.shape))
         return f"pixels {start} to {stop} of {shape} (z y x)"
+
+    def __repr__(self) -> str:
+        return f"Preview({self.plan.simulation.name!r}: {self})"
 
     def save(self, path: str | Path) -> None:
         """Write the picture as a PNG."""

@@ -141,6 +141,8 @@ def test_plans_show_their_blocks(kind: str, simulations: dict[str, Simulation]) 
     for what, value in plan_rows(plan):
         assert what in page.said
         assert value in page.said
+    assert plan.hash in repr(plan)
+    assert len(repr(plan).splitlines()) == 1
     _, rows, columns = plan.blocks.counts
     assert sum(tag == "path" for tag, _ in page.elements) == rows - 1 + columns - 1
 
@@ -161,6 +163,7 @@ def test_previews_show_theirs(simulations: dict[str, Simulation]) -> None:
     preview = simulations["image"].preview(shape=(2, 20, 20))
     page = is_safe(html(preview))
     assert str(preview) in page.said
+    assert str(preview) in repr(preview)
     assert [tag for tag, _ in page.elements].count("img") == 1
 
 
