@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from simexm.engine.plan import Plan
     from simexm.result import Result
     from simexm.sources.base import LabelSource
+    from simexm.view.preview import Preview
 
 MEMBRANE, CYTOSOL = "membrane", "cytosol"
 
@@ -385,6 +386,40 @@ class Simulation(Frozen):
 
         return make_plan(self, until=until, source=source, gpu=gpu)
 
+    def preview(
+        self,
+        *,
+        at: Triple | None = None,
+        shape: Triple | None = None,
+        round: int | None = None,
+        until: str | None = None,
+    ) -> Preview:
+        """Compute a part of the image here and now, the very pixels that a run would write there; nothing is stored.
+
+        A notebook shows it as a picture; its `image` and `labels` are NumPy arrays.
+
+        Parameters
+        ----------
+        at
+            The pixel z, y, x around which to look; left out, the middle of the image.
+        shape
+            Pixels along z, y, x; left out, 24 planes of one tile or a few, at most 256 a side.
+        round
+            Which round, from 1 on, where there are rounds; left out, the first.
+        until
+            Stop after this stage.
+
+        Raises
+        ------
+        SpecError, SourceError
+            If it cannot be done.
+        """
+        from simexm.view.preview import preview
+
+        plan = self.plan(until=until)
+        plan.warn()
+        return preview(plan, at, shape, round)
+
     def run(
         self,
         output: str | Path,
@@ -425,6 +460,11 @@ class Simulation(Frozen):
         return run(
             self, output, client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet
         )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        from simexm.view.notebook import simulation_html
+
+        return simulation_html(self)
 
 
 def _tag(stage: Stage) -> str:

@@ -18,6 +18,7 @@ from simexm.cli.shared import (
     OutputOption,
     OverwriteOption,
     ResultPath,
+    RoundOption,
     SeedOption,
     SpecPath,
     Terminated,
@@ -29,14 +30,11 @@ from simexm.cli.shared import (
     print_rows,
     short,
     stoppable,
-    times,
 )  # fmt: skip
 from simexm.errors import OutputError, SimexmWarning, SpecError
-from simexm.machine import cpus
 
 if TYPE_CHECKING:
     from simexm.engine.clusters import Cluster
-    from simexm.engine.plan import Plan
 
 
 @app.command()
@@ -131,38 +129,11 @@ def plan(
     if as_json:
         typer.echo(json.dumps(made.to_mapping(), indent=2))
     else:
-        _print_plan(made)
+        from simexm.view.rows import plan_rows
 
-
-def _print_plan(made: Plan) -> None:
-    m = made.to_mapping()
-    image, blocks, source = m["image"], m["blocks"], m["source"]
-    cores = cpus()
-    rows = [
-        (
-            "source",
-            f"{times(source['crop_stop'], source['crop_start'])} voxels of {times(source['voxel_size_nm'])} nm",
-        ),
-        (
-            "image",
-            (
-                f"{len(image['channels'])} x {times(image['shape_pixels'])} (c, z, y, x), "
-                f"{times(image['pixel_size_expanded_nm'])} nm expanded = {times(image['pixel_size_tissue_nm'])} nm of tissue"
-            ),
-        ),
-        *([("rounds", f"{m['rounds']} such images, one for each round")] if m["rounds"] else ()),
-        ("levels", ", ".join(times(s) for s in image["levels"])),
-        *made.imaging.rows(),
-        ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
-        ("stored", f"{m['bytes_uncompressed'] / 1e9:.3g} GB before compression, about {blocks['files']} files"),
-        ("device", "GPU" if m["device"] == "gpu" else "CPU"),
-        ("memory", f"{m['memory_per_worker_bytes'] / 2**30:.2f} GiB in each worker"),
-        ("time", f"about {m['core_seconds']:.0f} core-seconds, {m['core_seconds'] / cores:.0f} s on {cores} cores"),
-        ("hash", m["hash"]),
-    ]
-    print_rows(made.simulation.name, rows)
-    for remark in made.imaging.remarks():
-        typer.echo(remark)
+        print_rows(made.simulation.name, plan_rows(made))
+        for remark in made.imaging.remarks():
+            typer.echo(remark)
 
 
 @app.command()
@@ -171,24 +142,35 @@ def preview(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="PNG to write.", show_default="the spec's name, -preview.png")
     ] = None,
+    at: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(help="Pixel z y x around which to look.", metavar="Z Y X", show_default="the middle of the image"),
+    ] = None,
+    round_: RoundOption = None,
+    tile: TileOption = None,
+    device: DeviceOption = None,
+    until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
 ) -> None:
-    """Compute the middle of the image, with the very pixels that a run would give, and draw it as a PNG.
+    """Compute a part of the image, with the very pixels that a run would give, and draw it as a PNG and in the terminal.
 
     Example: simexm preview my.yaml
     """
     from simexm.store.location import refuse_url
-    from simexm.view.preview import preview as draw_preview
+    from simexm.view.preview import preview as compute
+    from simexm.view.terminal import print_picture
 
     path = output or Path(f"{spec.stem}-preview.png")
     refuse_url(path)
     if path.suffix.lower() != ".png":
         raise OutputError(f"the picture {path} is a PNG; type --output {path.with_suffix('.png')}")
-    made = load(spec, None, seed, model)[0].plan()
+    made = load(spec, tile, seed, model, device=device)[0].plan(until=until)
     made.warn()
-    box = draw_preview(made, path)
-    typer.echo(f"{path}: pixels {list(box.start)} to {list(box.stop)} of {list(made.shape)} (z, y, x)")
+    seen = compute(made, at, round=round_)
+    seen.save(path)
+    print_picture(seen.picture)
+    typer.echo(f"{path}: {seen}")
 
 
 @app.command()

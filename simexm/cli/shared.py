@@ -184,12 +184,6 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def times(values: Any, minus: Any = None) -> str:
-    """Sizes, or differences, as `a x b x c`."""
-    numbers = [a - b for a, b in zip(values, minus, strict=True)] if minus is not None else values
-    return " x ".join(f"{n:.6g}" for n in numbers)
-
-
 def short(path: Location) -> Location:
     """The path from here, where it lies below."""
     try:

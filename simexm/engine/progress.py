@@ -23,6 +23,7 @@ from simexm.engine.events import (
     RunStarted,
     WorkerLost,
 )
+from simexm.engine.notebook import InNotebook, in_notebook
 from simexm.store.files import append
 from simexm.store.location import Location
 
@@ -60,7 +61,7 @@ def progress(
     quiet: bool = False,
     what: str = "",
 ) -> Iterator[Listener]:
-    """Yield a listener that shows a live bar, or a plain line every few seconds where there is no terminal.
+    """Yield a listener that shows a live bar, in a terminal or a notebook, or else a plain line every few seconds.
 
     Parameters
     ----------
@@ -77,8 +78,11 @@ def progress(
     what
         What is being done, where it is not the images.
     """
-    console = console or Console(stderr=True)
     tally = _Tally(total, voxels / max(total, 1), already_done, what)
+    if console is None and not quiet and in_notebook():
+        yield InNotebook(tally, describe)
+        return
+    console = console or Console(stderr=True)
     if quiet or not console.is_terminal:
         yield _Plain(tally, console, quiet)
         return
