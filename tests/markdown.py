@@ -20,9 +20,11 @@ class Block(NamedTuple):
 
 def pages() -> list[str]:
     """All pages of the project, by their path."""
-    done = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False)
-    found = done.stdout.split() or [str(p.relative_to(ROOT)) for p in ROOT.rglob("*.md")]
-    return sorted(name for name in found if not name.startswith((".", "build/")))
+    found = [
+        *ROOT.glob("*.md"),
+        *(p for folder in ("pipelines", "benchmarks", "simexm") for p in ROOT.glob(f"{folder}/**/*.md")),
+    ]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
 def blocks(page: str) -> list[Block]:
@@ -37,14 +39,16 @@ def block(page: str, word: str) -> Block:
 
 
 def make_shell(place: Path) -> None:
-    """Let `type_in` find `simexm` in a folder."""
+    """Let `type_in` find `simexm` in a folder, as pip would put it there."""
     (place / "bin").mkdir()
-    put_command(place, "simexm", f'exec "{sys.executable}" -m simexm.cli "$@"')
+    put_command(
+        place, "simexm", "from simexm.cli import main\n\nif __name__ == '__main__':\n    main()", sys.executable
+    )
 
 
-def put_command(place: Path, name: str, body: str) -> None:
+def put_command(place: Path, name: str, body: str, program: str = "/bin/sh") -> None:
     """Let `type_in` find one more command in a folder."""
-    (place / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+    (place / "bin" / name).write_text(f"#!{program}\n{body}\n")
     (place / "bin" / name).chmod(0o755)
 
 
