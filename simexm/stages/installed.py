@@ -69,7 +69,8 @@ def _package(point: EntryPoint) -> str:
 def versions(stages: Iterable[Stage]) -> dict[str, str]:
     """Versions of the packages that bring these stages, each with a checksum of the file, which may be edited in place."""
     found: dict[str, str] = {}
-    for kind in map(type, stages):
+    for stage in stages:
+        kind = type(stage)
         if kind.__module__.startswith("simexm."):  # of which the version is told anyway
             continue
         (point,) = installed()[str(kind.model_fields["stage"].default)]
