@@ -60,8 +60,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Simulate expansion microscopy of segmented electron-microscopy volumes.\n\n"
     "Example: simexm new > my.yaml && simexm run my.yaml --output out.zarr",
-    epilog="Exit codes: 0 done; 1 begun and not finished, or damage found; 2 nothing was done, for what was typed, the spec or "
-    "the input is wrong; 130 interrupted (Ctrl-C); 143 ended by SIGTERM.",
+    epilog="Exit codes: 0 done; 1 begun and not finished, or damage found; 2 what was typed, the spec or the input is wrong; "
+    "130 interrupted (Ctrl-C); 143 ended by SIGTERM.",
 )
 
 

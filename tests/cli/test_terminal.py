@@ -119,7 +119,7 @@ def test_log_file_that_cannot_be_written_is_told_before_any_work(folder: Path) -
 def test_exit_codes_are_those_of_the_help(folder: Path) -> None:
     """1 and 143 of real processes here and below, 0 and 2 in the tests above, 130 in tests/run."""
     told = " ".join(piped(folder, "--help").stdout.split())
-    for code in ("0 done", "1 begun and not finished", "2 nothing was done", "130 interrupted", "143 ended by SIGTERM"):
+    for code in ("0 done", "1 begun and not finished", "2 what was typed", "130 interrupted", "143 ended by SIGTERM"):
         assert code in told
     for kind in ("zarr", "run"):
         shutil.copytree(folder / f"good.{kind}", folder / f"damaged.{kind}")
