@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simexm.cli import completion
 from simexm.cli.app import app
+from simexm.cli.logfile import LogFileOption
 from simexm.cli.shared import (
     DeviceOption,
     DryRunOption,
@@ -32,6 +34,7 @@ from simexm.cli.shared import (
     stoppable,
 )  # fmt: skip
 from simexm.errors import OutputError, SimexmWarning, SpecError
+from simexm.logs import logger
 
 if TYPE_CHECKING:
     from simexm.engine.clusters import Cluster
@@ -46,7 +49,11 @@ def run(
     ] = None,
     cluster: Annotated[
         Path | None,
-        typer.Option(help="Cluster file, such as cluster_configs/slurm.yaml, edited.", show_default="this machine"),
+        typer.Option(
+            help="Cluster file, such as cluster_configs/slurm.yaml, edited.",
+            show_default="this machine",
+            autocompletion=completion.cluster_files,
+        ),
     ] = None,
     jobs: JobsOption = None,
     tile: TileOption = None,
@@ -57,6 +64,7 @@ def run(
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    log_file: LogFileOption = None,
     show: Annotated[bool, typer.Option("--show", "-v", help="Open the result in a window when it is done.")] = False,
 ) -> None:
     """Run a simulation on a Dask cluster, on this machine or in a batch queue; type it again to resume an interrupted one.
@@ -64,6 +72,8 @@ def run(
     Example: simexm run my.yaml --output out.zarr --workers 2
 
     Example: simexm run my.yaml --cluster cluster_configs/slurm.yaml --jobs 2:10
+
+    Example: simexm run my.yaml --quiet --log-file my.log
     """
     chosen = cluster_of(cluster, jobs, workers)
     if dry_run:
@@ -79,7 +89,9 @@ def run(
                 where, cluster=chosen, workers=workers, until=until, overwrite=overwrite, quiet=quiet
             )  # fmt: skip
     except KeyboardInterrupt as stopped:
-        typer.secho("interrupted; what was finished is kept: type the same command again to go on", err=True)
+        told = "interrupted; what was finished is kept: type the same command again to go on"
+        logger.error(told)
+        typer.secho(told, err=True)
         raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None
     if job and until is None:
         with bar("files", quiet) as progress:

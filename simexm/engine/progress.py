@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from simexm.engine.events import (
     WorkerLost,
 )
 from simexm.engine.notebook import InNotebook, in_notebook
+from simexm.logs import logger
 from simexm.store.files import append
 from simexm.store.location import Location
 
@@ -95,7 +97,7 @@ def progress(
 
 
 class LogFile:
-    """Listener that appends to a text file, a line with date and time for each event but finished blocks.
+    """Listener that appends to a text file, a line with date and time for each event but finished blocks; and tells the logger.
 
     Finished blocks stand in the journal; here they would drown the rest.
     """
@@ -109,7 +111,14 @@ class LogFile:
             return
         if isinstance(event, BlockFailed) and event.failure.traceback:
             text += "\n" + event.failure.traceback.rstrip()
+        logger.log(_level(event), "%s", text)
         append(self.path, f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+
+
+def _level(event: Event) -> int:
+    if isinstance(event, BlockFailed):
+        return logging.ERROR
+    return logging.WARNING if isinstance(event, Retried | WorkerLost) else logging.INFO
 
 
 class FailedFile:
