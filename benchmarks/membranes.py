@@ -33,9 +33,9 @@ def labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return mixed < np.uint32(SHARE_OF_CELLS * 2**32)
 
 
-def dyes(labels: NDArray[Any], seed: tuple[int, ...]) -> NDArray[np.float32]:
-    """Number of dyes in each voxel, (z, y, x)."""
+def dyes(labels: NDArray[Any], seed: tuple[int, ...], mean: float = DYES_PER_VOXEL) -> NDArray[np.float32]:
+    """Number of dyes in each voxel, (z, y, x), `mean` in a voxel of membrane."""
     where = np.nonzero(membrane(labels) & labelled(labels))
     number = np.zeros(labels.shape, np.float32)
-    number[where] = np.random.default_rng(seed).poisson(DYES_PER_VOXEL, where[0].size)
+    number[where] = np.random.default_rng(seed).poisson(mean, where[0].size)
     return number

@@ -18,7 +18,7 @@ from microsim.schema.sample import Fluorophore, FluorophoreDistribution
 from microsim.schema.spectrum import Spectrum
 from numpy.typing import NDArray
 
-from benchmarks.membranes import FACTOR, VOXEL_NM, dyes
+from benchmarks.membranes import DYES_PER_VOXEL, FACTOR, VOXEL_NM, dyes
 
 LEVELS = 4
 
@@ -29,12 +29,27 @@ def main() -> None:
     parser.add_argument("labels")
     parser.add_argument("dye", type=Path)
     parser.add_argument("out")
+    parser.add_argument(
+        "--grid-nm", nargs=3, type=float, metavar=("Z", "Y", "X"), help="expanded; left out, the voxels"
+    )
+    parser.add_argument("--downscale", nargs=3, type=int, default=(4, 1, 1), help="of the grid to pixels")
     given = parser.parse_args()
     told = json.loads(given.dye.read_text())
     labels = tensorstore.open(
         {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(Path(given.labels).resolve() / "0")}}
     ).result()
-    truth = dyes(np.asarray(labels.read().result()), (1,))
+    voxel_nm = [v * FACTOR for v in VOXEL_NM]
+    grid_nm = given.grid_nm or voxel_nm
+    ids = np.asarray(labels.read().result())
+    if given.grid_nm:
+        index = []
+        for length, voxel, node, step in zip(ids.shape, voxel_nm, grid_nm, given.downscale, strict=True):
+            nodes = int(length * voxel / node / step) * step
+            index.append(((np.arange(nodes) + 0.5) * node / voxel).astype(int))
+        ids = ids[np.ix_(*index)]
+    face = grid_nm[0] * grid_nm[1] / (voxel_nm[0] * voxel_nm[1])
+    truth = dyes(ids, (1,), DYES_PER_VOXEL * face)
+    del ids
     dye = Fluorophore(
         name=told["name"],
         excitation_spectrum=Spectrum(wavelength=told["excitation"][0], intensity=told["excitation"][1]),
@@ -50,11 +65,11 @@ def main() -> None:
         name="green",
         filters=[SpectrumFilter(name="band", transmission=band, placement=Placement.EM_PATH)],
         lights=[LightSource.laser(told["laser_wavelength_nm"])],
-        power=1.0,
+        power=1000.0,  # W/cm^2, for about as many photons as the others
     )
     simulation = ms.Simulation(
-        truth_space=ms.ShapeScaleSpace(shape=truth.shape, scale=tuple(v * FACTOR / 1000 for v in VOXEL_NM)),
-        output_space={"downscale": (4, 1, 1)},
+        truth_space=ms.ShapeScaleSpace(shape=truth.shape, scale=tuple(n / 1000 for n in grid_nm)),
+        output_space={"downscale": tuple(given.downscale)},
         sample=ms.Sample(
             labels=[FluorophoreDistribution(distribution={"type": "fixed-array", "array": truth}, fluorophore=dye)]
         ),
@@ -67,7 +82,7 @@ def main() -> None:
         ),
         channels=[channel],
         detector=ms.CameraCMOS(read_noise=1.5, bit_depth=16, full_well=65_000, offset=100),
-        exposure_ms=1.0,
+        exposure_ms=6.0,
         settings=ms.Settings(np_backend="numpy", cache=False, random_seed=1),
     )
     image = np.asarray(simulation.run())[0]

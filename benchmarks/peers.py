@@ -34,6 +34,7 @@ from simexm.stages.confocal import Confocal
 from simexm.stages.optics_plan import OpticsPlan
 
 ROOT = Path(__file__).resolve().parents[1]
+NUMERICAL_APERTURE = 1.15
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
 TINY = 64
 ORIGINAL = {
@@ -100,13 +101,15 @@ def grid_of(simulation: Simulation) -> tuple[int, int]:
     return plan.geometry.crop.size, math.prod(n * m for n, m in zip(plan.shape, optics.subdivision, strict=True))
 
 
-def runs(folder: Path, python: Path | None, chunks: list[str]) -> dict[str, Callable[[], Measured]]:
-    """What is run, by name."""
+def runs(
+    folder: Path, python: Path | None, chunks: list[str], fine: OpticsPlan | None = None
+) -> dict[str, Callable[[], Measured]]:
+    """What is run, by name; with `fine`, microsim also on simexm's grid and with a response as wide."""
     here = {**ONE_THREAD, "PYTHONPATH": str(ROOT)}
 
-    def run(*words: str, clear: str) -> Measured:
+    def run(*words: str, clear: str, **more: str) -> Measured:
         shutil.rmtree(folder / clear, ignore_errors=True)
-        return measured(words, folder, here)
+        return measured(words, folder, here | more)
 
     hand = ["-m", "benchmarks.by_hand", "cortex.zarr", "kernel.npy", "hand.zarr", "--chunks", *chunks]
     peer = ["-m", "benchmarks.microsim_peer", "cortex.zarr", "dye.json", "microsim.zarr"]
@@ -118,6 +121,13 @@ def runs(folder: Path, python: Path | None, chunks: list[str]) -> dict[str, Call
     }
     if python:
         found["microsim"] = lambda: run(str(python), *peer, clear="microsim.zarr")
+        if fine:
+            # its own default is a radius of 6 Airy units; in its terms, that of simexm's response
+            units = fine.radius_nm / (0.61 * fine.pairs[0].emission_nm / NUMERICAL_APERTURE)
+            same = ["--grid-nm", *(str(float(n)) for n in fine.node_nm), "--downscale", *map(str, fine.subdivision)]
+            found["microsim on simexm's grid"] = lambda: run(
+                str(python), *peer, *same, clear="microsim.zarr", MICROSIM_MAX_PSF_RADIUS_AUS=f"{units:.1f}"
+            )
     return found
 
 
@@ -130,7 +140,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--chunks", nargs=3, default=["192", "256", "256"], help="of the script by hand")
     parser.add_argument("--microsim", type=Path, metavar="PYTHON")
-    parser.add_argument("--without-microsim", action="store_true", help="where its memory would not do")
+    parser.add_argument("--same-grid", action="store_true", help="microsim on simexm's grid, too: some 10 GB at 256^3")
     given = parser.parse_args()
     pin(given.cores)
     print(heading(given.cores))
@@ -138,21 +148,26 @@ def main() -> None:
         folder, tiny = Path(name) / "whole", Path(name) / "tiny"
         for each in (folder, tiny):
             each.mkdir()
-        python = None if given.without_microsim else given.microsim or own_environment(Path(name))
+        python = given.microsim or own_environment(Path(name))
         simulation = prepare(given.tiff, given.size, folder)
         prepare(given.tiff, TINY, tiny)
         voxels, nodes = grid_of(simulation)
-        startup = {what: run().seconds for _ in range(2) for what, run in runs(tiny, python, given.chunks).items()}
+        optics = simulation.plan().world.optics
+        assert isinstance(optics, OpticsPlan)
+        fine = optics if given.same_grid else None
+        startup = {
+            what: run().seconds for _ in range(2) for what, run in runs(tiny, python, given.chunks, fine).items()
+        }
         found: dict[str, list[Measured]] = {what: [] for what in startup}
         for _ in range(given.repeat):
-            for what, run in runs(folder, python, given.chunks).items():
+            for what, run in runs(folder, python, given.chunks, fine).items():
                 found[what].append(run())
                 print(f"  {what}: {found[what][-1].seconds:.1f} s", flush=True)
         print(
             f"{given.size}^3 voxels: {voxels / 1e6:.1f} million; simexm's simulation grid has {nodes / 1e6:.1f} million nodes"
         )
         for what, times in found.items():
-            own = nodes if what == "simexm" else voxels
+            own = nodes if "simexm" in what else voxels
             seconds = statistics.median(t.seconds for t in times)
             cores = statistics.median(t.core_seconds for t in times)
             print(
@@ -162,6 +177,7 @@ def main() -> None:
                 f"peak {max(t.peak_bytes for t in times) / 1e6:.0f} MB"
             )
         for what in (w for w in found if w != "simexm"):
+            grid = 1 if "simexm" in what else nodes / voxels
             # of one turn each, so that what slows both down cancels
             ratio = [b.seconds / a.seconds for a, b in zip(found["simexm"], found[what], strict=True)]
             net = [
@@ -171,7 +187,7 @@ def main() -> None:
             memory = max(t.peak_bytes for t in found["simexm"]) / max(t.peak_bytes for t in found[what])
             print(
                 f"simexm against {what}: {_spread(ratio)} times per voxel of the specimen, {_spread(net)} with start-up apart; "
-                f"{_spread([r * nodes / voxels for r in ratio])} times per node of each one's own grid; "
+                f"{_spread([r * grid for r in ratio])} times per node of each one's own grid; "
                 f"{memory:.2f} of its memory"
             )
     print(ORIGINAL.get(given.size, ""))
