@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--chunks", nargs=3, default=["192", "256", "256"], help="of the script by hand")
     parser.add_argument("--microsim", type=Path, metavar="PYTHON")
-    parser.add_argument("--same-grid", action="store_true", help="microsim on simexm's grid, too: 2 GB at 256^3, 8 at 384^3")
+    parser.add_argument(
+        "--same-grid", action="store_true", help="microsim on simexm's grid, too: 2 GB at 256^3, 8 at 384^3"
+    )
     given = parser.parse_args()
     pin(given.cores)
     print(heading(given.cores))
