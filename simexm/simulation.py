@@ -21,7 +21,7 @@ from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
 from simexm.stages import AnyStage, Barcodes, Camera, Truth
 from simexm.stages.barcodes import AMPLICONS
-from simexm.stages.base import LABELS, Frozen, Stage
+from simexm.stages.base import LABELS, Frozen
 from simexm.stages.roles import Labeller, Microscope
 
 if TYPE_CHECKING:
@@ -175,12 +175,12 @@ class Simulation(Frozen):
             missing = [q.name for q in stage.inputs if q.name not in written]
             if missing:
                 raise ValueError(
-                    f"stage {_tag(stage)!r} reads {' and '.join(missing)}, which no stage before it writes; "
+                    f"stage {stage.tag!r} reads {' and '.join(missing)}, which no stage before it writes; "
                     "the usual order is regions, labelling, expansion, a microscope, camera, truth"
                 )
             twice = [q.name for q in stage.writes if q.name in written and q not in stage.inputs]
             if twice:
-                raise ValueError(f"a second stage {_tag(stage)!r} would write {' and '.join(twice)} again; remove one")
+                raise ValueError(f"a second stage {stage.tag!r} would write {' and '.join(twice)} again; remove one")
             written |= {q.name for q in stage.writes}
         if sum(isinstance(s, Barcodes) for s in self.stages) > 1:
             raise ValueError(
@@ -430,6 +430,7 @@ class Simulation(Frozen):
         until: str | None = None,
         overwrite: bool = False,
         quiet: bool = False,
+        profile: bool = False,
     ) -> Result:
         """Run on a Dask cluster and write `output` (a folder NAME.zarr) with NAME.run beside it.
 
@@ -449,6 +450,8 @@ class Simulation(Frozen):
             Replace an earlier simexm result.
         quiet
             Show no progress.
+        profile
+            Measure where the blocks' time goes; `simexm.engine.profile` reads it.
 
         Raises
         ------
@@ -458,14 +461,11 @@ class Simulation(Frozen):
         from simexm.engine.run import run
 
         return run(
-            self, output, client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet
+            self, output, client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet,
+            profile=profile,
         )  # fmt: skip
 
     def _repr_html_(self) -> str:
         from simexm.view.notebook import simulation_html
 
         return simulation_html(self)
-
-
-def _tag(stage: Stage) -> str:
-    return str(type(stage).model_fields["stage"].default)

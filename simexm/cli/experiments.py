@@ -30,6 +30,7 @@ from simexm.cli.shared import (
     cluster_of,
     load,
     print_rows,
+    print_table,
     short,
     stoppable,
 )  # fmt: skip
@@ -66,6 +67,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     log_file: LogFileOption = None,
     show: Annotated[bool, typer.Option("--show", "-v", help="Open the result in a window when it is done.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print where the blocks' time went, when the run is done.")
+    ] = False,
 ) -> None:
     """Run a simulation on a Dask cluster, on this machine or in a batch queue; type it again to resume an interrupted one.
 
@@ -86,7 +90,7 @@ def run(
     try:
         with stoppable():
             result = simulation.run(
-                where, cluster=chosen, workers=workers, until=until, overwrite=overwrite, quiet=quiet
+                where, cluster=chosen, workers=workers, until=until, overwrite=overwrite, quiet=quiet, profile=profile
             )  # fmt: skip
     except KeyboardInterrupt as stopped:
         told = "interrupted; what was finished is kept: type the same command again to go on"
@@ -103,6 +107,11 @@ def run(
         typer.echo(f"picture: {short(result.place.run / 'preview.png')}")
         if job and until is None:
             typer.echo(f"files of the original: {short(job.folder)}")
+    if profile:
+        from simexm.engine.profile import profile as profile_of
+        from simexm.engine.profile import table
+
+        print_table(table(profile_of(result)))
     if show:
         from simexm.view.toolkit import NoWindowError
         from simexm.view.window import show as open_window

@@ -312,6 +312,11 @@ class Stage(Frozen):
     """Whether the stage can work on a GPU: whether it leaves to `Work.device` what takes long."""
 
     @property
+    def tag(self) -> str:
+        """The stage's name in a spec."""
+        return str(type(self).model_fields["stage"].default)
+
+    @property
     def inputs(self) -> tuple[Quantity, ...]:
         """What this very stage reads, where that follows from its values."""
         return self.reads

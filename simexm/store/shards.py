@@ -23,6 +23,7 @@ import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from simexm.stopwatch import moved
 from simexm.store.location import Location
 from simexm.store.remote import Remote
 
@@ -202,6 +203,7 @@ def decode_shard(
         else:
             inside[position] = into, tuple(slice(max(-f, 0), n - f) for f, n in zip(first, out.shape, strict=True))
     places = [(int(index[p][0]), int(index[p][1])) for p in inside]
+    moved(read=size + 4 + sum(n for _, n in places))
     encoded = data.fetch(places) if isinstance(data, Ranges) else (data[a : a + n] for a, n in places)
     for (position, (into, here)), chunk_bytes in zip(inside.items(), encoded, strict=True):
         try:
