@@ -3,8 +3,8 @@
 python -m benchmarks.scaling segmentation.tif --cores 0 1
 
 The benchmark spec on the cortex volume (512^3), and on the same mirrored to 512 x 1024 x 1024 voxels, with one worker process and
-with two, in turns; and with two threads of one process, as `simexm run` chooses by itself for so little work. Start-up is what the
-same command takes for a crop of 64^3 voxels.
+with two, in turns; and with two threads of one process, as `simexm run` chooses by itself for so little work. Start-up is what
+the same command takes for a crop of 64^3 voxels.
 """
 
 from __future__ import annotations
