@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.kernels.psf_special import bessel_01, bessel_table
 
 _GREGORY = (1 / 12, 1 / 24, 19 / 720, 3 / 160, 863 / 60480)
@@ -95,7 +95,7 @@ def _spacing(r_nm: NDArray[np.float64]) -> float:
     return spacing
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _weighted_rows(table: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     sums = np.zeros(table.shape[0])
     for i in range(table.shape[0]):
@@ -104,7 +104,7 @@ def _weighted_rows(table: NDArray[np.float64], weights: NDArray[np.float64]) -> 
     return sums
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _transform(
     weighted: NDArray[np.float64], r: NDArray[np.float64], k: NDArray[np.float64], bessel: NDArray[np.float64]
 ) -> NDArray[np.float64]:

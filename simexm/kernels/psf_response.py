@@ -17,10 +17,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.kernels import detmath
 from simexm.kernels.psf_special import gauss_legendre, sin_cos
 from simexm.kernels.psf_tables import emission_table
@@ -121,7 +121,7 @@ def pinhole_share(emission: NDArray[np.float64], spacing_nm: float, radius_nm: f
     return _apply_rows(emission, first, matrix * spacing_nm**2)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _disc_matrix(
     size: int, radius: float, nodes: NDArray[np.float64], weights: NDArray[np.float64], angles: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -150,7 +150,7 @@ def _disc_matrix(
     return first, matrix
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _apply_rows(
     table: NDArray[np.float64], first: NDArray[np.int64], matrix: NDArray[np.float64]
 ) -> NDArray[np.float64]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from simexm.compiled import njit
 
 # pi / 2 in two parts, the first of 33 bits, so that its product with a whole number below 2**20 is exact
 _HALF_PI_HIGH = float.fromhex("0x1.921fb54400000p+0")
@@ -23,7 +24,7 @@ _STEPS_PER_UNIT = 64  # of the Bessel table: a cubic Hermite step is then exact 
 _TABLE_END = 25.0  # beyond it the asymptotic series is exact to 1e-13
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def sin_cos(x: float) -> tuple[float, float]:
     """Return sin(x) and cos(x), |x| < 1e6, absolute error below 1e-15."""
     turns = math.floor(x / (_HALF_PI_HIGH + _HALF_PI_LOW) + 0.5)
@@ -52,7 +53,7 @@ def sinc_array(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return _sinc(np.ascontiguousarray(x, dtype=np.float64).ravel()).reshape(np.shape(x))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _sinc(x: NDArray[np.float64]) -> NDArray[np.float64]:
     result = np.ones(x.size)
     for i in range(x.size):
@@ -82,7 +83,7 @@ def bessel_table() -> NDArray[np.float64]:
     return _miller(int(_TABLE_END * _STEPS_PER_UNIT) + 2)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _miller(n: int) -> NDArray[np.float64]:
     table = np.empty((n, 4))
     table[0] = (1.0, 0.0, 0.0, 0.5)
@@ -103,7 +104,7 @@ def _miller(n: int) -> NDArray[np.float64]:
     return table
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def bessel_01(x: float, table: NDArray[np.float64]) -> tuple[float, float]:
     """Return J0(x) and J1(x) for x >= 0; `table` is `bessel_table()`. Absolute error below 2e-10."""
     if x < _TABLE_END:
@@ -136,7 +137,7 @@ def gauss_legendre(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return x, w
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _gauss_legendre(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     nodes, weights = np.empty(n), np.empty(n)
     for i in range(n):

@@ -28,10 +28,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.kernels import detmath, hankel
 from simexm.kernels.psf_special import bessel_01, bessel_table, gauss_legendre, sin_cos
 
@@ -124,14 +124,14 @@ def _rule(wavenumber: float, cosine: float, z_nm: float, r_nm: float) -> int:
     return 4 * math.ceil((degree / 2.0 + 2.0 * degree ** (1.0 / 3.0) + 16.0) / 4.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _apodisation(c: float, cosine: float, excitation: bool) -> float:
     if not excitation:
         return 1.0
     return math.sqrt(c) * detmath.exp(-(1.0 - c * c) / (1.0 - cosine * cosine))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _energy(
     wavenumber: float, cosine: float, excitation: bool, nodes: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> float:
@@ -145,7 +145,7 @@ def _energy(
     return 2.0 * math.pi / (wavenumber * wavenumber) * total
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _intensity(
     z: NDArray[np.float64],
     r: NDArray[np.float64],

@@ -11,10 +11,10 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Spacing, Triple
 
 LONGEST_AXIS = 64
@@ -191,7 +191,7 @@ def downsample_labels(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gen
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mean_integers(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = a.shape
     whole = nx // fx
@@ -216,7 +216,7 @@ def _mean_integers(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
                 out[z, y, x] = _rounded(line[x * fx :].sum(), np.uint64(area * (nx - x * fx)))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _rounded(total, n):  # type: ignore[no-untyped-def]
     """total / n, halves to even."""
     quotient = total // n
@@ -224,7 +224,7 @@ def _rounded(total, n):  # type: ignore[no-untyped-def]
     return quotient + np.uint64(twice > n or (twice == n and quotient & np.uint64(1)))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _round_pairs(line, n, out):  # type: ignore[no-untyped-def]
     """Means over n elements, of which neighbours in `line` are sums; with no division where n is a power of two."""
     bits = np.uint64(0)
@@ -240,7 +240,7 @@ def _round_pairs(line, n, out):  # type: ignore[no-untyped-def]
             out[x] = _rounded(line[2 * x] + line[2 * x + 1], n)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mean_floats(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = a.shape
     for z in range(out.shape[0]):
@@ -257,7 +257,7 @@ def _mean_floats(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
                 out[z, y, x] = total / ((z1 - z * fz) * (y1 - y * fy) * (x1 - x * fx))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mode(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = a.shape
     cell = np.empty(fz * fy * fx, a.dtype)
@@ -285,7 +285,7 @@ def _mode(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
                 out[z, y, x] = _most_frequent(cell, n)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mode_of_4(above, below, out):  # type: ignore[no-untyped-def]
     for x in range(above.size // 2):
         a, b, c, d = above[2 * x], above[2 * x + 1], below[2 * x], below[2 * x + 1]
@@ -304,7 +304,7 @@ def _mode_of_4(above, below, out):  # type: ignore[no-untyped-def]
         out[x] = best
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mode_of_8(a, cell, out):  # type: ignore[no-untyped-def]
     p, q, r, s = a[0, 0], a[0, 1], a[1, 0], a[1, 1]
     for x in range(a.shape[2] // 2):
@@ -326,7 +326,7 @@ def _mode_of_8(a, cell, out):  # type: ignore[no-untyped-def]
             out[x] = _most_frequent(cell, 8)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _most_frequent(cell, n):  # type: ignore[no-untyped-def]
     """Of equally frequent ones the largest."""
     best, most = cell[0], 0
