@@ -59,4 +59,4 @@ def test_kernels_import_only_numbers(kernel: Path) -> None:
 
 def test_the_walk_sees_what_is_imported_further_on() -> None:
     names = set().union(*reached(PACKAGE / "stages" / "widefield.py").values())
-    assert {"pydantic.Field", "simexm.kernels.deposit.Ring", "simexm.kernels.psf_special.sin_cos"} <= names
+    assert {"pydantic.Field", "simexm.kernels.deposit.Ring", "simexm.kernels.psf_special.gauss_legendre"} <= names
