@@ -40,17 +40,7 @@ HEAVY = [
     "matplotlib",
     "simexm.simulation",
 ]
-SLOW = [
-    "numba",
-    "dask",
-    "distributed",
-    "scipy.interpolate",
-    "scipy.optimize",
-    "scipy.linalg",
-    "pyarrow",
-    "matplotlib",
-    "simexm.legacy",
-]
+SLOW = ["numba", "dask", "distributed", "scipy", "pyarrow", "matplotlib", "simexm.legacy"]
 """To import, and of no use to a plan."""
 
 WIDEFIELD = {

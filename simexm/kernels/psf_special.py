@@ -171,23 +171,36 @@ def bessel_01_array(x: Array) -> tuple[Array, Array]:
     return j0.reshape(x.shape), j1.reshape(x.shape)
 
 
-@lru_cache(maxsize=256)
 def gauss_legendre(n: int) -> tuple[Array, Array]:
     """Nodes and weights of the n-point rule on [-1, 1], read-only."""
-    _, guess = sin_cos_array(math.pi * (np.arange(n, dtype=np.float64) + 0.75) / (n + 0.5))
-    x, w = (_legendre_roots_1 if compiled.pays(30 * n * n) else _legendre_roots)(guess, n)
+    return gauss_legendre_rules((n,))[n]
+
+
+@lru_cache(maxsize=64)
+def gauss_legendre_rules(sizes: tuple[int, ...]) -> dict[int, tuple[Array, Array]]:
+    """`gauss_legendre` of each size: together, for NumPy is slow to begin and quick to go on."""
+    sizes = tuple(sorted(set(sizes), reverse=True))
+    guesses = [sin_cos_array(math.pi * (np.arange(n, dtype=np.float64) + 0.75) / (n + 0.5))[1] for n in sizes]
+    find = _legendre_roots_1 if compiled.pays(30 * sum(n * n for n in sizes)) else _legendre_roots
+    x, w = find(np.concatenate(guesses), np.repeat(sizes, sizes))
     x.flags.writeable = w.flags.writeable = False
-    return x, w
+    ends = np.cumsum(sizes).tolist()
+    return {n: (x[end - n : end], w[end - n : end]) for n, end in zip(sizes, ends, strict=True)}
 
 
-def _legendre_roots(x: Array, n: int) -> tuple[Array, Array]:
-    """The roots near `x` of the Legendre polynomial of degree n, and their weights in Gauss's rule."""
+def _legendre_roots(x: Array, degree: NDArray[np.int64]) -> tuple[Array, Array]:
+    """The roots near `x` of the Legendre polynomials of these degrees, which descend, and their weights in Gauss's rules."""
     slope = np.ones_like(x)
     for _ in range(6):  # Newton from within 1e-2 of a spacing: three steps reach the last bit
-        before, value = np.ones_like(x), x
-        for k in range(2, n + 1):
-            before, value = value, ((2 * k - 1) * x * value - (k - 1) * before) / k
-        slope = n * (x * value - before) / (x * x - 1.0)
+        before, value = np.ones_like(x), x.copy()
+        m = x.size
+        for k in range(2, degree[0] + 1):
+            while degree[m - 1] < k:
+                m -= 1
+            after = ((2 * k - 1) * x[:m] * value[:m] - (k - 1) * before[:m]) / k
+            before[:m] = value[:m]
+            value[:m] = after
+        slope = degree * (x * value - before) / (x * x - 1.0)
         x = x - value / slope
     return x, 2.0 / ((1.0 - x * x) * slope * slope)
 

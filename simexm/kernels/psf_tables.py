@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from simexm.kernels import detmath, hankel
 from simexm.kernels.ordered_product import add_product
-from simexm.kernels.psf_special import bessel_01_array, gauss_legendre, sin_cos_array
+from simexm.kernels.psf_special import bessel_01_array, gauss_legendre, gauss_legendre_rules, sin_cos_array
 
 Array = NDArray[np.float64]
 
@@ -100,10 +100,11 @@ def _table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float, 
     cosine = math.sqrt(1.0 - sine * sine)
     deepest = float(z.max())
     table = np.empty((z.size, r.size))
-    for start in range(0, r.size, _TILE):
-        radii = r[start : start + _TILE]
-        rule = _rule(wavenumber, cosine, deepest, float(radii.max()))
-        table[:, start : start + _TILE] = _intensity(z, radii, wavenumber, cosine, excitation, rule)
+    tiles = [slice(start, start + _TILE) for start in range(0, r.size, _TILE)]
+    sizes = tuple(_rule(wavenumber, cosine, deepest, float(r[tile].max())) for tile in tiles)
+    rules = gauss_legendre_rules(sizes)
+    for tile, size in zip(tiles, sizes, strict=True):
+        table[:, tile] = _intensity(z, r[tile], wavenumber, cosine, excitation, *rules[size])
     return table / _energy(wavenumber, cosine, excitation)
 
 
@@ -134,9 +135,10 @@ def _energy(wavenumber: float, cosine: float, excitation: bool) -> float:
     return 2.0 * math.pi / (wavenumber * wavenumber) * float(np.cumsum(terms)[-1])  # one by one, unlike a sum
 
 
-def _intensity(z: Array, r: Array, wavenumber: float, cosine: float, excitation: bool, rule: int) -> Array:
-    """Return |I0|^2 + |I1|^2 + |I2|^2, shape (nz, nr), not scaled, by this number of nodes."""
-    nodes, weights = gauss_legendre(rule)
+def _intensity(
+    z: Array, r: Array, wavenumber: float, cosine: float, excitation: bool, nodes: Array, weights: Array
+) -> Array:
+    """Return |I0|^2 + |I1|^2 + |I2|^2, shape (nz, nr), not scaled."""
     half = 0.5 * (1.0 - cosine)
     c = cosine + half * (1.0 + nodes)
     s = np.sqrt(1.0 - c * c)

@@ -70,7 +70,7 @@ class TestForms:
         forms = []
         for pays in (False, True):
             monkeypatch.setattr(compiled, "pays", lambda operations, pays=pays: pays)
-            psf_special.gauss_legendre.cache_clear()
+            psf_special.gauss_legendre_rules.cache_clear()
             forms.append(compute())
         return forms[0], forms[1]
 
