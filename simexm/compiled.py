@@ -6,12 +6,9 @@ the same bits, one of NumPy's elementwise operations and one compiled, and `pays
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
-
-_waking = threading.RLock()
 
 
 class Compiled:
@@ -24,22 +21,21 @@ class Compiled:
         update_wrapper(self, function)
         self._function = function
         self._options = options
-        self._dispatcher: Any = None
+        self._made: list[Any] = []
 
     @property
     def dispatcher(self) -> Any:
         """numba's own object."""
-        if self._dispatcher is None:
-            with _waking:
-                if self._dispatcher is None:
-                    self._dispatcher = _numba().njit(**self._options)(self._function)
-        return self._dispatcher
+        # threads that meet here each make one, and all take the first: a lock of ours might wait for numba's
+        if not self._made:
+            self._made.append(_numba().njit(**self._options)(self._function))
+        return self._made[0]
 
-    def __call__(self, *arguments: Any) -> Any:
-        return (self._dispatcher or self.dispatcher)(*arguments)
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.dispatcher(*arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked by copying and pickling, of objects that may not be complete
+        if name.startswith("_"):  # asked by copying and pickling, of objects that may not be complete
             raise AttributeError(name)
         return getattr(self.dispatcher, name)
 
