@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from simexm.engine.clusters import cluster
     from simexm.result import Result
     from simexm.simulation import Simulation
+    from simexm.sources.ingest import ingest
 
 __version__ = "0.1.0"
 
@@ -22,9 +23,10 @@ _HOMES = {
     "Simulated": "simexm.arrays",
     "simulate": "simexm.arrays",
     "cluster": "simexm.engine.clusters",
+    "ingest": "simexm.sources.ingest",
 }
 
-__all__ = ["Result", "Simulated", "Simulation", "__version__", "cluster", "simulate"]
+__all__ = ["Result", "Simulated", "Simulation", "__version__", "cluster", "ingest", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

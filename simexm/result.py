@@ -173,6 +173,11 @@ class Result:
         self._refuse_no_rounds()
         return _table(self.place.tables / "amplicons")
 
+    def _repr_html_(self) -> str | None:
+        from simexm.view.notebook import result_html
+
+        return result_html(self)
+
     def _refuse_no_rounds(self) -> None:
         if not self.rounds:
             raise OutputError(

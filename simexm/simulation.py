@@ -21,7 +21,7 @@ from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
 from simexm.stages import AnyStage, Barcodes, Camera, Truth
 from simexm.stages.barcodes import AMPLICONS
-from simexm.stages.base import LABELS, Frozen, Stage
+from simexm.stages.base import LABELS, Frozen
 from simexm.stages.roles import Labeller, Microscope
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from simexm.engine.plan import Plan
     from simexm.result import Result
     from simexm.sources.base import LabelSource
+    from simexm.view.preview import Preview
 
 MEMBRANE, CYTOSOL = "membrane", "cytosol"
 
@@ -174,12 +175,12 @@ class Simulation(Frozen):
             missing = [q.name for q in stage.inputs if q.name not in written]
             if missing:
                 raise ValueError(
-                    f"stage {_tag(stage)!r} reads {' and '.join(missing)}, which no stage before it writes; "
+                    f"stage {stage.tag!r} reads {' and '.join(missing)}, which no stage before it writes; "
                     "the usual order is regions, labelling, expansion, a microscope, camera, truth"
                 )
             twice = [q.name for q in stage.writes if q.name in written and q not in stage.inputs]
             if twice:
-                raise ValueError(f"a second stage {_tag(stage)!r} would write {' and '.join(twice)} again; remove one")
+                raise ValueError(f"a second stage {stage.tag!r} would write {' and '.join(twice)} again; remove one")
             written |= {q.name for q in stage.writes}
         if sum(isinstance(s, Barcodes) for s in self.stages) > 1:
             raise ValueError(
@@ -385,6 +386,40 @@ class Simulation(Frozen):
 
         return make_plan(self, until=until, source=source, gpu=gpu)
 
+    def preview(
+        self,
+        *,
+        at: Triple | None = None,
+        shape: Triple | None = None,
+        round: int | None = None,
+        until: str | None = None,
+    ) -> Preview:
+        """Compute a part of the image here and now, the very pixels that a run would write there; nothing is stored.
+
+        A notebook shows it as a picture; its `image` and `labels` are NumPy arrays.
+
+        Parameters
+        ----------
+        at
+            The pixel z, y, x around which to look; left out, the middle of the image.
+        shape
+            Pixels along z, y, x; left out, 24 planes of one tile or a few, at most 256 a side.
+        round
+            Which round, from 1 on, where there are rounds; left out, the first.
+        until
+            Stop after this stage.
+
+        Raises
+        ------
+        SpecError, SourceError
+            If it cannot be done.
+        """
+        from simexm.view.preview import preview
+
+        plan = self.plan(until=until)
+        plan.warn()
+        return preview(plan, at, shape, round)
+
     def run(
         self,
         output: str | Path,
@@ -395,6 +430,7 @@ class Simulation(Frozen):
         until: str | None = None,
         overwrite: bool = False,
         quiet: bool = False,
+        profile: bool = False,
     ) -> Result:
         """Run on a Dask cluster and write `output` (a folder NAME.zarr) with NAME.run beside it.
 
@@ -414,6 +450,8 @@ class Simulation(Frozen):
             Replace an earlier simexm result.
         quiet
             Show no progress.
+        profile
+            Measure where the blocks' time goes; `simexm.engine.profile` reads it.
 
         Raises
         ------
@@ -423,9 +461,11 @@ class Simulation(Frozen):
         from simexm.engine.run import run
 
         return run(
-            self, output, client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet
+            self, output, client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet,
+            profile=profile,
         )  # fmt: skip
 
+    def _repr_html_(self) -> str:
+        from simexm.view.notebook import simulation_html
 
-def _tag(stage: Stage) -> str:
-    return str(type(stage).model_fields["stage"].default)
+        return simulation_html(self)

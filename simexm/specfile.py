@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import typing
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,9 @@ def _line(problem: ErrorDetails, model: type[BaseModel], root: str) -> str:
         key = "stage" if where.startswith("stages") else "kind"
         found = f"{context['tag']!r} is none" if "tag" in context else f"`{key}:` is missing"
         known_tags = context.get("expected_tags", "those that `simexm new` shows")
-        return f"{where}: {found}; a {'stage' if key == 'stage' else where} is one of {known_tags}"
+        if key == "stage":
+            return f"{where}: {found}; a stage is one of {known_tags}; install the package that brings it, if it is another's"
+        return f"{where}: {found}; a {where} is one of {known_tags}"
     value = problem.get("input")
     shown = f" (got {value!r})" if isinstance(value, int | float | str) and kind != "value_error" else ""
     said = _SAID.get(kind, problem["msg"].removeprefix("Value error, ").replace(" after validation", ""))
@@ -201,11 +203,21 @@ def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, lis
     return words, sorted({f for m in candidates for f in m.model_fields})
 
 
+@typing.runtime_checkable
+class OpenUnion(typing.Protocol):
+    """Part of an annotation: more models that the field can hold, beside those that its type names."""
+
+    def models(self) -> Sequence[type[BaseModel]]:
+        """Those models."""
+
+
 def _models_in(annotation: Any, tag: str | None = None) -> list[tuple[str, type[BaseModel]]]:
     """Models that a field can hold, with the names by which pydantic tells them apart."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         names = [tag, *(str(annotation.model_fields[k].default) for k in ("stage",) if k in annotation.model_fields)]
         return [(name or annotation.__name__, annotation) for name in (*filter(None, names), annotation.__name__)]
+    if isinstance(annotation, OpenUnion):
+        return [found for model in annotation.models() for found in _models_in(model)]
     parts = typing.get_args(annotation)
     own = next((str(p.tag) for p in parts if isinstance(p, Tag)), None)
     return [found for part in parts for found in _models_in(part, own)]

@@ -1,4 +1,8 @@
-"""Every command and code block of the README runs as it stands; that of object storage in tests/storage."""
+"""Every command and code block of the project's pages runs as it stands.
+
+Those of object storage run in tests/storage, those of stages in tests/stages, and those of clusters again, on a real queue, in
+tests/batch.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +16,77 @@ import numpy as np
 import pytest
 import tifffile
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.markdown import ROOT, block, blocks, make_shell, pages, type_in
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
+RUNNING = "pipelines/running.md"
+
+BLOCKS = {
+    "README.md": [
+        ("bash", "pip install . && simexm run pipelines/quickstart.yaml"),
+        ("bash", 'pip install ".[test]" && pytest -n auto --dist loadfile'),
+        ("bash", "simexm ingest segmentation.tif cortex.zarr"),
+        ("python", "from simexm import Simulation"),
+        ("python", "import numpy as np"),
+        ("bash", "simexm run config.ini"),
+        ("bash", "simexm run pipelines/rolonies.yaml"),
+    ],
+    RUNNING: [
+        ("bash", "simexm run my.yaml --cluster cluster_configs/slurm.yaml --dry-run"),
+        ("python", "import simexm"),
+        ("bash", "simexm ingest segmentation.tif s3://my-bucket/cortex.zarr"),
+    ],
+    "pipelines/stage.md": [
+        ("python", '"""Chromatic shift:'),
+        ("toml", "[build-system]"),
+        ("yaml", "source: {kind: phantom"),
+        ("bash", "pip install ."),
+    ],
+    "CONTRIBUTING.md": [("bash", 'pip install -e ".[test]"')],
+}
+"""All blocks, by page: their kind and how they begin. One that is added here is run by a test that is added with it."""
 
 
-def test_readme_has_its_commands() -> None:
-    kinds = [kind for kind, _ in BLOCKS]
-    assert kinds.count("bash") == 7
-    assert kinds.count("python") == 3
-    # the two commands of a fresh machine are run by CI itself
-    assert BLOCKS[0][1] == "pip install . && simexm run pipelines/quickstart.yaml\n"
-    assert BLOCKS[1][1] == 'pip install ".[test]" && pytest -n auto --dist loadfile\n'
+def test_every_block_is_known() -> None:
+    for page in pages():
+        found = blocks(page)
+        known = BLOCKS.get(page, [])
+        assert [each.kind for each in found] == [kind for kind, _ in known], page
+        assert all(each.text.startswith(begin) for each, (_, begin) in zip(found, known, strict=True)), page
+        assert (ROOT / page).read_text(encoding="utf-8").count("```") == 2 * len(found), page
+    assert set(BLOCKS) <= set(pages())
 
 
-def test_picture_is_there() -> None:
-    for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / name).is_file()
+def test_ci_runs_what_a_fresh_machine_is_told() -> None:
+    """The two commands of the README, and the three of CONTRIBUTING."""
+    first, second = (each.text for each in blocks("README.md")[:2])
+    assert first == "pip install . && simexm run pipelines/quickstart.yaml\n"
+    assert second == 'pip install ".[test]" && pytest -n auto --dist loadfile\n'
+    told = blocks("CONTRIBUTING.md")[0].text
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command in ("ruff format --check .", "ruff check .", "mypy", "pytest -n auto --dist loadfile"):
+        assert command in told
+        assert command in ci
+    assert "simexm run pipelines/quickstart.yaml" in ci
+    assert '".[test]"' in ci
+    assert "pytest -m slow" in told
+    assert "pytest -q -m slow" in ci
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_lead_somewhere(page: str) -> None:
+    """Pictures and pages of the project, and the headings of this page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    headings = {re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in re.findall(r"(?m)^#+ (.+)$", text)}
+    for link in [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'src="([^"]+)"', text)]:
+        if link.startswith("#"):
+            assert link[1:] in headings, link
+        elif not link.startswith("https://"):
+            assert ((ROOT / page).parent / link).is_file(), link
+
+
+def test_a_picture_opens_the_readme() -> None:
+    assert README.index("quickstart.png") < README.index("```")
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +95,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("readme")
     rng = np.random.default_rng(1)
     tifffile.imwrite(place / "segmentation.tif", rng.integers(1, 9, (40, 64, 64), np.uint32), compression="lzw")
-    (place / "bin").mkdir()
-    shim = place / "bin" / "simexm"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m simexm.cli "$@"\n')
-    shim.chmod(0o755)
-    lines = BLOCKS[2][1].splitlines()
+    make_shell(place)
+    lines = block("README.md", "simexm new >").text.splitlines()
     told = ["ingest", "new", "plan", "preview", "run", "info", "verify", "fluorophores", "report", "export"]
     assert [line.split()[1] for line in lines] == told
     for line in lines:
@@ -50,12 +105,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             text = (place / "my.yaml").read_text()
             (place / "my.yaml").write_text(text + "\ncrop: {offset: [60, 100, 100], shape: [60, 90, 90]}\n")
     return place
-
-
-def type_in(line: str, place: Path) -> None:
-    """Type a line into a shell in the folder."""
-    path = f'PATH="{place}/bin:$PATH"; export PATH; {line}'
-    subprocess.run(["/bin/sh", "-ec", path], cwd=place, check=True, timeout=200)
 
 
 def test_shell_block(folder: Path) -> None:
@@ -74,8 +123,7 @@ def test_block_of_the_2017_configuration(folder: Path) -> None:
         assert old in text
         text = text.replace(old, new)
     (folder / "config.ini").write_text(text)
-    lines = BLOCKS[[text for _, text in BLOCKS].index(next(t for _, t in BLOCKS if "config.ini" in t))][1].splitlines()
-    for line in lines:
+    for line in block("README.md", "config.ini").text.splitlines():
         type_in(line, folder)
     for name in ("ctc2017.zarr", "ctc2017/simulation/channel_0.tiff", "physical.zarr", "my-own.yaml"):
         assert (folder / name).exists(), name
@@ -89,14 +137,14 @@ def test_block_of_rounds(folder: Path) -> None:
         text, changed = re.subn(old, new, text)
         assert changed == 1
     (folder / "pipelines" / "rolonies.yaml").write_text(text)
-    for line in next(text for _, text in BLOCKS if "simexm decode" in text).splitlines():
+    for line in block("README.md", "simexm decode").text.splitlines():
         type_in(line, folder)
     assert (folder / "rolonies.zarr" / "round_02" / "zarr.json").is_file()
 
 
 def test_block_of_clusters(folder: Path) -> None:
     """Without a queue, what needs none; tests/batch types the whole block in where there is one."""
-    lines = next(text for _, text in BLOCKS if "simexm submit" in text).splitlines()
+    lines = block(RUNNING, "simexm submit").text.splitlines()
     assert [line.split()[1] for line in lines] == ["run", "run", "submit", "status"]
     configs = folder / "cluster_configs"
     shutil.copytree(ROOT / "cluster_configs", configs)
@@ -107,10 +155,12 @@ def test_block_of_clusters(folder: Path) -> None:
     shutil.copy(configs / "local.yaml", configs / "slurm.yaml")  # for the block of Python, which has no queue either
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_python_block(folder: Path, number: int) -> None:
-    block = [text for kind, text in BLOCKS if kind == "python"][number].replace(", jobs=(2, 10)", "")
-    body = "\n".join("    " + line for line in block.replace('"out.zarr"', f'"again{number}.zarr"').splitlines())
+@pytest.mark.parametrize(
+    ("page", "number"), [(page, n) for page in ("README.md", RUNNING) for n, (k, _) in enumerate(BLOCKS[page]) if k == "python"]
+)  # fmt: skip
+def test_python_block(folder: Path, page: str, number: int) -> None:
+    text = blocks(page)[number].text.replace(", jobs=(2, 10)", "")
+    body = "\n".join("    " + line for line in text.replace('"out.zarr"', f'"again{number}.zarr"').splitlines())
     script = folder / f"block{number}.py"
     script.write_text(f'if __name__ == "__main__":\n{body}\n')
     subprocess.run([sys.executable, script.name], cwd=folder, check=True, timeout=200)
@@ -121,3 +171,10 @@ def test_pipelines_are_valid(path: Path) -> None:
     from simexm import Simulation
 
     assert Simulation.load(path).stages
+
+
+def test_exit_codes_are_those_of_the_help(folder: Path) -> None:
+    table = re.findall(r"(?m)^\| ([\d, ]+) \| (.+?) \|$", README)
+    told = " ".join(type_in("simexm --help", folder).split())
+    assert [codes for codes, _ in table] == ["0", "1", "2", "130, 143"]
+    assert all(code in told.partition("Exit codes: ")[2] for codes, _ in table for code in codes.split(", "))

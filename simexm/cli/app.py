@@ -17,6 +17,7 @@ import typer.core
 
 from simexm import __version__
 from simexm.errors import SimexmError, SimexmWarning
+from simexm.logs import logger
 from simexm.store.refusals import RemoteError
 
 
@@ -25,6 +26,8 @@ class _Group(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        if os.environ.get("NO_COLOR"):  # see no-color.org
+            ctx.color = False
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             warnings.simplefilter("ignore")  # of other libraries: nothing that a user could mend
@@ -32,6 +35,7 @@ class _Group(typer.core.TyperGroup):
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt:
+                logger.error("interrupted")
                 typer.secho("interrupted", err=True)
                 raise typer.Exit(130) from None
             except BrokenPipeError:
@@ -42,6 +46,7 @@ class _Group(typer.core.TyperGroup):
                 if _Debug.on or type(error).__module__.startswith("typer"):  # its usage errors
                     raise
                 told, code = _told(error)
+                logger.error(told)
                 typer.secho(f"error: {told}", fg="red", err=True)
                 raise typer.Exit(code) from None
 
@@ -54,7 +59,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Simulate expansion microscopy of segmented electron-microscopy volumes.\n\n"
-    "Exit codes: 0 done, 1 the run failed, 2 the spec or the input is wrong, 130 interrupted.",
+    "Example: simexm new > my.yaml && simexm run my.yaml --output out.zarr",
+    epilog="Exit codes: 0 done; 1 begun and not finished, or damage found; 2 what was typed, the spec or the input is wrong; "
+    "130 interrupted (Ctrl-C); 143 ended by SIGTERM.",
 )
 
 
@@ -82,6 +89,7 @@ def _common(
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, SimexmWarning):
+        logger.warning("%s", message)
         typer.secho(f"warning: {message}", fg="yellow", err=True)
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simexm.cli import completion
 from simexm.cli.app import app
+from simexm.cli.logfile import LogFileOption
 from simexm.cli.shared import (
     DeviceOption,
     DryRunOption,
@@ -18,6 +20,7 @@ from simexm.cli.shared import (
     OutputOption,
     OverwriteOption,
     ResultPath,
+    RoundOption,
     SeedOption,
     SpecPath,
     Terminated,
@@ -27,16 +30,15 @@ from simexm.cli.shared import (
     cluster_of,
     load,
     print_rows,
+    print_table,
     short,
     stoppable,
-    times,
 )  # fmt: skip
 from simexm.errors import OutputError, SimexmWarning, SpecError
-from simexm.machine import cpus
+from simexm.logs import logger
 
 if TYPE_CHECKING:
     from simexm.engine.clusters import Cluster
-    from simexm.engine.plan import Plan
 
 
 @app.command()
@@ -48,7 +50,11 @@ def run(
     ] = None,
     cluster: Annotated[
         Path | None,
-        typer.Option(help="Cluster file, such as cluster_configs/slurm.yaml, edited.", show_default="this machine"),
+        typer.Option(
+            help="Cluster file, such as cluster_configs/slurm.yaml, edited.",
+            show_default="this machine",
+            autocompletion=completion.cluster_files,
+        ),
     ] = None,
     jobs: JobsOption = None,
     tile: TileOption = None,
@@ -59,13 +65,19 @@ def run(
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    log_file: LogFileOption = None,
     show: Annotated[bool, typer.Option("--show", "-v", help="Open the result in a window when it is done.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print where the blocks' time went, when the run is done.")
+    ] = False,
 ) -> None:
     """Run a simulation on a Dask cluster, on this machine or in a batch queue; type it again to resume an interrupted one.
 
     Example: simexm run my.yaml --output out.zarr --workers 2
 
     Example: simexm run my.yaml --cluster cluster_configs/slurm.yaml --jobs 2:10
+
+    Example: simexm run my.yaml --quiet --log-file my.log
     """
     chosen = cluster_of(cluster, jobs, workers)
     if dry_run:
@@ -78,10 +90,12 @@ def run(
     try:
         with stoppable():
             result = simulation.run(
-                where, cluster=chosen, workers=workers, until=until, overwrite=overwrite, quiet=quiet
+                where, cluster=chosen, workers=workers, until=until, overwrite=overwrite, quiet=quiet, profile=profile
             )  # fmt: skip
     except KeyboardInterrupt as stopped:
-        typer.secho("interrupted; what was finished is kept: type the same command again to go on", err=True)
+        told = "interrupted; what was finished is kept: type the same command again to go on"
+        logger.error(told)
+        typer.secho(told, err=True)
         raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None
     if job and until is None:
         with bar("files", quiet) as progress:
@@ -93,6 +107,11 @@ def run(
         typer.echo(f"picture: {short(result.place.run / 'preview.png')}")
         if job and until is None:
             typer.echo(f"files of the original: {short(job.folder)}")
+    if profile:
+        from simexm.engine.profile import profile as profile_of
+        from simexm.engine.profile import table
+
+        print_table(table(profile_of(result)))
     if show:
         from simexm.view.toolkit import NoWindowError
         from simexm.view.window import show as open_window
@@ -131,38 +150,11 @@ def plan(
     if as_json:
         typer.echo(json.dumps(made.to_mapping(), indent=2))
     else:
-        _print_plan(made)
+        from simexm.view.rows import plan_rows
 
-
-def _print_plan(made: Plan) -> None:
-    m = made.to_mapping()
-    image, blocks, source = m["image"], m["blocks"], m["source"]
-    cores = cpus()
-    rows = [
-        (
-            "source",
-            f"{times(source['crop_stop'], source['crop_start'])} voxels of {times(source['voxel_size_nm'])} nm",
-        ),
-        (
-            "image",
-            (
-                f"{len(image['channels'])} x {times(image['shape_pixels'])} (c, z, y, x), "
-                f"{times(image['pixel_size_expanded_nm'])} nm expanded = {times(image['pixel_size_tissue_nm'])} nm of tissue"
-            ),
-        ),
-        *([("rounds", f"{m['rounds']} such images, one for each round")] if m["rounds"] else ()),
-        ("levels", ", ".join(times(s) for s in image["levels"])),
-        *made.imaging.rows(),
-        ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
-        ("stored", f"{m['bytes_uncompressed'] / 1e9:.3g} GB before compression, about {blocks['files']} files"),
-        ("device", "GPU" if m["device"] == "gpu" else "CPU"),
-        ("memory", f"{m['memory_per_worker_bytes'] / 2**30:.2f} GiB in each worker"),
-        ("time", f"about {m['core_seconds']:.0f} core-seconds, {m['core_seconds'] / cores:.0f} s on {cores} cores"),
-        ("hash", m["hash"]),
-    ]
-    print_rows(made.simulation.name, rows)
-    for remark in made.imaging.remarks():
-        typer.echo(remark)
+        print_rows(made.simulation.name, plan_rows(made))
+        for remark in made.imaging.remarks():
+            typer.echo(remark)
 
 
 @app.command()
@@ -171,24 +163,35 @@ def preview(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="PNG to write.", show_default="the spec's name, -preview.png")
     ] = None,
+    at: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(help="Pixel z y x around which to look.", metavar="Z Y X", show_default="the middle of the image"),
+    ] = None,
+    round_: RoundOption = None,
+    tile: TileOption = None,
+    device: DeviceOption = None,
+    until: UntilOption = None,
     seed: SeedOption = None,
     model: ModelOption = "simexm2017",
 ) -> None:
-    """Compute the middle of the image, with the very pixels that a run would give, and draw it as a PNG.
+    """Compute a part of the image, with the very pixels that a run would give, and draw it as a PNG and in the terminal.
 
     Example: simexm preview my.yaml
     """
     from simexm.store.location import refuse_url
-    from simexm.view.preview import preview as draw_preview
+    from simexm.view.preview import preview as compute
+    from simexm.view.terminal import print_picture
 
     path = output or Path(f"{spec.stem}-preview.png")
     refuse_url(path)
     if path.suffix.lower() != ".png":
         raise OutputError(f"the picture {path} is a PNG; type --output {path.with_suffix('.png')}")
-    made = load(spec, None, seed, model)[0].plan()
+    made = load(spec, tile, seed, model, device=device)[0].plan(until=until)
     made.warn()
-    box = draw_preview(made, path)
-    typer.echo(f"{path}: pixels {list(box.start)} to {list(box.stop)} of {list(made.shape)} (z, y, x)")
+    seen = compute(made, at, round=round_)
+    seen.save(path)
+    print_picture(seen.picture)
+    typer.echo(f"{path}: {seen}")
 
 
 @app.command()

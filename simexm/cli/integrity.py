@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simexm.cli.app import app
+from simexm.cli.logfile import LogFileOption
 from simexm.cli.shared import ResultPath, bar
+from simexm.logs import logger
 
 if TYPE_CHECKING:
     from simexm.engine.verify import Damage, Verification
@@ -29,6 +31,7 @@ def verify(
         int | None, typer.Option(min=1, help="Worker processes of a repair.", show_default="one for each core")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    log_file: LogFileOption = None,
 ) -> None:
     """Compare every file of a result with the checksum that was recorded when it was written.
 
@@ -48,6 +51,7 @@ def verify(
         told += 1
         if told <= SHOWN:
             typer.secho(f"damaged: {damage}", fg="red", err=True)
+        logger.warning("damaged: %s", damage)
 
     simulation = Simulation.load(spec) if spec else None
     with bar("verify", quiet) as progress:

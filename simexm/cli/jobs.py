@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simexm.cli import completion
 from simexm.cli.app import app
 from simexm.cli.shared import (
     DeviceOption,
@@ -36,7 +37,12 @@ if TYPE_CHECKING:
 def submit(
     spec: SpecPath,
     cluster: Annotated[
-        Path, typer.Option(help="Cluster file, such as cluster_configs/slurm.yaml, edited.", show_default=False)
+        Path,
+        typer.Option(
+            help="Cluster file, such as cluster_configs/slurm.yaml, edited.",
+            show_default=False,
+            autocompletion=completion.cluster_files,
+        ),
     ],
     jobs: JobsOption = None,
     output: OutputOption = None,

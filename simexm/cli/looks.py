@@ -44,36 +44,16 @@ def info(
     Example: simexm info out.zarr
     """
     from simexm.result import Result
+    from simexm.view.rows import result_rows
 
     result = Result.open(path)
     if as_json:
         typer.echo(json.dumps(result.attributes, indent=2))
         return
-    p = result.provenance
     if not result.complete:
         typer.echo(f"{path}: incomplete; type the `simexm run` command again to go on")
         return
-    image = result.array()
-    z, y, x = p["pixel_size_expanded_um"]
-    rows = [
-        (
-            "image",
-            f"{' x '.join(map(str, image.shape))} (c, z, y, x), {image.dtype}, {result.levels()} levels, {p['quantity']}",
-        ),
-        ("channels", ", ".join(c["label"] for c in result.channels)),
-        *([("rounds", f"{result.rounds}, with {p['amplicons']} amplicons in all")] if result.rounds else ()),
-        ("labels", ", ".join(result.label_names)),
-        ("pixel", f"{z:g} x {y:g} x {x:g} um expanded, expansion {p['expansion_factor']:g}"),
-        ("dyes", ", ".join(f"{k}: {v}" for k, v in p["dyes"].items())),
-        (
-            "PSF energy",
-            ", ".join(f"{s['dye']} in {s['channel']}: {s['share']:.1%}" for s in p.get("psf_energy_share", ())) or "-",
-        ),
-        ("clipped", ", ".join(f"{k}: {v}" for k, v in p["clipped_pixels"].items())),
-        ("seed, hash", f"{p['seed']}, {p['hash']}"),
-        ("versions", ", ".join(f"{k} {v}" for k, v in p["versions"].items())),
-    ]
-    print_rows(path, rows)
+    print_rows(path, result_rows(result))
 
 
 @app.command()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simexm.cli import completion
+
 if TYPE_CHECKING:
     from simexm.engine.clusters import Cluster
     from simexm.legacy.load import Job
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
 
 
 SpecPath = Annotated[
-    Path, typer.Argument(help="Spec file, YAML or JSON; or an .ini file of SimExm (2017).", show_default=False)
+    Path,
+    typer.Argument(
+        help="Spec file, YAML or JSON; or an .ini file of SimExm (2017).",
+        show_default=False,
+        autocompletion=completion.specs,
+    ),
 ]
 OutputOption = Annotated[
     str | None,
@@ -31,13 +38,19 @@ OutputOption = Annotated[
         show_default="the spec's name",
     ),
 ]
-ResultPath = Annotated[str, typer.Argument(help="Result, NAME.zarr, or its URL.", metavar="RESULT", show_default=False)]
+ResultPath = Annotated[
+    str,
+    typer.Argument(
+        help="Result, NAME.zarr, or its URL.", metavar="RESULT", show_default=False, autocompletion=completion.results
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of every random number.", show_default="the spec's, or 0")]
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="For .ini files: simexm2017 draws as the original did; physical runs the file through the default physics."
+        help="For .ini files: simexm2017 draws as the original did; physical runs the file through the default physics.",
+        autocompletion=completion.one_of("simexm2017", "physical"),
     ),
 ]
 TileOption = Annotated[
@@ -50,6 +63,7 @@ DeviceOption = Annotated[
         help="auto: a GPU where there is one. gpu: the same, with a warning where there is none. cpu.",
         metavar="auto|gpu|cpu",
         show_default="the spec's, or auto",
+        autocompletion=completion.one_of("auto", "gpu", "cpu"),
     ),
 ]
 UntilOption = Annotated[
@@ -184,12 +198,6 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
     for row in rows[1:]:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def times(values: Any, minus: Any = None) -> str:
-    """Sizes, or differences, as `a x b x c`."""
-    numbers = [a - b for a, b in zip(values, minus, strict=True)] if minus is not None else values
-    return " x ".join(f"{n:.6g}" for n in numbers)
 
 
 def short(path: Location) -> Location:

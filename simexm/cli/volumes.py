@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from simexm.cli.app import app
-from simexm.cli.shared import ResultPath, RoundOption, at_round, bar, times
+from simexm.cli.shared import ResultPath, RoundOption, at_round, bar
 from simexm.errors import SpecError
 from simexm.export.formats import Arrangement, Format
+from simexm.view.rows import times
 
 
 @app.command()

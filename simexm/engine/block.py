@@ -6,7 +6,7 @@ A pure function of plan, source and block number. It knows stages by what they r
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from simexm.kernels.gather import look_up
 from simexm.sources.base import LabelSource
 from simexm.stages.barcodes import AMPLICONS
 from simexm.stages.base import Chunk, Counted, EmitterStream, LabelPart, Stage, Tally, Work
+from simexm.stopwatch import timed, timed_each
 
 EmitterSink = Callable[[str, Emitters, NDArray[np.uint64]], None]
 """Called with a layer, emitters (nm of tissue from the specimen's corner) and the ids that their cell indices stand for."""
@@ -107,12 +108,14 @@ def compute_rounds(
         for tile in tiles:
             work = kept or prepare_tile(plan, source, counted, tile, sink)
             compute_tile(plan, work, number)
-            _place(plan, work, arrays, tile.relative_to(box.start))
+            with timed("tiles put together"):
+                _place(plan, work, arrays, tile.relative_to(box.start))
             for total, new in zip(images, work.values.get("image_statistics", ()), strict=False):
                 total["clipped"] += new["clipped"]
                 total["histogram"] += new["histogram"]
             if number == plan.rounds[0]:
-                parts.append(_counts(work, tuple(plan.world.dye_of_layer)))
+                with timed("tables"):
+                    parts.append(_counts(work, tuple(plan.world.dye_of_layer)))
                 for layer, dyes in work.tally.unspecific.items():
                     unspecific[layer] = unspecific.get(layer, 0) + dyes
                 if plan.barcodes:
@@ -159,13 +162,16 @@ def prepare_tile(plan: Plan, source: LabelSource, counted: Counted, tile: Box, s
 
     def see(part: LabelPart) -> None:
         for stage in plan.stages:
-            stage.see(part, work)
+            with timed(stage.tag):
+                stage.see(part, work)
         mine = own.intersect(part.core).relative_to(part.box.start)
         if not part.again and not mine.is_empty:
-            count_voxels(part.index, mine.start, mine.stop, work.tally.voxels.at(part.cells.ids))
+            with timed("cells: count voxels"):
+                count_voxels(part.index, mine.start, mine.stop, work.tally.voxels.at(part.cells.ids))
 
     wanted = plan.geometry.voxels(boxes["labels"])
-    work.stream = TileLabels(source, wanted, plan.world.masks, plan.part, see)
+    with timed("cells: index"):  # with the first use of compiled code in each worker
+        work.stream = TileLabels(source, wanted, plan.world.masks, plan.part, see)
     _run(plan, work, _stages(plan)[0])
     return work
 
@@ -205,9 +211,10 @@ def _stages(plan: Plan) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
 def _run(plan: Plan, work: Work, stages: tuple[Stage, ...]) -> None:
     last = [s for s in plan.stages if "emitters" in {q.name for q in s.writes}][-1:]
     for stage in stages:
-        stage.run(work)
+        with timed(stage.tag):
+            stage.run(work)
         if last and stage is last[0]:
-            work.values["emitters"] = _tapped(plan, work)
+            work.values["emitters"] = _tapped(plan, work, _timed(work.values["emitters"]))
 
 
 def _forget(plan: Plan, work: Work) -> None:
@@ -233,9 +240,17 @@ def _consumed(stages: tuple[Stage, ...]) -> bool:
     return any("expected" in {q.name for q in s.writes} for s in stages)
 
 
-def _tapped(plan: Plan, work: Work) -> EmitterStream:
+def _timed(stream: EmitterStream) -> EmitterStream:
+    def chunks(dye: str) -> Iterator[Chunk]:
+        return timed_each(
+            stream.chunks(dye), "emission", lambda chunk: f"emission: {chunk.layer}" if chunk.layer else ""
+        )
+
+    return replace(stream, chunks=chunks)
+
+
+def _tapped(plan: Plan, work: Work, stream: EmitterStream) -> EmitterStream:
     """The stream of emitters, whose chunks are also counted per pixel and handed to the sink, as wanted."""
-    stream: EmitterStream = work.values["emitters"]
     sink: EmitterSink | None = work.values["sink"]
     counts = _keeps_labelled(plan)
     if not counts and sink is None:
@@ -248,11 +263,13 @@ def _tapped(plan: Plan, work: Work) -> EmitterStream:
             if chunk.layer is not None:
                 if counts:
                     pixels = work.values["counting"][names.index(chunk.layer), ...]
-                    work.device.deposit_counts(chunk.emitters, (z, y, x), work.pixels.start, pixels)
+                    with timed("labelled: count dyes"):
+                        work.device.deposit_counts(chunk.emitters, (z, y, x), work.pixels.start, pixels)
                 if sink is not None and work.round <= 1:
                     emitters = Emitters(*(work.device.to_host(column) for column in chunk.emitters))
                     layer = chunk.layer if chunk.layer in work.world.dye_of_layer else AMPLICONS
-                    sink(layer, emitters.select(emitters.own != 0), work.labels.cells.ids)
+                    with timed("tables"):
+                        sink(layer, emitters.select(emitters.own != 0), work.labels.cells.ids)
             yield chunk
 
     # what is counted must come by in each round

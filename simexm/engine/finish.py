@@ -87,11 +87,11 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
 
 
 def _draw(where: Place) -> None:
-    from simexm.view.preview import save_preview
+    from simexm.view.picture import picture_of, save
 
     try:
         with outgoing(where.run / "preview.png") as path:
-            save_preview(Result.open(where.zarr), path)
+            save(picture_of(Result.open(where.zarr)), path)
     except OSError as error:
         text = (
             f"the result is complete, but its picture {where.run / 'preview.png'} cannot be written: {error.strerror}"

@@ -18,12 +18,15 @@ from simexm.grid import Box, Triple
 from simexm.kernels.cells import CellIndex
 from simexm.sources.base import LabelSource
 from simexm.stages.base import LabelPart, LabelStream
+from simexm.stopwatch import timed
 
 CHUNK = 64
 """Voxels a side that are well read together."""
 
 _INDEX = ""
 """Among the names of masks, that of the cell indices."""
+
+_READ = "labels: read and decode"
 
 BRICK_BYTES = 16 * 2**20
 """Ids are read in bricks of about this size, as they take up to twice the room of cell indices."""
@@ -143,9 +146,14 @@ def _read(source: LabelSource, box: Box, cells: CellIndex, arrays: Mapping[str, 
         here = one.relative_to(box.start).slices
         for name, array in arrays.items():
             if name == _INDEX:
-                cells.add_to(source.read(one), array[here])
+                with timed(_READ):
+                    ids = source.read(one)
+                with timed("cells: index"):
+                    cells.add_to(ids, array[here])
+                del ids  # before the next are read
             else:
-                array[here] = source.read_region(name, one)
+                with timed(_READ):
+                    array[here] = source.read_region(name, one)
 
 
 def brick(shape: Triple, id_bytes: int) -> Triple:

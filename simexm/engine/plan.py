@@ -71,7 +71,7 @@ def round_group(number: int) -> str:
     return f"round_{number:02d}" if number else ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A simulation with all that follows from it.
 
@@ -257,6 +257,15 @@ class Plan:
             "core_seconds": round(self.core_seconds, 1),
             "versions": dict(self.versions),
         }
+
+    def __repr__(self) -> str:
+        channels, shape = len(self.outputs[0].channels), " x ".join(map(str, self.shape))
+        return f"Plan({self.simulation.name!r}: {channels} x {shape} (c, z, y, x), {len(self.blocks)} blocks, hash {self.hash})"
+
+    def _repr_html_(self) -> str:
+        from simexm.view.notebook import plan_html
+
+        return plan_html(self)
 
 
 def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, NmBox]:

@@ -19,7 +19,7 @@ from simexm.grid import Box, Tiling, Triple
 from simexm.kernels import cupy_device
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
 from simexm.sources.phantom import Phantom
-from simexm.stages import Barcodes, Truth
+from simexm.stages import Barcodes, Truth, installed
 from simexm.stages.base import LABELLED, Stage, World
 from simexm.store.pyramid import plan_levels, plan_storage
 
@@ -116,7 +116,7 @@ def make_plan(
         storage=plan_storage(levels, block, CHUNK),
         outputs=outputs,
         memory=memory,
-        versions=_versions(device),
+        versions={**_versions(device), **installed.versions(stages)},
     )
 
 

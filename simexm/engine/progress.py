@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,6 +24,8 @@ from simexm.engine.events import (
     RunStarted,
     WorkerLost,
 )
+from simexm.engine.notebook import InNotebook, in_notebook
+from simexm.logs import logger
 from simexm.store.files import append
 from simexm.store.location import Location
 
@@ -60,7 +63,7 @@ def progress(
     quiet: bool = False,
     what: str = "",
 ) -> Iterator[Listener]:
-    """Yield a listener that shows a live bar, or a plain line every few seconds where there is no terminal.
+    """Yield a listener that shows a live bar, in a terminal or a notebook, or else a plain line every few seconds.
 
     Parameters
     ----------
@@ -77,8 +80,11 @@ def progress(
     what
         What is being done, where it is not the images.
     """
-    console = console or Console(stderr=True)
     tally = _Tally(total, voxels / max(total, 1), already_done, what)
+    if console is None and not quiet and in_notebook():
+        yield InNotebook(tally, describe)
+        return
+    console = console or Console(stderr=True)
     if quiet or not console.is_terminal:
         yield _Plain(tally, console, quiet)
         return
@@ -91,7 +97,7 @@ def progress(
 
 
 class LogFile:
-    """Listener that appends to a text file, a line with date and time for each event but finished blocks.
+    """Listener that appends to a text file, a line with date and time for each event but finished blocks; and tells the logger.
 
     Finished blocks stand in the journal; here they would drown the rest.
     """
@@ -105,7 +111,14 @@ class LogFile:
             return
         if isinstance(event, BlockFailed) and event.failure.traceback:
             text += "\n" + event.failure.traceback.rstrip()
+        logger.log(_level(event), "%s", text)
         append(self.path, f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+
+
+def _level(event: Event) -> int:
+    if isinstance(event, BlockFailed):
+        return logging.ERROR
+    return logging.WARNING if isinstance(event, Retried | WorkerLost) else logging.INFO
 
 
 class FailedFile:

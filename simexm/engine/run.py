@@ -45,6 +45,7 @@ def run(
     until: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    profile: bool = False,
 ) -> Result:
     """See `Simulation.run`."""
     where = Place.at(output).claimed()
@@ -58,7 +59,7 @@ def run(
             if where.jobs.is_dir():
                 Record(where.jobs).cancel_leftovers()
             _begin(plan, where, overwrite)
-            carry_out(plan, where, means, quiet)
+            carry_out(plan, where, means, quiet, profile=profile)
     finally:
         with contextlib.suppress(OSError):
             where.run.rmdir()  # where nothing came to be in it
@@ -79,7 +80,9 @@ def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
         raise OutputError(guard.why(error, f"{where.zarr} cannot be written")) from error
 
 
-def carry_out(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged | None = None) -> None:
+def carry_out(
+    plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged | None = None, profile: bool = False
+) -> None:
     """Make all that is not there, and what is damaged, in a prepared place whose lock is held.
 
     Raises
@@ -88,14 +91,14 @@ def carry_out(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Dama
         If it cannot be finished now.
     """
     try:
-        _do(plan, where, means, quiet, damaged or Damaged())
+        _do(plan, where, means, quiet, damaged or Damaged(), profile)
     except SourceError:
         raise
     except OSError as error:
         raise guard.stopped(error, where) from error
 
 
-def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged) -> None:
+def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged, profile: bool) -> None:
     low = place.check_free(plan, where)
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
@@ -108,7 +111,7 @@ def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged) -
     )
     with means.way(where, len(plan.blocks), quiet) as execute:
         _passes(plan, where, execute, quiet)
-        _execute(plan, where, journal, execute, quiet, run_block, Context(plan, where), "")
+        _execute(plan, where, journal, execute, quiet, run_block, Context(plan, where, profile=profile), "")
         make_levels(plan, where, execute, damaged.levels, is_there)
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from simexm.kernels.array_device import DeviceMemoryError
 from simexm.kernels.devices import device
 from simexm.sources.base import LabelSource
 from simexm.stages.barcodes import AMPLICONS
+from simexm.stopwatch import PROFILE, Stopwatch, moved, timed, timed_threads
 from simexm.store import guard, place
 from simexm.store.omezarr import ShardedArray
 from simexm.store.place import Place
@@ -32,11 +34,12 @@ from simexm.store.pyramid import downsample_labels, downsample_mean, pyramid
 
 @dataclass(frozen=True)
 class Context:
-    """What a worker is told: the plan, where the result stands, and which pass is being made, if any."""
+    """What a worker is told: the plan, where the result stands, which pass is being made, if any, and whether to time it all."""
 
     plan: Plan
     place: Place
     counting: str | None = None
+    profile: bool = False
 
 
 def run_block(context: Context, number: int) -> dict[str, Any]:
@@ -48,7 +51,9 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
         If the GPU's memory is too small for its tiles, even when it was emptied before.
     """
     try:
-        return device(context.plan.world.device).attempt(lambda: _run_block(context, number))
+        with Stopwatch() if context.profile else nullcontext() as watch:
+            told = device(context.plan.world.device).attempt(lambda: _run_block(context, number))
+        return {**told, PROFILE: watch.to_mapping()} if watch else told
     except DeviceMemoryError as error:
         raise RunError(
             f"a tile needs more memory than the GPU of {socket.gethostname()} has free ({error}); "
@@ -58,20 +63,24 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
 
 def _run_block(context: Context, number: int) -> dict[str, Any]:
     plan, where = context.plan, context.place
-    guard.refuse_strange(plan, where)
-    source = _source_of(plan)
-    counted = passes.counted_on_disk(plan, where)
+    with timed("open labels and output"):
+        guard.refuse_strange(plan, where)
+        source = _source_of(plan)
+        counted = passes.counted_on_disk(plan, where)
     stored: dict[str, list[list[Any]]] = {}
     with EmitterFile(plan, where, number) as emitters:
         for result in compute_rounds(plan, source, counted, plan.blocks[number], emitters.sink):
-            guard.refuse_strange(plan, where)  # again: another run may have taken the output meanwhile
+            with timed("open labels and output"):
+                guard.refuse_strange(plan, where)  # again: another run may have taken the output meanwhile
             stored |= _write(plan, where, number, result)
             cells, statistics, amplicons = result.cells, result.statistics, result.amplicons
             del result  # before the next round is made
     parts = {tables.EMITTERS: emitters.stored} if emitters.sink else {}
-    if plan.barcodes:
-        parts[AMPLICONS] = tables.write_amplicons(where, number, amplicons)
-    parts[tables.CELL_PARTS] = keyed.write_part(cells, tables.part(where, tables.CELL_PARTS, number), where.scratch)
+    with timed("tables"):
+        if plan.barcodes:
+            parts[AMPLICONS] = tables.write_amplicons(where, number, amplicons)
+        parts[tables.CELL_PARTS] = keyed.write_part(cells, tables.part(where, tables.CELL_PARTS, number), where.scratch)
+        moved(written=sum(part.nbytes for part in parts.values()))
     return {
         **statistics,
         "rows": cells.ids.size,
@@ -133,18 +142,25 @@ def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[s
         data = result.arrays[output.path]
         down = downsample_labels if output.is_labels else downsample_mean
         parts = data[None] if output.is_labels else data
-        made[output.group] = [list(pyramid(part, plan.levels[:owned], down)) for part in parts]
+        with timed("pyramid"):
+            made[output.group] = [list(pyramid(part, plan.levels[:owned], down)) for part in parts]
     stored: dict[str, list[list[Any]]] = {o.group: [] for o in outputs}
 
     def write(shard: tuple[Output, tuple[ShardedArray, int, int, tuple[int, ...]]]) -> list[Any]:
         output, (array, n, c, position) = shard
         data = made[output.group][c][n]
-        found = array.write(position, data if output.is_labels else data[None])
+        with timed_there(_row(output)):
+            found = array.write(position, data if output.is_labels else data[None])
         return [found.nbytes, found.checksum]
 
-    with ThreadPoolExecutor(WRITERS) as pool:
+    with timed_threads() as timed_there, ThreadPoolExecutor(WRITERS) as pool:
         for level in reversed(range(owned)):
             shards = [(o, s) for o in outputs for s in _shards(plan, where, o, number) if s[1] == level]
             for (output, _), told in zip(shards, pool.map(write, shards), strict=True):
                 stored[output.group].append(told)
+                moved(_row(output), written=told[0])
     return stored
+
+
+def _row(output: Output) -> str:
+    return "write labels" if output.is_labels else "write images"

@@ -16,13 +16,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simexm.grid import Box, Spacing, Tiling, Triple
 from simexm.machine import cpus
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
 from simexm.store.files import Files, Stored
 from simexm.store.omezarr import ShardedArray, label_attributes, multiscales
-from simexm.store.pyramid import Level, downsample_labels, plan_levels, plan_storage, pyramid, step_factors
+from simexm.store.pyramid import (
+    Level,
+    ceil_divide,
+    downsample_labels,
+    extremes,
+    plan_levels,
+    plan_storage,
+    pyramid,
+    step_factors,
+)
 from simexm.store.reading import Reader
 
 _CHUNK = 64
@@ -170,21 +182,68 @@ def _write_bands(
 ) -> None:
     """Write the levels that bands own."""
     owned = [array for array, mine in arrays if mine]
+    # read and encoded a layer at a time: of the finest level no more than that is in memory, and in the cache
+    depth = max(_CHUNK, *(level.factors[0] for level in levels[: len(owned)]))
 
     def write(box: Box) -> tuple[int, int, _Shards, int]:
-        data = numbers.read(box)
-        shards: _Shards = []
-        made = pyramid(data, levels[: len(owned)], downsample_labels)
-        for array, level, part in zip(owned, levels, made, strict=False):
-            start = tuple(a // f for a, f in zip(box.start, level.factors, strict=True))
-            shards += zip(_keys(array, start, part.shape), array.write_region(start, part), strict=True)
-        return int(data.min()), int(data.max()), shards, data.size
+        region = _Region(owned, levels, box)
+        for layer in Tiling(box, (depth, *box.shape[1:])):
+            region.add(layer, numbers.read(layer))
+        return region.smallest, region.largest, region.put(), box.size
 
     for smallest, largest, shards, voxels in threads.map(write, Tiling(Box.of_shape(numbers.shape), band)):
         written.smallest = min(written.smallest, smallest)
         written.largest = max(written.largest, largest)
         written.add(shards)
         progress(voxels)
+
+
+class _Region:
+    """A band on its way to its shards.
+
+    Parameters
+    ----------
+    arrays, levels
+        The levels that a band owns, the finest first.
+    box
+        The band.
+    """
+
+    def __init__(self, arrays: list[ShardedArray], levels: tuple[Level, ...], box: Box) -> None:
+        self.arrays, self.levels, self.box = arrays, levels[: len(arrays)], box
+        self.smallest, self.largest = 2**64, 0
+        z, y, x = arrays[0].shard
+        self._shards = [(shard, arrays[0].encoder()) for shard in Tiling(box, (z, y, x))]
+        self._coarse = [
+            np.empty(ceil_divide(box.shape, level.factors), array.dtype)
+            for array, level in zip(arrays[1:], self.levels[1:], strict=True)
+        ]
+
+    def add(self, layer: Box, data: NDArray[Any]) -> None:
+        """Encode a layer of the band, and downsample it."""
+        smallest, largest = extremes(data)
+        self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
+        for shard, encoder in self._shards:
+            here = shard.intersect(layer)
+            if not here.is_empty:
+                encoder.add(here.relative_to(shard.start).start, data[here.relative_to(layer.start).slices])
+        planes = layer.start[0] - self.box.start[0]
+        made = pyramid(data, self.levels, downsample_labels)
+        for level, part, whole in zip(self.levels[1:], made[1:], self._coarse, strict=True):
+            z = planes // level.factors[0]
+            whole[z : z + len(part)] = part
+
+    def put(self) -> _Shards:
+        """Put all shards in their places; returns their paths, bytes and checksums."""
+        finest = self.arrays[0]
+        shards = []
+        for shard, encoder in self._shards:
+            position = tuple(a // s for a, s in zip(shard.start, finest.shard, strict=True))
+            shards.append((finest.key(position), finest.put(position, encoder)))
+        for array, level, whole in zip(self.arrays[1:], self.levels[1:], self._coarse, strict=True):
+            start = tuple(a // f for a, f in zip(self.box.start, level.factors, strict=True))
+            shards += zip(_keys(array, start, whole.shape), array.write_region(start, whole), strict=True)
+        return shards
 
 
 def _write_coarse(

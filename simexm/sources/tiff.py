@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ from simexm.sources.stack import ORIGIN
 
 _JPEG = frozenset({6, 7, 34892, 33007})
 """TIFF's compressions by JPEG; lossless JPEG, of more than 12 bits, is among them."""
+
+
+_DEFLATE = frozenset({8, 32946})
 
 
 class TiffStack:
@@ -107,6 +111,7 @@ class TiffStack:
             )
         keyframe = self._keyframe = series.keyframe
         segments = [keyframe.decode(None, i)[1:] for i in range(len(keyframe.dataoffsets))]
+        self._inflate = _straight(keyframe, self.dtype)
         self._segments = [(at[2], at[3], shape[1], shape[2]) for at, shape in segments]
         self._at = np.zeros((2, len(pages), len(segments)), np.int64)
         self._file_of = np.zeros(len(pages), np.int32)
@@ -142,6 +147,10 @@ class TiffStack:
                 continue
             try:
                 data = os.pread(handle, count, offset)
+                if self._inflate is not None and target.shape == (height, width) and target.flags.c_contiguous:
+                    if len(self._inflate(data, out=target.view(np.uint8).reshape(-1))) != target.nbytes:
+                        raise ValueError(f"its data end before {height} rows")
+                    continue
                 segment, _, _ = self._keyframe.decode(
                     data, index, jpegtables=self._tables.get(plane), jpegheader=self._keyframe.jpegheader
                 )
@@ -167,6 +176,15 @@ def _only_series(path: Path, all_series: list[Any]) -> Any:
             "that are all alike. Save the segmentation as a stack of its own."
         )
     return all_series[0]
+
+
+def _straight(keyframe: Any, dtype: np.dtype[Any]) -> Any:
+    """What decompresses a strip right into its rows, where that is all there is to do; None where it is not."""
+    plain = keyframe.predictor == 1 and keyframe.fillorder == 1 and keyframe.bitspersample == 8 * dtype.itemsize
+    native = dtype.itemsize == 1 or keyframe.parent.byteorder == ("<" if sys.byteorder == "little" else ">")
+    if plain and native and int(keyframe.compression) in _DEFLATE:
+        return tifffile.TIFF.DECOMPRESSORS[int(keyframe.compression)]
+    return None
 
 
 def _refuse_lossy(path: Path, keyframe: Any) -> None:

@@ -1,8 +1,11 @@
-"""Stages: the steps of a simulation, one file each. New physics is one more file and one more name in `AnyStage`."""
+"""Stages: the steps of a simulation, one file each.
+
+New physics is one more file and one more name in `BuiltIn`; or a package of its own, see `simexm.stages.installed`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -10,6 +13,7 @@ from simexm.stages.barcodes import Barcodes
 from simexm.stages.camera import Camera
 from simexm.stages.confocal import Confocal
 from simexm.stages.expansion import Expansion
+from simexm.stages.installed import OrInstalled
 from simexm.stages.labelling import Labelling
 from simexm.stages.light_sheet import LightSheet
 from simexm.stages.regions import Regions
@@ -19,7 +23,7 @@ from simexm.stages.truth import Truth
 from simexm.stages.two_photon import TwoPhoton
 from simexm.stages.widefield import Widefield
 
-AnyStage = Annotated[
+BuiltIn = (
     Regions
     | Labelling
     | Barcodes
@@ -31,8 +35,11 @@ AnyStage = Annotated[
     | Camera
     | Truth
     | Labelling2017
-    | Imaging2017,
-    Field(discriminator="stage"),
+    | Imaging2017
+)
+AnyStage = Annotated[
+    Annotated[BuiltIn, Field(discriminator="stage")],
+    OrInstalled(str(stage.model_fields["stage"].default) for stage in get_args(BuiltIn)),
 ]
 
 __all__ = [

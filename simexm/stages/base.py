@@ -1,7 +1,8 @@
 """What a stage is: a frozen model that says what it reads, what it writes, how far it looks, and what it does to a block.
 
-What the user writes in a spec and what runs on a block are the same object. To add physics, write a file with one more
-subclass of `Stage` and name it in `simexm/stages/__init__.py`; the planner and the block runner need no change.
+What the user writes in a spec and what runs on a block are the same object. To add physics, write a file with one
+more subclass of `Stage` and name it in `simexm/stages/__init__.py`, or in a package of your own (`pipelines/stage.md`
+shows one); the planner and the block runner need no change.
 """
 
 from __future__ import annotations
@@ -309,6 +310,11 @@ class Stage(Frozen):
     """Whether the stage wants the labels of a tile at once, not part by part."""
     on_gpu: ClassVar[bool] = True
     """Whether the stage can work on a GPU: whether it leaves to `Work.device` what takes long."""
+
+    @property
+    def tag(self) -> str:
+        """The stage's name in a spec."""
+        return str(type(self).model_fields["stage"].default)
 
     @property
     def inputs(self) -> tuple[Quantity, ...]:

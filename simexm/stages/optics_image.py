@@ -17,9 +17,12 @@ from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import EmitterStream
 from simexm.stages.optics_plan import OpticsPair, OpticsPlan, ring_depth
+from simexm.stopwatch import timed, timed_each
 
 if TYPE_CHECKING:
     from simexm.stages.optics import Optics
+
+_FORWARD = "imaging: forward transforms"
 
 
 def expected_image(
@@ -53,15 +56,17 @@ def expected_image(
     coarse = (len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1)
 
     def add_dye(spectra: Any, dye: str) -> None:
-        seen = [
-            (names.index(p.channel), device.response(transfer(optics, plan, p, dyes[dye], grid)))
-            for p in plan.pairs
-            if p.dye == dye
-        ]
+        with timed("imaging: point spread functions"):
+            seen = [
+                (names.index(p.channel), device.response(transfer(optics, plan, p, dyes[dye], grid)))
+                for p in plan.pairs
+                if p.dye == dye
+            ]
         for wanted, planes in node_windows(stream, dye, plan, tile, device):
             here = slice(wanted.start - tile.start[0], wanted.stop - tile.start[0])
-            for channel, response in seen:
-                planes.project(response, wanted, spectra[channel, here, :, :])
+            with timed("imaging: sum over planes"):
+                for channel, response in seen:
+                    planes.project(response, wanted, spectra[channel, here, :, :])
 
     def add(spectra: Any, some: Iterable[str]) -> Any:
         for dye in some:
@@ -80,8 +85,9 @@ def expected_image(
         spectra = add(spectra, [d for d in used_dyes if d in stream.varying])
     expected = device.zeros((len(names), *tile.shape), np.float32)
     inner = slice(plan.halo, plan.halo + tile.shape[1]), slice(plan.halo, plan.halo + tile.shape[2])
-    for c in range(len(names)):
-        device.image(spectra[c, ...], grid, inner, expected[c, ...])
+    with timed("imaging: inverse transforms"):
+        for c in range(len(names)):
+            device.image(spectra[c, ...], grid, inner, expected[c, ...])
     return expected
 
 
@@ -105,11 +111,12 @@ def node_windows(
     planes = device.node_planes(grid)
     for chunk in stream.chunks(dye):
         if chunk.layer is not None:
-            planes.add(chunk.emitters)
+            with timed("imaging: deposit"):
+                planes.add(chunk.emitters)
         else:
-            for ready in planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5)):
+            for ready in timed_each(planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5)), _FORWARD):
                 yield ready, planes
-    for ready in planes.advance(high):
+    for ready in timed_each(planes.advance(high), _FORWARD):
         yield ready, planes
 
 

@@ -25,7 +25,7 @@ from simexm.grid import Spacing
 from simexm.store.files import Files, Stored
 from simexm.store.location import zarr_store
 from simexm.store.pyramid import Level
-from simexm.store.shards import ZSTD_LEVEL, encode_shard
+from simexm.store.shards import ZSTD_LEVEL, Encoder, encode_shard
 
 VERSION = "0.5"
 _NM_PER_UM = 1000
@@ -192,6 +192,14 @@ class ShardedArray:
                 f"not {data.shape} of {data.dtype}"
             )
         return self.files.put(self.key(position), encode_shard(data, self.shard, self.chunk))
+
+    def encoder(self) -> Encoder:
+        """An empty shard, to be filled chunk by chunk."""
+        return Encoder(self.shard, self.chunk, np.dtype(self.dtype))
+
+    def put(self, position: tuple[int, ...], encoder: Encoder) -> Stored:
+        """Replace one whole shard in one step by all that was added to `encoder`; where that is zero it has no file."""
+        return self.files.put(self.key(position), encoder.to_bytes())
 
     def write_region(self, start: tuple[int, ...], data: NDArray[np.generic]) -> tuple[Stored, ...]:
         """Replace all shards of a region that begins and ends where shards do, or ends where the array does.

@@ -191,6 +191,20 @@ def downsample_labels(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gen
     return out
 
 
+def extremes(a: NDArray[np.generic]) -> tuple[int, int]:
+    """The smallest and the largest of an array of integers, in one go: half the time of NumPy's two."""
+    smallest, largest = _extremes(np.ascontiguousarray(a).ravel())
+    return int(smallest), int(largest)
+
+
+@njit(cache=True, nogil=True)
+def _extremes(flat):  # type: ignore[no-untyped-def]
+    smallest, largest = flat[0], flat[0]
+    for value in flat:
+        smallest, largest = min(smallest, value), max(largest, value)
+    return smallest, largest
+
+
 @njit(cache=True, nogil=True)
 def _mean_integers(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = a.shape

@@ -23,6 +23,7 @@ import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from simexm.stopwatch import moved
 from simexm.store.location import Location
 from simexm.store.remote import Remote
 
@@ -32,43 +33,63 @@ _ABSENT = 2**64 - 1
 _zstd = Zstd(level=ZSTD_LEVEL)
 
 
-def encode_shard(data: NDArray[np.generic], shard: tuple[int, ...], chunk: tuple[int, ...]) -> bytes:
-    """Return the bytes of one shard, none (b"") where every element is zero.
+class Encoder:
+    """The bytes of one shard, from its elements, some chunks at a time.
 
     Parameters
     ----------
-    data
-        The shard's elements; an axis is shorter than `shard` where the array ends inside the shard.
     shard
         Elements of a shard along each axis.
     chunk
         Elements of a chunk along each axis; divides `shard`.
+    dtype
+        Data type of the elements.
     """
-    if any(n > s for n, s in zip(data.shape, shard, strict=True)):
-        raise ValueError(f"data of shape {data.shape} is larger than a shard of {shard}")
-    counts = tuple(s // c for s, c in zip(shard, chunk, strict=True))
-    stored_dtype = data.dtype.newbyteorder("<")
-    index = np.full((*counts, 2), _ABSENT, dtype="<u8")
-    parts: list[bytes] = []
-    offset = 0
-    for position in itertools.product(*(range(n) for n in counts)):
-        part = data[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, chunk, strict=True))]
-        if part.size == 0:
-            continue
-        if part.shape != chunk:
-            part = np.pad(part, [(0, c - n) for n, c in zip(part.shape, chunk, strict=True)])
-        part = np.ascontiguousarray(part, dtype=stored_dtype)
-        # Compared as bits: -0.0 and NaN are no fill values.
-        if not part.view(f"u{part.itemsize}").max():
-            continue
-        encoded = bytes(_zstd.encode(part))
-        index[position] = offset, len(encoded)
-        offset += len(encoded)
-        parts.append(encoded)
-    if not parts:
-        return b""
-    footer = index.tobytes()
-    return b"".join([*parts, footer, google_crc32c.value(footer).to_bytes(4, "little")])
+
+    def __init__(self, shard: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._shard, self._chunk = shard, chunk
+        self._index = np.full((*(s // c for s, c in zip(shard, chunk, strict=True)), 2), _ABSENT, dtype="<u8")
+        self._room = np.zeros(chunk, dtype.newbyteorder("<"))  # one for all chunks: it stays in the cache
+        self._parts: list[bytes] = []
+        self._offset = 0
+
+    def add(self, start: tuple[int, ...], data: NDArray[np.generic]) -> None:
+        """Encode the chunks of a box that begins at `start`, where a chunk does, and ends so, or where the array does."""
+        chunk, room = self._chunk, self._room
+        if any(a % c or a + n > s for a, n, s, c in zip(start, data.shape, self._shard, chunk, strict=True)):
+            raise ValueError(f"{data.shape} at {start} are no chunks of {chunk} in a shard of {self._shard}")
+        counts = (range(-(-n // c)) for n, c in zip(data.shape, chunk, strict=True))
+        for position in itertools.product(*counts):
+            part = data[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, chunk, strict=True))]
+            if part.shape != chunk:
+                room[...] = 0
+            room[tuple(map(slice, part.shape))] = part
+            # Compared as bits: -0.0 and NaN are no fill values. Most often the first element tells.
+            bits = room.view(f"u{room.itemsize}").ravel()
+            if not bits[0] and not bits.any():
+                continue
+            encoded = bytes(_zstd.encode(room))
+            at = tuple(a // c + p for a, c, p in zip(start, chunk, position, strict=True))
+            self._index[at] = self._offset, len(encoded)
+            self._offset += len(encoded)
+            self._parts.append(encoded)
+
+    def to_bytes(self) -> bytes:
+        """All that was added; none (b"") where every element is zero."""
+        if not self._parts:
+            return b""
+        footer = self._index.tobytes()
+        return b"".join([*self._parts, footer, google_crc32c.value(footer).to_bytes(4, "little")])
+
+
+def encode_shard(data: NDArray[np.generic], shard: tuple[int, ...], chunk: tuple[int, ...]) -> bytes:
+    """Return the bytes of one shard, none (b"") where every element is zero; see `Encoder`.
+
+    `data` holds the shard's elements; an axis is shorter than `shard` where the array ends inside the shard.
+    """
+    encoder = Encoder(shard, chunk, data.dtype)
+    encoder.add((0,) * data.ndim, data)
+    return encoder.to_bytes()
 
 
 class Ranges:
@@ -182,6 +203,7 @@ def decode_shard(
         else:
             inside[position] = into, tuple(slice(max(-f, 0), n - f) for f, n in zip(first, out.shape, strict=True))
     places = [(int(index[p][0]), int(index[p][1])) for p in inside]
+    moved(read=size + 4 + sum(n for _, n in places))
     encoded = data.fetch(places) if isinstance(data, Ranges) else (data[a : a + n] for a, n in places)
     for (position, (into, here)), chunk_bytes in zip(inside.items(), encoded, strict=True):
         try:

@@ -1,210 +1,163 @@
-"""Pictures: the middle of an image across and along the axis, its channels in their colours, and the truth beside it."""
+"""A look at some part of the image before it is run: the very pixels that a run would write there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from simexm.engine.block import compute_box
+from simexm.engine.excerpt import excerpt
 from simexm.engine.finish import channel_color
 from simexm.engine.passes import counted_in_memory
 from simexm.engine.plan import Plan
+from simexm.errors import SpecError
 from simexm.grid import Box, Triple
-from simexm.result import Result
+from simexm.view.picture import Picture, draw, save, window
 
-if TYPE_CHECKING:
-    from PIL import ImageDraw
-
-LARGEST = 1024
-"""Pixels a side of what is shown at most."""
-
-PANEL, MARGIN, CAPTION, TITLE = 590, 6, 26, 34
-"""Width of a panel, space between panels, and heights of a caption and of the title, in pixels of the picture."""
-
-PREVIEW: Triple = (24, 256, 256)
-"""Pixels that `simexm preview` computes."""
+USUAL: Triple = (24, 256, 256)
+"""Pixels along z, y, x that are computed at most, unless others are asked for."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What is drawn.
+@dataclass(frozen=True, repr=False)
+class Preview:
+    """Part of an image, as a run would write it.
 
     Attributes
     ----------
-    title
-        Above the picture.
-    across, along
-        Middle plane (channels, y, x) and middle section (channels, z, x).
-    truth, truth_along
-        Ids of the middle plane, (y, x), and of the middle section, (z, x).
-    colors, windows, names
-        Of the channels.
-    pixel_um
-        z, y, x in tissue.
-    factor
-        Expansion.
+    plan
+        What a run would do.
+    box
+        Which pixels of the image, z y x.
+    at
+        The pixel through which the picture's plane and section go, z y x.
+    image
+        (channels, z, y, x): counts; photo-electrons or dyes where the plan stops earlier.
+    labels
+        Ids of the cells on the same grid, (z, y, x).
+    round
+        Which round's image, from 1 on; 0 where there are no rounds.
     """
 
-    title: str
-    across: NDArray[Any]
-    along: NDArray[Any]
-    truth: NDArray[Any]
-    truth_along: NDArray[Any]
-    colors: list[str]
-    windows: list[tuple[float, float]]
-    names: list[str]
-    pixel_um: tuple[float, float, float]
-    factor: float
+    plan: Plan
+    box: Box
+    at: Triple
+    image: NDArray[Any]
+    labels: NDArray[Any]
+    round: int = 0
 
-
-def save_preview(result: Result, path: Path) -> None:
-    """Draw a finished result from the coarsest level that still has about a thousand pixels a side."""
-    level = 0
-    while max(result.array(level).shape[2:]) > LARGEST and level + 1 < result.levels():
-        level += 1
-    image = result.array(level)
-    _, nz, ny, _ = image.shape
-    scales = result.attributes["ome"]["multiscales"][0]["datasets"][level]["coordinateTransformations"][0]["scale"]
-    across, along = np.asarray(image[:, nz // 2]), np.asarray(image[:, :, ny // 2])
-    cells = result.array(level, "labels/cells")
-    channels = result.channels
-    windows = [(c["window"]["start"], c["window"]["end"]) for c in channels]
-    if result.provenance["quantity"] != "image":
-        windows = [_window(a) for a in across]
-    draw(
-        Picture(
-            title=result.attributes["ome"]["multiscales"][0]["name"],
-            across=across,
-            along=along,
-            truth=np.asarray(cells[nz // 2]),
-            truth_along=np.asarray(cells[:, ny // 2]),
-            colors=[c["color"] for c in channels],
-            windows=windows,
-            names=[c["label"] for c in channels],
-            pixel_um=(scales[1], scales[2], scales[3]),
-            factor=result.provenance["expansion_factor"],
-        ),
-        path,
-    )
-
-
-def preview_box(plan: Plan, shape: Triple = PREVIEW) -> Box:
-    """The middle of the image."""
-    size = tuple(min(n, s) for n, s in zip(plan.shape, shape, strict=True))
-    z, y, x = ((n - s) // 2 for n, s in zip(plan.shape, size, strict=True))
-    return Box.at((z, y, x), (size[0], size[1], size[2]))
-
-
-def preview(plan: Plan, path: Path, shape: Triple = PREVIEW) -> Box:
-    """Compute the middle of the image with the very block code and random numbers of a run, and draw it; return the box."""
-    box = preview_box(plan, shape)
-    source = plan.simulation.source.open()
-    found = compute_box(plan, source, counted_in_memory(plan, source), box)
-    image, cells = found.arrays[""], found.arrays["labels/cells"]
-    names = list(plan.outputs[0].channels)
-    z, y, x = (float(p) / 1000 for p in plan.geometry.pixel_tissue_nm)
-    draw(
-        Picture(
-            title=f"{plan.simulation.name} (preview)",
-            across=image[:, image.shape[1] // 2],
-            along=image[:, :, image.shape[2] // 2],
-            truth=cells[image.shape[1] // 2],
-            truth_along=cells[:, image.shape[2] // 2],
+    @cached_property
+    def picture(self) -> Picture:
+        """Plane and section through `at`. Dark and bright are of what is here, for the rest is not known yet."""
+        plan, names = self.plan, list(self.plan.outputs[0].channels)
+        k, j, _ = (a - b for a, b in zip(self.at, self.box.start, strict=True))
+        z, y, x = (float(p) / 1000 for p in plan.geometry.pixel_tissue_nm)
+        which = f"preview of round {self.round}" if self.round else "preview"
+        return Picture(
+            title=f"{plan.simulation.name} ({which})",
+            across=self.image[:, k],
+            along=self.image[:, :, j],
+            truth=self.labels[k],
+            truth_along=self.labels[:, j],
             colors=[channel_color(plan, n) for n in names],
-            windows=[_window(c) for c in image],
+            windows=[window(c) for c in self.image],
             names=names,
             pixel_um=(z, y, x),
             factor=float(plan.geometry.factor),
-        ),
-        path,
-    )
-    return box
+        )
+
+    def __str__(self) -> str:
+        start, stop, shape = (" ".join(map(str, v)) for v in (self.box.start, self.box.stop, self.plan.shape))
+        return f"pixels {start} to {stop} of {shape} (z y x)"
+
+    def __repr__(self) -> str:
+        return f"Preview({self.plan.simulation.name!r}: {self})"
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture as a PNG."""
+        save(self.picture, Path(path))
+
+    def _repr_html_(self) -> str:
+        from simexm.view.notebook import preview_html
+
+        return preview_html(draw(self.picture), str(self))
 
 
-def merged(channels: NDArray[Any], colors: list[str], windows: list[tuple[float, float]]) -> NDArray[np.float64]:
-    """Add channels in their colours, (rows, columns, 3), 0 to 1."""
-    total = np.zeros((*channels.shape[1:], 3))
-    for data, color, (low, high) in zip(channels, colors, windows, strict=True):
-        rgb = np.array([int(color[i : i + 2], 16) / 255 for i in (0, 2, 4)])
-        total += np.clip((data.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1)[..., None] * rgb
-    return np.clip(total, 0, 1)
+def preview(plan: Plan, at: Triple | None = None, shape: Triple | None = None, round: int | None = None) -> Preview:
+    """Compute a part of the image; see `Simulation.preview` for the parameters."""
+    place = _inside(plan, at)
+    box = box_of(plan, place) if shape is None else _box_around(plan, place, shape)
+    number = _known_round(plan, round)
+    source = plan.simulation.source.open()
+    counted = counted_in_memory(plan, source)
+    found = excerpt(plan, source, counted, box, number)
+    # label images are made with the first round alone
+    labels = found if number == plan.rounds[0] else excerpt(plan, source, counted, box)
+    return Preview(plan, box, place, found[""], labels["labels/cells"], number)
 
 
-def id_colors(ids: NDArray[Any]) -> NDArray[np.float64]:
-    """A colour of its own for each id, black for 0, (rows, columns, 3)."""
-    hashed = ids.astype(np.uint64)
-    for shift, factor in (
-        (30, 0xBF58476D1CE4E5B9),
-        (27, 0x94D049BB133111EB),
-    ):  # splitmix64's: ids may differ in high bits alone
-        hashed = (hashed ^ (hashed >> np.uint64(shift))) * np.uint64(factor)
-    rgb = np.stack([(hashed >> np.uint64(s)) & np.uint64(255) for s in (56, 40, 24)], axis=-1).astype(np.float64) / 255
-    return np.where(ids[..., None] == 0, 0.0, 0.25 + 0.75 * rgb)
+def _inside(plan: Plan, at: Triple | None) -> Triple:
+    """A pixel of the image; the middle one, where none is named."""
+    place = at or _triple(n // 2 for n in plan.shape)
+    if not all(0 <= a < n for a, n in zip(place, plan.shape, strict=True)):
+        raise SpecError(
+            f"the pixel {' '.join(map(str, place))} is outside the image, which has {' x '.join(map(str, plan.shape))} pixels "
+            "(z y x), counted from 0; name one inside"
+        )
+    return place
 
 
-def draw(picture: Picture, path: Path) -> None:
-    """Write the picture as a PNG: image and truth side by side, the plane above, the section below, in true proportions."""
-    from PIL import Image, ImageDraw
-
-    z, y, x = picture.pixel_um
-    columns = picture.across.shape[2]
-    across = max(1, round(PANEL * picture.across.shape[1] * y / (columns * x)))
-    along = max(24, round(PANEL * picture.along.shape[1] * z / (columns * x)))
-    panels = (
-        (merged(picture.across, picture.colors, picture.windows), 0, across, "image, middle plane"),
-        (id_colors(picture.truth), 1, across, "truth, the same plane"),
-        (merged(picture.along, picture.colors, picture.windows), 0, along, "image, middle section (z down)"),
-        (id_colors(picture.truth_along), 1, along, "truth, the same section"),
-    )
-    sheet = Image.new("RGB", (2 * PANEL + 3 * MARGIN, across + along + 2 * CAPTION + TITLE + MARGIN))
-    pen = ImageDraw.Draw(sheet)
-    pen.text((sheet.width / 2, TITLE / 2), picture.title, fill="white", font=_font(18), anchor="mm")
-    top = TITLE
-    for n, (data, column, height, caption) in enumerate(panels):
-        if n == 2:
-            top += CAPTION + across
-        left = MARGIN + column * (PANEL + MARGIN)
-        pen.text((left + PANEL / 2, top + CAPTION / 2), caption, fill=(204, 204, 204), font=_font(14), anchor="mm")
-        part = Image.fromarray(np.rint(data * 255).astype(np.uint8)).resize((PANEL, height), Image.Resampling.NEAREST)
-        sheet.paste(part, (left, top + CAPTION))
-    _mark(pen, picture, across)
-    sheet.save(path, format="PNG")
+def _known_round(plan: Plan, round: int | None) -> int:
+    if round is None:
+        return plan.rounds[0]
+    if round not in plan.rounds or not round:
+        there = f"the rounds 1 to {plan.world.rounds}" if plan.world.rounds else "one image and no rounds"
+        raise SpecError(f"there is no round {round}: the plan has {there}; leave the round out, or name another")
+    return round
 
 
-def _mark(pen: ImageDraw.ImageDraw, picture: Picture, height: int) -> None:
-    """Write the names of the channels and a scale bar into the first panel."""
-    left, top = MARGIN, TITLE + CAPTION
-    for i, (name, color) in enumerate(zip(picture.names, picture.colors, strict=True)):
-        place = (left + 16, top + 14 + 26 * i)
-        pen.rectangle(pen.textbbox(place, name, font=_font(17)), fill="black")
-        pen.text(place, name, fill=f"#{color}", font=_font(17))
-    width = picture.across.shape[2] * picture.pixel_um[2]
-    bar = round_down(width / 5)
-    expanded = f" ({bar * picture.factor:g} expanded)" if picture.factor != 1 else ""
-    low = top + height - 18
-    pen.rectangle((left + 24, low - 7, left + 24 + round(PANEL * bar / width), low), fill="white")
-    place = (left + 24, low - 14)
-    text = f"{bar:g} um of tissue{expanded}"
-    pen.rectangle(pen.textbbox(place, text, font=_font(15), anchor="ls"), fill="black")
-    pen.text(place, text, fill="white", font=_font(15), anchor="ls")
+def _box_around(plan: Plan, at: Triple, shape: Triple) -> Box:
+    """A box of this shape with a pixel in its middle, or as near to that as the image's ends let it be."""
+    if min(shape) < 1:
+        raise SpecError(
+            f"a preview of {' x '.join(map(str, shape))} pixels is empty; give at least 1 along each of z, y, x"
+        )
+    size = _triple(min(n, s) for n, s in zip(plan.shape, shape, strict=True))
+    start = _triple(min(max(0, a - s // 2), n - s) for a, s, n in zip(at, size, plan.shape, strict=True))
+    return Box.at(start, size)
 
 
-def _font(size: int) -> Any:
-    from PIL import ImageFont
+def box_of(plan: Plan, at: Triple) -> Box:
+    """What is shown if no shape is asked for: planes of the tile that holds a pixel, and of those beside it if tiles are small.
 
-    return ImageFont.load_default(size)
+    Whatever is wanted of a tile, all of its rows and columns must be computed.
+    """
+    around = _box_around(plan, at, USUAL)
+    (y0, y1), (x0, x1) = (_tiles_around(plan, axis, at[axis]) for axis in (1, 2))
+    return Box((around.start[0], y0, x0), (around.stop[0], y1, x1))
 
 
-def _window(data: NDArray[Any]) -> tuple[float, float]:
-    low, high = np.quantile(data, (0.02, 0.998))
-    return float(low), float(max(high, low + 1e-9))
+def _tiles_around(plan: Plan, axis: int, pixel: int) -> tuple[int, int]:
+    """First and last + 1 pixel, along one axis, of as many tiles around a pixel as are not too much."""
+    low, high = _tile_along(plan, axis, pixel)
+    while True:
+        wider = [(_tile_along(plan, axis, low - 1)[0], high)] if low > 0 else []
+        wider += [(low, _tile_along(plan, axis, high)[1])] if high < plan.shape[axis] else []
+        fitting = [(a, b) for a, b in wider if b - a <= USUAL[axis]]
+        if not fitting:
+            return low, high
+        low, high = min(fitting, key=lambda ends: abs(ends[0] + ends[1] - 2 * pixel))
 
 
-def round_down(value: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(next(power * f for f in (5, 2, 1) if power * f <= value * (1 + 1e-9)))
+def _tile_along(plan: Plan, axis: int, pixel: int) -> tuple[int, int]:
+    """First and last + 1 pixel, along one axis, of the tile in which a pixel lies."""
+    block = pixel // plan.block[axis] * plan.block[axis]
+    start = block + (pixel - block) // plan.tile[axis] * plan.tile[axis]
+    return start, min(start + plan.tile[axis], block + plan.block[axis], plan.shape[axis])
+
+
+def _triple(values: Any) -> Triple:
+    z, y, x = values
+    return z, y, x

@@ -100,7 +100,7 @@ class Planes:
         channel
             0 for all in their colours, n for the n-th alone, in grey; dark and bright as the result's windows say.
         """
-        from simexm.view.preview import merged
+        from simexm.view.picture import merged
 
         channels = self.result.channels
         chosen = range(len(channels)) if channel == 0 else [channel - 1]

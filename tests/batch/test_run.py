@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.batch.conftest import Lab, cluster_file, command, fingerprint, simexm, until
+from tests.markdown import block
 
 pytestmark = [
     pytest.mark.batch,
@@ -130,8 +131,6 @@ def test_jobs_that_end_before_a_worker_comes_end_the_run(my_yaml: Path, tmp_path
 
 def test_readme_block(lab: Lab, my_yaml: Path, reference: dict[str, str], tmp_path: Path) -> None:
     """As a user would: the file edited in the three places that it names, and fewer workers for this little machine."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = next(text for text in re.findall(r"```bash\n(.*?)```", readme, flags=re.DOTALL) if "simexm submit" in text)
     text = (ROOT / "cluster_configs" / "slurm.yaml").read_text(encoding="utf-8")
     for old, new in (
         (r"account: .*\n", ""),
@@ -144,7 +143,10 @@ def test_readme_block(lab: Lab, my_yaml: Path, reference: dict[str, str], tmp_pa
     (tmp_path / "cluster_configs").mkdir()
     (tmp_path / "cluster_configs" / "slurm.yaml").write_text(text)
     (tmp_path / "my.yaml").write_text(my_yaml.read_text())
-    first, second, third, fourth = (shlex.split(line, comments=True)[1:] for line in block.splitlines())
+    first, second, third, fourth = (
+        shlex.split(line, comments=True)[1:]
+        for line in block("pipelines/running.md", "simexm submit").text.splitlines()
+    )
     assert simexm(*first, cwd=tmp_path).stdout.startswith("#!")
     assert lab.queue() == {}
     assert simexm(*second, cwd=tmp_path).returncode == 0

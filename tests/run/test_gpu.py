@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu import compare
 from simexm import Result, Simulated, Simulation, simulate
+from simexm.engine.excerpt import excerpt
 from simexm.engine.gpu import device_bytes
 from simexm.errors import RunError, SimexmWarning, SpecError
+from simexm.grid import Box
 from simexm.kernels import cupy_device
 from simexm.kernels.array_device import ArrayDevice
+from simexm.sources.arrays import ArrayVolume
 from tests import build, rounds_build
 from tests.cuda_host import Host
 from tests.model2017 import small_2017
@@ -89,6 +92,23 @@ KEEP = ["expected", "labelled", "emitters"]
 @pytest.mark.parametrize("tile", [None, (3, 17, 11)])
 def test_two_layers_in_two_channels(gpu: str, tile: Any) -> None:
     agree(*both(Simulation.from_mapping(spec("memory", keep=KEEP)), cells((40, 56, 56)), tile=tile))
+
+
+@pytest.mark.parametrize("kind", ["one image", "rounds"])
+def test_a_part_is_what_the_whole_holds(gpu: str, kind: str) -> None:
+    """Bit for bit, though planes are made in batches."""
+    labels = cells((32, 44, 44))
+    spoken = {**(rounds_build.spec() if kind == "rounds" else spec("memory")), "keep": ["expected"]}
+    whole = simulate(
+        labels, Simulation.from_mapping(spoken).with_device("gpu").with_tile((5, 16, 20)), voxel_size_nm=VOXEL_NM
+    )
+    z, y, x = whole.plan.shape
+    for box in (Box.at((1, 3, 5), (3, 20, 9)), Box((z - 2, y - 9, x - 20), (z, y, x))):
+        for n, number in enumerate(whole.plan.rounds):
+            found = excerpt(whole.plan, ArrayVolume(labels, VOXEL_NM), {}, box, number)
+            for path, image in {"": whole.image, **whole.kept}.items():
+                there = image[n] if kind == "rounds" else image
+                np.testing.assert_array_equal(found[path], there[(..., *box.slices)])
 
 
 def test_dense_labels_in_widefield_light(gpu: str) -> None:

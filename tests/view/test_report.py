@@ -45,7 +45,7 @@ KINDS = ["image", "confocal", "labelling", "model 2017", "rounds"]
 def client() -> Iterator[distributed.Client]:
     """One worker for all of the runs."""
     with distributed.Client(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, set_as_default=False
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", set_as_default=False
     ) as made:
         yield made
 

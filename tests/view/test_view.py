@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from simexm.result import Result
 from simexm.simulation import Simulation
-from simexm.view.preview import merged
+from simexm.view.picture import merged
 from tests import rounds_build
 from tests.model2017 import small_2017
 from tests.run.conftest import labels as labels

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.result import Result
-from simexm.view.preview import id_colors, merged, round_down
+from simexm.view.picture import id_colors, merged, round_down
 from simexm.view.report.ink import png
 
 LARGEST = 640

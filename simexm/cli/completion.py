@@ -1,0 +1,65 @@
+"""What the shell offers where TAB is pressed: files of the right kind, and the words that an option knows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+_HEAD_BYTES = 1 << 16
+
+
+def one_of(*words: str) -> Callable[[str], list[str]]:
+    """These words."""
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+def specs(incomplete: str) -> list[str]:
+    """Specs, and configuration files of 2017."""
+    return list(_paths(incomplete, _is_spec))
+
+
+def cluster_files(incomplete: str) -> list[str]:
+    """Cluster files."""
+    return list(_paths(incomplete, _is_cluster_file))
+
+
+def results(incomplete: str) -> list[str]:
+    """Zarr folders."""
+    return list(_paths(incomplete, lambda path: path.endswith(".zarr") and os.path.isdir(path)))
+
+
+def _paths(incomplete: str, fits: Callable[[str], bool], depth: int = 1) -> Iterator[str]:
+    """Paths that begin as typed and fit, in this folder and in those right below it; deeper ones the shell completes itself."""
+    folder, begin = os.path.split(incomplete)
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(os.path.expanduser(folder) or ".")):
+            if not name.startswith(begin) or (name.startswith(".") and not begin):
+                continue
+            path = os.path.join(folder, name)
+            whole = os.path.expanduser(path)
+            if fits(whole):
+                yield path
+            elif depth and os.path.isdir(whole) and not name.endswith(".zarr"):
+                yield from _paths(os.path.join(path, ""), fits, depth - 1)
+
+
+def _is_spec(path: str) -> bool:
+    if path.endswith(".ini"):
+        return os.path.isfile(path)
+    return path.endswith((".yaml", ".yml", ".json")) and _has_key(path, "stages")
+
+
+def _is_cluster_file(path: str) -> bool:
+    return path.endswith((".yaml", ".yml")) and _has_key(path, "kind")
+
+
+def _has_key(path: str, key: str) -> bool:
+    """Whether a line near the beginning of a YAML or JSON file begins with this key."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read(_HEAD_BYTES).splitlines()
+    except OSError:
+        return False
+    begins = (f"{key}:", f'"{key}":') if path.endswith(".json") else (f"{key}:",)  # in JSON, keys are indented
+    return any((line.lstrip() if path.endswith(".json") else line).startswith(begins) for line in lines)

@@ -1,0 +1,172 @@
+"""Pictures: the middle of an image across and along the axis, its channels in their colours, and the truth beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.result import Result
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+
+LARGEST = 1024
+"""Pixels a side of what is shown at most."""
+
+PANEL, MARGIN, CAPTION, TITLE = 590, 6, 26, 34
+"""Width of a panel, space between panels, and heights of a caption and of the title, in pixels of the picture."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn.
+
+    Attributes
+    ----------
+    title
+        Above the picture.
+    across, along
+        Middle plane (channels, y, x) and middle section (channels, z, x).
+    truth, truth_along
+        Ids of the middle plane, (y, x), and of the middle section, (z, x).
+    colors, windows, names
+        Of the channels.
+    pixel_um
+        z, y, x in tissue.
+    factor
+        Expansion.
+    """
+
+    title: str
+    across: NDArray[Any]
+    along: NDArray[Any]
+    truth: NDArray[Any]
+    truth_along: NDArray[Any]
+    colors: list[str]
+    windows: list[tuple[float, float]]
+    names: list[str]
+    pixel_um: tuple[float, float, float]
+    factor: float
+
+
+def picture_of(result: Result) -> Picture:
+    """The middle of a finished result, from the finest level that has at most about a thousand pixels a side."""
+    level = 0
+    while max(result.array(level).shape[2:]) > LARGEST and level + 1 < result.levels():
+        level += 1
+    image = result.array(level)
+    _, nz, ny, _ = image.shape
+    scales = result.attributes["ome"]["multiscales"][0]["datasets"][level]["coordinateTransformations"][0]["scale"]
+    across, along = np.asarray(image[:, nz // 2]), np.asarray(image[:, :, ny // 2])
+    cells = result.array(level, "labels/cells")
+    channels = result.channels
+    windows = [(c["window"]["start"], c["window"]["end"]) for c in channels]
+    if result.provenance["quantity"] != "image":
+        windows = [window(a) for a in across]
+    return Picture(
+        title=result.attributes["ome"]["multiscales"][0]["name"],
+        across=across,
+        along=along,
+        truth=np.asarray(cells[nz // 2]),
+        truth_along=np.asarray(cells[:, ny // 2]),
+        colors=[c["color"] for c in channels],
+        windows=windows,
+        names=[c["label"] for c in channels],
+        pixel_um=(scales[1], scales[2], scales[3]),
+        factor=result.provenance["expansion_factor"],
+    )
+
+
+def merged(channels: NDArray[Any], colors: list[str], windows: list[tuple[float, float]]) -> NDArray[np.float64]:
+    """Add channels in their colours, (rows, columns, 3), 0 to 1."""
+    total = np.zeros((*channels.shape[1:], 3))
+    for data, color, (low, high) in zip(channels, colors, windows, strict=True):
+        rgb = np.array([int(color[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+        total += np.clip((data.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1)[..., None] * rgb
+    return np.clip(total, 0, 1)
+
+
+def id_colors(ids: NDArray[Any]) -> NDArray[np.float64]:
+    """A colour of its own for each id, black for 0, (rows, columns, 3)."""
+    hashed = ids.astype(np.uint64)
+    for shift, factor in (
+        (30, 0xBF58476D1CE4E5B9),
+        (27, 0x94D049BB133111EB),
+    ):  # splitmix64's: ids may differ in high bits alone
+        hashed = (hashed ^ (hashed >> np.uint64(shift))) * np.uint64(factor)
+    rgb = np.stack([(hashed >> np.uint64(s)) & np.uint64(255) for s in (56, 40, 24)], axis=-1).astype(np.float64) / 255
+    return np.where(ids[..., None] == 0, 0.0, 0.25 + 0.75 * rgb)
+
+
+def draw(picture: Picture) -> Image.Image:
+    """Draw image and truth side by side, the plane above, the section below, in true proportions."""
+    from PIL import Image, ImageDraw
+
+    z, y, x = picture.pixel_um
+    columns = picture.across.shape[2]
+    across = max(1, round(PANEL * picture.across.shape[1] * y / (columns * x)))
+    along = max(24, round(PANEL * picture.along.shape[1] * z / (columns * x)))
+    panels = (
+        (merged(picture.across, picture.colors, picture.windows), 0, across, "image, middle plane"),
+        (id_colors(picture.truth), 1, across, "truth, the same plane"),
+        (merged(picture.along, picture.colors, picture.windows), 0, along, "image, middle section (z down)"),
+        (id_colors(picture.truth_along), 1, along, "truth, the same section"),
+    )
+    sheet = Image.new("RGB", (2 * PANEL + 3 * MARGIN, across + along + 2 * CAPTION + TITLE + MARGIN))
+    pen = ImageDraw.Draw(sheet)
+    pen.text((sheet.width / 2, TITLE / 2), picture.title, fill="white", font=_font(18), anchor="mm")
+    top = TITLE
+    for n, (data, column, height, caption) in enumerate(panels):
+        if n == 2:
+            top += CAPTION + across
+        left = MARGIN + column * (PANEL + MARGIN)
+        pen.text((left + PANEL / 2, top + CAPTION / 2), caption, fill=(204, 204, 204), font=_font(14), anchor="mm")
+        part = Image.fromarray(np.rint(data * 255).astype(np.uint8)).resize((PANEL, height), Image.Resampling.NEAREST)
+        sheet.paste(part, (left, top + CAPTION))
+    _mark(pen, picture, across)
+    return sheet
+
+
+def save(picture: Picture, path: Path) -> None:
+    """Write what `draw` draws as a PNG."""
+    draw(picture).save(path, format="PNG")
+
+
+def _mark(pen: ImageDraw.ImageDraw, picture: Picture, height: int) -> None:
+    """Write the names of the channels and a scale bar into the first panel."""
+    left, top = MARGIN, TITLE + CAPTION
+    for i, (name, color) in enumerate(zip(picture.names, picture.colors, strict=True)):
+        place = (left + 16, top + 14 + 26 * i)
+        pen.rectangle(pen.textbbox(place, name, font=_font(17)), fill="black")
+        pen.text(place, name, fill=f"#{color}", font=_font(17))
+    width = picture.across.shape[2] * picture.pixel_um[2]
+    bar = round_down(width / 5)
+    expanded = f" ({bar * picture.factor:g} expanded)" if picture.factor != 1 else ""
+    low = top + height - 18
+    pen.rectangle((left + 24, low - 7, left + 24 + round(PANEL * bar / width), low), fill="white")
+    place = (left + 24, low - 14)
+    text = f"{bar:g} um of tissue{expanded}"
+    pen.rectangle(pen.textbbox(place, text, font=_font(15), anchor="ls"), fill="black")
+    pen.text(place, text, fill="white", font=_font(15), anchor="ls")
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def window(data: NDArray[Any]) -> tuple[float, float]:
+    """Dark and bright of a channel, from what is there of it."""
+    low, high = np.quantile(data, (0.02, 0.998))
+    return float(low), float(max(high, low + 1e-9))
+
+
+def round_down(value: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(power * f for f in (5, 2, 1) if power * f <= value * (1 + 1e-9)))

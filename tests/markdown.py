@@ -1,0 +1,61 @@
+"""Pages of Markdown, their blocks of code, and a folder in which a shell types them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Block(NamedTuple):
+    """A fenced block: what stands behind the fence, and the text."""
+
+    kind: str
+    text: str
+
+
+def pages() -> list[str]:
+    """All pages of the project, by their path."""
+    found = [
+        *ROOT.glob("*.md"),
+        *(p for folder in ("pipelines", "benchmarks", "simexm") for p in ROOT.glob(f"{folder}/**/*.md")),
+    ]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+def blocks(page: str) -> list[Block]:
+    """The blocks of a page, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [Block(*found) for found in re.findall(r"^```([a-z]*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)]
+
+
+def block(page: str, word: str) -> Block:
+    """The first block of a page in which a word stands."""
+    return next(each for each in blocks(page) if word in each.text)
+
+
+def make_shell(place: Path) -> None:
+    """Let `type_in` find `simexm` in a folder, as pip would put it there."""
+    (place / "bin").mkdir()
+    put_command(
+        place, "simexm", "from simexm.cli import main\n\nif __name__ == '__main__':\n    main()", sys.executable
+    )
+
+
+def put_command(place: Path, name: str, body: str, program: str = "/bin/sh") -> None:
+    """Let `type_in` find one more command in a folder."""
+    (place / "bin" / name).write_text(f"#!{program}\n{body}\n")
+    (place / "bin" / name).chmod(0o755)
+
+
+def type_in(line: str, place: Path) -> str:
+    """Type a line into a shell in the folder; returns what it prints to standard output."""
+    path = f'PATH="{place}/bin:$PATH"; export PATH; {line}'
+    done = subprocess.run(
+        ["/bin/sh", "-ec", path], cwd=place, check=True, timeout=200, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout
