@@ -15,9 +15,10 @@ import json
 from types import ModuleType
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from simexm.compiled import njit
 
 Key = tuple[int, int]
 """Two 32-bit words, as `derive_key` makes them."""
@@ -54,7 +55,7 @@ def derive_key(seed: int, *parts: str | int) -> Key:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _round(x0, x1, x2, x3, k0, k1):  # type: ignore[no-untyped-def]
     """One round, and the key of the next; words in uint64."""
     product0, product1 = _M0 * x0, _M1 * x2
@@ -62,7 +63,7 @@ def _round(x0, x1, x2, x3, k0, k1):  # type: ignore[no-untyped-def]
     return x0, product1 & _MASK, x2, product0 & _MASK, (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def philox(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[np.uint32, np.uint32, np.uint32, np.uint32]:
     """Return the four uint32 words of Philox4x32-10 at one counter; only the low 32 bits of each argument count."""
     x0, x1 = np.uint64(c0) & _MASK, np.uint64(c1) & _MASK
@@ -125,8 +126,8 @@ def unit_float32word_array(w: Any) -> Any:
 
 
 # Plain arithmetic, every step of it exact: one text serves scalars and arrays.
-unit_double = numba.njit(cache=True, nogil=True)(unit_double_array)
-unit_float32word = numba.njit(cache=True, nogil=True)(unit_float32word_array)
+unit_double = njit(cache=True, nogil=True)(unit_double_array)
+unit_float32word = njit(cache=True, nogil=True)(unit_float32word_array)
 
 
 def id_uniform(ids: Any, key: Key, xp: ModuleType = np) -> NDArray[np.float64]:

@@ -18,6 +18,11 @@ from simexm.errors import SpecError
 _MERGE = "tag:yaml.org,2002:merge"
 
 
+def is_ini(path: Path) -> bool:
+    """Whether a file is a configuration of the 2017 program, by its name; `simexm.legacy` reads these."""
+    return path.suffix.lower() in (".ini", ".cfg")
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, where PyYAML would silently keep the last."""
 

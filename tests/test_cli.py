@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
+import zarr
 from typer.testing import CliRunner, Result
 
 from simexm import __version__
@@ -20,7 +23,7 @@ from simexm.errors import SimexmWarning
 from simexm.kernels import cupy_device
 from simexm.result import Result as Simulated
 from simexm.simulation import Simulation
-from tests.build import spec
+from tests.build import confocal, spec
 
 COMMANDS = [
     "run", "plan", "preview", "ingest", "new", "schema", "info", "convert", "show", "fluorophores", "export",
@@ -37,13 +40,34 @@ HEAVY = [
     "matplotlib",
     "simexm.simulation",
 ]
+SLOW = ["numba", "dask", "distributed", "scipy", "pyarrow", "matplotlib", "simexm.legacy"]
+"""To import, and of no use to a plan."""
 
+WIDEFIELD = {
+    "stage": "widefield",
+    "numerical_aperture": 0.8,
+    "pixel_size_nm": 162.5,
+    "plane_spacing_nm": 500,
+    "channels": [
+        {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 550], "irradiance_W_per_cm2": 5},
+    ],
+}
 PIPELINES = sorted((Path(__file__).resolve().parents[1] / "pipelines").glob("*.yaml"))
 
 
 def type_in(*words: object) -> Result:
     """Run the command line in this process."""
     return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def imported(words: list[str], modules: list[str], folder: Path | None = None) -> list[str]:
+    """Which of the modules a command has imported when it is done."""
+    program = (
+        f"import sys; from simexm.cli import app\ntry: app({words!r})\nexcept SystemExit as end: assert not end.code\n"
+        f"print([m for m in {modules!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder)
+    return list(ast.literal_eval(done.stderr.splitlines()[-1]))
 
 
 @pytest.fixture
@@ -65,13 +89,16 @@ def little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_help_and_version_load_nothing_heavy() -> None:
     for words in (["--help"], ["--version"], ["run", "--help"]):
-        program = (
-            f"import sys; from simexm.cli import app\ntry: app({words!r})\nexcept SystemExit as end: assert not end.code\n"
-            f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
-        )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        assert done.stderr.strip() == "[]"
+        assert imported(words, HEAVY) == []
     assert type_in("--version").stdout == f"simexm {__version__}\n"
+
+
+@pytest.mark.parametrize("optics", [confocal(), WIDEFIELD], ids=lambda o: o["stage"])
+def test_a_plan_loads_nothing_that_only_a_run_needs(optics: dict[str, Any], tmp_path: Path) -> None:
+    zarr.create_array(str(tmp_path / "labels.zarr"), data=np.ones((32, 32, 32), np.uint32))
+    source = {"path": "labels.zarr", "voxel_size_nm": [40, 32, 32]}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(spec(optics=optics) | {"source": source}))
+    assert imported(["plan", "my.yaml"], SLOW, tmp_path) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)

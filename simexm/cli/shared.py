@@ -144,11 +144,13 @@ def load(
 ) -> tuple[Simulation, Job | None]:
     """The simulation of a spec; or that of a 2017 configuration, whose ground truth is ingested first, and the configuration."""
     from simexm.errors import SpecError
-    from simexm.legacy.load import Job, is_ini
     from simexm.simulation import Simulation
-    from simexm.store.location import is_url
+    from simexm.specfile import is_ini
 
     if is_ini(spec):
+        from simexm.legacy.load import Job
+        from simexm.store.location import is_url
+
         if output is not None and is_url(output):
             raise SpecError(
                 f"{spec} is a configuration of 2017, whose ground truth and files go beside the output, on a disk; for {output} "

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from simexm.compiled import njit
 
 To8Bit = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
@@ -37,7 +38,7 @@ def to_8bit(low: float, high: float, dtype: np.dtype[Any]) -> To8Bit:
     return lambda values: table[values]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _scale(values, low, span, out):  # type: ignore[no-untyped-def]
     for i in range(values.size):
         out[i] = np.uint8(min(max(np.rint((np.float64(values[i]) - low) * 255.0 / span), 0.0), 255.0))

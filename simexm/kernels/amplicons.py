@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Box
 from simexm.kernels.draws import poisson_quantile
 from simexm.kernels.emit import Emitters
@@ -83,7 +83,7 @@ class AmpliconKeys(NamedTuple):
     dye: Key
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _find(  # type: ignore[no-untyped-def]
     index,
     regions,
@@ -185,7 +185,7 @@ def find_amplicons(
         room = found
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _scatter(amplicons, keys, radius, first, out):  # type: ignore[no-untyped-def]
     """Write the dyes of amplicons from `first` on as long as they fit; return (dyes written, amplicon to go on with)."""
     n = 0

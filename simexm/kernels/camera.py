@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Triple
 from simexm.kernels.draws import normal_field, poisson_field
 from simexm.random import Key
@@ -83,7 +83,7 @@ def draw_counts(
     return clipped
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def digitise(electrons, noise, gain, offset, top, out):  # type: ignore[no-untyped-def]
     """out = round(gain * (electrons + noise) + offset), half up, within 0 and `top`; return the number of pixels cut at `top`."""
     clipped = 0
@@ -114,7 +114,7 @@ def quarter_octaves(counts: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _count_quarters(counts, bin_of, quarters, out):  # type: ignore[no-untyped-def]
     for i in range(counts.size):
         value = np.uint64(counts[i])
@@ -124,7 +124,7 @@ def _count_quarters(counts, bin_of, quarters, out):  # type: ignore[no-untyped-d
             out[np.searchsorted(quarters, value) + 1] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def cut(image, top, out):  # type: ignore[no-untyped-def]
     """out = the plane of whole numbers, at most `top`; return the number of pixels cut there."""
     clipped = 0

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from simexm.compiled import njit
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _slot(cell, ids, table, shift):  # type: ignore[no-untyped-def]
     """Position in `table` that holds `cell` or the empty place where it belongs (linear probing)."""
     mask = table.size - 1
@@ -24,7 +25,7 @@ def _slot(cell, ids, table, shift):  # type: ignore[no-untyped-def]
         place = (place + 1) & mask
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _index_rows(labels, first, index, ids, count, table, shift):  # type: ignore[no-untyped-def]
     """Index rows of labels (z, y, x) from number `first` on until the table is half full; return (ids known, rows done)."""
     nz, ny, nx = labels.shape
@@ -116,7 +117,7 @@ def counts() -> ByCell:
     return ByCell(lambda ids: np.zeros(ids.size, np.int64))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def count_voxels(index, start, stop, out):  # type: ignore[no-untyped-def]
     """Add one to out[i] for every voxel of cell index i in index[start:stop] (z y x triples)."""
     for z in range(start[0], stop[0]):

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Triple
 
 FRACTION_BITS = 10
@@ -24,7 +24,7 @@ UNIT = 1 << (3 * FRACTION_BITS)
 """What one dye adds to the grid in all."""
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _weights(fraction):  # type: ignore[no-untyped-def]
     """Weights of the nodes below, at and above, of a point `fraction` (0 to 1) on from halfway below its nearest node.
 
@@ -37,7 +37,7 @@ def _weights(fraction):  # type: ignore[no-untyped-def]
     return below, one - below - above, above
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ignore[no-untyped-def]
     """Add emitters to a ring of planes; return how many reach planes of the grid that the ring does not hold yet.
 
@@ -96,7 +96,7 @@ def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ign
     return early
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _take(rows, dyes):  # type: ignore[no-untyped-def]
     """Dyes per node of some rows of the ring, into `dyes` (float32); the rows are empty afterwards."""
     flat, out = rows.ravel(), dyes.ravel()
@@ -105,7 +105,7 @@ def _take(rows, dyes):  # type: ignore[no-untyped-def]
         flat[i] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def deposit_counts(z, y, x, weight, per_nm, start, out):  # type: ignore[no-untyped-def]
     """Add each emitter to the pixel whose half-open box holds it; `start` is the first pixel of `out` (int64, z y x)."""
     for i in range(z.size):

@@ -14,8 +14,9 @@ import math
 from types import ModuleType
 from typing import Any
 
-import numba
 import numpy as np
+
+from simexm.compiled import njit
 
 _LN2_HI, _LN2_LO = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _INV_LN2 = 1.44269504088896338700
@@ -91,14 +92,14 @@ def _quantile_far_tail(root: Any) -> Any:
 
 
 # The same text, compiled for scalars.
-_exp_near_zero_1 = numba.njit(cache=True, nogil=True, error_model="numpy")(_exp_near_zero)
-_log_of_parts_1 = numba.njit(cache=True, nogil=True, error_model="numpy")(_log_of_parts)
-_quantile_centre_1 = numba.njit(cache=True, nogil=True, error_model="numpy")(_quantile_centre)
-_quantile_tail_1 = numba.njit(cache=True, nogil=True, error_model="numpy")(_quantile_tail)
-_quantile_far_tail_1 = numba.njit(cache=True, nogil=True, error_model="numpy")(_quantile_far_tail)
+_exp_near_zero_1 = njit(cache=True, nogil=True, error_model="numpy")(_exp_near_zero)
+_log_of_parts_1 = njit(cache=True, nogil=True, error_model="numpy")(_log_of_parts)
+_quantile_centre_1 = njit(cache=True, nogil=True, error_model="numpy")(_quantile_centre)
+_quantile_tail_1 = njit(cache=True, nogil=True, error_model="numpy")(_quantile_tail)
+_quantile_far_tail_1 = njit(cache=True, nogil=True, error_model="numpy")(_quantile_far_tail)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def exp(x: float) -> float:
     """Return e**x within 1 ulp; 0 below -708 and infinity above 709."""
     if x < EXP_LOWEST:
@@ -112,7 +113,7 @@ def exp(x: float) -> float:
     return _exp_near_zero_1(x, float(k)) * scale
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def log(x: float) -> float:
     """Return the natural logarithm within 1 ulp; below 2**-1022 -inf, of a negative number NaN."""
     if not x >= _TINY:
@@ -128,7 +129,7 @@ def log(x: float) -> float:
     return _log_of_parts_1(m - 1.0, float(k))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def normal_quantile(u: float) -> float:
     """Return the standard normal quantile of u in (0, 1) to 1e-15 relative (Wichura 1988, AS 241, PPND16)."""
     q = u - 0.5
@@ -140,14 +141,14 @@ def normal_quantile(u: float) -> float:
     return -magnitude if q < 0.0 else magnitude
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def normal_quantile_cut(u: float) -> float:
     """Return the quantile of u in (0, 1) for the standard normal cut at 4 sigma (the rest renormalised)."""
     x = normal_quantile(_CUT_TAIL + u * (1.0 - 2.0 * _CUT_TAIL))
     return min(max(x, -CUT_SIGMA), CUT_SIGMA)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def normal_quantile_cut_many(u, out):  # type: ignore[no-untyped-def]
     """out[i] = `normal_quantile_cut(u[i])`, float64, (n,): a third of the time of as many calls."""
     for i in range(u.size):  # as if all lay in the middle, where 85 % do: without a branch this becomes vector code

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.kernels import detmath, tails
 from simexm.random import Key, philox, unit_double
 
@@ -26,7 +26,7 @@ SUMMED_U = 1.0 - 2.0**-10
 EXPANSION_SIGMA = 4.0
 """Beyond it the error bound of the normal expansion is not claimed; the tail decides."""
 
-_jit = numba.njit(cache=True, nogil=True, error_model="numpy")
+_jit = njit(cache=True, nogil=True, error_model="numpy")
 
 
 def poisson_expansion(w, mean, root):  # type: ignore[no-untyped-def]

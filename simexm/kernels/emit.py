@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterator
 from typing import NoReturn
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Box
 from simexm.kernels.detmath import CUT_SIGMA
 from simexm.kernels.draws import poisson_quantile
@@ -54,7 +54,7 @@ _ROUNDING = 1e-15
 
 
 # One function for each step of a row, so that LLVM vectorises Philox (as in `draws`).
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _candidates(cells, bits, labelled, wanted, lo, hi, columns):  # type: ignore[no-untyped-def]
     """Write the columns of a row that carry the label; return how many there are."""
     if wanted == 0:
@@ -73,7 +73,7 @@ def _candidates(cells, bits, labelled, wanted, lo, hi, columns):  # type: ignore
     return n
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
     """The number that decides how many proteins there are, for `n` voxels of a row."""
     for i in range(n):
@@ -81,7 +81,7 @@ def _uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
         u[i] = unit_double(words[0], words[1])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _emit(  # type: ignore[no-untyped-def]
     index,
     regions,

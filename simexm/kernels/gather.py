@@ -5,11 +5,12 @@ Indices are never negative; as unsigned numbers they spare the compiled code the
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from simexm.compiled import njit
 
-@numba.njit(cache=True, nogil=True)
+
+@njit(cache=True, nogil=True)
 def gather(volume, z, y, x, out):  # type: ignore[no-untyped-def]
     """out[i, j, k] = volume[z[i], y[j], x[k]]."""
     for i in range(z.size):
@@ -19,7 +20,7 @@ def gather(volume, z, y, x, out):  # type: ignore[no-untyped-def]
                 into[k] = row[np.uint64(x[k])]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def gather_where(volume, bits, wanted, z, y, x, out):  # type: ignore[no-untyped-def]
     """The same where `bits` has one of the bits `wanted`, else 0."""
     for i in range(z.size):
@@ -30,7 +31,7 @@ def gather_where(volume, bits, wanted, z, y, x, out):  # type: ignore[no-untyped
                 into[k] = row[at] if here[at] & wanted else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def look_up(table, index, out):  # type: ignore[no-untyped-def]
     """out = table[index], in three dimensions."""
     for i in range(index.shape[0]):

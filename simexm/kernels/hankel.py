@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.kernels.psf_special import bessel_01, bessel_table
+from simexm.kernels.ordered_product import add_product
+from simexm.kernels.psf_special import bessel_01_array
 
 _GREGORY = (1 / 12, 1 / 24, 19 / 720, 3 / 160, 863 / 60480)
 _FEWEST = 16  # samples, so that the corrections of the two ends keep apart
-_TILE = 64
+_TILE = 64  # radii whose Bessel functions are at hand together
 
 
 def radial_weights(size: int, spacing_nm: float) -> NDArray[np.float64]:
@@ -63,7 +63,10 @@ def plane_energy(table: NDArray[np.float64], r_nm: NDArray[np.float64]) -> NDArr
     -------
     Shape (nz,): S(z), what a plane at the depth z receives of a dye, without unit.
     """
-    return _weighted_rows(table, radial_weights(r_nm.size, _spacing(r_nm)))
+    rows: NDArray[np.float64] = np.cumsum(
+        table * radial_weights(r_nm.size, _spacing(r_nm)), axis=1
+    )  # one by one, unlike a sum
+    return rows[:, -1].copy()
 
 
 def radial_spectrum(
@@ -84,8 +87,18 @@ def radial_spectrum(
     -------
     Shape (nz, nk), real; H(0) is the row's `plane_energy`.
     """
-    weighted = np.ascontiguousarray(table * radial_weights(r_nm.size, _spacing(r_nm)))
-    return _transform(weighted, r_nm, np.abs(k_per_nm, dtype=np.float64), bessel_table())
+    weighted = table * radial_weights(r_nm.size, _spacing(r_nm))
+    k = 2.0 * math.pi * np.abs(k_per_nm, dtype=np.float64)
+    spectrum = np.zeros((len(table), k.size))
+    for columns in _pieces(k.size, 4 * _TILE):
+        for rows in _pieces(r_nm.size, _TILE):
+            bessel, _ = bessel_01_array(k[columns] * r_nm[rows, None])
+            add_product(spectrum[:, columns], weighted[:, rows], bessel)
+    return spectrum
+
+
+def _pieces(size: int, length: int) -> list[slice]:
+    return [slice(start, min(start + length, size)) for start in range(0, size, length)]
 
 
 def _spacing(r_nm: NDArray[np.float64]) -> float:
@@ -93,41 +106,3 @@ def _spacing(r_nm: NDArray[np.float64]) -> float:
     if r_nm[0] != 0.0 or not np.allclose(np.diff(r_nm), spacing, rtol=1e-9, atol=0.0):
         raise ValueError("radii must begin at 0 and be evenly spaced")
     return spacing
-
-
-@numba.njit(cache=True, nogil=True)
-def _weighted_rows(table: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    sums = np.zeros(table.shape[0])
-    for i in range(table.shape[0]):
-        for j in range(weights.size):
-            sums[i] += table[i, j] * weights[j]
-    return sums
-
-
-@numba.njit(cache=True, nogil=True)
-def _transform(
-    weighted: NDArray[np.float64], r: NDArray[np.float64], k: NDArray[np.float64], bessel: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    nz, nr = weighted.shape
-    spectrum = np.zeros((nz, k.size))
-    block = np.zeros((4 * _TILE, _TILE))
-    for k_start in range(0, k.size, _TILE):
-        width = min(_TILE, k.size - k_start)
-        for r_start in range(0, nr, 4 * _TILE):
-            height = min(4 * _TILE, nr - r_start)
-            for i in range(height):
-                for j in range(width):
-                    block[i, j], _ = bessel_01(2.0 * math.pi * k[k_start + j] * r[r_start + i], bessel)
-            whole = height - height % 4
-            for z in range(nz):
-                for i in range(0, whole, 4):  # four radii at a time: the sums are loaded and stored a quarter as often
-                    a = r_start + i
-                    w0, w1, w2, w3 = weighted[z, a], weighted[z, a + 1], weighted[z, a + 2], weighted[z, a + 3]
-                    for j in range(width):
-                        spectrum[z, k_start + j] += (w0 * block[i, j] + w1 * block[i + 1, j]) + (
-                            w2 * block[i + 2, j] + w3 * block[i + 3, j]
-                        )
-                for i in range(whole, height):
-                    for j in range(width):
-                        spectrum[z, k_start + j] += weighted[z, r_start + i] * block[i, j]
-    return spectrum

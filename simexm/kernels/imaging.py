@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.kernels.psf_special import sinc_array
 
 AT_ONCE = 8
@@ -107,7 +107,7 @@ def plane_spectrum(
     out[qy + 1 :] = columns[ny - qy :]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _fold(row, count, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
     """Add one row of a fine half spectrum to the coarse half spectrum of plane k: frequencies alias modulo the coarse length.
 
@@ -127,7 +127,7 @@ def _fold(row, count, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-un
                 out[k, my, mx] += np.complex64(complex(re, -im))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _spread_row(table, per_cycle, frequency_y, factor_y, frequency_x, factor_x, out):  # type: ignore[no-untyped-def]
     """Fill out[offset, 2 * qx] and its neighbour, for real and imaginary part, for one row of frequencies; return the columns
     up to the last within the band. See `project`."""
@@ -151,7 +151,7 @@ def _spread_row(table, per_cycle, frequency_y, factor_y, frequency_x, factor_x, 
     return frequency_x.size
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def project(  # type: ignore[no-untyped-def]
     planes,
     used,
@@ -211,13 +211,13 @@ def project(  # type: ignore[no-untyped-def]
 
 
 # Functions of their own, so that LLVM vectorises them.
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _weigh(weight, a, total, n):  # type: ignore[no-untyped-def]
     for i in range(n):
         total[i] = weight[i] * a[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _add_weighted(weight, a, b, total, n):  # type: ignore[no-untyped-def]
     for i in range(n):
         total[i] += weight[i] * (a[i] + b[i])

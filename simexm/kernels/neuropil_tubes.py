@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from simexm.compiled import njit
 from simexm.random import philox
 from simexm.random import unit_float32word as unit
 
@@ -52,7 +52,7 @@ _SIZE, _BREAK, _FORK, _SOMA = 8, 16, 24, 32
 # Longest axis of a volume whose ids are unique: 2**20 lattice cells on either side of the origin, in the tilted frame.
 LARGEST_NM = 4e8
 
-jit = numba.njit(cache=True, nogil=True)
+jit = njit(cache=True, nogil=True)
 
 
 @jit

@@ -28,7 +28,7 @@ def cross_section_m2(extinction_per_M_per_cm: float) -> float:
     ln(10) * 0.1 * eps / N_A: the logarithm turns the decadic coefficient into the natural one, and 1 / (M cm) is
     0.1 m^2 / mol (Lakowicz, Principles of Fluorescence Spectroscopy, 3rd ed., chapter 2).
     """
-    return detmath.log(10.0) * 0.1 * extinction_per_M_per_cm / AVOGADRO_PER_MOL
+    return float(detmath.log_array(10.0)) * 0.1 * extinction_per_M_per_cm / AVOGADRO_PER_MOL
 
 
 def photon_energy_J(wavelength_nm: float) -> float:

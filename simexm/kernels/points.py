@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Triple
 from simexm.kernels.detmath import normal_quantile_cut, normal_quantile_cut_many
 from simexm.kernels.draws import binomial_quantile, poisson_quantile
@@ -127,7 +127,7 @@ class LayerKeys(NamedTuple):
     linker: Key
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _dyes_of(u, kind, dyes, kept, proteins):  # type: ignore[no-untyped-def]
     """Dyes that `proteins` proteins carry in all, by the quantile of their sum: exact where the sum has a name."""
     if kind == POISSON:
@@ -143,7 +143,7 @@ def _dyes_of(u, kind, dyes, kept, proteins):  # type: ignore[no-untyped-def]
     return np.int64(min(max(draw, 0.0), n))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _words(hits, of, draw, count, key, out):  # type: ignore[no-untyped-def]
     """out[:, j] = the Philox words of `draw[j]` of the stream of hit `of[j]`, uint32, (4, count)."""
     z, y, x = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
@@ -155,14 +155,14 @@ def _words(hits, of, draw, count, key, out):  # type: ignore[no-untyped-def]
     _philox_many(z, y, x, draw, key[0], k, count, out)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _philox_many(z, y, x, draw, k0, k1, count, out):  # type: ignore[no-untyped-def]
     a, b, c, d = out[0], out[1], out[2], out[3]
     for j in range(count):
         a[j], b[j], c[j], d[j] = philox(z[j], y[j], x[j], draw[j], k0, k1[j])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _spread(hits, law, specimen, voxel_nm, words, at, linker, of, mirror, weight, count, n, out):  # type: ignore[no-untyped-def]
     """Write `count` points from out[n] on: hit `of[j]`'s corner + (uniform, from words[:, at[j]]) * size + linker[:, j] * sigma,
     mirrored in the axes of the bits of `mirror[j]`."""
@@ -196,7 +196,7 @@ def _spread(hits, law, specimen, voxel_nm, words, at, linker, of, mirror, weight
         out.own[n + j] = hit.own
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _linkers(hits, of, draw, count, key, out):  # type: ignore[no-untyped-def]
     """out[:, j] = standard normal numbers, cut at 4 sigma, of `draw[j]` of the stream of hit `of[j]`, float64, (3, count)."""
     words = np.empty((4, count), np.uint32)
@@ -208,7 +208,7 @@ def _linkers(hits, of, draw, count, key, out):  # type: ignore[no-untyped-def]
         normal_quantile_cut_many(u, out[axis])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _place_proteins(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_cell):  # type: ignore[no-untyped-def]
     """Draw protein by protein, and with linkers dye by dye; see `place_hits`."""
     linked = law.sigma[0] > 0.0 or law.sigma[1] > 0.0 or law.sigma[2] > 0.0
@@ -256,7 +256,7 @@ def _place_proteins(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_
     return n + points, done
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _place_clumps(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_cell):  # type: ignore[no-untyped-def]
     """Draw all dyes of a sub-cell at once and share them among a few points; see `place_hits`."""
     linked = law.sigma[0] > 0.0 or law.sigma[1] > 0.0 or law.sigma[2] > 0.0
@@ -295,7 +295,7 @@ def _place_clumps(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_ce
     return n + points, done
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def place_hits(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_cell):  # type: ignore[no-untyped-def]
     """Write the emitters of `count` hits from out[n] on, hit by hit.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.kernels import detmath
 from simexm.kernels.draws import SMALL_MEAN, SUMMED_U, poisson_quantile
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fill(mean, out):  # type: ignore[no-untyped-def]
     for i in range(mean.size):
         if mean[i] < SMALL_MEAN:
@@ -31,7 +31,7 @@ def cumulative(mean: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     return out
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, inline="always")
 def tabled_quantile(u, mean, row):  # type: ignore[no-untyped-def]
     """`poisson_quantile(u, mean)`, the same number, by that mean's row of `cumulative`."""
     if u > SUMMED_U or u > row[-1]:

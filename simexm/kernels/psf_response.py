@@ -17,13 +17,16 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.kernels import detmath
-from simexm.kernels.psf_special import gauss_legendre, sin_cos
+from simexm import compiled
+from simexm.compiled import njit
+from simexm.kernels import detmath, even_spline
+from simexm.kernels.psf_special import gauss_legendre, sin_cos_array
 from simexm.kernels.psf_tables import emission_table
+
+Array = NDArray[np.float64]
 
 _STENCIL = 6  # points of the interpolation between radii
 _PHASE_PER_SAMPLE = math.pi / 4  # the table has at least eight samples in its shortest period
@@ -43,24 +46,22 @@ class Response:
         Shape (nz, nr), per nm^2.
     """
 
-    z_nm: NDArray[np.float64]
-    r_nm: NDArray[np.float64]
-    table: NDArray[np.float64]
+    z_nm: Array
+    r_nm: Array
+    table: Array
 
     def __post_init__(self) -> None:
         if self.table.shape != (self.z_nm.size, self.r_nm.size):
             raise ValueError(f"table {self.table.shape} for {self.z_nm.size} depths and {self.r_nm.size} radii")
 
 
-def light_sheet_profile(z_nm: NDArray[np.float64], waist_nm: float) -> NDArray[np.float64]:
+def light_sheet_profile(z_nm: Array, waist_nm: float) -> Array:
     """Irradiance across a Gaussian sheet over that at its centre, exp(-2 z^2 / w^2); `waist_nm` is the 1/e^2 half thickness."""
-    profile: NDArray[np.float64] = detmath.exp_array(-2.0 * (z_nm / waist_nm) ** 2)
+    profile: Array = detmath.exp_array(-2.0 * (z_nm / waist_nm) ** 2)
     return profile
 
 
-def pinhole_table(
-    z_nm: NDArray[np.float64], r_nm: NDArray[np.float64], wavelength_nm: float, na: float, n: float, radius_nm: float
-) -> NDArray[np.float64]:
+def pinhole_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float, radius_nm: float) -> Array:
     """Share of a dye's light in the detection cone that passes a round pinhole, the emission table over the pinhole's disc.
 
     Parameters
@@ -86,7 +87,7 @@ def pinhole_margin(radius_nm: float, spacing_nm: float) -> int:
     return math.ceil(radius_nm / spacing_nm) + _STENCIL
 
 
-def pinhole_share(emission: NDArray[np.float64], spacing_nm: float, radius_nm: float) -> NDArray[np.float64]:
+def pinhole_share(emission: Array, spacing_nm: float, radius_nm: float) -> Array:
     """Convolve a radial function of the plane with a disc: D(r) = int over the disc about r of f dA.
 
     A Gauss-Legendre rule over the disc's radius and a midpoint rule over its angle (both converge exponentially for a
@@ -114,55 +115,78 @@ def pinhole_share(emission: NDArray[np.float64], spacing_nm: float, radius_nm: f
     if not radius_nm > 0.0 or size < 1:
         raise ValueError(f"a pinhole of {radius_nm} nm needs a positive radius and a table of more than its own extent")
     radius = radius_nm / spacing_nm
-    turn = _PHASE_PER_SAMPLE * radius
-    nodes, weights = gauss_legendre(8 + math.ceil(turn / 4.0 + turn ** (1.0 / 3.0)))
-    angles = 8 + math.ceil(turn / 2.0 + turn ** (1.0 / 3.0))
-    first, matrix = _disc_matrix(size, radius, nodes, weights, angles)
+    first, matrix = _disc_matrix(size, radius)
     return _apply_rows(emission, first, matrix * spacing_nm**2)
 
 
-@numba.njit(cache=True, nogil=True)
-def _disc_matrix(
-    size: int, radius: float, nodes: NDArray[np.float64], weights: NDArray[np.float64], angles: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _distance(i: Any, s: Any, cosine: Any) -> Any:
+    """Squared, between points at the radii i and s whose directions have this cosine; rounding may leave it below 0."""
+    return i * i + s * s + 2.0 * i * s * cosine
+
+
+def _lagrange(along: Any, a: int, weight: Any) -> Any:
+    """Weight of the stencil's point a in the value at `along`, times `weight`."""
+    for b in range(_STENCIL):
+        if a != b:
+            weight = weight * ((along - b) / (a - b))
+    return weight
+
+
+_distance_1 = njit(cache=True, nogil=True)(_distance)
+_lagrange_1 = njit(cache=True, nogil=True)(_lagrange)
+
+
+def _disc_matrix(size: int, radius: float) -> tuple[NDArray[np.int64], Array]:
     """Weights of the table's samples in D at each of `size` radii (in samples), and the first sample of each."""
+    turn = _PHASE_PER_SAMPLE * radius
+    nodes, weights = gauss_legendre(8 + math.ceil(turn / 4.0 + turn ** (1.0 / 3.0)))
+    angles = 8 + math.ceil(turn / 2.0 + turn ** (1.0 / 3.0))
     reach = math.ceil(radius) + _STENCIL
-    first = np.empty(size, np.int64)
+    _, cosines = sin_cos_array(
+        math.pi * (np.arange(angles) + 0.5) / angles
+    )  # of the half circle; the other is its image
+    s = 0.5 * radius * (1.0 + nodes)
+    weights = 0.5 * radius * weights * s * 2.0 * math.pi / angles
+    first = np.maximum(np.arange(size) - reach, 0)
     matrix = np.zeros((size, 2 * reach + 1))
-    cosines = np.empty(angles)
-    for j in range(angles):  # the half circle; the other half is its mirror image
-        _, cosines[j] = sin_cos(math.pi * (j + 0.5) / angles)
-    lagrange = np.empty(_STENCIL)
-    for i in range(size):
-        first[i] = max(0, i - reach)
-        for k in range(nodes.size):
-            s = 0.5 * radius * (1.0 + nodes[k])
-            weight = 0.5 * radius * weights[k] * s * 2.0 * math.pi / angles
-            for j in range(angles):
-                distance = math.sqrt(max(0.0, i * i + s * s + 2.0 * i * s * cosines[j]))
-                left = int(distance) - _STENCIL // 2 + 1
-                for a in range(_STENCIL):
-                    lagrange[a] = weight
-                    for b in range(_STENCIL):
-                        if a != b:
-                            lagrange[a] *= (distance - left - b) / (a - b)
-                    matrix[i, abs(left + a) - first[i]] += lagrange[a]  # the table is even
+    compute = _disc_loops if compiled.pays(80 * size * nodes.size * angles) else _disc_elementwise
+    compute(first, s, weights, cosines, matrix)
     return first, matrix
 
 
-@numba.njit(cache=True, nogil=True)
-def _apply_rows(
-    table: NDArray[np.float64], first: NDArray[np.int64], matrix: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    result = np.zeros((table.shape[0], first.size))
+@njit(cache=True, nogil=True)
+def _disc_loops(first: NDArray[np.int64], s: Array, weights: Array, cosines: Array, matrix: Array) -> None:
     for i in range(first.size):
-        for z in range(table.shape[0]):
-            for j in range(min(matrix.shape[1], table.shape[1] - first[i])):
-                result[z, i] += table[z, first[i] + j] * matrix[i, j]
+        for k in range(s.size):
+            for j in range(cosines.size):
+                distance = math.sqrt(max(0.0, _distance_1(i, s[k], cosines[j])))
+                left = int(distance) - _STENCIL // 2 + 1
+                for a in range(_STENCIL):
+                    matrix[i, abs(left + a) - first[i]] += _lagrange_1(
+                        distance - left, a, weights[k]
+                    )  # the table is even
+
+
+def _disc_elementwise(first: NDArray[np.int64], s: Array, weights: Array, cosines: Array, matrix: Array) -> None:
+    i = np.arange(first.size)
+    for k in range(s.size):
+        distance = np.sqrt(np.maximum(0.0, _distance(i, s[k], cosines[:, None])))
+        left = distance.astype(np.int64) - _STENCIL // 2 + 1
+        points = [np.abs(left + a) - first for a in range(_STENCIL)]
+        shares = [_lagrange(distance - left, a, weights[k]) for a in range(_STENCIL)]
+        for j in range(cosines.size):
+            for at, share in zip(points, shares, strict=True):
+                matrix[i, at[j]] += share[j]
+
+
+def _apply_rows(table: Array, first: NDArray[np.int64], matrix: Array) -> Array:
+    result = np.zeros((len(table), first.size))
+    for j in range(matrix.shape[1]):  # beyond the table's end the weights are 0
+        result += table[:, np.minimum(first + j, table.shape[1] - 1)] * matrix[:, j]
     return result
 
 
-def left_out_share(plane_energy: NDArray[np.float64], z_nm: NDArray[np.float64], depth_nm: float, tail: Tail) -> float:
+def left_out_share(plane_energy: Array, z_nm: Array, depth_nm: float, tail: Tail) -> float:
     """Share of the light of a uniformly stained stack that lies beyond the axial range of a table.
 
     For the first plane of the stack, which sees dyes from 0 to the stack's depth L on one side, the share is the largest:
@@ -195,7 +219,7 @@ def left_out_share(plane_energy: NDArray[np.float64], z_nm: NDArray[np.float64],
         outer = z_nm >= 0.75 * range_nm
         strength = float(np.mean(plane_energy[outer] * z_nm[outer] ** 2))
         beyond = strength * (1.0 / range_nm - 1.0 / depth_nm)
-    inside = float(_even_spline(z_nm, plane_energy).integrate(0.0, range_nm))
+    inside = even_spline.integral(z_nm, plane_energy)
     return beyond / (inside + beyond)
 
 
@@ -209,15 +233,8 @@ def fwhm_axial_nm(response: Response) -> float:
     return _fwhm(response.z_nm, response.table[:, 0])
 
 
-def _fwhm(position_nm: NDArray[np.float64], profile: NDArray[np.float64]) -> float:
-    crossings = _even_spline(position_nm, profile).solve(0.5 * float(profile[0]), extrapolate=False)
-    outward = crossings[crossings > 0.0]
-    if outward.size == 0:
+def _fwhm(position_nm: Array, profile: Array) -> float:
+    half = even_spline.half_width(position_nm, profile)
+    if half is None:
         raise ValueError(f"the profile stays above half its maximum up to {position_nm[-1]:g} nm")
-    return 2.0 * float(outward.min())
-
-
-def _even_spline(x: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
-    from scipy.interpolate import CubicSpline  # here, since it takes half a second to import
-
-    return CubicSpline(np.concatenate((-x[:0:-1], x)), np.concatenate((y[:0:-1], y)))
+    return 2.0 * half

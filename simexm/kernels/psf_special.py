@@ -1,17 +1,23 @@
 """Sine, cosine, Bessel functions and Gauss-Legendre nodes for diffraction integrals, with the same bits on every machine.
 
 Like `detmath`, from IEEE additions, products, quotients and roots alone: SciPy's Bessel functions rest on the sine of the
-C library and NumPy's nodes on LAPACK, which both choose their code by CPU type.
+C library and NumPy's nodes on LAPACK, which both choose their code by CPU type. As there, functions without suffix are compiled
+and take scalars, those that end in ``_array`` take arrays, and both run the same text of each formula.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from simexm import compiled
+from simexm.compiled import njit
+
+Array = NDArray[np.float64]
 
 # pi / 2 in two parts, the first of 33 bits, so that its product with a whole number below 2**20 is exact
 _HALF_PI_HIGH = float.fromhex("0x1.921fb54400000p+0")
@@ -23,19 +29,26 @@ _STEPS_PER_UNIT = 64  # of the Bessel table: a cubic Hermite step is then exact 
 _TABLE_END = 25.0  # beyond it the asymptotic series is exact to 1e-13
 
 
-@numba.njit(cache=True, nogil=True)
+def _sin_cos_near_zero(y: Any) -> Any:
+    """sin(y) and cos(y) for |y| <= pi / 4, by their Taylor series."""
+    y2 = y * y
+    s = 0.0 * y
+    for a in _SIN[::-1]:
+        s = s * y2 + a
+    c = 0.0 * y
+    for a in _COS[::-1]:
+        c = c * y2 + a
+    return s * y, c
+
+
+_sin_cos_near_zero_1 = njit(cache=True, nogil=True)(_sin_cos_near_zero)
+
+
+@njit(cache=True, nogil=True)
 def sin_cos(x: float) -> tuple[float, float]:
     """Return sin(x) and cos(x), |x| < 1e6, absolute error below 1e-15."""
     turns = math.floor(x / (_HALF_PI_HIGH + _HALF_PI_LOW) + 0.5)
-    y = (x - turns * _HALF_PI_HIGH) - turns * _HALF_PI_LOW
-    y2 = y * y
-    s = 0.0
-    for a in _SIN[::-1]:
-        s = s * y2 + a
-    s *= y
-    c = 0.0
-    for a in _COS[::-1]:
-        c = c * y2 + a
+    s, c = _sin_cos_near_zero_1((x - turns * _HALF_PI_HIGH) - turns * _HALF_PI_LOW)
     quadrant = int(turns) & 3
     if quadrant == 0:
         return s, c
@@ -46,20 +59,21 @@ def sin_cos(x: float) -> tuple[float, float]:
     return -c, s
 
 
-def sinc_array(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def sin_cos_array(x: Array) -> tuple[Array, Array]:
+    """Return `sin_cos` of each element."""
+    turns = np.floor(x / (_HALF_PI_HIGH + _HALF_PI_LOW) + 0.5)
+    s, c = _sin_cos_near_zero((x - turns * _HALF_PI_HIGH) - turns * _HALF_PI_LOW)
+    quadrant = turns.astype(np.int64) & 3
+    odd = (quadrant & 1) != 0
+    s, c = np.where(odd, c, s), np.where(odd, s, c)
+    return np.where(quadrant >= 2, -s, s), np.where((quadrant == 1) | (quadrant == 2), -c, c)
+
+
+def sinc_array(x: Array) -> Array:
     """sin(pi x) / (pi x) of each element, 1 at 0: `np.sinc` with the same bits on every machine, where NumPy's sine depends on
     the CPU's vector instructions."""
-    return _sinc(np.ascontiguousarray(x, dtype=np.float64).ravel()).reshape(np.shape(x))
-
-
-@numba.njit(cache=True, nogil=True)
-def _sinc(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    result = np.ones(x.size)
-    for i in range(x.size):
-        if x[i] != 0.0:
-            sine, _ = sin_cos(math.pi * x[i])
-            result[i] = sine / (math.pi * x[i])
-    return result
+    phase = math.pi * np.where(x != 0.0, x, 1.0)
+    return np.where(x != 0.0, sin_cos_array(phase)[0] / phase, 1.0)
 
 
 def _hankel_series(order: int, odd: int) -> tuple[float, ...]:
@@ -77,77 +91,118 @@ _P0, _Q0, _P1, _Q1 = (_hankel_series(order, odd) for order in (0, 1) for odd in 
 
 
 @lru_cache(maxsize=1)
-def bessel_table() -> NDArray[np.float64]:
+def bessel_table() -> Array:
     """J0, J1 and their derivatives at k / 64 up to 25, shape (n, 4), by Miller's backward recurrence (DLMF 3.6)."""
-    return _miller(int(_TABLE_END * _STEPS_PER_UNIT) + 2)
+    x = np.arange(1, int(_TABLE_END * _STEPS_PER_UNIT) + 2) / _STEPS_PER_UNIT
+    start = 2 * (x.astype(np.int64) // 2) + 60  # J_start(x) / J_0(x) is below 1e-18
+    above, here, norm = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
+    for order in range(int(start.max()), 0, -1):
+        here[start == order] = 1e-250
+        if order % 2 == 0:
+            norm += 2.0 * here
+        above, here = here, 2.0 * order / x * here - above
+        scale = np.where(abs(here) > 1e100, 1e-200, 1.0)
+        above, here, norm = above * scale, here * scale, norm * scale
+    norm += here
+    j0, j1 = here / norm, above / norm
+    return np.vstack([(1.0, 0.0, 0.0, 0.5), np.stack([j0, j1, -j1, j0 - j1 / x], axis=1)])
 
 
-@numba.njit(cache=True, nogil=True)
-def _miller(n: int) -> NDArray[np.float64]:
-    table = np.empty((n, 4))
-    table[0] = (1.0, 0.0, 0.0, 0.5)
-    for i in range(1, n):
-        x = i / _STEPS_PER_UNIT
-        above, here, norm = 0.0, 1e-250, 0.0
-        order = 2 * (int(x) // 2) + 60  # J_order(x) / J_0(x) is below 1e-18 here
-        while order > 0:
-            if order % 2 == 0:
-                norm += 2.0 * here
-            above, here = here, 2.0 * order / x * here - above
-            order -= 1
-            if abs(here) > 1e100:
-                above, here, norm = above * 1e-200, here * 1e-200, norm * 1e-200
-        norm += here
-        j0, j1 = here / norm, above / norm
-        table[i] = (j0, j1, -j1, j0 - j1 / x)
-    return table
+def _between_samples(t: Any, left: Any, slope_left: Any, right: Any, slope_right: Any) -> Any:
+    """The cubic with these values and derivatives at both ends of a step of the table, t of it from the left."""
+    h00 = (1.0 + 2.0 * t) * (1.0 - t) * (1.0 - t)
+    h10 = t * (1.0 - t) * (1.0 - t) / _STEPS_PER_UNIT
+    h01 = t * t * (3.0 - 2.0 * t)
+    h11 = t * t * (t - 1.0) / _STEPS_PER_UNIT
+    return h00 * left + h10 * slope_left + h01 * right + h11 * slope_right
 
 
-@numba.njit(cache=True, nogil=True)
-def bessel_01(x: float, table: NDArray[np.float64]) -> tuple[float, float]:
-    """Return J0(x) and J1(x) for x >= 0; `table` is `bessel_table()`. Absolute error below 2e-10."""
-    if x < _TABLE_END:
-        i = int(x * _STEPS_PER_UNIT)
-        t = x * _STEPS_PER_UNIT - i
-        h00 = (1.0 + 2.0 * t) * (1.0 - t) * (1.0 - t)
-        h10 = t * (1.0 - t) * (1.0 - t) / _STEPS_PER_UNIT
-        h01 = t * t * (3.0 - 2.0 * t)
-        h11 = t * t * (t - 1.0) / _STEPS_PER_UNIT
-        j0 = h00 * table[i, 0] + h10 * table[i, 2] + h01 * table[i + 1, 0] + h11 * table[i + 1, 2]
-        j1 = h00 * table[i, 1] + h10 * table[i, 3] + h01 * table[i + 1, 1] + h11 * table[i + 1, 3]
-        return j0, j1
+def _asymptotic(x: Any, s: Any, c: Any, root: Any) -> Any:
+    """J0 and J1 beyond the table, given sin(x), cos(x) and sqrt(pi x)."""
     y = 1.0 / (x * x)
-    p0, q0, p1, q1 = 0.0, 0.0, 0.0, 0.0
+    p0, q0, p1, q1 = 0.0 * y, 0.0 * y, 0.0 * y, 0.0 * y
     for k in range(7, -1, -1):
         p0 = p0 * y + _P0[k]
         q0 = q0 * y + _Q0[k]
         p1 = p1 * y + _P1[k]
         q1 = q1 * y + _Q1[k]
-    s, c = sin_cos(x)
-    a = 1.0 / math.sqrt(math.pi * x)
+    a = 1.0 / root
     return a * (p0 * (c + s) - q0 / x * (s - c)), a * (p1 * (s - c) + q1 / x * (s + c))
 
 
-@lru_cache(maxsize=256)
-def gauss_legendre(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+_between_samples_1 = njit(cache=True, nogil=True)(_between_samples)
+_asymptotic_1 = njit(cache=True, nogil=True)(_asymptotic)
+
+
+@njit(cache=True, nogil=True)
+def bessel_01(x: float, table: Array) -> tuple[float, float]:
+    """Return J0(x) and J1(x) for x >= 0; `table` is `bessel_table()`. Absolute error below 2e-10."""
+    if x < _TABLE_END:
+        i = int(x * _STEPS_PER_UNIT)
+        t = x * _STEPS_PER_UNIT - i
+        j0 = _between_samples_1(t, table[i, 0], table[i, 2], table[i + 1, 0], table[i + 1, 2])
+        j1 = _between_samples_1(t, table[i, 1], table[i, 3], table[i + 1, 1], table[i + 1, 3])
+        return j0, j1
+    s, c = sin_cos(x)
+    return _asymptotic_1(x, s, c, math.sqrt(math.pi * x))
+
+
+@njit(cache=True, nogil=True)
+def _bessel_01_many(x: Array, table: Array, j0: Array, j1: Array) -> None:
+    for i in range(x.size):
+        j0[i], j1[i] = bessel_01(x[i], table)
+
+
+def bessel_01_array(x: Array) -> tuple[Array, Array]:
+    """Return `bessel_01` of each element."""
+    flat = np.ascontiguousarray(x).ravel()
+    table, j0, j1 = bessel_table(), np.empty(flat.size), np.empty(flat.size)
+    if compiled.pays(60 * flat.size):
+        _bessel_01_many(flat, table, j0, j1)
+    else:
+        near = flat < _TABLE_END
+        steps = flat[near] * _STEPS_PER_UNIT
+        i = steps.astype(np.int64)
+        for column, j in enumerate((j0, j1)):
+            value, slope = table[:, column], table[:, column + 2]
+            j[near] = _between_samples(steps - i, value[i], slope[i], value[i + 1], slope[i + 1])
+        far = flat[~near]
+        j0[~near], j1[~near] = _asymptotic(far, *sin_cos_array(far), np.sqrt(math.pi * far))
+    return j0.reshape(x.shape), j1.reshape(x.shape)
+
+
+def gauss_legendre(n: int) -> tuple[Array, Array]:
     """Nodes and weights of the n-point rule on [-1, 1], read-only."""
-    x, w = _gauss_legendre(n)
+    return gauss_legendre_rules((n,))[n]
+
+
+@lru_cache(maxsize=64)
+def gauss_legendre_rules(sizes: tuple[int, ...]) -> dict[int, tuple[Array, Array]]:
+    """`gauss_legendre` of each size: together, for NumPy is slow to begin and quick to go on."""
+    sizes = tuple(sorted(set(sizes), reverse=True))
+    guesses = [sin_cos_array(math.pi * (np.arange(n, dtype=np.float64) + 0.75) / (n + 0.5))[1] for n in sizes]
+    find = _legendre_roots_1 if compiled.pays(30 * sum(n * n for n in sizes)) else _legendre_roots
+    x, w = find(np.concatenate(guesses), np.repeat(sizes, sizes))
     x.flags.writeable = w.flags.writeable = False
-    return x, w
+    ends = np.cumsum(sizes).tolist()
+    return {n: (x[end - n : end], w[end - n : end]) for n, end in zip(sizes, ends, strict=True)}
 
 
-@numba.njit(cache=True, nogil=True)
-def _gauss_legendre(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    nodes, weights = np.empty(n), np.empty(n)
-    for i in range(n):
-        _, x = sin_cos(math.pi * (i + 0.75) / (n + 0.5))
-        slope = 1.0
-        for _ in range(6):  # Newton from within 1e-2 of a spacing: three steps reach the last bit
-            before, value = 1.0, x
-            for k in range(2, n + 1):
-                before, value = value, ((2 * k - 1) * x * value - (k - 1) * before) / k
-            slope = n * (x * value - before) / (x * x - 1.0)
-            x -= value / slope
-        nodes[i] = x
-        weights[i] = 2.0 / ((1.0 - x * x) * slope * slope)
-    return nodes, weights
+def _legendre_roots(x: Array, degree: NDArray[np.int64]) -> tuple[Array, Array]:
+    """The roots near `x` of the Legendre polynomials of these degrees, which descend, and their weights in Gauss's rules."""
+    slope = np.ones_like(x)
+    for _ in range(6):  # Newton from within 1e-2 of a spacing: three steps reach the last bit
+        before, value = np.ones_like(x), x.copy()
+        m = x.size
+        for k in range(2, degree[0] + 1):
+            while degree[m - 1] < k:
+                m -= 1
+            after = ((2 * k - 1) * x[:m] * value[:m] - (k - 1) * before[:m]) / k
+            before[:m] = value[:m]
+            value[:m] = after
+        slope = degree * (x * value - before) / (x * x - 1.0)
+        x = x - value / slope
+    return x, 2.0 / ((1.0 - x * x) * slope * slope)
+
+
+_legendre_roots_1 = njit(cache=True, nogil=True)(_legendre_roots)

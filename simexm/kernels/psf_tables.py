@@ -28,20 +28,20 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.kernels import detmath, hankel
-from simexm.kernels.psf_special import bessel_01, bessel_table, gauss_legendre, sin_cos
+from simexm.kernels.ordered_product import add_product
+from simexm.kernels.psf_special import bessel_01_array, gauss_legendre, gauss_legendre_rules, sin_cos_array
+
+Array = NDArray[np.float64]
 
 _FURTHEST_RINGS = 60.0  # wavelengths over NA outside the cone of light, where `holding_radius_nm` gives up
 _TILE = 64  # radii evaluated together: their Bessel functions stay in the cache while all depths pass
 
 
-def excitation_table(
-    z_nm: NDArray[np.float64], r_nm: NDArray[np.float64], wavelength_nm: float, na: float, n: float
-) -> NDArray[np.float64]:
+def excitation_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float) -> Array:
     """Irradiance of a focused beam of unit power.
 
     Parameters
@@ -60,9 +60,7 @@ def excitation_table(
     return _table(z_nm, r_nm, wavelength_nm, na, n, True)
 
 
-def emission_table(
-    z_nm: NDArray[np.float64], r_nm: NDArray[np.float64], wavelength_nm: float, na: float, n: float
-) -> NDArray[np.float64]:
+def emission_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float) -> Array:
     """Image of a dye, referred to the specimen: the widefield point spread function.
 
     Parameters as for `excitation_table`. Returns shape (nz, nr), per nm^2; the integral over every infinite plane is 1.
@@ -93,9 +91,7 @@ def holding_radius_nm(range_nm: float, wavelength_nm: float, na: float, n: float
     return float(r[np.argmax(enough)]) if enough.any() else furthest
 
 
-def _table(
-    z_nm: NDArray[np.float64], r_nm: NDArray[np.float64], wavelength_nm: float, na: float, n: float, excitation: bool
-) -> NDArray[np.float64]:
+def _table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float, excitation: bool) -> Array:
     if not 0.0 < na < n:
         raise ValueError(f"numerical aperture {na} must lie between 0 and the refractive index {n}")
     z, r = np.abs(z_nm, dtype=np.float64), np.abs(r_nm, dtype=np.float64)
@@ -104,14 +100,12 @@ def _table(
     cosine = math.sqrt(1.0 - sine * sine)
     deepest = float(z.max())
     table = np.empty((z.size, r.size))
-    for start in range(0, r.size, _TILE):
-        radii = r[start : start + _TILE]
-        nodes, weights = gauss_legendre(_rule(wavenumber, cosine, deepest, float(radii.max())))
-        table[:, start : start + _TILE] = _intensity(
-            z, radii, wavenumber, cosine, excitation, nodes, weights, bessel_table()
-        )
-    nodes, weights = gauss_legendre(_rule(wavenumber, cosine, 0.0, 0.0))
-    return table / _energy(wavenumber, cosine, excitation, nodes, weights)
+    tiles = [slice(start, start + _TILE) for start in range(0, r.size, _TILE)]
+    sizes = tuple(_rule(wavenumber, cosine, deepest, float(r[tile].max())) for tile in tiles)
+    rules = gauss_legendre_rules(sizes)
+    for tile, size in zip(tiles, sizes, strict=True):
+        table[:, tile] = _intensity(z, r[tile], wavenumber, cosine, excitation, *rules[size])
+    return table / _energy(wavenumber, cosine, excitation)
 
 
 def _rule(wavenumber: float, cosine: float, z_nm: float, r_nm: float) -> int:
@@ -124,71 +118,40 @@ def _rule(wavenumber: float, cosine: float, z_nm: float, r_nm: float) -> int:
     return 4 * math.ceil((degree / 2.0 + 2.0 * degree ** (1.0 / 3.0) + 16.0) / 4.0)
 
 
-@numba.njit(cache=True, nogil=True)
-def _apodisation(c: float, cosine: float, excitation: bool) -> float:
+def _apodisation(c: Array, cosine: float, excitation: bool) -> Array:
     if not excitation:
-        return 1.0
-    return math.sqrt(c) * detmath.exp(-(1.0 - c * c) / (1.0 - cosine * cosine))
+        return np.ones_like(c)
+    gauss: Array = detmath.exp_array(-(1.0 - c * c) / (1.0 - cosine * cosine))
+    return np.sqrt(c) * gauss
 
 
-@numba.njit(cache=True, nogil=True)
-def _energy(
-    wavenumber: float, cosine: float, excitation: bool, nodes: NDArray[np.float64], weights: NDArray[np.float64]
-) -> float:
+def _energy(wavenumber: float, cosine: float, excitation: bool) -> float:
     """Integral of the unscaled intensity over a plane, nm^2."""
-    total = 0.0
+    nodes, weights = gauss_legendre(_rule(wavenumber, cosine, 0.0, 0.0))
     half = 0.5 * (1.0 - cosine)
-    for i in range(nodes.size):
-        c = cosine + half * (1.0 + nodes[i])
-        a = _apodisation(c, cosine, excitation)
-        total += half * weights[i] * a * a * (6.0 - 2.0 * c * c) / c
-    return 2.0 * math.pi / (wavenumber * wavenumber) * total
+    c = cosine + half * (1.0 + nodes)
+    a = _apodisation(c, cosine, excitation)
+    terms = half * weights * a * a * (6.0 - 2.0 * c * c) / c
+    return 2.0 * math.pi / (wavenumber * wavenumber) * float(np.cumsum(terms)[-1])  # one by one, unlike a sum
 
 
-@numba.njit(cache=True, nogil=True)
 def _intensity(
-    z: NDArray[np.float64],
-    r: NDArray[np.float64],
-    wavenumber: float,
-    cosine: float,
-    excitation: bool,
-    nodes: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    bessel: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    z: Array, r: Array, wavenumber: float, cosine: float, excitation: bool, nodes: Array, weights: Array
+) -> Array:
     """Return |I0|^2 + |I1|^2 + |I2|^2, shape (nz, nr), not scaled."""
-    n = nodes.size
     half = 0.5 * (1.0 - cosine)
-    cosines = cosine + half * (1.0 + nodes)
-    basis = np.empty((3, n, r.size))
-    for i in range(n):
-        c = cosines[i]
-        s = math.sqrt(1.0 - c * c)
-        a = half * weights[i] * _apodisation(c, cosine, excitation)
-        for j in range(r.size):
-            x = wavenumber * r[j] * s
-            j0, j1 = bessel_01(x, bessel)
-            j2 = 2.0 * j1 / x - j0 if x > 1e-3 else x * x / 8.0
-            basis[0, i, j] = a * (1.0 + c) * j0
-            basis[1, i, j] = a * 2.0 * s * j1
-            basis[2, i, j] = a * (1.0 - c) * j2
+    c = cosine + half * (1.0 + nodes)
+    s = np.sqrt(1.0 - c * c)
+    a = half * weights * _apodisation(c, cosine, excitation)
+    x = wavenumber * r * s[:, None]
+    j0, j1 = bessel_01_array(x)
+    j2 = np.where(x > 1e-3, 2.0 * j1 / np.where(x > 1e-3, x, 1.0) - j0, x * x / 8.0)
+    sines, cosines = sin_cos_array(wavenumber * z[:, None] * c)
+    phases = np.concatenate([cosines, sines])
     table = np.zeros((z.size, r.size))
-    real, imag = np.empty(r.size), np.empty(r.size)
-    sines_z, cosines_z = np.empty(n), np.empty(n)
-    for k in range(z.size):
-        for i in range(n):
-            sines_z[i], cosines_z[i] = sin_cos(wavenumber * z[k] * cosines[i])
-        for order in range(3):
-            real[:] = 0.0
-            imag[:] = 0.0
-            for i in range(0, n, 4):  # four nodes at a time: the sums are loaded and stored a quarter as often
-                c0, c1, c2, c3 = cosines_z[i], cosines_z[i + 1], cosines_z[i + 2], cosines_z[i + 3]
-                s0, s1, s2, s3 = sines_z[i], sines_z[i + 1], sines_z[i + 2], sines_z[i + 3]
-                for j in range(r.size):
-                    b0, b1 = basis[order, i, j], basis[order, i + 1, j]
-                    b2, b3 = basis[order, i + 2, j], basis[order, i + 3, j]
-                    real[j] += (c0 * b0 + c1 * b1) + (c2 * b2 + c3 * b3)
-                    imag[j] += (s0 * b0 + s1 * b1) + (s2 * b2 + s3 * b3)
-            for j in range(r.size):
-                table[k, j] += real[j] * real[j] + imag[j] * imag[j]
+    for factor, bessel in ((a * (1.0 + c), j0), (a * 2.0 * s, j1), (a * (1.0 - c), j2)):
+        parts = np.zeros((2 * z.size, r.size))
+        add_product(parts, phases, factor[:, None] * bessel)
+        real, imag = parts[: z.size], parts[z.size :]
+        table += real * real + imag * imag
     return table

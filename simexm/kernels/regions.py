@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import itertools
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Triple
 
 MEMBRANE = 1
 CYTOSOL = 2
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _uniform_rows(plane, out):  # type: ignore[no-untyped-def]
     """out = 1 where the 3 x 3 neighbourhood within the plane holds one index only; neighbours off the plane are none."""
     ny, nx = plane.shape
@@ -45,7 +45,7 @@ def _uniform_rows(plane, out):  # type: ignore[no-untyped-def]
                 out[y, x] &= row[y + 1, x] & (plane[y, x] == plane[y + 1, x])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def cell_regions(index, in_slice, out):  # type: ignore[no-untyped-def]
     """Write MEMBRANE or CYTOSOL to `out` (uint8) for every voxel whose index is not 0.
 
@@ -88,7 +88,7 @@ def cell_regions(index, in_slice, out):  # type: ignore[no-untyped-def]
                     out[z, y, x] = CYTOSOL if out[z, y, x] else MEMBRANE
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def add_mask(index, mask, bit, out):  # type: ignore[no-untyped-def]
     """Set `bit` (uint8) in `out` where the mask is true in a cell."""
     for z in range(index.shape[0]):
@@ -128,7 +128,7 @@ def crofton_weights(voxel_nm: tuple[float, float, float], in_slice: bool) -> NDA
     return weights
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, inline="always")
 def surface_um2(index, z, y, x, weights):  # type: ignore[no-untyped-def]
     """Surface of voxel (z, y, x) in um^2; neighbours beyond the array are none."""
     nz, ny, nx = index.shape

@@ -16,10 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.kernels.simexm2017_psf import REACH, Kernel
 
 Photons = Callable[[int], NDArray[np.int64]]
@@ -60,7 +60,7 @@ def error_factor(samples: int) -> float:
     return 2.0**-53 * (3 * n + math.sqrt(5.0) * (3 * n + 1) + 6 * n + 32)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _gather(plane, rows, columns, out):  # type: ignore[no-untyped-def]
     """out = the plane padded by reflection, as float; return the sum of squares."""
     total = 0.0
@@ -73,7 +73,7 @@ def _gather(plane, rows, columns, out):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _take_digit(values, bits, digit):  # type: ignore[no-untyped-def]
     """digit = lowest digit of each whole number, from -2^(bits - 1) up; values = what is left over 2^bits; return its norm^2."""
     base = 2.0**bits
@@ -87,7 +87,7 @@ def _take_digit(values, bits, digit):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _store(spectrum, slot, ring):  # type: ignore[no-untyped-def]
     for r in range(spectrum.shape[0]):
         for c in range(spectrum.shape[1]):
@@ -95,7 +95,7 @@ def _store(spectrum, slot, ring):  # type: ignore[no-untyped-def]
             ring[r, slot, 1, c] = spectrum[r, c].imag
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _sum_planes(ring, slots, used, transfer, out):  # type: ignore[no-untyped-def]
     """out[k] = sum over offsets of ring[slots[k, offset]] times the kernel's spectrum at |offset|; unused slots hold zeros."""
     rows, _, _, columns = ring.shape
@@ -120,7 +120,7 @@ def _sum_planes(ring, slots, used, transfer, out):  # type: ignore[no-untyped-de
                 out[k, r, c] = complex(re[c], im[c])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _add_digit(values, weight, out):  # type: ignore[no-untyped-def]
     """out += weight * values, these being rounded to the whole numbers that they are; return how far one was from its own."""
     worst = 0.0
@@ -132,7 +132,7 @@ def _add_digit(values, weight, out):  # type: ignore[no-untyped-def]
     return worst
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _shift_down(bits, out):  # type: ignore[no-untyped-def]
     """out = out / 2^bits, rounded half to even."""
     half = np.int64(1) << (bits - 1)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Triple
 from simexm.kernels.draws import poisson_quantile
 from simexm.kernels.poisson_table import cumulative, tabled_quantile
@@ -78,14 +78,14 @@ def frame(
     return Frame(step, round(spacing), 1) if spacing >= 1 else Frame(step, 1, round(1 / spacing))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _bin(image, width, out):  # type: ignore[no-untyped-def]
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             out[y // width, x // width] += image[y, x]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _scatter(image, z, y0, x0, crop, pixels, table, last, start, k0, k1, out):  # type: ignore[no-untyped-def]
     """Throw each voxel; `crop` is the crop's first voxel (y, x), `last` the frame's last pixel, `start` the first of `out`."""
     mean = np.float64(pixels)

@@ -14,10 +14,10 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Box, Triple
 from simexm.kernels.detmath import CUT_SIGMA, exp_array, normal_quantile_cut
 from simexm.kernels.draws import LARGEST_MEAN
@@ -102,13 +102,13 @@ def proteins_per_voxel(
     return np.floor(density_per_nm3 * left * volume) / np.maximum(left, 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _steps_exactly(w, voxel_nm):  # type: ignore[no-untyped-def]
     """Whole voxels that a random word moves along an axis."""
     return np.int64(np.rint(DISPLACEMENT_NM * normal_quantile_cut(unit_float32word(w)) / voxel_nm))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _fill_steps(voxel_nm, out):  # type: ignore[no-untyped-def]
     rest = np.uint32(32 - _GUIDE_BITS)
     for axis in range(3):
@@ -128,13 +128,13 @@ def _guide(voxel_nm: tuple[float, float, float]) -> NDArray[np.int32]:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _steps(w, guide, voxel_nm):  # type: ignore[no-untyped-def]
     steps = guide[w >> np.uint32(32 - _GUIDE_BITS)]
     return _steps_exactly(w, voxel_nm) if steps == _EITHER else np.int64(steps)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _move(z, y, x, k0, k1, guide, voxel_nm):  # type: ignore[no-untyped-def]
     """Where the voxel goes if it does not stay."""
     words = philox(z, y, x, 1, k0, k1)
@@ -146,7 +146,7 @@ def _move(z, y, x, k0, k1, guide, voxel_nm):  # type: ignore[no-untyped-def]
 
 
 # One function for each step of a row, so that LLVM vectorises Philox (as in `draws`), and none with a branch inside.
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _candidates(cells, regions, bits, proteins, lo, hi, columns):  # type: ignore[no-untyped-def]
     """Write the columns of a row that may carry proteins; return how many there are."""
     n = 0
@@ -156,7 +156,7 @@ def _candidates(cells, regions, bits, proteins, lo, hi, columns):  # type: ignor
     return n
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _uniforms(z, y, x0, columns, n, k0, k1, number, stays):  # type: ignore[no-untyped-def]
     """The numbers that decide how many proteins there are and whether the voxel stays, for n voxels of a row."""
     for i in range(n):
@@ -165,7 +165,7 @@ def _uniforms(z, y, x0, columns, n, k0, k1, number, stays):  # type: ignore[no-u
         stays[i] = unit_float32word(words[2])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _carriers(cells, proteins, columns, n, number, stays):  # type: ignore[no-untyped-def]
     """Keep those of n voxels that may carry a protein: exp(-m) > 1 - m, so below 1 - m the quantile would find none."""
     kept = 0
@@ -177,7 +177,7 @@ def _carriers(cells, proteins, columns, n, number, stays):  # type: ignore[no-un
     return kept
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _count_dropped(index, regions, origin, lo, hi, crop_lo, crop_hi, inner_lo, inner_hi, layer, guide, out):  # type: ignore[no-untyped-def]
     """Voxels that leave the crop; from inside inner_lo:inner_hi none does."""
     k0, k1 = layer.key
@@ -236,7 +236,7 @@ def count_dropped(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _add_dyes(  # type: ignore[no-untyped-def]
     index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, own_lo, own_hi, layer, guide, table, out, of_cell
 ):

@@ -5,10 +5,10 @@ Each number is a function of the voxel's place in the volume, counter (z, y, x, 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Triple
 from simexm.kernels.detmath import exp_array
 from simexm.kernels.draws import check_mean
@@ -23,14 +23,14 @@ def _table(mean: float) -> NDArray[np.float64]:
 
 
 # One function for each step of a row, so that LLVM vectorises Philox (as in `draws`).
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _uniforms(z, y, x0, columns, n, k0, k1, u):  # type: ignore[no-untyped-def]
     for i in range(n):
         words = philox(z, y, x0 + columns[i], 0, k0, k1)
         u[i] = unit_double(words[0], words[1])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _photons(dyes, z, y0, x0, mean, table, k0, k1, out):  # type: ignore[no-untyped-def]
     ny, nx = dyes.shape
     columns = np.empty(nx, np.int64)
@@ -77,7 +77,7 @@ def photons(dyes: NDArray[np.int32], origin: Triple, mean: float, key: Key) -> N
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _add_background(z, y0, x0, mean, table, by_row, by_column, k0, k1, out):  # type: ignore[no-untyped-def]
     ny, nx = out.shape
     columns = np.arange(nx)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Box
 
 
@@ -15,14 +15,14 @@ def label_box(box: Box, crop: Box) -> Box:
 
 
 # One function for each step of a plane, so that LLVM vectorises the loops over a row.
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _ids_of(index, ids, out):  # type: ignore[no-untyped-def]
     for y in range(index.shape[0]):
         for x in range(index.shape[1]):
             out[y, x] = ids[np.uint32(index[y, x])]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mark(index, ids, around, weight, mark, row, out):  # type: ignore[no-untyped-def]
     """out = `mark` inside the plane's edge where weight * id differs from the sum of `around` over 3 x 3, modulo 2^64."""
     ny, nx = ids.shape
@@ -34,7 +34,7 @@ def _mark(index, ids, around, weight, mark, row, out):  # type: ignore[no-untype
             out[y, x] = mark if differs and index[y, x] != 0 else out[y, x]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _laplacian(index, ids, in_slice, membrane, cytosol, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = index.shape
     planes = np.zeros((3, ny, nx), np.uint64)
@@ -82,7 +82,7 @@ def laplacian_regions(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _count_region(index, regions, lo, hi, bits, out):  # type: ignore[no-untyped-def]
     for z in range(lo[0], hi[0]):
         for y in range(lo[1], hi[1]):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from simexm.compiled import njit
 
 SWEEPS = 2000
 _SETTLED = 1e-5
@@ -52,7 +53,7 @@ def spot_profile(
     return profile / (4 * depth.size)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def design(pixels, spots, profile, step_z, step_r, reach_z, reach_r, rows, columns, values):  # type: ignore[no-untyped-def]
     """Write what each pixel sees of each spot as (row, column, value); return how many there are (no more than fit are written).
 
@@ -86,7 +87,7 @@ def design(pixels, spots, profile, step_z, step_r, reach_z, reach_r, rows, colum
     return n
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _descend(starts, columns, values, wanted, found):  # type: ignore[no-untyped-def]
     """Coordinate descent on gram @ found = wanted with found >= 0, all right-hand sides at once; return the sweeps made."""
     spots, sides = wanted.shape

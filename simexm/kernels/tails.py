@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
+from simexm.compiled import njit
 from simexm.kernels import detmath
 
 TWO_PI = 2.0 * math.pi
@@ -42,7 +42,7 @@ STIRLING_ERROR = np.array(
 )
 """log(n!) - log(sqrt(2 pi n) (n / e)**n) for n = 1..15 (element 0 is not used)."""
 
-_jit = numba.njit(cache=True, nogil=True, error_model="numpy")
+_jit = njit(cache=True, nogil=True, error_model="numpy")
 
 
 def stirling_series(n: Any) -> Any:

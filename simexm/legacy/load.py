@@ -19,13 +19,7 @@ from simexm.simulation import Simulation
 from simexm.sources.base import neighbours
 
 Progress = Callable[[int, int], None]
-SUFFIXES = (".ini", ".cfg")
 _FROM = "ingested_from"
-
-
-def is_ini(path: Path) -> bool:
-    """Whether a file is a configuration of the 2017 program, by its name."""
-    return path.suffix.lower() in SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple
 from simexm.sources.stack import Stack, cell_ids
@@ -154,7 +154,7 @@ def splitted(where: str, members: Sequence[Stack]) -> SplittedCells:
     return SplittedCells(where, members)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _put(data, out, number):  # type: ignore[no-untyped-def]
     """Put a cell where `out` (z, y, x) is free, as `number`, or as its values where that is 0.
 

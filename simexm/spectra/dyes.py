@@ -22,6 +22,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from simexm.errors import SpecError
@@ -222,7 +223,7 @@ def _flat(cross_section_GM: float) -> Points:
 
 def _gaussian(peak_nm: float, fwhm_nm: float) -> Points:
     """A Gaussian of peak 1 at steps of FWHM / 20 (linear between them: within 0.2 % of the peak)."""
-    steps = [i / 20 for i in range(-60, 61)]
-    return tuple(
-        (peak_nm + x * fwhm_nm, detmath.exp(-4 * detmath.log(2.0) * x * x)) for x in steps if peak_nm + x * fwhm_nm > 0
-    )
+    steps = np.arange(-60, 61) / 20
+    heights = detmath.exp_array(-4 * detmath.log_array(2.0) * steps * steps)
+    points = zip((peak_nm + steps * fwhm_nm).tolist(), heights.tolist(), strict=True)
+    return tuple((nm, height) for nm, height in points if nm > 0)

@@ -11,10 +11,10 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.grid import Spacing, Triple
 
 LONGEST_AXIS = 64
@@ -197,7 +197,7 @@ def extremes(a: NDArray[np.generic]) -> tuple[int, int]:
     return int(smallest), int(largest)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _extremes(flat):  # type: ignore[no-untyped-def]
     smallest, largest = flat[0], flat[0]
     for value in flat:
@@ -205,7 +205,7 @@ def _extremes(flat):  # type: ignore[no-untyped-def]
     return smallest, largest
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mean_integers(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = a.shape
     whole = nx // fx
@@ -230,7 +230,7 @@ def _mean_integers(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
                 out[z, y, x] = _rounded(line[x * fx :].sum(), np.uint64(area * (nx - x * fx)))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _rounded(total, n):  # type: ignore[no-untyped-def]
     """total / n, halves to even."""
     quotient = total // n
@@ -238,7 +238,7 @@ def _rounded(total, n):  # type: ignore[no-untyped-def]
     return quotient + np.uint64(twice > n or (twice == n and quotient & np.uint64(1)))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _round_pairs(line, n, out):  # type: ignore[no-untyped-def]
     """Means over n elements, of which neighbours in `line` are sums; with no division where n is a power of two."""
     bits = np.uint64(0)
@@ -254,7 +254,7 @@ def _round_pairs(line, n, out):  # type: ignore[no-untyped-def]
             out[x] = _rounded(line[2 * x] + line[2 * x + 1], n)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mean_floats(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = a.shape
     for z in range(out.shape[0]):
@@ -271,7 +271,7 @@ def _mean_floats(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
                 out[z, y, x] = total / ((z1 - z * fz) * (y1 - y * fy) * (x1 - x * fx))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mode(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = a.shape
     cell = np.empty(fz * fy * fx, a.dtype)
@@ -299,7 +299,7 @@ def _mode(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
                 out[z, y, x] = _most_frequent(cell, n)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mode_of_4(above, below, out):  # type: ignore[no-untyped-def]
     for x in range(above.size // 2):
         a, b, c, d = above[2 * x], above[2 * x + 1], below[2 * x], below[2 * x + 1]
@@ -318,7 +318,7 @@ def _mode_of_4(above, below, out):  # type: ignore[no-untyped-def]
         out[x] = best
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _mode_of_8(a, cell, out):  # type: ignore[no-untyped-def]
     p, q, r, s = a[0, 0], a[0, 1], a[1, 0], a[1, 1]
     for x in range(a.shape[2] // 2):
@@ -340,7 +340,7 @@ def _mode_of_8(a, cell, out):  # type: ignore[no-untyped-def]
             out[x] = _most_frequent(cell, 8)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _most_frequent(cell, n):  # type: ignore[no-untyped-def]
     """Of equally frequent ones the largest."""
     best, most = cell[0], 0

@@ -92,9 +92,9 @@ def read_bench(path: Path) -> Bench:
     SpecError
         If there is no such file, a dye is unknown, or the stages are wrong or hold no microscope.
     """
-    from simexm.legacy.load import Job, is_ini
+    from simexm.legacy.load import Job
 
-    data = Job.of(path).spec() if is_ini(path) else specfile.read(path)
+    data = Job.of(path).spec() if specfile.is_ini(path) else specfile.read(path)
     try:
         light = _Light.model_validate(data)
     except ValidationError as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from simexm.compiled import njit
 from simexm.kernels import detmath, draws, draws_numpy
 from simexm.random import derive_key
 
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 LEAST_U, LARGEST_U = 2.0**-53, 1.0 - 2.0**-53
 
 
-@numba.njit
+@njit()
 def apply(function, x):  # type: ignore[no-untyped-def]
     """A compiled scalar function on each element."""
     out = np.empty_like(x)
@@ -27,7 +27,7 @@ def apply(function, x):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit
+@njit()
 def poisson_quantiles(u, mean):  # type: ignore[no-untyped-def]
     out = np.empty(u.size, np.int64)
     for i in range(u.size):
@@ -35,7 +35,7 @@ def poisson_quantiles(u, mean):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit
+@njit()
 def binomial_quantiles(u, n, p):  # type: ignore[no-untyped-def]
     out = np.empty(u.size, np.int64)
     for i in range(u.size):

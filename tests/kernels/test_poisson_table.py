@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from simexm.compiled import njit
 from simexm.kernels.draws import poisson_quantile
 from simexm.kernels.poisson_table import cumulative, tabled_quantile
 
 
-@numba.njit
+@njit()
 def both(u, mean, table):  # type: ignore[no-untyped-def]
     out = np.empty((2, mean.size, u.size), np.int64)
     for i in range(mean.size):

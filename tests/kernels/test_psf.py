@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import ndimage, special
+from scipy import interpolate, ndimage, special
 
-from simexm.kernels import hankel, psf_response, psf_special, psf_tables
+from simexm import compiled
+from simexm.kernels import even_spline, hankel, psf_response, psf_special, psf_tables
 from simexm.kernels.psf_response import Response
 
 Array = NDArray[np.float64]
@@ -59,6 +60,63 @@ class TestSpecial:
         expected = np.polynomial.legendre.leggauss(n)
         np.testing.assert_allclose(nodes[::-1], expected[0], atol=1e-14)
         np.testing.assert_allclose(weights[::-1], expected[1], atol=1e-13)
+
+
+class TestForms:
+    """Whether NumPy or compiled code computes a table, it has the same bits."""
+
+    @staticmethod
+    def both(monkeypatch: pytest.MonkeyPatch, compute: Callable[[], Array]) -> tuple[Array, Array]:
+        forms = []
+        for pays in (False, True):
+            monkeypatch.setattr(compiled, "pays", lambda operations, pays=pays: pays)
+            psf_special.gauss_legendre_rules.cache_clear()
+            forms.append(compute())
+        return forms[0], forms[1]
+
+    @pytest.mark.parametrize("na", [0.2, 0.8, 1.15, 1.3])
+    @pytest.mark.parametrize("depth_nm", [0.0, 700.0, 20_000.0])
+    @pytest.mark.parametrize("radius_nm", [170.0, 2010.0])
+    @pytest.mark.parametrize("table", [psf_tables.excitation_table, psf_tables.emission_table])
+    def test_of_the_tables(
+        self, na: float, depth_nm: float, radius_nm: float, table: Table, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        z, r = np.linspace(0.0, depth_nm, 7), uniform(radius_nm, 10.0)
+        np.testing.assert_array_equal(*self.both(monkeypatch, lambda: table(z, r, EM_NM, na, INDEX)))
+
+    @pytest.mark.parametrize("size", [17, 66, 300])
+    def test_of_what_is_made_of_them(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        table, r = np.random.default_rng(size).normal(size=(5, size)), np.arange(float(size))
+        k = uniform(2.0, 0.004)
+        np.testing.assert_array_equal(*self.both(monkeypatch, lambda: hankel.radial_spectrum(table, r, k)))
+        for radius in (0.3, 4.0, 7.9):
+            if psf_response.pinhole_margin(radius, 1.0) < size:
+                np.testing.assert_array_equal(
+                    *self.both(monkeypatch, lambda: psf_response.pinhole_share(table, 1.0, radius))  # noqa: B023
+                )
+
+    @pytest.mark.parametrize("end", [1.0, 30.0, 9e4])
+    def test_of_the_functions(self, end: float) -> None:
+        x = np.concatenate([np.linspace(0.0, end, 999), [24.999999, 25.0]])
+        for array, scalar in (
+            (psf_special.sin_cos_array(x), [psf_special.sin_cos(v) for v in x]),
+            (psf_special.bessel_01_array(x), [psf_special.bessel_01(v, psf_special.bessel_table()) for v in x]),
+        ):
+            np.testing.assert_array_equal(np.stack(array, axis=1), scalar)
+
+
+class TestEvenSpline:
+    @pytest.mark.parametrize("n", [3, 4, 5, 17, 400])
+    def test_it_is_that_of_scipy(self, n: int) -> None:
+        x = np.arange(n, dtype=np.float64) * 37.0
+        y = np.cos(x / x[-1]) / (1 + (x / x[-1] * 2.5) ** 2)
+        theirs = interpolate.CubicSpline(np.concatenate((-x[:0:-1], x)), np.concatenate((y[:0:-1], y)))
+        assert even_spline.integral(x, y) == pytest.approx(float(theirs.integrate(0.0, x[-1])), rel=1e-14)
+        crossings = theirs.solve(0.5 * y[0], extrapolate=False)
+        assert even_spline.half_width(x, y) == pytest.approx(crossings[crossings > 0].min(), rel=1e-14)
+
+    def test_what_stays_high_has_no_half_width(self) -> None:
+        assert even_spline.half_width(np.arange(9.0), np.linspace(1.0, 0.6, 9)) is None
 
 
 class TestTables:

@@ -1,0 +1,74 @@
+"""numba's compiler for our functions, woken at the first call of one: importing it and filling its registries takes 0.8 s.
+
+A command that computes little, such as `simexm plan`, then never pays for it. What such a command does need has two forms of
+the same bits, one of NumPy's elementwise operations and one compiled, and `pays` says which is to be taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any
+
+
+class Compiled:
+    """A function that numba compiles at its first call, from Python or from another compiled function.
+
+    Whatever else is asked of it (`py_func`, `signatures`) its dispatcher answers.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        update_wrapper(self, function)
+        self._function = function
+        self._options = options
+        self._made: list[Any] = []
+
+    @property
+    def dispatcher(self) -> Any:
+        """numba's own object."""
+        # threads that meet here each make one, and all take the first: a lock of ours might wait for numba's
+        if not self._made:
+            self._made.append(_numba().njit(**self._options)(self._function))
+        return self._made[0]
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.dispatcher(*arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by copying and pickling, of objects that may not be complete
+            raise AttributeError(name)
+        return getattr(self.dispatcher, name)
+
+
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit`, put off until the function is called."""
+    return lambda function: Compiled(function, options)
+
+
+_awake = False
+_asleep_operations = 0
+WORTH_WAKING = 600_000_000
+"""Operations on numbers that NumPy does, on arrays that stay in the cache, while numba wakes up."""
+
+
+def pays(operations: int) -> bool:
+    """Whether so many operations are to be done by the compiled form: where numba is awake, or once it would have been."""
+    global _asleep_operations
+    _asleep_operations += operations
+    return _awake or _asleep_operations > WORTH_WAKING
+
+
+def _numba() -> Any:
+    """The library, told that our functions are functions of its own where compiled code names them."""
+    global _awake
+    import numba
+    from numba.extending import typeof_impl
+
+    if not _awake:
+
+        @typeof_impl.register(Compiled)
+        def type_of(value: Compiled, context: Any) -> Any:
+            return numba.types.Dispatcher(value.dispatcher)
+
+        _awake = True
+    return numba

@@ -1,0 +1,74 @@
+"""The matrix product whose every bit is fixed: BLAS sums in an order of its own for each CPU type.
+
+It has two forms of the same bits, see `simexm.compiled`: one compiled, one of NumPy's elementwise operations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm import compiled
+from simexm.compiled import njit
+
+Array = NDArray[np.float64]
+_AT_ONCE = 8000  # sums, of which four arrays lie in the cache together
+
+
+def add_product(total: Array, a: Array, b: Array) -> None:
+    """Add the matrix product a b to `total`.
+
+    From the first to the last, four terms are summed as (0 + 1) + (2 + 3) and then added; up to three that are left over, one by
+    one. So the product may be added in pieces, of which all but the last have a multiple of four terms.
+
+    Parameters
+    ----------
+    total
+        Shape (m, n).
+    a, b
+        Shapes (m, k) and (k, n).
+    """
+    if compiled.pays(a.size * b.shape[1]):
+        _loops(total, a, b)
+    else:
+        _elementwise(total, a, b)
+
+
+@njit(cache=True, nogil=True)
+def _loops(total: Array, a: Array, b: Array) -> None:
+    whole = a.shape[1] - a.shape[1] % 4
+    for row in range(a.shape[0]):
+        for k in range(0, whole, 4):  # four terms at a time: the sums are loaded and stored a quarter as often
+            a0, a1, a2, a3 = a[row, k], a[row, k + 1], a[row, k + 2], a[row, k + 3]
+            for j in range(b.shape[1]):
+                total[row, j] += (a0 * b[k, j] + a1 * b[k + 1, j]) + (a2 * b[k + 2, j] + a3 * b[k + 3, j])
+        for k in range(whole, a.shape[1]):
+            for j in range(b.shape[1]):
+                total[row, j] += a[row, k] * b[k, j]
+
+
+def _elementwise(total: Array, a: Array, b: Array) -> None:
+    if a.shape[0] > b.shape[1]:  # the longer axis last: NumPy's innermost loop
+        total, a, b = total.T, b.T, a.T
+    b = np.ascontiguousarray(b)
+    at_once = max(1, _AT_ONCE // b.shape[1])
+    for start in range(0, len(a), at_once):
+        _rows(total[start : start + at_once], a[start : start + at_once, :, None], b)
+
+
+def _rows(total: Array, a: Array, b: Array) -> None:
+    result = np.ascontiguousarray(total)
+    first, second, third = (np.empty_like(result) for _ in range(3))
+    whole = len(b) - len(b) % 4
+    for k in range(0, whole, 4):
+        np.multiply(a[:, k], b[k], out=first)
+        np.multiply(a[:, k + 1], b[k + 1], out=second)
+        first += second
+        np.multiply(a[:, k + 2], b[k + 2], out=second)
+        np.multiply(a[:, k + 3], b[k + 3], out=third)
+        second += third
+        first += second
+        result += first
+    for k in range(whole, len(b)):
+        result += np.multiply(a[:, k], b[k], out=first)
+    total[...] = result
