@@ -31,7 +31,7 @@ def exact3(values: tuple[float | Fraction, float | Fraction, float | Fraction]) 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A half-open box of integer coordinates, z y x."""
+    """A half-open box of integer coordinates, z y x. (A tile makes thousands, so what is called most is written out.)"""
 
     start: Triple
     stop: Triple
@@ -49,7 +49,8 @@ class Box:
     @property
     def shape(self) -> Triple:
         """Extent along z, y, x; never negative."""
-        return _triple(max(0, b - a) for a, b in zip(self.start, self.stop, strict=True))
+        (z, y, x), (w, v, u) = self.start, self.stop
+        return max(0, w - z), max(0, v - y), max(0, u - x)
 
     @property
     def size(self) -> int:
@@ -69,9 +70,10 @@ class Box:
 
     def intersect(self, other: Box) -> Box:
         """The common part, empty (stop == start) where there is none."""
-        start = _triple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
-        stop = _triple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
-        return Box(start, _triple(max(a, b) for a, b in zip(start, stop, strict=True)))
+        (a, b, c), (d, e, f) = self.start, other.start
+        z, y, x = max(a, d), max(b, e), max(c, f)
+        (a, b, c), (d, e, f) = self.stop, other.stop
+        return Box((z, y, x), (max(z, min(a, d)), max(y, min(b, e)), max(x, min(c, f))))
 
     def hull(self, other: Box) -> Box:
         """The smallest box that holds both."""
@@ -93,14 +95,13 @@ class Box:
 
     def shifted(self, by: Triple) -> Box:
         """The box moved by `by`."""
-        return Box(
-            _triple(a + d for a, d in zip(self.start, by, strict=True)),
-            _triple(b + d for b, d in zip(self.stop, by, strict=True)),
-        )
+        (a, b, c), (d, e, f), (z, y, x) = self.start, self.stop, by
+        return Box((a + z, b + y, c + x), (d + z, e + y, f + x))
 
     def relative_to(self, origin: Triple) -> Box:
         """The box in coordinates that begin at `origin`."""
-        return self.shifted(_triple(-o for o in origin))
+        z, y, x = origin
+        return self.shifted((-z, -y, -x))
 
     def contains(self, other: Box) -> bool:
         """True if `other` lies inside, which an empty box always does."""

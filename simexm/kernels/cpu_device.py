@@ -79,7 +79,7 @@ class CpuDevice:
 
     name = "cpu"
     capacity = emit.CAPACITY
-    slab = 1
+    slab = 2
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         """See `Device`."""

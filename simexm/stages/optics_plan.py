@@ -158,12 +158,11 @@ class OpticsPlan(Imaging):
         """Spectra of node planes, the ring where dyes are deposited, transfer functions, and spectra of the image's planes."""
         grid = self.lateral(tile)
         fine = grid.nodes[0] * grid.nodes[1]
-        half = grid.nodes[0] * (grid.nodes[1] // 2 + 1)
         rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
         spectra = rows * columns * self.window(Box.of_shape(tile)) * 8
-        # the ring; one plane as float64 and float32; its transform along x, cut to the band, and along y, cut again
+        # the ring; of one plane some rows and their transform along x, and all of it, cut to the band, on the way along y
         ring = ring_depth(self, chunk_nm) * fine * 8
-        ring += max(fine * 12, fine * 4 + half * 8 + grid.nodes[0] * columns * 8 + rows * columns * 8)
+        ring += imaging.ROWS * grid.nodes[1] * 8 + 2 * grid.nodes[0] * columns * 8
         transfer = len(self.pairs) * self.frequencies * (self.reach + 1) * 8 + columns * (self.reach + 1) * 4
         # what is the same in all rounds is kept
         return spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if world.rounds else 1)
