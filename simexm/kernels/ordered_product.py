@@ -12,7 +12,6 @@ from simexm import compiled
 from simexm.compiled import njit
 
 Array = NDArray[np.float64]
-_AT_ONCE = 8000  # sums, of which four arrays lie in the cache together
 
 
 def add_product(total: Array, a: Array, b: Array) -> None:
@@ -50,14 +49,7 @@ def _loops(total: Array, a: Array, b: Array) -> None:
 def _elementwise(total: Array, a: Array, b: Array) -> None:
     if a.shape[0] > b.shape[1]:  # the longer axis last: NumPy's innermost loop
         total, a, b = total.T, b.T, a.T
-    b = np.ascontiguousarray(b)
-    at_once = max(1, _AT_ONCE // b.shape[1])
-    for start in range(0, len(a), at_once):
-        _rows(total[start : start + at_once], a[start : start + at_once, :, None], b)
-
-
-def _rows(total: Array, a: Array, b: Array) -> None:
-    result = np.ascontiguousarray(total)
+    a, b, result = a[:, :, None], np.ascontiguousarray(b), np.ascontiguousarray(total)
     first, second, third = (np.empty_like(result) for _ in range(3))
     whole = len(b) - len(b) % 4
     for k in range(0, whole, 4):

@@ -29,6 +29,7 @@ from simexm.kernels.psf_tables import emission_table
 Array = NDArray[np.float64]
 
 _STENCIL = 6  # points of the interpolation between radii
+_AT_ONCE = 8000  # sums that lie in the cache together
 _PHASE_PER_SAMPLE = math.pi / 4  # the table has at least eight samples in its shortest period
 
 Tail = Literal["constant", "inverse_square"]
@@ -169,20 +170,24 @@ def _disc_loops(first: NDArray[np.int64], s: Array, weights: Array, cosines: Arr
 
 def _disc_elementwise(first: NDArray[np.int64], s: Array, weights: Array, cosines: Array, matrix: Array) -> None:
     i = np.arange(first.size)
+    starts = i * matrix.shape[1] - first
     for k in range(s.size):
         distance = np.sqrt(np.maximum(0.0, _distance(i, s[k], cosines[:, None])))
         left = distance.astype(np.int64) - _STENCIL // 2 + 1
-        points = [np.abs(left + a) - first for a in range(_STENCIL)]
+        points = np.abs(left[:, None] + np.arange(_STENCIL)[:, None]) + starts
         shares = [_lagrange(distance - left, a, weights[k]) for a in range(_STENCIL)]
-        for j in range(cosines.size):
-            for at, share in zip(points, shares, strict=True):
-                matrix[i, at[j]] += share[j]
+        np.add.at(matrix.reshape(-1), points.ravel(), np.stack(shares, axis=1).ravel())  # in this order
 
 
 def _apply_rows(table: Array, first: NDArray[np.int64], matrix: Array) -> Array:
     result = np.zeros((len(table), first.size))
-    for j in range(matrix.shape[1]):  # beyond the table's end the weights are 0
-        result += table[:, np.minimum(first + j, table.shape[1] - 1)] * matrix[:, j]
+    still = int(np.count_nonzero(first == 0))  # these begin at the axis, every further one a sample later
+    at_once = max(1, _AT_ONCE // first.size)
+    for start in range(0, len(table), at_once):
+        rows, sums = table[start : start + at_once], result[start : start + at_once]
+        for j in range(min(matrix.shape[1], table.shape[1])):  # beyond the table's end the weights are 0
+            sums[:, :still] += rows[:, j : j + 1] * matrix[:still, j]
+            sums[:, still:] += rows[:, j + 1 : j + 1 + first.size - still] * matrix[still:, j]
     return result
 
 
