@@ -133,11 +133,10 @@ def test_no_tile_at_all_fits() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"keep": ["expected", "labelled", "emitters"]},
-        {"execution": {"tile": [16, 128, 128]}},
+        pytest.param({}, id="plain", marks=pytest.mark.slow),
+        pytest.param({"keep": ["expected", "labelled", "emitters"]}, id="kept"),
+        pytest.param({"execution": {"tile": [16, 128, 128]}}, id="tiled", marks=pytest.mark.slow),
     ],
-    ids=["plain", "kept", "tiled"],
 )
 def test_peak_of_a_worker_stays_below_the_prediction(tmp_path: Path, changes: dict[str, Any]) -> None:
     """VmHWM of real workers, compiling included where nothing is cached yet."""

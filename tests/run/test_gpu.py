@@ -225,6 +225,7 @@ def test_too_little_memory_names_a_tile(
     assert not (tmp_path / "a.zarr").exists()
 
 
+@pytest.mark.slow
 def test_full_memory_is_emptied_then_told(
     gpu: str, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
