@@ -147,12 +147,11 @@ def test_block_of_clusters(folder: Path) -> None:
     lines = block(RUNNING, "simexm submit").text.splitlines()
     assert [line.split()[1] for line in lines] == ["run", "run", "submit", "status"]
     configs = folder / "cluster_configs"
-    shutil.copytree(ROOT / "cluster_configs", configs)
+    shutil.copytree(ROOT / "cluster_configs", configs, dirs_exist_ok=True)
     for line in lines[:3]:
         words = line.partition("#")[0]
         type_in(words if "--dry-run" in words else f"{words} --dry-run", folder)
     assert not (folder / "big.zarr").exists()
-    shutil.copy(configs / "local.yaml", configs / "slurm.yaml")  # for the block of Python, which has no queue either
 
 
 @pytest.mark.parametrize(
@@ -161,6 +160,9 @@ def test_block_of_clusters(folder: Path) -> None:
 def test_python_block(folder: Path, page: str, number: int) -> None:
     text = blocks(page)[number].text.replace(", jobs=(2, 10)", "")
     body = "\n".join("    " + line for line in text.replace('"out.zarr"', f'"again{number}.zarr"').splitlines())
+    configs = folder / "cluster_configs"
+    configs.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "cluster_configs" / "local.yaml", configs / "slurm.yaml")  # there is no queue here
     script = folder / f"block{number}.py"
     script.write_text(f'if __name__ == "__main__":\n{body}\n')
     subprocess.run([sys.executable, script.name], cwd=folder, check=True, timeout=200)
