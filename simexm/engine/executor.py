@@ -153,6 +153,7 @@ class _Run:
         self.failures_in_a_row = 0
 
     def run(self, function: BlockFunction, context: Any) -> Outcome:
+        """Run all blocks; see `execute`."""
         start_s = time.monotonic()
         complete = False
         self.workers.install(Work(self.name, function, context))

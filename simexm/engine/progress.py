@@ -146,6 +146,7 @@ class _Tally:
         self.start_s = time.monotonic()
 
     def add(self, event: Event) -> None:
+        """Count an event."""
         match event:
             case RunStarted():
                 self.start_s = time.monotonic()

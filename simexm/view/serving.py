@@ -137,6 +137,7 @@ class _Made(tornado.web.RequestHandler):
         self.volume, self.told, self.ended = volume, told, ended
 
     async def get(self, path: str) -> None:
+        """Answer with what is told under a path, or with a part of the volume that is made now."""
         made = self.told.get(path)
         if made is None:
             made = await asyncio.get_running_loop().run_in_executor(None, self._make, path)

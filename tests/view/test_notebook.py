@@ -6,7 +6,6 @@ import base64
 import io
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -80,14 +79,6 @@ def is_safe(text: str) -> Page:
     assert "url(http" not in own
     assert "@import" not in own
     return page
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[distributed.Client]:
-    with distributed.Client(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", set_as_default=False
-    ) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +38,6 @@ __all__ = ["labels", "stored"]
 pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
 
 CELL = re.compile(r"38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m(▀+)")
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[distributed.Client]:
-    with distributed.Client(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", set_as_default=False
-    ) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -42,15 +42,6 @@ KINDS = ["image", "confocal", "labelling", "model 2017", "rounds"]
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[distributed.Client]:
-    """One worker for all of the runs."""
-    with distributed.Client(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", set_as_default=False
-    ) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def results(stored: Path, client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     """One result of each kind."""
     folder = tmp_path_factory.mktemp("reported")
