@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from simexm.engine.keyed import read_table
 from simexm.engine.tables import part
 from simexm.errors import OutputError
-from simexm.grid import Box, Tiling, Triple, exact3
+from simexm.grid import Box, Tiling, exact3, triple
 from simexm.kernels.spots import brightnesses, spot_profile
 from simexm.result import Result
 from simexm.simulation import Simulation
@@ -196,9 +196,9 @@ class _Bench:
         self.camera = simulation.camera if quantity == "image" else None
         about = result.plan["source"]
         factor = simulation.factor
-        crop = Box(_triple(about["crop_start"]), _triple(about["crop_stop"]))
+        crop = Box(triple(about["crop_start"]), triple(about["crop_stop"]))
         geometry = self.optics.geometry(
-            _triple(about["shape_voxels"]), crop, exact3(tuple(about["voxel_size_nm"])), exact3((0, 0, 0)), factor
+            triple(about["shape_voxels"]), crop, exact3(tuple(about["voxel_size_nm"])), exact3((0, 0, 0)), factor
         )
         plan = self.optics.resolve(self.fluorophores, geometry)
         assert isinstance(plan, OpticsPlan)
@@ -206,8 +206,8 @@ class _Bench:
         transforms = result.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
         scale, translation = (np.array(t[t["type"]][1:]) * 1000 for t in transforms)
         self.pixel_nm, self.first_nm = scale, translation
-        self.shape = _triple(result.array().shape[1:])
-        self.blocks = Tiling(Box.of_shape(self.shape), _triple(result.plan["blocks"]["block_pixels"]))
+        self.shape = triple(result.array().shape[1:])
+        self.blocks = Tiling(Box.of_shape(self.shape), triple(result.plan["blocks"]["block_pixels"]))
         self.unmixing = self._unmixing()
         self.profiles = [self._profile(dye) for dye in self.barcodes.dyes.values()]
 
@@ -250,7 +250,7 @@ class _Bench:
     def read(self) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.float64]]]:
         """For the amplicons of each block: their cells, and their light in each round and letter, (n, rounds, letters)."""
         halo_nm = np.array([REACH_NM[0], REACH_NM[1], REACH_NM[1]]) / self.factor
-        halo = _triple(np.ceil(halo_nm / self.pixel_nm).astype(int))
+        halo = triple(np.ceil(halo_nm / self.pixel_nm).astype(int))
         for number in range(len(self.blocks)):
             place, cells, own = self._amplicons(number, halo_nm)
             pixel = np.floor((place - self.first_nm) / self.pixel_nm + 0.5).astype(np.int64)
@@ -317,8 +317,3 @@ def _part(path: Location) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
     """Places (n, 3), nm of tissue, and cells of a block's amplicons."""
     table = read_table(path)
     return np.stack([table[f"{a}_nm"].to_numpy() for a in "zyx"], axis=1), table["cell"].to_numpy()
-
-
-def _triple(values: Any) -> Triple:
-    z, y, x = (int(v) for v in values)
-    return z, y, x

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import SupportsInt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class Box:
     @classmethod
     def at(cls, start: Triple, shape: Triple) -> Box:
         """The box that begins at `start` and has this shape."""
-        return cls(start, _triple(a + n for a, n in zip(start, shape, strict=True)))
+        return cls(start, triple(a + n for a, n in zip(start, shape, strict=True)))
 
     @property
     def shape(self) -> Triple:
@@ -82,15 +83,15 @@ class Box:
         if other.is_empty:
             return self
         return Box(
-            _triple(min(a, b) for a, b in zip(self.start, other.start, strict=True)),
-            _triple(max(a, b) for a, b in zip(self.stop, other.stop, strict=True)),
+            triple(min(a, b) for a, b in zip(self.start, other.start, strict=True)),
+            triple(max(a, b) for a, b in zip(self.stop, other.stop, strict=True)),
         )
 
     def grown(self, halo: Triple) -> Box:
         """The box with `halo` elements more on each side."""
         return Box(
-            _triple(a - h for a, h in zip(self.start, halo, strict=True)),
-            _triple(b + h for b, h in zip(self.stop, halo, strict=True)),
+            triple(a - h for a, h in zip(self.start, halo, strict=True)),
+            triple(b + h for b, h in zip(self.stop, halo, strict=True)),
         )
 
     def shifted(self, by: Triple) -> Box:
@@ -118,7 +119,7 @@ class Tiling:
     @property
     def counts(self) -> Triple:
         """Cells along z, y, x."""
-        return _triple(-(-n // c) for n, c in zip(self.box.shape, self.cell, strict=True))
+        return triple(-(-n // c) for n, c in zip(self.box.shape, self.cell, strict=True))
 
     def __len__(self) -> int:
         return math.prod(self.counts)
@@ -132,7 +133,7 @@ class Tiling:
 
     def __getitem__(self, index: int) -> Box:
         position = self.position(index)
-        start = _triple(a + p * c for a, p, c in zip(self.box.start, position, self.cell, strict=True))
+        start = triple(a + p * c for a, p, c in zip(self.box.start, position, self.cell, strict=True))
         return Box.at(start, self.cell).intersect(self.box)
 
     def __iter__(self) -> Iterator[Box]:
@@ -190,8 +191,9 @@ class Sampling:
         return min(self.voxels, max(0, math.ceil((pixel * self.pixel_nm + self.phase_nm) / self.voxel_nm)))
 
 
-def _triple(values: Iterable[int]) -> Triple:
-    z, y, x = values
+def triple(values: Iterable[SupportsInt]) -> Triple:
+    """Three integers, z, y, x."""
+    z, y, x = map(int, values)
     return z, y, x
 
 
@@ -268,7 +270,7 @@ class Geometry:
     @property
     def shape(self) -> Triple:
         """Planes, rows, columns of the image."""
-        return _triple(a.size for a in self.axes)
+        return triple(a.size for a in self.axes)
 
     @property
     def pixel_tissue_nm(self) -> Spacing:
@@ -309,16 +311,14 @@ class Geometry:
 
     def voxels(self, box: NmBox) -> Box:
         """Voxels of the whole volume that `box` (nm of tissue) touches, clipped to the volume."""
-        start = _triple(
-            c + math.floor(a / v) for a, v, c in zip(box.start, self.voxel_nm, self.crop.start, strict=True)
-        )
-        stop = _triple(c + math.ceil(b / v) for b, v, c in zip(box.stop, self.voxel_nm, self.crop.start, strict=True))
+        start = triple(c + math.floor(a / v) for a, v, c in zip(box.start, self.voxel_nm, self.crop.start, strict=True))
+        stop = triple(c + math.ceil(b / v) for b, v, c in zip(box.stop, self.voxel_nm, self.crop.start, strict=True))
         return Box(start, stop).intersect(Box.of_shape(self.volume))
 
     def own_voxels(self, box: Box) -> Box:
         """Voxels that a box of pixels answers for: boxes that tile the image share out the crop's voxels exactly once."""
-        start = _triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.start, self.crop.start, strict=True))
-        stop = _triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.stop, self.crop.start, strict=True))
+        start = triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.start, self.crop.start, strict=True))
+        stop = triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.stop, self.crop.start, strict=True))
         return Box(start, stop)
 
 

@@ -61,7 +61,7 @@ class Crop(Frozen):
 
 
 class Execution(Frozen):
-    """How the work is cut up; `device` and `tile` are part of what decides the bytes, the rest is not.
+    """How the work is cut up; the device, the tile and the block that follow from it are part of what decides the bytes.
 
     Attributes
     ----------
@@ -73,12 +73,16 @@ class Execution(Frozen):
         Memory that one worker may use; decides the default tile.
     tile
         Pixels along z, y, x that are computed at once; left out, as large as fits.
+    min_blocks
+        Blocks that there should be at least, if the image is large enough: no more workers than blocks can be busy, but the
+        smaller a block is, the more its halo costs. Left out, 4; 16 where each is still worth five core-seconds.
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     require_gpu: bool = False
     memory_GiB: float = Field(default=1.5, gt=0.6, le=1024)
     tile: tuple[Pixels, Pixels, Pixels] | None = None
+    min_blocks: int | None = Field(default=None, ge=1, le=10**9)
 
     @model_validator(mode="after")
     def _device(self) -> Self:
@@ -403,7 +407,7 @@ class Simulation(Frozen):
         at
             The pixel z, y, x around which to look; left out, the middle of the image.
         shape
-            Pixels along z, y, x; left out, 24 planes of one tile or a few, at most 256 a side.
+            Pixels along z, y, x; left out, 24 planes of one tile or a few, at most 512 a side.
         round
             Which round, from 1 on, where there are rounds; left out, the first.
         until

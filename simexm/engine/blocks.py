@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
+import math
 from collections.abc import Callable
+from typing import Any
 
-from simexm.grid import Triple
+import numpy as np
+from numpy.typing import NDArray
 
-LARGEST = 256
-FEWEST = 16
-FEWEST_OF_ROUNDS = 8
-"""Blocks of several rounds are worth more work each, and halos cost most in small ones: of 32 x 151 x 151 pixels, 16 blocks
-transform 1.6 times as many nodes as 8."""
-ALIGN: Triple = (8, 32, 32)
+from simexm.grid import Triple, triple
+
+LARGEST = 512
+FEWEST, ENOUGH = 4, 16
+WORTH_SECONDS = 5.0
+"""A block should be worth so many core-seconds before an image is cut into more than `FEWEST`, for halos cost most in small
+blocks: the 512^3 benchmark took 24 core-seconds in 16 blocks, 18 in 4."""
+WORKERS = (2, 4)
+"""Among so many blocks should be fairly shared. Not how many there are: that may not change what is written."""
+ALIGN: Triple = (8, 16, 16)
 """Blocks are multiples of this, so that the first levels of the pyramid divide them."""
 
 
 def choose_block(
-    shape: Triple, cost: Callable[[int, int], float], fits: Callable[[Triple], bool], fewest: int = FEWEST
+    shape: Triple,
+    cost: Callable[[int, int], float],
+    fits: Callable[[Triple], bool],
+    seconds_per_cost: float,
+    fewest: int | None = None,
 ) -> Triple:
     """Choose the shape of a block.
 
-    At most 256 pixels a side, and small enough for at least `fewest` blocks where the image allows; of those that fit into
-    memory, the one that costs least over the whole image. The number of workers plays no part, so that it cannot change
-    what is written.
+    At most 512 pixels a side; of those that leave enough blocks and fit into memory, the one that holds `WORKERS` shortest. The
+    number of workers plays no part, so that it cannot change what is written.
 
     Parameters
     ----------
@@ -33,21 +44,59 @@ def choose_block(
         Relative cost of a block along one axis: called with (axis, pixels); the cost of a block is the product.
     fits
         Whether a block of this shape can be computed at once.
+    seconds_per_cost
+        Core-seconds of a block of cost 1.
     fewest
-        Blocks that there should be at least.
+        Blocks that there should be at least where the image allows; left out, 4, or up to 16 by the work.
     """
     sizes = [_sizes(n, a) for n, a in zip(shape, ALIGN, strict=True)]
-    totals = [
-        {b: _axis_cost(n, b, axis, cost) for b in options}
-        for axis, (n, options) in enumerate(zip(shape, sizes, strict=True))
+    costs = [
+        [_costs(n, b, axis, cost) for b in options] for axis, (n, options) in enumerate(zip(shape, sizes, strict=True))
     ]
-    enough = [b for b in itertools.product(*sizes) if _count(shape, b) >= fewest]
-    candidates = enough or [_triple(tuple(s[0] for s in sizes))]
-    candidates.sort(key=lambda b: (totals[0][b[0]] * totals[1][b[1]] * totals[2][b[2]], b))
-    for block in candidates:
-        if fits(_triple(block)):
-            return _triple(block)
-    return _triple(min(candidates, key=lambda b: b[0] * b[1] * b[2]))
+    totals = _outer([np.array([sum(parts) for parts in axis]) for axis in costs])
+    counts = _outer([np.array([len(parts) for parts in axis]) for axis in costs])
+    wanted = fewest or np.clip(totals * (seconds_per_cost / WORTH_SECONDS), FEWEST, ENOUGH)
+    possible = counts >= np.minimum(wanted, counts.max())
+    best, least = None, math.inf
+    for flat in np.argsort(totals, axis=None, kind="stable"):
+        where = np.unravel_index(flat, totals.shape)
+        if totals[where] >= least:
+            break
+        if not possible[where]:
+            continue
+        needed = _held([axis[n] for axis, n in zip(costs, where, strict=True)], least)
+        if needed >= least:
+            continue
+        block = triple(tuple(axis[n] for axis, n in zip(sizes, where, strict=True)))
+        if fits(block):
+            best, least = block, needed
+        else:
+            possible[tuple(slice(n, None) for n in where)] = False  # nor do larger ones
+    return best or triple(tuple(s[0] for s in sizes))
+
+
+def _held(costs: list[list[float]], bound: float) -> float:
+    """How long workers are held on average over `WORKERS`, who take blocks of these costs along each axis in order.
+
+    What takes at least as long as `bound` is not worked out to the end.
+    """
+    total = math.prod(sum(c) for c in costs)
+    least = sum(max(total, n * math.prod(max(c) for c in costs)) for n in WORKERS) / len(WORKERS)
+    if least >= bound or math.prod(len(c) for c in costs) > 64 * max(WORKERS):  # the last blocks hardly count
+        return least
+    needed = 0.0
+    for n in WORKERS:
+        busy = [0.0] * n
+        for z, y, x in itertools.product(*costs):
+            heapq.heapreplace(busy, busy[0] + z * y * x)
+        needed += n * max(busy)
+    return needed / len(WORKERS)
+
+
+def _outer(axes: list[NDArray[Any]]) -> NDArray[Any]:
+    """Products of a value along z, one along y and one along x."""
+    z, y, x = axes
+    return z[:, None, None] * y[:, None] * x
 
 
 def _sizes(n: int, align: int) -> list[int]:
@@ -55,16 +104,7 @@ def _sizes(n: int, align: int) -> list[int]:
     return list(range(align, most + 1, align))
 
 
-def _axis_cost(n: int, block: int, axis: int, cost: Callable[[int, int], float]) -> float:
+def _costs(n: int, block: int, axis: int, cost: Callable[[int, int], float]) -> list[float]:
+    """Of each block along an axis."""
     full, rest = divmod(n, block)
-    return full * cost(axis, block) + (cost(axis, rest) if rest else 0.0)
-
-
-def _count(shape: Triple, block: tuple[int, ...]) -> int:
-    z, y, x = (-(-n // b) for n, b in zip(shape, block, strict=True))
-    return z * y * x
-
-
-def _triple(values: tuple[int, ...]) -> Triple:
-    z, y, x = values
-    return z, y, x
+    return [cost(axis, block)] * full + [cost(axis, rest)] * (rest > 0)

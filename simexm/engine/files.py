@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from simexm.engine import tables
 from simexm.engine.plan import Plan
-from simexm.grid import Box, Tiling, Triple
+from simexm.grid import Box, Tiling, Triple, triple
 from simexm.store.files import Files, Stored, checksum, measure
 from simexm.store.location import Location
 from simexm.store.looking import files_below, presence
@@ -58,7 +58,7 @@ class Layout:
         levels = zip(image["levels"], image["shards"], strict=True)
         return cls(
             tuple((o["path"].removeprefix("."), len(o["channels"])) for o in plan["outputs"]),
-            tuple(Tiling(Box.of_shape(_triple(shape)), _triple(shard)) for shape, shard in levels),
+            tuple(Tiling(Box.of_shape(triple(shape)), triple(shard)) for shape, shard in levels),
             plan["blocks"]["levels"],
         )
 
@@ -155,8 +155,3 @@ def _metadata_keys(plan: Plan) -> set[str]:
 def _told(files: Iterable[Location], folder: Location) -> dict[str, list[Any]]:
     found = {str(path.relative_to(folder)): measure(path) for path in files}
     return {key: [stored.nbytes, stored.checksum] for key, stored in found.items() if stored.nbytes}
-
-
-def _triple(values: Sequence[int]) -> Triple:
-    z, y, x = values
-    return z, y, x

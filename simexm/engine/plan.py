@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GiB = 1 << 30
 
-SECONDS_PER_VOXEL = 15e-9
+SECONDS_PER_VOXEL = 25e-9
 
 
 @dataclass(frozen=True)
@@ -193,11 +193,7 @@ class Plan:
         pixels = math.prod(self.shape) * len(self.outputs[0].channels) * len(self.rounds)
         tiles = _tile_shapes(self.blocks, self.tile)
         voxels = sum(n * voxels_read(self.stages, self.world, shape).size for shape, n in tiles.items())
-        imaging = self.imaging.core_seconds(tiles)
-        if self.barcodes:  # other dyes are imaged once, those of letters once a round
-            seen = {p.dye for p in self.imaging.pairs}
-            varying = len(seen & set(self.barcodes.dyes.values()))
-            imaging *= (len(seen) + (len(self.rounds) - 1) * varying) / len(seen)
+        imaging = self.imaging.core_seconds(tiles) * imaging_repeats(self.imaging, self.barcodes)
         return imaging + pixels * self.imaging.seconds_per_pixel + voxels * SECONDS_PER_VOXEL
 
     @property
@@ -266,6 +262,15 @@ class Plan:
         from simexm.view.notebook import plan_html
 
         return plan_html(self)
+
+
+def imaging_repeats(imaging: Imaging, barcodes: Barcodes | None) -> float:
+    """How often the dyes are imaged on average: those of letters once a round, others once."""
+    if barcodes is None:
+        return 1.0
+    seen = {p.dye for p in imaging.pairs}
+    varying = len(seen & set(barcodes.dyes.values()))
+    return (len(seen) + (barcodes.rounds - 1) * varying) / len(seen)
 
 
 def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, NmBox]:

@@ -6,16 +6,25 @@ import importlib.metadata
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simexm.engine.blocks import FEWEST, FEWEST_OF_ROUNDS, LARGEST, choose_block
+from simexm.engine.blocks import LARGEST, choose_block
 from simexm.engine.gpu import resolve_device
 from simexm.engine.memory import EMITTER_FILE, TileMemory, parts, tile_memory
-from simexm.engine.plan import GiB, Output, Plan, emitters_depth_nm, main_of, main_quantity, voxels_read
+from simexm.engine.plan import (
+    GiB,
+    Output,
+    Plan,
+    emitters_depth_nm,
+    imaging_repeats,
+    main_of,
+    main_quantity,
+    voxels_read,
+)
 from simexm.errors import SimexmWarning, SourceError, SpecError
-from simexm.grid import Box, Tiling, Triple
+from simexm.grid import Box, Tiling, Triple, triple
 from simexm.kernels import cupy_device
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
 from simexm.sources.phantom import Phantom
@@ -85,7 +94,8 @@ def make_plan(
     def fits(block: Triple) -> bool:
         return predict(_clip(block, geometry.shape), block)[1].total <= limit
 
-    block = choose_block(geometry.shape, imaging.cost, fits, FEWEST_OF_ROUNDS if barcodes else FEWEST)
+    seconds_per_cost = imaging.seconds_per_cost * imaging_repeats(imaging, barcodes)
+    block = choose_block(geometry.shape, imaging.cost, fits, seconds_per_cost, resolved.execution.min_blocks)
     asked = resolved.execution.tile
     tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
     fitting = smaller(tile, lambda t: predict(t, block)[1].total <= limit)
@@ -243,12 +253,12 @@ def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:
         longest = max(range(3), key=lambda a: (tile[a], a))
         if tile[longest] <= 8:
             return None
-        tile = _triple(-(-n // 2) if a == longest else n for a, n in enumerate(tile))
+        tile = triple(-(-n // 2) if a == longest else n for a, n in enumerate(tile))
     return tile
 
 
 def _clip(a: Triple, b: Triple) -> Triple:
-    return _triple(min(m, n) for m, n in zip(a, b, strict=True))
+    return triple(min(m, n) for m, n in zip(a, b, strict=True))
 
 
 def _refuse_empty(source: LabelSource, crop: Box) -> None:
@@ -258,10 +268,10 @@ def _refuse_empty(source: LabelSource, crop: Box) -> None:
     it can only be a reason to warn.
     """
     for level in (source, *source.coarser):
-        start = _triple(a * n // m for a, n, m in zip(crop.start, level.shape, source.shape, strict=True))
-        stop = _triple(-(-b * n // m) for b, n, m in zip(crop.stop, level.shape, source.shape, strict=True))
+        start = triple(a * n // m for a, n, m in zip(crop.start, level.shape, source.shape, strict=True))
+        stop = triple(-(-b * n // m) for b, n, m in zip(crop.stop, level.shape, source.shape, strict=True))
         box = Box(start, stop)
-        cells = Tiling(box, _triple(min(64, n) for n in box.shape))
+        cells = Tiling(box, triple(min(64, n) for n in box.shape))
         if len(cells) <= _SCAN_CHUNKS:
             if any(level.read(cells[i]).any() for i in range(len(cells))):
                 return
@@ -281,7 +291,7 @@ def _refuse_empty(source: LabelSource, crop: Box) -> None:
 
 def _warn_of_empty_regions(source: LabelSource, crop: Box, regions: Set[str]) -> None:
     """Warn of masks that overlap no cell; a crop of more than a few hundred chunks is not searched, for it would take long."""
-    cells = Tiling(crop, _triple(min(64, n) for n in crop.shape))
+    cells = Tiling(crop, triple(min(64, n) for n in crop.shape))
     if len(cells) > _SEARCHED_CHUNKS:
         return
     for name in sorted(regions):
@@ -292,8 +302,3 @@ def _warn_of_empty_regions(source: LabelSource, crop: Box, regions: Set[str]) ->
                 SimexmWarning,
                 stacklevel=3,
             )
-
-
-def _triple(values: Any) -> Triple:
-    z, y, x = values
-    return z, y, x

@@ -27,7 +27,7 @@ class CpuNodePlanes:
     def __init__(self, grid: NodeGrid) -> None:
         band_y, band_x = grid.lateral.band
         self._grid = grid
-        self._ring = Ring(grid.node, grid.shape, grid.depth)
+        self._ring = Ring(grid.node, grid.shape, grid.depth, grid.lateral.nodes[1])
         self._window = Window(grid, imaging.AT_ONCE)
         slots = self._window.slots
         self._planes = np.zeros((slots, 2 * band_y + 1, band_x + 1), np.complex64)
@@ -41,12 +41,12 @@ class CpuNodePlanes:
     def advance(self, plane: int) -> Iterator[range]:
         """See `NodePlanes`."""
         window, slots = self._window, self._window.slots
-        for node, held in self._ring.advance(plane):
+        for node, held, take in self._ring.advance(plane):
             while node >= window.first + slots:
                 yield from self._seen()
             if node < window.first:  # between the ranges of two image planes
                 continue
-            imaging.plane_spectrum(held, self._grid.lateral, self._planes[node % slots])
+            imaging.plane_spectrum(take, held, self._grid.lateral, self._planes[node % slots])
             self._used[node % slots] = True
         while plane >= self._grid.end and window.wanted:
             yield from self._seen()

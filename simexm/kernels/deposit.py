@@ -8,6 +8,7 @@ Linear weights blur by between 0 and c^2 / 4: right on average, but a single dye
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -98,11 +99,12 @@ def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ign
 
 @njit(cache=True, nogil=True)
 def _take(rows, dyes):  # type: ignore[no-untyped-def]
-    """Dyes per node of some rows of the ring, into `dyes` (float32); the rows are empty afterwards."""
-    flat, out = rows.ravel(), dyes.ravel()
-    for i in range(flat.size):
-        out[i] = np.float32(flat[i] * (1.0 / UNIT))
-        flat[i] = 0
+    """Dyes per node of some rows of the ring, into `dyes` (float32), whose rows may be longer; the ring's are empty then."""
+    for r in range(rows.shape[0]):
+        row, out = rows[r], dyes[r]
+        for i in range(row.size):
+            out[i] = np.float32(row[i] * (1.0 / UNIT))
+            row[i] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -132,14 +134,16 @@ class Ring:
         Nodes along z, y, x.
     depth
         Planes held at a time: what one chunk of emitters can reach along z.
+    width
+        Nodes along x of what is handed over: the grid's, and zeros.
     """
 
-    def __init__(self, node: Triple, shape: Triple, depth: int) -> None:
+    def __init__(self, node: Triple, shape: Triple, depth: int, width: int) -> None:
         self.node, self.shape = node, shape
         self.base = node[0]
         self.planes = np.zeros((depth, shape[1], shape[2]), np.int64)
-        self._touched = np.zeros(depth, np.bool_)
-        self._taken = np.empty((0, shape[2]), np.float32)
+        self._touched = [range(0)] * depth  # rows of each plane that may hold dyes
+        self._taken = np.zeros((0, width), np.float32)
 
     @property
     def end(self) -> int:
@@ -164,31 +168,40 @@ class Ring:
         """
         if not z.size:
             return
-        lowest, highest = (int(np.floor(v * per_nm[0] - shift[0])) for v in (z.min(), z.max()))
-        for plane in range(max(self.base, lowest - 1), min(self.base + len(self.planes), highest + 4)):
-            self._touched[plane % len(self.planes)] = True
+        planes = _reached(z, per_nm[0], shift[0], range(self.base, self.base + len(self.planes)))
+        rows = _reached(y, per_nm[1], shift[1] + self.node[1], range(self.shape[1]))
+        for plane in planes:
+            slot = plane % len(self.planes)
+            before = self._touched[slot]
+            self._touched[slot] = range(min(before.start, rows.start), max(before.stop, rows.stop)) if before else rows
         early = deposit(z, y, x, weight, per_nm, shift, self.node, self.base, self.end, self.planes)
         if early:
             raise ValueError(told_early(early))
 
-    def advance(self, plane: int) -> Iterator[tuple[int, Callable[[int, int], NDArray[np.float32]]]]:
-        """Move the window up to `plane`; yield each plane that it leaves, if it holds dyes, and what takes them out.
+    def advance(self, plane: int) -> Iterator[tuple[int, range, Callable[[int, int], NDArray[np.float32]]]]:
+        """Move the window up to `plane`; yield each plane that it leaves, if it holds dyes, in which rows, and what takes them.
 
-        That is called with the first and last + 1 of some rows, in ascending order up to the last, and gives the dyes per
-        node, float32, (rows, columns), until it is called again.
+        That is called with the first and last + 1 of some of these rows, each once, and gives the dyes per node, float32,
+        (rows, `width`), until it is called again.
         """
         plane = min(plane, self.end)
         depth = len(self.planes)
         while self.base < plane:
             slot = self.base % depth
             if self._touched[slot]:
-                yield self.base, partial(self._take, self.planes[slot])
-                self._touched[slot] = False
+                yield self.base, self._touched[slot], partial(self._take, self.planes[slot])
+                self._touched[slot] = range(0)
             self.base += 1
 
     def _take(self, plane: NDArray[np.int64], first: int, stop: int) -> NDArray[np.float32]:
         rows = plane[first:stop]
-        if self._taken.shape != rows.shape:
-            self._taken = np.empty(rows.shape, np.float32)
+        if len(self._taken) != len(rows):
+            self._taken = np.zeros((len(rows), self._taken.shape[1]), np.float32)
         _take(rows, self._taken)
         return self._taken
+
+
+def _reached(position: NDArray[np.float64], per_nm: float, shift: float, within: range) -> range:
+    """Nodes that positions may touch along one axis, and one more on each side, for they are told by less careful sums."""
+    low, high = (math.floor(v * per_nm - shift) for v in (float(position.min()), float(position.max())))
+    return range(max(within.start, low - 1), min(within.stop, high + 4))

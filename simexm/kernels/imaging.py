@@ -79,7 +79,7 @@ class Transfer(NamedTuple):
 
 
 def plane_spectrum(
-    dyes: Callable[[int, int], NDArray[np.float32]], grid: LateralGrid, out: NDArray[np.complex64]
+    dyes: Callable[[int, int], NDArray[np.float32]], held: range, grid: LateralGrid, out: NDArray[np.complex64]
 ) -> None:
     """Forward transform of one node plane, only the frequencies within the band.
 
@@ -87,7 +87,9 @@ def plane_spectrum(
     ----------
     dyes
         Called with the first and last + 1 of some rows of the grid, in ascending order: dyes per node, float32, (rows,
-        columns); fewer than were asked for, or none, where there are no more. Padded with zeros up to `grid.nodes`.
+        columns), padded with zeros up to `grid.nodes`.
+    held
+        Rows that are asked for; the others hold no dyes.
     out
         complex64, (2 * band_y + 1, band_x + 1), overwritten. Rows hold frequencies 0, 1, ..., band_y, -band_y, ..., -1.
     """
@@ -96,12 +98,11 @@ def plane_spectrum(
     qy, qx = grid.band
     ny, nx = grid.nodes
     rows = np.empty((ny, qx + 1), np.complex64)
-    for first in range(0, ny, ROWS):
-        some = dyes(first, min(first + ROWS, ny))
-        last = first + len(some)
-        if len(some):
-            rows[first:last] = fft.rfft(some, n=nx, axis=1)[:, : qx + 1]
-        rows[last : first + ROWS] = 0
+    rows[: held.start] = 0
+    for first in held[::ROWS]:
+        last = min(first + ROWS, held.stop)
+        rows[first:last] = fft.rfft(dyes(first, last), n=nx, axis=1)[:, : qx + 1]
+    rows[held.stop :] = 0
     columns = fft.fft(rows, axis=0, overwrite_x=True)
     out[: qy + 1] = columns[: qy + 1]
     out[qy + 1 :] = columns[ny - qy :]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError, SourceNotFoundError
-from simexm.grid import Box, Spacing, Triple, exact, exact3
+from simexm.grid import Box, Spacing, Triple, exact, exact3, triple
 from simexm.sources.needs import need
 from simexm.sources.ngff import NM
 from simexm.sources.stack import ORIGIN
@@ -41,9 +41,9 @@ class TensorStoreVolume:
     def __init__(self, where: str, store: Any, voxel_size_nm: Spacing | None, origin_nm: Spacing) -> None:
         self.where = where
         self._store = store
-        self.shape: Triple = _triple(store.shape)
+        self.shape: Triple = triple(store.shape)
         self.dtype: np.dtype[Any] = np.dtype(store.dtype.numpy_dtype)
-        self.grain: Triple = _triple(store.chunk_layout.read_chunk.shape or (1, 1, 1))
+        self.grain: Triple = triple(store.chunk_layout.read_chunk.shape or (1, 1, 1))
         self.voxel_size_nm = voxel_size_nm
         self.origin_nm = origin_nm
 
@@ -222,9 +222,4 @@ def _n5_geometry(folder: Path, attributes: Mapping[str, Any], order: list[int]) 
 
 def _spacing(values: Sequence[Fraction]) -> Spacing:
     z, y, x = values
-    return z, y, x
-
-
-def _triple(values: Sequence[int]) -> Triple:
-    z, y, x = map(int, values)
     return z, y, x

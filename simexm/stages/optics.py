@@ -29,8 +29,10 @@ LATERAL_SHARE = 0.9952
 FURTHEST_NM = 5_000
 """Default axial range at most, where light does not fall off."""
 NODES_PER_FWHM = 4.0
-_NEGLIGIBLE = 1e-8
-"""A lateral frequency at which every response is below this share of its integral carries nothing that a float32 would show."""
+_NEGLIGIBLE = 5e-5
+"""Of the peak of a dye's image: what the highest frequencies could add to any of its pixels at most if they were kept."""
+_FADING_RINGS = 4.0
+"""Over so many periods within the lateral radius the highest frequencies fade out, so that beyond it nothing rings."""
 
 
 class Optics(Microscope):
@@ -161,9 +163,11 @@ class Optics(Microscope):
         fwhm = min(p.fwhm_nm[1] for p in pairs)
         m = max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9))
         node = exact(self.pixel_size_nm) / m
-        band = max(self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen)
+        whole, band = (
+            max(ends) for ends in zip(*(self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen))
+        )
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
-        return OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, band, pairs)
+        return OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs)
 
     def _radius_nm(self, channel: Channel, emission: float, range_nm: float) -> float:
         """Lateral radius of the response: that of the light cones, and for a camera as far as the rings matter.
@@ -248,11 +252,14 @@ class Optics(Microscope):
         stack = float(self.emitted(channel, dye, distances).sum())
         return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
 
-    def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> float:
-        """Highest frequency (per nm, at most the grid's) where any plane's response is more than negligible.
+    def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
+        """Up to which frequency all is kept (per nm), and where nothing is, at most the grid's highest.
+
+        What is not kept whole makes up a negligible part of any plane's response. It fades out, for a sharp end would ring
+        across the whole tile, and the next tile would ring otherwise.
 
         A lens passes none above 2 NA / wavelength; what a camera's response has beyond it comes of its end at the lateral
-        radius alone, where it is below 1e-6 of its peak. (A scanner's saturates, so that it may hold any.)
+        radius alone. A scanner's table ends at a radius, too, and is sampled: that is most of what it has in the highest third.
         """
         highest = 0.5 / node_nm
         if self.tail == "constant":
@@ -260,9 +267,10 @@ class Optics(Microscope):
         k = np.linspace(0, highest, 257)
         some = table.table[:: max(1, len(table.z_nm) // 12)]
         height = np.abs(hankel.radial_spectrum(np.vstack([table.table[:2], some]), table.r_nm, k))
-        aperture = np.abs(sinc_array(k * float(self.pixel_size_nm)))
-        above = (height / height[:, :1].max() * aperture).max(axis=0) > _NEGLIGIBLE
-        return float(k[min(256, np.flatnonzero(above)[-1] + 1)])
+        rings = height * (np.abs(sinc_array(k * float(self.pixel_size_nm))) * k)
+        beyond = np.cumsum(rings[:, ::-1], axis=1)[:, ::-1].max(axis=0)
+        whole = float(k[np.argmax(np.append(beyond[1:], 0.0) <= _NEGLIGIBLE * rings[0].sum())])
+        return whole, min(highest, whole + _FADING_RINGS / float(table.r_nm[-1]))
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The response's reach more on each side, and one node for the weights."""

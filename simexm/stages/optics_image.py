@@ -142,7 +142,7 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
     k = np.arange(plan.frequencies) / plan.per_cycle
     spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
-    spectrum[:, k > plan.band_per_nm] = 0
+    spectrum *= plan.kept(k)
     response = imaging.sharpened_along_z(spectrum)
     # the outermost planes stand for half a node each, so that the range ends at them whatever the pitch
     response[-1] /= 2

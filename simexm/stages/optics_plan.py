@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.grid import Box, Spacing, Triple
@@ -21,7 +23,7 @@ LEFT_OUT_LIMIT = 0.05
 BLEACHING_PHOTONS = 1e5
 """Photons after which organic dyes in water begin to bleach noticeably (Eggeling et al. 1998, Anal. Chem. 70, 2651)."""
 
-SECONDS_PER_NODE = 8e-9
+SECONDS_PER_NODE = 6.5e-9
 
 
 class Channel(Frozen):
@@ -89,8 +91,8 @@ class OpticsPlan(Imaging):
         Node planes within the range.
     halo
         Pixels within the radius.
-    band_per_nm
-        Highest lateral frequency kept.
+    whole_per_nm, band_per_nm
+        Lateral frequencies are kept up to the first, and fade out up to the second.
     pairs
         Every dye that a channel sees.
     """
@@ -101,6 +103,7 @@ class OpticsPlan(Imaging):
     radius_nm: float
     reach: int
     halo: int
+    whole_per_nm: float
     band_per_nm: float
     pairs: tuple[OpticsPair, ...]
 
@@ -118,7 +121,7 @@ class OpticsPlan(Imaging):
             band_y -= 1  # the one frequency without a partner: it would need a rule of its own and carries nothing
         return imaging.LateralGrid((y, x), m, (band_y, band_x))
 
-    seconds_per_pixel = 250e-9
+    seconds_per_pixel = 80e-9
 
     def node_planes(self, tile: Box) -> tuple[int, int]:
         """First and last + 1 node plane that the planes of a tile see."""
@@ -135,24 +138,28 @@ class OpticsPlan(Imaging):
         """Samples of the radial transfer functions."""
         return math.ceil(self.band_per_nm * self.per_cycle) + 4
 
+    def kept(self, frequency_per_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of each lateral frequency that is kept."""
+        faded = (frequency_per_nm - self.whole_per_nm) / max(self.band_per_nm - self.whole_per_nm, 1e-12)
+        share: NDArray[np.float64] = np.cos(np.clip(faded, 0, 1) * (math.pi / 2)) ** 2
+        share[frequency_per_nm > self.band_per_nm] = 0
+        return share
+
     def window(self, tile: Box) -> int:
         """Node planes whose spectra are held at once."""
         low, high = self.node_planes(tile)
         return min(high - low, (imaging.AT_ONCE - 1) * self.subdivision[0] + 2 * self.reach + 1)
 
     def cost(self, axis: int, pixels: int) -> float:
-        """Nodes along one axis, halos included."""
+        """Nodes along z, pixels along the others, halos included."""
         if axis == 0:
             return pixels * self.subdivision[0] + 2 * self.reach
         return imaging.fast_pixels(pixels + 2 * self.halo, self.subdivision[1])
 
-    def core_seconds(self, tiles: Mapping[Triple, int]) -> float:
-        """By the nodes of the simulation grid that all tiles transform."""
-        nodes = 0
-        for shape, count in tiles.items():
-            grid = self.lateral(shape)
-            nodes += count * (shape[0] * self.subdivision[0] + 2 * self.reach) * grid.nodes[0] * grid.nodes[1]
-        return nodes * len(self.dyes()) * SECONDS_PER_NODE
+    @property
+    def seconds_per_cost(self) -> float:
+        """By the nodes that all tiles transform."""
+        return math.prod(self.subdivision[1:]) * len(self.dyes()) * SECONDS_PER_NODE
 
     def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
         """Spectra of node planes, the ring where dyes are deposited, transfer functions, and spectra of the image's planes."""

@@ -6,6 +6,7 @@ it is, and what it costs, which must be known before anything runs.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,9 +100,15 @@ class Imaging(ABC):
     def cost(self, axis: int, pixels: int) -> float:
         """Relative cost of a block of so many pixels along one axis; the cost of a block is the product."""
 
+    @property
     @abstractmethod
+    def seconds_per_cost(self) -> float:
+        """Rough seconds of one core for a block of cost 1."""
+
     def core_seconds(self, tiles: Mapping[Triple, int]) -> float:
         """Rough seconds of one core for so many tiles of each shape."""
+        costs = (n * math.prod(self.cost(axis, p) for axis, p in enumerate(shape)) for shape, n in tiles.items())
+        return sum(costs) * self.seconds_per_cost
 
     @abstractmethod
     def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:

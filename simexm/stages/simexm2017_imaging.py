@@ -71,10 +71,10 @@ class Imaging2017Plan(Imaging):
             return pixels * self.frame.step + reach
         return pixels * self.frame.bin / self.frame.scatter + reach
 
-    def core_seconds(self, tiles: Mapping[Triple, int]) -> float:
+    @property
+    def seconds_per_cost(self) -> float:
         """By the voxels that all tiles transform."""
-        voxels = sum(n * math.prod(self.cost(axis, p) for axis, p in enumerate(shape)) for shape, n in tiles.items())
-        return voxels * len(self.pairs) * _SECONDS_PER_VOXEL
+        return len(self.pairs) * _SECONDS_PER_VOXEL
 
     def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
         """For each dye of a channel: the kernel's spectrum, two rings of spectra (two digits of photons), and planes in work."""

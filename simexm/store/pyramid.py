@@ -8,14 +8,14 @@ of the factors; therefore any region that begins at a multiple of a level's fact
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.compiled import njit
-from simexm.grid import Spacing, Triple
+from simexm.grid import Spacing, Triple, triple
 
 LONGEST_AXIS = 64
 FEWEST_LEVELS = 3
@@ -83,10 +83,10 @@ def plan_levels(shape: Triple, spacing: Spacing) -> tuple[Level, ...]:
         divisible = [s for s, n in zip(last.spacing, last.shape, strict=True) if n > 1]
         if not divisible:
             break
-        step = _triple(
+        step = triple(
             2 if n > 1 and s < 2 * min(divisible) else 1 for s, n in zip(last.spacing, last.shape, strict=True)
         )
-        factors = _triple(f * k for f, k in zip(last.factors, step, strict=True))
+        factors = triple(f * k for f, k in zip(last.factors, step, strict=True))
         z, y, x = (s * f for s, f in zip(spacing, factors, strict=True))
         levels.append(Level(factors, ceil_divide(shape, factors), (z, y, x)))
     return tuple(levels)
@@ -102,25 +102,25 @@ def plan_storage(levels: tuple[Level, ...], shard: Triple, chunk: Triple) -> tup
     storage: list[Storage] = []
     for level in levels:
         divides = all(n % f == 0 for n, f in zip(shard, level.factors, strict=True))
-        own = _triple(n // f for n, f in zip(shard, level.factors, strict=True))
+        own = triple(n // f for n, f in zip(shard, level.factors, strict=True))
         before = all(s.owned for s in storage)
         if before and divides and (level.factors == (1, 1, 1) or max(own) >= SMALLEST_SHARD):
-            fitted = _triple(_largest_divisor(n, c) for n, c in zip(own, chunk, strict=True))
+            fitted = triple(_largest_divisor(n, c) for n, c in zip(own, chunk, strict=True))
             storage.append(Storage(own, fitted, True))
         else:
-            fitted = _triple(min(c, _power_of_two(n)) for c, n in zip(chunk, level.shape, strict=True))
+            fitted = triple(min(c, _power_of_two(n)) for c, n in zip(chunk, level.shape, strict=True))
             storage.append(Storage(fitted, fitted, False))
     return tuple(storage)
 
 
 def ceil_divide(shape: Triple, factors: Triple) -> Triple:
     """Divide a shape by factors, rounding up."""
-    return _triple(-(-n // f) for n, f in zip(shape, factors, strict=True))
+    return triple(-(-n // f) for n, f in zip(shape, factors, strict=True))
 
 
 def step_factors(upper: Level, lower: Level) -> Triple:
     """Elements of `upper` along z, y, x in one element of `lower`, the next level."""
-    return _triple(b // a for a, b in zip(upper.factors, lower.factors, strict=True))
+    return triple(b // a for a, b in zip(upper.factors, lower.factors, strict=True))
 
 
 def pyramid(
@@ -365,9 +365,4 @@ def _power_of_two(n: int) -> int:
 
 def _shape(a: NDArray[np.generic]) -> Triple:
     z, y, x = a.shape
-    return z, y, x
-
-
-def _triple(values: Iterable[int]) -> Triple:
-    z, y, x = values
     return z, y, x

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simexm.errors import SimexmError
-from simexm.grid import Box, Geometry, Spacing, Triple, exact3
+from simexm.grid import Box, Geometry, Spacing, exact3, triple
 from simexm.result import Result
 from simexm.simulation import Simulation
 from simexm.sources.base import LabelSource
@@ -54,8 +54,8 @@ class Making:
         """Transform of image and truth; where the ground truth is out of reach, its first voxel is taken to lie at 0."""
         told = self.plan["source"]
         origin = self.source.origin_nm if self.source else exact3((0, 0, 0))
-        crop = Box(_triple(told["crop_start"]), _triple(told["crop_stop"]))
-        volume = _triple(told["shape_voxels"])
+        crop = Box(triple(told["crop_start"]), triple(told["crop_stop"]))
+        volume = triple(told["shape_voxels"])
         voxel = self.source.voxel_size_nm if self.source else exact3(told["voxel_size_nm"])
         return self.simulation.microscope.geometry(volume, crop, voxel, origin, self.simulation.factor)
 
@@ -98,9 +98,4 @@ def open_truth(simulation: Simulation) -> tuple[LabelSource | None, str]:
 def spacing_um(spacing: Spacing) -> tuple[float, float, float]:
     """Exact nanometres as micrometres."""
     z, y, x = (float(s) / 1000 for s in spacing)
-    return z, y, x
-
-
-def _triple(values: Any) -> Triple:
-    z, y, x = (int(v) for v in values)
     return z, y, x

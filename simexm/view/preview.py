@@ -14,10 +14,10 @@ from simexm.engine.finish import channel_color
 from simexm.engine.passes import counted_in_memory
 from simexm.engine.plan import Plan
 from simexm.errors import SpecError
-from simexm.grid import Box, Triple
+from simexm.grid import Box, Triple, triple
 from simexm.view.picture import Picture, draw, save, window
 
-USUAL: Triple = (24, 256, 256)
+USUAL: Triple = (24, 512, 512)
 """Pixels along z, y, x that are computed at most, unless others are asked for."""
 
 
@@ -100,7 +100,7 @@ def preview(plan: Plan, at: Triple | None = None, shape: Triple | None = None, r
 
 def _inside(plan: Plan, at: Triple | None) -> Triple:
     """A pixel of the image; the middle one, where none is named."""
-    place = at or _triple(n // 2 for n in plan.shape)
+    place = at or triple(n // 2 for n in plan.shape)
     if not all(0 <= a < n for a, n in zip(place, plan.shape, strict=True)):
         raise SpecError(
             f"the pixel {' '.join(map(str, place))} is outside the image, which has {' x '.join(map(str, plan.shape))} pixels "
@@ -124,8 +124,8 @@ def _box_around(plan: Plan, at: Triple, shape: Triple) -> Box:
         raise SpecError(
             f"a preview of {' x '.join(map(str, shape))} pixels is empty; give at least 1 along each of z, y, x"
         )
-    size = _triple(min(n, s) for n, s in zip(plan.shape, shape, strict=True))
-    start = _triple(min(max(0, a - s // 2), n - s) for a, s, n in zip(at, size, plan.shape, strict=True))
+    size = triple(min(n, s) for n, s in zip(plan.shape, shape, strict=True))
+    start = triple(min(max(0, a - s // 2), n - s) for a, s, n in zip(at, size, plan.shape, strict=True))
     return Box.at(start, size)
 
 
@@ -156,8 +156,3 @@ def _tile_along(plan: Plan, axis: int, pixel: int) -> tuple[int, int]:
     block = pixel // plan.block[axis] * plan.block[axis]
     start = block + (pixel - block) // plan.tile[axis] * plan.tile[axis]
     return start, min(start + plan.tile[axis], block + plan.block[axis], plan.shape[axis])
-
-
-def _triple(values: Any) -> Triple:
-    z, y, x = values
-    return z, y, x

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from simexm.engine import planning
-from simexm.engine.blocks import FEWEST, LARGEST, choose_block
+from simexm.engine.blocks import ALIGN, ENOUGH, FEWEST, LARGEST, choose_block
 from simexm.engine.plan import Plan
 from simexm.engine.planning import smaller_tile
 from simexm.errors import SimexmWarning, SourceError, SpecError
-from simexm.grid import Box
+from simexm.grid import Box, Tiling, triple
 from simexm.simulation import Simulation
 from simexm.sources.ingest import ingest
 from simexm.stages.optics_plan import OpticsPlan
@@ -31,18 +34,54 @@ pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
 
 
 def phantom(shape: tuple[int, int, int], **changes: Any) -> Simulation:
-    return Simulation.from_mapping({**spec("-"), "source": {"kind": "phantom", "shape": shape}, **changes})
+    return Simulation.from_mapping(
+        {**spec("-"), "source": {"kind": "phantom", "shape": shape}, "execution": {}, **changes}
+    )
+
+
+def held(shape: Sequence[int], block: Sequence[int], cost: Callable[[int, int], float], workers: int) -> float:
+    """Core time during which workers are held who each take the next block in order, one step after the other."""
+    ends = [0.0] * workers
+    for one in Tiling(Box.of_shape(triple(shape)), triple(block)):
+        ends[ends.index(min(ends))] += math.prod(cost(axis, n) for axis, n in enumerate(one.shape))
+    return workers * max(ends)
 
 
 @given(shape=st.tuples(*[st.integers(1, 900)] * 3), halo=st.integers(0, 80), room=st.integers(10_000, 30_000_000))
 @settings(max_examples=60, deadline=None)
 def test_blocks_are_small_enough(shape: tuple[int, int, int], halo: int, room: int) -> None:
-    block = choose_block(shape, lambda axis, n: n + 2 * halo, lambda b: math.prod(b) <= room)
+    block = choose_block(shape, lambda axis, n: n + 2 * halo, lambda b: math.prod(b) <= room, 0.0)
     assert max(block) <= LARGEST
+    assert math.prod(-(-n // b) for n, b in zip(shape, block, strict=True)) >= min(FEWEST, most_blocks(shape))
+    assert math.prod(block) <= room or block == ALIGN
+
+
+@given(shape=st.tuples(*[st.integers(1, 900)] * 3), seconds=st.floats(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_more_work_makes_more_blocks_each_worth_five_seconds(shape: tuple[int, int, int], seconds: float) -> None:
+    """Work is cost alone here, without a halo, so that it is the same in all blocks together however they are cut."""
+    block = choose_block(shape, lambda axis, n: n, lambda b: True, seconds / math.prod(shape))
     count = math.prod(-(-n // b) for n, b in zip(shape, block, strict=True))
-    smallest = math.prod(-(-n // a) for n, a in zip(shape, (8, 32, 32), strict=True))
-    assert count >= min(FEWEST, smallest)
-    assert math.prod(block) <= room or block == (8, 32, 32)
+    assert count >= min(max(FEWEST, min(ENOUGH, seconds / 5)), most_blocks(shape))
+
+
+@given(shape=st.tuples(st.integers(1, 40), st.integers(1, 96), st.integers(1, 96)), halo=st.integers(0, 80))
+@settings(max_examples=40, deadline=None)
+def test_no_other_block_holds_two_and_four_workers_shorter(shape: tuple[int, int, int], halo: int) -> None:
+    def cost(axis: int, n: int) -> float:
+        return n + 2 * halo
+
+    def both(block: Sequence[int]) -> float:
+        return held(shape, block, cost, 2) + held(shape, block, cost, 4)
+
+    options = itertools.product(*(range(a, n + a, a) for n, a in zip(shape, ALIGN, strict=True)))
+    enough = [b for b in options if len(Tiling(Box.of_shape(shape), triple(b))) >= FEWEST]
+    block = choose_block(shape, cost, lambda b: True, 0.0)
+    assert not enough or both(block) == pytest.approx(min(map(both, enough)))
+
+
+def most_blocks(shape: Sequence[int]) -> int:
+    return math.prod(-(-n // a) for n, a in zip(shape, ALIGN, strict=True))
 
 
 def test_each_owned_level_has_one_shard_a_block() -> None:
@@ -86,8 +125,13 @@ def test_a_tile_that_is_named_fits_when_it_is_typed(share: float) -> None:
     simulation = phantom((1500, 2000, 2000))
     plan = simulation.plan()
     enough = int(share * plan.memory.total)
-    tile = tuple(map(int, smaller_tile(plan, enough).removeprefix("give --tile ").split()))
-    assert simulation.with_tile((tile[0], tile[1], tile[2])).plan().memory.total <= enough
+    remedy = smaller_tile(plan, enough)
+    if tile := re.findall(r"--tile (\d+) (\d+) (\d+)", remedy):
+        again = simulation.with_tile(triple(tile[0]))
+    else:  # the block's own arrays are most of it
+        (limit,) = re.findall(r"set execution.memory_GiB to ([\d.]+)", remedy)
+        again = phantom((1500, 2000, 2000), execution={"memory_GiB": float(limit)})
+    assert again.plan().memory.total <= enough
     assert "execution.memory_GiB" in smaller_tile(plan, int(1.3 * plan.memory.base))  # the block alone needs more
     assert "no tile" in smaller_tile(plan, plan.memory.base)
     told = plan.to_mapping()

@@ -56,7 +56,7 @@ def test_spectra_of_planes(gpu: ArrayDevice, name: str) -> None:
     found = gpu.to_host(planes.plane_spectra(gpu.put(dyes), grid, gpu.xp))
     theirs = np.empty_like(found)
     for d, out in zip(dyes, theirs, strict=True):
-        imaging.plane_spectrum(lambda first, stop, d=d: d[first:stop], grid, out)  # type: ignore[misc]
+        imaging.plane_spectrum(lambda first, stop, d=d: d[first:stop], range(len(d)), grid, out)  # type: ignore[misc]
     close(found, theirs)
 
 

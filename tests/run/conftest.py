@@ -73,6 +73,7 @@ def spec(source: Path | str, **changes: Any) -> dict[str, Any]:
             {"stage": "camera", "stray_light_e": 1},
             {"stage": "truth"},
         ],
+        "execution": {"min_blocks": 16},
         **changes,
     }  # fmt: skip
 

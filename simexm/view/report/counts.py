@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.engine.totals import Totals
-from simexm.grid import Box, Triple
+from simexm.grid import Box, triple
 from simexm.result import Result
 from simexm.view.making import Making
 from simexm.view.report.ink import GRID, MUTED, in_powers, new_figure, svg
@@ -143,13 +143,13 @@ def _boxes(shape: Sequence[int]) -> Iterator[Box]:
             [round(i * (n - size) / max(1, number - 1)) if number > 1 else (n - size) // 2 for i in range(number)]
         )
     for z, y, x in itertools.product(*axes):
-        yield Box.at((z, y, x), _triple(min(BOX, n) for n in shape))
+        yield Box.at((z, y, x), triple(min(BOX, n) for n in shape))
 
 
 def _region(result: Result, making: Making, layer: str, region: str, box: Box) -> NDArray[np.bool_] | None:
     """Pixels of a box whose centre lies in a region; None where its mask is out of reach."""
     if region in ("membrane", "cytosol"):
-        volume = Box.of_shape(_triple(result.array(0, "labels/cells").shape))
+        volume = Box.of_shape(triple(result.array(0, "labels/cells").shape))
         wide = box.grown((0, 1, 1)).intersect(volume)
         edge = _edges(np.asarray(result.array(0, "labels/cells")[wide.slices]))[box.relative_to(wide.start).slices]
         return edge if region == "membrane" else ~edge
@@ -165,7 +165,7 @@ def _region(result: Result, making: Making, layer: str, region: str, box: Box) -
         voxels.append(
             [math.floor((first + pixel * (2 * i + 1) / 2) / size) for i in range(box.start[axis], box.stop[axis])]
         )
-    around = Box(_triple(v[0] for v in voxels), _triple(v[-1] + 1 for v in voxels))
+    around = Box(triple(v[0] for v in voxels), triple(v[-1] + 1 for v in voxels))
     mask = making.source.read_region(region, around)
     return mask[np.ix_(*(np.array(v) - v[0] for v in voxels))]
 
@@ -189,8 +189,3 @@ def totals(records: Iterator[Any]) -> Totals:
     for record in records:
         found.add(record.result)
     return found
-
-
-def _triple(values: Any) -> Triple:
-    z, y, x = values
-    return z, y, x
