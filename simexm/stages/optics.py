@@ -163,9 +163,8 @@ class Optics(Microscope):
         fwhm = min(p.fwhm_nm[1] for p in pairs)
         m = max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9))
         node = exact(self.pixel_size_nm) / m
-        whole, band = (
-            max(ends) for ends in zip(*(self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen))
-        )
+        bands = [self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen]
+        whole, band = (max(ends) for ends in zip(*bands, strict=True))
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
         return OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs)
 

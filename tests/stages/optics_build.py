@@ -98,7 +98,8 @@ class Bench:
             subdivision=(2 * mz, 2 * my, 2 * mx),
             node_nm=(z / 2, y / 2, x / 2),
             reach=2 * plan.reach,
-            band_per_nm=1.0,  # beyond the grid's own limit
+            whole_per_nm=1.0,  # beyond the grid's own limit
+            band_per_nm=1.0,
         )
 
     def centre(self) -> Array:
