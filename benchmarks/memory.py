@@ -109,14 +109,14 @@ def _rounds() -> dict[str, Any]:
 
 EXPERIMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "small": lambda: experiment(1, (256, 256, 256)),
-    "confocal": lambda: experiment(1, (512, 1024, 1024)),
-    "confocal, four channels": lambda: experiment(4, (512, 1024, 1024)),
-    "widefield": lambda: experiment(1, (512, 1024, 1024), stage="widefield"),
-    "widefield, four channels": lambda: experiment(4, (512, 1024, 1024), stage="widefield"),
+    "confocal": lambda: experiment(1, (1024, 2048, 2048)),
+    "confocal, four channels": lambda: experiment(4, (1024, 2048, 2048)),
+    "widefield": lambda: experiment(1, (1024, 2048, 2048), stage="widefield"),
+    "widefield, four channels": lambda: experiment(4, (1024, 2048, 2048), stage="widefield"),
     "not expanded": lambda: experiment(1, (1024, 2048, 2048), factor=1),
-    "expanded 20 times": lambda: experiment(2, (96, 128, 128), factor=20, pixel_nm=120, plane_nm=300),
+    "expanded 20 times": lambda: experiment(2, (192, 256, 256), factor=20, pixel_nm=120, plane_nm=300),
     "fine voxels": lambda: experiment(1, (1024, 2048, 2048), voxel_nm=(8, 8, 8)),
-    "coarse pixels": lambda: experiment(2, (512, 1024, 1024), stage="widefield", pixel_nm=650, plane_nm=1500),
+    "coarse pixels": lambda: experiment(2, (1024, 2048, 2048), stage="widefield", pixel_nm=650, plane_nm=1500),
     "all kept": lambda: experiment(2, (512, 768, 768), keep=["expected", "labelled", "emitters"]),
     "rounds": _rounds,
 }
@@ -125,7 +125,7 @@ EXPERIMENTS: dict[str, Callable[[], dict[str, Any]]] = {
 def measure(name: str, spec: dict[str, Any]) -> Figures:
     """Make the block in the middle on a worker of its own."""
     plan = Simulation.from_mapping(spec).plan()
-    middle = tuple((n + 1) // 2 for n in plan.blocks.position(len(plan.blocks) - 1))
+    middle = tuple(n // 2 for n in plan.blocks.position(len(plan.blocks) - 1))
     number = next(n for n in range(len(plan.blocks)) if plan.blocks.position(n) == middle)
     with tempfile.TemporaryDirectory() as folder, local_client(1) as client:
         where = Place.at(Path(folder) / "out.zarr").claimed()

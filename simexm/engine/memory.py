@@ -129,11 +129,15 @@ def tile_memory(
     )
 
 
-def parts(voxels: Triple) -> Iterator[Triple]:
-    """Parts of a tile's labels to choose from, the best first: all at once, layers, and boxes, down to the smallest."""
+def parts(voxels: Triple, once: bool) -> Iterator[Triple]:
+    """Parts of a tile's labels to choose from, the best first: all at once, layers, and boxes, down to the smallest.
+
+    Where labels are gone through `once`, in thin layers at once: all would be held for nothing.
+    """
     z, y, x = (-(-n // CHUNK) * CHUNK for n in voxels)
-    yield z, y, x
-    depth = 1 << (z - 1).bit_length()
+    if not once:
+        yield z, y, x
+    depth = CHUNK * 2 if once else 1 << (z - 1).bit_length()
     while depth > CHUNK:
         depth //= 2
         yield depth, y, x

@@ -203,8 +203,12 @@ def _predict(
     # cell indices, expected image, counts of the camera, and dyes per pixel, which are counted in 64 bits before they are stored
     made = 4 * (1 + len(simulation.truth.regions)) + (4 + 2) * channels
     made += 12 * counted * any((o.path or main_of(stages)) == "labelled" for o in at_once if o.channels)
+    whole = any(s.whole_labels for s in stages)
+    once = (
+        not whole and not world.rounds and len(set(world.dye_of_layer.values())) == 1
+    )  # they are gone through dye by dye
     choice = None
-    for part in parts(voxels.shape):
+    for part in parts(voxels.shape, once):
         chunk_nm = emitters_depth_nm(stages, world, part, voxels.shape)
         needed = tile_memory(
             voxels=voxels.shape,
@@ -220,7 +224,7 @@ def _predict(
             kept=imaging.kept_bytes(tile, channels) if world.rounds else None,
         )
         choice = part, needed
-        if needed.total <= limit or any(s.whole_labels for s in stages):
+        if needed.total <= limit or whole:
             break
     assert choice is not None
     return choice

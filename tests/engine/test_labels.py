@@ -167,10 +167,12 @@ def test_regions_are_found_in_each_pass() -> None:
     assert marked[0] == marked[1] == int((regions_of(stream.cells.add(IDS), 26) == MEMBRANE).sum())
 
 
-@given(st.tuples(*[st.integers(1, 5000)] * 3))
-def test_parts_to_choose_from_begin_with_all_and_shrink(shape: Triple) -> None:
-    found = list(memory.parts(shape))
-    assert all(p >= n for p, n in zip(found[0], shape, strict=True))
+@given(st.tuples(*[st.integers(1, 5000)] * 3), st.booleans())
+def test_parts_to_choose_from_begin_with_all_and_shrink(shape: Triple, once: bool) -> None:
+    """With thin layers instead of all where labels are gone through once."""
+    found = list(memory.parts(shape, once))
+    assert all(p >= n for p, n in zip(found[0], (64 if once else shape[0], *shape[1:]), strict=True))
+    assert not once or found[0][0] == 64
     sizes = [np.prod([min(p, n) for p, n in zip(part, shape, strict=True)]) for part in found]
     assert sizes == sorted(sizes, reverse=True)
     assert max(found[-1]) <= 128 or len(found) == 1
