@@ -27,7 +27,7 @@ import tifffile
 import yaml
 
 from benchmarks.end_to_end import SPEC, command
-from benchmarks.measure import Measured, heading, measured, pin
+from benchmarks.measure import Measured, heading, measured
 from benchmarks.membranes import FACTOR, VOXEL_NM
 from simexm.simulation import Simulation
 from simexm.stages.confocal import Confocal
@@ -102,14 +102,14 @@ def grid_of(simulation: Simulation) -> tuple[int, int]:
 
 
 def runs(
-    folder: Path, python: Path | None, chunks: list[str], fine: OpticsPlan | None = None
+    folder: Path, python: Path | None, chunks: list[str], cores: list[int], fine: OpticsPlan | None = None
 ) -> dict[str, Callable[[], Measured]]:
-    """What is run, by name; with `fine`, microsim also on simexm's grid and with a response as wide."""
+    """What is run on these cores, by name; with `fine`, microsim also on simexm's grid and with a response as wide."""
     here = {**ONE_THREAD, "PYTHONPATH": str(ROOT)}
 
     def run(*words: str, clear: str, **more: str) -> Measured:
         shutil.rmtree(folder / clear, ignore_errors=True)
-        return measured(words, folder, here | more)
+        return measured(words, folder, here | more, cores)
 
     hand = ["-m", "benchmarks.by_hand", "cortex.zarr", "kernel.npy", "hand.zarr", "--chunks", *chunks]
     peer = ["-m", "benchmarks.microsim_peer", "cortex.zarr", "dye.json", "microsim.zarr"]
@@ -144,7 +144,6 @@ def main() -> None:
         "--same-grid", action="store_true", help="microsim on simexm's grid, too: 2 GB at 256^3, 8 at 384^3"
     )
     given = parser.parse_args()
-    pin(given.cores)
     print(heading(given.cores))
     with tempfile.TemporaryDirectory() as name:
         folder, tiny = Path(name) / "whole", Path(name) / "tiny"
@@ -158,11 +157,13 @@ def main() -> None:
         assert isinstance(optics, OpticsPlan)
         fine = optics if given.same_grid else None
         startup = {
-            what: run().seconds for _ in range(2) for what, run in runs(tiny, python, given.chunks, fine).items()
+            what: run().seconds
+            for _ in range(2)
+            for what, run in runs(tiny, python, given.chunks, given.cores, fine).items()
         }
         found: dict[str, list[Measured]] = {what: [] for what in startup}
         for _ in range(given.repeat):
-            for what, run in runs(folder, python, given.chunks, fine).items():
+            for what, run in runs(folder, python, given.chunks, given.cores, fine).items():
                 found[what].append(run())
                 print(f"  {what}: {found[what][-1].seconds:.1f} s", flush=True)
         print(

@@ -4,7 +4,7 @@ python -m benchmarks.scaling segmentation.tif --cores 0 1
 
 The benchmark spec on the cortex volume (512^3), and on the same mirrored to 512 x 1024 x 1024 voxels, with one worker process and
 with two, in turns; and with two threads of one process, as `simexm run` chooses by itself for so little work. Start-up is what
-the same command takes for a crop of 64^3 voxels.
+the same command takes for a crop of 64^3 voxels, with as many workers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tifffile
 import yaml
 
 from benchmarks.end_to_end import SPEC, command
-from benchmarks.measure import heading, measured, pin
+from benchmarks.measure import heading, measured
 
 
 def prepare(tiff: Path, folder: Path) -> None:
@@ -42,9 +42,8 @@ def prepare(tiff: Path, folder: Path) -> None:
 
 def run(name: str, cores: list[int], folder: Path, workers: int | None) -> tuple[float, float]:
     """(wall, core-seconds in blocks) of one run; `workers` processes, or threads on all `cores`."""
-    pin(cores)
     words = [sys.executable, "-m", "simexm.cli", "run", f"{name}.yaml", "-o", "out.zarr", "--overwrite", "-q"]
-    took = measured([*words, *(["--workers", str(workers)] if workers else [])], folder)
+    took = measured([*words, *(["--workers", str(workers)] if workers else [])], folder, cores=cores)
     lines = (line for p in (folder / "out.run/journal").glob("*.jsonl") for line in p.read_text().splitlines())
     return took.seconds, sum(json.loads(line).get("seconds", 0.0) for line in lines)
 
@@ -64,15 +63,16 @@ def main() -> None:
         "512^3, two worker processes": ("whole", two, 2),
         "512 x 1024 x 1024, two worker processes": ("mirrored", two, 2),
     }
-    tiny = {"threads": ("tiny", two, None), "processes": ("tiny", two, 2)}
+    starting = {"two threads": None, "one process": 1, "two processes": 2}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(given.tiff.resolve(), folder)
-        for way in (*tiny.values(), *ways.values()):
-            if way[0] == "tiny":
-                run(way[0], way[1], folder, way[2])  # compiles what is not compiled yet
-        starts = {k: statistics.median(run(w[0], w[1], folder, w[2])[0] for _ in range(3)) for k, w in tiny.items()}
-        print("start-up:", ", ".join(f"{k} {s:.1f} s" for k, s in starts.items()))
+        run("tiny", two, folder, None)  # compiles what is not compiled yet
+        starts = {
+            workers: statistics.median(run("tiny", two, folder, workers)[0] for _ in range(5))
+            for workers in starting.values()
+        }
+        print("start-up:", ", ".join(f"{k} {starts[n]:.1f} s" for k, n in starting.items()))
         found: dict[str, list[tuple[float, float]]] = {k: [] for k in ways}
         for _ in range(given.repeat):
             for key, (spec, cores, workers) in ways.items():
@@ -82,15 +82,14 @@ def main() -> None:
             f"{key}: wall {', '.join(f'{w:.1f}' for w, _ in times)} s; in blocks {', '.join(f'{b:.1f}' for _, b in times)} s"
         )
 
-    def ratio(above: str, below: str, start: str) -> str:
-        each = [
-            (a[0] - starts[start]) / (b[0] - starts[start]) for a, b in zip(found[above], found[below], strict=True)
-        ]
+    def ratio(above: str, below: str) -> str:
+        started = [starts[ways[way][2]] for way in (above, below)]
+        each = [(a[0] - started[0]) / (b[0] - started[1]) for a, b in zip(found[above], found[below], strict=True)]
         return f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
 
     _, p1, p2, large = ways
-    print("two worker processes against one, start-up apart:", ratio(p1, p2, "processes"))
-    print("four times the voxels, start-up apart:", ratio(large, p2, "processes"))
+    print("two worker processes against one, start-up apart:", ratio(p1, p2))
+    print("four times the voxels, start-up apart:", ratio(large, p2))
 
 
 if __name__ == "__main__":

@@ -79,8 +79,16 @@ class Means:
         if client is not None or cluster is not None:
             _refuse_small_workers(plan, client, cluster)
             return cls(client, cluster, 0, False, gpus)
-        most = min(len(plan.blocks), len(gpus) or cpus())
-        fitting = _fitting_workers(most if workers is None else min(workers, len(gpus) or workers), plan)
+        blocks = len(plan.blocks)
+        if workers is not None and workers > blocks:
+            warnings.warn(
+                f"{blocks} instead of {workers} workers: there are no more blocks, and others would be idle; set "
+                f"execution.min_blocks to {workers} or more for smaller blocks, which cost more in all for their halos",
+                SimexmWarning,
+                stacklevel=2,
+            )
+        most = min(blocks, len(gpus) or cpus())
+        fitting = _fitting_workers(most if workers is None else min(workers, blocks, len(gpus) or workers), plan)
         here = workers is None and plan.core_seconds < HERE_SECONDS * min(fitting, _HERE_THREADS)
         # one process for each GPU, and this one for the first
         return cls(None, None, fitting, fitting == 1 if gpus and workers is None else here, gpus)
