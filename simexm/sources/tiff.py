@@ -169,6 +169,11 @@ class TiffStack:
 
 
 def _only_series(path: Path, all_series: list[Any]) -> Any:
+    """The one stack of the file; pages that were appended one by one are a series each, and a stack if they are all alike."""
+    first = all_series[0]
+    if len(all_series) > 1 and len({(s.shape, s.axes, s.keyframe.hash) for s in all_series}) == 1 and len(first) == 1:
+        pages = [series.pages[0] for series in all_series]
+        return tifffile.TiffPageSeries(pages, (len(pages), *first.shape), first.dtype, f"Q{first.axes}")
     if len(all_series) != 1:
         shapes = ", ".join("x".join(map(str, s.shape)) for s in all_series[:5])
         raise SourceError(

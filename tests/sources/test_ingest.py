@@ -52,6 +52,17 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_pages_that_were_appended_one_by_one_are_a_stack(tmp_path: Path, compression: str | None) -> None:
+    """Each is a series of its own for readers, for nothing in the file says that they belong together."""
+    a = _ids((9, 70, 65), "uint64")
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=True) as writer:
+        for plane in a:
+            writer.write(plane, compression=compression, contiguous=False)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE)
+    np.testing.assert_array_equal(open_source(tmp_path / "a.zarr").read(Box.of_shape(a.shape)), a)
+
+
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_every_kind_of_stack_keeps_its_ids(tmp_path: Path, way: dict[str, Any]) -> None:
     a = _ids()
