@@ -116,7 +116,7 @@ EXPERIMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "not expanded": lambda: experiment(1, (1024, 2048, 2048), factor=1),
     "expanded 20 times": lambda: experiment(2, (192, 256, 256), factor=20, pixel_nm=120, plane_nm=300),
     "fine voxels": lambda: experiment(1, (1024, 2048, 2048), voxel_nm=(8, 8, 8)),
-    "coarse pixels": lambda: experiment(2, (1024, 2048, 2048), stage="widefield", pixel_nm=650, plane_nm=1500),
+    "coarse pixels": lambda: experiment(2, (512, 1024, 1024), stage="widefield", pixel_nm=650, plane_nm=1500),
     "all kept": lambda: experiment(2, (512, 768, 768), keep=["expected", "labelled", "emitters"]),
     "rounds": _rounds,
 }

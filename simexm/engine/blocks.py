@@ -20,6 +20,8 @@ WORTH_SECONDS = 5.0
 blocks: the 512^3 benchmark took 24 core-seconds in 16 blocks, 18 in 4."""
 WORKERS = (2, 4)
 """Among so many blocks should be fairly shared. Not how many there are: that may not change what is written."""
+ALIKE = 1.03
+"""Up to so many times the least is as good, so that the smallest block is chosen: it takes less memory."""
 ALIGN: Triple = (8, 16, 16)
 """Blocks are multiples of this, so that the first levels of the pyramid divide them."""
 
@@ -33,8 +35,9 @@ def choose_block(
 ) -> Triple:
     """Choose the shape of a block.
 
-    At most 512 pixels a side; of those that leave enough blocks and fit into memory, the one that holds `WORKERS` shortest. The
-    number of workers plays no part, so that it cannot change what is written.
+    At most 512 pixels a side; of those that leave enough blocks and fit into memory, the one that holds `WORKERS` shortest, or
+    the smallest of those that hold them hardly longer. The number of workers plays no part, so that it cannot change what
+    is written.
 
     Parameters
     ----------
@@ -57,22 +60,25 @@ def choose_block(
     counts = _outer([np.array([len(parts) for parts in axis]) for axis in costs])
     wanted = fewest or np.clip(totals * (seconds_per_cost / WORTH_SECONDS), FEWEST, ENOUGH)
     possible = counts >= np.minimum(wanted, counts.max())
-    best, least = None, math.inf
+    least = math.inf
+    found: list[tuple[float, Triple]] = []
     for flat in np.argsort(totals, axis=None, kind="stable"):
         where = np.unravel_index(flat, totals.shape)
-        if totals[where] >= least:
+        if totals[where] >= ALIKE * least:
             break
         if not possible[where]:
             continue
-        needed = _held([axis[n] for axis, n in zip(costs, where, strict=True)], least)
-        if needed >= least:
+        needed = _held([axis[n] for axis, n in zip(costs, where, strict=True)], ALIKE * least)
+        if needed >= ALIKE * least:
             continue
-        block = triple(tuple(axis[n] for axis, n in zip(sizes, where, strict=True)))
-        if fits(block):
-            best, least = block, needed
+        block = triple(axis[n] for axis, n in zip(sizes, where, strict=True))
+        if needed >= least or fits(block):
+            found.append((needed, block))
+            least = min(least, needed)
         else:
             possible[tuple(slice(n, None) for n in where)] = False  # nor do larger ones
-    return best or triple(tuple(s[0] for s in sizes))
+    alike = sorted((math.prod(block), block) for needed, block in found if needed < ALIKE * least)
+    return next((block for _, block in alike if fits(block)), triple(s[0] for s in sizes))
 
 
 def _held(costs: list[list[float]], bound: float) -> float:
@@ -82,7 +88,7 @@ def _held(costs: list[list[float]], bound: float) -> float:
     """
     total = math.prod(sum(c) for c in costs)
     least = sum(max(total, n * math.prod(max(c) for c in costs)) for n in WORKERS) / len(WORKERS)
-    if least >= bound or math.prod(len(c) for c in costs) > 64 * max(WORKERS):  # the last blocks hardly count
+    if least >= bound or math.prod(len(c) for c in costs) > 16 * max(WORKERS):  # the last blocks hardly count
         return least
     needed = 0.0
     for n in WORKERS:

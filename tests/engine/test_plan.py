@@ -65,9 +65,9 @@ def test_more_work_makes_more_blocks_each_worth_five_seconds(shape: tuple[int, i
     assert count >= min(max(FEWEST, min(ENOUGH, seconds / 5)), most_blocks(shape))
 
 
-@given(shape=st.tuples(st.integers(1, 40), st.integers(1, 96), st.integers(1, 96)), halo=st.integers(0, 80))
+@given(shape=st.tuples(st.integers(1, 24), st.integers(1, 64), st.integers(1, 64)), halo=st.integers(0, 80))
 @settings(max_examples=40, deadline=None)
-def test_no_other_block_holds_two_and_four_workers_shorter(shape: tuple[int, int, int], halo: int) -> None:
+def test_no_other_block_holds_two_and_four_workers_much_shorter(shape: tuple[int, int, int], halo: int) -> None:
     def cost(axis: int, n: int) -> float:
         return n + 2 * halo
 
@@ -77,7 +77,9 @@ def test_no_other_block_holds_two_and_four_workers_shorter(shape: tuple[int, int
     options = itertools.product(*(range(a, n + a, a) for n, a in zip(shape, ALIGN, strict=True)))
     enough = [b for b in options if len(Tiling(Box.of_shape(shape), triple(b))) >= FEWEST]
     block = choose_block(shape, cost, lambda b: True, 0.0)
-    assert not enough or both(block) == pytest.approx(min(map(both, enough)))
+    assert not enough or both(block) <= 1.03 * min(map(both, enough)) * (1 + 1e-9)
+    smaller = [b for b in enough if math.prod(b) < math.prod(block)]
+    assert all(both(b) >= 1.03 * min(map(both, enough)) * (1 - 1e-9) for b in smaller)
 
 
 def most_blocks(shape: Sequence[int]) -> int:
