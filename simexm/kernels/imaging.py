@@ -13,6 +13,7 @@ so memory follows the tile and not the axial range, and planes lie exactly where
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -252,13 +253,20 @@ def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray
 
 
 def fast_pixels(least: int, subdivision: int) -> int:
-    """Smallest coarse length of at least `least` whose fine length splits into the factors 2, 3, 5 and 7."""
-    length = least
-    while True:
-        rest = length * subdivision
-        for factor in (2, 3, 5, 7):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return length
-        length += 1
+    """Smallest coarse length of at least `least` whose fine length splits into the factors 2, 3, 5 and 7.
+
+    Raises
+    ------
+    ValueError
+        If the subdivision itself does not.
+    """
+    if not _is_fast(subdivision):
+        raise ValueError(f"{subdivision} nodes a pixel make no fast transform of any length")
+    return next(n for n in itertools.count(least) if _is_fast(n))
+
+
+def _is_fast(length: int) -> bool:
+    for factor in (2, 3, 5, 7):
+        while length % factor == 0:
+            length //= factor
+    return length == 1

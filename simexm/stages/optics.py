@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from simexm.errors import SpecError
 from simexm.grid import Box, Geometry, NmBox, Spacing, Triple, exact, exact3
 from simexm.kernels import hankel, photophysics, psf_response, psf_tables
+from simexm.kernels.imaging import fast_pixels
 from simexm.kernels.psf_special import sinc_array
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import EXPANDED, EXPECTED, Quantity, Work, World
@@ -161,7 +162,7 @@ class Optics(Microscope):
             for (c, d, e), k in zip(seen, kept, strict=True)
         )
         fwhm = min(p.fwhm_nm[1] for p in pairs)
-        m = max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9))
+        m = fast_pixels(max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9)), 1)
         node = exact(self.pixel_size_nm) / m
         bands = [self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen]
         whole, band = (max(ends) for ends in zip(*bands, strict=True))

@@ -43,6 +43,20 @@ def test_a_dye_anywhere_between_nodes_gives_each_pixel_what_quadrature_does(
         assert np.abs(b.image(place)[0] - exact).max() < SINGLE[kind] * exact.max()
 
 
+@pytest.mark.parametrize("pixel", [720.0, 860.0, 1120.0])
+def test_coarse_pixels_are_cut_so_that_transforms_are_fast(pixel: float) -> None:
+    """Into a number of nodes that splits into 2, 3, 5 and 7, also where a quarter of the FWHM asks for 11, 13 or 17."""
+    b = bench("widefield", pixel, 1500.0)
+    _, m, _ = b.plan.subdivision
+    least = 4 * pixel / b.pair.fwhm_nm[1]
+    assert m >= least
+    assert np.ceil(least) in (11, 13, 17)
+    assert 2**9 * 3**5 * 5**3 * 7**2 % m == 0
+    assert m <= 1.3 * least
+    place = b.centre() + np.array([0.0, 100.0, -150.0])
+    assert np.abs(b.image(place)[0, 2] - b.direct(place, [2])[0]).max() < SINGLE["widefield"] * b.direct(place).max()
+
+
 def test_subdivisions_of_both_parities_were_among_them() -> None:
     found = {bench(k, *s).plan.subdivision[:2] for k in KINDS for s in SAMPLINGS}
     assert {m % 2 for m, _ in found if m > 1} == {m % 2 for _, m in found if m > 1} == {0, 1}
