@@ -78,12 +78,16 @@ def test_a_sound_result_is_sound(whole: Result) -> None:
     assert times(whole.path.parent) == before
 
 
+TILING = simulation().plan().blocks
+AT = ["/".join(map(str, TILING.position(n))) for n in range(len(TILING))]
+"""Where the shards of each block are."""
+
 # what is spoilt, how, and which block is told
 BLOCKS: list[tuple[str, Spoil, str]] = [
-    ("small.zarr/0/c/1/0/0/2", flip, "block 2: "),
-    ("small.zarr/1/c/0/1/0/1", cut, "block 9: "),
-    ("small.zarr/labels/cells/0/c/0/1/3", os.unlink, "block 7: "),
-    ("small.zarr/labels/cytosol/1/c/0/1/0", garble, "block 4: "),
+    (f"small.zarr/0/c/1/{AT[2]}", flip, "block 2: "),
+    (f"small.zarr/1/c/0/{AT[9]}", cut, "block 9: "),
+    (f"small.zarr/labels/cells/0/c/{AT[7]}", os.unlink, "block 7: "),
+    (f"small.zarr/labels/cytosol/1/c/{AT[4]}", garble, "block 4: "),
     ("small.run/tables/cells.parts/block-0000003.parquet", flip, "block 3: "),
     ("small.run/tables/emitters/block-0000011.parquet", cut, "block 11: "),
 ]
@@ -123,7 +127,7 @@ def test_damage_is_named_and_only_that_is_made_again(whole: Result, reference: R
     again = {json.loads(line)["block"] for line in _lines(result)[journal:]}
     assert again == {2, 3, 4, 7, 9, 11}
     written = {p for p, t in times(result.path).items() if "c" in p.parts and before.get(p) != t}
-    assert {result.path / "0/c/1/0/0/2", result.path / "2/c/1/0/0/0"} <= written
+    assert {result.path / f"0/c/1/{AT[2]}", result.path / "2/c/1/0/0/0"} <= written
     assert all("2" in p.relative_to(result.path).parts[:3] or _block(p) in again for p in written)
     assert verify(result.path)[0] == 0
 
@@ -134,8 +138,7 @@ def _lines(result: Result) -> list[str]:
 
 
 def _block(shard: Path) -> int:
-    z, y, x = (int(n) for n in shard.parts[-3:])
-    return (z * 2 + y) * 4 + x
+    return AT.index("/".join(shard.parts[-3:]))
 
 
 @pytest.mark.parametrize(("name", "spoil", "whose"), SINGLY, ids=[f"{n} {s.__name__}" for n, s, _ in SINGLY])
@@ -232,7 +235,7 @@ def test_an_unfinished_result_is_told_and_finished(whole: Result, reference: Res
     text["attributes"] = {"simexm": {**text["attributes"]["simexm"], "status": "incomplete"}}
     (result.path / "zarr.json").write_text(json.dumps(text))
     lose_last_line(result.place.journal)
-    flip(result.path / "0/c/1/0/0/2")
+    flip(result.path / f"0/c/1/{AT[2]}")
     code, told, damaged = verify(result.path)
     assert (code, len(damaged)) == (1, 1)
     assert "unfinished: 1 blocks are missing" in told
