@@ -204,9 +204,8 @@ def _predict(
     made = 4 * (1 + len(simulation.truth.regions)) + (4 + 2) * channels
     made += 12 * counted * any((o.path or main_of(stages)) == "labelled" for o in at_once if o.channels)
     whole = any(s.whole_labels for s in stages)
-    once = (
-        not whole and not world.rounds and len(set(world.dye_of_layer.values())) == 1
-    )  # they are gone through dye by dye
+    # they are gone through dye by dye, and round by round
+    once = not whole and not world.rounds and len(set(world.dye_of_layer.values())) == 1
     choice = None
     for part in parts(voxels.shape, once):
         chunk_nm = emitters_depth_nm(stages, world, part, voxels.shape)
