@@ -13,21 +13,7 @@ from typing import Any
 
 from simexm.errors import SourceError
 from simexm.grid import Spacing, Triple, exact, exact3
-
-NM = {
-    "angstrom": Fraction(1, 10),
-    "nanometer": Fraction(1),
-    "nm": Fraction(1),
-    "micrometer": Fraction(10**3),
-    "micron": Fraction(10**3),
-    "um": Fraction(10**3),
-    "µm": Fraction(10**3),
-    "μm": Fraction(10**3),
-    "millimeter": Fraction(10**6),
-    "mm": Fraction(10**6),
-    "centimeter": Fraction(10**7),
-    "meter": Fraction(10**9),
-}
+from simexm.sources.axes import UNITS, nm_per
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +115,20 @@ def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str,
     zero = Fraction(0)
     if not scaled or not all(units):
         return Geometry(spatial, None, (zero, zero, zero))
-    unknown = [u for u in units if u not in NM]
-    if unknown:
+    lengths = [nm_per(u) for u in units]
+    if None in lengths:
         raise SourceError(
-            f"{where}: the unit {unknown[0]!r} is not a length that is known here ({', '.join(sorted(NM))}). "
+            f"{where}: the unit {units[lengths.index(None)]!r} is not a length that is known here ({', '.join(UNITS)}). "
             "Give voxel_size_nm: [z, y, x]."
         )
-    size = [scale[i] * NM[u] for i, u in zip(spatial, units, strict=True)]
+    nm = [length for length in lengths if length is not None]
+    size = [scale[i] * n for i, n in zip(spatial, nm, strict=True)]
     if min(size) <= 0:
         raise SourceError(
             f"{where}: the metadata gives a voxel size of {[float(s) for s in size]} nm, and no voxel has that. "
             "Give voxel_size_nm: [z, y, x]."
         )
-    begin = [shift[i] * NM[u] - s / 2 for i, u, s in zip(spatial, units, size, strict=True)]
+    begin = [shift[i] * n - s / 2 for i, n, s in zip(spatial, nm, size, strict=True)]
     return Geometry(spatial, _spacing(size), _spacing(begin))
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.grid import Box, Spacing, Triple, exact, exact3, triple
+from simexm.sources.axes import nm_per
 from simexm.sources.needs import need
-from simexm.sources.ngff import NM
 from simexm.sources.stack import ORIGIN
 
 _LOSSY = "jpeg"
@@ -210,8 +210,9 @@ def _n5_geometry(folder: Path, attributes: Mapping[str, Any], order: list[int]) 
         if sizes is None:
             continue
         try:
-            nm = [exact(s) * NM[str(u)] * exact(f) for s, u, f in zip(sizes, units, by, strict=True)]
-            begin = [exact(o) * NM[str(u)] for o, u in zip(known.get("offset", (0, 0, 0)), units, strict=True)]
+            per = [n for n in map(nm_per, units) if n is not None]
+            nm = [exact(s) * n * exact(f) for s, n, f in zip(sizes, per, by, strict=True)]
+            begin = [exact(o) * n for o, n in zip(known.get("offset", (0, 0, 0)), per, strict=True)]
             if len(nm) != 3 or min(nm) <= 0:
                 raise ValueError
         except (KeyError, ValueError, TypeError):  # not three lengths

@@ -1,0 +1,118 @@
+"""Axes, units and voxel sizes as other programs write them: one reading for all formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from simexm.errors import SourceError
+from simexm.grid import Triple
+
+_NM = {
+    "angstrom": Fraction(1, 10),
+    "nanometer": Fraction(1),
+    "micrometer": Fraction(10**3),
+    "millimeter": Fraction(10**6),
+    "centimeter": Fraction(10**7),
+    "meter": Fraction(10**9),
+}
+_SPELLINGS = {
+    "å": "angstrom",
+    "a": "angstrom",
+    "ang": "angstrom",
+    "ångström": "angstrom",
+    "nm": "nanometer",
+    "um": "micrometer",
+    "µm": "micrometer",  # micro sign
+    "μm": "micrometer",  # Greek mu
+    "micron": "micrometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "m": "meter",
+}
+UNITS = tuple(_NM)
+"""Names of the lengths that `nm_per` knows, for messages."""
+
+SMALLEST_NM, LARGEST_NM = Fraction(1, 20), Fraction(10**6)
+"""Bounds of a plausible voxel size: half a hydrogen atom, and a millimetre."""
+
+
+def nm_per(unit: str | bytes | None) -> Fraction | None:
+    """Return how many nanometres a unit of length is.
+
+    Parameters
+    ----------
+    unit
+        Singular or plural, British or American, a symbol or a word, in any case: "um", "µm", "Micrometers", "metre".
+
+    Returns
+    -------
+    Fraction or None
+        None where the unit is no length, or is none that is known here, such as "pixel".
+    """
+    word = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else (unit or "")
+    word = word.strip().strip("\0").lower().replace("metre", "meter")
+    word = _SPELLINGS.get(word, word)
+    if word not in _NM:
+        singular = word.removesuffix("s")
+        word = _SPELLINGS.get(singular, singular)
+    return _NM.get(word)
+
+
+def spatial_order(where: str, names: Sequence[str], shape: Sequence[int]) -> Triple:
+    """Return the positions of z, y and x among the axes of an array.
+
+    Parameters
+    ----------
+    where
+        What to call the array in messages.
+    names
+        One name for each axis, in any case and order.
+    shape
+        Length of each axis.
+
+    Raises
+    ------
+    SourceError
+        If z, y and x are not named once each, or another axis is longer than 1.
+    """
+    lower = [n.strip().lower() for n in names]
+    told = ", ".join(n or "(no name)" for n in names)
+    if len(lower) != len(shape):
+        raise SourceError(
+            f"{where}: the metadata names {len(names)} axes ({told}), but the array has {len(shape)}, so it is not known "
+            "which are z, y and x. Correct the metadata, or write a copy without them in the order z, y, x."
+        )
+    if any(lower.count(axis) != 1 for axis in "zyx"):
+        raise SourceError(
+            f"{where} has the axes {told}, and a volume needs z, y and x once each; planes and rows would be mixed up. "
+            "Correct the names of the axes, or write a copy in the order z, y, x."
+        )
+    longer = [
+        f"{n or '(no name)'} of {s}"
+        for n, s in zip(names, shape, strict=True)
+        if n.strip().lower() not in tuple("zyx") and s != 1
+    ]
+    if longer:
+        raise SourceError(
+            f"{where} has besides z, y, x the axis {', '.join(longer)}, and it is not known which of its volumes is meant. "
+            "Write the one that is meant as an array of its own."
+        )
+    return lower.index("z"), lower.index("y"), lower.index("x")
+
+
+def implausible(voxel_size_nm: Sequence[Fraction | float]) -> str | None:
+    """Return why no voxel has this size, as the end of a sentence; None where it can be right.
+
+    Parameters
+    ----------
+    voxel_size_nm
+        Along z, y, x.
+    """
+    if not all(SMALLEST_NM <= s <= LARGEST_NM for s in voxel_size_nm):
+        told = " x ".join(f"{float(s):g}" for s in voxel_size_nm)
+        return (
+            f"{told} nm (z y x), and a voxel is larger than an atom ({float(SMALLEST_NM):g} nm) and smaller than "
+            f"{float(LARGEST_NM):g} nm along each axis; most often a unit was mistaken"
+        )
+    return None
