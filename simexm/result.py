@@ -139,13 +139,16 @@ class Result:
     def array(self, level: int = 0, of: str = "", round: int | None = None) -> zarr.Array[Any]:
         """One level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x).
 
-        Where there are rounds, `round` says which one's, from 1 on; the first, where none is said (see `at_round`).
+        Where there are rounds, `round` says which one's, from 1 on; the first, where none is said (see `at_round`). To read
+        it raises GoneError where chunks are missing because the array is gone.
         """
         import zarr
 
+        from simexm.store.presence import watched  # here, since importing zarr takes half a second
+
         name = f"{self.group(of, round)}/{level}".lstrip("/")
         try:
-            return zarr.open_array(zarr_store(self.path), path=name, mode="r")
+            return watched(zarr.open_array(zarr_store(self.path), path=name, mode="r"))
         except FileNotFoundError:
             raise OutputError(
                 f"{self.path} holds no array {name}; name another, or where files were lost make it again with "

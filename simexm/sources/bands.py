@@ -19,12 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.grid import Box, Spacing, Tiling, Triple
+from simexm.grid import Box, Spacing, Tiling, Triple, triple
 from simexm.machine import cpus
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
 from simexm.store.files import Files, Stored
 from simexm.store.omezarr import ShardedArray, label_attributes, multiscales
+from simexm.store.presence import chunk_position
 from simexm.store.pyramid import (
     Level,
     ceil_divide,
@@ -36,6 +37,7 @@ from simexm.store.pyramid import (
     step_factors,
 )
 from simexm.store.reading import Reader
+from simexm.store.shard_list import ShardList
 
 _CHUNK = 64
 _LARGEST_SHARD = 256
@@ -62,10 +64,13 @@ class Written:
         Bytes of the shards.
     digest
         Sum modulo 2^128 of a digest of each one's path and checksum.
+    lists
+        Which shards exist, by the path of the level's array.
     """
 
     levels: int
     attributes: dict[str, Any]
+    lists: dict[str, ShardList]
     smallest: int = 2**64
     largest: int = 0
     nbytes: int = 0
@@ -75,6 +80,9 @@ class Written:
         """Count shards."""
         for key, stored in shards:
             self.nbytes += stored.nbytes
+            if stored.nbytes:
+                array, _, name = key.rpartition("/c/")
+                self.lists[array].add(chunk_position(name))
             self.digest = (self.digest + int(digest_of(key, stored.checksum), 16)) % 2**128
 
 
@@ -112,7 +120,9 @@ def write_image(
     levels = plan_levels(numbers.shape, voxel_size_nm)
     arrays = _create(files, path, numbers, levels, shard)
     written = Written(
-        len(levels), label_attributes(multiscales(name, levels, origin_nm, channels=False, method="mode"))
+        len(levels),
+        label_attributes(multiscales(name, levels, origin_nm, channels=False, method="mode")),
+        {a.path: ShardList.empty((0, 0, 0), ceil_divide(triple(a.shape), triple(a.shard))) for a, _ in arrays},
     )
     with _threads(
         workers

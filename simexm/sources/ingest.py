@@ -15,14 +15,13 @@ from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple
 from simexm.sources.bands import Written, write_image
 from simexm.sources.base import INGESTED
+from simexm.sources.mark import leave_mark
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
 from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
 from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
-from simexm.store.files import Files
 from simexm.store.location import Location, location
-from simexm.store.omezarr import write_group
 from simexm.store.remote import Remote
 
 _REGION_NAME = re.compile(r"[^\W\d][\w-]*")
@@ -186,9 +185,9 @@ class _Job:
             for name, stack in self.masks.items():
                 found = image(name, name, mask(stack, self.crop))
                 _warn_of_mask(name, stack, found)
-                _leave_mark(files, name, found, {})
+                leave_mark(files, name, found, {})
                 nbytes += found.nbytes
-            _leave_mark(files, "", written, _told(labels, tuple(self.masks)))
+            leave_mark(files, "", written, _told(labels, tuple(self.masks)))
         return written, nbytes
 
 
@@ -266,12 +265,6 @@ def _warn_of_mask(name: str, found: Stack, written: Written) -> None:
             SimexmWarning,
             stacklevel=3,
         )
-
-
-def _leave_mark(files: Files, path: str, written: Written, more: Mapping[str, Any]) -> None:
-    """Write a group's metadata, which make it whole."""
-    mark = {"written_by": INGESTED, "digest": f"{written.digest:032x}", **more}
-    write_group(files, path, {**written.attributes, "simexm": mark})
 
 
 def _nm(spacing: Spacing | None) -> str:

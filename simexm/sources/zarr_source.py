@@ -14,17 +14,19 @@ import zarr
 import zarr.errors
 from numpy.typing import NDArray
 
-from simexm.errors import SourceError, SourceNotFoundError, SpecError
+from simexm.errors import GoneError, SourceError, SourceGoneError, SourceNotFoundError, SpecError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources import ngff
-from simexm.sources.base import INGESTED, ZarrSource
+from simexm.sources.base import ZarrSource
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.kinds import TOLD, ingest_command, kind_of
+from simexm.sources.mark import digest_in, shards_in, stored_regions
 from simexm.store.location import is_url, location, zarr_store
 from simexm.store.reading import Reader
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
+from simexm.store.shard_list import ShardList
 
 _CHUNKS = ChunkCache(CACHE_BYTES)
 _TOKENS = itertools.count()
@@ -40,6 +42,8 @@ class Volume:
         What to call it in messages: path and dataset.
     group
         The group that holds the array; None where it stands alone.
+    listed
+        Chunk files that exist, where that is known.
     token
         Tells what this opening reads from what another one of the same place might.
     """
@@ -48,6 +52,7 @@ class Volume:
     array: zarr.Array[Any]
     geometry: ngff.Geometry
     group: zarr.Group | None
+    listed: ShardList | None = field(default=None, compare=False)
     token: int = field(default_factory=lambda: next(_TOKENS), compare=False)
 
     @property
@@ -66,11 +71,15 @@ class Volume:
 
     @cached_property
     def _reader(self) -> Reader:
-        return Reader.of(self.array)
+        return Reader.of(self.array, self.listed)
 
     def _read(self, wanted: Box, box: Box) -> NDArray[Any]:
         try:
             return self._reader.read(box, (0,) * (self.array.ndim - 3))
+        except GoneError as error:
+            raise SourceGoneError(
+                f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read: {error.strerror}."
+            ) from error
         except (RuntimeError, ValueError, OSError) as error:
             raise SourceError(
                 f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read, a chunk is damaged or gone: {error}"
@@ -110,7 +119,8 @@ class ZarrLabels:
         levels = ngff.datasets(dict(group.attrs))
         own = array.path.removeprefix(f"{group.path}/")
         below = [group[p] for p in levels[levels.index(own) + 1 :] if p in group] if own in levels else []
-        return tuple(replace(self.labels, array=a) for a in below if isinstance(a, zarr.Array) and a.ndim == array.ndim)
+        arrays = [a for a in below if isinstance(a, zarr.Array) and a.ndim == array.ndim]
+        return tuple(replace(self.labels, array=a, listed=shards_in(group, a)) for a in arrays)
 
     @property
     def identity(self) -> str:
@@ -118,7 +128,7 @@ class ZarrLabels:
         parts = []
         for name, volume in {"": self.labels, **self.masks}.items():
             try:
-                parts += [name, array_identity(volume.array, _ingested(volume.group))]
+                parts += [name, array_identity(volume.array, digest_in(volume.group))]
             except OSError as error:
                 raise SourceError(
                     f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
@@ -184,13 +194,6 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
 def locate(path: str, dataset: str | None) -> Volume:
     """Find the array of labels, or of a mask, that a path means; raises what `open_zarr` does of a path."""
     return _locate(_open_root(path), path, dataset)
-
-
-def stored_regions(group: zarr.Group | None) -> dict[str, str]:
-    """Names and paths (from the root of the Zarr) of the masks that ingest left beside the labels."""
-    if group is None:
-        return {}
-    return {str(name): f"{group.path}/{name}".lstrip("/") for name in _mark(group).get("regions", ())}
 
 
 def holds(path: str, dataset: str) -> bool:
@@ -296,18 +299,8 @@ def _locate(root: zarr.Group | zarr.Array[Any], root_path: str, dataset: str | N
             f"{where} has shape {node.shape}: besides z, y, x there are axes longer than 1, and it is not known which "
             "of their volumes is meant. Write the one that is meant as an array of its own."
         )
-    return Volume(where, node, geometry, above[-1][0] if above else None)
-
-
-def _mark(group: zarr.Group | None) -> Mapping[str, Any]:
-    """What ingest left in the attributes of what it wrote; empty where it did not."""
-    mark = None if group is None else group.attrs.get("simexm")
-    return mark if isinstance(mark, Mapping) and mark.get("written_by") == INGESTED else {}
-
-
-def _ingested(group: zarr.Group | None) -> str | None:
-    mark = _mark(group)
-    return str(mark["digest"]) if "digest" in mark else None
+    group = above[-1][0] if above else None
+    return Volume(where, node, geometry, group, shards_in(group, node))
 
 
 def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:

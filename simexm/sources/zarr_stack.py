@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.grid import Box, Spacing, Triple
+from simexm.sources.mark import stored_regions
 from simexm.sources.stack import Stack
-from simexm.sources.zarr_source import locate, stored_regions
+from simexm.sources.zarr_source import locate
 
 
 class ZarrStack:

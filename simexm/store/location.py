@@ -70,9 +70,11 @@ def zarr_store(root: Location) -> Any:
 
 def folder_of(array: Any) -> Location | None:
     """Where a Zarr array's chunks are, if it is on a disk or in a store that can be listed."""
-    from zarr.storage import FsspecStore, LocalStore
+    from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
     store = array.store
+    while isinstance(store, WrapperStore):
+        store = store._store
     if isinstance(store, LocalStore):
         return store.root / array.path
     if isinstance(store, FsspecStore):

@@ -24,6 +24,7 @@ from zarr.storage import MemoryStore
 from simexm.grid import Spacing
 from simexm.store.files import Files, Stored
 from simexm.store.location import zarr_store
+from simexm.store.presence import watched
 from simexm.store.pyramid import Level
 from simexm.store.shards import ZSTD_LEVEL, Encoder, encode_shard
 
@@ -228,7 +229,7 @@ class ShardedArray:
 
     def open(self) -> zarr.Array[Any]:
         """Open the array for reading."""
-        return zarr.open_array(zarr_store(self.files.root), path=self.path, mode="r")
+        return watched(zarr.open_array(zarr_store(self.files.root), path=self.path, mode="r"))
 
 
 def _um(nm: Fraction) -> float:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from simexm.grid import Box, Triple
 from simexm.store.location import Location, folder_of
+from simexm.store.presence import Listed, lost, refuse_gone, watched
 from simexm.store.shards import decode_shard, opened_shard
 
 
@@ -26,15 +27,19 @@ class Reader:
     folder
         Where its shards are, if they are such as simexm writes, on a disk or in a store: these are decoded here, all others
         by zarr-python, which needs five times as long and one core alone.
+    listed
+        Chunk files that exist, where that is known: if one of these is missing, it was not left out for being zero.
     """
 
     array: zarr.Array[Any]
     folder: Location | None
+    listed: Listed | None = None
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> Reader:
+    def of(cls, array: zarr.Array[Any], listed: Listed | None = None) -> Reader:
         """How to read this array."""
-        return cls(array, folder_of(array) if _is_ours(array) else None)
+        folder = folder_of(array) if _is_ours(array) else None
+        return cls(array if folder else watched(array, listed), folder, listed)
 
     @property
     def shape(self) -> Triple:
@@ -53,8 +58,10 @@ class Reader:
 
         Raises
         ------
+        GoneError
+            If a chunk is missing, and the array is not there any more.
         OSError, ValueError, RuntimeError
-            If a shard cannot be read or decoded.
+            If a shard cannot be read or decoded, or is missing though it is listed.
         """
         if self.folder is None:
             where: Any = (*lead, *box.slices)
@@ -66,12 +73,21 @@ class Reader:
         inner = tuple(a % s for a, s in zip(lead, shard, strict=False))
         z, y, x = shard[-3:]
         ranges = (range(a // s, -(-b // s)) for a, b, s in zip(box.start, box.stop, (z, y, x), strict=True))
+        missed = False
         for position in itertools.product(*ranges):
             corner = position[0] * z, position[1] * y, position[2] * x
             part = Box.at(corner, (z, y, x)).intersect(box)
             into = out[part.relative_to(box.start).slices][(np.newaxis,) * len(lead)]
-            with opened_shard(self.folder.joinpath("c", *map(str, (*first, *position)))) as data:
+            path = self.folder.joinpath("c", *map(str, (*first, *position)))
+            with opened_shard(path) as data:
+                if not data:
+                    if self.listed is not None and (*first, *position) in self.listed:
+                        refuse_gone(self.folder)
+                        raise lost(str(path))
+                    missed = True
                 decode_shard(data, shard, self.array.chunks, (*inner, *part.relative_to(corner).start), into)
+        if missed:
+            refuse_gone(self.folder)
         return out
 
 

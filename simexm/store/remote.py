@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
@@ -166,8 +166,7 @@ class Remote(_Path):
             about = self.system.info(self.key)
         if about["type"] != "file":
             raise FileNotFoundError(errno.ENOENT, "there is no such file", self.url)
-        time = next((about[k] for k in ("LastModified", "mtime", "updated", "created") if about.get(k)), 0.0)
-        version = next((about[k] for k in ("ETag", "etag", "generation", "md5Hash") if about.get(k)), None)
+        time, version = _time(about), _version(about)
         seconds = time.timestamp() if hasattr(time, "timestamp") else time if isinstance(time, float) else 0.0
         return About(int(about["size"] or 0), seconds, str(version or (about["size"], time)))
 
@@ -203,6 +202,11 @@ class Remote(_Path):
 
     def scan(self) -> Iterator[tuple[str, int | None]]:
         """Their names; of files the size, of folders None."""
+        for name, size, _ in self.entries():
+            yield name, size
+
+    def entries(self) -> Iterator[tuple[str, int | None, str]]:
+        """Their names; of files size and version, of folders None and nothing."""
         try:
             with self._told():
                 found = self.system.ls(self.key, detail=True)
@@ -210,8 +214,12 @@ class Remote(_Path):
             found = []
         for each in found:
             key = each["name"].rstrip("/")
-            if key != self.key:
-                yield key.rpartition("/")[2], None if each["type"] == "directory" else int(each["size"] or 0)
+            if key == self.key:
+                continue
+            if each["type"] == "directory":
+                yield key.rpartition("/")[2], None, ""
+            else:
+                yield key.rpartition("/")[2], int(each["size"] or 0), str(_version(each) or _time(each))
 
     def files(self) -> Iterator[Self]:
         """All files below, in one listing, which on S3 is read page by page."""
@@ -345,3 +353,13 @@ class Remote(_Path):
             raise
         except Exception as error:
             raise translated(error, self.url, writing) from error
+
+
+def _time(about: Mapping[str, Any]) -> Any:
+    """When a file was written, as its store tells it; 0 where it does not."""
+    return next((about[k] for k in ("LastModified", "mtime", "updated", "created") if about.get(k)), 0.0)
+
+
+def _version(about: Mapping[str, Any]) -> Any:
+    """Which version of a file it is; None where the store does not tell."""
+    return next((about[k] for k in ("ETag", "etag", "generation", "md5Hash") if about.get(k)), None)

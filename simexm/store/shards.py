@@ -141,7 +141,10 @@ GAP_BYTES = 1 << 18
 
 @contextlib.contextmanager
 def opened_shard(path: Location) -> Iterator[bytes | mmap.mmap | Ranges]:
-    """A shard's bytes, of which only those that are looked at are read; b"" where there is no file."""
+    """A shard's bytes, of which only those that are looked at are read; b"" where there is no file.
+
+    A missing file means zeros only while the array itself is there: whoever reads must look (see `simexm.store.reading`).
+    """
     if isinstance(path, Remote):
         try:
             found: bytes | Ranges = Ranges(path)
@@ -150,10 +153,12 @@ def opened_shard(path: Location) -> Iterator[bytes | mmap.mmap | Ranges]:
         yield found
         return
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield data
+        file = path.open("rb")
     except FileNotFoundError:
         yield b""
+        return
+    with file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
 
 
 def decode_shard(
