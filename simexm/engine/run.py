@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from simexm.engine.lock import lock
 from simexm.engine.means import Means, workers_have_gpus
 from simexm.engine.plan import Plan
 from simexm.engine.progress import FailedFile, LogFile, progress
+from simexm.engine.same_source import SameSource
 from simexm.engine.verify import Damaged
 from simexm.engine.worker import Context, count_block, run_block
 from simexm.errors import OutputError, RunError, SimexmWarning, SourceError
@@ -109,15 +111,19 @@ def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged, p
         for r in journal.records()
         if r.block in damaged.blocks or not all_there(layout.of_block(where, r.block, r.result), is_there)
     )
+    source = SameSource.begin(plan, where)
+    context = Context(plan, where, profile=profile, listed=source.listed)
     with means.way(where, len(plan.blocks), quiet) as execute:
-        _passes(plan, where, execute, quiet)
-        _execute(plan, where, journal, execute, quiet, run_block, Context(plan, where, profile=profile), "")
+        _passes(context, execute, quiet)
+        _execute(journal, execute, quiet, run_block, context, "")
         make_levels(plan, where, execute, damaged.levels, is_there)
+    source.end()
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 
 
-def _passes(plan: Plan, where: Place, execute: Execute, quiet: bool) -> None:
+def _passes(context: Context, execute: Execute, quiet: bool) -> None:
     """Make the passes that are not made yet, and say what they tell."""
+    plan, where = context.plan, context.place
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
             journal = Journal.open(passes.folder(where, wanted.name) / "journal", plan.hash, where.scratch)
@@ -125,8 +131,8 @@ def _passes(plan: Plan, where: Place, execute: Execute, quiet: bool) -> None:
             journal.distrust(
                 r.block for r in journal.records() if not is_there(str(passes.part(where, wanted.name, r.block)))
             )
-            context = Context(plan, where, wanted.name)
-            _execute(plan, where, journal, execute, quiet, count_block, context, f"counting {wanted.name}")
+            counting = replace(context, counting=wanted.name)
+            _execute(journal, execute, quiet, count_block, counting, f"counting {wanted.name}")
             passes.merge(plan, where, wanted, sum(record.result["rows"] for record in journal.records()))
         passes.forget_parts(where, wanted)
         for text in stage.counted_warnings(wanted.name, passes.table_of(where, wanted.name)):
@@ -134,8 +140,6 @@ def _passes(plan: Plan, where: Place, execute: Execute, quiet: bool) -> None:
 
 
 def _execute(
-    plan: Plan,
-    where: Place,
     journal: Journal,
     execute: Execute,
     quiet: bool,
@@ -144,6 +148,7 @@ def _execute(
     what: str,
 ) -> None:
     """Run a function over the blocks that its journal lacks."""
+    plan, where = context.plan, context.place
     total = len(plan.blocks)
     log = LogFile(where.run / "log.txt")
     expected = (COUNT_SECONDS_PER_VOXEL * plan.geometry.crop.size if what else plan.core_seconds) / total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.sources.state import FilesState
+from simexm.store.shard_list import ShardList
 
 
 class ArrayVolume:
@@ -90,6 +92,14 @@ class ArrayVolume:
     def identity(self) -> str:
         """Shape and type only: what is in memory is not resumed."""
         return f"array {self.shape} {self.dtype.name} {self.region_names}"
+
+    def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
+        """No files."""
+        return {}
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> ArrayVolume:
+        """This one."""
+        return self
 
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Ids in a box, (z, y, x)."""

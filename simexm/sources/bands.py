@@ -25,7 +25,6 @@ from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
 from simexm.store.files import Files, Stored
 from simexm.store.omezarr import ShardedArray, label_attributes, multiscales
-from simexm.store.presence import chunk_position
 from simexm.store.pyramid import (
     Level,
     ceil_divide,
@@ -37,7 +36,7 @@ from simexm.store.pyramid import (
     step_factors,
 )
 from simexm.store.reading import Reader
-from simexm.store.shard_list import ShardList
+from simexm.store.shard_list import ShardList, chunk_position
 
 _CHUNK = 64
 _LARGEST_SHARD = 256

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -18,8 +18,10 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from simexm.grid import Box, Spacing, Triple
+from simexm.sources.state import FilesState
 from simexm.store.location import is_url, location
 from simexm.store.refusals import RemoteError
+from simexm.store.shard_list import ShardList
 
 INGESTED = "simexm ingest"
 """What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
@@ -72,6 +74,12 @@ class LabelSource(Protocol):
     def coarser(self) -> Sequence[Voxels]: ...
     @property
     def identity(self) -> str: ...
+
+    def state(self, box: Box, masks: Sequence[str]) -> Mapping[str, FilesState]:
+        """Return how the files that hold a box are, by name of the mask, of the labels as ""; empty where there are none."""
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> LabelSource:
+        """Return the same source, which takes a missing chunk for a fault if it is listed for its array; see `state`."""
 
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume, (z, y, x), unsigned, in native byte order."""

@@ -5,6 +5,7 @@ Whatever its size, nothing of it is stored: a voxel's id is a function of the se
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -18,6 +19,8 @@ from simexm.grid import Box, Spacing, Tiling, Triple, exact3
 from simexm.kernels.neuropil_blocks import fill
 from simexm.kernels.neuropil_tubes import LARGEST_NM
 from simexm.random import derive_key
+from simexm.sources.state import FilesState
+from simexm.store.shard_list import ShardList
 
 _PIECE_NM = 12000.0
 _KEPT_BYTES = 48 * 2**20
@@ -110,6 +113,14 @@ class PhantomVolume:
     def identity(self) -> str:
         """The seed and the grid, which decide every id."""
         return f"phantom {self.shape} {[str(size) for size in self.voxel_size_nm]} {self.seed}"
+
+    def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
+        """No files."""
+        return {}
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> PhantomVolume:
+        """This one."""
+        return self
 
     def read(self, box: Box) -> NDArray[np.uint64]:
         """Return the ids in a box inside the volume, (z, y, x); 0 is extracellular space."""

@@ -17,9 +17,8 @@ from typing import Any
 
 from simexm.store.location import Location, folder_of
 from simexm.store.looking import LISTERS, in_parallel
-from simexm.store.presence import chunk_position
 from simexm.store.remote import Remote
-from simexm.store.shard_list import ShardList
+from simexm.store.shard_list import ShardList, chunk_position
 
 LISTED = 1 << 25
 """Chunks of which it is kept, at most, which ones exist: 4 MiB."""
@@ -46,7 +45,7 @@ class FilesState:
         Which chunk files exist; None where that was not asked for, or there are too many.
     """
 
-    where: str
+    where: str = field(compare=False)
     files: int
     names: str
     times: str
@@ -54,8 +53,8 @@ class FilesState:
     listed: ShardList | None = field(default=None, compare=False, repr=False)
 
     def to_mapping(self) -> dict[str, Any]:
-        """All but the list, as plain data."""
-        return {name: getattr(self, name) for name in ("where", "files", "names", "times", "written")}
+        """What two looks have in common where nothing was changed, as plain data."""
+        return {name: getattr(self, name) for name in ("files", "names", "times", "written")}
 
 
 class _Sum:

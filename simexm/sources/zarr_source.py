@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.kinds import TOLD, ingest_command, kind_of
 from simexm.sources.mark import digest_in, shards_in, stored_regions
+from simexm.sources.state import FilesState, state_of_chunks
 from simexm.store.location import is_url, location, zarr_store
 from simexm.store.reading import Reader
 from simexm.store.refusals import RemoteError
@@ -68,6 +69,14 @@ class Volume:
         z, y, x = (self.array.chunks[i] for i in self.geometry.axes)
         name = (self.token, self.array.path)
         return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, partial(self._read, box))
+
+    def state(self, box: Box) -> FilesState | None:
+        """The state of the chunk files that hold a box; see `state_of_chunks` for what is raised."""
+        grid = self.array.shards or self.array.chunks
+        ranges = [range(1)] * self.array.ndim
+        for i, a, b in zip(self.geometry.axes, box.start, box.stop, strict=True):
+            ranges[i] = range(a // grid[i], -(-b // grid[i]))
+        return state_of_chunks(self.where, self.array, ranges, listing=self.listed is None)
 
     @cached_property
     def _reader(self) -> Reader:
@@ -134,6 +143,31 @@ class ZarrLabels:
                     f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
                 ) from error
         return digest_of(*parts)
+
+    def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
+        """The state of the chunk files of a box, by name of the mask, that of the labels as ""; none where nobody can tell.
+
+        Raises
+        ------
+        SourceError
+            If an array is gone, or its files cannot be looked at.
+        """
+        states = {}
+        for name, volume in {"": self.labels, **{name: self.masks[name] for name in masks}}.items():
+            try:
+                found = volume.state(box)
+            except OSError as error:
+                raise SourceError(
+                    f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
+                ) from error
+            if found is not None:
+                states[name] = found
+        return states
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> ZarrLabels:
+        """The same source, which takes a missing chunk for a fault if it is in the list of its array; see `state`."""
+        known = {n: replace(v, listed=v.listed or listed.get(n)) for n, v in {"": self.labels, **self.masks}.items()}
+        return replace(self, labels=known.pop(""), masks=known)
 
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume, (z, y, x).

@@ -25,6 +25,8 @@ PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"
 """Status of a result: its arrays may not all be there yet, or not any more; blocks are missing; all is there."""
 
 PLAN, MANIFEST, SCRATCH, LOCK, JOBS, PROBE = "plan.json", "files.json", "scratch", "lock", "jobs", "probe"
+SOURCE = "source.json"
+"""In `journal/`: how the labels' files were when the run began."""
 RUN_NAMES = frozenset(
     {PLAN, MANIFEST, SCRATCH, "journal", "passes", "tables", "failed.jsonl", "preview.png", "log.txt"}
 )

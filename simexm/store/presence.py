@@ -18,6 +18,7 @@ from zarr.storage import StorePath, WrapperStore
 
 from simexm.errors import GoneError
 from simexm.store.location import Location
+from simexm.store.shard_list import chunk_position
 
 Listed = Container[tuple[int, ...]]
 """Positions of the chunk files that exist, for all that is known."""
@@ -103,9 +104,3 @@ class _Watched(WrapperStore[Any]):
             if not await self._store.exists(self._metadata):
                 raise gone(self._name)
             self._answered = missed
-
-
-def chunk_position(name: str) -> tuple[int, ...]:
-    """Position of a chunk file by its name below the array's folder, such as c/0/1/2 or 0.1.2; () where it is none."""
-    parts = name.replace(".", "/").removeprefix("c/").split("/")
-    return tuple(map(int, parts)) if all(p.isascii() and p.isdigit() for p in parts) else ()

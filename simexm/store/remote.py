@@ -207,35 +207,47 @@ class Remote(_Path):
 
     def entries(self) -> Iterator[tuple[str, int | None, str]]:
         """Their names; of files size and version, of folders None and nothing."""
-        try:
-            with self._told():
-                found = self.system.ls(self.key, detail=True)
-        except FileNotFoundError:
-            found = []
-        for each in found:
-            key = each["name"].rstrip("/")
-            if key == self.key:
-                continue
-            if each["type"] == "directory":
-                yield key.rpartition("/")[2], None, ""
-            else:
-                yield key.rpartition("/")[2], int(each["size"] or 0), str(_version(each) or _time(each))
+        with contextlib.suppress(FileNotFoundError), self._told():
+            if self._is_s3:
+                for page in self._pages(Delimiter="/"):
+                    for each in page.get("CommonPrefixes", ()):
+                        yield each["Prefix"].rstrip("/").rpartition("/")[2], None, ""
+                    for each in page.get("Contents", ()):
+                        if not each["Key"].endswith("/"):  # what some programs put there for the folder itself
+                            yield each["Key"].rpartition("/")[2], int(each["Size"]), str(_version(each))
+                return
+            for each in self.system.ls(self.key, detail=True):
+                key = each["name"].rstrip("/")
+                if key != self.key and each["type"] == "directory":
+                    yield key.rpartition("/")[2], None, ""
+                elif key != self.key:
+                    yield key.rpartition("/")[2], int(each["size"] or 0), str(_version(each) or _time(each))
 
     def files(self) -> Iterator[Self]:
         """All files below, in one listing, which on S3 is read page by page."""
         with self._told():
-            for key in self._pages() if self.protocol in ("s3", "s3a") else self.system.find(self.key):
+            if self._is_s3:
+                bucket = self.key.partition("/")[0]
+                found = (f"{bucket}/{each['Key']}" for page in self._pages() for each in page.get("Contents", ()))
+            else:
+                found = self.system.find(self.key)
+            for key in found:
                 yield type(self)(f"{self.protocol}://{key}")
 
-    def _pages(self) -> Iterator[str]:
+    @property
+    def _is_s3(self) -> bool:
+        return self.protocol in ("s3", "s3a")
+
+    def _pages(self, **options: str) -> Iterator[Mapping[str, Any]]:
+        """A listing of what is below, a thousand keys at a time."""
         bucket, _, prefix = self.key.partition("/")
-        more: dict[str, str] = {}
+        options |= {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
         while True:
-            page = self.system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", **more)
-            yield from (f"{bucket}/{each['Key']}" for each in page.get("Contents", ()))
+            page = self.system.call_s3("list_objects_v2", **options)
+            yield page
             if not page.get("IsTruncated"):
                 return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+            options["ContinuationToken"] = page["NextContinuationToken"]
 
     def read_bytes(self) -> bytes:
         """The whole file."""
@@ -303,7 +315,7 @@ class Remote(_Path):
         FileExistsError
             If it is of another version by now, or gone.
         """
-        if self.protocol in ("s3", "s3a"):
+        if self._is_s3:
             return self._put(data, IfMatch=version)
         try:
             same = self.stat().version == version

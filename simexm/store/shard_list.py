@@ -76,3 +76,9 @@ class ShardList:
                 return None
             number = number * n + p - a
         return number
+
+
+def chunk_position(name: str) -> tuple[int, ...]:
+    """Position of a chunk file by its name below the array's folder, such as c/0/1/2 or 0.1.2; () where it is none."""
+    parts = name.replace(".", "/").removeprefix("c/").split("/")
+    return tuple(map(int, parts)) if all(p.isascii() and p.isdigit() for p in parts) else ()
