@@ -12,6 +12,7 @@ from simexm.errors import SourceError, SourceNotFoundError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
+from simexm.sources.state import FilesState, state_of_files
 
 CREMI = "volumes/labels/neuron_ids"
 
@@ -44,6 +45,7 @@ class Hdf5Stack:
                 self.dtype: np.dtype[Any] = data.dtype.newbyteorder("=")
                 self.grain: Triple = data.chunks or (1, 1, self.shape[2])
                 resolution, offset = data.attrs.get("resolution"), data.attrs.get("offset")
+                self._parts = _parts(file, data)
         except SourceError:
             raise
         except OSError as error:
@@ -55,6 +57,10 @@ class Hdf5Stack:
     def plane(self, z: int) -> str:
         """The data set and the plane."""
         return f"{self.where}, z = {z}"
+
+    def state(self, box: Box) -> FilesState:
+        """How the file is, and those that a virtual data set is put together from."""
+        return state_of_files(self.where, [self._file, *self._parts])
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return what is stored in a box, (z, y, x); raises SourceError if a chunk cannot be decoded."""
@@ -90,6 +96,26 @@ def _choose(h5py: Any, file: Path, opened: Any, name: str | None) -> Any:
     if name not in volumes:
         raise SourceError(f"{file}/{name} is no volume of three axes z, y, x. {told}")
     return opened[name]
+
+
+def _parts(file: Path, data: Any) -> list[Path]:
+    """Files that a virtual data set is put together from: HDF5 takes what is in one that is missing for fill values.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If one is missing.
+    """
+    found = []
+    for name in sorted({source.file_name for source in data.virtual_sources()} - {"."} if data.is_virtual else ()):
+        places = [p for p in (file.parent / name, Path(name)) if p.is_file()]
+        if not places and "%" not in name:  # such a name stands for a series of files of unknown length
+            raise SourceNotFoundError(
+                f"{file}{data.name} is put together from other files, of which {name} is missing, so its voxels would be 0. "
+                f"Copy it to {file.parent}."
+            )
+        found += places[:1]
+    return found
 
 
 def _nm(values: Any) -> Spacing | None:

@@ -11,14 +11,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from simexm.errors import SimexmWarning, SourceError, SpecError
+from simexm.errors import SimexmWarning, SourceError, SourceGoneError, SpecError
 from simexm.grid import Box, Spacing, Triple
 from simexm.sources.bands import Written, write_image
 from simexm.sources.base import INGESTED
 from simexm.sources.mark import leave_mark
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
-from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
+from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, gone, mask, positive, size_and_origin
+from simexm.sources.state import FilesState
 from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
 from simexm.store.location import Location, location
@@ -117,7 +118,8 @@ def ingest(
     SpecError
         If the voxel size is not positive, or not known; if the crop reaches outside; if a region has no proper name.
     SourceError
-        If the source cannot be read, holds no ids, or no cell; if a mask has another shape.
+        If the source cannot be read, holds no ids, or no cell; if a mask has another shape. SourceGoneError if one of them
+        vanished or was changed meanwhile.
     OutputError
         If the output exists, or cannot be written.
 
@@ -135,7 +137,8 @@ def ingest(
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
     masks = stack.masks() if isinstance(stack, ZarrStack) else {}
     masks |= {name: _open_mask(name, str(path), stack) for name, path in (regions or {}).items()}
-    job = _Job(where, size, (z, y, x), crop, masks, workers, overwrite, progress)
+    before = [_state(volume, crop) for volume in (stack, *masks.values())]
+    job = _Job(where, size, (z, y, x), crop, masks, before, workers, overwrite, progress)
     try:
         labels, nbytes = job.write(stack)
     except SharedValueError as error:
@@ -156,6 +159,7 @@ class _Job:
     origin_nm: Spacing
     crop: Box
     masks: Mapping[str, Stack]
+    before: list[FilesState | None]
     workers: int
     overwrite: bool
     progress: Callable[[int, int], None] | None
@@ -187,8 +191,25 @@ class _Job:
                 _warn_of_mask(name, stack, found)
                 leave_mark(files, name, found, {})
                 nbytes += found.nbytes
+            self._refuse_changed(labels)
             leave_mark(files, "", written, _told(labels, tuple(self.masks)))
         return written, nbytes
+
+    def _refuse_changed(self, labels: Stack) -> None:
+        """Refuse what was written from files that were changed meanwhile, a missing chunk included."""
+        for stack, before in zip((labels, *self.masks.values()), self.before, strict=True):
+            if _state(stack, self.crop) != before:
+                raise SourceGoneError(
+                    f"{stack.where} was changed while it was read, so what was written may come from two different volumes. "
+                    "Nothing of it was kept: type the same command again."
+                )
+
+
+def _state(stack: Stack, crop: Box) -> FilesState | None:
+    try:
+        return stack.state(crop)
+    except OSError as error:
+        raise gone(stack.where, error) from error
 
 
 def _where(output: str | PathLike[str]) -> Location:

@@ -16,6 +16,7 @@ from simexm.grid import Box, Spacing, Triple
 from simexm.sources.kinds import files_of, image_kind
 from simexm.sources.slices import look_at, read_slice
 from simexm.sources.stack import ORIGIN
+from simexm.sources.state import FilesState, state_of_files
 
 _SHOWN = 5
 
@@ -69,6 +70,10 @@ class SliceSequence:
     def plane(self, z: int) -> str:
         """The slice's file."""
         return str(self._files[z])
+
+    def state(self, box: Box) -> FilesState:
+        """How the slices of a box are."""
+        return state_of_files(self.where, self._files[box.start[0] : box.stop[0]])
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return what is stored in a box, (z, y, x); raises SourceError if a slice cannot be decoded."""

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from simexm.compiled import njit
 from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple
+from simexm.sources.identity import digest_of
 from simexm.sources.stack import Stack, cell_ids
+from simexm.sources.state import FilesState
 
 
 class SharedValueError(SourceError):
@@ -82,6 +84,16 @@ class SplittedCells:
     def plane(self, z: int) -> str:
         """The folder and the plane."""
         return f"{self.where}, z = {z}"
+
+    def state(self, box: Box) -> FilesState:
+        """How the files of all cells are."""
+        states = [member.state(box) for member in self.members]
+        return FilesState(
+            self.where,
+            sum(s.files for s in states if s),
+            digest_of(*(s.names for s in states if s)),
+            digest_of(*(s.times for s in states if s)),
+        )
 
     def by_number(self) -> SplittedCells:
         """The same cells, told by their file."""

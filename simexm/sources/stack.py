@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.errors import SourceError, SpecError
+from simexm.errors import SimexmError, SourceError, SourceGoneError, SpecError
 from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.sources.state import FilesState
 
 ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
@@ -55,6 +56,9 @@ class Stack(Protocol):
     def plane(self, z: int) -> str:
         """What to call a plane in messages: its page, its file."""
 
+    def state(self, box: Box) -> FilesState | None:
+        """How the files that hold a box are; None where nobody can tell. Raises OSError if one is gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
@@ -94,7 +98,7 @@ def cell_ids(stack: Stack, crop: Box) -> Numbers:
     dtype = np.dtype(f"u{stack.dtype.itemsize}")
 
     def read(box: Box) -> NDArray[Any]:
-        stored = stack.read(box.shifted(crop.start))
+        stored = _read(stack, box.shifted(crop.start))
         if stored.dtype.kind == "i" and stored.min() < 0:
             z = crop.start[0] + box.start[0] + int(np.argmin(stored.min(axis=(1, 2))))
             raise SourceError(
@@ -110,9 +114,26 @@ def mask(stack: Stack, crop: Box) -> Numbers:
     """Return where a crop's numbers are not 0, as 1 and 0 of 8 bits."""
 
     def read(box: Box) -> NDArray[Any]:
-        return (stack.read(box.shifted(crop.start)) != 0).view(np.uint8)
+        return (_read(stack, box.shifted(crop.start)) != 0).view(np.uint8)
 
     return Numbers(crop.shape, np.dtype(np.uint8), stack.grain, read)
+
+
+def _read(stack: Stack, box: Box) -> NDArray[Any]:
+    try:
+        return stack.read(box)
+    except SimexmError:
+        raise
+    except OSError as error:
+        raise gone(stack.where, error) from error
+
+
+def gone(where: str, error: OSError) -> SourceGoneError:
+    """The error for a volume whose files were there when it was opened, and are not any more."""
+    return SourceGoneError(
+        f"{where} cannot be read any more ({error}): it was moved, deleted or replaced meanwhile, or its disk is not mounted. "
+        "Nothing was kept of what was written so far. Bring it back, then type the same command again."
+    )
 
 
 def crop_box(stack: Stack, offset: Triple | None, shape: Triple | None) -> Box:

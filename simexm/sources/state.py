@@ -132,9 +132,31 @@ def state_of_chunks(where: str, array: Any, ranges: Sequence[range], *, listing:
     about = metadata.stat()  # raises where the array is gone, of which an object store would list nothing
     few = listing and math.prod(map(len, ranges)) <= LISTED
     listed = ShardList.empty([r.start for r in ranges], [len(r) for r in ranges]) if few else None
+    written = about.st_mtime if isinstance(folder, Remote) else about.st_mtime_ns
+    return state_of_grid(where, folder, ranges, listed, str(written))
+
+
+def state_of_grid(
+    where: str, folder: Location, ranges: Sequence[range], listed: ShardList | None = None, written: str = ""
+) -> FilesState:
+    """The state of the files in a folder whose names are positions on a grid, such as c/0/1/2, 0/1/2 or 0.1.2.
+
+    Parameters
+    ----------
+    where
+        What to call it in messages.
+    folder
+        The folder.
+    ranges
+        Positions along each axis; others are not looked at.
+    listed
+        Receives those that exist.
+    written
+        What the state says of the metadata.
+    """
     walk = _Walk(ranges, listed)
     walk.go([(folder, ())])
-    return walk.total.state(where, str(about.st_mtime if isinstance(folder, Remote) else about.st_mtime_ns), listed)
+    return walk.total.state(where, written, listed)
 
 
 class _Walk:

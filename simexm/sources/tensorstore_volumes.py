@@ -6,6 +6,7 @@ https://github.com/saalfeldlab/n5, https://neuroglancer-docs.web.app/datasource/
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -20,6 +21,7 @@ from simexm.grid import Box, Spacing, Triple, exact, exact3, triple
 from simexm.sources.axes import nm_per
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
+from simexm.sources.state import FilesState, state_below, state_of_grid
 
 _LOSSY = "jpeg"
 _DEEPEST = 6
@@ -36,11 +38,30 @@ class TensorStoreVolume:
         The opened store, with the axes z, y, x in this order.
     voxel_size_nm, origin_nm
         As in `Stack`.
+    metadata
+        The file in the store's folder that is there as long as the volume is.
+    chunks
+        Folder of the chunks below the store's.
+    order
+        Positions of z, y, x in the names of chunks, where these are such as 3/0/2; None for names of another kind.
     """
 
-    def __init__(self, where: str, store: Any, voxel_size_nm: Spacing | None, origin_nm: Spacing) -> None:
+    def __init__(
+        self,
+        where: str,
+        store: Any,
+        voxel_size_nm: Spacing | None,
+        origin_nm: Spacing,
+        metadata: str,
+        chunks: str = "",
+        order: Sequence[int] | None = None,
+    ) -> None:
         self.where = where
+        self._order = order
         self._store = store
+        self._metadata = metadata
+        base = store.kvstore.spec().to_json()
+        self._folder = Path(base["path"]) / chunks if base["driver"] == "file" else None
         self.shape: Triple = triple(store.shape)
         self.dtype: np.dtype[Any] = np.dtype(store.dtype.numpy_dtype)
         self.grain: Triple = triple(store.chunk_layout.read_chunk.shape or (1, 1, 1))
@@ -52,14 +73,37 @@ class TensorStoreVolume:
         return f"{self.where}, z = {z}"
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x); raises SourceError if a chunk cannot be decoded."""
+        """Return what is stored in a box, (z, y, x).
+
+        Raises
+        ------
+        SourceError
+            If a chunk cannot be decoded.
+        FileNotFoundError
+            If the volume is gone. TensorStore takes a missing chunk for one that was never written.
+        """
         try:
-            return np.ascontiguousarray(self._store[box.slices].read().result())
+            data = np.ascontiguousarray(self._store[box.slices].read().result())
+            there = self._store.kvstore.read(self._metadata).result().state == "value"
         except (ValueError, OSError, RuntimeError) as error:
             raise SourceError(
                 f"{self.where}: voxels {list(box.start)} to {list(box.stop)} cannot be read, a chunk is damaged: "
                 f"{_short(error)}. Copy it again from where it came."
             ) from error
+        if not there:
+            raise FileNotFoundError(errno.ENOENT, "its metadata are gone", self._metadata)
+        return data
+
+    def state(self, box: Box) -> FilesState | None:
+        """How the files of a volume on a disk are that hold a box, or all files; None for one behind a URL."""
+        if self._folder is None:
+            return None
+        if self._order is None:
+            return state_below(self.where, self._folder)
+        ranges = [range(1)] * 3
+        for i, a, b, n in zip(self._order, box.start, box.stop, self.grain, strict=True):
+            ranges[i] = range(a // n, -(-b // n))
+        return state_of_grid(self.where, self._folder, ranges)
 
 
 def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
@@ -92,7 +136,7 @@ def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
         raise SourceError(f"{path} has {store.shape[3]} channels, and labels have one. Name a segmentation.")
     size = exact3(metadata["resolution"][::-1])
     begin = _spacing([exact(o) * s for o, s in zip(metadata["voxel_offset"][::-1], size, strict=True)])
-    return TensorStoreVolume(path, store[..., 0].T[ts.d[:].translate_to[0]], size, begin)
+    return TensorStoreVolume(path, store[..., 0].T[ts.d[:].translate_to[0]], size, begin, "info", str(metadata["key"]))
 
 
 def open_n5(path: str, dataset: str | None) -> TensorStoreVolume:
@@ -130,7 +174,7 @@ def open_n5(path: str, dataset: str | None) -> TensorStoreVolume:
         )
     order = [names.index(a) for a in "zyx"]
     size, origin = _n5_geometry(folder, attributes, order)
-    return TensorStoreVolume(where, store.transpose(order), size, origin)
+    return TensorStoreVolume(where, store.transpose(order), size, origin, "attributes.json", order=order)
 
 
 def _open(ts: Any, where: str, spec: dict[str, Any]) -> Any:

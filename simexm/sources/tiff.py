@@ -19,6 +19,7 @@ from simexm.errors import SourceError, SourceNotFoundError
 from simexm.grid import Box, Spacing, Triple
 from simexm.sources.base import neighbours
 from simexm.sources.stack import ORIGIN
+from simexm.sources.state import FilesState, state_of_files
 
 _JPEG = frozenset({6, 7, 34892, 33007})
 """TIFF's compressions by JPEG; lossless JPEG, of more than 12 bits, is among them."""
@@ -78,6 +79,11 @@ class TiffStack:
     def plane(self, z: int) -> str:
         """The file and the page."""
         return f"{self.path}, page {z + 1}"
+
+    def state(self, box: Box) -> FilesState:
+        """How the file, or all files of a set, are."""
+        files = [self.path] if self._offset is not None else [Path(name) for name in self._files]
+        return state_of_files(str(self.path), files)
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return what is stored in a box, (z, y, x); raises SourceError if a page cannot be decoded."""

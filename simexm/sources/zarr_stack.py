@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from simexm.grid import Box, Spacing, Triple
 from simexm.sources.mark import stored_regions
 from simexm.sources.stack import Stack
+from simexm.sources.state import FilesState
 from simexm.sources.zarr_source import locate
 
 
@@ -36,6 +37,10 @@ class ZarrStack:
     def plane(self, z: int) -> str:
         """The array and the plane."""
         return f"{self.where}, z = {z}"
+
+    def state(self, box: Box) -> FilesState | None:
+        """How the chunk files that hold a box are."""
+        return self._volume.state(box)
 
     def masks(self) -> dict[str, Stack]:
         """The masks that an earlier ingest left beside these labels, by name."""

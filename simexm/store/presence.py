@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Container
 from typing import Any
 
 import zarr
@@ -18,10 +17,7 @@ from zarr.storage import StorePath, WrapperStore
 
 from simexm.errors import GoneError
 from simexm.store.location import Location
-from simexm.store.shard_list import chunk_position
-
-Listed = Container[tuple[int, ...]]
-"""Positions of the chunk files that exist, for all that is known."""
+from simexm.store.shard_list import ShardList, chunk_position
 
 
 def gone(array: str) -> GoneError:
@@ -44,7 +40,7 @@ def refuse_gone(folder: Location) -> None:
         raise gone(str(folder))
 
 
-def watched(array: zarr.Array[Any], listed: Listed | None = None) -> zarr.Array[Any]:
+def watched(array: zarr.Array[Any], listed: ShardList | None = None) -> zarr.Array[Any]:
     """The same array, which raises where a missing chunk is no proof that it was never written.
 
     Parameters
@@ -64,7 +60,7 @@ def watched(array: zarr.Array[Any], listed: Listed | None = None) -> zarr.Array[
 class _Watched(WrapperStore[Any]):
     """A store that looks whether an array is there whenever one of its chunks is not."""
 
-    def __init__(self, store: Any, array: zarr.Array[Any], listed: Listed | None) -> None:
+    def __init__(self, store: Any, array: zarr.Array[Any], listed: ShardList | None) -> None:
         super().__init__(store)
         about: Any = array.metadata
         self._name = str(array.store_path)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from simexm.grid import Box, Triple
 from simexm.store.location import Location, folder_of
-from simexm.store.presence import Listed, lost, refuse_gone, watched
+from simexm.store.presence import lost, refuse_gone, watched
+from simexm.store.shard_list import ShardList
 from simexm.store.shards import decode_shard, opened_shard
 
 
@@ -33,10 +34,10 @@ class Reader:
 
     array: zarr.Array[Any]
     folder: Location | None
-    listed: Listed | None = None
+    listed: ShardList | None = None
 
     @classmethod
-    def of(cls, array: zarr.Array[Any], listed: Listed | None = None) -> Reader:
+    def of(cls, array: zarr.Array[Any], listed: ShardList | None = None) -> Reader:
         """How to read this array."""
         folder = folder_of(array) if _is_ours(array) else None
         return cls(array if folder else watched(array, listed), folder, listed)
