@@ -122,7 +122,9 @@ def mask(stack: Stack, crop: Box) -> Numbers:
 def _read(stack: Stack, box: Box) -> NDArray[Any]:
     try:
         return stack.read(box)
-    except SimexmError:
+    except SimexmError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise gone(stack.where, error.__cause__) from error
         raise
     except OSError as error:
         raise gone(stack.where, error) from error

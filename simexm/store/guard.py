@@ -70,8 +70,8 @@ def _refuse(plan: Plan, place: Place, overwrite: bool) -> None:
         _refuse_strangers(place, mark)
     elif mark["hash"] != plan.hash:
         raise OutputError(
-            f"{place.zarr} holds a result of other parameters (hash {mark['hash'][:12]}, now {plan.hash[:12]}), which would be "
-            "lost; choose another --output, or replace it with --overwrite"
+            f"{place.zarr} holds a result of other parameters, or of other labels (hash {mark['hash'][:12]}, now "
+            f"{plan.hash[:12]}), which would be lost; choose another --output, or replace it with --overwrite"
         )
     elif mark.get("status") == COMPLETE:
         raise OutputError(
