@@ -209,13 +209,18 @@ class _Walk:
         """What a name adds to a position; None where it is no chunk's, or outside the ranges."""
         if not key and name == "c":
             return ()
-        found = (*key, *chunk_position(name.removeprefix("c.") if not key else name))
-        inside = key < found and len(found) <= len(self.ranges)
-        return found if inside and all(p in r for p, r in zip(found, self.ranges, strict=False)) else None
+        added = (
+            (int(name),)
+            if name.isascii() and name.isdecimal()
+            else chunk_position(name if key else name.removeprefix("c."))
+        )
+        ranges = self.ranges[len(key) : len(key) + len(added)]
+        inside = 0 < len(added) == len(ranges) and all(p in r for p, r in zip(added, ranges, strict=True))
+        return (*key, *added) if inside else None
 
 
-def _digest(*parts: Any) -> int:
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=16).digest())
+def _digest(name: Any, told: str | int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{name} {told}".encode(), digest_size=16).digest())
 
 
 def _raise(error: OSError) -> None:
