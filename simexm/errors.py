@@ -38,6 +38,9 @@ class SourceGoneError(SourceError):
 class GoneError(SimexmError, FileNotFoundError):
     """A stored array vanished while it was read: its chunks are missing, and so are its metadata."""
 
+    def __str__(self) -> str:
+        return str(self.strerror)
+
 
 class OutputError(SimexmError, OSError):
     """The output's place cannot be written, or holds something that must not be touched."""

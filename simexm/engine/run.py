@@ -22,7 +22,7 @@ from simexm.engine.progress import FailedFile, LogFile, progress
 from simexm.engine.same_source import SameSource
 from simexm.engine.verify import Damaged
 from simexm.engine.worker import Context, count_block, run_block
-from simexm.errors import OutputError, RunError, SimexmWarning, SourceError
+from simexm.errors import GoneError, OutputError, RunError, SimexmWarning, SourceError
 from simexm.result import Result
 from simexm.store import guard, place
 from simexm.store.place import Place
@@ -94,7 +94,7 @@ def carry_out(
     """
     try:
         _do(plan, where, means, quiet, damaged or Damaged(), profile)
-    except SourceError:
+    except (SourceError, GoneError):
         raise
     except OSError as error:
         raise guard.stopped(error, where) from error

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from simexm.errors import OutputError
+from simexm.errors import GoneError, OutputError
 from simexm.grid import Box, Tiling, Triple
 from simexm.machine import cpus
 from simexm.store.reading import Reader
@@ -167,6 +167,8 @@ def read_planes(
     def fill(slab: NDArray[Any], box: Box) -> None:
         try:
             part = reader.read(box, () if channel is None else (channel,))
+        except GoneError:
+            raise
         except (OSError, ValueError, RuntimeError) as error:  # of the disk, of checksums, of decoders
             raise OutputError(
                 f"{array.store_path} cannot be read at planes {box.start[0]} to {box.stop[0]}: {error}. Make it again with "

@@ -139,9 +139,7 @@ class ZarrLabels:
             try:
                 parts += [name, array_identity(volume.array, digest_in(volume.group))]
             except OSError as error:
-                raise SourceError(
-                    f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
-                ) from error
+                raise _unreadable(volume, error) from error
         return digest_of(*parts)
 
     def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
@@ -157,9 +155,7 @@ class ZarrLabels:
             try:
                 found = volume.state(box)
             except OSError as error:
-                raise SourceError(
-                    f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
-                ) from error
+                raise _unreadable(volume, error) from error
             if found is not None:
                 states[name] = found
         return states
@@ -188,6 +184,12 @@ class ZarrLabels:
     def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
         """Return where the mask of region `name` is not zero, (z, y, x)."""
         return self.masks[name].read(box) != 0
+
+
+def _unreadable(volume: Volume, error: OSError) -> SourceError:
+    return SourceError(
+        f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
+    )
 
 
 def open_zarr(source: ZarrSource) -> ZarrLabels:

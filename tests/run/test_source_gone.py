@@ -80,7 +80,7 @@ def _bytes(result: Result) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def while_running(output: Path, act: Callable[[], None]) -> Iterator[None]:
+def while_running(output: Path, act: Callable[[], Any]) -> Iterator[None]:
     """Do something as soon as a block is in its place."""
 
     def watch() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import shutil
+import threading
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
@@ -198,7 +202,7 @@ def _change(path: Path) -> None:
     path.write_bytes(path.read_bytes()[::-1])
 
 
-CHANGES: dict[str, Callable[[Path], None]] = {
+CHANGES: dict[str, Callable[[Path], Any]] = {
     "deleted": Path.unlink,
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
     "edited": _change,
@@ -266,6 +270,53 @@ def test_other_readers_of_arrays_notice_it_too(tmp_path: Path) -> None:
             reader.read(WHOLE)
         assert told.value.errno == errno.ENOENT
         shutil.rmtree(tmp_path / "away")
+
+
+class _Ranges(SimpleHTTPRequestHandler):
+    """Sends parts of files, as the web servers do that Zarrs are read from."""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, part = path.read_bytes(), re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if part:
+            first = int(part[1]) if part[1] else max(0, len(data) - int(part[2]))
+            data = data[first : int(part[2]) + 1 if part[1] and part[2] else None]
+        self.send_response(206 if part else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.filterwarnings("ignore:.*:ResourceWarning")
+def test_a_web_server_that_has_it_no_more_is_no_proof_of_zeros(ingested: Path, tmp_path: Path) -> None:
+    """It tells nobody what is in a folder; but the list that ingest left is read from it."""
+    shutil.copytree(ingested, tmp_path / "a.zarr")
+    _zarr(tmp_path / "b")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranges, directory=tmp_path)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            own = open_source(f"{url}/a.zarr")
+            other = ZarrSource(path=f"{url}/b", voxel_size_nm=(40, 32, 32)).open()
+            np.testing.assert_array_equal(own.read(WHOLE), IDS)
+            assert not other.read(Box((0, 0, 256), (8, 8, 384))).any()
+            assert other.state(WHOLE, ()) == {}
+            (tmp_path / "a.zarr/0/c/0/0/2").unlink()
+            with pytest.raises(SourceError, match="was written, but is not there any more"):
+                open_source(f"{url}/a.zarr").read(WHOLE)
+            shutil.rmtree(tmp_path / "b")
+            with pytest.raises(SourceGoneError, match="is gone"):
+                other.read(WHOLE)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 # Ingest

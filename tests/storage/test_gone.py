@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,10 +34,10 @@ def test_a_prefix_that_is_gone_is_not_zeros(
 ) -> None:
     local = labels[0]
     if form.startswith("plain"):
-        encoding = {"name": "default", "separator": "." if "dots" in form else "/"}
+        encoding: Any = {"name": "default", "separator": "." if "dots" in form else "/"}
         array = zarr.create_array(
             tmp_path / "a", shape=SHAPE, dtype="uint64", chunks=(16, 16, 16), chunk_key_encoding=encoding
-        )  # type: ignore[arg-type]
+        )
         array[:, 16:] = zarr.open_array(labels[0] / "0", mode="r")[:, 16:]
         local = tmp_path / "a"
     elif form == "ingested, alone":
