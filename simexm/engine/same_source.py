@@ -2,7 +2,7 @@
 
 Identity (`LabelSource.identity`) tells other labels from these wherever they stand, but does not look into all of their files.
 So the names, sizes and times of all chunk files that the run reads are added up when a driver begins, and again before the
-result is marked complete. What was found is kept in `OUT.run/journal/source.json` for the next driver of a run that was
+result is marked complete. What was found is kept in `OUT.run/source.json` for the next driver of a run that was
 stopped. The labels may have been moved or copied meanwhile: a copy has the same names and sizes, and its metadata are of
 another time, too. Where these are of the same time but chunks are not, chunks were edited.
 """
@@ -96,7 +96,7 @@ class SameSource:
     def _keep(self, **more: str) -> None:
         told = {"volumes": self._mapping(), **more}
         if told["volumes"] or more:
-            Files(self.where.journal, self.where.scratch).put(SOURCE, json.dumps(told, indent=2).encode())
+            Files(self.where.run, self.where.scratch).put(SOURCE, json.dumps(told, indent=2).encode())
 
     def _mapping(self) -> dict[str, Any]:
         return {name: state.to_mapping() for name, state in self.states.items()}
@@ -120,7 +120,7 @@ def _voxels_read(plan: Plan) -> Box:
 def _kept(where: Place) -> dict[str, Any]:
     """What an earlier driver kept; nothing where there was none, or its file is damaged."""
     try:
-        found = json.loads((where.journal / SOURCE).read_text())
+        found = json.loads((where.run / SOURCE).read_text())
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("volumes"), dict) else {}

@@ -26,9 +26,9 @@ PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"
 
 PLAN, MANIFEST, SCRATCH, LOCK, JOBS, PROBE = "plan.json", "files.json", "scratch", "lock", "jobs", "probe"
 SOURCE = "source.json"
-"""In `journal/`: how the labels' files were when the run began."""
+"""How the labels' files were when the run began."""
 RUN_NAMES = frozenset(
-    {PLAN, MANIFEST, SCRATCH, "journal", "passes", "tables", "failed.jsonl", "preview.png", "log.txt"}
+    {PLAN, MANIFEST, SOURCE, SCRATCH, "journal", "passes", "tables", "failed.jsonl", "preview.png", "log.txt"}
 )
 """All that runs put into NAME.run, but the lock, and the jobs of batch queues, which outlast a run that is made again."""
 
