@@ -17,6 +17,7 @@ from simexm.engine.gpu import refuse_full, visible_gpus
 from simexm.engine.plan import GiB, Plan
 from simexm.engine.planning import smaller_tile
 from simexm.engine.progress import LogFile
+from simexm.engine.shared import shared
 from simexm.errors import SimexmWarning, SpecError
 from simexm.kernels import cupy_device
 from simexm.machine import cpus
@@ -152,6 +153,7 @@ def _refuse_small_workers(plan: Plan, client: distributed.Client | None, cluster
         refuse_plan(plan, jobs.file)
 
 
+@shared
 @contextlib.contextmanager
 def _caller_hidden() -> Iterator[None]:
     """Keep new processes from importing the caller's script, of which they need nothing.

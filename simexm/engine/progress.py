@@ -36,8 +36,7 @@ def describe(event: Event) -> str | None:
     """One line for an event that a person should know of; None for a finished block."""
     match event:
         case RunStarted():
-            where = f", dashboard at {event.dashboard}" if event.dashboard else ""
-            return f"running on {_count(event.workers, 'worker')} with {_count(event.threads, 'thread')}{where}"
+            return f"running on {_count(event.workers, 'worker')} with {_count(event.threads, 'thread')}"
         case Retried():
             return f"block {event.block} failed on {event.host} (attempt {event.attempt}), will be tried again: {event.error}"
         case BlockFailed(failure):
@@ -52,6 +51,15 @@ def describe(event: Event) -> str | None:
             return f"{end}: {_count(event.done, 'block')} done in {clock(event.seconds)}{failed}"
         case BlockDone():
             return None
+
+
+def describe_to_user(event: Event) -> str | None:
+    """The same, with what is for the eyes of the user alone: the dashboard's address, which is as good as a password.
+
+    For a terminal or a notebook, never for a file that others may read.
+    """
+    text = describe(event)
+    return f"{text}, dashboard at {event.dashboard}" if isinstance(event, RunStarted) and event.dashboard else text
 
 
 @contextlib.contextmanager
@@ -82,7 +90,7 @@ def progress(
     """
     tally = _Tally(total, voxels / max(total, 1), already_done, what)
     if console is None and not quiet and in_notebook():
-        yield InNotebook(tally, describe)
+        yield InNotebook(tally, describe_to_user)
         return
     console = console or Console(stderr=True)
     if quiet or not console.is_terminal:
@@ -183,7 +191,7 @@ class _Live:
     def __call__(self, event: Event) -> None:
         self.tally.add(event)
         self.bar.update(self.task, completed=self.tally.completed, text=str(self.tally))
-        text = describe(event)
+        text = describe_to_user(event)
         if text is not None and not isinstance(event, Retried):  # those are counted in the bar
             self.bar.console.print(text, markup=False, highlight=False)
 

@@ -192,7 +192,9 @@ def _fail() -> None:
 def test_lost_scheduler_ends_the_run_with_what_to_type(journal: Journal, tmp_path: Path) -> None:
     with (
         local_client(1, dashboard=False) as owner,
-        distributed.Client(owner.scheduler.address, set_as_default=False, timeout="2s") as client,
+        distributed.Client(
+            owner.scheduler.address, security=owner.security, set_as_default=False, timeout="2s"
+        ) as client,
     ):
         timer = Timer(1.0, owner.cluster.close)
         timer.start()

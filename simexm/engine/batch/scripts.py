@@ -37,7 +37,7 @@ def job_options(file: BatchFile, name: str, folder: Path, credentials: Mapping[s
         Files of certificates by Dask's setting; empty without TLS.
     """
     auto = file.interface == _AUTO
-    worker_words = ["--preload", "simexm.engine.task", "--dashboard-address", "127.0.0.1:0"]
+    worker_words = ["--preload", "simexm.engine.task", "--worker-class", "simexm.engine.nodes.Worker"]
     if auto:
         worker_words += ["--host", '"$SIMEXM_HOST"']
     made = {
