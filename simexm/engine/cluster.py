@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import tempfile
 import traceback
@@ -43,6 +44,7 @@ CONFIG = {
 _NEVER = "365 days"
 
 _STARTS = 3  # tries to start a cluster
+_START_S = 180.0  # until a worker that does not come is given up; it imports much, and the machine may be busy
 
 # Each worker computes in one thread; libraries that start their own would fight over the cores, and the order in which
 # they add would follow their number. These are read when a library is loaded, so they must stand before the process.
@@ -58,6 +60,8 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "33554432",
 }
+
+_SET_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # in this process, and left there
 
 
 @contextlib.contextmanager
@@ -89,12 +93,17 @@ def local_client(
     Raises
     ------
     SpecError
-        Fewer than one worker.
+        Fewer than one worker, or this is a daemonic process, which can start none.
     RunError
         Workers cannot be started.
     """
     if workers is not None and workers < 1:
         raise SpecError(f"{workers} workers would compute nothing. Give --workers 1 or more")
+    if multiprocessing.current_process().daemon:  # Dask would wait for them for ever
+        raise SpecError(
+            "this is a process of a multiprocessing.Pool, which Python lets start no others, so there can be no workers; start "
+            "the run outside of the pool, or with concurrent.futures.ProcessPoolExecutor instead"
+        )
     count = min(workers or len(gpus), len(gpus)) if gpus else workers or cpus()
     with (
         _settings(),
@@ -118,6 +127,7 @@ def _started(
         "silence_logs": logging.CRITICAL,
         "local_directory": folder,
         "preload": ["simexm.engine.task"],
+        "death_timeout": _START_S,
     }
     env = {"NUMBA_NUM_THREADS": "1"}  # set inside the worker only: this process may have numba threads running
     envs = [env | {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [env] * count
@@ -154,7 +164,7 @@ def _innermost(error: BaseException) -> str:
 def _settings() -> Iterator[None]:
     """Dask's settings and environment variables, for processes started meanwhile; what they were before comes back."""
     with dask.config.set({**CONFIG, "distributed.deploy.lost-worker-timeout": _NEVER}):
-        before = {name: os.environ.get(name) for name in ENVIRONMENT}
+        before = {name: os.environ.get(name) for name in (*ENVIRONMENT, *_SET_BY_DASK)}
         os.environ.update(ENVIRONMENT)
         try:
             yield

@@ -7,7 +7,6 @@ server besides, which asks nobody who he is. Workers get none here, and the sche
 from __future__ import annotations
 
 import asyncio
-import hmac
 import importlib.util
 import secrets
 import time
@@ -15,8 +14,9 @@ from typing import Any
 
 import distributed
 from distributed.http.routing import RoutingApplication
-from tornado.httputil import HTTPServerRequest
-from tornado.routing import Matcher, Rule, RuleRouter
+from tornado.routing import Rule, RuleRouter
+
+from simexm.secret import Below
 
 _HEARD_AGAIN_S = 20.0  # workers say every 0.5 to some 6 s, the more the seldomer, that they live
 
@@ -48,7 +48,7 @@ class Scheduler(distributed.Scheduler):
             self.http_application = RoutingApplication(routes)
             return
         super().start_http_server(routes, *address, **options)
-        self.http_server.request_callback = RuleRouter([Rule(_Below(self._secret), self.http_application)])
+        self.http_server.request_callback = RuleRouter([Rule(Below(self._secret), self.http_application)])
 
     @property
     def dashboard_link(self) -> str:
@@ -79,18 +79,6 @@ class Nanny(distributed.Nanny):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, worker_class=Worker, **options)
-
-
-class _Below(Matcher):
-    """Requests whose path begins with a secret."""
-
-    def __init__(self, secret: str) -> None:
-        self._secret = secret.encode()
-
-    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
-        """See tornado: an empty dictionary where it matches; compared in the same time however much of it is right."""
-        given = request.path.encode().split(b"/", 2)[1:2]
-        return {} if given and hmac.compare_digest(given[0], self._secret) else None
 
 
 class DashboardLink:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import tornado.web
+from tornado.routing import Rule
 
 from simexm.errors import OutputError, SimexmWarning
+from simexm.secret import Below
 from simexm.store import omezarr
 from simexm.store.omezarr import group_bytes
 from simexm.view.scene import Step
@@ -56,6 +58,8 @@ class Server:
             raise OutputError(
                 f"port {port} of this machine cannot be opened ({error.strerror}); name another with --port, or leave it out"
             ) from None
+        self._files = tornado.web.Application()
+        server.global_server.app.add_handlers(".*", [Rule(Below(self._secret), self._files)])
 
     @property
     def port(self) -> int:
@@ -83,7 +87,7 @@ class Server:
         self._server.stop()
 
     def _add(self, name: str, handler: type[tornado.web.RequestHandler], settings: dict[str, Any]) -> None:
-        self._server.global_server.app.add_handlers(".*", [(f"/{self._secret}/{name}/(.*)", handler, settings)])
+        self._files.add_handlers(".*", [(f"/[^/]*/{name}/(.*)", handler, settings)])
 
 
 def group_file(steps: Sequence[Step], axes: str) -> bytes:
@@ -116,6 +120,8 @@ class _Folder(tornado.web.StaticFileHandler):
             self.set_header("Content-Type", "application/json")
             self.set_extra_headers(path)
             self.finish(self.told[path])
+        elif "\0" in path:  # no file has such a name, and the parent would fail at it
+            raise tornado.web.HTTPError(404)
         else:
             await super().get(path, include_body)
 
