@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import tempfile
 import traceback
@@ -14,7 +13,8 @@ import dask
 import distributed
 from distributed.security import Security
 
-from simexm.engine.nodes import DashboardLink, Nanny, Scheduler
+from simexm.engine.children import have_workers, why_none
+from simexm.engine.nodes import LocalCluster, Nanny, Scheduler
 from simexm.engine.shared import shared
 from simexm.errors import RunError, SpecError
 from simexm.machine import cpus
@@ -93,17 +93,17 @@ def local_client(
     Raises
     ------
     SpecError
-        Fewer than one worker, or this is a daemonic process, which can start none.
+        Fewer than one worker, or this process can start none.
     RunError
         Workers cannot be started.
     """
     if workers is not None and workers < 1:
         raise SpecError(f"{workers} workers would compute nothing. Give --workers 1 or more")
-    if multiprocessing.current_process().daemon:  # Dask would wait for them for ever
+    if why := why_none():
         raise SpecError(
-            "this is a process of a multiprocessing.Pool, which Python lets start no others, so there can be no workers; start "
-            "the run outside of the pool, or with concurrent.futures.ProcessPoolExecutor instead"
+            f"there can be no workers: {why}. Start them elsewhere, or spawn processes instead of forking them"
         )
+    have_workers()
     count = min(workers or len(gpus), len(gpus)) if gpus else workers or cpus()
     with (
         _settings(),
@@ -146,10 +146,6 @@ def _started(
                     "limits on processes, memory or open files (ulimit -a), or give fewer --workers"
                 ) from error
     raise AssertionError
-
-
-class LocalCluster(DashboardLink, distributed.SpecCluster):  # type: ignore[misc]
-    """Scheduler in this process, each worker in its own."""
 
 
 def _innermost(error: BaseException) -> str:

@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from simexm.engine.children import why_none
 from simexm.engine.events import Execute, Message
 from simexm.engine.gpu import refuse_full, visible_gpus
 from simexm.engine.plan import GiB, Plan
@@ -92,15 +92,10 @@ class Means:
         most = min(blocks, len(gpus) or cpus())
         fitting = _fitting_workers(most if workers is None else min(workers, blocks, len(gpus) or workers), plan)
         here = workers is None and plan.core_seconds < HERE_SECONDS * min(fitting, _HERE_THREADS)
-        if not gpus and not here and current_process().daemon:
-            if workers is not None:
-                warnings.warn(
-                    f"{fitting} threads instead of {fitting} workers: this is a process of a multiprocessing.Pool, which "
-                    "Python lets start no others; the bytes are the same",
-                    SimexmWarning,
-                    stacklevel=2,
-                )
+        if not here and not gpus and (why := why_none()):
             here = True
+            if workers is not None:
+                warnings.warn(f"threads instead of workers: {why}; the bytes are the same", SimexmWarning, stacklevel=2)
         # one process for each GPU, and this one for the first
         return cls(None, None, fitting, fitting == 1 if gpus and workers is None else here, gpus)
 

@@ -90,3 +90,7 @@ class DashboardLink:
     def dashboard_link(self) -> str:
         """Empty where there is no dashboard."""
         return str(self.scheduler.dashboard_link)
+
+
+class LocalCluster(DashboardLink, distributed.SpecCluster):  # type: ignore[misc]
+    """Scheduler in this process, and workers as they are described."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import distributed
 import pytest
 
-from simexm.engine.nodes import Scheduler, Worker
+from simexm.engine.nodes import LocalCluster, Scheduler, Worker
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def client() -> Iterator[distributed.Client]:
     """One worker in this process, for all runs of a module."""
     inside = {"protocol": "inproc://"}
     with (
-        distributed.SpecCluster(
+        LocalCluster(
             scheduler={"cls": Scheduler, "options": inside},
             workers={0: {"cls": Worker, "options": {**inside, "nthreads": 2}}},
         ) as cluster,

@@ -112,7 +112,7 @@ def _environment(file: BatchFile, credentials: Mapping[str, Path]) -> list[str]:
     named = {
         "DASK_" + key.replace(".", "__").replace("-", "_").upper(): str(value) for key, value in dask_settings.items()
     }
-    lines = [f"export {JOB_END}=$(($(date +%s) + {file.walltime_s}))"]
+    lines = [f"export {JOB_END}=$(($(cut -d. -f1 /proc/uptime) + {file.walltime_s}))"]
     for key, value in {**ENVIRONMENT, "NUMBA_NUM_THREADS": "1", **named}.items():
         lines.append(f"export {key}={shlex.quote(value)}")
     return lines
