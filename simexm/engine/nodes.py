@@ -69,6 +69,9 @@ class Scheduler(distributed.Scheduler):
 class Worker(distributed.Worker):
     """A worker without a web server."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "dashboard": False})
+
     def start_http_server(self, routes: list[Any], *address: Any, **options: Any) -> None:
         """Do not."""
         self.http_application = RoutingApplication(routes)
@@ -92,5 +95,5 @@ class DashboardLink:
         return str(self.scheduler.dashboard_link)
 
 
-class LocalCluster(DashboardLink, distributed.SpecCluster):  # type: ignore[misc]
+class LocalCluster(DashboardLink, distributed.SpecCluster):
     """Scheduler in this process, and workers as they are described."""
