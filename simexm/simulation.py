@@ -14,6 +14,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from simexm import specfile
 from simexm.errors import SimexmWarning, SpecError
 from simexm.grid import Box, Triple
+from simexm.names import FreeText
 from simexm.sources.base import ZarrSource
 from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
@@ -116,11 +117,11 @@ class Simulation(Frozen):
         How the work is cut up.
     """
 
-    name: str = Field(default="simulation", min_length=1)
+    name: FreeText = "simulation"
     seed: int = Field(default=0, ge=0, lt=2**63)
     source: Source
     crop: Crop | None = None
-    dyes: dict[str, Dye] = Field(default_factory=dict)
+    dyes: dict[FreeText, Dye] = Field(default_factory=dict)
     stages: tuple[AnyStage, ...] = Field(min_length=1)
     keep: tuple[Keep, ...] = ()
     execution: Execution = Execution()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from simexm.errors import SpecError
+from simexm.names import printable
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -129,7 +130,7 @@ def explain(error: ValidationError, model: type[BaseModel], name: str, root: str
         if problem["type"] != "too_short" or not any(_is_inside(other, problem) for other in problems)
     ]
     head = f"{name}: " if len(lines) == 1 else f"{name} has {len(lines)} problems:\n  "
-    return SpecError(head + "\n  ".join(dict.fromkeys(lines)))
+    return SpecError(printable(head + "\n  ".join(dict.fromkeys(lines))))
 
 
 def _is_inside(problem: ErrorDetails, other: ErrorDetails) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.names import LONGEST, is_region
 
 
 class ArrayVolume:
@@ -58,6 +59,11 @@ class ArrayVolume:
         self._labels = labels.astype(unsigned, copy=False)
         self._regions = {name: np.asarray(mask) != 0 for name, mask in (regions or {}).items()}
         for name, mask in self._regions.items():
+            if not isinstance(name, str) or not is_region(name):
+                raise SourceError(
+                    f"region {name!a}: a region's name begins with a letter and goes on with letters, digits, '_' and '-', "
+                    f"{LONGEST} at most; give it another name"
+                )
             if mask.shape != labels.shape:
                 raise SourceError(
                     f"region {name!r} has the shape {mask.shape}, the labels {labels.shape}; they must agree"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -17,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_v
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple
+from simexm.names import RegionName, is_region
+from simexm.store.documents import read_mapping
 from simexm.store.location import is_url, location
 from simexm.store.refusals import RemoteError
 
@@ -110,7 +112,7 @@ class ZarrSource(BaseModel):
     path: str = Field(min_length=1)
     dataset: str | None = None
     voxel_size_nm: tuple[VoxelNm, VoxelNm, VoxelNm] | None = None
-    regions: dict[str, str] = Field(default_factory=dict)
+    regions: dict[RegionName, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -160,13 +162,31 @@ def _ingested_regions(path: str, dataset: str) -> tuple[str, ...]:
     try:
         if time.monotonic() - _refused_s.get(path, -_PATIENCE_S) < _PATIENCE_S:
             return ()
-        mark = json.loads((location(path) / dataset / "zarr.json").read_text(encoding="utf-8"))["attributes"]["simexm"]
-        return tuple(map(str, mark.get("regions", ()))) if mark["written_by"] == INGESTED else ()
+        mark = read_mapping(location(path) / dataset / "zarr.json")["attributes"]["simexm"]
+        ours = mark["written_by"] == INGESTED
     except RemoteError:
         _refused_s[path] = time.monotonic()
         return ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()
+    return regions_of(mark, path) if ours else ()
+
+
+def regions_of(mark: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Names of the masks that ingest left, by the mark that it left; each is a group beside the labels.
+
+    Raises
+    ------
+    SourceError
+        If one of them is no name of a region: it could lead out of the volume.
+    """
+    told = mark.get("regions", ())
+    if not isinstance(told, list | tuple) or not all(isinstance(name, str) and is_region(name) for name in told):
+        raise SourceError(
+            f"{where}: the attribute simexm.regions is {ascii(told)[:200]}, and regions are called with letters, digits, '_' and "
+            "'-': it was not written by simexm ingest, and could lead out of the volume. Ingest the volume again"
+        )
+    return tuple(told)
 
 
 _refused_s: dict[str, float] = {}

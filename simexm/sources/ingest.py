@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple
+from simexm.names import is_region
 from simexm.sources.bands import Written, write_image
 from simexm.sources.base import INGESTED
 from simexm.sources.opening import Cells, open_stack
@@ -25,7 +25,6 @@ from simexm.store.location import Location, location
 from simexm.store.omezarr import write_group
 from simexm.store.remote import Remote
 
-_REGION_NAME = re.compile(r"[^\W\d][\w-]*")
 _TAKEN = frozenset({"labels", "membrane", "cytosol"})
 
 
@@ -202,7 +201,7 @@ def _where(output: str | PathLike[str]) -> Location:
 
 
 def _open_mask(name: str, path: str, labels: Stack) -> Stack:
-    if not _REGION_NAME.fullmatch(name) or name in _TAKEN:
+    if not is_region(name) or name in _TAKEN:
         raise SpecError(
             f"region {name!r}: a region's name begins with a letter, goes on with letters, digits, '_' and '-', and "
             f"is none of {', '.join(sorted(_TAKEN))}. Type --region NAME=PATH, such as --region synapse={path}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from simexm.errors import SourceError, SourceNotFoundError, SpecError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources import ngff
-from simexm.sources.base import INGESTED, ZarrSource
+from simexm.sources.base import INGESTED, ZarrSource, regions_of
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.kinds import TOLD, ingest_command, kind_of
@@ -190,7 +190,7 @@ def stored_regions(group: zarr.Group | None) -> dict[str, str]:
     """Names and paths (from the root of the Zarr) of the masks that ingest left beside the labels."""
     if group is None:
         return {}
-    return {str(name): f"{group.path}/{name}".lstrip("/") for name in _mark(group).get("regions", ())}
+    return {name: f"{group.path}/{name}".lstrip("/") for name in regions_of(_mark(group), str(group.store_path))}
 
 
 def holds(path: str, dataset: str) -> bool:

@@ -15,6 +15,7 @@ from simexm.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.kernels import emit, regions
 from simexm.kernels.cells import ByCell, counts
 from simexm.kernels.devices import Where
+from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
     EMITTERS,
@@ -29,7 +30,7 @@ from simexm.stages.base import (
     World,
 )
 from simexm.stages.optics_plan import OpticsPlan
-from simexm.stages.roles import NAME, Labeller
+from simexm.stages.roles import Labeller
 
 
 class DyesPerProtein(Frozen):
@@ -96,7 +97,7 @@ class Layer(Frozen):
         Dyes bound anywhere in the tissue, inside cells or not, per um^3.
     """
 
-    name: str = Field(pattern=NAME, max_length=64)
+    name: Name
     dye: str
     region: str = "membrane"
     cell_fraction: float = Field(default=1.0, gt=0, le=1)

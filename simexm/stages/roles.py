@@ -20,9 +20,6 @@ from simexm.grid import Box, Geometry, Spacing, Triple
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import Counted, Stage, World
 
-NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
-"""What layers and channels may be called: they name files, arrays and columns."""
-
 
 class NamedLayer(Protocol):
     """One kind of label: its name, its dye, and the region that it labels."""

@@ -16,6 +16,7 @@ from simexm.grid import Box, NmBox, exact3
 from simexm.kernels import regions, simexm2017_label, simexm2017_regions
 from simexm.kernels.cells import CellIndex, counts
 from simexm.kernels.detmath import CUT_SIGMA
+from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
     LABELS,
@@ -29,7 +30,7 @@ from simexm.stages.base import (
     Work,
     World,
 )
-from simexm.stages.roles import NAME, Labeller
+from simexm.stages.roles import Labeller
 
 FLUOROPHORES = Quantity("fluorophores", "zyx", "fluorophores of each dye per voxel")
 VOXELS, DROPPED = "simexm2017_voxels", "simexm2017_dropped"
@@ -59,7 +60,7 @@ class Layer2017(Frozen):
         Label one cell only: of those that would be labelled, the one with most voxels in the region.
     """
 
-    name: str = Field(pattern=NAME, max_length=64)
+    name: Name
     dye: str
     region: str = "membrane"
     labeling_density: float = Field(default=0.5, ge=0, le=1)
