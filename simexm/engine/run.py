@@ -12,7 +12,7 @@ from simexm.engine.batch.record import Record
 from simexm.engine.events import Execute, Listener, Message
 from simexm.engine.files import Layout, all_there, look_at
 from simexm.engine.finish import finish
-from simexm.engine.journal import Journal
+from simexm.engine.journal import Journal, damaged_lines
 from simexm.engine.levels import make_levels
 from simexm.engine.lock import lock
 from simexm.engine.means import Means, workers_have_gpus
@@ -102,7 +102,7 @@ def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged, p
     low = place.check_free(plan, where)
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
-    journal, layout = Journal.open(where.journal, plan.hash, where.scratch), Layout.of(plan)
+    journal, layout = Journal.open(where.journal, plan.hash, where.scratch, len(plan.blocks)), Layout.of(plan)
     is_there = look_at(where, layout)
     journal.distrust(
         r.block
@@ -120,7 +120,8 @@ def _passes(plan: Plan, where: Place, execute: Execute, quiet: bool) -> None:
     """Make the passes that are not made yet, and say what they tell."""
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
-            journal = Journal.open(passes.folder(where, wanted.name) / "journal", plan.hash, where.scratch)
+            folder = passes.folder(where, wanted.name) / "journal"
+            journal = Journal.open(folder, plan.hash, where.scratch, len(plan.blocks))
             is_there = passes.parts_there(where, wanted.name)
             journal.distrust(
                 r.block for r in journal.records() if not is_there(str(passes.part(where, wanted.name, r.block)))
@@ -157,7 +158,7 @@ def _execute(
             seconds_per_block=expected, listeners=listeners,
         )  # fmt: skip
     if journal.unreadable:
-        log(Message(f"{journal.unreadable} torn lines of the journal were passed over, and their blocks done again"))
+        log(Message(damaged_lines(journal)))
     if outcome.failed_count:
         if guard.is_lost(where):
             raise guard.lost(where)
