@@ -8,6 +8,7 @@ amplicons' brightnesses in each dye are fitted together, as spots of known shape
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from simexm.stages.barcodes import AMPLICONS, Barcodes
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import OpticsPlan
 from simexm.store.location import Location, refuse_url
+from simexm.store.parquet import check_columns
 
 UNREAD = "?"
 """Letter of a round in which none of a cell's amplicons shows any light."""
@@ -155,6 +157,12 @@ def decode(result: Result) -> Decoded:
         votes.add(cells, light)
     truth = result.barcodes()
     letters = np.array([*bench.barcodes.letters, UNREAD])
+    word = re.compile(f"[{re.escape(''.join(bench.barcodes.letters))}]{{{bench.rounds}}}")
+    if not all(isinstance(barcode, str) and word.fullmatch(barcode) for barcode in truth["barcode"].to_pylist()):
+        raise OutputError(
+            f"{result.place.tables / 'barcodes.parquet'} holds what is no barcode of {bench.rounds} letters: it was damaged, or "
+            "written by another program; verify the result with `simexm verify`"
+        )
     rows: dict[str, list[Any]] = {k: [] for k in ("decoded", "amplicons", "letters_wrong", "clearness")}
     for cell, barcode in zip(truth["id"].to_pylist(), truth["barcode"].to_pylist(), strict=True):
         code, wrong, clear = "", 0, 0.0
@@ -316,4 +324,5 @@ class _Bench:
 def _part(path: Location) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
     """Places (n, 3), nm of tissue, and cells of a block's amplicons."""
     table = read_table(path)
+    check_columns(path, table.schema, ["z_nm", "y_nm", "x_nm", "cell"])
     return np.stack([table[f"{a}_nm"].to_numpy() for a in "zyx"], axis=1), table["cell"].to_numpy()

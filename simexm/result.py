@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simexm.errors import OutputError
+from simexm.store.documents import MalformedError, read_mapping
 from simexm.store.location import Location, zarr_store
-from simexm.store.place import COMPLETE, Place
+from simexm.store.metadata import RootAttributes, read_group, read_plan, refused
+from simexm.store.parquet import read_columns
+from simexm.store.place import COMPLETE, MARK, Place
+from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
 
 if TYPE_CHECKING:
@@ -46,11 +51,18 @@ class Result:
             If there is none.
         """
         found = Place.where(path)
-        if found.mark() is None:
+        try:
+            claims = MARK in (read_mapping(found.zarr / "zarr.json").get("attributes") or ())
+        except RemoteError:
+            raise
+        except MalformedError as error:
+            raise refused(found.zarr / "zarr.json", error) from error
+        except (OSError, TypeError):
+            claims = False
+        if not claims:
             there = "is no simexm result" if found.zarr.exists() else "does not exist"
             raise OutputError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
-        attributes = json.loads((found.zarr / "zarr.json").read_text())["attributes"]
-        opened = cls(found, attributes)
+        opened = cls(found, read_group(found.zarr, RootAttributes))
         return opened.at_round(1) if opened.rounds else opened
 
     def at_round(self, number: int) -> Result:
@@ -64,7 +76,7 @@ class Result:
         attributes = {"simexm": self.provenance}
         path = self.path / self.group(round=number) / "zarr.json"
         if path.is_file():
-            attributes = {**json.loads(path.read_text())["attributes"], **attributes}
+            attributes = {**read_group(path.parent), **attributes}
         return Result(self.place, attributes, number)
 
     @property
@@ -86,8 +98,7 @@ class Result:
     @property
     def plan(self) -> dict[str, Any]:
         """The plan that the run followed, as plain data."""
-        plan: dict[str, Any] = json.loads((self.place.run / "plan.json").read_text())
-        return plan
+        return read_plan(self.place.run)
 
     @property
     def rounds(self) -> int:
@@ -123,13 +134,13 @@ class Result:
     @property
     def label_names(self) -> list[str]:
         """Names of the label images."""
-        group = json.loads((self.path / self.group("labels") / "zarr.json").read_text())["attributes"]
-        names: list[str] = group["ome"]["labels"]
+        names: list[str] = read_group(self.path / self.group("labels"))["ome"]["labels"]
         return names
 
     def levels(self, of: str = "") -> int:
         """Number of levels of the image, or of what is stored below the root at `of`."""
-        return len([p for p in (self.path / self.group(of)).iterdir() if p.name.isdigit()])
+        names = {p.name for p in (self.path / self.group(of)).iterdir()}
+        return next(n for n in itertools.count() if str(n) not in names)
 
     def largest(self, of: str = "") -> list[float] | None:
         """Largest value of each channel at level 0, or [largest id] of a label image; None where it was not noted."""
@@ -145,12 +156,32 @@ class Result:
 
         name = f"{self.group(of, round)}/{level}".lstrip("/")
         try:
-            return zarr.open_array(zarr_store(self.path), path=name, mode="r")
+            array = zarr.open_array(zarr_store(self.path), path=name, mode="r")
         except FileNotFoundError:
             raise OutputError(
                 f"{self.path} holds no array {name}; name another, or where files were lost make it again with "
                 "`simexm run SPEC --overwrite`"
             ) from None
+        except RemoteError:
+            raise
+        except Exception as error:  # whatever its parsers meet in damaged metadata
+            raise self._no_array(name, f"cannot be opened ({type(error).__name__}: {error})") from error
+        if fault := _fault(array, len(self._labels(of, round))):
+            raise self._no_array(name, fault)
+        return array
+
+    def _labels(self, of: str, round: int | None) -> list[Any]:
+        """Channels of an image as its metadata name them; none of label images, and of what is not finished yet."""
+        if of or not self.complete or round not in (None, self.round):
+            return []
+        channels: list[Any] = self.attributes.get("ome", {}).get("omero", {}).get("channels", [])
+        return channels
+
+    def _no_array(self, name: str, fault: str) -> OutputError:
+        return OutputError(
+            f"the array {name} of {self.path} {fault}: it was damaged, or written by another program. Type: simexm verify "
+            f"{self.path} --repair"
+        )
 
     def dask(self, level: int = 0, of: str = "", round: int | None = None) -> dask.array.Array:
         """One level as a Dask array, chunked by shards; see `array`."""
@@ -161,17 +192,17 @@ class Result:
 
     def cells(self) -> pyarrow.Table:
         """The table of cells."""
-        return _table(self.place.tables / "cells.parquet")
+        return read_columns(self.place.tables / "cells.parquet", ["id", "voxels", "layers"])
 
     def barcodes(self) -> pyarrow.Table:
         """The table of barcodes: id, barcode, amplicons; of results with rounds."""
         self._refuse_no_rounds()
-        return _table(self.place.tables / "barcodes.parquet")
+        return read_columns(self.place.tables / "barcodes.parquet", ["id", "barcode"])
 
     def amplicons(self) -> pyarrow.Table:
         """The table of amplicons: place, cell, region, dyes; of results with rounds."""
         self._refuse_no_rounds()
-        return _table(self.place.tables / "amplicons")
+        return read_columns(self.place.tables / "amplicons", ["z_nm", "y_nm", "x_nm", "cell"])
 
     def _repr_html_(self) -> str | None:
         from simexm.view.notebook import result_html
@@ -189,22 +220,21 @@ class Result:
         folder = self.place.tables / "emitters"
         if not folder.is_dir():
             raise OutputError(f"{self.path} holds no emitters; add `keep: [emitters]` to the spec")
-        return _table(folder)
+        return read_columns(folder, ["z_nm", "y_nm", "x_nm", "dyes"])
 
 
-def _table(path: Location) -> pyarrow.Table:
-    """A Parquet file, or a folder of such."""
-    import pyarrow.parquet
+def _fault(array: zarr.Array[Any], channels: int) -> str:
+    """What tells an array from one that a run writes; empty where nothing does."""
+    axes, cell = array.ndim, array.shards or array.chunks
+    if axes not in (3, 4) or (channels and (axes, array.shape[0]) != (4, channels)):
+        return f"has the shape {array.shape}, and {channels or 'no'} channels are named"
+    if array.dtype.kind not in "uf" or min(*array.shape, *cell, *array.chunks) < 1 or max(array.shape) >= _LONGEST:
+        return f"holds {array.dtype} of the shape {array.shape} in chunks of {array.chunks}"
+    if math.prod(array.chunks) * array.dtype.itemsize > _CHUNK_BYTES:
+        return f"has chunks of {array.chunks}, which would fill the memory"
+    return ""
 
-    if isinstance(path, Remote):
-        return pyarrow.parquet.read_table(path.key, filesystem=path.system)
-    return pyarrow.parquet.read_table(path)
 
-
-def table_file(path: Location) -> Any:
-    """A Parquet file, opened to be read in pieces (`pyarrow.parquet.ParquetFile`)."""
-    import pyarrow.parquet
-
-    if isinstance(path, Remote):
-        return pyarrow.parquet.ParquetFile(path.key, filesystem=path.system)
-    return pyarrow.parquet.ParquetFile(path)
+_LONGEST = 1 << 40
+_CHUNK_BYTES = 1 << 30
+"""Of a chunk, at most; runs write chunks of a few MB."""

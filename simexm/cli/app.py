@@ -18,6 +18,7 @@ import typer.core
 from simexm import __version__
 from simexm.errors import SimexmError, SimexmWarning
 from simexm.logs import logger
+from simexm.names import printable
 from simexm.store.refusals import RemoteError
 
 
@@ -46,6 +47,7 @@ class _Group(typer.core.TyperGroup):
                 if _Debug.on or type(error).__module__.startswith("typer"):  # its usage errors
                     raise
                 told, code = _told(error)
+                told = printable(told)
                 logger.error(told)
                 typer.secho(f"error: {told}", fg="red", err=True)
                 raise typer.Exit(code) from None
@@ -89,8 +91,9 @@ def _common(
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, SimexmWarning):
-        logger.warning("%s", message)
-        typer.secho(f"warning: {message}", fg="yellow", err=True)
+        text = printable(str(message))
+        logger.warning("%s", text)
+        typer.secho(f"warning: {text}", fg="yellow", err=True)
 
 
 def _told(error: Exception) -> tuple[str, int]:

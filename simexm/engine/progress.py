@@ -26,6 +26,7 @@ from simexm.engine.events import (
 )
 from simexm.engine.notebook import InNotebook, in_notebook
 from simexm.logs import logger
+from simexm.names import printable
 from simexm.store.files import append
 from simexm.store.location import Location
 
@@ -33,7 +34,12 @@ _PLAIN_EVERY_S = 5.0
 
 
 def describe(event: Event) -> str | None:
-    """One line for an event that a person should know of; None for a finished block."""
+    """One line for an event that a person should know of, without control characters; None for a finished block."""
+    text = _described(event)
+    return None if text is None else printable(text)
+
+
+def _described(event: Event) -> str | None:
     match event:
         case RunStarted():
             where = f", dashboard at {event.dashboard}" if event.dashboard else ""
@@ -110,7 +116,7 @@ class LogFile:
         if text is None:
             return
         if isinstance(event, BlockFailed) and event.failure.traceback:
-            text += "\n" + event.failure.traceback.rstrip()
+            text += "\n" + printable(event.failure.traceback.rstrip())
         logger.log(_level(event), "%s", text)
         append(self.path, f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
 

@@ -98,7 +98,7 @@ def open_image(result: Result, level: int, *, by_maximum: bool) -> Image:
         raise OutputError(
             f"{result.path} is not finished, so planes would be missing. Type its `simexm run` command again to go on."
         )
-    if not 0 <= level < result.levels():
+    if not 0 <= level < min(result.levels(), len(result.attributes["ome"]["multiscales"][0]["datasets"])):
         raise OutputError(f"{result.path} has no level {level}. Type --level 0 (the finest) to {result.levels() - 1}.")
     channels = tuple(
         Channel(c["label"], c["color"], (c["window"]["start"], c["window"]["end"])) for c in result.channels

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from simexm.engine.plan import Plan
 from simexm.errors import DiskError, OutputError, RunError
 from simexm.sources.base import ZarrSource
 from simexm.store.claims import claim, has_claim
+from simexm.store.documents import read_mapping
 from simexm.store.files import remove_tree
 from simexm.store.location import Location, is_url, location
-from simexm.store.looking import files_below
+from simexm.store.looking import files_below, links_below
 from simexm.store.place import COMPLETE, JOBS, LOCK, PLAN, PREPARING, PROBE, RUN_NAMES, SCRATCH, Place, retire_scratch
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
@@ -42,8 +46,33 @@ def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
         _refuse(plan, place, overwrite)
 
 
+def refuse_links(place: Place) -> None:
+    """Refuse a result with symbolic links in it: what is written, or removed, there would be outside; touches nothing.
+
+    Raises
+    ------
+    OutputError
+        With what to do instead.
+    """
+    for link in links_in(place):
+        raise OutputError(
+            f"{link} is a symbolic link to {os.readlink(link)}, where runs would write and delete outside of the result, so "
+            f"nothing is touched. Put the files themselves there, or remove the link (rm {shlex.quote(str(link))})"
+        )
+
+
+def links_in(place: Place) -> Iterator[Path]:
+    """Symbolic links in a result; NAME.zarr itself may be one, which is followed when it is named."""
+    if place.run.is_symlink():
+        yield place.run
+        return
+    for folder in (place.run, place.zarr):
+        yield from links_below(folder)
+
+
 def _refuse(plan: Plan, place: Place, overwrite: bool) -> None:
     _refuse_own_source(plan, place)
+    refuse_links(place)
     mark = place.mark()
     if mark is None:
         _refuse_foreign_zarr(place)
@@ -183,7 +212,8 @@ def _refuse_foreign_zarr(place: Place) -> None:
         return
     if zarr.exists() or zarr.is_symlink():
         raise OutputError(
-            f"{zarr} exists and is no simexm result, so it is left alone, --overwrite or not; choose another --output"
+            f"{zarr} exists and is no simexm result, so it is left alone, --overwrite or not; choose another --output. If it was "
+            f"one, its zarr.json is damaged: simexm verify {zarr} --repair"
         )
 
 
@@ -203,8 +233,8 @@ def _is_ours(run: Location) -> bool:
     if {p.name for p in run.iterdir()} <= {LOCK, JOBS, PROBE}:
         return True
     try:
-        return "hash" in json.loads((run / PLAN).read_text())
-    except (OSError, ValueError, TypeError):
+        return "hash" in read_mapping(run / PLAN)
+    except (OSError, ValueError):
         return False
 
 

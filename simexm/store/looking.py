@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import contextlib
 import functools
 import hashlib
 import os
@@ -51,6 +52,18 @@ def files_below(folder: Location) -> Iterator[Location]:
         yield from folder.files()
     else:
         yield from (p for p in folder.rglob("*") if p.is_file())
+
+
+def links_below(folder: Location) -> Iterator[Path]:
+    """All symbolic links below a folder, none of which is followed; stores have none."""
+    waiting = [] if isinstance(folder, Remote) else [folder]
+    while waiting:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    yield Path(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
 
 
 def presence(*folders: Location) -> Callable[[str], bool]:

@@ -147,6 +147,16 @@ class ShardedArray:
 
     def create(self) -> None:
         """Write the array's metadata."""
+        self.files.put(f"{self.path}/zarr.json", self._metadata())
+
+    def is_created(self) -> bool:
+        """Whether they are as `create` writes them."""
+        try:
+            return (self.files.root / f"{self.path}/zarr.json").read_bytes() == self._metadata()
+        except FileNotFoundError:
+            return False
+
+    def _metadata(self) -> bytes:
         made: dict[str, Buffer] = {}
         zarr.create_array(
             MemoryStore(made),
@@ -160,8 +170,7 @@ class ShardedArray:
             dimension_names=tuple(self.axes),
             zarr_format=3,
         )
-        name = f"{self.path}/zarr.json"
-        self.files.put(name, made[name].to_bytes())
+        return made[f"{self.path}/zarr.json"].to_bytes()
 
     def key(self, position: tuple[int, ...]) -> str:
         """Path below the root of the shard with these shard coordinates."""

@@ -119,6 +119,12 @@ class _Folder(tornado.web.StaticFileHandler):
         else:
             await super().get(path, include_body)
 
+    def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
+        """Refuse what a symbolic link leads out to, too, which the parent follows."""
+        if not Path(absolute_path).resolve().is_relative_to(Path(root).resolve()):
+            raise tornado.web.HTTPError(403)
+        return super().validate_absolute_path(root, absolute_path)
+
     def compute_etag(self) -> str | None:
         return None  # the parent reads the whole file to make one
 

@@ -71,9 +71,11 @@ def test_folders_are_handed_out_by_ranges_and_nothing_beside_them(server: Server
     (tmp_path / "a.zarr").mkdir()
     (tmp_path / "a.zarr" / "shard").write_bytes(bytes(range(200)))
     (tmp_path / "secret").write_text("mine")
+    (tmp_path / "a.zarr" / "link").symlink_to(tmp_path / "secret")
     server.add_folder("a", tmp_path / "a.zarr", {"inside": [Step("0", (0.5, 0.2, 0.2), (1, 2, 3))]})
     base = address(server, "a")
     assert fetch(f"{base}shard") == bytes(range(200))
+    assert code_of(f"{base}link") == 403
     assert fetch(f"{base}shard", Range="bytes=10-19") == bytes(range(10, 20))
     assert fetch(f"{base}shard", Range="bytes=-7") == bytes(range(193, 200))
     dataset = json.loads(fetch(f"{base}inside/zarr.json"))["attributes"]["ome"]["multiscales"][0]["datasets"][0]

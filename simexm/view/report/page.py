@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from simexm import specfile
+from simexm.engine.files import sensible
 from simexm.engine.journal import Journal, Record
 from simexm.errors import OutputError
 from simexm.result import Result
@@ -216,7 +217,7 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
 def _records(result: Result) -> Iterator[Record]:
     """Of the journal, where it is still there."""
     if result.place.journal.is_dir():
-        yield from Journal(result.place.journal, result.provenance["hash"]).records()
+        yield from sensible(Journal(result.place.journal, result.provenance["hash"]).records())
 
 
 def shade(color: str) -> str:
