@@ -28,7 +28,7 @@ LabelName = Annotated[str, Field(pattern=REGION, max_length=2 * LONGEST + 1)]
 Group = Annotated[str, Field(pattern=GROUP, max_length=4 * LONGEST)]
 
 _KEPT = "\n\t"
-_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # what is assigned to no character yet differs by Python
 _JOINERS = "\u200c\u200d"  # inside emoji and some scripts
 _PLAIN = re.compile(r"[\x20-\x7e\n\t]*")
 

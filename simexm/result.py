@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from simexm.errors import OutputError
 from simexm.store.documents import MalformedError, read_mapping
 from simexm.store.location import Location, zarr_store
-from simexm.store.metadata import RootAttributes, read_group, read_plan, refused
+from simexm.store.metadata import RootAttributes, read_group, read_plan
 from simexm.store.parquet import read_columns
 from simexm.store.place import COMPLETE, MARK, Place
 from simexm.store.refusals import RemoteError
@@ -56,7 +56,10 @@ class Result:
         except RemoteError:
             raise
         except MalformedError as error:
-            raise refused(found.zarr / "zarr.json", error) from error
+            raise OutputError(
+                f"{path} is no simexm result, for its zarr.json {error}; `simexm run SPEC --output NAME.zarr` makes one. If it "
+                f"was one, type: simexm verify {path} --repair"
+            ) from error
         except (OSError, TypeError):
             claims = False
         if not claims:
