@@ -6,9 +6,13 @@ the same bits, one of NumPy's elementwise operations and one compiled, and `pays
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
+
+_logger = logging.getLogger("simexm")
 
 
 class Compiled:
@@ -28,7 +32,7 @@ class Compiled:
         """numba's own object."""
         # threads that meet here each make one, and all take the first: a lock of ours might wait for numba's
         if not self._made:
-            self._made.append(_numba().njit(**self._options)(self._function))
+            self._made.append(_compiler(self._options)(self._function))
         return self._made[0]
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
@@ -43,6 +47,44 @@ class Compiled:
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit`, put off until the function is called."""
     return lambda function: Compiled(function, options)
+
+
+def _compiler(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit`, whose cache is a help and no condition."""
+    njit = _numba().njit
+
+    def compile(function: Callable[..., Any]) -> Any:
+        try:
+            made = njit(**options)(function)
+        except RuntimeError:  # no folder that numba knows can be written
+            return njit(**{**options, "cache": False})(function)
+        if options.get("cache"):
+            _be_lenient(made._cache)
+        return made
+
+    return compile
+
+
+def _be_lenient(cache: Any) -> None:
+    """Compile anew where what is stored cannot be read (a power cut tore it), and go on where nothing can be stored."""
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(*arguments: Any) -> Any:
+        try:
+            return load(*arguments)
+        except Exception as error:  # whatever pickle makes of torn bytes
+            _logger.info("%s cannot be read (%s) and is compiled anew", cache, error)
+            with contextlib.suppress(OSError):
+                cache.flush()  # or it would stay torn
+            return None
+
+    def save_overload(*arguments: Any) -> None:
+        try:
+            save(*arguments)
+        except OSError as error:
+            _logger.warning("%s is not kept in %s: %s", cache, cache.cache_path, error)
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload
 
 
 _awake = False

@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+from simexm.errors import SpecError
+
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -16,6 +18,23 @@ def cpus() -> int:
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(count, _quota()))
+
+
+def refuse_lost_folder() -> None:
+    """Refuse to work in a folder that is gone: relative paths would lead nowhere, and no worker could start.
+
+    Raises
+    ------
+    SpecError
+        It was removed, or the disk that it is on.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise SpecError(
+            f"the folder that you are in is gone ({error.strerror}): no path and no worker can start from it; type cd FOLDER to "
+            "one that is there, then the command again"
+        ) from error
 
 
 def _quota() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -15,9 +16,12 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from simexm import __version__
+from simexm import __version__, caches
+from simexm.cli import streams
+from simexm.cli.streams import ClosedPipeError, LostOutputError
 from simexm.errors import SimexmError, SimexmWarning
 from simexm.logs import logger
+from simexm.machine import refuse_lost_folder
 from simexm.store.refusals import RemoteError
 
 
@@ -32,15 +36,16 @@ class _Group(typer.core.TyperGroup):
             warnings.showwarning = _show_warning
             warnings.simplefilter("ignore")  # of other libraries: nothing that a user could mend
             warnings.simplefilter("always", SimexmWarning)
+            for text in caches.untold():
+                warnings.warn(text, SimexmWarning, stacklevel=1)
             try:
+                refuse_lost_folder()
                 return super().invoke(ctx)
             except KeyboardInterrupt:
                 logger.error("interrupted")
                 typer.secho("interrupted", err=True)
                 raise typer.Exit(130) from None
-            except BrokenPipeError:
-                raise
-            except (typer.Exit, typer.Abort):
+            except (typer.Exit, typer.Abort, LostOutputError):
                 raise
             except Exception as error:
                 if _Debug.on or type(error).__module__.startswith("typer"):  # its usage errors
@@ -61,7 +66,7 @@ app = typer.Typer(
     help="Simulate expansion microscopy of segmented electron-microscopy volumes.\n\n"
     "Example: simexm new > my.yaml && simexm run my.yaml --output out.zarr",
     epilog="Exit codes: 0 done; 1 begun and not finished, or damage found; 2 what was typed, the spec or the input is wrong; "
-    "130 interrupted (Ctrl-C); 143 ended by SIGTERM.",
+    "130 interrupted (Ctrl-C); 141 the reader of its output has ended; 143 ended by SIGTERM.",
 )
 
 
@@ -102,11 +107,16 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, RemoteError):
         return f"{error.filename}: {error.strerror}", 1
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror or error}; name a file or folder that you may use", 1
+        told = f"{error.filename}: {error.strerror or error}; name a file or folder that you may use"
+        return told, 2 if error.errno in _MISTYPED else 1
     *_, last = traceback.extract_tb(error.__traceback__)
     where = f"{Path(last.filename).name}, line {last.lineno}"
     told = f"{type(error).__name__}: {error} (in {where}). This is a fault of simexm, not of yours: please report it"
     return f"{told} with what `simexm --debug ...` shows", 1
+
+
+_MISTYPED = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of paths that can be none, whatever the state of the disk."""
 
 
 def _one_arena() -> None:
@@ -122,19 +132,29 @@ _M_ARENA_MAX = -8
 
 def main() -> None:
     """Entry point of the `simexm` command; ends the process."""
+    streams.guard()
     _one_arena()
     try:
         app()
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+    except LostOutputError as lost:
+        _leave(_tell_lost(lost))
+
+
+def _tell_lost(lost: LostOutputError) -> int:
+    if not isinstance(lost, ClosedPipeError):
+        logger.error(str(lost))
+        typer.secho(f"error: {lost}", fg="red", err=True)
+    return lost.exit_code
 
 
 def _leave(code: int) -> None:
     """End at once when all libraries have put their things away: to take down its modules, too, takes Python half a second."""
+    if (lost := streams.flush()) and not code:
+        code = _tell_lost(lost)
     if any(t is not threading.main_thread() and not t.daemon for t in threading.enumerate()):
         sys.exit(code)  # which waits for them
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    streams.flush()
     os._exit(code)

@@ -204,5 +204,5 @@ def short(path: Location) -> Location:
     """The path from here, where it lies below."""
     try:
         return path.relative_to(Path.cwd()) if isinstance(path, Path) else path
-    except ValueError:
+    except (ValueError, OSError):  # elsewhere; or the working folder went away meanwhile
         return path

@@ -188,7 +188,7 @@ def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+    return str(location(path))
 
 
 def neighbours(path: Path) -> str:

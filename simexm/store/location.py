@@ -27,11 +27,12 @@ def location(named: str | os.PathLike[str] | Remote) -> Location:
     Raises
     ------
     SpecError
-        If nothing can be found at a URL of this kind.
+        If nothing can be found at a URL of this kind, or the name is none that a file can have.
     """
     if isinstance(named, Remote):
         return named
     text = os.fspath(named)
+    _refuse_name(text)
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     if is_url(text):
@@ -39,7 +40,24 @@ def location(named: str | os.PathLike[str] | Remote) -> Location:
     if _URL.match(text):
         whole = text.replace(":/", "://", 1)
         raise SpecError(f"{text} is a URL that lost a slash, as in a pathlib.Path; give it as text: {whole}")
-    return Path(os.path.expanduser(text)).resolve()
+    try:
+        return Path(os.path.expanduser(text)).resolve()
+    except (OSError, RuntimeError) as error:  # links that lead in a circle are a RuntimeError before Python 3.13
+        why = getattr(error, "strerror", None) or "it leads through links that lead back to themselves"
+        raise SpecError(f"{text} cannot be used as a path: {why}; name another file or folder") from error
+
+
+def _refuse_name(text: str) -> None:
+    """Refuse names that would fail halfway: those of Zarr, Parquet and metadata are UTF-8."""
+    if "\0" in text:
+        raise SpecError(f"{text!r} holds a zero byte, which no file's name can; correct the path")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SpecError(
+            f"{os.fsencode(text)!r} is no UTF-8, of which the names inside results are made: rename it, or choose another name; "
+            "where the shell shows it rightly, type the command with PYTHONUTF8=1"
+        ) from None
 
 
 def from_text(named: str) -> Location:
