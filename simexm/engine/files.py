@@ -14,6 +14,7 @@ from simexm.grid import Box, Tiling, Triple, triple
 from simexm.store.files import Files, Stored, checksum, measure
 from simexm.store.location import Location
 from simexm.store.looking import files_below, presence
+from simexm.store.omexml import METADATA
 from simexm.store.omezarr import shard_key
 from simexm.store.place import MANIFEST, PLAN, Place
 
@@ -149,7 +150,7 @@ def array_key(group: str, level: int) -> str:
 def _metadata_keys(plan: Plan) -> set[str]:
     arrays = {array_key(o.group, n) for o in plan.outputs for n in range(len(plan.levels))}
     groups = {str(folder / "zarr.json") for key in arrays for folder in PurePosixPath(key).parents[1:]}
-    return arrays | groups | ({"OME/zarr.json"} if plan.barcodes else set())
+    return arrays | groups | ({"OME/zarr.json", METADATA} if plan.barcodes else set())
 
 
 def _told(files: Iterable[Location], folder: Location) -> dict[str, list[Any]]:

@@ -17,8 +17,9 @@ import imagecodecs
 import tifffile
 
 from simexm import __version__
-from simexm.export.stack import Channel, Head, Plane
+from simexm.export.stack import Head, Plane
 from simexm.export.whole import whole_file
+from simexm.store.omexml import signed_rgba, xml_text
 
 CLASSIC_LIMIT = 1 << 32
 """Bytes that a TIFF file of 32-bit offsets can have."""
@@ -67,20 +68,15 @@ def ome_xml(head: Head) -> str:
         (channels, *head.shape),
         (head.count, 1, 1, *head.shape[1:], 1),
         axes="CZYX",
-        Name=head.name,
+        Name=xml_text(head.name),
         Description=(
             f"Physical sizes are of the tissue before its expansion by {head.expansion:g}; the expanded sizes are annotated."
         ),
         **{f"PhysicalSize{a}": s for a, s in sizes.items()},
-        Channel={"Name": [c.name for c in head.channels], "Color": [ome_color(c) for c in head.channels]},
+        Channel={"Name": [c.name for c in head.channels], "Color": [signed_rgba(c.color) for c in head.channels]},
         MapAnnotation={"ExpansionFactor": repr(head.expansion), **expanded},
     )
     return str(xml.tostring(declaration=True))
-
-
-def ome_color(channel: Channel) -> int:
-    """RGBA, opaque, as the signed 32-bit integer that OME wants."""
-    return int.from_bytes(bytes.fromhex(channel.color + "FF"), "big", signed=True)
 
 
 def needs_bigtiff(head: Head) -> bool:

@@ -54,8 +54,8 @@ def multiscales(
         axes.insert(0, {"name": "c", "type": "channel"})
     datasets = []
     for n, level in enumerate(levels):
-        scale = [_um(s) for s in level.spacing]
-        translation = [_um(o + s / 2) for o, s in zip(origin_nm, level.spacing, strict=True)]
+        scale = [micrometres(s) for s in level.spacing]
+        translation = [micrometres(o + s / 2) for o, s in zip(origin_nm, level.spacing, strict=True)]
         if channels:
             scale.insert(0, 1.0)
             translation.insert(0, 0.0)
@@ -231,5 +231,6 @@ class ShardedArray:
         return zarr.open_array(zarr_store(self.files.root), path=self.path, mode="r")
 
 
-def _um(nm: Fraction) -> float:
+def micrometres(nm: Fraction) -> float:
+    """A length of metadata."""
     return float(nm / _NM_PER_UM)

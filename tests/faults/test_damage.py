@@ -199,6 +199,7 @@ def test_rounds_are_repaired_one_by_one(tmp_path: Path) -> None:
         next((result.place.tables / "amplicons").iterdir()),
         result.path / "OME/zarr.json",
         result.path / "round_03/zarr.json",
+        result.path / "OME/METADATA.ome.xml",
         result.place.tables / "barcodes.parquet",
     ]
     for path in spoilt:
