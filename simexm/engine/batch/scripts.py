@@ -89,7 +89,7 @@ def _common(file: BatchFile, name: str, output: Path) -> dict[str, Any]:
     account = {"account": _quoted(file.account)} if isinstance(file, SlurmFile) else {}
     project = {"project": file.project} if isinstance(file, LsfFile) else {}  # dask-jobqueue quotes this one itself
     return {
-        **file.options,
+        **options.with_skipped(file.kind, file.options),
         **account,
         **project,
         "job_name": name,
