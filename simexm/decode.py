@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from simexm.engine.keyed import read_table
 from simexm.engine.tables import part
 from simexm.errors import OutputError
+from simexm.export.whole import whole_file
 from simexm.grid import Box, Tiling, exact3, triple
 from simexm.kernels.spots import brightnesses, spot_profile
 from simexm.result import Result
@@ -114,12 +115,8 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Write a table as Parquet or CSV, by the name's end, in one step."""
     from pyarrow import csv
 
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with whole_file(path) as partial:
         csv.write_csv(table, partial) if path.suffix.lower() == ".csv" else pq.write_table(table, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass

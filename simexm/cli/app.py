@@ -109,6 +109,11 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename:
         told = f"{error.filename}: {error.strerror or error}; name a file or folder that you may use"
         return told, 2 if error.errno in _MISTYPED else 1
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        return (
+            f"{error.strerror}: the system refuses to go on; mend that (free some space, or close other programs), and try again",
+            1,
+        )
     *_, last = traceback.extract_tb(error.__traceback__)
     where = f"{Path(last.filename).name}, line {last.lineno}"
     told = f"{type(error).__name__}: {error} (in {where}). This is a fault of simexm, not of yours: please report it"
@@ -117,6 +122,10 @@ def _told(error: Exception) -> tuple[str, int]:
 
 _MISTYPED = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 """What the system says of paths that can be none, whatever the state of the disk."""
+
+_OF_THE_MACHINE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE
+)  # fmt: skip
 
 
 def _one_arena() -> None:

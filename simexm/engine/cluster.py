@@ -14,7 +14,7 @@ import dask
 import distributed
 
 from simexm.errors import SpecError
-from simexm.machine import cpus, refuse_lost_folder
+from simexm.machine import cpus, refuse_lost_folder, refuse_no_processes
 
 CONFIG = {
     # Tasks wait at the scheduler, not at busy workers: a worker that dies then takes only what it was running.
@@ -86,6 +86,7 @@ def local_client(
     if workers is not None and workers < 1:
         raise SpecError(f"{workers} workers would compute nothing. Give --workers 1 or more")
     refuse_lost_folder()
+    refuse_no_processes(len(gpus) or workers or cpus())
     has_dashboard = dashboard and importlib.util.find_spec("bokeh") is not None
     config = {**CONFIG, "distributed.deploy.lost-worker-timeout": _NEVER}
     if not has_dashboard:

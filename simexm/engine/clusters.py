@@ -30,8 +30,11 @@ from simexm.engine.lock import lock
 from simexm.engine.plan import GiB, Plan
 from simexm.engine.planning import smaller_tile
 from simexm.errors import RunError, SimexmWarning, SpecError
+from simexm.machine import raise_open_files
 
 _POLL_S = 0.25
+_FILES, _FILES_PER_WORKER = 256, 2
+"""Open files of a driver: connections, mostly, for which a login node's usual 1024 are few."""
 _PLACEHOLDER = "tcp://<driver>:0"
 
 
@@ -205,6 +208,7 @@ def _submit(
 ) -> tuple[distributed.Client, Jobs]:
     """Start the scheduler, and see to it that `stack` ends it and all jobs."""
     kind = file.kind
+    raise_open_files(_FILES + _FILES_PER_WORKER * limits[1] * file.workers)
     stack.enter_context(dask.config.set(_settings(file)))
     record.make()
     security = stack.enter_context(_credentials(record.folder)) if file.tls else None

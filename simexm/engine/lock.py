@@ -58,7 +58,8 @@ def lock(path: Location) -> Iterator[None]:
     finally:
         ended.set()
         beat.join()
-        with contextlib.suppress(FileNotFoundError):
+        # where the disk refuses that, too, what the block raised is to be told; with the descriptor the lock ends all the same
+        with contextlib.suppress(OSError):
             if _same_file(descriptor, path):
                 path.unlink()
         os.close(descriptor)

@@ -141,6 +141,10 @@ def stopped(error: OSError, place: Place) -> DiskError | RunError:
     where = f" ({error.filename})" if error.filename else ""
     if isinstance(error, RemoteError):
         return DiskError(f"the run stopped{where}: {error.strerror}. {kept}: then type the same command again")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return DiskError(
+            f"the run stopped: too many open files{where}. {kept}: raise that (ulimit -n), then type it again"
+        )
     return DiskError(
         f"the run stopped, for the disk refuses: {error.strerror}{where}. {kept}: mend that (free some space), then type "
         "the same command again"

@@ -14,6 +14,7 @@ from simexm.engine.finish import channel_color
 from simexm.engine.passes import counted_in_memory
 from simexm.engine.plan import Plan
 from simexm.errors import SpecError
+from simexm.export.whole import whole_file
 from simexm.grid import Box, Triple, triple
 from simexm.view.picture import Picture, draw, save, window
 
@@ -77,7 +78,8 @@ class Preview:
 
     def save(self, path: str | Path) -> None:
         """Write the picture as a PNG."""
-        save(self.picture, Path(path))
+        with whole_file(Path(path)) as partial:
+            save(self.picture, partial)
 
     def _repr_html_(self) -> str:
         from simexm.view.notebook import preview_html

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from simexm import specfile
 from simexm.engine.journal import Journal, Record
 from simexm.errors import OutputError
+from simexm.export.whole import whole_file
 from simexm.result import Result
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import OpticsPlan
@@ -44,12 +44,8 @@ def write_report(result: Result, path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"{path} cannot be written: there is no folder {path.parent}; type: mkdir -p {path.parent}")
     page = render(result)
-    hidden = path.with_name(f".{path.name}.partial")
-    try:
-        hidden.write_text(page, encoding="utf-8")
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def render(result: Result) -> str:
