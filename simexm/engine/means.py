@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from simexm.engine.events import Execute, Message
 from simexm.engine.gpu import refuse_full, visible_gpus
 from simexm.engine.plan import GiB, Plan
@@ -19,7 +17,7 @@ from simexm.engine.planning import smaller_tile
 from simexm.engine.progress import LogFile
 from simexm.errors import SimexmWarning, SpecError
 from simexm.kernels import cupy_device
-from simexm.machine import cpus
+from simexm.machine import MemoryLimit, cpus, memory_limits
 from simexm.store.place import Place
 
 if TYPE_CHECKING:
@@ -87,11 +85,15 @@ class Means:
                 SimexmWarning,
                 stacklevel=2,
             )
-        most = min(blocks, len(gpus) or cpus())
-        fitting = _fitting_workers(most if workers is None else min(workers, blocks, len(gpus) or workers), plan)
-        here = workers is None and plan.core_seconds < HERE_SECONDS * min(fitting, _HERE_THREADS)
+        most = min(blocks, len(gpus) or cpus()) if workers is None else min(workers, blocks, len(gpus) or workers)
         # one process for each GPU, and this one for the first
-        return cls(None, None, fitting, fitting == 1 if gpus and workers is None else here, gpus)
+        here = workers is None and (most == 1 if gpus else _is_small(plan, most))
+        return cls(None, None, _fitting(most, plan, here), here, gpus)
+
+    @property
+    def at_once(self) -> int:
+        """Blocks that one process computes at the same time."""
+        return self.workers if self.here else 1
 
     @contextlib.contextmanager
     def way(self, where: Place, blocks: int, quiet: bool) -> Iterator[Execute]:
@@ -121,6 +123,16 @@ class Means:
 
         with _caller_hidden(), local_client(self.workers, gpus=self.gpus) as started:
             yield partial(execute, client=started)
+
+
+def threads_here(plan: Plan) -> int:
+    """How many threads of one process compute a small plan on this machine's CPU, memory apart; 0 where workers are started."""
+    most = min(len(plan.blocks), cpus())
+    return most if plan.world.device == "cpu" and _is_small(plan, most) else 0
+
+
+def _is_small(plan: Plan, threads: int) -> bool:
+    return plan.core_seconds < HERE_SECONDS * min(threads, _HERE_THREADS)
 
 
 def workers_have_gpus(client: distributed.Client | None, cluster: Cluster | None) -> bool | None:
@@ -169,8 +181,8 @@ def _caller_hidden() -> Iterator[None]:
         vars(main).update(before)
 
 
-def _fitting_workers(count: int, plan: Plan) -> int:
-    """As many workers as the machine's free memory holds; the tile stays as planned, for it decides bytes.
+def _fitting(count: int, plan: Plan, threads: bool) -> int:
+    """As many workers as memory allows, processes or threads of this one; the tile stays as planned, for it decides bytes.
 
     Raises
     ------
@@ -179,19 +191,31 @@ def _fitting_workers(count: int, plan: Plan) -> int:
     """
     if count < 1:
         raise SpecError(f"{count} workers would compute nothing; give 1 or more")
-    needed = plan.memory.total
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise SpecError(
-            f"a worker needs {needed / GiB:.2f} GiB, but {free / GiB:.2f} GiB are free on this machine: it would be killed; "
-            f"{smaller_tile(plan, free)}, or end other programs"
-        )
-    fitting = min(count, free // needed)
+    memory = plan.memory
+    needed = memory.total
+    fitting = count
+    for limit in memory_limits():
+        if needed > limit.nbytes:
+            raise SpecError(
+                f"a worker needs {needed / GiB:.2f} GiB, but {max(0, limit.nbytes) / GiB:.2f} GiB are left by {limit.name}: it "
+                f"would be killed; {smaller_tile(plan, limit.nbytes)}, or {_more(limit)}"
+            )
+        if threads:
+            fits = (limit.nbytes - memory.at_once(0)) // memory.one_block
+        else:
+            fits = count if limit.each else limit.nbytes // needed
+        if fits < fitting:
+            fitting, least = fits, limit
     if fitting < count:
         warnings.warn(
-            f"{fitting} instead of {count} workers: each needs {needed / GiB:.2f} GiB and {free / GiB:.2f} GiB are free; "
-            "lower execution.memory_GiB for smaller tiles and more workers",
+            f"{fitting} instead of {count} workers: each needs {needed / GiB:.2f} GiB, and {least.nbytes / GiB:.2f} GiB are left "
+            f"by {least.name}; lower execution.memory_GiB for smaller tiles and more workers",
             SimexmWarning,
             stacklevel=2,
         )
     return fitting
+
+
+def _more(limit: MemoryLimit) -> str:
+    """How to get more memory than a limit leaves."""
+    return "raise that limit" if limit.each or "job" in limit.name else "end other programs"

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simexm import compiled
 from simexm.engine.blocks import LARGEST, choose_block
 from simexm.engine.gpu import resolve_device
-from simexm.engine.memory import EMITTER_FILE, TileMemory, parts, tile_memory
+from simexm.engine.labels import brick
+from simexm.engine.memory import BASE, EMITTER_FILE, TileMemory, parts, tile_memory
 from simexm.engine.plan import (
     GiB,
     Output,
@@ -27,6 +29,7 @@ from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Tiling, Triple, triple
 from simexm.kernels import cupy_device
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
+from simexm.sources.chunk_cache import CACHE_BYTES
 from simexm.sources.phantom import Phantom
 from simexm.stages import Barcodes, Truth, installed
 from simexm.stages.base import LABELLED, Stage, World
@@ -87,25 +90,23 @@ def make_plan(
     id_dtype = np.dtype(opened.dtype).name
     outputs = _outputs(resolved, stages, id_dtype)
     limit = int(resolved.execution.memory_GiB * GiB)
+    at_once = _clip(brick(opened.shape, opened.dtype.itemsize), opened.shape)
+    reading = opened.reading_bytes(at_once, world.masks)
 
     def predict(tile: Triple, block: Triple) -> tuple[Triple, TileMemory]:
-        return _predict(stages, world, resolved, outputs, id_dtype, tile, block, limit)
+        return _predict(stages, world, resolved, outputs, id_dtype, tile, block, limit, reading)
 
     def fits(block: Triple) -> bool:
-        return predict(_clip(block, geometry.shape), block)[1].total <= limit
+        return predict(_clip(block, geometry.shape), block)[1].steady <= limit
 
     seconds_per_cost = imaging.seconds_per_cost * imaging_repeats(imaging, barcodes)
     block = choose_block(geometry.shape, imaging.cost, fits, seconds_per_cost, resolved.execution.min_blocks)
     asked = resolved.execution.tile
     tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
-    fitting = smaller(tile, lambda t: predict(t, block)[1].total <= limit)
+    fitting = smaller(tile, lambda t: predict(t, block)[1].steady <= limit)
     if fitting is None or (asked is not None and fitting != tile):
-        needed = predict(tile, block)[1].total / GiB
-        remedy = (
-            f"give --tile {' '.join(map(str, fitting))}, or"
-            if fitting
-            else "no tile is small enough; use fewer channels, or"
-        )
+        needed = predict(tile, block)[1].steady / GiB
+        remedy = f"give --tile {' '.join(map(str, fitting))}, or" if fitting else _without_tile(reading, limit)
         raise SpecError(
             f"a tile of {' x '.join(map(str, tile))} pixels needs {needed:.2f} GiB in each worker, but execution.memory_GiB is "
             f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB"
@@ -125,7 +126,7 @@ def make_plan(
         levels=levels,
         storage=plan_storage(levels, block, CHUNK),
         outputs=outputs,
-        memory=memory,
+        memory=memory.compiled(compiled.is_cached()),
         versions={**_versions(device), **installed.versions(stages)},
     )
 
@@ -187,6 +188,7 @@ def _predict(
     tile: Triple,
     block: Triple,
     limit: int,
+    reading: int,
 ) -> tuple[Triple, TileMemory]:
     """Voxels of which labels are held at once, the best that keep memory below `limit`, and the memory; the least, if none do."""
     imaging, g, labeller = world.optics, world.geometry, simulation.labeller
@@ -221,9 +223,10 @@ def _predict(
             labelling=labelling,
             imaging=imaging.tile_bytes(tile, channels, world, chunk_nm),
             kept=imaging.kept_bytes(tile, channels) if world.rounds else None,
+            reading=reading,
         )
         choice = part, needed
-        if needed.total <= limit or whole:
+        if needed.steady <= limit or whole:
             break
     assert choice is not None
     return choice
@@ -235,19 +238,30 @@ def smaller_tile(plan: Plan, nbytes: int) -> str:
     limit = int(plan.simulation.execution.memory_GiB * GiB)  # by which the plan for that tile will choose its parts
 
     def fits(tile: Triple) -> bool:
-        needed = _predict(
-            plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, limit
-        )
-        return needed[1].total <= nbytes
+        _, needed = _predict(
+            plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, limit,
+            plan.memory.reading,
+        )  # fmt: skip
+        return needed.steady + plan.memory.compiling <= nbytes
 
     tile = smaller(plan.tile, fits)
     if tile:
         return f"give --tile {' '.join(map(str, tile))}"
-    if 0.9 * nbytes > plan.memory.base:
+    if 0.9 * nbytes > plan.memory.base + plan.memory.reading:
         return (
             f"set execution.memory_GiB to {0.9 * nbytes / GiB:.2g} for smaller blocks, in these no tile is small enough"
         )
-    return "no tile is small enough: a worker without any work needs more"
+    return "no tile is small enough: a worker that only reads the labels needs more"
+
+
+def _without_tile(reading: int, limit: int) -> str:
+    """What to do where no tile is small enough, as the beginning of a remedy."""
+    if 2 * reading > limit - BASE - CACHE_BYTES:
+        return (
+            f"no tile is small enough, for reading the labels alone needs {reading / GiB:.2f} GiB, as their chunks are large and "
+            "decoded whole: store them in smaller ones (simexm ingest SOURCE NAME.zarr), or"
+        )
+    return "no tile is small enough; use fewer channels, or"
 
 
 def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:

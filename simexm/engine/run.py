@@ -111,7 +111,8 @@ def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged, p
     )
     with means.way(where, len(plan.blocks), quiet) as execute:
         _passes(plan, where, execute, quiet)
-        _execute(plan, where, journal, execute, quiet, run_block, Context(plan, where, profile=profile), "")
+        context = Context(plan, where, profile=profile, at_once=means.at_once)
+        _execute(plan, where, journal, execute, quiet, run_block, context, "")
         make_levels(plan, where, execute, damaged.levels, is_there)
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 

@@ -34,12 +34,16 @@ from simexm.store.pyramid import downsample_labels, downsample_mean, pyramid
 
 @dataclass(frozen=True)
 class Context:
-    """What a worker is told: the plan, where the result stands, which pass is being made, if any, and whether to time it all."""
+    """What a worker is told: the plan, where the result stands, which pass is being made, if any, and whether to time it all.
+
+    `at_once` is how many blocks are computed in one process at the same time.
+    """
 
     plan: Plan
     place: Place
     counting: str | None = None
     profile: bool = False
+    at_once: int = 1
 
 
 def run_block(context: Context, number: int) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
         "stored": stored,
         "tables": {folder: [part.nbytes, part.checksum] for folder, part in parts.items()},
         "peak_bytes": peak_bytes(),
+        "predicted_bytes": plan.memory.at_once(context.at_once),
     }
 
 

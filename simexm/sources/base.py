@@ -79,6 +79,12 @@ class LabelSource(Protocol):
     def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
         """Return where region `name` is, (z, y, x), in a box inside the volume."""
 
+    def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
+        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache of chunks.
+
+        `regions` are those that are read, too, one after the other.
+        """
+
 
 class SourceModel(Protocol):
     """What a user writes to name a source."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -63,6 +64,18 @@ class Volume:
         z, y, x = (self.array.chunks[i] for i in self.geometry.axes)
         name = (self.token, self.array.path)
         return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, partial(self._read, box))
+
+    def reading_bytes(self, shape: Triple) -> int:
+        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
+        chunk = [self.array.chunks[i] for i in self.geometry.axes]
+        item = self.array.dtype.itemsize
+        touched = [min(-(-n // c) + 1, -(-m // c)) for n, c, m in zip(shape, chunk, self.shape, strict=True)]
+        hull = math.prod(min(t * c, m) for t, c, m in zip(touched, chunk, self.shape, strict=True)) * item
+        decoding = self._reader.decoding_bytes(math.prod(touched))
+        swapped = 0 if self.array.dtype.isnative else math.prod(shape) * item
+        # chunks that will be kept are copied out of the box that was read around them
+        held = hull + max(hull, decoding) if hull <= CACHE_BYTES else math.prod(shape) * item + decoding
+        return held + swapped
 
     @cached_property
     def _reader(self) -> Reader:
@@ -144,6 +157,17 @@ class ZarrLabels:
     def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
         """Return where the mask of region `name` is not zero, (z, y, x)."""
         return self.masks[name].read(box) != 0
+
+    def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
+        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
+        ids = self.dtype.itemsize
+        found = [self.labels.reading_bytes(shape)]
+        for name in regions:
+            mask = self.masks[name]
+            # of the box itself, as much as ids take is counted already
+            wider = max(0, mask.array.dtype.itemsize + 1 - ids) * math.prod(shape)
+            found.append(mask.reading_bytes(shape) + wider)
+        return max(found)
 
 
 def open_zarr(source: ZarrSource) -> ZarrLabels:

@@ -37,6 +37,22 @@ def scan(folder: Location) -> Iterator[tuple[str, int | None]]:
             yield entry.name, None if entry.is_dir() else entry.stat().st_size
 
 
+def largest_file(folder: Location, looked_at: int = 256) -> int | None:
+    """Bytes of the largest of some files below a folder; None where there are none, or where a store does not list them."""
+    if isinstance(folder, Remote) and not folder.can_list:
+        return None
+    sizes = (size for size in islice(_sizes(folder), looked_at))
+    return max(sizes, default=None)
+
+
+def _sizes(folder: Location) -> Iterator[int]:
+    for name, size in scan(folder):
+        if size is None:
+            yield from _sizes(folder / name)
+        else:
+            yield size
+
+
 def read_begin(path: Location, count: int) -> bytes:
     """The first bytes of a file."""
     if isinstance(path, Remote):

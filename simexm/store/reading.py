@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,16 @@ from numpy.typing import NDArray
 
 from simexm.grid import Box, Triple
 from simexm.store.location import Location, folder_of
+from simexm.store.looking import largest_file
 from simexm.store.shards import decode_shard, opened_shard
+
+AT_ONCE_BYTES = 64 * 2**20
+"""zarr-python decodes up to ten chunks at once; it is given no more chunks than these bytes hold, or one that is larger."""
+_ZARR_AT_ONCE = 10
+_SMALL_BYTES = 8 * 2**20
+"""Chunks up to this size may be stored without being any smaller; of larger ones the files are looked at."""
+_IN_PLACE = frozenset({"blosc", "zstd", "lz4"})
+"""Compressors that tell how large their content is, so that no decoder has to join pieces."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,7 @@ class Reader:
             If a shard cannot be read or decoded.
         """
         if self.folder is None:
-            where: Any = (*lead, *box.slices)
-            return np.asarray(self.array[where])
+            return self._by_zarr(box, lead)
         shard = self.array.shards
         assert shard is not None
         out = np.empty(box.shape, self.array.dtype)
@@ -73,6 +83,70 @@ class Reader:
             with opened_shard(self.folder.joinpath("c", *map(str, (*first, *position)))) as data:
                 decode_shard(data, shard, self.array.chunks, (*inner, *part.relative_to(corner).start), into)
         return out
+
+    def _by_zarr(self, box: Box, lead: tuple[int, ...]) -> NDArray[Any]:
+        parts = list(_parts(box, self._chunks_at_once()))
+        if len(parts) == 1:
+            return np.asarray(self.array[(*lead, *box.slices)])  # type: ignore[index]  # numbers and slices together
+        out = np.empty(box.shape, self.array.dtype)
+        for part in parts:
+            out[part.relative_to(box.start).slices] = np.asarray(self.array[(*lead, *part.slices)])  # type: ignore[index]
+        return out
+
+    def _chunks_at_once(self) -> Triple:
+        """Elements along z, y, x of the chunks that zarr-python is given at once."""
+        z, y, x = self.array.chunks[-3:]
+        rest = max(1, AT_ONCE_BYTES // self._chunk_bytes)
+        row = min(rest, -(-self.shape[2] // x))
+        rows = min(rest // row, -(-self.shape[1] // y))
+        return z * (rest // (row * rows)), y * rows, x * row
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return math.prod(self.array.chunks) * self.array.dtype.itemsize
+
+    def decoding_bytes(self, chunks: int) -> int:
+        """Return how many bytes are held at most while a box that touches so many chunks is decoded, beside what is returned.
+
+        A chunk is decoded whole, and held compressed meanwhile.
+        """
+        whole = self._chunk_bytes
+        if self.folder is not None:
+            return whole + self._stored_bytes(chunks)
+        # the last piece of a box may touch few chunks, others as many as fit
+        at_once = max(1, min(chunks, AT_ONCE_BYTES // whole))
+        copies = sum(_name(c) != "transpose" for c in self.array.filters)
+        compressors = [_name(c) for c in self.array.compressors]
+        copies += any(n not in ("crc32c", "") for n in compressors)
+        copies += any(n not in (*_IN_PLACE, "crc32c", "") for n in compressors)
+        return min(at_once, _ZARR_AT_ONCE) * whole * copies + self._stored_bytes(at_once)
+
+    def _stored_bytes(self, chunks: int) -> int:
+        """Bytes of so many chunks as they are stored, or of the shard in which they are."""
+        most = chunks * self._chunk_bytes
+        if self._chunk_bytes <= _SMALL_BYTES and self.array.shards is None:
+            return most
+        folder = folder_of(self.array)
+        largest = None if folder is None else largest_file(folder)
+        if largest is None:
+            return most
+        return min(most, 2 * largest * (1 if self.array.shards else chunks))  # twice, for not all are looked at
+
+
+def _name(codec: Any) -> str:
+    """The name of a codec of Zarr 2 or 3, without the prefix of those that both have."""
+    found = getattr(codec, "codec_id", None) or codec.to_dict()["name"]
+    return str(found).removeprefix("numcodecs.")
+
+
+def _parts(box: Box, step: Triple) -> Iterator[Box]:
+    """Parts of a box, cut at multiples of `step`."""
+    axes = []
+    for start, stop, size in zip(box.start, box.stop, step, strict=True):
+        inner = range((start // size + 1) * size, stop, size)
+        axes.append(list(itertools.pairwise((start, *inner, stop))))
+    for z, y, x in itertools.product(*axes):
+        yield Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
 
 
 def _is_ours(array: zarr.Array[Any]) -> bool:

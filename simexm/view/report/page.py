@@ -209,7 +209,7 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
             ),
         )
         rows.append(("Stored before compression", size(plan["bytes_uncompressed"])))
-        told["memory_figure"] = draw_memory(running, plan["memory_parts_bytes"], plan["memory_per_worker_bytes"])
+        told["memory_figure"] = draw_memory(running, plan["memory_parts_bytes"])
     return told | {"speed_figure": draw_speed(running), "run_rows": rows}
 
 
