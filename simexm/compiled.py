@@ -12,6 +12,8 @@ from functools import update_wrapper
 from pathlib import Path
 from typing import Any
 
+from simexm.machine import refuse_tight_shell
+
 
 class Compiled:
     """A function that numba compiles at its first call, from Python or from another compiled function.
@@ -63,6 +65,8 @@ def pays(operations: int) -> bool:
 def _numba() -> Any:
     """The library, told that our functions are functions of its own where compiled code names them."""
     global _awake
+    if not _awake:
+        refuse_tight_shell()
     import numba
     from numba.extending import typeof_impl
 

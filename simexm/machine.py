@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from simexm.errors import SpecError
+
 _CGROUP = Path("/sys/fs/cgroup")
 _PROC = Path("/proc/self")
 MiB = 1 << 20
@@ -154,6 +156,28 @@ def rlimits() -> Iterator[tuple[str, int, int]]:
         most = resource.getrlimit(which)[0]
         if most not in (resource.RLIM_INFINITY, -1):
             yield f"the shell's limit for a process ({name} {most >> 10}, {_size(most)})", most, reserved
+
+
+def refuse_tight_shell() -> None:
+    """Refuse to go on where the shell leaves a process too little memory to load libraries: some of them fail, others hang.
+
+    Raises
+    ------
+    SpecError
+        With the limit to raise.
+    """
+    memory = psutil.Process().memory_info()
+    for name, most, _ in rlimits():
+        used = memory.vms if "-v" in name else getattr(memory, "data", memory.vms)
+        if most - used < _LIBRARIES_BYTES:
+            option = "ulimit -v" if "-v" in name else "ulimit -d"
+            raise SpecError(
+                f"{name} leaves too little memory to load the libraries, which need {_size(_LIBRARIES_BYTES)} more; type "
+                f"`{option} unlimited`, or give the job more memory"
+            )
+
+
+_LIBRARIES_BYTES = 384 * MiB
 
 
 def _size(nbytes: int) -> str:

@@ -14,6 +14,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from simexm import specfile
 from simexm.errors import SimexmWarning, SpecError
 from simexm.grid import Box, Triple
+from simexm.machine import refuse_tight_shell
 from simexm.sources.base import ZarrSource
 from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
@@ -386,7 +387,8 @@ class Simulation(Frozen):
         gpu
             Whether the workers have GPUs; left out, this machine is looked at.
         """
-        from simexm.engine.planning import make_plan
+        refuse_tight_shell()
+        from simexm.engine.planning import make_plan  # which loads large libraries
 
         return make_plan(self, until=until, source=source, gpu=gpu)
 

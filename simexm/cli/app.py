@@ -18,6 +18,7 @@ import typer.core
 from simexm import __version__
 from simexm.errors import SimexmError, SimexmWarning
 from simexm.logs import logger
+from simexm.machine import refuse_tight_shell, rlimits
 from simexm.store.refusals import RemoteError
 
 
@@ -85,6 +86,7 @@ def _common(
     ] = False,
 ) -> None:
     _Debug.on = debug or bool(os.environ.get("SIMEXM_DEBUG"))
+    refuse_tight_shell()
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -98,7 +100,11 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, SimexmError):
         return str(error), error.exit_code
     if isinstance(error, MemoryError):
-        return "the memory is full; lower execution.memory_GiB in the spec, or close other programs", 1
+        limit = next((f" ({name})" for name, _, _ in rlimits()), "")
+        return (
+            f"the memory is full{limit}; lower execution.memory_GiB in the spec, raise limits, or close other programs",
+            1,
+        )
     if isinstance(error, RemoteError):
         return f"{error.filename}: {error.strerror}", 1
     if isinstance(error, OSError) and error.filename:

@@ -69,13 +69,16 @@ class Volume:
         """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
         chunk = [self.array.chunks[i] for i in self.geometry.axes]
         item = self.array.dtype.itemsize
-        touched = [min(-(-n // c) + 1, -(-m // c)) for n, c, m in zip(shape, chunk, self.shape, strict=True)]
-        hull = math.prod(min(t * c, m) for t, c, m in zip(touched, chunk, self.shape, strict=True)) * item
-        decoding = self._reader.decoding_bytes(math.prod(touched))
-        swapped = 0 if self.array.dtype.isnative else math.prod(shape) * item
-        # chunks that will be kept are copied out of the box that was read around them
-        held = hull + max(hull, decoding) if hull <= CACHE_BYTES else math.prod(shape) * item + decoding
-        return held + swapped
+        box, least, most, touched = item, item, item, 1
+        for n, c, m in zip(shape, chunk, self.shape, strict=True):
+            aligned, count = -(-n // c), min(-(-n // c) + 1, -(-m // c))  # a box may begin in the middle of a chunk
+            box, least, most, touched = box * n, least * min(aligned * c, m), most * min(count * c, m), touched * count
+        decoding = self._reader.decoding_bytes(touched)
+        held = box + decoding if most > CACHE_BYTES else 0
+        if least <= CACHE_BYTES:  # chunks that will be kept are copied out of the box that was read around them
+            around = min(most, CACHE_BYTES)
+            held = max(held, around + max(around, decoding))
+        return held + (0 if self.array.dtype.isnative else box)
 
     @cached_property
     def _reader(self) -> Reader:

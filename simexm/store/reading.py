@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from simexm.grid import Box, Triple
 from simexm.store.location import Location, folder_of
 from simexm.store.looking import largest_file
+from simexm.store.remote import Remote
 from simexm.store.shards import decode_shard, opened_shard
 
 AT_ONCE_BYTES = 64 * 2**20
 """zarr-python decodes up to ten chunks at once; it is given no more chunks than these bytes hold, or one that is larger."""
 _ZARR_AT_ONCE = 10
-_SMALL_BYTES = 8 * 2**20
-"""Chunks up to this size may be stored without being any smaller; of larger ones the files are looked at."""
+_SMALL_BYTES = 32 * 2**20
+"""A store is not asked how well its chunks are compressed where they take no more than this anyhow."""
 _IN_PLACE = frozenset({"blosc", "zstd", "lz4"})
 """Compressors that tell how large their content is, so that no decoder has to join pieces."""
 
@@ -124,10 +125,10 @@ class Reader:
     def _stored_bytes(self, chunks: int) -> int:
         """Bytes of so many chunks as they are stored, or of the shard in which they are."""
         most = chunks * self._chunk_bytes
-        if self._chunk_bytes <= _SMALL_BYTES and self.array.shards is None:
-            return most
         folder = folder_of(self.array)
-        largest = None if folder is None else largest_file(folder)
+        if folder is None or (isinstance(folder, Remote) and most <= _SMALL_BYTES):
+            return most
+        largest = largest_file(folder)
         if largest is None:
             return most
         return min(most, 2 * largest * (1 if self.array.shards else chunks))  # twice, for not all are looked at
