@@ -121,9 +121,9 @@ class Simulation(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**63)
     source: Source
     crop: Crop | None = None
-    dyes: dict[str, Dye] = Field(default_factory=dict)
-    stages: tuple[AnyStage, ...] = Field(min_length=1)
-    keep: tuple[Keep, ...] = ()
+    dyes: dict[str, Dye] = Field(default_factory=dict, max_length=1000)
+    stages: tuple[AnyStage, ...] = Field(min_length=1, max_length=100)
+    keep: tuple[Keep, ...] = Field(default=(), max_length=100)
     execution: Execution = Execution()
 
     # ---------------------------------------------------------------- reading and writing

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
-from functools import cache
+from collections.abc import Mapping, Sequence, Set
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simexm import compiled
-from simexm.engine.blocks import LARGEST, choose_block
+from simexm.engine.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
 from simexm.engine.gpu import resolve_device
 from simexm.engine.labels import brick
 from simexm.engine.memory import BASE, EMITTER_FILE, TileMemory, parts, tile_memory
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from simexm.sources.base import LabelSource
 
 CHUNK: Triple = (64, 64, 64)
+_LONGEST = 10**7
 _SCAN_CHUNKS = 4096
 _SEARCHED_CHUNKS = 512
 
@@ -59,6 +61,11 @@ def make_plan(
     stages = _stages_until(resolved, until)
     crop = resolved.crop_box(opened.shape)
     geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, resolved.factor)
+    if max(geometry.shape) > _LONGEST:
+        raise SpecError(
+            f"the image would have {' x '.join(f'{n:.3g}' for n in geometry.shape)} pixels (z y x), and {_LONGEST:.0e} along an "
+            "axis are possible at most; check voxel_size_nm, pixel_size_nm and plane_spacing_nm, all in nm, or give a crop"
+        )
     if source is None:
         _refuse_empty(opened, crop)
     layers = resolved.labeller.named_layers
@@ -90,28 +97,36 @@ def make_plan(
     id_dtype = np.dtype(opened.dtype).name
     outputs = _outputs(resolved, stages, id_dtype)
     limit = int(resolved.execution.memory_GiB * GiB)
-    at_once = _clip(brick(opened.shape, opened.dtype.itemsize), opened.shape)
+    at_once = clipped(brick(opened.shape, opened.dtype.itemsize), opened.shape)
     reading = opened.reading_bytes(at_once, world.masks)
 
     def predict(tile: Triple, block: Triple) -> tuple[Triple, TileMemory]:
         return _predict(stages, world, resolved, outputs, id_dtype, tile, block, limit, reading)
 
-    def fits(block: Triple) -> bool:
-        return predict(_clip(block, geometry.shape), block)[1].steady <= limit
+    def fits(block: Triple, planes: int = LARGEST) -> bool:
+        return predict(clipped((planes, *block[1:]), clipped(block, geometry.shape)), block)[1].steady <= limit
 
     seconds_per_cost = imaging.seconds_per_cost * imaging_repeats(imaging, barcodes)
-    block = choose_block(geometry.shape, imaging.cost, fits, seconds_per_cost, resolved.execution.min_blocks)
+    planes = LARGEST if fits(ALIGN) else 1  # where not even the smallest block fits at once, it is made plane by plane
+    if planes > 1 or fits(ALIGN, 1):
+        fewest = resolved.execution.min_blocks
+        block = choose_block(geometry.shape, imaging.cost, partial(fits, planes=planes), seconds_per_cost, fewest)
+    else:
+        block = ALIGN
     asked = resolved.execution.tile
-    tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
+    tile = clipped(asked or block, clipped((LARGEST,) * 3, geometry.shape))
     fitting = smaller(tile, lambda t: predict(t, block)[1].steady <= limit)
     if fitting is None or (asked is not None and fitting != tile):
+        if fitting is None and asked is None:
+            tile = clipped((1, 256, 256), geometry.shape)  # what takes bearable time: halos cost most in small tiles
         needed = predict(tile, block)[1].steady / GiB
         remedy = f"give --tile {' '.join(map(str, fitting))}, or" if fitting else _without_tile(reading, limit)
         raise SpecError(
             f"a tile of {' x '.join(map(str, tile))} pixels needs {needed:.2f} GiB in each worker, but execution.memory_GiB is "
-            f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB"
+            f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB to "
+            f"{math.ceil(10 * needed + 0.1) / 10:g}"
         )
-    tile = _clip(fitting, block)
+    tile = clipped(fitting, block)
     part, memory = predict(tile, block)
     return Plan(
         simulation=resolved,
@@ -218,14 +233,15 @@ def _predict(
             masks=len(world.masks),
             tile=tile,
             tile_bytes=made,
-            block=_clip(block, g.shape),
+            block=clipped(block, g.shape),
             stored_bytes=stored,
             labelling=labelling,
             imaging=imaging.tile_bytes(tile, channels, world, chunk_nm),
             kept=imaging.kept_bytes(tile, channels) if world.rounds else None,
             reading=reading,
         )
-        choice = part, needed
+        if choice is None or needed.steady < choice[1].steady:
+            choice = part, needed
         if needed.steady <= limit or whole:
             break
     assert choice is not None
@@ -261,21 +277,7 @@ def _without_tile(reading: int, limit: int) -> str:
             f"no tile is small enough, for reading the labels alone needs {reading / GiB:.2f} GiB, as their chunks are large and "
             "decoded whole: store them in smaller ones (simexm ingest SOURCE NAME.zarr), or"
         )
-    return "no tile is small enough; use fewer channels, or"
-
-
-def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:
-    """The largest tile made by halving the longest side of `tile` that fits."""
-    while not fits(tile):
-        longest = max(range(3), key=lambda a: (tile[a], a))
-        if tile[longest] <= 8:
-            return None
-        tile = triple(-(-n // 2) if a == longest else n for a, n in enumerate(tile))
-    return tile
-
-
-def _clip(a: Triple, b: Triple) -> Triple:
-    return triple(min(m, n) for m, n in zip(a, b, strict=True))
+    return "no tile is small enough; use larger pixels, whose halo is smaller, or fewer channels, or"
 
 
 def _refuse_empty(source: LabelSource, crop: Box) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar, Literal, Self
@@ -29,7 +30,7 @@ from simexm.stages.base import (
     World,
 )
 from simexm.stages.optics_plan import OpticsPlan
-from simexm.stages.roles import NAME, Labeller
+from simexm.stages.roles import MOST_LAYERS, NAME, Labeller
 
 
 class DyesPerProtein(Frozen):
@@ -179,7 +180,7 @@ class Labelling(Labeller):
     """
 
     stage: Literal["labelling"] = "labelling"
-    layers: tuple[Layer, ...] = Field(min_length=1)
+    layers: tuple[Layer, ...] = Field(min_length=1, max_length=MOST_LAYERS)
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS, REGIONS)
     writes: ClassVar[tuple[Quantity, ...]] = (EMITTERS,)
@@ -187,7 +188,7 @@ class Labelling(Labeller):
     @model_validator(mode="after")
     def _names(self) -> Self:
         names = [layer.name.lower() for layer in self.layers]
-        double = sorted({n for n in names if names.count(n) > 1})
+        double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
             raise ValueError(
                 f"two layers are named {', '.join(double)}; label images and random numbers go by the name"

@@ -6,6 +6,7 @@ its region each cell has, and how many of them leave the specimen when they are 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -29,7 +30,7 @@ from simexm.stages.base import (
     Work,
     World,
 )
-from simexm.stages.roles import NAME, Labeller
+from simexm.stages.roles import MOST_LAYERS, NAME, Labeller
 
 FLUOROPHORES = Quantity("fluorophores", "zyx", "fluorophores of each dye per voxel")
 VOXELS, DROPPED = "simexm2017_voxels", "simexm2017_dropped"
@@ -88,7 +89,7 @@ class Labelling2017(Labeller):
     stage: Literal["simexm2017_labelling"] = "simexm2017_labelling"
     neighbourhood: Literal[26, 8] = 26
     global_density: float = Field(default=1.0, ge=0, le=1)
-    layers: tuple[Layer2017, ...] = Field(min_length=1)
+    layers: tuple[Layer2017, ...] = Field(min_length=1, max_length=MOST_LAYERS)
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (REGIONS, FLUOROPHORES)
@@ -98,7 +99,7 @@ class Labelling2017(Labeller):
     @model_validator(mode="after")
     def _names(self) -> Self:
         names = [layer.name.lower() for layer in self.layers]
-        double = sorted({n for n in names if names.count(n) > 1})
+        double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
             raise ValueError(
                 f"two layers are named {', '.join(double)}; label images and random numbers go by the name"
