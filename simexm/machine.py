@@ -15,6 +15,7 @@ from simexm.errors import SpecError
 _CGROUP = Path("/sys/fs/cgroup")
 _PROC = Path("/proc/self")
 MiB = 1 << 20
+MACHINE = "this machine"
 ADDRESS_BYTES = 1600 * MiB
 """Address space that a process reserves beyond its resident memory: libraries, stacks of threads, buffers of BLAS."""
 DATA_BYTES = 1200 * MiB
@@ -28,7 +29,7 @@ class MemoryLimit:
     Attributes
     ----------
     name
-        What limits it, as the end of "... are left by".
+        What limits it.
     nbytes
         Bytes that are left.
     each
@@ -38,6 +39,16 @@ class MemoryLimit:
     name: str
     nbytes: int
     each: bool = False
+
+    @property
+    def told(self) -> str:
+        """How much is left, and by what, as the end of a sentence."""
+        return f"{_size(max(0, self.nbytes))} are {'free on' if self.name == MACHINE else 'left by'} {self.name}"
+
+    @property
+    def remedy(self) -> str:
+        """How to have more."""
+        return "end other programs" if self.name == MACHINE else "raise that limit"
 
 
 def memory_limits(
@@ -56,7 +67,7 @@ def memory_limits(
         Variables that a batch queue sets.
     """
     own = psutil.Process().memory_info().rss
-    found = [MemoryLimit("this machine", psutil.virtual_memory().available)]
+    found = [MemoryLimit(MACHINE, psutil.virtual_memory().available)]
     found += _of_cgroups(cgroup, proc)
     found += [MemoryLimit(name, total - own) for name, total in _of_queues(environment)]
     found += _of_rlimits()
@@ -69,6 +80,7 @@ def _of_cgroups(root: Path, proc: Path) -> Iterator[MemoryLimit]:
         lines = (proc / "cgroup").read_text().splitlines()
     except OSError:
         return
+    mounts: tuple[Path, ...]
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:

@@ -137,3 +137,12 @@ def test_little_memory_lowers_the_number_of_threads_and_names_the_limit() -> Non
     assert "ulimit -v" in one
     assert "a worker needs" in none
     assert "ulimit -v" in none
+
+
+def test_plan_warns_where_a_run_would_be_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(spec("-") | {"source": {"kind": "phantom", "shape": (24, 64, 64)}}))
+    words = f"ulimit -v 1200000; exec {sys.executable} -m simexm.cli %s {tmp_path / 'a.json'}"
+    plan, run = (subprocess.run(["bash", "-c", words % w], capture_output=True, text=True) for w in ("plan", "run"))
+    assert (plan.returncode, run.returncode) == (0, 2)
+    assert "ulimit -v 1200000" in plan.stderr
+    assert run.stderr.splitlines()[-1].removeprefix("error: ") in plan.stderr

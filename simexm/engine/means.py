@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from simexm.arguments import whole_number
 from simexm.engine.events import Execute, Message
 from simexm.engine.gpu import refuse_full, visible_gpus
 from simexm.engine.plan import GiB, Plan
@@ -77,6 +78,7 @@ class Means:
         if client is not None or cluster is not None:
             _refuse_small_workers(plan, client, cluster)
             return cls(client, cluster, 0, False, gpus)
+        workers = None if workers is None else whole_number("workers", workers, 1)
         blocks = len(plan.blocks)
         if workers is not None and workers > blocks:
             warnings.warn(
@@ -181,25 +183,36 @@ def _caller_hidden() -> Iterator[None]:
         vars(main).update(before)
 
 
+def lacking_here(plan: Plan) -> str | None:
+    """Return why a worker of a plan would be refused on this machine; None where it would not."""
+    return next(filter(None, (_too_little(plan, limit) for limit in memory_limits())), None)
+
+
+def _too_little(plan: Plan, limit: MemoryLimit) -> str | None:
+    needed = plan.memory.total
+    if needed <= limit.nbytes:
+        return None
+    return (
+        f"a worker needs {needed / GiB:.2f} GiB, but {limit.told}: it would be killed; "
+        f"{smaller_tile(plan, limit.nbytes)}, or {limit.remedy}"
+    )
+
+
 def _fitting(count: int, plan: Plan, threads: bool) -> int:
     """As many workers as memory allows, processes or threads of this one; the tile stays as planned, for it decides bytes.
 
     Raises
     ------
     SpecError
-        If not even one fits, or less than one is asked for.
+        If not even one fits.
     """
-    if count < 1:
-        raise SpecError(f"{count} workers would compute nothing; give 1 or more")
     memory = plan.memory
     needed = memory.total
     fitting = count
     for limit in memory_limits():
-        if needed > limit.nbytes:
-            raise SpecError(
-                f"a worker needs {needed / GiB:.2f} GiB, but {max(0, limit.nbytes) / GiB:.2f} GiB are left by {limit.name}: it "
-                f"would be killed; {smaller_tile(plan, limit.nbytes)}, or {_more(limit)}"
-            )
+        why = _too_little(plan, limit)
+        if why:
+            raise SpecError(why)
         if threads:
             fits = (limit.nbytes - memory.at_once(0)) // memory.one_block
         else:
@@ -208,14 +221,9 @@ def _fitting(count: int, plan: Plan, threads: bool) -> int:
             fitting, least = fits, limit
     if fitting < count:
         warnings.warn(
-            f"{fitting} instead of {count} workers: each needs {needed / GiB:.2f} GiB, and {least.nbytes / GiB:.2f} GiB are left "
-            f"by {least.name}; lower execution.memory_GiB for smaller tiles and more workers",
+            f"{fitting} instead of {count} workers: each needs {needed / GiB:.2f} GiB, and {least.told}; "
+            "lower execution.memory_GiB for smaller tiles and more workers",
             SimexmWarning,
             stacklevel=2,
         )
     return fitting
-
-
-def _more(limit: MemoryLimit) -> str:
-    """How to get more memory than a limit leaves."""
-    return "raise that limit" if limit.each or "job" in limit.name else "end other programs"
