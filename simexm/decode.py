@@ -28,7 +28,7 @@ from simexm.simulation import Simulation
 from simexm.stages.barcodes import AMPLICONS, Barcodes
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import OpticsPlan
-from simexm.store.location import Location, refuse_url
+from simexm.store.location import Location, refuse_url, with_ending
 
 UNREAD = "?"
 """Letter of a round in which none of a cell's amplicons shows any light."""
@@ -105,7 +105,7 @@ def refuse_table(path: Path, overwrite: bool) -> None:
     """
     refuse_url(path)
     if path.suffix.lower() not in (".parquet", ".csv"):
-        raise OutputError(f"the table {path} is neither Parquet nor CSV; type --output {path.with_suffix('.csv')}")
+        raise OutputError(f"the table {path} is neither Parquet nor CSV; type --output {with_ending(path, '.csv')}")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} is there already; type --overwrite, or another name")
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from simexm.errors import SpecError
+from simexm.smallfile import read_small
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -26,11 +27,8 @@ def is_ini(path: Path) -> bool:
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml, where it is there: ten times as fast, and it refuses deep nesting itself."""
 
-MOST_BYTES = 32 * 2**20
-"""No spec is as long as this; a file that is would take minutes to parse."""
 
-
-class _Loader(_Safe):  # type: ignore[misc]  # its type is known at run time only
+class _Loader(_Safe):
     """Safe YAML that refuses a key given twice, where PyYAML would silently keep the last."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -118,7 +116,7 @@ def read(path: Path, what: str = "spec") -> dict[str, Any]:
         If there is no such file, or it cannot be parsed.
     """
     try:
-        text = _text(path, what)
+        text = read_small(path, what).decode("utf-8")
     except FileNotFoundError:
         folder = path.parent if path.parent.is_dir() else Path()
         near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir() if p.is_file()], n=2)
@@ -133,16 +131,6 @@ def read(path: Path, what: str = "spec") -> dict[str, Any]:
             f"the {what} {path} cannot be read: {error.strerror or error}; name a file that you may read"
         ) from None
     return parse(text, str(path), what)
-
-
-def _text(path: Path, what: str) -> str:
-    if path.is_fifo() and not path.is_relative_to("/dev"):  # `<(command)` of a shell is below /dev
-        raise SpecError(f"{path} is a named pipe, which may never end, and a {what} is a file; name a file")
-    with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise SpecError(f"{path} has more than {MOST_BYTES >> 20} MiB, which no {what} has; name the {what} itself")
-    return content.decode("utf-8")
 
 
 def _remedy(what: str) -> str:

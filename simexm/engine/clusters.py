@@ -30,6 +30,7 @@ from simexm.engine.lock import lock
 from simexm.engine.plan import GiB, Plan
 from simexm.engine.planning import smaller_tile
 from simexm.errors import RunError, SimexmWarning, SpecError
+from simexm.store.location import usable
 
 _POLL_S = 0.25
 _PLACEHOLDER = "tcp://<driver>:0"
@@ -156,7 +157,7 @@ def cluster(path: str | Path, jobs: int | str | tuple[int, int] | None = None) -
     ...     simexm.Simulation.load("my.yaml").run("out.zarr", client=client)
     """
     try:
-        return Cluster(files.read(Path(path)), None if jobs is None else parse_jobs(jobs))
+        return Cluster(files.read(Path(usable(path))), None if jobs is None else parse_jobs(jobs))
     except ValueError as error:
         if isinstance(error, SpecError):
             raise

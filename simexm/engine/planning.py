@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simexm import compiled
+from simexm.arguments import text
 from simexm.engine.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
 from simexm.engine.gpu import resolve_device
 from simexm.engine.labels import brick
@@ -156,7 +157,7 @@ def _versions(device: str) -> Mapping[str, str]:
 def _stages_until(simulation: Simulation, until: str | None) -> tuple[Stage, ...]:
     """The stages up to and with `until`; the truth is always made."""
     tags = [str(type(s).model_fields["stage"].default) for s in simulation.stages]
-    if until is None or until == tags[-1]:
+    if until is None or text("until", until) == tags[-1]:
         return tuple(simulation.stages)
     possible = [t for t, s in zip(tags, simulation.stages, strict=True) if main_quantity(s)]
     if until not in possible:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simexm.engine import passes
 from simexm.engine.batch.record import Record
@@ -20,7 +21,7 @@ from simexm.engine.plan import Plan
 from simexm.engine.progress import FailedFile, LogFile, progress
 from simexm.engine.verify import Damaged
 from simexm.engine.worker import Context, count_block, run_block
-from simexm.errors import OutputError, RunError, SimexmWarning, SourceError
+from simexm.errors import OutputError, RunError, SimexmWarning, SourceError, SpecError
 from simexm.result import Result
 from simexm.store import guard, place
 from simexm.store.place import Place
@@ -49,6 +50,7 @@ def run(
 ) -> Result:
     """See `Simulation.run`."""
     where = Place.at(output).claimed()
+    _refuse_strange_means(client, cluster)
     plan = simulation.plan(until=until, gpu=workers_have_gpus(client, cluster))
     plan.warn()
     guard.refuse(plan, where, overwrite)
@@ -64,6 +66,21 @@ def run(
         with contextlib.suppress(OSError):
             where.run.rmdir()  # where nothing came to be in it
     return Result.open(where.zarr)
+
+
+def _refuse_strange_means(client: Any, cluster: Any) -> None:
+    if client is not None:
+        from distributed import Client
+
+        if not isinstance(client, Client):
+            raise SpecError(f"client is {reprlib.repr(client)}; give a distributed.Client, or leave it out")
+    if cluster is not None:
+        from simexm.engine.clusters import Cluster
+
+        if not isinstance(cluster, Cluster):
+            raise SpecError(
+                f"cluster is {reprlib.repr(cluster)}; give what simexm.cluster(path) returns, or leave it out"
+            )
 
 
 def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
@@ -160,7 +177,7 @@ def _execute(
     if journal.unreadable:
         log(Message(f"{journal.unreadable} torn lines of the journal were passed over, and their blocks done again"))
     if outcome.failed_count:
-        if guard.is_lost(where):
+        if guard.is_lost(where) or guard.is_gone(where):
             raise guard.lost(where)
         first = outcome.failed[0]
         raise RunError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.sources.axes import voxel_sizes
+from simexm.sources.base import REGION_NAME, REGION_RULE
 
 
 class ArrayVolume:
@@ -38,7 +40,11 @@ class ArrayVolume:
         voxel_size_nm: tuple[float | Fraction, float | Fraction, float | Fraction],
         regions: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
-        labels = np.asarray(labels)
+        refuse_masked(labels, "labels")
+        try:
+            labels = np.asarray(labels)
+        except (TypeError, ValueError) as error:  # such as rows of different lengths
+            raise SourceError(f"labels cannot be made an array of axes z, y, x: {error}") from None
         if labels.ndim != 3 or labels.size == 0:
             raise SourceError(
                 f"labels must be an array of axes z, y, x with at least one voxel, not of shape {labels.shape}"
@@ -50,19 +56,10 @@ class ArrayVolume:
             )
         if labels.dtype.kind == "i" and labels.min() < 0:
             raise SourceError(f"labels go down to {labels.min()}; ids start at 1, with 0 for outside. Renumber them")
-        if not all(0 < s < math.inf for s in voxel_size_nm):
-            raise SourceError(
-                f"voxel_size_nm {tuple(map(float, voxel_size_nm))}: a voxel has a positive size along z, y and x, in nm"
-            )
+        self.voxel_size_nm: Spacing = voxel_sizes(voxel_size_nm)
         unsigned = np.dtype(f"u{labels.dtype.itemsize}")
         self._labels = labels.astype(unsigned, copy=False)
-        self._regions = {name: np.asarray(mask) != 0 for name, mask in (regions or {}).items()}
-        for name, mask in self._regions.items():
-            if mask.shape != labels.shape:
-                raise SourceError(
-                    f"region {name!r} has the shape {mask.shape}, the labels {labels.shape}; they must agree"
-                )
-        self.voxel_size_nm: Spacing = exact3(voxel_size_nm)
+        self._regions = {name: _region(name, mask, labels.shape) for name, mask in _items(regions)}
         self.origin_nm: Spacing = exact3((0, 0, 0))
 
     @property
@@ -91,6 +88,10 @@ class ArrayVolume:
         """Shape and type only: what is in memory is not resumed."""
         return f"array {self.shape} {self.dtype.name} {self.region_names}"
 
+    def any(self) -> bool:
+        """Whether there is a cell."""
+        return bool(self._labels.any())
+
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Ids in a box, (z, y, x)."""
         return self._labels[box.slices]
@@ -102,3 +103,38 @@ class ArrayVolume:
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
         """Nothing: the labels are in memory already."""
         return 0
+
+
+def refuse_masked(array: Any, what: str) -> None:
+    """Refuse a masked array, whose mask NumPy would drop without a word."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise SourceError(
+            f"{what} are a masked array, and it is not known what is meant where the mask hides a voxel; type "
+            f"{what}.filled(0) to have nothing there, or {what}.data to do without the mask"
+        )
+
+
+def _items(regions: Any) -> list[tuple[str, Any]]:
+    if regions is None:
+        return []
+    if not isinstance(regions, Mapping) or not all(isinstance(name, str) for name in regions):
+        raise SourceError(
+            f"regions {reprlib.repr(regions)}: masks go by names, which are text; give a mapping, such as {{'synapse': mask}}"
+        )
+    for name in regions:
+        if not REGION_NAME.fullmatch(name):
+            raise SourceError(f"the region's name {name!r} becomes part of paths; {REGION_RULE}")
+    return list(regions.items())
+
+
+def _region(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    refuse_masked(mask, f"voxels of the region {name!r}")
+    found = np.asarray(mask)
+    if found.dtype.kind not in "biuf" or (found.dtype.kind == "f" and not np.isfinite(found).all()):
+        raise SourceError(
+            f"the region {name!r} holds {found.dtype}, and a mask is 0 outside the region and another number inside; convert it, "
+            "for example with mask.astype(bool)"
+        )
+    if found.shape != shape:
+        raise SourceError(f"region {name!r} has the shape {found.shape}, the labels {shape}; they must agree")
+    return found != 0

@@ -5,26 +5,43 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import re
 import time
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from simexm.errors import SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple
-from simexm.store.location import is_url, location
+from simexm.sources.axes import implausible
+from simexm.store.location import is_url, location, usable
 from simexm.store.refusals import RemoteError
 
 INGESTED = "simexm ingest"
 """What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
 
+REGION_NAME = re.compile(r"[^\W\d][\w-]*")
+"""What regions may be called: their names are parts of paths."""
+REGION_RULE = "choose one of letters, digits, - and _ that begins with a letter"
+
 VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _plausible(size: tuple[float, float, float]) -> tuple[float, float, float]:
+    why = implausible(size)
+    if why:
+        raise ValueError(f"is {why}; give it in nm, z y x")
+    return size
+
+
+VoxelSizeNm = Annotated[tuple[VoxelNm, VoxelNm, VoxelNm], AfterValidator(_plausible)]
 
 
 class Voxels(Protocol):
@@ -115,13 +132,22 @@ class ZarrSource(BaseModel):
 
     path: str = Field(min_length=1)
     dataset: str | None = None
-    voxel_size_nm: tuple[VoxelNm, VoxelNm, VoxelNm] | None = None
+    voxel_size_nm: VoxelSizeNm | None = None
     regions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _from_path(cls, value: Any) -> Any:
         return {"path": str(value)} if isinstance(value, str | PathLike) else value
+
+    @model_validator(mode="after")
+    def _paths(self) -> Self:
+        for text in (self.path, self.dataset or ".", *self.regions.values()):
+            usable(text)
+        for name in self.regions:
+            if not REGION_NAME.fullmatch(name):
+                raise ValueError(f"the region's name {name!r} becomes part of paths; {REGION_RULE}")
+        return self
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -190,7 +216,13 @@ def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
     SourceError
         If what is there cannot serve as labels.
     """
-    return (ZarrSource.model_validate(source) if isinstance(source, str | PathLike) else source).open()
+    if hasattr(source, "open") and not isinstance(source, PathLike):
+        return source.open()
+    try:
+        path = usable(source)
+    except SpecError as error:
+        raise SourceError(f"the source: {error}") from None
+    return ZarrSource(path=path).open()
 
 
 def _absolute(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import reprlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,21 +11,22 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from simexm.arguments import text, whole_number, whole_numbers
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple
+from simexm.sources.axes import voxel_sizes
 from simexm.sources.bands import Written, write_image
-from simexm.sources.base import INGESTED
+from simexm.sources.base import INGESTED, REGION_NAME
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
-from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
+from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, size_and_origin
 from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
 from simexm.store.files import Files
-from simexm.store.location import Location, location
+from simexm.store.location import Location, location, usable
 from simexm.store.omezarr import write_group
 from simexm.store.remote import Remote
 
-_REGION_NAME = re.compile(r"[^\W\d][\w-]*")
 _TAKEN = frozenset({"labels", "membrane", "cytosol"})
 
 
@@ -129,13 +130,20 @@ def ingest(
     """
     begin = time.perf_counter()
     where = _where(output)
-    given = None if voxel_size_nm is None else positive(voxel_size_nm)
-    stack = open_stack(str(source), cells=cells, dataset=dataset)
+    given = None if voxel_size_nm is None else voxel_sizes(voxel_size_nm)
+    offset = None if offset is None else whole_numbers("offset", offset)
+    shape = None if shape is None else whole_numbers("shape", shape)
+    workers = whole_number("workers", workers, 0)
+    if text("cells", cells) not in ("merged", "splitted"):
+        raise SpecError(f"cells is {cells!r}; give merged or splitted")
+    dataset = None if dataset is None else text("dataset", dataset)
+    named = _named(regions)
+    stack = open_stack(usable(source), cells=cells, dataset=dataset)
     crop = crop_box(stack, offset, shape)
     size, first = size_and_origin(stack, given)
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
     masks = stack.masks() if isinstance(stack, ZarrStack) else {}
-    masks |= {name: _open_mask(name, str(path), stack) for name, path in (regions or {}).items()}
+    masks |= {name: _open_mask(name, path, stack) for name, path in named.items()}
     job = _Job(where, size, (z, y, x), crop, masks, workers, overwrite, progress)
     try:
         labels, nbytes = job.write(stack)
@@ -198,11 +206,19 @@ def _where(output: str | PathLike[str]) -> Location:
     if isinstance(found, Remote):
         found.refuse_read_only()
         return found
-    return Path(output)
+    return Path(usable(output))
+
+
+def _named(regions: Any) -> dict[str, str]:
+    if not isinstance(regions, Mapping | None):
+        raise SpecError(
+            f"regions is {reprlib.repr(regions)}; give a mapping of names to paths, such as {{'synapse': 'mask.tif'}}"
+        )
+    return {text("the name of a region", name): usable(path) for name, path in (regions or {}).items()}
 
 
 def _open_mask(name: str, path: str, labels: Stack) -> Stack:
-    if not _REGION_NAME.fullmatch(name) or name in _TAKEN:
+    if not REGION_NAME.fullmatch(name) or name in _TAKEN:
         raise SpecError(
             f"region {name!r}: a region's name begins with a letter, goes on with letters, digits, '_' and '-', and "
             f"is none of {', '.join(sorted(_TAKEN))}. Type --region NAME=PATH, such as --region synapse={path}"

@@ -12,7 +12,7 @@ from typing import Literal
 
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.sources.base import neighbours
-from simexm.store.location import is_url
+from simexm.store.location import is_url, usable
 
 Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5"]
 
@@ -50,11 +50,14 @@ def kind_of(path: str) -> Kind:
     SourceError
         If it is nothing that can be read.
     """
+    usable(path)
     if is_url(path):
         return "precomputed" if path.startswith("precomputed://") else "Zarr"
     local = Path(path).expanduser()
     if is_glob(path):
         return _kind_of_files(path, files_of(path))
+    if local.exists() and not (local.is_file() or local.is_dir()):
+        raise SourceError(f"{path} is a pipe or a device, which cannot be read at any place. Name a file or a folder.")
     if hdf5_parts(path) is not None:
         return "HDF5"
     if not local.exists():

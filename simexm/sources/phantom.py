@@ -19,12 +19,12 @@ from simexm.grid import Box, Spacing, Tiling, Triple, exact3
 from simexm.kernels.neuropil_blocks import fill
 from simexm.kernels.neuropil_tubes import LARGEST_NM
 from simexm.random import derive_key
+from simexm.sources.base import VoxelSizeNm
 
 _PIECE_NM = 12000.0
 _KEPT_BYTES = 48 * 2**20
 
 Voxels = Annotated[int, Field(ge=1, le=10**6)]
-VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Phantom(BaseModel):
@@ -45,7 +45,7 @@ class Phantom(BaseModel):
 
     kind: Literal["phantom"] = "phantom"
     shape: tuple[Voxels, Voxels, Voxels]
-    voxel_size_nm: tuple[VoxelNm, VoxelNm, VoxelNm] = (40.0, 32.0, 32.0)
+    voxel_size_nm: VoxelSizeNm = (40.0, 32.0, 32.0)
     seed: int = 1
 
     @model_validator(mode="after")

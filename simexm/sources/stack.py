@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError, SpecError
-from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.grid import Box, Spacing, Triple
 
 ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
@@ -132,16 +131,6 @@ def crop_box(stack: Stack, offset: Triple | None, shape: Triple | None) -> Box:
             f"{list(stack.shape)} voxels (z y x). Type --offset Z Y X --shape Z Y X with offset + shape at most that."
         )
     return box
-
-
-def positive(voxel_size_nm: Spacing | tuple[float, float, float]) -> Spacing:
-    """A voxel size that was given; raises SpecError if it is none."""
-    if not all(0 < s < math.inf for s in voxel_size_nm):
-        raise SpecError(
-            f"voxel size {[float(s) for s in voxel_size_nm]}: a voxel has a positive size along z, y and x, in nm. "
-            "Type --voxel-size Z Y X, such as --voxel-size 40 32 32."
-        )
-    return exact3(voxel_size_nm)
 
 
 def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spacing]:

@@ -112,10 +112,12 @@ def refuse_strange(plan: Plan, place: Place) -> None:
     Raises
     ------
     OutputError
-        If the output belongs to another run by now.
+        If the output is gone, or belongs to another run by now.
     """
     mark = place.mark()
-    if mark is None or mark["hash"] != plan.hash:
+    if mark is None:
+        raise OutputError(f"{place.zarr} was renamed or removed meanwhile, so this worker's block is not written")
+    if mark["hash"] != plan.hash:
         raise OutputError(f"{place.zarr} now belongs to another run; this worker's block is not written")
 
 
@@ -132,7 +134,7 @@ def why(error: OSError, doing: str) -> str:
 def stopped(error: OSError, place: Place) -> DiskError | RunError:
     """The error for a disk, or a connection, that refuses in the middle of a run."""
     kept = f"What was finished is kept in {place.zarr.name} and {place.run.name}"
-    if is_lost(place):
+    if is_lost(place) or is_gone(place):
         return lost(place)
     if isinstance(error, OutputError):
         return DiskError(str(error))
@@ -155,8 +157,22 @@ def is_lost(place: Place) -> bool:
         return False
 
 
+def is_gone(place: Place) -> bool:
+    """Whether the output was renamed or removed."""
+    try:
+        return place.mark() is None or not place.run.is_dir()
+    except OSError:
+        return False
+
+
 def lost(place: Place) -> RunError:
-    """The error where it did."""
+    """The error where it did, or where the output is gone."""
+    if is_gone(place) or not (place.run / LOCK).exists():
+        return RunError(
+            f"{place.zarr} or {place.run.name} beside it is gone: they were renamed or removed while the run was writing them, "
+            "and nothing more is written. Put both back under these names and type the same command again; if they are lost, "
+            "remove what is left, and the command begins anew"
+        )
     return RunError(
         f"another run has taken {place.zarr} over, since this one gave no sign of life or its lock was removed: this one "
         "stopped and writes nothing more"
