@@ -160,14 +160,14 @@ def is_lost(place: Place) -> bool:
 def is_gone(place: Place) -> bool:
     """Whether the output was renamed or removed."""
     try:
-        return place.mark() is None or not place.run.is_dir()
+        return place.mark() is None or not (place.run / PLAN).is_file()
     except OSError:
         return False
 
 
 def lost(place: Place) -> RunError:
     """The error where it did, or where the output is gone."""
-    if is_gone(place) or not (place.run / LOCK).exists():
+    if is_gone(place):
         return RunError(
             f"{place.zarr} or {place.run.name} beside it is gone: they were renamed or removed while the run was writing them, "
             "and nothing more is written. Put both back under these names and type the same command again; if they are lost, "
