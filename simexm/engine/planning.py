@@ -23,6 +23,7 @@ from simexm.engine.plan import (
     main_quantity,
     voxels_read,
 )
+from simexm.engine.plausible import refuse_single_pixel, refuse_size
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Tiling, Triple, triple
 from simexm.kernels import cupy_device
@@ -54,8 +55,10 @@ def make_plan(
     resolved = simulation.resolved()
     opened = source if source is not None else resolved.source.open()
     stages = _stages_until(resolved, until)
+    refuse_size(opened.voxel_size_nm)
     crop = resolved.crop_box(opened.shape)
     geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, resolved.factor)
+    refuse_single_pixel(geometry)
     if source is None:
         _refuse_empty(opened, crop)
     layers = resolved.labeller.named_layers

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.sources.whole_numbers import WHOLE, NotWholeError, whole_numbers
 
 
 class ArrayVolume:
@@ -20,7 +21,8 @@ class ArrayVolume:
     Parameters
     ----------
     labels
-        Cell ids, (z, y, x), unsigned, or signed without negative values, or bool; 0 is outside every cell.
+        Cell ids, (z, y, x), unsigned, or signed without negative values, or bool, or whole numbers stored as floats; 0 is
+        outside every cell.
     voxel_size_nm
         z, y, x, nm of tissue.
     regions
@@ -29,7 +31,7 @@ class ArrayVolume:
     Raises
     ------
     SourceError
-        If the labels are no integers, not three-dimensional, or empty, or a voxel has no size.
+        If the labels are no whole numbers, not three-dimensional, or empty, or a voxel has no size.
     """
 
     def __init__(
@@ -43,6 +45,11 @@ class ArrayVolume:
             raise SourceError(
                 f"labels must be an array of axes z, y, x with at least one voxel, not of shape {labels.shape}"
             )
+        if labels.dtype in WHOLE:
+            try:
+                labels = whole_numbers(labels)
+            except NotWholeError as error:
+                raise SourceError(f"labels, plane {error.plane}: {error}") from error
         if labels.dtype.kind not in "ui" and labels.dtype != np.bool_:
             raise SourceError(
                 f"labels are {labels.dtype}, but ids are whole numbers: a rounded id is another cell. "

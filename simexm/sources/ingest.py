@@ -15,9 +15,11 @@ from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple
 from simexm.sources.bands import Written, write_image
 from simexm.sources.base import INGESTED
+from simexm.sources.colours import ColorIds
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
 from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
+from simexm.sources.words import COMMAND, speaking
 from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
 from simexm.store.files import Files
@@ -66,6 +68,7 @@ class IngestResult:
     seconds: float
 
 
+@speaking(COMMAND)
 def ingest(
     source: str | PathLike[str],
     output: str | PathLike[str],
@@ -76,6 +79,7 @@ def ingest(
     shape: Triple | None = None,
     cells: Cells = "merged",
     dataset: str | None = None,
+    color_ids: ColorIds | None = None,
     workers: int = 0,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -106,6 +110,9 @@ def ingest(
         which file each is.
     dataset
         Which volume inside an HDF5, N5 or Zarr, or which scale of a precomputed volume.
+    color_ids
+        How ids are packed into the colours of a TIFF or image sequence, 8 bits each: "rgb", 65536 red + 256 green + blue, or
+        "bgr", red + 256 green + 65536 blue. None: a picture in colour is refused.
     workers
         Threads; 0 for as many as there are CPUs for this process.
     overwrite
@@ -130,12 +137,12 @@ def ingest(
     begin = time.perf_counter()
     where = _where(output)
     given = None if voxel_size_nm is None else positive(voxel_size_nm)
-    stack = open_stack(str(source), cells=cells, dataset=dataset)
+    stack = open_stack(str(source), cells=cells, dataset=dataset, color_ids=color_ids)
     crop = crop_box(stack, offset, shape)
     size, first = size_and_origin(stack, given)
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
     masks = stack.masks() if isinstance(stack, ZarrStack) else {}
-    masks |= {name: _open_mask(name, str(path), stack) for name, path in (regions or {}).items()}
+    masks |= {name: _open_mask(name, str(path), stack, color_ids, given) for name, path in (regions or {}).items()}
     job = _Job(where, size, (z, y, x), crop, masks, workers, overwrite, progress)
     try:
         labels, nbytes = job.write(stack)
@@ -201,14 +208,14 @@ def _where(output: str | PathLike[str]) -> Location:
     return Path(output)
 
 
-def _open_mask(name: str, path: str, labels: Stack) -> Stack:
+def _open_mask(name: str, path: str, labels: Stack, color_ids: ColorIds | None, given: Spacing | None) -> Stack:
     if not _REGION_NAME.fullmatch(name) or name in _TAKEN:
         raise SpecError(
             f"region {name!r}: a region's name begins with a letter, goes on with letters, digits, '_' and '-', and "
             f"is none of {', '.join(sorted(_TAKEN))}. Type --region NAME=PATH, such as --region synapse={path}"
         )
     try:
-        found = open_stack(path)
+        found = open_stack(path, color_ids=color_ids)
     except SourceError as error:
         raise type(error)(f"region {name!r}: {error}") from error
     if found.shape != labels.shape:
@@ -217,12 +224,23 @@ def _open_mask(name: str, path: str, labels: Stack) -> Stack:
             f"have {_times(labels.shape)}; a mask needs one voxel for each of theirs. Resample or cut it to the labels' "
             "grid."
         )
-    if None not in (found.voxel_size_nm, labels.voxel_size_nm) and found.voxel_size_nm != labels.voxel_size_nm:
+    if given is None and not _on_one_grid(found, labels):
         raise SourceError(
             f"region {name!r}: {found.where} has voxels of {_nm(found.voxel_size_nm)} nm, and the labels {labels.where} of "
             f"{_nm(labels.voxel_size_nm)} nm; they would not lie on each other. Resample the mask onto the labels' grid."
         )
     return found
+
+
+def _on_one_grid(mask: Stack, labels: Stack) -> bool:
+    """Whether voxels of two volumes of one shape lie on each other within half a voxel, as far as their metadata tell.
+
+    Formats round sizes: some hold them in 32 bits, or as the number of pixels in a unit.
+    """
+    if mask.voxel_size_nm is None or labels.voxel_size_nm is None:
+        return True
+    pairs = zip(mask.voxel_size_nm, labels.voxel_size_nm, labels.shape, strict=True)
+    return all(2 * abs(a - b) * n < b for a, b, n in pairs)
 
 
 def _number(stack: Stack, error: SharedValueError) -> SplittedCells:

@@ -14,6 +14,7 @@ from typing import Any
 from simexm.errors import SourceError
 from simexm.grid import Spacing, Triple, exact, exact3
 from simexm.sources.axes import UNITS, nm_per
+from simexm.sources.words import words
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str,
         if kind not in ("scale", "translation") or not isinstance(values, Sequence) or len(values) != ndim:
             raise SourceError(
                 f"{where}: a coordinate transformation of type {kind!r} with {values!r} for {ndim} axes cannot be "
-                "read, so the voxel size is not known. Give voxel_size_nm: [z, y, x]."
+                f"read, so the voxel size is not known. {words().voxel_size}"
             )
         by = [exact(v) for v in values]
         if kind == "scale":
@@ -119,14 +120,14 @@ def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str,
     if None in lengths:
         raise SourceError(
             f"{where}: the unit {units[lengths.index(None)]!r} is not a length that is known here ({', '.join(UNITS)}). "
-            "Give voxel_size_nm: [z, y, x]."
+            f"{words().voxel_size}"
         )
     nm = [length for length in lengths if length is not None]
     size = [scale[i] * n for i, n in zip(spatial, nm, strict=True)]
     if min(size) <= 0:
         raise SourceError(
             f"{where}: the metadata gives a voxel size of {[float(s) for s in size]} nm, and no voxel has that. "
-            "Give voxel_size_nm: [z, y, x]."
+            f"{words().voxel_size}"
         )
     begin = [shift[i] * n - s / 2 for i, n, s in zip(spatial, nm, size, strict=True)]
     return Geometry(spatial, _spacing(size), _spacing(begin))

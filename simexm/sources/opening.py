@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from simexm.errors import SourceError, SpecError
+from simexm.sources.colours import ColorIds
 from simexm.sources.kinds import files_of, hdf5_parts, is_glob, kind_of
 from simexm.sources.stack import Stack
 
@@ -13,7 +14,9 @@ Cells = Literal["merged", "splitted"]
 _WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5")
 
 
-def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None) -> Stack:
+def open_stack(
+    path: str, *, cells: Cells = "merged", dataset: str | None = None, color_ids: ColorIds | None = None
+) -> Stack:
     """Open a volume.
 
     Parameters
@@ -24,6 +27,8 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
         "merged": one volume of all cells. "splitted": a folder, or glob, of one TIFF stack or folder of slices a cell.
     dataset
         Which volume of a Zarr, N5 or HDF5, or scale of a precomputed volume, is meant.
+    color_ids
+        How ids are packed into the colours of TIFFs and image sequences; None where only grey is read.
 
     Raises
     ------
@@ -35,7 +40,7 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
         If a data set is named of what has none.
     """
     if cells == "splitted":
-        return _splitted(path, dataset)
+        return _splitted(path, dataset, color_ids)
     kind = kind_of(path)
     if dataset is not None and kind not in _WITH_DATASETS:
         raise SpecError(
@@ -45,11 +50,11 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
     if kind == "TIFF":
         from simexm.sources.tiff import TiffStack
 
-        return TiffStack(Path(path).expanduser())
+        return TiffStack(Path(path).expanduser(), color_ids)
     if kind == "sequence":
         from simexm.sources.sequence import SliceSequence
 
-        return SliceSequence(path)
+        return SliceSequence(path, color_ids)
     if kind == "Zarr":
         from simexm.sources.zarr_stack import ZarrStack
 
@@ -69,7 +74,7 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
     return open_n5(path, dataset) if kind == "N5" else open_precomputed(path, dataset)
 
 
-def _splitted(path: str, dataset: str | None) -> Stack:
+def _splitted(path: str, dataset: str | None, color_ids: ColorIds | None) -> Stack:
     from simexm.sources.splitted import splitted
 
     if dataset is not None:
@@ -87,5 +92,5 @@ def _splitted(path: str, dataset: str | None) -> Stack:
             raise SourceError(
                 f"{member} is neither a TIFF stack nor a folder of slices of one cell. Move it elsewhere."
             )
-        members.append(open_stack(str(member)))
+        members.append(open_stack(str(member), color_ids=color_ids))
     return splitted(path, members)

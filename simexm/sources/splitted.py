@@ -61,7 +61,7 @@ class SplittedCells:
         """Unsigned type that holds every id."""
         if self.numbered:
             return np.min_scalar_type(len(self.members))
-        return np.dtype(f"u{max(m.dtype.itemsize for m in self.members)}")
+        return max((cell_ids(m, Box.of_shape(self.shape)).dtype for m in self.members), key=lambda d: d.itemsize)
 
     @property
     def grain(self) -> Triple:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.sources.axes import implausible
+from simexm.sources.whole_numbers import WHOLE, NotWholeError, whole_numbers
+from simexm.sources.words import words
 
 ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
@@ -79,17 +83,19 @@ class Numbers:
 
 
 def cell_ids(stack: Stack, crop: Box) -> Numbers:
-    """Return a crop's numbers as ids: each as it is, in the unsigned type of the same width.
+    """Return a crop's numbers as ids: integers as they are, in the unsigned type of the same width; floats as integers.
 
     Raises
     ------
     SourceError
-        At once if the numbers are no integers; from `read` if one is negative.
+        At once if the numbers are complex or no numbers; from `read` if one is negative, or a float that is no whole number
+        or may stand for several.
     """
+    if stack.dtype.kind == "f" and stack.dtype in WHOLE:
+        return Numbers(crop.shape, WHOLE[stack.dtype].ids, stack.grain, partial(_whole, stack, crop))
     if stack.dtype.kind not in "iub":
         raise SourceError(
-            f"{stack.where} holds {stack.dtype}, and ids are integers: with floats, neighbouring ids above 2^24 become one "
-            "cell. Save the segmentation as an unsigned integer type."
+            f"{stack.where} holds {stack.dtype}, and an id is a whole number. Save the segmentation as an unsigned integer type."
         )
     dtype = np.dtype(f"u{stack.dtype.itemsize}")
 
@@ -106,11 +112,30 @@ def cell_ids(stack: Stack, crop: Box) -> Numbers:
     return Numbers(crop.shape, dtype, stack.grain, read)
 
 
+def _whole(stack: Stack, crop: Box, box: Box) -> NDArray[Any]:
+    """Read floats as ids."""
+    here = box.shifted(crop.start)
+    try:
+        return whole_numbers(stack.read(here))
+    except NotWholeError as error:
+        raise SourceError(
+            f"{stack.plane(here.start[0] + error.plane)}: {error}. Save the segmentation as an unsigned integer type; if this "
+            "is a map of probabilities or intensities, name the segmentation."
+        ) from error
+
+
 def mask(stack: Stack, crop: Box) -> Numbers:
-    """Return where a crop's numbers are not 0, as 1 and 0 of 8 bits."""
+    """Return where a crop's numbers are not 0, as 1 and 0 of 8 bits; `read` raises SourceError where one is NaN."""
 
     def read(box: Box) -> NDArray[Any]:
-        return (stack.read(box.shifted(crop.start)) != 0).view(np.uint8)
+        here = box.shifted(crop.start)
+        stored = stack.read(here)
+        if stored.dtype.kind == "f" and np.isnan(stored).any():
+            z = here.start[0] + int(np.argmax(np.isnan(stored).any(axis=(1, 2))))
+            raise SourceError(
+                f"{stack.plane(z)}: the mask holds NaN, which is neither inside nor outside. Write a copy of 0 and 1."
+            )
+        return (stored != 0).view(np.uint8)
 
     return Numbers(crop.shape, np.dtype(np.uint8), stack.grain, read)
 
@@ -139,9 +164,13 @@ def positive(voxel_size_nm: Spacing | tuple[float, float, float]) -> Spacing:
     if not all(0 < s < math.inf for s in voxel_size_nm):
         raise SpecError(
             f"voxel size {[float(s) for s in voxel_size_nm]}: a voxel has a positive size along z, y and x, in nm. "
-            "Type --voxel-size Z Y X, such as --voxel-size 40 32 32."
+            f"{words().voxel_size}"
         )
-    return exact3(voxel_size_nm)
+    size = exact3(voxel_size_nm)
+    why = implausible(size)
+    if why:
+        raise SpecError(f"the voxel size that is given is {why}. {words().voxel_size}")
+    return size
 
 
 def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spacing]:
@@ -151,12 +180,17 @@ def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spaci
     ------
     SpecError
         If neither tells it.
+    SourceError
+        If no voxel has the size that the metadata tell.
     """
     if given is not None:
         return given, ORIGIN
     if stack.voxel_size_nm is None:
         raise SpecError(
             f"{stack.where} does not say (in lengths that can be read) how large its voxels are, and every distance would be "
-            "a guess. Type --voxel-size Z Y X (nm), such as --voxel-size 40 32 32."
+            f"a guess. {words().voxel_size}"
         )
+    why = implausible(stack.voxel_size_nm)
+    if why:
+        raise SourceError(f"{stack.where}: its metadata tell voxels of {why}. {words().voxel_size}")
     return stack.voxel_size_nm, stack.origin_nm

@@ -21,6 +21,7 @@ from simexm.sources.base import INGESTED, ZarrSource
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.kinds import TOLD, ingest_command, kind_of
+from simexm.sources.words import words
 from simexm.store.location import is_url, location, zarr_store
 from simexm.store.reading import Reader
 from simexm.store.refusals import RemoteError
@@ -162,8 +163,8 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
     dtype = labels.array.dtype
     if dtype.kind not in "iub":
         raise SourceError(
-            f"{labels.where} holds {dtype}, and ids are integers: with floats, neighbouring ids above 2^24 (float32) "
-            "or 2^53 (float64) become one cell. Name the segmentation, or write it as an unsigned integer type."
+            f"{labels.where} holds {dtype}, and ids are integers. Name the segmentation, or write it as an unsigned integer type "
+            f"(whole numbers that were stored as floats: simexm ingest {source.path} NAME.zarr)."
         )
     if source.voxel_size_nm is not None:
         size, origin = exact3(source.voxel_size_nm), exact3((0, 0, 0))
@@ -172,7 +173,7 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
     else:
         raise SourceError(
             f"{labels.where} does not say how large its voxels are (no scale with a unit), and every distance would be "
-            f"a guess. Give it: source: {{path: {source.path}, voxel_size_nm: [z, y, x]}}."
+            f"a guess. {words().voxel_size}"
         )
     masks: dict[str, Volume] = {}
     for name, path in {**stored_regions(labels.group), **source.regions}.items():
@@ -332,8 +333,8 @@ def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:
         raise SourceError(f"{where} is a Zarr group with nothing in it.")
     choices = ", ".join("/".join([*parts, prefix + n]) for n in names[:20])
     raise SourceError(
-        f"{where} holds {len(names)} candidates, and it is not known which are the labels. Name one as the dataset: "
-        f"source: {{path: {root_path}, dataset: ...}} with one of {choices}."
+        f"{where} holds {len(names)} candidates, and it is not known which are the labels. {words().dataset}, with one of "
+        f"{choices}."
     )
 
 
