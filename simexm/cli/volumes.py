@@ -27,7 +27,8 @@ def ingest(
     source: Annotated[
         str,
         typer.Argument(
-            help="TIFF stack, folder (or quoted glob) of slices, Zarr, N5, Neuroglancer precomputed or HDF5.",
+            help="TIFF stack, folder (or quoted glob) of slices, Zarr, N5, Neuroglancer precomputed, HDF5, .npy, NRRD, NIfTI "
+            "or MRC.",
             show_default=False,
         ),
     ],

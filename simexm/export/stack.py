@@ -69,6 +69,8 @@ class Head:
         One for each run through z; none where the planes are (rows, columns, 3) in red, green and blue.
     labels
         Whether values are ids.
+    centre_um
+        Position of the first pixel's centre along z, y, x, micrometres of tissue before expansion.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Head:
     expansion: float
     channels: tuple[Channel, ...]
     labels: bool = False
+    centre_um: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def rgb(self) -> bool:

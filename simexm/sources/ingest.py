@@ -92,7 +92,8 @@ def ingest(
     Parameters
     ----------
     source
-        TIFF stack, folder or glob of slices, Zarr, N5, Neuroglancer precomputed or HDF5: its content tells which.
+        TIFF stack, folder or glob of slices, Zarr, N5, Neuroglancer precomputed, HDF5, .npy, NRRD, NIfTI or MRC: its content
+        tells which.
     output
         Folder to make, such as cortex.zarr, or s3://bucket/cortex.zarr.
     voxel_size_nm

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from glob import glob, has_magic
 from pathlib import Path
@@ -14,7 +16,7 @@ from simexm.errors import SourceError, SourceNotFoundError
 from simexm.sources.base import neighbours
 from simexm.store.location import is_url
 
-Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5"]
+Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5", "NPY", "NRRD", "NIfTI", "MRC"]
 
 PNG, BMP, JPEG, TIFF = "PNG", "BMP", "JPEG", "TIFF"
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -26,6 +28,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"II+\0", TIFF),
     (b"MM\0+", TIFF),
 )
+_HEAD = 352
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
@@ -37,6 +40,10 @@ TOLD: dict[Kind, str] = {
     "N5": "is an N5 container",
     "precomputed": "is a Neuroglancer precomputed volume",
     "HDF5": "is an HDF5 file",
+    "NPY": "is a NumPy array",
+    "NRRD": "is a NRRD file",
+    "NIfTI": "is a NIfTI file",
+    "MRC": "is an MRC file",
 }
 
 
@@ -69,14 +76,41 @@ def kind_of(path: str) -> Kind:
             f"{path} is a {kind} of one slice, and a volume is many. Name the folder that holds one file a slice: "
             f"{local.parent}"
         )
+    volume = _one_file(local)
+    if volume is not None:
+        return volume
+    if local.suffix == ".npz":
+        raise SourceError(
+            f"{path} is an archive of NumPy arrays. Save the segmentation alone: "
+            f"numpy.save('ids.npy', numpy.load('{path}')[NAME])"
+        )
     if local.suffix == ".zip":
         return "Zarr"
     if local.stat().st_size == 0:
         raise SourceError(f"{path} is an empty file. Copy it again from where it came.")
     raise SourceError(
-        f"{path} is a file, but neither TIFF nor HDF5. Name a TIFF or HDF5 file, a folder of slices (PNG, BMP, TIFF), or "
-        "the folder of a Zarr, N5 or precomputed volume."
+        f"{path} is a file, but neither TIFF nor HDF5, nor of NumPy, NRRD, NIfTI or MRC. Name one of these, a folder of slices "
+        "(PNG, BMP, TIFF), or the folder of a Zarr, N5 or precomputed volume."
     )
+
+
+def _one_file(path: Path) -> Kind | None:
+    """NumPy, NRRD, NIfTI or MRC by what a file begins with, also of one that is compressed by gzip; None for any other."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        if head.startswith(b"\x1f\x8b"):
+            with gzip.open(path) as unpacked:
+                head = unpacked.read(_HEAD)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{path} cannot be read: {error}. Copy it again from where it came.") from error
+    if head.startswith(b"\x93NUMPY") and path.suffix != ".gz":
+        return "NPY"
+    if head.startswith(b"NRRD00") and path.suffix != ".gz":
+        return "NRRD"
+    if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
+        return "NIfTI"
+    return "MRC" if head[208:212] == b"MAP " else None
 
 
 def ingest_command(path: str, kind: Kind) -> str:

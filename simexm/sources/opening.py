@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,9 @@ from simexm.sources.kinds import files_of, hdf5_parts, is_glob, kind_of
 from simexm.sources.stack import Stack
 
 Cells = Literal["merged", "splitted"]
+_ONE_FILE = {
+    "NPY": ("npy", "open_npy"), "NRRD": ("nrrd", "open_nrrd"), "NIfTI": ("nifti", "open_nifti"), "MRC": ("mrc", "open_mrc")
+}  # fmt: skip
 _WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5")
 
 
@@ -64,6 +68,10 @@ def open_stack(
 
         file, inside = hdf5_parts(path) or (Path(path), "")
         return Hdf5Stack(file, "/".join(filter(None, (inside, dataset))) or None)
+    if kind in _ONE_FILE:
+        module, name = _ONE_FILE[kind]
+        stack: Stack = getattr(import_module(f"simexm.sources.{module}"), name)(Path(path).expanduser())
+        return stack
     if kind == "cells":
         raise SourceError(
             f"{path} holds no slices, but folders of slices. If each is one cell, type --cells splitted; otherwise name "
