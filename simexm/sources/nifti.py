@@ -11,6 +11,7 @@ import numpy as np
 from simexm.errors import SourceError
 from simexm.sources.axes import nm_per
 from simexm.sources.directions import placed
+from simexm.sources.logged import logged
 from simexm.sources.mapped import MappedStack, damaged
 from simexm.sources.needs import need
 
@@ -27,7 +28,8 @@ def open_nifti(path: Path) -> MappedStack:
     """
     nibabel = need("nibabel", f"{path} is a NIfTI file")
     try:
-        image: Any = nibabel.load(path)
+        with logged("nibabel.global"):  # it would print what it mends
+            image: Any = nibabel.load(path)
         header, data = image.header, image.dataobj
         shape = tuple(map(int, header.get_data_shape()))
         dtype = np.dtype(header.get_data_dtype())

@@ -25,7 +25,7 @@ def open_npy(path: Path) -> MappedStack:
             )
             shape, fortran, dtype = read(file)
             offset = file.tell()
-    except (ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:  # NumPy parses the header as Python, which may fail in many ways
         raise damaged(path, str(error).splitlines()[0] if str(error) else "its header cannot be read") from error
     if dtype.hasobject or dtype.names is not None:
         kind = "Python objects" if dtype.hasobject else "records"

@@ -93,6 +93,8 @@ def _placed(path: Path, header: Mapping[str, Any], sizes: tuple[int, ...]) -> Pl
     directions = header.get("space directions")
     if directions is None:
         return _spaced(path, header, sizes)
+    if len(directions) != len(sizes):
+        raise damaged(path, f"it has {len(sizes)} sizes and {len(directions)} directions")
     steps = [np.full(3, np.nan) if d is None else np.asarray(d, float) for d in directions]
     spatial = [a for a, step in enumerate(steps) if step.shape == (3,) and np.isfinite(step).all()]
     other = [a for a in range(len(sizes)) if a not in spatial and sizes[a] != 1]

@@ -125,7 +125,10 @@ def _look_at_png(path: Path, color_ids: ColorIds | None, *, quiet: bool) -> Slic
             path, f"its header tells {height} x {width} pixels, of which {held} bytes can hold no more than a part"
         )
     if colour == _INDEXED and not quiet:
-        palette = next((body for name, body in _chunks(path.read_bytes()) if name == b"PLTE"), b"")
+        try:
+            palette = next((body for name, body in _chunks(path.read_bytes()) if name == b"PLTE"), b"")
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
         warn_of_palette(str(path), np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3))
     stored = np.dtype(np.uint16 if bits == 16 else np.uint8)
     return Slice((height, width), dtype_of(stored, samples, color_ids), height)

@@ -17,7 +17,7 @@ from simexm.grid import Box, Spacing, Triple
 from simexm.sources.base import neighbours
 from simexm.sources.colours import ColorIds, dtype_of, one_number, warn_of_palette
 from simexm.sources.lossless import needs_proof, refuse_lossy
-from simexm.sources.tiff_layout import layout_of, only_series, opened, palette_of
+from simexm.sources.tiff_layout import layout_of, only_series, opened, palette_of, refuse_lacking
 from simexm.sources.tiff_sizes import size_and_origin_of
 
 _DEFLATE = frozenset({8, 32946})
@@ -59,6 +59,7 @@ class TiffStack:
         with opened(path) as tif:
             series = only_series(path, tif.series)
             self._layout = layout_of(path, series)
+            refuse_lacking(path, tif, self._layout.shape[0])
             self.shape: Triple = self._layout.shape
             self.dtype: np.dtype[Any] = dtype_of(self._layout.dtype, self._layout.samples, color_ids)
             self.voxel_size_nm: Spacing | None

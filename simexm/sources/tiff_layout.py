@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import math
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +15,14 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from simexm.errors import SourceError
+from simexm.errors import SimexmWarning, SourceError
 from simexm.grid import Triple
+from simexm.sources.logged import logged
 
 _PLANES = "ZQI"
 """Names of axes that are taken for planes: z, and those of which nothing is known."""
-_TOLD = {"T": "time points", "C": "channels"}
+_TOLD = {"T": "points in time", "C": "channels"}
+_MOST_PLANES = 10**7
 _WHITE_IS_0, _PALETTE = 0, 3
 
 
@@ -92,6 +96,11 @@ def layout_of(path: Path, series: Any) -> Layout:
     ------
     SourceError
         If it is anything but planes along z, or empty, or of numbers of an unknown type.
+
+    Warns
+    -----
+    SimexmWarning
+        If its planes are said to be something else.
     """
     if series.dtype is None:
         raise SourceError(f"{path} holds numbers of an unknown type. Save it as an unsigned integer type.")
@@ -100,19 +109,28 @@ def layout_of(path: Path, series: Any) -> Layout:
         raise SourceError(f"{path} is empty: its planes have the shape {'x'.join(map(str, series.shape))}.")
     axes = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if a in "YX" or (n > 1 and a != "S")]
     names = "".join(a for a, _ in axes)
-    longer = [f"{n} {_TOLD[a]}" for a, n in axes if a in _TOLD]
-    if longer:
-        raise SourceError(
-            f"{path} holds {' and '.join(longer)}, and labels are one channel at one time. Save the one that is meant. "
-            "(If they are planes, say so: in Fiji by Image > Properties, slices instead of frames or channels.)"
-        )
-    if not names.endswith("YX") or len(names) > 3 or names[:-2] not in ("", *_PLANES) or depth != 1:
+    if not names.endswith("YX") or len(names) > 3 or depth != 1:
         raise SourceError(
             f"{path} has the axes {names} ({'x'.join(str(n) for _, n in axes)}), and labels are a stack of planes, z y x. Save "
             "one channel and one time point as such a stack."
         )
+    if names[0] not in _PLANES and len(names) == 3:
+        what = _TOLD.get(names[0], f"the axis {names[0]}")
+        warnings.warn(
+            f"{path} says that its {axes[0][1]} planes are {what} (as some programs write of a stack in z); they are taken for "
+            "planes along z. If they are not, save the one that is meant",
+            SimexmWarning,
+            stacklevel=4,
+        )
     z, y, x = [1] * (3 - len(axes)) + [int(n) for _, n in axes]
     return Layout((z, y, x), int(separate), int(together), series.dtype.newbyteorder("="))
+
+
+def refuse_lacking(path: Path, tif: Any, planes: int) -> None:
+    """Raise SourceError if ImageJ's description announces more planes than there are."""
+    announced = (tif.imagej_metadata or {}).get("images", 0) if tif.is_imagej else 0
+    if isinstance(announced, int) and announced > planes:
+        raise _damaged(path, f"it announces {announced} planes and holds {planes}")
 
 
 def palette_of(page: Any) -> NDArray[Any]:
@@ -133,16 +151,11 @@ def opened(path: Path) -> Iterator[Any]:
     SourceError
         If it is none, or damaged. What tifffile only logs of damage, to go on with the pages that it found, is an error here.
     """
-    logger = logging.getLogger("tifffile")
-    records: list[str] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
     try:
-        with tifffile.TiffFile(path) as tif:
+        with logged("tifffile") as records, tifffile.TiffFile(path) as tif:
+            _refuse_absurd(path, tif)
             yield tif
-    except SourceError:
+    except (SourceError, SimexmWarning):
         raise
     except PermissionError as error:
         raise SourceError(f"{path} may not be read by you. Change its permissions, or name another.") from error
@@ -150,11 +163,17 @@ def opened(path: Path) -> Iterator[Any]:
         raise SourceError(f"{path} is not a TIFF file, or damaged: {error}. Copy it again, or name another.") from error
     except Exception as error:  # headers that lie make tifffile stumble anywhere
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
     if records:
         raise _damaged(path, records[0])
+
+
+def _refuse_absurd(path: Path, tif: Any) -> None:
+    """Refuse OME-XML of so many planes that a list of them would fill the memory."""
+    xml = (tif.ome_metadata if tif.is_ome else None) or ""
+    found = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
+    counts = re.findall(r"\bSize[ZCT]=[\"']([0-9]{1,30})[\"']", found[0]) if found else []
+    if math.prod(map(int, counts)) > _MOST_PLANES:
+        raise _damaged(path, f"its metadata announce {math.prod(map(int, counts)):.0e} planes")
 
 
 def _damaged(path: Path, why: str) -> SourceError:
