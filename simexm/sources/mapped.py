@@ -6,6 +6,7 @@ import math
 import shutil
 import tempfile
 import weakref
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +18,7 @@ from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple, triple
 from simexm.sources.stack import ORIGIN
 
-_STEP = 1 << 22
+_STEP = 1 << 20
 
 
 class MappedStack:
@@ -38,7 +39,7 @@ class MappedStack:
     voxel_size_nm, origin_nm
         As in `Stack`.
     unpacked
-        A stream of the numbers from `offset` on, where the file is compressed: they are copied to a temporary file.
+        A stream of bytes, the numbers from `offset` on, where the file is compressed: they are copied to a temporary file.
 
     Raises
     ------
@@ -56,7 +57,7 @@ class MappedStack:
         *,
         voxel_size_nm: Spacing | None = None,
         origin_nm: Spacing = ORIGIN,
-        unpacked: IO[bytes] | None = None,
+        unpacked: Any = None,
     ) -> None:
         self.where = str(path)
         self._stored_dtype, self._stored, self._order, self._offset = dtype, tuple(map(int, stored)), order, offset
@@ -83,7 +84,8 @@ class MappedStack:
         """Return what is stored in a box, (z, y, x)."""
         mapped = np.memmap(self._file, self._stored_dtype, "r", self._offset, self._stored)
         others = [a for a in range(len(self._stored)) if a not in self._order]
-        part = mapped.transpose(*self._order, *others)[(*box.slices, *[0] * len(others))]
+        where: tuple[Any, ...] = (*box.slices, *[0] * len(others))
+        part = mapped.transpose(*self._order, *others)[where]
         return np.array(part, self.dtype, order="C")
 
 
@@ -106,6 +108,20 @@ def three_axes(where: str, shape: Sequence[int]) -> Triple:
     return triple(axes)
 
 
+def is_gzip(path: Path) -> bool:
+    """Whether a file is compressed by gzip."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def skip(path: Path, stream: Any, offset: int) -> None:
+    """Move in a stream that is being unpacked; raises SourceError if it is damaged."""
+    try:
+        stream.seek(offset)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, error) from error
+
+
 def damaged(path: Path, why: object) -> SourceError:
     """The error of a file that cannot be read."""
     return SourceError(f"{path} is damaged or cut off: {why}. Copy it again from where it came.")
@@ -115,7 +131,7 @@ def _cut_off(path: Path, wanted: int, found: int) -> SourceError:
     return damaged(path, f"of {wanted} bytes of numbers there are {found}")
 
 
-def _unpack(path: Path, stream: IO[bytes], nbytes: int) -> IO[bytes]:
+def _unpack(path: Path, stream: Any, nbytes: int) -> IO[bytes]:
     """Copy numbers to a file without a name, which vanishes with the stack; no more of them than the header tells."""
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import struct
 import warnings
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from simexm.errors import SourceError
 from simexm.grid import Spacing, Triple
 from simexm.sources.axes import nm_per, spatial_order
-from simexm.sources.mapped import MappedStack, damaged
+from simexm.sources.mapped import MappedStack, damaged, is_gzip, skip
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
 
@@ -57,23 +56,14 @@ def open_mrc(path: Path) -> MappedStack:
     order: Triple = spatial_order(str(path), names, shape)
     size = _size(header)
     with ExitStack() as stack:
-        stream: IO[bytes] | None = None
-        opener: Any = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}.get(_first(path))
-        if opener is not None:
-            stream = stack.enter_context(opener(path))
-            try:
-                stream.seek(offset)
-            except (OSError, EOFError) as error:
-                raise damaged(path, error) from error
+        stream: Any = None
+        if is_gzip(path):
+            stream = stack.enter_context(gzip.open(path))
+            skip(path, stream, offset)
         return MappedStack(
             path, dtype, shape, order, offset,
             voxel_size_nm=size, origin_nm=_origin(header, size, imod=stamp == _IMOD), unpacked=stream,
         )  # fmt: skip
-
-
-def _first(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(2)
 
 
 def _size(header: Any) -> Spacing | None:

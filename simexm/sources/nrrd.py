@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def open_nrrd(path: Path) -> MappedStack:
     last = len(sizes) - 1  # the first axis runs fastest
     order = triple(last - a for a in found.order)
     with ExitStack() as stack:
-        stream: IO[bytes] | None = None
+        stream: Any = None
         if encoding != "raw":
             raw = stack.enter_context(path.open("rb"))
             raw.seek(offset)

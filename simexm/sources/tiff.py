@@ -95,8 +95,8 @@ class TiffStack:
         """
         if self._offset is not None:
             mapped = np.memmap(self.path, self._stored_dtype, "r", self._offset, self._layout.stored)
-            z, y, x = box.slices
-            return self._numbers(box, np.array(mapped[z, :, y, x, :], self._layout.dtype))
+            planes, rows, columns = box.slices
+            return self._numbers(box, np.array(mapped[planes, :, rows, columns, :], self._layout.dtype))
         out = np.empty((box.shape[0], self._layout.separate, *box.shape[1:], self._layout.together), self._layout.dtype)
         with ExitStack() as stack:
             handles: dict[int, int] = {}

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from simexm.arrays import ArrayVolume
 from simexm.cli import app
 from simexm.errors import SimexmWarning, SourceError
 from simexm.grid import Box
+from simexm.sources.arrays import ArrayVolume
 from simexm.sources.opening import open_stack
 from simexm.sources.stack import cell_ids, mask
 from tests.sources.volumes import SHAPE, SIZE, ids, whole, write_slice
@@ -147,9 +147,7 @@ def _stack(**how: Any) -> Callable[[Path, NDArray[np.uint8]], Path]:
 COLOURED: dict[str, Callable[[Path, NDArray[np.uint8]], Path]] = {
     "PNG": _folder(imagecodecs.png_encode),
     "BMP": _folder(imagecodecs.bmp_encode),
-    "PNG with opacity": _folder(
-        lambda a: imagecodecs.png_encode(np.dstack([a, np.full(a.shape[:2], 255, np.uint8)]))  # type: ignore[arg-type]
-    ),
+    "PNG with opacity": _folder(lambda a: imagecodecs.png_encode(np.dstack([a, np.full(a.shape[:2], 255, np.uint8)]))),
     "TIFF": _stack(),
     "TIFF of strips": _stack(compression="zlib", rowsperstrip=3),
     "TIFF of tiles": _stack(compression="lzw", tile=(16, 16)),
