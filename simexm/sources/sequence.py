@@ -58,14 +58,17 @@ class SliceSequence:
         self._files = list(self._slices.values())
         first = [look_at(file, color_ids, quiet=n > 0) for n, file in enumerate(self._files[0])]
         self._tiles = grid.boxes(self._files[0], [tile.shape for tile in first])
+        sizes = set()
         for tiles in self._files:
             for file, like, its in zip(tiles, first, self._files[0], strict=True):
-                _refuse_other(file, look_at(file, color_ids) if file is not its else like, its, like, first[0])
+                found = look_at(file, color_ids) if file is not its else like
+                _refuse_other(file, found, its, like, first[0])
+                sizes.add(found.voxel_size_nm)
         self.dtype: np.dtype[Any] = first[0].dtype
         _, y, x = self._tiles[-1].stop
         self.shape: Triple = (len(self._files), y, x)
         self.grain: Triple = (1, first[0].rows, x)
-        self.voxel_size_nm: Spacing | None = first[0].voxel_size_nm
+        self.voxel_size_nm: Spacing | None = first[0].voxel_size_nm if len(sizes) == 1 else None
         self.origin_nm: Spacing = first[0].origin_nm
 
     def plane(self, z: int) -> str:
@@ -96,10 +99,6 @@ def _refuse_other(file: Path, found: Slice, first: Path, like: Slice, very_first
         raise SourceError(
             f"{file} holds {found.dtype}, and {first.name} holds {very_first.dtype}; the slices of a volume are all alike. "
             "Export them all again as one type."
-        )
-    if found.voxel_size_nm != very_first.voxel_size_nm:
-        raise SourceError(
-            f"{file} tells another voxel size than {first.name}; the slices of a volume are all alike. Export them all again."
         )
 
 

@@ -71,8 +71,10 @@ class SplittedCells:
 
     @property
     def voxel_size_nm(self) -> Spacing | None:
-        """The first member's."""
-        return self.members[0].voxel_size_nm
+        """That of all members; None where they differ."""
+        first = self.members[0]
+        alike = all((m.voxel_size_nm, m.origin_nm) == (first.voxel_size_nm, first.origin_nm) for m in self.members)
+        return first.voxel_size_nm if alike else None
 
     @property
     def origin_nm(self) -> Spacing:
@@ -140,7 +142,7 @@ def splitted(where: str, members: Sequence[Stack]) -> SplittedCells:
     Raises
     ------
     SourceError
-        If they are not of one shape, or no integers.
+        If they are not of one shape, or no whole numbers.
     """
     first = members[0]
     for member in members:

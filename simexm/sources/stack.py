@@ -187,8 +187,8 @@ def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spaci
         return given, ORIGIN
     if stack.voxel_size_nm is None:
         raise SpecError(
-            f"{stack.where} does not say (in lengths that can be read) how large its voxels are, and every distance would be "
-            f"a guess. {words().voxel_size}"
+            f"{stack.where} does not say (in lengths that can be read, and the same in all its files) how large its voxels "
+            f"are, and every distance would be a guess. {words().voxel_size}"
         )
     why = implausible(stack.voxel_size_nm)
     if why:

@@ -227,8 +227,8 @@ def test_damage_is_named(
 
 
 def test_what_are_no_ids(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="float32"):
-        ingest(_hdf5(tmp_path, np.ones(SHAPE, np.float32)), tmp_path / "a.zarr")
+    with pytest.raises(SourceError, match=r"0\.5 is no id"):
+        ingest(_hdf5(tmp_path, np.full(SHAPE, 0.5, np.float32)), tmp_path / "a.zarr")
     a = np.ones(SHAPE, np.int64)
     a[3, 2, 1] = -4
     with pytest.raises(SourceError, match=r"neuron_ids, z = 3: the negative id -4"):

@@ -184,7 +184,7 @@ def test_progress_ends_at_the_whole_volume(tmp_path: Path) -> None:
         (np.zeros((5, 8, 8), np.uint8), {}, "every voxel is 0"),
         (np.full((5, 8, 8), 0.5, np.float32), {}, "no id"),
         (-np.ones((5, 8, 8), np.int16), {}, "negative id -1"),
-        (np.ones((5, 8, 8, 3), np.uint8), {"photometric": "rgb"}, "axes"),
+        (np.eye(3, dtype=np.uint8)[np.ones((5, 8, 8), int)], {"photometric": "rgb"}, "in colour"),
         (np.ones((3, 5, 8, 8), np.uint8), {}, "axes"),
         (np.ones((5, 16, 16), np.uint8), {"compression": "jpeg"}, "JPEG, which changes values"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -197,14 +198,6 @@ def test_what_is_no_volume_of_ids_is_refused_on_the_command_line(
     assert told in " ".join(done.stderr.split())
 
 
-def test_scaled_values_are_no_ids(tmp_path: Path) -> None:
-    image = nibabel.Nifti1Image(A.T, np.eye(4))
-    image.header.set_slope_inter(2, 0)
-    nibabel.save(image, tmp_path / "a.nii")
-    with pytest.raises(SourceError, match="scaled"):
-        open_stack(str(tmp_path / "a.nii"))
-
-
 FILES: dict[str, Callable[[Path], None]] = {
     "a.npy": lambda p: np.save(p, A),
     "a.nii": nifti,
@@ -213,6 +206,24 @@ FILES: dict[str, Callable[[Path], None]] = {
     "a.mrc": mrc,
     "a.mrc.gz": mrc,
 }
+
+
+@pytest.mark.parametrize(("name", "module"), [("a.nii", "nibabel"), ("a.nrrd", "nrrd"), ("a.mrc", "mrcfile")])
+def test_a_missing_library_says_what_to_install(
+    tmp_path: Path, name: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FILES[name](tmp_path / name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SourceError, match=r'pip install "simexm\[io\]"'):
+        open_stack(str(tmp_path / name))
+
+
+def test_scaled_values_are_no_ids(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(A.T, np.eye(4))
+    image.header.set_slope_inter(2, 0)
+    nibabel.save(image, tmp_path / "a.nii")
+    with pytest.raises(SourceError, match="scaled"):
+        open_stack(str(tmp_path / "a.nii"))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.7, 0.99])

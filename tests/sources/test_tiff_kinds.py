@@ -105,8 +105,9 @@ def test_a_sequence_has_the_size_of_its_slices(tmp_path: Path) -> None:
         )
     assert open_stack(str(tmp_path / "s")).voxel_size_nm == NM
     tifffile.imwrite(tmp_path / "s" / "3.tif", A[3])
-    with pytest.raises(SourceError, match=r"3\.tif tells another voxel size than 0\.tif"):
-        open_stack(str(tmp_path / "s"))
+    with pytest.raises(SpecError, match=r"the same in all its files.*--voxel-size"):
+        ingest(tmp_path / "s", tmp_path / "a.zarr")
+    ingest(tmp_path / "s", tmp_path / "a.zarr", SIZE)
 
 
 @pytest.mark.parametrize("unit", ["m", "angstrom"])
