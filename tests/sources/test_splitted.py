@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from simexm.errors import SimexmWarning, SourceError, SpecError
-from simexm.grid import Box
+from simexm.grid import Box, exact3
 from simexm.sources import bands
 from simexm.sources.base import open_source
 from simexm.sources.ingest import ingest
@@ -71,7 +71,7 @@ def test_cells_lie_on_one_grid(tmp_path: Path) -> None:
         ingest(tmp_path / "cells", tmp_path / "a.zarr", cells="splitted")
     ingest(tmp_path / "cells", tmp_path / "a.zarr", SIZE, cells="splitted")
     (tmp_path / "cells/2.tif").unlink()
-    assert open_stack(str(tmp_path / "cells"), cells="splitted").voxel_size_nm == (40, 8, 4)
+    assert open_stack(str(tmp_path / "cells"), cells="splitted").voxel_size_nm == exact3((40, 8, 4))
 
 
 def test_floats_of_whole_numbers_are_cells(tmp_path: Path) -> None:
