@@ -18,6 +18,7 @@ from simexm.sources.base import INGESTED
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
 from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
+from simexm.sources.zarr_source import warn_of_image
 from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
 from simexm.store.files import Files
@@ -131,6 +132,8 @@ def ingest(
     where = _where(output)
     given = None if voxel_size_nm is None else positive(voxel_size_nm)
     stack = open_stack(str(source), cells=cells, dataset=dataset)
+    if isinstance(stack, ZarrStack) and stack.is_image:
+        warn_of_image(stack.where)
     crop = crop_box(stack, offset, shape)
     size, first = size_and_origin(stack, given)
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))

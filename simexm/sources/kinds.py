@@ -9,12 +9,14 @@ from glob import glob, has_magic
 from pathlib import Path
 from shlex import quote
 from typing import Literal
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.sources.base import neighbours
+from simexm.sources.limits import METADATA_BYTES, refuse_large
 from simexm.store.location import is_url
 
-Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5"]
+Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5", "WKW", "WEBKNOSSOS"]
 
 PNG, BMP, JPEG, TIFF = "PNG", "BMP", "JPEG", "TIFF"
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -27,6 +29,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"MM\0+", TIFF),
 )
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_ZIP_BYTES, _ZIP_RATIO = 2**30, 100
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
 TOLD: dict[Kind, str] = {
@@ -37,6 +40,8 @@ TOLD: dict[Kind, str] = {
     "N5": "is an N5 container",
     "precomputed": "is a Neuroglancer precomputed volume",
     "HDF5": "is an HDF5 file",
+    "WKW": "is a WEBKNOSSOS layer in WKW",
+    "WEBKNOSSOS": "is a WEBKNOSSOS dataset",
 }
 
 
@@ -69,7 +74,11 @@ def kind_of(path: str) -> Kind:
             f"{path} is a {kind} of one slice, and a volume is many. Name the folder that holds one file a slice: "
             f"{local.parent}"
         )
-    if local.suffix == ".zip":
+    if is_zipfile(local):
+        if zip_root(local) is None:
+            raise SourceError(
+                f"{path} is a ZIP file without a Zarr in it (zarr.json, .zarray, .zgroup). Unpack it: unzip {quote(path)}"
+            )
         return "Zarr"
     if local.stat().st_size == 0:
         raise SourceError(f"{path} is an empty file. Copy it again from where it came.")
@@ -79,13 +88,38 @@ def kind_of(path: str) -> Kind:
     )
 
 
+def zip_root(path: Path) -> str | None:
+    """Where the Zarr in a ZIP file is, "" for its top; None if there is none.
+
+    Raises
+    ------
+    SourceError
+        If the file is damaged, or something in it would unpack to far more than any chunk has.
+    """
+    try:
+        with ZipFile(path) as file:
+            entries = file.infolist()
+    except (OSError, BadZipFile) as error:
+        raise SourceError(f"{path} is damaged: {error}. Copy it again from where it came.") from error
+    for each in entries:
+        if each.filename.rpartition("/")[2] in (*_ZARR_FILES, ".zattrs"):
+            refuse_large(f"{path}/{each.filename}", each.file_size)
+        if each.file_size > max(_ZIP_BYTES, _ZIP_RATIO * each.compress_size):
+            raise SourceError(
+                f"{path}: {each.filename} has {each.compress_size} bytes and would unpack to {each.file_size}, as chunks never "
+                "do; it would fill the memory. Check where the file comes from."
+            )
+    folders = [each.filename.rpartition("/")[0] for each in entries if each.filename.rpartition("/")[2] in _ZARR_FILES]
+    return min(folders, key=lambda name: (name.count("/") + bool(name), name), default=None)
+
+
 def ingest_command(path: str, kind: Kind) -> str:
     """What to type to turn a path into a Zarr, and what to do with it, as the end of a message."""
     local = Path(path)
     named = (local.parent if is_glob(path) else local).with_suffix("").name
     name = f"{named or 'labels'}.zarr"
     more = " --cells splitted" if kind == "cells" else ""
-    size = "" if kind in ("N5", "precomputed", "HDF5") else " --voxel-size Z Y X (nm)"
+    size = "" if kind in ("N5", "precomputed", "HDF5", "WKW", "WEBKNOSSOS") else " --voxel-size Z Y X (nm)"
     return f"simexm ingest {quote(path)} {name}{more}{size}, then name {name} as the source."
 
 
@@ -135,6 +169,10 @@ def hdf5_parts(path: str) -> tuple[Path, str] | None:
 
 
 def _kind_of_folder(path: str, folder: Path) -> Kind:
+    if "dataLayers" in _json(folder / "datasource-properties.json"):
+        return "WEBKNOSSOS"
+    if (folder / "header.wkw").is_file():
+        return "WKW"
     if any((folder / name).is_file() for name in _ZARR_FILES):
         return "Zarr"
     if "scales" in _json(folder / "info"):
@@ -147,7 +185,16 @@ def _kind_of_folder(path: str, folder: Path) -> Kind:
         or folder.suffix == ".n5"
     ):
         return "N5"
+    if _is_layer(folder.resolve()):
+        return "WEBKNOSSOS"
     return _kind_of_files(path, files_of(path))
+
+
+def _is_layer(folder: Path) -> bool:
+    """Whether the folder above is a WEBKNOSSOS dataset that has a layer of this name."""
+    layers = _json(folder.parent / "datasource-properties.json").get("dataLayers")
+    names = [layer.get("name") for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
+    return folder.name in names
 
 
 def _kind_of_files(path: str, found: list[Path]) -> Kind:
@@ -166,7 +213,7 @@ def _kind_of_files(path: str, found: list[Path]) -> Kind:
 
 def _json(path: Path) -> dict[str, object]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(path.read_text()) if path.stat().st_size <= METADATA_BYTES else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

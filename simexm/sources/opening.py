@@ -10,7 +10,7 @@ from simexm.sources.kinds import files_of, hdf5_parts, is_glob, kind_of
 from simexm.sources.stack import Stack
 
 Cells = Literal["merged", "splitted"]
-_WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5")
+_WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5", "WEBKNOSSOS")
 
 
 def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None) -> Stack:
@@ -64,9 +64,22 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
             f"{path} holds no slices, but folders of slices. If each is one cell, type --cells splitted; otherwise name "
             "one of them."
         )
-    from simexm.sources.tensorstore_volumes import open_n5, open_precomputed
+    if kind == "WEBKNOSSOS":
+        from simexm.sources.webknossos import choose
 
-    return open_n5(path, dataset) if kind == "N5" else open_precomputed(path, dataset)
+        mag = choose(path, dataset, "Name one: --dataset with one of")
+        return open_stack(str(mag.folder))
+    if kind == "WKW":
+        from simexm.sources.wkw import WkwStack
+
+        return WkwStack(Path(path).expanduser())
+    if kind == "N5":
+        from simexm.sources.n5 import open_n5
+
+        return open_n5(path, dataset)
+    from simexm.sources.precomputed import open_precomputed
+
+    return open_precomputed(path, dataset)
 
 
 def _splitted(path: str, dataset: str | None) -> Stack:

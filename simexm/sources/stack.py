@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.sources.axes import implausible
 
 ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
@@ -34,6 +35,8 @@ class Stack(Protocol):
         Size of a voxel, nm; None where nothing tells it.
     origin_nm
         Where voxel (0, 0, 0) begins, nm.
+
+    A stack may have `size_unknown`, too: why its metadata tell no voxel size, as a sentence without a full stop.
     """
 
     @property
@@ -135,12 +138,15 @@ def crop_box(stack: Stack, offset: Triple | None, shape: Triple | None) -> Box:
 
 
 def positive(voxel_size_nm: Spacing | tuple[float, float, float]) -> Spacing:
-    """A voxel size that was given; raises SpecError if it is none."""
+    """A voxel size that was given; raises SpecError if it is none, or smaller than an atom."""
     if not all(0 < s < math.inf for s in voxel_size_nm):
         raise SpecError(
             f"voxel size {[float(s) for s in voxel_size_nm]}: a voxel has a positive size along z, y and x, in nm. "
             "Type --voxel-size Z Y X, such as --voxel-size 40 32 32."
         )
+    wrong = implausible(voxel_size_nm)
+    if wrong:
+        raise SpecError(f"voxel size {wrong}. Type --voxel-size Z Y X in nm, such as --voxel-size 40 32 32.")
     return exact3(voxel_size_nm)
 
 
@@ -155,8 +161,15 @@ def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spaci
     if given is not None:
         return given, ORIGIN
     if stack.voxel_size_nm is None:
+        # metadata that cannot be right are judged only here, where nothing else tells the size
+        why = getattr(stack, "size_unknown", "")
         raise SpecError(
-            f"{stack.where} does not say (in lengths that can be read) how large its voxels are, and every distance would be "
-            "a guess. Type --voxel-size Z Y X (nm), such as --voxel-size 40 32 32."
+            (
+                f"{why}."
+                if why
+                else f"{stack.where} does not say (in lengths that can be read) how large its voxels are, and every distance "
+                "would be a guess."
+            )
+            + " Type --voxel-size Z Y X (nm), such as --voxel-size 40 32 32."
         )
     return stack.voxel_size_nm, stack.origin_nm

@@ -23,14 +23,15 @@ class ZarrStack:
 
     def __init__(self, path: str, dataset: str | None) -> None:
         self._path = path
-        self._volume = locate(path, dataset)
+        self._volume, self.is_image = locate(path, dataset)
         self.where = self._volume.where
         self.shape: Triple = self._volume.shape
         self.dtype: np.dtype[Any] = self._volume.array.dtype.newbyteorder("=")
-        z, y, x = self._volume.array.chunks[-3:]
+        z, y, x = (self._volume.array.chunks[i] for i in self._volume.geometry.axes)
         self.grain: Triple = (z, y, x)
         self.voxel_size_nm: Spacing | None = self._volume.geometry.voxel_size_nm
         self.origin_nm: Spacing = self._volume.geometry.origin_nm
+        self.size_unknown = self._volume.geometry.unknown
 
     def plane(self, z: int) -> str:
         """The array and the plane."""

@@ -83,7 +83,8 @@ def _is_ours(array: zarr.Array[Any]) -> bool:
         return False
     sharding: Any = codecs[0]["configuration"]
     inner, outer = ([c["name"] for c in sharding[part]] for part in ("codecs", "index_codecs"))
-    little = sharding["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
+    first = (sharding[part][0].get("configuration", {}) for part in ("codecs", "index_codecs"))
+    little = all(codec.get("endian", "little") == "little" for codec in first)
     at_end = sharding["index_location"] == "end"
     plain = about.chunk_key_encoding.to_dict() == {"name": "default", "configuration": {"separator": "/"}}
     zeros = about.fill_value == 0

@@ -1,0 +1,264 @@
+"""Neuroglancer precomputed volumes, also with chunks that CloudVolume compressed as a whole (NAME.gz, NAME.br).
+
+https://neuroglancer-docs.web.app/datasource/precomputed
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.errors import SourceError
+from simexm.grid import Box, exact, exact3, triple
+from simexm.sources.limits import read_json
+from simexm.sources.needs import need
+from simexm.sources.ngff import UnclearError, checked_size
+from simexm.sources.stack import ORIGIN
+from simexm.sources.strangers import ChunkNames, Parts, refuse_strangers
+from simexm.sources.tensorstore_volumes import TensorStoreVolume, kvstore, open_store
+
+_LOSSY = frozenset({"jpeg", "jxl", "zfpc", "kempressed", "fpzip"})
+_READ = frozenset({"raw", "png", "compressed_segmentation"})
+_PACKED = (".gz", ".br", ".zst", ".zstd")
+_OVERHEAD = 4
+"""How much larger than its voxels a chunk may be before it is taken for damage: compressed_segmentation has tables."""
+
+
+def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
+    """Open a Neuroglancer precomputed volume on disk or behind a URL.
+
+    Parameters
+    ----------
+    path
+        Its folder or URL (gs://, s3://, https://, with or without precomputed:// before it).
+    scale
+        Key of the scale, such as "8_8_40"; None for the finest.
+
+    Raises
+    ------
+    SourceError
+        If TensorStore is missing, it cannot be read, is an image, or has files among its chunks that are none.
+    """
+    ts = need("tensorstore", f"{path} is a Neuroglancer precomputed volume")
+    local = path.removeprefix("precomputed://").removeprefix("file://")
+    folder = None if "://" in local else Path(local).expanduser().resolve()
+    if folder is not None:
+        _refuse_pictures(path, read_json(folder / "info"), scale)
+    spec: dict[str, Any] = {"driver": "neuroglancer_precomputed", "kvstore": kvstore(local)}
+    if scale is not None:
+        spec["scale_metadata"] = {"key": scale}
+    store = open_store(ts, path, spec)
+    told = store.spec().to_json()
+    _refuse_pictures(path, {**told["multiscale_metadata"], "scales": [told["scale_metadata"]]}, None)
+    metadata = told["scale_metadata"]
+    if store.shape[3] != 1:
+        raise SourceError(f"{path} has {store.shape[3]} channels, and labels have one. Name a segmentation.")
+    size = exact3(metadata["resolution"][::-1])
+    z, y, x = (exact(o) * s for o, s in zip(metadata["voxel_offset"][::-1], size, strict=True))
+    unknown = ""
+    try:
+        checked_size(size)
+    except UnclearError as error:
+        unknown = f"{path}: {error}"
+    place = (None, ORIGIN, unknown) if unknown else (size, (z, y, x), "")
+    volume = store[..., 0].T[ts.d[:].translate_to[0]]
+    if folder is None:
+        return TensorStoreVolume(path, volume, *place)
+    chunks = folder / metadata["key"]
+    if metadata.get("sharding") is not None:
+        bits = int(metadata["sharding"]["shard_bits"])
+        refuse_strangers(path, chunks, _shard_names(bits), _hint)
+        return TensorStoreVolume(path, volume, *place, folder / "info")
+    grid = _Grid(metadata)
+    refuse_strangers(path, chunks, grid.names(chunks), _hint)
+    return _Packed(path, volume, *place, folder / "info", ts=ts, told=told, grid=grid, chunks=chunks)
+
+
+def _refuse_pictures(path: str, info: Any, scale: str | None) -> None:
+    """Raise SourceError where the metadata tell that this is no segmentation, or that TensorStore cannot read it."""
+    if not isinstance(info, Mapping) or not isinstance(info.get("scales"), list):
+        return
+    scales = [s for s in info["scales"] if isinstance(s, Mapping) and scale in (None, s.get("key"))]
+    encoding = scales[0].get("encoding") if scales else None
+    if encoding in _LOSSY:
+        raise SourceError(
+            f"{path} is encoded by {str(encoding).upper()}, which changes values: it is a picture, not labels. "
+            "Name a segmentation."
+        )
+    if info.get("type") == "image":
+        raise SourceError(
+            f'{path} is an image ("type": "image" in its info), and each of its grey values would become a cell. Name a '
+            'segmentation; if these are labels, correct the type to "segmentation".'
+        )
+    if encoding is not None and encoding not in _READ:
+        raise SourceError(
+            f"{path} is encoded by {encoding!r}, which is not read here ({', '.join(sorted(_READ))} are). Write a copy in "
+            "compressed_segmentation, for example with CloudVolume or igneous."
+        )
+
+
+class _Grid:
+    """The chunks of a scale that has a file for each, x y z."""
+
+    def __init__(self, scale: Mapping[str, Any]) -> None:
+        self.first = [int(o) for o in scale["voxel_offset"]]
+        self.size = [int(n) for n in scale["size"]]
+        sizes = scale.get("chunk_sizes", [scale.get("chunk_size")])
+        self.chunk = [int(n) for n in sizes[0]]
+
+    def name(self, position: tuple[int, ...]) -> str:
+        """Name of the chunk at a position."""
+        ends = []
+        for p, first, size, chunk in zip(position, self.first, self.size, self.chunk, strict=True):
+            ends.append(f"{first + p * chunk}-{first + min((p + 1) * chunk, size)}")
+        return "_".join(ends)
+
+    def box(self, position: tuple[int, ...]) -> Box:
+        """Voxels of the chunk at a position, z y x, counted from the first of the scale."""
+        z, y, x = (p * c for p, c in zip(position[::-1], self.chunk[::-1], strict=True))
+        shape, chunk = triple(self.size[::-1]), triple(self.chunk[::-1])
+        return Box.at((z, y, x), chunk).intersect(Box.of_shape(shape))
+
+    def positions(self, box: Box) -> Iterator[tuple[int, ...]]:
+        """Positions x y z of the chunks that a box z y x meets."""
+        ranges = (
+            range(a // c, -(-b // c)) for a, b, c in zip(box.start[::-1], box.stop[::-1], self.chunk, strict=True)
+        )
+        return product(*ranges)
+
+    def names(self, folder: Path) -> ChunkNames:
+        """Names of all chunks, and of those that were compressed as a whole."""
+
+        def is_chunk(parts: Parts) -> bool:
+            name, packing = _split(parts[0])
+            found = re.fullmatch(r"(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)", name)
+            if found is None or len(parts) != 1:
+                return False
+            starts = [int(n) for n in found.groups()[::2]]
+            position = tuple((a - f) // c for a, f, c in zip(starts, self.first, self.chunk, strict=True))
+            inside = all(0 <= p * c < n for p, c, n in zip(position, self.chunk, self.size, strict=True))
+            twice = packing and (folder / name).exists()
+            return inside and self.name(position) == name and not twice
+
+        return ChunkNames(self.name((0, 0, 0)), is_chunk, 1)
+
+
+def _shard_names(bits: int) -> ChunkNames:
+    digits = max(1, -(-bits // 4))
+
+    def is_chunk(parts: Parts) -> bool:
+        found = re.fullmatch(rf"([0-9a-f]{{{digits}}})\.(shard|index|data)", parts[0])
+        return len(parts) == 1 and found is not None and int(found[1], 16) < 2**bits
+
+    return ChunkNames("0" * digits + ".shard", is_chunk, 1)
+
+
+def _hint(parts: Parts) -> str:
+    name, packing = _split(parts[-1])
+    if packing:
+        return f"If {name} is there, too, keep the newer of the two."
+    return "Give it back the name that it was written under, or move it elsewhere."
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The name of a chunk without what compression adds, and that."""
+    packing = next((p for p in _PACKED if name.endswith(p)), "")
+    return name.removesuffix(packing), packing
+
+
+class _Packed(TensorStoreVolume):
+    """A volume on a disk with a file for each chunk, some of which may be compressed as a whole.
+
+    TensorStore knows no such files. Where a box meets one, its chunks are unpacked into a store in memory, which TensorStore
+    reads like any other.
+    """
+
+    def __init__(self, *about: Any, ts: Any, told: Mapping[str, Any], grid: _Grid, chunks: Path) -> None:
+        super().__init__(*about)
+        self._ts, self._told, self._grid, self._chunks = ts, told, grid, chunks
+
+    def _stored(self, box: Box) -> NDArray[Any]:
+        positions = list(self._grid.positions(box))
+        names = [self._grid.name(p) for p in positions]
+        packed = {name: path for name in names for path in [self._packed(name)] if path is not None}
+        try:
+            if not packed:
+                return super()._stored(box)
+        except ValueError:  # a chunk in a bucket is compressed under its own name, and so it is copied
+            packed = {name: self._chunks / name for name in names if self._is_gzip(self._chunks / name)}
+            if not packed:
+                raise
+        out = np.empty(box.shape, self.dtype)
+        for position, name in zip(positions, names, strict=True):
+            here = self._grid.box(position)
+            part = here.intersect(box)
+            if name in packed:
+                data = self._unpacked(position, name, packed[name])[part.relative_to(here.start).slices]
+            else:
+                data = super()._stored(part)
+            out[part.relative_to(box.start).slices] = data
+        return out
+
+    def _packed(self, name: str) -> Path | None:
+        """The file of a chunk that is compressed as a whole; None where it is not."""
+        if (self._chunks / name).exists():
+            return None
+        return next((p for packing in _PACKED if (p := self._chunks / (name + packing)).exists()), None)
+
+    @staticmethod
+    def _is_gzip(path: Path) -> bool:
+        try:
+            with path.open("rb") as file:
+                return file.read(2) == b"\x1f\x8b"
+        except FileNotFoundError:
+            return False
+
+    def _unpacked(self, position: tuple[int, ...], name: str, path: Path) -> NDArray[Any]:
+        """The voxels of one chunk, z y x."""
+        box = self._grid.box(position)
+        largest = _OVERHEAD * box.size * self.dtype.itemsize + 2**16
+        try:
+            data = _unpack(path.read_bytes(), path.suffix, largest)
+        except Exception as error:  # each codec raises a type of its own
+            raise ValueError(f"{path.name} cannot be unpacked: {error}") from error
+        scale = {
+            **self._told["scale_metadata"],
+            "key": "chunks",
+            "voxel_offset": [0, 0, 0],
+            "size": list(box.shape[::-1]),
+        }
+        scale["chunk_size"] = scale["size"]
+        scale.pop("chunk_sizes", None)
+        spec = {
+            "driver": "neuroglancer_precomputed",
+            "kvstore": {"driver": "memory"},
+            "dtype": self.dtype.name,
+            "multiscale_metadata": self._told["multiscale_metadata"],
+            "scale_metadata": scale,
+        }
+        context = self._ts.Context()  # a store in memory of its own
+        store = self._ts.open(spec, create=True, context=context).result()
+        key = "_".join(f"0-{n}" for n in scale["size"])
+        store.kvstore.write(f"chunks/{key}", data).result()
+        return np.asarray(store[..., 0].T.read().result())
+
+
+def _unpack(data: bytes, suffix: str, largest: int) -> bytes:
+    """What was compressed; raises where that is longer than `largest` bytes."""
+    if suffix == ".br":
+        return bytes(imagecodecs.brotli_decode(data, out=largest))
+    if suffix in (".zst", ".zstd"):
+        return bytes(imagecodecs.zstd_decode(data, out=largest))
+    unpacker = zlib.decompressobj(wbits=31)
+    found = unpacker.decompress(data, largest)
+    if not unpacker.eof:
+        raise ValueError("it is cut off, or far larger than its voxels")
+    return found

@@ -1,0 +1,353 @@
+"""Which array in a Zarr is meant, on disk, in a ZIP file or behind a URL, and what its metadata tell of axes and size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+import zarr.errors
+from zarr.storage import LocalStore, ZipStore
+
+from simexm.errors import SourceError, SourceNotFoundError, SpecError
+from simexm.sources import ngff
+from simexm.sources.attributes import axis_names, place_of
+from simexm.sources.axes import spatial_order
+from simexm.sources.kinds import TOLD, ingest_command, kind_of, zip_root
+from simexm.sources.limits import refuse_absurd, refuse_large
+from simexm.sources.strangers import Parts, grid_names, refuse_strangers
+from simexm.sources.webknossos import choose, mag_at
+from simexm.store.location import folder_of, is_url, location, zarr_store
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
+
+Node = zarr.Group | zarr.Array[Any]
+_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+_NOT_LABELS = frozenset({"OME"})
+"""Groups that bioformats2raw adds, without voxels."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An array, with what is known of it.
+
+    Attributes
+    ----------
+    where
+        What to call it in messages: path and dataset.
+    group
+        The group that holds it; None where it stands alone.
+    is_image
+        Whether the metadata say that it is an image and no labels.
+    """
+
+    where: str
+    array: zarr.Array[Any]
+    geometry: ngff.Geometry
+    group: zarr.Group | None
+    is_image: bool
+
+
+def open_root(path: str, dataset: str | None = None, *, typed: bool = False) -> tuple[Node, str | None]:
+    """Open what a path means, and say what is left of the dataset's name to find in it.
+
+    Parameters
+    ----------
+    path
+        Folder, ZIP file or URL; of a WEBKNOSSOS dataset, the array of a layer is opened.
+    dataset
+        What is wanted inside it.
+    typed
+        Whether the user typed a command, so that messages name its options, or wrote a spec.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is nothing.
+    SourceError
+        If it is no Zarr, or its metadata cannot be read.
+    """
+    if is_url(path):
+        return _open_url(path), dataset
+    try:
+        kind = kind_of(path)
+    except SourceNotFoundError as error:
+        raise SourceNotFoundError(
+            f"{error} Correct the path, or make it from your segmentation: simexm ingest FILE {Path(path).name} --voxel-size "
+            "Z Y X (nm)"
+        ) from error
+    if kind == "WEBKNOSSOS":
+        mag = choose(path, dataset, _naming(path, typed))
+        if not mag.form.startswith("zarr"):
+            raise SourceError(
+                f"{path} is a WEBKNOSSOS dataset whose layer {mag.layer!r} is stored as {mag.form}, which cannot be read box by "
+                f"box. Convert it once: {ingest_command(path, kind)}"
+            )
+        path, dataset, kind = str(mag.folder), None, kind_of(str(mag.folder))
+    if kind != "Zarr":
+        raise SourceError(
+            f"{path} {TOLD[kind]}, which cannot be read box by box. Convert it once: {ingest_command(path, kind)}"
+        )
+    local = Path(path).expanduser()
+    try:
+        if local.is_file():
+            return zarr.open(ZipStore(local, mode="r"), mode="r", path=zip_root(local), use_consolidated=False), dataset
+        for name in _METADATA:
+            _refuse_large(local / name)
+        return zarr.open(str(local), mode="r", use_consolidated=False), dataset
+    except (FileNotFoundError, zarr.errors.BaseZarrError) as error:
+        raise SourceError(f"{path} is not a Zarr: it has no zarr.json, .zarray or .zgroup that can be read.") from error
+    except SourceError:
+        raise
+    except Exception as error:  # whatever zarr-python makes of metadata that are none
+        raise _unreadable(path, error) from error
+
+
+def _open_url(path: str) -> Node:
+    if path.endswith((".zip", ".ozx")):
+        raise SourceError(f"{path} is a ZIP file, which is read from a disk only. Download it, and name the file.")
+    try:
+        where = location(path)
+        if isinstance(where, Remote) and where.can_list:
+            next(where.iterdir(), None)  # Zarr takes every refusal for absence
+        return zarr.open(zarr_store(where), mode="r", use_consolidated=False)
+    except SpecError as error:
+        raise SourceError(str(error)) from error
+    except RemoteError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(
+            f"{path}: there is no Zarr at this URL. Check it, or open it in a browser. (A Neuroglancer precomputed "
+            f"volume is ingested first: simexm ingest precomputed://{path} NAME.zarr)"
+        ) from error
+    except Exception as error:  # remote file systems raise types of their own
+        raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def find(root: Node, root_path: str, dataset: str | None, *, typed: bool = False) -> Found:
+    """Follow the metadata from `root` to one array and what is known of its axes and size.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no such dataset.
+    SourceError
+        If it is not known which array is meant or which axes are z, y and x, the array is empty or absurd, or there are files
+        among its chunks that are none.
+    """
+    node = root
+    parts = [p for p in (dataset or "").split("/") if p]
+    above: list[tuple[zarr.Group, int]] = []  # the groups passed, each with the number of parts of its own path
+    for n, part in enumerate(parts):
+        inner = _child(node, part, root_path) if isinstance(node, zarr.Group) else None
+        if inner is None:
+            members = _members(node) if isinstance(node, zarr.Group) else []
+            raise SourceNotFoundError(
+                f"{root_path} holds no {'/'.join(parts[: n + 1])!r}; "
+                + (f"beside it there are: {', '.join(members[:10])}." if members else "there is nothing below it.")
+            )
+        assert isinstance(node, zarr.Group)
+        above.append((node, n))
+        node = inner
+    while isinstance(node, zarr.Group):
+        name = _choose(node, root_path, parts, typed)
+        above.append((node, len(parts)))
+        parts += name.split("/")
+        inner = _child(node, name, root_path)
+        assert inner is not None  # for _choose saw it
+        node = inner
+    where = "/".join([root_path.rstrip("/"), *parts])
+    geometry = _check(where, node, above, parts)
+    image = "labels" not in parts and any(ngff.is_image(dict(g.attrs)) for g, _ in above[-1:])
+    return Found(where, node, geometry, above[-1][0] if above else None, image)
+
+
+def inside(group: zarr.Group) -> str:
+    """Path of a group below the Zarr that holds it, which in a ZIP file may lie in a folder."""
+    if isinstance(group.store, ZipStore):
+        return group.path.removeprefix(zip_root(group.store.path) or "").strip("/")
+    return str(group.path)
+
+
+def _check(where: str, array: zarr.Array[Any], above: list[tuple[zarr.Group, int]], parts: list[str]) -> ngff.Geometry:
+    """Refuse what cannot be read, and tell the geometry of what can."""
+    try:
+        chunks = array.chunks
+    except NotImplementedError as error:
+        raise SourceError(f"{where} has chunks of different sizes, which are not read here. Write a copy.") from error
+    stored = array.shards or chunks
+    if 0 in array.shape:
+        raise SourceError(f"{where} is empty: its shape is {array.shape}.")
+    refuse_absurd(where, array.shape, stored if array.shards else chunks, 1 if array.shards else array.dtype.itemsize)
+    geometry = _geometry(where, array, above, parts)
+    folder = folder_of(array)
+    if folder is not None and len(stored) == array.ndim:
+        grid = [-(-n // c) for n, c in zip(array.shape, stored, strict=True)]
+        separator, prefix = _key_encoding(array)
+        names = grid_names(grid, separator, prefix)
+
+        def hint(path: Parts) -> str:
+            other = "/" if separator == "." else "."
+            likely = grid_names(grid, other, prefix).is_chunk(path)
+            if likely and array.metadata.zarr_format == 2:
+                return f'If its chunks are named so, add "dimension_separator": "{other}" to {where}/.zarray.'
+            if likely:
+                return f'If its chunks are named so, set the separator in {where}/zarr.json (chunk_key_encoding) to "{other}".'
+            return "Give it back the name that it was written under, or move it elsewhere."
+
+        refuse_strangers(where, folder, names, hint)
+    return geometry
+
+
+def _key_encoding(array: zarr.Array[Any]) -> tuple[str, tuple[str, ...]]:
+    """The separator in the names of chunks, and what comes before the numbers."""
+    metadata: Any = array.metadata
+    if metadata.zarr_format == 2:
+        return metadata.dimension_separator, ()
+    encoding = metadata.chunk_key_encoding
+    return encoding.separator, ("c",) if encoding.name == "default" else ()
+
+
+def _child(group: zarr.Group, name: str, root_path: str) -> Node | None:
+    """A node below a group, None where there is none."""
+    if isinstance(group.store, LocalStore):
+        for file in _METADATA:
+            _refuse_large(group.store.root / group.path / name / file)
+    try:
+        return group[name]
+    except (KeyError, FileNotFoundError):
+        return None
+    except Exception as error:  # whatever zarr-python makes of metadata that are none
+        raise _unreadable(f"{root_path.rstrip('/')}/{name}", error) from error
+
+
+def _members(group: zarr.Group) -> list[str]:
+    """Names of what is below a group. A web server does not tell them, but consolidated metadata may."""
+    try:
+        names = sorted(group)
+        if names or folder_of(group) is not None or isinstance(group.store, ZipStore):
+            return names
+        return sorted(zarr.open_group(group.store, mode="r", path=group.path))
+    except Exception:  # whatever a store or zarr-python makes of it: then nothing is known
+        return []
+
+
+def _refuse_large(file: Path) -> None:
+    if file.is_file():
+        refuse_large(str(file), file.stat().st_size)
+
+
+def _unreadable(path: str, error: Exception) -> SourceError:
+    told = "it is nested too deep" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}"
+    return SourceError(f"{path}: the Zarr metadata cannot be read: {told}. Copy it again from where it came.")
+
+
+def _choose(group: zarr.Group, root_path: str, parts: list[str], typed: bool) -> str:
+    """Path, below a group, of the next node on the way to the labels."""
+    where = "/".join([root_path.rstrip("/"), *parts])
+    attributes = dict(group.attrs)
+    names, prefix = ngff.label_names(attributes), ""
+    labels = None if names else _child(group, "labels", root_path)
+    if isinstance(labels, zarr.Group):
+        names, prefix = ngff.label_names(dict(labels.attrs)) or tuple(_members(labels)), "labels/"
+    if not names:
+        levels = ngff.datasets(attributes)
+        if levels:
+            if _child(group, levels[0], root_path) is None:
+                raise SourceError(f"{where}: its metadata names the level {levels[0]!r}, which is not there.")
+            return levels[0]
+        names, prefix = _series(group, attributes) or _volumes(group), ""
+    if len(names) == 1 and _child(group, prefix + names[0], root_path) is not None:
+        return prefix + names[0]
+    if not names:
+        raise SourceError(f"{where} is a Zarr group with no volume in it.")
+    choices = ", ".join("/".join([*parts, prefix + n]) for n in names[:20])
+    raise SourceError(
+        f"{where} holds {len(names)} candidates, and it is not known which are the labels. {_naming(root_path, typed)} {choices}."
+    )
+
+
+def _naming(path: str, typed: bool) -> str:
+    """What to type to name a dataset, as the beginning of a list of names."""
+    if typed:
+        return "Name one: --dataset NAME with one of"
+    return f"Name one as the dataset: source: {{path: {path}, dataset: ...}} with one of"
+
+
+def _series(group: zarr.Group, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Images of a file that bioformats2raw converted: https://ngff.openmicroscopy.org/0.4/#bf2raw."""
+    if "bioformats2raw.layout" not in ngff.ome(attributes):
+        return ()
+    listed: Any = None
+    if "OME" in group:
+        listed = ngff.ome(dict(group["OME"].attrs)).get("series")
+    names = [str(n) for n in listed] if isinstance(listed, list) else [n for n in _members(group) if n.isdigit()]
+    return tuple(n for n in names if n in group)
+
+
+def _volumes(group: zarr.Group) -> tuple[str, ...]:
+    """What may hold labels below a group: groups, and arrays of three axes and more, else whatever is there."""
+    names = [n for n in _members(group) if n not in _NOT_LABELS]
+    if len(names) > 20:
+        return tuple(names)
+    nodes = {n: _child(group, n, group.path) for n in names}
+    return tuple(n for n, node in nodes.items() if not isinstance(node, zarr.Array) or node.ndim >= 3) or tuple(names)
+
+
+def _geometry(
+    where: str, array: zarr.Array[Any], above: list[tuple[zarr.Group, int]], parts: list[str]
+) -> ngff.Geometry:
+    dimension_names = getattr(array.metadata, "dimension_names", None)
+    attributes = dict(array.attrs)
+    for group, depth in reversed(above):
+        told, level = dict(group.attrs), "/".join(parts[depth:])
+        if level not in ngff.datasets(told):
+            continue
+        own = next(d for d in ngff.ome(told)["multiscales"][0]["datasets"] if str(d["path"]) == level)
+        if "transform" in own and "coordinateTransformations" not in own:  # COSEM's, under the same name
+            attributes = {"transform": own["transform"], **attributes}
+            break
+        geometry = ngff.multiscale_geometry(where, told, level, array.shape)
+        named = axis_names(where, {}, dimension_names)
+        if named and set("zyx") <= set(named) and spatial_order(where, named, array.shape) != geometry.axes:
+            raise SourceError(
+                f"{where}: its dimension_names are {', '.join(named)}, and the axes of its multiscale image have another "
+                "order, so it is not known which are z, y and x. Correct the one that is wrong."
+            )
+        return geometry
+    return _plain_geometry(where, array, attributes, dict(above[-1][0].attrs) if above else {}, dimension_names)
+
+
+def _plain_geometry(
+    where: str,
+    array: zarr.Array[Any],
+    attributes: Mapping[str, Any],
+    group: Mapping[str, Any],
+    dimension_names: Any,
+) -> ngff.Geometry:
+    """Geometry of an array without OME metadata."""
+    names = axis_names(where, attributes, dimension_names)
+    mag = None
+    if names is None or sorted(names) == ["c", "x", "y", "z"]:
+        folder = folder_of(array)
+        mag = mag_at(folder) if folder is not None else None
+    if names is None and mag is not None:
+        names = list(mag.axes)
+    if names is None:
+        names = list(ngff.default_axes(where, array.ndim))
+        if array.ndim > 3 and array.order == "F":
+            raise SourceError(
+                f"{where} has {array.ndim} axes without names and is stored in Fortran's order, as programs write it that keep "
+                "x, y, z, so it is not known which axes are z, y and x. Name them in the attribute _ARRAY_DIMENSIONS (in a list, "
+                "such as c, x, y, z)."
+            )
+    axes = spatial_order(where, names, array.shape)
+    if mag is not None:
+        return ngff.Geometry(axes, mag.voxel_size_nm, unknown=mag.unknown)
+    try:
+        found = place_of(array.path.rpartition("/")[2], attributes, group, names, reversed_pixels=True)
+    except ngff.UnclearError as error:
+        return ngff.Geometry(axes, unknown=f"{where}: {error}")
+    return ngff.Geometry(axes) if found is None else ngff.Geometry(axes, *found)
