@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError
-from simexm.grid import Box, exact, exact3, triple
+from simexm.grid import Box, Spacing, exact, exact3, triple
 from simexm.sources.limits import read_json
 from simexm.sources.needs import need
 from simexm.sources.ngff import UnclearError, checked_size
@@ -68,18 +69,19 @@ def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
         checked_size(size)
     except UnclearError as error:
         unknown = f"{path}: {error}"
-    place = (None, ORIGIN, unknown) if unknown else (size, (z, y, x), "")
     volume = store[..., 0].T[ts.d[:].translate_to[0]]
+    info = None if folder is None else folder / "info"
+    place: tuple[Spacing | None, Spacing] = (None, ORIGIN) if unknown else (size, (z, y, x))
     if folder is None:
-        return TensorStoreVolume(path, volume, *place)
+        return TensorStoreVolume(path, volume, *place, unknown)
     chunks = folder / metadata["key"]
     if metadata.get("sharding") is not None:
         bits = int(metadata["sharding"]["shard_bits"])
         refuse_strangers(path, chunks, _shard_names(bits), _hint)
-        return TensorStoreVolume(path, volume, *place, folder / "info")
+        return TensorStoreVolume(path, volume, *place, unknown, info)
     grid = _Grid(metadata)
     refuse_strangers(path, chunks, grid.names(chunks), _hint)
-    return _Packed(path, volume, *place, folder / "info", ts=ts, told=told, grid=grid, chunks=chunks)
+    return _PackedVolume(path, volume, place, unknown, info, _Files(ts, told, grid, chunks))
 
 
 def _refuse_pictures(path: str, info: Any, scale: str | None) -> None:
@@ -174,81 +176,94 @@ def _split(name: str) -> tuple[str, str]:
     return name.removesuffix(packing), packing
 
 
-class _Packed(TensorStoreVolume):
-    """A volume on a disk with a file for each chunk, some of which may be compressed as a whole.
+@dataclass(frozen=True)
+class _Files:
+    """The files of a scale on a disk, some of which may be compressed as a whole."""
 
-    TensorStore knows no such files. Where a box meets one, its chunks are unpacked into a store in memory, which TensorStore
-    reads like any other.
-    """
+    ts: Any
+    told: Mapping[str, Any]
+    grid: _Grid
+    folder: Path
 
-    def __init__(self, *about: Any, ts: Any, told: Mapping[str, Any], grid: _Grid, chunks: Path) -> None:
-        super().__init__(*about)
-        self._ts, self._told, self._grid, self._chunks = ts, told, grid, chunks
-
-    def _stored(self, box: Box) -> NDArray[Any]:
-        positions = list(self._grid.positions(box))
-        names = [self._grid.name(p) for p in positions]
-        packed = {name: path for name in names for path in [self._packed(name)] if path is not None}
-        try:
-            if not packed:
-                return super()._stored(box)
-        except ValueError:  # a chunk in a bucket is compressed under its own name, and so it is copied
-            packed = {name: self._chunks / name for name in names if self._is_gzip(self._chunks / name)}
-            if not packed:
-                raise
-        out = np.empty(box.shape, self.dtype)
-        for position, name in zip(positions, names, strict=True):
-            here = self._grid.box(position)
-            part = here.intersect(box)
-            if name in packed:
-                data = self._unpacked(position, name, packed[name])[part.relative_to(here.start).slices]
-            else:
-                data = super()._stored(part)
-            out[part.relative_to(box.start).slices] = data
-        return out
-
-    def _packed(self, name: str) -> Path | None:
+    def packed(self, name: str) -> Path | None:
         """The file of a chunk that is compressed as a whole; None where it is not."""
-        if (self._chunks / name).exists():
+        if (self.folder / name).exists():
             return None
-        return next((p for packing in _PACKED if (p := self._chunks / (name + packing)).exists()), None)
+        return next((p for packing in _PACKED if (p := self.folder / (name + packing)).exists()), None)
 
-    @staticmethod
-    def _is_gzip(path: Path) -> bool:
+    def is_gzip(self, name: str) -> bool:
+        """Whether a chunk is compressed under its own name, as one that was copied from a bucket."""
         try:
-            with path.open("rb") as file:
+            with (self.folder / name).open("rb") as file:
                 return file.read(2) == b"\x1f\x8b"
         except FileNotFoundError:
             return False
 
-    def _unpacked(self, position: tuple[int, ...], name: str, path: Path) -> NDArray[Any]:
-        """The voxels of one chunk, z y x."""
-        box = self._grid.box(position)
-        largest = _OVERHEAD * box.size * self.dtype.itemsize + 2**16
+    def unpacked(self, position: tuple[int, ...], path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The voxels of one chunk, z y x; TensorStore decodes it in a store in memory, where it is not compressed."""
+        box = self.grid.box(position)
+        largest = _OVERHEAD * box.size * dtype.itemsize + 2**16
         try:
             data = _unpack(path.read_bytes(), path.suffix, largest)
         except Exception as error:  # each codec raises a type of its own
             raise ValueError(f"{path.name} cannot be unpacked: {error}") from error
+        size = list(box.shape[::-1])
         scale = {
-            **self._told["scale_metadata"],
+            **self.told["scale_metadata"],
             "key": "chunks",
             "voxel_offset": [0, 0, 0],
-            "size": list(box.shape[::-1]),
+            "size": size,
+            "chunk_size": size,
         }
-        scale["chunk_size"] = scale["size"]
         scale.pop("chunk_sizes", None)
         spec = {
             "driver": "neuroglancer_precomputed",
             "kvstore": {"driver": "memory"},
-            "dtype": self.dtype.name,
-            "multiscale_metadata": self._told["multiscale_metadata"],
+            "dtype": dtype.name,
+            "multiscale_metadata": self.told["multiscale_metadata"],
             "scale_metadata": scale,
         }
-        context = self._ts.Context()  # a store in memory of its own
-        store = self._ts.open(spec, create=True, context=context).result()
-        key = "_".join(f"0-{n}" for n in scale["size"])
-        store.kvstore.write(f"chunks/{key}", data).result()
+        store = self.ts.open(spec, create=True, context=self.ts.Context()).result()  # a memory of its own
+        store.kvstore.write("chunks/" + "_".join(f"0-{n}" for n in size), data).result()
         return np.asarray(store[..., 0].T.read().result())
+
+
+class _PackedVolume(TensorStoreVolume):
+    """A volume on a disk with a file for each chunk, some of which may be compressed as a whole, as TensorStore knows none."""
+
+    def __init__(
+        self,
+        where: str,
+        store: Any,
+        place: tuple[Spacing | None, Spacing],
+        unknown: str,
+        info: Path | None,
+        files: _Files,
+    ) -> None:
+        super().__init__(where, store, *place, unknown, info)
+        self._files = files
+
+    def _stored(self, box: Box) -> NDArray[Any]:
+        files, grid = self._files, self._files.grid
+        names = {grid.name(position): position for position in grid.positions(box)}
+        packed = {name: path for name in names for path in [files.packed(name)] if path is not None}
+        try:
+            if not packed:
+                return super()._stored(box)
+        except ValueError:
+            packed = {name: files.folder / name for name in names if files.is_gzip(name)}
+            if not packed:
+                raise
+        out = np.empty(box.shape, self.dtype)
+        for name, position in names.items():
+            here = grid.box(position)
+            part = here.intersect(box)
+            if name in packed:
+                data = files.unpacked(position, packed[name], self.dtype)[part.relative_to(here.start).slices]
+            else:
+                data = super()._stored(part)
+            out[part.relative_to(box.start).slices] = data
+        return out
 
 
 def _unpack(data: bytes, suffix: str, largest: int) -> bytes:

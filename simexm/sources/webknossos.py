@@ -165,6 +165,7 @@ def _mag(folder: Location, told: Mapping[str, Any], layer: Mapping[str, Any], ma
 
 def _size(scale: Any, factors: Sequence[int]) -> Spacing:
     """The size of a voxel, nm, z y x, from `scale`: x y z in nm, or with a unit."""
+    values: Any
     values, unit = (
         (scale.get("factor"), scale.get("unit", "nanometer")) if isinstance(scale, Mapping) else (scale, "nm")
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import zarr
-import zarr.errors
 from zarr.storage import LocalStore, ZipStore
 
 from simexm.errors import SourceError, SourceNotFoundError, SpecError
@@ -97,7 +97,7 @@ def open_root(path: str, dataset: str | None = None, *, typed: bool = False) -> 
         for name in _METADATA:
             _refuse_large(local / name)
         return zarr.open(str(local), mode="r", use_consolidated=False), dataset
-    except (FileNotFoundError, zarr.errors.BaseZarrError) as error:
+    except FileNotFoundError as error:
         raise SourceError(f"{path} is not a Zarr: it has no zarr.json, .zarray or .zgroup that can be read.") from error
     except SourceError:
         raise
@@ -160,7 +160,7 @@ def find(root: Node, root_path: str, dataset: str | None, *, typed: bool = False
         node = inner
     where = "/".join([root_path.rstrip("/"), *parts])
     geometry = _check(where, node, above, parts)
-    image = "labels" not in parts and any(ngff.is_image(dict(g.attrs)) for g, _ in above[-1:])
+    image = "labels" not in parts and any(ngff.is_image(attributes_of(where, g)) for g, _ in above[-1:])
     return Found(where, node, geometry, above[-1][0] if above else None, image)
 
 
@@ -225,13 +225,15 @@ def _child(group: zarr.Group, name: str, root_path: str) -> Node | None:
 
 def _members(group: zarr.Group) -> list[str]:
     """Names of what is below a group. A web server does not tell them, but consolidated metadata may."""
-    try:
-        names = sorted(group)
-        if names or folder_of(group) is not None or isinstance(group.store, ZipStore):
-            return names
-        return sorted(zarr.open_group(group.store, mode="r", path=group.path))
-    except Exception:  # whatever a store or zarr-python makes of it: then nothing is known
-        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of folders below that are no nodes
+        try:
+            names = sorted(group)
+            if names or folder_of(group) is not None or isinstance(group.store, ZipStore):
+                return names
+            return sorted(zarr.open_group(group.store, mode="r", path=group.path))
+        except Exception:  # whatever a store or zarr-python makes of it: then nothing is known
+            return []
 
 
 def _refuse_large(file: Path) -> None:
@@ -240,18 +242,31 @@ def _refuse_large(file: Path) -> None:
 
 
 def _unreadable(path: str, error: Exception) -> SourceError:
-    told = "it is nested too deep" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}"
-    return SourceError(f"{path}: the Zarr metadata cannot be read: {told}. Copy it again from where it came.")
+    told = (
+        "it is nested too deep" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}".rstrip(".")
+    )
+    remedy = "Copy it again from where it came."
+    if "Codec" in type(error).__name__:
+        remedy = "Write a copy with a codec that Zarr itself knows, such as Zstd."
+    return SourceError(f"{path}: the Zarr metadata cannot be read: {told}. {remedy}")
+
+
+def attributes_of(where: str, node: Node) -> dict[str, Any]:
+    """Attributes of a group or array; raises SourceError if they are none."""
+    try:
+        return dict(node.attrs)
+    except Exception as error:  # such as a list in their place
+        raise _unreadable(where, error) from error
 
 
 def _choose(group: zarr.Group, root_path: str, parts: list[str], typed: bool) -> str:
     """Path, below a group, of the next node on the way to the labels."""
     where = "/".join([root_path.rstrip("/"), *parts])
-    attributes = dict(group.attrs)
+    attributes = attributes_of(where, group)
     names, prefix = ngff.label_names(attributes), ""
     labels = None if names else _child(group, "labels", root_path)
     if isinstance(labels, zarr.Group):
-        names, prefix = ngff.label_names(dict(labels.attrs)) or tuple(_members(labels)), "labels/"
+        names, prefix = ngff.label_names(attributes_of(where, labels)) or tuple(_members(labels)), "labels/"
     if not names:
         levels = ngff.datasets(attributes)
         if levels:
@@ -282,7 +297,7 @@ def _series(group: zarr.Group, attributes: Mapping[str, Any]) -> tuple[str, ...]
         return ()
     listed: Any = None
     if "OME" in group:
-        listed = ngff.ome(dict(group["OME"].attrs)).get("series")
+        listed = ngff.ome(attributes_of("OME", group["OME"])).get("series")
     names = [str(n) for n in listed] if isinstance(listed, list) else [n for n in _members(group) if n.isdigit()]
     return tuple(n for n in names if n in group)
 
@@ -300,9 +315,9 @@ def _geometry(
     where: str, array: zarr.Array[Any], above: list[tuple[zarr.Group, int]], parts: list[str]
 ) -> ngff.Geometry:
     dimension_names = getattr(array.metadata, "dimension_names", None)
-    attributes = dict(array.attrs)
+    attributes = attributes_of(where, array)
     for group, depth in reversed(above):
-        told, level = dict(group.attrs), "/".join(parts[depth:])
+        told, level = attributes_of(where, group), "/".join(parts[depth:])
         if level not in ngff.datasets(told):
             continue
         own = next(d for d in ngff.ome(told)["multiscales"][0]["datasets"] if str(d["path"]) == level)
@@ -317,7 +332,9 @@ def _geometry(
                 "order, so it is not known which are z, y and x. Correct the one that is wrong."
             )
         return geometry
-    return _plain_geometry(where, array, attributes, dict(above[-1][0].attrs) if above else {}, dimension_names)
+    return _plain_geometry(
+        where, array, attributes, attributes_of(where, above[-1][0]) if above else {}, dimension_names
+    )
 
 
 def _plain_geometry(
