@@ -18,9 +18,11 @@ from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources import ngff
 from simexm.sources.axes import implausible
 from simexm.sources.base import INGESTED, ZarrSource
+from simexm.sources.bombs import refuse_bombs
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
-from simexm.sources.zarr_finding import Found, Node, find, inside, open_root
+from simexm.sources.zarr_finding import Found, find, inside, open_root
+from simexm.sources.zarr_geometry import Node
 from simexm.store.location import is_url
 from simexm.store.reading import Reader
 
@@ -77,16 +79,18 @@ class Volume:
     def _stored(self, box: Box) -> NDArray[Any]:
         """Read a box in the array's own order of axes, and turn it."""
         axes, ndim = self.geometry.axes, self.array.ndim
+        where: list[slice] = [slice(0, 1)] * ndim
+        for axis, part in zip(axes, box.slices, strict=True):
+            where[axis] = part
+        refuse_bombs(self.array, tuple(where))
         last = sorted(axes)
         turned = [last.index(a) for a in axes]  # where z, y and x are among the spatial axes
         if last == [ndim - 3, ndim - 2, ndim - 1]:
             start, stop = ([ends[turned.index(i)] for i in range(3)] for ends in (box.start, box.stop))
             own = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
             return self._reader.read(own, (0,) * (ndim - 3)).transpose(turned)
-        where: list[Any] = [0] * ndim
-        for axis, part in zip(axes, box.slices, strict=True):
-            where[axis] = part
-        return np.asarray(self.array[tuple(where)]).transpose(turned)
+        found = np.asarray(self.array[tuple(where)])
+        return found.reshape([found.shape[a] for a in last]).transpose(turned)
 
 
 @dataclass(frozen=True)

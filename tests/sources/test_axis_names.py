@@ -73,6 +73,12 @@ def test_ome_zarr_in_another_order_keeps_sizes_and_place(tmp_path: Path, order: 
     assert source.origin_nm == exact3((-20, -4, -2))
 
 
+def test_an_array_that_is_named_by_its_own_path_knows_its_group(tmp_path: Path) -> None:
+    source = open_source(_ome(tmp_path / "a.zarr", "xyz", "0.4") / "0")
+    np.testing.assert_array_equal(source.read(BOX), A[BOX.slices])
+    assert source.voxel_size_nm == exact3(NM)
+
+
 SAYING: dict[str, dict[str, Any]] = {
     "xarray": {"_ARRAY_DIMENSIONS": ["x", "y", "z"]},
     "funlib": {"axis_names": ["x", "y", "z"]},

@@ -56,8 +56,8 @@ def test_wkw_is_read_as_its_own_library_wrote_it(tmp_path: Path, packing: int, d
     np.testing.assert_array_equal(whole(stack), a)
     box = Box((1, 3, 5), (5, 13, 20))
     np.testing.assert_array_equal(stack.read(box), a[box.slices])
-    begin = tuple(f * s for f, s in zip(FIRST, NM, strict=True))
-    assert size_and_origin(stack, None) == (exact3(NM), begin)
+    z, y, x = (f * s for f, s in zip(FIRST, NM, strict=True))
+    assert size_and_origin(stack, None) == (exact3(NM), exact3((z, y, x)))
 
 
 def test_wkw_without_its_dataset_has_all_its_cubes_and_no_size(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_damaged_cube_is_named(tmp_path: Path, spoil: Any) -> None:
 
 
 def _write_zarr(folder: Path, zarr_format: Any, named: bool) -> None:
-    names = {"dimension_names": ["c", "x", "y", "z"]} if named else {}
+    names: dict[str, Any] = {"dimension_names": ["c", "x", "y", "z"]} if named else {}
     a = A.T[None]
     array = zarr.create_array(
         folder,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numcodecs  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import zarr
@@ -167,6 +169,45 @@ def test_shards_of_any_writer_are_read_as_zarr_reads_them(tmp_path: Path, how: d
     np.testing.assert_array_equal(
         ZarrSource(path=str(tmp_path / "a"), voxel_size_nm=NM).open().read(BOX), a[BOX.slices]
     )
+
+
+BOMBS: dict[str, dict[str, Any]] = {
+    "Zstd": {"zarr_format": 3, "compressors": ZstdCodec()},
+    "Zstd behind a checksum": {"zarr_format": 3, "compressors": [ZstdCodec(), Crc32cCodec()]},
+    "gzip": {"zarr_format": 3, "compressors": GzipCodec()},
+    "Blosc": {"zarr_format": 3, "compressors": BloscCodec()},
+    "Zstd, v2": {"zarr_format": 2, "compressors": numcodecs.Zstd()},
+    "LZ4, v2": {"zarr_format": 2, "compressors": numcodecs.LZ4()},
+    "gzip, v2": {"zarr_format": 2, "compressors": numcodecs.GZip()},
+    "a shard": {"zarr_format": 3, "shards": (8, 8, 8)},
+}
+
+
+@pytest.mark.parametrize("how", BOMBS.values(), ids=BOMBS)
+def test_a_chunk_that_would_fill_the_memory_is_not_decoded(tmp_path: Path, how: dict[str, Any]) -> None:
+    """Its metadata say 512 bytes, and it holds 4 MiB."""
+    made = {**how, **({"shards": (256, 256, 256)} if "shards" in how else {})}
+    bomb = np.zeros((160,) * 3, np.uint8)
+    bomb[0, 0, 0] = 1
+    array = zarr.create_array(
+        tmp_path / "a", shape=bomb.shape, chunks=(128,) * 3 if "shards" in how else bomb.shape, dtype="u1", **made
+    )
+    array[...] = bomb
+    if array.shards:
+        sharding = json.loads((tmp_path / "a/zarr.json").read_text())["codecs"]
+        sharding[0]["configuration"]["chunk_shape"] = [4, 4, 4]
+        _edit(tmp_path / "a", shape=[8] * 3, codecs=sharding, **_grid(8, 8, 8))
+    elif array.metadata.zarr_format == 2:
+        _edit(tmp_path / "a", shape=[8] * 3, chunks=[8] * 3)
+    else:
+        _edit(tmp_path / "a", shape=[8] * 3, **_grid(8, 8, 8))
+    source = ZarrSource(path=str(tmp_path / "a"), voxel_size_nm=NM).open()
+    tracemalloc.start()
+    with pytest.raises(SourceError, match="would decode to"):
+        source.read(Box.of_shape(source.shape))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 def _edit(path: Path, **changes: Any) -> None:
