@@ -18,6 +18,7 @@ from simexm.sources.base import INGESTED
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
 from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
+from simexm.sources.words import COMMAND, speaking
 from simexm.sources.zarr_source import warn_of_image
 from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
@@ -67,6 +68,7 @@ class IngestResult:
     seconds: float
 
 
+@speaking(COMMAND)
 def ingest(
     source: str | PathLike[str],
     output: str | PathLike[str],

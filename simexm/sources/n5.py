@@ -11,16 +11,15 @@ from simexm.errors import SourceError, SourceNotFoundError
 from simexm.grid import Spacing
 from simexm.sources.attributes import axis_names, place_of
 from simexm.sources.axes import spatial_order
-from simexm.sources.bdv import voxel_size
+from simexm.sources.bdv import read_setup
 from simexm.sources.limits import read_json, refuse_absurd
 from simexm.sources.needs import need
-from simexm.sources.ngff import UnclearError
+from simexm.sources.ngff import UnclearError, checked_size
 from simexm.sources.stack import ORIGIN
 from simexm.sources.strangers import Parts, grid_names, refuse_strangers
 from simexm.sources.tensorstore_volumes import TensorStoreVolume, kvstore, open_store
 
 _DEEPEST = 6
-_BDV = re.compile(r"setup(\d+)")
 _PAINTERA = ("painteraData", "maxId", "isLabelMultiset")
 
 
@@ -59,11 +58,11 @@ def open_n5(path: str, dataset: str | None) -> TensorStoreVolume:
     order = spatial_order(where, names, store.shape)
     store = store[tuple(slice(None) if i in order else 0 for i in range(store.ndim))]
     left = sorted(order)
-    size, origin, unknown = _place(where, folder, attributes, names)
+    size, origin, doubt = _place(folder, attributes, names)
     grid = [-(-n // b) for n, b in zip(dimensions, block, strict=True)]
     refuse_strangers(where, folder, grid_names(grid, "/"), _hint)
     return TensorStoreVolume(
-        where, store.transpose([left.index(i) for i in order]), size, origin, unknown, folder / "attributes.json"
+        where, store.transpose([left.index(i) for i in order]), size, origin, doubt, folder / "attributes.json"
     )
 
 
@@ -82,8 +81,8 @@ def _axes(where: str, attributes: Mapping[str, Any], ndim: int) -> list[str]:
 
 
 def _place(
-    where: str, folder: Path, attributes: Mapping[str, Any], names: Sequence[str]
-) -> tuple[Spacing | None, Spacing, str]:
+    folder: Path, attributes: Mapping[str, Any], names: Sequence[str]
+) -> tuple[Spacing | None, Spacing, str | None]:
     """Voxel size, origin, and why there is no size."""
     group = _attributes(folder.parent)
     try:
@@ -92,34 +91,38 @@ def _place(
             _refuse_doubt(attributes, group)
             found = place_of(folder.name, attributes, group, names)
     except UnclearError as error:
-        return None, ORIGIN, f"{where}: {error}"
-    return (None, ORIGIN, "") if found is None else (*found, "")
+        return None, ORIGIN, str(error)
+    return (None, ORIGIN, None) if found is None else (*found, None)
 
 
 def _of_bdv(folder: Path, attributes: Mapping[str, Any]) -> tuple[Spacing, Spacing] | None:
     """Place of CONTAINER/setupN/timepointM/sK; None where this is no such container."""
-    if len(folder.parts) < 4 or not folder.parent.name.startswith("timepoint"):
+    resolved = folder.resolve()
+    if len(resolved.parts) < 4:
         return None
-    setup = _BDV.fullmatch(folder.parent.parent.name)
-    if setup is None:
+    scale, timepoint, setup = (
+        re.fullmatch(rf"{kind}(\d+)", name)
+        for kind, name in zip(("s", "timepoint", "setup"), resolved.parts[:-4:-1], strict=False)
+    )
+    if not (scale and timepoint and setup):
         return None
-    container = folder.resolve().parent.parent.parent
-    size = voxel_size(container, int(setup[1]))
-    if size is None:
+    found = read_setup(resolved.parents[2], int(setup[1]), int(timepoint[1]))
+    if found.voxel_size_nm is None:
         if "pixelResolution" in _attributes(folder.parent):  # which has a unit
             return None
-        raise UnclearError(
-            f"it is BigDataViewer's, whose XML alone tells the unit, and no XML beside {container.name} names it"
-        )
-    setup_factors = _attributes(folder.parent.parent).get("downsamplingFactors")
-    scale = re.fullmatch(r"s(\d+)", folder.name)
+        raise UnclearError(found.doubt or "")
     factors = attributes.get("downsamplingFactors")
-    if factors is None and scale and isinstance(setup_factors, list) and int(scale[1]) < len(setup_factors):
-        factors = setup_factors[int(scale[1])]
-    if factors is None and folder.name != "s0":
+    if factors is None:
+        factors = dict(enumerate(_attributes(folder.parent.parent).get("downsamplingFactors", ()))).get(int(scale[1]))
+    if factors is None and scale[1] != "0":
         raise UnclearError("its metadata do not tell by how much it is coarser than the finest scale")
-    x, y, z = (int(f) for f in factors or (1, 1, 1))
-    return (size[0] * z, size[1] * y, size[2] * x), ORIGIN
+    try:
+        x, y, z = (int(f) for f in factors or (1, 1, 1))
+    except (TypeError, ValueError):
+        raise UnclearError(f"its downsamplingFactors {factors!r} are not three whole numbers") from None
+    by = (z, y, x)
+    size = [s * f for s, f in zip(found.voxel_size_nm, by, strict=True)]
+    return checked_size(size), found.origin_nm
 
 
 def _refuse_doubt(attributes: Mapping[str, Any], group: Mapping[str, Any]) -> None:

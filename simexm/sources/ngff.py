@@ -30,14 +30,14 @@ class Geometry:
         None where nothing says how large a voxel is.
     origin_nm
         Where voxel (0, 0, 0) begins.
-    unknown
-        Why there is no voxel size, as a sentence without a full stop; "" where nothing tells any.
+    doubt
+        Why there is no voxel size, as the end of a sentence; None where nothing tells any.
     """
 
     axes: Triple
     voxel_size_nm: Spacing | None = None
     origin_nm: Spacing = _ORIGIN
-    unknown: str = ""
+    doubt: str | None = None
 
 
 class UnclearError(ValueError):
@@ -98,7 +98,7 @@ def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str,
     ------
     SourceError
         If it is not known which axes are z, y and x. A voxel size that cannot be read is no error here, for the user may
-        give it: `Geometry.unknown` says why.
+        give it: `Geometry.doubt` says why.
     """
     scales = ome(attributes)["multiscales"][0]
     own = next(d for d in scales["datasets"] if str(d["path"]) == dataset)
@@ -112,7 +112,7 @@ def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str,
     try:
         size, begin = _place(axes, steps, spatial)
     except UnclearError as reason:
-        return Geometry(spatial, unknown=f"{where}: {reason}")
+        return Geometry(spatial, doubt=str(reason))
     return Geometry(spatial, size, begin)
 
 
@@ -154,12 +154,12 @@ def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Triple) -> tuple[
         else:
             shift = [s + v for s, v in zip(shift, by, strict=True)]
     if not scaled:
-        raise UnclearError("its metadata have no scale, so the voxel size is not known")
+        raise UnclearError("its metadata have no scale")
     nm = []
     for i in spatial:
         unit = axes[i].get("unit") if _is_map(axes[i]) else None
         if not unit:
-            raise UnclearError(f"its axis {_name(axes[i])} has no unit, so the voxel size is not known")
+            raise UnclearError(f"its axis {_name(axes[i])} has no unit")
         per = nm_per(str(unit))
         if per is None:
             raise UnclearError(f"the unit {unit!r} is not a length that is known here ({', '.join(UNITS)})")
@@ -188,7 +188,7 @@ def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]
         if kind not in ("scale", "translation"):
             raise UnclearError(
                 f"its coordinate transformation of type {kind!r} is none of scale, translation, sequence and identity, and "
-                "volumes are not turned or sheared here, so voxel size and position are not known"
+                "volumes are not turned or sheared here"
             )
         values = step.get(kind)
         try:
@@ -196,7 +196,7 @@ def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]
         except (TypeError, ValueError):
             by = []
         if len(by) != ndim:
-            raise UnclearError(f"its {kind} {values!r} cannot be read for {ndim} axes, so the voxel size is not known")
+            raise UnclearError(f"its {kind} {values!r} cannot be read for {ndim} axes")
         yield kind, by
 
 

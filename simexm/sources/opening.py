@@ -67,7 +67,7 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
     if kind == "WEBKNOSSOS":
         from simexm.sources.webknossos import choose
 
-        mag = choose(path, dataset, "Name one: --dataset with one of")
+        mag = choose(path, dataset)
         return open_stack(str(mag.folder))
     if kind == "WKW":
         from simexm.sources.wkw import WkwStack

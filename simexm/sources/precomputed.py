@@ -64,24 +64,24 @@ def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
         raise SourceError(f"{path} has {store.shape[3]} channels, and labels have one. Name a segmentation.")
     size = exact3(metadata["resolution"][::-1])
     z, y, x = (exact(o) * s for o, s in zip(metadata["voxel_offset"][::-1], size, strict=True))
-    unknown = ""
+    doubt = None
     try:
         checked_size(size)
     except UnclearError as error:
-        unknown = f"{path}: {error}"
+        doubt = str(error)
     volume = store[..., 0].T[ts.d[:].translate_to[0]]
     info = None if folder is None else folder / "info"
-    place: tuple[Spacing | None, Spacing] = (None, ORIGIN) if unknown else (size, (z, y, x))
+    place: tuple[Spacing | None, Spacing] = (None, ORIGIN) if doubt else (size, (z, y, x))
     if folder is None:
-        return TensorStoreVolume(path, volume, *place, unknown)
+        return TensorStoreVolume(path, volume, *place, doubt)
     chunks = folder / metadata["key"]
     if metadata.get("sharding") is not None:
         bits = int(metadata["sharding"]["shard_bits"])
         refuse_strangers(path, chunks, _shard_names(bits), _hint)
-        return TensorStoreVolume(path, volume, *place, unknown, info)
+        return TensorStoreVolume(path, volume, *place, doubt, info)
     grid = _Grid(metadata)
     refuse_strangers(path, chunks, grid.names(chunks), _hint)
-    return _PackedVolume(path, volume, place, unknown, info, _Files(ts, told, grid, chunks))
+    return _PackedVolume(path, volume, place, doubt, info, _Files(ts, told, grid, chunks))
 
 
 def _refuse_pictures(path: str, info: Any, scale: str | None) -> None:
@@ -236,11 +236,11 @@ class _PackedVolume(TensorStoreVolume):
         where: str,
         store: Any,
         place: tuple[Spacing | None, Spacing],
-        unknown: str,
+        doubt: str | None,
         info: Path | None,
         files: _Files,
     ) -> None:
-        super().__init__(where, store, *place, unknown, info)
+        super().__init__(where, store, *place, doubt, info)
         self._files = files
 
     def _stored(self, box: Box) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from simexm.errors import SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources.axes import implausible
+from simexm.sources.words import words
 
 ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
@@ -36,7 +37,7 @@ class Stack(Protocol):
     origin_nm
         Where voxel (0, 0, 0) begins, nm.
 
-    A stack may have `size_unknown`, too: why its metadata tell no voxel size, as a sentence without a full stop.
+    A stack may have `size_doubt`, too: why its metadata tell no voxel size, as the end of a sentence.
     """
 
     @property
@@ -142,12 +143,13 @@ def positive(voxel_size_nm: Spacing | tuple[float, float, float]) -> Spacing:
     if not all(0 < s < math.inf for s in voxel_size_nm):
         raise SpecError(
             f"voxel size {[float(s) for s in voxel_size_nm]}: a voxel has a positive size along z, y and x, in nm. "
-            "Type --voxel-size Z Y X, such as --voxel-size 40 32 32."
+            f"{words().voxel_size}"
         )
-    wrong = implausible(voxel_size_nm)
-    if wrong:
-        raise SpecError(f"voxel size {wrong}. Type --voxel-size Z Y X in nm, such as --voxel-size 40 32 32.")
-    return exact3(voxel_size_nm)
+    size = exact3(voxel_size_nm)
+    why = implausible(size)
+    if why:
+        raise SpecError(f"the voxel size that is given is {why}. {words().voxel_size}")
+    return size
 
 
 def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spacing]:
@@ -161,15 +163,11 @@ def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spaci
     if given is not None:
         return given, ORIGIN
     if stack.voxel_size_nm is None:
-        # metadata that cannot be right are judged only here, where nothing else tells the size
-        why = getattr(stack, "size_unknown", "")
+        doubt = getattr(stack, "size_doubt", None)
+        if doubt:
+            raise SpecError(f"{stack.where}: how large a voxel is, is not certain: {doubt}. {words().voxel_size}")
         raise SpecError(
-            (
-                f"{why}."
-                if why
-                else f"{stack.where} does not say (in lengths that can be read) how large its voxels are, and every distance "
-                "would be a guess."
-            )
-            + " Type --voxel-size Z Y X (nm), such as --voxel-size 40 32 32."
+            f"{stack.where} does not say (in lengths that can be read) how large its voxels are, and every distance would be "
+            f"a guess. {words().voxel_size}"
         )
     return stack.voxel_size_nm, stack.origin_nm

@@ -28,7 +28,7 @@ class TensorStoreVolume:
         The opened store, with the axes z, y, x in this order, each beginning at 0.
     voxel_size_nm, origin_nm
         As in `Stack`.
-    size_unknown
+    size_doubt
         Why there is no voxel size; see `simexm.sources.stack.size_and_origin`.
     metadata
         The file on a disk that describes it, without which an absent chunk means nothing; None behind a URL.
@@ -45,7 +45,7 @@ class TensorStoreVolume:
         store: Any,
         voxel_size_nm: Spacing | None,
         origin_nm: Spacing = ORIGIN,
-        size_unknown: str = "",
+        size_doubt: str | None = None,
         metadata: Path | None = None,
     ) -> None:
         self.where = where
@@ -58,7 +58,7 @@ class TensorStoreVolume:
         self.grain: Triple = triple(chunk)
         self.voxel_size_nm = voxel_size_nm
         self.origin_nm = origin_nm
-        self.size_unknown = size_unknown
+        self.size_doubt = size_doubt
 
     def plane(self, z: int) -> str:
         """The volume and the plane."""

@@ -18,6 +18,7 @@ from simexm.grid import Spacing, exact
 from simexm.sources.axes import nm_per
 from simexm.sources.limits import read_json
 from simexm.sources.ngff import UnclearError, checked_size
+from simexm.sources.words import words
 from simexm.store.location import Location
 from simexm.store.remote import Remote
 
@@ -41,7 +42,7 @@ class Mag:
     axes
         Names of the array's axes.
     voxel_size_nm
-        z, y, x; None with `unknown` for why.
+        z, y, x; None with `doubt` for why.
     box
         First voxel and end of what the layer holds, x y z, in voxels of this magnification; None where it is not told.
     """
@@ -51,7 +52,7 @@ class Mag:
     form: str
     axes: tuple[str, ...]
     voxel_size_nm: Spacing | None
-    unknown: str
+    doubt: str | None
     box: tuple[tuple[int, ...], tuple[int, ...]] | None
     coarseness: int
     is_segmentation: bool
@@ -66,7 +67,7 @@ def mag_at(folder: Location) -> Mag | None:
     return None
 
 
-def choose(path: str, dataset: str | None, naming: str) -> Mag:
+def choose(path: str, dataset: str | None) -> Mag:
     """The magnification that is meant: the finest one of the only segmentation, or of what is named.
 
     Parameters
@@ -75,8 +76,6 @@ def choose(path: str, dataset: str | None, naming: str) -> Mag:
         Folder of a dataset, or of a layer in it.
     dataset
         Name of a layer, or of a layer and a magnification, such as "segmentation/2-2-1".
-    naming
-        What to type to name one, as the beginning of a list of names.
 
     Raises
     ------
@@ -103,7 +102,7 @@ def choose(path: str, dataset: str | None, naming: str) -> Mag:
             names = sorted({m.layer for m in found or mags})
             raise SourceError(
                 f"{path} holds {len(found) and len(names)} segmentation layers, and it is not known which holds the labels. "
-                f"{naming} {', '.join(names[:20]) or 'a layer, of which there is none'}."
+                f"{words().dataset}, with one of {', '.join(names[:20]) or 'a layer, of which there is none'}."
             )
     return min(found, key=lambda m: m.coarseness)
 
@@ -143,11 +142,11 @@ def _mag(folder: Location, told: Mapping[str, Any], layer: Mapping[str, Any], ma
     if "://" in inside or inside.startswith("/") or ".." in inside.split("/"):
         inside = f"{layer['name']}/{name}"  # only what lies in the dataset's own folder is read
     order = {str(k): int(v) for k, v in (mag.get("axisOrder") or _CXYZ).items()}
-    size, unknown = None, ""
+    size, doubt = None, None
     try:
         size = _size(told.get("scale"), factors)
     except UnclearError as error:
-        unknown = f"{folder / FILE}: {error}"
+        doubt = f"in {FILE}, {error}"
     box = layer.get("boundingBox")
     corners = None
     if isinstance(box, Mapping):
@@ -159,7 +158,7 @@ def _mag(folder: Location, told: Mapping[str, Any], layer: Mapping[str, Any], ma
         )
     return Mag(
         str(layer["name"]), folder / inside, str(layer.get("dataFormat", "wkw")), tuple(sorted(order, key=order.__getitem__)),
-        size, unknown, corners, factors[0] * factors[1] * factors[2], layer.get("category") == "segmentation",
+        size, doubt, corners, factors[0] * factors[1] * factors[2], layer.get("category") == "segmentation",
     )  # fmt: skip
 
 

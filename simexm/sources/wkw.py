@@ -93,15 +93,15 @@ class WkwStack:
         side = self._header.block
         self.grain: Triple = (side, side, side)
         refuse_absurd(self.where, self.shape, self.grain, self.dtype.itemsize)
-        self.voxel_size_nm, self.origin_nm, self.size_unknown = self._place(mag)
+        self.voxel_size_nm, self.origin_nm, self.size_doubt = self._place(mag)
         refuse_strangers(self.where, folder, ChunkNames("z0/y0/x0.wkw", _is_cube, 3), _hint)
 
-    def _place(self, mag: Mag | None) -> tuple[Spacing | None, Spacing, str]:
+    def _place(self, mag: Mag | None) -> tuple[Spacing | None, Spacing, str | None]:
         size = None if mag is None else mag.voxel_size_nm
         if size is None:
-            return None, ORIGIN, "" if mag is None else mag.unknown
+            return None, ORIGIN, None if mag is None else mag.doubt
         z, y, x = (a * s for a, s in zip(self._first, size, strict=True))
-        return size, (z, y, x), ""
+        return size, (z, y, x), None
 
     def _extent(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """First voxel and end of all cubes, x y z."""

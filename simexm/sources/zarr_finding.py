@@ -16,6 +16,7 @@ from simexm.sources import ngff
 from simexm.sources.kinds import TOLD, ingest_command, kind_of, zip_root
 from simexm.sources.limits import refuse_large
 from simexm.sources.webknossos import choose
+from simexm.sources.words import words
 from simexm.sources.zarr_geometry import Above, Node, attributes_of, checked_geometry, unreadable
 from simexm.store.location import folder_of, is_url, location, zarr_store
 from simexm.store.refusals import RemoteError
@@ -47,7 +48,7 @@ class Found:
     is_image: bool
 
 
-def open_root(path: str, dataset: str | None = None, *, typed: bool = False) -> tuple[Node, str | None]:
+def open_root(path: str, dataset: str | None = None) -> tuple[Node, str | None]:
     """Open what a path means, and say what is left of the dataset's name to find in it.
 
     Parameters
@@ -56,8 +57,6 @@ def open_root(path: str, dataset: str | None = None, *, typed: bool = False) -> 
         Folder, ZIP file or URL; of a WEBKNOSSOS dataset, the array of a layer is opened.
     dataset
         What is wanted inside it.
-    typed
-        Whether the user typed a command, so that messages name its options, or wrote a spec.
 
     Raises
     ------
@@ -76,7 +75,7 @@ def open_root(path: str, dataset: str | None = None, *, typed: bool = False) -> 
             "Z Y X (nm)"
         ) from error
     if kind == "WEBKNOSSOS":
-        mag = choose(path, dataset, _naming(path, typed))
+        mag = choose(path, dataset)
         if not mag.form.startswith("zarr"):
             raise SourceError(
                 f"{path} is a WEBKNOSSOS dataset whose layer {mag.layer!r} is stored as {mag.form}, which cannot be read box by "
@@ -123,7 +122,7 @@ def _open_url(path: str) -> Node:
         raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def find(root: Node, root_path: str, dataset: str | None, *, typed: bool = False) -> Found:
+def find(root: Node, root_path: str, dataset: str | None) -> Found:
     """Follow the metadata from `root` to one array and what is known of its axes and size.
 
     Raises
@@ -149,7 +148,7 @@ def find(root: Node, root_path: str, dataset: str | None, *, typed: bool = False
         above.append((node, n))
         node = inner
     while isinstance(node, zarr.Group):
-        name = _choose(node, root_path, parts, typed)
+        name = _choose(node, root_path, parts)
         above.append((node, len(parts)))
         parts += name.split("/")
         inner = _child(node, name, root_path)
@@ -200,7 +199,7 @@ def _refuse_large(file: Path) -> None:
         refuse_large(str(file), file.stat().st_size)
 
 
-def _choose(group: zarr.Group, root_path: str, parts: list[str], typed: bool) -> str:
+def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:
     """Path, below a group, of the next node on the way to the labels."""
     where = "/".join([root_path.rstrip("/"), *parts])
     attributes = attributes_of(where, group)
@@ -221,15 +220,9 @@ def _choose(group: zarr.Group, root_path: str, parts: list[str], typed: bool) ->
         raise SourceError(f"{where} is a Zarr group with no volume in it.")
     choices = ", ".join("/".join([*parts, prefix + n]) for n in names[:20])
     raise SourceError(
-        f"{where} holds {len(names)} candidates, and it is not known which are the labels. {_naming(root_path, typed)} {choices}."
+        f"{where} holds {len(names)} candidates, and it is not known which are the labels. {words().dataset}, with one of "
+        f"{choices}."
     )
-
-
-def _naming(path: str, typed: bool) -> str:
-    """What to type to name a dataset, as the beginning of a list of names."""
-    if typed:
-        return "Name one: --dataset NAME with one of"
-    return f"Name one as the dataset: source: {{path: {path}, dataset: ...}} with one of"
 
 
 def _series(group: zarr.Group, attributes: Mapping[str, Any]) -> tuple[str, ...]:

@@ -139,9 +139,9 @@ def _plain_geometry(
             )
     axes = spatial_order(where, names, array.shape)
     if mag is not None:
-        return ngff.Geometry(axes, mag.voxel_size_nm, unknown=mag.unknown)
+        return ngff.Geometry(axes, mag.voxel_size_nm, doubt=mag.doubt)
     try:
         found = place_of(array.path.rpartition("/")[2], attributes, group, names, reversed_pixels=True)
     except ngff.UnclearError as error:
-        return ngff.Geometry(axes, unknown=f"{where}: {error}")
+        return ngff.Geometry(axes, doubt=str(error))
     return ngff.Geometry(axes) if found is None else ngff.Geometry(axes, *found)

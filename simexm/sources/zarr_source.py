@@ -21,6 +21,7 @@ from simexm.sources.base import INGESTED, ZarrSource
 from simexm.sources.bombs import refuse_bombs
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
+from simexm.sources.words import words
 from simexm.sources.zarr_finding import Found, find, inside, open_root
 from simexm.sources.zarr_geometry import Node
 from simexm.store.location import is_url
@@ -89,7 +90,7 @@ class Volume:
             start, stop = ([ends[turned.index(i)] for i in range(3)] for ends in (box.start, box.stop))
             own = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
             return self._reader.read(own, (0,) * (ndim - 3)).transpose(turned)
-        found = np.asarray(self.array[tuple(where)])
+        found = np.asarray(self._reader.array[tuple(where)])
         return found.reshape([found.shape[a] for a in last]).transpose(turned)
 
 
@@ -194,19 +195,19 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
 
 def _size_and_origin(source: ZarrSource, labels: Volume) -> tuple[Spacing, Spacing]:
     """As given, then beginning at 0, or as the metadata tell, which are judged only then."""
-    remedy = f"Give it: source: {{path: {source.path}, voxel_size_nm: [z, y, x]}}."
+    place = labels.geometry
     if source.voxel_size_nm is not None:
         wrong = implausible(source.voxel_size_nm)
         if wrong:
-            raise SourceError(f"source: voxel_size_nm is {wrong}. Give it in nm.")
+            raise SourceError(f"source: voxel_size_nm is {wrong}. {words().voxel_size}")
         return exact3(source.voxel_size_nm), exact3((0, 0, 0))
-    if labels.geometry.voxel_size_nm is not None:
-        return labels.geometry.voxel_size_nm, labels.geometry.origin_nm
-    if labels.geometry.unknown:
-        raise SourceError(f"{labels.geometry.unknown}. {remedy}")
+    if place.voxel_size_nm is not None:
+        return place.voxel_size_nm, place.origin_nm
+    if place.doubt:
+        raise SourceError(f"{labels.where}: how large a voxel is, is not certain: {place.doubt}. {words().voxel_size}")
     raise SourceError(
         f"{labels.where} does not say how large its voxels are (no scale with a unit), and every distance would be "
-        f"a guess. {remedy}"
+        f"a guess. {words().voxel_size}"
     )
 
 
@@ -229,8 +230,8 @@ def locate(path: str, dataset: str | None) -> tuple[Volume, bool]:
 
     Raises what `open_zarr` does of a path.
     """
-    root, dataset = open_root(path, dataset, typed=True)
-    found = find(root, path, dataset, typed=True)
+    root, dataset = open_root(path, dataset)
+    found = find(root, path, dataset)
     return _volume(found), found.is_image
 
 

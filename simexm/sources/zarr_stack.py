@@ -31,7 +31,7 @@ class ZarrStack:
         self.grain: Triple = (z, y, x)
         self.voxel_size_nm: Spacing | None = self._volume.geometry.voxel_size_nm
         self.origin_nm: Spacing = self._volume.geometry.origin_nm
-        self.size_unknown = self._volume.geometry.unknown
+        self.size_doubt = self._volume.geometry.doubt
 
     def plane(self, z: int) -> str:
         """The array and the plane."""

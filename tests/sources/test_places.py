@@ -10,13 +10,22 @@ import pytest
 import zarr
 
 from simexm.errors import SourceError, SpecError
-from simexm.grid import exact3
+from simexm.grid import Spacing, exact3
 from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.opening import open_stack
 from simexm.sources.stack import size_and_origin
+from simexm.sources.words import COMMAND, speaking
 from tests.sources.containers import A, n5, precomputed, zarr_array
 
 NM = (40, 8, 4)
+
+
+def _typed(path: Path, dataset: str | None = None, given: Spacing | None = None) -> tuple[Spacing, Spacing]:
+    """Voxel size and origin as a command finds them."""
+    with speaking(COMMAND):
+        return size_and_origin(open_stack(str(path), dataset=dataset), given)
+
+
 COSEM = {"axes": ["z", "y", "x"], "scale": [40, 8, 4], "translate": [120, 40, 2], "units": ["nm", "nm", "nm"]}
 
 ZARR: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
@@ -39,7 +48,7 @@ def test_attributes_of_a_zarr_array(
     path = zarr_array(tmp_path / "a", attributes=attributes)
     source = open_source(path)
     assert (source.voxel_size_nm, source.origin_nm) == (exact3(NM), exact3(origin))
-    assert size_and_origin(open_stack(str(path)), None) == (exact3(NM), exact3(origin))
+    assert _typed(path) == (exact3(NM), exact3(origin))
 
 
 def _transforms(kind: str) -> list[dict[str, Any]]:
@@ -100,10 +109,10 @@ def test_metadata_are_judged_only_where_nothing_is_given(tmp_path: Path, make: A
     with pytest.raises(SourceError, match=rf"{reason}.*voxel_size_nm: \[z, y, x\]"):
         open_source(path)
     with pytest.raises(SpecError, match=rf"{reason}.*--voxel-size Z Y X"):
-        size_and_origin(open_stack(path), None)
+        _typed(Path(path))
     source = ZarrSource(path=path, voxel_size_nm=NM).open()
     assert (source.voxel_size_nm, source.origin_nm) == (exact3(NM), exact3((0, 0, 0)))
-    assert size_and_origin(open_stack(path), exact3(NM))[0] == exact3(NM)
+    assert _typed(Path(path), given=exact3(NM))[0] == exact3(NM)
 
 
 def test_a_size_typed_in_micrometres_stops(tmp_path: Path) -> None:
@@ -135,8 +144,8 @@ N5: dict[str, tuple[dict[str, Any], tuple[float, float, float]]] = {
 
 @pytest.mark.parametrize(("attributes", "origin"), N5.values(), ids=N5)
 def test_attributes_of_n5(tmp_path: Path, attributes: dict[str, Any], origin: tuple[float, float, float]) -> None:
-    stack = open_stack(str(n5(tmp_path / "a.n5", "labels", attributes)))
-    assert size_and_origin(stack, None) == (exact3(NM), exact3(origin))
+    path = n5(tmp_path / "a.n5", "labels", attributes)
+    assert _typed(path) == (exact3(NM), exact3(origin))
 
 
 def test_the_xml_of_bigdataviewer_tells_the_unit(tmp_path: Path) -> None:
@@ -148,21 +157,21 @@ def test_the_xml_of_bigdataviewer_tells_the_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "reason"),
     [
-        ({"name": "other.n5"}, "no XML"),
-        ({"setup": 1}, "no XML"),
-        ({"unit": "px"}, "unit 'px'"),
+        ({"name": "other.n5"}, "which is not there"),
+        ({"setup": 1}, "for the setup 0"),
+        ({"unit": "px"}, "'px', which is no length"),
         ({"scale": "s1"}, "how much it is coarser"),
     ],
 )
 def test_bigdataviewer_without_a_unit_is_asked_for(tmp_path: Path, about: dict[str, Any], reason: str) -> None:
     with pytest.raises(SpecError, match=rf"{reason}.*--voxel-size"):
-        size_and_origin(open_stack(str(_bdv(tmp_path, **about))), None)
+        _typed(_bdv(tmp_path, **about))
 
 
 def test_a_bare_resolution_of_n5_that_may_be_reversed_is_asked_for(tmp_path: Path) -> None:
     path = n5(tmp_path / "a.n5", "labels", {"resolution": [40, 8, 4], "offset": [400, 80, 40]})
     with pytest.raises(SpecError, match=r"4 8 40 nm or 40 8 4 nm \(z y x\)"):
-        size_and_origin(open_stack(str(path)), None)
+        _typed(path)
 
 
 def test_a_group_of_scales_says_nothing_of_a_coarser_one(tmp_path: Path) -> None:
@@ -175,6 +184,6 @@ def test_a_group_of_scales_says_nothing_of_a_coarser_one(tmp_path: Path) -> None
 
 
 def test_a_precomputed_voxel_smaller_than_an_atom_stops(tmp_path: Path) -> None:
-    stack = open_stack(str(precomputed(tmp_path / "a", resolution=[0.004, 0.008, 0.04])))
-    with pytest.raises(SpecError, match="larger than an atom"):
-        size_and_origin(stack, None)
+    path = precomputed(tmp_path / "a", resolution=[0.004, 0.008, 0.04])
+    with pytest.raises(SpecError, match=r"larger than an atom.*--voxel-size"):
+        _typed(path)

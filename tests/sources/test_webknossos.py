@@ -15,6 +15,7 @@ from simexm.grid import Box, exact3
 from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.opening import open_stack
 from simexm.sources.stack import size_and_origin
+from simexm.sources.words import COMMAND, speaking
 from tests.sources.containers import A
 from tests.sources.volumes import whole
 
@@ -67,7 +68,7 @@ def test_wkw_without_its_dataset_has_all_its_cubes_and_no_size(tmp_path: Path) -
     inside = Box.at(FIRST, A.shape)
     np.testing.assert_array_equal(stack.read(inside), A)
     assert whole(stack).astype(np.uint64).sum() == A.astype(np.uint64).sum()
-    with pytest.raises(SpecError, match="--voxel-size"):
+    with speaking(COMMAND), pytest.raises(SpecError, match="--voxel-size"):
         size_and_origin(stack, None)
     with pytest.raises(SourceError, match="simexm ingest"):
         open_source(tmp_path / "1")
@@ -124,9 +125,9 @@ def test_which_layer_is_meant(tmp_path: Path) -> None:
     for name in ("one", "two"):
         _write_zarr(tmp_path / name / "1", 3, True)
     _dataset(tmp_path, _layer("one", "zarr3"), _layer("two", "zarr3"), scale=[4, 8, 40])
-    with pytest.raises(SourceError, match=r"--dataset with one of one, two"):
+    with pytest.raises(SourceError, match=r"--dataset NAME, with one of one, two"), speaking(COMMAND):
         open_stack(str(tmp_path))
-    with pytest.raises(SourceError, match=r"dataset: \.\.\.\} with one of one, two"):
+    with pytest.raises(SourceError, match=r"dataset: NAME\}, with one of one, two"):
         open_source(tmp_path)
     assert open_stack(str(tmp_path), dataset="two").voxel_size_nm == exact3(NM)
     with pytest.raises(SourceNotFoundError, match="one/1"):

@@ -22,6 +22,7 @@ from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.ingest import ingest
 from simexm.sources.kinds import kind_of
 from simexm.sources.opening import open_stack
+from simexm.sources.words import COMMAND, speaking
 from tests.sources.containers import A, zarr_array
 from tests.sources.volumes import whole
 
@@ -112,9 +113,9 @@ def test_the_only_image_of_bioformats2raw_is_taken(tmp_path: Path, listed: bool)
 
 def test_several_images_of_bioformats2raw_are_offered_without_its_ome_group(tmp_path: Path) -> None:
     path = str(_bf2raw(tmp_path / "a", ("0", "1")))
-    with pytest.raises(SourceError, match=r"--dataset NAME with one of 0, 1\."):
+    with pytest.raises(SourceError, match=r"--dataset NAME, with one of 0, 1\."), speaking(COMMAND):
         open_stack(path)
-    with pytest.raises(SourceError, match=r"dataset: \.\.\.\} with one of 0, 1\."):
+    with pytest.raises(SourceError, match=r"dataset: NAME\}, with one of 0, 1\."):
         open_source(path)
 
 
