@@ -82,8 +82,9 @@ def place(
     UnclearError
         If they tell a size that cannot be one, or none in lengths.
     """
-    if "transform" in attributes:
-        return _transform(attributes["transform"])
+    cosem = _transform(attributes.get("transform"))
+    if cosem is not None:
+        return cosem
     if reversed_pixels and "pixelResolution" in attributes and "element_size_um" not in attributes:
         axes = axes[::-1]
     space = [a for a in axes if a in tuple("zyx")]
@@ -138,8 +139,12 @@ def _size(
         values, units = attributes.get(key), attributes.get("units", attributes.get("unit"))
     if values is None:
         return None
+    if key == "voxel_size" and attributes.get("resolution", values) != values:
+        raise UnclearError(
+            f"its voxel_size {values} and its resolution {attributes['resolution']} contradict each other"
+        )
     values = [values[i] for i in spatial] if isinstance(values, list) and len(values) == ndim else values
-    told = [units] * 3 if isinstance(units, str) or units is None else units
+    told = units if isinstance(units, list) else [units] * 3
     told = [told[i] for i in spatial] if len(told) == ndim else told
     per = [Fraction(1) if unit is None else nm_per(str(unit)) for unit in told]
     if len(per) != 3 or None in per:
@@ -152,14 +157,14 @@ def _transform(told: Any) -> Place | None:
     """COSEM's: lists that go with axes of their own, in C order (https://github.com/janelia-cosem/schemas)."""
     if not isinstance(told, Mapping) or "scale" not in told:
         return None
-    axes = [str(a).lower() for a in told.get("axes", ())]
+    axes = [a.lower() for a in _listed(told.get("axes"))]
     if sorted(a for a in axes if a in tuple("zyx")) != ["x", "y", "z"]:
         raise UnclearError(
             f"its transform names the axes {', '.join(axes) or 'not at all'}, and not z, y and x once each"
         )
     at = [axes.index(a) for a in "zyx"]
-    units = told.get("units") or ["nm"] * len(axes)
-    per = [nm_per(str(units[i])) if i < len(units) else None for i in at]
+    units = _listed(told.get("units")) or [str(told.get("units") or "nm")] * len(axes)
+    per = [nm_per(units[i]) if i < len(units) else None for i in at]
     if None in per:
         raise UnclearError(f"its transform has the units {units}, which are not lengths that are known here")
     scale = _numbers("transform.scale", told["scale"], len(axes))

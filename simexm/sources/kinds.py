@@ -13,7 +13,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.sources.base import neighbours
-from simexm.sources.limits import METADATA_BYTES, refuse_large
+from simexm.sources.limits import METADATA_BYTES, read_json, refuse_large
 from simexm.store.location import is_url
 
 Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5", "WKW", "WEBKNOSSOS"]
@@ -187,6 +187,8 @@ def _kind_of_folder(path: str, folder: Path) -> Kind:
         return "N5"
     if _is_layer(folder.resolve()):
         return "WEBKNOSSOS"
+    for name in ("info", "attributes.json", "datasource-properties.json"):
+        read_json(folder / name)  # which says what is wrong with one that cannot be read
     return _kind_of_files(path, files_of(path))
 
 

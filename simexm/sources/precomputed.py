@@ -72,13 +72,17 @@ def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
     volume = store[..., 0].T[ts.d[:].translate_to[0]]
     info = None if folder is None else folder / "info"
     place: tuple[Spacing | None, Spacing] = (None, ORIGIN) if doubt else (size, (z, y, x))
+    plain = TensorStoreVolume(path, volume, *place, doubt, info)
     if folder is None:
-        return TensorStoreVolume(path, volume, *place, doubt)
+        return plain
     chunks = folder / metadata["key"]
+    if not chunks.is_dir():
+        raise SourceError(
+            f"{path}: the folder of its scale, {metadata['key']}, is not there. Copy it again with all its scales."
+        )
     if metadata.get("sharding") is not None:
-        bits = int(metadata["sharding"]["shard_bits"])
-        refuse_strangers(path, chunks, _shard_names(bits), _hint)
-        return TensorStoreVolume(path, volume, *place, doubt, info)
+        refuse_strangers(path, chunks, _shard_names(int(metadata["sharding"]["shard_bits"])), _hint)
+        return plain
     grid = _Grid(metadata)
     refuse_strangers(path, chunks, grid.names(chunks), _hint)
     return _PackedVolume(path, volume, place, doubt, info, _Files(ts, told, grid, chunks))

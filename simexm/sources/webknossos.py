@@ -137,10 +137,14 @@ def _mags(folder: Location, told: Mapping[str, Any]) -> Iterator[Mag]:
 def _mag(folder: Location, told: Mapping[str, Any], layer: Mapping[str, Any], mag: Mapping[str, Any]) -> Mag:
     by = mag.get("mag", mag.get("resolution", 1))
     factors = [int(f) for f in by] if isinstance(by, Sequence) else [int(by)] * 3
+    if min(factors) < 1:
+        raise ValueError(f"the magnification {by}")
     name = str(factors[0]) if len(set(factors)) == 1 else "-".join(map(str, factors))
     inside = str(mag.get("path") or f"{layer['name']}/{name}").removeprefix("./")
     if "://" in inside or inside.startswith("/") or ".." in inside.split("/"):
         inside = f"{layer['name']}/{name}"  # only what lies in the dataset's own folder is read
+    if ".." in inside.split("/") or inside.startswith("/"):
+        raise ValueError(f"the layer's name {layer['name']!r}")
     order = {str(k): int(v) for k, v in (mag.get("axisOrder") or _CXYZ).items()}
     size, doubt = None, None
     try:
@@ -151,6 +155,8 @@ def _mag(folder: Location, told: Mapping[str, Any], layer: Mapping[str, Any], ma
     corners = None
     if isinstance(box, Mapping):
         start = [int(v) for v in box["topLeft"]]
+        if min(start) < 0:
+            raise ValueError(f"the corner {start} of the bounding box")
         stop = [a + int(box[side]) for a, side in zip(start, ("width", "height", "depth"), strict=True)]
         corners = (
             tuple(a // f for a, f in zip(start, factors, strict=True)),

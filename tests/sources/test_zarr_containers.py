@@ -16,14 +16,14 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
-from simexm.errors import SimexmWarning, SourceError, SourceNotFoundError
+from simexm.errors import SimexmWarning, SourceError, SourceNotFoundError, SpecError
 from simexm.grid import Box, exact3
 from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.ingest import ingest
 from simexm.sources.kinds import kind_of
 from simexm.sources.opening import open_stack
 from simexm.sources.words import COMMAND, speaking
-from tests.sources.containers import A, zarr_array
+from tests.sources.containers import A, n5, precomputed, zarr_array
 from tests.sources.volumes import whole
 
 NM = (40, 8, 4)
@@ -253,3 +253,71 @@ def test_absurd_metadata_are_refused_in_one_message(
         assert str(path) in str(caught.value)
         assert "no zarr.json" not in str(caught.value)
         assert len(str(caught.value)) < 600
+
+
+N5_ATTRIBUTES, PROPERTIES = "lab/attributes.json", "datasource-properties.json"
+DEEP = "[" * 10**5
+
+
+def _n5(path: Path) -> Path:
+    return n5(path, "lab", {"transform": {"axes": ["z", "y", "x"], "scale": [40, 8, 4]}})
+
+
+def _with(file: str, **changes: Any) -> Callable[[Path], Any]:
+    return lambda p: (p / file).write_text(json.dumps({**json.loads((p / file).read_text()), **changes}))
+
+
+def _scale(**changes: Any) -> Callable[[Path], Any]:
+    def edit(path: Path) -> None:
+        info = json.loads((path / "info").read_text())
+        info["scales"][0].update(changes)
+        (path / "info").write_text(json.dumps(info))
+
+    return edit
+
+
+def _layer(**changes: Any) -> Callable[[Path], Any]:
+    box = {"topLeft": [0, 0, 0], "width": 8, "height": 8, "depth": 8}
+    layer = {"name": "seg", "category": "segmentation", "boundingBox": box, "mags": [{"mag": 1}], **changes}
+
+    def write(path: Path) -> None:
+        (path / "seg/1").mkdir(parents=True)
+        (path / "seg/1/header.wkw").write_bytes(b"WKW\x01\x13\x02\x03\x04" + bytes(8))
+        (path / PROPERTIES).write_text(json.dumps({"scale": [4, 8, 40], "dataLayers": [layer]}))
+
+    return write
+
+
+OTHERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
+    "N5, 10^18 chunks": (_n5, _with(N5_ATTRIBUTES, dimensions=[10**6] * 3, blockSize=[1, 1, 1])),
+    "N5, zero chunk": (_n5, _with(N5_ATTRIBUTES, blockSize=[0, 9, 9])),
+    "N5, fractions": (_n5, _with(N5_ATTRIBUTES, dimensions=[5.5, 9, 9])),
+    "N5, a chunk of 1 EB": (_n5, _with(N5_ATTRIBUTES, blockSize=[10**6] * 3)),
+    "N5, unknown codec": (_n5, _with(N5_ATTRIBUTES, compression={"type": "mine"})),
+    "N5, nested deep": (_n5, lambda p: (p / N5_ATTRIBUTES).write_text(DEEP)),
+    "N5, metadata of 65 MB": (_n5, lambda p: (p / N5_ATTRIBUTES).open("wb").truncate(65 * 2**20)),
+    "N5, axes of a transform": (_n5, _with(N5_ATTRIBUTES, transform={"axes": 5, "scale": 3})),
+    "precomputed, 10^18 chunks": (precomputed, _scale(size=[10**6] * 3, chunk_sizes=[[1, 1, 1]])),
+    "precomputed, zero chunk": (precomputed, _scale(chunk_sizes=[[0, 1, 1]])),
+    "precomputed, negative": (precomputed, _scale(size=[-1, 1, 1])),
+    "precomputed, a chunk of 4 EB": (precomputed, _scale(size=[10**6] * 3, chunk_sizes=[[10**6] * 3])),
+    "precomputed, no such scale": (precomputed, _scale(key="../elsewhere")),
+    "precomputed, nested deep": (precomputed, lambda p: (p / "info").write_text(DEEP)),
+    "WEBKNOSSOS, 10^24 chunks": (Path, _layer(boundingBox={"topLeft": [0] * 3, "width": 10**9, "height": 10**9, "depth": 10**9})),
+    "WEBKNOSSOS, negative box": (Path, _layer(boundingBox={"topLeft": [-8, 0, 0], "width": 8, "height": 8, "depth": 8})),
+    "WEBKNOSSOS, no magnification": (Path, _layer(mags=[{"mag": [0, 0, 0]}])),
+    "WEBKNOSSOS, a name that leads out": (Path, _layer(name="../seg")),
+    "WEBKNOSSOS, nested deep": (Path, lambda p: (p.mkdir(), (p / PROPERTIES).write_text(DEEP))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "spoil"), OTHERS.values(), ids=OTHERS)
+def test_absurd_metadata_of_other_containers_are_refused(
+    tmp_path: Path, make: Any, spoil: Callable[[Path], Any]
+) -> None:
+    path = make(tmp_path / "a")
+    spoil(path)
+    with pytest.raises((SourceError, SpecError)) as caught:
+        ingest(path, tmp_path / "b.zarr")
+    assert str(path) in str(caught.value)
+    assert "holds no labels" not in str(caught.value)
