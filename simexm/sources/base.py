@@ -88,12 +88,13 @@ class SourceModel(Protocol):
 
 
 class ZarrSource(BaseModel):
-    """Labels in an OME-Zarr (0.5 or 0.4) or in any other Zarr array.
+    """Labels in an OME-Zarr (0.1 to 0.6) or in any other Zarr array.
 
     Attributes
     ----------
     path
-        Folder, or URL (s3://, gs://, https://), of a label image, of an image with labels, or of an array.
+        Folder, ZIP file (.zarr.zip, .ozx) or URL (s3://, gs://, https://) of a label image, of an image with labels, of an
+        array, or of a WEBKNOSSOS dataset whose layers are Zarr.
     dataset
         Path of the label image or array inside it, where there is more than one.
     voxel_size_nm

@@ -12,7 +12,7 @@ from simexm.errors import SourceError
 from simexm.sources import ngff
 from simexm.sources.attributes import axis_names, place_of
 from simexm.sources.axes import spatial_order
-from simexm.sources.limits import refuse_absurd
+from simexm.sources.limits import refuse_absurd, refuse_large
 from simexm.sources.strangers import Parts, grid_names, refuse_strangers
 from simexm.sources.webknossos import mag_at
 from simexm.store.location import folder_of
@@ -87,6 +87,9 @@ def _around(array: zarr.Array[Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
     for above in list(folder.parents)[1::-1]:
         if any((above / name).is_file() for name in (".zgroup", "zarr.json")):
             try:
+                for name in ("zarr.json", ".zattrs"):
+                    if (above / name).is_file():
+                        refuse_large(name, (above / name).stat().st_size)
                 group = zarr.open_group(above, mode="r", use_consolidated=False)
                 yield dict(group.attrs), folder.relative_to(above).as_posix()
             except Exception:  # it belongs to something else, and the array can be read without it
