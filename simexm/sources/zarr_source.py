@@ -204,7 +204,9 @@ def _size_and_origin(source: ZarrSource, labels: Volume) -> tuple[Spacing, Spaci
     if place.voxel_size_nm is not None:
         return place.voxel_size_nm, place.origin_nm
     if place.doubt:
-        raise SourceError(f"{labels.where}: how large a voxel is, is not certain: {place.doubt}. {words().voxel_size}")
+        raise SourceError(
+            f"{labels.where} does not say for certain how large its voxels are: {place.doubt}. {words().voxel_size}"
+        )
     raise SourceError(
         f"{labels.where} does not say how large its voxels are (no scale with a unit), and every distance would be "
         f"a guess. {words().voxel_size}"
