@@ -27,6 +27,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"MM\0+", TIFF),
 )
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_HDF5_STARTS = (0, *(2**n for n in range(9, 21)))  # behind a block of the user's, such as MATLAB's
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
 TOLD: dict[Kind, str] = {
@@ -73,6 +74,7 @@ def kind_of(path: str) -> Kind:
         return "Zarr"
     if local.stat().st_size == 0:
         raise SourceError(f"{path} is an empty file. Copy it again from where it came.")
+    _refuse_older(local)
     raise SourceError(
         f"{path} is a file, but neither TIFF nor HDF5. Name a TIFF or HDF5 file, a folder of slices (PNG, BMP, TIFF), or "
         "the folder of a Zarr, N5 or precomputed volume."
@@ -127,11 +129,24 @@ def hdf5_parts(path: str) -> tuple[Path, str] | None:
         if file.is_file():
             try:
                 with file.open("rb") as f:
-                    found = any(f.seek(at) == at and f.read(8) == _HDF5_MAGIC for at in (0, 512, 1024, 2048))
+                    found = any(f.seek(at) == at and f.read(8) == _HDF5_MAGIC for at in _HDF5_STARTS)
             except OSError as error:
                 raise SourceError(f"{file} cannot be read: {error.strerror}. Check its permissions.") from error
             return (file, local.relative_to(file).as_posix().removeprefix(".")) if found else None
     return None
+
+
+def _refuse_older(file: Path) -> None:
+    """Say what to type where a file is of the kind that came before HDF5."""
+    with file.open("rb") as f:
+        head = f.read(8)
+    if head.startswith(b"MATLAB 5"):
+        raise SourceError(
+            f"{file} is a MATLAB file of before version 7.3. Type in MATLAB, with the name of the volume for V: "
+            f"load('{file.name}'); save('{file.name}', 'V', '-v7.3')"
+        )
+    if head.startswith((b"CDF\1", b"CDF\2", b"CDF\5")):
+        raise SourceError(f"{file} is a netCDF-3 file. Type: nccopy -k netCDF-4 {quote(str(file))} labels.nc")
 
 
 def _kind_of_folder(path: str, folder: Path) -> Kind:

@@ -155,6 +155,12 @@ def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spaci
     if given is not None:
         return given, ORIGIN
     if stack.voxel_size_nm is None:
+        doubt = getattr(stack, "size_doubt", None)
+        if doubt:
+            raise SpecError(
+                f"{stack.where}: how large a voxel is, is not certain: {doubt}. Type --voxel-size Z Y X (nm), such as "
+                "--voxel-size 40 32 32."
+            )
         raise SpecError(
             f"{stack.where} does not say (in lengths that can be read) how large its voxels are, and every distance would be "
             "a guess. Type --voxel-size Z Y X (nm), such as --voxel-size 40 32 32."
