@@ -67,7 +67,7 @@ class Hdf5Stack:
         self._stored = check_stored(h5py, self.where, data)
         self._order = order_of(h5py, self.where, data)
         self._missing = _missing_value(self.where, data)
-        place = place_of(data, f"/{self._path}", self._order)
+        place = place_of(root, data, self._path, self._order)
         self.voxel_size_nm: Spacing | None = place.voxel_size_nm
         self.origin_nm: Spacing = place.origin_nm
         self.size_doubt = place.doubt

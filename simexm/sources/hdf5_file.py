@@ -183,32 +183,34 @@ def _volumes(h5py: Any, file: Path, top: Any, path: str) -> Iterator[tuple[str, 
     SourceError
         If a part of the file cannot be read: what is left might be taken for all.
     """
-    waiting, linked, seen = deque([(path, top, 0)]), [], {hash(top.id)}
-    while waiting:
-        here, group, depth = waiting.popleft()
-        for name in _names(file, here, group)[: _MOST_OBJECTS - len(seen)]:
-            inside = f"{here}/{name}".lstrip("/")
-            try:
-                link = group.get(name, getlink=True)
-                if isinstance(link, h5py.SoftLink):
-                    linked.append((inside, group, name))
-                if not isinstance(link, h5py.HardLink):  # another file is opened only where it is named
-                    continue
-                node = group[name]
-            except BROKEN as error:
-                raise SourceError(f"{file}/{inside} is damaged: {error}. {_COPY_AGAIN}") from error
+    waiting, linked, seen = deque([(path, top, 0)]), deque[tuple[str, Any, str, Any, int]](), {hash(top.id)}
+    while waiting or linked:  # links last, so that what they lead to has its own name
+        nodes: list[tuple[str, Any, int]] = []
+        if waiting:
+            here, group, depth = waiting.popleft()
+            for name in _names(file, here, group)[: _MOST_OBJECTS - len(seen)]:
+                inside = f"{here}/{name}".lstrip("/")
+                try:
+                    link = group.get(name, getlink=True)
+                    if isinstance(link, h5py.HardLink):
+                        nodes.append((inside, group[name], depth + 1))
+                    else:
+                        linked.append((inside, group, name, link, depth + 1))
+                except BROKEN as error:
+                    raise SourceError(f"{file}/{inside} is damaged: {error}. {_COPY_AGAIN}") from error
+        else:
+            inside, group, name, link, depth = linked.popleft()
+            away = isinstance(link, h5py.ExternalLink)
+            if not away or beside(Path(group.file.filename), link.filename) is not None:
+                with suppress(*BROKEN):  # it leads nowhere
+                    nodes.append((inside, group[name], depth))
+        for inside, node, depth in nodes:
             if hash(node.id) in seen:
                 continue
             seen.add(hash(node.id))
-            if isinstance(node, h5py.Group) and depth < _DEEPEST:
-                waiting.append((inside, node, depth + 1))
+            if isinstance(node, h5py.Group) and depth <= _DEEPEST:
+                waiting.append((inside, node, depth))
             elif isinstance(node, h5py.Dataset) and len(node.shape or ()) >= 3:
-                yield inside, node
-    for inside, group, name in linked:
-        with suppress(*BROKEN):  # it leads nowhere
-            node = group[name]
-            if isinstance(node, h5py.Dataset) and hash(node.id) not in seen and len(node.shape or ()) >= 3:
-                seen.add(hash(node.id))
                 yield inside, node
 
 

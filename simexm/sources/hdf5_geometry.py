@@ -23,10 +23,11 @@ from simexm.sources.bdv import read_setup
 from simexm.sources.hdf5_axes import attribute, axis_tags, scale_of, texts
 from simexm.sources.stack import ORIGIN
 
-BDV = re.compile(r"/?t(\d+)/s(\d+)/(\d+)/cells")
-IMARIS = re.compile(r"/?DataSet/ResolutionLevel \d+/TimePoint \d+/Channel \d+/Data")
+BDV = re.compile(r"t(\d+)/s(\d+)/(\d+)/cells")
+IMARIS = re.compile(r"DataSet/ResolutionLevel \d+/TimePoint \d+/Channel \d+/Data")
 
 _MICROMETRE = Fraction(1000)
+_MOST_COORDINATES = 10**7
 _UNEVEN = 1e-3
 """Share of a step by which coordinates may be off it."""
 
@@ -54,11 +55,13 @@ class _DoubtError(Exception):
     """What the metadata tell cannot be a size or a position; the text says why."""
 
 
-def place_of(data: Any, path: str, order: Triple) -> Place:
+def place_of(root: Any, data: Any, path: str, order: Triple) -> Place:
     """Return the size and position that a data set's metadata tell.
 
     Parameters
     ----------
+    root
+        The file, which may hold the data set as a link to another file.
     data
         The data set.
     path
@@ -67,7 +70,7 @@ def place_of(data: Any, path: str, order: Triple) -> Place:
         Which of its axes are z, y and x.
     """
     try:
-        found = {by: place for by, place in _found(data, path, order) if place is not None}
+        found = {by: place for by, place in _found(root, data, path, order) if place is not None}
         sizes = {place[0] for place in found.values()}
         if len(sizes) > 1:
             raise _DoubtError(", but ".join(f"{by} says {_told(place[0])}" for by, place in found.items()))
@@ -96,13 +99,13 @@ def imaris_shape(data: Any, order: Triple) -> Triple:
 _Found = tuple[str, tuple[Spacing, Spacing | None] | None]
 
 
-def _found(data: Any, path: str, order: Triple) -> list[_Found]:
+def _found(root: Any, data: Any, path: str, order: Triple) -> list[_Found]:
     """What tells a size, and the size and position that it tells, nm."""
     bdv = BDV.fullmatch(path)
     if bdv:
-        return [("the XML", _bdv(data, *map(int, bdv.groups())))]
+        return [("the XML", _bdv(root, *map(int, bdv.groups())))]
     if IMARIS.fullmatch(path):
-        return [("the group DataSetInfo/Image", _imaris(data, order))]
+        return [("the group DataSetInfo/Image", _imaris(root, data, order))]
     node = data
     while True:
         told = [
@@ -173,7 +176,12 @@ def _coordinates(data: Any, order: Triple) -> tuple[Spacing, Spacing | None] | N
 
 def _axis_coordinates(scale: Any, length: int) -> tuple[Fraction, Fraction] | None:
     """Step and begin of an axis, nm; None where the scale has no numbers or no length for a unit."""
-    if scale is None or scale.shape != (length,) or scale.dtype.kind not in "iuf" or length < 2:
+    if (
+        scale is None
+        or scale.shape != (length,)
+        or scale.dtype.kind not in "iuf"
+        or not 2 <= length <= _MOST_COORDINATES
+    ):
         return None
     nm = nm_per((texts(attribute(scale, "units")) or [""])[0])
     if nm is None:
@@ -193,12 +201,12 @@ def _axis_coordinates(scale: Any, length: int) -> tuple[Fraction, Fraction] | No
     return size, exact(str(stored[0])) * nm - size / 2
 
 
-def _bdv(data: Any, timepoint: int, setup: int, level: int) -> tuple[Spacing, Spacing | None]:
-    found = read_setup(Path(data.file.filename), setup, timepoint)
+def _bdv(root: Any, timepoint: int, setup: int, level: int) -> tuple[Spacing, Spacing | None]:
+    found = read_setup(Path(root.filename), setup, timepoint)
     if found.voxel_size_nm is None:
         raise _DoubtError(found.doubt or "")
     try:
-        factors = [exact(v) for v in data.file[f"s{setup:02d}/resolutions"][level].tolist()[::-1]]
+        factors = [exact(v) for v in root[f"s{setup:02d}/resolutions"][level].tolist()[::-1]]
         size = _times(found.voxel_size_nm, factors)
     except (KeyError, ValueError, TypeError, OSError, IndexError) as error:
         raise _DoubtError(
@@ -207,8 +215,8 @@ def _bdv(data: Any, timepoint: int, setup: int, level: int) -> tuple[Spacing, Sp
     return size, found.origin_nm
 
 
-def _imaris(data: Any, order: Triple) -> tuple[Spacing, Spacing | None]:
-    image = data.file.get("DataSetInfo/Image")
+def _imaris(root: Any, data: Any, order: Triple) -> tuple[Spacing, Spacing | None]:
+    image = root.get("DataSetInfo/Image")
     told = {} if image is None else {k: "".join(texts(v)) for k, v in image.attrs.items()}
     unit = told.get("Unit", "um")
     nm = nm_per(unit)
