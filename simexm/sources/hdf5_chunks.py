@@ -15,6 +15,9 @@ from simexm.errors import SourceError
 from simexm.sources.hdf5_file import BROKEN
 
 MOST_CHUNKS = 2**28
+_AT_ONCE = 2**16
+_HEAD_BYTES = 2**16
+"""A filter that cannot make a chunk smaller adds less than its size and this."""
 _SHUFFLE, _FLETCHER32 = 2, 3
 
 
@@ -52,25 +55,43 @@ class Chunks:
                 f"{' x '.join(map(str, self._chunk))}, and at most {MOST_CHUNKS} can be read. Write a copy with larger chunks, "
                 "or of the part that holds cells."
             )
-        self._sizes = _sizes(data)
+        self._raw = prod(self._chunk) * data.id.get_type().get_size()
+        self._sizes = _sizes(data, self._raw)
         self._there: NDArray[np.bool_] = np.zeros(self._grid, bool)
+        self._listed: list[tuple[int, ...]] = []
         try:
             data.id.chunk_iter(self._note)
         except SourceError:
             raise
         except BROKEN as error:
             raise self._damaged(str(error)) from error
+        self._mark()
         self.written = int(np.count_nonzero(self._there))
 
     def _note(self, chunk: Any) -> None:
-        at = tuple(o // c for o, c in zip(chunk.chunk_offset, self._chunk, strict=True))
-        fits = all(
-            0 <= a < n and a * c == o
-            for a, n, c, o in zip(at, self._grid, self._chunk, chunk.chunk_offset, strict=True)
-        )
-        if not fits or self._there[at] or self._sizes.get(chunk.filter_mask, chunk.size) != chunk.size:
-            raise self._damaged(f"no chunk of {chunk.size} bytes can lie at {list(chunk.chunk_offset)}")
-        self._there[at] = True
+        self._listed.append((*chunk.chunk_offset, chunk.filter_mask, chunk.size))
+        if len(self._listed) == _AT_ONCE:
+            self._mark()
+
+    def _mark(self) -> None:
+        """Mark the listed chunks as written; raises SourceError if one cannot be right."""
+        listed = np.array(self._listed, np.uint64).reshape(len(self._listed), len(self._grid) + 2)
+        self._listed = []
+        offset, mask, size = listed[:, :-2], listed[:, -2], listed[:, -1]
+        chunk, grid = np.array(self._chunk, np.uint64), np.array(self._grid, np.uint64)
+        at = offset // chunk
+        wrong = ((at >= grid) | (at * chunk != offset)).any(axis=1) | (size > 2 * self._raw + _HEAD_BYTES)
+        for left_out, stored in self._sizes.items():
+            wrong |= (mask == left_out) & (size != stored) & (size != self._raw)
+        index = np.ravel_multi_index(tuple(at[~wrong].astype(np.int64).T), self._grid)
+        wrong[~wrong] |= self._there.ravel()[index]
+        self._there.ravel()[index] = True
+        twice = len(np.unique(index)) < len(index)
+        if wrong.any() or twice:
+            where = (
+                f"at {offset[wrong][0].tolist()} with {size[wrong][0]} bytes" if wrong.any() else "twice in one place"
+            )
+            raise self._damaged(f"no chunk can lie {where}")
 
     def check(self, data: Any, selected: tuple[slice | int, ...], values: NDArray[Any]) -> None:
         """Check that what was read as nothing but fill values is stored so.
@@ -110,12 +131,11 @@ class Chunks:
         )
 
 
-def _sizes(data: Any) -> dict[int, int]:
+def _sizes(data: Any, raw: int) -> dict[int, int]:
     """Stored bytes of a chunk by the filters that were left out of it (bits), where no filter is left that compresses."""
     created = data.id.get_create_plist()
     codes = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
     compressing = sum(1 << i for i, code in enumerate(codes) if code not in (_SHUFFLE, _FLETCHER32))
-    raw = prod(data.chunks) * data.id.get_type().get_size()
     sums = [i for i, code in enumerate(codes) if code == _FLETCHER32]
     masks = [m for m in range(1 << min(len(codes), 8)) if m & compressing == compressing]
     return {m: raw + 4 * sum(not m & 1 << i for i in sums) for m in masks}

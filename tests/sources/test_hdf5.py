@@ -503,7 +503,7 @@ def test_a_chunk_that_the_index_lost(tmp_path: Path) -> None:
     good = path.read_bytes()
     keys = good.index(b"TREE\1") + 24
     lost = 0
-    for bit in range(0, 8 * 4 * 48, 5):
+    for bit in range(0, 8 * 4 * 48, 17):
         bad = bytearray(good)
         bad[keys + bit // 8] ^= 1 << bit % 8
         path.write_bytes(bad)
@@ -513,7 +513,7 @@ def test_a_chunk_that_the_index_lost(tmp_path: Path) -> None:
             lost += 1
             continue
         assert read.all()
-    assert lost > 50
+    assert lost > 20
 
 
 # ---- filters
