@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simexm.errors import SimexmWarning, SourceError
 from simexm.grid import Box, Spacing, Triple, triple
 from simexm.sources.hdf5_axes import attribute, order_of
-from simexm.sources.hdf5_file import BROKEN, being_written, choose, opened
+from simexm.sources.hdf5_file import BROKEN, being_written, choose, opened, shown
 from simexm.sources.hdf5_geometry import BDV, IMARIS, imaris_shape, place_of
 from simexm.sources.hdf5_stored import check_stored
 from simexm.sources.needs import need
@@ -63,7 +63,7 @@ class Hdf5Stack:
 
     def _open(self, h5py: Any, root: Any, dataset: str | None) -> None:
         self._path, data = choose(h5py, self._file, root, dataset)
-        self.where = f"{self._file}/{self._path}"
+        self.where = f"{self._file}/{shown(self._path)}"
         self._stored = check_stored(h5py, self.where, data)
         self._order = order_of(h5py, self.where, data)
         self._missing = _missing_value(self.where, data)

@@ -19,7 +19,8 @@ BROKEN = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
 
 _COARSER = re.compile(r"(?:DataSet/ResolutionLevel [1-9]\d*/.*/Data|t\d+/s\d+/[1-9]\d*/cells)$")
 """The downsampled copies that Imaris and BigDataViewer keep beside the finest volume."""
-_DEEPEST, _MOST_OBJECTS, _MOST_LINKS = 64, 20_000, 16
+_DEEPEST, _MOST_OBJECTS, _MOST_LINKS, _MOST_TOLD = 64, 20_000, 16, 20
+_LONGEST_NAME = 200
 _COPY_AGAIN = "Copy it again from where it came."
 
 
@@ -145,7 +146,10 @@ def _follow(h5py: Any, file: Path, root: Any, path: str) -> Any:
     node, rest, links = root, path.split("/"), 0
     while rest:
         part = rest.pop(0)
-        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        link = None
+        if isinstance(node, h5py.Group):
+            with suppress(*BROKEN):
+                link = node.get(part, getlink=True)
         if link is None:
             what = f"{path!r} is a link to nothing" if links else f"it holds no {path!r}"
             raise SourceNotFoundError(f"{file}: {what}. {_listed(h5py, file, root)}")
@@ -169,6 +173,11 @@ def _follow(h5py: Any, file: Path, root: Any, path: str) -> Any:
     return node
 
 
+def shown(name: str) -> str:
+    """A name from a file as it can stand in a message: in one line, not too long."""
+    return "".join(c if c.isprintable() else "?" for c in name)[:_LONGEST_NAME]
+
+
 def beside(file: Path, name: str) -> Path | None:
     """The file that a link in a file means, as HDF5 looks for it; None where there is no such regular file."""
     tried = (Path(name), file.parent / name, file.parent / Path(name).name)
@@ -181,14 +190,19 @@ def _volumes(h5py: Any, file: Path, top: Any, path: str) -> Iterator[tuple[str, 
     Raises
     ------
     SourceError
-        If a part of the file cannot be read: what is left might be taken for all.
+        If a part of the file cannot be read, or it holds too much: what is left might be taken for all.
     """
     waiting, linked, seen = deque([(path, top, 0)]), deque[tuple[str, Any, str, Any, int]](), {hash(top.id)}
     while waiting or linked:  # links last, so that what they lead to has its own name
         nodes: list[tuple[str, Any, int]] = []
         if waiting:
             here, group, depth = waiting.popleft()
-            for name in _names(file, here, group)[: _MOST_OBJECTS - len(seen)]:
+            names = _names(file, here, group)
+            if len(seen) + len(names) > _MOST_OBJECTS:
+                raise SourceError(
+                    f"{file} holds over {_MOST_OBJECTS} objects, too many to search. Name one: --dataset NAME"
+                )
+            for name in names:
                 inside = f"{here}/{name}".lstrip("/")
                 try:
                     link = group.get(name, getlink=True)
@@ -216,18 +230,24 @@ def _volumes(h5py: Any, file: Path, top: Any, path: str) -> Iterator[tuple[str, 
 
 def _names(file: Path, path: str, group: Any) -> list[str]:
     try:
-        return list(group)
+        return [name for name in group if isinstance(name, str)]  # a name that is no UTF-8 cannot be typed either
     except BROKEN as error:
         raise SourceError(f"{file}/{path} is damaged: {error}. {_COPY_AGAIN}") from error
 
 
 def _listed(h5py: Any, file: Path, top: Any, path: str = "") -> str:
-    told = []
-    for name, data in _volumes(h5py, file, top, path):
-        if no_volume(data) is None:
-            told.append(f"{name} ({' x '.join(map(str, data.shape))} {data.dtype})")
-        if len(told) > 20:
-            break
-    if not told:
-        return "It holds no volume of numbers with three axes or more."
-    return f"It holds the volumes {', '.join(told[:20])}{' and more' * (len(told) > 20)}."
+    told: list[str] = []
+    more = "It holds no volume of numbers with three axes or more."
+    try:
+        for name, data in _volumes(h5py, file, top, path):
+            if no_volume(data) is None:
+                told.append(f"{shown(name)} ({' x '.join(map(str, data.shape))} {data.dtype})")
+            if len(told) > _MOST_TOLD:
+                break
+    except SourceError as error:
+        more = str(error)
+    return (
+        f"It holds the volumes {', '.join(told[:_MOST_TOLD])}{' and more' * (len(told) > _MOST_TOLD)}."
+        if told
+        else more
+    )

@@ -143,7 +143,7 @@ def _refuse_older(file: Path) -> None:
     if head.startswith(b"MATLAB 5"):
         raise SourceError(
             f"{file} is a MATLAB file of before version 7.3. Type in MATLAB, with the name of the volume for V: "
-            f"load('{file.name}'); save('{file.name}', 'V', '-v7.3')"
+            f"load('{file.name}'); save('labels.mat', 'V', '-v7.3')"
         )
     if head.startswith((b"CDF\1", b"CDF\2", b"CDF\5")):
         raise SourceError(f"{file} is a netCDF-3 file. Type: nccopy -k netCDF-4 {quote(str(file))} labels.nc")
