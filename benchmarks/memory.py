@@ -4,17 +4,25 @@ python -m benchmarks.memory                  # all
 python -m benchmarks.memory confocal fine    # some
 
 Of each experiment the block in the middle is made, on a Dask worker of its own, with the memory that runs plan for. The measured
-peak is VmHWM: imports included, compiled code cached.
+peak is VmHWM: imports included, compiled code cached. Of some, a whole run is made as a user would type it, in threads where it
+is small; "first run" compiles all functions.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import zarr
 
 from benchmarks.end_to_end import machine
 from simexm.engine.cluster import local_client
@@ -122,6 +130,42 @@ EXPERIMENTS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+def _stored(folder: Path, chunk: tuple[int, int, int]) -> dict[str, Any]:
+    """A small experiment on labels in 256 x 512 x 512 voxels of uint64, in chunks of this shape."""
+    array = zarr.create_array(str(folder / "labels.zarr"), shape=(256, 512, 512), chunks=chunk, dtype="u8")
+    z, y, x = (np.arange(n) // 20 for n in array.shape)
+    array[...] = 1 + x + 30 * (y[:, None] + 30 * z[:, None, None])
+    spec = experiment(1, (1, 1, 1), crop={"shape": [64, 96, 96]}, execution={"memory_GiB": 2})
+    return spec | {"source": {"path": str(folder / "labels.zarr"), "voxel_size_nm": [40, 32, 32]}}
+
+
+RUNS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "threads": lambda _: experiment(1, (160, 400, 400), execution={"min_blocks": 2}),
+    "threads, two dyes": lambda _: experiment(2, (160, 320, 320)),
+    "one chunk": lambda folder: _stored(folder, (256, 512, 512)),
+    "slabs": lambda folder: _stored(folder, (128, 512, 512)),
+    "first run": lambda _: experiment(1, (160, 400, 400), execution={"min_blocks": 2}),
+}
+
+
+def measure_run(name: str) -> Figures:
+    """Run a whole experiment in a process of its own; the peak is the largest that its journal tells."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        spec = RUNS[name](folder)
+        (folder / "spec.json").write_text(json.dumps(spec))
+        cache = {"NUMBA_CACHE_DIR": str(folder / "compiled")} if name == "first run" else {}
+        words = [sys.executable, "-m", "simexm.cli", "run", "spec.json", "--output", "out.zarr", "--quiet"]
+        subprocess.run(words, cwd=folder, env={**os.environ, **cache}, check=True)
+        lines = [
+            line for path in (folder / "out.run/journal").glob("*.jsonl") for line in path.read_text().splitlines()
+        ]
+        told = [json.loads(line)["result"] for line in lines]
+        plan = json.loads((folder / "out.run/plan.json").read_text())
+    tile, part = (tuple(plan["blocks"][key]) for key in ("tile_pixels", "part_voxels"))
+    return Figures(name, tile, part, told[0]["predicted_bytes"], max(t["peak_bytes"] for t in told))
+
+
 def measure(name: str, spec: dict[str, Any]) -> Figures:
     """Make the block in the middle on a worker of its own."""
     plan = Simulation.from_mapping(spec).plan()
@@ -139,6 +183,9 @@ def figures(names: list[str]) -> Iterator[Figures]:
     for name, spec in EXPERIMENTS.items():
         if not names or any(name.startswith(n) for n in names):
             yield measure(name, spec())
+    for name in RUNS:
+        if not names or any(name.startswith(n) for n in names):
+            yield measure_run(name)
 
 
 def main() -> None:

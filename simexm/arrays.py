@@ -84,16 +84,21 @@ def simulate(
     SimexmError
         If the labels or the spec cannot be used.
     """
-    size = voxel_size_nm or simulation.source.voxel_size_nm
+    if not isinstance(simulation, Simulation):
+        raise SpecError(
+            f"the simulation is a {type(simulation).__name__}; make one of it by Simulation.load(path) or "
+            "Simulation.from_mapping(data)"
+        )
+    size = simulation.source.voxel_size_nm if voxel_size_nm is None else voxel_size_nm
     if size is None:
         raise SpecError("the voxel size of the labels is unknown; give voxel_size_nm=(z, y, x) in nm of tissue")
     source = ArrayVolume(labels, size, regions)
-    if not np.any(labels):
+    if not source.any():
         raise SpecError("every label is 0, so there is no cell to label and the image would be noise alone")
     named = simulation.model_copy(
         update={"source": ZarrSource(path="memory://labels", regions=dict.fromkeys(regions or (), "-"))}
     )
-    plan = Simulation.model_validate(named.model_dump()).plan(until=until, source=source)
+    plan = Simulation.from_mapping(named.model_dump()).plan(until=until, source=source)
     plan.warn()
     arrays: dict[str, NDArray[Any]] = {
         o.group: np.zeros(plan.shape if o.is_labels else (len(o.channels), *plan.shape), o.dtype) for o in plan.outputs

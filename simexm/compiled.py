@@ -6,9 +6,17 @@ the same bits, one of NumPy's elementwise operations and one compiled, and `pays
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
 from functools import update_wrapper
+from pathlib import Path
 from typing import Any
+
+from simexm.machine import refuse_tight_shell
+
+_logger = logging.getLogger("simexm")
 
 
 class Compiled:
@@ -28,7 +36,7 @@ class Compiled:
         """numba's own object."""
         # threads that meet here each make one, and all take the first: a lock of ours might wait for numba's
         if not self._made:
-            self._made.append(_numba().njit(**self._options)(self._function))
+            self._made.append(_compiler(self._options)(self._function))
         return self._made[0]
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
@@ -43,6 +51,44 @@ class Compiled:
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit`, put off until the function is called."""
     return lambda function: Compiled(function, options)
+
+
+def _compiler(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit`, whose cache is a help and no condition."""
+    njit = _numba().njit
+
+    def compile(function: Callable[..., Any]) -> Any:
+        try:
+            made = njit(**options)(function)
+        except RuntimeError:  # no folder that numba knows can be written
+            return njit(**{**options, "cache": False})(function)
+        if options.get("cache"):
+            _be_lenient(made._cache)
+        return made
+
+    return compile
+
+
+def _be_lenient(cache: Any) -> None:
+    """Compile anew where what is stored cannot be read (a power cut tore it), and go on where nothing can be stored."""
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(*arguments: Any) -> Any:
+        try:
+            return load(*arguments)
+        except Exception as error:  # whatever pickle makes of torn bytes
+            _logger.info("%s cannot be read (%s) and is compiled anew", cache, error)
+            with contextlib.suppress(OSError):
+                cache.flush()  # or it would stay torn
+            return None
+
+    def save_overload(*arguments: Any) -> None:
+        try:
+            save(*arguments)
+        except OSError as error:
+            _logger.warning("%s is not kept in %s: %s", cache, cache.cache_path, error)
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload
 
 
 _awake = False
@@ -61,6 +107,8 @@ def pays(operations: int) -> bool:
 def _numba() -> Any:
     """The library, told that our functions are functions of its own where compiled code names them."""
     global _awake
+    if not _awake:
+        refuse_tight_shell()
     import numba
     from numba.extending import typeof_impl
 
@@ -72,3 +120,27 @@ def _numba() -> Any:
 
         _awake = True
     return numba
+
+
+_LARGE = ("emit", "simexm2017_label")
+"""Modules of kernels whose functions take most of the compiler's memory; a run calls those of one of them."""
+
+
+def is_cached() -> bool:
+    """Whether the large functions were compiled before, as numba's files tell without importing numba."""
+    kernels = Path(__file__).with_name("kernels")
+    sources = [kernels / f"{name}.py" for name in _LARGE]
+    return any(
+        index.stat().st_mtime >= source.stat().st_mtime
+        for source in sources
+        for folder in _caches(kernels)
+        for index in folder.glob(f"{source.stem}.*.nbi")
+    )
+
+
+def _caches(kernels: Path) -> Iterator[Path]:
+    """Where numba may keep what it compiles from a folder: the user's choice, beside the source, and in the user's cache."""
+    for root in (os.environ.get("NUMBA_CACHE_DIR"), Path.home() / ".cache" / "numba"):
+        if root:
+            yield from Path(root).glob(f"{kernels.name}_*")
+    yield kernels / "__pycache__"

@@ -8,6 +8,7 @@ amplicons' brightnesses in each dye are fitted together, as spots of known shape
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from simexm.engine.keyed import read_table
 from simexm.engine.tables import part
 from simexm.errors import OutputError
+from simexm.export.whole import whole_file
 from simexm.grid import Box, Tiling, exact3, triple
 from simexm.kernels.spots import brightnesses, spot_profile
 from simexm.result import Result
@@ -28,7 +30,8 @@ from simexm.simulation import Simulation
 from simexm.stages.barcodes import AMPLICONS, Barcodes
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import OpticsPlan
-from simexm.store.location import Location, refuse_url
+from simexm.store.location import Location, refuse_url, with_ending
+from simexm.store.parquet import check_columns
 
 UNREAD = "?"
 """Letter of a round in which none of a cell's amplicons shows any light."""
@@ -105,7 +108,7 @@ def refuse_table(path: Path, overwrite: bool) -> None:
     """
     refuse_url(path)
     if path.suffix.lower() not in (".parquet", ".csv"):
-        raise OutputError(f"the table {path} is neither Parquet nor CSV; type --output {path.with_suffix('.csv')}")
+        raise OutputError(f"the table {path} is neither Parquet nor CSV; type --output {with_ending(path, '.csv')}")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} is there already; type --overwrite, or another name")
 
@@ -114,12 +117,8 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Write a table as Parquet or CSV, by the name's end, in one step."""
     from pyarrow import csv
 
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with whole_file(path) as partial:
         csv.write_csv(table, partial) if path.suffix.lower() == ".csv" else pq.write_table(table, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass
@@ -155,6 +154,12 @@ def decode(result: Result) -> Decoded:
         votes.add(cells, light)
     truth = result.barcodes()
     letters = np.array([*bench.barcodes.letters, UNREAD])
+    word = re.compile(f"[{re.escape(''.join(bench.barcodes.letters))}]{{{bench.rounds}}}")
+    if not all(isinstance(barcode, str) and word.fullmatch(barcode) for barcode in truth["barcode"].to_pylist()):
+        raise OutputError(
+            f"{result.place.tables / 'barcodes.parquet'} holds what is no barcode of {bench.rounds} letters: it was damaged, or "
+            "written by another program; verify the result with `simexm verify`"
+        )
     rows: dict[str, list[Any]] = {k: [] for k in ("decoded", "amplicons", "letters_wrong", "clearness")}
     for cell, barcode in zip(truth["id"].to_pylist(), truth["barcode"].to_pylist(), strict=True):
         code, wrong, clear = "", 0, 0.0
@@ -316,4 +321,5 @@ class _Bench:
 def _part(path: Location) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
     """Places (n, 3), nm of tissue, and cells of a block's amplicons."""
     table = read_table(path)
+    check_columns(path, table.schema, ["z_nm", "y_nm", "x_nm", "cell"])
     return np.stack([table[f"{a}_nm"].to_numpy() for a in "zyx"], axis=1), table["cell"].to_numpy()

@@ -29,6 +29,19 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
     """A source of labels does not exist."""
 
 
+class SourceGoneError(SourceError):
+    """A source of labels vanished, or was changed, while it was read."""
+
+    exit_code = 1
+
+
+class GoneError(SimexmError, FileNotFoundError):
+    """A stored array vanished while it was read: its chunks are missing, and so are its metadata."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class OutputError(SimexmError, OSError):
     """The output's place cannot be written, or holds something that must not be touched."""
 

@@ -2,11 +2,200 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simexm.errors import RunError, SpecError
+
+if TYPE_CHECKING:
+    import psutil
+
+import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
+_PROC = Path("/proc/self")
+MiB = 1 << 20
+MACHINE = "this machine"
+ADDRESS_BYTES = 1600 * MiB
+"""Address space that a process reserves beyond its resident memory: libraries, stacks of threads, buffers of BLAS."""
+DATA_BYTES = 1200 * MiB
+"""The same of writable memory, which RLIMIT_DATA counts."""
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """Memory that something leaves to processes which are started now.
+
+    Attributes
+    ----------
+    name
+        What limits it.
+    nbytes
+        Bytes that are left.
+    each
+        Whether every process has so many of its own; otherwise all share them.
+    """
+
+    name: str
+    nbytes: int
+    each: bool = False
+
+    @property
+    def told(self) -> str:
+        """How much is left, and by what, as the end of a sentence."""
+        return f"{_size(max(0, self.nbytes))} are {'free on' if self.name == MACHINE else 'left by'} {self.name}"
+
+    @property
+    def remedy(self) -> str:
+        """How to have more."""
+        return "end other programs" if self.name == MACHINE else "raise that limit"
+
+
+def memory_limits(
+    cgroup: Path = _CGROUP, proc: Path = _PROC, environment: Mapping[str, str] = os.environ
+) -> list[MemoryLimit]:
+    """Return what limits the memory of this process and of those that it starts, the smallest first.
+
+    Looked at are the machine's free memory, the control groups (versions 1 and 2) of this process and all above it, the memory
+    of a SLURM or LSF job, and the limits of the shell (`ulimit -v`, `ulimit -d`).
+
+    Parameters
+    ----------
+    cgroup, proc
+        Where control groups are mounted, and /proc of this process.
+    environment
+        Variables that a batch queue sets.
+    """
+    own = psutil.Process().memory_info().rss
+    found = [MemoryLimit(MACHINE, psutil.virtual_memory().available)]
+    found += _of_cgroups(cgroup, proc)
+    found += [MemoryLimit(name, total - own) for name, total in _of_queues(environment)]
+    found += _of_rlimits()
+    return sorted(found, key=lambda limit: limit.nbytes)
+
+
+def _of_cgroups(root: Path, proc: Path) -> Iterator[MemoryLimit]:
+    """Limits of the control groups of this process and of those above them; page cache in them can be freed."""
+    try:
+        lines = (proc / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    mounts: tuple[Path, ...]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mounts = (root, root / "unified")
+            limit, usage, cached = "memory.max", "memory.current", ""
+        elif "memory" in controllers.split(","):
+            mounts = (root / "memory",)
+            limit, usage, cached = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
+        else:
+            continue
+        for mount in mounts:
+            group = mount / path.lstrip("/")
+            for each in (group, *group.parents):
+                if not each.is_relative_to(mount):
+                    break
+                most, used = _number(each / limit), _number(each / usage)
+                if most is not None and used is not None and most < _UNLIMITED:
+                    free = most - used + _file_cache(each / "memory.stat", cached)
+                    yield MemoryLimit(f"the control group of this process ({each / limit}: {_size(most)})", free)
+
+
+_UNLIMITED = 1 << 60
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is none, as where it says "max"."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _file_cache(path: Path, prefix: str) -> int:
+    """Bytes of cached files that a control group holds."""
+    try:
+        stat = dict(line.split() for line in path.read_text().splitlines())
+        return sum(int(stat.get(f"{prefix}{part}_file", 0)) for part in ("inactive", "active"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _of_queues(environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """Memory of a batch job on this host, bytes, by the variable that tells it."""
+    # SLURM counts in MB, and 0 is all of the node; LSF in kB, and its control group's limit is hexadecimal
+    cores = _parsed(environment, "SLURM_CPUS_ON_NODE")
+    told = {
+        "SLURM_MEM_PER_NODE": (_parsed(environment, "SLURM_MEM_PER_NODE"), MiB),
+        "SLURM_MEM_PER_CPU": (_parsed(environment, "SLURM_MEM_PER_CPU"), MiB * (cores or 1)),
+        "LSB_CG_MEMLIMIT": (_parsed(environment, "LSB_CG_MEMLIMIT", 16), 1),
+        "LSB_MEMLIMIT": (_parsed(environment, "LSB_MEMLIMIT"), 1 << 10),
+    }
+    for name, (count, unit) in told.items():
+        if count:
+            of = f" for each of {cores or 1} CPUs" if name == "SLURM_MEM_PER_CPU" else ""
+            yield f"the batch job ({name}={environment[name]}{of})", count * unit
+
+
+def _parsed(environment: Mapping[str, str], name: str, base: int = 10) -> int:
+    """A number from the environment; 0 where there is none."""
+    try:
+        return int(environment.get(name, ""), base)
+    except ValueError:
+        return 0
+
+
+def _of_rlimits() -> Iterator[MemoryLimit]:
+    """Limits of each process, less what it reserves without using it."""
+    for name, most, reserved in rlimits():
+        yield MemoryLimit(name, most - reserved, each=True)
+
+
+def rlimits() -> Iterator[tuple[str, int, int]]:
+    """Name and bytes of each limit that the shell has set for a process, and bytes reserved, but not used, that it counts."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for name, which, reserved in (
+        ("ulimit -v", resource.RLIMIT_AS, ADDRESS_BYTES),
+        ("ulimit -d", resource.RLIMIT_DATA, DATA_BYTES),
+    ):
+        most = resource.getrlimit(which)[0]
+        if most not in (resource.RLIM_INFINITY, -1):
+            yield f"the shell's limit for a process ({name} {most >> 10}, {_size(most)})", most, reserved
+
+
+def refuse_tight_shell() -> None:
+    """Refuse to go on where the shell leaves a process too little memory to load libraries: some of them fail, others hang.
+
+    Raises
+    ------
+    SpecError
+        With the limit to raise.
+    """
+    memory = psutil.Process().memory_info()
+    for name, most, _ in rlimits():
+        used = memory.vms if "-v" in name else getattr(memory, "data", memory.vms)
+        if most - used < _LIBRARIES_BYTES:
+            option = "ulimit -v" if "-v" in name else "ulimit -d"
+            raise SpecError(
+                f"{name} leaves too little memory to load the libraries, which need {_size(_LIBRARIES_BYTES)} more; type "
+                f"`{option} unlimited`, or give the job more memory"
+            )
+
+
+_LIBRARIES_BYTES = 384 * MiB
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / (1 << 30):.2f} GiB"
 
 
 def cpus() -> int:
@@ -16,6 +205,90 @@ def cpus() -> int:
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(count, _quota()))
+
+
+def refuse_lost_folder() -> None:
+    """Refuse to work in a folder that is gone: relative paths would lead nowhere, and no worker could start.
+
+    Raises
+    ------
+    SpecError
+        It was removed, or the disk that it is on.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise SpecError(
+            f"the folder that you are in is gone ({error.strerror}): no path and no worker can start from it; type cd FOLDER to "
+            "one that is there, then the command again"
+        ) from error
+
+
+def refuse_no_processes(count: int) -> None:
+    """Refuse to start worker processes where none would come up: Dask would wait for them for ever.
+
+    Raises
+    ------
+    RunError
+        With what stands in the way.
+    """
+    import multiprocessing
+    import resource
+
+    import psutil
+
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        raise RunError(
+            f"no worker process can be started, since processes cannot share locks here (/dev/shm: {error.strerror}): make "
+            "/dev/shm writable (docker run --tmpfs /dev/shm), or leave --workers out where the run is small enough for threads"
+        ) from error
+    _refuse_few_files(count)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if limit == resource.RLIM_INFINITY or os.geteuid() == 0 or limit > _MANY:
+        return
+    running = sum(p.info["num_threads"] or 0 for p in psutil.process_iter(["uids", "num_threads"]) if _is_mine(p))
+    needed = running + _DRIVER_THREADS + count * _WORKER_THREADS
+    if needed > limit:
+        raise RunError(
+            f"{count} workers would need about {needed - running} more processes and threads, but you may have {limit} and "
+            f"{running} are there: they would never come up; raise that (ulimit -u), or give fewer --workers"
+        )
+
+
+def _refuse_few_files(count: int) -> None:
+    wanted = _DRIVER_FILES + count * _WORKER_FILES
+    allowed = raise_open_files(wanted)
+    if wanted > allowed:
+        raise RunError(
+            f"{count} workers would take about {wanted} open files and connections of this process, and {allowed} are allowed: "
+            "they would never come up; raise that (ulimit -n), or give fewer --workers"
+        )
+
+
+def raise_open_files(wanted: int) -> int:
+    """Let this process have so many files and connections open, or as many as the system lets it; how many that are."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return max(soft, wanted)
+    more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _is_mine(process: psutil.Process) -> bool:
+    uids = process.info["uids"]
+    return uids is not None and uids.real == os.getuid()
+
+
+_DRIVER_THREADS, _WORKER_THREADS = 10, 5
+"""As many as were counted, one or two more; numba and BLAS start none in workers."""
+_MANY = 10_000
+_DRIVER_FILES, _WORKER_FILES = 26, 12
 
 
 def _quota() -> int:

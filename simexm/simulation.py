@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from simexm import specfile
-from simexm.errors import SimexmWarning, SpecError
+from simexm.arguments import whole_numbers
+from simexm.errors import OutputError, SimexmWarning, SpecError
 from simexm.grid import Box, Triple
+from simexm.machine import refuse_tight_shell
+from simexm.names import FreeText
 from simexm.sources.base import ZarrSource
 from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
@@ -23,6 +26,7 @@ from simexm.stages import AnyStage, Barcodes, Camera, Truth
 from simexm.stages.barcodes import AMPLICONS
 from simexm.stages.base import LABELS, Frozen
 from simexm.stages.roles import Labeller, Microscope
+from simexm.store.location import usable
 
 if TYPE_CHECKING:
     import distributed
@@ -116,13 +120,13 @@ class Simulation(Frozen):
         How the work is cut up.
     """
 
-    name: str = Field(default="simulation", min_length=1)
+    name: FreeText = "simulation"
     seed: int = Field(default=0, ge=0, lt=2**63)
     source: Source
     crop: Crop | None = None
-    dyes: dict[str, Dye] = Field(default_factory=dict)
-    stages: tuple[AnyStage, ...] = Field(min_length=1)
-    keep: tuple[Keep, ...] = ()
+    dyes: dict[FreeText, Dye] = Field(default_factory=dict, max_length=1000)
+    stages: tuple[AnyStage, ...] = Field(min_length=1, max_length=100)
+    keep: tuple[Keep, ...] = Field(default=(), max_length=100)
     execution: Execution = Execution()
 
     # ---------------------------------------------------------------- reading and writing
@@ -150,7 +154,7 @@ class Simulation(Frozen):
         SpecError
             If there is no such file, or anything in it is wrong.
         """
-        return cls.from_mapping(specfile.read(Path(path)), str(path))
+        return cls.from_mapping(specfile.read(Path(usable(path))), str(path))
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain data that `from_mapping` reads; what stands at its default is left out, but for the stages' tags."""
@@ -163,11 +167,21 @@ class Simulation(Frozen):
         return data
 
     def save(self, path: str | Path) -> None:
-        """Write a YAML file, or a JSON file where the name ends in .json."""
-        Path(path).write_text(specfile.dump(self.to_mapping(), Path(path)), encoding="utf-8")
+        """Write a YAML file, or a JSON file where the name ends in .json.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        named = Path(usable(path))
+        try:
+            named.write_text(specfile.dump(self.to_mapping(), named), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}; name another file") from error
 
     def replace(self, **changes: Any) -> Simulation:
-        """A copy with other values, validated again."""
+        """A copy with other values, validated again; raises SpecError where they cannot be."""
         return self.from_mapping({**self.model_dump(), **changes})
 
     # ---------------------------------------------------------------- checks
@@ -336,6 +350,7 @@ class Simulation(Frozen):
         """The same simulation computed in tiles of this shape, pixels z y x; None leaves it as it is."""
         if tile is None:
             return self
+        tile = whole_numbers("the tile", tile)
         if min(tile) < 1:
             raise SpecError(
                 f"a tile of {' x '.join(map(str, tile))} pixels is empty; give at least 1 along each of z, y, x"
@@ -386,7 +401,8 @@ class Simulation(Frozen):
         gpu
             Whether the workers have GPUs; left out, this machine is looked at.
         """
-        from simexm.engine.planning import make_plan
+        refuse_tight_shell()
+        from simexm.engine.planning import make_plan  # which loads large libraries
 
         return make_plan(self, until=until, source=source, gpu=gpu)
 

@@ -22,7 +22,7 @@ def pages() -> list[str]:
     """All pages of the project, by their path."""
     found = [
         *ROOT.glob("*.md"),
-        *(p for folder in ("pipelines", "benchmarks", "simexm") for p in ROOT.glob(f"{folder}/**/*.md")),
+        *(p for folder in ("docs", "pipelines", "benchmarks", "simexm") for p in ROOT.glob(f"{folder}/**/*.md")),
     ]
     return sorted(str(path.relative_to(ROOT)) for path in found)
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 INNER = """
 from simexm.compiled import njit
 
@@ -54,3 +56,29 @@ def test_compiled_at_the_first_call_and_kept_for_other_processes(tmp_path: Path)
         assert not done.returncode, done.stderr
         told.append(done.stdout.split())
     assert told == [["0", "1", "1"], ["1", "1", "0"]]
+
+
+@pytest.mark.slow
+def test_a_torn_cache_is_made_again_and_one_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    for name, text in (("inner", INNER), ("outer", OUTER)):
+        (tmp_path / f"{name}.py").write_text(text)
+    cache = tmp_path / "cache"
+
+    def use(**more: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", USE],
+            cwd=tmp_path,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(cache), **more},
+            capture_output=True,
+            text=True,
+        )
+        assert not done.returncode, done.stderr
+        return done.stdout.split()
+
+    assert use() == ["0", "1", "1"]
+    for pattern in ("*.nbi", "*.nbc"):
+        for path in cache.rglob(pattern):
+            path.write_bytes(path.read_bytes()[:20])
+        assert use() == ["0", "1", "1"]
+        assert use() == ["1", "1", "0"]
+    assert use(NUMBA_CACHE_LOCATOR_CLASSES="IPythonCacheLocator") == ["0", "1", "1"]  # which takes no file of ours

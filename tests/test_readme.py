@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from simexm.sources.kinds import TOLD
 from tests.markdown import ROOT, block, blocks, make_shell, pages, type_in
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -180,3 +181,13 @@ def test_exit_codes_are_those_of_the_help(folder: Path) -> None:
     told = " ".join(type_in("simexm --help", folder).split())
     assert [codes for codes, _ in table] == ["0", "1", "2", "130, 143"]
     assert all(code in told.partition("Exit codes: ")[2] for codes, _ in table for code in codes.split(", "))
+
+
+def test_every_format_has_a_row() -> None:
+    """The table of formats names each kind of source, and each extra that a format needs is one of the package's."""
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    words = {"sequence": "slices", "cells": "--cells splitted", "NPY": ".npy"}
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    for kind in TOLD:
+        assert any(words.get(kind, kind) in row.split("|")[1] for row in rows), kind
+    assert all(row.count("|") == rows[0].count("|") for row in rows)

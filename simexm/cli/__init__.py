@@ -1,6 +1,10 @@
 """The command line: parse, call, render."""
 
-from simexm.cli import experiments, integrity, jobs, looks, pages, volumes
-from simexm.cli.app import app, main
+from simexm.cli import streams
+
+streams.occupy()
+
+from simexm.cli import experiments, integrity, jobs, looks, pages, volumes  # noqa: E402 (they import libraries)
+from simexm.cli.app import app, main  # noqa: E402
 
 __all__ = ["app", "experiments", "integrity", "jobs", "looks", "main", "pages", "volumes"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -15,9 +16,13 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from simexm import __version__
+from simexm import __version__, caches
+from simexm.cli import streams
+from simexm.cli.streams import ClosedPipeError, LostOutputError
 from simexm.errors import SimexmError, SimexmWarning
 from simexm.logs import logger
+from simexm.machine import refuse_lost_folder, refuse_tight_shell, rlimits
+from simexm.names import printable
 from simexm.store.refusals import RemoteError
 
 
@@ -32,20 +37,22 @@ class _Group(typer.core.TyperGroup):
             warnings.showwarning = _show_warning
             warnings.simplefilter("ignore")  # of other libraries: nothing that a user could mend
             warnings.simplefilter("always", SimexmWarning)
+            for text in caches.untold():
+                warnings.warn(text, SimexmWarning, stacklevel=1)
             try:
+                refuse_lost_folder()
                 return super().invoke(ctx)
             except KeyboardInterrupt:
                 logger.error("interrupted")
                 typer.secho("interrupted", err=True)
                 raise typer.Exit(130) from None
-            except BrokenPipeError:
-                raise
-            except (typer.Exit, typer.Abort):
+            except (typer.Exit, typer.Abort, LostOutputError):
                 raise
             except Exception as error:
                 if _Debug.on or type(error).__module__.startswith("typer"):  # its usage errors
                     raise
                 told, code = _told(error)
+                told = printable(told)
                 logger.error(told)
                 typer.secho(f"error: {told}", fg="red", err=True)
                 raise typer.Exit(code) from None
@@ -61,7 +68,7 @@ app = typer.Typer(
     help="Simulate expansion microscopy of segmented electron-microscopy volumes.\n\n"
     "Example: simexm new > my.yaml && simexm run my.yaml --output out.zarr",
     epilog="Exit codes: 0 done; 1 begun and not finished, or damage found; 2 what was typed, the spec or the input is wrong; "
-    "130 interrupted (Ctrl-C); 143 ended by SIGTERM.",
+    "130 interrupted (Ctrl-C); 141 the reader of its output has ended; 143 ended by SIGTERM.",
 )
 
 
@@ -85,12 +92,14 @@ def _common(
     ] = False,
 ) -> None:
     _Debug.on = debug or bool(os.environ.get("SIMEXM_DEBUG"))
+    refuse_tight_shell()
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, SimexmWarning):
-        logger.warning("%s", message)
-        typer.secho(f"warning: {message}", fg="yellow", err=True)
+        text = printable(str(message))
+        logger.warning("%s", text)
+        typer.secho(f"warning: {text}", fg="yellow", err=True)
 
 
 def _told(error: Exception) -> tuple[str, int]:
@@ -98,15 +107,36 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, SimexmError):
         return str(error), error.exit_code
     if isinstance(error, MemoryError):
-        return "the memory is full; lower execution.memory_GiB in the spec, or close other programs", 1
+        limit = next((f" ({name})" for name, _, _ in rlimits()), "")
+        return (
+            f"the memory is full{limit}; lower execution.memory_GiB in the spec, raise limits, or close other programs",
+            1,
+        )
     if isinstance(error, RemoteError):
         return f"{error.filename}: {error.strerror}", 1
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror or error}; name a file or folder that you may use", 1
+        told = f"{error.filename}: {error.strerror or error}; name a file or folder that you may use"
+        return told, 2 if error.errno in _MISTYPED else 1
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        return (
+            f"{error.strerror}: the system refuses to go on; mend that (free some space, or close other programs), and try again",
+            1,
+        )
     *_, last = traceback.extract_tb(error.__traceback__)
+    if Path(last.filename).parts[-2:] == ("dask", "config.py"):
+        folder = "; correct that file, or set DASK_CONFIG to a folder without settings"
+        return f"Dask's own settings cannot be read: {' '.join(str(error).split())}{folder}", 2
     where = f"{Path(last.filename).name}, line {last.lineno}"
     told = f"{type(error).__name__}: {error} (in {where}). This is a fault of simexm, not of yours: please report it"
     return f"{told} with what `simexm --debug ...` shows", 1
+
+
+_MISTYPED = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of paths that can be none, whatever the state of the disk."""
+
+_OF_THE_MACHINE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE
+)  # fmt: skip
 
 
 def _one_arena() -> None:
@@ -122,19 +152,29 @@ _M_ARENA_MAX = -8
 
 def main() -> None:
     """Entry point of the `simexm` command; ends the process."""
+    streams.guard()
     _one_arena()
     try:
         app()
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+    except LostOutputError as lost:
+        _leave(_tell_lost(lost))
+
+
+def _tell_lost(lost: LostOutputError) -> int:
+    if not isinstance(lost, ClosedPipeError):
+        logger.error(str(lost))
+        typer.secho(f"error: {lost}", fg="red", err=True)
+    return lost.exit_code
 
 
 def _leave(code: int) -> None:
     """End at once when all libraries have put their things away: to take down its modules, too, takes Python half a second."""
+    if (lost := streams.flush()) and not code:
+        code = _tell_lost(lost)
     if any(t is not threading.main_thread() and not t.daemon for t in threading.enumerate()):
         sys.exit(code)  # which waits for them
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    streams.flush()
     os._exit(code)

@@ -145,8 +145,13 @@ def plan(
 
     Example: simexm plan my.yaml --json
     """
+    from simexm.engine.means import lacking_here
+
     made = load(spec, tile, seed, model, device=device)[0].plan(until=until)
     made.warn()
+    why = lacking_here(made)
+    if why:  # the run may be meant for another machine
+        warnings.warn(f"a run on this machine would be refused: {why}", SimexmWarning, stacklevel=1)
     if as_json:
         typer.echo(json.dumps(made.to_mapping(), indent=2))
     else:
@@ -178,14 +183,14 @@ def preview(
 
     Example: simexm preview my.yaml
     """
-    from simexm.store.location import refuse_url
+    from simexm.store.location import refuse_url, with_ending
     from simexm.view.preview import preview as compute
     from simexm.view.terminal import print_picture
 
     path = output or Path(f"{spec.stem}-preview.png")
     refuse_url(path)
     if path.suffix.lower() != ".png":
-        raise OutputError(f"the picture {path} is a PNG; type --output {path.with_suffix('.png')}")
+        raise OutputError(f"the picture {path} is a PNG; type --output {with_ending(path, '.png')}")
     made = load(spec, tile, seed, model, device=device)[0].plan(until=until)
     made.warn()
     seen = compute(made, at, round=round_)
@@ -249,7 +254,9 @@ def convert(
     from simexm.legacy.convert import ingest_command, to_yaml_text
     from simexm.legacy.load import Job
     from simexm.simulation import Simulation
+    from simexm.store.location import usable
 
+    usable(spec)
     if spec.exists() and not overwrite:
         raise OutputError(f"{spec} is there already; type --overwrite, or another name")
     job = Job.of(config, model, seed, spec.with_suffix(".zarr"))

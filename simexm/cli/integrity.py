@@ -11,6 +11,7 @@ from simexm.cli.app import app
 from simexm.cli.logfile import LogFileOption
 from simexm.cli.shared import ResultPath, bar
 from simexm.logs import logger
+from simexm.names import printable
 
 if TYPE_CHECKING:
     from simexm.engine.verify import Damage, Verification
@@ -50,8 +51,8 @@ def verify(
         nonlocal told
         told += 1
         if told <= SHOWN:
-            typer.secho(f"damaged: {damage}", fg="red", err=True)
-        logger.warning("damaged: %s", damage)
+            typer.secho(f"damaged: {printable(str(damage))}", fg="red", err=True)
+        logger.warning("damaged: %s", printable(str(damage)))
 
     simulation = Simulation.load(spec) if spec else None
     with bar("verify", quiet) as progress:

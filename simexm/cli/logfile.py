@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
 import sys
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +14,35 @@ from typing import Annotated
 import typer
 
 from simexm import __version__
-from simexm.errors import OutputError
+from simexm.errors import OutputError, SimexmWarning
 from simexm.logs import logger
+
+
+class _File(logging.FileHandler):
+    """A file that may fill up: refused if its first line finds no room, and later given up with one warning."""
+
+    begun = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logger.removeHandler(self)
+        if not self.begun:
+            raise _refused(self.baseFilename, error) from error
+        warnings.warn(
+            f"the log file {self.baseFilename} cannot be written any more: {error.strerror or error}; lines from now on are "
+            "missing there; NAME.run/log.txt has those of a run",
+            SimexmWarning,
+            stacklevel=2,
+        )
+
+    def close(self) -> None:
+        """See `logging.Handler`; what cannot be written was told of."""
+        with contextlib.suppress(OSError, ValueError):
+            super().close()
 
 
 class _Lines(logging.Formatter):
@@ -30,11 +59,9 @@ def _open(ctx: typer.Context, path: Path | None) -> Path | None:
     if path is None or ctx.resilient_parsing:
         return path
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _File(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise OutputError(
-            f"the log file {path} cannot be written: {error.strerror or error}; name a file that you may write"
-        ) from error
+        raise _refused(str(path), error) from error
     handler.setFormatter(_Lines())
     before = logger.level
     logger.setLevel(logging.INFO)
@@ -47,7 +74,14 @@ def _open(ctx: typer.Context, path: Path | None) -> Path | None:
 
     ctx.find_root().call_on_close(close)
     logger.info("simexm %s: %s", __version__, shlex.join(["simexm", *sys.argv[1:]]))
+    handler.begun = True
     return path
+
+
+def _refused(path: str, error: OSError) -> OutputError:
+    return OutputError(
+        f"the log file {path} cannot be written: {error.strerror or error}; name a file that you may write, on a disk with room"
+    )
 
 
 LogFileOption = Annotated[

@@ -65,10 +65,11 @@ def report(
     """
     from simexm.errors import OutputError
     from simexm.result import Result
+    from simexm.store.location import with_ending
     from simexm.view.report.page import default_path, write_report
 
     if output and output.suffix.lower() not in (".html", ".htm"):
-        raise OutputError(f"the report {output} is HTML; type --output {output.with_suffix('.html')}")
+        raise OutputError(f"the report {output} is HTML; type --output {with_ending(output, '.html')}")
     result = Result.open(path)
     page = output or default_path(result)
     write_report(result, page)

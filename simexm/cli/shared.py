@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simexm.cli import completion
+from simexm.names import printable
 
 if TYPE_CHECKING:
     from simexm.engine.clusters import Cluster
@@ -178,12 +179,13 @@ def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
     """Print a table of (what, value) below a title."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))  # as it is: a name is no markup
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)  # as long as it is
+    console.print(printable(title), style="italic", highlight=False, markup=False, soft_wrap=True)  # as long as it is
     console.print(table)
 
 
@@ -191,12 +193,13 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
     """Print a table whose first row is its heading."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in rows[0]:
-        table.add_column(heading)
+        table.add_column(Text(printable(heading)))
     for row in rows[1:]:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -204,5 +207,5 @@ def short(path: Location) -> Location:
     """The path from here, where it lies below."""
     try:
         return path.relative_to(Path.cwd()) if isinstance(path, Path) else path
-    except ValueError:
+    except (ValueError, OSError):  # elsewhere; or the working folder went away meanwhile
         return path

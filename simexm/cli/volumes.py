@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +15,20 @@ from simexm.export.formats import Arrangement, Format
 from simexm.view.rows import times
 
 
+class ColorOrder(StrEnum):
+    """Which colour holds an id's largest byte: the first one."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
 @app.command()
 def ingest(
     source: Annotated[
         str,
         typer.Argument(
-            help="TIFF stack, folder (or quoted glob) of slices, Zarr, N5, Neuroglancer precomputed or HDF5.",
+            help="TIFF stack, folder (or quoted glob) of slices, Zarr, N5, Neuroglancer precomputed, HDF5, .npy, NRRD, NIfTI "
+            "or MRC.",
             show_default=False,
         ),
     ],
@@ -53,6 +62,14 @@ def ingest(
         str | None,
         typer.Option(help="Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.", show_default=False),
     ] = None,
+    color_ids: Annotated[
+        ColorOrder | None,
+        typer.Option(
+            help="Colours of a TIFF or image sequence are ids. rgb: 65536 red + 256 green + blue, as VAST and QuPath pack them. "
+            "bgr: red + 256 green + 65536 blue.",
+            show_default="colours are refused",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Threads; 0 for one on each core.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier ingest wrote.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
@@ -71,8 +88,8 @@ def ingest(
     with bar("ingest", quiet) as progress:
         made = ingest_volume(
             source, output, voxel_size, regions=masks, offset=offset, shape=shape,
-            cells="merged" if cells == "merged" else "splitted", dataset=dataset, workers=workers, overwrite=overwrite,
-            progress=progress,
+            cells="merged" if cells == "merged" else "splitted", dataset=dataset,
+            color_ids=None if color_ids is None else color_ids.value, workers=workers, overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if not quiet:
         voxels = made.shape[0] * made.shape[1] * made.shape[2]

@@ -56,7 +56,7 @@ def choose_block(
     costs = [
         [_costs(n, b, axis, cost) for b in options] for axis, (n, options) in enumerate(zip(shape, sizes, strict=True))
     ]
-    totals = _outer([np.array([sum(parts) for parts in axis]) for axis in costs])
+    totals = _outer([np.array([sum(parts) for parts in axis], np.float64) for axis in costs])
     counts = _outer([np.array([len(parts) for parts in axis]) for axis in costs])
     wanted = fewest or np.clip(totals * (seconds_per_cost / WORTH_SECONDS), FEWEST, ENOUGH)
     possible = counts >= np.minimum(wanted, counts.max())
@@ -68,7 +68,7 @@ def choose_block(
             break
         if not possible[where]:
             continue
-        needed = _held([axis[n] for axis, n in zip(costs, where, strict=True)], ALIKE * least)
+        needed = _held([axis[n] for axis, n in zip(costs, where, strict=True)], float(totals[where]), ALIKE * least)
         if needed >= ALIKE * least:
             continue
         block = triple(axis[n] for axis, n in zip(sizes, where, strict=True))
@@ -81,13 +81,39 @@ def choose_block(
     return next((block for _, block in alike if fits(block)), triple(s[0] for s in sizes))
 
 
-def _held(costs: list[list[float]], bound: float) -> float:
+def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:
+    """Return the largest tile made by halving sides of `tile` that fits; None if not even the smallest does.
+
+    The longest side is halved first. If that leads to nothing, planes are: where the halo is wide, they alone decide.
+    """
+    return _halved(tile, fits, lambda t: t) or _halved(
+        tile, fits, lambda t: (t[0] * LARGEST if t[0] > 1 else 0, *t[1:])
+    )
+
+
+def _halved(tile: Triple, fits: Callable[[Triple], bool], weights: Callable[[Triple], Triple]) -> Triple | None:
+    """The largest tile that fits, the side of the largest weight being halved each time, down to 8."""
+    while not fits(tile):
+        weight = weights(tile)
+        longest = max(range(3), key=lambda a: (weight[a], a))
+        if weight[longest] <= 8:
+            return None
+        tile = triple(-(-n // 2) if a == longest else n for a, n in enumerate(tile))
+    return tile
+
+
+def clipped(a: Triple, b: Triple) -> Triple:
+    """The smaller of two lengths along each axis."""
+    return triple(min(m, n) for m, n in zip(a, b, strict=True))
+
+
+def _held(costs: list[list[float]], total: float, bound: float) -> float:
     """How long workers are held on average over `WORKERS`, who take blocks of these costs along each axis in order.
 
-    What takes at least as long as `bound` is not worked out to the end.
+    `total` is what all blocks cost together. What takes at least as long as `bound` is not worked out to the end.
     """
-    total = math.prod(sum(c) for c in costs)
-    least = sum(max(total, n * math.prod(max(c) for c in costs)) for n in WORKERS) / len(WORKERS)
+    # all blocks along an axis cost the same, but for the last, which is smaller
+    least = sum(max(total, n * math.prod(c[0] for c in costs)) for n in WORKERS) / len(WORKERS)
     if least >= bound or math.prod(len(c) for c in costs) > 16 * max(WORKERS):  # the last blocks hardly count
         return least
     needed = 0.0

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import traceback
+from collections.abc import Iterator, Sequence
 
 import dask
 import distributed
+from distributed.security import Security
 
-from simexm.errors import SpecError
-from simexm.machine import cpus
+from simexm.engine.children import have_workers, why_none
+from simexm.engine.nodes import LocalCluster, Nanny, Scheduler
+from simexm.engine.shared import shared
+from simexm.errors import RunError, SpecError
+from simexm.machine import cpus, refuse_lost_folder, refuse_no_processes
 
 CONFIG = {
     # Tasks wait at the scheduler, not at busy workers: a worker that dies then takes only what it was running.
@@ -40,6 +43,9 @@ CONFIG = {
 # is being started again: the cluster would be one worker short for good. Nannies of this machine need no such help.
 _NEVER = "365 days"
 
+_STARTS = 3  # tries to start a cluster
+_START_S = 180.0  # until a worker that does not come is given up; it imports much, and the machine may be busy
+
 # Each worker computes in one thread; libraries that start their own would fight over the cores, and the order in which
 # they add would follow their number. These are read when a library is loaded, so they must stand before the process.
 ENVIRONMENT = {
@@ -55,6 +61,8 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "33554432",
 }
 
+_SET_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # in this process, and left there
+
 
 @contextlib.contextmanager
 def local_client(
@@ -63,7 +71,11 @@ def local_client(
     dashboard: bool = True,
     gpus: Sequence[str] = (),
 ) -> Iterator[distributed.Client]:
-    """Start worker processes of one thread each, reachable from this machine only, and yield a client.
+    """Start worker processes of one thread each, reachable by nobody but this process, and yield a client.
+
+    All of them listen on loopback, where any user of the machine could talk to them. So they talk over TLS, with a key that
+    is made for this one cluster, is held in memory and goes to the workers through pipes. (OpenSSL takes keys from files only:
+    each process writes it for an instant into a folder that only the user can read.)
 
     Parameters
     ----------
@@ -73,7 +85,7 @@ def local_client(
         Resident memory of one worker, bytes or text such as "2 GiB", above which it is killed and started again; None
         for no limit.
     dashboard
-        Whether to serve Dask's dashboard, on a free port. Without bokeh there is none.
+        Whether to serve Dask's dashboard, on a free port and below an address that nobody guesses. Without bokeh there is none.
     gpus
         As CUDA_VISIBLE_DEVICES names them: each worker sees one of its own, and there are no more workers than these. None
         where workers compute on the CPU.
@@ -81,71 +93,82 @@ def local_client(
     Raises
     ------
     SpecError
-        Fewer than one worker.
+        Fewer than one worker, or this process can start none.
+    RunError
+        Workers cannot be started.
     """
     if workers is not None and workers < 1:
         raise SpecError(f"{workers} workers would compute nothing. Give --workers 1 or more")
-    has_dashboard = dashboard and importlib.util.find_spec("bokeh") is not None
-    config = {**CONFIG, "distributed.deploy.lost-worker-timeout": _NEVER}
-    if not has_dashboard:
-        config["distributed.dashboard.link"] = ""  # or one that leads nowhere would be shown
+    refuse_lost_folder()
+    if why := why_none():
+        raise SpecError(
+            f"there can be no workers: {why}. Start them elsewhere, or spawn processes instead of forking them"
+        )
+    count = min(workers or len(gpus), len(gpus)) if gpus else workers or cpus()
+    refuse_no_processes(count)
+    have_workers()
     with (
-        dask.config.set(config),
-        _environment(ENVIRONMENT),
+        _settings(),
         tempfile.TemporaryDirectory(prefix="simexm-workers-", ignore_cleanup_errors=True) as folder,
-        _LocalCluster(
-            gpus,
-            n_workers=0 if gpus else workers or cpus(),
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # even without: Dask's web server would take 8787 and warn where it cannot
-            scheduler_kwargs={"dashboard": has_dashboard},
-            memory_limit=memory_limit or 0,
-            silence_logs=logging.CRITICAL,
-            local_directory=folder,
-            env={"NUMBA_NUM_THREADS": "1"},  # set inside the worker only: this process may have numba threads running
-            preload=["simexm.engine.task"],
-        ) as cluster,
+        _started(count, memory_limit or 0, dashboard, gpus, folder) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        if gpus:
-            count = min(workers or len(gpus), len(gpus))
-            cluster.scale(count)
-            client.wait_for_workers(count)
         yield client
 
 
-class _LocalCluster(distributed.LocalCluster):
-    """Workers of which each sees one GPU."""
+def _started(
+    count: int, memory_limit: int | str, dashboard: bool, gpus: Sequence[str], folder: str
+) -> distributed.SpecCluster:
+    """A cluster whose workers are there; tried again where one did not come up, as happens on machines that are overloaded."""
+    security = Security.temporary()
+    both = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
+    options = {
+        **both,
+        "nthreads": 1,
+        "memory_limit": memory_limit,
+        "silence_logs": logging.CRITICAL,
+        "local_directory": folder,
+        "preload": ["simexm.engine.task"],
+        "death_timeout": _START_S,
+    }
+    env = {"NUMBA_NUM_THREADS": "1"}  # set inside the worker only: this process may have numba threads running
+    envs = [env | {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [env] * count
+    for left in reversed(range(_STARTS)):
+        try:
+            return LocalCluster(
+                scheduler={"cls": Scheduler, "options": {**both, "dashboard": dashboard}},
+                workers={n: {"cls": Nanny, "options": {**options, "env": envs[n]}} for n in range(count)},
+                security=security,
+                silence_logs=logging.CRITICAL,
+            )
+        except Exception as error:
+            if not left:
+                raise RunError(
+                    f"{count} workers could not be started on this machine, {_STARTS} times: {_innermost(error)}. Look for "
+                    "limits on processes, memory or open files (ulimit -a), or give fewer --workers"
+                ) from error
+    raise AssertionError
 
-    def __init__(self, gpus: Sequence[str], **options: Any) -> None:
-        self._gpus = tuple(gpus)
-        super().__init__(**options)
 
-    def new_worker_spec(self) -> dict[Any, Any]:
-        """See `distributed.SpecCluster`."""
-        made: dict[Any, Any] = super().new_worker_spec()
-        if not self._gpus:
-            return made
-        taken = {spec["options"]["env"]["CUDA_VISIBLE_DEVICES"] for spec in self.worker_spec.values()}
-        gpu = next(g for g in self._gpus if g not in taken)
-        for name, spec in made.items():  # one
-            env = {**spec["options"]["env"], "CUDA_VISIBLE_DEVICES": gpu}
-            made[name] = {**spec, "options": {**spec["options"], "env": env}}
-        return made
+def _innermost(error: BaseException) -> str:
+    """What an error says that was raised first of all; Dask wraps it in others that say only that something did not start."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
+@shared
 @contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, for processes started meanwhile; what they were before comes back."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _settings() -> Iterator[None]:
+    """Dask's settings and environment variables, for processes started meanwhile; what they were before comes back."""
+    with dask.config.set({**CONFIG, "distributed.deploy.lost-worker-timeout": _NEVER}):
+        before = {name: os.environ.get(name) for name in (*ENVIRONMENT, *_SET_BY_DASK)}
+        os.environ.update(ENVIRONMENT)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -11,7 +12,8 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,17 @@ from simexm.engine.batch.record import Record, clear_queue
 from simexm.engine.batch.values import parse_jobs
 from simexm.engine.cluster import CONFIG, local_client
 from simexm.engine.lock import lock
+from simexm.engine.nodes import Scheduler
 from simexm.engine.plan import GiB, Plan
 from simexm.engine.planning import smaller_tile
+from simexm.engine.shared import shared
 from simexm.errors import RunError, SimexmWarning, SpecError
+from simexm.machine import raise_open_files
+from simexm.store.location import usable
 
 _POLL_S = 0.25
+_FILES, _FILES_PER_WORKER = 256, 2
+"""Open files of a driver: connections, mostly, for which a login node's usual 1024 are few."""
 _PLACEHOLDER = "tcp://<driver>:0"
 
 
@@ -69,7 +77,7 @@ class Cluster:
             return ""
         record = Record(folder or Path("simexm-jobs"))
         try:
-            with dask.config.set(_settings(self.file)):
+            with _settings(self.file.kind)():
                 made = scripts.job_options(self.file, record.name, record.folder, _credential_paths(record.folder))
                 job = cluster_class(self.file.kind).job_cls(_PLACEHOLDER, name="<worker>", **made)
                 text: str = job.job_script()
@@ -156,7 +164,7 @@ def cluster(path: str | Path, jobs: int | str | tuple[int, int] | None = None) -
     ...     simexm.Simulation.load("my.yaml").run("out.zarr", client=client)
     """
     try:
-        return Cluster(files.read(Path(path)), None if jobs is None else parse_jobs(jobs))
+        return Cluster(files.read(Path(usable(path))), None if jobs is None else parse_jobs(jobs))
     except ValueError as error:
         if isinstance(error, SpecError):
             raise
@@ -186,10 +194,10 @@ def jobs_of(client: distributed.Client) -> Jobs | None:
     return found if isinstance(found, Jobs) else None
 
 
-def _settings(file: BatchFile) -> dict[str, Any]:
+@functools.cache
+def _settings(kind: str) -> Callable[[], AbstractContextManager[None]]:
     """Dask's configuration while jobs are made and scheduled: ours, and none of the user's for job queues."""
-    link = {"distributed.dashboard.link": "http://127.0.0.1:{port}/status"}
-    return {**CONFIG, **link, f"jobqueue.{file.kind}": options.defaults(file.kind)}
+    return shared(lambda: dask.config.set({**CONFIG, f"jobqueue.{kind}": options.defaults(kind)}))
 
 
 def _credential_paths(folder: Path) -> dict[str, Path]:
@@ -205,16 +213,22 @@ def _submit(
 ) -> tuple[distributed.Client, Jobs]:
     """Start the scheduler, and see to it that `stack` ends it and all jobs."""
     kind = file.kind
-    stack.enter_context(dask.config.set(_settings(file)))
+    raise_open_files(_FILES + _FILES_PER_WORKER * limits[1] * file.workers)
+    stack.enter_context(_settings(kind)())
     record.make()
-    security = stack.enter_context(_credentials(record.folder)) if file.tls else None
+    security = Security.temporary() if file.tls else None
+    if security is not None:
+        told = security.get_tls_config_for_role("worker")
+        texts = told["ca_file"], told["cert"], told["key"]
+        stack.enter_context(_private(dict(zip(_credential_paths(record.folder).values(), texts, strict=True))))
     made = scripts.job_options(file, record.name, record.folder, _credential_paths(record.folder))
     try:
         started = cluster_class(kind)(
             **made,
             security=security,
             silence_logs=logging.CRITICAL,
-            scheduler_options={**_listen(file), "dashboard_address": "127.0.0.1:0", "port": 0},
+            scheduler_cls=Scheduler,
+            scheduler_options={**_listen(file), "dashboard": True, "dashboard_address": "127.0.0.1:0", "port": 0},
             submitted=lambda job: record.submitted(kind, job),
         )
     except (OSError, RuntimeError) as error:
@@ -223,6 +237,10 @@ def _submit(
     stack.callback(_end, started, record, kind)
     client = distributed.Client(started, set_as_default=False)
     stack.callback(client.close)
+    if (
+        started.dashboard_link
+    ):  # a driver that runs in a job has no terminal to tell it in, and what jobs print, others may read
+        stack.enter_context(_private({record.folder / "dashboard.txt": started.dashboard_link + "\n"}))
     return client, started.simexm_jobs
 
 
@@ -276,18 +294,14 @@ def _undisturbed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _credentials(folder: Path) -> Iterator[Security]:
-    """Certificates for one run, in memory here, and for the workers in files that only the user can read."""
-    security = Security.temporary()
-    told = security.get_tls_config_for_role("worker")
-    paths = _credential_paths(folder)
-    texts = dict(zip(paths.values(), (told["ca_file"], told["cert"], told["key"]), strict=True))
+def _private(texts: Mapping[Path, str]) -> Iterator[None]:
+    """Files that only the user can read, for the length of the block."""
     try:
         for path, text in texts.items():
             path.unlink(missing_ok=True)
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
                 file.write(text)
-        yield security
+        yield
     finally:
         for path in texts:
             path.unlink(missing_ok=True)

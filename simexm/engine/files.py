@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, field_validator
 
 from simexm.engine import tables
+from simexm.engine.journal import Record
 from simexm.engine.plan import Plan
+from simexm.errors import OutputError
 from simexm.grid import Box, Tiling, Triple, triple
+from simexm.kernels.camera import BINS
+from simexm.names import Group
+from simexm.store.documents import MalformedError, obey, read_mapping
 from simexm.store.files import Files, Stored, checksum, measure
 from simexm.store.location import Location
 from simexm.store.looking import files_below, presence
+from simexm.store.metadata import Count, Manifest, Number, Read, StoredTold
+from simexm.store.omexml import METADATA
 from simexm.store.omezarr import shard_key
 from simexm.store.place import MANIFEST, PLAN, Place
 
@@ -26,6 +36,47 @@ class Left(NamedTuple):
 
     path: str
     stored: Stored
+
+
+class LevelTold(Read):
+    """What `make_shard` told of a shard of a coarse level."""
+
+    stored: dict[Group | Literal[""], list[StoredTold]]
+
+
+class _Counted(Read):
+    clipped: Count
+    histogram: list[Annotated[list[Annotated[int, Field(ge=0, lt=2**62)]], Field(min_length=2, max_length=2)]]
+
+    @field_validator("histogram")
+    @classmethod
+    def _bins(cls, histogram: list[list[int]]) -> list[list[int]]:
+        if any(bin_ >= BINS for bin_, _ in histogram):
+            raise ValueError(f"a histogram has {BINS} bins")
+        return histogram
+
+
+class BlockTold(LevelTold):
+    """What `run_block` told of a block."""
+
+    tables: dict[Literal["cells.parts", "emitters", "amplicons"], StoredTold]
+    rows: Count
+    voxels: Count
+    dyes: dict[str, Count]
+    unspecific: dict[str, Count]
+    amplicons: Count = 0
+    largest: dict[Group | Literal[""], list[Number]]
+    images: list[_Counted]
+    peak_bytes: Count
+    profile: dict[str, Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(default_factory=dict)
+
+
+def sensible(records: Iterable[Record], model: type[LevelTold] = BlockTold) -> Iterator[Record]:
+    """Those records that blocks, or shards of coarse levels, told."""
+    for record in records:
+        with contextlib.suppress(MalformedError):
+            obey(model, record.result)
+            yield record
 
 
 @dataclass(frozen=True)
@@ -68,13 +119,22 @@ class Layout:
         return self.levels[0]
 
     def of_block(self, where: Place, number: int, result: Mapping[str, Any]) -> Iterator[Left]:
-        """What `run_block` left, in the order of writing within each output, by its record in the journal."""
+        """What `run_block` left, in the order of writing within each output, by its record in the journal.
+
+        Raises
+        ------
+        MalformedError
+            If no block of this run told that.
+        """
+        if len(obey(BlockTold, result).images) != self.groups[0][1]:
+            raise MalformedError("tells of other channels")
         yield from self._shards(where, reversed(range(self.owned)), self.blocks.position(number), result)
         for folder, stored in result["tables"].items():
             yield Left(str(tables.part(where, folder, number)), Stored(*stored))
 
     def of_level(self, where: Place, level: int, number: int, result: Mapping[str, Any]) -> Iterator[Left]:
-        """What `make_shard` left, by its record in the level's journal."""
+        """What `make_shard` left, by its record in the level's journal; raises as `of_block`."""
+        obey(LevelTold, result)
         yield from self._shards(where, [level], self.levels[level].position(number), result)
 
     def _shards(
@@ -83,7 +143,10 @@ class Layout:
         """The shards at one position of some levels, of all outputs and channels."""
         root, levels = str(where.zarr), list(levels)
         for group, channels in self.groups:
-            told = iter(result["stored"][group])
+            shards = result["stored"].get(group, ())
+            if len(shards) != len(levels) * max(1, channels):
+                raise MalformedError(f"tells of {len(shards)} shards of {group or 'the image'}")
+            told = iter(shards)
             for level in levels:
                 places: list[tuple[int, ...]] = [(c, *position) for c in range(channels)]
                 array = f"{root}/{group}/{level}" if group else f"{root}/{level}"
@@ -106,8 +169,11 @@ def look_at(where: Place, layout: Layout) -> Look:
 
 
 def all_there(files: Iterator[Left], is_there: Look) -> bool:
-    """Whether every file that holds something is there; what is in them is not looked at."""
-    return all(is_there(path) for path, stored in files if stored.nbytes)
+    """Whether every file that holds something is there; what is in them is not looked at. Not where the record makes no sense."""
+    try:
+        return all(is_there(path) for path, stored in files if stored.nbytes)
+    except MalformedError:
+        return False
 
 
 def write_manifest(plan: Plan, where: Place, root: bytes) -> None:
@@ -120,12 +186,13 @@ def write_manifest(plan: Plan, where: Place, root: bytes) -> None:
     root
         What the root's metadata file will hold, which is written after this.
     """
-    zarr = [where.zarr / key for key in sorted(_metadata_keys(plan))]
+    zarr = [where.zarr / key for key in sorted(metadata_keys(plan))]
     merged = [where.tables / "cells.parquet", where.tables / "barcodes.parquet"]
     run = [where.run / PLAN, *merged, *sorted(p for p in files_below(where.passes) if p.parent.name == "table")]
     told = {name: _told(files, folder) for name, files, folder in (("zarr", zarr, where.zarr), ("run", run, where.run))}
     told["zarr"]["zarr.json"] = [len(root), checksum(root)]
-    Files(where.run, where.scratch).put(MANIFEST, json.dumps(told, indent=2).encode())
+    text = json.dumps({**told, "checksum": _checksum(told)}, indent=2)
+    Files(where.run, where.scratch).put(MANIFEST, text.encode())
 
 
 def read_manifest(where: Place) -> list[Left]:
@@ -133,12 +200,29 @@ def read_manifest(where: Place) -> list[Left]:
 
     Raises
     ------
-    OSError, ValueError, KeyError, TypeError
-        If it is gone or damaged.
+    OSError
+        If it is gone.
+    MalformedError
+        If it is damaged, by its own checksum.
+    OutputError
+        If it is not damaged, and yet no run wrote it: it names files outside of the result.
     """
-    told = json.loads((where.run / MANIFEST).read_text())
+    told = read_mapping(where.run / MANIFEST)
+    if told.pop("checksum", None) != _checksum(told):
+        raise MalformedError("holds other bytes than were written: its own checksum is another")
+    try:
+        obey(Manifest, told)
+    except MalformedError as error:
+        raise OutputError(
+            f"{where.run / MANIFEST} {error}. No run writes that, and it could lead out of the result, so nothing is touched. "
+            "Do not trust this result; make it anew with `simexm run --overwrite`"
+        ) from error
     folders = (("zarr", where.zarr), ("run", where.run))
     return [Left(str(folder / key), Stored(*stored)) for name, folder in folders for key, stored in told[name].items()]
+
+
+def _checksum(told: Mapping[str, Any]) -> str:
+    return checksum(json.dumps(told, sort_keys=True, separators=(",", ":")).encode())
 
 
 def array_key(group: str, level: int) -> str:
@@ -146,10 +230,11 @@ def array_key(group: str, level: int) -> str:
     return f"{group}/{level}/zarr.json".lstrip("/")
 
 
-def _metadata_keys(plan: Plan) -> set[str]:
+def metadata_keys(plan: Plan) -> set[str]:
+    """Paths below the root of all metadata files, but for the root's own."""
     arrays = {array_key(o.group, n) for o in plan.outputs for n in range(len(plan.levels))}
     groups = {str(folder / "zarr.json") for key in arrays for folder in PurePosixPath(key).parents[1:]}
-    return arrays | groups | ({"OME/zarr.json"} if plan.barcodes else set())
+    return arrays | groups | ({"OME/zarr.json", METADATA} if plan.barcodes else set())
 
 
 def _told(files: Iterable[Location], folder: Location) -> dict[str, list[Any]]:

@@ -12,16 +12,17 @@ from simexm.engine import tables
 from simexm.engine.events import Message
 from simexm.engine.files import write_manifest
 from simexm.engine.journal import Journal
-from simexm.engine.plan import Output, Plan, round_group
+from simexm.engine.plan import Output, Plan
 from simexm.engine.progress import LogFile
 from simexm.engine.totals import Totals
-from simexm.errors import RunError, SimexmWarning, SourceError
+from simexm.errors import OutputError, RunError, SimexmWarning, SourceError
 from simexm.kernels.camera import octave_quantile
 from simexm.result import Result
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.stages.base import LABELLED, Counted
 from simexm.store import omezarr, place
 from simexm.store.files import outgoing, remove_tree
+from simexm.store.omexml import METADATA, Series, collection_xml
 from simexm.store.place import Place
 
 WINDOW = (0.02, 0.998)
@@ -51,6 +52,7 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
     totals.lacking = tables.merge_cells(plan, where, rows, counted)
     origin = plan.geometry.image_origin_nm
     name = plan.simulation.name
+    rounds: list[Series] = []
     for output in plan.outputs:
         if not output.group:
             continue  # the only image, which comes last
@@ -63,6 +65,8 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
             attributes = omezarr.label_attributes(scales, image="../../")
         else:
             omero = _omero(plan, totals, where, output)
+            if not output.path:
+                rounds.append(_series(plan, output, label, omero))
             quantity = _quantity(plan, output.path or plan.main)
             attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: quantity}
         place.write_attributes(where, output.group, attributes)
@@ -73,8 +77,8 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
         log(Message(f"warning: {text}"))
         warnings.warn(text, SimexmWarning, stacklevel=2)
     if plan.barcodes:
-        series = [round_group(n) for n in plan.rounds]
-        place.write_attributes(where, "OME", omezarr.series_attributes(series))
+        place.write_attributes(where, "OME", omezarr.series_attributes([series.path for series in rounds]))
+        where.files.put(METADATA, collection_xml(rounds))
         attributes = omezarr.collection_attributes()
     else:
         main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
@@ -86,12 +90,20 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
     _draw(where)
 
 
+def _series(plan: Plan, output: Output, name: str, omero: Mapping[str, Any]) -> Series:
+    z, y, x = (omezarr.micrometres(s) for s in plan.levels[0].spacing)
+    channels = tuple((channel["label"], channel["color"]) for channel in omero["channels"])
+    return Series(output.group, name, plan.shape, output.dtype, (z, y, x), channels)
+
+
 def _draw(where: Place) -> None:
     from simexm.view.picture import picture_of, save
 
     try:
         with outgoing(where.run / "preview.png") as path:
             save(picture_of(Result.open(where.zarr)), path)
+    except OutputError as error:
+        raise RunError(f"all blocks are done, but {error}") from error
     except OSError as error:
         text = (
             f"the result is complete, but its picture {where.run / 'preview.png'} cannot be written: {error.strerror}"

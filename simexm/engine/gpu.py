@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from simexm.engine.blocks import smaller
 from simexm.engine.plan import GiB, Plan, emitters_depth_nm, voxels_read
 from simexm.errors import SimexmWarning, SpecError
 from simexm.grid import Triple
@@ -120,8 +121,6 @@ def refuse_full(plan: Plan, free: int) -> None:
 
 def tile_for(plan: Plan, free: int) -> str:
     """What to type for smaller tiles than the plan's that a GPU with so many free bytes can compute."""
-    from simexm.engine.planning import smaller
-
     tile = smaller(plan.tile, lambda t: t != plan.tile and device_bytes(plan, t) <= free)
     return f"give --tile {' '.join(map(str, tile))}" if tile else "no tile is small enough: simulate fewer channels"
 

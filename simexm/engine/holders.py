@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
+from pydantic import BaseModel, ConfigDict, Field
 
 from simexm.errors import OutputError
+from simexm.store.documents import MalformedError, obey, parse_mapping
 from simexm.store.location import Location
 from simexm.store.remote import Remote
 
@@ -42,10 +43,12 @@ class Holder:
 def holder(path: Location) -> Holder | None:
     """Who holds the lock, by looking alone; None where there is none."""
     try:
-        owner, touched_s = json.loads(path.read_text()), path.stat().st_mtime
-        host, pid = str(owner["host"]), int(owner["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
+        owner, touched_s = owner_in(path.read_bytes()), path.stat().st_mtime
+    except OSError:
         return None
+    if not owner:
+        return None
+    host, pid = owner["host"], owner["pid"]
     if isinstance(path, Remote) and (alive := lives_here(owner)) is not None:
         return Holder(host, pid, alive)
     if isinstance(path, Remote) or (host, owner.get("machine")) != (socket.gethostname(), machine()):
@@ -54,6 +57,25 @@ def holder(path: Location) -> Holder | None:
         return Holder(host, pid, psutil.Process(pid).create_time() < touched_s + 1.0)  # or another got its number
     except psutil.Error:
         return Holder(host, pid, False)
+
+
+class _Owner(BaseModel):
+    """What `me` told."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    host: Annotated[str, Field(pattern=r"^[\w.:-]+$", max_length=255)]
+    pid: Annotated[int, Field(ge=1, lt=1 << 31)]
+
+
+def owner_in(data: bytes) -> dict[str, Any]:
+    """What a lock says of its holder; nothing where that is torn, or nothing that a holder writes."""
+    try:
+        owner = parse_mapping(data)
+        obey(_Owner, owner)
+    except MalformedError:
+        return {}
+    return owner
 
 
 def machine() -> str:

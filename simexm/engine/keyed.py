@@ -7,16 +7,21 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field
 
+from simexm.names import FreeText
 from simexm.store.claims import workspace
+from simexm.store.documents import MalformedError, obey, read_mapping
 from simexm.store.files import Stored, measure, writing
 from simexm.store.location import Location
 from simexm.store.looking import on_disk, read_ahead
+from simexm.store.metadata import Count, Read, refused
 from simexm.store.remote import Remote
 
 SHARE_ROWS = 2_000_000
@@ -139,7 +144,10 @@ class StoredSums:
 
     def __init__(self, folder: Location) -> None:
         self._folder = folder
-        self._about = json.loads((folder / _ABOUT).read_text())
+        try:
+            self._about = obey(_About, read_mapping(folder / _ABOUT)).model_dump()
+        except MalformedError as error:
+            raise refused(folder / _ABOUT, error) from error
         self._shares: dict[int, CellSums] = {}
 
     def look_up(self, ids: NDArray[np.uint64]) -> dict[str, NDArray[np.int64]]:
@@ -166,6 +174,11 @@ class StoredSums:
 
 
 _ABOUT = "about.json"
+
+
+class _About(Read):
+    shares: Annotated[int, Field(ge=1, le=MOST_SHARES)]
+    largest: dict[FreeText, Annotated[list[Count], Field(min_length=2, max_length=2)]]
 
 
 def store(folder: Location, shares: Iterable[CellSums], columns: Sequence[str], scratch: Location) -> None:

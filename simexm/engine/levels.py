@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from simexm.engine.bitmap import Bitmap
-from simexm.engine.events import Execute
+from simexm.engine.events import Execute, Message
 from simexm.engine.files import Layout, Look, all_there
-from simexm.engine.journal import Journal
+from simexm.engine.journal import Journal, damaged_lines
 from simexm.engine.plan import Plan
 from simexm.errors import RunError
 from simexm.grid import Box, Tiling, Triple
@@ -88,7 +88,10 @@ def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, 
         if storage.owned:
             continue
         task = LevelTask(plan, where, level)
-        journal = Journal.open(journal_of(where, level), plan.hash, where.scratch)
+        journal = Journal.open(journal_of(where, level), plan.hash, where.scratch, len(task.shards))
+        log = LogFile(where.run / "log.txt")
+        if journal.unreadable:
+            log(Message(damaged_lines(journal)))
         damaged = again.get(level, Bitmap())
         journal.distrust(
             r.block
@@ -99,7 +102,7 @@ def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, 
             continue
         outcome = execute(
             function=make_shard, context=task, blocks=journal.done.missing(len(task.shards)), journal=journal,
-            listeners=[LogFile(where.run / "log.txt"), FailedFile(where.run / "failed.jsonl")],
+            listeners=[log, FailedFile(where.run / "failed.jsonl")],
         )  # fmt: skip
         if outcome.failed_count:
             raise RunError(

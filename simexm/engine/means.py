@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
+from simexm.arguments import whole_number
+from simexm.engine.children import why_none
 from simexm.engine.events import Execute, Message
 from simexm.engine.gpu import refuse_full, visible_gpus
 from simexm.engine.plan import GiB, Plan
 from simexm.engine.planning import smaller_tile
 from simexm.engine.progress import LogFile
+from simexm.engine.shared import shared
 from simexm.errors import SimexmWarning, SpecError
 from simexm.kernels import cupy_device
-from simexm.machine import cpus
+from simexm.machine import MemoryLimit, cpus, memory_limits
 from simexm.store.place import Place
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Means:
         if client is not None or cluster is not None:
             _refuse_small_workers(plan, client, cluster)
             return cls(client, cluster, 0, False, gpus)
+        workers = None if workers is None else whole_number("workers", workers, 1)
         blocks = len(plan.blocks)
         if workers is not None and workers > blocks:
             warnings.warn(
@@ -87,11 +89,19 @@ class Means:
                 SimexmWarning,
                 stacklevel=2,
             )
-        most = min(blocks, len(gpus) or cpus())
-        fitting = _fitting_workers(most if workers is None else min(workers, blocks, len(gpus) or workers), plan)
-        here = workers is None and plan.core_seconds < HERE_SECONDS * min(fitting, _HERE_THREADS)
+        most = min(blocks, len(gpus) or cpus()) if workers is None else min(workers, blocks, len(gpus) or workers)
         # one process for each GPU, and this one for the first
-        return cls(None, None, fitting, fitting == 1 if gpus and workers is None else here, gpus)
+        here = workers is None and (most == 1 if gpus else _is_small(plan, most))
+        if not here and not gpus and (why := why_none()):
+            here = True
+            if workers is not None:
+                warnings.warn(f"threads instead of workers: {why}; the bytes are the same", SimexmWarning, stacklevel=2)
+        return cls(None, None, _fitting(most, plan, here), here, gpus)
+
+    @property
+    def at_once(self) -> int:
+        """Blocks that one process computes at the same time."""
+        return self.workers if self.here else 1
 
     @contextlib.contextmanager
     def way(self, where: Place, blocks: int, quiet: bool) -> Iterator[Execute]:
@@ -123,6 +133,16 @@ class Means:
             yield partial(execute, client=started)
 
 
+def threads_here(plan: Plan) -> int:
+    """How many threads of one process compute a small plan on this machine's CPU, memory apart; 0 where workers are started."""
+    most = min(len(plan.blocks), cpus())
+    return most if plan.world.device == "cpu" and _is_small(plan, most) else 0
+
+
+def _is_small(plan: Plan, threads: int) -> bool:
+    return plan.core_seconds < HERE_SECONDS * min(threads, _HERE_THREADS)
+
+
 def workers_have_gpus(client: distributed.Client | None, cluster: Cluster | None) -> bool | None:
     """Whether the jobs of a batch queue ask for GPUs; None where workers are not in such jobs."""
     if client is None and cluster is None:
@@ -152,6 +172,7 @@ def _refuse_small_workers(plan: Plan, client: distributed.Client | None, cluster
         refuse_plan(plan, jobs.file)
 
 
+@shared
 @contextlib.contextmanager
 def _caller_hidden() -> Iterator[None]:
     """Keep new processes from importing the caller's script, of which they need nothing.
@@ -169,27 +190,45 @@ def _caller_hidden() -> Iterator[None]:
         vars(main).update(before)
 
 
-def _fitting_workers(count: int, plan: Plan) -> int:
-    """As many workers as the machine's free memory holds; the tile stays as planned, for it decides bytes.
+def lacking_here(plan: Plan) -> str | None:
+    """Return why a worker of a plan would be refused on this machine; None where it would not."""
+    return next(filter(None, (_too_little(plan, limit) for limit in memory_limits())), None)
+
+
+def _too_little(plan: Plan, limit: MemoryLimit) -> str | None:
+    needed = plan.memory.total
+    if needed <= limit.nbytes:
+        return None
+    return (
+        f"a worker needs {needed / GiB:.2f} GiB, but {limit.told}: it would be killed; "
+        f"{smaller_tile(plan, limit.nbytes)}, or {limit.remedy}"
+    )
+
+
+def _fitting(count: int, plan: Plan, threads: bool) -> int:
+    """As many workers as memory allows, processes or threads of this one; the tile stays as planned, for it decides bytes.
 
     Raises
     ------
     SpecError
-        If not even one fits, or less than one is asked for.
+        If not even one fits.
     """
-    if count < 1:
-        raise SpecError(f"{count} workers would compute nothing; give 1 or more")
-    needed = plan.memory.total
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise SpecError(
-            f"a worker needs {needed / GiB:.2f} GiB, but {free / GiB:.2f} GiB are free on this machine: it would be killed; "
-            f"{smaller_tile(plan, free)}, or end other programs"
-        )
-    fitting = min(count, free // needed)
+    memory = plan.memory
+    needed = memory.total
+    fitting = count
+    for limit in memory_limits():
+        why = _too_little(plan, limit)
+        if why:
+            raise SpecError(why)
+        if threads:
+            fits = (limit.nbytes - memory.at_once(0)) // memory.one_block
+        else:
+            fits = count if limit.each else limit.nbytes // needed
+        if fits < fitting:
+            fitting, least = fits, limit
     if fitting < count:
         warnings.warn(
-            f"{fitting} instead of {count} workers: each needs {needed / GiB:.2f} GiB and {free / GiB:.2f} GiB are free; "
+            f"{fitting} instead of {count} workers: each needs {needed / GiB:.2f} GiB, and {least.told}; "
             "lower execution.memory_GiB for smaller tiles and more workers",
             SimexmWarning,
             stacklevel=2,

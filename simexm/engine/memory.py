@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simexm.engine.labels import CHUNK, brick
 from simexm.grid import Triple
@@ -16,7 +16,10 @@ from simexm.sources.chunk_cache import CACHE_BYTES
 
 MiB = 1 << 20
 BASE = 448 * MiB
-"""A worker with everything imported, and the compiler in it, as in the first run after an installation; 270 MiB later."""
+"""A worker with everything imported; 270 to 350 MiB where no function has to be compiled."""
+
+COMPILING = 192 * MiB
+"""What the compiler takes beyond that in the first run after an installation."""
 
 WRITERS = 4
 """Shards that are written at once: most of it is waiting for the disk."""
@@ -35,6 +38,8 @@ class TileMemory:
         A worker without work, and the chunks that it keeps.
     labels
         A part of the tile's labels, and what is read on the way to it.
+    reading
+        Chunks of the source that are decoded at once on that way.
     labelling, imaging
         Emitters and light.
     tile
@@ -47,10 +52,13 @@ class TileMemory:
         What of the tile is kept while its block is written, for the next round.
     several
         Whether a block has several tiles; the first of them touches most of the block's arrays, a single one only in the end.
+    compiling
+        The compiler, where its results are not cached yet. It plays no part in the choice of tiles, which decide bytes.
     """
 
     base: int
     labels: int
+    reading: int
     labelling: int
     imaging: int
     tile: int
@@ -58,6 +66,7 @@ class TileMemory:
     writing: int
     kept: int
     several: bool
+    compiling: int = 0
 
     @property
     def parts_bytes(self) -> dict[str, int]:
@@ -65,10 +74,28 @@ class TileMemory:
         return {name: value for name, value in vars(self).items() if name != "several"}
 
     @property
+    def one_block(self) -> int:
+        """Bytes for each block that is computed at the same time."""
+        making = self.labels + self.reading + self.labelling + self.imaging + self.tile + self.block * self.several
+        return max(making, self.kept + self.block + max(self.tile, self.writing))
+
+    @property
+    def steady(self) -> int:
+        """Predicted peak of a worker that has compiled all functions before, bytes; by this, tiles are chosen."""
+        return self.base + self.one_block
+
+    @property
     def total(self) -> int:
-        """Predicted peak of the worker's resident memory, bytes."""
-        making = self.labels + self.labelling + self.imaging + self.tile + self.block * self.several
-        return self.base + max(making, self.kept + self.block + max(self.tile, self.writing))
+        """Predicted peak of a worker's resident memory, bytes."""
+        return self.at_once(1)
+
+    def at_once(self, blocks: int) -> int:
+        """Predicted peak of a process that computes so many blocks at once, in threads; bytes."""
+        return self.base + self.compiling + blocks * self.one_block
+
+    def compiled(self, before: bool) -> TileMemory:
+        """The same where all functions were compiled before, or were not."""
+        return replace(self, compiling=0 if before else COMPILING)
 
 
 def tile_memory(
@@ -84,6 +111,7 @@ def tile_memory(
     labelling: int,
     imaging: int,
     kept: int | None,
+    reading: int = 0,
 ) -> TileMemory:
     """Predict the peak of one tile.
 
@@ -107,6 +135,8 @@ def tile_memory(
         See `Labeller.tile_bytes` and `Imaging.tile_bytes`.
     kept
         See `Imaging.kept_bytes`; None where there are no rounds.
+    reading
+        See `LabelSource.reading_bytes`.
     """
     held = math.prod(min(n, p + 3) for n, p in zip(voxels, part, strict=True))
     bricks = min(held, math.prod(brick(voxels, id_bytes)))
@@ -119,6 +149,7 @@ def tile_memory(
     return TileMemory(
         base=BASE + CACHE_BYTES,
         labels=labels + bricks * (id_bytes + 4),
+        reading=reading,
         labelling=labelling,
         imaging=imaging,
         tile=math.prod(tile) * tile_bytes,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from simexm.engine import holders
-from simexm.engine.holders import BEAT_S, held, lives_here, me, perhaps_held
+from simexm.engine.holders import BEAT_S, held, lives_here, me, owner_in, perhaps_held
 from simexm.errors import OutputError
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
@@ -130,10 +130,9 @@ class _Lock:
 
     def _read(self) -> dict[str, Any]:
         try:
-            owner = json.loads(self.path.read_bytes())
-        except (ValueError, FileNotFoundError):
+            return owner_in(self.path.read_bytes())
+        except FileNotFoundError:
             return {}
-        return owner if isinstance(owner, dict) else {}
 
     def _text(self, more: bool = False) -> bytes:
         """What is written; another text each time, so that each version has a name of its own."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
-from functools import cache
+from collections.abc import Mapping, Sequence, Set
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simexm.engine.blocks import LARGEST, choose_block
+from simexm import compiled
+from simexm.arguments import text
+from simexm.engine.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
 from simexm.engine.gpu import resolve_device
-from simexm.engine.memory import EMITTER_FILE, TileMemory, parts, tile_memory
+from simexm.engine.labels import brick
+from simexm.engine.memory import BASE, EMITTER_FILE, TileMemory, parts, tile_memory
 from simexm.engine.plan import (
     GiB,
     Output,
@@ -23,10 +27,12 @@ from simexm.engine.plan import (
     main_quantity,
     voxels_read,
 )
+from simexm.engine.plausible import refuse_single_pixel, refuse_size
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.grid import Box, Tiling, Triple, triple
 from simexm.kernels import cupy_device
 from simexm.kernels.regions import CYTOSOL, MEMBRANE
+from simexm.sources.chunk_cache import CACHE_BYTES
 from simexm.sources.phantom import Phantom
 from simexm.stages import Barcodes, Truth, installed
 from simexm.stages.base import LABELLED, Stage, World
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from simexm.sources.base import LabelSource
 
 CHUNK: Triple = (64, 64, 64)
+_LONGEST = 10**7
 _SCAN_CHUNKS = 4096
 _SEARCHED_CHUNKS = 512
 
@@ -54,8 +61,15 @@ def make_plan(
     resolved = simulation.resolved()
     opened = source if source is not None else resolved.source.open()
     stages = _stages_until(resolved, until)
+    refuse_size(opened.voxel_size_nm)
     crop = resolved.crop_box(opened.shape)
     geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, resolved.factor)
+    refuse_single_pixel(geometry)
+    if max(geometry.shape) > _LONGEST:
+        raise SpecError(
+            f"the image would have {' x '.join(f'{n:.3g}' for n in geometry.shape)} pixels (z y x), and {_LONGEST:.0e} along an "
+            "axis are possible at most; check voxel_size_nm, pixel_size_nm and plane_spacing_nm, all in nm, or give a crop"
+        )
     if source is None:
         _refuse_empty(opened, crop)
     layers = resolved.labeller.named_layers
@@ -87,30 +101,36 @@ def make_plan(
     id_dtype = np.dtype(opened.dtype).name
     outputs = _outputs(resolved, stages, id_dtype)
     limit = int(resolved.execution.memory_GiB * GiB)
+    at_once = clipped(brick(opened.shape, opened.dtype.itemsize), opened.shape)
+    reading = opened.reading_bytes(at_once, world.masks)
 
     def predict(tile: Triple, block: Triple) -> tuple[Triple, TileMemory]:
-        return _predict(stages, world, resolved, outputs, id_dtype, tile, block, limit)
+        return _predict(stages, world, resolved, outputs, id_dtype, tile, block, limit, reading)
 
-    def fits(block: Triple) -> bool:
-        return predict(_clip(block, geometry.shape), block)[1].total <= limit
+    def fits(block: Triple, planes: int = LARGEST) -> bool:
+        return predict(clipped((planes, *block[1:]), clipped(block, geometry.shape)), block)[1].steady <= limit
 
     seconds_per_cost = imaging.seconds_per_cost * imaging_repeats(imaging, barcodes)
-    block = choose_block(geometry.shape, imaging.cost, fits, seconds_per_cost, resolved.execution.min_blocks)
+    planes = LARGEST if fits(ALIGN) else 1  # where not even the smallest block fits at once, it is made plane by plane
+    if planes > 1 or fits(ALIGN, 1):
+        fewest = resolved.execution.min_blocks
+        block = choose_block(geometry.shape, imaging.cost, partial(fits, planes=planes), seconds_per_cost, fewest)
+    else:
+        block = ALIGN
     asked = resolved.execution.tile
-    tile = _clip(asked or block, _clip((LARGEST,) * 3, geometry.shape))
-    fitting = smaller(tile, lambda t: predict(t, block)[1].total <= limit)
+    tile = clipped(asked or block, clipped((LARGEST,) * 3, geometry.shape))
+    fitting = smaller(tile, lambda t: predict(t, block)[1].steady <= limit)
     if fitting is None or (asked is not None and fitting != tile):
-        needed = predict(tile, block)[1].total / GiB
-        remedy = (
-            f"give --tile {' '.join(map(str, fitting))}, or"
-            if fitting
-            else "no tile is small enough; use fewer channels, or"
-        )
+        if fitting is None and asked is None:
+            tile = clipped((1, 256, 256), geometry.shape)  # what takes bearable time: halos cost most in small tiles
+        needed = predict(tile, block)[1].steady / GiB
+        remedy = f"give --tile {' '.join(map(str, fitting))}, or" if fitting else _without_tile(reading, limit)
         raise SpecError(
             f"a tile of {' x '.join(map(str, tile))} pixels needs {needed:.2f} GiB in each worker, but execution.memory_GiB is "
-            f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB"
+            f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB to "
+            f"{math.ceil(10 * needed + 0.1) / 10:g}"
         )
-    tile = _clip(fitting, block)
+    tile = clipped(fitting, block)
     part, memory = predict(tile, block)
     return Plan(
         simulation=resolved,
@@ -125,7 +145,7 @@ def make_plan(
         levels=levels,
         storage=plan_storage(levels, block, CHUNK),
         outputs=outputs,
-        memory=memory,
+        memory=memory.compiled(compiled.is_cached()),
         versions={**_versions(device), **installed.versions(stages)},
     )
 
@@ -140,7 +160,7 @@ def _versions(device: str) -> Mapping[str, str]:
 def _stages_until(simulation: Simulation, until: str | None) -> tuple[Stage, ...]:
     """The stages up to and with `until`; the truth is always made."""
     tags = [str(type(s).model_fields["stage"].default) for s in simulation.stages]
-    if until is None or until == tags[-1]:
+    if until is None or text("until", until) == tags[-1]:
         return tuple(simulation.stages)
     possible = [t for t, s in zip(tags, simulation.stages, strict=True) if main_quantity(s)]
     if until not in possible:
@@ -187,6 +207,7 @@ def _predict(
     tile: Triple,
     block: Triple,
     limit: int,
+    reading: int,
 ) -> tuple[Triple, TileMemory]:
     """Voxels of which labels are held at once, the best that keep memory below `limit`, and the memory; the least, if none do."""
     imaging, g, labeller = world.optics, world.geometry, simulation.labeller
@@ -216,14 +237,16 @@ def _predict(
             masks=len(world.masks),
             tile=tile,
             tile_bytes=made,
-            block=_clip(block, g.shape),
+            block=clipped(block, g.shape),
             stored_bytes=stored,
             labelling=labelling,
             imaging=imaging.tile_bytes(tile, channels, world, chunk_nm),
             kept=imaging.kept_bytes(tile, channels) if world.rounds else None,
+            reading=reading,
         )
-        choice = part, needed
-        if needed.total <= limit or whole:
+        if choice is None or needed.steady < choice[1].steady:
+            choice = part, needed
+        if needed.steady <= limit or whole:
             break
     assert choice is not None
     return choice
@@ -235,33 +258,30 @@ def smaller_tile(plan: Plan, nbytes: int) -> str:
     limit = int(plan.simulation.execution.memory_GiB * GiB)  # by which the plan for that tile will choose its parts
 
     def fits(tile: Triple) -> bool:
-        needed = _predict(
-            plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, limit
-        )
-        return needed[1].total <= nbytes
+        _, needed = _predict(
+            plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, limit,
+            plan.memory.reading,
+        )  # fmt: skip
+        return needed.steady + plan.memory.compiling <= nbytes
 
     tile = smaller(plan.tile, fits)
     if tile:
         return f"give --tile {' '.join(map(str, tile))}"
-    if 0.9 * nbytes > plan.memory.base:
+    if 0.9 * nbytes > plan.memory.base + plan.memory.reading:
         return (
             f"set execution.memory_GiB to {0.9 * nbytes / GiB:.2g} for smaller blocks, in these no tile is small enough"
         )
-    return "no tile is small enough: a worker without any work needs more"
+    return "no tile is small enough: a worker that only reads the labels needs more"
 
 
-def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:
-    """The largest tile made by halving the longest side of `tile` that fits."""
-    while not fits(tile):
-        longest = max(range(3), key=lambda a: (tile[a], a))
-        if tile[longest] <= 8:
-            return None
-        tile = triple(-(-n // 2) if a == longest else n for a, n in enumerate(tile))
-    return tile
-
-
-def _clip(a: Triple, b: Triple) -> Triple:
-    return triple(min(m, n) for m, n in zip(a, b, strict=True))
+def _without_tile(reading: int, limit: int) -> str:
+    """What to do where no tile is small enough, as the beginning of a remedy."""
+    if 2 * reading > limit - BASE - CACHE_BYTES:
+        return (
+            f"no tile is small enough, for reading the labels alone needs {reading / GiB:.2f} GiB, as their chunks are large and "
+            "decoded whole: store them in smaller ones (simexm ingest SOURCE NAME.zarr), or"
+        )
+    return "no tile is small enough; use larger pixels, whose halo is smaller, or fewer channels, or"
 
 
 def _refuse_empty(source: LabelSource, crop: Box) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from simexm.engine.files import LevelTold, sensible
 from simexm.engine.journal import Journal, Record
 from simexm.result import Result
 from simexm.stopwatch import PROFILE
@@ -45,7 +46,7 @@ def profile(result: Result) -> list[Row]:
         for n, value in enumerate((seconds, read, written)):
             row[n] += value
 
-    for record in Journal(where.journal, parameter_hash).records():
+    for record in sensible(Journal(where.journal, parameter_hash).records()):
         rows = record.result.get(PROFILE)
         if rows is None:
             add(UNTIMED, record.seconds, 0, sum(_stored(record)))
@@ -58,7 +59,7 @@ def profile(result: Result) -> list[Row]:
             add(f"pass {folder.name}", record.seconds)
     levels = where.journal / "levels"
     for folder in sorted(levels.iterdir()) if levels.is_dir() else ():
-        for record in Journal(folder, parameter_hash).records():
+        for record in sensible(Journal(folder, parameter_hash).records(), LevelTold):
             add("coarse levels", record.seconds, 0, sum(_stored(record)))
     found = [Row(name, seconds, int(read), int(written)) for name, (seconds, read, written) in sums.items()]
     return sorted(found, key=lambda row: (row.name in (REST, UNTIMED), -row.seconds))

@@ -26,6 +26,7 @@ from simexm.engine.events import (
 )
 from simexm.engine.notebook import InNotebook, in_notebook
 from simexm.logs import logger
+from simexm.names import printable
 from simexm.store.files import append
 from simexm.store.location import Location
 
@@ -33,11 +34,15 @@ _PLAIN_EVERY_S = 5.0
 
 
 def describe(event: Event) -> str | None:
-    """One line for an event that a person should know of; None for a finished block."""
+    """One line for an event that a person should know of, without control characters; None for a finished block."""
+    text = _described(event)
+    return None if text is None else printable(text)
+
+
+def _described(event: Event) -> str | None:
     match event:
         case RunStarted():
-            where = f", dashboard at {event.dashboard}" if event.dashboard else ""
-            return f"running on {_count(event.workers, 'worker')} with {_count(event.threads, 'thread')}{where}"
+            return f"running on {_count(event.workers, 'worker')} with {_count(event.threads, 'thread')}"
         case Retried():
             return f"block {event.block} failed on {event.host} (attempt {event.attempt}), will be tried again: {event.error}"
         case BlockFailed(failure):
@@ -52,6 +57,15 @@ def describe(event: Event) -> str | None:
             return f"{end}: {_count(event.done, 'block')} done in {clock(event.seconds)}{failed}"
         case BlockDone():
             return None
+
+
+def describe_to_user(event: Event) -> str | None:
+    """The same, with what is for the eyes of the user alone: the dashboard's address, which is as good as a password.
+
+    For a terminal or a notebook, never for a file that others may read.
+    """
+    text = describe(event)
+    return f"{text}, dashboard at {event.dashboard}" if isinstance(event, RunStarted) and event.dashboard else text
 
 
 @contextlib.contextmanager
@@ -82,7 +96,7 @@ def progress(
     """
     tally = _Tally(total, voxels / max(total, 1), already_done, what)
     if console is None and not quiet and in_notebook():
-        yield InNotebook(tally, describe)
+        yield InNotebook(tally, describe_to_user)
         return
     console = console or Console(stderr=True)
     if quiet or not console.is_terminal:
@@ -110,7 +124,7 @@ class LogFile:
         if text is None:
             return
         if isinstance(event, BlockFailed) and event.failure.traceback:
-            text += "\n" + event.failure.traceback.rstrip()
+            text += "\n" + printable(event.failure.traceback.rstrip())
         logger.log(_level(event), "%s", text)
         append(self.path, f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
 
@@ -183,7 +197,7 @@ class _Live:
     def __call__(self, event: Event) -> None:
         self.tally.add(event)
         self.bar.update(self.task, completed=self.tally.completed, text=str(self.tally))
-        text = describe(event)
+        text = describe_to_user(event)
         if text is not None and not isinstance(event, Retried):  # those are counted in the bar
             self.bar.console.print(text, markup=False, highlight=False)
 

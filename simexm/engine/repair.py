@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from simexm.engine import passes
-from simexm.engine.files import array_key
+from simexm.engine.files import array_key, metadata_keys
 from simexm.engine.lock import lock
 from simexm.engine.means import Means
 from simexm.engine.plan import Plan
 from simexm.engine.run import carry_out
 from simexm.engine.verify import Damage, Progress, Verification, read_plan
-from simexm.errors import OutputError, SourceError
-from simexm.store import place
+from simexm.errors import OutputError, SourceError, SpecError
+from simexm.stages.base import CountPass
+from simexm.store import guard, place
 from simexm.store.claims import claim
 from simexm.store.files import remove_tree
 from simexm.store.location import Location
@@ -61,15 +62,17 @@ def repair(
     """
     where = Place.where(output).claimed()
     Verification(where)  # refuses before a lock or folder is made
+    guard.refuse_links(where)
     with lock(where.run / LOCK):
         plan = _plan_again(where, simulation)
         place.retire_scratch(where)
         claim(where.scratch)
         try:
-            if not place.has_plan(plan, where):
+            plan_is_new = not place.has_plan(plan, where)
+            if plan_is_new:
                 tell(Damage(where.run / place.PLAN, "is not the plan of this result"))
                 place.write_plan(plan, where)
-            found = Verification(where, progress)
+            found = Verification(where, progress, plan_is_new=plan_is_new)
             for damage in found:
                 tell(damage)
             if not found.sound:
@@ -84,25 +87,30 @@ def _plan_again(where: Place, simulation: Simulation | None) -> Plan:
     """The plan by which the result was made."""
     from simexm.simulation import Simulation
 
-    kept: dict[str, Any] = read_plan(where) or where.mark() or {}
-    if not {"hash", "until", "spec"} <= kept.keys():
+    kept = [k for k in (read_plan(where), where.mark()) if k and {"hash", "until", "spec"} <= k.keys()]
+    if not kept:
         raise OutputError(
             f"neither {where.zarr} nor {where.run} holds the spec any more; run it again with --overwrite"
         )
-    try:
-        plan = (simulation or Simulation.from_mapping(kept["spec"])).plan(until=kept["until"])
-    except SourceError as error:
-        raise OutputError(
-            f"nothing can be made again without the labels: {error}. Where they have moved, type --spec SPEC with a spec that "
-            "names their new place"
-        ) from error
-    if plan.hash != kept["hash"]:
-        raise OutputError(
-            f"{where.zarr} was made by other parameters, labels or versions (hash {kept['hash'][:12]}, now {plan.hash[:12]}), so "
-            f"what would be made now does not fit in: {_differences(kept, plan)}. Use those, or make all anew with "
-            "`simexm run --overwrite`"
-        )
-    return plan
+    for n, told in enumerate(kept):  # if one of the two is damaged, the other is not
+        try:
+            plan = (simulation or Simulation.from_mapping(told["spec"])).plan(until=told["until"])
+        except SourceError as error:
+            raise OutputError(
+                f"nothing can be made again without the labels: {error}. Where they have moved, type --spec SPEC with a spec "
+                "that names their new place"
+            ) from error
+        except SpecError:
+            if n + 1 < len(kept):
+                continue
+            raise
+        if plan.hash == told["hash"]:
+            return plan
+    raise OutputError(
+        f"{where.zarr} was made by other parameters, labels or versions (hash {told['hash'][:12]}, now {plan.hash[:12]}), so "
+        f"what would be made now does not fit in: {_differences(told, plan)}. Use those, or make all anew with "
+        "`simexm run --overwrite`"
+    )
 
 
 def _differences(kept: dict[str, Any], plan: Plan) -> str:
@@ -117,6 +125,10 @@ def _mend_named(plan: Plan, where: Place, files: list[Location]) -> None:
     Groups are still empty then, too, but Zarr would stumble over one that it cannot read.
     """
     damaged = set(files)
+    if where.run / place.MANIFEST in damaged:  # so that nothing tells whether the files that it names are sound
+        damaged |= {where.zarr / key for key in metadata_keys(plan)} | {
+            where.passes / w.name for _, w in passes.all_passes(plan)
+        }
     if where.mark() is None:
         place.write_mark(plan, where, place.INCOMPLETE)
     arrays = {
@@ -124,12 +136,17 @@ def _mend_named(plan: Plan, where: Place, files: list[Location]) -> None:
         for output in plan.outputs
         for level, array in enumerate(place.arrays(plan, where, output))
     }
-    for path in damaged - arrays.keys() - {where.zarr / "zarr.json"}:
-        if where.zarr in path.parents:
-            place.write_attributes(where, str(path.parent.relative_to(where.zarr)), {})
+    for key in metadata_keys(plan):
+        if where.zarr / key in damaged - arrays.keys() - {where.zarr / "zarr.json"}:
+            place.write_attributes(where, str(PurePosixPath(key).parent), {})
     for path in damaged & arrays.keys():
         arrays[path].create()
     for _, wanted in passes.all_passes(plan):
         folder = passes.folder(where, wanted.name)
-        if any(folder in path.parents for path in damaged):
+        if any(folder in (path, *path.parents) and _ends_pass(path, wanted, where) for path in damaged):
             remove_tree(folder)
+
+
+def _ends_pass(path: Location, wanted: CountPass, where: Place) -> bool:
+    """Whether a pass must be made again for a damaged file; before its table is there, its journal tells which blocks."""
+    return path.parent.name != "journal" or passes.is_merged(where, wanted)

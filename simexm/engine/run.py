@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simexm.engine import passes
 from simexm.engine.batch.record import Record
 from simexm.engine.events import Execute, Listener, Message
 from simexm.engine.files import Layout, all_there, look_at
 from simexm.engine.finish import finish
-from simexm.engine.journal import Journal
+from simexm.engine.journal import Journal, damaged_lines
 from simexm.engine.levels import make_levels
 from simexm.engine.lock import lock
 from simexm.engine.means import Means, workers_have_gpus
 from simexm.engine.plan import Plan
 from simexm.engine.progress import FailedFile, LogFile, progress
+from simexm.engine.same_source import SameSource
 from simexm.engine.verify import Damaged
 from simexm.engine.worker import Context, count_block, run_block
-from simexm.errors import OutputError, RunError, SimexmWarning, SourceError
+from simexm.errors import GoneError, OutputError, RunError, SimexmWarning, SourceError, SpecError
 from simexm.result import Result
 from simexm.store import guard, place
 from simexm.store.place import Place
@@ -49,6 +52,7 @@ def run(
 ) -> Result:
     """See `Simulation.run`."""
     where = Place.at(output).claimed()
+    _refuse_strange_means(client, cluster)
     plan = simulation.plan(until=until, gpu=workers_have_gpus(client, cluster))
     plan.warn()
     guard.refuse(plan, where, overwrite)
@@ -64,6 +68,21 @@ def run(
         with contextlib.suppress(OSError):
             where.run.rmdir()  # where nothing came to be in it
     return Result.open(where.zarr)
+
+
+def _refuse_strange_means(client: Any, cluster: Any) -> None:
+    if client is not None:
+        from distributed import Client
+
+        if not isinstance(client, Client):
+            raise SpecError(f"client is {reprlib.repr(client)}; give a distributed.Client, or leave it out")
+    if cluster is not None:
+        from simexm.engine.clusters import Cluster
+
+        if not isinstance(cluster, Cluster):
+            raise SpecError(
+                f"cluster is {reprlib.repr(cluster)}; give what simexm.cluster(path) returns, or leave it out"
+            )
 
 
 def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
@@ -92,7 +111,7 @@ def carry_out(
     """
     try:
         _do(plan, where, means, quiet, damaged or Damaged(), profile)
-    except SourceError:
+    except (SourceError, GoneError):
         raise
     except OSError as error:
         raise guard.stopped(error, where) from error
@@ -102,31 +121,36 @@ def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged, p
     low = place.check_free(plan, where)
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
-    journal, layout = Journal.open(where.journal, plan.hash, where.scratch), Layout.of(plan)
+    journal, layout = Journal.open(where.journal, plan.hash, where.scratch, len(plan.blocks)), Layout.of(plan)
     is_there = look_at(where, layout)
     journal.distrust(
         r.block
         for r in journal.records()
         if r.block in damaged.blocks or not all_there(layout.of_block(where, r.block, r.result), is_there)
     )
+    source = SameSource.begin(plan, where)
+    context = Context(plan, where, profile=profile, listed=source.listed, at_once=means.at_once)
     with means.way(where, len(plan.blocks), quiet) as execute:
-        _passes(plan, where, execute, quiet)
-        _execute(plan, where, journal, execute, quiet, run_block, Context(plan, where, profile=profile), "")
+        _passes(context, execute, quiet)
+        _execute(journal, execute, quiet, run_block, context, "")
         make_levels(plan, where, execute, damaged.levels, is_there)
+    source.end()
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 
 
-def _passes(plan: Plan, where: Place, execute: Execute, quiet: bool) -> None:
+def _passes(context: Context, execute: Execute, quiet: bool) -> None:
     """Make the passes that are not made yet, and say what they tell."""
+    plan, where = context.plan, context.place
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
-            journal = Journal.open(passes.folder(where, wanted.name) / "journal", plan.hash, where.scratch)
+            folder = passes.folder(where, wanted.name) / "journal"
+            journal = Journal.open(folder, plan.hash, where.scratch, len(plan.blocks))
             is_there = passes.parts_there(where, wanted.name)
             journal.distrust(
                 r.block for r in journal.records() if not is_there(str(passes.part(where, wanted.name, r.block)))
             )
-            context = Context(plan, where, wanted.name)
-            _execute(plan, where, journal, execute, quiet, count_block, context, f"counting {wanted.name}")
+            counting = replace(context, counting=wanted.name)
+            _execute(journal, execute, quiet, count_block, counting, f"counting {wanted.name}")
             passes.merge(plan, where, wanted, sum(record.result["rows"] for record in journal.records()))
         passes.forget_parts(where, wanted)
         for text in stage.counted_warnings(wanted.name, passes.table_of(where, wanted.name)):
@@ -134,8 +158,6 @@ def _passes(plan: Plan, where: Place, execute: Execute, quiet: bool) -> None:
 
 
 def _execute(
-    plan: Plan,
-    where: Place,
     journal: Journal,
     execute: Execute,
     quiet: bool,
@@ -144,6 +166,7 @@ def _execute(
     what: str,
 ) -> None:
     """Run a function over the blocks that its journal lacks."""
+    plan, where = context.plan, context.place
     total = len(plan.blocks)
     log = LogFile(where.run / "log.txt")
     expected = (COUNT_SECONDS_PER_VOXEL * plan.geometry.crop.size if what else plan.core_seconds) / total
@@ -157,9 +180,9 @@ def _execute(
             seconds_per_block=expected, listeners=listeners,
         )  # fmt: skip
     if journal.unreadable:
-        log(Message(f"{journal.unreadable} torn lines of the journal were passed over, and their blocks done again"))
+        log(Message(damaged_lines(journal)))
     if outcome.failed_count:
-        if guard.is_lost(where):
+        if guard.is_lost(where) or guard.is_gone(where):
             raise guard.lost(where)
         first = outcome.failed[0]
         raise RunError(

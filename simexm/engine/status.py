@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import asdict, dataclass, field
@@ -13,9 +12,10 @@ from simexm.engine.batch.record import Record
 from simexm.engine.holders import Holder, holder
 from simexm.engine.journal import Journal
 from simexm.engine.keyed import is_stored
-from simexm.errors import SpecError
+from simexm.errors import OutputError, SpecError
 from simexm.store.location import Location
-from simexm.store.place import LOCK, PLAN, Place
+from simexm.store.metadata import read_plan
+from simexm.store.place import LOCK, Place
 from simexm.store.refusals import RemoteError
 
 _RECENT_S = 600.0  # what the speed is taken from
@@ -72,44 +72,46 @@ def status(output: str | Path) -> Status:
     record = Record(where.jobs)
     driver = holder(where.run / LOCK)
     try:
-        plan = json.loads((where.run / PLAN).read_text(encoding="utf-8"))
-        blocks, parameter_hash = int(plan["blocks"]["count"]), str(plan["hash"])
+        plan = read_plan(where.run)
+        blocks, parameter_hash = plan["blocks"]["count"], plan["hash"]
     except RemoteError as error:
         raise SpecError(f"{where.run} cannot be read: {error.strerror}") from error
-    except (OSError, ValueError, KeyError):
+    except OutputError:
+        raise
+    except OSError:
         if not record.driver():
             raise SpecError(
                 f"{where.run} holds no run of simexm, so there is nothing to tell; name the NAME.zarr that a run writes"
             ) from None
         return Status(0, 0, 0, {}, False, None, None, driver, record.driver())
-    times = _times(where.journal, parameter_hash)
+    times = _times(where.journal, parameter_hash, blocks)
     speed = _speed(times) if driver and driver.alive else None
     mark = where.mark()
     seen = record.last_seen()
     jobs: dict[str, int] = {}
-    for job in seen.get("jobs", {}).values() if driver else ():
+    for job in seen["jobs"].values() if driver else ():
         jobs[job["phase"]] = jobs.get(job["phase"], 0) + 1
     left = max(0, blocks - len(times))
     return Status(
         blocks=blocks,
         done=len(times),
         failed=_count_lines(where.run / "failed.jsonl"),
-        passes=_passes(where, parameter_hash),
+        passes=_passes(where, parameter_hash, blocks),
         complete=mark is not None and mark.get("status") == "complete",
         blocks_per_s=speed,
         left_s=left / speed if speed else None,
         driver=driver,
         driver_job=record.driver(),
         jobs=jobs,
-        workers=seen.get("workers") if driver else None,
+        workers=seen["workers"] if driver else None,
     )
 
 
-def _times(journal: Location, parameter_hash: str) -> array[float]:
+def _times(journal: Location, parameter_hash: str, blocks: int) -> array[float]:
     """When each block was done, in order; the driver may merge segments meanwhile."""
     for _ in range(5):
         try:
-            found = array("d", (record.time for record in Journal(journal, parameter_hash).records()))
+            found = array("d", (record.time for record in Journal(journal, parameter_hash, total=blocks).records()))
         except FileNotFoundError:
             if not journal.is_dir():
                 break
@@ -126,13 +128,13 @@ def _speed(times: array[float]) -> float | None:
     return since / (times[-1] - first) if since else None
 
 
-def _passes(where: Place, parameter_hash: str) -> dict[str, dict[str, Any]]:
+def _passes(where: Place, parameter_hash: str, blocks: int) -> dict[str, dict[str, Any]]:
     if not where.passes.is_dir():
         return {}
     return {
         folder.name: {
             "finished": is_stored(folder / "table"),
-            "done": len(_times(folder / "journal", parameter_hash)),
+            "done": len(_times(folder / "journal", parameter_hash, blocks)),
         }
         for folder in sorted(where.passes.iterdir())
         if folder.is_dir()

@@ -11,6 +11,7 @@ import time
 import traceback
 from array import array
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import distributed
@@ -20,7 +21,7 @@ from distributed.protocol.pickle import dumps, loads
 BlockFunction = Callable[[Any, int], Mapping[str, Any]]
 
 JOB_END = "SIMEXM_JOB_END"
-"""Variable in which a batch job's script tells when the queue will end it, seconds since 1970."""
+"""Variable in which a batch job's script tells when the queue will end it, in seconds since the node was booted."""
 _MARGIN_S = 5.0  # between a block's expected end and its job's, to hand over what is done
 _CAUTION = 1.5  # how much longer than expected a block may take
 
@@ -107,7 +108,7 @@ def run_blocks(name: str, blocks: array[int], expected_s: float) -> TaskReport:
     reports: list[BlockReport] = []
     for n, block in enumerate(blocks):
         longest_s = _longest_s.get(name, 0.0)
-        if time.time() + _CAUTION * max(expected_s, longest_s) + _MARGIN_S > _job_end():
+        if _CAUTION * max(expected_s, longest_s) + _MARGIN_S > _left_s():
             worker.loop.add_callback(setattr, worker, "status", Status.paused)
             return TaskReport(socket.gethostname(), worker.address, reports, tuple(blocks[n:]), not longest_s)
         start = time.perf_counter()
@@ -122,9 +123,15 @@ def run_blocks(name: str, blocks: array[int], expected_s: float) -> TaskReport:
     return TaskReport(socket.gethostname(), worker.address, reports)
 
 
-def _job_end() -> float:
-    """When the queue ends this worker's job; never, where there is none."""
-    return float(os.environ.get(JOB_END, math.inf))
+def _left_s() -> float:
+    """Seconds until the queue ends this worker's job; without end, where there is none."""
+    end_s = os.environ.get(JOB_END)
+    return math.inf if end_s is None else float(end_s) - uptime_s()
+
+
+def uptime_s() -> float:
+    """Seconds since boot, read where the job's script reads them: containers may show another number than the kernel's clock."""
+    return float(Path("/proc/uptime").read_text().split()[0])
 
 
 def dask_setup(worker: distributed.Worker) -> None:

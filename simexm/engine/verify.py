@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,8 @@ from simexm.engine.files import Layout, Left, read_manifest
 from simexm.engine.journal import Journal, Record
 from simexm.engine.levels import journal_of
 from simexm.errors import OutputError
+from simexm.store import guard, metadata
+from simexm.store.documents import MalformedError
 from simexm.store.files import measure
 from simexm.store.location import Location, from_text
 from simexm.store.looking import in_parallel
@@ -82,6 +84,15 @@ class Damaged:
 class Verification:
     """One look at all files of a result; iterate over it for what is damaged.
 
+    Parameters
+    ----------
+    where
+        The result.
+    progress
+        Called with blocks verified and all blocks.
+    plan_is_new
+        Whether plan.json was just written anew, so that it tells where the shards are whatever checksum is recorded of it.
+
     Attributes
     ----------
     files, bytes
@@ -97,15 +108,17 @@ class Verification:
         If there is no result.
     """
 
-    def __init__(self, where: Place, progress: Progress = lambda done, total: None) -> None:
+    def __init__(
+        self, where: Place, progress: Progress = lambda done, total: None, *, plan_is_new: bool = False
+    ) -> None:
         self.where = where
+        self._plan_is_new = plan_is_new
         self.files = self.bytes = self.unfinished = 0
         self.damaged = Damaged()
         self._progress = progress
         mark = where.mark()
         if mark is None and read_plan(where) is None:
-            there = "is no simexm result" if where.zarr.exists() else "does not exist"
-            raise OutputError(f"{where.zarr} {there}, so there is nothing to verify; name a NAME.zarr that a run wrote")
+            raise OutputError(_nothing(where))
         self._complete = (where.run / MANIFEST).is_file() if mark is None else mark.get("status") == COMPLETE
 
     @property
@@ -120,6 +133,8 @@ class Verification:
             yield damage
 
     def _all(self) -> Iterator[Damage]:
+        for link in guard.links_in(self.where):
+            yield Damage(link, f"is a symbolic link to {os.readlink(link)}, which no run makes")
         plan = read_plan(self.where)
         named = []
         if self._complete:
@@ -128,13 +143,14 @@ class Verification:
         plan_file = self.where.run / PLAN
         if plan is None and plan_file not in {d.path for d in named}:
             yield Damage(plan_file, "is missing or cannot be read")
-        if plan is None or plan_file in {d.path for d in named}:
+        if plan is None or (plan_file in {d.path for d in named} and not self._plan_is_new):
             return  # where the shards are is written nowhere else; who mends the plan looks again
         layout = Layout.from_mapping(plan)
         try:
             yield from self._recorded(self.where.journal, plan["hash"], layout, None)
             for level in range(layout.owned, len(layout.levels)):
                 yield from self._recorded(journal_of(self.where, level), plan["hash"], layout, level)
+            yield from self._counted(plan["hash"], layout)
         except FileNotFoundError as error:
             raise OutputError(
                 f"{error.filename} vanished: a run is writing {self.where.zarr}; verify it again when that has ended"
@@ -144,8 +160,13 @@ class Verification:
         path = self.where.run / MANIFEST
         try:
             told = read_manifest(self.where)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            yield Damage(path, f"cannot be read ({type(error).__name__}: {error})")
+        except MalformedError as error:
+            yield Damage(path, str(error))
+            return
+        except OutputError:
+            raise
+        except OSError as error:
+            yield Damage(path, f"cannot be read: {error.strerror or error}")
             return
         for left in told:
             if what := self._compare(left):
@@ -155,13 +176,13 @@ class Verification:
         """Compare what a journal tells of; then name what it should tell of and does not."""
         total = len(layout.levels[level or 0])
         seen = Bitmap()
+        journal = Journal(path, parameter_hash, total=total)
 
         def records() -> Iterator[Record]:
             if path.is_dir():
-                for record in Journal(path, parameter_hash).records():
-                    if isinstance(record.block, int) and 0 <= record.block < total:
-                        seen.add(record.block)
-                        yield record
+                for record in journal.records():
+                    seen.add(record.block)
+                    yield record
 
         def look(record: Record) -> list[Damage]:
             try:
@@ -169,18 +190,28 @@ class Verification:
                     files = list(layout.of_block(self.where, record.block, record.result))
                 else:
                     files = list(layout.of_level(self.where, level, record.block, record.result))
-            except (KeyError, TypeError, ValueError, AttributeError, StopIteration, RuntimeError):
-                return [Damage(path, "holds a record that makes no sense", record.block, level)]
+            except MalformedError as error:
+                return [Damage(path, f"holds a record that {error}", record.block, level)]
             return [Damage(from_text(f.path), what, record.block, level) for f in files if (what := self._compare(f))]
 
         for found in in_parallel(look, records(), THREADS):
             yield from found
             self._progress(len(seen), total)
+        yield from _damaged_lines(journal)
         for number in seen.missing(total):
             if self._complete:
                 yield Damage(path, "holds no record of it", number, level)
             else:
                 self.unfinished += level is None
+
+    def _counted(self, parameter_hash: str, layout: Layout) -> Iterator[Damage]:
+        """Look at the journals of passes; their tables are named in the list of files."""
+        for folder in sorted(self.where.passes.iterdir()) if self.where.passes.is_dir() else ():
+            if (folder / "journal").is_dir():
+                journal = Journal(folder / "journal", parameter_hash, total=len(layout.blocks))
+                for _ in journal.records():
+                    pass
+                yield from _damaged_lines(journal)
 
     def _compare(self, left: Left) -> str | None:
         """What is wrong with a file, or None."""
@@ -201,9 +232,32 @@ class Verification:
 
 
 def read_plan(where: Place) -> dict[str, Any] | None:
-    """What `plan.json` holds; None where it cannot be read."""
+    """What `plan.json` holds; None where it cannot be read, or no run wrote it."""
     try:
-        plan = json.loads((where.run / PLAN).read_text())
-    except (OSError, ValueError):
+        return metadata.read_plan(where.run)
+    except OSError:
         return None
-    return plan if isinstance(plan, dict) and {"hash", "spec", "until"} <= plan.keys() else None
+
+
+def _damaged_lines(journal: Journal) -> Iterator[Damage]:
+    for segment, lines in journal.damaged.items():
+        yield Damage(segment, f"holds {lines} lines that are torn or have another checksum")
+
+
+def _nothing(where: Place) -> str:
+    """Why a place cannot be verified: there is nothing, or neither of the files that tell what there is can be believed."""
+    if not where.zarr.exists():
+        return f"{where.zarr} does not exist, so there is nothing to verify; name a NAME.zarr that a run wrote"
+    faults = []
+    for read in (
+        lambda: metadata.read_group(where.zarr, metadata.RootAttributes),
+        lambda: metadata.read_plan(where.run),
+    ):
+        try:
+            read()
+        except OSError as error:
+            faults.append(str(error).partition(": it was damaged")[0])
+    return (
+        f"{where.zarr} is no simexm result, or neither of the files that tell what is in it can be believed, so nothing is "
+        f"touched: {'; '.join(faults)}. Make it anew with `simexm run --overwrite` and another --output"
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,33 @@ from simexm.store import guard, place
 from simexm.store.omezarr import ShardedArray
 from simexm.store.place import Place
 from simexm.store.pyramid import downsample_labels, downsample_mean, pyramid
+from simexm.store.shard_list import ShardList
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a worker is told: the plan, where the result stands, which pass is being made, if any, and whether to time it all."""
+    """What a worker is told.
+
+    Attributes
+    ----------
+    plan, place
+        What to do, and where the result stands.
+    counting
+        Which pass is being made, if any.
+    profile
+        Whether to time it all.
+    listed
+        Which chunk files of the labels ("") and of the masks existed when the driver began.
+    at_once
+        How many blocks are computed in one process at the same time.
+    """
 
     plan: Plan
     place: Place
     counting: str | None = None
     profile: bool = False
+    listed: Mapping[str, ShardList] = field(default_factory=dict)
+    at_once: int = 1
 
 
 def run_block(context: Context, number: int) -> dict[str, Any]:
@@ -65,7 +82,7 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
     plan, where = context.plan, context.place
     with timed("open labels and output"):
         guard.refuse_strange(plan, where)
-        source = _source_of(plan)
+        source = _source_of(context)
         counted = passes.counted_on_disk(plan, where)
     stored: dict[str, list[list[Any]]] = {}
     with EmitterFile(plan, where, number) as emitters:
@@ -87,6 +104,7 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
         "stored": stored,
         "tables": {folder: [part.nbytes, part.checksum] for folder, part in parts.items()},
         "peak_bytes": peak_bytes(),
+        "predicted_bytes": plan.memory.at_once(context.at_once),
     }
 
 
@@ -94,7 +112,7 @@ def count_block(context: Context, number: int) -> dict[str, Any]:
     """Count one block for the pass that is being made."""
     assert context.counting is not None
     guard.refuse_strange(context.plan, context.place)
-    return passes.write_block(context.plan, context.place, _source_of(context.plan), context.counting, number)
+    return passes.write_block(context.plan, context.place, _source_of(context), context.counting, number)
 
 
 def peak_bytes() -> int:
@@ -113,13 +131,14 @@ _sources: dict[str, LabelSource] = {}
 _opening = threading.Lock()
 
 
-def _source_of(plan: Plan) -> LabelSource:
-    """The run's source, opened once in each worker."""
+def _source_of(context: Context) -> LabelSource:
+    """The run's source, opened once in each worker for each driver: before the next one begins it may be edited."""
+    name = context.plan.hash + context.place.claim
     with _opening:
-        if plan.hash not in _sources:
+        if name not in _sources:
             _sources.clear()
-            _sources[plan.hash] = plan.simulation.source.open()
-        return _sources[plan.hash]
+            _sources[name] = context.plan.simulation.source.open().expecting(context.listed)
+        return _sources[name]
 
 
 def _shards(

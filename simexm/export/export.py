@@ -77,10 +77,10 @@ def export(
     check_folder(where, opened)
     image = open_image(opened, level, by_maximum=eight_bit)
     jobs = [(job, form) for job in _image_jobs(image, where, form, arranged, eight_bit)]
-    check(jobs, overwrite=overwrite)  # before the ids are looked for, which takes long
+    check(jobs, where, overwrite=overwrite)  # before the ids are looked for, which takes long
     if ids is not None:
         jobs += [(job, form) for job in _label_jobs(image, where / "labels", form, ids)]
-    return write(jobs, overwrite=overwrite, progress=progress)
+    return write(jobs, where, overwrite=overwrite, progress=progress)
 
 
 def _image_jobs(image: Image, folder: Path, form: Format, arranged: Arrangement, eight_bit: bool) -> list[Job]:

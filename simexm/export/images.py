@@ -52,7 +52,9 @@ class Image:
     def head(self, dtype: np.dtype[Any], channels: Sequence[Channel], what: str, *, labels: bool = False) -> Head:
         """Describe a stack on this level's grid; see `Head`. `what` tells what of the result it holds."""
         scales = self.result.attributes["ome"]["multiscales"][0]
-        z, y, x = scales["datasets"][self.level]["coordinateTransformations"][0]["scale"][-3:]
+        transforms = scales["datasets"][self.level]["coordinateTransformations"]
+        z, y, x = next(t["scale"][-3:] for t in transforms if t["type"] == "scale")
+        w, v, u = next((t["translation"][-3:] for t in transforms if t["type"] == "translation"), (0.0, 0.0, 0.0))
         return Head(
             name=scales["name"],
             source=f"{self.result.provenance['hash']} {what} {self.level}",
@@ -62,6 +64,7 @@ class Image:
             expansion=self.result.provenance["expansion_factor"],
             channels=tuple(channels),
             labels=labels,
+            centre_um=(w, v, u),
         )
 
     def to_8bit(self, channel: int) -> To8Bit:
@@ -98,7 +101,7 @@ def open_image(result: Result, level: int, *, by_maximum: bool) -> Image:
         raise OutputError(
             f"{result.path} is not finished, so planes would be missing. Type its `simexm run` command again to go on."
         )
-    if not 0 <= level < result.levels():
+    if not 0 <= level < min(result.levels(), len(result.attributes["ome"]["multiscales"][0]["datasets"])):
         raise OutputError(f"{result.path} has no level {level}. Type --level 0 (the finest) to {result.levels() - 1}.")
     channels = tuple(
         Channel(c["label"], c["color"], (c["window"]["start"], c["window"]["end"])) for c in result.channels

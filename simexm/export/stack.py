@@ -12,9 +12,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from simexm.errors import OutputError
+from simexm.errors import GoneError, OutputError
 from simexm.grid import Box, Tiling, Triple
 from simexm.machine import cpus
+from simexm.result import MEND
 from simexm.store.reading import Reader
 
 SLAB_BYTES = 1 << 28
@@ -69,6 +70,8 @@ class Head:
         One for each run through z; none where the planes are (rows, columns, 3) in red, green and blue.
     labels
         Whether values are ids.
+    centre_um
+        Position of the first pixel's centre along z, y, x, micrometres of tissue before expansion.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Head:
     expansion: float
     channels: tuple[Channel, ...]
     labels: bool = False
+    centre_um: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def rgb(self) -> bool:
@@ -167,10 +171,11 @@ def read_planes(
     def fill(slab: NDArray[Any], box: Box) -> None:
         try:
             part = reader.read(box, () if channel is None else (channel,))
+        except GoneError:
+            raise
         except (OSError, ValueError, RuntimeError) as error:  # of the disk, of checksums, of decoders
             raise OutputError(
-                f"{array.store_path} cannot be read at planes {box.start[0]} to {box.stop[0]}: {error}. Make it again with "
-                "`simexm run SPEC --overwrite`."
+                f"{array.store_path} cannot be read at planes {box.start[0]} to {box.stop[0]}: {error}. {MEND}"
             ) from error
         slab[(slice(None), *box.slices[1:])] = part if convert is None else convert(part)
 

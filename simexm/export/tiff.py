@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import imagecodecs
 import tifffile
 
 from simexm import __version__
-from simexm.export.stack import Channel, Head, Plane
+from simexm.export.stack import Head, Plane
 from simexm.export.whole import whole_file
+from simexm.grid import exact
+from simexm.store.omexml import signed_rgba, xml_text
 
 CLASSIC_LIMIT = 1 << 32
 """Bytes that a TIFF file of 32-bit offsets can have."""
@@ -28,9 +31,16 @@ CLASSIC_LIMIT = 1 << 32
 def write_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
     """Yield a function that adds the next plane to a stack that ImageJ reads.
 
-    The description is ImageJ's: spacing in micrometres of tissue before expansion, and the display window.
+    The description is ImageJ's: spacing in micrometres of tissue before expansion, the origin in pixels, and the display
+    window.
     """
     z, _, _ = head.voxel_um
+    # ImageJ's origin is where the coordinate 0 lies, in pixels from the first one's corner.
+    origin = {
+        f"{axis}origin": float(Fraction(1, 2) - exact(at) / exact(size))
+        for axis, at, size in zip("zyx", head.centre_um, head.voxel_um, strict=True)
+        if 2 * exact(at) != exact(size)
+    }
     shown = {}
     if not head.rgb:
         shown = dict(zip(("min", "max"), head.channels[0].window, strict=True))
@@ -41,6 +51,7 @@ def write_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
         unit="micron",
         spacing=z,
         expansion_factor=head.expansion,
+        **origin,
         **shown,
     )
     with _pages(path, head, text.encode()) as add:
@@ -55,7 +66,7 @@ def write_ome_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
 
 
 def ome_xml(head: Head) -> str:
-    """The OME-XML of a file: sizes in micrometres of tissue before expansion, the expanded ones in an annotation."""
+    """The OME-XML of a file: sizes and positions in micrometres of tissue before expansion, the expanded sizes annotated."""
     channels = len(head.channels)
     sizes = dict(zip("ZYX", head.voxel_um, strict=True))
     expanded = {f"ExpandedSize{a}_um": repr(s * head.expansion) for a, s in sizes.items()}
@@ -67,20 +78,26 @@ def ome_xml(head: Head) -> str:
         (channels, *head.shape),
         (head.count, 1, 1, *head.shape[1:], 1),
         axes="CZYX",
-        Name=head.name,
+        Name=xml_text(head.name),
         Description=(
             f"Physical sizes are of the tissue before its expansion by {head.expansion:g}; the expanded sizes are annotated."
         ),
         **{f"PhysicalSize{a}": s for a, s in sizes.items()},
-        Channel={"Name": [c.name for c in head.channels], "Color": [ome_color(c) for c in head.channels]},
+        Plane=_positions(head),
+        Channel={"Name": [c.name for c in head.channels], "Color": [signed_rgba(c.color) for c in head.channels]},
         MapAnnotation={"ExpansionFactor": repr(head.expansion), **expanded},
     )
     return str(xml.tostring(declaration=True))
 
 
-def ome_color(channel: Channel) -> int:
-    """RGBA, opaque, as the signed 32-bit integer that OME wants."""
-    return int.from_bytes(bytes.fromhex(channel.color + "FF"), "big", signed=True)
+def _positions(head: Head) -> dict[str, list[float | str]]:
+    """Position of each plane, which is that of its first pixel's centre."""
+    z, y, x = head.centre_um
+    depths = [float(exact(z) + k * exact(head.voxel_um[0])) for k in range(head.shape[0])]
+    told: dict[str, list[float | str]] = {
+        "PositionX": [x] * head.count, "PositionY": [y] * head.count, "PositionZ": [*depths * (head.count // head.shape[0])]
+    }  # fmt: skip
+    return told | {f"{name}Unit": ["µm"] * head.count for name in told}
 
 
 def needs_bigtiff(head: Head) -> bool:

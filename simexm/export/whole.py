@@ -86,6 +86,6 @@ def _readable(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise DiskError(
-            f"{path} cannot be written: {error.strerror or error}. Nothing of it was kept, but the files that "
+            f"{path} cannot be written: {error.strerror or error}. Nothing of it was kept, but files that "
             "were finished before are. Free some space, or choose another folder."
         ) from error

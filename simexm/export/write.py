@@ -29,30 +29,37 @@ _WRITERS: dict[Format, Callable[[Path, Head], AbstractContextManager[Callable[[P
 }
 
 
-def check(jobs: Sequence[tuple[Job, Format]], *, overwrite: bool) -> list[Path]:
+def check(jobs: Sequence[tuple[Job, Format]], folder: Path, *, overwrite: bool) -> list[Path]:
     """Return the paths that will be written; nothing is read or written.
 
     Raises
     ------
     OutputError
-        If one exists and may not be replaced, or planes are too large for the format.
+        If one lies outside of `folder`, exists and may not be replaced, or planes are too large for the format.
     """
     for job, form in jobs:
         _refuse_too_large((target.head for target in job.targets), form)
     paths = [_path(target, form) for job, form in jobs for target in job.targets]
+    for path in paths:
+        if not path.parent.resolve().is_relative_to(folder.resolve()) or path.name in ("", ".", ".."):
+            raise OutputError(
+                f"{path} lies outside of {folder}, the folder that was named, so nothing is written. Name another."
+            )
     refuse(paths, overwrite=overwrite)
     return paths
 
 
-def write(jobs: Sequence[tuple[Job, Format]], *, overwrite: bool, progress: Progress | None = None) -> list[Path]:
-    """Write all files, once `check` has passed for all; return their paths.
+def write(
+    jobs: Sequence[tuple[Job, Format]], folder: Path, *, overwrite: bool, progress: Progress | None = None
+) -> list[Path]:
+    """Write all files below `folder`, once `check` has passed for all; return their paths.
 
     Raises
     ------
     OutputError
         As `check`, or if the disk refuses.
     """
-    paths = check(jobs, overwrite=overwrite)
+    paths = check(jobs, folder, overwrite=overwrite)
     done, total = 0, sum(job.count for job, _ in jobs)
     for job, form in jobs:
         with ExitStack() as stack:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from simexm.legacy.values import BOOLEAN, TEXT, Reads, choice, number, whole, wholes
+from simexm.names import printable
 from simexm.spectra.fluorophores import load_builtin
 
 Together = Literal["merged", "splitted"]
@@ -219,6 +220,13 @@ class Output(Section):
     sim_channels: Cells
     gt_cells: Cells
     gt_region: Text
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if name in (".", "..") or "/" in name or printable(name) != name:
+            raise ValueError("should be the name of a folder in `path`, without / and control characters")
+        return name
 
     @property
     def folder(self) -> Path:

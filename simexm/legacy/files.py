@@ -75,12 +75,12 @@ def write_2017_files(
     form = _FORMATS[options.format]
     image = open_image(result, 0, by_maximum=True)
     jobs = [(job, form) for job in _simulation(image, folder / "simulation", options)]
-    check(jobs, overwrite=overwrite)  # before the ids are looked for, which takes long
+    check(jobs, folder, overwrite=overwrite)  # before the ids are looked for, which takes long
     truth = {dye: Labels(image, tuple(names)) for dye, names in options.labels.items()}
     for dye, cells in truth.items():
         jobs += _ground_truth(cells, folder / "groundtruth" / dye, form, options)
     warn_of_fiji(list(truth.values()), form)
-    return write(jobs, overwrite=overwrite, progress=progress)
+    return write(jobs, folder, overwrite=overwrite, progress=progress)
 
 
 def _simulation(image: Image, folder: Path, options: Files2017) -> list[Job]:

@@ -17,6 +17,7 @@ from simexm.legacy.ini import read
 from simexm.result import Result
 from simexm.simulation import Simulation
 from simexm.sources.base import neighbours
+from simexm.store.documents import read_mapping
 
 Progress = Callable[[int, int], None]
 _FROM = "ingested_from"
@@ -121,9 +122,9 @@ class Job:
 
     def _ingested_from(self) -> str | None:
         try:
-            group = json.loads((self.ground_truth / "zarr.json").read_text())
+            group = read_mapping(self.ground_truth / "zarr.json")
             found: str | None = group["attributes"]["simexm"].get(_FROM)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return found
 

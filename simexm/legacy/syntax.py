@@ -12,6 +12,7 @@ from typing import Any
 from configobj import ConfigObj, ConfigObjError, DuplicateError, InterpolationError, NestingError, Section
 
 from simexm.errors import SimexmWarning, SpecError
+from simexm.smallfile import read_small
 
 _HEADER = re.compile(r"^\s*(\[[\[\s]*)([^\[\]#]*)([\]\s]*)")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
@@ -45,7 +46,7 @@ def read_text(path: Path) -> str:
         If there is no such file, or it is no text.
     """
     try:
-        data = path.read_bytes()
+        data = read_small(path, "configuration")
     except FileNotFoundError:
         raise SpecError(f"there is no configuration file {path}; check the path") from None
     except IsADirectoryError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.names import REGION_RULE, is_region
+from simexm.sources.axes import voxel_sizes
+from simexm.sources.state import FilesState
+from simexm.sources.whole_numbers import WHOLE, NotWholeError, whole_numbers
+from simexm.store.shard_list import ShardList
 
 
 class ArrayVolume:
@@ -20,7 +25,8 @@ class ArrayVolume:
     Parameters
     ----------
     labels
-        Cell ids, (z, y, x), unsigned, or signed without negative values, or bool; 0 is outside every cell.
+        Cell ids, (z, y, x), unsigned, or signed without negative values, or bool, or whole numbers stored as floats; 0 is
+        outside every cell.
     voxel_size_nm
         z, y, x, nm of tissue.
     regions
@@ -29,7 +35,7 @@ class ArrayVolume:
     Raises
     ------
     SourceError
-        If the labels are no integers, not three-dimensional, or empty, or a voxel has no size.
+        If the labels are no whole numbers, not three-dimensional, or empty, or a voxel has no size.
     """
 
     def __init__(
@@ -38,11 +44,20 @@ class ArrayVolume:
         voxel_size_nm: tuple[float | Fraction, float | Fraction, float | Fraction],
         regions: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
-        labels = np.asarray(labels)
+        refuse_masked(labels, "labels")
+        try:
+            labels = np.asarray(labels)
+        except (TypeError, ValueError) as error:  # such as rows of different lengths
+            raise SourceError(f"labels cannot be made an array of axes z, y, x: {error}") from None
         if labels.ndim != 3 or labels.size == 0:
             raise SourceError(
                 f"labels must be an array of axes z, y, x with at least one voxel, not of shape {labels.shape}"
             )
+        if labels.dtype in WHOLE:
+            try:
+                labels = whole_numbers(labels)
+            except NotWholeError as error:
+                raise SourceError(f"labels, plane {error.plane}: {error}") from error
         if labels.dtype.kind not in "ui" and labels.dtype != np.bool_:
             raise SourceError(
                 f"labels are {labels.dtype}, but ids are whole numbers: a rounded id is another cell. "
@@ -50,19 +65,10 @@ class ArrayVolume:
             )
         if labels.dtype.kind == "i" and labels.min() < 0:
             raise SourceError(f"labels go down to {labels.min()}; ids start at 1, with 0 for outside. Renumber them")
-        if not all(0 < s < math.inf for s in voxel_size_nm):
-            raise SourceError(
-                f"voxel_size_nm {tuple(map(float, voxel_size_nm))}: a voxel has a positive size along z, y and x, in nm"
-            )
+        self.voxel_size_nm: Spacing = voxel_sizes(voxel_size_nm)
         unsigned = np.dtype(f"u{labels.dtype.itemsize}")
         self._labels = labels.astype(unsigned, copy=False)
-        self._regions = {name: np.asarray(mask) != 0 for name, mask in (regions or {}).items()}
-        for name, mask in self._regions.items():
-            if mask.shape != labels.shape:
-                raise SourceError(
-                    f"region {name!r} has the shape {mask.shape}, the labels {labels.shape}; they must agree"
-                )
-        self.voxel_size_nm: Spacing = exact3(voxel_size_nm)
+        self._regions = {name: _region(name, mask, labels.shape) for name, mask in _items(regions)}
         self.origin_nm: Spacing = exact3((0, 0, 0))
 
     @property
@@ -91,6 +97,18 @@ class ArrayVolume:
         """Shape and type only: what is in memory is not resumed."""
         return f"array {self.shape} {self.dtype.name} {self.region_names}"
 
+    def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
+        """No files."""
+        return {}
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> ArrayVolume:
+        """This one."""
+        return self
+
+    def any(self) -> bool:
+        """Whether there is a cell."""
+        return bool(self._labels.any())
+
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Ids in a box, (z, y, x)."""
         return self._labels[box.slices]
@@ -98,3 +116,42 @@ class ArrayVolume:
     def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
         """Where region `name` is, (z, y, x)."""
         return self._regions[name][box.slices]
+
+    def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
+        """Nothing: the labels are in memory already."""
+        return 0
+
+
+def refuse_masked(array: Any, what: str) -> None:
+    """Refuse a masked array, whose mask NumPy would drop without a word."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise SourceError(
+            f"{what} are a masked array, and it is not known what is meant where the mask hides a voxel; type "
+            f"{what}.filled(0) to have nothing there, or {what}.data to do without the mask"
+        )
+
+
+def _items(regions: Any) -> list[tuple[str, Any]]:
+    if regions is None:
+        return []
+    if not isinstance(regions, Mapping) or not all(isinstance(name, str) for name in regions):
+        raise SourceError(
+            f"regions {reprlib.repr(regions)}: masks go by names, which are text; give a mapping, such as {{'synapse': mask}}"
+        )
+    for name in regions:
+        if not is_region(name):
+            raise SourceError(f"the region's name {name!a} becomes part of paths; {REGION_RULE}")
+    return list(regions.items())
+
+
+def _region(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    refuse_masked(mask, f"voxels of the region {name!r}")
+    found = np.asarray(mask)
+    if found.dtype.kind not in "biuf" or (found.dtype.kind == "f" and not np.isfinite(found).all()):
+        raise SourceError(
+            f"the region {name!r} holds {found.dtype}, and a mask is 0 outside the region and another number inside; convert it, "
+            "for example with mask.astype(bool)"
+        )
+    if found.shape != shape:
+        raise SourceError(f"region {name!r} has the shape {found.shape}, the labels {shape}; they must agree")
+    return found != 0

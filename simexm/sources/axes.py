@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from numbers import Real
+from typing import Any
 
-from simexm.errors import SourceError
-from simexm.grid import Triple
+from simexm.errors import SourceError, SpecError
+from simexm.grid import Spacing, Triple, exact3
+from simexm.sources.words import words
 
 _NM = {
     "angstrom": Fraction(1, 10),
@@ -116,3 +121,28 @@ def implausible(voxel_size_nm: Sequence[Fraction | float]) -> str | None:
             f"{float(LARGEST_NM):g} nm along each axis; most often a unit was mistaken"
         )
     return None
+
+
+def voxel_sizes(given: Any) -> Spacing:
+    """Return sizes of a voxel along z, y, x, nm, that someone gave.
+
+    Raises
+    ------
+    SpecError
+        If they are not three positive numbers, or no voxel has this size.
+    """
+    try:
+        sizes = () if isinstance(given, str | bytes | Mapping) else tuple(given)
+        numbers = all(isinstance(s, Real) and not isinstance(s, bool) for s in sizes)
+        good = len(sizes) == 3 and numbers and all(0 < float(s) < math.inf for s in sizes)
+    except (TypeError, ValueError, OverflowError):  # no sequence, or arrays in it
+        good = False
+    if not good:
+        raise SpecError(
+            f"the voxel size, voxel_size_nm, is {reprlib.repr(given)}, and a voxel has a positive size along z, y and x, in nm; "
+            "give three numbers, such as (40, 32, 32), on the command line --voxel-size 40 32 32"
+        )
+    why = implausible(sizes)
+    if why:
+        raise SpecError(f"voxel_size_nm is {why}. {words().voxel_size}")
+    return exact3((sizes[0], sizes[1], sizes[2]))

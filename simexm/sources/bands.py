@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.grid import Box, Spacing, Tiling, Triple
+from simexm.errors import SourceError
+from simexm.grid import Box, Spacing, Tiling, Triple, triple
 from simexm.machine import cpus
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
@@ -36,6 +38,7 @@ from simexm.store.pyramid import (
     step_factors,
 )
 from simexm.store.reading import Reader
+from simexm.store.shard_list import ShardList, chunk_position
 
 _CHUNK = 64
 _LARGEST_SHARD = 256
@@ -62,10 +65,13 @@ class Written:
         Bytes of the shards.
     digest
         Sum modulo 2^128 of a digest of each one's path and checksum.
+    lists
+        Which shards exist, by the path of the level's array.
     """
 
     levels: int
     attributes: dict[str, Any]
+    lists: dict[str, ShardList]
     smallest: int = 2**64
     largest: int = 0
     nbytes: int = 0
@@ -75,6 +81,9 @@ class Written:
         """Count shards."""
         for key, stored in shards:
             self.nbytes += stored.nbytes
+            if stored.nbytes:
+                array, _, name = key.rpartition("/c/")
+                self.lists[array].add(chunk_position(name))
             self.digest = (self.digest + int(digest_of(key, stored.checksum), 16)) % 2**128
 
 
@@ -107,17 +116,23 @@ def write_image(
         Threads; 0 for as many as there are CPUs for this process, fewer where memory is short.
     progress
         Called with the voxels of each band that is done.
+
+    Raises
+    ------
+    SourceError
+        If what is decoded together does not fit into memory.
     """
     shard, band = plan_bands(numbers.shape, numbers.grain, numbers.dtype.itemsize)
+    band_bytes = Box.of_shape(numbers.shape).intersect(Box.of_shape(band)).size * numbers.dtype.itemsize
+    _refuse_too_large(name, numbers, band_bytes)
     levels = plan_levels(numbers.shape, voxel_size_nm)
     arrays = _create(files, path, numbers, levels, shard)
     written = Written(
-        len(levels), label_attributes(multiscales(name, levels, origin_nm, channels=False, method="mode"))
+        len(levels),
+        label_attributes(multiscales(name, levels, origin_nm, channels=False, method="mode")),
+        {a.path: ShardList.empty((0, 0, 0), ceil_divide(triple(a.shape), triple(a.shard))) for a, _ in arrays},
     )
-    with _threads(
-        workers
-        or _default_workers(Box.of_shape(numbers.shape).intersect(Box.of_shape(band)).size * numbers.dtype.itemsize)
-    ) as threads:
+    with _threads(workers or _default_workers(band_bytes)) as threads:
         _write_bands(numbers, band, arrays, levels, threads, written, progress)
         _write_coarse(arrays, levels, threads, written)
     return written
@@ -150,8 +165,26 @@ def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Tri
 
 def _default_workers(band_bytes: int) -> int:
     """As many threads as CPUs, fewer where their bands (each with its levels and codes) would take half the memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cpus(), memory // (4 * band_bytes)))
+    return max(1, min(cpus(), _memory() // (4 * band_bytes)))
+
+
+def _refuse_too_large(name: str, numbers: Numbers, band_bytes: int) -> None:
+    """Refuse what cannot be decoded here, however few bytes it takes on disk."""
+    memory = _memory()
+    if 2 * band_bytes > memory:  # the band, and what it is decoded from
+        grain = " x ".join(str(min(n, g)) for n, g in zip(numbers.shape, numbers.grain, strict=True))
+        raise SourceError(
+            f"{name}: {grain} voxels (z y x) are decoded together, which takes {2 * band_bytes / 1e9:.1f} GB of memory, and "
+            f"there are {memory / 1e9:.1f} GB. If the volume is that large, save it in tiles or chunks (a tiled TIFF, Zarr, N5), "
+            "or use a machine with more memory; otherwise its header is damaged."
+        )
+
+
+def _memory() -> int:
+    """Bytes that this process may use."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
 
 
 def _create(

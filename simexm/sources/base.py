@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from simexm.errors import SourceError, SpecError
 from simexm.grid import Box, Spacing, Triple
-from simexm.store.location import is_url, location
+from simexm.names import RegionName, is_region
+from simexm.sources.axes import implausible
+from simexm.sources.state import FilesState
+from simexm.store.documents import read_mapping
+from simexm.store.location import is_url, location, usable
 from simexm.store.refusals import RemoteError
+from simexm.store.shard_list import ShardList
 
 INGESTED = "simexm ingest"
 """What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
 
 VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _plausible(size: tuple[float, float, float]) -> tuple[float, float, float]:
+    why = implausible(size)
+    if why:
+        raise ValueError(f"is {why}; give voxel_size_nm: [z, y, x] in nm")
+    return size
+
+
+VoxelSizeNm = Annotated[tuple[VoxelNm, VoxelNm, VoxelNm], AfterValidator(_plausible)]
 
 
 class Voxels(Protocol):
@@ -73,11 +88,23 @@ class LabelSource(Protocol):
     @property
     def identity(self) -> str: ...
 
+    def state(self, box: Box, masks: Sequence[str]) -> Mapping[str, FilesState]:
+        """Return how the files that hold a box are, by name of the mask, of the labels as ""; empty where there are none."""
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> LabelSource:
+        """Return the same source, which takes a missing chunk for a fault if it is listed for its array; see `state`."""
+
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume, (z, y, x), unsigned, in native byte order."""
 
     def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
         """Return where region `name` is, (z, y, x), in a box inside the volume."""
+
+    def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
+        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache of chunks.
+
+        `regions` are those that are read, too, one after the other.
+        """
 
 
 class SourceModel(Protocol):
@@ -88,12 +115,13 @@ class SourceModel(Protocol):
 
 
 class ZarrSource(BaseModel):
-    """Labels in an OME-Zarr (0.5 or 0.4) or in any other Zarr array.
+    """Labels in an OME-Zarr (0.1 to 0.6) or in any other Zarr array.
 
     Attributes
     ----------
     path
-        Folder, or URL (s3://, gs://, https://), of a label image, of an image with labels, or of an array.
+        Folder, ZIP file (.zarr.zip, .ozx) or URL (s3://, gs://, https://) of a label image, of an image with labels, of an
+        array, or of a WEBKNOSSOS dataset whose layers are Zarr.
     dataset
         Path of the label image or array inside it, where there is more than one.
     voxel_size_nm
@@ -109,13 +137,19 @@ class ZarrSource(BaseModel):
 
     path: str = Field(min_length=1)
     dataset: str | None = None
-    voxel_size_nm: tuple[VoxelNm, VoxelNm, VoxelNm] | None = None
-    regions: dict[str, str] = Field(default_factory=dict)
+    voxel_size_nm: VoxelSizeNm | None = None
+    regions: dict[RegionName, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _from_path(cls, value: Any) -> Any:
         return {"path": str(value)} if isinstance(value, str | PathLike) else value
+
+    @model_validator(mode="after")
+    def _paths(self) -> Self:
+        for text in (self.path, self.dataset or ".", *self.regions.values()):
+            usable(text)
+        return self
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -160,13 +194,31 @@ def _ingested_regions(path: str, dataset: str) -> tuple[str, ...]:
     try:
         if time.monotonic() - _refused_s.get(path, -_PATIENCE_S) < _PATIENCE_S:
             return ()
-        mark = json.loads((location(path) / dataset / "zarr.json").read_text(encoding="utf-8"))["attributes"]["simexm"]
-        return tuple(map(str, mark.get("regions", ()))) if mark["written_by"] == INGESTED else ()
+        mark = read_mapping(location(path) / dataset / "zarr.json")["attributes"]["simexm"]
+        ours = mark["written_by"] == INGESTED
     except RemoteError:
         _refused_s[path] = time.monotonic()
         return ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()
+    return regions_of(mark, path) if ours else ()
+
+
+def regions_of(mark: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Names of the masks that ingest left, by the mark that it left; each is a group beside the labels.
+
+    Raises
+    ------
+    SourceError
+        If one of them is no name of a region: it could lead out of the volume.
+    """
+    told = mark.get("regions", ())
+    if not isinstance(told, list | tuple) or not all(isinstance(name, str) and is_region(name) for name in told):
+        raise SourceError(
+            f"{where}: the attribute simexm.regions is {ascii(told)[:200]}, and regions are called with letters, digits, '_' and "
+            "'-': it was not written by simexm ingest, and could lead out of the volume. Ingest the volume again"
+        )
+    return tuple(told)
 
 
 _refused_s: dict[str, float] = {}
@@ -184,11 +236,17 @@ def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
     SourceError
         If what is there cannot serve as labels.
     """
-    return (ZarrSource.model_validate(source) if isinstance(source, str | PathLike) else source).open()
+    if hasattr(source, "open") and not isinstance(source, PathLike):
+        return source.open()
+    try:
+        path = usable(source)
+    except SpecError as error:
+        raise SourceError(f"the source: {error}") from None
+    return ZarrSource(path=path).open()
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+    return str(location(path))
 
 
 def neighbours(path: Path) -> str:

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
+from zipfile import ZipFile
 
 import zarr
+from zarr.storage import ZipStore
 
 from simexm.store.location import Location, folder_of
 from simexm.store.looking import read_ahead, read_begin, scan
@@ -50,6 +52,13 @@ def array_identity(array: zarr.Array[Any], ingested: str | None) -> str:
         for name, size, content in read_ahead(partial(_begin, folder), _shared(names), folder):
             found.update(json.dumps([name, size]).encode())
             found.update(content)
+    if isinstance(array.store, ZipStore):
+        with ZipFile(array.store.path) as file:
+            chunks = sorted(
+                (i.filename, i.file_size, i.CRC) for i in file.infolist() if i.filename.startswith(array.path)
+            )
+        begin = len(array.path)  # so that the folder in which it was packed does not count
+        found.update(json.dumps([(name[begin:], size, crc) for name, size, crc in chunks]).encode())
     return found.hexdigest()
 
 

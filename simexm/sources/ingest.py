@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import reprlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,21 +11,26 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from simexm.errors import SimexmWarning, SourceError, SpecError
+from simexm.arguments import text, whole_number, whole_numbers
+from simexm.errors import SimexmWarning, SourceError, SourceGoneError, SpecError
 from simexm.grid import Box, Spacing, Triple
+from simexm.names import is_region
+from simexm.sources.axes import voxel_sizes
 from simexm.sources.bands import Written, write_image
 from simexm.sources.base import INGESTED
+from simexm.sources.colours import ColorIds
+from simexm.sources.mark import leave_mark
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
-from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, mask, positive, size_and_origin
+from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, gone, mask, size_and_origin
+from simexm.sources.state import FilesState
+from simexm.sources.words import COMMAND, speaking
+from simexm.sources.zarr_source import warn_of_image
 from simexm.sources.zarr_stack import ZarrStack
 from simexm.store.appearing import appearing
-from simexm.store.files import Files
-from simexm.store.location import Location, location
-from simexm.store.omezarr import write_group
+from simexm.store.location import Location, location, usable
 from simexm.store.remote import Remote
 
-_REGION_NAME = re.compile(r"[^\W\d][\w-]*")
 _TAKEN = frozenset({"labels", "membrane", "cytosol"})
 
 
@@ -66,6 +71,7 @@ class IngestResult:
     seconds: float
 
 
+@speaking(COMMAND)
 def ingest(
     source: str | PathLike[str],
     output: str | PathLike[str],
@@ -76,6 +82,7 @@ def ingest(
     shape: Triple | None = None,
     cells: Cells = "merged",
     dataset: str | None = None,
+    color_ids: ColorIds | None = None,
     workers: int = 0,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -88,7 +95,8 @@ def ingest(
     Parameters
     ----------
     source
-        TIFF stack, folder or glob of slices, Zarr, N5, Neuroglancer precomputed or HDF5: its content tells which.
+        TIFF stack, folder or glob of slices, Zarr, N5, Neuroglancer precomputed, HDF5, .npy, NRRD, NIfTI or MRC: its content
+        tells which.
     output
         Folder to make, such as cortex.zarr, or s3://bucket/cortex.zarr.
     voxel_size_nm
@@ -106,6 +114,9 @@ def ingest(
         which file each is.
     dataset
         Which volume inside an HDF5, N5 or Zarr, or which scale of a precomputed volume.
+    color_ids
+        How ids are packed into the colours of a TIFF or image sequence, 8 bits each: "rgb", 65536 red + 256 green + blue, or
+        "bgr", red + 256 green + 65536 blue. None: a picture in colour is refused.
     workers
         Threads; 0 for as many as there are CPUs for this process.
     overwrite
@@ -118,7 +129,8 @@ def ingest(
     SpecError
         If the voxel size is not positive, or not known; if the crop reaches outside; if a region has no proper name.
     SourceError
-        If the source cannot be read, holds no ids, or no cell; if a mask has another shape.
+        If the source cannot be read, holds no ids, or no cell; if a mask has another shape. SourceGoneError if one of them
+        vanished or was changed meanwhile.
     OutputError
         If the output exists, or cannot be written.
 
@@ -129,14 +141,24 @@ def ingest(
     """
     begin = time.perf_counter()
     where = _where(output)
-    given = None if voxel_size_nm is None else positive(voxel_size_nm)
-    stack = open_stack(str(source), cells=cells, dataset=dataset)
+    given = None if voxel_size_nm is None else voxel_sizes(voxel_size_nm)
+    offset = None if offset is None else whole_numbers("offset", offset)
+    shape = None if shape is None else whole_numbers("shape", shape)
+    workers = whole_number("workers", workers, 0)
+    if text("cells", cells) not in ("merged", "splitted"):
+        raise SpecError(f"cells is {cells!r}; give merged or splitted")
+    dataset = None if dataset is None else text("dataset", dataset)
+    named = _named(regions)
+    stack = open_stack(usable(source), cells=cells, dataset=dataset, color_ids=color_ids)
+    if isinstance(stack, ZarrStack) and stack.is_image:
+        warn_of_image(stack.where)
     crop = crop_box(stack, offset, shape)
     size, first = size_and_origin(stack, given)
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
     masks = stack.masks() if isinstance(stack, ZarrStack) else {}
-    masks |= {name: _open_mask(name, str(path), stack) for name, path in (regions or {}).items()}
-    job = _Job(where, size, (z, y, x), crop, masks, workers, overwrite, progress)
+    masks |= {name: _open_mask(name, path, stack, color_ids, given) for name, path in named.items()}
+    before = [_state(volume, crop) for volume in (stack, *masks.values())]
+    job = _Job(where, size, (z, y, x), crop, masks, before, workers, overwrite, progress)
     try:
         labels, nbytes = job.write(stack)
     except SharedValueError as error:
@@ -157,6 +179,7 @@ class _Job:
     origin_nm: Spacing
     crop: Box
     masks: Mapping[str, Stack]
+    before: list[FilesState | None]
     workers: int
     overwrite: bool
     progress: Callable[[int, int], None] | None
@@ -186,10 +209,27 @@ class _Job:
             for name, stack in self.masks.items():
                 found = image(name, name, mask(stack, self.crop))
                 _warn_of_mask(name, stack, found)
-                _leave_mark(files, name, found, {})
+                leave_mark(files, name, found, {})
                 nbytes += found.nbytes
-            _leave_mark(files, "", written, _told(labels, tuple(self.masks)))
+            self._refuse_changed(labels)
+            leave_mark(files, "", written, _told(labels, tuple(self.masks)))
         return written, nbytes
+
+    def _refuse_changed(self, labels: Stack) -> None:
+        """Refuse what was written from files that were changed meanwhile, a missing chunk included."""
+        for stack, before in zip((labels, *self.masks.values()), self.before, strict=True):
+            if _state(stack, self.crop) != before:
+                raise SourceGoneError(
+                    f"{stack.where} was changed while it was read, so what was written may come from two different volumes. "
+                    "Nothing of it was kept: type the same command again."
+                )
+
+
+def _state(stack: Stack, crop: Box) -> FilesState | None:
+    try:
+        return stack.state(crop)
+    except OSError as error:
+        raise gone(stack.where, error) from error
 
 
 def _where(output: str | PathLike[str]) -> Location:
@@ -198,17 +238,25 @@ def _where(output: str | PathLike[str]) -> Location:
     if isinstance(found, Remote):
         found.refuse_read_only()
         return found
-    return Path(output)
+    return Path(usable(output))
 
 
-def _open_mask(name: str, path: str, labels: Stack) -> Stack:
-    if not _REGION_NAME.fullmatch(name) or name in _TAKEN:
+def _named(regions: Any) -> dict[str, str]:
+    if not isinstance(regions, Mapping | None):
+        raise SpecError(
+            f"regions is {reprlib.repr(regions)}; give a mapping of names to paths, such as {{'synapse': 'mask.tif'}}"
+        )
+    return {text("the name of a region", name): usable(path) for name, path in (regions or {}).items()}
+
+
+def _open_mask(name: str, path: str, labels: Stack, color_ids: ColorIds | None, given: Spacing | None) -> Stack:
+    if not is_region(name) or name in _TAKEN:
         raise SpecError(
             f"region {name!r}: a region's name begins with a letter, goes on with letters, digits, '_' and '-', and "
             f"is none of {', '.join(sorted(_TAKEN))}. Type --region NAME=PATH, such as --region synapse={path}"
         )
     try:
-        found = open_stack(path)
+        found = open_stack(path, color_ids=color_ids)
     except SourceError as error:
         raise type(error)(f"region {name!r}: {error}") from error
     if found.shape != labels.shape:
@@ -217,12 +265,23 @@ def _open_mask(name: str, path: str, labels: Stack) -> Stack:
             f"have {_times(labels.shape)}; a mask needs one voxel for each of theirs. Resample or cut it to the labels' "
             "grid."
         )
-    if None not in (found.voxel_size_nm, labels.voxel_size_nm) and found.voxel_size_nm != labels.voxel_size_nm:
+    if given is None and not _on_one_grid(found, labels):
         raise SourceError(
             f"region {name!r}: {found.where} has voxels of {_nm(found.voxel_size_nm)} nm, and the labels {labels.where} of "
             f"{_nm(labels.voxel_size_nm)} nm; they would not lie on each other. Resample the mask onto the labels' grid."
         )
     return found
+
+
+def _on_one_grid(mask: Stack, labels: Stack) -> bool:
+    """Whether voxels of two volumes of one shape lie on each other within half a voxel, as far as their metadata tell.
+
+    Formats round sizes: some hold them in 32 bits, or as the number of pixels in a unit.
+    """
+    if mask.voxel_size_nm is None or labels.voxel_size_nm is None:
+        return True
+    pairs = zip(mask.voxel_size_nm, labels.voxel_size_nm, labels.shape, strict=True)
+    return all(2 * abs(a - b) * n < b for a, b, n in pairs)
 
 
 def _number(stack: Stack, error: SharedValueError) -> SplittedCells:
@@ -266,12 +325,6 @@ def _warn_of_mask(name: str, found: Stack, written: Written) -> None:
             SimexmWarning,
             stacklevel=3,
         )
-
-
-def _leave_mark(files: Files, path: str, written: Written, more: Mapping[str, Any]) -> None:
-    """Write a group's metadata, which make it whole."""
-    mark = {"written_by": INGESTED, "digest": f"{written.digest:032x}", **more}
-    write_group(files, path, {**written.attributes, "simexm": mark})
 
 
 def _nm(spacing: Spacing | None) -> str:

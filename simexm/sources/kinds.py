@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from glob import glob, has_magic
 from pathlib import Path
 from shlex import quote
 from typing import Literal
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.sources.base import neighbours
-from simexm.store.location import is_url
+from simexm.sources.limits import METADATA_BYTES, read_json, refuse_large
+from simexm.store.location import is_url, usable
 
-Kind = Literal["TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5"]
+Kind = Literal[
+    "TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5", "WKW", "WEBKNOSSOS", "NPY", "NRRD", "NIfTI", "MRC"
+]
 
 PNG, BMP, JPEG, TIFF = "PNG", "BMP", "JPEG", "TIFF"
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -26,7 +32,10 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"II+\0", TIFF),
     (b"MM\0+", TIFF),
 )
+_HEAD = 352
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_HDF5_STARTS = (0, *(2**n for n in range(9, 21)))  # behind a block of the user's, such as MATLAB's
+_ZIP_BYTES, _ZIP_RATIO = 2**30, 100
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
 TOLD: dict[Kind, str] = {
@@ -37,6 +46,12 @@ TOLD: dict[Kind, str] = {
     "N5": "is an N5 container",
     "precomputed": "is a Neuroglancer precomputed volume",
     "HDF5": "is an HDF5 file",
+    "WKW": "is a WEBKNOSSOS layer in WKW",
+    "WEBKNOSSOS": "is a WEBKNOSSOS dataset",
+    "NPY": "is a NumPy array",
+    "NRRD": "is a NRRD file",
+    "NIfTI": "is a NIfTI file",
+    "MRC": "is an MRC file",
 }
 
 
@@ -50,11 +65,14 @@ def kind_of(path: str) -> Kind:
     SourceError
         If it is nothing that can be read.
     """
+    usable(path)
     if is_url(path):
         return "precomputed" if path.startswith("precomputed://") else "Zarr"
     local = Path(path).expanduser()
     if is_glob(path):
         return _kind_of_files(path, files_of(path))
+    if local.exists() and not (local.is_file() or local.is_dir()):
+        raise SourceError(f"{path} is a pipe or a device, which cannot be read at any place. Name a file or a folder.")
     if hdf5_parts(path) is not None:
         return "HDF5"
     if not local.exists():
@@ -69,14 +87,71 @@ def kind_of(path: str) -> Kind:
             f"{path} is a {kind} of one slice, and a volume is many. Name the folder that holds one file a slice: "
             f"{local.parent}"
         )
-    if local.suffix == ".zip":
+    volume = _one_file(local)
+    if volume is not None:
+        return volume
+    if local.suffix == ".npz":
+        raise SourceError(
+            f"{path} is an archive of NumPy arrays. Save the segmentation alone: "
+            f"numpy.save('ids.npy', numpy.load('{path}')[NAME])"
+        )
+    if is_zipfile(local):
+        if zip_root(local) is None:
+            raise SourceError(
+                f"{path} is a ZIP file without a Zarr in it (zarr.json, .zarray, .zgroup). Unpack it: unzip {quote(path)}"
+            )
         return "Zarr"
     if local.stat().st_size == 0:
         raise SourceError(f"{path} is an empty file. Copy it again from where it came.")
+    _refuse_older(local)
     raise SourceError(
-        f"{path} is a file, but neither TIFF nor HDF5. Name a TIFF or HDF5 file, a folder of slices (PNG, BMP, TIFF), or "
-        "the folder of a Zarr, N5 or precomputed volume."
+        f"{path} is a file, but neither TIFF nor HDF5, nor of NumPy, NRRD, NIfTI or MRC. Name one of these, a folder of slices "
+        "(PNG, BMP, TIFF), or the folder of a Zarr, N5 or precomputed volume."
     )
+
+
+def zip_root(path: Path) -> str | None:
+    """Where the Zarr in a ZIP file is, "" for its top; None if there is none.
+
+    Raises
+    ------
+    SourceError
+        If the file is damaged, or something in it would unpack to far more than any chunk has.
+    """
+    try:
+        with ZipFile(path) as file:
+            entries = file.infolist()
+    except (OSError, BadZipFile) as error:
+        raise SourceError(f"{path} is damaged: {error}. Copy it again from where it came.") from error
+    for each in entries:
+        if each.filename.rpartition("/")[2] in (*_ZARR_FILES, ".zattrs"):
+            refuse_large(f"{path}/{each.filename}", each.file_size)
+        if each.file_size > max(_ZIP_BYTES, _ZIP_RATIO * each.compress_size):
+            raise SourceError(
+                f"{path}: {each.filename} has {each.compress_size} bytes and would unpack to {each.file_size}, as chunks never "
+                "do; it would fill the memory. Check where the file comes from."
+            )
+    folders = [each.filename.rpartition("/")[0] for each in entries if each.filename.rpartition("/")[2] in _ZARR_FILES]
+    return min(folders, key=lambda name: (name.count("/") + bool(name), name), default=None)
+
+
+def _one_file(path: Path) -> Kind | None:
+    """NumPy, NRRD, NIfTI or MRC by what a file begins with, also of one that is compressed by gzip; None for any other."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        if head.startswith(b"\x1f\x8b"):
+            with gzip.open(path) as unpacked:
+                head = unpacked.read(_HEAD)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{path} cannot be read: {error}. Copy it again from where it came.") from error
+    if head.startswith(b"\x93NUMPY") and path.suffix != ".gz":
+        return "NPY"
+    if head.startswith(b"NRRD00") and path.suffix != ".gz":
+        return "NRRD"
+    if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
+        return "NIfTI"
+    return "MRC" if head[208:212] == b"MAP " else None
 
 
 def ingest_command(path: str, kind: Kind) -> str:
@@ -85,7 +160,7 @@ def ingest_command(path: str, kind: Kind) -> str:
     named = (local.parent if is_glob(path) else local).with_suffix("").name
     name = f"{named or 'labels'}.zarr"
     more = " --cells splitted" if kind == "cells" else ""
-    size = "" if kind in ("N5", "precomputed", "HDF5") else " --voxel-size Z Y X (nm)"
+    size = "" if kind in ("N5", "precomputed", "HDF5", "WKW", "WEBKNOSSOS") else " --voxel-size Z Y X (nm)"
     return f"simexm ingest {quote(path)} {name}{more}{size}, then name {name} as the source."
 
 
@@ -127,14 +202,31 @@ def hdf5_parts(path: str) -> tuple[Path, str] | None:
         if file.is_file():
             try:
                 with file.open("rb") as f:
-                    found = any(f.seek(at) == at and f.read(8) == _HDF5_MAGIC for at in (0, 512, 1024, 2048))
+                    found = any(f.seek(at) == at and f.read(8) == _HDF5_MAGIC for at in _HDF5_STARTS)
             except OSError as error:
                 raise SourceError(f"{file} cannot be read: {error.strerror}. Check its permissions.") from error
             return (file, local.relative_to(file).as_posix().removeprefix(".")) if found else None
     return None
 
 
+def _refuse_older(file: Path) -> None:
+    """Say what to type where a file is of the kind that came before HDF5."""
+    with file.open("rb") as f:
+        head = f.read(8)
+    if head.startswith(b"MATLAB 5"):
+        raise SourceError(
+            f"{file} is a MATLAB file of before version 7.3. Type in MATLAB, with the name of the volume for V: "
+            f"load('{file.name}'); save('labels.mat', 'V', '-v7.3')"
+        )
+    if head.startswith((b"CDF\1", b"CDF\2", b"CDF\5")):
+        raise SourceError(f"{file} is a netCDF-3 file. Type: nccopy -k netCDF-4 {quote(str(file))} labels.nc")
+
+
 def _kind_of_folder(path: str, folder: Path) -> Kind:
+    if "dataLayers" in _json(folder / "datasource-properties.json"):
+        return "WEBKNOSSOS"
+    if (folder / "header.wkw").is_file():
+        return "WKW"
     if any((folder / name).is_file() for name in _ZARR_FILES):
         return "Zarr"
     if "scales" in _json(folder / "info"):
@@ -147,7 +239,18 @@ def _kind_of_folder(path: str, folder: Path) -> Kind:
         or folder.suffix == ".n5"
     ):
         return "N5"
+    if _is_layer(folder.resolve()):
+        return "WEBKNOSSOS"
+    for name in ("info", "attributes.json", "datasource-properties.json"):
+        read_json(folder / name)  # which says what is wrong with one that cannot be read
     return _kind_of_files(path, files_of(path))
+
+
+def _is_layer(folder: Path) -> bool:
+    """Whether the folder above is a WEBKNOSSOS dataset that has a layer of this name."""
+    layers = _json(folder.parent / "datasource-properties.json").get("dataLayers")
+    names = [layer.get("name") for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
+    return folder.name in names
 
 
 def _kind_of_files(path: str, found: list[Path]) -> Kind:
@@ -166,7 +269,7 @@ def _kind_of_files(path: str, found: list[Path]) -> Kind:
 
 def _json(path: Path) -> dict[str, object]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(path.read_text()) if path.stat().st_size <= METADATA_BYTES else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

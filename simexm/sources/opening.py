@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 from simexm.errors import SourceError, SpecError
+from simexm.sources.colours import ColorIds
 from simexm.sources.kinds import files_of, hdf5_parts, is_glob, kind_of
 from simexm.sources.stack import Stack
 
 Cells = Literal["merged", "splitted"]
-_WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5")
+_ONE_FILE = {
+    "NPY": ("npy", "open_npy"), "NRRD": ("nrrd", "open_nrrd"), "NIfTI": ("nifti", "open_nifti"), "MRC": ("mrc", "open_mrc")
+}  # fmt: skip
+_WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5", "WEBKNOSSOS")
 
 
-def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None) -> Stack:
+def open_stack(
+    path: str, *, cells: Cells = "merged", dataset: str | None = None, color_ids: ColorIds | None = None
+) -> Stack:
     """Open a volume.
 
     Parameters
@@ -24,6 +31,8 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
         "merged": one volume of all cells. "splitted": a folder, or glob, of one TIFF stack or folder of slices a cell.
     dataset
         Which volume of a Zarr, N5 or HDF5, or scale of a precomputed volume, is meant.
+    color_ids
+        How ids are packed into the colours of TIFFs and image sequences; None where only grey is read.
 
     Raises
     ------
@@ -35,7 +44,7 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
         If a data set is named of what has none.
     """
     if cells == "splitted":
-        return _splitted(path, dataset)
+        return _splitted(path, dataset, color_ids)
     kind = kind_of(path)
     if dataset is not None and kind not in _WITH_DATASETS:
         raise SpecError(
@@ -45,11 +54,11 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
     if kind == "TIFF":
         from simexm.sources.tiff import TiffStack
 
-        return TiffStack(Path(path).expanduser())
+        return TiffStack(Path(path).expanduser(), color_ids)
     if kind == "sequence":
         from simexm.sources.sequence import SliceSequence
 
-        return SliceSequence(path)
+        return SliceSequence(path, color_ids)
     if kind == "Zarr":
         from simexm.sources.zarr_stack import ZarrStack
 
@@ -59,17 +68,34 @@ def open_stack(path: str, *, cells: Cells = "merged", dataset: str | None = None
 
         file, inside = hdf5_parts(path) or (Path(path), "")
         return Hdf5Stack(file, "/".join(filter(None, (inside, dataset))) or None)
+    if kind in _ONE_FILE:
+        module, name = _ONE_FILE[kind]
+        stack: Stack = getattr(import_module(f"simexm.sources.{module}"), name)(Path(path).expanduser())
+        return stack
     if kind == "cells":
         raise SourceError(
             f"{path} holds no slices, but folders of slices. If each is one cell, type --cells splitted; otherwise name "
             "one of them."
         )
-    from simexm.sources.tensorstore_volumes import open_n5, open_precomputed
+    if kind == "WEBKNOSSOS":
+        from simexm.sources.webknossos import choose
 
-    return open_n5(path, dataset) if kind == "N5" else open_precomputed(path, dataset)
+        mag = choose(path, dataset)
+        return open_stack(str(mag.folder))
+    if kind == "WKW":
+        from simexm.sources.wkw import WkwStack
+
+        return WkwStack(Path(path).expanduser())
+    if kind == "N5":
+        from simexm.sources.n5 import open_n5
+
+        return open_n5(path, dataset)
+    from simexm.sources.precomputed import open_precomputed
+
+    return open_precomputed(path, dataset)
 
 
-def _splitted(path: str, dataset: str | None) -> Stack:
+def _splitted(path: str, dataset: str | None, color_ids: ColorIds | None) -> Stack:
     from simexm.sources.splitted import splitted
 
     if dataset is not None:
@@ -87,5 +113,5 @@ def _splitted(path: str, dataset: str | None) -> Stack:
             raise SourceError(
                 f"{member} is neither a TIFF stack nor a folder of slices of one cell. Move it elsewhere."
             )
-        members.append(open_stack(str(member)))
+        members.append(open_stack(str(member), color_ids=color_ids))
     return splitted(path, members)

@@ -5,6 +5,7 @@ Whatever its size, nothing of it is stored: a voxel's id is a function of the se
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -18,12 +19,14 @@ from simexm.grid import Box, Spacing, Tiling, Triple, exact3
 from simexm.kernels.neuropil_blocks import fill
 from simexm.kernels.neuropil_tubes import LARGEST_NM
 from simexm.random import derive_key
+from simexm.sources.base import VoxelSizeNm
+from simexm.sources.state import FilesState
+from simexm.store.shard_list import ShardList
 
 _PIECE_NM = 12000.0
 _KEPT_BYTES = 48 * 2**20
 
 Voxels = Annotated[int, Field(ge=1, le=10**6)]
-VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Phantom(BaseModel):
@@ -44,7 +47,7 @@ class Phantom(BaseModel):
 
     kind: Literal["phantom"] = "phantom"
     shape: tuple[Voxels, Voxels, Voxels]
-    voxel_size_nm: tuple[VoxelNm, VoxelNm, VoxelNm] = (40.0, 32.0, 32.0)
+    voxel_size_nm: VoxelSizeNm = (40.0, 32.0, 32.0)
     seed: int = 1
 
     @model_validator(mode="after")
@@ -111,6 +114,14 @@ class PhantomVolume:
         """The seed and the grid, which decide every id."""
         return f"phantom {self.shape} {[str(size) for size in self.voxel_size_nm]} {self.seed}"
 
+    def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
+        """No files."""
+        return {}
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> PhantomVolume:
+        """This one."""
+        return self
+
     def read(self, box: Box) -> NDArray[np.uint64]:
         """Return the ids in a box inside the volume, (z, y, x); 0 is extracellular space."""
         self._check(box)
@@ -132,6 +143,10 @@ class PhantomVolume:
         self._check(box)
         last, synapse = self._last[0]
         return synapse.copy() if last == box else self._fill(box)[1]
+
+    def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
+        """Nothing: pieces are small."""
+        return 0
 
     def _fill(self, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         """Compute ids and synapses of a box, in pieces that bound the memory for what lies in them."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError
-from simexm.grid import Box
+from simexm.grid import Box, Spacing
+from simexm.sources.bmp import look_at_bmp, read_bmp
+from simexm.sources.colours import ColorIds, dtype_of, one_number, warn_of_palette
 from simexm.sources.kinds import BMP, JPEG, PNG, image_kind
+from simexm.sources.stack import ORIGIN
 from simexm.sources.tiff import TiffStack
 
-_PNG_GREY = (0, 4)
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _INDEXED, _GREY_ALPHA = 0, 3, 4
+_SAMPLES = {_GREY: 1, 2: 3, _INDEXED: 1, _GREY_ALPHA: 2, 6: 4}
+_DEFLATE_AT_BEST = 1100
+"""Bytes that Deflate makes of one byte at most: 1032, and a margin for headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +40,28 @@ class Slice:
         Type of what `read_slice` returns.
     rows
         Rows that are decoded together.
+    voxel_size_nm, origin_nm
+        As in `simexm.sources.stack.Stack`; a PNG or BMP tells none.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     rows: int
+    voxel_size_nm: Spacing | None = None
+    origin_nm: Spacing = field(default=ORIGIN)
 
 
-def look_at(path: Path) -> Slice:
+def look_at(path: Path, color_ids: ColorIds | None = None, *, quiet: bool = True) -> Slice:
     """Read a slice's header.
+
+    Parameters
+    ----------
+    path
+        The file.
+    color_ids
+        How ids are packed into colours; None where only grey is read.
+    quiet
+        Do not warn of a palette.
 
     Raises
     ------
@@ -47,75 +69,105 @@ def look_at(path: Path) -> Slice:
         If it is cut off, or no slice that could hold ids: a JPEG, a stack of several planes.
     """
     kind = image_kind(path)
-    if kind in (PNG, BMP):
-        with path.open("rb") as file:
-            head = file.read(34)
-        try:
-            if kind == PNG:
-                width, height, bits = struct.unpack(">IIB", head[16:25])
-            else:
-                width, height, _, bits = struct.unpack("<iiHH", head[18:30])
-                bits = 8 if bits != 16 else 5
-        except struct.error:
-            raise _damaged(path, "its header is cut off") from None
-        if bits == 5:
-            raise SourceError(
-                f"{path} is a BMP of 16 bits, which hold a colour of 5 bits each and no id. Save the slices as PNG or TIFF."
-            )
-        return Slice((abs(height), width), np.dtype(np.uint16 if bits == 16 else np.uint8), abs(height))
+    if kind == PNG:
+        return _look_at_png(path, color_ids, quiet=quiet)
+    if kind == BMP:
+        shape, samples, palette = look_at_bmp(path)
+        if palette is not None and not quiet:
+            warn_of_palette(str(path), palette)
+        return Slice(shape, dtype_of(np.dtype(np.uint8), samples, color_ids), shape[0])
     if kind == JPEG:
         raise SourceError(
             f"{path} is a JPEG, which changes values near edges: ids would turn into others, and masks would get fringes. "
             "Save the slices again from their source as PNG or TIFF."
         )
-    stack = _tiff(path)
+    stack = _tiff(path, color_ids, quiet=quiet)
     _, y, x = stack.shape
-    return Slice((y, x), stack.dtype, stack.grain[1])
+    return Slice((y, x), stack.dtype, stack.grain[1], stack.voxel_size_nm, stack.origin_nm)
 
 
-def read_slice(path: Path, box: Box) -> NDArray[Any]:
-    """Return the grey values of a box's rows and columns, (y, x); its planes do not count.
+def read_slice(path: Path, box: Box, color_ids: ColorIds | None = None) -> NDArray[Any]:
+    """Return the numbers of a box's rows and columns, (y, x); its planes do not count.
 
-    A picture in colour is read where all its channels are equal, and where its alpha channel hides nothing.
+    Of an image with a palette they are the indexes. A picture in colour is read where its colours are ids, or all its channels
+    equal, and where its alpha channel hides nothing.
 
     Raises
     ------
     SourceError
-        If the file cannot be decoded, or is in colour.
+        If the file cannot be decoded, or is in colour and colours are no ids.
     """
     kind = image_kind(path)
     if kind not in (PNG, BMP):
-        return _tiff(path).read(Box((0, *box.start[1:]), (1, *box.stop[1:])))[0]
+        return _tiff(path, color_ids).read(Box((0, *box.start[1:]), (1, *box.stop[1:])))[0]
     data = path.read_bytes()
     try:
-        image = np.asarray(imagecodecs.png_decode(data) if kind == PNG else imagecodecs.bmp_decode(data))
+        image = _decode_png(data) if kind == PNG else read_bmp(data)
     except Exception as error:  # each codec raises a type of its own
         raise _damaged(path, str(error)) from error
     image = image[box.slices[1:]]
-    if image.ndim == 2:
-        return _unscaled(image, data) if kind == PNG else image
-    grey = image[..., 0]
-    colours = (image.shape[2] - 1) // 2 * 2 + 1  # 1 or 3; where there are 2 or 4 channels the last is alpha
-    if any(not np.array_equal(grey, image[..., c]) for c in range(1, colours)):
-        raise SourceError(
-            f"{path} is in colour, and it is not known which ids its colours stand for. Save the slices as grey values "
-            "of 8, 16 or 32 bits, one number a cell (ids packed as red + 256 green + 65536 blue: unpack them first)."
-        )
-    if (image[..., colours:] != np.iinfo(image.dtype).max).any():
-        raise SourceError(
-            f"{path} is transparent in places, and it is not known whether there is a cell. Save the slices without alpha."
-        )
-    return grey
+    return image if image.ndim == 2 else one_number(str(path), image, color_ids)
 
 
-def _unscaled(image: NDArray[Any], data: bytes) -> NDArray[Any]:
-    """Undo that 1, 2 and 4 bits were stretched to 8."""
+def _look_at_png(path: Path, color_ids: ColorIds | None, *, quiet: bool) -> Slice:
+    with path.open("rb") as file:
+        head = file.read(33)
+    try:
+        width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
+        samples = _SAMPLES[colour]
+    except (struct.error, KeyError):
+        raise _damaged(path, "its header is cut off or no PNG's") from None
+    if width == 0 or height == 0:
+        raise _damaged(path, f"its header tells {height} x {width} pixels")
+    told, held = height * -(-width * bits * samples // 8), path.stat().st_size
+    if told > held * _DEFLATE_AT_BEST:
+        raise _damaged(
+            path, f"its header tells {height} x {width} pixels, of which {held} bytes can hold no more than a part"
+        )
+    if colour == _INDEXED and not quiet:
+        try:
+            palette = next((body for name, body in _chunks(path.read_bytes()) if name == b"PLTE"), b"")
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
+        warn_of_palette(str(path), np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3))
+    stored = np.dtype(np.uint16 if bits == 16 else np.uint8)
+    return Slice((height, width), dtype_of(stored, samples, color_ids), height)
+
+
+def _decode_png(data: bytes) -> NDArray[Any]:
+    """Numbers of a PNG, (y, x) or (y, x, samples), as stored: indexes, not colours; 1, 2 and 4 bits not stretched."""
     bits, colour = data[24], data[25]
-    return image // (255 // (2**bits - 1)) if bits < 8 and colour in _PNG_GREY else image
+    if colour == _INDEXED:
+        data = _as_grey(data)
+    image = np.asarray(imagecodecs.png_decode(data))
+    stretched = bits < 8 and colour in (_GREY, _INDEXED)
+    return image // (255 // (2**bits - 1)) if stretched else image
 
 
-def _tiff(path: Path) -> TiffStack:
-    stack = TiffStack(path)
+def _as_grey(data: bytes) -> bytes:
+    """The same pixels without their palette: grey of as many bits is stored alike. PNG specification, 11.2.1."""
+    parts = [_SIGNATURE]
+    for name, body in _chunks(data):
+        if name in (b"IHDR", b"IDAT", b"IEND"):
+            kept = body[:9] + bytes([_GREY]) + body[10:] if name == b"IHDR" else body
+            parts.append(struct.pack(">I", len(kept)) + name + kept + struct.pack(">I", zlib.crc32(name + kept)))
+    return b"".join(parts)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and body of each chunk, whose checksums must be right."""
+    at = len(_SIGNATURE)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        name, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        if data[at + 8 + length : at + 12 + length] != struct.pack(">I", zlib.crc32(name + body)):
+            raise ValueError(f"the checksum of its part {name.decode('latin-1')} is wrong")
+        yield name, body
+        at += 12 + length
+
+
+def _tiff(path: Path, color_ids: ColorIds | None, *, quiet: bool = True) -> TiffStack:
+    stack = TiffStack(path, color_ids, quiet=quiet)
     if stack.shape[0] != 1:
         raise SourceError(
             f"{path} holds {stack.shape[0]} planes, and a file of an image sequence holds one slice. If it is the whole "

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from simexm.compiled import njit
 from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Triple
+from simexm.sources.identity import digest_of
 from simexm.sources.stack import Stack, cell_ids
+from simexm.sources.state import FilesState
 
 
 class SharedValueError(SourceError):
@@ -61,7 +63,7 @@ class SplittedCells:
         """Unsigned type that holds every id."""
         if self.numbered:
             return np.min_scalar_type(len(self.members))
-        return np.dtype(f"u{max(m.dtype.itemsize for m in self.members)}")
+        return max((cell_ids(m, Box.of_shape(self.shape)).dtype for m in self.members), key=lambda d: d.itemsize)
 
     @property
     def grain(self) -> Triple:
@@ -71,8 +73,10 @@ class SplittedCells:
 
     @property
     def voxel_size_nm(self) -> Spacing | None:
-        """The first member's."""
-        return self.members[0].voxel_size_nm
+        """That of all members; None where they differ."""
+        first = self.members[0]
+        alike = all((m.voxel_size_nm, m.origin_nm) == (first.voxel_size_nm, first.origin_nm) for m in self.members)
+        return first.voxel_size_nm if alike else None
 
     @property
     def origin_nm(self) -> Spacing:
@@ -82,6 +86,16 @@ class SplittedCells:
     def plane(self, z: int) -> str:
         """The folder and the plane."""
         return f"{self.where}, z = {z}"
+
+    def state(self, box: Box) -> FilesState:
+        """How the files of all cells are."""
+        states = [member.state(box) for member in self.members]
+        return FilesState(
+            self.where,
+            sum(s.files for s in states if s),
+            digest_of(*(s.names for s in states if s)),
+            digest_of(*(s.times for s in states if s)),
+        )
 
     def by_number(self) -> SplittedCells:
         """The same cells, told by their file."""
@@ -140,7 +154,7 @@ def splitted(where: str, members: Sequence[Stack]) -> SplittedCells:
     Raises
     ------
     SourceError
-        If they are not of one shape, or no integers.
+        If they are not of one shape, or no whole numbers.
     """
     first = members[0]
     for member in members:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.errors import SourceError, SpecError
-from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.errors import SimexmError, SourceError, SourceGoneError, SpecError
+from simexm.grid import Box, Spacing, Triple
+from simexm.sources.axes import implausible
+from simexm.sources.state import FilesState
+from simexm.sources.whole_numbers import WHOLE, NotWholeError, whole_numbers
+from simexm.sources.words import words
 
 ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
@@ -34,6 +38,8 @@ class Stack(Protocol):
         Size of a voxel, nm; None where nothing tells it.
     origin_nm
         Where voxel (0, 0, 0) begins, nm.
+
+    A stack may have `size_doubt`, too: why its metadata tell no voxel size, as the end of a sentence.
     """
 
     @property
@@ -54,6 +60,9 @@ class Stack(Protocol):
 
     def plane(self, z: int) -> str:
         """What to call a plane in messages: its page, its file."""
+
+    def state(self, box: Box) -> FilesState | None:
+        """How the files that hold a box are; None where nobody can tell. Raises OSError if one is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +88,24 @@ class Numbers:
 
 
 def cell_ids(stack: Stack, crop: Box) -> Numbers:
-    """Return a crop's numbers as ids: each as it is, in the unsigned type of the same width.
+    """Return a crop's numbers as ids: integers as they are, in the unsigned type of the same width; floats as integers.
 
     Raises
     ------
     SourceError
-        At once if the numbers are no integers; from `read` if one is negative.
+        At once if the numbers are complex or no numbers; from `read` if one is negative, or a float that is no whole number
+        or may stand for several.
     """
+    if stack.dtype.kind == "f" and stack.dtype in WHOLE:
+        return Numbers(crop.shape, WHOLE[stack.dtype].ids, stack.grain, partial(_whole, stack, crop))
     if stack.dtype.kind not in "iub":
         raise SourceError(
-            f"{stack.where} holds {stack.dtype}, and ids are integers: with floats, neighbouring ids above 2^24 become one "
-            "cell. Save the segmentation as an unsigned integer type."
+            f"{stack.where} holds {stack.dtype}, and an id is a whole number. Save the segmentation as an unsigned integer type."
         )
     dtype = np.dtype(f"u{stack.dtype.itemsize}")
 
     def read(box: Box) -> NDArray[Any]:
-        stored = stack.read(box.shifted(crop.start))
+        stored = _read(stack, box.shifted(crop.start))
         if stored.dtype.kind == "i" and stored.min() < 0:
             z = crop.start[0] + box.start[0] + int(np.argmin(stored.min(axis=(1, 2))))
             raise SourceError(
@@ -106,13 +117,51 @@ def cell_ids(stack: Stack, crop: Box) -> Numbers:
     return Numbers(crop.shape, dtype, stack.grain, read)
 
 
+def _whole(stack: Stack, crop: Box, box: Box) -> NDArray[Any]:
+    """Read floats as ids."""
+    here = box.shifted(crop.start)
+    try:
+        return whole_numbers(_read(stack, here))
+    except NotWholeError as error:
+        raise SourceError(
+            f"{stack.plane(here.start[0] + error.plane)}: {error}. Save the segmentation as an unsigned integer type; if this "
+            "is a map of probabilities or intensities, name the segmentation."
+        ) from error
+
+
 def mask(stack: Stack, crop: Box) -> Numbers:
-    """Return where a crop's numbers are not 0, as 1 and 0 of 8 bits."""
+    """Return where a crop's numbers are not 0, as 1 and 0 of 8 bits; `read` raises SourceError where one is NaN."""
 
     def read(box: Box) -> NDArray[Any]:
-        return (stack.read(box.shifted(crop.start)) != 0).view(np.uint8)
+        here = box.shifted(crop.start)
+        stored = _read(stack, here)
+        if stored.dtype.kind == "f" and np.isnan(stored).any():
+            z = here.start[0] + int(np.argmax(np.isnan(stored).any(axis=(1, 2))))
+            raise SourceError(
+                f"{stack.plane(z)}: the mask holds NaN, which is neither inside nor outside. Write a copy of 0 and 1."
+            )
+        return (stored != 0).view(np.uint8)
 
     return Numbers(crop.shape, np.dtype(np.uint8), stack.grain, read)
+
+
+def _read(stack: Stack, box: Box) -> NDArray[Any]:
+    try:
+        return stack.read(box)
+    except SimexmError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise gone(stack.where, error.__cause__) from error
+        raise
+    except OSError as error:
+        raise gone(stack.where, error) from error
+
+
+def gone(where: str, error: OSError) -> SourceGoneError:
+    """The error for a volume whose files were there when it was opened, and are not any more."""
+    return SourceGoneError(
+        f"{where} cannot be read any more ({error}): it was moved, deleted or replaced meanwhile, or its disk is not mounted. "
+        "Nothing was kept of what was written so far. Bring it back, then type the same command again."
+    )
 
 
 def crop_box(stack: Stack, offset: Triple | None, shape: Triple | None) -> Box:
@@ -134,16 +183,6 @@ def crop_box(stack: Stack, offset: Triple | None, shape: Triple | None) -> Box:
     return box
 
 
-def positive(voxel_size_nm: Spacing | tuple[float, float, float]) -> Spacing:
-    """A voxel size that was given; raises SpecError if it is none."""
-    if not all(0 < s < math.inf for s in voxel_size_nm):
-        raise SpecError(
-            f"voxel size {[float(s) for s in voxel_size_nm]}: a voxel has a positive size along z, y and x, in nm. "
-            "Type --voxel-size Z Y X, such as --voxel-size 40 32 32."
-        )
-    return exact3(voxel_size_nm)
-
-
 def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spacing]:
     """Size of a voxel and where the first one begins, nm: as given, then beginning at 0, or as the metadata tell.
 
@@ -151,12 +190,20 @@ def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spaci
     ------
     SpecError
         If neither tells it.
+    SourceError
+        If no voxel has the size that the metadata tell.
     """
     if given is not None:
         return given, ORIGIN
     if stack.voxel_size_nm is None:
+        doubt = getattr(stack, "size_doubt", None)
+        if doubt:
+            raise SpecError(f"{stack.where}: how large a voxel is, is not certain: {doubt}. {words().voxel_size}")
         raise SpecError(
-            f"{stack.where} does not say (in lengths that can be read) how large its voxels are, and every distance would be "
-            "a guess. Type --voxel-size Z Y X (nm), such as --voxel-size 40 32 32."
+            f"{stack.where} does not say (in lengths that can be read, and the same in all its files) how large its voxels "
+            f"are, and every distance would be a guess. {words().voxel_size}"
         )
+    why = implausible(stack.voxel_size_nm)
+    if why:
+        raise SourceError(f"{stack.where}: its metadata tell voxels of {why}. {words().voxel_size}")
     return stack.voxel_size_nm, stack.origin_nm

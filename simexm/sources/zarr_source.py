@@ -1,30 +1,34 @@
-"""Labels read from OME-Zarr (0.5 and 0.4, sharded or not) and from plain Zarr arrays, on disk or behind a URL."""
+"""Labels read from OME-Zarr (0.1 to 0.6, sharded or not) and from plain Zarr arrays: on disk, in a ZIP file, behind a URL."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-import zarr.errors
 from numpy.typing import NDArray
 
-from simexm.errors import SourceError, SourceNotFoundError, SpecError
+from simexm.errors import GoneError, SimexmWarning, SourceError, SourceGoneError, SourceNotFoundError
 from simexm.grid import Box, Spacing, Triple, exact3
 from simexm.sources import ngff
-from simexm.sources.base import INGESTED, ZarrSource
+from simexm.sources.base import ZarrSource
+from simexm.sources.bombs import refuse_bombs
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.identity import array_identity, digest_of
-from simexm.sources.kinds import TOLD, ingest_command, kind_of
-from simexm.store.location import is_url, location, zarr_store
+from simexm.sources.mark import digest_in, shards_in, stored_regions
+from simexm.sources.state import FilesState, state_of_chunks
+from simexm.sources.words import words
+from simexm.sources.zarr_finding import Found, find, open_root
+from simexm.sources.zarr_geometry import Node
+from simexm.store.location import is_url
 from simexm.store.reading import Reader
-from simexm.store.refusals import RemoteError
-from simexm.store.remote import Remote
+from simexm.store.shard_list import ShardList
 
 _CHUNKS = ChunkCache(CACHE_BYTES)
 _TOKENS = itertools.count()
@@ -32,7 +36,7 @@ _TOKENS = itertools.count()
 
 @dataclass(frozen=True)
 class Volume:
-    """A three-dimensional Zarr array, its leading axes of length 1 taken away.
+    """A Zarr array read as z, y, x, whatever the order of its axes; its other axes have the length 1.
 
     Attributes
     ----------
@@ -40,6 +44,8 @@ class Volume:
         What to call it in messages: path and dataset.
     group
         The group that holds the array; None where it stands alone.
+    listed
+        Chunk files that exist, where that is known.
     token
         Tells what this opening reads from what another one of the same place might.
     """
@@ -48,6 +54,7 @@ class Volume:
     array: zarr.Array[Any]
     geometry: ngff.Geometry
     group: zarr.Group | None
+    listed: ShardList | None = field(default=None, compare=False)
     token: int = field(default_factory=lambda: next(_TOKENS), compare=False)
 
     @property
@@ -64,17 +71,60 @@ class Volume:
         name = (self.token, self.array.path)
         return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, partial(self._read, box))
 
+    def state(self, box: Box) -> FilesState | None:
+        """The state of the chunk files that hold a box; see `state_of_chunks` for what is raised."""
+        grid = self.array.shards or self.array.chunks
+        ranges = [range(1)] * self.array.ndim
+        for i, a, b in zip(self.geometry.axes, box.start, box.stop, strict=True):
+            ranges[i] = range(a // grid[i], -(-b // grid[i]))
+        return state_of_chunks(self.where, self.array, ranges, listing=self.listed is None)
+
+    def reading_bytes(self, shape: Triple) -> int:
+        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
+        chunk = [self.array.chunks[i] for i in self.geometry.axes]
+        item = self.array.dtype.itemsize
+        box, least, most, touched = item, item, item, 1
+        for n, c, m in zip(shape, chunk, self.shape, strict=True):
+            aligned, count = -(-n // c), min(-(-n // c) + 1, -(-m // c))  # a box may begin in the middle of a chunk
+            box, least, most, touched = box * n, least * min(aligned * c, m), most * min(count * c, m), touched * count
+        decoding = self._reader.decoding_bytes(touched)
+        held = box + decoding if most > CACHE_BYTES else 0
+        if least <= CACHE_BYTES:  # chunks that will be kept are copied out of the box that was read around them
+            around = min(most, CACHE_BYTES)
+            held = max(held, around + max(around, decoding))
+        return held + (0 if self.array.dtype.isnative else box)
+
     @cached_property
     def _reader(self) -> Reader:
-        return Reader.of(self.array)
+        return Reader.of(self.array, self.listed)
 
     def _read(self, wanted: Box, box: Box) -> NDArray[Any]:
         try:
-            return self._reader.read(box, (0,) * (self.array.ndim - 3))
+            return self._stored(box)
+        except GoneError as error:
+            raise SourceGoneError(
+                f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read: {error.strerror}."
+            ) from error
         except (RuntimeError, ValueError, OSError) as error:
             raise SourceError(
                 f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read, a chunk is damaged or gone: {error}"
             ) from error
+
+    def _stored(self, box: Box) -> NDArray[Any]:
+        """Read a box in the array's own order of axes, and turn it."""
+        axes, ndim = self.geometry.axes, self.array.ndim
+        where: list[slice] = [slice(0, 1)] * ndim
+        for axis, part in zip(axes, box.slices, strict=True):
+            where[axis] = part
+        refuse_bombs(self.array, tuple(where))
+        last = sorted(axes)
+        turned = [last.index(a) for a in axes]  # where z, y and x are among the spatial axes
+        if last == [ndim - 3, ndim - 2, ndim - 1]:
+            start, stop = ([ends[turned.index(i)] for i in range(3)] for ends in (box.start, box.stop))
+            own = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+            return self._reader.read(own, (0,) * (ndim - 3)).transpose(turned)
+        found = np.asarray(self._reader.array[tuple(where)])
+        return found.reshape([found.shape[a] for a in last]).transpose(turned)
 
 
 @dataclass(frozen=True)
@@ -110,7 +160,8 @@ class ZarrLabels:
         levels = ngff.datasets(dict(group.attrs))
         own = array.path.removeprefix(f"{group.path}/")
         below = [group[p] for p in levels[levels.index(own) + 1 :] if p in group] if own in levels else []
-        return tuple(replace(self.labels, array=a) for a in below if isinstance(a, zarr.Array) and a.ndim == array.ndim)
+        arrays = [a for a in below if isinstance(a, zarr.Array) and a.ndim == array.ndim]
+        return tuple(replace(self.labels, array=a, listed=shards_in(group, a)) for a in arrays)
 
     @property
     def identity(self) -> str:
@@ -118,12 +169,33 @@ class ZarrLabels:
         parts = []
         for name, volume in {"": self.labels, **self.masks}.items():
             try:
-                parts += [name, array_identity(volume.array, _ingested(volume.group))]
+                parts += [name, array_identity(volume.array, digest_in(volume.group))]
             except OSError as error:
-                raise SourceError(
-                    f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
-                ) from error
+                raise _unreadable(volume, error) from error
         return digest_of(*parts)
+
+    def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
+        """The state of the chunk files of a box, by name of the mask, that of the labels as ""; none where nobody can tell.
+
+        Raises
+        ------
+        SourceError
+            If an array is gone, or its files cannot be looked at.
+        """
+        states = {}
+        for name, volume in {"": self.labels, **{name: self.masks[name] for name in masks}}.items():
+            try:
+                found = volume.state(box)
+            except OSError as error:
+                raise _unreadable(volume, error) from error
+            if found is not None:
+                states[name] = found
+        return states
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> ZarrLabels:
+        """The same source, which takes a missing chunk for a fault if it is in the list of its array; see `state`."""
+        known = {n: replace(v, listed=v.listed or listed.get(n)) for n, v in {"": self.labels, **self.masks}.items()}
+        return replace(self, labels=known.pop(""), masks=known)
 
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume, (z, y, x).
@@ -145,6 +217,23 @@ class ZarrLabels:
         """Return where the mask of region `name` is not zero, (z, y, x)."""
         return self.masks[name].read(box) != 0
 
+    def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
+        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
+        ids = self.dtype.itemsize
+        found = [self.labels.reading_bytes(shape)]
+        for name in regions:
+            mask = self.masks[name]
+            # of the box itself, as much as ids take is counted already
+            wider = max(0, mask.array.dtype.itemsize + 1 - ids) * math.prod(shape)
+            found.append(mask.reading_bytes(shape) + wider)
+        return max(found)
+
+
+def _unreadable(volume: Volume, error: OSError) -> SourceError:
+    return SourceError(
+        f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
+    )
+
 
 def open_zarr(source: ZarrSource) -> ZarrLabels:
     """Open the labels and the masks that a source names.
@@ -157,23 +246,18 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
         If it is no Zarr, ids are not integers, axes are not z, y, x, the volume is empty, its voxel size is not known,
         or a mask does not lie on the labels' grid.
     """
-    root = _open_root(source.path)
-    labels = _locate(root, source.path, source.dataset)
+    root, dataset = open_root(source.path, source.dataset)
+    found = find(root, source.path, dataset)
+    labels = _volume(found)
     dtype = labels.array.dtype
     if dtype.kind not in "iub":
         raise SourceError(
-            f"{labels.where} holds {dtype}, and ids are integers: with floats, neighbouring ids above 2^24 (float32) "
-            "or 2^53 (float64) become one cell. Name the segmentation, or write it as an unsigned integer type."
+            f"{labels.where} holds {dtype}, and ids are integers. Name the segmentation, or write it as an unsigned integer type "
+            f"(whole numbers that were stored as floats: simexm ingest {source.path} NAME.zarr)."
         )
-    if source.voxel_size_nm is not None:
-        size, origin = exact3(source.voxel_size_nm), exact3((0, 0, 0))
-    elif labels.geometry.voxel_size_nm is not None:
-        size, origin = labels.geometry.voxel_size_nm, labels.geometry.origin_nm
-    else:
-        raise SourceError(
-            f"{labels.where} does not say how large its voxels are (no scale with a unit), and every distance would be "
-            f"a guess. Give it: source: {{path: {source.path}, voxel_size_nm: [z, y, x]}}."
-        )
+    if found.is_image:
+        warn_of_image(labels.where)
+    size, origin = _size_and_origin(source, labels)
     masks: dict[str, Volume] = {}
     for name, path in {**stored_regions(labels.group), **source.regions}.items():
         masks[name] = _mask(root, source.path, path, name)
@@ -181,33 +265,62 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
     return ZarrLabels(labels, masks, size, origin)
 
 
-def locate(path: str, dataset: str | None) -> Volume:
-    """Find the array of labels, or of a mask, that a path means; raises what `open_zarr` does of a path."""
-    return _locate(_open_root(path), path, dataset)
+def _size_and_origin(source: ZarrSource, labels: Volume) -> tuple[Spacing, Spacing]:
+    """As given, then beginning at 0, or as the metadata tell, which are judged only then."""
+    place = labels.geometry
+    if source.voxel_size_nm is not None:
+        return exact3(source.voxel_size_nm), exact3((0, 0, 0))
+    if place.voxel_size_nm is not None:
+        return place.voxel_size_nm, place.origin_nm
+    if place.doubt:
+        raise SourceError(
+            f"{labels.where} does not say for certain how large its voxels are: {place.doubt}. {words().voxel_size}"
+        )
+    raise SourceError(
+        f"{labels.where} does not say how large its voxels are (no scale with a unit), and every distance would be "
+        f"a guess. {words().voxel_size}"
+    )
 
 
-def stored_regions(group: zarr.Group | None) -> dict[str, str]:
-    """Names and paths (from the root of the Zarr) of the masks that ingest left beside the labels."""
-    if group is None:
-        return {}
-    return {str(name): f"{group.path}/{name}".lstrip("/") for name in _mark(group).get("regions", ())}
+def warn_of_image(where: str) -> None:
+    """Warn that labels are by their metadata an image."""
+    warnings.warn(
+        f"{where} has display channels (omero) and no image-label, so by its metadata it is an image: each of its grey values "
+        "becomes a cell. Name the segmentation, unless these are ids",
+        SimexmWarning,
+        stacklevel=3,
+    )
+
+
+def _volume(found: Found) -> Volume:
+    return Volume(found.where, found.array, found.geometry, found.group, shards_in(found.group, found.array))
+
+
+def locate(path: str, dataset: str | None) -> tuple[Volume, bool]:
+    """Find the array of labels, or of a mask, that a command means, and say whether it is an image.
+
+    Raises what `open_zarr` does of a path.
+    """
+    root, dataset = open_root(path, dataset)
+    found = find(root, path, dataset)
+    return _volume(found), found.is_image
 
 
 def holds(path: str, dataset: str) -> bool:
     """Whether there is such a dataset inside the Zarr at a path; raises what `open_zarr` does."""
-    return _holds(_open_root(path), dataset)
+    return _holds(open_root(path)[0], dataset)
 
 
-def _holds(root: zarr.Group | zarr.Array[Any], path: str) -> bool:
+def _holds(root: Node, path: str) -> bool:
     outside = is_url(path) or {".", ".."} & set(path.split("/"))  # Zarr's own names have no such parts
     return not outside and isinstance(root, zarr.Group) and path in root
 
 
-def _mask(root: zarr.Group | zarr.Array[Any], root_path: str, path: str, name: str) -> Volume:
+def _mask(root: Node, root_path: str, path: str, name: str) -> Volume:
     if _holds(root, path):
-        return _locate(root, root_path, path)
+        return _volume(find(root, root_path, path))
     try:
-        return _locate(_open_root(path), path, None)
+        return _volume(find(open_root(path)[0], path, None))
     except SourceNotFoundError as error:
         raise SourceNotFoundError(
             f"region {name!r}: {path} is neither inside {root_path} nor a path. {error}"
@@ -227,124 +340,6 @@ def _check_mask(name: str, mask: Volume, labels: Volume) -> None:
             f"region {name!r}: {mask.where} has voxels of {_nm(own)} nm, the labels of {_nm(theirs)} nm; they "
             "would not lie on each other. Resample the mask onto the labels' grid."
         )
-
-
-def _open_root(path: str) -> zarr.Group | zarr.Array[Any]:
-    if is_url(path):
-        try:
-            where = location(path)
-            if isinstance(where, Remote) and where.can_list:
-                next(where.iterdir(), None)  # Zarr takes every refusal for absence
-            return zarr.open(zarr_store(where), mode="r")
-        except SpecError as error:
-            raise SourceError(str(error)) from error
-        except RemoteError as error:
-            raise SourceError(f"{path} cannot be read: {error.strerror}") from error
-        except FileNotFoundError as error:
-            raise SourceNotFoundError(
-                f"{path}: there is no Zarr at this URL. Check it, or open it in a browser. (A Neuroglancer precomputed "
-                f"volume is ingested first: simexm ingest precomputed://{path} NAME.zarr)"
-            ) from error
-        except Exception as error:  # remote file systems raise types of their own
-            raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    try:
-        kind = kind_of(path)
-    except SourceNotFoundError as error:
-        raise SourceNotFoundError(
-            f"{error} Correct the path, or make it from your segmentation: simexm ingest FILE {Path(path).name} --voxel-size "
-            "Z Y X (nm)"
-        ) from error
-    if kind != "Zarr":
-        raise SourceError(
-            f"{path} {TOLD[kind]}, which cannot be read box by box. Convert it once: {ingest_command(path, kind)}"
-        )
-    local = Path(path).expanduser()
-    try:
-        return zarr.open(str(local), mode="r")
-    except (FileNotFoundError, zarr.errors.BaseZarrError) as error:
-        raise SourceError(f"{path} is not a Zarr: it has no zarr.json, .zarray or .zgroup that can be read.") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise SourceError(f"{path}: the Zarr metadata cannot be read: {error}") from error
-
-
-def _locate(root: zarr.Group | zarr.Array[Any], root_path: str, dataset: str | None) -> Volume:
-    """Follow the metadata from `root` to one array and what is known of its axes and size."""
-    node: zarr.Group | zarr.Array[Any] = root
-    parts = [p for p in (dataset or "").split("/") if p]
-    above: list[tuple[zarr.Group, int]] = []  # the groups passed, each with the number of parts of its own path
-    for n, part in enumerate(parts):
-        if not isinstance(node, zarr.Group) or part not in node:
-            members = sorted(node) if isinstance(node, zarr.Group) else []
-            raise SourceNotFoundError(
-                f"{root_path} holds no {'/'.join(parts[: n + 1])!r}; "
-                + (f"beside it there are: {', '.join(members[:10])}." if members else "there is nothing below it.")
-            )
-        above.append((node, n))
-        node = node[part]
-    while isinstance(node, zarr.Group):
-        part = _choose(node, root_path, parts)
-        above.append((node, len(parts)))
-        parts += part.split("/")
-        node = node[part]
-    where = "/".join([root_path.rstrip("/"), *parts])
-    if 0 in node.shape:
-        raise SourceError(f"{where} is empty: its shape is {node.shape}.")
-    geometry = _geometry(where, node, above, parts)
-    leading = node.shape[:-3]
-    if any(n != 1 for n in leading):
-        raise SourceError(
-            f"{where} has shape {node.shape}: besides z, y, x there are axes longer than 1, and it is not known which "
-            "of their volumes is meant. Write the one that is meant as an array of its own."
-        )
-    return Volume(where, node, geometry, above[-1][0] if above else None)
-
-
-def _mark(group: zarr.Group | None) -> Mapping[str, Any]:
-    """What ingest left in the attributes of what it wrote; empty where it did not."""
-    mark = None if group is None else group.attrs.get("simexm")
-    return mark if isinstance(mark, Mapping) and mark.get("written_by") == INGESTED else {}
-
-
-def _ingested(group: zarr.Group | None) -> str | None:
-    mark = _mark(group)
-    return str(mark["digest"]) if "digest" in mark else None
-
-
-def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:
-    """Path, below a group, of the next node on the way to the labels."""
-    where = "/".join([root_path.rstrip("/"), *parts])
-    attributes = dict(group.attrs)
-    names = ngff.label_names(attributes)
-    prefix = ""
-    if not names and "labels" in group and isinstance(group["labels"], zarr.Group):
-        names = ngff.label_names(dict(group["labels"].attrs)) or tuple(sorted(group["labels"]))
-        prefix = "labels/"
-    if not names:
-        levels = ngff.datasets(attributes)
-        if levels:
-            if levels[0] not in group:
-                raise SourceError(f"{where}: its metadata names the level {levels[0]!r}, which is not there.")
-            return levels[0]
-        names = tuple(sorted(group))
-    if len(names) == 1 and prefix + names[0] in group:
-        return prefix + names[0]
-    if not names:
-        raise SourceError(f"{where} is a Zarr group with nothing in it.")
-    choices = ", ".join("/".join([*parts, prefix + n]) for n in names[:20])
-    raise SourceError(
-        f"{where} holds {len(names)} candidates, and it is not known which are the labels. Name one as the dataset: "
-        f"source: {{path: {root_path}, dataset: ...}} with one of {choices}."
-    )
-
-
-def _geometry(
-    where: str, array: zarr.Array[Any], above: list[tuple[zarr.Group, int]], parts: list[str]
-) -> ngff.Geometry:
-    for group, depth in reversed(above):
-        attributes, level = dict(group.attrs), "/".join(parts[depth:])
-        if level in ngff.datasets(attributes):
-            return ngff.multiscale_geometry(where, attributes, level, array.ndim)
-    return ngff.plain_geometry(where, getattr(array.metadata, "dimension_names", None), array.ndim)
 
 
 def _nm(spacing: Spacing) -> str:

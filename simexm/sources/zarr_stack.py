@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.grid import Box, Spacing, Triple
+from simexm.sources.mark import stored_regions
 from simexm.sources.stack import Stack
-from simexm.sources.zarr_source import locate, stored_regions
+from simexm.sources.state import FilesState
+from simexm.sources.zarr_source import locate
 
 
 class ZarrStack:
@@ -23,18 +25,23 @@ class ZarrStack:
 
     def __init__(self, path: str, dataset: str | None) -> None:
         self._path = path
-        self._volume = locate(path, dataset)
+        self._volume, self.is_image = locate(path, dataset)
         self.where = self._volume.where
         self.shape: Triple = self._volume.shape
         self.dtype: np.dtype[Any] = self._volume.array.dtype.newbyteorder("=")
-        z, y, x = self._volume.array.chunks[-3:]
+        z, y, x = (self._volume.array.chunks[i] for i in self._volume.geometry.axes)
         self.grain: Triple = (z, y, x)
         self.voxel_size_nm: Spacing | None = self._volume.geometry.voxel_size_nm
         self.origin_nm: Spacing = self._volume.geometry.origin_nm
+        self.size_doubt = self._volume.geometry.doubt
 
     def plane(self, z: int) -> str:
         """The array and the plane."""
         return f"{self.where}, z = {z}"
+
+    def state(self, box: Box) -> FilesState | None:
+        """How the chunk files that hold a box are."""
+        return self._volume.state(box)
 
     def masks(self) -> dict[str, Stack]:
         """The masks that an earlier ingest left beside these labels, by name."""

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from simexm.errors import SpecError
 from simexm.kernels import detmath
+from simexm.smallfile import read_small
 from simexm.spectra.fluorophores import CheckedPoints, Fluorophore, find
 from simexm.spectra.spectrum import Points
 
@@ -156,7 +157,7 @@ def from_csv(path: Path | str, name: str | None = None, **figures: Any) -> Fluor
     path = Path(path)
     name = name or path.stem
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_small(path, "table of a dye").decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"the dye {name!r} cannot be read from {path}: {error}; correct its `csv:`") from error
     comments = [line.lstrip("# ").partition(":") for line in lines if line.startswith("#")]

@@ -16,6 +16,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from simexm.errors import SpecError
+from simexm.names import FreeText
 from simexm.spectra.spectrum import Points, Spectrum, main_band_peak
 
 
@@ -79,7 +80,7 @@ class Fluorophore(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field(min_length=1)
+    name: FreeText
     extinction_per_M_per_cm: float = Field(gt=0)
     quantum_yield: float = Field(gt=0, le=1)
     lifetime_ns: float = Field(gt=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -104,13 +105,13 @@ class Barcodes(Stage):
                 "for each dye, such as A: ATTO488"
             )
         names = list(self.dyes.values())
-        double = sorted({n for n in names if names.count(n) > 1})
+        double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
             raise ValueError(
                 f"two letters have the dye {double[0]}, so nothing tells them apart; give each a dye of its own"
             )
         regions = [s.region for s in self.amplicons]
-        twice = sorted({r for r in regions if regions.count(r) > 1})
+        twice = sorted(r for r, count in Counter(regions).items() if count > 1)
         if twice:
             raise ValueError(f"amplicons names the region {twice[0]!r} twice; add the densities up")
         return self

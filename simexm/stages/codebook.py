@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +57,8 @@ def read_codebook(path: str, rounds: int, letters: str) -> Codebook:
     """
     try:
         about = Path(path).stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise SpecError(f"the codebook {path} is no file; name a CSV file with the columns id,barcode")
         return _read(path, about.st_mtime_ns, about.st_size, rounds, letters)
     except OSError as error:
         raise SpecError(

@@ -12,6 +12,7 @@ from simexm.kernels import photophysics, psf_response, psf_tables
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import Channel
+from simexm.stages.roles import MOST_CHANNELS
 
 
 class ScannerChannel(Channel):
@@ -47,7 +48,7 @@ class Confocal(Optics):
     """
 
     stage: Literal["confocal"] = "confocal"
-    channels: tuple[ScannerChannel, ...] = Field(min_length=1)
+    channels: tuple[ScannerChannel, ...] = Field(min_length=1, max_length=MOST_CHANNELS)
     dwell_us: float = Field(default=5.0, gt=0, le=1e6)
     pinhole_airy_units: float = Field(default=1.0, gt=0.05, le=20)
 

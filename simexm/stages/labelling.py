@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar, Literal, Self
@@ -15,6 +16,7 @@ from simexm.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.kernels import emit, regions
 from simexm.kernels.cells import ByCell, counts
 from simexm.kernels.devices import Where
+from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
     EMITTERS,
@@ -29,7 +31,7 @@ from simexm.stages.base import (
     World,
 )
 from simexm.stages.optics_plan import OpticsPlan
-from simexm.stages.roles import NAME, Labeller
+from simexm.stages.roles import MOST_LAYERS, Labeller
 
 
 class DyesPerProtein(Frozen):
@@ -96,7 +98,7 @@ class Layer(Frozen):
         Dyes bound anywhere in the tissue, inside cells or not, per um^3.
     """
 
-    name: str = Field(pattern=NAME, max_length=64)
+    name: Name
     dye: str
     region: str = "membrane"
     cell_fraction: float = Field(default=1.0, gt=0, le=1)
@@ -179,7 +181,7 @@ class Labelling(Labeller):
     """
 
     stage: Literal["labelling"] = "labelling"
-    layers: tuple[Layer, ...] = Field(min_length=1)
+    layers: tuple[Layer, ...] = Field(min_length=1, max_length=MOST_LAYERS)
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS, REGIONS)
     writes: ClassVar[tuple[Quantity, ...]] = (EMITTERS,)
@@ -187,7 +189,7 @@ class Labelling(Labeller):
     @model_validator(mode="after")
     def _names(self) -> Self:
         names = [layer.name.lower() for layer in self.layers]
-        double = sorted({n for n in names if names.count(n) > 1})
+        double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
             raise ValueError(
                 f"two layers are named {', '.join(double)}; label images and random numbers go by the name"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import ClassVar, Self
@@ -55,8 +56,8 @@ class Optics(Microscope):
 
     numerical_aperture: float = Field(gt=0, le=2)
     refractive_index: float = Field(default=1.333, ge=1, le=2)
-    pixel_size_nm: float = Field(gt=0, le=1e5)
-    plane_spacing_nm: float = Field(gt=0, le=1e5)
+    pixel_size_nm: float = Field(ge=1, le=1e5)
+    plane_spacing_nm: float = Field(ge=1, le=1e5)
     axial_range_um: float | None = Field(default=None, gt=0, le=500)
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
     detector_efficiency: float = Field(default=0.7, gt=0, le=1)
@@ -73,7 +74,7 @@ class Optics(Microscope):
                 "no light can leave the gel at such an angle; lower the aperture, or correct the index"
             )
         names = [c.name.lower() for c in self.all_channels]
-        double = sorted({n for n in names if names.count(n) > 1})
+        double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
             raise ValueError(f"two channels are named {', '.join(double)}; give each its own name")
         return self

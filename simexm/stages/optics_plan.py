@@ -14,8 +14,9 @@ from pydantic import Field, model_validator
 
 from simexm.grid import Box, Spacing, Triple
 from simexm.kernels import imaging
+from simexm.names import Name
 from simexm.stages.base import Frozen, World
-from simexm.stages.roles import NAME, Imaging, Pair
+from simexm.stages.roles import Imaging, Pair
 
 LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range, above which there is a warning."""
@@ -41,7 +42,7 @@ class Channel(Frozen):
         RRGGBB for viewers; left out, the colour of the light that it detects.
     """
 
-    name: str = Field(pattern=NAME, max_length=64)
+    name: Name
     laser_wavelength_nm: float = Field(ge=200, le=2000)
     band_nm: tuple[float, float]
     color: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{6}$")

@@ -20,8 +20,8 @@ from simexm.grid import Box, Geometry, Spacing, Triple
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import Counted, Stage, World
 
-NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
-"""What layers and channels may be called: they name files, arrays and columns."""
+MOST_LAYERS, MOST_CHANNELS = 500, 100
+"""More would be a mistake: each layer has a label image, and each channel an image, of its own."""
 
 
 class NamedLayer(Protocol):

@@ -7,6 +7,7 @@ size, and spacings are rounded to whole voxels.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,7 +27,7 @@ from simexm.spectra import simexm2017 as spectra
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.base import Quantity, Work, World
 from simexm.stages.optics_plan import Channel
-from simexm.stages.roles import Imaging, Microscope, Pair
+from simexm.stages.roles import MOST_CHANNELS, Imaging, Microscope, Pair
 from simexm.stages.simexm2017_labelling import FLUOROPHORES
 
 COUNTS = Quantity("image", "czyx", "counts before scaling to 8 bits", "uint32")
@@ -170,7 +171,7 @@ class Imaging2017(Microscope):
     camera_pixel_nm: float = Field(gt=0)
     pinhole_radius_um: float = Field(default=50.0, ge=0)
     baseline_photons: float = Field(default=0.0, ge=0)
-    channels: tuple[Channel2017, ...] = Field(min_length=1)
+    channels: tuple[Channel2017, ...] = Field(min_length=1, max_length=MOST_CHANNELS)
 
     reads: ClassVar[tuple[Quantity, ...]] = (FLUOROPHORES,)
     writes: ClassVar[tuple[Quantity, ...]] = (COUNTS,)
@@ -183,7 +184,7 @@ class Imaging2017(Microscope):
                 "no light can leave the gel at such an angle; lower the aperture, or correct the index"
             )
         names = [c.name.lower() for c in self.channels]
-        double = sorted({n for n in names if names.count(n) > 1})
+        double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
             raise ValueError(f"two channels are named {', '.join(double)}; give each its own name")
         return self

@@ -6,6 +6,7 @@ its region each cell has, and how many of them leave the specimen when they are 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from simexm.grid import Box, NmBox, exact3
 from simexm.kernels import regions, simexm2017_label, simexm2017_regions
 from simexm.kernels.cells import CellIndex, counts
 from simexm.kernels.detmath import CUT_SIGMA
+from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.stages.base import (
     LABELS,
@@ -29,7 +31,7 @@ from simexm.stages.base import (
     Work,
     World,
 )
-from simexm.stages.roles import NAME, Labeller
+from simexm.stages.roles import MOST_LAYERS, Labeller
 
 FLUOROPHORES = Quantity("fluorophores", "zyx", "fluorophores of each dye per voxel")
 VOXELS, DROPPED = "simexm2017_voxels", "simexm2017_dropped"
@@ -59,7 +61,7 @@ class Layer2017(Frozen):
         Label one cell only: of those that would be labelled, the one with most voxels in the region.
     """
 
-    name: str = Field(pattern=NAME, max_length=64)
+    name: Name
     dye: str
     region: str = "membrane"
     labeling_density: float = Field(default=0.5, ge=0, le=1)
@@ -88,7 +90,7 @@ class Labelling2017(Labeller):
     stage: Literal["simexm2017_labelling"] = "simexm2017_labelling"
     neighbourhood: Literal[26, 8] = 26
     global_density: float = Field(default=1.0, ge=0, le=1)
-    layers: tuple[Layer2017, ...] = Field(min_length=1)
+    layers: tuple[Layer2017, ...] = Field(min_length=1, max_length=MOST_LAYERS)
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (REGIONS, FLUOROPHORES)
@@ -98,7 +100,7 @@ class Labelling2017(Labeller):
     @model_validator(mode="after")
     def _names(self) -> Self:
         names = [layer.name.lower() for layer in self.layers]
-        double = sorted({n for n in names if names.count(n) > 1})
+        double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
             raise ValueError(
                 f"two layers are named {', '.join(double)}; label images and random numbers go by the name"

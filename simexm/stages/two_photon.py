@@ -14,6 +14,7 @@ from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.confocal import ScannerChannel
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import Channel
+from simexm.stages.roles import MOST_CHANNELS
 
 
 class TwoPhoton(Optics):
@@ -30,7 +31,7 @@ class TwoPhoton(Optics):
     """
 
     stage: Literal["two_photon"] = "two_photon"
-    channels: tuple[ScannerChannel, ...] = Field(min_length=1)
+    channels: tuple[ScannerChannel, ...] = Field(min_length=1, max_length=MOST_CHANNELS)
     dwell_us: float = Field(default=5.0, gt=0, le=1e6)
     repetition_MHz: float = Field(gt=0, le=1e5)
     pulse_fs: float = Field(gt=0, le=1e6)

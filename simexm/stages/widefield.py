@@ -12,6 +12,7 @@ from simexm.kernels import photophysics, psf_response, psf_tables
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import Channel
+from simexm.stages.roles import MOST_CHANNELS
 
 
 class CameraChannel(Channel):
@@ -36,7 +37,7 @@ class Widefield(Optics):
     """
 
     stage: Literal["widefield"] = "widefield"
-    channels: tuple[CameraChannel, ...] = Field(min_length=1)
+    channels: tuple[CameraChannel, ...] = Field(min_length=1, max_length=MOST_CHANNELS)
     exposure_s: float = Field(default=0.1, gt=0, le=3600)
 
     tail: ClassVar[psf_response.Tail] = "constant"

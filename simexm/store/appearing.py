@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from simexm.errors import DiskError, OutputError, SimexmError
+from simexm.sources.base import regions_of
 from simexm.sources.ngff import datasets
 from simexm.store.claims import claim
+from simexm.store.documents import read_mapping
 from simexm.store.files import Files, remove_tree
 from simexm.store.location import Location
 from simexm.store.refusals import RemoteError
@@ -122,7 +123,7 @@ def _appearing_remote(output: Remote) -> Iterator[Files]:
 def _refuse_foreign(output: Location, writer: str) -> None:
     """Refuse to replace what another wrote, and what someone added to."""
     try:
-        attributes = json.loads((output / "zarr.json").read_text())["attributes"]
+        attributes = read_mapping(output / "zarr.json")["attributes"]
         marked = attributes["simexm"]["written_by"] == writer
     except (OSError, ValueError, KeyError, TypeError):
         marked = False
@@ -138,14 +139,14 @@ def _refuse_foreign(output: Location, writer: str) -> None:
 
 def _strangers(group: Location, attributes: Mapping[str, Any]) -> list[str]:
     """What is in a group beside its levels and the groups of its regions, and in these."""
-    levels, regions = datasets(attributes), attributes["simexm"].get("regions", ())
+    levels, regions = datasets(attributes), regions_of(attributes["simexm"], str(group))
     found = [p.name for p in group.iterdir() if p.name not in ("zarr.json", *levels, *regions)]
     for level in levels:
         if (group / level).is_dir():
             found += [f"{level}/{p.name}" for p in (group / level).iterdir() if p.name not in ("zarr.json", "c")]
     for region in (r for r in regions if (group / r).exists()):
         try:
-            inner = json.loads((group / region / "zarr.json").read_text())["attributes"]
+            inner = read_mapping(group / region / "zarr.json")["attributes"]
             found += [f"{region}/{name}" for name in _strangers(group / region, inner)]
         except (OSError, ValueError, KeyError, TypeError):
             found.append(region)

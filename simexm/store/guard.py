@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from simexm.engine.plan import Plan
 from simexm.errors import DiskError, OutputError, RunError
 from simexm.sources.base import ZarrSource
 from simexm.store.claims import claim, has_claim
+from simexm.store.documents import read_mapping
 from simexm.store.files import remove_tree
 from simexm.store.location import Location, is_url, location
-from simexm.store.looking import files_below
+from simexm.store.looking import files_below, links_below
 from simexm.store.place import COMPLETE, JOBS, LOCK, PLAN, PREPARING, PROBE, RUN_NAMES, SCRATCH, Place, retire_scratch
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
@@ -42,8 +46,33 @@ def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
         _refuse(plan, place, overwrite)
 
 
+def refuse_links(place: Place) -> None:
+    """Refuse a result with symbolic links in it: what is written, or removed, there would be outside; touches nothing.
+
+    Raises
+    ------
+    OutputError
+        With what to do instead.
+    """
+    for link in links_in(place):
+        raise OutputError(
+            f"{link} is a symbolic link to {os.readlink(link)}, where runs would write and delete outside of the result, so "
+            f"nothing is touched. Put the files themselves there, or remove the link (rm {shlex.quote(str(link))})"
+        )
+
+
+def links_in(place: Place) -> Iterator[Path]:
+    """Symbolic links in a result; NAME.zarr itself may be one, which is followed when it is named."""
+    if place.run.is_symlink():
+        yield place.run
+        return
+    for folder in (place.run, place.zarr):
+        yield from links_below(folder)
+
+
 def _refuse(plan: Plan, place: Place, overwrite: bool) -> None:
     _refuse_own_source(plan, place)
+    refuse_links(place)
     mark = place.mark()
     if mark is None:
         _refuse_foreign_zarr(place)
@@ -58,8 +87,8 @@ def _refuse(plan: Plan, place: Place, overwrite: bool) -> None:
         _refuse_strangers(place, mark)
     elif mark["hash"] != plan.hash:
         raise OutputError(
-            f"{place.zarr} holds a result of other parameters (hash {mark['hash'][:12]}, now {plan.hash[:12]}), which would be "
-            "lost; choose another --output, or replace it with --overwrite"
+            f"{place.zarr} holds a result of other parameters, or of other labels (hash {mark['hash'][:12]}, now "
+            f"{plan.hash[:12]}), which would be lost; choose another --output, or replace it with --overwrite"
         )
     elif mark.get("status") == COMPLETE:
         raise OutputError(
@@ -112,10 +141,12 @@ def refuse_strange(plan: Plan, place: Place) -> None:
     Raises
     ------
     OutputError
-        If the output belongs to another run by now.
+        If the output is gone, or belongs to another run by now.
     """
     mark = place.mark()
-    if mark is None or mark["hash"] != plan.hash:
+    if mark is None:
+        raise OutputError(f"{place.zarr} was renamed or removed meanwhile, so this worker's block is not written")
+    if mark["hash"] != plan.hash:
         raise OutputError(f"{place.zarr} now belongs to another run; this worker's block is not written")
 
 
@@ -132,7 +163,7 @@ def why(error: OSError, doing: str) -> str:
 def stopped(error: OSError, place: Place) -> DiskError | RunError:
     """The error for a disk, or a connection, that refuses in the middle of a run."""
     kept = f"What was finished is kept in {place.zarr.name} and {place.run.name}"
-    if is_lost(place):
+    if is_lost(place) or is_gone(place):
         return lost(place)
     if isinstance(error, OutputError):
         return DiskError(str(error))
@@ -141,6 +172,10 @@ def stopped(error: OSError, place: Place) -> DiskError | RunError:
     where = f" ({error.filename})" if error.filename else ""
     if isinstance(error, RemoteError):
         return DiskError(f"the run stopped{where}: {error.strerror}. {kept}: then type the same command again")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return DiskError(
+            f"the run stopped: too many open files{where}. {kept}: raise that (ulimit -n), then type it again"
+        )
     return DiskError(
         f"the run stopped, for the disk refuses: {error.strerror}{where}. {kept}: mend that (free some space), then type "
         "the same command again"
@@ -155,8 +190,22 @@ def is_lost(place: Place) -> bool:
         return False
 
 
+def is_gone(place: Place) -> bool:
+    """Whether the output was renamed or removed."""
+    try:
+        return place.mark() is None or not (place.run / PLAN).is_file()
+    except OSError:
+        return False
+
+
 def lost(place: Place) -> RunError:
-    """The error where it did."""
+    """The error where it did, or where the output is gone."""
+    if is_gone(place):
+        return RunError(
+            f"{place.zarr} or {place.run.name} beside it is gone: they were renamed or removed while the run was writing them, "
+            "and nothing more is written. Put both back under these names and type the same command again; if they are lost, "
+            "remove what is left, and the command begins anew"
+        )
     return RunError(
         f"another run has taken {place.zarr} over, since this one gave no sign of life or its lock was removed: this one "
         "stopped and writes nothing more"
@@ -183,7 +232,8 @@ def _refuse_foreign_zarr(place: Place) -> None:
         return
     if zarr.exists() or zarr.is_symlink():
         raise OutputError(
-            f"{zarr} exists and is no simexm result, so it is left alone, --overwrite or not; choose another --output"
+            f"{zarr} exists and is no simexm result, so it is left alone, --overwrite or not; choose another --output. If it was "
+            f"one, its zarr.json is damaged: simexm verify {zarr} --repair"
         )
 
 
@@ -203,8 +253,8 @@ def _is_ours(run: Location) -> bool:
     if {p.name for p in run.iterdir()} <= {LOCK, JOBS, PROBE}:
         return True
     try:
-        return "hash" in json.loads((run / PLAN).read_text())
-    except (OSError, ValueError, TypeError):
+        return "hash" in read_mapping(run / PLAN)
+    except (OSError, ValueError):
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +22,77 @@ def is_url(named: str) -> bool:
     return "://" in named
 
 
+def usable(named: Any) -> str:
+    """Return a path or URL as text.
+
+    Raises
+    ------
+    SpecError
+        If it is of another type, empty, too long, not UTF-8, or holds NUL or half of a surrogate pair, which no path has.
+    """
+    if not isinstance(named, str | os.PathLike) or not isinstance(os.fspath(named), str):
+        raise SpecError(f"a path or URL is expected, not {reprlib.repr(named)}; give it as text")
+    text = os.fspath(named)
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if not text or b"\0" in encoded:
+        raise SpecError(f"{text!r} cannot be the name of a file or folder; type it again")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # names inside results, in Zarr, Parquet and metadata, are UTF-8
+        raise SpecError(
+            f"{encoded!r} is no UTF-8, of which the names inside results are made: rename it, or choose another name; where the "
+            "shell shows it rightly, type the command with PYTHONUTF8=1"
+        ) from None
+    if len(encoded) > _LONGEST or any(len(part) > _LONGEST_PART for part in encoded.split(b"/")):
+        raise SpecError(f"{reprlib.repr(text)} is longer than any name of a file; type it again")
+    if os.path.expanduser(text).startswith("~"):
+        raise SpecError(
+            f"{text} names the home folder of a user who does not exist; for a file of this name type ./{text}"
+        )
+    return text
+
+
+_LONGEST, _LONGEST_PART = 4095, 255
+
+
 def location(named: str | os.PathLike[str] | Remote) -> Location:
     """The file or folder that a user named; links are followed.
 
     Raises
     ------
     SpecError
-        If nothing can be found at a URL of this kind.
+        If nothing can be found at a URL of this kind, or the name is none that a file can have.
     """
     if isinstance(named, Remote):
         return named
-    text = os.fspath(named)
+    text = usable(named)
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     if is_url(text):
+        if not text.partition("://")[2].strip("/"):
+            raise SpecError(f"{text} names no bucket or server; type the whole URL, such as s3://bucket/NAME.zarr")
         return Remote.at(text)
     if _URL.match(text):
         whole = text.replace(":/", "://", 1)
         raise SpecError(f"{text} is a URL that lost a slash, as in a pathlib.Path; give it as text: {whole}")
-    return Path(os.path.expanduser(text)).resolve()
+    try:
+        return Path(os.path.expanduser(text)).resolve()
+    except (OSError, RuntimeError) as error:  # links that lead in a circle are a RuntimeError before Python 3.13
+        why = getattr(error, "strerror", None) or "it leads through links that lead back to themselves"
+        raise SpecError(f"{text} cannot be used as a path: {why}; name another file or folder") from None
 
 
 def from_text(named: str) -> Location:
     """The file or folder that `str` told."""
     return Remote(named) if is_url(named) else Path(named)
+
+
+def with_ending(path: Path, ending: str) -> Path:
+    """The same path with another ending, such as ".png"; of a path without a name, a file in that folder."""
+    return path.with_name(f"{path.stem}{ending}") if path.name else path / f"out{ending}"
 
 
 def refuse_url(named: str | os.PathLike[str]) -> None:
@@ -70,9 +118,11 @@ def zarr_store(root: Location) -> Any:
 
 def folder_of(array: Any) -> Location | None:
     """Where a Zarr array's chunks are, if it is on a disk or in a store that can be listed."""
-    from zarr.storage import FsspecStore, LocalStore
+    from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
     store = array.store
+    while isinstance(store, WrapperStore):
+        store = store._store
     if isinstance(store, LocalStore):
         return store.root / array.path
     if isinstance(store, FsspecStore):

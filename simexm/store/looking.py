@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import contextlib
 import functools
 import hashlib
 import os
@@ -37,6 +38,22 @@ def scan(folder: Location) -> Iterator[tuple[str, int | None]]:
             yield entry.name, None if entry.is_dir() else entry.stat().st_size
 
 
+def largest_file(folder: Location, looked_at: int = 256) -> int | None:
+    """Bytes of the largest of some files below a folder; None where there are none, or where a store does not list them."""
+    if isinstance(folder, Remote) and not folder.can_list:
+        return None
+    sizes = (size for size in islice(_sizes(folder), looked_at))
+    return max(sizes, default=None)
+
+
+def _sizes(folder: Location) -> Iterator[int]:
+    for name, size in scan(folder):
+        if size is None:
+            yield from _sizes(folder / name)
+        else:
+            yield size
+
+
 def read_begin(path: Location, count: int) -> bytes:
     """The first bytes of a file."""
     if isinstance(path, Remote):
@@ -51,6 +68,18 @@ def files_below(folder: Location) -> Iterator[Location]:
         yield from folder.files()
     else:
         yield from (p for p in folder.rglob("*") if p.is_file())
+
+
+def links_below(folder: Location) -> Iterator[Path]:
+    """All symbolic links below a folder, none of which is followed; stores have none."""
+    waiting = [] if isinstance(folder, Remote) else [folder]
+    while waiting:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    yield Path(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
 
 
 def presence(*folders: Location) -> Callable[[str], bool]:

@@ -24,6 +24,7 @@ from zarr.storage import MemoryStore
 from simexm.grid import Spacing
 from simexm.store.files import Files, Stored
 from simexm.store.location import zarr_store
+from simexm.store.presence import watched
 from simexm.store.pyramid import Level
 from simexm.store.shards import ZSTD_LEVEL, Encoder, encode_shard
 
@@ -54,8 +55,8 @@ def multiscales(
         axes.insert(0, {"name": "c", "type": "channel"})
     datasets = []
     for n, level in enumerate(levels):
-        scale = [_um(s) for s in level.spacing]
-        translation = [_um(o + s / 2) for o, s in zip(origin_nm, level.spacing, strict=True)]
+        scale = [micrometres(s) for s in level.spacing]
+        translation = [micrometres(o + s / 2) for o, s in zip(origin_nm, level.spacing, strict=True)]
         if channels:
             scale.insert(0, 1.0)
             translation.insert(0, 0.0)
@@ -147,6 +148,16 @@ class ShardedArray:
 
     def create(self) -> None:
         """Write the array's metadata."""
+        self.files.put(f"{self.path}/zarr.json", self._metadata())
+
+    def is_created(self) -> bool:
+        """Whether they are as `create` writes them."""
+        try:
+            return (self.files.root / f"{self.path}/zarr.json").read_bytes() == self._metadata()
+        except FileNotFoundError:
+            return False
+
+    def _metadata(self) -> bytes:
         made: dict[str, Buffer] = {}
         zarr.create_array(
             MemoryStore(made),
@@ -160,8 +171,7 @@ class ShardedArray:
             dimension_names=tuple(self.axes),
             zarr_format=3,
         )
-        name = f"{self.path}/zarr.json"
-        self.files.put(name, made[name].to_bytes())
+        return made[f"{self.path}/zarr.json"].to_bytes()
 
     def key(self, position: tuple[int, ...]) -> str:
         """Path below the root of the shard with these shard coordinates."""
@@ -228,8 +238,9 @@ class ShardedArray:
 
     def open(self) -> zarr.Array[Any]:
         """Open the array for reading."""
-        return zarr.open_array(zarr_store(self.files.root), path=self.path, mode="r")
+        return watched(zarr.open_array(zarr_store(self.files.root), path=self.path, mode="r"))
 
 
-def _um(nm: Fraction) -> float:
+def micrometres(nm: Fraction) -> float:
+    """A length of metadata."""
     return float(nm / _NM_PER_UM)

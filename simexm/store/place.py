@@ -16,6 +16,7 @@ from simexm.errors import OutputError
 from simexm.store.claims import claim, retire_claims
 from simexm.store.files import Files, remove_tree
 from simexm.store.location import Location, location
+from simexm.store.metadata import RootAttributes, read_group
 from simexm.store.omezarr import ShardedArray, write_group
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
@@ -25,8 +26,10 @@ PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"
 """Status of a result: its arrays may not all be there yet, or not any more; blocks are missing; all is there."""
 
 PLAN, MANIFEST, SCRATCH, LOCK, JOBS, PROBE = "plan.json", "files.json", "scratch", "lock", "jobs", "probe"
+SOURCE = "source.json"
+"""How the labels' files were when the run began."""
 RUN_NAMES = frozenset(
-    {PLAN, MANIFEST, SCRATCH, "journal", "passes", "tables", "failed.jsonl", "preview.png", "log.txt"}
+    {PLAN, MANIFEST, SOURCE, SCRATCH, "journal", "passes", "tables", "failed.jsonl", "preview.png", "log.txt"}
 )
 """All that runs put into NAME.run, but the lock, and the jobs of batch queues, which outlast a run that is made again."""
 
@@ -117,15 +120,16 @@ class Place:
         return Files(self.zarr, self.scratch)
 
     def mark(self) -> dict[str, Any] | None:
-        """What the result says of itself; None where there is no simexm result. Raises RemoteError where a store refuses."""
+        """What the result says of itself; None where there is no simexm result, or a damaged one.
+
+        Raises RemoteError where a store refuses.
+        """
         try:
-            attributes = json.loads((self.zarr / "zarr.json").read_text())["attributes"]
-            found = attributes.get(MARK)
+            return read_group(self.zarr, RootAttributes)[MARK]
         except RemoteError:
             raise
-        except (OSError, ValueError, KeyError, AttributeError):
+        except OSError:
             return None
-        return found if isinstance(found, dict) and "hash" in found else None
 
 
 def arrays(plan: Plan, place: Place, output: Output) -> tuple[ShardedArray, ...]:
@@ -159,8 +163,20 @@ def prepare(plan: Plan, place: Place) -> None:
     mark = place.mark()
     if mark is None or mark.get("status") == PREPARING:
         _write_all(plan, place)
+    else:
+        _mend_metadata(plan, place)
     for folder in (place.journal, place.tables):
         folder.mkdir(exist_ok=True)
+
+
+def _mend_metadata(plan: Plan, place: Place) -> None:
+    """Write again what was damaged since an earlier run wrote it: the end of this one would take it for sound."""
+    if not has_plan(plan, place):
+        write_plan(plan, place)
+    for output in plan.outputs:
+        for array in arrays(plan, place, output):
+            if not array.is_created():
+                array.create()
 
 
 def retire_scratch(place: Place) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,19 @@ from numpy.typing import NDArray
 
 from simexm.grid import Box, Triple
 from simexm.store.location import Location, folder_of
+from simexm.store.looking import largest_file
+from simexm.store.presence import lost, refuse_gone, watched
+from simexm.store.shard_list import ShardList
 from simexm.store.shards import decode_shard, opened_shard
+
+AT_ONCE_BYTES = 64 * 2**20
+"""zarr-python decodes up to ten chunks at once; it is given no more chunks than these bytes hold, or one that is larger."""
+_ZARR_AT_ONCE = 10
+_SMALL_BYTES = 32 * 2**20
+"""How well chunks are compressed is not looked at where they take no more than this anyhow; on a disk as in a store, since the
+prediction decides the tile, and so the bytes of the result."""
+_IN_PLACE = frozenset({"blosc", "zstd", "lz4"})
+"""Compressors that tell how large their content is, so that no decoder has to join pieces."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +40,19 @@ class Reader:
     folder
         Where its shards are, if they are such as simexm writes, on a disk or in a store: these are decoded here, all others
         by zarr-python, which needs five times as long and one core alone.
+    listed
+        Chunk files that exist, where that is known: if one of these is missing, it was not left out for being zero.
     """
 
     array: zarr.Array[Any]
     folder: Location | None
+    listed: ShardList | None = None
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> Reader:
+    def of(cls, array: zarr.Array[Any], listed: ShardList | None = None) -> Reader:
         """How to read this array."""
-        return cls(array, folder_of(array) if _is_ours(array) else None)
+        folder = folder_of(array) if _is_ours(array) else None
+        return cls(array if folder else watched(array, listed), folder, listed)
 
     @property
     def shape(self) -> Triple:
@@ -53,12 +71,13 @@ class Reader:
 
         Raises
         ------
+        GoneError
+            If a chunk is missing, and the array is not there any more.
         OSError, ValueError, RuntimeError
-            If a shard cannot be read or decoded.
+            If a shard cannot be read or decoded, or is missing though it is listed.
         """
         if self.folder is None:
-            where: Any = (*lead, *box.slices)
-            return np.asarray(self.array[where])
+            return self._by_zarr(box, lead)
         shard = self.array.shards
         assert shard is not None
         out = np.empty(box.shape, self.array.dtype)
@@ -66,13 +85,86 @@ class Reader:
         inner = tuple(a % s for a, s in zip(lead, shard, strict=False))
         z, y, x = shard[-3:]
         ranges = (range(a // s, -(-b // s)) for a, b, s in zip(box.start, box.stop, (z, y, x), strict=True))
+        missed = False
         for position in itertools.product(*ranges):
             corner = position[0] * z, position[1] * y, position[2] * x
             part = Box.at(corner, (z, y, x)).intersect(box)
             into = out[part.relative_to(box.start).slices][(np.newaxis,) * len(lead)]
-            with opened_shard(self.folder.joinpath("c", *map(str, (*first, *position)))) as data:
+            path = self.folder.joinpath("c", *map(str, (*first, *position)))
+            with opened_shard(path) as data:
+                if not data:
+                    if self.listed is not None and (*first, *position) in self.listed:
+                        refuse_gone(self.folder)
+                        raise lost(str(path))
+                    missed = True
                 decode_shard(data, shard, self.array.chunks, (*inner, *part.relative_to(corner).start), into)
+        if missed:
+            refuse_gone(self.folder)
         return out
+
+    def _by_zarr(self, box: Box, lead: tuple[int, ...]) -> NDArray[Any]:
+        parts = list(_parts(box, self._chunks_at_once()))
+        if len(parts) == 1:
+            return np.asarray(self.array[(*lead, *box.slices)])  # type: ignore[index]  # numbers and slices together
+        out = np.empty(box.shape, self.array.dtype)
+        for part in parts:
+            out[part.relative_to(box.start).slices] = np.asarray(self.array[(*lead, *part.slices)])  # type: ignore[index]
+        return out
+
+    def _chunks_at_once(self) -> Triple:
+        """Elements along z, y, x of the chunks that zarr-python is given at once."""
+        z, y, x = self.array.chunks[-3:]
+        rest = max(1, AT_ONCE_BYTES // self._chunk_bytes)
+        row = min(rest, -(-self.shape[2] // x))
+        rows = min(rest // row, -(-self.shape[1] // y))
+        return z * (rest // (row * rows)), y * rows, x * row
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return math.prod(self.array.chunks) * self.array.dtype.itemsize
+
+    def decoding_bytes(self, chunks: int) -> int:
+        """Return how many bytes are held at most while a box that touches so many chunks is decoded, beside what is returned.
+
+        A chunk is decoded whole, and held compressed meanwhile.
+        """
+        whole = self._chunk_bytes
+        if self.folder is not None:
+            return whole + self._stored_bytes(chunks)
+        # the last piece of a box may touch few chunks, others as many as fit
+        at_once = max(1, min(chunks, AT_ONCE_BYTES // whole))
+        copies = sum(_name(c) != "transpose" for c in self.array.filters)
+        compressors = [_name(c) for c in self.array.compressors]
+        copies += any(n not in ("crc32c", "") for n in compressors)
+        copies += any(n not in (*_IN_PLACE, "crc32c", "") for n in compressors)
+        return min(at_once, _ZARR_AT_ONCE) * whole * copies + self._stored_bytes(at_once)
+
+    def _stored_bytes(self, chunks: int) -> int:
+        """Bytes of so many chunks as they are stored, or of the shard in which they are."""
+        most = chunks * self._chunk_bytes
+        folder = folder_of(self.array)
+        if folder is None or most <= _SMALL_BYTES:
+            return most
+        largest = largest_file(folder)
+        if largest is None:
+            return most
+        return min(most, 2 * largest * (1 if self.array.shards else chunks))  # twice, for not all are looked at
+
+
+def _name(codec: Any) -> str:
+    """The name of a codec of Zarr 2 or 3, without the prefix of those that both have."""
+    found = getattr(codec, "codec_id", None) or codec.to_dict()["name"]
+    return str(found).removeprefix("numcodecs.")
+
+
+def _parts(box: Box, step: Triple) -> Iterator[Box]:
+    """Parts of a box, cut at multiples of `step`."""
+    axes = []
+    for start, stop, size in zip(box.start, box.stop, step, strict=True):
+        inner = range((start // size + 1) * size, stop, size)
+        axes.append(list(itertools.pairwise((start, *inner, stop))))
+    for z, y, x in itertools.product(*axes):
+        yield Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
 
 
 def _is_ours(array: zarr.Array[Any]) -> bool:
@@ -83,7 +175,8 @@ def _is_ours(array: zarr.Array[Any]) -> bool:
         return False
     sharding: Any = codecs[0]["configuration"]
     inner, outer = ([c["name"] for c in sharding[part]] for part in ("codecs", "index_codecs"))
-    little = sharding["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
+    first = (sharding[part][0].get("configuration", {}) for part in ("codecs", "index_codecs"))
+    little = all(codec.get("endian", "little") == "little" for codec in first)
     at_end = sharding["index_location"] == "end"
     plain = about.chunk_key_encoding.to_dict() == {"name": "default", "configuration": {"separator": "/"}}
     zeros = about.fill_value == 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
@@ -166,8 +166,7 @@ class Remote(_Path):
             about = self.system.info(self.key)
         if about["type"] != "file":
             raise FileNotFoundError(errno.ENOENT, "there is no such file", self.url)
-        time = next((about[k] for k in ("LastModified", "mtime", "updated", "created") if about.get(k)), 0.0)
-        version = next((about[k] for k in ("ETag", "etag", "generation", "md5Hash") if about.get(k)), None)
+        time, version = _time(about), _version(about)
         seconds = time.timestamp() if hasattr(time, "timestamp") else time if isinstance(time, float) else 0.0
         return About(int(about["size"] or 0), seconds, str(version or (about["size"], time)))
 
@@ -203,31 +202,52 @@ class Remote(_Path):
 
     def scan(self) -> Iterator[tuple[str, int | None]]:
         """Their names; of files the size, of folders None."""
-        try:
-            with self._told():
-                found = self.system.ls(self.key, detail=True)
-        except FileNotFoundError:
-            found = []
-        for each in found:
-            key = each["name"].rstrip("/")
-            if key != self.key:
-                yield key.rpartition("/")[2], None if each["type"] == "directory" else int(each["size"] or 0)
+        for name, size, _ in self.entries():
+            yield name, size
+
+    def entries(self) -> Iterator[tuple[str, int | None, str]]:
+        """Their names; of files size and version, of folders None and nothing."""
+        with contextlib.suppress(FileNotFoundError), self._told():
+            if self._is_s3:
+                for page in self._pages(Delimiter="/"):
+                    for each in page.get("CommonPrefixes", ()):
+                        yield each["Prefix"].rstrip("/").rpartition("/")[2], None, ""
+                    for each in page.get("Contents", ()):
+                        if not each["Key"].endswith("/"):  # what some programs put there for the folder itself
+                            yield each["Key"].rpartition("/")[2], int(each["Size"]), str(_version(each))
+                return
+            for each in self.system.ls(self.key, detail=True):
+                key = each["name"].rstrip("/")
+                if key != self.key and each["type"] == "directory":
+                    yield key.rpartition("/")[2], None, ""
+                elif key != self.key:
+                    yield key.rpartition("/")[2], int(each["size"] or 0), str(_version(each) or _time(each))
 
     def files(self) -> Iterator[Self]:
         """All files below, in one listing, which on S3 is read page by page."""
         with self._told():
-            for key in self._pages() if self.protocol in ("s3", "s3a") else self.system.find(self.key):
+            if self._is_s3:
+                bucket = self.key.partition("/")[0]
+                found = (f"{bucket}/{each['Key']}" for page in self._pages() for each in page.get("Contents", ()))
+            else:
+                found = self.system.find(self.key)
+            for key in found:
                 yield type(self)(f"{self.protocol}://{key}")
 
-    def _pages(self) -> Iterator[str]:
+    @property
+    def _is_s3(self) -> bool:
+        return self.protocol in ("s3", "s3a")
+
+    def _pages(self, **options: str) -> Iterator[Mapping[str, Any]]:
+        """A listing of what is below, a thousand keys at a time."""
         bucket, _, prefix = self.key.partition("/")
-        more: dict[str, str] = {}
+        options |= {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
         while True:
-            page = self.system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", **more)
-            yield from (f"{bucket}/{each['Key']}" for each in page.get("Contents", ()))
+            page = self.system.call_s3("list_objects_v2", **options)
+            yield page
             if not page.get("IsTruncated"):
                 return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+            options["ContinuationToken"] = page["NextContinuationToken"]
 
     def read_bytes(self) -> bytes:
         """The whole file."""
@@ -295,7 +315,7 @@ class Remote(_Path):
         FileExistsError
             If it is of another version by now, or gone.
         """
-        if self.protocol in ("s3", "s3a"):
+        if self._is_s3:
             return self._put(data, IfMatch=version)
         try:
             same = self.stat().version == version
@@ -345,3 +365,13 @@ class Remote(_Path):
             raise
         except Exception as error:
             raise translated(error, self.url, writing) from error
+
+
+def _time(about: Mapping[str, Any]) -> Any:
+    """When a file was written, as its store tells it; 0 where it does not."""
+    return next((about[k] for k in ("LastModified", "mtime", "updated", "created") if about.get(k)), 0.0)
+
+
+def _version(about: Mapping[str, Any]) -> Any:
+    """Which version of a file it is; None where the store does not tell."""
+    return next((about[k] for k in ("ETag", "etag", "generation", "md5Hash") if about.get(k)), None)

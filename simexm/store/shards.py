@@ -30,6 +30,7 @@ from simexm.store.remote import Remote
 # Level 1 stores Poisson counts within 4 % of the size of levels 2 to 5 at half their time or less, labels within 15 %.
 ZSTD_LEVEL = 1
 _ABSENT = 2**64 - 1
+_ZSTD_HEAD = 18
 _zstd = Zstd(level=ZSTD_LEVEL)
 
 
@@ -141,7 +142,10 @@ GAP_BYTES = 1 << 18
 
 @contextlib.contextmanager
 def opened_shard(path: Location) -> Iterator[bytes | mmap.mmap | Ranges]:
-    """A shard's bytes, of which only those that are looked at are read; b"" where there is no file."""
+    """A shard's bytes, of which only those that are looked at are read; b"" where there is no file.
+
+    A missing file means zeros only while the array itself is there: whoever reads must look (see `simexm.store.reading`).
+    """
     if isinstance(path, Remote):
         try:
             found: bytes | Ranges = Ranges(path)
@@ -150,10 +154,23 @@ def opened_shard(path: Location) -> Iterator[bytes | mmap.mmap | Ranges]:
         yield found
         return
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield data
+        file = path.open("rb")
     except FileNotFoundError:
         yield b""
+        return
+    with file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
+def zstd_size(head: bytes) -> int | None:
+    """Bytes that a Zstd frame says that it decodes to, by its first 18 bytes (RFC 8878, 3.1.1); None where it does not."""
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    kind, single, dictionary = head[4] >> 6, head[4] >> 5 & 1, head[4] & 3
+    count = (single, 2, 4, 8)[kind]
+    begin = 5 + (1 - single) + (0, 1, 2, 4)[dictionary]
+    value = int.from_bytes(head[begin : begin + count], "little")
+    return value + 256 * (count == 2) if count else None
 
 
 def decode_shard(
@@ -202,11 +219,15 @@ def decode_shard(
             out[into] = 0
         else:
             inside[position] = into, tuple(slice(max(-f, 0), n - f) for f, n in zip(first, out.shape, strict=True))
+    nbytes = math.prod(chunk) * out.dtype.itemsize
     places = [(int(index[p][0]), int(index[p][1])) for p in inside]
     moved(read=size + 4 + sum(n for _, n in places))
     encoded = data.fetch(places) if isinstance(data, Ranges) else (data[a : a + n] for a, n in places)
     for (position, (into, here)), chunk_bytes in zip(inside.items(), encoded, strict=True):
         try:
+            decodes_to = zstd_size(chunk_bytes[:_ZSTD_HEAD])
+            if decodes_to is not None and decodes_to != nbytes:
+                raise ValueError(f"it would decode to {decodes_to} bytes instead of {nbytes}")
             decoded = _zstd.decode(chunk_bytes)
             part = np.frombuffer(decoded, out.dtype.newbyteorder("<")).reshape(chunk)
         except (RuntimeError, ValueError) as error:

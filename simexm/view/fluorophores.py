@@ -10,6 +10,7 @@ from typing import Any
 
 from simexm.errors import OutputError
 from simexm.spectra.fluorophores import Fluorophore, find, load_builtin
+from simexm.store.location import with_ending
 from simexm.view.dyes import Bench, Sight, percent, read_bench, remark, sights
 from simexm.view.spectra import draw_spectra
 
@@ -65,7 +66,7 @@ def tell(names: Sequence[str], spec: Path | None, output: Path | None) -> Told:
         If the picture would be no PNG.
     """
     if output and output.suffix.lower() != ".png":
-        raise OutputError(f"the picture {output} is a PNG; type --output {output.with_suffix('.png')}")
+        raise OutputError(f"the picture {output} is a PNG; type --output {with_ending(output, '.png')}")
     if output and not output.parent.is_dir():
         raise OutputError(
             f"{output} cannot be written: there is no folder {output.parent}; type: mkdir -p {output.parent}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.result import Result
+from simexm.result import Result, elements
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -61,7 +61,7 @@ def picture_of(result: Result) -> Picture:
     image = result.array(level)
     _, nz, ny, _ = image.shape
     scales = result.attributes["ome"]["multiscales"][0]["datasets"][level]["coordinateTransformations"][0]["scale"]
-    across, along = np.asarray(image[:, nz // 2]), np.asarray(image[:, :, ny // 2])
+    across, along = elements(image, np.s_[:, nz // 2]), elements(image, np.s_[:, :, ny // 2])
     cells = result.array(level, "labels/cells")
     channels = result.channels
     windows = [(c["window"]["start"], c["window"]["end"]) for c in channels]
@@ -71,8 +71,8 @@ def picture_of(result: Result) -> Picture:
         title=result.attributes["ome"]["multiscales"][0]["name"],
         across=across,
         along=along,
-        truth=np.asarray(cells[nz // 2]),
-        truth_along=np.asarray(cells[:, ny // 2]),
+        truth=elements(cells, nz // 2),
+        truth_along=elements(cells, np.s_[:, ny // 2]),
         colors=[c["color"] for c in channels],
         windows=windows,
         names=[c["label"] for c in channels],

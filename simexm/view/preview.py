@@ -9,11 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from simexm.arguments import whole_number, whole_numbers
 from simexm.engine.excerpt import excerpt
 from simexm.engine.finish import channel_color
 from simexm.engine.passes import counted_in_memory
 from simexm.engine.plan import Plan
 from simexm.errors import SpecError
+from simexm.export.whole import whole_file
 from simexm.grid import Box, Triple, triple
 from simexm.view.picture import Picture, draw, save, window
 
@@ -77,7 +79,8 @@ class Preview:
 
     def save(self, path: str | Path) -> None:
         """Write the picture as a PNG."""
-        save(self.picture, Path(path))
+        with whole_file(Path(path)) as partial:
+            save(self.picture, partial)
 
     def _repr_html_(self) -> str:
         from simexm.view.notebook import preview_html
@@ -87,7 +90,9 @@ class Preview:
 
 def preview(plan: Plan, at: Triple | None = None, shape: Triple | None = None, round: int | None = None) -> Preview:
     """Compute a part of the image; see `Simulation.preview` for the parameters."""
-    place = _inside(plan, at)
+    place = _inside(plan, None if at is None else whole_numbers("at", at))
+    if shape is not None:
+        shape = whole_numbers("shape", shape)
     box = box_of(plan, place) if shape is None else _box_around(plan, place, shape)
     number = _known_round(plan, round)
     source = plan.simulation.source.open()
@@ -100,7 +105,7 @@ def preview(plan: Plan, at: Triple | None = None, shape: Triple | None = None, r
 
 def _inside(plan: Plan, at: Triple | None) -> Triple:
     """A pixel of the image; the middle one, where none is named."""
-    place = at or triple(n // 2 for n in plan.shape)
+    place = at if at is not None else triple(n // 2 for n in plan.shape)
     if not all(0 <= a < n for a, n in zip(place, plan.shape, strict=True)):
         raise SpecError(
             f"the pixel {' '.join(map(str, place))} is outside the image, which has {' x '.join(map(str, plan.shape))} pixels "
@@ -112,7 +117,7 @@ def _inside(plan: Plan, at: Triple | None) -> Triple:
 def _known_round(plan: Plan, round: int | None) -> int:
     if round is None:
         return plan.rounds[0]
-    if round not in plan.rounds or not round:
+    if whole_number("round", round, 0) not in plan.rounds or not round:
         there = f"the rounds 1 to {plan.world.rounds}" if plan.world.rounds else "one image and no rounds"
         raise SpecError(f"there is no round {round}: the plan has {there}; leave the round out, or name another")
     return round

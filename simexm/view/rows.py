@@ -36,10 +36,19 @@ def plan_rows(plan: Plan) -> Rows:
         ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
         ("stored", f"{m['bytes_uncompressed'] / 1e9:.3g} GB before compression, about {blocks['files']} files"),
         ("device", "GPU" if m["device"] == "gpu" else "CPU"),
-        ("memory", f"{m['memory_per_worker_bytes'] / 2**30:.2f} GiB in each worker"),
+        ("memory", _memory(plan)),
         ("time", f"about {m['core_seconds']:.0f} core-seconds, {m['core_seconds'] / cores:.0f} s on {cores} cores"),
         ("hash", m["hash"]),
     ]
+
+
+def _memory(plan: Plan) -> str:
+    from simexm.engine.means import threads_here
+
+    threads, worker = threads_here(plan), f"{plan.memory.total / 2**30:.2f} GiB in each worker"
+    if threads < 2:
+        return worker
+    return f"{plan.memory.at_once(threads) / 2**30:.2f} GiB in one process of {threads} threads; {worker}"
 
 
 def result_rows(result: Result) -> Rows:

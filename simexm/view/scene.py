@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from simexm.engine.status import status
 from simexm.errors import OutputError
 from simexm.result import Result
 from simexm.sources.base import LabelSource
+from simexm.store.metadata import read_group
 from simexm.store.pyramid import plan_levels
 from simexm.view.making import Making, spacing_um, truth_of
 
@@ -145,7 +145,7 @@ def _is_main(result: Result, group: str) -> bool:
 
 
 def _finished(result: Result, group: str) -> Picture:
-    ome = json.loads((result.path / group / "zarr.json").read_text(encoding="utf-8"))["attributes"]["ome"]
+    ome = read_group(result.path / group)["ome"]
     steps = []
     for dataset in ome["multiscales"][0]["datasets"]:
         told = {t["type"]: t[t["type"]][-3:] for t in dataset["coordinateTransformations"]}

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import tornado.web
+from tornado.routing import Rule
 
 from simexm.errors import OutputError, SimexmWarning
+from simexm.secret import Below
 from simexm.store import omezarr
 from simexm.store.omezarr import group_bytes
 from simexm.view.scene import Step
@@ -56,6 +58,8 @@ class Server:
             raise OutputError(
                 f"port {port} of this machine cannot be opened ({error.strerror}); name another with --port, or leave it out"
             ) from None
+        self._files = tornado.web.Application()
+        server.global_server.app.add_handlers(".*", [Rule(Below(self._secret), self._files)])
 
     @property
     def port(self) -> int:
@@ -83,7 +87,7 @@ class Server:
         self._server.stop()
 
     def _add(self, name: str, handler: type[tornado.web.RequestHandler], settings: dict[str, Any]) -> None:
-        self._server.global_server.app.add_handlers(".*", [(f"/{self._secret}/{name}/(.*)", handler, settings)])
+        self._files.add_handlers(".*", [(f"/[^/]*/{name}/(.*)", handler, settings)])
 
 
 def group_file(steps: Sequence[Step], axes: str) -> bytes:
@@ -116,8 +120,16 @@ class _Folder(tornado.web.StaticFileHandler):
             self.set_header("Content-Type", "application/json")
             self.set_extra_headers(path)
             self.finish(self.told[path])
+        elif "\0" in path:  # no file has such a name, and the parent would fail at it
+            raise tornado.web.HTTPError(404)
         else:
             await super().get(path, include_body)
+
+    def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
+        """Refuse what a symbolic link leads out to, too, which the parent follows."""
+        if not Path(absolute_path).resolve().is_relative_to(Path(root).resolve()):
+            raise tornado.web.HTTPError(403)
+        return super().validate_absolute_path(root, absolute_path)
 
     def compute_etag(self) -> str | None:
         return None  # the parent reads the whole file to make one

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simexm.export.whole import whole_file
 from simexm.spectra import bands
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.spectra.fluorophores import Fluorophore
@@ -81,12 +81,8 @@ def draw_spectra(dyes: Sequence[Fluorophore], bench: Bench | None, path: Path, *
         _draw_name(name_axes, axes, dye, lane, max(lanes) + 1)
     _finish(axes, strip, (low, high))
     _head(figure, title)
-    hidden = path.with_name(f".{path.name}.partial")
-    try:
-        figure.savefig(hidden, format="png", metadata={"Software": None})
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})
 
 
 def _limits(dyes: Sequence[Fluorophore], bench: Bench | None) -> tuple[float, float]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import getpass
+import html
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from simexm.result import Result
@@ -178,10 +183,22 @@ def _number(value: float) -> str:
 
 
 def open_browser(url: str) -> bool:
-    """Show an address in this machine's browser, where there is a screen; whether it could be."""
+    """Show an address in this machine's browser, where there is a screen; whether it could be.
+
+    The browser is given a file that only the user can read, and that leads there: whoever is on the machine can read the
+    command lines of all programs, and the address is as good as a password.
+    """
     import webbrowser
 
     graphical = not sys.platform.startswith("linux") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     )
-    return graphical and webbrowser.open(url)  # else it would take a browser in the terminal
+    if not graphical:  # else it would take a browser in the terminal
+        return False
+    folder = Path(tempfile.mkdtemp(prefix="simexm-view-"))  # for the user alone
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    page = folder / "view.html"
+    page.write_text(
+        f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={html.escape(url)}">\n', encoding="utf-8"
+    )
+    return webbrowser.open(page.as_uri())

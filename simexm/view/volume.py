@@ -134,7 +134,7 @@ def _stored_size(volume: Volume) -> Spacing | None:
     attributes = dict(volume.group.attrs)
     if name not in ngff.datasets(attributes):
         return None
-    return ngff.multiscale_geometry(volume.where, attributes, name, volume.array.ndim).voxel_size_nm
+    return ngff.multiscale_geometry(volume.where, attributes, name, volume.array.shape).voxel_size_nm
 
 
 def _coarser(source: LabelSource) -> Sequence[Voxels]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,10 +57,19 @@ def test_nothing_listens_but_on_the_interface_and_strangers_are_refused(
             security = None if stranger.startswith("tcp") else distributed.Security.temporary()
             with pytest.raises((OSError, ssl.SSLError)):
                 distributed.Client(stranger, security=security, timeout="2s", set_as_default=False)
-        keys = list((tmp_path / "simexm-jobs").glob("tls*"))
-        assert len(keys) == 3
-        assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
-    assert not list((tmp_path / "simexm-jobs").glob("tls*"))
+        jobs = tmp_path / "simexm-jobs"
+        private = [*jobs.glob("tls*"), jobs / "dashboard.txt"]
+        assert len(private) == 4
+        assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
+        assert not [w for w in client.scheduler_info(n_workers=-1)["workers"].values() if "dashboard" in w["services"]]
+        link = private[-1].read_text().strip()
+        assert link == client.dashboard_link
+        with urllib.request.urlopen(link, timeout=20) as page:
+            assert page.status == 200
+        for path in ("", "status", "sitemap.json"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen("/".join([*link.split("/")[:3], path]), timeout=20)
+    assert not any(path.exists() for path in private)
 
 
 def _belongs(process: psutil.Process, folder: str, client: distributed.Client) -> bool:

@@ -86,6 +86,9 @@ def test_shipped_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({**SLURM, "options": {"cores": 4}}, "cores is set by the cluster file's own key 'workers'"),
         ({**SLURM, "options": {"lsf_units": "mb"}}, "SLURMCluster of the installed dask-jobqueue takes no 'lsf_units'"),
         ({**LSF, "options": {"header_skip": ["-n"]}}, "takes no 'header_skip'"),
+        ({**SLURM, "options": {"job_directives_skip": "--mem"}}, "should be a list of options that the job scripts leave out"),
+        ({**SLURM, "options": {"job_directives_skip": [""]}}, "should be a list of options"),
+        ({**LSF, "options": {"job_directives_skip": ["-J"]}}, "holds -J, the job's name"),
         ({"kind": "slurm"}, "walltime is missing"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
@@ -102,6 +105,29 @@ def test_options_of_the_installed_class_reach_the_job(tmp_path: Path) -> None:
     ).job_script()
     assert "--local-directory '/scratch dir'" in text
     assert "#SBATCH -n 1\n" not in text
+
+
+@pytest.mark.parametrize(("data", "option"), [(SLURM, "--mem"), (LSF, "-M")], ids=["slurm", "lsf"])
+def test_what_a_site_forbids_is_left_out_of_all_jobs(tmp_path: Path, data: dict[str, Any], option: str) -> None:
+    """From the workers' jobs and the driver's; and no other line goes with it."""
+    usual = load(tmp_path, {**data, "options": {}})
+    without = load(tmp_path, {**data, "options": {"job_directives_skip": [option]}})
+    for text_of in (
+        lambda made: made.job_script(tmp_path / "x-M--mem.run/jobs"),
+        lambda made: script(made.file, tmp_path / "x-M--mem.run/jobs", tmp_path, ["run"]),
+    ):
+        lines = [line for line in text_of(usual).splitlines() if line not in text_of(without).splitlines()]
+        assert [line.split()[1].split("=")[0] for line in lines] == [option]
+
+
+def test_the_queue_library_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    code = "from simexm.engine.batch import options; options.names('slurm'); import dask; print(dask.config.PATH)"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout.strip() == str(tmp_path / ".config/dask")  # where the user's own settings are read
+    assert not (tmp_path / ".config").exists()
 
 
 def test_yaml_cannot_run_code(tmp_path: Path) -> None:
@@ -149,7 +175,7 @@ def test_every_value_is_quoted(queue: str, account: str, python: str, scratch: s
 def test_job_knows_its_end(tmp_path: Path) -> None:
     line = next(x for x in load(tmp_path, {**LSF, "walltime": "02:30"}).job_script().splitlines() if JOB_END in x)
     ends = subprocess.run(
-        ["bash", "-c", f"date +%s; {line}; echo ${JOB_END}"], capture_output=True, text=True, check=True
+        ["bash", "-c", f"cut -d. -f1 /proc/uptime; {line}; echo ${JOB_END}"], capture_output=True, text=True, check=True
     )
     now, end = map(int, ends.stdout.split())
     assert end - now in (9000, 9001)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import time
@@ -189,11 +190,19 @@ def _fail() -> None:
     raise ModuleNotFoundError("no module here")
 
 
+@contextlib.contextmanager
+def second_client(owner: distributed.Client) -> Iterator[distributed.Client]:
+    """Another client of the same scheduler, which may be lost before it."""
+    client = distributed.Client(owner.scheduler.address, security=owner.security, set_as_default=False, timeout="2s")
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(ValueError):  # Tornado's, where a peer ends between the handshakes of TCP and of TLS
+            client.close()
+
+
 def test_lost_scheduler_ends_the_run_with_what_to_type(journal: Journal, tmp_path: Path) -> None:
-    with (
-        local_client(1, dashboard=False) as owner,
-        distributed.Client(owner.scheduler.address, set_as_default=False, timeout="2s") as client,
-    ):
+    with local_client(1, dashboard=False) as owner, second_client(owner) as client:
         timer = Timer(1.0, owner.cluster.close)
         timer.start()
         with pytest.raises(RunError, match="type the same command"):

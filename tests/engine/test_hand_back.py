@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,14 @@ from simexm.engine.cluster import local_client
 from simexm.engine.events import Event, Retried, WorkerLost
 from simexm.engine.executor import execute
 from simexm.engine.journal import Journal
-from simexm.engine.task import JOB_END
+from simexm.engine.task import JOB_END, uptime_s
 from simexm.errors import RunError
 from tests.engine.blocks import counts, note, runs
 
 
 def end_job(in_s: float) -> None:
     """Tell a worker when its job ends."""
-    os.environ[JOB_END] = str(time.time() + in_s)
+    os.environ[JOB_END] = str(uptime_s() + in_s)
 
 
 def test_blocks_of_an_ending_job_are_done_elsewhere_and_once(tmp_path: Path) -> None:

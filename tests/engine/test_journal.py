@@ -165,7 +165,7 @@ def test_lines_are_plain_json(tmp_path: Path) -> None:
     add(journal, 5)
     journal.commit()
     (line,) = (tmp_path / "000000.jsonl").read_text().splitlines()
-    assert json.loads(line).keys() == {"block", "hash", "attempt", "host", "seconds", "time", "result"}
+    assert json.loads(line).keys() == {"block", "hash", "attempt", "host", "seconds", "time", "result", "crc32c"}
 
 
 @given(added=st.sets(st.integers(0, 300)), removed=st.sets(st.integers(0, 300)), stop=st.integers(0, 310))

@@ -31,6 +31,22 @@ def test_second_driver_is_refused_until_the_first_ends(tmp_path: Path) -> None:
         pass
 
 
+def test_what_stopped_the_work_is_told_where_the_lock_cannot_be_removed_either(tmp_path: Path) -> None:
+    """As on a disk that became read-only; the next driver takes it all the same."""
+    path = tmp_path / "out.run" / "lock"
+
+    def work() -> None:
+        with lock(path):
+            path.parent.rename(tmp_path / "away")
+            path.parent.write_text("a file, below which nothing can be looked at")
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        work()
+    with lock(tmp_path / "away" / "lock"):
+        pass
+
+
 def test_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     die = "import os, pathlib, sys, simexm.engine.lock as m\nwith m.lock(pathlib.Path(sys.argv[1])): os._exit(1)"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.memory import EXPERIMENTS, measure
+from benchmarks.memory import EXPERIMENTS, RUNS, Figures, measure, measure_run
+
+
+def obeys(found: Figures) -> bool:
+    return 0.6 * found.predicted <= found.peak <= found.predicted
 
 
 @pytest.mark.slow
@@ -13,4 +17,11 @@ from benchmarks.memory import EXPERIMENTS, measure
 )
 def test_the_peak_lies_below_the_prediction_and_not_far(name: str) -> None:
     found = measure(name, EXPERIMENTS[name]())
-    assert 0.6 * found.predicted <= found.peak <= found.predicted
+    assert obeys(found), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_threads_chunks_and_the_compiler_are_predicted(name: str) -> None:
+    found = measure_run(name)
+    assert obeys(found), found

@@ -353,7 +353,7 @@ def test_a_disk_that_is_full_leaves_no_partial_file(tmp_path: Path, form: str) -
 def test_damaged_pixels_are_told(small: Result, tmp_path: Path) -> None:
     shard = next(p for p in sorted((small.path / "0" / "c" / "1").rglob("*")) if p.is_file())
     shard.write_bytes(shard.read_bytes()[:-7])
-    with pytest.raises(OutputError, match=r"cannot be read at planes 0 to 4: .*simexm run"):
+    with pytest.raises(OutputError, match=r"cannot be read at planes 0 to 4: .*simexm verify"):
         export(small, tmp_path / "out", "tiff")
     assert names(tmp_path / "out") == {"green.tiff"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from simexm.engine.cluster import local_client
 from simexm.result import Result
-from tests.faults.faults import Faults, environment, simulation
+from tests.faults.faults import Faults, environment, simulation, write_credentials
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,6 +42,7 @@ def client(_faults: Faults) -> Iterator[distributed.Client]:
     os.environ.update(environment(_faults.folder))
     try:
         with local_client(2, memory_limit="1 GiB", dashboard=False) as client:
+            write_credentials(client.security, _faults.folder)
             yield client  # the environment stays: workers that died are started with it
     finally:
         os.environ.clear()

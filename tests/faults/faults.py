@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from distributed.security import Security
+
 from simexm.engine.journal import Journal
 from simexm.result import Result
 from simexm.simulation import Simulation
@@ -69,7 +71,8 @@ class Faults:
     def clear(self) -> None:
         """Forget what was told."""
         for path in self.folder.iterdir():
-            path.unlink()
+            if not path.name.startswith("tls-"):
+                path.unlink()
 
     def set(self, fault: Fault | None) -> None:
         """From now on, this shall happen."""
@@ -97,11 +100,22 @@ class Faults:
         return [line for p in self.folder.glob(pattern) for line in p.read_text().splitlines()]
 
 
+def write_credentials(security: Security, folder: Path) -> None:
+    """The certificate and key of a cluster, for processes that are to talk to it."""
+    for name, text in security.get_tls_config_for_role("client").items():
+        if text is not None:
+            (folder / f"tls-{name}").write_text(text)
+
+
 def environment(folder: Path) -> dict[str, str]:
-    """Environment of processes in which faults may happen."""
+    """Environment of processes in which faults may happen, and which have the credentials in the folder, if there are any."""
+    tls = {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(folder / "tls-ca_file")}
+    for role in ("CLIENT", "WORKER", "SCHEDULER"):
+        tls |= {f"DASK_DISTRIBUTED__COMM__TLS__{role}__{k.upper()}": str(folder / f"tls-{k}") for k in ("cert", "key")}
     path = os.pathsep.join([str(INJECT), str(ROOT), os.environ.get("PYTHONPATH", "")])
     return {
         **os.environ,
+        **(tls if (folder / "tls-key").exists() else {}),
         "SIMEXM_TEST_FAULTS": str(folder),
         "PYTHONPATH": path.rstrip(os.pathsep),
         "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s",  # before a scheduler counts as lost; usually 30 s

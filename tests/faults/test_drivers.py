@@ -164,7 +164,7 @@ def test_straggler_of_a_run_with_other_parameters(
     assert not (result.place.run / "scratch").exists()
 
 
-def test_scheduler_killed(reference: Result, faults: Faults, tmp_path: Path) -> None:
+def test_scheduler_killed(reference: Result, client: distributed.Client, faults: Faults, tmp_path: Path) -> None:
     """What was done is kept; on a new cluster the same command does the rest."""
     output = tmp_path / "small.zarr"
     faults.set(Fault("stop", "before block", block=12))
@@ -181,8 +181,11 @@ def test_scheduler_killed(reference: Result, faults: Faults, tmp_path: Path) -> 
     assert 0 < len(done) < 16
     faults.set(None)
     before = faults.begun()
-    with cluster(faults, tmp_path / "two") as (_, address), distributed.Client(address, set_as_default=False) as client:
-        result = simulation().run(output, client=client, quiet=True)
+    with (
+        cluster(faults, tmp_path / "two") as (_, address),
+        distributed.Client(address, security=client.security, set_as_default=False) as other,
+    ):
+        result = simulation().run(output, client=other, quiet=True)
     assert all_bytes(result) == all_bytes(reference)
     assert faults.begun() - before == dict.fromkeys(set(BLOCKS) - done, 1)
 
@@ -198,7 +201,7 @@ def cluster(faults: Faults, folder: Path) -> Iterator[tuple[subprocess.Popen[byt
     """A scheduler and a worker as `dask scheduler` and `dask worker` start them; yields the scheduler and its address."""
     folder.mkdir()
     file = folder / "scheduler.json"
-    both = ["--host", "127.0.0.1", "--scheduler-file", str(file), "--no-dashboard"]
+    both = ["--host", "127.0.0.1", "--scheduler-file", str(file), "--no-dashboard", "--protocol", "tls"]
 
     def start(*arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-W", "ignore", "-m", "dask", *arguments, *both]

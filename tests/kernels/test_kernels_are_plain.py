@@ -12,7 +12,7 @@ import simexm
 
 PACKAGE = Path(simexm.__file__).parent
 KERNELS = sorted(p for p in (PACKAGE / "kernels").glob("*.py") if p.stem != "__init__")
-OURS = ("simexm.compiled", "simexm.grid", "simexm.random", "simexm.kernels")
+OURS = ("simexm.compiled", "simexm.errors", "simexm.machine", "simexm.grid", "simexm.random", "simexm.kernels")
 FORBIDDEN = {"dask", "distributed", "zarr", "pydantic"}
 
 

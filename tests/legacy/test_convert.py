@@ -16,9 +16,9 @@ from simexm.errors import SimexmWarning, SpecError
 from simexm.legacy.config import Config
 from simexm.legacy.convert import convert, ingest_arguments, native_names, to_yaml_text
 from simexm.legacy.ini import from_text
+from simexm.names import NAME
 from simexm.simulation import Simulation
 from simexm.stages.confocal import Confocal
-from simexm.stages.roles import NAME
 from tests.legacy.configs import BRAINBOW, CONFOCAL, CTC, SPLITTED, SYNAPSE, edited
 
 PHANTOM = {"kind": "phantom", "shape": [24, 40, 40], "voxel_size_nm": [40, 32, 32], "seed": 1}

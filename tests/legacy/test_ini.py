@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from simexm.errors import SimexmWarning, SpecError
 from simexm.legacy.config import Config, Labeling, Layer, Section
 from simexm.legacy.ini import from_text, read
+from simexm.names import printable
 from simexm.spectra.fluorophores import load_builtin
 from tests.legacy.configs import BRAINBOW, CONFOCAL, CTC, SPLITTED, SYNAPSE, edited
 
@@ -108,6 +109,9 @@ PATH = st.lists(PLAIN, min_size=1, max_size=3).map("/".join)
 TOGETHER = st.sampled_from(["merged", "splitted"])
 
 
+FOLDER = PLAIN.filter(lambda name: name not in (".", "..") and "/" not in name and printable(name) == name)
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """Any configuration, valid."""
@@ -140,7 +144,7 @@ def configs(draw: st.DrawFn) -> Config:
             "baseline_noise": draw(st.integers(0, 10**6)), "channels": {name: draw(channel) for name in draw(names)},
         },
         "output": {
-            "name": draw(PLAIN), "path": draw(PATH), "format": draw(st.sampled_from(["tiff", "gif", "image sequence"])),
+            "name": draw(FOLDER), "path": draw(PATH), "format": draw(st.sampled_from(["tiff", "gif", "image sequence"])),
             "sim_channels": draw(TOGETHER), "gt_cells": draw(TOGETHER), "gt_region": draw(region),
         },
     })  # fmt: skip

@@ -147,6 +147,29 @@ def test_container_validates_and_opens_elsewhere(reference: Result) -> None:
         ImageLabel.from_zarr(root["round_01"]["labels"][name])
 
 
+def test_ome_xml_tells_of_each_round(reference: Result) -> None:
+    """As the layout "bioformats2raw" wants it, and with the IDs by which napari-ome-zarr finds the images."""
+    import ome_types
+
+    found = ome_types.from_xml((reference.path / "OME/METADATA.ome.xml").read_text(), validate=False)
+    ome: Any = zarr.open_group(reference.path, mode="r")["OME"].attrs["ome"]
+    names = ome["series"]
+    assert [image.id for image in found.images] == [f"Image:{name}" for name in names]
+    for number, image in enumerate(found.images, 1):
+        here, pixels = reference.at_round(number), image.pixels
+        scale = here.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
+        assert image.name == here.attributes["ome"]["multiscales"][0]["name"]
+        assert pixels.metadata_only is not None
+        assert (pixels.size_c, pixels.size_z, pixels.size_y, pixels.size_x) == here.array().shape
+        assert pixels.type.value == str(here.array().dtype)
+        assert [1, pixels.physical_size_z, pixels.physical_size_y, pixels.physical_size_x] == scale
+        assert pixels.physical_size_z_unit.value == "µm"
+        assert [c.name for c in pixels.channels] == [c["label"] for c in here.channels]
+        assert [c.color.as_rgb_tuple() for c in pixels.channels] == [
+            tuple(bytes.fromhex(c["color"])) for c in here.channels
+        ]
+
+
 def test_rounds_have_one_transform_and_one_window(reference: Result) -> None:
     found = [
         json.loads((reference.path / f"round_0{n}" / "zarr.json").read_text())["attributes"]["ome"] for n in (1, 2, 3)

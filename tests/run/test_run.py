@@ -259,7 +259,7 @@ def test_windows_and_colours(reference: Result) -> None:
 
 def test_run_folder(reference: Result) -> None:
     names = {p.name for p in reference.place.run.iterdir()}
-    assert names == {"plan.json", "files.json", "journal", "tables", "preview.png", "log.txt"}
+    assert names == {"plan.json", "files.json", "source.json", "journal", "tables", "preview.png", "log.txt"}
     assert {p.name for p in reference.path.iterdir()} == {
         *map(str, range(reference.levels())), "labels", "expected", "labelled", "zarr.json",
     }  # fmt: skip

@@ -117,7 +117,7 @@ def test_a_stack_in_several_files(tmp_path: Path, how: dict[str, Any]) -> None:
 
 def test_imagej_hyperstack(tmp_path: Path) -> None:
     a = _ids((9, 20, 31), "uint16")
-    tifffile.imwrite(tmp_path / "a.tif", a, imagej=True)
+    tifffile.imwrite(tmp_path / "a.tif", a, imagej=True, metadata={"axes": "ZYX"})
     ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "a.zarr/0", mode="r")[...], a)
 
@@ -182,9 +182,9 @@ def test_progress_ends_at_the_whole_volume(tmp_path: Path) -> None:
     ("a", "how", "message"),
     [
         (np.zeros((5, 8, 8), np.uint8), {}, "every voxel is 0"),
-        (np.ones((5, 8, 8), np.float32), {}, "float32"),
+        (np.full((5, 8, 8), 0.5, np.float32), {}, "no id"),
         (-np.ones((5, 8, 8), np.int16), {}, "negative id -1"),
-        (np.ones((5, 8, 8, 3), np.uint8), {"photometric": "rgb"}, "axes"),
+        (np.eye(3, dtype=np.uint8)[np.ones((5, 8, 8), int)], {"photometric": "rgb"}, "in colour"),
         (np.ones((3, 5, 8, 8), np.uint8), {}, "axes"),
         (np.ones((5, 16, 16), np.uint8), {"compression": "jpeg"}, "JPEG, which changes values"),
     ],

@@ -13,8 +13,8 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from simexm.errors import SimexmWarning, SourceError
-from simexm.grid import Box
+from simexm.errors import SimexmWarning, SourceError, SpecError
+from simexm.grid import Box, exact3
 from simexm.sources import bands
 from simexm.sources.base import open_source
 from simexm.sources.ingest import ingest
@@ -58,6 +58,27 @@ def test_ids_are_values_and_not_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(_read(tmp_path / "a.zarr"), _merged(*cells))
     assert (result.largest_id, result.dtype) == (900, "uint16")
     assert "cells" not in zarr.open_group(tmp_path / "a.zarr", mode="r").attrs["simexm"]  # type: ignore[operator]
+
+
+def test_cells_lie_on_one_grid(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    for n, spacing in ((1, 0.04), (2, 0.05)):
+        told = {"axes": "ZYX", "unit": "um", "spacing": spacing}
+        tifffile.imwrite(
+            tmp_path / f"cells/{n}.tif", _disc(7 * n - 7, n), imagej=True, metadata=told, resolution=(250, 125)
+        )
+    with pytest.raises(SpecError, match=r"the same in all its files.*--voxel-size"):
+        ingest(tmp_path / "cells", tmp_path / "a.zarr", cells="splitted")
+    ingest(tmp_path / "cells", tmp_path / "a.zarr", SIZE, cells="splitted")
+    (tmp_path / "cells/2.tif").unlink()
+    assert open_stack(str(tmp_path / "cells"), cells="splitted").voxel_size_nm == exact3((40, 8, 4))
+
+
+def test_floats_of_whole_numbers_are_cells(tmp_path: Path) -> None:
+    cells = _disc(0, 900), _disc(7, 12)
+    folder = _folder(tmp_path / "cells", a=cells[0].astype(np.float32), b=cells[1])
+    ingest(folder, tmp_path / "a.zarr", SIZE, cells="splitted")
+    np.testing.assert_array_equal(_read(tmp_path / "a.zarr"), _merged(*cells))
 
 
 def test_natural_order_decides_who_keeps_a_voxel(tmp_path: Path) -> None:

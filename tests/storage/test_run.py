@@ -38,8 +38,8 @@ from simexm.store.remote import Remote
 from tests.run.conftest import VOXEL_NM
 from tests.storage.conftest import contents, make_bucket, simulation
 
-OWN_COURSE = ("run/journal/", "run/log.txt", "run/preview.png", "run/probe")
-"""What tells of a run's own course: hosts and seconds; and a picture, which is drawn by another library."""
+OWN_COURSE = ("run/journal/", "run/log.txt", "run/preview.png", "run/probe", "run/source.json")
+"""What tells of a run's own course: hosts, seconds, times of the labels' files; and a picture, drawn by another library."""
 
 
 @pytest.fixture(scope="package")
@@ -75,6 +75,7 @@ def _told(result: Result) -> dict[str, bytes]:
     manifest = json.loads(found["run/files.json"])
     for group, name in (("zarr", "zarr.json"), ("run", "plan.json")):
         del manifest[group][name]
+    del manifest["checksum"]  # of these two as well
     found["run/files.json"] = json.dumps(manifest).encode()
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
 from simexm.grid import Triple, exact3
 from simexm.store.files import Files
+from simexm.store.omexml import Series, collection_xml
 from simexm.store.omezarr import (
     ShardedArray,
     image_attributes,
@@ -169,3 +171,12 @@ def test_groups_validate_and_open_without_a_warning(files: Files) -> None:
         # In micrometres, the centre of the level's first element.
         centre = [float((o + s / 2) / 1000) for o, s in zip(origin, level.spacing, strict=True)]
         assert translation.translation == [0.0, *centre]
+
+
+def test_names_with_control_characters_stay_readable_xml() -> None:
+    pixel = (0.1, 0.05, 0.05)
+    told = collection_xml([Series("round_01", 'a\x1b<&"', (2, 3, 4), "uint64", pixel, (("\x00c", "FF0000"),))])
+    (image,) = ElementTree.fromstring(told)
+    assert image.get("Name") == 'a\ufffd<&"'
+    assert image[0].get("Type") == "double"
+    assert image[0][0].get("Name") == "\ufffdc"

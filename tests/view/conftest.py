@@ -7,11 +7,18 @@ from collections.abc import Iterator
 import distributed
 import pytest
 
+from simexm.engine.nodes import LocalCluster, Scheduler, Worker
+
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[distributed.Client]:
     """One worker in this process, for all runs of a module."""
-    with distributed.Client(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", set_as_default=False
-    ) as made:
+    inside = {"protocol": "inproc://"}
+    with (
+        LocalCluster(
+            scheduler={"cls": Scheduler, "options": inside},
+            workers={0: {"cls": Worker, "options": {**inside, "nthreads": 2}}},
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as made,
+    ):
         yield made

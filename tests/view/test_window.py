@@ -107,7 +107,7 @@ def test_the_finest_level_that_fits_a_screen(sizes: tuple[int, ...], level: int,
 
 def test_an_unfinished_result_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"incomplete; type the `simexm run` command again"):
-        window.Planes.of(store(tmp_path / "a.zarr", 8, status="running"))
+        window.Planes.of(store(tmp_path / "a.zarr", 8, status="incomplete"))
 
 
 # -------------------------------------------------------------------- a real window

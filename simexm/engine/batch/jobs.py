@@ -20,6 +20,7 @@ from simexm.engine.batch import options, scripts
 from simexm.engine.batch.files import BatchFile
 from simexm.engine.batch.queues import QUEUES, JobState, SubmitError, tell
 from simexm.engine.batch.record import Record
+from simexm.engine.nodes import DashboardLink
 from simexm.errors import RunError
 
 _ASK_S, _ASK_SOON_S = 10.0, 2.0  # how often the queue is asked, and how soon after jobs or workers came or went
@@ -63,7 +64,7 @@ def cluster_class(kind: str) -> Any:
             await super().close()
             self.status = Status.closed
 
-    class Cluster(base):  # type: ignore[misc, valid-type]
+    class Cluster(DashboardLink, base):  # type: ignore[misc, valid-type]
         job_cls = Job
 
         def new_worker_spec(self) -> dict[str, Any]:

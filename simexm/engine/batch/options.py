@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+import dask
 import yaml
 
 _CLASSES = {"slurm": "SLURMCluster", "lsf": "LSFCluster"}
@@ -32,10 +33,12 @@ _NOT_TO_SET = frozenset({
 
 @functools.cache
 def _module() -> Any:
-    """dask_jobqueue, whose import makes Ctrl-C end the program with status 0: that is taken back."""
-    before = signal.getsignal(signal.SIGINT)
+    """dask_jobqueue, whose import makes Ctrl-C end the program with status 0, and puts a file into the user's home: not here."""
+    before, folder = signal.getsignal(signal.SIGINT), dask.config.PATH
+    dask.config.PATH = __file__  # it takes a file that is there for its own, and leaves it
     import dask_jobqueue
 
+    dask.config.PATH = folder
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, before)
     return dask_jobqueue
@@ -77,10 +80,36 @@ def check(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
             near = [OWN.get(n, n) for n in near]
             hint = f"did you mean {near[0]!r}?" if near else f"those that you may set are {', '.join(free)}"
             raise ValueError(f"{_CLASSES[kind]} of the installed dask-jobqueue takes no {name!r} here; {hint}")
+        if key == SKIP:
+            _check_skip(kind, value)
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and any(ord(c) < 32 for c in text):
                 raise ValueError(f"{name} holds a line break, which would add lines to the job script; take it out")
     return dict(given)
+
+
+SKIP = "job_directives_skip"
+_DIRECTIVE = {"slurm": "#SBATCH", "lsf": "#BSUB"}
+_EXAMPLE = {"slurm": "--mem", "lsf": "-M"}
+
+
+def _check_skip(kind: str, value: Any) -> None:
+    """Only a list of options: of a text dask-jobqueue would take each letter, and leave out every line that has it."""
+    words = value if isinstance(value, list) else []
+    if not words or not all(isinstance(w, str) and len(w) > 1 and w.startswith("-") for w in words):
+        raise ValueError(
+            f"{SKIP} should be a list of options that the job scripts leave out, such as [{_EXAMPLE[kind]}] (got {value!r})"
+        )
+    if any("-J".startswith(w) or w.startswith(("-J", "--job-name")) for w in words):
+        raise ValueError(f"{SKIP} holds -J, the job's name, by which its driver finds it in the queue; take it out")
+
+
+def with_skipped(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same options with whole beginnings of lines to leave out: by a mere -n, the name of a job simexm-n... would go, too."""
+    made = dict(given)
+    if SKIP in made:
+        made[SKIP] = [f"{_DIRECTIVE[kind]} {word}" for word in made[SKIP]]
+    return made
 
 
 def defaults(kind: str) -> dict[str, Any]:

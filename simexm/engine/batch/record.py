@@ -6,6 +6,7 @@ that wait end `death_timeout_s` after they begin. The next run cancels them befo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,10 +15,14 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from simexm.engine.batch.queues import QUEUES, JobState, Queue
+from pydantic import BaseModel, Field
+
+from simexm.engine.batch.queues import QUEUES, JobState, Phase, Queue
 from simexm.errors import OutputError, SimexmWarning
+from simexm.store.documents import MalformedError, obey, parse_mapping, read_mapping
+from simexm.store.looking import links_below
 
 _IDS, _STATE, _DRIVER = "jobs.jsonl", "state.json", "driver.json"
 _GONE_S = 60.0
@@ -58,6 +63,10 @@ class Record:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make {self.folder}: {error.strerror}; choose another --output") from error
+        for link in links_below(self.folder):
+            raise OutputError(
+                f"{link} is a symbolic link, and what is written there would go elsewhere; remove it: rm {link}"
+            )
 
     def log_of(self, job: str) -> Path:
         """What a job printed."""
@@ -80,8 +89,8 @@ class Record:
             os.fsync(file.fileno())
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All jobs of the last run, as they were submitted."""
-        return _lines(self.folder / _IDS)
+        """All jobs of the last run, as they were submitted; a line that is torn, or names another run's job, is passed over."""
+        return [job for job in _lines(self.folder / _IDS) if job["name"] == self.name]
 
     def seen(self, kind: str, states: Mapping[str, JobState], workers: int) -> None:
         """Write down what the queue told."""
@@ -89,8 +98,8 @@ class Record:
         _replace(self.folder / _STATE, {"time": round(time.time(), 3), "kind": kind, "workers": workers, "jobs": jobs})
 
     def last_seen(self) -> dict[str, Any]:
-        """What `seen` wrote last; empty where there is nothing."""
-        return _load(self.folder / _STATE)
+        """What `seen` wrote last, but for the time; no jobs and workers where there is nothing."""
+        return _load(self.folder / _STATE, _Seen) or {"jobs": {}, "workers": None}
 
     def driver_submitted(self, kind: str, job: str) -> None:
         """Write down the job that holds the driver."""
@@ -100,7 +109,8 @@ class Record:
 
     def driver(self) -> dict[str, Any]:
         """What `driver_submitted` wrote last; empty where there is nothing."""
-        return _load(self.folder / _DRIVER)
+        found = _load(self.folder / _DRIVER, _Job)
+        return found if found.get("name") == self.driver_name else {}
 
     def cancel_leftovers(self) -> None:
         """Cancel what a driver that was killed has left in the queue, and forget it. Its driver must be gone."""
@@ -141,27 +151,41 @@ def clear_queue(queue: Queue, name: str) -> list[str] | None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return []
     found = []
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # torn
-        if isinstance(entry, dict) and {"id", "kind"} <= entry.keys():
-            found.append(entry)
+    with contextlib.suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(MalformedError):
+                found.append(_told(parse_mapping(line), _Job))
     return found
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _told(read_mapping(path), model)
+    except (OSError, MalformedError):
         return {}
-    return loaded if isinstance(loaded, dict) else {}
+
+
+def _told(value: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    return obey(model, value).model_dump()
+
+
+class _Job(BaseModel):
+    """A job as it was submitted; ids are numbers, since they go to the queue's commands."""
+
+    id: str = Field(pattern="^[0-9]{1,18}$")
+    kind: Literal["slurm", "lsf"]
+    name: str = Field(pattern="^simexm-[A-Za-z0-9_.-]{1,64}$")
+    time: float = Field(default=0.0, allow_inf_nan=False)
+
+
+class _State(BaseModel):
+    phase: Phase
+
+
+class _Seen(BaseModel):
+    jobs: dict[str, _State]
+    workers: int = Field(ge=0, lt=1 << 31)
 
 
 def _replace(path: Path, value: Mapping[str, Any]) -> None:

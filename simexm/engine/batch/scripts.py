@@ -37,7 +37,7 @@ def job_options(file: BatchFile, name: str, folder: Path, credentials: Mapping[s
         Files of certificates by Dask's setting; empty without TLS.
     """
     auto = file.interface == _AUTO
-    worker_words = ["--preload", "simexm.engine.task", "--dashboard-address", "127.0.0.1:0"]
+    worker_words = ["--preload", "simexm.engine.task", "--worker-class", "simexm.engine.nodes.Worker"]
     if auto:
         worker_words += ["--host", '"$SIMEXM_HOST"']
     made = {
@@ -89,7 +89,7 @@ def _common(file: BatchFile, name: str, output: Path) -> dict[str, Any]:
     account = {"account": _quoted(file.account)} if isinstance(file, SlurmFile) else {}
     project = {"project": file.project} if isinstance(file, LsfFile) else {}  # dask-jobqueue quotes this one itself
     return {
-        **file.options,
+        **options.with_skipped(file.kind, file.options),
         **account,
         **project,
         "job_name": name,
@@ -112,7 +112,7 @@ def _environment(file: BatchFile, credentials: Mapping[str, Path]) -> list[str]:
     named = {
         "DASK_" + key.replace(".", "__").replace("-", "_").upper(): str(value) for key, value in dask_settings.items()
     }
-    lines = [f"export {JOB_END}=$(($(date +%s) + {file.walltime_s}))"]
+    lines = [f"export {JOB_END}=$(($(cut -d. -f1 /proc/uptime) + {file.walltime_s}))"]
     for key, value in {**ENVIRONMENT, "NUMBA_NUM_THREADS": "1", **named}.items():
         lines.append(f"export {key}={shlex.quote(value)}")
     return lines

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from simexm.result import Result, table_file
+from simexm.result import Result
+from simexm.store.parquet import check_columns, table_file
 from simexm.view.report.ink import INK, in_powers, key, new_figure, svg
 
 _ROWS = 1 << 16
@@ -50,6 +51,7 @@ def read_cells(result: Result) -> Cells | None:
         return None
     file = table_file(path)
     names: list[str] = file.schema_arrow.names
+    check_columns(path, file.schema_arrow, ["id", "voxels", "layers"])
     layers = [n.removeprefix("dyes_") for n in names if n.startswith("dyes_")]
     channels = [n.removeprefix("photons_") for n in names if n.startswith("photons_")]
     labelled, dyes = dict.fromkeys(layers, 0), dict.fromkeys(layers, 0)

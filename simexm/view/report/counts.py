@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simexm.engine.totals import Totals
 from simexm.grid import Box, triple
-from simexm.result import Result
+from simexm.result import Result, elements
 from simexm.view.making import Making
 from simexm.view.report.ink import GRID, MUTED, in_powers, new_figure, svg
 from simexm.view.scene import Tint
@@ -121,7 +121,7 @@ def _sums(
     on, off, rest = np.zeros(2), np.zeros(2), np.zeros(2)
     image = result.array()
     for box in _boxes(image.shape[1:]):
-        chosen = np.asarray(result.array(0, f"labels/{layer}")[box.slices]) != 0
+        chosen = elements(result.array(0, f"labels/{layer}"), box.slices) != 0
         inside = _region(result, making, layer, region, box)
         if inside is None:
             return None
@@ -151,10 +151,10 @@ def _region(result: Result, making: Making, layer: str, region: str, box: Box) -
     if region in ("membrane", "cytosol"):
         volume = Box.of_shape(triple(result.array(0, "labels/cells").shape))
         wide = box.grown((0, 1, 1)).intersect(volume)
-        edge = _edges(np.asarray(result.array(0, "labels/cells")[wide.slices]))[box.relative_to(wide.start).slices]
+        edge = _edges(elements(result.array(0, "labels/cells"), wide.slices))[box.relative_to(wide.start).slices]
         return edge if region == "membrane" else ~edge
     if f"{layer}_{region}" in result.label_names:
-        return np.asarray(result.array(0, f"labels/{layer}_{region}")[box.slices]) != 0
+        return elements(result.array(0, f"labels/{layer}_{region}"), box.slices) != 0
     if making.source is None or region not in making.source.region_names:
         return None
     geometry = making.geometry

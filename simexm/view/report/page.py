@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from simexm import specfile
+from simexm.engine.files import sensible
 from simexm.engine.journal import Journal, Record
 from simexm.errors import OutputError
+from simexm.export.whole import whole_file
 from simexm.result import Result
 from simexm.stages.optics import Optics
 from simexm.stages.optics_plan import OpticsPlan
@@ -44,12 +45,8 @@ def write_report(result: Result, path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"{path} cannot be written: there is no folder {path.parent}; type: mkdir -p {path.parent}")
     page = render(result)
-    hidden = path.with_name(f".{path.name}.partial")
-    try:
-        hidden.write_text(page, encoding="utf-8")
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def render(result: Result) -> str:
@@ -209,14 +206,14 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
             ),
         )
         rows.append(("Stored before compression", size(plan["bytes_uncompressed"])))
-        told["memory_figure"] = draw_memory(running, plan["memory_parts_bytes"], plan["memory_per_worker_bytes"])
+        told["memory_figure"] = draw_memory(running, plan["memory_parts_bytes"])
     return told | {"speed_figure": draw_speed(running), "run_rows": rows}
 
 
 def _records(result: Result) -> Iterator[Record]:
     """Of the journal, where it is still there."""
     if result.place.journal.is_dir():
-        yield from Journal(result.place.journal, result.provenance["hash"]).records()
+        yield from sensible(Journal(result.place.journal, result.provenance["hash"]).records())
 
 
 def shade(color: str) -> str:

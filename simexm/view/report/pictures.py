@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.result import Result
+from simexm.result import Result, elements
 from simexm.view.picture import id_colors, merged, round_down
 from simexm.view.report.ink import png
 
@@ -90,14 +90,12 @@ class Views:
     def image(self, channel: int) -> Sections:
         """The three sections of a channel."""
         stored = self.result.array(self.level)
-        z, y, x = (n // 2 for n in stored.shape[1:])
-        return np.asarray(stored[channel, z]), np.asarray(stored[channel, :, y]), np.asarray(stored[channel, :, :, x]).T
+        return _sections(stored, channel)
 
     def ids(self, of: str = "labels/cells") -> Sections:
         """The three sections of a label image."""
         stored = self.result.array(self.level, of)
-        z, y, x = (n // 2 for n in stored.shape)
-        return np.asarray(stored[z]), np.asarray(stored[:, y]), np.asarray(stored[:, :, x]).T
+        return _sections(stored)
 
     def all(self) -> list[Drawn]:
         """All channels together, the truth over them, and each channel."""
@@ -165,3 +163,9 @@ def _stretched(image: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np
         for n, size in zip(shape, image.shape[:2], strict=True)
     )
     return image[rows[:, None], columns]
+
+
+def _sections(stored: Any, *channel: int) -> Sections:
+    z, y, x = (n // 2 for n in stored.shape[-3:])
+    plane, along_x, along_y = (elements(stored, (*channel, *at)) for at in ((z,), (slice(None), y), (..., x)))
+    return plane, along_x, along_y.T

@@ -28,8 +28,8 @@ class Running:
         Times of the first and of the last block, s since 1970.
     work_s, longest_s
         Seconds of all blocks together, and of the longest.
-    peak_bytes
-        Most memory that a worker held.
+    peak_bytes, predicted_bytes
+        Most memory that a worker held, and what was predicted for it, which depends on how many blocks it computed at once.
     done
         Blocks done in each of equal parts of the time between.
     """
@@ -43,6 +43,7 @@ class Running:
     work_s: float
     longest_s: float
     peak_bytes: int
+    predicted_bytes: int
     done: NDArray[np.int64]
 
     @property
@@ -53,7 +54,7 @@ class Running:
 
 def read_running(records: Callable[[], Iterator[Record]]) -> Running | None:
     """Go twice through a journal, holding one line at a time; None where it is empty."""
-    blocks = retried = attempts = peak = 0
+    blocks = retried = attempts = peak = predicted = 0
     begin, end, work, longest = float("inf"), 0.0, 0.0, 0.0
     hosts: set[str] = set()
     for record in records():
@@ -62,7 +63,8 @@ def read_running(records: Callable[[], Iterator[Record]]) -> Running | None:
         attempts = max(attempts, record.attempt)
         begin, end = min(begin, record.time - record.seconds), max(end, record.time)
         work, longest = work + record.seconds, max(longest, record.seconds)
-        peak = max(peak, int(record.result.get("peak_bytes", 0)))
+        told = (int(record.result.get(f"{what}_bytes", 0)) for what in ("peak", "predicted"))
+        peak, predicted = max((peak, predicted), tuple(told))
         if len(hosts) < 1000:
             hosts.add(record.host)
     if not blocks:
@@ -70,7 +72,7 @@ def read_running(records: Callable[[], Iterator[Record]]) -> Running | None:
     done = np.zeros(_BINS, np.int64)
     for record in records():
         done[min(_BINS - 1, int((record.time - begin) / max(end - begin, 1e-9) * _BINS))] += 1
-    return Running(blocks, retried, attempts, len(hosts), begin, end, work, longest, peak, done)
+    return Running(blocks, retried, attempts, len(hosts), begin, end, work, longest, peak, predicted, done)
 
 
 def draw_speed(running: Running) -> str:
@@ -91,9 +93,9 @@ def draw_speed(running: Running) -> str:
     return svg(figure, "Blocks done over time")
 
 
-def draw_memory(running: Running, predicted: Mapping[str, int], total: int) -> str:
-    """Memory of the fullest worker beside what was predicted."""
-    gib = 2**30
+def draw_memory(running: Running, predicted: Mapping[str, int]) -> str:
+    """Memory of the fullest worker beside what was predicted, whose parts for one block are `predicted`."""
+    gib, total = 2**30, running.predicted_bytes
     figure, axes = new_figure(height=1.25)
     axes.barh([1], [total / gib], color=MUTED, height=0.5)
     axes.barh([0], [running.peak_bytes / gib], color=ACCENT, height=0.5)
@@ -105,4 +107,4 @@ def draw_memory(running: Running, predicted: Mapping[str, int], total: int) -> s
     axes.set_xlabel("GiB in the fullest worker")
     axes.set_ylim(-0.5, 1.5)
     parts = ", ".join(f"{name} {size / gib:.2f}" for name, size in predicted.items())
-    return svg(figure, f"Memory of the fullest worker in GiB, measured and predicted ({parts})")
+    return svg(figure, f"Memory of the fullest worker in GiB, measured and predicted (for one block: {parts})")

@@ -1,0 +1,74 @@
+"""Names: what they may be, in specs and in files alike, and how text that came from a file is shown.
+
+Names become files, arrays, columns and messages. So a name that is read from a result, which anybody may have written, obeys
+the pattern that the specs' names obey.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+LONGEST = 64
+"""Characters of a name."""
+NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
+"""What layers and channels may be called."""
+REGION = r"^[^\W\d][\w-]*$"
+"""What regions may be called: letters of any alphabet."""
+REGION_RULE = f"choose one of letters, digits, - and _ that begins with a letter, {LONGEST} characters at most"
+GROUP = r"^[^\W\d][\w-]*(/[^\W\d][\w-]*){0,2}$"
+"""A group below a result's root, such as `labels/cells` or `round_02/expected`."""
+
+Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST)]
+LabelName = Annotated[str, Field(pattern=REGION, max_length=2 * LONGEST + 1)]
+"""`LAYER` or `LAYER_REGION`."""
+Group = Annotated[str, Field(pattern=GROUP, max_length=4 * LONGEST)]
+
+_KEPT = "\n\t"
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # what is assigned to no character yet differs by Python
+_JOINERS = "\u200c\u200d"  # inside emoji and some scripts
+_PLAIN = re.compile(r"[\x20-\x7e\n\t]*")
+
+
+def is_region(name: str) -> bool:
+    """Whether a region may be called so."""
+    return len(name) <= LONGEST and "\n" not in name and re.match(REGION, name) is not None
+
+
+def _region(name: str) -> str:
+    if not is_region(name):
+        raise ValueError(f"{name!a} cannot be the name of a region, which becomes part of paths; {REGION_RULE}")
+    return name
+
+
+RegionName = Annotated[str, Field(max_length=LONGEST, json_schema_extra={"pattern": REGION}), AfterValidator(_region)]
+
+
+def printable(text: str) -> str:
+    """The text with control characters as escapes (`\\x1b`), so that it can neither move a terminal's cursor nor reverse lines.
+
+    Line ends and tabs stay.
+    """
+    if _PLAIN.fullmatch(text):
+        return text
+    return "".join(c if c in _KEPT or not _is_control(c) else ascii(c)[1:-1] for c in text)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in _UNSHOWN and character not in _JOINERS
+
+
+def _free_text(text: str) -> str:
+    wrong = next((c for c in text if _is_control(c)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{text!a} holds the control character {wrong!a}, which would garble terminals and files; leave it out"
+        )
+    return text
+
+
+FreeText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_free_text)]
+"""What experiments and dyes may be called: any text of one line."""

@@ -1,0 +1,209 @@
+"""Axes, voxel size and position as attributes of a plain array tell them: xarray, funlib and Daisy, ilastik, COSEM, Paintera.
+
+Lists that go with the axes are in the order of the array's axes, `element_size_um` is always z y x, and an `offset` is where
+the first voxel begins; the `translate` of COSEM is its centre.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from simexm.errors import SourceError
+from simexm.grid import Spacing, exact
+from simexm.sources.axes import nm_per
+from simexm.sources.ngff import UnclearError, checked_size
+
+_SCALE = re.compile(r"s?[1-9]\d*")
+_NAMES = ("_ARRAY_DIMENSIONS", "axis_names", "axes", "axistags", "dimension_names")
+_SAYS_NOTHING = re.compile(r"(phony_)?dim_?\d+|axis_?\d+|d\d+|")
+Place = tuple[Spacing, Spacing]
+"""Voxel size and origin, nm, z y x."""
+
+
+def axis_names(where: str, attributes: Mapping[str, Any], stored: Sequence[str | None] | None) -> list[str] | None:
+    """Names of an array's axes, None where nothing tells them.
+
+    Parameters
+    ----------
+    where
+        What to call the array in messages.
+    attributes
+        Of the array.
+    stored
+        Names in the array's own metadata, as Zarr v3 has them.
+
+    Raises
+    ------
+    SourceError
+        If two places tell different names.
+    """
+    found: dict[str, list[str]] = {}
+    transform = attributes.get("transform")
+    cosem = transform.get("axes") if isinstance(transform, Mapping) else None
+    for key, value in (("dimension_names", stored), ("transform", cosem), *((k, attributes.get(k)) for k in _NAMES)):
+        names = _listed(value)
+        if names and not all(_SAYS_NOTHING.fullmatch(n) for n in names):
+            found.setdefault(key, names)
+    different = {tuple(n.removesuffix("^").lower() for n in names): key for key, names in found.items()}
+    if len(different) > 1:
+        told = " and ".join(f"{key} says {', '.join(names)}" for names, key in different.items())
+        raise SourceError(
+            f"{where}: {told}, so it is not known which axes are z, y and x. Correct the attribute that is wrong."
+        )
+    return list(next(iter(different))) if different else None
+
+
+def place(
+    attributes: Mapping[str, Any],
+    axes: Sequence[str],
+    factors: Sequence[Any] = (1, 1, 1),
+    *,
+    reversed_pixels: bool = False,
+) -> Place | None:
+    """Voxel size and origin that attributes tell; None where they tell no size.
+
+    Parameters
+    ----------
+    attributes
+        Of an array, or of the group of its scales.
+    axes
+        Names of the array's axes, z, y and x among them.
+    reversed_pixels
+        Whether `pixelResolution` goes with the axes in reversed order, as Java programs see a Zarr array's.
+    factors
+        By how much the array is coarser than what the attributes describe, along its axes z, y, x in their own order.
+
+    Raises
+    ------
+    UnclearError
+        If they tell a size that cannot be one, or none in lengths.
+    """
+    cosem = _transform(attributes.get("transform"))
+    if cosem is not None:
+        return cosem
+    if reversed_pixels and "pixelResolution" in attributes and "element_size_um" not in attributes:
+        axes = axes[::-1]
+    space = [a for a in axes if a in tuple("zyx")]
+    order = [space.index(a) for a in "zyx"]
+    found = _size(attributes, len(axes), [i for i, a in enumerate(axes) if a in tuple("zyx")])
+    if found is None:
+        return None
+    key, size, per = found
+    size = [s * f for s, f in zip(size, _numbers("downsamplingFactors", factors, 3), strict=True)]
+    offset = attributes.get("offset")
+    begin = [Fraction(0)] * 3 if offset is None else _numbers("offset", _spatial(offset, len(axes), axes), 3)
+    if key == "element_size_um":
+        return checked_size(size), _triple([begin[i] * per[0] for i in order])
+    return checked_size([size[i] for i in order]), _triple([begin[i] * per[i] for i in order])
+
+
+def place_of(
+    name: str,
+    attributes: Mapping[str, Any],
+    group: Mapping[str, Any],
+    axes: Sequence[str],
+    *,
+    reversed_pixels: bool = False,
+) -> Place | None:
+    """Voxel size and origin that an array's attributes tell, or those of the group of its scales; see `place`.
+
+    A group describes its finest scale: of another one it says nothing without that one's `downsamplingFactors`.
+    """
+    found = place(attributes, axes, reversed_pixels=reversed_pixels)
+    factors = attributes.get("downsamplingFactors")
+    if found is not None or (factors is None and _SCALE.fullmatch(name)):
+        return found
+    return place(group, axes, (1, 1, 1) if factors is None else factors, reversed_pixels=reversed_pixels)
+
+
+def _size(
+    attributes: Mapping[str, Any], ndim: int, spatial: Sequence[int]
+) -> tuple[str, list[Fraction], list[Fraction]] | None:
+    """The attribute that tells the size, the size in nm in its own order, and the nm of its unit along each axis."""
+    if "element_size_um" in attributes:
+        micro = [Fraction(1000)] * 3
+        return (
+            "element_size_um",
+            [n * 1000 for n in _numbers("element_size_um", attributes["element_size_um"], 3)],
+            micro,
+        )
+    pixel = attributes.get("pixelResolution")
+    if isinstance(pixel, Mapping):
+        key, values, units = "pixelResolution", pixel.get("dimensions"), pixel.get("unit")
+    else:
+        key = next((k for k in ("voxel_size", "resolution", "pixelResolution") if k in attributes), "")
+        values, units = attributes.get(key), attributes.get("units", attributes.get("unit"))
+    if values is None:
+        return None
+    if key == "voxel_size" and attributes.get("resolution", values) != values:
+        raise UnclearError(
+            f"its voxel_size {values} and its resolution {attributes['resolution']} contradict each other"
+        )
+    values = [values[i] for i in spatial] if isinstance(values, list) and len(values) == ndim else values
+    told = units if isinstance(units, list) else [units] * 3
+    told = [told[i] for i in spatial] if len(told) == ndim else told
+    per = [Fraction(1) if unit is None else nm_per(str(unit)) for unit in told]
+    if len(per) != 3 or None in per:
+        raise UnclearError(f"{key} {values} has the units {units}, which are not lengths that are known here")
+    nm = [n for n in per if n is not None]
+    return key, [v * n for v, n in zip(_numbers(key, values, 3), nm, strict=True)], nm
+
+
+def _transform(told: Any) -> Place | None:
+    """COSEM's: lists that go with axes of their own, in C order (https://github.com/janelia-cosem/schemas)."""
+    if not isinstance(told, Mapping) or "scale" not in told:
+        return None
+    axes = [a.lower() for a in _listed(told.get("axes"))]
+    if sorted(a for a in axes if a in tuple("zyx")) != ["x", "y", "z"]:
+        raise UnclearError(
+            f"its transform names the axes {', '.join(axes) or 'not at all'}, and not z, y and x once each"
+        )
+    at = [axes.index(a) for a in "zyx"]
+    units = _listed(told.get("units")) or [str(told.get("units") or "nm")] * len(axes)
+    per = [nm_per(units[i]) if i < len(units) else None for i in at]
+    if None in per:
+        raise UnclearError(f"its transform has the units {units}, which are not lengths that are known here")
+    scale = _numbers("transform.scale", told["scale"], len(axes))
+    shift = _numbers("transform.translate", told.get("translate") or [0] * len(axes), len(axes))
+    size = [scale[i] * n for i, n in zip(at, per, strict=True) if n is not None]
+    centre = [shift[i] * n for i, n in zip(at, per, strict=True) if n is not None]
+    return checked_size(size), _triple([c - s / 2 for c, s in zip(centre, size, strict=True)])
+
+
+def _numbers(key: str, values: Any, count: int) -> list[Fraction]:
+    try:
+        found = [exact(v) for v in values]
+    except (TypeError, ValueError):
+        found = []
+    if len(found) != count:
+        raise UnclearError(f"its {key} {values!r} cannot be read as {count} numbers")
+    return found
+
+
+def _spatial(values: Any, ndim: int, axes: Sequence[str]) -> Any:
+    if isinstance(values, list) and len(values) == ndim:
+        return [v for v, a in zip(values, axes, strict=True) if a in tuple("zyx")]
+    return values
+
+
+def _listed(value: Any) -> list[str]:
+    """Names in a list, in ilastik's tags, or in their JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return []
+    if isinstance(value, Mapping):
+        value = [a.get("key") for a in value.get("axes", ()) if isinstance(a, Mapping)]
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return []
+    return [str((n.get("name") if isinstance(n, Mapping) else n) or "").strip() for n in value]
+
+
+def _triple(values: Sequence[Fraction]) -> Spacing:
+    z, y, x = values
+    return z, y, x

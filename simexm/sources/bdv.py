@@ -1,0 +1,122 @@
+"""Sizes and positions in the XML that BigDataViewer and BigStitcher keep beside an HDF5 file or an N5 container.
+
+https://imagej.net/plugins/bdv, https://github.com/bigdataviewer/spimdata
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from xml.etree import ElementTree
+
+from simexm.grid import Spacing, exact, exact3
+from simexm.sources.axes import nm_per
+
+_LARGEST_BYTES = 64 * 2**20
+_MOST_FILES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A view setup.
+
+    Attributes
+    ----------
+    voxel_size_nm
+        z, y, x; None where the XML does not tell it.
+    origin_nm
+        Where voxel (0, 0, 0) begins; 0 where the XML tells no position in lengths.
+    doubt
+        Why the size is not known, as the end of a sentence; None where it is.
+    """
+
+    voxel_size_nm: Spacing | None
+    origin_nm: Spacing
+    doubt: str | None = None
+
+
+_UNKNOWN = "BigDataViewer keeps it in the XML file"
+_ZERO = exact3((0, 0, 0))
+
+
+def read_setup(volume: Path, setup: int, timepoint: int = 0) -> Setup:
+    """Return what the XML beside a volume says of a view setup.
+
+    Parameters
+    ----------
+    volume
+        The HDF5 file or N5 container. Its XML has the same name, or is another one in the folder that names it.
+    setup
+        Number of the view setup: 0 in s00 and in setup0.
+    timepoint
+        Number of the time point, for the position.
+    """
+    roots = ((path, _root(path, volume)) for path in _candidates(volume))
+    path, root = next(((path, root) for path, root in roots if root is not None), (None, None))
+    if path is None or root is None:
+        return Setup(None, _ZERO, f"{_UNKNOWN} beside it, {volume.with_suffix('.xml').name}, which is not there")
+    own = next((s for s in root.iter("ViewSetup") if (s.findtext("id") or "").strip() == str(setup)), None)
+    size = None if own is None else _numbers(own.findtext("voxelSize/size"), 3)
+    if own is None or size is None or min(size) <= 0:
+        return Setup(None, _ZERO, f"{path} does not tell it for the setup {setup}")
+    unit = (own.findtext("voxelSize/unit") or "").strip()
+    nm = nm_per(unit)
+    if nm is None:
+        return Setup(None, _ZERO, f"{path} gives it in {unit or 'no unit'!r}, which is no length that is known")
+    x, y, z = (s * nm for s in size)
+    return Setup((z, y, x), _position(root, setup, timepoint, size, nm))
+
+
+def _candidates(volume: Path) -> list[Path]:
+    own = volume.with_suffix(".xml")
+    others = sorted(volume.absolute().parent.glob("*.xml"))[:_MOST_FILES]
+    return [own, *(p for p in others if p.name != own.name)]
+
+
+def _root(path: Path, volume: Path) -> ElementTree.Element | None:
+    """The XML's root; None if it is none of BigDataViewer, or of another volume."""
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            return None
+        text = path.read_bytes()
+        if (
+            b"<!DOCTYPE" in text or b"<!ENTITY" in text
+        ):  # BigDataViewer writes none, and entities may grow without bound
+            return None
+        root = ElementTree.fromstring(text)
+    except (OSError, ElementTree.ParseError, ValueError, LookupError):
+        return None
+    loader = root.find("SequenceDescription/ImageLoader")
+    named = (
+        [] if loader is None else [Path((e.text or "").strip()).name for e in loader if e.tag in ("hdf5", "n5", "zarr")]
+    )
+    return root if named == [volume.name] else None
+
+
+def _position(
+    root: ElementTree.Element, setup: int, timepoint: int, size: tuple[Fraction, ...], nm: Fraction
+) -> Spacing:
+    """Where voxel (0, 0, 0) begins, nm: only where the registrations scale by the voxel size, and so are lengths."""
+    shift, scale = [Fraction(0)] * 3, [Fraction(1)] * 3
+    for view in root.iterfind("ViewRegistrations/ViewRegistration"):
+        if (view.get("timepoint"), view.get("setup")) != (str(timepoint), str(setup)):
+            continue
+        for transform in reversed(view.findall("ViewTransform")):  # the last one is applied first
+            affine = _numbers(transform.findtext("affine"), 12)
+            if affine is None or any(affine[4 * i + j] for i in range(3) for j in range(3) if i != j):
+                return _ZERO
+            scale = [affine[5 * i] * s for i, s in enumerate(scale)]
+            shift = [affine[5 * i] * s + affine[4 * i + 3] for i, s in enumerate(shift)]
+    if tuple(scale) != size:
+        return _ZERO
+    x, y, z = ((at - s / 2) * nm for at, s in zip(shift, size, strict=True))  # it is that of the voxel's centre
+    return z, y, x
+
+
+def _numbers(text: str | None, count: int) -> tuple[Fraction, ...] | None:
+    try:
+        found = tuple(exact(float(word)) for word in (text or "").split()[: count + 1])
+    except ValueError:
+        return None
+    return found if len(found) == count else None

@@ -1,0 +1,79 @@
+"""What ingest leaves in the attributes of a group that it wrote: a digest of its shards, which of them exist, its regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import zarr
+
+from simexm.errors import SourceError
+from simexm.sources.bands import Written
+from simexm.sources.base import INGESTED, regions_of
+from simexm.sources.identity import digest_of
+from simexm.sources.zarr_finding import inside
+from simexm.store.files import Files
+from simexm.store.omezarr import write_group
+from simexm.store.shard_list import ShardList
+
+
+def leave_mark(files: Files, path: str, written: Written, more: Mapping[str, Any]) -> None:
+    """Write a group's metadata, which make it whole."""
+    digest = f"{written.digest:032x}"
+    lists = {array.rpartition("/")[2]: found.to_text() for array, found in written.lists.items()}
+    mark = {
+        "written_by": INGESTED,
+        "digest": digest,
+        "shards": lists,
+        "shards_digest": _digest_of_lists(digest, lists),
+        **more,
+    }
+    write_group(files, path, {**written.attributes, "simexm": mark})
+
+
+def mark_of(group: zarr.Group | None) -> Mapping[str, Any]:
+    """What ingest left; empty where it did not write the group."""
+    mark = None if group is None else group.attrs.get("simexm")
+    return mark if isinstance(mark, Mapping) and mark.get("written_by") == INGESTED else {}
+
+
+def digest_in(group: zarr.Group | None) -> str | None:
+    """Digest of all shards and of the lists of them; None where ingest left none."""
+    mark = mark_of(group)
+    found = mark.get("shards_digest", mark.get("digest"))
+    return None if found is None else str(found)
+
+
+def stored_regions(group: zarr.Group | None) -> dict[str, str]:
+    """Names and paths (from the root of the Zarr) of the masks that ingest left beside the labels."""
+    if group is None:
+        return {}
+    return {name: f"{inside(group)}/{name}".lstrip("/") for name in regions_of(mark_of(group), str(group.store_path))}
+
+
+def shards_in(group: zarr.Group | None, array: zarr.Array[Any]) -> ShardList | None:
+    """Which shards of an array of the group exist; None where ingest did not write it, or an early version did.
+
+    Raises
+    ------
+    SourceError
+        If the list is damaged.
+    """
+    mark = mark_of(group)
+    if group is None or not mark.keys() & {"shards", "shards_digest"}:
+        return None
+    try:
+        lists = dict(mark["shards"])
+        if _digest_of_lists(mark["digest"], lists) != mark["shards_digest"]:
+            raise ValueError("its digest is another")
+        counts = tuple(-(-n // s) for n, s in zip(array.shape, array.shards or array.chunks, strict=True))
+        return ShardList.from_text(counts, lists[array.path.removeprefix(f"{group.path}/").lstrip("/")])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{array.store_path}: the list of its shards in the attributes of the group (simexm.shards) is damaged ({error}), so "
+            "a shard that is missing could not be told from an empty one. Copy the Zarr again, or ingest it again."
+        ) from error
+
+
+def _digest_of_lists(digest: str, lists: Mapping[str, str]) -> str:
+    return digest_of(digest, *(f"{name} {text}" for name, text in sorted(lists.items())))

@@ -1,0 +1,133 @@
+"""Files among an array's chunks that no chunk key explains: read by its metadata, their voxels would be 0 without a word."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from simexm.errors import SourceError
+from simexm.store.location import Location
+from simexm.store.remote import Remote
+
+SAMPLE = 4096
+"""Entries of a folder, with all below it, that are looked at; of an object store one page of its listing."""
+_PAGE = 1000
+_DEEPER = 4
+_BESIDE = re.compile(
+    r"\..*|__MACOSX|zarr\.json|attributes\.json|info|provenance|header\.wkw|thumbs\.db|desktop\.ini|lost\+found"
+    r"|(readme|license)\b.*|.*\.(partial|tmp|txt|md|json|xml|ya?ml|html|log|lock)",
+    re.IGNORECASE,
+)
+Parts = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkNames:
+    """How an array's chunks are named.
+
+    Attributes
+    ----------
+    example
+        Name of the first chunk.
+    is_chunk
+        Whether the parts of a path below the array's folder are those of a chunk.
+    depth
+        Parts of a chunk's path.
+    """
+
+    example: str
+    is_chunk: Callable[[Parts], bool]
+    depth: int
+
+
+def grid_names(grid: Sequence[int], separator: str, prefix: Sequence[str] = ()) -> ChunkNames:
+    """Names that consist of the chunk's position: Zarr's (0.0.0, 0/0/0, c/0/0/0, c.0.0.0), and N5's.
+
+    Parameters
+    ----------
+    grid
+        Number of chunks along each axis.
+    separator
+        Between the numbers: "." or "/".
+    prefix
+        What comes before them, as a part of its own.
+    """
+
+    def is_chunk(parts: Parts) -> bool:
+        numbers = "/".join(parts).split(separator)
+        if numbers[: len(prefix)] != list(prefix) or len(parts) != depth:
+            return False
+        numbers = numbers[len(prefix) :]
+        return len(numbers) == len(grid) and all(_index(n, count) for n, count in zip(numbers, grid, strict=True))
+
+    names = [*prefix, *("0" for _ in grid)]
+    depth = len(names) if separator == "/" else 1
+    return ChunkNames(separator.join(names), is_chunk, depth)
+
+
+def _index(text: str, count: int) -> bool:
+    return text.isascii() and text.isdigit() and (text == "0" or text[0] != "0") and int(text) < count
+
+
+def refuse_strangers(where: str, folder: Location, names: ChunkNames, hint: Callable[[Parts], str]) -> None:
+    """Look at the first some thousand files of an array, and refuse those that are no chunks.
+
+    Parameters
+    ----------
+    where
+        What to call the array in messages.
+    folder
+        Where its chunks are. A store that does not tell a part of what is in a folder is not looked at.
+    names
+        How its chunks are named.
+    hint
+        Says of a path's parts what to do about it, as a sentence.
+
+    Raises
+    ------
+    SourceError
+        With the names of the first three.
+    """
+    found = [parts for parts in islice(_files(folder, names.depth), SAMPLE) if not names.is_chunk(parts)][:3]
+    if found:
+        told = ", ".join("/".join(parts) for parts in found)
+        raise SourceError(
+            f"{where}: {told} lie{'s' if len(found) == 1 else ''} among its chunks, and by its metadata a chunk is named like "
+            f"{names.example}, so that would not be read and its voxels would be 0. {hint(found[0])}"
+        )
+
+
+def _files(folder: Location, depth: int) -> Iterator[Parts]:
+    """Paths of what is below a folder, but for metadata and what file managers leave."""
+    if isinstance(folder, Remote):
+        if folder.protocol in ("s3", "s3a"):  # elsewhere nothing less than the whole listing is told
+            for each in islice(folder.files(), _PAGE):
+                parts = each.relative_to(folder).parts
+                if not any(_BESIDE.fullmatch(p) for p in parts):
+                    yield parts
+        return
+    yield from _below(folder, (), depth)
+
+
+def _below(folder: Path, above: Parts, depth: int) -> Iterator[Parts]:
+    folders = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in islice(entries, SAMPLE):
+                if _BESIDE.fullmatch(entry.name):
+                    continue
+                if entry.is_dir():
+                    folders.append(entry.name)
+                else:
+                    yield *above, entry.name
+    except OSError:
+        return  # what reads it says why
+    for name in folders:
+        if len(above) < depth + _DEEPER:
+            yield from _below(folder / name, (*above, name), depth)
+        else:
+            yield *above, name

@@ -1,0 +1,50 @@
+"""What a message tells the user to type: an option after a command, a key in a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Words:
+    """How the user says something.
+
+    Attributes
+    ----------
+    voxel_size
+        How to give the size of a voxel, as a sentence.
+    dataset
+        How to name a volume inside a file, as the beginning of a sentence.
+    """
+
+    voxel_size: str
+    dataset: str
+
+
+SPEC = Words(
+    voxel_size="Give it in the spec: source: {path: ..., voxel_size_nm: [z, y, x]}.",
+    dataset="Name one in the spec: source: {path: ..., dataset: NAME}",
+)
+COMMAND = Words(
+    voxel_size="Type --voxel-size Z Y X (nm), such as --voxel-size 40 32 32.",
+    dataset="Name one: --dataset NAME",
+)
+_spoken: ContextVar[Words] = ContextVar("words", default=SPEC)
+
+
+def words() -> Words:
+    """The words of whatever the user typed: a spec, unless `speaking` says otherwise."""
+    return _spoken.get()
+
+
+@contextmanager
+def speaking(chosen: Words) -> Iterator[None]:
+    """Let the messages of a `with` block, or of a function that this decorates, use these words."""
+    token = _spoken.set(chosen)
+    try:
+        yield
+    finally:
+        _spoken.reset(token)

@@ -1,0 +1,324 @@
+"""What the JSON files of a result may say, as models: names as in specs, numbers that a result can have.
+
+Readers take the plain data, once they obey. Whoever may write into a result's folder may have written them, so nothing that
+names a file or a size is used before.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from simexm.errors import OutputError
+from simexm.names import FreeText, Group, LabelName, Name
+from simexm.store.documents import MalformedError, obey, read_mapping
+from simexm.store.location import Location
+
+
+def _unlike(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name stands there twice")
+    return names
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=2**80)]
+Size = Annotated[int, Field(ge=1, lt=2**40)]
+Sizes = Annotated[list[Size], Field(min_length=3, max_length=3)]
+Start = Annotated[list[Annotated[int, Field(ge=0, lt=2**40)]], Field(min_length=3, max_length=3)]
+Lengths = Annotated[list[Positive], Field(min_length=3, max_length=3)]
+Hash = Annotated[str, Field(pattern="^[0-9A-Za-z]{1,64}$")]
+Round = Annotated[str, Field(pattern="^round_[0-9]{2,6}$")]
+Rounds = Annotated[list[Round], AfterValidator(_unlike)]
+Groups = Annotated[list[Group], AfterValidator(_unlike)]
+LabelNames = Annotated[list[LabelName], AfterValidator(_unlike)]
+FileKey = Annotated[str, Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$", max_length=1024)]
+"""Path of a file below a folder: no part of it begins with a dot."""
+
+
+def _stored(told: list[Any]) -> list[Any]:
+    match told:
+        case [int(size), str(checksum)] if 0 <= size < 2**63 and re.fullmatch("(crc32c:[0-9a-f]{8})?", checksum):
+            return told
+    raise ValueError("should be a size in bytes and a checksum")
+
+
+StoredTold = Annotated[list[Any], AfterValidator(_stored)]
+"""[bytes, checksum] of a file."""
+
+
+MOST_SHARDS = 1 << 30
+"""Of a level, so of blocks; a set of these takes 128 MiB."""
+
+
+class Read(BaseModel):
+    """A mapping of a file: other keys than those that are named here are nobody's concern."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+# ---------------------------------------------------------------- attributes of Zarr groups
+
+
+class Energy(Read):
+    """How much of a dye's light in a channel is in the range that was computed."""
+
+    channel: Name
+    dye: FreeText
+    share: Number
+
+
+class Mark(Read):
+    """The attribute `simexm` of a result's root: see `engine.finish`."""
+
+    hash: Hash
+    status: Literal["preparing", "incomplete", "complete"] = "incomplete"
+    outputs: Groups = []
+    rounds: Rounds = []
+    spec: dict[str, Any] = {}
+    until: FreeText = "camera"
+    quantity: FreeText = "image"
+    seed: int = 0
+    versions: dict[FreeText, FreeText] = {}
+    expansion_factor: Positive = 1.0
+    pixel_size_expanded_um: Lengths = [1.0, 1.0, 1.0]
+    model: FreeText = "simexm"
+    psf_energy_share: list[Energy] = []
+    dyes: dict[Name, Count] = {}
+    amplicons: Count = 0
+    largest: dict[Group | Literal[""], list[Number]] = {}
+    clipped_pixels: dict[Name, Count] = {}
+
+
+class _Transform(Read):
+    type: Literal["scale", "translation"]
+    scale: Annotated[list[Positive], Field(min_length=3, max_length=4)] = [1.0, 1.0, 1.0]
+    translation: Annotated[list[Number], Field(min_length=3, max_length=4)] = [0.0, 0.0, 0.0]
+
+
+class _Dataset(Read):
+    path: Annotated[str, Field(pattern="^[0-9]{1,2}$")]
+    coordinateTransformations: Annotated[list[_Transform], Field(min_length=1, max_length=2)]
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Self:
+        if [t.type for t in self.coordinateTransformations] not in (["scale"], ["scale", "translation"]):
+            raise ValueError("a level has a scale, and may have a translation behind it")
+        return self
+
+
+class _Multiscale(Read):
+    name: Annotated[str, Field(max_length=1024)]
+    datasets: Annotated[list[_Dataset], Field(min_length=1, max_length=64)]
+
+    @model_validator(mode="after")
+    def _numbered(self) -> Self:
+        if [d.path for d in self.datasets] != [str(n) for n in range(len(self.datasets))]:
+            raise ValueError("levels are called 0, 1, 2, ...")
+        return self
+
+
+class _Window(Read):
+    min: Number
+    max: Number
+    start: Number
+    end: Number
+
+
+class _Channel(Read):
+    label: Name
+    color: Annotated[str, Field(pattern="^[0-9A-Fa-f]{6}$")]
+    window: _Window
+
+
+class _Omero(Read):
+    channels: Annotated[list[_Channel], Field(min_length=1, max_length=4096)]
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        _unlike([c.label for c in self.channels])
+        return self
+
+
+class Ome(Read):
+    """The attribute `ome` of a group that simexm wrote."""
+
+    multiscales: Annotated[list[_Multiscale], Field(min_length=1, max_length=1)] = []
+    omero: _Omero = Field(default_factory=_Omero.model_construct)
+    labels: LabelNames = []
+
+    @model_validator(mode="after")
+    def _axes(self) -> Self:
+        for dataset in self.multiscales[0].datasets if self.multiscales else ():
+            axes = {len(t.scale if t.type == "scale" else t.translation) for t in dataset.coordinateTransformations}
+            if axes != {4 if "omero" in self.model_fields_set else 3}:
+                raise ValueError("an image has the axes c, z, y, x, and labels have z, y, x")
+        return self
+
+
+class Attributes(Read):
+    """Attributes of a group that simexm wrote."""
+
+    ome: Ome = Field(default_factory=Ome)
+
+
+class RootAttributes(Attributes):
+    """Attributes of a result's root."""
+
+    simexm: Mark
+
+
+# ---------------------------------------------------------------- plan.json, files.json
+
+
+class _Source(Read):
+    shape_voxels: Sizes
+    crop_start: Start
+    crop_stop: Sizes
+    voxel_size_nm: Lengths
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        for start, stop, size in zip(self.crop_start, self.crop_stop, self.shape_voxels, strict=True):
+            if not start < stop <= size:
+                raise ValueError("the crop is empty, or reaches outside the volume")
+        return self
+
+
+class _Image(Read):
+    levels: Annotated[list[Sizes], Field(min_length=1, max_length=64)]
+    shards: Annotated[list[Sizes], Field(min_length=1, max_length=64)]
+
+
+class _Blocks(Read):
+    count: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
+    levels: Annotated[int, Field(ge=1, le=64)]
+    block_pixels: Sizes
+    tile_pixels: Sizes
+
+
+class _Output(Read):
+    path: Group | Literal["."]
+    channels: Annotated[list[Name], AfterValidator(_unlike)]
+
+
+class _Pair(Read):
+    channel: Name
+    dye: FreeText
+    electrons_per_dye_in_focus: Number = 0.0
+
+
+class _Optics(Read):
+    pairs: list[_Pair] = []
+
+
+class PlanFile(Read):
+    """`plan.json`: see `Plan.to_mapping`."""
+
+    hash: Hash
+    until: FreeText
+    spec: dict[str, Any]
+    source: _Source
+    image: _Image
+    blocks: _Blocks
+    optics: _Optics
+    outputs: Annotated[list[_Output], Field(min_length=1, max_length=1 << 16)]
+    versions: dict[FreeText, FreeText]
+    bytes_uncompressed: Count
+    memory_per_worker_bytes: Count
+    memory_parts_bytes: dict[FreeText, Count]
+    core_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        _unlike([output.path for output in self.outputs])
+        if len(self.image.levels) != len(self.image.shards) or self.blocks.levels > len(self.image.levels):
+            raise ValueError("levels, shards and blocks do not agree in number")
+        counts = [
+            math.prod(-(-size // cell) for size, cell in zip(*pair, strict=True))
+            for pair in zip(self.image.levels, self.image.shards, strict=True)
+        ]
+        if counts[0] != self.blocks.count or max(counts) > MOST_SHARDS:
+            raise ValueError(f"its levels have {', '.join(map(str, counts))} shards, which are not those of its blocks")
+        return self
+
+
+class Manifest(Read):
+    """`files.json`: size and checksum of files below NAME.zarr and NAME.run; beside them stands the checksum of all that."""
+
+    zarr: dict[FileKey, StoredTold]
+    run: dict[FileKey, StoredTold]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_group(group: Location, model: type[Attributes] = Attributes) -> dict[str, Any]:
+    """Attributes of a group of a result, as plain data that obey `model`.
+
+    A key that is missing when it is asked for raises OutputError, too.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it cannot be read.
+    OutputError
+        If simexm did not write what it holds.
+    """
+    path = group / "zarr.json"
+    try:
+        attributes = read_mapping(path).get("attributes")
+        obey(model, attributes)
+    except MalformedError as error:
+        raise refused(path, error) from error
+    return _Known.of(attributes, str(path))
+
+
+def read_plan(run: Location) -> dict[str, Any]:
+    """What `plan.json` holds, as plain data that obey; raises as `read_group`."""
+    path = run / "plan.json"
+    try:
+        plan = read_mapping(path)
+        obey(PlanFile, plan)
+    except MalformedError as error:
+        raise refused(path, error) from error
+    return _Known.of(plan, str(path))
+
+
+def refused(path: Location, error: MalformedError) -> OutputError:
+    """The error for a file of a result that simexm did not write, or that was damaged since."""
+    zarr = path if path.suffix == ".zarr" else next((p for p in path.parents if p.suffix in (".zarr", ".run")), path)
+    return OutputError(
+        f"{path} {error}: it was damaged, or written by another program, so nothing in it is used. Type: simexm verify "
+        f"{zarr.with_suffix('.zarr')} --repair"
+    )
+
+
+class _MissingError(OutputError, KeyError):
+    """A key is missing in a file of a result."""
+
+
+class _Known(dict[str, Any]):
+    """A mapping of a file, which tells the file where a key is missing."""
+
+    path: str
+
+    @classmethod
+    def of(cls, value: Any, path: str) -> Any:
+        """The value with all mappings in it replaced."""
+        if isinstance(value, Mapping):
+            known = cls({key: each if key == "spec" else cls.of(each, path) for key, each in value.items()})
+            known.path = path
+            return known
+        return [cls.of(each, path) for each in value] if isinstance(value, list) else value
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise _MissingError(
+            f"{self.path} does not tell {key!r}, which every finished result does: it was damaged, or written by another "
+            "program; verify it with `simexm verify`"
+        )
