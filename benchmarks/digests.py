@@ -146,6 +146,8 @@ def command(*words: str) -> None:
 def digest(data: NDArray[Any]) -> str:
     """Of an array's shape, type and values."""
     words = json.dumps([list(data.shape), data.dtype.newbyteorder("=").str]).encode()
+    if data.dtype.hasobject:  # of which the bytes would be addresses
+        return hashlib.sha256(words + json.dumps(data.tolist(), default=str).encode()).hexdigest()[:24]
     return hashlib.sha256(words + np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()).hexdigest()[:24]
 
 
