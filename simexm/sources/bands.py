@@ -8,8 +8,6 @@ run outside Python's lock, so threads are as fast as processes and need no start
 from __future__ import annotations
 
 import itertools
-import os
-import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.grid import Box, Spacing, Tiling, Triple, triple
-from simexm.machine import cpus
+from simexm.machine import cpus, memory_limits
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
 from simexm.store.files import Files, Stored
@@ -165,26 +163,19 @@ def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Tri
 
 def _default_workers(band_bytes: int) -> int:
     """As many threads as CPUs, fewer where their bands (each with its levels and codes) would take half the memory."""
-    return max(1, min(cpus(), _memory() // (4 * band_bytes)))
+    return max(1, min(cpus(), memory_limits()[0].nbytes // (4 * band_bytes)))
 
 
 def _refuse_too_large(name: str, numbers: Numbers, band_bytes: int) -> None:
     """Refuse what cannot be decoded here, however few bytes it takes on disk."""
-    memory = _memory()
-    if 2 * band_bytes > memory:  # the band, and what it is decoded from
+    limit = memory_limits()[0]
+    if 2 * band_bytes > limit.nbytes:  # the band, and what it is decoded from
         grain = " x ".join(str(min(n, g)) for n, g in zip(numbers.shape, numbers.grain, strict=True))
         raise SourceError(
             f"{name}: {grain} voxels (z y x) are decoded together, which takes {2 * band_bytes / 1e9:.1f} GB of memory, and "
-            f"there are {memory / 1e9:.1f} GB. If the volume is that large, save it in tiles or chunks (a tiled TIFF, Zarr, N5), "
+            f"{limit.told}. If the volume is that large, save it in tiles or chunks (a tiled TIFF, Zarr, N5), "
             "or use a machine with more memory; otherwise its header is damaged."
         )
-
-
-def _memory() -> int:
-    """Bytes that this process may use."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
 
 
 def _create(
