@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 
 from benchmarks.end_to_end import machine
-from simexm.engine.cluster import local_client
-from simexm.engine.events import BlockDone, Event
-from simexm.engine.executor import execute
-from simexm.engine.journal import Journal
+from simexm.jobs.events import BlockDone, Event
+from simexm.jobs.executor import execute
+from simexm.jobs.journal import Journal
+from simexm.jobs.local_cluster import local_client
 
 RESULT = {
     "voxels": 4194304,

@@ -23,13 +23,13 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.end_to_end import machine
-from simexm.engine.block import compute_box
-from simexm.engine.plan import Plan
-from simexm.grid import Box, Triple
-from simexm.kernels import cupy_device
-from simexm.kernels.array_device import ArrayDevice
-from simexm.kernels.array_planes import Backend
-from simexm.simulation import Simulation
+from simexm.api import Simulation
+from simexm.geometry.grid import Box, Triple
+from simexm.kernels.devices import cupy_device
+from simexm.kernels.devices.array_device import ArrayDevice
+from simexm.kernels.devices.array_planes import Backend
+from simexm.planning.plan import Plan
+from simexm.run.block import compute_box
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.phantom import Phantom
 

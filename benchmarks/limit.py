@@ -31,10 +31,10 @@ from scipy import fft
 from benchmarks.end_to_end import SPEC, command
 from benchmarks.measure import heading, pin
 from benchmarks.membranes import FACTOR, VOXEL_NM
-from simexm.engine.plan import Plan
-from simexm.grid import Tiling
-from simexm.simulation import Simulation
-from simexm.stages.optics_plan import OpticsPlan
+from simexm.api import Simulation
+from simexm.geometry.grid import Tiling
+from simexm.planning.plan import Plan
+from simexm.stages.microscope.optics_plan import OpticsPlan
 
 CUBES = ((256, 256, 256), (384, 384, 384), (480, 480, 480))
 PLANES = ((8, 1024, 1024), (8, 1440, 1440))

@@ -25,11 +25,11 @@ import numpy as np
 import zarr
 
 from benchmarks.end_to_end import machine
-from simexm.engine.cluster import local_client
-from simexm.engine.worker import Context, run_block
-from simexm.simulation import Simulation
-from simexm.store import place
-from simexm.store.place import Place
+from simexm.api import Simulation
+from simexm.jobs.local_cluster import local_client
+from simexm.result.place import Place
+from simexm.run import folders
+from simexm.run.worker import Context, run_block
 
 MiB = 2**20
 COLORS = {
@@ -173,7 +173,7 @@ def measure(name: str, spec: dict[str, Any]) -> Figures:
     number = next(n for n in range(len(plan.blocks)) if plan.blocks.position(n) == middle)
     with tempfile.TemporaryDirectory() as folder, local_client(1) as client:
         where = Place.at(Path(folder) / "out.zarr").claimed()
-        place.prepare(plan, where)
+        folders.prepare(plan, where)
         peak = client.submit(run_block, Context(plan, where), number).result()["peak_bytes"]
     return Figures(name, plan.tile, plan.part, plan.memory.total, peak)
 

@@ -29,9 +29,9 @@ import yaml
 from benchmarks.end_to_end import SPEC, command
 from benchmarks.measure import Measured, heading, measured
 from benchmarks.membranes import FACTOR, VOXEL_NM
-from simexm.simulation import Simulation
-from simexm.stages.confocal import Confocal
-from simexm.stages.optics_plan import OpticsPlan
+from simexm.api import Simulation
+from simexm.stages.microscope.confocal import Confocal
+from simexm.stages.microscope.optics_plan import OpticsPlan
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMERICAL_APERTURE = 1.15

@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from simexm import caches
 from simexm.systems import refuse_windows
+from simexm.version import __version__
 
 if TYPE_CHECKING:
-    from simexm.arrays import Simulated, simulate
-    from simexm.engine.clusters import cluster
-    from simexm.result import Result
-    from simexm.simulation import Simulation
-    from simexm.sources.ingest import ingest
+    from simexm.api import Simulation
+    from simexm.ingest.ingest import ingest
+    from simexm.jobs.clusters import cluster
+    from simexm.result.result import Result
+    from simexm.run.in_memory import Simulated, simulate
 
-__version__ = "0.1.0"
 
 refuse_windows()
 caches.settle()
 
 _HOMES = {
-    "Simulation": "simexm.simulation",
-    "Result": "simexm.result",
-    "Simulated": "simexm.arrays",
-    "simulate": "simexm.arrays",
-    "cluster": "simexm.engine.clusters",
-    "ingest": "simexm.sources.ingest",
+    "Simulation": "simexm.api",
+    "Result": "simexm.api",
+    "Simulated": "simexm.run.in_memory",
+    "simulate": "simexm.run.in_memory",
+    "cluster": "simexm.jobs.clusters",
+    "ingest": "simexm.ingest.ingest",
 }
 
 __all__ = ["Result", "Simulated", "Simulation", "__version__", "cluster", "ingest", "simulate"]

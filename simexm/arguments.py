@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from simexm.errors import SpecError
-from simexm.grid import Triple
+from simexm.geometry.grid import Triple
 
 
 def whole_number(name: str, value: Any, least: int = -(2**63)) -> int:

@@ -44,7 +44,7 @@ def _user_caches(environment: Mapping[str, str]) -> str:
 
 
 def _numba(environment: Mapping[str, str]) -> list[str]:
-    beside_the_code = os.path.join(os.path.dirname(__file__), "kernels", "__pycache__")
+    beside_the_code = os.path.join(os.path.dirname(__file__), "kernels", "emission", "__pycache__")
     return [beside_the_code, os.path.join(_user_caches(environment), "numba")]
 
 

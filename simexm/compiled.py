@@ -122,25 +122,24 @@ def _numba() -> Any:
     return numba
 
 
-_LARGE = ("emit", "simexm2017_label")
-"""Modules of kernels whose functions take most of the compiler's memory; a run calls those of one of them."""
+_LARGE = ("kernels/emission/emit.py", "legacy2017/kernels/label.py")
+"""Modules whose functions take most of the compiler's memory; a run calls those of one of them."""
 
 
 def is_cached() -> bool:
     """Whether the large functions were compiled before, as numba's files tell without importing numba."""
-    kernels = Path(__file__).with_name("kernels")
-    sources = [kernels / f"{name}.py" for name in _LARGE]
+    sources = [Path(__file__).parent / name for name in _LARGE]
     return any(
         index.stat().st_mtime >= source.stat().st_mtime
         for source in sources
-        for folder in _caches(kernels)
+        for folder in _caches(source.parent)
         for index in folder.glob(f"{source.stem}.*.nbi")
     )
 
 
-def _caches(kernels: Path) -> Iterator[Path]:
+def _caches(code: Path) -> Iterator[Path]:
     """Where numba may keep what it compiles from a folder: the user's choice, beside the source, and in the user's cache."""
     for root in (os.environ.get("NUMBA_CACHE_DIR"), Path.home() / ".cache" / "numba"):
         if root:
-            yield from Path(root).glob(f"{kernels.name}_*")
-    yield kernels / "__pycache__"
+            yield from Path(root).glob(f"{code.name}_*")
+    yield code / "__pycache__"

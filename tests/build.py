@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from simexm.simulation import Simulation
+from simexm.api import Simulation
 
 VOXEL_NM = (40.0, 32.0, 32.0)
 """Voxels of the real cortex volume."""

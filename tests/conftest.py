@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from simexm.kernels import cupy_device
-from simexm.kernels.array_planes import Backend
+from simexm.kernels.devices import cupy_device
+from simexm.kernels.devices.array_planes import Backend
 from tests.cuda_host import Host, compile_for_host
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.simulation import Simulation
+from simexm.api import Simulation
 
 VOXEL_NM = (40.0, 32.0, 32.0)
 

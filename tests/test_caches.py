@@ -144,7 +144,7 @@ def test_installation_and_home_that_cannot_be_written(tmp_path: Path, home: str)
 @pytest.mark.skipif(os.geteuid() != 0, reason="to mount takes the rights of root")
 def test_workers_that_can_share_no_locks_are_refused(tmp_path: Path) -> None:
     """Dask would wait for them for ever."""
-    code = "import simexm.engine.cluster as c; c.local_client(1).__enter__()"
+    code = "import simexm.jobs.local_cluster as c; c.local_client(1).__enter__()"
     script = 'umount -l /dev/shm 2> /dev/null; mount -t tmpfs -o ro none /dev/shm; "$@"'
     words = ["unshare", "-m", "bash", "-c", script, "bash", sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)

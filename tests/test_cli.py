@@ -18,11 +18,11 @@ import zarr
 from typer.testing import CliRunner, Result
 
 from simexm import __version__
+from simexm.api import Simulation
 from simexm.cli import app
 from simexm.errors import SimexmWarning
-from simexm.kernels import cupy_device
-from simexm.result import Result as Simulated
-from simexm.simulation import Simulation
+from simexm.kernels.devices import cupy_device
+from simexm.result.result import Result as Simulated
 from tests.build import confocal, spec
 
 COMMANDS = [
@@ -38,9 +38,10 @@ HEAVY = [
     "scipy",
     "pyarrow",
     "matplotlib",
-    "simexm.simulation",
+    "simexm.spec",
+    "simexm.api",
 ]
-SLOW = ["numba", "dask", "distributed", "scipy", "pyarrow", "matplotlib", "simexm.legacy"]
+SLOW = ["numba", "dask", "distributed", "scipy", "pyarrow", "matplotlib", "simexm.legacy2017"]
 """To import, and of no use to a plan."""
 
 WIDEFIELD = {

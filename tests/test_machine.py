@@ -106,10 +106,10 @@ def test_a_shell_that_leaves_too_little_is_named(option: str) -> None:
 
 LOWERED = """
 import json, resource, sys, warnings
-from simexm.engine.means import Means
+from simexm.run.backend import Means
 from simexm.errors import SpecError
 from simexm.machine import ADDRESS_BYTES, MiB
-from simexm.simulation import Simulation
+from simexm.api import Simulation
 
 plan = Simulation.from_mapping(json.loads(sys.argv[1])).plan()
 for most in (plan.memory.at_once(2), plan.memory.at_once(1), plan.memory.total - 2):

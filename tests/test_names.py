@@ -14,18 +14,18 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simexm.engine.batch.record import Record
-from simexm.engine.holders import holder
-from simexm.engine.lock import lock
+from simexm.api import Simulation
 from simexm.errors import OutputError, SourceError, SpecError
+from simexm.ingest.ingest import ingest
+from simexm.jobs.batch.record import Record
+from simexm.jobs.lock import lock
+from simexm.jobs.lock_owner import holder
 from simexm.names import is_region, printable
-from simexm.simulation import Simulation
 from simexm.sources.arrays import ArrayVolume
-from simexm.sources.ingest import ingest
-from simexm.store.appearing import appearing
+from simexm.store.atomic_group import appearing
 from simexm.store.documents import DEEPEST, MalformedError, parse_mapping
 from tests.build import confocal, layer, spec
-from tests.legacy.configs import CONFOCAL
+from tests.legacy2017.configs import CONFOCAL
 
 HOSTILE = ["../x", "a/b", "..", ".", "", " ", "x" * 300, "a\nb", "\x1b]0;pwned\x07", "a\x00b", "[/red]", "zarr.json", "\u202eevil",
            "-rf", "a\\b", "~", "$(x)", "a\n"]  # fmt: skip
@@ -78,7 +78,7 @@ def test_masks_that_an_ingest_is_said_to_have_left_stay_inside(tmp_path: Path, n
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", "."])
 def test_the_folder_of_a_2017_file_is_a_name(name: str) -> None:
-    from simexm.legacy.ini import from_text
+    from simexm.legacy2017.ini import from_text
 
     given = re.sub(r"(?m)^(\s*name\s*=).*$", rf"\1 {name}", CONFOCAL)
     with pytest.raises(SpecError, match="should be the name of a folder"):

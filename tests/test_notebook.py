@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simexm.result import Result
+from simexm.result.result import Result
 from tests.notebooks import cells_of, execute, outputs_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,8 +77,8 @@ def test_it_runs_as_it_stands(tmp_path: Path) -> None:
 RUN = """
 import sys
 sys.modules["ipywidgets"] = None  # it cannot be imported
-from simexm.engine.events import *
-from simexm.engine.progress import progress
+from simexm.jobs.events import *
+from simexm.jobs.progress import progress
 with progress(total=500, voxels=10**9) as listener:
     listener(RunStarted(2, 2, "http://127.0.0.1:8787/status"))
     for block in range(499):

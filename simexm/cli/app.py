@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from simexm import __version__, caches
+from simexm import caches
 from simexm.cli import streams
 from simexm.cli.streams import ClosedPipeError, LostOutputError
 from simexm.errors import SimexmError, SimexmWarning
@@ -24,6 +24,7 @@ from simexm.logs import logger
 from simexm.machine import refuse_lost_folder, refuse_tight_shell, rlimits
 from simexm.names import printable
 from simexm.store.refusals import RemoteError
+from simexm.version import __version__
 
 
 class _Group(typer.core.TyperGroup):

@@ -38,7 +38,7 @@ from simexm.errors import OutputError, SimexmWarning, SpecError
 from simexm.logs import logger
 
 if TYPE_CHECKING:
-    from simexm.engine.clusters import Cluster
+    from simexm.jobs.clusters import Cluster
 
 
 @app.command()
@@ -108,8 +108,8 @@ def run(
         if job and until is None:
             typer.echo(f"files of the original: {short(job.folder)}")
     if profile:
-        from simexm.engine.profile import profile as profile_of
-        from simexm.engine.profile import table
+        from simexm.run.profile import profile as profile_of
+        from simexm.run.profile import table
 
         print_table(table(profile_of(result)))
     if show:
@@ -123,7 +123,7 @@ def run(
 
 
 def _print_scripts(cluster: Cluster | None, output: str) -> None:
-    from simexm.store.place import Place
+    from simexm.result.place import Place
 
     script = cluster.job_script(Place.at(output).jobs) if cluster else ""
     if not script:
@@ -145,7 +145,7 @@ def plan(
 
     Example: simexm plan my.yaml --json
     """
-    from simexm.engine.means import lacking_here
+    from simexm.run.backend import lacking_here
 
     made = load(spec, tile, seed, model, device=device)[0].plan(until=until)
     made.warn()
@@ -213,9 +213,9 @@ def decode(
 
     Example: simexm decode rolonies.zarr --output decoded.csv
     """
-    from simexm.decode import decode as decode_result
-    from simexm.decode import refuse_table, write_table
-    from simexm.result import Result
+    from simexm.analysis.barcodes.decode import decode as decode_result
+    from simexm.analysis.barcodes.decode import refuse_table, write_table
+    from simexm.result.result import Result
 
     if output:
         refuse_table(output, overwrite)
@@ -249,11 +249,11 @@ def convert(
 
     Example: simexm convert config.ini my.yaml --model physical
     """
-    from simexm import specfile
+    from simexm import settings
+    from simexm.api import Simulation
     from simexm.errors import SourceNotFoundError
-    from simexm.legacy.convert import ingest_command, to_yaml_text
-    from simexm.legacy.load import Job
-    from simexm.simulation import Simulation
+    from simexm.legacy2017.convert import ingest_command, to_yaml_text
+    from simexm.legacy2017.load import Job
     from simexm.store.location import usable
 
     usable(spec)
@@ -273,7 +273,7 @@ def convert(
             stacklevel=1,
         )
     if spec.suffix.lower() == ".json":
-        spec.write_text(specfile.dump(mapping, spec), encoding="utf-8")
+        spec.write_text(settings.dump(mapping, spec), encoding="utf-8")
     else:
         spec.write_text(to_yaml_text(mapping, f"From {config.name}, model {model}."), encoding="utf-8")
     if not quiet:

@@ -14,7 +14,7 @@ from simexm.logs import logger
 from simexm.names import printable
 
 if TYPE_CHECKING:
-    from simexm.engine.verify import Damage, Verification
+    from simexm.run.verify import Damage, Verification
 
 SHOWN = 100
 """Damaged files that are named one by one."""
@@ -40,10 +40,11 @@ def verify(
 
     Example: simexm verify out.zarr --repair
     """
-    from simexm.engine.repair import repair as make_again
-    from simexm.engine.verify import Verification
-    from simexm.simulation import Simulation
-    from simexm.store.place import Place
+    from simexm.api import Simulation
+    from simexm.result.place import Place
+    from simexm.run.repair import repair as make_again
+    from simexm.run.verify import Verification
+    from simexm.view.picture import keep_picture
 
     told = 0
 
@@ -57,7 +58,15 @@ def verify(
     simulation = Simulation.load(spec) if spec else None
     with bar("verify", quiet) as progress:
         if repair:
-            found = make_again(path, tell, simulation=simulation, workers=workers, quiet=quiet, progress=progress)
+            found = make_again(
+                path,
+                tell,
+                simulation=simulation,
+                workers=workers,
+                quiet=quiet,
+                progress=progress,
+                finished=keep_picture,
+            )
         else:
             found = Verification(Place.where(path), progress)
             for damage in found:

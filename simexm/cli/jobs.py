@@ -30,7 +30,7 @@ from simexm.cli.shared import (
 from simexm.errors import SpecError
 
 if TYPE_CHECKING:
-    from simexm.engine.status import Status
+    from simexm.run.status import Status
 
 
 @app.command()
@@ -58,11 +58,11 @@ def submit(
 
     Example: simexm submit my.yaml --cluster cluster_configs/slurm.yaml --jobs 2:10 --output out.zarr
     """
-    from simexm.engine.batch import driver
-    from simexm.engine.batch.files import BatchFile
-    from simexm.engine.clusters import refuse_plan
-    from simexm.store import guard
-    from simexm.store.place import Place
+    from simexm.jobs.batch import driver
+    from simexm.jobs.batch.cluster_file import BatchFile
+    from simexm.result.place import Place
+    from simexm.run import guard
+    from simexm.run.backend import refuse_plan
 
     chosen = cluster_of(cluster, jobs)
     assert chosen is not None
@@ -109,7 +109,7 @@ def status(
 
     Example: simexm status out.zarr
     """
-    from simexm.engine.status import status as read_status
+    from simexm.run.status import status as read_status
 
     found = read_status(path)
     if as_json:
@@ -119,7 +119,7 @@ def status(
 
 
 def _status_rows(found: Status) -> list[tuple[str, str]]:
-    from simexm.engine.progress import clock
+    from simexm.jobs.progress import clock
 
     share = f" ({found.done / found.blocks:.0%})" if found.blocks else ""
     failed = f", {found.failed} failed" if found.failed else ""

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from simexm import __version__
 from simexm.errors import OutputError, SimexmWarning
 from simexm.logs import logger
+from simexm.version import __version__
 
 
 class _File(logging.FileHandler):

@@ -29,7 +29,7 @@ def schema() -> None:
 
     Example: simexm schema > simexm.schema.json
     """
-    from simexm.simulation import Simulation
+    from simexm.api import Simulation
 
     typer.echo(json.dumps(Simulation.model_json_schema(), indent=2))
 
@@ -43,7 +43,7 @@ def info(
 
     Example: simexm info out.zarr
     """
-    from simexm.result import Result
+    from simexm.result.result import Result
     from simexm.view.rows import result_rows
 
     result = Result.open(path)
@@ -62,7 +62,7 @@ def show(path: ResultPath, round_: RoundOption = None) -> None:
 
     Example: simexm show out.zarr
     """
-    from simexm.result import Result
+    from simexm.result.result import Result
     from simexm.view.window import show as open_window
 
     open_window(at_round(Result.open(path), round_))

@@ -30,7 +30,7 @@ def view(
 
     Example: simexm view confocal.zarr widefield.zarr --no-browser
     """
-    from simexm.result import Result
+    from simexm.result.result import Result
     from simexm.view.viewer import Viewer, open_browser
 
     viewer = Viewer([Result.open(path) for path in paths], port)
@@ -64,7 +64,7 @@ def report(
     Example: simexm report out.zarr --output report.html
     """
     from simexm.errors import OutputError
-    from simexm.result import Result
+    from simexm.result.result import Result
     from simexm.store.location import with_ending
     from simexm.view.report.page import default_path, write_report
 

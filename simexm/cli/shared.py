@@ -15,10 +15,10 @@ from simexm.cli import completion
 from simexm.names import printable
 
 if TYPE_CHECKING:
-    from simexm.engine.clusters import Cluster
-    from simexm.legacy.load import Job
-    from simexm.result import Result
-    from simexm.simulation import Simulation
+    from simexm.api import Simulation
+    from simexm.jobs.clusters import Cluster
+    from simexm.legacy2017.load import Job
+    from simexm.result.result import Result
     from simexm.store.location import Location
 
 
@@ -117,7 +117,7 @@ def cluster_of(path: Path | None, jobs: str | None, workers: int | None = None) 
         return None
     if workers is not None:
         raise SpecError("the cluster file says how many workers there are; leave --workers out, or --cluster")
-    from simexm.engine.clusters import cluster
+    from simexm.jobs.clusters import cluster
 
     return cluster(path, jobs)
 
@@ -144,12 +144,12 @@ def load(
     device: str | None = None,
 ) -> tuple[Simulation, Job | None]:
     """The simulation of a spec; or that of a 2017 configuration, whose ground truth is ingested first, and the configuration."""
+    from simexm.api import Simulation
     from simexm.errors import SpecError
-    from simexm.simulation import Simulation
-    from simexm.specfile import is_ini
+    from simexm.settings import is_ini
 
     if is_ini(spec):
-        from simexm.legacy.load import Job
+        from simexm.legacy2017.load import Job
         from simexm.store.location import is_url
 
         if output is not None and is_url(output):
@@ -159,7 +159,9 @@ def load(
             )
         job = Job.of(spec, model, seed, None if output is None else Path(output))
         with bar("ingest", quiet) as progress:
-            return job.simulation(progress).with_tile(tile).with_device(device), job
+            simulation = Simulation.from_mapping(job.spec(), "the configuration")
+            job.ingest(progress)
+        return simulation.with_tile(tile).with_device(device), job
     simulation = Simulation.load(spec)
     if seed is not None:
         simulation = simulation.replace(seed=seed)

@@ -78,7 +78,7 @@ def ingest(
 
     Example: simexm ingest segmentation.tif cortex.zarr --voxel-size 40 32 32 --region synapse=synapses.tif
     """
-    from simexm.sources.ingest import ingest as ingest_volume
+    from simexm.ingest.ingest import ingest as ingest_volume
 
     masks = dict(_named(pair) for pair in region or ())
     if len(masks) < len(region or ()):
@@ -146,7 +146,7 @@ def export(
     Example: simexm export out.zarr files --format ome-tiff --channels merged --labels merged
     """
     from simexm.export.export import export as export_result
-    from simexm.result import Result
+    from simexm.result.result import Result
 
     result = at_round(Result.open(path), round_)
     with bar("export", quiet) as progress:

@@ -12,7 +12,7 @@ from simexm.export.images import Image, all_in_one, colored, one_by_one, open_im
 from simexm.export.labels import Labels, all_cells, cell_by_cell, warn_of_fiji
 from simexm.export.stack import Job
 from simexm.export.write import Progress, check, check_folder, write
-from simexm.result import Result
+from simexm.result.result import Result
 
 Choice = TypeVar("Choice", bound=StrEnum)
 

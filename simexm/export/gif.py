@@ -11,7 +11,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from simexm.export.stack import Head, Plane
-from simexm.export.whole import whole_file
+from simexm.store.whole_file import whole_file
 
 MILLISECONDS = 100
 """Time that a plane is shown."""

@@ -13,8 +13,8 @@ import zarr
 from simexm.errors import OutputError
 from simexm.export.scaling import To8Bit, in_colors, side_by_side, to_8bit
 from simexm.export.stack import Channel, Head, Job, Plane, largest, read_planes, single
-from simexm.grid import Triple
-from simexm.result import Result
+from simexm.geometry.grid import Triple
+from simexm.result.result import Result
 
 UINT8 = np.dtype(np.uint8)
 

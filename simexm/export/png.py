@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 
 from simexm.export.stack import Head, Plane
-from simexm.export.whole import whole_folder
+from simexm.store.whole_file import whole_folder
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import zarr
 from numpy.typing import NDArray
 
 from simexm.errors import GoneError, OutputError
-from simexm.grid import Box, Tiling, Triple
+from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.machine import cpus
-from simexm.result import MEND
+from simexm.result.result import MEND
 from simexm.store.reading import Reader
 
 SLAB_BYTES = 1 << 28

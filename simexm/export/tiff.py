@@ -17,11 +17,11 @@ from pathlib import Path
 import imagecodecs
 import tifffile
 
-from simexm import __version__
 from simexm.export.stack import Head, Plane
-from simexm.export.whole import whole_file
-from simexm.grid import exact
+from simexm.geometry.grid import exact
 from simexm.store.omexml import signed_rgba, xml_text
+from simexm.store.whole_file import whole_file
+from simexm.version import __version__
 
 CLASSIC_LIMIT = 1 << 32
 """Bytes that a TIFF file of 32-bit offsets can have."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError
-from simexm.grid import Box, Spacing, Triple, exact3
+from simexm.geometry.grid import Box, Spacing, Triple, exact3
 from simexm.names import REGION_RULE, is_region
 from simexm.sources.axes import voxel_sizes
 from simexm.sources.state import FilesState

@@ -13,9 +13,9 @@ from fractions import Fraction
 from typing import Any
 
 from simexm.errors import SourceError
-from simexm.grid import Spacing, exact
+from simexm.geometry.grid import Spacing, exact
 from simexm.sources.axes import nm_per
-from simexm.sources.ngff import UnclearError, checked_size
+from simexm.sources.zarr.ngff import UnclearError, checked_size
 
 _SCALE = re.compile(r"s?[1-9]\d*")
 _NAMES = ("_ARRAY_DIMENSIONS", "axis_names", "axes", "axistags", "dimension_names")

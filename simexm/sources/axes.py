@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 from simexm.errors import SourceError, SpecError
-from simexm.grid import Spacing, Triple, exact3
+from simexm.geometry.grid import Spacing, Triple, exact3
 from simexm.sources.words import words
 
 _NM = {

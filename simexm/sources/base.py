@@ -17,13 +17,14 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from simexm.errors import SourceError, SpecError
-from simexm.grid import Box, Spacing, Triple
-from simexm.names import RegionName, is_region
+from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.names import RegionName
 from simexm.sources.axes import implausible
 from simexm.sources.state import FilesState
 from simexm.store.documents import read_mapping
 from simexm.store.location import is_url, location, usable
 from simexm.store.refusals import RemoteError
+from simexm.store.regions import regions_of
 from simexm.store.shard_list import ShardList
 
 INGESTED = "simexm ingest"
@@ -157,8 +158,8 @@ class ZarrSource(BaseModel):
         return {"anyOf": [{"type": "string", "minLength": 1}, handler(core)]}
 
     def open(self) -> LabelSource:
-        """Open it for reading; see `simexm.sources.zarr_source.open_zarr` for what it raises."""
-        from simexm.sources.zarr_source import open_zarr  # here, since importing zarr takes half a second
+        """Open it for reading; see `simexm.sources.zarr.source.open_zarr` for what it raises."""
+        from simexm.sources.zarr.source import open_zarr  # here, since importing zarr takes half a second
 
         return open_zarr(self)
 
@@ -182,7 +183,7 @@ class ZarrSource(BaseModel):
         if is_url(mask) or not (mask.startswith("~") or local.exists()):
             return mask  # if it is anywhere, it is inside
         if not Path(mask).is_absolute():
-            from simexm.sources.zarr_source import holds
+            from simexm.sources.zarr.source import holds
 
             if holds(path, mask):
                 return mask
@@ -202,23 +203,6 @@ def _ingested_regions(path: str, dataset: str) -> tuple[str, ...]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()
     return regions_of(mark, path) if ours else ()
-
-
-def regions_of(mark: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Names of the masks that ingest left, by the mark that it left; each is a group beside the labels.
-
-    Raises
-    ------
-    SourceError
-        If one of them is no name of a region: it could lead out of the volume.
-    """
-    told = mark.get("regions", ())
-    if not isinstance(told, list | tuple) or not all(isinstance(name, str) and is_region(name) for name in told):
-        raise SourceError(
-            f"{where}: the attribute simexm.regions is {ascii(told)[:200]}, and regions are called with letters, digits, '_' and "
-            "'-': it was not written by simexm ingest, and could lead out of the volume. Ingest the volume again"
-        )
-    return tuple(told)
 
 
 _refused_s: dict[str, float] = {}

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from xml.etree import ElementTree
 
-from simexm.grid import Spacing, exact, exact3
+from simexm.geometry.grid import Spacing, exact, exact3
 from simexm.sources.axes import nm_per
 
 _LARGEST_BYTES = 64 * 2**20

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple
 
 CACHE_BYTES = 64 * 2**20
 """Of decoded chunks in one process, for all sources together."""

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from simexm.errors import SimexmWarning
-from simexm.grid import Spacing, Triple, triple
+from simexm.geometry.grid import Spacing, Triple, triple
 from simexm.sources.stack import ORIGIN
 
 _ASKEW = 1e-3

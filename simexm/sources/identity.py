@@ -16,8 +16,8 @@ from zipfile import ZipFile
 import zarr
 from zarr.storage import ZipStore
 
+from simexm.store.listing import read_ahead, read_begin, scan
 from simexm.store.location import Location, folder_of
-from simexm.store.looking import read_ahead, read_begin, scan
 
 FILES = 4096
 CONTENT_BYTES = 64 * 2**20

@@ -8,27 +8,11 @@ from typing import Any
 import zarr
 
 from simexm.errors import SourceError
-from simexm.sources.bands import Written
-from simexm.sources.base import INGESTED, regions_of
+from simexm.sources.base import INGESTED
 from simexm.sources.identity import digest_of
-from simexm.sources.zarr_finding import inside
-from simexm.store.files import Files
-from simexm.store.omezarr import write_group
+from simexm.sources.zarr.finding import inside
+from simexm.store.regions import regions_of
 from simexm.store.shard_list import ShardList
-
-
-def leave_mark(files: Files, path: str, written: Written, more: Mapping[str, Any]) -> None:
-    """Write a group's metadata, which make it whole."""
-    digest = f"{written.digest:032x}"
-    lists = {array.rpartition("/")[2]: found.to_text() for array, found in written.lists.items()}
-    mark = {
-        "written_by": INGESTED,
-        "digest": digest,
-        "shards": lists,
-        "shards_digest": _digest_of_lists(digest, lists),
-        **more,
-    }
-    write_group(files, path, {**written.attributes, "simexm": mark})
 
 
 def mark_of(group: zarr.Group | None) -> Mapping[str, Any]:
@@ -64,7 +48,7 @@ def shards_in(group: zarr.Group | None, array: zarr.Array[Any]) -> ShardList | N
         return None
     try:
         lists = dict(mark["shards"])
-        if _digest_of_lists(mark["digest"], lists) != mark["shards_digest"]:
+        if digest_of_lists(mark["digest"], lists) != mark["shards_digest"]:
             raise ValueError("its digest is another")
         counts = tuple(-(-n // s) for n, s in zip(array.shape, array.shards or array.chunks, strict=True))
         return ShardList.from_text(counts, lists[array.path.removeprefix(f"{group.path}/").lstrip("/")])
@@ -75,5 +59,5 @@ def shards_in(group: zarr.Group | None, array: zarr.Array[Any]) -> ShardList | N
         ) from error
 
 
-def _digest_of_lists(digest: str, lists: Mapping[str, str]) -> str:
+def digest_of_lists(digest: str, lists: Mapping[str, str]) -> str:
     return digest_of(digest, *(f"{name} {text}" for name, text in sorted(lists.items())))

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from simexm.errors import SourceError
-from simexm.grid import Spacing, Triple
+from simexm.geometry.grid import Spacing, Triple
 from simexm.sources.axes import nm_per, spatial_order
-from simexm.sources.mapped import MappedStack, damaged, is_gzip, skip
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
+from simexm.sources.tiff.mapped import MappedStack, damaged, is_gzip, skip
 
 _HEADER = 1024
 _DIGITS = 7  # of 32 bits

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from simexm.errors import SourceError, SourceNotFoundError
-from simexm.grid import Spacing
+from simexm.geometry.grid import Spacing
 from simexm.sources.attributes import axis_names, place_of
 from simexm.sources.axes import spatial_order
 from simexm.sources.bdv import read_setup
 from simexm.sources.limits import read_json, refuse_absurd
 from simexm.sources.needs import need
-from simexm.sources.ngff import UnclearError, checked_size
 from simexm.sources.stack import ORIGIN
 from simexm.sources.strangers import Parts, grid_names, refuse_strangers
 from simexm.sources.tensorstore_volumes import TensorStoreVolume, kvstore, open_store
+from simexm.sources.zarr.ngff import UnclearError, checked_size
 
 _DEEPEST = 6
 _PAINTERA = ("painteraData", "maxId", "isLabelMultiset")

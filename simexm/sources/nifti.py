@@ -12,8 +12,8 @@ from simexm.errors import SourceError
 from simexm.sources.axes import nm_per
 from simexm.sources.directions import placed
 from simexm.sources.logged import logged
-from simexm.sources.mapped import MappedStack, damaged, is_gzip, skip
 from simexm.sources.needs import need
+from simexm.sources.tiff.mapped import MappedStack, damaged, is_gzip, skip
 
 _DIGITS = 7  # of 32 bits
 _SECOND = {540, int.from_bytes((540).to_bytes(4, "big"), "little")}

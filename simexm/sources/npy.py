@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from simexm.errors import SourceError
-from simexm.sources.mapped import MappedStack, damaged, three_axes
+from simexm.sources.tiff.mapped import MappedStack, damaged, three_axes
 
 
 def open_npy(path: Path) -> MappedStack:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from simexm.errors import SourceError
-from simexm.grid import Triple, triple
+from simexm.geometry.grid import Triple, triple
 from simexm.sources.axes import nm_per, spatial_order
 from simexm.sources.directions import Placed, placed
-from simexm.sources.mapped import MappedStack, damaged, three_axes
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
+from simexm.sources.tiff.mapped import MappedStack, damaged, three_axes
 
 _DIGITS = 12  # that a header of text has and a double keeps
 _TYPES = {

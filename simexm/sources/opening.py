@@ -52,7 +52,7 @@ def open_stack(
         )
     # Imported here: each needs libraries of its own.
     if kind == "TIFF":
-        from simexm.sources.tiff import TiffStack
+        from simexm.sources.tiff.source import TiffStack
 
         return TiffStack(Path(path).expanduser(), color_ids)
     if kind == "sequence":
@@ -60,11 +60,11 @@ def open_stack(
 
         return SliceSequence(path, color_ids)
     if kind == "Zarr":
-        from simexm.sources.zarr_stack import ZarrStack
+        from simexm.sources.zarr.stack import ZarrStack
 
         return ZarrStack(path, dataset)
     if kind == "HDF5":
-        from simexm.sources.hdf5 import Hdf5Stack
+        from simexm.sources.hdf5.source import Hdf5Stack
 
         file, inside = hdf5_parts(path) or (Path(path), "")
         return Hdf5Stack(file, "/".join(filter(None, (inside, dataset))) or None)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from simexm.errors import SourceError
-from simexm.grid import Box, Spacing, Tiling, Triple, exact3
-from simexm.kernels.neuropil_blocks import fill
-from simexm.kernels.neuropil_tubes import LARGEST_NM
+from simexm.geometry.grid import Box, Spacing, Tiling, Triple, exact3
+from simexm.kernels.neuropil.blocks import fill
+from simexm.kernels.neuropil.tubes import LARGEST_NM
 from simexm.random import derive_key
 from simexm.sources.base import VoxelSizeNm
 from simexm.sources.state import FilesState

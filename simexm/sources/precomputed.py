@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError
-from simexm.grid import Box, Spacing, exact, exact3, triple
+from simexm.geometry.grid import Box, Spacing, exact, exact3, triple
 from simexm.sources.limits import read_json
 from simexm.sources.needs import need
-from simexm.sources.ngff import UnclearError, checked_size
 from simexm.sources.stack import ORIGIN
 from simexm.sources.strangers import ChunkNames, Parts, refuse_strangers
 from simexm.sources.tensorstore_volumes import TensorStoreVolume, kvstore, open_store
+from simexm.sources.zarr.ngff import UnclearError, checked_size
 
 _LOSSY = frozenset({"jpeg", "jxl", "zfpc", "kempressed", "fpzip"})
 _READ = frozenset({"raw", "png", "compressed_segmentation"})

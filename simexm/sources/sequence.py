@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SimexmWarning, SourceError
-from simexm.grid import Box, Spacing, Triple
+from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.sources.colours import ColorIds
 from simexm.sources.kinds import files_of, image_kind
-from simexm.sources.mosaic import slices_of
 from simexm.sources.slices import Slice, look_at, read_slice
 from simexm.sources.state import FilesState, state_of_files
+from simexm.sources.tiff.mosaic import slices_of
 
 _SHOWN = 5
 

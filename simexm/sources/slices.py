@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError
-from simexm.grid import Box, Spacing
+from simexm.geometry.grid import Box, Spacing
 from simexm.sources.bmp import look_at_bmp, read_bmp
 from simexm.sources.colours import ColorIds, dtype_of, one_number, warn_of_palette
 from simexm.sources.kinds import BMP, JPEG, PNG, image_kind
 from simexm.sources.stack import ORIGIN
-from simexm.sources.tiff import TiffStack
+from simexm.sources.tiff.source import TiffStack
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _INDEXED, _GREY_ALPHA = 0, 3, 4

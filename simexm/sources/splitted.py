@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.errors import SourceError
-from simexm.grid import Box, Spacing, Triple
+from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Stack, cell_ids
 from simexm.sources.state import FilesState

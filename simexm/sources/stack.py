@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SimexmError, SourceError, SourceGoneError, SpecError
-from simexm.grid import Box, Spacing, Triple
+from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.sources.axes import implausible
 from simexm.sources.state import FilesState
 from simexm.sources.whole_numbers import WHOLE, NotWholeError, whole_numbers

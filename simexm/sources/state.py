@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from simexm.store.listing import LISTERS, in_parallel
 from simexm.store.location import Location, folder_of
-from simexm.store.looking import LISTERS, in_parallel
 from simexm.store.remote import Remote
 from simexm.store.shard_list import ShardList, chunk_position
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError
-from simexm.grid import Box, Spacing, Triple, triple
+from simexm.geometry.grid import Box, Spacing, Triple, triple
 from simexm.sources.limits import refuse_absurd
 from simexm.sources.stack import ORIGIN
 from simexm.sources.state import FilesState, state_below, state_of_grid

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from simexm.errors import SourceError, SourceNotFoundError
-from simexm.grid import Spacing, exact
+from simexm.geometry.grid import Spacing, exact
 from simexm.sources.axes import nm_per
 from simexm.sources.limits import read_json
-from simexm.sources.ngff import UnclearError, checked_size
 from simexm.sources.words import words
+from simexm.sources.zarr.ngff import UnclearError, checked_size
 from simexm.store.location import Location
 from simexm.store.remote import Remote
 

@@ -26,10 +26,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from simexm.errors import SpecError
-from simexm.kernels import detmath
-from simexm.smallfile import read_small
+from simexm.kernels.numbers import detmath
 from simexm.spectra.fluorophores import CheckedPoints, Fluorophore, find
 from simexm.spectra.spectrum import Points
+from simexm.store.small_file import read_small
 
 _COLUMNS = ("wavelength_nm", "excitation", "emission", "two_photon_GM")
 # One number for the cross section holds at every wavelength a two-photon laser may have.

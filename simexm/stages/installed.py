@@ -19,7 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, SchemaValidator, core_schema
 
 from simexm.errors import SpecError
-from simexm.stages.base import Stage
+from simexm.stages.contract import Stage
 
 GROUP = "simexm.stages"
 
@@ -55,7 +55,7 @@ def load(name: str) -> type[Stage]:
             f"{told} cannot be loaded: {type(error).__name__}: {error}; mend or update that package"
         ) from error
     if not (isinstance(stage, type) and issubclass(stage, Stage)):
-        raise SpecError(f"{told} is no subclass of simexm.stages.base.Stage; mend that package")
+        raise SpecError(f"{told} is no subclass of simexm.stages.contract.Stage; mend that package")
     field = stage.model_fields.get("stage")
     if field is None or field.default != name:
         raise SpecError(f'{told} goes by another name; give it the field `stage: Literal["{name}"] = "{name}"`')

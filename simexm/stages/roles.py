@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.grid import Box, Geometry, Spacing, Triple
+from simexm.geometry.grid import Box, Geometry, Spacing, Triple
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.base import Counted, Stage, World
+from simexm.stages.contract import Counted, Stage, World
 
 MOST_LAYERS, MOST_CHANNELS = 500, 100
 """More would be a mistake: each layer has a label image, and each channel an image, of its own."""

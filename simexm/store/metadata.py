@@ -74,7 +74,7 @@ class Energy(Read):
 
 
 class Mark(Read):
-    """The attribute `simexm` of a result's root: see `engine.finish`."""
+    """The attribute `simexm` of a result's root: see `run.finish`."""
 
     hash: Hash
     status: Literal["preparing", "incomplete", "complete"] = "incomplete"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from simexm import __version__
-from simexm.grid import Triple
+from simexm.geometry.grid import Triple
+from simexm.version import __version__
 
 METADATA = "OME/METADATA.ome.xml"
 """Path of the file below a collection's root."""

@@ -21,7 +21,7 @@ from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from simexm.grid import Spacing
+from simexm.geometry.grid import Spacing
 from simexm.store.files import Files, Stored
 from simexm.store.location import zarr_store
 from simexm.store.presence import watched

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.compiled import njit
-from simexm.grid import Spacing, Triple, triple
+from simexm.geometry.grid import Spacing, Triple, triple
 
 LONGEST_AXIS = 64
 FEWEST_LEVELS = 3

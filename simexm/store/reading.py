@@ -12,9 +12,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from simexm.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple
+from simexm.store.listing import largest_file
 from simexm.store.location import Location, folder_of
-from simexm.store.looking import largest_file
 from simexm.store.presence import lost, refuse_gone, watched
 from simexm.store.shard_list import ShardList
 from simexm.store.shards import decode_shard, opened_shard

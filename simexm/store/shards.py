@@ -23,9 +23,9 @@ import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from simexm.stopwatch import moved
 from simexm.store.location import Location
 from simexm.store.remote import Remote
+from simexm.timing import moved
 
 # Level 1 stores Poisson counts within 4 % of the size of levels 2 to 5 at half their time or less, labels within 15 %.
 ZSTD_LEVEL = 1

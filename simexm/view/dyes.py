@@ -8,14 +8,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from simexm import specfile
+from simexm import settings
 from simexm.errors import SpecError
 from simexm.spectra import bands
 from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
 from simexm.stages import AnyStage, Barcodes
-from simexm.stages.base import Stage
-from simexm.stages.optics import Optics
+from simexm.stages.contract import Stage
+from simexm.stages.microscope.optics import Optics
 from simexm.stages.roles import Labeller, Microscope, NamedChannel
 
 CROSSTALK_SHARE = 0.005
@@ -92,13 +92,13 @@ def read_bench(path: Path) -> Bench:
     SpecError
         If there is no such file, a dye is unknown, or the stages are wrong or hold no microscope.
     """
-    from simexm.legacy.load import Job
+    from simexm.legacy2017.load import Job
 
-    data = Job.of(path).spec() if specfile.is_ini(path) else specfile.read(path)
+    data = Job.of(path).spec() if settings.is_ini(path) else settings.read(path)
     try:
         light = _Light.model_validate(data)
     except ValidationError as error:
-        raise specfile.explain(error, _Light, str(path)) from None
+        raise settings.explain(error, _Light, str(path)) from None
     bench = bench_of(light.stages, {name: dye.load(name) for name, dye in light.dyes.items()})
     if not bench.channels:
         raise SpecError(

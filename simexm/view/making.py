@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from simexm.errors import SimexmError
-from simexm.grid import Box, Geometry, Spacing, exact3, triple
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.geometry.grid import Box, Geometry, Spacing, exact3, triple
+from simexm.result.result import Result
 from simexm.sources.base import LabelSource
+from simexm.spec.simulation import Spec
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.stages.roles import Imaging
 
@@ -33,7 +33,7 @@ class Making:
         Why not.
     """
 
-    simulation: Simulation
+    simulation: Spec
     plan: Mapping[str, Any]
     source: LabelSource | None
     missing: str = ""
@@ -43,7 +43,7 @@ class Making:
         """Read it back; None where `plan.json` is gone, or was written by a version that knows other specs."""
         try:
             plan = result.plan
-            simulation = Simulation.from_mapping(plan["spec"])
+            simulation = Spec.from_mapping(plan["spec"])
         except _NO_PLAN:
             return None
         source, missing = open_truth(simulation)
@@ -82,12 +82,12 @@ def truth_of(result: Result, making: Making | None) -> tuple[LabelSource | None,
     if making:
         return making.source, making.missing
     try:
-        return open_truth(Simulation.from_mapping(result.provenance["spec"]))
+        return open_truth(Spec.from_mapping(result.provenance["spec"]))
     except _NO_PLAN:
         return None, f"{result.place.run / 'plan.json'} cannot be read"
 
 
-def open_truth(simulation: Simulation) -> tuple[LabelSource | None, str]:
+def open_truth(simulation: Spec) -> tuple[LabelSource | None, str]:
     """The ground truth of a spec, or why it cannot be read."""
     try:
         return simulation.source.open(), ""

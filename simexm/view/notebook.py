@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from simexm.engine.excerpt import tiles_of
-from simexm.engine.plan import Plan
 from simexm.errors import SimexmError
-from simexm.grid import Box
-from simexm.result import Result
+from simexm.geometry.grid import Box
+from simexm.planning.plan import Plan
+from simexm.result.result import Result
+from simexm.run.excerpt import tiles_of
 from simexm.sources.phantom import Phantom
 from simexm.view.rows import Rows, plan_rows, result_rows, times
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from PIL import Image
 
-    from simexm.simulation import Simulation
+    from simexm.spec.simulation import Spec
 
 _DRAWN_SIDE = 240
 _DRAWN_BLOCKS = 64
@@ -55,7 +55,7 @@ stroke="none"/>
 <div style="color: #808080; font-size: 12px">{{ told }}</div>"""
 
 
-def simulation_html(simulation: Simulation) -> str:
+def simulation_html(simulation: Spec) -> str:
     """Dyes, lasers and filters, and what each stage is told."""
     from simexm.view.report.light import bench, draw_spectra
 
@@ -131,7 +131,7 @@ def _blocks(plan: Plan) -> str:
     )  # fmt: skip
 
 
-def _simulation_rows(simulation: Simulation) -> Rows:
+def _simulation_rows(simulation: Spec) -> Rows:
     """Where labels come from, then the stages with what is not at its default, or with all where everything is."""
     source, crop = simulation.source, simulation.crop
     place = f"phantom of {times(source.shape)} voxels" if isinstance(source, Phantom) else source.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.result import Result, elements
+from simexm.errors import SimexmWarning
+from simexm.result.place import Place
+from simexm.result.result import Result, elements
+from simexm.store.files import outgoing
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -170,3 +174,14 @@ def round_down(value: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(next(power * f for f in (5, 2, 1) if power * f <= value * (1 + 1e-9)))
+
+
+def keep_picture(where: Place) -> None:
+    """Draw a finished result as `preview.png` beside it; a disk that refuses is only warned of, for the result is complete."""
+    path = where.run / "preview.png"
+    try:
+        with outgoing(path) as partial:
+            save(picture_of(Result.open(where.zarr)), partial)
+    except OSError as error:
+        text = f"the result is complete, but its picture {path} cannot be written: {error.strerror}"
+        warnings.warn(text, SimexmWarning, stacklevel=2)

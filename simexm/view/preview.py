@@ -10,13 +10,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from simexm.arguments import whole_number, whole_numbers
-from simexm.engine.excerpt import excerpt
-from simexm.engine.finish import channel_color
-from simexm.engine.passes import counted_in_memory
-from simexm.engine.plan import Plan
 from simexm.errors import SpecError
-from simexm.export.whole import whole_file
-from simexm.grid import Box, Triple, triple
+from simexm.geometry.grid import Box, Triple, triple
+from simexm.planning.plan import Plan
+from simexm.run.excerpt import excerpt
+from simexm.run.finish import channel_color
+from simexm.run.passes import counted_in_memory
+from simexm.store.whole_file import whole_file
 from simexm.view.picture import Picture, draw, save, window
 
 USUAL: Triple = (24, 512, 512)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from simexm.machine import cpus
 
 if TYPE_CHECKING:
-    from simexm.engine.plan import Plan
-    from simexm.result import Result
+    from simexm.planning.plan import Plan
+    from simexm.result.result import Result
 
 Rows = list[tuple[str, str]]
 
@@ -43,7 +43,7 @@ def plan_rows(plan: Plan) -> Rows:
 
 
 def _memory(plan: Plan) -> str:
-    from simexm.engine.means import threads_here
+    from simexm.run.backend import threads_here
 
     threads, worker = threads_here(plan), f"{plan.memory.total / 2**30:.2f} GiB in each worker"
     if threads < 2:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from simexm.engine.finish import WINDOW
-from simexm.engine.status import status
 from simexm.errors import OutputError
-from simexm.result import Result
+from simexm.result.result import Result
+from simexm.run.finish import WINDOW
+from simexm.run.status import status
 from simexm.sources.base import LabelSource
 from simexm.store.metadata import read_group
 from simexm.store.pyramid import plan_levels

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simexm.export.whole import whole_file
 from simexm.spectra import bands
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.spectrum import Spectrum
+from simexm.store.whole_file import whole_file
 from simexm.view.dyes import Bench, Sight, percent, sights
 
 if TYPE_CHECKING:

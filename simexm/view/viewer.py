@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simexm.result import Result
+from simexm.result.result import Result
 from simexm.view.scene import Picture, Scene
 from simexm.view.serving import LOOPBACK, Server
 from simexm.view.volume import MadeVolume

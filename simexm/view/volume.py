@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
-from simexm.grid import Box, Spacing, Triple
-from simexm.sources import ngff
+from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.sources.base import LabelSource, Voxels
 from simexm.sources.phantom import PhantomVolume
-from simexm.sources.zarr_source import Volume, ZarrLabels
+from simexm.sources.zarr import ngff
+from simexm.sources.zarr.source import Volume, ZarrLabels
 from simexm.store.pyramid import plan_levels
 from simexm.store.shards import ZSTD_LEVEL
 from simexm.view.making import spacing_um

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import OutputError
-from simexm.result import Result
+from simexm.result.result import Result
 from simexm.view.toolkit import open_figure
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from simexm.simulation import Simulation
+from simexm.api import Simulation
 from tests.run.conftest import cells, fingerprint, labels, spec, stored
 
 __all__ = ["cells", "fingerprint", "labels", "stored"]

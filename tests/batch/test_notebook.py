@@ -16,11 +16,11 @@ import psutil
 import pytest
 
 import simexm
-from simexm.engine.clusters import jobs_of
-from simexm.engine.events import Event, WorkerLost
-from simexm.engine.executor import execute
-from simexm.engine.journal import Journal
 from simexm.errors import OutputError
+from simexm.jobs.clusters import jobs_of
+from simexm.jobs.events import Event, WorkerLost
+from simexm.jobs.executor import execute
+from simexm.jobs.journal import Journal
 from tests.batch.conftest import Lab, cluster_file, fingerprint, until
 
 pytestmark = [

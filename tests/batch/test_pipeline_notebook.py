@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from simexm.result import Result
+from simexm.result.result import Result
 from tests.batch.conftest import Lab, cluster_file, fingerprint
 from tests.notebooks import execute, outputs_of
 

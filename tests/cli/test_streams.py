@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from simexm.cli import app
 from simexm.cli.logfile import _File
 from simexm.errors import DiskError, SimexmWarning
-from simexm.export.whole import whole_file
 from simexm.logs import logger
+from simexm.store.whole_file import whole_file
 from tests.build import simulation
 
 COMMANDS = [["new"], ["--help"], ["--version"]]

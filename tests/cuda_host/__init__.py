@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simexm.kernels.cupy_device import kernel_text
+from simexm.kernels.devices.cupy_device import kernel_text
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Werror", "-shared", "-fPIC")

@@ -11,7 +11,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from simexm.result import Result
+from simexm.result.result import Result
 
 SCALE_UM = (0.1125, 0.040625, 0.04)
 COLORS = ("3DFF18", "FF0B00", "0040FF", "FFFFFF")

@@ -9,9 +9,9 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
+from simexm.api import Simulation
 from simexm.cli import app
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.result.result import Result
 from tests.build import spec
 
 pytestmark = [

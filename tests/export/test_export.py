@@ -20,7 +20,7 @@ from simexm.export import labels as export_labels
 from simexm.export import stack, tiff
 from simexm.export.export import export
 from simexm.export.stack import Channel, Head
-from simexm.result import Result
+from simexm.result.result import Result
 from tests.export.conftest import COLORS, IDS, SCALE_UM, cells, counts, make_result
 
 

@@ -10,10 +10,10 @@ import pytest
 import tifffile
 
 from simexm.export.export import export
-from simexm.grid import Box
-from simexm.result import Result
+from simexm.geometry.grid import Box
+from simexm.ingest.ingest import ingest
+from simexm.result.result import Result
 from simexm.sources.base import open_source
-from simexm.sources.ingest import ingest
 from tests.export.conftest import IDS, SCALE_UM, cells, counts, make_result
 
 BEGIN_UM = (12.3, -4.5, 0.6789)

@@ -9,8 +9,8 @@ from pathlib import Path
 import distributed
 import pytest
 
-from simexm.engine.cluster import local_client
-from simexm.result import Result
+from simexm.jobs.local_cluster import local_client
+from simexm.result.result import Result
 from tests.faults.faults import Faults, environment, simulation, write_credentials
 
 

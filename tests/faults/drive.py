@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from simexm.api import Simulation
 from simexm.errors import SimexmError
-from simexm.simulation import Simulation
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 from distributed.security import Security
 
-from simexm.engine.journal import Journal
-from simexm.result import Result
-from simexm.simulation import Simulation
-from simexm.store.place import Place
+from simexm.api import Simulation
+from simexm.jobs.journal import Journal
+from simexm.result.place import Place
+from simexm.result.result import Result
 from tests.model2017 import small_2017
 from tests.run.conftest import fingerprint, spec
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from simexm.api import Simulation
 from simexm.cli import app
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.result.result import Result
 from tests import rounds_build
 from tests.faults.faults import all_bytes, model_of_2017, recorded, simulation
 from tests.run.conftest import fingerprint

@@ -10,10 +10,10 @@ from pathlib import Path
 import distributed
 import pytest
 
-from simexm.engine.verify import Verification
 from simexm.errors import SimexmError
-from simexm.result import Result
-from simexm.store.place import Place
+from simexm.result.place import Place
+from simexm.result.result import Result
+from simexm.run.verify import Verification
 from tests.faults.faults import Fault, Faults, all_bytes, recorded, simulation, start_driver
 
 BLOCKS = range(16)

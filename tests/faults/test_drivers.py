@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from simexm.errors import OutputError
-from simexm.result import Result
+from simexm.result.result import Result
 from tests.faults.faults import (
     Fault,
     Faults,

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from simexm.result import Result
-from simexm.store.place import Place
+from simexm.result.place import Place
+from simexm.result.result import Result
 from tests.faults.faults import ROOT, all_bytes, simulation, wait_until
 
 THREADS, DRIVER, WORKER, BOTH, NOTHING = "driver in threads", "driver", "worker", "driver and worker", "nothing"

@@ -8,7 +8,7 @@ import distributed
 import pytest
 
 from simexm.errors import RunError
-from simexm.result import Result
+from simexm.result.result import Result
 from tests.faults.faults import Fault, Faults, all_bytes, recorded, simulation
 
 BLOCK = 9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simexm.kernels.cells import CellIndex
+from simexm.kernels.labels.cells import CellIndex
 
 TRICKY = np.array([0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**63, 2**64 - 1, 0x61C8864680B583EB], np.uint64)
 

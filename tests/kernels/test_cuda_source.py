@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simexm.grid import Box, Triple
-from simexm.kernels import amplicons, camera, detmath, emit
-from simexm.kernels.amplicons import Amplicons
-from simexm.kernels.array_device import ArrayDevice
-from simexm.kernels.array_planes import Backend
-from simexm.kernels.camera import Detector, Profile
-from simexm.kernels.cpu_device import CPU
-from simexm.kernels.devices import Cells, Device, NodeGrid, Where
-from simexm.kernels.emit import BINOMIAL, POISSON, Emitters, Law, LayerKeys
-from simexm.kernels.imaging import LateralGrid
-from simexm.kernels.regions import crofton_weights
+from simexm.geometry.grid import Box, Triple
+from simexm.kernels.detector import camera
+from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.devices.array_device import ArrayDevice
+from simexm.kernels.devices.array_planes import Backend
+from simexm.kernels.devices.cpu_device import CPU
+from simexm.kernels.devices.device import Cells, Device, NodeGrid, Where
+from simexm.kernels.emission import amplicons, emit
+from simexm.kernels.emission.amplicons import Amplicons
+from simexm.kernels.emission.emit import BINOMIAL, POISSON, Emitters, Law, LayerKeys
+from simexm.kernels.imaging.image import LateralGrid
+from simexm.kernels.labels.regions import crofton_weights
+from simexm.kernels.numbers import detmath
 from simexm.random import derive_key, philox_array
 from tests.kernels.test_draws import apply, binomial_quantiles, means, poisson_quantiles, uniforms
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from simexm.compiled import njit
-from simexm.kernels import detmath, draws, draws_numpy
+from simexm.kernels.numbers import detmath, draws, draws_numpy
 from simexm.random import derive_key
 
 Floats = NDArray[np.float64]

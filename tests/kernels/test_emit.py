@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from simexm.grid import Box, Tiling, Triple
-from simexm.kernels import emit
-from simexm.kernels.emit import BINOMIAL, POISSON, Emitters, Law, LayerKeys
-from simexm.kernels.regions import crofton_weights, regions_of
+from simexm.geometry.grid import Box, Tiling, Triple
+from simexm.kernels.emission import emit
+from simexm.kernels.emission.emit import BINOMIAL, POISSON, Emitters, Law, LayerKeys
+from simexm.kernels.labels.regions import crofton_weights, regions_of
 from simexm.random import derive_key
 
 VOXEL_NM = (40.0, 32.0, 32.0)

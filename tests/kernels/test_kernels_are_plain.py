@@ -11,8 +11,8 @@ import pytest
 import simexm
 
 PACKAGE = Path(simexm.__file__).parent
-KERNELS = sorted(p for p in (PACKAGE / "kernels").glob("*.py") if p.stem != "__init__")
-OURS = ("simexm.compiled", "simexm.errors", "simexm.machine", "simexm.grid", "simexm.random", "simexm.kernels")
+KERNELS = sorted(p for p in (PACKAGE / "kernels").rglob("*.py") if p.stem != "__init__")
+OURS = ("simexm.compiled", "simexm.errors", "simexm.machine", "simexm.geometry", "simexm.random", "simexm.kernels")
 FORBIDDEN = {"dask", "distributed", "zarr", "pydantic"}
 
 
@@ -58,5 +58,9 @@ def test_kernels_import_only_numbers(kernel: Path) -> None:
 
 
 def test_the_walk_sees_what_is_imported_further_on() -> None:
-    names = set().union(*reached(PACKAGE / "stages" / "widefield.py").values())
-    assert {"pydantic.Field", "simexm.kernels.deposit.Ring", "simexm.kernels.psf_special.gauss_legendre"} <= names
+    names = set().union(*reached(PACKAGE / "stages" / "microscope" / "widefield.py").values())
+    assert {
+        "pydantic.Field",
+        "simexm.kernels.imaging.deposit.Ring",
+        "simexm.kernels.diffraction.special.gauss_legendre",
+    } <= names

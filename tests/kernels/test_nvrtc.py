@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simexm.kernels.cupy_device import OPTIONS, SOURCES, kernel_text
+from simexm.kernels.devices.cupy_device import OPTIONS, SOURCES, kernel_text
 
 KERNELS = re.findall(r"__global__ void (\w+)\(", kernel_text())
 MOVES = {"mov", "ld", "st", "selp", "setp", "cvt", "neg", "abs", "min", "max"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import constants
 from scipy.integrate import dblquad, quad
 
-from simexm.kernels.photophysics import (
+from simexm.kernels.emission.photophysics import (
     collection_share,
     cross_section_m2,
     emitted_photons,

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simexm.grid import Box
-from simexm.kernels import array_device, array_planes, imaging, planes
-from simexm.kernels.array_device import ArrayDevice, DeviceMemoryError
-from simexm.kernels.array_planes import Backend
-from simexm.kernels.cpu_device import CPU
-from simexm.kernels.devices import Cells, Device, NodeGrid
-from simexm.kernels.emit import Emitters
-from simexm.kernels.imaging import LateralGrid, Transfer
+from simexm.geometry.grid import Box
+from simexm.kernels.devices import array_device, array_planes
+from simexm.kernels.devices.array_device import ArrayDevice, DeviceMemoryError
+from simexm.kernels.devices.array_planes import Backend
+from simexm.kernels.devices.cpu_device import CPU
+from simexm.kernels.devices.device import Cells, Device, NodeGrid
+from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.imaging import image as imaging
+from simexm.kernels.imaging import planes
+from simexm.kernels.imaging.image import LateralGrid, Transfer
 from tests.cuda_host import Host
 
 LIMIT = 2e-6

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from simexm.compiled import njit
-from simexm.kernels.draws import poisson_quantile
-from simexm.kernels.poisson_table import cumulative, tabled_quantile
+from simexm.kernels.numbers.draws import poisson_quantile
+from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
 
 
 @njit()

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from scipy import interpolate, ndimage, special
 
 from simexm import compiled
-from simexm.kernels import even_spline, hankel, psf_response, psf_special, psf_tables
-from simexm.kernels.psf_response import Response
+from simexm.kernels.diffraction import even_spline, hankel, tables
+from simexm.kernels.diffraction import response as psf_response
+from simexm.kernels.diffraction import special as psf_special
+from simexm.kernels.diffraction.response import Response
 
 Array = NDArray[np.float64]
 Table = Callable[[Array, Array, float, float, float], Array]
@@ -77,7 +79,7 @@ class TestForms:
     @pytest.mark.parametrize("na", [0.2, 0.8, 1.15, 1.3])
     @pytest.mark.parametrize("depth_nm", [0.0, 700.0, 20_000.0])
     @pytest.mark.parametrize("radius_nm", [170.0, 2010.0])
-    @pytest.mark.parametrize("table", [psf_tables.excitation_table, psf_tables.emission_table])
+    @pytest.mark.parametrize("table", [tables.excitation_table, tables.emission_table])
     def test_of_the_tables(
         self, na: float, depth_nm: float, radius_nm: float, table: Table, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -123,7 +125,7 @@ class TestTables:
     @settings(max_examples=60, deadline=None)
     @given(st.floats(0, 40000), st.floats(0, 70000), st.floats(0.2, 1.25), st.booleans())
     def test_tables_are_the_field_integrals(self, z: float, r: float, na: float, excitation: bool) -> None:
-        table = psf_tables.excitation_table if excitation else psf_tables.emission_table
+        table = tables.excitation_table if excitation else tables.emission_table
         value = table(np.array([z]), np.array([r]), EM_NM, na, INDEX)[0, 0]
         expected = field_integrals(z, r, EM_NM, na, INDEX, excitation)
         peak = field_integrals(0.0, 0.0, EM_NM, na, INDEX, excitation)
@@ -132,8 +134,8 @@ class TestTables:
     @pytest.mark.parametrize(
         ("kind", "table", "keyword"),
         [
-            (psf.EXCITATION, psf_tables.excitation_table, "ex_wavelen"),
-            (psf.EMISSION, psf_tables.emission_table, "em_wavelen"),
+            (psf.EXCITATION, tables.excitation_table, "ex_wavelen"),
+            (psf.EMISSION, tables.emission_table, "em_wavelen"),
         ],
     )
     @pytest.mark.parametrize(("na", "n"), [(0.4, 1.33), (1.15, 1.33), (1.4, 1.515)])
@@ -153,7 +155,7 @@ class TestTables:
         # the package interpolates Bessel functions linearly in steps of 0.1, an error of up to 6e-4 of an amplitude
         np.testing.assert_allclose(package, ours / ours[0, 0], atol=1.3e-3)
 
-    @pytest.mark.parametrize("table", [psf_tables.excitation_table, psf_tables.emission_table])
+    @pytest.mark.parametrize("table", [tables.excitation_table, tables.emission_table])
     def test_every_plane_holds_the_same_energy(self, table: Table) -> None:
         z, r = uniform(4000.0, 1000.0), uniform(60000.0, 10.0)
         energy = hankel.plane_energy(table(z, r, EM_NM, NA, INDEX), r)
@@ -164,24 +166,22 @@ class TestTables:
 
     @pytest.mark.parametrize(("range_nm", "na"), [(500.0, 0.5), (500.0, 1.15), (10_000.0, 0.5), (10_000.0, 1.15)])
     def test_the_radius_holds_its_share_of_the_light_and_is_no_larger(self, range_nm: float, na: float) -> None:
-        radius = psf_tables.holding_radius_nm(range_nm, EM_NM, na, INDEX, 0.995)
-        least = psf_tables.lateral_radius_nm(range_nm, EM_NM, na, INDEX)
+        radius = tables.holding_radius_nm(range_nm, EM_NM, na, INDEX, 0.995)
+        least = tables.lateral_radius_nm(range_nm, EM_NM, na, INDEX)
         z = np.array([0.0, range_nm])
         held = [
-            hankel.plane_energy(psf_tables.emission_table(z, r, EM_NM, na, INDEX), r).min()
+            hankel.plane_energy(tables.emission_table(z, r, EM_NM, na, INDEX), r).min()
             for r in (uniform(radius, 10.0), uniform(radius - EM_NM / na / 2, 10.0))
         ]
         assert radius > least
         assert held[0] == pytest.approx(0.995, abs=2e-4)
         assert held[1] < 0.995
-        assert psf_tables.holding_radius_nm(range_nm, EM_NM, na, INDEX, 0.5) == pytest.approx(
-            least, abs=EM_NM / na / 12
-        )
+        assert tables.holding_radius_nm(range_nm, EM_NM, na, INDEX, 0.5) == pytest.approx(least, abs=EM_NM / na / 12)
 
     @pytest.mark.parametrize("na", [0.1, 0.3, 0.5])
     def test_widefield_is_as_wide_as_theory_has_it(self, na: float) -> None:
         z, r = uniform(2.0 * EM_NM / na**2, EM_NM / na**2 / 50), uniform(2 * EM_NM / na, 5.0)
-        response = Response(z, r, psf_tables.emission_table(z, r, EM_NM, na, 1.0))
+        response = Response(z, r, tables.emission_table(z, r, EM_NM, na, 1.0))
         assert psf_response.fwhm_lateral_nm(response) == pytest.approx(0.51 * EM_NM / na, rel=0.05)
         # on the axis sinc^2 of half the phase between the marginal and the central ray (Born & Wolf 8.8.2)
         assert psf_response.fwhm_axial_nm(response) == pytest.approx(
@@ -190,7 +190,7 @@ class TestTables:
 
     def test_aperture_beyond_the_index_is_refused(self) -> None:
         with pytest.raises(ValueError, match="numerical aperture"):
-            psf_tables.emission_table(np.zeros(1), np.zeros(1), EM_NM, 1.4, 1.33)
+            tables.emission_table(np.zeros(1), np.zeros(1), EM_NM, 1.4, 1.33)
 
 
 class TestHankel:
@@ -213,7 +213,7 @@ class TestHankel:
     def test_spectrum_is_the_optical_transfer_function(self) -> None:
         """It ends at 2 NA / wavelength and is as large at 0 as the plane's energy."""
         z, r = uniform(1000.0, 500.0), uniform(40000.0, 10.0)
-        table = psf_tables.emission_table(z, r, EM_NM, NA, INDEX)
+        table = tables.emission_table(z, r, EM_NM, NA, INDEX)
         k = np.array([0.0, 2.05 * NA / EM_NM, 3 * NA / EM_NM])
         spectrum = hankel.radial_spectrum(table, r, k)
         np.testing.assert_allclose(spectrum[:, 0], hankel.plane_energy(table, r), rtol=1e-12)
@@ -221,7 +221,7 @@ class TestHankel:
 
     def test_same_value_whatever_else_is_asked(self) -> None:
         r = uniform(2990.0, 10.0)
-        table = psf_tables.emission_table(uniform(600.0, 200.0), r, EM_NM, NA, INDEX)
+        table = tables.emission_table(uniform(600.0, 200.0), r, EM_NM, NA, INDEX)
         k = uniform(0.005, 0.00003)
         whole = hankel.radial_spectrum(table, r, k)
         np.testing.assert_array_equal(hankel.radial_spectrum(table[1:3], r, k[70:90]), whole[1:3, 70:90])
@@ -237,7 +237,7 @@ class TestPinhole:
     def test_disc_convolution_in_two_dimensions(self, radius: float) -> None:
         spacing = 10.0
         r = uniform(4000.0, spacing)
-        emission = psf_tables.emission_table(uniform(900.0, 300.0), r, EM_NM, NA, INDEX)
+        emission = tables.emission_table(uniform(900.0, 300.0), r, EM_NM, NA, INDEX)
         share = psf_response.pinhole_share(emission, spacing, radius)
         # sums over a fine Cartesian grid in the disc about points on the axis, each cell by its share inside the disc
         fine, grid = 10, np.arange(-math.ceil(radius / spacing), math.ceil(radius / spacing) + 1) * spacing
@@ -262,10 +262,10 @@ class TestPinhole:
 
     def test_a_tiny_pinhole_samples_and_a_wide_one_opens(self) -> None:
         z, r = uniform(900.0, 300.0), uniform(1000.0, 10.0)
-        emission = psf_tables.emission_table(z, r, EM_NM, NA, INDEX)
+        emission = tables.emission_table(z, r, EM_NM, NA, INDEX)
         tiny = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, 5.0)
         np.testing.assert_allclose(tiny / (math.pi * 25.0), emission, atol=1e-3 * emission.max())
-        excitation = psf_tables.excitation_table(z, r, EX_NM, NA, INDEX)
+        excitation = tables.excitation_table(z, r, EX_NM, NA, INDEX)
         wide = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, 20000.0)
         np.testing.assert_allclose(excitation * wide, excitation, atol=0.01 * excitation.max())
 
@@ -273,7 +273,7 @@ class TestPinhole:
         z, r = uniform(1500.0, 500.0), uniform(400.0, 10.0)
         share = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, 300.0)[:, 0]
         disc = uniform(300.0, 10.0)
-        encircled = hankel.plane_energy(psf_tables.emission_table(z, disc, EM_NM, NA, INDEX), disc)
+        encircled = hankel.plane_energy(tables.emission_table(z, disc, EM_NM, NA, INDEX), disc)
         np.testing.assert_allclose(share, encircled, atol=1e-6)
 
     def test_too_short_a_table_is_refused(self) -> None:
@@ -284,7 +284,7 @@ class TestPinhole:
 class TestResponse:
     def test_confocal_is_narrower_than_either_of_its_factors(self) -> None:
         z, r = uniform(3000.0, 100.0), uniform(2000.0, 10.0)
-        excitation = psf_tables.excitation_table(z, r, EX_NM, NA, INDEX)
+        excitation = tables.excitation_table(z, r, EX_NM, NA, INDEX)
         widths = []
         for radius in (10.0, 0.61 * EM_NM / NA, 5000.0):
             share = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, radius)
@@ -317,9 +317,9 @@ class TestLeftOut:
 
     def test_a_scanner_s_tail_is_foretold_from_a_shorter_table(self) -> None:
         z = uniform(20000.0, 100.0)
-        r = uniform(psf_tables.lateral_radius_nm(z[-1], EM_NM, NA, INDEX), 20.0)
+        r = uniform(tables.lateral_radius_nm(z[-1], EM_NM, NA, INDEX), 20.0)
         share = psf_response.pinhole_table(z, r, EM_NM, NA, INDEX, 0.61 * EM_NM / NA)
-        energy = hankel.plane_energy(psf_tables.excitation_table(z, r, EX_NM, NA, INDEX) * share, r)
+        energy = hankel.plane_energy(tables.excitation_table(z, r, EX_NM, NA, INDEX) * share, r)
         total = float(np.trapezoid(energy, z))
         for size in (31, 61):
             known = 1 - float(np.trapezoid(energy[:size], z[:size])) / total

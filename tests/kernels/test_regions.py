@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simexm.grid import Box, Tiling, Triple
-from simexm.kernels.cells import CellIndex
-from simexm.kernels.regions import CYTOSOL, MEMBRANE, crofton_weights, halo, regions_of, surface_um2
+from simexm.geometry.grid import Box, Tiling, Triple
+from simexm.kernels.labels.cells import CellIndex
+from simexm.kernels.labels.regions import CYTOSOL, MEMBRANE, crofton_weights, halo, regions_of, surface_um2
 
 Ids = NDArray[np.uint64]
 

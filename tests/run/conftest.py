@@ -11,8 +11,8 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from simexm.grid import exact3
-from simexm.sources.ingest import ingest
+from simexm.geometry.grid import exact3
+from simexm.ingest.ingest import ingest
 
 VOXEL_NM = (40, 32, 32)
 

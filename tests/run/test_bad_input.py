@@ -22,10 +22,10 @@ import zarr
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
+from simexm.api import Simulation
 from simexm.cli import app
-from simexm.engine.lock import lock
-from simexm.result import Result as Simulated
-from simexm.simulation import Simulation
+from simexm.jobs.lock import lock
+from simexm.result.result import Result as Simulated
 from simexm.store.omezarr import ShardedArray
 from tests.run.conftest import VOXEL_NM, fingerprint, spec
 
@@ -529,7 +529,7 @@ def test_a_folder_of_someone_else(open_folder: Path) -> None:
     # what another user cannot read is imported before it becomes one
     program = (
         "import os; from simexm.cli import app; app(['plan', 'my.yaml'], standalone_mode=False)\n"
-        "import simexm.engine.run\n"
+        "import simexm.run.driver\n"
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "app(['run', 'my.yaml', '-o', 'theirs/out.zarr'])\n"
     )

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from simexm.api import Simulation
 from simexm.cli import app
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.result.result import Result
 from simexm.store.files import checksum
 from tests import rounds_build
 from tests.build import confocal, spec

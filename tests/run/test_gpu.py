@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu import compare
 from simexm import Result, Simulated, Simulation, simulate
-from simexm.engine.excerpt import excerpt
-from simexm.engine.gpu import device_bytes
 from simexm.errors import RunError, SimexmWarning, SpecError
-from simexm.grid import Box
-from simexm.kernels import cupy_device
-from simexm.kernels.array_device import ArrayDevice
+from simexm.geometry.grid import Box
+from simexm.kernels.devices import cupy_device
+from simexm.kernels.devices.array_device import ArrayDevice
+from simexm.planning.gpu import device_bytes
+from simexm.run.excerpt import excerpt
 from simexm.sources.arrays import ArrayVolume
 from tests import build, rounds_build
 from tests.cuda_host import Host

@@ -12,10 +12,10 @@ import yaml
 import zarr
 from typer.testing import CliRunner, Result
 
-from simexm.arrays import simulate
+from simexm.api import Simulation
 from simexm.cli import app
 from simexm.errors import SpecError
-from simexm.simulation import Simulation
+from simexm.run.in_memory import simulate
 from tests.build import spec
 
 LABELS = np.pad(np.ones((10, 10, 10), np.uint64), 3)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from simexm.result import Result
+from simexm.result.result import Result
 from tests.faults.faults import ROOT, all_bytes, simulation
 
 HEAD = """

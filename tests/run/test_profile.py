@@ -9,11 +9,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from simexm.api import Simulation
 from simexm.cli import app
-from simexm.engine.journal import Journal
-from simexm.engine.profile import REST, UNTIMED, Row, profile
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.jobs.journal import Journal
+from simexm.result.result import Result
+from simexm.run.profile import REST, UNTIMED, Row, profile
 from tests.run.conftest import fingerprint, spec
 
 pytestmark = [

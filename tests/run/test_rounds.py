@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from simexm import simulate
+from simexm.analysis.barcodes.decode import decode
+from simexm.api import Simulation
 from simexm.cli import app
-from simexm.decode import decode
-from simexm.engine.cluster import local_client
 from simexm.errors import OutputError, SpecError
-from simexm.grid import exact3
-from simexm.result import Result
-from simexm.simulation import Simulation
-from simexm.sources.ingest import ingest
-from simexm.store.place import Place
+from simexm.geometry.grid import exact3
+from simexm.ingest.ingest import ingest
+from simexm.jobs.local_cluster import local_client
+from simexm.result.place import Place
+from simexm.result.result import Result
 from tests.rounds_build import VOXEL_NM, cells, simulation
 from tests.run.conftest import fingerprint
 

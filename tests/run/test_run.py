@@ -18,13 +18,13 @@ import zarr
 from numpy.typing import NDArray
 
 from simexm import simulate
-from simexm.engine.bitmap import Bitmap
-from simexm.engine.cluster import local_client
-from simexm.engine.plan import Plan
-from simexm.engine.worker import Context, run_block
-from simexm.result import Result
-from simexm.simulation import Simulation
-from simexm.store.place import Place
+from simexm.api import Simulation
+from simexm.jobs.bitmap import Bitmap
+from simexm.jobs.local_cluster import local_client
+from simexm.planning.plan import Plan
+from simexm.result.place import Place
+from simexm.result.result import Result
+from simexm.run.worker import Context, run_block
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
 from tests.run.conftest import VOXEL_NM, fingerprint, spec
 

@@ -17,17 +17,18 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from simexm.engine.passes import all_passes
-from simexm.engine.repair import repair
-from simexm.engine.same_source import SameSource
-from simexm.engine.verify import Verification
-from simexm.engine.worker import Context, count_block, run_block
+from simexm.api import Simulation
 from simexm.errors import GoneError, OutputError, RunError, SourceError
-from simexm.result import Result
-from simexm.simulation import Simulation
-from simexm.sources.ingest import ingest
-from simexm.store import guard, place
-from simexm.store.place import Place
+from simexm.ingest.ingest import ingest
+from simexm.result import place
+from simexm.result.place import Place
+from simexm.result.result import Result
+from simexm.run import folders, guard
+from simexm.run.passes import all_passes
+from simexm.run.repair import repair
+from simexm.run.same_source import SameSource
+from simexm.run.verify import Verification
+from simexm.run.worker import Context, count_block, run_block
 from simexm.view.report.page import write_report
 from tests.model2017 import small_2017
 from tests.run.conftest import VOXEL_NM, cells, fingerprint, spec
@@ -122,7 +123,7 @@ def test_a_run_whose_labels_vanish_goes_on_when_they_are_back(
 def _prepared(simulation: Simulation, output: Path) -> Context:
     """A run that is about to begin its blocks."""
     plan, where = simulation.plan(), Place.at(output).claimed()
-    place.prepare(plan, where)
+    folders.prepare(plan, where)
     return Context(plan, where, listed=SameSource.begin(plan, where).listed)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from simexm.api import Simulation
 from simexm.cli import app
-from simexm.simulation import Simulation
 from tests.run.conftest import fingerprint, spec
 
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from simexm import Result, Simulation, cluster, ingest, simulate
 from simexm.cli import app
-from simexm.engine.worker import Context, run_block
 from simexm.errors import OutputError, SimexmError, SourceError, SpecError
+from simexm.result.place import Place
+from simexm.run import folders, guard
+from simexm.run.worker import Context, run_block
 from simexm.sources.base import open_source
-from simexm.store import guard, place
-from simexm.store.place import Place
 from tests.run.conftest import VOXEL_NM, spec
 
 pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")  # of light left out in so small a volume
@@ -247,7 +247,7 @@ def test_numbers_that_are_none(value: Any, simulation: Simulation, tmp_path: Pat
 @pytest.mark.parametrize("moved", ["out.zarr", "out.run"])
 def test_an_output_that_is_renamed_meanwhile_is_said_to_be(moved: str, simulation: Simulation, tmp_path: Path) -> None:
     plan, where = simulation.plan(), Place.at(tmp_path / "out.zarr").claimed()
-    place.prepare(plan, where)
+    folders.prepare(plan, where)
     shutil.move(tmp_path / moved, tmp_path / "elsewhere")
     with pytest.raises(OSError) as caught:
         run_block(Context(plan, where), 0)

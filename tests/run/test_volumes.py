@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.stats import poisson
 
 from simexm import Simulated, Simulation, simulate
-from simexm.grid import Box, exact3
-from simexm.kernels.cells import CellIndex
-from simexm.kernels.regions import MEMBRANE, regions_of
-from simexm.sources.ingest import ingest
+from simexm.geometry.grid import Box, exact3
+from simexm.ingest.ingest import ingest
+from simexm.kernels.labels.cells import CellIndex
+from simexm.kernels.labels.regions import MEMBRANE, regions_of
 from simexm.sources.phantom import Phantom
 from tests.run.conftest import VOXEL_NM, fingerprint, spec
 

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from simexm.grid import exact3
+from simexm.geometry.grid import exact3
 from simexm.sources.opening import open_stack
 from simexm.sources.stack import Stack
 from tests.sources.volumes import SHAPE, ids

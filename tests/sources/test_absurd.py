@@ -15,9 +15,9 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 from simexm.errors import SourceError, SpecError
-from simexm.grid import Box
+from simexm.geometry.grid import Box
+from simexm.ingest.ingest import ingest
 from simexm.sources.base import ZarrSource
-from simexm.sources.ingest import ingest
 from simexm.sources.opening import open_stack
 from tests.sources.containers import n5, precomputed, zarr_array
 

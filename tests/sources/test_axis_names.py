@@ -13,9 +13,9 @@ import pytest
 import zarr
 
 from simexm.errors import SourceError
-from simexm.grid import Box, exact3
+from simexm.geometry.grid import Box, exact3
+from simexm.ingest.ingest import ingest
 from simexm.sources.base import ZarrSource, open_source
-from simexm.sources.ingest import ingest
 from simexm.sources.opening import open_stack
 from tests.sources.containers import A, n5, zarr_array
 from tests.sources.volumes import whole

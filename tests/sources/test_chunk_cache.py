@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simexm.grid import Box
+from simexm.geometry.grid import Box
 from simexm.sources.chunk_cache import ChunkCache
 
 SHAPE, CHUNK = (11, 17, 9), (4, 8, 5)

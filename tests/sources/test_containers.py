@@ -16,9 +16,9 @@ import zarr
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError, SourceNotFoundError, SpecError
-from simexm.grid import Box, exact3
+from simexm.geometry.grid import Box, exact3
+from simexm.ingest.ingest import ingest
 from simexm.sources.base import open_source
-from simexm.sources.ingest import ingest
 from simexm.sources.opening import open_stack
 from tests.sources.volumes import SHAPE, ids, whole
 

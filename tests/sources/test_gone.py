@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from simexm.errors import GoneError, SourceError, SourceGoneError
-from simexm.grid import Box, exact3
+from simexm.geometry.grid import Box, exact3
+from simexm.ingest.ingest import ingest
 from simexm.sources.base import ZarrSource, open_source
-from simexm.sources.ingest import ingest
 from simexm.sources.state import FilesState
-from simexm.sources.zarr_source import ZarrLabels
+from simexm.sources.zarr.source import ZarrLabels
 from simexm.store.reading import Reader
 from simexm.store.shard_list import ShardList, chunk_position
 from tests.sources.volumes import write_slices

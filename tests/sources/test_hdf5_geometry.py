@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simexm.errors import SpecError
-from simexm.grid import exact3
+from simexm.geometry.grid import exact3
 from simexm.sources.opening import open_stack
 from simexm.sources.stack import size_and_origin
 from simexm.sources.words import COMMAND, speaking

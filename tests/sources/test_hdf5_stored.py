@@ -130,7 +130,7 @@ def test_filters_of_hdf5plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("HDF5_PLUGIN_PATH", raising=False)  # netCDF4 sets it to filters of its own
     write = "import sys, h5py, hdf5plugin, numpy as np; f = h5py.File(sys.argv[1], 'w'); a = np.arange(120, dtype='u4').reshape(4, 5, 6); "
     write += "[f.create_dataset(n, data=a, chunks=a.shape, **getattr(hdf5plugin, n)()) for n in sys.argv[2:]]"
-    read = "import sys; from simexm.sources.opening import open_stack; from simexm.grid import Box; "
+    read = "import sys; from simexm.sources.opening import open_stack; from simexm.geometry.grid import Box; "
     read += "print([int(open_stack(sys.argv[1], dataset=n).read(Box.of_shape((4, 5, 6))).sum()) for n in sys.argv[2:]])"
     names = ["Blosc", "LZ4", "Zstd", "Bitshuffle", "Blosc2"]
     for code in write, read:  # processes of their own, as a filter stays registered

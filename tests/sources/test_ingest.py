@@ -18,10 +18,10 @@ from ome_zarr.reader import Reader
 from ome_zarr_models.v05 import ImageLabel
 
 from simexm.errors import OutputError, SourceError, SourceNotFoundError, SpecError
-from simexm.grid import Box, exact3
-from simexm.sources import bands
+from simexm.geometry.grid import Box, exact3
+from simexm.ingest import bands
+from simexm.ingest.ingest import ingest
 from simexm.sources.base import open_source
-from simexm.sources.ingest import ingest
 from simexm.store.pyramid import downsample_labels
 
 SIZE = (40, 32, 32)

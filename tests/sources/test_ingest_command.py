@@ -15,7 +15,7 @@ import zarr
 from typer.testing import CliRunner
 
 from simexm.cli import app
-from simexm.grid import Box
+from simexm.geometry.grid import Box
 from simexm.sources.base import open_source
 from tests.sources.containers import A, n5, precomputed, zarr_array
 

@@ -18,9 +18,9 @@ from ome_zarr_models.v05 import ImageLabel
 
 from simexm.cli import app
 from simexm.errors import OutputError, SimexmWarning, SourceError, SpecError
-from simexm.grid import Box, exact3
+from simexm.geometry.grid import Box, exact3
+from simexm.ingest.ingest import ingest
 from simexm.sources.base import ZarrSource, open_source
-from simexm.sources.ingest import ingest
 from tests.sources.volumes import SHAPE, SIZE, ids, write_slice, write_slices
 
 INSIDE = np.random.default_rng(4).random(SHAPE) < 0.2

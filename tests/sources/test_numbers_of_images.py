@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from simexm.cli import app
 from simexm.errors import SimexmWarning, SourceError
-from simexm.grid import Box
+from simexm.geometry.grid import Box
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.opening import open_stack
 from simexm.sources.stack import cell_ids, mask

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from simexm.cli import app
 from simexm.errors import SimexmError, SimexmWarning, SourceError
-from simexm.grid import Box, Spacing, exact3
+from simexm.geometry.grid import Box, Spacing, exact3
 from simexm.sources.opening import open_stack
 from tests.sources.volumes import SHAPE, ids, whole
 

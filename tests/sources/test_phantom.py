@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from simexm.errors import SourceError
-from simexm.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple
 from simexm.sources.phantom import Phantom, PhantomVolume
 
 SIDE = 10**6

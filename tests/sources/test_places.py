@@ -11,7 +11,7 @@ import zarr
 from pydantic import ValidationError
 
 from simexm.errors import SourceError, SpecError
-from simexm.grid import Spacing, exact3
+from simexm.geometry.grid import Spacing, exact3
 from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.opening import open_stack
 from simexm.sources.stack import size_and_origin

@@ -17,8 +17,8 @@ SHAPE = (128, 256, 256)  # 64 MiB of uint64
 
 MEASURE = """
 import json, sys
-from simexm.engine.worker import peak_bytes
-from simexm.grid import Box
+from simexm.run.worker import peak_bytes
+from simexm.geometry.grid import Box
 from simexm.sources.base import ZarrSource
 
 def reset():

@@ -14,10 +14,10 @@ import zarr
 from numpy.typing import NDArray
 
 from simexm.errors import SimexmWarning, SourceError, SpecError
-from simexm.grid import Box, exact3
-from simexm.sources import bands
+from simexm.geometry.grid import Box, exact3
+from simexm.ingest import bands
+from simexm.ingest.ingest import ingest
 from simexm.sources.base import open_source
-from simexm.sources.ingest import ingest
 from simexm.sources.opening import open_stack
 from tests.sources.volumes import SHAPE, SIZE, write_slices
 

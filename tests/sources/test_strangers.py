@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from simexm.errors import SourceError
-from simexm.grid import Box
+from simexm.geometry.grid import Box
 from simexm.sources.base import ZarrSource
 from simexm.sources.opening import open_stack
 from tests.sources.containers import A, n5, precomputed, zarr_array

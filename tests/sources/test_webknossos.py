@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from simexm.errors import SourceError, SourceNotFoundError, SpecError
-from simexm.grid import Box, exact3
+from simexm.geometry.grid import Box, exact3
 from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.opening import open_stack
 from simexm.sources.stack import size_and_origin

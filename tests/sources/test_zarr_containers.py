@@ -13,9 +13,9 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 from simexm.errors import SimexmWarning, SourceError, SourceNotFoundError
-from simexm.grid import Box, exact3
+from simexm.geometry.grid import Box, exact3
+from simexm.ingest.ingest import ingest
 from simexm.sources.base import ZarrSource, open_source
-from simexm.sources.ingest import ingest
 from simexm.sources.kinds import kind_of
 from simexm.sources.opening import open_stack
 from simexm.sources.words import COMMAND, speaking

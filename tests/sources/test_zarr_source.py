@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from simexm.errors import SourceError, SourceNotFoundError
-from simexm.grid import Box, exact3
+from simexm.geometry.grid import Box, exact3
 from simexm.sources.base import ZarrSource, open_source
 
 SHAPE = (12, 20, 30)

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from simexm.grid import Box
+from simexm.geometry.grid import Box
 from simexm.sources.stack import Stack
 
 SHAPE = (5, 14, 23)

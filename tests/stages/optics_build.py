@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from simexm.grid import Box, Geometry, Tiling, Triple, exact3
-from simexm.kernels.emit import Emitters
+from simexm.geometry.grid import Box, Geometry, Tiling, Triple, exact3
+from simexm.kernels.emission.emit import Emitters
 from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
-from simexm.stages.base import Chunk, EmitterStream, Tally, Work, World
-from simexm.stages.optics import Optics
-from simexm.stages.optics_plan import Channel, OpticsPair, OpticsPlan
+from simexm.stages.contract import Chunk, EmitterStream, Tally, Work, World
+from simexm.stages.microscope.optics import Optics
+from simexm.stages.microscope.optics_plan import Channel, OpticsPair, OpticsPlan
 
 Array = NDArray[np.float64]
 SLAB_NM = 160.0

@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from simexm import simulate
-from simexm.arrays import Simulated
+from simexm.api import Simulation
 from simexm.errors import SpecError
-from simexm.kernels.amplicons import Amplicons, scatter_dyes
-from simexm.kernels.emit import Emitters
-from simexm.simulation import Simulation
-from simexm.stages.barcodes import Barcodes, in_order
-from simexm.stages.base import Chunk
-from simexm.stages.codebook import random_codes
+from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
+from simexm.kernels.emission.emit import Emitters
+from simexm.run.in_memory import Simulated
+from simexm.stages.contract import Chunk
+from simexm.stages.sample.barcodes import Barcodes, in_order
+from simexm.stages.sample.codebook import random_codes
 from tests.rounds_build import VOXEL_NM, barcodes, cells, simulation, spec
 
 pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy import stats
 
-from simexm.grid import Box, Geometry, Tiling, exact3
-from simexm.kernels.camera import octave_quantile, quarter_octaves
+from simexm.geometry.grid import Box, Geometry, Tiling, exact3
+from simexm.kernels.detector.camera import octave_quantile, quarter_octaves
 from simexm.stages import Camera
-from simexm.stages.base import Tally, Work, World
-from simexm.stages.camera import Illumination
+from simexm.stages.contract import Tally, Work, World
+from simexm.stages.detector.camera import Illumination
 
 # the short axial range that keeps these tests small is told of, as it should be
 pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")

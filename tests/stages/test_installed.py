@@ -13,9 +13,9 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from simexm.api import Simulation
 from simexm.errors import OutputError, SpecError
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.result.result import Result
 from simexm.stages import Camera, installed
 from tests import build
 from tests.markdown import block, blocks, make_shell, put_command, type_in
@@ -69,7 +69,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 OWN = """
 from typing import ClassVar, Literal
 from pydantic import Field
-from simexm.stages.base import EXPECTED, Stage
+from simexm.stages.contract import EXPECTED, Stage
 
 class Own(Stage):
     stage: Literal["own"] = "own"
@@ -175,7 +175,7 @@ def test_mistakes_in_its_keys_are_told_as_in_any_stage(
         ("import nothing_of_that_name", "Own", "package wrongstage (wrongstage:Own) cannot be loaded: ModuleNotFoundError"),
         ("1 / 0", "Own", "cannot be loaded: ZeroDivisionError: division by zero; mend or update that package"),
         (OWN, "Other", "cannot be loaded: AttributeError"),
-        ("Own = int", "Own", "is no subclass of simexm.stages.base.Stage"),
+        ("Own = int", "Own", "is no subclass of simexm.stages.contract.Stage"),
         (OWN.replace('"own"', '"owl"'), "Own", 'goes by another name; give it the field `stage: Literal["own"] = "own"`'),
     ],
 )  # fmt: skip

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simexm.arrays import Simulated, simulate
-from simexm.grid import Box
+from simexm.geometry.grid import Box
+from simexm.run.in_memory import Simulated, simulate
 from simexm.sources.phantom import Phantom
-from simexm.stages.labelling import Labelling, subdivide
-from simexm.stages.optics_plan import OpticsPlan
+from simexm.stages.microscope.optics_plan import OpticsPlan
+from simexm.stages.sample.labelling import Labelling, subdivide
 from tests.build import VOXEL_NM, confocal, layer, simulation
 
 # the short axial range that keeps these tests small is told of, as it should be

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from simexm.arrays import simulate
-from simexm.stages.optics import Optics
+from simexm.run.in_memory import simulate
+from simexm.stages.microscope.optics import Optics
 from tests.build import VOXEL_NM, confocal, layer, simulation
 from tests.stages.optics_build import Array, Bench, microscope
 
@@ -75,7 +75,9 @@ def test_many_dyes_average_what_is_left_of_the_error(kind: str) -> None:
 def test_what_is_left_is_the_grids_and_vanishes_with_its_third_power(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simexm.stages.optics.LATERAL_SHARE", 0.97)  # the grid does not matter to far rings; quicker
+    monkeypatch.setattr(
+        "simexm.stages.microscope.optics.LATERAL_SHARE", 0.97
+    )  # the grid does not matter to far rings; quicker
     b = bench(kind, 192.0, 500.0)
     dyes = scattered(b, 2, seed=3)
     exact = b.direct(dyes)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from simexm.arrays import simulate
-from simexm.kernels.psf_tables import lateral_radius_nm
-from simexm.simulation import Simulation
+from simexm.api import Simulation
+from simexm.kernels.diffraction.tables import lateral_radius_nm
+from simexm.run.in_memory import simulate
 from tests.build import VOXEL_NM, confocal, layer, simulation
 from tests.stages.optics_build import ATTO488, Bench, microscope
 

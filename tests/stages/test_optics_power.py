@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from simexm.kernels.photophysics import AVOGADRO_PER_MOL, LIGHT_SPEED_M_PER_S, PLANCK_J_S
+from simexm.kernels.emission.photophysics import AVOGADRO_PER_MOL, LIGHT_SPEED_M_PER_S, PLANCK_J_S
 from simexm.spectra.fluorophores import load_builtin
 from simexm.stages import Confocal, Widefield
 from tests.stages.optics_build import Bench, microscope

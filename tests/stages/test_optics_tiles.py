@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simexm.arrays import Simulated, simulate
-from simexm.grid import Triple
-from simexm.kernels.draws import poisson_field
-from simexm.simulation import Simulation
-from simexm.stages.optics_plan import OpticsPlan
+from simexm.api import Simulation
+from simexm.geometry.grid import Triple
+from simexm.kernels.numbers.draws import poisson_field
+from simexm.run.in_memory import Simulated, simulate
+from simexm.stages.microscope.optics_plan import OpticsPlan
 from tests.build import VOXEL_NM, confocal, layer, simulation
 from tests.stages.optics_build import Bench, microscope
 
@@ -90,7 +90,9 @@ def test_tiles_leave_no_seam(tile: Triple) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_halving_the_simulation_grid_changes_little(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense labels: the dyes of the membranes above, under each of the microscopes."""
-    monkeypatch.setattr("simexm.stages.optics.LATERAL_SHARE", 0.97)  # the grid does not matter to far rings; quicker
+    monkeypatch.setattr(
+        "simexm.stages.microscope.optics.LATERAL_SHARE", 0.97
+    )  # the grid does not matter to far rings; quicker
     e = whole().emitters
     here = e["layer"] == "membrane"
     dyes = np.stack([e["z_nm"], e["y_nm"], e["x_nm"]], axis=1)[here] * 4

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simexm import specfile
-from simexm.arrays import simulate
+from simexm import settings as specfile
+from simexm.api import Simulation
 from simexm.errors import SimexmWarning, SpecError
-from simexm.grid import Box
-from simexm.simulation import Simulation
+from simexm.geometry.grid import Box
+from simexm.run.in_memory import simulate
 from tests.build import VOXEL_NM, confocal, layer, simulation, spec
 
 REGIONS, LABELLING, EXPANSION, OPTICS, CAMERA, TRUTH = range(6)

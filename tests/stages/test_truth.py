@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simexm.arrays import Simulated, simulate
+from simexm.run.in_memory import Simulated, simulate
 from simexm.store.omezarr import multiscales
 from tests.build import confocal, layer, simulation
 

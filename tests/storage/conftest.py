@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from simexm.grid import exact3
-from simexm.simulation import Simulation
-from simexm.sources.ingest import ingest
+from simexm.api import Simulation
+from simexm.geometry.grid import exact3
+from simexm.ingest.ingest import ingest
 from simexm.store.remote import Remote
 from tests.run.conftest import VOXEL_NM, cells, spec
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from simexm.errors import OutputError, SpecError
-from simexm.grid import Box
+from simexm.geometry.grid import Box
 from simexm.store.claims import claim, has_claim, retire_claims
 from simexm.store.files import EMPTY, Files, Stored, append, checksum, measure, remove_tree, writing
+from simexm.store.listing import files_below, presence, read_ahead, read_begin, scan
 from simexm.store.location import from_text, location, refuse_url
-from simexm.store.looking import files_below, presence, read_ahead, read_begin, scan
 from simexm.store.omezarr import ShardedArray
 from simexm.store.reading import Reader
 from simexm.store.refusals import RemoteError

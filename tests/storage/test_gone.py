@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import zarr
 
-from simexm.engine.same_source import SameSource
 from simexm.errors import RunError, SourceError, SourceGoneError
-from simexm.grid import Box
+from simexm.geometry.grid import Box
+from simexm.ingest.ingest import ingest
+from simexm.result.place import Place
+from simexm.run import folders
+from simexm.run.same_source import SameSource
 from simexm.sources.base import ZarrSource, open_source
-from simexm.sources.ingest import ingest
-from simexm.store import place
-from simexm.store.place import Place
 from simexm.store.remote import Remote
 from tests.run.conftest import VOXEL_NM
 from tests.storage.conftest import SHAPE, contents, simulation
@@ -75,7 +75,7 @@ def test_a_run_notices_what_changed_in_a_store(labels: tuple[Path, Remote], buck
     files, there = contents(labels[0]), bucket / "labels.zarr"
     _upload(files, there)
     plan, where = simulation(there).plan(), Place.at(tmp_path / "out.zarr").claimed()
-    place.prepare(plan, where)
+    folders.prepare(plan, where)
     begun = SameSource.begin(plan, where)
     begun.end()
     _upload(files, bucket / "copy.zarr")

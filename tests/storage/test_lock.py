@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from simexm.engine import holders, object_lock
-from simexm.engine.holders import Holder, holder
-from simexm.engine.lock import lock
 from simexm.errors import OutputError
+from simexm.jobs import lock_owner, object_lock
+from simexm.jobs.lock import lock
+from simexm.jobs.lock_owner import Holder, holder
 from simexm.store.remote import Remote
 
 ELSEWHERE = {"host": "elsewhere", "machine": "another kernel", "namespace": "", "pid": 1, "started": 0.0, "token": "t"}
@@ -35,7 +35,7 @@ def _write(path: Remote, owner: dict[str, Any]) -> None:
 def test_second_driver_is_refused_until_the_first_ends(path: Remote) -> None:
     assert holder(path) is None
     with lock(path):
-        assert holder(path) == Holder(holders.me()["host"], os.getpid(), True)
+        assert holder(path) == Holder(lock_owner.me()["host"], os.getpid(), True)
         with pytest.raises(OutputError, match=rf"process {os.getpid()} on .* kill {os.getpid()}"), lock(path):
             pass
         assert path.exists()
@@ -46,7 +46,7 @@ def test_second_driver_is_refused_until_the_first_ends(path: Remote) -> None:
 
 def test_lock_of_a_dead_process_is_taken_over(path: Remote) -> None:
     die = (
-        "import os, sys, simexm.engine.lock as m\nfrom simexm.store.remote import Remote\n"
+        "import os, sys, simexm.jobs.lock as m\nfrom simexm.store.remote import Remote\n"
         "with m.lock(Remote(sys.argv[1])): os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", die, str(path)], check=False)
@@ -63,7 +63,7 @@ def test_lock_of_a_dead_host_is_told_from_that_of_a_live_one(path: Remote, monke
         pass
     assert json.loads(path.read_text()) == ELSEWHERE
     assert [p.name for p in path.parent.files()] == ["lock"]
-    monkeypatch.setattr(holders, "STALE_S", 0.5)
+    monkeypatch.setattr(lock_owner, "STALE_S", 0.5)
     time.sleep(2)
     assert holder(path) == Holder("elsewhere", 1, False)
     with lock(path):
@@ -97,7 +97,7 @@ def test_one_only_of_many_has_it(path: Remote, stale: bool, conditions: bool, mo
     if stale:
         _write(path, ELSEWHERE)
         time.sleep(1.2)
-        monkeypatch.setattr(holders, "STALE_S", 0.0)
+        monkeypatch.setattr(lock_owner, "STALE_S", 0.0)
     if not conditions:
         monkeypatch.setattr(Remote, "create", lambda self, data: self.put(data))
         monkeypatch.setattr(Remote, "replace_version", lambda self, data, version: self.put(data))

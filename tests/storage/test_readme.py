@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from simexm.result import Result
+from simexm.result.result import Result
 from tests.markdown import block, make_shell, type_in
 
 

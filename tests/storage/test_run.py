@@ -18,22 +18,22 @@ import pytest
 from typer.testing import CliRunner
 
 from simexm.cli import app
-from simexm.engine.cluster import local_client
-from simexm.engine.journal import Journal
-from simexm.engine.lock import lock
-from simexm.engine.means import Means
-from simexm.engine.repair import repair
-from simexm.engine.run import _begin, carry_out
-from simexm.engine.status import status
-from simexm.engine.verify import Verification
 from simexm.errors import OutputError, RunError, SourceError, SpecError
 from simexm.export.export import export
-from simexm.result import Result
+from simexm.ingest.ingest import ingest
+from simexm.jobs.journal import Journal
+from simexm.jobs.local_cluster import local_client
+from simexm.jobs.lock import lock
+from simexm.result.place import Place
+from simexm.result.result import Result
+from simexm.run import folders
+from simexm.run.backend import Means
+from simexm.run.driver import _begin, carry_out
+from simexm.run.repair import repair
+from simexm.run.status import status
+from simexm.run.verify import Verification
 from simexm.sources.base import open_source
-from simexm.sources.ingest import ingest
-from simexm.store import place
 from simexm.store.claims import claim
-from simexm.store.place import Place
 from simexm.store.remote import Remote
 from tests.run.conftest import VOXEL_NM
 from tests.storage.conftest import contents, make_bucket, simulation
@@ -191,7 +191,7 @@ def test_damage_is_found_and_only_it_is_made_again(there: Result, client: distri
 
 def test_a_journal_in_a_store_merges_its_segments(bucket: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files do not follow the length of the run, and a second driver cannot slip in a segment of the same number."""
-    monkeypatch.setattr("simexm.engine.journal._MERGE_FILES", 4)
+    monkeypatch.setattr("simexm.jobs.journal._MERGE_FILES", 4)
     claim(bucket / "scratch/mine")
     journal = Journal.open(bucket / "journal", "hash", bucket / "scratch/mine")
     for block in range(14):
@@ -280,7 +280,7 @@ def test_workers_of_a_run_whose_claim_was_taken_write_nothing(
     with lock(output.run / "lock"):
         _begin(made, output, overwrite=False)
         other = output.claimed()
-        place.prepare(made, other)
+        folders.prepare(made, other)
         before = contents(output.zarr)
         with pytest.raises(RunError, match="another run has taken"):
             carry_out(made, output, Means.of(made, client), quiet=True)

@@ -9,7 +9,7 @@ import zarr
 from zarr.storage import FsspecStore
 
 from simexm.errors import SourceError
-from simexm.grid import Box
+from simexm.geometry.grid import Box
 from simexm.sources.base import ZarrSource
 from simexm.store.remote import Remote
 

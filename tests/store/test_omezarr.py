@@ -17,7 +17,7 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
-from simexm.grid import Triple, exact3
+from simexm.geometry.grid import Triple, exact3
 from simexm.store.files import Files
 from simexm.store.omexml import Series, collection_xml
 from simexm.store.omezarr import (

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simexm.grid import Spacing, Triple, exact3
+from simexm.geometry.grid import Spacing, Triple, exact3
 from simexm.store.pyramid import (
     downsample_labels,
     downsample_mean,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import distributed
 import pytest
 
-from simexm.engine.nodes import LocalCluster, Scheduler, Worker
+from simexm.jobs.nodes import LocalCluster, Scheduler, Worker
 
 
 @pytest.fixture(scope="module")

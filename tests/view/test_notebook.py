@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.api import Simulation
+from simexm.result.result import Result
 from simexm.view.picture import draw, picture_of
 from simexm.view.rows import plan_rows, result_rows
 from tests import rounds_build

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from simexm.engine.excerpt import tiles_of
+from simexm.api import Simulation
 from simexm.errors import SpecError
-from simexm.grid import Box, Triple
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.geometry.grid import Box, Triple
+from simexm.result.result import Result
+from simexm.run.excerpt import tiles_of
 from simexm.view import picture as drawing
 from simexm.view.picture import id_colors, merged
 from simexm.view.preview import USUAL, Preview, box_of

@@ -18,10 +18,10 @@ import yaml
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from simexm.api import Simulation
 from simexm.cli import app
-from simexm.engine.journal import Record
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.jobs.journal import Record
+from simexm.result.result import Result
 from simexm.view.making import Making
 from simexm.view.report import cells as cells_of
 from simexm.view.report import page
@@ -228,8 +228,8 @@ def test_signal_of_the_camera_is_that_of_the_light(results: dict[str, Result]) -
 def test_widths_are_near_the_textbook(optics: dict[str, Any]) -> None:
     """At low aperture, where the textbook's formulas hold, within a fifth of them."""
     from simexm.sources.arrays import ArrayVolume
-    from simexm.stages.optics import Optics
-    from simexm.stages.optics_plan import OpticsPlan
+    from simexm.stages.microscope.optics import Optics
+    from simexm.stages.microscope.optics_plan import OpticsPlan
     from simexm.view.report.light import spreads
 
     dyes = {"bright": {"like": "ATTO488", "two_photon_GM": 50.0}}

@@ -25,14 +25,14 @@ import zarr
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from simexm.api import Simulation
 from simexm.cli import app
 from simexm.errors import SimexmWarning
-from simexm.grid import Box, exact3
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.geometry.grid import Box, exact3
+from simexm.ingest.ingest import ingest
+from simexm.result.result import Result
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.base import LabelSource, open_source
-from simexm.sources.ingest import ingest
 from simexm.sources.phantom import Phantom
 from simexm.view.scene import Scene, Step
 from simexm.view.serving import Server

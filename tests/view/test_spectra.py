@@ -21,11 +21,11 @@ from simexm.cli import app
 from simexm.errors import SimexmWarning
 from simexm.spectra import bands
 from simexm.spectra.fluorophores import load_builtin
-from simexm.stages.confocal import ScannerChannel
+from simexm.stages.microscope.confocal import ScannerChannel
 from simexm.view.dyes import Bench, sights
 from simexm.view.spectra import ink
 from tests.build import confocal, layer, simulation, spec
-from tests.legacy.configs import CONFOCAL, edited
+from tests.legacy2017.configs import CONFOCAL, edited
 
 DYES = load_builtin()
 Spec = dict[str, Any]

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.api import Simulation
+from simexm.result.result import Result
 from simexm.view.picture import merged
 from tests import rounds_build
 from tests.model2017 import small_2017

@@ -19,10 +19,10 @@ import zarr
 from PIL import ImageGrab
 from typer.testing import CliRunner
 
+from simexm.api import Simulation
 from simexm.cli import app
 from simexm.errors import OutputError
-from simexm.result import Result
-from simexm.simulation import Simulation
+from simexm.result.result import Result
 from simexm.view import toolkit, window
 from tests.build import spec
 

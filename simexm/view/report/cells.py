@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from simexm.result import Result
+from simexm.result.result import Result
 from simexm.store.parquet import check_columns, table_file
 from simexm.view.report.ink import INK, in_powers, key, new_figure, svg
 

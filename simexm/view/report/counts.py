@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.engine.totals import Totals
-from simexm.grid import Box, triple
-from simexm.result import Result, elements
+from simexm.geometry.grid import Box, triple
+from simexm.result.result import Result, elements
+from simexm.run.totals import Totals
 from simexm.view.making import Making
 from simexm.view.report.ink import GRID, MUTED, in_powers, new_figure, svg
 from simexm.view.scene import Tint

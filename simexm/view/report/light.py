@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simexm.kernels import psf_response
-from simexm.simulation import Simulation
+from simexm.kernels.diffraction import response
+from simexm.spec.simulation import Spec
 from simexm.stages import Confocal, LightSheet, TwoPhoton
-from simexm.stages.optics import Optics
-from simexm.stages.optics_plan import Channel, OpticsPair
+from simexm.stages.microscope.optics import Optics
+from simexm.stages.microscope.optics_plan import Channel, OpticsPair
 from simexm.view.dyes import Bench, Sight, bench_of, sights
 from simexm.view.report.ink import GRID, INK, MUTED, new_figure, svg
 from simexm.view.spectra import ink
 
 
-def bench(simulation: Simulation) -> Bench:
+def bench(simulation: Spec) -> Bench:
     """Dyes, lasers and filters of a spec."""
     return bench_of(simulation.stages, {d.name: d for d in simulation.fluorophores().values()})
 
@@ -89,7 +89,7 @@ class Spread:
     figure: str
 
 
-def spreads(optics: Optics, pairs: Sequence[OpticsPair], simulation: Simulation) -> list[Spread]:
+def spreads(optics: Optics, pairs: Sequence[OpticsPair], simulation: Spec) -> list[Spread]:
     """Of the dye that each channel sees best."""
     dyes = {d.name: d for d in simulation.fluorophores().values()}
     found = []
@@ -101,10 +101,10 @@ def spreads(optics: Optics, pairs: Sequence[OpticsPair], simulation: Simulation)
         r = np.arange(max(32, math.ceil(2.5 * lateral / 10)), dtype=np.float64) * 10.0
         deepest = 1.6 * (axial or 4 * lateral)
         z = np.arange(97, dtype=np.float64) * (deepest / 96)
-        table = psf_response.Response(z, r, optics.response(channel, dyes[best.dye], best.emission_nm, z, r))
-        lateral = psf_response.fwhm_lateral_nm(table)
+        table = response.Response(z, r, optics.response(channel, dyes[best.dye], best.emission_nm, z, r))
+        lateral = response.fwhm_lateral_nm(table)
         try:
-            axial = psf_response.fwhm_axial_nm(table)
+            axial = response.fwhm_axial_nm(table)
         except ValueError:
             axial = None
         expected, deep = textbook(optics, channel, best.emission_nm)
@@ -144,7 +144,7 @@ def _range(values: Sequence[float]) -> str:
     return " to ".join(f"{v:.0f}" for v in values)
 
 
-def _draw(channel: str, dye: str, table: psf_response.Response) -> str:
+def _draw(channel: str, dye: str, table: response.Response) -> str:
     figure, axes = new_figure(3.7, 2.9)
     half = np.concatenate([table.table[:, :0:-1], table.table], axis=1)
     whole = np.concatenate([half[:0:-1], half]) / table.table[0, 0]

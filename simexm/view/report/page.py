@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from simexm import specfile
-from simexm.engine.files import sensible
-from simexm.engine.journal import Journal, Record
+from simexm import settings
 from simexm.errors import OutputError
-from simexm.export.whole import whole_file
-from simexm.result import Result
-from simexm.stages.optics import Optics
-from simexm.stages.optics_plan import OpticsPlan
+from simexm.jobs.journal import Journal, Record
+from simexm.result.result import Result
+from simexm.run.layout import sensible
+from simexm.stages.microscope.optics import Optics
+from simexm.stages.microscope.optics_plan import OpticsPlan
+from simexm.store.whole_file import whole_file
 from simexm.view.dyes import percent, sights
 from simexm.view.fluorophores import sight_rows
 from simexm.view.making import Making
@@ -83,7 +83,7 @@ def gather(result: Result) -> dict[str, Any]:
         "rounds": _rounds(result),
         "model_2017": result.provenance.get("model") == "simexm2017",
         "until": f" --until {result.provenance['until']}" if result.provenance["quantity"] != "image" else "",
-        "spec": specfile.dump(result.provenance["spec"], compact=True),
+        "spec": settings.dump(result.provenance["spec"], compact=True),
         **_light(making, result),
         **_counts(result, making),
         **_cells(result),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.result import Result, elements
+from simexm.result.result import Result, elements
 from simexm.view.picture import id_colors, merged, round_down
 from simexm.view.report.ink import png
 

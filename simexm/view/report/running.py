@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.engine.journal import Record
+from simexm.jobs.journal import Record
 from simexm.view.report.ink import ACCENT, INK, MUTED, new_figure, svg
 
 _BINS = 120

@@ -105,7 +105,7 @@ def _noted(run_block: Any) -> Any:
     return faulty
 
 
-PATCHES = {"simexm.store.files": patch_files, "simexm.engine.worker": patch_worker}
+PATCHES = {"simexm.store.files": patch_files, "simexm.run.worker": patch_worker}
 
 
 class Finder:

@@ -1,0 +1,144 @@
+"""The public door: a simulation that can be planned, previewed and run.
+
+Here floors meet that do not know each other: plans and results get their pictures for notebooks, and a finished run its preview.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simexm.geometry.grid import Triple
+from simexm.machine import refuse_tight_shell
+from simexm.planning.plan import Plan
+from simexm.result.result import Result
+from simexm.spec.simulation import Spec
+
+if TYPE_CHECKING:
+    import distributed
+
+    from simexm.jobs.clusters import Cluster
+    from simexm.sources.base import LabelSource
+    from simexm.view.preview import Preview
+
+
+class Simulation(Spec):
+    """One simulated experiment: its specification (see `simexm.spec.simulation.Spec`) and what can be done with it."""
+
+    def plan(self, *, until: str | None = None, source: LabelSource | None = None, gpu: bool | None = None) -> Plan:
+        """Work out what a run would do; nothing is computed.
+
+        Parameters
+        ----------
+        until
+            Stop after this stage.
+        source
+            Labels to use instead of the spec's own source.
+        gpu
+            Whether the workers have GPUs; left out, this machine is looked at.
+        """
+        refuse_tight_shell()
+        from simexm.planning.planner import make_plan  # which loads large libraries
+
+        return make_plan(self, until=until, source=source, gpu=gpu)
+
+    def preview(
+        self,
+        *,
+        at: Triple | None = None,
+        shape: Triple | None = None,
+        round: int | None = None,
+        until: str | None = None,
+    ) -> Preview:
+        """Compute a part of the image here and now, the very pixels that a run would write there; nothing is stored.
+
+        A notebook shows it as a picture; its `image` and `labels` are NumPy arrays.
+
+        Parameters
+        ----------
+        at
+            The pixel z, y, x around which to look; left out, the middle of the image.
+        shape
+            Pixels along z, y, x; left out, 24 planes of one tile or a few, at most 512 a side.
+        round
+            Which round, from 1 on, where there are rounds; left out, the first.
+        until
+            Stop after this stage.
+
+        Raises
+        ------
+        SpecError, SourceError
+            If it cannot be done.
+        """
+        from simexm.view.preview import preview
+
+        plan = self.plan(until=until)
+        plan.warn()
+        return preview(plan, at, shape, round)
+
+    def run(
+        self,
+        output: str | Path,
+        *,
+        client: distributed.Client | None = None,
+        cluster: Cluster | None = None,
+        workers: int | None = None,
+        until: str | None = None,
+        overwrite: bool = False,
+        quiet: bool = False,
+        profile: bool = False,
+    ) -> Result:
+        """Run on a Dask cluster and write `output` (a folder NAME.zarr) with NAME.run beside it.
+
+        Parameters
+        ----------
+        output
+            Folder to write, or URL such as s3://bucket/out.zarr; a run that was interrupted there is resumed.
+        client
+            Cluster to use; None starts one on this machine.
+        cluster
+            How to start one, for this run alone; see `simexm.cluster`.
+        workers
+            Worker processes of that local cluster; None for one on each core.
+        until
+            Stop after this stage.
+        overwrite
+            Replace an earlier simexm result.
+        quiet
+            Show no progress.
+        profile
+            Measure where the blocks' time goes; `simexm.run.profile` reads it.
+
+        Raises
+        ------
+        SimexmError
+            See `simexm.errors`.
+        """
+        from simexm.run.driver import run
+        from simexm.view.picture import keep_picture
+
+        return run(
+            self, output, client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet,
+            profile=profile, finished=keep_picture,
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        from simexm.view.notebook import simulation_html
+
+        return simulation_html(self)
+
+
+def _plan_html(plan: Plan) -> str:
+    from simexm.view.notebook import plan_html
+
+    return plan_html(plan)
+
+
+def _result_html(result: Result) -> str | None:
+    from simexm.view.notebook import result_html
+
+    return result_html(result)
+
+
+Plan.shown = _plan_html
+Result.shown = _result_html

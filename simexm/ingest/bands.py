@@ -1,0 +1,327 @@
+"""From numbers that can be read box by box to a sharded multiscale label image, in parallel and in bounded memory.
+
+The unit of work is a band: a box of whole shards. A band is decoded, downsampled and written by one thread and by no
+other, so nothing is locked and the bytes do not depend on the number of threads. (Decoding, downsampling and Zstd all
+run outside Python's lock, so threads are as fast as processes and need no start-up.)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.errors import SourceError
+from simexm.geometry.grid import Box, Spacing, Tiling, Triple, triple
+from simexm.machine import cpus, memory_limits
+from simexm.sources.identity import digest_of
+from simexm.sources.stack import Numbers
+from simexm.store.files import Files, Stored
+from simexm.store.omezarr import ShardedArray, label_attributes, multiscales
+from simexm.store.pyramid import (
+    Level,
+    ceil_divide,
+    downsample_labels,
+    extremes,
+    plan_levels,
+    plan_storage,
+    pyramid,
+    step_factors,
+)
+from simexm.store.reading import Reader
+from simexm.store.shard_list import ShardList, chunk_position
+
+_CHUNK = 64
+_LARGEST_SHARD = 256
+_FEWEST_PLANES = 8
+_BAND_BYTES = 256 * 2**20
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+_Shards = list[tuple[str, Stored]]
+
+
+@dataclass(slots=True)
+class Written:
+    """What all shards of an image come to, in whatever order they are added.
+
+    Attributes
+    ----------
+    levels
+        Number of levels.
+    attributes
+        What the group's metadata say of them.
+    smallest, largest
+        Of all its numbers.
+    nbytes
+        Bytes of the shards.
+    digest
+        Sum modulo 2^128 of a digest of each one's path and checksum.
+    lists
+        Which shards exist, by the path of the level's array.
+    """
+
+    levels: int
+    attributes: dict[str, Any]
+    lists: dict[str, ShardList]
+    smallest: int = 2**64
+    largest: int = 0
+    nbytes: int = 0
+    digest: int = 0
+
+    def add(self, shards: _Shards) -> None:
+        """Count shards."""
+        for key, stored in shards:
+            self.nbytes += stored.nbytes
+            if stored.nbytes:
+                array, _, name = key.rpartition("/c/")
+                self.lists[array].add(chunk_position(name))
+            self.digest = (self.digest + int(digest_of(key, stored.checksum), 16)) % 2**128
+
+
+def write_image(
+    files: Files,
+    path: str,
+    name: str,
+    numbers: Numbers,
+    voxel_size_nm: Spacing,
+    origin_nm: Spacing,
+    *,
+    workers: int,
+    progress: Callable[[int], None],
+) -> Written:
+    """Write a label image and its coarser levels; all but the group's own metadata, for readers shall see it when it is whole.
+
+    Parameters
+    ----------
+    files
+        Where the group is.
+    path
+        Path of the image's group below its root; "" for the root itself.
+    name
+        The name that viewers show.
+    numbers
+        The voxels.
+    voxel_size_nm, origin_nm
+        Size of a voxel, and where the first one begins, nm of tissue before expansion.
+    workers
+        Threads; 0 for as many as there are CPUs for this process, fewer where memory is short.
+    progress
+        Called with the voxels of each band that is done.
+
+    Raises
+    ------
+    SourceError
+        If what is decoded together does not fit into memory.
+    """
+    shard, band = plan_bands(numbers.shape, numbers.grain, numbers.dtype.itemsize)
+    band_bytes = Box.of_shape(numbers.shape).intersect(Box.of_shape(band)).size * numbers.dtype.itemsize
+    _refuse_too_large(name, numbers, band_bytes)
+    levels = plan_levels(numbers.shape, voxel_size_nm)
+    arrays = _create(files, path, numbers, levels, shard)
+    written = Written(
+        len(levels),
+        label_attributes(multiscales(name, levels, origin_nm, channels=False, method="mode")),
+        {a.path: ShardList.empty((0, 0, 0), ceil_divide(triple(a.shape), triple(a.shard))) for a, _ in arrays},
+    )
+    with _threads(workers or _default_workers(band_bytes)) as threads:
+        _write_bands(numbers, band, arrays, levels, threads, written, progress)
+        _write_coarse(arrays, levels, threads, written)
+    return written
+
+
+def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Triple]:
+    """Return level 0's shard and a band, which is a whole number of shards along each axis and holds a grain.
+
+    Shards are at most 256 a side, and smaller where the volume is or where a band would be larger than 256 MiB, but
+    never below 8 planes of 64 x 64, and never so that a grain would be decoded twice: of a file whose pages are single
+    strips, a band is 8 whole pages. All follows from the source alone, never from this machine, so that an ingest gives
+    the same bytes everywhere.
+    """
+    shard = [min(_LARGEST_SHARD, 1 << (n - 1).bit_length()) for n in shape]
+    fewest = (_FEWEST_PLANES, _CHUNK, _CHUNK)
+
+    def band() -> Triple:
+        z, y, x = (min(-(-min(g, n) // s) * s, -(-n // s) * s) for g, n, s in zip(grain, shape, shard, strict=True))
+        return z, y, x
+
+    while itemsize * Box.of_shape(shape).intersect(Box.of_shape(band())).size > _BAND_BYTES:
+        halves = [a for a in (1, 0, 2) if shard[a] > fewest[a] and shard[a] >= 2 * min(grain[a], shape[a])]
+        if not halves:
+            break
+        axis = max(halves, key=lambda a: shard[a])
+        shard[axis] //= 2
+    z, y, x = shard
+    return (z, y, x), band()
+
+
+def _default_workers(band_bytes: int) -> int:
+    """As many threads as CPUs, fewer where their bands (each with its levels and codes) would take half the memory."""
+    return max(1, min(cpus(), memory_limits()[0].nbytes // (4 * band_bytes)))
+
+
+def _refuse_too_large(name: str, numbers: Numbers, band_bytes: int) -> None:
+    """Refuse what cannot be decoded here, however few bytes it takes on disk."""
+    limit = memory_limits()[0]
+    if 2 * band_bytes > limit.nbytes:  # the band, and what it is decoded from
+        grain = " x ".join(str(min(n, g)) for n, g in zip(numbers.shape, numbers.grain, strict=True))
+        raise SourceError(
+            f"{name}: {grain} voxels (z y x) are decoded together, which takes {2 * band_bytes / 1e9:.1f} GB of memory, and "
+            f"{limit.told}. If the volume is that large, save it in tiles or chunks (a tiled TIFF, Zarr, N5), "
+            "or use a machine with more memory; otherwise its header is damaged."
+        )
+
+
+def _create(
+    files: Files,
+    path: str,
+    numbers: Numbers,
+    levels: tuple[Level, ...],
+    shard: Triple,
+) -> list[tuple[ShardedArray, bool]]:
+    """Write the arrays' metadata; returns each level's array and whether the bands write it."""
+    arrays = []
+    for n, (level, stored) in enumerate(zip(levels, plan_storage(levels, shard, (_CHUNK,) * 3), strict=True)):
+        where = f"{path}/{n}".lstrip("/")
+        array = ShardedArray(files, where, level.shape, stored.shard, stored.chunk, numbers.dtype.name, "zyx")
+        array.create()
+        arrays.append((array, stored.owned))
+    return arrays
+
+
+def _write_bands(
+    numbers: Numbers,
+    band: Triple,
+    arrays: list[tuple[ShardedArray, bool]],
+    levels: tuple[Level, ...],
+    threads: _Threads,
+    written: Written,
+    progress: Callable[[int], None],
+) -> None:
+    """Write the levels that bands own."""
+    owned = [array for array, mine in arrays if mine]
+    # read and encoded a layer at a time: of the finest level no more than that is in memory, and in the cache
+    depth = max(_CHUNK, *(level.factors[0] for level in levels[: len(owned)]))
+
+    def write(box: Box) -> tuple[int, int, _Shards, int]:
+        region = _Region(owned, levels, box)
+        for layer in Tiling(box, (depth, *box.shape[1:])):
+            region.add(layer, numbers.read(layer))
+        return region.smallest, region.largest, region.put(), box.size
+
+    for smallest, largest, shards, voxels in threads.map(write, Tiling(Box.of_shape(numbers.shape), band)):
+        written.smallest = min(written.smallest, smallest)
+        written.largest = max(written.largest, largest)
+        written.add(shards)
+        progress(voxels)
+
+
+class _Region:
+    """A band on its way to its shards.
+
+    Parameters
+    ----------
+    arrays, levels
+        The levels that a band owns, the finest first.
+    box
+        The band.
+    """
+
+    def __init__(self, arrays: list[ShardedArray], levels: tuple[Level, ...], box: Box) -> None:
+        self.arrays, self.levels, self.box = arrays, levels[: len(arrays)], box
+        self.smallest, self.largest = 2**64, 0
+        z, y, x = arrays[0].shard
+        self._shards = [(shard, arrays[0].encoder()) for shard in Tiling(box, (z, y, x))]
+        self._coarse = [
+            np.empty(ceil_divide(box.shape, level.factors), array.dtype)
+            for array, level in zip(arrays[1:], self.levels[1:], strict=True)
+        ]
+
+    def add(self, layer: Box, data: NDArray[Any]) -> None:
+        """Encode a layer of the band, and downsample it."""
+        smallest, largest = extremes(data)
+        self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
+        for shard, encoder in self._shards:
+            here = shard.intersect(layer)
+            if not here.is_empty:
+                encoder.add(here.relative_to(shard.start).start, data[here.relative_to(layer.start).slices])
+        planes = layer.start[0] - self.box.start[0]
+        made = pyramid(data, self.levels, downsample_labels)
+        for level, part, whole in zip(self.levels[1:], made[1:], self._coarse, strict=True):
+            z = planes // level.factors[0]
+            whole[z : z + len(part)] = part
+
+    def put(self) -> _Shards:
+        """Put all shards in their places; returns their paths, bytes and checksums."""
+        finest = self.arrays[0]
+        shards = []
+        for shard, encoder in self._shards:
+            position = tuple(a // s for a, s in zip(shard.start, finest.shard, strict=True))
+            shards.append((finest.key(position), finest.put(position, encoder)))
+        for array, level, whole in zip(self.arrays[1:], self.levels[1:], self._coarse, strict=True):
+            start = tuple(a // f for a, f in zip(self.box.start, level.factors, strict=True))
+            shards += zip(_keys(array, start, whole.shape), array.write_region(start, whole), strict=True)
+        return shards
+
+
+def _write_coarse(
+    arrays: list[tuple[ShardedArray, bool]], levels: tuple[Level, ...], threads: _Threads, written: Written
+) -> None:
+    """Write the levels that are left, each from the one above."""
+    for n, (array, owned) in enumerate(arrays):
+        if not owned:
+            counts = (-(-a // b) for a, b in zip(array.shape, array.shard, strict=True))
+            write = partial(
+                _write_from_above, array, Reader.of(arrays[n - 1][0].open()), step_factors(levels[n - 1], levels[n])
+            )
+            for shard in threads.map(write, itertools.product(*(range(c) for c in counts))):
+                written.add([shard])
+
+
+def _write_from_above(
+    array: ShardedArray, above: Reader, factors: Triple, position: tuple[int, ...]
+) -> tuple[str, Stored]:
+    z, y, x = (p * s * f for p, s, f in zip(position, array.shard, factors, strict=True))
+    deep, high, wide = (s * f for s, f in zip(array.shard, factors, strict=True))
+    box = Box.at((z, y, x), (deep, high, wide)).intersect(Box.of_shape(above.shape))
+    data = above.read(box)
+    return array.key(position), array.write(position, downsample_labels(data, factors))
+
+
+def _keys(array: ShardedArray, start: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[str]:
+    """Paths of the shards of a region, in the order in which `ShardedArray.write_region` writes them."""
+    ranges = (range(a // s, -(-(a + n) // s)) for a, n, s in zip(start, shape, array.shard, strict=True))
+    return map(array.key, itertools.product(*ranges))
+
+
+@dataclass(frozen=True, slots=True)
+class _Threads:
+    """Threads that are handed no more than they can start on, so that nothing grows with the number of bands."""
+
+    pool: ThreadPoolExecutor
+    workers: int
+
+    def map(self, function: Callable[[_A], _B], items: Iterable[_A]) -> Iterator[_B]:
+        """Yield the results as they come."""
+        waiting: set[Future[_B]] = set()
+        for item in items:
+            if len(waiting) > self.workers:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+            waiting.add(self.pool.submit(function, item))
+        yield from (future.result() for future in as_completed(waiting))
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[_Threads]:
+    pool = ThreadPoolExecutor(workers, "ingest")
+    try:
+        yield _Threads(pool, workers)
+    finally:
+        pool.shutdown(cancel_futures=True)

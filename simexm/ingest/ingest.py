@@ -1,0 +1,335 @@
+"""From a segmentation of any kind to a sharded multiscale OME-Zarr 0.5 label image, its region masks beside it."""
+
+from __future__ import annotations
+
+import reprlib
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from simexm.arguments import text, whole_number, whole_numbers
+from simexm.errors import SimexmWarning, SourceError, SourceGoneError, SpecError
+from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.ingest.bands import Written, write_image
+from simexm.ingest.mark import leave_mark
+from simexm.names import is_region
+from simexm.sources.axes import voxel_sizes
+from simexm.sources.base import INGESTED
+from simexm.sources.colours import ColorIds
+from simexm.sources.opening import Cells, open_stack
+from simexm.sources.splitted import SharedValueError, SplittedCells
+from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, gone, mask, size_and_origin
+from simexm.sources.state import FilesState
+from simexm.sources.words import COMMAND, speaking
+from simexm.sources.zarr.source import warn_of_image
+from simexm.sources.zarr.stack import ZarrStack
+from simexm.store.atomic_group import appearing
+from simexm.store.location import Location, location, usable
+from simexm.store.remote import Remote
+
+_TAKEN = frozenset({"labels", "membrane", "cytosol"})
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What an ingest wrote.
+
+    Attributes
+    ----------
+    path
+        The OME-Zarr label image.
+    shape
+        Voxels along z, y, x.
+    voxel_size_nm
+        Size of a voxel, nm.
+    dtype
+        Data type of the ids.
+    regions
+        Names of the masks beside the labels.
+    levels
+        Number of levels.
+    largest_id
+        The largest id of all.
+    nbytes
+        Bytes of all shards on disk.
+    seconds
+        Wall time.
+    """
+
+    path: Location
+    shape: Triple
+    voxel_size_nm: Spacing
+    dtype: str
+    regions: tuple[str, ...]
+    levels: int
+    largest_id: int
+    nbytes: int
+    seconds: float
+
+
+@speaking(COMMAND)
+def ingest(
+    source: str | PathLike[str],
+    output: str | PathLike[str],
+    voxel_size_nm: Spacing | tuple[float, float, float] | None = None,
+    *,
+    regions: Mapping[str, str | PathLike[str]] | None = None,
+    offset: Triple | None = None,
+    shape: Triple | None = None,
+    cells: Cells = "merged",
+    dataset: str | None = None,
+    color_ids: ColorIds | None = None,
+    workers: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> IngestResult:
+    """Write a segmentation as a multiscale OME-Zarr 0.5 label image; every id stays what it is.
+
+    The result appears under its name when it is whole, and not before. Masks become label images of 1 and 0 in groups of
+    the regions' names inside it, and a spec that names it as its source knows these regions.
+
+    Parameters
+    ----------
+    source
+        TIFF stack, folder or glob of slices, Zarr, N5, Neuroglancer precomputed, HDF5, .npy, NRRD, NIfTI or MRC: its content
+        tells which.
+    output
+        Folder to make, such as cortex.zarr, or s3://bucket/cortex.zarr.
+    voxel_size_nm
+        Size of a voxel along z, y, x, nm of tissue before expansion, with voxel (0, 0, 0) of the source at 0. None: what
+        the source's metadata tell.
+    regions
+        Name and path of the mask of each further region: of any kind, too, and of the source's shape. Whatever is not 0 is
+        in the region. The masks of a Zarr that ingest wrote are carried along without being named.
+    offset, shape
+        Part of the source and of the masks to take: first voxel, and number of voxels, z y x. It stays where it was.
+    cells
+        "merged": one volume of all cells. "splitted": a folder of one TIFF stack or folder of slices for each cell, whose
+        id is the value of its voxels; where two overlap, the first one in natural order of names keeps the voxel. If two
+        have the same value, ids are the numbers of the files, 1, 2, ..., and the attribute "simexm" of the result says
+        which file each is.
+    dataset
+        Which volume inside an HDF5, N5 or Zarr, or which scale of a precomputed volume.
+    color_ids
+        How ids are packed into the colours of a TIFF or image sequence, 8 bits each: "rgb", 65536 red + 256 green + blue, or
+        "bgr", red + 256 green + 65536 blue. None: a picture in colour is refused.
+    workers
+        Threads; 0 for as many as there are CPUs for this process.
+    overwrite
+        Replace what an earlier ingest wrote there. Nothing else is ever replaced.
+    progress
+        Called with the voxels done and the voxels of all that is to be written.
+
+    Raises
+    ------
+    SpecError
+        If the voxel size is not positive, or not known; if the crop reaches outside; if a region has no proper name.
+    SourceError
+        If the source cannot be read, holds no ids, or no cell; if a mask has another shape. SourceGoneError if one of them
+        vanished or was changed meanwhile.
+    OutputError
+        If the output exists, or cannot be written.
+
+    Warns
+    -----
+    SimexmWarning
+        If cells overlap, or are numbered; if a mask is 0 everywhere, or nowhere.
+    """
+    begin = time.perf_counter()
+    where = _where(output)
+    given = None if voxel_size_nm is None else voxel_sizes(voxel_size_nm)
+    offset = None if offset is None else whole_numbers("offset", offset)
+    shape = None if shape is None else whole_numbers("shape", shape)
+    workers = whole_number("workers", workers, 0)
+    if text("cells", cells) not in ("merged", "splitted"):
+        raise SpecError(f"cells is {cells!r}; give merged or splitted")
+    dataset = None if dataset is None else text("dataset", dataset)
+    named = _named(regions)
+    stack = open_stack(usable(source), cells=cells, dataset=dataset, color_ids=color_ids)
+    if isinstance(stack, ZarrStack) and stack.is_image:
+        warn_of_image(stack.where)
+    crop = crop_box(stack, offset, shape)
+    size, first = size_and_origin(stack, given)
+    z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
+    masks = stack.masks() if isinstance(stack, ZarrStack) else {}
+    masks |= {name: _open_mask(name, path, stack, color_ids, given) for name, path in named.items()}
+    before = [_state(volume, crop) for volume in (stack, *masks.values())]
+    job = _Job(where, size, (z, y, x), crop, masks, before, workers, overwrite, progress)
+    try:
+        labels, nbytes = job.write(stack)
+    except SharedValueError as error:
+        stack = _number(stack, error)
+        labels, nbytes = job.write(stack)
+    return IngestResult(
+        where, crop.shape, size, cell_ids(stack, crop).dtype.name, tuple(masks), labels.levels, labels.largest, nbytes,
+        time.perf_counter() - begin,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is to be written, but for the labels: see `ingest`."""
+
+    output: Location
+    voxel_size_nm: Spacing
+    origin_nm: Spacing
+    crop: Box
+    masks: Mapping[str, Stack]
+    before: list[FilesState | None]
+    workers: int
+    overwrite: bool
+    progress: Callable[[int, int], None] | None
+
+    def write(self, labels: Stack) -> tuple[Written, int]:
+        """Write labels and masks; returns what is told of the labels, and the bytes of all."""
+        done = 0
+
+        def count(voxels: int) -> None:
+            nonlocal done
+            done += voxels
+            if self.progress is not None:
+                self.progress(done, self.crop.size * (1 + len(self.masks)))
+
+        def image(path: str, name: str, numbers: Numbers) -> Written:
+            return write_image(
+                files, path, name, numbers, self.voxel_size_nm, self.origin_nm, workers=self.workers, progress=count
+            )
+
+        with appearing(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
+            written = image("", self.output.name.removesuffix(".zarr"), cell_ids(labels, self.crop))
+            if written.largest == 0:
+                raise SourceError(
+                    f"{labels.where}: every voxel is 0, so there is no cell in it. Is this the segmentation?"
+                )
+            nbytes = written.nbytes
+            for name, stack in self.masks.items():
+                found = image(name, name, mask(stack, self.crop))
+                _warn_of_mask(name, stack, found)
+                leave_mark(files, name, found, {})
+                nbytes += found.nbytes
+            self._refuse_changed(labels)
+            leave_mark(files, "", written, _told(labels, tuple(self.masks)))
+        return written, nbytes
+
+    def _refuse_changed(self, labels: Stack) -> None:
+        """Refuse what was written from files that were changed meanwhile, a missing chunk included."""
+        for stack, before in zip((labels, *self.masks.values()), self.before, strict=True):
+            if _state(stack, self.crop) != before:
+                raise SourceGoneError(
+                    f"{stack.where} was changed while it was read, so what was written may come from two different volumes. "
+                    "Nothing of it was kept: type the same command again."
+                )
+
+
+def _state(stack: Stack, crop: Box) -> FilesState | None:
+    try:
+        return stack.state(crop)
+    except OSError as error:
+        raise gone(stack.where, error) from error
+
+
+def _where(output: str | PathLike[str]) -> Location:
+    """The place that is named; as it is named where it is on a disk."""
+    found = location(output)
+    if isinstance(found, Remote):
+        found.refuse_read_only()
+        return found
+    return Path(usable(output))
+
+
+def _named(regions: Any) -> dict[str, str]:
+    if not isinstance(regions, Mapping | None):
+        raise SpecError(
+            f"regions is {reprlib.repr(regions)}; give a mapping of names to paths, such as {{'synapse': 'mask.tif'}}"
+        )
+    return {text("the name of a region", name): usable(path) for name, path in (regions or {}).items()}
+
+
+def _open_mask(name: str, path: str, labels: Stack, color_ids: ColorIds | None, given: Spacing | None) -> Stack:
+    if not is_region(name) or name in _TAKEN:
+        raise SpecError(
+            f"region {name!r}: a region's name begins with a letter, goes on with letters, digits, '_' and '-', and "
+            f"is none of {', '.join(sorted(_TAKEN))}. Type --region NAME=PATH, such as --region synapse={path}"
+        )
+    try:
+        found = open_stack(path, color_ids=color_ids)
+    except SourceError as error:
+        raise type(error)(f"region {name!r}: {error}") from error
+    if found.shape != labels.shape:
+        raise SourceError(
+            f"region {name!r}: {found.where} has the shape {_times(found.shape)} (z y x), and the labels {labels.where} "
+            f"have {_times(labels.shape)}; a mask needs one voxel for each of theirs. Resample or cut it to the labels' "
+            "grid."
+        )
+    if given is None and not _on_one_grid(found, labels):
+        raise SourceError(
+            f"region {name!r}: {found.where} has voxels of {_nm(found.voxel_size_nm)} nm, and the labels {labels.where} of "
+            f"{_nm(labels.voxel_size_nm)} nm; they would not lie on each other. Resample the mask onto the labels' grid."
+        )
+    return found
+
+
+def _on_one_grid(mask: Stack, labels: Stack) -> bool:
+    """Whether voxels of two volumes of one shape lie on each other within half a voxel, as far as their metadata tell.
+
+    Formats round sizes: some hold them in 32 bits, or as the number of pixels in a unit.
+    """
+    if mask.voxel_size_nm is None or labels.voxel_size_nm is None:
+        return True
+    pairs = zip(mask.voxel_size_nm, labels.voxel_size_nm, labels.shape, strict=True)
+    return all(2 * abs(a - b) * n < b for a, b, n in pairs)
+
+
+def _number(stack: Stack, error: SharedValueError) -> SplittedCells:
+    """Tell cells by their files from now on."""
+    assert isinstance(stack, SplittedCells)  # nothing else raises this
+    warnings.warn(
+        f"{error}, so values are no ids: cells are numbered by their files, 1 to {len(stack.members)} in natural order (the "
+        "attribute simexm.cells of the result says which is which). To keep ids, write each cell with a value of its own",
+        SimexmWarning,
+        stacklevel=3,
+    )
+    return stack.by_number()
+
+
+def _told(stack: Stack, regions: tuple[str, ...]) -> dict[str, Any]:
+    """What the attributes say of regions and of cells; warns of cells that overlap."""
+    more: dict[str, Any] = {"regions": list(regions)} if regions else {}
+    if isinstance(stack, SplittedCells):
+        table = stack.table()
+        if table:
+            more["cells"] = {str(n): name for n, name in table.items()}
+        if stack.found.overlapped:
+            warnings.warn(
+                f"{stack.where}: cells overlap in {stack.found.overlapped} voxels, which the first file in natural order "
+                "of names keeps. Mend the segmentation if that is too many",
+                SimexmWarning,
+                stacklevel=3,
+            )
+    return more
+
+
+def _warn_of_mask(name: str, found: Stack, written: Written) -> None:
+    if written.largest == 0 or written.smallest > 0:
+        what = (
+            "0 everywhere, so it would stay empty"
+            if written.largest == 0
+            else "0 nowhere, so it would be the whole volume"
+        )
+        warnings.warn(
+            f"region {name!r}: {found.where} is {what}. Check that it is the mask, and that 0 stands for outside",
+            SimexmWarning,
+            stacklevel=3,
+        )
+
+
+def _nm(spacing: Spacing | None) -> str:
+    return " x ".join(f"{float(s):g}" for s in spacing or ())
+
+
+def _times(shape: Triple) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,235 @@
+"""Listeners that tell a person how a run is going, on the terminal and in the run's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from simexm.jobs.events import (
+    BlockDone,
+    BlockFailed,
+    Event,
+    Listener,
+    Message,
+    Retried,
+    RunFinished,
+    RunStarted,
+    WorkerLost,
+)
+from simexm.jobs.notebook import InNotebook, in_notebook
+from simexm.logs import logger
+from simexm.names import printable
+from simexm.store.files import append
+from simexm.store.location import Location
+
+_PLAIN_EVERY_S = 5.0
+
+
+def describe(event: Event) -> str | None:
+    """One line for an event that a person should know of, without control characters; None for a finished block."""
+    text = _described(event)
+    return None if text is None else printable(text)
+
+
+def _described(event: Event) -> str | None:
+    match event:
+        case RunStarted():
+            return f"running on {_count(event.workers, 'worker')} with {_count(event.threads, 'thread')}"
+        case Retried():
+            return f"block {event.block} failed on {event.host} (attempt {event.attempt}), will be tried again: {event.error}"
+        case BlockFailed(failure):
+            return f"block {failure.block} set aside after {_count(failure.attempts, 'attempt')}: {failure.error}"
+        case WorkerLost():
+            return f"worker {event.worker} died; {_count(len(event.blocks), 'block')} will be run again"
+        case Message():
+            return event.text
+        case RunFinished():
+            end = "finished" if event.complete else "stopped"
+            failed = f", {_count(event.failed, 'block')} failed" if event.failed else ""
+            return f"{end}: {_count(event.done, 'block')} done in {clock(event.seconds)}{failed}"
+        case BlockDone():
+            return None
+
+
+def describe_to_user(event: Event) -> str | None:
+    """The same, with what is for the eyes of the user alone: the dashboard's address, which is as good as a password.
+
+    For a terminal or a notebook, never for a file that others may read.
+    """
+    text = describe(event)
+    return f"{text}, dashboard at {event.dashboard}" if isinstance(event, RunStarted) and event.dashboard else text
+
+
+@contextlib.contextmanager
+def progress(
+    total: int,
+    voxels: int,
+    already_done: int = 0,
+    console: Console | None = None,
+    quiet: bool = False,
+    what: str = "",
+) -> Iterator[Listener]:
+    """Yield a listener that shows a live bar, in a terminal or a notebook, or else a plain line every few seconds.
+
+    Parameters
+    ----------
+    total
+        Blocks of the whole job.
+    voxels
+        Voxels (or pixels) of the whole job, for the speed.
+    already_done
+        Blocks that an earlier run did; they count as done, but not for the speed.
+    console
+        Where to write; None for the standard error stream.
+    quiet
+        Tell only of failures.
+    what
+        What is being done, where it is not the images.
+    """
+    tally = _Tally(total, voxels / max(total, 1), already_done, what)
+    if console is None and not quiet and in_notebook():
+        yield InNotebook(tally, describe_to_user)
+        return
+    console = console or Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield _Plain(tally, console, quiet)
+        return
+    columns = (
+        BarColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as bar:
+        yield _Live(tally, bar)
+
+
+class LogFile:
+    """Listener that appends to a text file, a line with date and time for each event but finished blocks; and tells the logger.
+
+    Finished blocks stand in the journal; here they would drown the rest.
+    """
+
+    def __init__(self, path: Location) -> None:
+        self.path = path
+
+    def __call__(self, event: Event) -> None:
+        text = describe(event)
+        if text is None:
+            return
+        if isinstance(event, BlockFailed) and event.failure.traceback:
+            text += "\n" + printable(event.failure.traceback.rstrip())
+        logger.log(_level(event), "%s", text)
+        append(self.path, f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+
+
+def _level(event: Event) -> int:
+    if isinstance(event, BlockFailed):
+        return logging.ERROR
+    return logging.WARNING if isinstance(event, Retried | WorkerLost) else logging.INFO
+
+
+class FailedFile:
+    """Listener that lists the blocks set aside in a file of JSON lines, which exists only when there are some."""
+
+    def __init__(self, path: Location) -> None:
+        self.path = path
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self.path.unlink(missing_ok=True)
+        elif isinstance(event, BlockFailed):
+            append(self.path, json.dumps(asdict(event.failure)) + "\n")
+
+
+class _Tally:
+    """What the bar shows: blocks, speed, time left."""
+
+    def __init__(self, total: int, voxels_per_block: float, already_done: int, what: str) -> None:
+        self.what = f"{what}: " if what else ""
+        self.total = total
+        self.voxels_per_block = voxels_per_block
+        self.already_done = already_done
+        self.done = self.failed = self.retried = 0
+        self.start_s = time.monotonic()
+
+    def add(self, event: Event) -> None:
+        """Count an event."""
+        match event:
+            case RunStarted():
+                self.start_s = time.monotonic()
+            case BlockDone():
+                self.done += 1
+            case BlockFailed():
+                self.failed += 1
+            case Retried():
+                self.retried += 1
+
+    @property
+    def completed(self) -> int:
+        return self.already_done + self.done
+
+    def __str__(self) -> str:
+        elapsed_s = max(time.monotonic() - self.start_s, 1e-9)
+        text = f"{self.what}{self.completed}/{self.total} blocks"
+        if self.done:
+            left_s = (self.total - self.completed - self.failed) * elapsed_s / self.done
+            text += f", {self.done * self.voxels_per_block / elapsed_s / 1e6:.1f} Mvoxel/s, {clock(left_s)} left"
+        if self.retried:
+            text += f", {self.retried} retried"
+        if self.failed:
+            text += f", {self.failed} failed"
+        return text
+
+
+class _Live:
+    def __init__(self, tally: _Tally, bar: Progress) -> None:
+        self.tally = tally
+        self.bar = bar
+        self.task = bar.add_task("", total=tally.total, completed=tally.already_done, text=str(tally))
+
+    def __call__(self, event: Event) -> None:
+        self.tally.add(event)
+        self.bar.update(self.task, completed=self.tally.completed, text=str(self.tally))
+        text = describe_to_user(event)
+        if text is not None and not isinstance(event, Retried):  # those are counted in the bar
+            self.bar.console.print(text, markup=False, highlight=False)
+
+
+class _Plain:
+    def __init__(self, tally: _Tally, console: Console, quiet: bool) -> None:
+        self.tally = tally
+        self.console = console
+        self.quiet = quiet
+        self.told_s = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        self.tally.add(event)
+        if self.quiet:
+            if isinstance(event, BlockFailed | WorkerLost | Message):
+                self._print(describe(event))
+        elif text := describe(event):
+            self._print(text)
+        elif time.monotonic() - self.told_s > _PLAIN_EVERY_S:
+            self.told_s = time.monotonic()
+            self._print(str(self.tally))
+
+    def _print(self, text: str | None) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def clock(seconds: float) -> str:
+    """Format seconds as hours, minutes and seconds: "1:02:03" or "2:03"."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

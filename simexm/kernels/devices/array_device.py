@@ -1,0 +1,266 @@
+"""A GPU as a `Device`: the primitives of `cuda/` through a launcher, all else on arrays of a standard namespace.
+
+Nothing here knows CuPy: `cupy_device` gives the namespace and the launcher of a real GPU. The tests give a namespace that has
+nothing but the standard, and the primitives compiled for the host, so that all of this runs without a GPU, too.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.geometry.grid import Triple
+from simexm.kernels.detector import camera
+from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.devices.array_planes import ArrayNodePlanes, Backend, batch, reals, wholes
+from simexm.kernels.devices.device import Cells, Floats, NodeGrid, Where
+from simexm.kernels.emission.amplicons import Amplicons
+from simexm.kernels.emission.emit import Emitters, Law, LayerKeys, refuse_crowded
+from simexm.kernels.imaging import planes
+from simexm.kernels.imaging.image import LateralGrid, Transfer
+
+T = TypeVar("T")
+
+CAPACITY = 1 << 22
+"""Emitters in one chunk."""
+COUNTED = 1 << 24
+"""Sub-cells whose emitters are counted in one launch, at most: a row, where that has more."""
+SLAB = 8
+"""Planes of voxels that emit together: fewer, larger launches."""
+
+_REAL, _WHOLE = "<f8", "<i8"
+EMISSION = np.dtype(
+    [
+        ("mean", _REAL), ("dyes", _REAL), ("kept", _REAL), ("most", _REAL),
+        ("sigma", _REAL, 3), ("voxel_nm", _REAL, 3), ("size", _REAL, 3),
+        ("by_surface", _WHOLE), ("region_bits", _WHOLE), ("kind", _WHOLE), ("clumped", _WHOLE),
+        ("subcells", _WHOLE, 3), ("number", _WHOLE, 2), ("place", _WHOLE, 2), ("linker", _WHOLE, 2),
+        ("origin", _WHOLE, 3), ("specimen", _WHOLE, 3), ("shape", _WHOLE, 3),
+        ("lo", _WHOLE, 3), ("hi", _WHOLE, 3), ("own_lo", _WHOLE, 3), ("own_hi", _WHOLE, 3),
+    ]
+)  # fmt: skip
+"""`Emission` of `cuda/emit.cuh`."""
+DETECTOR = np.dtype(
+    [
+        ("lit", _REAL), ("dark", _REAL), ("read_noise", _REAL), ("excess", _REAL),
+        ("gain", _REAL), ("offset", _REAL), ("top", _REAL),
+        ("shot", _WHOLE, 2), ("read", _WHOLE, 2), ("surplus", _WHOLE, 2), ("start", _WHOLE, 3), ("shape", _WHOLE, 3),
+    ]
+)  # fmt: skip
+"""`Detector` of `cuda/camera.cuh`."""
+
+
+class DeviceMemoryError(MemoryError):
+    """A tile does not fit into the GPU's memory."""
+
+
+class ArrayDevice:
+    """See `Device`."""
+
+    name = "gpu"
+    slab = SLAB
+
+    def __init__(self, backend: Backend, capacity: int = CAPACITY) -> None:
+        self._backend = backend
+        self.xp = backend.xp
+        self.launch = backend.launch
+        self.capacity = capacity
+        self._bin_of = self.put(camera.BIN_OF)
+
+    # ---------------------------------------------------------------- arrays
+
+    def put(self, array: NDArray[Any]) -> Any:
+        """See `Device`."""
+        return self.xp.asarray(np.ascontiguousarray(array))
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """See `Device`."""
+        return array if isinstance(array, np.ndarray) else self._backend.to_host(array)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """See `Device`."""
+        return self.xp.zeros(shape, dtype=getattr(self.xp, np.dtype(dtype).name))
+
+    def room(self, capacity: int) -> Emitters:
+        """See `Device`."""
+        xp = self.xp
+        kinds = (xp.float64, xp.float64, xp.float64, xp.int32, xp.int32, xp.uint8)
+        return Emitters(*(xp.empty(capacity, dtype=kind) for kind in kinds))
+
+    # ---------------------------------------------------------------- labels
+
+    def regions(self, index: Any, neighbourhood: int, masks: Sequence[tuple[int, NDArray[np.bool_]]]) -> Any:
+        """See `Device`."""
+        out = self.xp.empty(index.shape, dtype=self.xp.uint8)
+        self.launch("cell_regions", math.prod(index.shape), index, *index.shape, int(neighbourhood == 8), out)
+        return planes.add_masks(out, index, [(bit, self.put(mask)) for bit, mask in masks], self.xp)
+
+    def gather_where(
+        self,
+        cells: Cells,
+        wanted: int,
+        z: NDArray[np.int64],
+        y: NDArray[np.int64],
+        x: NDArray[np.int64],
+        out: NDArray[np.int32],
+    ) -> None:
+        """See `Device`."""
+        at = (self.put(z), self.put(y), self.put(x))
+        values, bits = (planes.gather(v, *at, self.xp) for v in (cells.index, cells.regions))
+        out[...] = self.to_host(planes.keep_where(values, bits, wanted, self.xp))
+
+    # ---------------------------------------------------------------- emitters
+
+    def emit(
+        self,
+        cells: Cells,
+        where: Where,
+        labelled: Any,
+        weights: Any,
+        law: Law,
+        keys: LayerKeys,
+        room: Emitters,
+        dyes_of_cell: Any,
+    ) -> Iterator[Emitters]:
+        """See `Device`."""
+        inside = where.inside.intersect(where.specimen).intersect(cells.array).relative_to(cells.array.start)
+        per_plane = inside.shape[1] * inside.shape[2] * math.prod(law.subcells)
+        if inside.is_empty:
+            return
+        emission = _emission(cells, where, law, keys, self.to_host(weights))
+        step = max(1, COUNTED // per_plane)
+        rows = max(1, inside.shape[1] if per_plane <= COUNTED else inside.shape[1] * COUNTED // per_plane)
+        for low in range(inside.start[0], inside.stop[0], step):
+            high = min(inside.stop[0], low + step)
+            for row in range(inside.start[1], inside.stop[1], rows):
+                end = min(row + rows, inside.stop[1])
+                emission["lo"], emission["hi"] = (low, row, inside.start[2]), (high, end, inside.stop[2])
+                subcells = (high - low) * (end - row) * (per_plane // inside.shape[1])
+                yield from self._emit(
+                    emission, subcells, (cells.index, cells.regions, labelled, weights), room, dyes_of_cell
+                )
+
+    def _emit(
+        self, emission: NDArray[Any], subcells: int, inputs: tuple[Any, ...], room: Emitters, dyes_of_cell: Any
+    ) -> Iterator[Emitters]:
+        """Count the emitters of each sub-cell, add the counts up, and write them, as many at a time as there is room for."""
+        xp = self.xp
+        counts = xp.empty(subcells, dtype=xp.int32)
+        self.launch("count_emitters", subcells, emission, *inputs, subcells, counts)
+        ends = xp.cumulative_sum(counts, dtype=xp.int64)
+        del counts
+        total, first, base = int(ends[-1]), 0, 0
+        while base < total:
+            stop, reached = subcells, total
+            if total - base > room.z.shape[0]:
+                stop = int(xp.searchsorted(ends, xp.asarray([base + room.z.shape[0]], dtype=xp.int64), side="right")[0])
+                reached = int(ends[stop - 1]) if stop > first else base
+                if reached == base:
+                    refuse_crowded(room.z.shape[0])
+            self.launch("write_emitters", stop - first, emission, *inputs, ends, first, stop, base, *room, dyes_of_cell)
+            yield room.first(reached - base)
+            first, base = stop, reached
+
+    def scatter(self, amplicons: Amplicons, keys: Any, radius_nm: float, room: Emitters) -> Iterator[Emitters]:
+        """See `Device`."""
+        ends = np.cumsum(amplicons.dyes, dtype=np.int64)
+        columns = [self.put(c) for c in (*amplicons, ends)]
+        keys = self.put(keys)
+        place, voxel, number, cell, dyes, region, own, running = columns
+        first, base = 0, 0
+        while first < ends.size:
+            stop = int(np.searchsorted(ends, base + room.z.shape[0], side="right"))
+            self.launch(
+                "scatter_dyes", stop - first, place, voxel, number, cell, dyes, region, own, running, keys,
+                float(radius_nm), first, stop, *room,
+            )  # fmt: skip
+            reached = int(ends[stop - 1])
+            if reached > base:
+                yield room.first(reached - base)
+            first, base = stop, reached
+
+    def deposit_counts(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
+        """See `Device`."""
+        e, n = emitters, emitters.z.shape[0]
+        self.launch("deposit_counts", n, e.z, e.y, e.x, e.weight, n, reals(per_nm), wholes(start), *out.shape, out)
+
+    # ---------------------------------------------------------------- light
+
+    def node_planes(self, grid: NodeGrid) -> ArrayNodePlanes:
+        """See `Device`."""
+        return ArrayNodePlanes(self._backend, grid)
+
+    def response(self, transfer: Transfer) -> planes.Response:
+        """See `Device`."""
+        return planes.Response(transfer, self.put, self.xp)
+
+    def image(self, spectra: Any, grid: LateralGrid, inner: tuple[slice, slice], out: Any) -> None:
+        """See `Device`."""
+        step = batch(24 * grid.pixels[0] * grid.pixels[1])
+        for k in range(0, spectra.shape[0], step):
+            stop = min(k + step, spectra.shape[0])
+            some = planes.inverse_planes(spectra[k:stop, :, :], grid, self.xp)
+            out[k:stop, :, :] = some[:, inner[0], inner[1]]
+
+    def draw_counts(
+        self, expected: Any, start: Triple, detector: Detector, profile: Profile, out: Any
+    ) -> tuple[int, NDArray[np.int64]]:
+        """See `Device`."""
+        d = detector
+        values = np.zeros(1, DETECTOR)
+        values[0] = (
+            d.lit_e, d.dark_e, d.read_noise_e, d.excess_noise - 1, d.gain, d.offset, d.top,
+            d.shot, d.read, d.excess, start, expected.shape,
+        )  # fmt: skip
+        histogram = self.zeros((camera.BINS,), np.int64)
+        problems = self.zeros((2,), np.int64)
+        self.launch(
+            "draw_counts", math.prod(expected.shape), values, expected, self.put(profile.y), self.put(profile.x),
+            self._bin_of, out, histogram, problems,
+        )  # fmt: skip
+        clipped, impossible = (int(n) for n in self.to_host(problems))
+        if impossible:
+            raise ValueError(f"{impossible} pixels expect more electrons than a count can tell, or no number at all")
+        return clipped, self.to_host(histogram)
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """See `Device`: with all free memory given back before the second time.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the memory was too small even then.
+        """
+        try:
+            return work()
+        except self._backend.out_of_memory:
+            pass  # first let go of the error, whose traceback holds the arrays
+        gc.collect()  # and so do generators that stopped half-way
+        self._backend.free()
+        try:
+            return work()
+        except self._backend.out_of_memory as error:
+            raise DeviceMemoryError(str(error)) from error
+
+
+def _emission(cells: Cells, where: Where, law: Law, keys: LayerKeys, weights: NDArray[np.float64]) -> NDArray[Any]:
+    """All that a launch is told of a layer, but for `lo` and `hi`; (1,) of `EMISSION`."""
+    parts = math.prod(law.subcells)
+    own = where.own.relative_to(cells.array.start)
+    values = np.zeros(1, EMISSION)
+    values["mean"] = law.mean / parts
+    values["most"] = law.mean / parts * (float(weights.sum()) if law.by_surface else 1.0)
+    values["dyes"], values["kept"], values["sigma"] = law.dyes, law.kept, law.sigma
+    values["voxel_nm"] = where.voxel_nm
+    values["size"] = [v / n for v, n in zip(where.voxel_nm, law.subcells, strict=True)]
+    values["by_surface"], values["region_bits"], values["kind"] = law.by_surface, law.region_bits, law.kind
+    values["clumped"], values["subcells"] = law.clumped, law.subcells
+    values["number"], values["place"], values["linker"] = keys
+    values["origin"], values["specimen"], values["shape"] = cells.array.start, where.specimen.start, cells.array.shape
+    values["own_lo"], values["own_hi"] = own.start, own.stop
+    return values

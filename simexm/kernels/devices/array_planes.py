@@ -1,0 +1,150 @@
+"""Dyes on their way to spectra on a GPU: what a primitive deposits, and arrays of a standard namespace; see `array_device`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.kernels.devices.device import NodeGrid, Window
+from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.imaging import planes
+from simexm.kernels.imaging.deposit import UNIT, told_early
+
+AT_ONCE = 64
+"""Planes of the image for which spectra of node planes are held."""
+BATCH_BYTES = 256 << 20
+"""Arrays in between are about so large at most, where planes go through many at a time."""
+
+
+class Backend(Protocol):
+    """What makes arrays and runs primitives."""
+
+    xp: Any
+    """Namespace of the Python array API."""
+    out_of_memory: type[Exception]
+    """Raised where an array does not fit."""
+
+    def launch(self, name: str, count: int, *arguments: Any) -> None:
+        """Run a primitive over `count` elements.
+
+        Arrays of `xp` are passed by their address, whole numbers as 64 bits, floats as doubles, arrays of NumPy by value, as
+        the structure that they are.
+        """
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """Copy an array of `xp`."""
+
+    def free(self) -> None:
+        """Give back the memory that is kept for arrays to come, and what FFT plans hold."""
+
+
+def reals(values: Sequence[float]) -> NDArray[np.float64]:
+    """Doubles that a primitive takes by value."""
+    return np.array(values, np.float64)
+
+
+def wholes(values: Sequence[int]) -> NDArray[np.int64]:
+    """Whole numbers of 64 bits that a primitive takes by value."""
+    return np.array(values, np.int64)
+
+
+class ArrayNodePlanes:
+    """`NodePlanes` on a device, in batches of planes; the spectra held begin with the first node plane that is seen."""
+
+    def __init__(self, backend: Backend, grid: NodeGrid) -> None:
+        self._backend, self._grid = backend, grid
+        xp = backend.xp
+        self._base = grid.node[0]
+        """Node planes below are transformed."""
+        self._reached = grid.node[0]
+        """Node planes from here on hold nothing."""
+        self._ring = xp.zeros((grid.depth, *grid.shape[1:]), dtype=xp.int64)
+        self._early = xp.zeros(1, dtype=xp.int64)
+        self._window = Window(grid, AT_ONCE)
+        self._spectra = self._dark(self._window.slots)
+        self._lit = False
+        """Whether any plane held so far had dyes."""
+
+    def _dark(self, count: int) -> Any:
+        band_y, band_x = self._grid.lateral.band
+        return self._backend.xp.zeros((count, 2 * band_y + 1, band_x + 1), dtype=self._backend.xp.complex64)
+
+    def add(self, emitters: Emitters) -> None:
+        """See `NodePlanes`."""
+        e, g, n = emitters, self._grid, emitters.z.shape[0]
+        self._reached = min(g.end, self._base + g.depth)
+        self._backend.launch(
+            "deposit", n, e.z, e.y, e.x, e.weight, n, reals(g.per_nm), reals(g.shift), wholes(g.node),
+            self._base, g.end, *self._ring.shape, self._ring, self._early,
+        )  # fmt: skip
+
+    def advance(self, plane: int) -> Iterator[range]:
+        """See `NodePlanes`.
+
+        Raises
+        ------
+        ValueError
+            If emitters reached beyond the ring, when the last plane is handed over.
+        """
+        g, window = self._grid, self._window
+        plane = min(plane, g.end)
+        nodes_y, nodes_x = g.lateral.nodes
+        step = batch(12 * g.shape[1] * g.shape[2] + 24 * nodes_y * (nodes_x // 2 + 1))
+        while self._base < plane:
+            room = window.first + window.slots - self._base
+            if room <= 0:
+                yield from self._seen()
+                continue
+            if self._base >= self._reached:  # the spectra held are 0 there
+                self._base = min(plane, self._base + room)
+                continue
+            slot = self._base % g.depth
+            count = min(min(plane, self._reached) - self._base, g.depth - slot)
+            unseen = window.first - self._base  # between the ranges of two image planes
+            count = min(count, unseen) if unseen > 0 else min(count, room, step)
+            if unseen <= 0:
+                self._transform(slot, count)
+            self._ring[slot : slot + count, :, :] = 0
+            self._base += count
+        if plane == g.end:
+            while window.wanted:
+                yield from self._seen()
+            if early := int(self._early[0]):
+                raise ValueError(told_early(early))
+
+    def _transform(self, slot: int, count: int) -> None:
+        xp, at = self._backend.xp, self._base - self._window.first
+        held = self._ring[slot : slot + count, :, :]
+        dyes = xp.astype(xp.astype(held, xp.float64) * (1.0 / UNIT), xp.float32)
+        self._spectra[at : at + count, :, :] = planes.plane_spectra(dyes, self._grid.lateral, xp)
+        self._lit = True
+
+    def _seen(self) -> Iterator[range]:
+        yield self._window.wanted
+        gone = len(self._window.move())
+        slots = self._spectra.shape[0]
+        if gone >= slots:
+            self._spectra = self._dark(slots)
+        elif self._window.wanted:
+            self._spectra = self._backend.xp.concat([self._spectra[gone:, :, :], self._dark(gone)], axis=0)
+
+    def project(self, response: Any, wanted: range, out: Any) -> None:
+        """See `NodePlanes`."""
+        if not self._lit:
+            return
+        xp, g = self._backend.xp, self._grid
+        fine = self._spectra.shape[1] * self._spectra.shape[2] + g.lateral.nodes[0] * self._spectra.shape[2]
+        most = batch(24 * fine)
+        for k in range(0, len(wanted), most):
+            count = min(most, len(wanted) - k)
+            centre = (wanted.start + k) * g.step - self._window.first
+            some = planes.project(self._spectra, response, g.step, centre, count, xp)
+            out[k : k + count, :, :] += planes.fold(some, g.lateral, xp)
+
+
+def batch(bytes_each: int) -> int:
+    """How many planes go through at a time, when each needs so many bytes in between."""
+    return max(1, BATCH_BYTES // bytes_each)

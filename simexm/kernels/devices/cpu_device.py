@@ -1,0 +1,189 @@
+"""The CPU as a `Device`: arrays are NumPy's, and the work is done by the compiled kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.geometry.grid import Triple
+from simexm.kernels.detector import camera
+from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.devices.device import Cells, Floats, NodeGrid, Where, Window
+from simexm.kernels.emission import emit
+from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
+from simexm.kernels.emission.emit import Emitters, Law, LayerKeys
+from simexm.kernels.imaging import image as imaging
+from simexm.kernels.imaging.deposit import Ring, deposit_counts
+from simexm.kernels.imaging.image import LateralGrid, Transfer
+from simexm.kernels.labels.regions import add_mask, regions_of
+from simexm.kernels.numbers import gather
+
+T = TypeVar("T")
+
+
+class CpuNodePlanes:
+    """`NodePlanes` by the compiled kernels; node plane n is held in slot n % slots."""
+
+    def __init__(self, grid: NodeGrid) -> None:
+        band_y, band_x = grid.lateral.band
+        self._grid = grid
+        self._ring = Ring(grid.node, grid.shape, grid.depth, grid.lateral.nodes[1])
+        self._window = Window(grid, imaging.AT_ONCE)
+        slots = self._window.slots
+        self._planes = np.zeros((slots, 2 * band_y + 1, band_x + 1), np.complex64)
+        self._used = np.zeros(slots, np.bool_)
+
+    def add(self, emitters: Emitters) -> None:
+        """See `NodePlanes`."""
+        e, g = emitters, self._grid
+        self._ring.add(e.z, e.y, e.x, e.weight, g.per_nm, g.shift)
+
+    def advance(self, plane: int) -> Iterator[range]:
+        """See `NodePlanes`."""
+        window, slots = self._window, self._window.slots
+        for node, held, take in self._ring.advance(plane):
+            while node >= window.first + slots:
+                yield from self._seen()
+            if node < window.first:  # between the ranges of two image planes
+                continue
+            imaging.plane_spectrum(take, held, self._grid.lateral, self._planes[node % slots])
+            self._used[node % slots] = True
+        while plane >= self._grid.end and window.wanted:
+            yield from self._seen()
+
+    def _seen(self) -> Iterator[range]:
+        yield self._window.wanted
+        for slot in {node % self._window.slots for node in self._window.move()}:
+            if self._used[slot]:
+                self._planes[slot] = 0
+                self._used[slot] = False
+
+    def project(self, response: Transfer, wanted: range, out: NDArray[np.complex64]) -> None:
+        """See `NodePlanes`."""
+        if self._used.any():
+            g, grid = self._grid, self._grid.lateral
+            imaging.project(
+                self._planes.view(np.float32),
+                self._used,
+                *response,
+                g.step,
+                wanted.start,
+                *grid.pixels,
+                grid.nodes[1],
+                out,
+            )
+
+
+class CpuDevice:
+    """The CPU: arrays are NumPy's, and kernels are compiled."""
+
+    name = "cpu"
+    capacity = emit.CAPACITY
+    slab = 2
+
+    def put(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Device`."""
+        return array
+
+    def to_host(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Device`."""
+        return array
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """See `Device`."""
+        return np.zeros(shape, dtype)
+
+    def room(self, capacity: int) -> Emitters:
+        """See `Device`."""
+        return Emitters.empty(capacity)
+
+    def regions(
+        self, index: NDArray[np.int32], neighbourhood: int, masks: Sequence[tuple[int, NDArray[np.bool_]]]
+    ) -> NDArray[np.uint8]:
+        """See `Device`."""
+        bits = regions_of(index, neighbourhood)
+        for bit, mask in masks:
+            add_mask(index, mask, np.uint8(bit), bits)
+        return bits
+
+    def emit(
+        self,
+        cells: Cells,
+        where: Where,
+        labelled: NDArray[np.uint8],
+        weights: NDArray[np.float64],
+        law: Law,
+        keys: LayerKeys,
+        room: Emitters,
+        dyes_of_cell: NDArray[np.int64],
+    ) -> Iterator[Emitters]:
+        """See `Device`."""
+        yield from emit.emit_layer(
+            cells.index, cells.regions, labelled, weights, law, keys,
+            array=cells.array, specimen=where.specimen, inside=where.inside, own=where.own,
+            voxel_nm=where.voxel_nm, room=room, dyes_of_cell=dyes_of_cell,
+        )  # fmt: skip
+
+    def scatter(
+        self, amplicons: Amplicons, keys: NDArray[np.int64], radius_nm: float, room: Emitters
+    ) -> Iterator[Emitters]:
+        """See `Device`."""
+        yield from scatter_dyes(amplicons, keys, radius_nm, room)
+
+    def deposit_counts(self, emitters: Emitters, per_nm: Floats, start: Triple, out: NDArray[np.int64]) -> None:
+        """See `Device`."""
+        e = emitters
+        deposit_counts(e.z, e.y, e.x, e.weight, per_nm, start, out)
+
+    def node_planes(self, grid: NodeGrid) -> CpuNodePlanes:
+        """See `Device`."""
+        return CpuNodePlanes(grid)
+
+    def response(self, transfer: Transfer) -> Transfer:
+        """See `Device`."""
+        return transfer
+
+    def image(
+        self,
+        spectra: NDArray[np.complex64],
+        grid: LateralGrid,
+        inner: tuple[slice, slice],
+        out: NDArray[np.float32],
+    ) -> None:
+        """See `Device`."""
+        for k, spectrum in enumerate(spectra):
+            out[k] = imaging.inverse_plane(spectrum, grid)[inner]
+
+    def draw_counts(
+        self,
+        expected: NDArray[np.float32],
+        start: Triple,
+        detector: Detector,
+        profile: Profile,
+        out: NDArray[np.uint16],
+    ) -> tuple[int, NDArray[np.int64]]:
+        """See `Device`."""
+        clipped = camera.draw_counts(expected, start, detector, profile, out)
+        return clipped, camera.quarter_octaves(out)
+
+    def gather_where(
+        self,
+        cells: Cells,
+        wanted: int,
+        z: NDArray[np.int64],
+        y: NDArray[np.int64],
+        x: NDArray[np.int64],
+        out: NDArray[np.int32],
+    ) -> None:
+        """See `Device`."""
+        gather.gather_where(cells.index, cells.regions, np.uint8(wanted), z, y, x, out)
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """See `Device`."""
+        return work()
+
+
+CPU = CpuDevice()

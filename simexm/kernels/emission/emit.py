@@ -1,0 +1,221 @@
+"""Proteins in voxels, dyes on proteins, and where each dye sits.
+
+Every number is a function of the voxel's place in the volume: counter (z, y, x, draw), one key for each purpose. A voxel
+gives the same dyes in any block, tile or crop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.compiled import njit
+from simexm.geometry.grid import Box
+from simexm.kernels.emission.points import (
+    BINOMIAL,
+    HIT,
+    HITS,
+    POINTS_OF_CLUMP,
+    POISSON,
+    Emitters,
+    Law,
+    LayerKeys,
+    place_hits,
+)
+from simexm.kernels.labels.regions import surface_um2
+from simexm.kernels.numbers.detmath import CUT_SIGMA
+from simexm.kernels.numbers.draws import poisson_quantile
+from simexm.random import philox, unit_double
+
+__all__ = [
+    "BINOMIAL",
+    "CAPACITY",
+    "CUT_SIGMA",
+    "EMITTER_BYTES",
+    "POINTS_OF_CLUMP",
+    "POISSON",
+    "Emitters",
+    "Law",
+    "LayerKeys",
+    "emit_layer",
+]
+
+CAPACITY = 1 << 18
+"""Emitters in one chunk."""
+
+EMITTER_BYTES = 3 * 8 + 2 * 4 + 1
+
+
+_ROUNDING = 1e-15
+
+
+# One function for each step of a row, so that LLVM vectorises Philox (as in `draws`).
+@njit(cache=True, nogil=True)
+def _candidates(cells, bits, labelled, wanted, lo, hi, columns):  # type: ignore[no-untyped-def]
+    """Write the columns of a row that carry the label; return how many there are."""
+    if wanted == 0:
+        for x in range(lo, hi):
+            columns[x - lo] = x
+        return hi - lo
+    found = 0
+    for x in range(lo, hi):
+        columns[found] = x
+        found += (bits[x] & wanted) != 0
+    n = 0
+    for i in range(found):
+        x = columns[i]
+        columns[n] = x
+        n += labelled[cells[x]] != 0
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
+    """The number that decides how many proteins there are, for `n` voxels of a row."""
+    for i in range(n):
+        words = philox(z, y, x0 + columns[i], 0, k0, k1)
+        u[i] = unit_double(words[0], words[1])
+
+
+@njit(cache=True, nogil=True)
+def _emit(  # type: ignore[no-untyped-def]
+    index,
+    regions,
+    labelled,
+    weights,
+    law,
+    keys,
+    origin,
+    specimen,
+    voxel_nm,
+    lo,
+    hi,
+    own_lo,
+    own_hi,
+    first,
+    out,
+    dyes_of_cell,
+):
+    """Emit the sub-cells of array box lo:hi, from number `first` on.
+
+    Returns (emitters written, number of the sub-cell to go on with). Numbers go by plane, row, part of the voxel, column; the
+    columns of a row that carry no label count as its last.
+    """
+    n = 0
+    width = hi[2] - lo[2]
+    parts = law.subcells[0] * law.subcells[1] * law.subcells[2]
+    height = hi[1] - lo[1]
+    rows = (hi[0] - lo[0]) * height
+    columns = np.empty(width, np.int64)
+    u = np.empty(width)
+    hits = np.empty(HITS, HIT)
+    count = 0
+    most = law.mean / parts * (weights.sum() if law.by_surface else 1.0)
+    for row in range(first // (parts * width), rows):
+        z, y = lo[0] + row // height, lo[1] + row % height
+        gz, gy = origin[0] + z, origin[1] + y
+        found = _candidates(index[z, y], regions[z, y], labelled, law.region_bits, lo[2], hi[2], columns)
+        if found == 0:
+            continue
+        own_y = own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1]
+        for sub in range(parts):
+            number = (row * parts + sub) * width
+            if number + found <= first:
+                continue
+            # each sub-cell of a voxel has a stream of its own: counter = the voxel, key = the layer's, marked by the sub-cell
+            _uniforms(u, gz, gy, origin[2], columns, found, keys.number[0], keys.number[1] ^ sub)
+            for i in range(max(0, first - number), found):
+                # exp(-m) > 1 - m: no protein, as the quantile would find, without its exponential
+                if u[i] < 1.0 - most - _ROUNDING:
+                    continue
+                x = columns[i]
+                mean = law.mean / parts
+                if law.by_surface:
+                    mean *= surface_um2(index, z, y, x, weights)
+                    if u[i] < 1.0 - mean - _ROUNDING:
+                        continue
+                proteins = poisson_quantile(u[i], mean)
+                if proteins == 0:
+                    continue
+                hit = hits[count]
+                hit.number = number + i
+                hit.z, hit.y, hit.x = gz, gy, origin[2] + x
+                hit.sub, hit.proteins, hit.cell = sub, proteins, index[z, y, x]
+                hit.own = own_y and own_lo[2] <= x < own_hi[2]
+                count += 1
+                if count == HITS:
+                    n, stopped = place_hits(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_cell)
+                    if stopped < count:
+                        return n, hits[stopped].number
+                    count = 0
+    n, stopped = place_hits(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_cell)
+    if stopped < count:
+        return n, hits[stopped].number
+    return n, rows * parts * width
+
+
+def refuse_crowded(room: int) -> NoReturn:
+    """Refuse a sub-cell whose emitters do not fit into the room for one chunk.
+
+    Raises
+    ------
+    ValueError
+    """
+    raise ValueError(f"one sub-cell of a voxel carries more than {room} dyes; the plan must cut it into smaller ones")
+
+
+def emit_layer(
+    index: NDArray[np.int32],
+    regions: NDArray[np.uint8],
+    labelled: NDArray[np.uint8],
+    weights: NDArray[np.float64],
+    law: Law,
+    keys: LayerKeys,
+    *,
+    array: Box,
+    specimen: Box,
+    inside: Box,
+    own: Box,
+    voxel_nm: tuple[float, float, float],
+    room: Emitters,
+    dyes_of_cell: NDArray[np.int64],
+) -> Iterator[Emitters]:
+    """Yield the emitters of one layer's voxels, in chunks that fit into `room`.
+
+    Parameters
+    ----------
+    index, regions
+        Cell indices (int32) and region bits (uint8) of `array`, z y x.
+    labelled
+        uint8 by cell index: whether the layer labels this cell.
+    weights
+        Surface of a voxel for each differing neighbour, um^2, (3, 3, 3); see `regions.crofton_weights`.
+    array, specimen, inside, own
+        Boxes in voxels of the whole volume: what the arrays cover, what exists, what emits now, what is counted.
+    room
+        Buffer that each chunk reuses: take what you need before the next.
+    dyes_of_cell
+        int64 by cell index; the dyes of proteins in `own` are added to it.
+
+    Yields
+    ------
+    Emitters
+    """
+    inside = inside.intersect(specimen).intersect(array).relative_to(array.start)
+    mine = own.relative_to(array.start)
+    total = 0 if inside.is_empty else inside.size * math.prod(law.subcells)
+    first = 0
+    while first < total:
+        count, done = _emit(
+            index, regions, labelled, weights, law, keys, array.start, specimen.start, voxel_nm,
+            inside.start, inside.stop, mine.start, mine.stop, first, room, dyes_of_cell,
+        )  # fmt: skip
+        if count:
+            yield room.first(count)
+        elif done == first:
+            refuse_crowded(room.z.size)
+        first = done

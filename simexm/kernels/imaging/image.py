@@ -1,0 +1,272 @@
+"""From dyes on the simulation grid to the expected image, plane by plane of the grid.
+
+The simulation grid is the pixel grid divided by integers (m_z, m, m), its nodes placed so that every pixel's centre on its
+plane is a node: pixel p is node m * p. The image of a tile is
+
+    expected[k, p] = sum over node planes s, nodes n of  g_(s - m_z k)(m p - n) * dyes[s, n],
+
+where g is the response integrated over a pixel. It is computed in the lateral Fourier domain: one 2-D transform for each node
+plane (forward only), a sum over planes within the axial range for each wanted plane, the spectrum folded on the pixels' own
+(which is what sampling every m-th node means), and one small inverse transform for each plane. Nothing is transformed along z,
+so memory follows the tile and not the axial range, and planes lie exactly where they should.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.compiled import njit
+from simexm.kernels.diffraction.special import sinc_array
+
+AT_ONCE = 8
+"""Planes of the image for which spectra of node planes are held: what one of them sees is mostly seen by its neighbours, too."""
+
+
+ROWS = 96
+"""Rows of a node plane that are transformed at a time: they stay in the cache on their way from dyes to spectrum."""
+
+
+@dataclass(frozen=True)
+class LateralGrid:
+    """Shape of a tile's lateral transforms.
+
+    Attributes
+    ----------
+    pixels
+        Length of the coarse (pixel) transform along y, x: tile and halo on both sides, padded to a fast length.
+    subdivision
+        Nodes per pixel m, the same along y and x.
+    band
+        Highest frequency kept along y and x, in cycles per transform length: the response has none beyond it.
+    """
+
+    pixels: tuple[int, int]
+    subdivision: int
+    band: tuple[int, int]
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        """Length of the fine transform along y, x."""
+        return self.pixels[0] * self.subdivision, self.pixels[1] * self.subdivision
+
+
+class Transfer(NamedTuple):
+    """A transfer function, of which `project` interpolates what it needs.
+
+    Attributes
+    ----------
+    table
+        float64, (n, offsets): transfer at spatial frequency i / per_cycle by |offset| in node planes; zero beyond.
+    per_cycle
+        Samples of the table per unit of frequency (nm).
+    frequency_y, factor_y
+        Spatial frequencies of rows 0 to band_y, cycles per nm, and what multiplies each (pixel aperture, grid correction).
+    frequency_x, factor_x
+        The same of the columns.
+    """
+
+    table: NDArray[np.float64]
+    per_cycle: float
+    frequency_y: NDArray[np.float64]
+    factor_y: NDArray[np.float64]
+    frequency_x: NDArray[np.float64]
+    factor_x: NDArray[np.float64]
+
+
+def plane_spectrum(
+    dyes: Callable[[int, int], NDArray[np.float32]], held: range, grid: LateralGrid, out: NDArray[np.complex64]
+) -> None:
+    """Forward transform of one node plane, only the frequencies within the band.
+
+    Parameters
+    ----------
+    dyes
+        Called with the first and last + 1 of some rows of the grid, in ascending order: dyes per node, float32, (rows,
+        columns), padded with zeros up to `grid.nodes`.
+    held
+        Rows that are asked for; the others hold no dyes.
+    out
+        complex64, (2 * band_y + 1, band_x + 1), overwritten. Rows hold frequencies 0, 1, ..., band_y, -band_y, ..., -1.
+    """
+    from scipy import fft
+
+    qy, qx = grid.band
+    ny, nx = grid.nodes
+    rows = np.empty((ny, qx + 1), np.complex64)
+    rows[: held.start] = 0
+    for first in held[::ROWS]:
+        last = min(first + ROWS, held.stop)
+        rows[first:last] = fft.rfft(dyes(first, last), n=nx, axis=1)[:, : qx + 1]
+    rows[held.stop :] = 0
+    columns = fft.fft(rows, axis=0, overwrite_x=True)
+    out[: qy + 1] = columns[: qy + 1]
+    out[qy + 1 :] = columns[ny - qy :]
+
+
+@njit(cache=True, nogil=True)
+def _fold(row, count, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+    """Add one row of a fine half spectrum to the coarse half spectrum of plane k: frequencies alias modulo the coarse length.
+
+    `row` holds real and imaginary parts in turn, of `count` frequencies.
+    """
+    cy = qy % grid_y
+    my = -qy % grid_y
+    half = grid_x // 2
+    for qx in range(count):
+        re, im = row[2 * qx], row[2 * qx + 1]
+        cx = qx % grid_x
+        if cx <= half:
+            out[k, cy, cx] += np.complex64(complex(re, im))
+        if qx != 0 and 2 * qx != fine_x:
+            mx = -qx % grid_x
+            if mx <= half:
+                out[k, my, mx] += np.complex64(complex(re, -im))
+
+
+@njit(cache=True, nogil=True)
+def _spread_row(table, per_cycle, frequency_y, factor_y, frequency_x, factor_x, out):  # type: ignore[no-untyped-def]
+    """Fill out[offset, 2 * qx] and its neighbour, for real and imaginary part, for one row of frequencies; return the columns
+    up to the last within the band. See `project`."""
+    n, offsets = table.shape
+    for c in range(frequency_x.size):
+        t = np.sqrt(frequency_y**2 + frequency_x[c] ** 2) * per_cycle
+        i = int(t)
+        if i + 2 >= n:
+            return c
+        u = t - i
+        w0 = -u * (u - 1) * (u - 2) / 6
+        w1 = (u + 1) * (u - 1) * (u - 2) / 2
+        w2 = -(u + 1) * u * (u - 2) / 2
+        w3 = (u + 1) * u * (u - 1) / 6
+        before, here, next, last = table[i - 1 if i > 0 else 1], table[i], table[i + 1], table[i + 2]
+        factor = factor_y * factor_x[c]
+        for o in range(offsets):
+            weight = (w0 * before[o] + w1 * here[o] + w2 * next[o] + w3 * last[o]) * factor
+            out[o, 2 * c] = weight
+            out[o, 2 * c + 1] = weight
+    return frequency_x.size
+
+
+@njit(cache=True, nogil=True)
+def project(  # type: ignore[no-untyped-def]
+    planes,
+    used,
+    table,
+    per_cycle,
+    frequency_y,
+    factor_y,
+    frequency_x,
+    factor_x,
+    step,
+    wanted,
+    grid_y,
+    grid_x,
+    fine_x,
+    out,
+):
+    """Sum node planes into the coarse spectra of the wanted planes.
+
+    The transfer function is interpolated row by row (four-point Lagrange), for as a whole it would take more memory than
+    all else where the response is wide.
+
+    Parameters
+    ----------
+    planes
+        float32, (slots, 2 * band_y + 1, 2 * (band_x + 1)), real and imaginary parts in turn: a window of spectra of node
+        planes as `plane_spectrum` makes them, plane n in slot n % slots.
+    used
+        bool for each slot; one without dyes, or whose plane is none that is wanted, must be all zeros.
+    table, per_cycle, frequency_y, factor_y, frequency_x, factor_x
+        See `Transfer`.
+    step
+        m_z: image plane k lies at node plane k * step.
+    wanted
+        First image plane; `out` holds as many as follow.
+    out
+        complex64, (image planes, grid_y, grid_x // 2 + 1), added to.
+    """
+    slots, rows, columns = planes.shape
+    reach = table.shape[1] - 1
+    response = np.empty((reach + 1, columns), np.float32)
+    total = np.empty(columns, np.float32)
+    for qy in range(frequency_y.size):
+        count = _spread_row(table, per_cycle, frequency_y[qy], factor_y[qy], frequency_x, factor_x, response)
+        for sign in (1, -1):
+            if count == 0 or (qy == 0 and sign < 0):
+                continue
+            r = qy if sign > 0 else rows - qy
+            for k in range(out.shape[0]):
+                here = (wanted + k) * step % slots
+                _weigh(response[0], planes[here, r], total, 2 * count)
+                for o in range(1, reach + 1):  # the response is even along z
+                    below = here - o if here >= o else here - o + slots
+                    above = here + o if here + o < slots else here + o - slots
+                    if used[below] or used[above]:
+                        _add_weighted(response[o], planes[below, r], planes[above, r], total, 2 * count)
+                _fold(total, count, k, sign * qy, grid_y, grid_x, fine_x, out)
+
+
+# Functions of their own, so that LLVM vectorises them.
+@njit(cache=True, nogil=True)
+def _weigh(weight, a, total, n):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        total[i] = weight[i] * a[i]
+
+
+@njit(cache=True, nogil=True)
+def _add_weighted(weight, a, b, total, n):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        total[i] += weight[i] * (a[i] + b[i])
+
+
+def sharpened(cycles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Transfer that takes back the blur of the quadratic weights, 1 / sinc^3, at frequencies in cycles per node."""
+    blur = sinc_array(cycles)
+    return 1 / (blur * blur * blur)
+
+
+def sharpened_along_z(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same along the axial offsets of a response that is even in them, (offsets + 2, n) to (offsets, n).
+
+    1 / sinc^3 as a series in the second difference d: 1 - d / 8 + 37 d^2 / 1920, to sixth order. It keeps the sum.
+    """
+    even = np.concatenate([spectrum[2:0:-1], spectrum])
+    second = np.diff(even, n=2, axis=0)
+    return spectrum[:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
+
+
+def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray[np.float32]:
+    """Pixels of one image plane, float32, `grid.pixels`, from its coarse half spectrum."""
+    from scipy import fft
+
+    scale = np.float32(1 / grid.subdivision**2)
+    columns = fft.ifft(spectrum, axis=0)
+    plane: NDArray[np.float32] = fft.irfft(columns, n=grid.pixels[1], axis=1)
+    plane *= scale
+    return plane
+
+
+def fast_pixels(least: int, subdivision: int) -> int:
+    """Smallest coarse length of at least `least` whose fine length splits into the factors 2, 3, 5 and 7.
+
+    Raises
+    ------
+    ValueError
+        If the subdivision itself does not.
+    """
+    if not _is_fast(subdivision):
+        raise ValueError(f"{subdivision} nodes a pixel make no fast transform of any length")
+    return next(n for n in itertools.count(least) if _is_fast(n))
+
+
+def _is_fast(length: int) -> bool:
+    for factor in (2, 3, 5, 7):
+        while length % factor == 0:
+            length //= factor
+    return length == 1

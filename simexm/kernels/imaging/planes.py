@@ -1,0 +1,145 @@
+"""The array side of imaging, for a GPU: what `imaging` and `gather` compile for the CPU, on arrays of any namespace.
+
+Only functions of the Python array API standard are used, so that CuPy, and any other library that keeps to it, can run
+them; many planes go through each call. `xp` is the namespace. Results agree with the compiled functions to the rounding
+of float32, for sums run in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from simexm.kernels.imaging.image import LateralGrid, Transfer
+
+
+def plane_spectra(dyes: Any, grid: LateralGrid, xp: Any) -> Any:
+    """Forward transforms of node planes, only the frequencies within the band; see `imaging.plane_spectrum`.
+
+    Parameters
+    ----------
+    dyes
+        Dyes per node, float32, (planes, rows, columns); padded with zeros up to `grid.nodes`.
+
+    Returns
+    -------
+    complex64, (planes, 2 * band_y + 1, band_x + 1)
+        Rows hold frequencies 0, 1, ..., band_y, -band_y, ..., -1.
+    """
+    qy, qx = grid.band
+    ny, nx = grid.nodes
+    rows = xp.fft.rfft(dyes, n=nx, axis=2)[:, :, : qx + 1]
+    columns = xp.fft.fft(rows, n=ny, axis=1)
+    return xp.concat([columns[:, : qy + 1, :], columns[:, ny - qy :, :]], axis=1)
+
+
+class Response:
+    """A transfer function on a device, interpolated at all frequencies for one offset at a time (four-point Lagrange)."""
+
+    def __init__(self, transfer: Transfer, put: Callable[[NDArray[Any]], Any], xp: Any) -> None:
+        self._xp = xp
+        self.offsets = transfer.table.shape[1]
+        self._table = put(transfer.table.T)
+        y, x = put(transfer.frequency_y)[:, None], put(transfer.frequency_x)[None, :]
+        t = xp.sqrt(y * y + x * x) * float(transfer.per_cycle)
+        below = xp.floor(t)
+        u = t - below
+        here = xp.astype(below, xp.int64)
+        inside = here + 2 < transfer.table.shape[0]
+        here = xp.where(inside, here, xp.zeros_like(here))
+        factor = put(transfer.factor_y)[:, None] * put(transfer.factor_x)[None, :]
+        self._factor = xp.where(inside, factor, xp.zeros_like(factor))
+        self._here = xp.reshape(here, (-1,))
+        self._before = xp.where(self._here > 0, self._here - 1, xp.ones_like(self._here))
+        self._weights = (
+            -u * (u - 1) * (u - 2) / 6, (u + 1) * (u - 1) * (u - 2) / 2, -(u + 1) * u * (u - 2) / 2, (u + 1) * u * (u - 1) / 6
+        )  # fmt: skip
+
+    def at(self, offset: int) -> Any:
+        """Transfer at an |offset| in node planes, float32, (2 * band_y + 1, band_x + 1), rows as in `plane_spectra`."""
+        xp, line = self._xp, self._table[offset, :]
+        total = None
+        for weight, index in zip(
+            self._weights, (self._before, self._here, self._here + 1, self._here + 2), strict=True
+        ):
+            term = weight * xp.reshape(xp.take(line, index), weight.shape)
+            total = term if total is None else total + term
+        half = xp.astype(total * self._factor, xp.float32)
+        return xp.concat([half, xp.flip(half[1:, :], axis=0)], axis=0)
+
+
+def project(spectra: Any, response: Response, step: int, centre: int, count: int, xp: Any) -> Any:
+    """Sum node planes into the fine spectra of image planes, complex64, (count, 2 * band_y + 1, band_x + 1).
+
+    Parameters
+    ----------
+    spectra
+        complex64, (node planes, 2 * band_y + 1, band_x + 1), as `plane_spectra` makes them.
+    response
+        Transfer function.
+    step
+        m_z, node planes from one image plane to the next.
+    centre, count
+        Slot of `spectra` at which the first image plane lies, and how many follow in steps. All offsets of each must be held.
+    """
+    total = None
+    last = centre + step * (count - 1) + 1
+    for offset in range(response.offsets):
+        both = response.at(offset)[None, :, :]
+        here = spectra[centre + offset : last + offset : step, :, :]
+        if offset:
+            here = here + spectra[centre - offset : last - offset : step, :, :]
+        total = both * here if total is None else total + both * here
+    return total
+
+
+def fold(fine: Any, grid: LateralGrid, xp: Any) -> Any:
+    """Half spectra on the pixels, complex64, (planes, pixels_y, pixels_x // 2 + 1), of half spectra within the band.
+
+    Frequencies alias modulo the pixels' length: this is what taking every m-th node means.
+    """
+    planes = fine.shape[0]
+    qy, qx = grid.band
+    gy, gx = grid.pixels
+    ny, nx = grid.nodes
+
+    def zeros(rows: int, columns: int) -> Any:
+        return xp.zeros((planes, rows, columns), dtype=fine.dtype)
+
+    def alias(columns: Any) -> Any:
+        """Columns 0, 1, ... summed modulo the pixels' length."""
+        times = -(-columns.shape[2] // gx)
+        padded = xp.concat([columns, zeros(gy, times * gx - columns.shape[2])], axis=2)
+        return xp.sum(xp.reshape(padded, (planes, gy, times, gx)), axis=2)
+
+    rows = xp.concat([fine[:, : qy + 1, :], zeros(ny - 2 * qy - 1, qx + 1), fine[:, qy + 1 :, :]], axis=1)
+    rows = xp.sum(xp.reshape(rows, (planes, grid.subdivision, gy, qx + 1)), axis=1)
+    # the half that is not held is the mirrored conjugate of the other, but for the columns that have no partner
+    partners = xp.concat([zeros(gy, 1), rows[:, :, 1 : qx if 2 * qx == nx else qx + 1]], axis=2)
+    mirrored = xp.roll(xp.flip(alias(partners), axis=(1, 2)), (1, 1), axis=(1, 2))
+    return (alias(rows) + xp.conj(mirrored))[:, :, : gx // 2 + 1]
+
+
+def inverse_planes(spectra: Any, grid: LateralGrid, xp: Any) -> Any:
+    """Pixels of image planes, float32, (planes, *grid.pixels), from their coarse half spectra; see `imaging.inverse_plane`."""
+    columns = xp.fft.ifft(spectra, axis=1)
+    return xp.fft.irfft(columns, n=grid.pixels[1], axis=2) * (1.0 / grid.subdivision**2)
+
+
+def gather(volume: Any, z: Any, y: Any, x: Any, xp: Any) -> Any:
+    """volume[z, y, x] at each combination of three lists of indices."""
+    return xp.take(xp.take(xp.take(volume, z, axis=0), y, axis=1), x, axis=2)
+
+
+def keep_where(values: Any, bits: Any, wanted: int, xp: Any) -> Any:
+    """The values where `bits` (uint8) has one of the bits `wanted`, else 0."""
+    return xp.where((bits & wanted) != 0, values, xp.zeros_like(values))
+
+
+def add_masks(regions: Any, index: Any, masks: Any, xp: Any) -> Any:
+    """Region bits with those of masks added in cells; `masks` are pairs of bit and bool array."""
+    for bit, mask in masks:
+        regions = regions | (xp.astype(mask & (index != 0), xp.uint8) * bit)
+    return regions

@@ -1,0 +1,244 @@
+"""The configuration of the 2017 program as models: every key with its default and its range.
+
+Triples stand as in the file, which calls them z, x, y: its x is the row of a slice and its y the column, so that they are
+z, y, x in the order of arrays. Paths are kept as they are written; a relative one begins at the working directory, as it
+did in the original. Nothing is looked up on disk.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from simexm.legacy2017.values import BOOLEAN, TEXT, Reads, choice, number, whole, wholes
+from simexm.names import printable
+from simexm.spectra.fluorophores import load_builtin
+
+Together = Literal["merged", "splitted"]
+InFormat = Literal["tiff", "image sequence"]
+OutFormat = Literal["tiff", "gif", "image sequence"]
+Microscope = Literal["confocal", "widefield", "two photon"]
+
+Text = Annotated[str, TEXT]
+Bool = Annotated[bool, BOOLEAN]
+Cells = Annotated[Together, choice(get_args(Together))]
+Share = Annotated[float, number(0, 1)]
+LIGHT_NM = (200, 2000)
+"""Wavelengths that any dye or filter reaches."""
+
+
+class Section(BaseModel):
+    """A section of the file: it cannot be changed, and knows its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def expected(cls, key: str) -> str:
+        """What should stand behind a key, in words."""
+        return next(m.expected for m in cls.model_fields[key].metadata if isinstance(m, Reads))
+
+
+class Region(Section):
+    """A further region: a binary mask, stored like the cells."""
+
+    region_path: Text
+
+
+class GroundTruth(Section):
+    """The segmented volume.
+
+    Attributes
+    ----------
+    offset, bounds
+        First voxel and number of voxels of the part that is used, z x y.
+    isotropic
+        Membrane from the neighbours in space; else from those in the slice.
+    voxel_dim
+        nm, z x y.
+    regions
+        Further regions by name.
+    """
+
+    image_path: Text
+    offset: Annotated[tuple[int, int, int], wholes(("z", "x", "y"), 0, unit="voxels")]
+    bounds: Annotated[tuple[int, int, int], wholes(("z", "x", "y"), 1, unit="voxels")]
+    format: Annotated[InFormat, choice(get_args(InFormat))]
+    gt_cells: Cells
+    isotropic: Bool
+    voxel_dim: Annotated[tuple[int, int, int], wholes(("z", "x", "y"), 1, unit="nm")]
+    regions: dict[str, Region] = Field(default_factory=dict)
+
+
+class Layer(Section):
+    """One kind of label.
+
+    Attributes
+    ----------
+    region
+        membrane, cytosol or a further region. The original's default, `full`, does not exist.
+    labeling_density
+        Share of the eligible cells that are labelled.
+    protein_density
+        Per nm^3.
+    protein_noise
+        Share of the proteins that are displaced; the original has no default, and 0 is meant.
+    antibody_amp
+        Dyes per protein.
+    single_neuron
+        Label one cell only.
+    """
+
+    fluorophore: Text = "ATTO425"
+    region: Text = "full"
+    labeling_density: Share = 0.5
+    protein_density: Share = 0.2
+    protein_noise: Share = 0.0
+    antibody_amp: Annotated[float, number(1)] = 5.0
+    single_neuron: Bool = False
+
+    @field_validator("fluorophore")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        dyes = sorted(load_builtin())
+        if name not in dyes:
+            near = difflib.get_close_matches(name.upper(), dyes, n=1)
+            raise ValueError(f"is no dye; {f'did you mean {near[0]}? T' if near else 't'}he dyes are {', '.join(dyes)}")
+        return name
+
+
+class Labeling(Section):
+    """The labels: layers by name are the section's subsections.
+
+    Attributes
+    ----------
+    global_density
+        Share of the cells that any layer may label.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    __pydantic_extra__: dict[str, Layer] = Field(init=False)
+    global_density: Share = 1.0
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """Layers in the sorted order of their names, in which they are taken."""
+        return dict(sorted(self.__pydantic_extra__.items()))
+
+
+class Expansion(Section):
+    """The linear factor."""
+
+    factor: Annotated[float, number(1)]
+
+
+class Channel(Section):
+    """One laser and one detected band.
+
+    Attributes
+    ----------
+    laser_wavelength, laser_filter
+        nm; the filter's lowest and highest.
+    laser_power, laser_percentage
+        W, and the share of it that is used.
+    """
+
+    laser_wavelength: Annotated[int, whole(200, 1000, unit="nm")]
+    laser_power: Annotated[float, number(1, unit="W")]
+    laser_percentage: Share
+    laser_filter: Annotated[tuple[int, int], wholes(("lowest", "highest"), 0, unit="nm")]
+
+    @field_validator("laser_filter")
+    @classmethod
+    def _band(cls, band: tuple[int, int]) -> tuple[int, int]:
+        if not (band[0] < band[1] and band[1] > LIGHT_NM[0] and band[0] < LIGHT_NM[1]):
+            raise ValueError("should be two wavelengths in nm, the lower one first, as in 440, 550")
+        return band
+
+
+class Optics(Section):
+    """The microscope.
+
+    Attributes
+    ----------
+    focal_plane_depth
+        Spacing of the planes in expanded tissue, nm.
+    objective_back_aperture, objective_factor
+        m and magnification: the laser lights a disc of radius aperture / factor.
+    exposure_time
+        s.
+    pixel_size
+        Of the camera, nm; at the specimen it is pixel_size / objective_factor.
+    pinhole_radius
+        On the camera's side, um.
+    baseline_noise
+        Mean background photons.
+    channels
+        By name; they are taken in the sorted order of their names.
+    """
+
+    type: Annotated[Microscope, choice(get_args(Microscope))]
+    refractory_index: Annotated[float, number(1)]
+    numerical_aperture: Annotated[float, number(above=True)]  # after the index, which its check looks at
+    focal_plane_depth: Annotated[int, whole(1, unit="nm")]
+    objective_back_aperture: Annotated[float, number(above=True, unit="m")]
+    objective_factor: Annotated[float, number(above=True)]
+    exposure_time: Annotated[float, number(above=True, unit="s")]
+    objective_efficiency: Share
+    detector_efficiency: Share
+    pixel_size: Annotated[int, whole(1, unit="nm")]
+    pinhole_radius: Annotated[float, number(above=True, unit="um")]
+    baseline_noise: Annotated[int, whole(0, unit="photons")]
+    channels: dict[str, Channel] = Field(min_length=1)
+
+    @field_validator("numerical_aperture")
+    @classmethod
+    def _leaves(cls, aperture: float, info: ValidationInfo) -> float:
+        index = info.data.get("refractory_index")
+        if index is not None and aperture >= index:
+            raise ValueError(f"should be below refractory_index = {index:g}: no light leaves at such an angle")
+        return aperture
+
+
+class Output(Section):
+    """What is written, and where.
+
+    Attributes
+    ----------
+    sim_channels
+        Three channels per RGB stack, or a stack for each.
+    gt_cells, gt_region
+        Label volumes of the labelled cells, all in one or one for each, of this region.
+    """
+
+    name: Text
+    path: Text
+    format: Annotated[OutFormat, choice(get_args(OutFormat))]
+    sim_channels: Cells
+    gt_cells: Cells
+    gt_region: Text
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if name in (".", "..") or "/" in name or printable(name) != name:
+            raise ValueError("should be the name of a folder in `path`, without / and control characters")
+        return name
+
+    @property
+    def folder(self) -> Path:
+        """PATH/NAME, which holds `simulation` and `groundtruth`."""
+        return Path(self.path) / self.name
+
+
+class Config(Section):
+    """A whole configuration file."""
+
+    groundtruth: GroundTruth
+    labeling: Labeling
+    expansion: Expansion
+    optics: Optics
+    output: Output

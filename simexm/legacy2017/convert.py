@@ -1,0 +1,196 @@
+"""From a 2017 configuration to a native spec, in the model of 2017 or in the default physics.
+
+The part of the ground truth that the file names is ingested first (`ingest_arguments`), and the spec reads what came out: the
+ingested volume is the crop, as the original knew nothing around it either.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import warnings
+from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
+from typing import Any, Literal
+
+from simexm import settings
+from simexm.errors import SimexmWarning
+from simexm.legacy2017 import physical
+from simexm.legacy2017.config import Config
+from simexm.legacy2017.misplaced import heading
+
+Model = Literal["simexm2017", "physical"]
+LONGEST = 64
+"""Characters of a native name."""
+_TAKEN = {"layer": (), "channel": (), "region": ("membrane", "cytosol", "labels")}
+"""Names that mean something else in an ingested volume."""
+
+
+def ingest_arguments(config: Config) -> dict[str, Any]:
+    """Keyword arguments of `simexm.ingest.ingest.ingest`, but for the output.
+
+    `format` is not among them: the content of the files tells it.
+    """
+    truth = config.groundtruth
+    regions = _names(truth.regions, "region")
+    return {
+        "source": truth.image_path,
+        "voxel_size_nm": tuple(float(v) for v in truth.voxel_dim),
+        "regions": {regions[name]: region.region_path for name, region in truth.regions.items()},
+        "offset": truth.offset,
+        "shape": truth.bounds,
+        "cells": truth.gt_cells,
+    }
+
+
+def ingest_command(config: Config, output: str | PathLike[str]) -> str:
+    """The shell command that ingests what `ingest_arguments` names."""
+    a = ingest_arguments(config)
+    words = ["simexm", "ingest", a["source"], fspath(output)]
+    for option, key in (("--voxel-size", "voxel_size_nm"), ("--offset", "offset"), ("--shape", "shape")):
+        words += [option, *(f"{v:g}" for v in a[key])]
+    for name, path in a["regions"].items():
+        words += ["--region", f"{name}={path}"]
+    return shlex.join([*words, *(["--cells", "splitted"] if a["cells"] == "splitted" else [])])
+
+
+def convert(
+    config: Config, model: Model = "simexm2017", *, source_path: str | PathLike[str], seed: int = 0
+) -> dict[str, Any]:
+    """The native spec as plain data, which `Simulation.from_mapping` takes.
+
+    Layers and channels come in the sorted order of the file's names, in which the original took them.
+
+    Parameters
+    ----------
+    config
+        The file.
+    model
+        `simexm2017` draws as the original did. `physical` maps the same figures onto the default physics; see
+        `simexm.legacy2017.physical` for what is kept.
+    source_path
+        OME-Zarr that `ingest` wrote with `ingest_arguments`.
+    seed
+        Seed of every random number; the original drew anew in each run.
+
+    Warns
+    -----
+    SimexmWarning
+        For each name that a native spec cannot have and, in the physical model, for each key whose meaning is only
+        approximated.
+
+    Raises
+    ------
+    SpecError
+        If the physical model cannot stand for a key; all of them are named.
+    """
+    names = native_names(config)
+    stages = physical.stages(config, names) if model == "physical" else _stages_2017(config, names)
+    used = [layer.region for layer in config.labeling.layers.values()] + [config.output.gt_region]
+    masks = [names["region"][name] for name in config.groundtruth.regions if name in used]
+    source = {"path": fspath(source_path), **({"regions": {name: name for name in masks}} if masks else {})}
+    return {"name": config.output.name, "seed": seed, "source": source, "stages": stages}
+
+
+def native_names(config: Config) -> dict[str, dict[str, str]]:
+    """Native names of the file's layers, channels and regions, as {"layer": {old: new}, "channel": ..., "region": ...}.
+
+    Warns
+    -----
+    SimexmWarning
+        For each name that changes.
+    """
+    places: dict[str, tuple[tuple[str, ...], Mapping[str, Any]]] = {
+        "layer": (("labeling",), config.labeling.layers),
+        "channel": (("optics", "channels"), config.optics.channels),
+        "region": (("groundtruth", "regions"), config.groundtruth.regions),
+    }
+    names = {kind: _names(originals, kind) for kind, (_, originals) in places.items()}
+    for kind, renamed in names.items():
+        for old, new in renamed.items():
+            if old != new:
+                warnings.warn(
+                    f"{heading((*places[kind][0], old))}: a native spec names a {kind} with letters, digits, - and _, beginning "
+                    f"with a letter, and tells no case apart; it is called {new} there, and random numbers go by that name",
+                    SimexmWarning,
+                    stacklevel=3,
+                )
+    return names
+
+
+def to_yaml_text(mapping: dict[str, Any], comment: str) -> str:
+    """The spec as YAML, below a comment that says where it came from."""
+    head = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
+    return head + settings.dump(mapping)
+
+
+def _names(originals: Iterable[str], kind: str) -> dict[str, str]:
+    """A native name for each original one, in their sorted order; unique whatever the case."""
+    names: dict[str, str] = {}
+    taken = set(_TAKEN[kind])
+    fitting = [name for name in sorted(originals) if _fitted(name, kind) == name]
+    for original in (*fitting, *(name for name in sorted(originals) if name not in fitting)):
+        name = first = _fitted(original, kind)
+        n = 1
+        while name.lower() in taken:
+            n += 1
+            name = f"{first[: LONGEST - len(str(n)) - 1]}_{n}"
+        taken.add(name.lower())
+        names[original] = name
+    return {original: names[original] for original in sorted(names)}
+
+
+def _fitted(name: str, kind: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
+    return (plain if re.match("[A-Za-z]", plain) else f"{kind}_{plain}")[:LONGEST]
+
+
+def _stages_2017(config: Config, names: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+    optics = config.optics
+    return [
+        {
+            "stage": "simexm2017_labelling",
+            "neighbourhood": 26 if config.groundtruth.isotropic else 8,
+            "global_density": config.labeling.global_density,
+            "layers": [
+                {
+                    "name": names["layer"][name],
+                    "dye": layer.fluorophore,
+                    "region": names["region"].get(layer.region, layer.region),
+                    "labeling_density": layer.labeling_density,
+                    "protein_density_per_nm3": layer.protein_density,
+                    "protein_noise": layer.protein_noise,
+                    "antibody_amp": layer.antibody_amp,
+                    "single_neuron": layer.single_neuron,
+                }
+                for name, layer in config.labeling.layers.items()
+            ],
+        },
+        {
+            "stage": "simexm2017_imaging",
+            "microscope": optics.type.replace(" ", "_"),
+            "expansion_factor": config.expansion.factor,
+            "numerical_aperture": optics.numerical_aperture,
+            "refractive_index": optics.refractory_index,
+            "focal_plane_depth_nm": optics.focal_plane_depth,
+            "objective_back_aperture_m": optics.objective_back_aperture,
+            "objective_factor": optics.objective_factor,
+            "exposure_s": optics.exposure_time,
+            "objective_efficiency": optics.objective_efficiency,
+            "detector_efficiency": optics.detector_efficiency,
+            "camera_pixel_nm": optics.pixel_size,
+            "pinhole_radius_um": optics.pinhole_radius,
+            "baseline_photons": optics.baseline_noise,
+            "channels": [
+                {
+                    "name": names["channel"][name],
+                    "laser_wavelength_nm": channel.laser_wavelength,
+                    "laser_power_W": channel.laser_power,
+                    "laser_percentage": channel.laser_percentage,
+                    "band_nm": physical.band(channel),
+                }
+                for name, channel in sorted(optics.channels.items())
+            ],
+        },
+        {"stage": "truth"},
+    ]

@@ -1,0 +1,370 @@
+"""Imaging as the program of 2017 did it: photons per voxel, its kernel, background, and its camera.
+
+It is kept to repeat that program's images, not for its physics: noise is drawn before the blur, brightness follows the voxel
+size, and spacings are rounded to whole voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from simexm.errors import SpecError
+from simexm.geometry.grid import Box, Geometry, NmBox, Spacing, Triple, exact, exact3
+from simexm.kernels.detector.camera import cut, quarter_octaves
+from simexm.legacy2017 import spectra as spectra
+from simexm.legacy2017.kernels import blur as simexm2017_blur
+from simexm.legacy2017.kernels import frame as simexm2017_frame
+from simexm.legacy2017.kernels import light, psf
+from simexm.legacy2017.labelling import FLUOROPHORES
+from simexm.random import derive_key
+from simexm.spectra.fluorophores import Fluorophore
+from simexm.stages.contract import Quantity, Work, World
+from simexm.stages.microscope.optics_plan import Channel
+from simexm.stages.roles import MOST_CHANNELS, Imaging, Microscope, Pair
+
+COUNTS = Quantity("image", "czyx", "counts before scaling to 8 bits", "uint32")
+LARGEST_COUNT = 2**32 - 1
+_SECONDS_PER_VOXEL = 60e-9
+
+
+class Channel2017(Channel):
+    """A channel of the 2017 program.
+
+    Attributes
+    ----------
+    laser_power_W, laser_percentage
+        Power of the laser, and share of it that is used.
+    """
+
+    laser_power_W: float = Field(default=50.0, gt=0)
+    laser_percentage: float = Field(default=0.25, ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class Imaging2017Plan(Imaging):
+    """How the 2017 program's imaging is computed.
+
+    Attributes
+    ----------
+    frame
+        How the camera samples voxels.
+    pairs
+        Every dye that gives photons in a channel; `in_focus` is their mean number, which the kernel's peak of 1 leaves as it is.
+    """
+
+    frame: simexm2017_frame.Frame
+    pairs: tuple[Pair, ...]
+
+    seconds_per_pixel = 40e-9
+
+    def cost(self, axis: int, pixels: int) -> float:
+        """Voxels along one axis that are transformed."""
+        reach = 2 * psf.REACH
+        if axis == 0:
+            return pixels * self.frame.step + reach
+        return pixels * self.frame.bin / self.frame.scatter + reach
+
+    @property
+    def seconds_per_cost(self) -> float:
+        """By the voxels that all tiles transform."""
+        return len(self.pairs) * _SECONDS_PER_VOXEL
+
+    def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
+        """For each dye of a channel: the kernel's spectrum, two rings of spectra (two digits of photons), and planes in work."""
+        rows, columns = (math.ceil(self.cost(axis, tile[axis]) * 1.1) for axis in (1, 2))
+        dyes = max(sum(p.channel == c for p in self.pairs) for c in {p.channel for p in self.pairs})
+        spectrum = rows * (columns // 2 + 1) * 16
+        planes = simexm2017_blur.RING * 2 + psf.REACH + 12
+        return dyes * planes * spectrum
+
+    def describe(self, tile: Triple) -> dict[str, Any]:
+        """Sampling in whole voxels, and every pair."""
+        return {
+            "model": "simexm2017",
+            "planes_step_voxels": self.frame.step,
+            "bin_voxels": self.frame.bin,
+            "pixels_per_voxel": self.frame.scatter,
+            "kernel_voxels": 2 * psf.REACH + 1,
+            "pairs": [
+                {
+                    "channel": p.channel,
+                    "dye": p.dye,
+                    "emission_nm": p.emission_nm,
+                    "photons_per_fluorophore": p.in_focus,
+                }
+                for p in self.pairs
+            ],
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Sampling in whole voxels, and every pair."""
+        f = self.frame
+        lateral = f"{f.bin} x {f.bin} voxels a pixel" if f.scatter == 1 else f"{f.scatter} x {f.scatter} pixels a voxel"
+        return [
+            ("model", "simexm2017"),
+            (
+                "sampling",
+                f"every {f.step}. plane of voxels, {lateral}" if f.step > 1 else f"every plane of voxels, {lateral}",
+            ),
+            *((f"{p.dye} in {p.channel}", f"{p.in_focus:.4g} photons a fluorophore") for p in self.pairs),
+        ]
+
+    def remarks(self) -> list[str]:
+        """Nothing."""
+        return []
+
+    def warnings(self) -> list[str]:
+        """Nothing: what this model leaves out is part of it."""
+        return []
+
+    def provenance(self) -> dict[str, Any]:
+        """The model's name."""
+        return {"model": "simexm2017"}
+
+
+class Imaging2017(Microscope):
+    """The microscope and camera of the 2017 program; the image holds its counts before they are scaled to 8 bits.
+
+    Attributes
+    ----------
+    microscope
+        Which of the `psf` package's kernels: confocal, widefield (a scanner with an open pinhole), two_photon.
+    expansion_factor
+        Linear expansion.
+    numerical_aperture, refractive_index
+        Of the objective and of the gel.
+    focal_plane_depth_nm
+        Spacing of the focal planes in expanded space; every k-th plane of voxels is kept, k being the nearest whole number.
+    objective_back_aperture_m, objective_factor
+        The laser's radius is their ratio; the factor is the magnification, too.
+    exposure_s, objective_efficiency, detector_efficiency
+        Exposure time, and the shares of light that pass the objective and are detected.
+    camera_pixel_nm
+        The camera's pixel, which over `objective_factor` is the pixel in expanded space.
+    pinhole_radius_um
+        Radius of the pinhole on the camera's side.
+    baseline_photons
+        Mean background of a voxel in the middle of the frame.
+    channels
+        Lasers and bands.
+    """
+
+    stage: Literal["simexm2017_imaging"] = "simexm2017_imaging"
+    microscope: Literal["confocal", "widefield", "two_photon"] = "confocal"
+    expansion_factor: float = Field(default=4.0, ge=1, le=100)
+    numerical_aperture: float = Field(gt=0, le=2)
+    refractive_index: float = Field(gt=0, le=3)
+    focal_plane_depth_nm: float = Field(gt=0)
+    objective_back_aperture_m: float = Field(default=1.0, gt=0)
+    objective_factor: float = Field(gt=0)
+    exposure_s: float = Field(gt=0)
+    objective_efficiency: float = Field(ge=0, le=1)
+    detector_efficiency: float = Field(ge=0, le=1)
+    camera_pixel_nm: float = Field(gt=0)
+    pinhole_radius_um: float = Field(default=50.0, ge=0)
+    baseline_photons: float = Field(default=0.0, ge=0)
+    channels: tuple[Channel2017, ...] = Field(min_length=1, max_length=MOST_CHANNELS)
+
+    reads: ClassVar[tuple[Quantity, ...]] = (FLUOROPHORES,)
+    writes: ClassVar[tuple[Quantity, ...]] = (COUNTS,)
+
+    @model_validator(mode="after")
+    def _sane(self) -> Self:
+        if self.numerical_aperture >= self.refractive_index:
+            raise ValueError(
+                f"numerical_aperture {self.numerical_aperture:g} is not below refractive_index {self.refractive_index:g}: "
+                "no light can leave the gel at such an angle; lower the aperture, or correct the index"
+            )
+        names = [c.name.lower() for c in self.channels]
+        double = sorted(n for n, count in Counter(names).items() if count > 1)
+        if double:
+            raise ValueError(f"two channels are named {', '.join(double)}; give each its own name")
+        return self
+
+    @property
+    def magnifies(self) -> Fraction:
+        """The factor as it was written."""
+        return exact(self.expansion_factor)
+
+    @property
+    def all_channels(self) -> tuple[Channel2017, ...]:
+        """The channels, in order."""
+        return self.channels
+
+    def mean_photons(self, channel: Channel2017, dye: str) -> float:
+        """Mean photons of one fluorophore in one channel, by the 2017 program's formula."""
+        return spectra.mean_photons(
+            spectra.find(dye),
+            channel.laser_wavelength_nm,
+            channel.laser_power_W * channel.laser_percentage,
+            channel.band_nm,
+            self.exposure_s,
+            self.objective_back_aperture_m / self.objective_factor,
+            self.objective_efficiency,
+            self.detector_efficiency,
+        )
+
+    @property
+    def _kind(self) -> spectra.Microscope:
+        """As the kernels call it."""
+        return "two photon" if self.microscope == "two_photon" else self.microscope
+
+    def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
+        """Refuse pairs of which the `psf` package makes no kernel."""
+        for channel in self.channels:
+            for dye in dyes:
+                if self.mean_photons(channel, dye) > 0:
+                    spectra.check_pair(self._kind, channel.name, channel.laser_wavelength_nm, spectra.find(dye))
+
+    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
+        """The image's grid: whole voxels, or whole parts of them; plane j is the plane of voxels j * step."""
+        frame = self._frame(voxel_nm)
+        z, y, x = voxel_nm
+        lateral = Fraction(frame.bin, frame.scatter)
+        pixel = exact3((z * frame.step * factor, y * lateral * factor, x * lateral * factor))
+        phase = exact3((z * Fraction(1 - frame.step, 2), Fraction(0), Fraction(0)))
+        return Geometry(volume, crop, voxel_nm, origin_nm, factor, pixel, phase, frame.shape(crop.shape))
+
+    def _frame(self, voxel_nm: Spacing) -> simexm2017_frame.Frame:
+        z, y, x = (float(v) for v in voxel_nm)
+        return simexm2017_frame.frame(
+            (z, y, x), self.expansion_factor, self.camera_pixel_nm, self.objective_factor, self.focal_plane_depth_nm
+        )
+
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> Imaging2017Plan:
+        """Find the pairs of dye and channel that give any light."""
+        means = {(c.name, d): self.mean_photons(c, d) for c in self.channels for d in dyes}
+        pairs = tuple(Pair(c, d, spectra.find(d).emission_peak_nm, m) for (c, d), m in means.items() if m > 0)
+        if not pairs:
+            raise SpecError(
+                "no channel detects any of the dyes in use, so the image would be background alone; match laser_wavelength and "
+                f"laser_filter of {', '.join(c.name for c in self.channels)} to {', '.join(dyes)}"
+            )
+        return Imaging2017Plan(self._frame(geometry.voxel_nm), pairs)
+
+    # ---------------------------------------------------------------- a tile
+
+    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+        """The kernel's reach more on each side; by the border, what is reflected there."""
+        g = world.geometry
+        box = self._voxels(_pixels_of(wanted, g), world)
+        return {"fluorophores": g.voxels_nm(box)}
+
+    def _voxels(self, pixels: Box, world: World) -> Box:
+        """Voxels of the specimen, from its corner on, that the pixels depend on."""
+        frame = _plan(world).frame
+        depth, height, width = world.geometry.crop.shape
+        z = (pixels.start[0] * frame.step, (pixels.stop[0] - 1) * frame.step + 1)
+        y = frame.voxels(pixels.start[1], pixels.stop[1], height)
+        x = frame.voxels(pixels.start[2], pixels.stop[2], width)
+        ends = [
+            simexm2017_blur.source_range(*axis, n) for axis, n in zip((z, y, x), (depth, height, width), strict=True)
+        ]
+        return Box((ends[0][0], ends[1][0], ends[2][0]), (ends[0][1], ends[1][1], ends[2][1]))
+
+    def run(self, work: Work) -> None:
+        """Write the counts of the tile, uint32, (channel, z, y, x), and each channel's statistics."""
+        box, volumes = work.values["fluorophores"]
+        counts = np.empty((len(self.channels), *work.pixels.shape), np.uint32)
+        statistics = []
+        for c, channel in enumerate(self.channels):
+            clipped = 0
+            for plane, image in enumerate(self._planes(channel, box, volumes, work)):
+                clipped += int(cut(image, LARGEST_COUNT, counts[c, plane]))
+            statistics.append({"clipped": clipped, "histogram": quarter_octaves(counts[c])})
+        work.values["image"] = counts
+        work.values["image_statistics"] = statistics
+
+    def _planes(
+        self, channel: Channel2017, box: Box, volumes: Mapping[str, NDArray[np.int32]], work: Work
+    ) -> Iterator[NDArray[np.int64]]:
+        """The tile's planes in one channel, rows and columns of pixels."""
+        world, pixels = work.world, work.pixels
+        plan, crop = _plan(world), world.geometry.crop
+        frame = plan.frame
+        depth, height, width = crop.shape
+        wanted = range(pixels.start[0] * frame.step, (pixels.stop[0] - 1) * frame.step + 1, frame.step)
+        rows = frame.voxels(pixels.start[1], pixels.stop[1], height)
+        columns = frame.voxels(pixels.start[2], pixels.stop[2], width)
+        inner = (rows[1] - rows[0], columns[1] - columns[0])
+
+        def key(*purpose: str) -> tuple[int, int]:
+            return derive_key(world.seed, self.stage, channel.name, *purpose)
+
+        def blurred(pair: Pair) -> Iterator[tuple[int, NDArray[np.int64]]]:
+            blur = simexm2017_blur.Blur(self._kernel(pair, world), (*rows, height), (*columns, width))
+            (y0, y1), (x0, x1) = blur.source
+            y_from, x_from = crop.start[1] + y0 - box.start[1], crop.start[2] + x0 - box.start[2]
+            part = volumes[pair.dye][:, y_from : y_from + y1 - y0, x_from : x_from + x1 - x0]
+            stream = key(pair.dye, "photons")
+
+            def photons(z: int) -> NDArray[np.int64]:
+                at = crop.start[0] + z
+                origin = (at, crop.start[1] + y0, crop.start[2] + x0)
+                return light.photons(np.ascontiguousarray(part[at - box.start[0]]), origin, pair.in_focus, stream)
+
+            return blur.planes(photons, depth, wanted)
+
+        streams = [blurred(pair) for pair in plan.pairs if pair.channel == channel.name]
+        by_row = light.vignette(height, *rows)
+        by_column = light.vignette(width, *columns)
+        for z in wanted:
+            image = np.zeros(inner, np.int64)
+            for stream in streams:
+                image += next(stream)[1]
+            origin = (crop.start[0] + z, crop.start[1] + rows[0], crop.start[2] + columns[0])
+            light.add_background(self.baseline_photons, by_row, by_column, origin, key("background"), image)
+            yield simexm2017_frame.sample(
+                image, origin, (*crop.start[1:], height, width), frame,
+                (pixels.start[1], pixels.stop[1]), (pixels.start[2], pixels.stop[2]), key("camera"),
+            )  # fmt: skip
+
+    def _kernel(self, pair: Pair, world: World) -> psf.Kernel:
+        z, y, x = (float(v) for v in world.geometry.voxel_nm)
+        channel = next(c for c in self.channels if c.name == pair.channel)
+        return _kernel(
+            self._kind, (z, y, x), self.expansion_factor, channel.laser_wavelength_nm, pair.emission_nm,
+            self.numerical_aperture, self.refractive_index, self.pinhole_radius_um / self.objective_factor,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _kernel(
+    microscope: spectra.Microscope,
+    voxel_nm: tuple[float, float, float],
+    factor: float,
+    excitation_nm: float,
+    emission_nm: float,
+    na: float,
+    n: float,
+    pinhole_um: float,
+) -> psf.Kernel:
+    volume = psf.kernel_volume(microscope, voxel_nm, factor, excitation_nm, emission_nm, na, n, pinhole_um)
+    return psf.quantised(volume)
+
+
+def _plan(world: World) -> Imaging2017Plan:
+    assert isinstance(world.optics, Imaging2017Plan)
+    return world.optics
+
+
+def _pixels_of(wanted: NmBox, g: Geometry) -> Box:
+    """The pixels whose box in expanded space this is."""
+    start, stop = (
+        tuple(
+            int((place / g.factor - phase) * g.factor / pixel)
+            for place, phase, pixel in zip(corner, g.phase_nm, g.pixel_nm, strict=True)
+        )
+        for corner in (wanted.start, wanted.stop)
+    )
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))

@@ -1,0 +1,346 @@
+"""The label of SimExm (2017): voxels that move, the proteins of each and their dyes.
+
+Every number is a function of the voxel's place in the volume and of its layer's key: the counter (z, y, x, 0) decides how
+many proteins the voxel carries (words 0 and 1) and whether it stays (word 2), (z, y, x, 1) where it moves. So any box gives
+the dyes that the whole crop has there, from the voxels within `reach` of it.
+
+Two numbers of a cell must be known first, each a sum over the voxels of the crop: n, those in the layer's region
+(`simexm2017_regions.count_region`), and n', those that are left when some have moved out of the crop (n less `count_dropped`).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.compiled import njit
+from simexm.geometry.grid import Box, Triple
+from simexm.kernels.numbers.detmath import CUT_SIGMA, exp_array, normal_quantile_cut
+from simexm.kernels.numbers.draws import LARGEST_MEAN
+from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
+from simexm.kernels.numbers.tails import log1p
+from simexm.random import Key, philox, unit_double, unit_float32word
+
+DISPLACEMENT_NM = 100.0
+"""Standard deviation of a voxel's move along each axis."""
+MOST_DYES = 2**31 - 1
+"""Largest number of dyes that a voxel of the sum holds."""
+_ROUNDING = 1e-15
+_GUIDE_BITS = 12
+_TABLED = 6  # proteins in a voxel
+_EITHER = -(2**31)
+_log1p = np.vectorize(log1p, otypes=[np.float64])
+
+
+class Layer(NamedTuple):
+    """What one layer does to a voxel; arrays by cell index.
+
+    Attributes
+    ----------
+    bits
+        The layer's region: a voxel counts when its region bits and these have one in common.
+    stay
+        Probability that a voxel of the cell stays (`stay_probability`), float64.
+    proteins
+        Mean number of proteins in each voxel that is left (`proteins_per_voxel`), float64; 0 for a cell without label.
+    dyes
+        Dyes on each protein, need not be whole: those of a voxel are rounded together.
+    voxel_nm
+        Voxel size, z y x.
+    key
+        Key of the layer's stream.
+    """
+
+    bits: int
+    stay: NDArray[np.float64]
+    proteins: NDArray[np.float64]
+    dyes: float
+    voxel_nm: tuple[float, float, float]
+    key: Key
+
+
+def reach(voxel_nm: tuple[float, float, float]) -> Triple:
+    """Voxels that a voxel may move along z, y, x: the Gaussian is cut at 4 standard deviations."""
+    z, y, x = (math.floor(CUT_SIGMA * DISPLACEMENT_NM / v + 0.5) for v in voxel_nm)
+    return z, y, x
+
+
+def _plain(layer: Layer) -> Layer:
+    """The layer with plain floats, for each mixture of types would be compiled on its own."""
+    z, y, x = (float(v) for v in layer.voxel_nm)
+    return layer._replace(dyes=float(layer.dyes), voxel_nm=(z, y, x))
+
+
+def source_box(target: Box, crop: Box, voxel_nm: tuple[float, float, float]) -> Box:
+    """Voxels of the crop whose proteins may lie in `target`."""
+    return target.grown(reach(voxel_nm)).intersect(crop)
+
+
+def stay_probability(voxels: NDArray[np.int64], noise: float) -> NDArray[np.float64]:
+    """Probability that one of n region voxels is not among floor((1 - noise) n) draws with replacement, taken from 1.
+
+    The draws mark the voxels that stay, so this is 1 - (1 - 1/n)^floor((1 - noise) n); 1 where n is 0.
+    """
+    n = np.maximum(voxels, 2).astype(np.float64)
+    draws = np.floor((1.0 - noise) * voxels)
+    marked = 1.0 - exp_array(draws * _log1p(-1.0 / n))
+    return np.where(voxels > 1, marked, np.where(voxels == 1, draws, 1.0))
+
+
+def proteins_per_voxel(
+    left: NDArray[np.int64], density_per_nm3: float, voxel_nm: tuple[float, float, float]
+) -> NDArray[np.float64]:
+    """Mean proteins in each of a cell's n' voxels, int(density * n' * volume) / n'; 0 where none is left.
+
+    A number ~ Poisson(L) that is spread uniformly over n' voxels puts an independent Poisson(L / n') into each.
+    """
+    volume = math.prod(voxel_nm)
+    return np.floor(density_per_nm3 * left * volume) / np.maximum(left, 1)
+
+
+@njit(cache=True, nogil=True)
+def _steps_exactly(w, voxel_nm):  # type: ignore[no-untyped-def]
+    """Whole voxels that a random word moves along an axis."""
+    return np.int64(np.rint(DISPLACEMENT_NM * normal_quantile_cut(unit_float32word(w)) / voxel_nm))
+
+
+@njit(cache=True, nogil=True)
+def _fill_steps(voxel_nm, out):  # type: ignore[no-untyped-def]
+    rest = np.uint32(32 - _GUIDE_BITS)
+    for axis in range(3):
+        for i in range(out.shape[1]):
+            low = np.uint32(i) << rest
+            high = low | ((np.uint32(1) << rest) - np.uint32(1))
+            steps = _steps_exactly(low, voxel_nm[axis])
+            out[axis, i] = steps if steps == _steps_exactly(high, voxel_nm[axis]) else _EITHER
+
+
+@lru_cache(maxsize=8)
+def _guide(voxel_nm: tuple[float, float, float]) -> NDArray[np.int32]:
+    """Steps along each axis by the first bits of the random word, (3, 2^bits); `_EITHER` where the further bits decide."""
+    out = np.empty((3, 1 << _GUIDE_BITS), np.int32)
+    _fill_steps(voxel_nm, out)
+    out.flags.writeable = False
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _steps(w, guide, voxel_nm):  # type: ignore[no-untyped-def]
+    steps = guide[w >> np.uint32(32 - _GUIDE_BITS)]
+    return _steps_exactly(w, voxel_nm) if steps == _EITHER else np.int64(steps)
+
+
+@njit(cache=True, nogil=True)
+def _move(z, y, x, k0, k1, guide, voxel_nm):  # type: ignore[no-untyped-def]
+    """Where the voxel goes if it does not stay."""
+    words = philox(z, y, x, 1, k0, k1)
+    return (
+        z + _steps(words[0], guide[0], voxel_nm[0]),
+        y + _steps(words[1], guide[1], voxel_nm[1]),
+        x + _steps(words[2], guide[2], voxel_nm[2]),
+    )
+
+
+# One function for each step of a row, so that LLVM vectorises Philox (as in `draws`), and none with a branch inside.
+@njit(cache=True, nogil=True)
+def _candidates(cells, regions, bits, proteins, lo, hi, columns):  # type: ignore[no-untyped-def]
+    """Write the columns of a row that may carry proteins; return how many there are."""
+    n = 0
+    for x in range(lo, hi):
+        columns[n] = x
+        n += ((regions[x] & bits) != 0) & (proteins[np.uint32(cells[x])] > 0.0)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _uniforms(z, y, x0, columns, n, k0, k1, number, stays):  # type: ignore[no-untyped-def]
+    """The numbers that decide how many proteins there are and whether the voxel stays, for n voxels of a row."""
+    for i in range(n):
+        words = philox(z, y, x0 + columns[i], 0, k0, k1)
+        number[i] = unit_double(words[0], words[1])
+        stays[i] = unit_float32word(words[2])
+
+
+@njit(cache=True, nogil=True)
+def _carriers(cells, proteins, columns, n, number, stays):  # type: ignore[no-untyped-def]
+    """Keep those of n voxels that may carry a protein: exp(-m) > 1 - m, so below 1 - m the quantile would find none."""
+    kept = 0
+    for i in range(n):
+        columns[kept] = columns[i]
+        number[kept] = number[i]
+        stays[kept] = stays[i]
+        kept += number[i] >= 1.0 - proteins[np.uint32(cells[columns[i]])] - _ROUNDING
+    return kept
+
+
+@njit(cache=True, nogil=True)
+def _count_dropped(index, regions, origin, lo, hi, crop_lo, crop_hi, inner_lo, inner_hi, layer, guide, out):  # type: ignore[no-untyped-def]
+    """Voxels that leave the crop; from inside inner_lo:inner_hi none does."""
+    k0, k1 = layer.key
+    for z in range(lo[0], hi[0]):
+        for y in range(lo[1], hi[1]):
+            inside = inner_lo[0] <= z < inner_hi[0] and inner_lo[1] <= y < inner_hi[1]
+            for x in range(lo[2], hi[2]):
+                if inside and inner_lo[2] <= x < inner_hi[2]:
+                    continue
+                cell = index[z, y, x]
+                if not regions[z, y, x] & np.uint8(layer.bits):
+                    continue
+                gz, gy, gx = origin[0] + z, origin[1] + y, origin[2] + x
+                words = philox(gz, gy, gx, 0, k0, k1)
+                if unit_float32word(words[2]) < layer.stay[cell]:
+                    continue
+                tz, ty, tx = _move(gz, gy, gx, k0, k1, guide, layer.voxel_nm)
+                if not (
+                    crop_lo[0] <= tz < crop_hi[0] and crop_lo[1] <= ty < crop_hi[1] and crop_lo[2] <= tx < crop_hi[2]
+                ):
+                    out[cell] += 1
+
+
+def count_dropped(
+    index: NDArray[np.int32],
+    regions: NDArray[np.uint8],
+    array: Box,
+    box: Box,
+    crop: Box,
+    layer: Layer,
+    out: NDArray[np.int64],
+) -> None:
+    """Add to `out`, by cell index, the voxels of `box` that move out of the crop: summed over the crop, n - n'.
+
+    `layer.proteins` is not looked at, for it follows from this count. Only voxels within `reach` of the crop's border can
+    leave it: a box that has none of them adds nothing, and need not be asked for.
+    """
+    far = reach(layer.voxel_nm)
+    z, y, x = (-r for r in far)
+    inner = crop.grown((z, y, x)).relative_to(array.start)
+    mine = box.relative_to(array.start)
+    layer = _plain(layer)
+    _count_dropped(
+        index,
+        regions,
+        array.start,
+        mine.start,
+        mine.stop,
+        crop.start,
+        crop.stop,
+        inner.start,
+        inner.stop,
+        layer,
+        _guide(layer.voxel_nm),
+        out,
+    )
+
+
+@njit(cache=True, nogil=True)
+def _add_dyes(  # type: ignore[no-untyped-def]
+    index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, own_lo, own_hi, layer, guide, table, out, of_cell
+):
+    """Return the largest number of dyes that a voxel of `out` then holds, or would hold."""
+    k0, k1 = layer.key
+    bits = np.uint8(layer.bits)
+    nz, ny, nx = out.shape
+    columns = np.empty(hi[2] - lo[2], np.int64)
+    number = np.empty(hi[2] - lo[2])
+    stays = np.empty(hi[2] - lo[2])
+    largest = np.int64(0)
+    for z in range(lo[0], hi[0]):
+        for y in range(lo[1], hi[1]):
+            found = _candidates(index[z, y], regions[z, y], bits, layer.proteins, lo[2], hi[2], columns)
+            gz, gy = origin[0] + z, origin[1] + y
+            _uniforms(gz, gy, origin[2], columns, found, k0, k1, number, stays)
+            found = _carriers(index[z, y], layer.proteins, columns, found, number, stays)
+            own_row = own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1]
+            for i in range(found):
+                x = columns[i]
+                cell = index[z, y, x]
+                mean = layer.proteins[cell]
+                tz, ty, tx = gz, gy, origin[2] + x
+                if not stays[i] < layer.stay[cell]:
+                    tz, ty, tx = _move(tz, ty, tx, k0, k1, guide, layer.voxel_nm)
+                    if not (
+                        crop_lo[0] <= tz < crop_hi[0]
+                        and crop_lo[1] <= ty < crop_hi[1]
+                        and crop_lo[2] <= tx < crop_hi[2]
+                    ):
+                        continue
+                own = own_row and own_lo[2] <= x < own_hi[2]
+                tz, ty, tx = tz - target_lo[0], ty - target_lo[1], tx - target_lo[2]
+                wanted = 0 <= tz < nz and 0 <= ty < ny and 0 <= tx < nx
+                if not (own or wanted):
+                    continue
+                count = np.int64(np.rint(tabled_quantile(number[i], mean, table[cell]) * layer.dyes))
+                if own:
+                    of_cell[cell] += count
+                if not wanted:
+                    continue
+                dyes = out[tz, ty, tx] + count
+                largest = max(largest, dyes)
+                out[tz, ty, tx] = min(dyes, MOST_DYES)
+    return largest
+
+
+def add_dyes(
+    index: NDArray[np.int32],
+    regions: NDArray[np.uint8],
+    array: Box,
+    crop: Box,
+    target: Box,
+    layer: Layer,
+    out: NDArray[np.int32],
+    own: Box,
+    of_cell: NDArray[np.int64],
+) -> None:
+    """Add one layer's dyes to the voxels of a box.
+
+    Parameters
+    ----------
+    index, regions
+        Cell indices (int32) and region bits (uint8) of `array`, z y x, which holds the `source_box` of `target`.
+    array, crop, target
+        Boxes in voxels of the volume.
+    layer
+        What the layer does.
+    out
+        int32, shape of `target`, added to: layers of one fluorophore add up.
+    own
+        Voxels of `target` that are to be counted.
+    of_cell
+        int64, by cell index: the dyes that come from the voxels `own`, wherever they move to inside the crop, are added to it.
+
+    Raises
+    ------
+    ValueError
+        If a voxel would hold more than `MOST_DYES` dyes, or more than `LARGEST_MEAN` proteins on average.
+    """
+    if layer.proteins.size and layer.proteins.max() > LARGEST_MEAN:
+        raise ValueError(f"{layer.proteins.max():.3g} proteins in a voxel; at most {LARGEST_MEAN:.0f} can be drawn")
+    source = source_box(target, crop, layer.voxel_nm)
+    if not array.contains(source):
+        raise ValueError(f"the dyes of {target} need the voxels of {source}, the array holds {array} only")
+    mine = source.relative_to(array.start)
+    counted = own.intersect(source).relative_to(array.start)
+    layer = _plain(layer)
+    largest = _add_dyes(
+        index,
+        regions,
+        array.start,
+        mine.start,
+        mine.stop,
+        crop.start,
+        crop.stop,
+        target.start,
+        counted.start,
+        counted.stop,
+        layer,
+        _guide(layer.voxel_nm),
+        cumulative(layer.proteins, _TABLED),
+        out,
+        of_cell,
+    )
+    if largest > MOST_DYES:
+        raise ValueError(f"{largest} dyes in one voxel; at most {MOST_DYES} fit")

@@ -1,0 +1,128 @@
+"""Photons and background of SimExm (2017), plane by plane, before and after the blur.
+
+Each number is a function of the voxel's place in the volume, counter (z, y, x, 0), and of a key.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.compiled import njit
+from simexm.geometry.grid import Triple
+from simexm.kernels.numbers.detmath import exp_array
+from simexm.kernels.numbers.draws import check_mean
+from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
+from simexm.random import Key, philox, unit_double
+
+
+def _table(mean: float) -> NDArray[np.float64]:
+    """P(X <= n) of the counts that matter for a small mean."""
+    table: NDArray[np.float64] = cumulative(np.array([mean], np.float64), 24)[0]
+    return table
+
+
+# One function for each step of a row, so that LLVM vectorises Philox (as in `draws`).
+@njit(cache=True, nogil=True)
+def _uniforms(z, y, x0, columns, n, k0, k1, u):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        words = philox(z, y, x0 + columns[i], 0, k0, k1)
+        u[i] = unit_double(words[0], words[1])
+
+
+@njit(cache=True, nogil=True)
+def _photons(dyes, z, y0, x0, mean, table, k0, k1, out):  # type: ignore[no-untyped-def]
+    ny, nx = dyes.shape
+    columns = np.empty(nx, np.int64)
+    u = np.empty(nx)
+    for y in range(ny):
+        n = 0
+        for x in range(nx):
+            out[y, x] = 0
+            columns[n] = x
+            n += dyes[y, x] != 0
+        _uniforms(z, y0 + y, x0, columns, n, k0, k1, u)
+        for i in range(n):
+            out[y, columns[i]] = dyes[y, columns[i]] * tabled_quantile(u[i], mean, table)
+
+
+def photons(dyes: NDArray[np.int32], origin: Triple, mean: float, key: Key) -> NDArray[np.int64]:
+    """Photons of the dyes in one plane of voxels.
+
+    All dyes of a voxel give the same number of photons, one draw of Poisson(mean): that is the model of 2017.
+
+    Parameters
+    ----------
+    dyes
+        Dyes per voxel, int32, (rows, columns).
+    origin
+        Place of the first voxel in the volume, z y x.
+    mean
+        Photons per dye (`simexm.legacy2017.spectra.mean_photons`).
+    key
+        One stream for each channel and fluorophore.
+
+    Returns
+    -------
+    int64, shape of `dyes`
+
+    Raises
+    ------
+    ValueError
+        If `mean` is no number that can be drawn for.
+    """
+    check_mean(mean, mean)
+    out = np.empty(dyes.shape, np.int64)
+    _photons(dyes, *origin, mean, _table(mean), *key, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _add_background(z, y0, x0, mean, table, by_row, by_column, k0, k1, out):  # type: ignore[no-untyped-def]
+    ny, nx = out.shape
+    columns = np.arange(nx)
+    u = np.empty(nx)
+    for y in range(ny):
+        _uniforms(z, y0 + y, x0, columns, nx, k0, k1, u)
+        for x in range(nx):
+            out[y, x] += np.int64(np.rint(tabled_quantile(u[x], mean, table) * (by_row[y] * by_column[x])))
+
+
+def vignette(size: int, start: int, stop: int) -> NDArray[np.float64]:
+    """exp(-(i - size / 2)^2 / (0.5 size^2)) of the rows or columns start..stop of a crop that has `size` of them."""
+    i = np.arange(start, stop, dtype=np.float64)
+    falloff: NDArray[np.float64] = exp_array(-((i - size / 2) ** 2) / (0.5 * size**2))
+    return falloff
+
+
+def add_background(
+    mean: float,
+    by_row: NDArray[np.float64],
+    by_column: NDArray[np.float64],
+    origin: Triple,
+    key: Key,
+    out: NDArray[np.int64],
+) -> None:
+    """Add background to one plane: Poisson(mean) in each voxel times the vignetting there, rounded half to even.
+
+    Parameters
+    ----------
+    mean
+        Photons per voxel in the middle of the frame.
+    by_row, by_column
+        The vignetting of the plane's rows and columns (`vignette`), whose product counts.
+    origin
+        Place of the first voxel in the volume, z y x.
+    key
+        One stream for each channel.
+    out
+        int64, (rows, columns), added to.
+
+    Raises
+    ------
+    ValueError
+        If `mean` is no number that can be drawn for.
+    """
+    check_mean(mean, mean)
+    if mean > 0.0:
+        _add_background(*origin, mean, _table(mean), by_row, by_column, *key, out)

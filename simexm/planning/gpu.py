@@ -1,0 +1,129 @@
+"""Which device a run computes on, and whether a GPU's memory suffices for its tiles."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simexm.errors import SimexmWarning, SpecError
+from simexm.geometry.grid import Triple
+from simexm.kernels.devices import cupy_device
+from simexm.kernels.devices.array_device import CAPACITY, COUNTED, SLAB
+from simexm.kernels.devices.array_planes import AT_ONCE, BATCH_BYTES
+from simexm.kernels.emission.emit import EMITTER_BYTES
+from simexm.planning.blocks import smaller
+from simexm.planning.plan import GiB, Plan, emitters_depth_nm, voxels_read
+from simexm.stages.contract import Stage
+from simexm.stages.microscope.optics_plan import OpticsPlan
+
+if TYPE_CHECKING:
+    from simexm.spec.simulation import Execution
+
+_BATCHES = 3
+"""Arrays in between, the library's work area for a transform, and what the pool keeps beside them."""
+_SLACK = 1.2
+"""Arrays come and go in many sizes, and not all that is freed fits the next."""
+
+
+def resolve_device(execution: Execution, stages: Sequence[Stage], have: bool | None = None) -> str:
+    """The device that a run computes on, `cpu` or `gpu`, for as long as it lasts.
+
+    Parameters
+    ----------
+    execution
+        What is wanted.
+    stages
+        All stages of the run.
+    have
+        Whether the workers have GPUs, where a cluster file says so; None to look on this machine.
+
+    Raises
+    ------
+    SpecError
+        If a GPU is required and there is none, or a stage cannot use it.
+    """
+    if execution.device == "cpu":
+        if have:
+            warnings.warn(
+                "execution.device is cpu, but the cluster file asks the queue for GPUs, which would stand idle; take its gpu "
+                "line out, or set device to auto",
+                SimexmWarning,
+                stacklevel=3,
+            )
+        return "cpu"
+    why = next((_cpu_only(s) for s in stages if not s.on_gpu), "")
+    if not why and have is False:
+        why = "the cluster file asks for none (its gpu line)"
+    elif not why:
+        # where workers have GPUs, the driver needs none, but the same Python packages as they
+        why = cupy_device.lacking() if have else cupy_device.missing()
+    if not why:
+        return "gpu"
+    if execution.require_gpu:
+        raise SpecError(
+            f"execution.require_gpu is set, but {why}: nothing is computed; run where there is a GPU, or take require_gpu out"
+        )
+    if execution.device == "gpu":
+        warnings.warn(
+            f"execution.device is gpu, but {why}: the run computes on the CPU, which takes longer; set device to auto where "
+            "that is fine, or require_gpu to have it refused",
+            SimexmWarning,
+            stacklevel=3,
+        )
+    return "cpu"
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """This machine's GPUs that the process may use, as CUDA_VISIBLE_DEVICES names them."""
+    if cupy_device.missing():
+        return ()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(n.strip() for n in named.split(",") if n.strip())
+    return tuple(map(str, range(cupy_device.count())))
+
+
+def device_bytes(plan: Plan, tile: Triple) -> int:
+    """Memory of the GPU that a tile of a plan needs, bytes: arrays as `array_device` holds them, by their shapes."""
+    world, simulation = plan.world, plan.simulation
+    imaging = world.optics
+    assert isinstance(imaging, OpticsPlan)
+    voxels = voxels_read(plan.stages, world, tile)
+    held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
+    # cell indices and regions; masks, and the bits that they are added to, come and go
+    labels = held * (4 + 1 + 2 * bool(world.masks) + len(world.masks))
+    emitters = COUNTED * 12 + CAPACITY * EMITTER_BYTES
+    depth_nm = emitters_depth_nm(plan.stages, world, plan.part, voxels.shape, SLAB)
+    channels = len(simulation.microscope.all_channels)
+    counting = 8 * math.prod(tile) * len(plan.labelled_names) * ("labelled" in simulation.keep)
+    light = imaging.device_bytes(tile, channels, world, depth_nm, AT_ONCE)
+    return int(_SLACK * (labels + emitters + light + counting + _BATCHES * BATCH_BYTES))
+
+
+def refuse_full(plan: Plan, free: int) -> None:
+    """Refuse a plan whose tiles need more memory than the GPU has free.
+
+    Raises
+    ------
+    SpecError
+        With the tile to use instead.
+    """
+    needed = device_bytes(plan, plan.tile)
+    if needed > free:
+        raise SpecError(
+            f"a tile of {' x '.join(map(str, plan.tile))} pixels needs {needed / GiB:.2f} GiB of the GPU's memory, but "
+            f"{free / GiB:.2f} GiB are free: it would stop half-way; {tile_for(plan, free)}, or end other programs on it"
+        )
+
+
+def tile_for(plan: Plan, free: int) -> str:
+    """What to type for smaller tiles than the plan's that a GPU with so many free bytes can compute."""
+    tile = smaller(plan.tile, lambda t: t != plan.tile and device_bytes(plan, t) <= free)
+    return f"give --tile {' '.join(map(str, tile))}" if tile else "no tile is small enough: simulate fewer channels"
+
+
+def _cpu_only(stage: Stage) -> str:
+    return f"the stage {type(stage).model_fields['stage'].default} computes on the CPU only"

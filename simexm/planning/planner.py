@@ -1,0 +1,327 @@
+"""How a plan is made: choose grids, blocks and tiles, predict memory, and refuse what cannot be done."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import warnings
+from collections.abc import Mapping, Sequence, Set
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simexm import compiled
+from simexm.arguments import text
+from simexm.errors import SimexmWarning, SourceError, SpecError
+from simexm.geometry.grid import Box, Tiling, Triple, triple
+from simexm.kernels.devices import cupy_device
+from simexm.kernels.labels.regions import CYTOSOL, MEMBRANE
+from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
+from simexm.planning.bricks import brick
+from simexm.planning.gpu import resolve_device
+from simexm.planning.memory import BASE, EMITTER_FILE, TileMemory, parts, tile_memory
+from simexm.planning.plan import (
+    GiB,
+    Output,
+    Plan,
+    emitters_depth_nm,
+    imaging_repeats,
+    main_of,
+    main_quantity,
+    voxels_read,
+)
+from simexm.planning.plausible import refuse_single_pixel, refuse_size
+from simexm.sources.chunk_cache import CACHE_BYTES
+from simexm.sources.phantom import Phantom
+from simexm.stages import Barcodes, Truth, installed
+from simexm.stages.contract import LABELLED, Stage, World
+from simexm.store.pyramid import plan_levels, plan_storage
+
+if TYPE_CHECKING:
+    from simexm.sources.base import LabelSource
+    from simexm.spec.simulation import Spec
+
+CHUNK: Triple = (64, 64, 64)
+_LONGEST = 10**7
+_SCAN_CHUNKS = 4096
+_SEARCHED_CHUNKS = 512
+
+
+def make_plan(
+    simulation: Spec, *, until: str | None = None, source: LabelSource | None = None, gpu: bool | None = None
+) -> Plan:
+    """Work out what a run would do; see `Simulation.plan` for the parameters.
+
+    Raises
+    ------
+    SpecError, SourceError
+        If it cannot be done, or would not fit into memory.
+    """
+    resolved = simulation.resolved()
+    opened = source if source is not None else resolved.source.open()
+    stages = _stages_until(resolved, until)
+    refuse_size(opened.voxel_size_nm)
+    crop = resolved.crop_box(opened.shape)
+    geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, resolved.factor)
+    refuse_single_pixel(geometry)
+    if max(geometry.shape) > _LONGEST:
+        raise SpecError(
+            f"the image would have {' x '.join(f'{n:.3g}' for n in geometry.shape)} pixels (z y x), and {_LONGEST:.0e} along an "
+            "axis are possible at most; check voxel_size_nm, pixel_size_nm and plane_spacing_nm, all in nm, or give a crop"
+        )
+    if source is None:
+        _refuse_empty(opened, crop)
+    layers = resolved.labeller.named_layers
+    barcodes = next((s for s in stages if isinstance(s, Barcodes)), None)
+    sites = {s.region: "amplicons form in" for s in (barcodes.amplicons if barcodes else ())}
+    for region, what in [*((n.region, f"layer {n.name!r} labels") for n in layers), *sites.items()]:
+        if region not in ("membrane", "cytosol", *opened.region_names):
+            raise SpecError(f"{what} the region {region!r}, of which the source has no mask")
+    if source is None and not isinstance(resolved.source, Phantom):
+        labelled = {layer.region for layer in layers} | set(sites)
+        _warn_of_empty_regions(opened, crop, labelled & set(opened.region_names))
+    bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
+    used = {layer.region for layer in layers} | set(resolved.truth.regions) | set(sites)
+    bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in used)}
+    dyes = {d.name: d for d in resolved.fluorophores().values()}
+    device = resolve_device(resolved.execution, stages, gpu)
+    world = World(
+        seed=resolved.seed,
+        geometry=geometry,
+        region_bits=bits,
+        dye_of_layer={layer.name: layer.dye for layer in layers},
+        optics=resolved.microscope.resolve(dyes, geometry),
+        device=device,
+        rounds=barcodes.rounds if barcodes else 0,
+    )
+    imaging = world.optics
+    assert imaging is not None
+    levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
+    id_dtype = np.dtype(opened.dtype).name
+    outputs = _outputs(resolved, stages, id_dtype)
+    limit = int(resolved.execution.memory_GiB * GiB)
+    at_once = clipped(brick(opened.shape, opened.dtype.itemsize), opened.shape)
+    reading = opened.reading_bytes(at_once, world.masks)
+
+    def predict(tile: Triple, block: Triple) -> tuple[Triple, TileMemory]:
+        return _predict(stages, world, resolved, outputs, id_dtype, tile, block, limit, reading)
+
+    def fits(block: Triple, planes: int = LARGEST) -> bool:
+        return predict(clipped((planes, *block[1:]), clipped(block, geometry.shape)), block)[1].steady <= limit
+
+    seconds_per_cost = imaging.seconds_per_cost * imaging_repeats(imaging, barcodes)
+    planes = LARGEST if fits(ALIGN) else 1  # where not even the smallest block fits at once, it is made plane by plane
+    if planes > 1 or fits(ALIGN, 1):
+        fewest = resolved.execution.min_blocks
+        block = choose_block(geometry.shape, imaging.cost, partial(fits, planes=planes), seconds_per_cost, fewest)
+    else:
+        block = ALIGN
+    asked = resolved.execution.tile
+    tile = clipped(asked or block, clipped((LARGEST,) * 3, geometry.shape))
+    fitting = smaller(tile, lambda t: predict(t, block)[1].steady <= limit)
+    if fitting is None or (asked is not None and fitting != tile):
+        if fitting is None and asked is None:
+            tile = clipped((1, 256, 256), geometry.shape)  # what takes bearable time: halos cost most in small tiles
+        needed = predict(tile, block)[1].steady / GiB
+        remedy = f"give --tile {' '.join(map(str, fitting))}, or" if fitting else _without_tile(reading, limit)
+        raise SpecError(
+            f"a tile of {' x '.join(map(str, tile))} pixels needs {needed:.2f} GiB in each worker, but execution.memory_GiB is "
+            f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB to "
+            f"{math.ceil(10 * needed + 0.1) / 10:g}"
+        )
+    tile = clipped(fitting, block)
+    part, memory = predict(tile, block)
+    return Plan(
+        simulation=resolved,
+        until=str(type(stages[-1]).model_fields["stage"].default) if until is None else until,
+        stages=stages,
+        world=world,
+        id_dtype=id_dtype,
+        identity=opened.identity,
+        block=block,
+        tile=tile,
+        part=part,
+        levels=levels,
+        storage=plan_storage(levels, block, CHUNK),
+        outputs=outputs,
+        memory=memory.compiled(compiled.is_cached()),
+        versions={**_versions(device), **installed.versions(stages)},
+    )
+
+
+@cache
+def _versions(device: str) -> Mapping[str, str]:
+    """Of the program and of the libraries whose arithmetic decides bytes."""
+    versions = {name: importlib.metadata.version(name) for name in ("simexm", "numpy", "scipy", "numba")}
+    return versions | ({"cupy": cupy_device.version()} if device == "gpu" else {})
+
+
+def _stages_until(simulation: Spec, until: str | None) -> tuple[Stage, ...]:
+    """The stages up to and with `until`; the truth is always made."""
+    tags = [str(type(s).model_fields["stage"].default) for s in simulation.stages]
+    if until is None or text("until", until) == tags[-1]:
+        return tuple(simulation.stages)
+    possible = [t for t, s in zip(tags, simulation.stages, strict=True) if main_quantity(s)]
+    if until not in possible:
+        raise SpecError(
+            f"--until {until}: nothing on the image's grid is stored after that stage; one of {', '.join(possible)}"
+        )
+    kept = list(simulation.stages[: tags.index(until) + 1])
+    if not any(isinstance(s, Truth) for s in kept):
+        kept.append(simulation.truth)
+    return tuple(kept)
+
+
+def _outputs(simulation: Spec, stages: Sequence[Stage], id_dtype: str) -> tuple[Output, ...]:
+    """All that is stored, the main image first; of each round the images, and label images with the first."""
+    barcodes = next((s for s in stages if isinstance(s, Barcodes)), None)
+    rounds = range(1, barcodes.rounds + 1) if barcodes else (0,)
+    channels = tuple(c.name for c in simulation.microscope.all_channels)
+    layers = tuple(layer.name for layer in simulation.labeller.named_layers)
+    written = {q.name: q for s in stages for q in s.writes}
+    if {"emitters", "expanded"} & set(written):
+        written["labelled"] = LABELLED
+    main = main_of(stages)
+    letters = tuple(barcodes.layer_of_dye.values()) if barcodes else ()
+    axis = {"image": channels, "expected": channels, "labelled": (*layers, *letters)}
+    outputs = []
+    for number in rounds:
+        outputs.append(Output("", axis[main], written[main].dtype, round=number))
+        for name in ("expected", "labelled"):
+            if name in simulation.keep and name != main and name in written:
+                outputs.append(Output(name, axis[name], written[name].dtype, round=number))
+    first = rounds[0]
+    outputs += [Output(f"labels/{name}", (), id_dtype, name, round=first) for name in ("cells", *layers)]
+    for region in simulation.truth.regions:
+        outputs += [Output(f"labels/{name}_{region}", (), id_dtype, name, region, first) for name in layers]
+    return tuple(outputs)
+
+
+def _predict(
+    stages: Sequence[Stage],
+    world: World,
+    simulation: Spec,
+    outputs: Sequence[Output],
+    id_dtype: str,
+    tile: Triple,
+    block: Triple,
+    limit: int,
+    reading: int,
+) -> tuple[Triple, TileMemory]:
+    """Voxels of which labels are held at once, the best that keep memory below `limit`, and the memory; the least, if none do."""
+    imaging, g, labeller = world.optics, world.geometry, simulation.labeller
+    assert imaging is not None
+    voxels = voxels_read(stages, world, tile)
+    labelling = labeller.tile_bytes(voxels, world) + EMITTER_FILE * ("emitters" in simulation.keep)
+    counted = len(labeller.named_layers)
+    for barcodes in (s for s in stages if isinstance(s, Barcodes)):
+        counted += len(barcodes.dyes)
+        labelling += barcodes.tile_bytes(voxels, world)
+    at_once = [o for o in outputs if o.round == outputs[0].round]  # one round after the other is made and written
+    channels = len(simulation.microscope.all_channels)
+    stored = [np.dtype(o.dtype).itemsize for o in at_once for _ in range(max(1, len(o.channels)))]
+    # cell indices, expected image, counts of the camera, and dyes per pixel, which are counted in 64 bits before they are stored
+    made = 4 * (1 + len(simulation.truth.regions)) + (4 + 2) * channels
+    made += 12 * counted * any((o.path or main_of(stages)) == "labelled" for o in at_once if o.channels)
+    whole = any(s.whole_labels for s in stages)
+    # they are gone through dye by dye, and round by round
+    once = not whole and not world.rounds and len(set(world.dye_of_layer.values())) == 1
+    choice = None
+    for part in parts(voxels.shape, once):
+        chunk_nm = emitters_depth_nm(stages, world, part, voxels.shape)
+        needed = tile_memory(
+            voxels=voxels.shape,
+            part=part,
+            id_bytes=np.dtype(id_dtype).itemsize,
+            masks=len(world.masks),
+            tile=tile,
+            tile_bytes=made,
+            block=clipped(block, g.shape),
+            stored_bytes=stored,
+            labelling=labelling,
+            imaging=imaging.tile_bytes(tile, channels, world, chunk_nm),
+            kept=imaging.kept_bytes(tile, channels) if world.rounds else None,
+            reading=reading,
+        )
+        if choice is None or needed.steady < choice[1].steady:
+            choice = part, needed
+        if needed.steady <= limit or whole:
+            break
+    assert choice is not None
+    return choice
+
+
+def smaller_tile(plan: Plan, nbytes: int) -> str:
+    """What to type for tiles of which a worker with so many bytes can compute one; for a plan whose tiles it cannot."""
+
+    limit = int(plan.simulation.execution.memory_GiB * GiB)  # by which the plan for that tile will choose its parts
+
+    def fits(tile: Triple) -> bool:
+        _, needed = _predict(
+            plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, limit,
+            plan.memory.reading,
+        )  # fmt: skip
+        return needed.steady + plan.memory.compiling <= nbytes
+
+    tile = smaller(plan.tile, fits)
+    if tile:
+        return f"give --tile {' '.join(map(str, tile))}"
+    if 0.9 * nbytes > plan.memory.base + plan.memory.reading:
+        return (
+            f"set execution.memory_GiB to {0.9 * nbytes / GiB:.2g} for smaller blocks, in these no tile is small enough"
+        )
+    return "no tile is small enough: a worker that only reads the labels needs more"
+
+
+def _without_tile(reading: int, limit: int) -> str:
+    """What to do where no tile is small enough, as the beginning of a remedy."""
+    if 2 * reading > limit - BASE - CACHE_BYTES:
+        return (
+            f"no tile is small enough, for reading the labels alone needs {reading / GiB:.2f} GiB, as their chunks are large and "
+            "decoded whole: store them in smaller ones (simexm ingest SOURCE NAME.zarr), or"
+        )
+    return "no tile is small enough; use larger pixels, whose halo is smaller, or fewer channels, or"
+
+
+def _refuse_empty(source: LabelSource, crop: Box) -> None:
+    """Refuse a source without a cell, looking at most at a few thousand chunks: normally the first has one.
+
+    Of a volume of more chunks the finest level that has no more is looked at. Thin and sparse cells may vanish from it, so that
+    it can only be a reason to warn.
+    """
+    for level in (source, *source.coarser):
+        start = triple(a * n // m for a, n, m in zip(crop.start, level.shape, source.shape, strict=True))
+        stop = triple(-(-b * n // m) for b, n, m in zip(crop.stop, level.shape, source.shape, strict=True))
+        box = Box(start, stop)
+        cells = Tiling(box, triple(min(64, n) for n in box.shape))
+        if len(cells) <= _SCAN_CHUNKS:
+            if any(level.read(cells[i]).any() for i in range(len(cells))):
+                return
+            if level is not source:
+                warnings.warn(
+                    f"the labels' copy downsampled to {' x '.join(map(str, level.shape))} voxels is all 0 in the crop: if the "
+                    "whole crop is, the run will end in an error; check the source's path, dataset and crop",
+                    SimexmWarning,
+                    stacklevel=3,
+                )
+                return
+            raise SourceError(
+                "every label in the crop is 0, so there is no cell to label and the image would be noise alone; "
+                "check the source's path, dataset and crop"
+            )
+
+
+def _warn_of_empty_regions(source: LabelSource, crop: Box, regions: Set[str]) -> None:
+    """Warn of masks that overlap no cell; a crop of more than a few hundred chunks is not searched, for it would take long."""
+    cells = Tiling(crop, triple(min(64, n) for n in crop.shape))
+    if len(cells) > _SEARCHED_CHUNKS:
+        return
+    for name in sorted(regions):
+        if not any((source.read_region(name, box) & (source.read(box) != 0)).any() for box in cells):
+            warnings.warn(
+                f"the region {name!r} overlaps no cell in the crop, so layers that label it will be empty; check the mask, "
+                "whether it is stored in the labels' orientation, and the crop",
+                SimexmWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,38 @@
+"""Sizes that cannot be meant: they are refused before anything else is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+from simexm.errors import SpecError
+from simexm.geometry.grid import Geometry, Spacing
+from simexm.sources.axes import implausible
+from simexm.sources.words import words
+
+
+def refuse_size(voxel_size_nm: Spacing) -> None:
+    """Raise SpecError if no voxel has this size (z, y, x)."""
+    why = implausible(voxel_size_nm)
+    if why:
+        raise SpecError(f"the voxels of the source are {why}. {words().voxel_size}")
+
+
+def refuse_single_pixel(geometry: Geometry) -> None:
+    """Raise SpecError if the image would be one pixel.
+
+    Nobody wants that. Where micrometres were taken for nanometres, the volume is a thousand times too small.
+    """
+    if geometry.shape != (1, 1, 1) or geometry.crop.size == 1:
+        return
+    shape = geometry.crop.shape
+    extent = (n * s for n, s in zip(shape, geometry.voxel_nm, strict=True))
+    raise SpecError(
+        f"the image would be a single pixel of {_times(geometry.pixel_tissue_nm)} nm of tissue before expansion (z y x), for "
+        f"all {_times(shape)} voxels together measure {_times(extent)} nm: {_times(geometry.voxel_nm)} nm each. Most often a "
+        f"unit was mistaken. {words().voxel_size} If it is right, take a larger crop or smaller pixels."
+    )
+
+
+def _times(values: Iterable[Fraction | int]) -> str:
+    return " x ".join(f"{float(value):g}" for value in values)

@@ -1,0 +1,269 @@
+"""A finished result, for reading."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from simexm.errors import GoneError, OutputError
+from simexm.result.place import COMPLETE, MARK, Place
+from simexm.store.documents import MalformedError, read_mapping
+from simexm.store.location import Location, zarr_store
+from simexm.store.metadata import RootAttributes, read_group, read_plan
+from simexm.store.parquet import read_columns
+from simexm.store.refusals import RemoteError
+from simexm.store.remote import Remote
+
+if TYPE_CHECKING:
+    import dask.array
+    import pyarrow
+    import zarr
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run wrote.
+
+    Attributes
+    ----------
+    place
+        Its folders.
+    attributes
+        `simexm` of the Zarr's root, and `ome` of the image; of the round's, where there are rounds.
+    round
+        Which round's images are meant where none is named, from 1 on; 0 where there are no rounds.
+    """
+
+    place: Place
+    attributes: dict[str, Any]
+    round: int = 0
+
+    @classmethod
+    def open(cls, path: str | Path | Remote) -> Result:
+        """Open a result, finished or not.
+
+        Raises
+        ------
+        OutputError
+            If there is none.
+        """
+        found = Place.where(path)
+        try:
+            claims = MARK in (read_mapping(found.zarr / "zarr.json").get("attributes") or ())
+        except RemoteError:
+            raise
+        except MalformedError as error:
+            raise OutputError(
+                f"{path} is no simexm result, for its zarr.json {error}; `simexm run SPEC --output NAME.zarr` makes one. If it "
+                f"was one, type: simexm verify {path} --repair"
+            ) from error
+        except (OSError, TypeError):
+            claims = False
+        if not claims:
+            there = "is no simexm result" if found.zarr.exists() else "does not exist"
+            raise OutputError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
+        opened = cls(found, read_group(found.zarr, RootAttributes))
+        return opened.at_round(1) if opened.rounds else opened
+
+    def at_round(self, number: int) -> Result:
+        """The same result, for reading another round, from 1 on.
+
+        Raises
+        ------
+        OutputError
+            If there is no such round.
+        """
+        attributes = {"simexm": self.provenance}
+        path = self.path / self.group(round=number) / "zarr.json"
+        if path.is_file():
+            attributes = {**read_group(path.parent), **attributes}
+        return Result(self.place, attributes, number)
+
+    @property
+    def path(self) -> Location:
+        """The folder NAME.zarr, on a disk or behind a URL."""
+        return self.place.zarr
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Spec, seed, hash, versions and sums."""
+        found: dict[str, Any] = self.attributes["simexm"]
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block and every level is there."""
+        return bool(self.provenance.get("status") == COMPLETE)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The plan that the run followed, as plain data."""
+        return read_plan(self.place.run)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of imaging; 0 where there is one image."""
+        return len(self.provenance.get("rounds", ()))
+
+    def group(self, of: str = "", round: int | None = None) -> str:
+        """Path below the root of an image, or of what belongs to it; of the round of this name, or that which is being read.
+
+        Label images stand with the first round.
+
+        Raises
+        ------
+        OutputError
+            If there is no such round.
+        """
+        names = self.provenance.get("rounds", ())
+        if not names:
+            if round is not None:
+                raise OutputError(f"{self.path} holds one image, not rounds; leave the round out")
+            return of
+        if round is not None and not 1 <= round <= len(names):
+            raise OutputError(f"{self.path} has no round {round}; it has the rounds 1 to {len(names)}")
+        shown = 1 if of.startswith("labels") else round or self.round or 1
+        return f"{names[shown - 1]}/{of}".strip("/")
+
+    @property
+    def channels(self) -> list[dict[str, Any]]:
+        """Name, colour and display window of each channel."""
+        channels: list[dict[str, Any]] = self.attributes["ome"]["omero"]["channels"]
+        return channels
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the label images."""
+        names: list[str] = read_group(self.path / self.group("labels"))["ome"]["labels"]
+        return names
+
+    def levels(self, of: str = "") -> int:
+        """Number of levels of the image, or of what is stored below the root at `of`."""
+        names = {p.name for p in (self.path / self.group(of)).iterdir()}
+        return next(n for n in itertools.count() if str(n) not in names)
+
+    def largest(self, of: str = "") -> list[float] | None:
+        """Largest value of each channel at level 0, or [largest id] of a label image; None where it was not noted."""
+        found: list[float] | None = self.provenance.get("largest", {}).get(self.group(of))
+        return found
+
+    def array(self, level: int = 0, of: str = "", round: int | None = None) -> zarr.Array[Any]:
+        """One level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x).
+
+        Where there are rounds, `round` says which one's, from 1 on; the first, where none is said (see `at_round`). To read
+        it raises GoneError where chunks are missing because the array is gone.
+        """
+        import zarr
+
+        from simexm.store.presence import watched  # here, since importing zarr takes half a second
+
+        name = f"{self.group(of, round)}/{level}".lstrip("/")
+        try:
+            array = watched(zarr.open_array(zarr_store(self.path), path=name, mode="r"))
+        except FileNotFoundError:
+            raise OutputError(
+                f"{self.path} holds no array {name}; name another, or where files were lost make it again with "
+                "`simexm run SPEC --overwrite`"
+            ) from None
+        except RemoteError:
+            raise
+        except Exception as error:  # whatever its parsers meet in damaged metadata
+            raise self._no_array(name, f"cannot be opened ({type(error).__name__}: {error})") from error
+        if fault := _fault(array, len(self._labels(of, round))):
+            raise self._no_array(name, fault)
+        return array
+
+    def _labels(self, of: str, round: int | None) -> list[Any]:
+        """Channels of an image as its metadata name them; none of label images, and of what is not finished yet."""
+        if of or not self.complete or round not in (None, self.round):
+            return []
+        channels: list[Any] = self.attributes.get("ome", {}).get("omero", {}).get("channels", [])
+        return channels
+
+    def _no_array(self, name: str, fault: str) -> OutputError:
+        return OutputError(
+            f"the array {name} of {self.path} {fault}: it was damaged, or written by another program. Type: simexm verify "
+            f"{self.path} --repair"
+        )
+
+    def dask(self, level: int = 0, of: str = "", round: int | None = None) -> dask.array.Array:
+        """One level as a Dask array, chunked by shards; see `array`."""
+        import dask.array
+
+        stored = self.array(level, of, round)
+        return dask.array.from_array(stored, chunks=stored.shards or stored.chunks)
+
+    def cells(self) -> pyarrow.Table:
+        """The table of cells."""
+        return read_columns(self.place.tables / "cells.parquet", ["id", "voxels", "layers"])
+
+    def barcodes(self) -> pyarrow.Table:
+        """The table of barcodes: id, barcode, amplicons; of results with rounds."""
+        self._refuse_no_rounds()
+        return read_columns(self.place.tables / "barcodes.parquet", ["id", "barcode"])
+
+    def amplicons(self) -> pyarrow.Table:
+        """The table of amplicons: place, cell, region, dyes; of results with rounds."""
+        self._refuse_no_rounds()
+        return read_columns(self.place.tables / "amplicons", ["z_nm", "y_nm", "x_nm", "cell"])
+
+    shown: ClassVar[Callable[[Result], str | None]] = lambda _: None
+    """Makes the HTML that a notebook shows; `simexm.api` sets it, for pictures stand on a higher floor."""
+
+    def _repr_html_(self) -> str | None:
+        return type(self).shown(self)
+
+    def _refuse_no_rounds(self) -> None:
+        if not self.rounds:
+            raise OutputError(
+                f"{self.path} has no rounds of imaging, so it holds no barcodes; add the stage barcodes to the spec"
+            )
+
+    def emitters(self) -> pyarrow.Table:
+        """The table of emitters, where they were kept."""
+        folder = self.place.tables / "emitters"
+        if not folder.is_dir():
+            raise OutputError(f"{self.path} holds no emitters; add `keep: [emitters]` to the spec")
+        return read_columns(folder, ["z_nm", "y_nm", "x_nm", "dyes"])
+
+
+def elements(array: zarr.Array[Any], at: Any) -> NDArray[Any]:
+    """Some elements of an array of a result.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be read or decoded.
+    """
+    import numpy as np
+
+    try:
+        return np.asarray(array[at])
+    except (GoneError, RemoteError):
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # of the disk, of checksums, of decoders
+        raise OutputError(f"{array.store_path} cannot be read: {error}. {MEND}") from error
+
+
+def _fault(array: zarr.Array[Any], channels: int) -> str:
+    """What tells an array from one that a run writes; empty where nothing does."""
+    axes, cell = array.ndim, array.shards or array.chunks
+    if axes not in (3, 4) or (channels and (axes, array.shape[0]) != (4, channels)):
+        return f"has the shape {array.shape}, and {channels or 'no'} channels are named"
+    if array.dtype.kind not in "uf" or min(*array.shape, *cell, *array.chunks) < 1 or max(array.shape) >= _LONGEST:
+        return f"holds {array.dtype} of the shape {array.shape} in chunks of {array.chunks}"
+    if math.prod(array.chunks) * array.dtype.itemsize > _CHUNK_BYTES:
+        return f"has chunks of {array.chunks}, which would fill the memory"
+    return ""
+
+
+MEND = "`simexm verify NAME.zarr --repair` makes again what is damaged"
+
+_LONGEST = 1 << 40
+_CHUNK_BYTES = 1 << 30
+"""Of a chunk, at most; runs write chunks of a few MB."""

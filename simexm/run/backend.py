@@ -1,0 +1,255 @@
+"""What computes the blocks of a run: a cluster of the user's, one of our own, or threads of this very process."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from simexm.arguments import whole_number
+from simexm.errors import SimexmWarning, SpecError
+from simexm.jobs.children import why_none
+from simexm.jobs.events import Execute, Message
+from simexm.jobs.progress import LogFile
+from simexm.jobs.shared import shared
+from simexm.kernels.devices import cupy_device
+from simexm.machine import MemoryLimit, cpus, memory_limits
+from simexm.planning.gpu import refuse_full, visible_gpus
+from simexm.planning.plan import GiB, Plan
+from simexm.planning.planner import smaller_tile
+from simexm.result.place import Place
+
+if TYPE_CHECKING:
+    import distributed
+
+    from simexm.jobs.batch.cluster_file import BatchFile, LocalFile
+    from simexm.jobs.clusters import Cluster
+
+HERE_SECONDS = 20.0
+"""Where threads of this process are thought to need less, they do the work: to start workers, and to import all in each, takes
+some five seconds of every core, and hundreds of MB. Many threads would get into each other's way."""
+_HERE_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Means:
+    """Who computes.
+
+    Attributes
+    ----------
+    client
+        The user's cluster, if any.
+    cluster
+        One that is to be started as a cluster file says, if any.
+    workers
+        How many processes or threads of this machine, where there is neither.
+    here
+        Whether they are threads of this process.
+    gpus
+        GPUs of this machine that the workers share out, one each; none where the run computes on the CPU.
+    """
+
+    client: distributed.Client | None
+    cluster: Cluster | None
+    workers: int
+    here: bool
+    gpus: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        client: distributed.Client | None = None,
+        cluster: Cluster | None = None,
+        workers: int | None = None,
+    ) -> Means:
+        """What fits a plan; see `Simulation.run` for the parameters.
+
+        Raises
+        ------
+        SpecError
+            If a worker, or its GPU, would have too little memory for a tile, or less than one is asked for.
+        """
+        gpus: tuple[str, ...] = ()
+        if plan.world.device == "gpu" and not workers_have_gpus(client, cluster) and client is None:
+            gpus = visible_gpus()
+            refuse_full(plan, cupy_device.free_bytes())
+        if client is not None or cluster is not None:
+            _refuse_small_workers(plan, client, cluster)
+            return cls(client, cluster, 0, False, gpus)
+        workers = None if workers is None else whole_number("workers", workers, 1)
+        blocks = len(plan.blocks)
+        if workers is not None and workers > blocks:
+            warnings.warn(
+                f"{blocks} instead of {workers} workers: there are no more blocks, and others would be idle; set "
+                f"execution.min_blocks to {workers} or more for smaller blocks, which cost more in all for their halos",
+                SimexmWarning,
+                stacklevel=2,
+            )
+        most = min(blocks, len(gpus) or cpus()) if workers is None else min(workers, blocks, len(gpus) or workers)
+        # one process for each GPU, and this one for the first
+        here = workers is None and (most == 1 if gpus else _is_small(plan, most))
+        if not here and not gpus and (why := why_none()):
+            here = True
+            if workers is not None:
+                warnings.warn(f"threads instead of workers: {why}; the bytes are the same", SimexmWarning, stacklevel=2)
+        return cls(None, None, _fitting(most, plan, here), here, gpus)
+
+    @property
+    def at_once(self) -> int:
+        """Blocks that one process computes at the same time."""
+        return self.workers if self.here else 1
+
+    @contextlib.contextmanager
+    def way(self, where: Place, blocks: int, quiet: bool) -> Iterator[Execute]:
+        """How so many blocks are run, while a `with` block lasts."""
+        if self.here:
+            from simexm.jobs.threads import execute_here
+
+            yield partial(execute_here, threads=self.workers)
+            return
+        from simexm.jobs.executor import execute
+
+        if self.client is not None:
+            yield partial(execute, client=self.client, keep=_keeper(self.client))
+            return
+        if self.cluster is not None:
+            log = LogFile(where.run / "log.txt")
+
+            def tell(text: str) -> None:
+                log(Message(text))
+                if not quiet:
+                    print(text, file=sys.stderr, flush=True)
+
+            with _caller_hidden(), self.cluster.start(where.jobs, tell, blocks, self.gpus) as started:
+                yield partial(execute, client=started, keep=_keeper(started))
+            return
+        from simexm.jobs.local_cluster import local_client
+
+        with _caller_hidden(), local_client(self.workers, gpus=self.gpus) as started:
+            yield partial(execute, client=started)
+
+
+def threads_here(plan: Plan) -> int:
+    """How many threads of one process compute a small plan on this machine's CPU, memory apart; 0 where workers are started."""
+    most = min(len(plan.blocks), cpus())
+    return most if plan.world.device == "cpu" and _is_small(plan, most) else 0
+
+
+def _is_small(plan: Plan, threads: int) -> bool:
+    return plan.core_seconds < HERE_SECONDS * min(threads, _HERE_THREADS)
+
+
+def workers_have_gpus(client: distributed.Client | None, cluster: Cluster | None) -> bool | None:
+    """Whether the jobs of a batch queue ask for GPUs; None where workers are not in such jobs."""
+    if client is None and cluster is None:
+        return None
+    from simexm.jobs.batch.cluster_file import BatchFile
+    from simexm.jobs.clusters import jobs_of
+
+    jobs = jobs_of(client) if client is not None else None
+    file = cluster.file if cluster is not None else jobs.file if jobs is not None else None
+    return file.gpu is not None if isinstance(file, BatchFile) else None
+
+
+def _keeper(client: distributed.Client) -> Callable[[int | None], Sequence[str]] | None:
+    from simexm.jobs.clusters import jobs_of
+
+    jobs = jobs_of(client)
+    return None if jobs is None else jobs.keep
+
+
+def _refuse_small_workers(plan: Plan, client: distributed.Client | None, cluster: Cluster | None) -> None:
+    from simexm.jobs.clusters import jobs_of
+
+    jobs = jobs_of(client) if client is not None else None
+    if cluster is not None:
+        refuse_plan(plan, cluster.file)
+    elif jobs is not None:
+        refuse_plan(plan, jobs.file)
+
+
+@shared
+@contextlib.contextmanager
+def _caller_hidden() -> Iterator[None]:
+    """Keep new processes from importing the caller's script, of which they need nothing.
+
+    A script without `if __name__ == "__main__":` would start its run anew in each worker. (Python's multiprocessing finds
+    the script by these two names when it starts a process, and Dask starts one whenever a worker has died.)
+    """
+    main = sys.modules["__main__"]
+    before: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(main).update(before)
+
+
+def lacking_here(plan: Plan) -> str | None:
+    """Return why a worker of a plan would be refused on this machine; None where it would not."""
+    return next(filter(None, (_too_little(plan, limit) for limit in memory_limits())), None)
+
+
+def _too_little(plan: Plan, limit: MemoryLimit) -> str | None:
+    needed = plan.memory.total
+    if needed <= limit.nbytes:
+        return None
+    return (
+        f"a worker needs {needed / GiB:.2f} GiB, but {limit.told}: it would be killed; "
+        f"{smaller_tile(plan, limit.nbytes)}, or {limit.remedy}"
+    )
+
+
+def _fitting(count: int, plan: Plan, threads: bool) -> int:
+    """As many workers as memory allows, processes or threads of this one; the tile stays as planned, for it decides bytes.
+
+    Raises
+    ------
+    SpecError
+        If not even one fits.
+    """
+    memory = plan.memory
+    needed = memory.total
+    fitting = count
+    for limit in memory_limits():
+        why = _too_little(plan, limit)
+        if why:
+            raise SpecError(why)
+        if threads:
+            fits = (limit.nbytes - memory.at_once(0)) // memory.one_block
+        else:
+            fits = count if limit.each else limit.nbytes // needed
+        if fits < fitting:
+            fitting, least = fits, limit
+    if fitting < count:
+        warnings.warn(
+            f"{fitting} instead of {count} workers: each needs {needed / GiB:.2f} GiB, and {least.told}; "
+            "lower execution.memory_GiB for smaller tiles and more workers",
+            SimexmWarning,
+            stacklevel=2,
+        )
+    return fitting
+
+
+def refuse_plan(plan: Plan, file: LocalFile | BatchFile) -> None:
+    """Refuse a plan whose blocks need more memory than a worker has.
+
+    Raises
+    ------
+    SpecError
+        With what to set instead.
+    """
+    limit, needed = file.memory_per_worker, plan.memory.total
+    if limit is not None and needed > limit:
+        raise SpecError(
+            f"a worker needs {needed / GiB:.2f} GiB, but the cluster file gives it {limit / GiB:.2f} GiB: it would be "
+            f"killed; set memory_per_worker to {math.ceil(10 * needed / GiB) / 10:g} GiB or more there, or "
+            f"{smaller_tile(plan, limit)}"
+        )

@@ -1,0 +1,154 @@
+"""The end of a run: tables, what the blocks add up to, metadata, picture."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from simexm.errors import RunError, SimexmWarning, SourceError
+from simexm.jobs.events import Message
+from simexm.jobs.journal import Journal
+from simexm.jobs.progress import LogFile
+from simexm.kernels.detector.camera import octave_quantile
+from simexm.planning.plan import Output, Plan
+from simexm.result import place
+from simexm.result.place import Place
+from simexm.run import folders, tables
+from simexm.run.layout import write_manifest
+from simexm.run.totals import Totals
+from simexm.spectra.colour import wavelength_to_rgb
+from simexm.stages.contract import LABELLED, Counted
+from simexm.store import omezarr
+from simexm.store.files import remove_tree
+from simexm.store.omexml import METADATA, Series, collection_xml
+
+WINDOW = (0.02, 0.998)
+"""Shares of the pixels below the darkest and the brightest count that viewers show."""
+
+
+def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None:
+    """Write all that is left when every block and level is there; the image's own metadata last of all.
+
+    Raises
+    ------
+    RunError
+        If a block is missing.
+    SourceError
+        If there was no cell in the whole specimen.
+    """
+    totals = Totals()
+    rows = 0
+    for record in journal.records():
+        totals.add(record.result)
+        rows += record.result["rows"]
+    if totals.blocks != len(plan.blocks):
+        missing = len(plan.blocks) - totals.blocks
+        raise RunError(f"{missing} of {len(plan.blocks)} blocks are missing; type the same command again")
+    if totals.voxels == 0:
+        raise SourceError("every label is 0, so there was no cell to label; check the source's path, dataset and crop")
+    totals.lacking = tables.merge_cells(plan, where, rows, counted)
+    origin = plan.geometry.image_origin_nm
+    name = plan.simulation.name
+    rounds: list[Series] = []
+    for output in plan.outputs:
+        if not output.group:
+            continue  # the only image, which comes last
+        label = output.path.rpartition("/")[2] or f"{name} round {output.round}"
+        scales = omezarr.multiscales(
+            label, plan.levels, origin,
+            channels=not output.is_labels, method="mode" if output.is_labels else "mean",
+        )  # fmt: skip
+        if output.is_labels:
+            attributes = omezarr.label_attributes(scales, image="../../")
+        else:
+            omero = _omero(plan, totals, where, output)
+            if not output.path:
+                rounds.append(_series(plan, output, label, omero))
+            quantity = _quantity(plan, output.path or plan.main)
+            attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: quantity}
+        folders.write_attributes(where, output.group, attributes)
+    names = [o.path.removeprefix("labels/") for o in plan.outputs if o.is_labels]
+    folders.write_attributes(where, folders.labels_group(plan), omezarr.labels_group_attributes(names))
+    log = LogFile(where.run / "log.txt")
+    for text in totals.warnings(plan):
+        log(Message(f"warning: {text}"))
+        warnings.warn(text, SimexmWarning, stacklevel=2)
+    if plan.barcodes:
+        folders.write_attributes(where, "OME", omezarr.series_attributes([series.path for series in rounds]))
+        where.files.put(METADATA, collection_xml(rounds))
+        attributes = omezarr.collection_attributes()
+    else:
+        main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
+        attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where, plan.outputs[0]))
+    attributes = {**attributes, place.MARK: _provenance(plan, totals)}
+    write_manifest(plan, where, omezarr.group_bytes(attributes))
+    folders.write_attributes(where, "", attributes)
+    remove_tree(where.run / place.SCRATCH, ignore_errors=True)  # with what killed workers left
+
+
+def _series(plan: Plan, output: Output, name: str, omero: Mapping[str, Any]) -> Series:
+    z, y, x = (omezarr.micrometres(s) for s in plan.levels[0].spacing)
+    channels = tuple((channel["label"], channel["color"]) for channel in omero["channels"])
+    return Series(output.group, name, plan.shape, output.dtype, (z, y, x), channels)
+
+
+def _quantity(plan: Plan, path: str) -> dict[str, str]:
+    """What an image holds, along which axes, in which unit."""
+    written = {q.name: q for s in plan.stages for q in s.writes} | {LABELLED.name: LABELLED}
+    quantity = written[path]
+    return {"quantity": quantity.name, "axes": quantity.axes, "unit": quantity.unit}
+
+
+def _omero(plan: Plan, totals: Totals, where: Place, output: Output) -> dict[str, Any]:
+    """Names, colours and display windows of the channels; the windows of counts are the same in all rounds."""
+    channels = []
+    for c, name in enumerate(output.channels):
+        if not output.path and plan.main == "image":
+            histogram = totals.histograms[c]
+            bits = plan.simulation.camera.bits if plan.simulation.camera else 8 * np.dtype(output.dtype).itemsize
+            start, end = (octave_quantile(histogram, share) for share in WINDOW)
+            window = {"min": 0.0, "max": float(2**bits - 1), "start": start, "end": max(end, start + 1)}
+        else:
+            coarsest = np.asarray(folders.arrays(plan, where, output)[-1].open()[c])
+            window = {"min": 0.0, "max": float(coarsest.max()), "start": 0.0, "end": max(float(coarsest.max()), 1e-9)}
+        channels.append({"label": name, "color": channel_color(plan, name), "active": True, "window": window})
+    depth = plan.shape[0]
+    return {"channels": channels, "rdefs": {"model": "color", "defaultZ": depth // 2, "defaultT": 0}}
+
+
+def channel_color(plan: Plan, name: str) -> str:
+    """RRGGBB of a channel: the user's, or that of its brightest dye's light; of a layer, that of its dye."""
+    for channel in plan.simulation.microscope.all_channels:
+        if channel.name == name:
+            if channel.color:
+                return channel.color.upper()
+            pairs = [p for p in plan.imaging.pairs if p.channel == name]
+            brightest = max(pairs, key=lambda p: p.in_focus, default=None)
+            return wavelength_to_rgb(brightest.emission_nm if brightest else sum(channel.band_nm) / 2)
+    letters = {layer: dye for dye, layer in plan.barcodes.layer_of_dye.items()} if plan.barcodes else {}
+    dye = plan.simulation.fluorophores()[{**plan.world.dye_of_layer, **letters}[name]]
+    return wavelength_to_rgb(dye.peak_emission_nm)
+
+
+def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
+    g = plan.geometry
+    return {
+        "hash": plan.hash,
+        "status": place.COMPLETE,
+        **folders.contents(plan),
+        **_quantity(plan, plan.main),
+        "spec": plan.simulation.to_mapping(),
+        "until": plan.until,
+        "seed": plan.simulation.seed,
+        "versions": dict(plan.versions),
+        "expansion_factor": float(g.factor),
+        "pixel_size_expanded_um": [float(p) / 1000 for p in g.pixel_nm],
+        **plan.imaging.provenance(),
+        "dyes": totals.dyes,
+        **({"amplicons": totals.amplicons} if plan.barcodes else {}),
+        "largest": totals.largest,
+        "clipped_pixels": dict(zip(plan.outputs[0].channels, totals.clipped, strict=True)),
+    }

@@ -1,0 +1,157 @@
+"""Labels of a tile, read part by part: what of them is in memory does not follow the tile's size.
+
+Parts end where chunks of 64 voxels do, as far as they can, less one voxel: a part is known up to the voxel before the last one
+read, for regions look one voxel ahead. The last two planes that were read are carried on to the next parts above, so that along
+the axis, where most parts meet, nothing is read twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.geometry.grid import Box, Triple
+from simexm.kernels.labels.cells import CellIndex
+from simexm.planning.bricks import brick
+from simexm.sources.base import LabelSource
+from simexm.stages.contract import LabelPart, LabelStream
+from simexm.timing import timed
+
+_INDEX = ""
+"""Among the names of masks, that of the cell indices."""
+
+_READ = "labels: read and decode"
+
+
+def read_part(source: LabelSource, box: Box, masks: Sequence[str]) -> LabelPart:
+    """Read a box as one part, with the named masks."""
+    cells = CellIndex()
+    arrays = _empty(box.shape, masks)
+    _read(source, box, cells, arrays)
+    return LabelPart(box, box, arrays.pop(_INDEX), cells, arrays)
+
+
+class TileLabels(LabelStream):
+    """The labels of a box of a source.
+
+    Parameters
+    ----------
+    source, box, masks
+        What is read.
+    part
+        Voxels of a part, z y x; cut to the box. A box of one part is read once and kept.
+    see
+        Called with every part before it is passed on, with one that is kept only once.
+    """
+
+    def __init__(
+        self, source: LabelSource, box: Box, masks: Sequence[str], part: Triple, see: Callable[[LabelPart], None]
+    ) -> None:
+        bounds = [part_bounds(a, b, n) for a, b, n in zip(box.start, box.stop, part, strict=True)]
+        z, y, x = (list(itertools.pairwise(b)) for b in bounds)
+        super().__init__(box, 1 if len(y) == len(x) == 1 else max(b - a for a, b in z))
+        self._source, self._masks, self._see = source, masks, see
+        self._ranges = z, y, x
+        self._keeps = len(z) == len(y) == len(x) == 1
+        self._kept: LabelPart | None = None
+
+    def parts(self) -> Iterator[LabelPart]:
+        """Yield the parts."""
+        if self._kept is not None:
+            self._kept.again = True
+            yield self._kept
+            return
+        for part in _Parts(self._source, self, self._masks, self._ranges):
+            part.again = self.seen
+            self._see(part)
+            if self._keeps:
+                self._kept = part
+            yield part
+            if not self._keeps:
+                # whoever still holds the part shall not keep these alive while the next is read
+                part.placed = part.regions = None
+        self.seen = True
+
+
+def part_bounds(start: int, stop: int, size: int) -> list[int]:
+    """Where parts of `size` voxels begin and end along an axis: one voxel before multiples of `size`."""
+    if stop - start <= size:
+        return [start, stop]
+    first = (start + 1) // size * size + size
+    inner = [b - 1 for b in range(first, stop, size)]
+    return [start, *(b for b in inner if start < b < stop), stop]
+
+
+class _Parts:
+    """Goes through the parts of a stream once."""
+
+    def __init__(
+        self,
+        source: LabelSource,
+        stream: LabelStream,
+        masks: Sequence[str],
+        ranges: tuple[Sequence[tuple[int, int]], ...],
+    ) -> None:
+        self.source, self.stream, self.ranges = source, stream, ranges
+        room = [max(b - a for a, b in axis) + 2 for axis in self.ranges]
+        most = int(np.prod([min(r, n) for r, n in zip(room, stream.box.shape, strict=True)]))
+        self.room = _empty((most,), masks)
+        # the last two planes that were read, and those of the parts below, which neighbours beside still need
+        across = (2, *stream.box.shape[1:]) if len(ranges[0]) > 1 else (0, 0, 0)
+        self.above, self.below = _empty(across, masks), _empty(across, masks)
+
+    def __iter__(self) -> Iterator[LabelPart]:
+        for z in self.ranges[0]:
+            opens = True
+            for y, x in itertools.product(*self.ranges[1:]):
+                yield self._part(Box((z[0], y[0], x[0]), (z[1], y[1], x[1])), opens)
+                opens = False
+            self.above, self.below = self.below, self.above
+
+    def _part(self, core: Box, opens: bool) -> LabelPart:
+        whole = self.stream.box
+        box = core.grown((1, 1, 1)).intersect(whole)
+        arrays = {name: room[: box.size].reshape(box.shape) for name, room in self.room.items()}
+        held = 0 if core.start[0] == whole.start[0] else 2
+        across = box.relative_to(whole.start).slices[1:]
+        for name, array in arrays.items() if held else ():
+            array[:2] = self.below[name][:, *across]
+        fresh = Box((box.start[0] + held, *box.start[1:]), box.stop)
+        _read(self.source, fresh, self.stream.cells, {name: array[held:] for name, array in arrays.items()})
+        for name, array in arrays.items() if core.stop[0] < whole.stop[0] else ():
+            self.above[name][:, *across] = array[-2:]
+        return LabelPart(core, box, arrays.pop(_INDEX), self.stream.cells, arrays, opens=opens)
+
+
+def _empty(shape: tuple[int, ...], masks: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Room for cell indices, under the name `_INDEX`, and masks, under theirs."""
+    return {_INDEX: np.empty(shape, np.int32), **{name: np.empty(shape, np.bool_) for name in masks}}
+
+
+def _read(source: LabelSource, box: Box, cells: CellIndex, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Read a box into arrays of its shape, ids and masks brick by brick together, for a source may make both at once."""
+    shape = brick(box.shape, source.dtype.itemsize)
+    axes = [_cuts(a, b, n) for a, b, n in zip(box.start, box.stop, shape, strict=True)]
+    for z, y, x in itertools.product(*axes):
+        one = Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
+        here = one.relative_to(box.start).slices
+        for name, array in arrays.items():
+            if name == _INDEX:
+                with timed(_READ):
+                    ids = source.read(one)
+                with timed("cells: index"):
+                    cells.add_to(ids, array[here])
+                del ids  # before the next are read
+            else:
+                with timed(_READ):
+                    array[here] = source.read_region(name, one)
+
+
+def _cuts(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """[start, stop) cut at multiples of `size`."""
+    inner = range((start // size + 1) * size, stop, size)
+    return list(itertools.pairwise((start, *inner, stop)))

@@ -1,0 +1,115 @@
+"""The coarse levels that no block owns: a small last pass, level by level, each shard from the stored level above it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from simexm.errors import RunError
+from simexm.geometry.grid import Box, Tiling, Triple
+from simexm.jobs.bitmap import Bitmap
+from simexm.jobs.events import Execute, Message
+from simexm.jobs.journal import Journal, damaged_lines
+from simexm.planning.plan import Plan
+from simexm.result.place import Place
+from simexm.run import folders, guard
+from simexm.run.layout import Layout, Look, all_there
+from simexm.store.location import Location
+from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
+from simexm.store.reading import Reader
+
+
+@dataclass(frozen=True)
+class LevelTask:
+    """One coarse level of all outputs."""
+
+    plan: Plan
+    place: Place
+    level: int
+
+    @property
+    def shards(self) -> Tiling:
+        """Shards of the level."""
+        return Tiling(Box.of_shape(self.plan.levels[self.level].shape), self.plan.storage[self.level].shard)
+
+
+def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
+    """Make shard `number` of the level for every output and channel; what is returned goes to the level's journal."""
+    plan = task.plan
+    guard.refuse_strange(plan, task.place)
+    box = task.shards[number]
+    position = task.shards.position(number)
+    upper, lower = plan.levels[task.level - 1], plan.levels[task.level]
+    factors = step_factors(upper, lower)
+    above = Box(_times(box.start, factors), _times(box.stop, factors)).intersect(Box.of_shape(upper.shape))
+    stored: dict[str, list[list[Any]]] = {output.group: [] for output in plan.outputs}
+    for output in plan.outputs:
+        levels = folders.arrays(plan, task.place, output)
+        source = Reader.of(levels[task.level - 1].open())
+        for c in range(max(1, len(output.channels))):
+            lead: tuple[int, ...] = () if output.is_labels else (c,)
+            data = source.read(above, lead)
+            made = (downsample_labels if output.is_labels else downsample_mean)(data, factors)
+            part = made if output.is_labels else made[None]
+            told = levels[task.level].write((*lead, *position), part)
+            stored[output.group].append([told.nbytes, told.checksum])
+    return {"stored": stored}
+
+
+def journal_of(where: Place, level: int) -> Location:
+    """The journal of a level's shards."""
+    return where.journal / "levels" / str(level)
+
+
+def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, Bitmap], is_there: Look) -> None:
+    """Make what is not there yet of each level that no block owns, in order.
+
+    Parameters
+    ----------
+    plan, where
+        The run.
+    execute
+        How shards are made.
+    again
+        By level, shards that are made though they are there.
+    is_there
+        Which files were there when the run began.
+
+    Raises
+    ------
+    RunError
+        If a shard cannot be made.
+    """
+    from simexm.jobs.progress import FailedFile, LogFile
+
+    layout = Layout.of(plan)
+    for level, storage in enumerate(plan.storage):
+        if storage.owned:
+            continue
+        task = LevelTask(plan, where, level)
+        journal = Journal.open(journal_of(where, level), plan.hash, where.scratch, len(task.shards))
+        log = LogFile(where.run / "log.txt")
+        if journal.unreadable:
+            log(Message(damaged_lines(journal)))
+        damaged = again.get(level, Bitmap())
+        journal.distrust(
+            r.block
+            for r in journal.records()
+            if r.block in damaged or not all_there(layout.of_level(where, level, r.block, r.result), is_there)
+        )
+        if len(journal.done) == len(task.shards):
+            continue
+        outcome = execute(
+            function=make_shard, context=task, blocks=journal.done.missing(len(task.shards)), journal=journal,
+            listeners=[log, FailedFile(where.run / "failed.jsonl")],
+        )  # fmt: skip
+        if outcome.failed_count:
+            raise RunError(
+                f"level {level} cannot be made: {outcome.failed[0].error}. Mend the cause and type the same command again"
+            )
+
+
+def _times(a: Triple, b: Triple) -> Triple:
+    z, y, x = (m * n for m, n in zip(a, b, strict=True))
+    return z, y, x

@@ -1,0 +1,114 @@
+"""Passes over the whole specimen that come before the images: sums by cell that stages must know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from simexm.geometry.grid import Box, Tiling
+from simexm.jobs.sums_by_id import CellSums, StoredSums, add_up, is_stored, merged, store, write_part
+from simexm.planning.plan import Plan
+from simexm.result.place import Place
+from simexm.run.block import by_id
+from simexm.run.labels import read_part
+from simexm.run.layout import Look
+from simexm.sources.base import LabelSource
+from simexm.stages.contract import Counted, CountPass, Stage, Tally, Work
+from simexm.store.files import remove_tree
+from simexm.store.listing import presence
+from simexm.store.location import Location
+
+
+def all_passes(plan: Plan) -> Iterator[tuple[Stage, CountPass]]:
+    """Every pass, in order, with the stage that wants it."""
+    for stage in plan.stages:
+        for one in stage.passes():
+            yield stage, one
+
+
+def count_box(plan: Plan, source: LabelSource, counted: Counted, stage: Stage, wanted: CountPass, box: Box) -> CellSums:
+    """Count the voxels that a box of pixels answers for, tile by tile."""
+    parts = [CellSums.none(wanted.columns)]
+    for tile in Tiling(box, plan.tile):
+        own = plan.geometry.own_voxels(tile)
+        reads = None if own.is_empty else stage.count_box(wanted.name, own, plan.world)
+        if reads is None:
+            continue
+        part = read_part(source, reads, plan.world.masks)
+        columns = stage.count(wanted.name, own, part, Work(plan.world, tile, {}, {}, Tally(), counted))
+        some = np.any([columns[name] != 0 for name in wanted.columns], axis=0)
+        parts.append(by_id(part.cells.ids, some, columns))
+    return add_up(parts)
+
+
+def counted_in_memory(plan: Plan, source: LabelSource) -> Counted:
+    """Make all passes here and now."""
+    counted: dict[str, CellSums] = {}
+    for stage, wanted in all_passes(plan):
+        counted[wanted.name] = add_up([count_box(plan, source, counted, stage, wanted, b) for b in plan.blocks])
+    return counted
+
+
+def folder(where: Place, name: str) -> Location:
+    """The folder of a pass: its journal, its parts, and its table."""
+    return where.passes / name
+
+
+def part(where: Place, name: str, number: int) -> Location:
+    """The file of one block's sums."""
+    return _parts(where, name) / f"block-{number:07d}.parquet"
+
+
+def parts_there(where: Place, name: str) -> Look:
+    """What tells which of them are there."""
+    return presence(_parts(where, name))
+
+
+def _parts(where: Place, name: str) -> Location:
+    return folder(where, name) / "parts"
+
+
+def _table(where: Place, name: str) -> Location:
+    return folder(where, name) / "table"
+
+
+def table_of(where: Place, name: str) -> StoredSums:
+    """The table of a pass that was made."""
+    return StoredSums(_table(where, name))
+
+
+def counted_on_disk(plan: Plan, where: Place, before: str | None = None) -> Counted:
+    """The tables of all passes, or of those before `before`."""
+    counted: dict[str, StoredSums] = {}
+    for _, wanted in all_passes(plan):
+        if wanted.name == before:
+            break
+        counted[wanted.name] = table_of(where, wanted.name)
+    return counted
+
+
+def write_block(plan: Plan, where: Place, source: LabelSource, name: str, number: int) -> dict[str, Any]:
+    """Count one block for pass `name` and write its part; what is returned goes to the pass's journal."""
+    stage, wanted = next((s, p) for s, p in all_passes(plan) if p.name == name)
+    sums = count_box(plan, source, counted_on_disk(plan, where, name), stage, wanted, plan.blocks[number])
+    write_part(sums, part(where, name, number), where.scratch)
+    return {"rows": sums.ids.size}
+
+
+def merge(plan: Plan, where: Place, wanted: CountPass, rows: int) -> None:
+    """Add up the parts of all blocks."""
+    parts = (part(where, wanted.name, n) for n in range(len(plan.blocks)))
+    shares = merged(parts, rows, wanted.columns, where.scratch)
+    store(_table(where, wanted.name), shares, wanted.columns, where.scratch)
+
+
+def forget_parts(where: Place, wanted: CountPass) -> None:
+    """Remove the parts of a pass whose table is whole."""
+    remove_tree(_parts(where, wanted.name), ignore_errors=True)
+
+
+def is_merged(where: Place, wanted: CountPass) -> bool:
+    """Whether a pass's table is whole."""
+    return is_stored(_table(where, wanted.name))

@@ -1,0 +1,172 @@
+"""Names of the axes of an HDF5 data set, as ilastik, netCDF-4, HDF5's dimension scales and others write them.
+
+http://www.nacad.ufrj.br/online/hdf5/H5DS.html, https://cfconventions.org, http://ukoethe.github.io/vigra/doc-release/vigra
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from simexm.errors import SimexmWarning, SourceError
+from simexm.geometry.grid import Triple
+from simexm.sources.axes import spatial_order
+from simexm.sources.hdf5.file import BROKEN
+
+_NAMES = ("axes", "axis_names", "axis_order", "dimension_names", "_ARRAY_DIMENSIONS")
+_NUMBERED = re.compile(r"(phony_)?(dim|axis|d)?_?\d*")
+"""What xarray and others call an axis that has no name."""
+
+
+def attribute(node: Any, name: str) -> Any:
+    """An attribute; None if there is none. Raises SourceError if it cannot be read."""
+    try:
+        if name not in node.attrs:
+            return None
+        return node.attrs[name]
+    except BROKEN as error:
+        raise SourceError(
+            f"{node.file.filename}{node.name}: the attribute {name!r} cannot be read: {error}. Copy the file again."
+        ) from error
+
+
+def texts(value: Any) -> list[str]:
+    """The texts of an attribute: one or an array, of fixed length or not, in bytes or not. None for what is no text."""
+    flat = np.ravel(np.asarray(value, dtype=object) if isinstance(value, list | tuple) else value).tolist()
+    decoded = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in flat]
+    return [v.strip().strip("\0") for v in decoded] if all(isinstance(v, str) for v in decoded) else []
+
+
+def axis_tags(data: Any) -> list[dict[str, Any]]:
+    """What ilastik (vigra) says of each axis; nothing where it says nothing."""
+    told = texts(attribute(data, "axistags"))
+    try:
+        axes = json.loads(told[0])["axes"] if told else []
+    except (ValueError, KeyError, TypeError, RecursionError):
+        axes = []
+    return [a for a in axes if isinstance(a, dict)] if isinstance(axes, list) else []
+
+
+def scale_of(data: Any, axis: int) -> Any:
+    """The dimension scale attached to an axis; None if there is none, or it cannot be read."""
+    try:
+        return data.dims[axis][0] if len(data.dims[axis]) else None
+    except BROKEN:
+        return None
+
+
+def order_of(h5py: Any, where: str, data: Any) -> Triple:
+    """Return which axes are z, y and x.
+
+    Names decide where they are told. Without names, a MATLAB array is taken for an image stack V(y, x, z), which is stored as
+    z, x, y; any other for z, y, x, axes of length 1 set aside.
+
+    Parameters
+    ----------
+    h5py
+        The library.
+    where
+        What to call the data set in messages.
+    data
+        The data set.
+
+    Raises
+    ------
+    SourceError
+        If names contradict each other, or leave a doubt.
+
+    Warns
+    -----
+    SimexmWarning
+        If a MATLAB array is taken for a stack.
+    """
+    told = _told(data)
+    if told:
+        (by, names), *others = told.items()
+        for other, differ in others:
+            if differ != names:
+                raise SourceError(
+                    f"{where}: {by} says that the axes are {', '.join(names)}, but {other} says {', '.join(differ)}. Correct the "
+                    "one that is wrong, or write a copy without names in the order z, y, x."
+                )
+        return spatial_order(where, names, data.shape)
+    if attribute(data, "MATLAB_class") is not None:
+        return _matlab_order(where, data)
+    return _unnamed_order(where, data.shape)
+
+
+def _told(data: Any) -> dict[str, list[str]]:
+    """Names of all axes in lower case, by what tells them; without what tells none."""
+    found = {"axistags": [str(a.get("key", "")) for a in axis_tags(data)]}
+    found["its dimension labels"] = [data.dims[i].label for i in range(data.ndim)]
+    if not any(found["its dimension labels"]):
+        found["its dimension scales"] = [_scale_name(data, i) for i in range(data.ndim)]
+    for name in _NAMES:
+        found[f"the attribute {name!r}"] = _split(attribute(data, name), data.ndim)
+        above = _split(attribute(data.parent, name), data.ndim)
+        if len(above) == data.ndim and not found[f"the attribute {name!r}"]:
+            found[f"the group's attribute {name!r}"] = above
+    lower = {by: [n.strip().lower().replace("?", "") for n in names] for by, names in found.items()}
+    return {by: names for by, names in lower.items() if not all(_NUMBERED.fullmatch(n) for n in names)}
+
+
+def _scale_name(data: Any, axis: int) -> str:
+    scale = scale_of(data, axis)
+    if scale is None:
+        return ""
+    convention = texts(attribute(scale, "axis"))  # X, Y, Z or T of the CF conventions
+    return convention[0] if convention else posixpath.basename(scale.name or "")
+
+
+def _split(value: Any, ndim: int) -> list[str]:
+    """Names in an attribute: a list, or one text such as "zyx", "z, y, x" or a JSON list."""
+    names = [] if value is None else texts(value)
+    if len(names) != 1 or ndim == 1:
+        return names
+    text = names[0]
+    try:
+        listed = json.loads(text)
+        if isinstance(listed, list):
+            return [str(n) for n in listed]
+    except (ValueError, RecursionError):
+        pass
+    words = re.split(r"[\s,;]+", text.strip(" ,;"))
+    return list(words[0]) if len(words) == 1 else words
+
+
+def _matlab_order(where: str, data: Any) -> Triple:
+    if attribute(data, "Python.Shape") is not None:  # a NumPy array, whose axes were z, y, x, that MATLAB reads alike
+        order = spatial_order(where, "xyz", data.shape) if data.ndim == 3 else _unnamed_order(where, data.shape[::-1])
+        return order if data.ndim == 3 else _reversed(order, data.ndim)
+    z, x, y = _unnamed_order(where, data.shape)
+    size = " x ".join(map(str, data.shape[::-1]))
+    warnings.warn(
+        f"{where} is a MATLAB array of {size}, and nothing names its axes: it is read as a stack of images V(y, x, z), rows "
+        "first and slices last. If they are others, type V = permute(V, [...]) in MATLAB and save it again",
+        SimexmWarning,
+        stacklevel=2,
+    )
+    return z, y, x
+
+
+def _reversed(order: Triple, ndim: int) -> Triple:
+    z, y, x = (ndim - 1 - a for a in order)
+    return z, y, x
+
+
+def _unnamed_order(where: str, shape: Sequence[int]) -> Triple:
+    """The positions of z, y, x where nothing names them: the three axes, or the three that are longer than 1."""
+    kept = range(3) if len(shape) == 3 else [i for i, n in enumerate(shape) if n > 1]
+    if len(kept) != 3:
+        raise SourceError(
+            f"{where} has the shape {' x '.join(map(str, shape))}, and nothing says which axes are z, y and x. Write the volume "
+            "that is meant as a data set of three axes, z, y, x."
+        )
+    z, y, x = kept
+    return z, y, x

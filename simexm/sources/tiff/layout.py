@@ -1,0 +1,182 @@
+"""Which pages of a TIFF are the volume, how they are laid out, and whether they can be read at all."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from simexm.errors import SimexmWarning, SourceError
+from simexm.geometry.grid import Triple
+from simexm.sources.logged import logged
+
+_PLANES = "ZQI"
+"""Names of axes that are taken for planes: z, and those of which nothing is known."""
+_TOLD = {"T": "points in time", "C": "channels"}
+_MOST_PLANES = 10**7
+_WHITE_IS_0, _PALETTE = 0, 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a volume is laid out in its pages.
+
+    Attributes
+    ----------
+    shape
+        Voxels along z, y, x.
+    separate, together
+        Numbers of a pixel: in planes of their own, or side by side. One of them is 1.
+    dtype
+        Type of each number, native.
+    """
+
+    shape: Triple
+    separate: int
+    together: int
+    dtype: np.dtype[Any]
+
+    @property
+    def samples(self) -> int:
+        """Numbers of a pixel."""
+        return self.separate * self.together
+
+    @property
+    def stored(self) -> tuple[int, int, int, int, int]:
+        """Shape in the file: z, separate, y, x, together."""
+        z, y, x = self.shape
+        return z, self.separate, y, x, self.together
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one plane."""
+        return self.shape[1] * self.shape[2] * self.samples * self.dtype.itemsize
+
+
+def only_series(path: Path, all_series: list[Any]) -> Any:
+    """Return the one stack of a file.
+
+    Thumbnails and coarser levels are left out. Pages that were appended one by one are a series each, and a stack if they are
+    all alike.
+
+    Raises
+    ------
+    SourceError
+        If there is none, or more than one.
+    """
+    whole = [s for s in all_series if not s.keyframe.is_reduced] or all_series
+    if not whole:
+        raise SourceError(f"{path} holds no image. Copy the file again from where it came, or name another.")
+    first = whole[0]
+    if len(whole) > 1 and len({(s.shape, s.axes, s.keyframe.hash) for s in whole}) == 1 and len(first) == 1:
+        pages = [series.pages[0] for series in whole]
+        return tifffile.TiffPageSeries(pages, (len(pages), *first.shape), first.dtype, f"Q{first.axes}")
+    if len(whole) != 1:
+        shapes = ", ".join("x".join(map(str, s.shape)) for s in whole[:5])
+        raise SourceError(
+            f"{path} holds {len(whole)} images of different shape or type ({shapes}), and a volume needs planes "
+            "that are all alike. Save the segmentation as a stack of its own."
+        )
+    return first
+
+
+def layout_of(path: Path, series: Any) -> Layout:
+    """Return how a series is laid out.
+
+    Raises
+    ------
+    SourceError
+        If it is anything but planes along z, or empty, or of numbers of an unknown type.
+
+    Warns
+    -----
+    SimexmWarning
+        If its planes are said to be something else.
+    """
+    if series.dtype is None:
+        raise SourceError(f"{path} holds numbers of an unknown type. Save it as an unsigned integer type.")
+    separate, depth, *_, together = series.keyframe.shaped
+    if 0 in series.shape or 0 in series.keyframe.shaped:
+        raise SourceError(f"{path} is empty: its planes have the shape {'x'.join(map(str, series.shape))}.")
+    axes = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if a in "YX" or (n > 1 and a != "S")]
+    names = "".join(a for a, _ in axes)
+    if not names.endswith("YX") or len(names) > 3 or depth != 1:
+        raise SourceError(
+            f"{path} has the axes {names} ({'x'.join(str(n) for _, n in axes)}), and labels are a stack of planes, z y x. Save "
+            "one channel and one time point as such a stack."
+        )
+    if names[0] not in _PLANES and len(names) == 3:
+        what = _TOLD.get(names[0], f"the axis {names[0]}")
+        warnings.warn(
+            f"{path} says that its {axes[0][1]} planes are {what} (as some programs write of a stack in z); they are taken for "
+            "planes along z. If they are not, save the one that is meant",
+            SimexmWarning,
+            stacklevel=4,
+        )
+    z, y, x = [1] * (3 - len(axes)) + [int(n) for _, n in axes]
+    return Layout((z, y, x), int(separate), int(together), series.dtype.newbyteorder("="))
+
+
+def refuse_lacking(path: Path, tif: Any, planes: int) -> None:
+    """Raise SourceError if ImageJ's description announces more planes than there are."""
+    announced = (tif.imagej_metadata or {}).get("images", 0) if tif.is_imagej else 0
+    if isinstance(announced, int) and announced > planes:
+        raise _damaged(path, f"it announces {announced} planes and holds {planes}")
+
+
+def palette_of(page: Any) -> NDArray[Any]:
+    """Colours in which a page shows its numbers, (numbers, 3), 8 bits; greys that rise, where it says nothing else."""
+    greys = np.repeat(np.arange(256)[:, None], 3, axis=1)
+    if page.photometric == _PALETTE and page.colormap is not None:
+        colours: NDArray[Any] = np.asarray(page.colormap)
+        return (colours >> 8 if colours.dtype.itemsize > 1 else colours).T
+    return greys[::-1] if page.photometric == _WHITE_IS_0 else greys
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a TIFF with tifffile.
+
+    Raises
+    ------
+    SourceError
+        If it is none, or damaged. What tifffile only logs of damage, to go on with the pages that it found, is an error here.
+    """
+    try:
+        with logged("tifffile") as records, tifffile.TiffFile(path) as tif:
+            _refuse_absurd(path, tif)
+            yield tif
+    except (SourceError, SimexmWarning):
+        raise
+    except PermissionError as error:
+        raise SourceError(f"{path} may not be read by you. Change its permissions, or name another.") from error
+    except tifffile.TiffFileError as error:
+        raise SourceError(f"{path} is not a TIFF file, or damaged: {error}. Copy it again, or name another.") from error
+    except Exception as error:  # headers that lie make tifffile stumble anywhere
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    if records:
+        raise _damaged(path, records[0])
+
+
+def _refuse_absurd(path: Path, tif: Any) -> None:
+    """Refuse OME-XML of so many planes that a list of them would fill the memory."""
+    xml = (tif.ome_metadata if tif.is_ome else None) or ""
+    found = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
+    counts = re.findall(r"\bSize[ZCT]=[\"']([0-9]{1,30})[\"']", found[0]) if found else []
+    if math.prod(map(int, counts)) > _MOST_PLANES:
+        raise _damaged(path, f"its metadata announce {math.prod(map(int, counts)):.0e} planes")
+
+
+def _damaged(path: Path, why: str) -> SourceError:
+    return SourceError(
+        f"{path} is damaged or cut off, and planes would be missing: {why}. Copy the file again from where it came."
+    )

@@ -1,0 +1,168 @@
+"""A volume in one file, as plain numbers one after the other: it is mapped into memory, and only what is read takes any."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import weakref
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.errors import SourceError
+from simexm.geometry.grid import Box, Spacing, Triple, triple
+from simexm.sources.stack import ORIGIN
+from simexm.sources.state import FilesState, state_of_files
+
+_STEP = 1 << 20
+
+
+class MappedStack:
+    """Numbers one after the other in a file; obeys `simexm.sources.stack.Stack`.
+
+    Parameters
+    ----------
+    path
+        What to call it in messages, and the file that is mapped.
+    dtype
+        Type of a number, with its byte order.
+    stored
+        Length of each axis, that of the slowest first.
+    order
+        Positions of z, y and x among these axes; all others have the length 1.
+    offset
+        Where the numbers begin.
+    voxel_size_nm, origin_nm
+        As in `Stack`.
+    unpacked
+        A stream of bytes, the numbers from `offset` on, where the file is compressed: they are copied to a temporary file.
+
+    Raises
+    ------
+    SourceError
+        If the file ends before its last number, or holds none; if there is no room for what is unpacked.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        dtype: np.dtype[Any],
+        stored: Sequence[int],
+        order: Triple,
+        offset: int = 0,
+        *,
+        voxel_size_nm: Spacing | None = None,
+        origin_nm: Spacing = ORIGIN,
+        unpacked: Any = None,
+    ) -> None:
+        self.where = str(path)
+        self._stored_dtype, self._stored, self._order, self._offset = dtype, tuple(map(int, stored)), order, offset
+        self.shape: Triple = triple(self._stored[a] for a in order)
+        self.dtype: np.dtype[Any] = dtype.newbyteorder("=")
+        self.grain: Triple = (1, 1, self.shape[2] if order[2] == len(self._stored) - 1 else 1)
+        self.voxel_size_nm = voxel_size_nm
+        self.origin_nm = origin_nm
+        if min(self._stored) < 1:
+            raise SourceError(f"{path} is empty: its shape is {' x '.join(map(str, self._stored))}.")
+        nbytes = math.prod(self._stored) * dtype.itemsize
+        self._file: Path | IO[bytes] = path
+        if unpacked is not None:
+            self._file, self._offset = _unpack(path, unpacked, nbytes), 0
+            weakref.finalize(self, self._file.close)
+        elif self._offset + nbytes > path.stat().st_size:
+            raise _cut_off(path, nbytes, max(path.stat().st_size - self._offset, 0))
+
+    def plane(self, z: int) -> str:
+        """The file and the plane."""
+        return f"{self.where}, z = {z}"
+
+    def state(self, box: Box) -> FilesState:
+        """How the file is."""
+        return state_of_files(self.where, [Path(self.where)])
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return what is stored in a box, (z, y, x)."""
+        mapped = np.memmap(self._file, self._stored_dtype, "r", self._offset, self._stored)
+        others = [a for a in range(len(self._stored)) if a not in self._order]
+        where: tuple[Any, ...] = (*box.slices, *[0] * len(others))
+        part = mapped.transpose(*self._order, *others)[where]
+        return np.array(part, self.dtype, order="C")
+
+
+def three_axes(where: str, shape: Sequence[int]) -> Triple:
+    """Positions of z, y, x where nothing names the axes: the three that are left without those of length 1 at either end.
+
+    Raises
+    ------
+    SourceError
+        If more or fewer are left.
+    """
+    axes = list(range(len(shape)))
+    while len(axes) > 3 and 1 in (shape[axes[0]], shape[axes[-1]]):
+        axes.pop(0 if shape[axes[0]] == 1 else -1)
+    if len(axes) != 3:
+        raise SourceError(
+            f"{where} has the shape {' x '.join(map(str, shape)) or 'of a single number'}, and a volume has three axes, z, y, x. "
+            "Save it as such an array."
+        )
+    return triple(axes)
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is compressed by gzip."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def skip(path: Path, stream: Any, offset: int) -> None:
+    """Move in a stream that is being unpacked; raises SourceError if it is damaged."""
+    try:
+        stream.seek(offset)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, why: object) -> SourceError:
+    """The error of a file that cannot be read."""
+    return SourceError(f"{path} is damaged or cut off: {why}. Copy it again from where it came.")
+
+
+def _cut_off(path: Path, wanted: int, found: int) -> SourceError:
+    return damaged(path, f"of {wanted} bytes of numbers there are {found}")
+
+
+def _unpack(path: Path, stream: Any, nbytes: int) -> IO[bytes]:
+    """Copy numbers to a file without a name, which vanishes with the stack; no more of them than the header tells."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise SourceError(
+            f"{path} is compressed, and its {nbytes / 1e9:.1f} GB must be unpacked to be read in parts, but {folder} has only "
+            f"{free / 1e9:.1f} GB left. Set TMPDIR to a folder with more, or save it without compression."
+        )
+    file = tempfile.TemporaryFile(prefix="simexm-")  # noqa: SIM115, open as long as the stack is
+    left = nbytes
+    try:
+        while left and (data := stream.read(min(_STEP, left))):
+            file.write(data)
+            left -= len(data)
+        file.flush()
+    except OSError as error:
+        file.close()
+        if error.errno is not None:
+            raise SourceError(
+                f"{path} cannot be unpacked to {folder}: {error.strerror}. Set TMPDIR to another."
+            ) from error
+        raise damaged(path, error) from error
+    except Exception as error:  # each decompressor raises a type of its own
+        file.close()
+        raise damaged(path, error) from error
+    if left:
+        file.close()
+        raise _cut_off(path, nbytes, nbytes - left)
+    return file

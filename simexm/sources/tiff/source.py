@@ -1,0 +1,227 @@
+"""TIFF stacks read box by box, from several threads, without the rest in memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from simexm.errors import SourceError, SourceNotFoundError
+from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.sources.base import neighbours
+from simexm.sources.colours import ColorIds, dtype_of, one_number, warn_of_palette
+from simexm.sources.lossless import needs_proof, refuse_lossy
+from simexm.sources.state import FilesState, state_of_files
+from simexm.sources.tiff.layout import layout_of, only_series, opened, palette_of, refuse_lacking
+from simexm.sources.tiff.sizes import size_and_origin_of
+
+_DEFLATE = frozenset({8, 32946})
+
+
+class TiffStack:
+    """A stack of planes in a TIFF, BigTIFF, OME-TIFF, ImageJ or LSM file, of any lossless compression that imagecodecs decodes.
+
+    Obeys `simexm.sources.stack.Stack`. Opening checks that every plane is in the file; nothing is decoded before `read`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    color_ids
+        How ids are packed into colours; None where only grey is read.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no such file.
+    SourceError
+        If it is no TIFF, is cut off, is compressed with loss, or holds anything but one stack of planes.
+
+    Warns
+    -----
+    SimexmWarning
+        If it has a palette, or shows 0 as white.
+    """
+
+    def __init__(self, path: Path, color_ids: ColorIds | None = None, *, quiet: bool = False) -> None:
+        self.path = path
+        self.where = str(path)
+        self._color_ids = color_ids
+        if not path.exists():
+            raise SourceNotFoundError(f"{path} does not exist.{neighbours(path)}")
+        if path.is_dir():
+            raise SourceError(f"{path} is a folder; name one TIFF file that holds the whole stack.")
+        with opened(path) as tif:
+            series = only_series(path, tif.series)
+            self._layout = layout_of(path, series)
+            refuse_lacking(path, tif, self._layout.shape[0])
+            self.shape: Triple = self._layout.shape
+            self.dtype: np.dtype[Any] = dtype_of(self._layout.dtype, self._layout.samples, color_ids)
+            self.voxel_size_nm: Spacing | None
+            self.origin_nm: Spacing
+            self.voxel_size_nm, self.origin_nm = size_and_origin_of(tif)
+            if series.dataoffset is None:
+                self._offset = None
+                self._index_segments(series)
+            else:
+                self._offset = int(series.dataoffset)
+                self._stored_dtype = self._layout.dtype.newbyteorder("<" if tif.byteorder == "<" else ">")
+                self._check_uncompressed()
+            palette = palette_of(series.keyframe)
+        if not quiet:
+            warn_of_palette(self.where, palette)
+
+    @property
+    def grain(self) -> Triple:
+        """A strip or a row of tiles; a row of voxels where the file is not compressed."""
+        return 1, 1 if self._offset is not None else self._segments[0][3], self.shape[2]
+
+    def plane(self, z: int) -> str:
+        """The file and the page."""
+        return f"{self.path}, page {z + 1}"
+
+    def state(self, box: Box) -> FilesState:
+        """How the file, or all files of a set, are."""
+        files = [self.path] if self._offset is not None else [Path(name) for name in self._files]
+        return state_of_files(str(self.path), files)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return what is stored in a box, (z, y, x).
+
+        Raises
+        ------
+        SourceError
+            If a page cannot be decoded, or is in colour and colours are no ids.
+        """
+        if self._offset is not None:
+            mapped = np.memmap(self.path, self._stored_dtype, "r", self._offset, self._layout.stored)
+            planes, rows, columns = box.slices
+            return self._numbers(box, np.array(mapped[planes, :, rows, columns, :], self._layout.dtype))
+        out = np.empty((box.shape[0], self._layout.separate, *box.shape[1:], self._layout.together), self._layout.dtype)
+        with ExitStack() as stack:
+            handles: dict[int, int] = {}
+            for z in range(box.start[0], box.stop[0]):
+                file = int(self._file_of[z])
+                if file not in handles:
+                    handles[file] = os.open(self._files[file], os.O_RDONLY)
+                    stack.callback(os.close, handles[file])
+                self._decode(z, handles[file], box, out[z - box.start[0]])
+        return self._numbers(box, out)
+
+    def _numbers(self, box: Box, pixels: NDArray[Any]) -> NDArray[Any]:
+        """One number a voxel from those that are stored, (z, separate, y, x, together)."""
+        if self._layout.samples == 1:
+            return pixels[:, 0, ..., 0]
+        pixels = np.moveaxis(pixels, 1, -1)[..., 0, :] if self._layout.separate > 1 else pixels[:, 0]
+        first = box.start[0]
+        return np.stack([one_number(self.plane(first + i), p, self._color_ids) for i, p in enumerate(pixels)])
+
+    def _check_uncompressed(self) -> None:
+        expected = (self._offset or 0) + self.shape[0] * self._layout.nbytes
+        actual = self.path.stat().st_size
+        if expected > actual:
+            self._refuse_truncated(max(actual - (self._offset or 0), 0) // self._layout.nbytes)
+
+    def _index_segments(self, series: Any) -> None:
+        """Note where each strip or tile lies in a plane and in its file, and check that it is there."""
+        pages = list(series.pages)
+        if len(pages) != self.shape[0]:
+            raise SourceError(
+                f"{self.path} announces {self.shape[0]} planes and holds {len(pages)} pages, so planes would be "
+                "missing. Write it again with one page a plane."
+            )
+        keyframe = self._keyframe = series.keyframe
+        self._compression = int(keyframe.compression)
+        self._prove(keyframe)
+        try:
+            segments = [keyframe.decode(None, i)[1:] for i in range(len(keyframe.dataoffsets))]
+        except (ValueError, NotImplementedError) as error:
+            raise SourceError(
+                f"{self.path} cannot be decoded: {error}. Save it again with LZW, Deflate or no compression."
+            ) from error
+        if not segments:
+            self._refuse_truncated(0)
+        self._inflate = _straight(keyframe, self._layout.dtype)
+        self._segments = [(at[0], at[2], at[3], shape[1], shape[2]) for at, shape in segments]
+        self._at = np.zeros((2, len(pages), len(segments)), np.int64)
+        self._file_of = np.zeros(len(pages), np.int32)
+        self._tables: dict[int, bytes] = {}
+        sizes: dict[str, int] = {}
+        for plane, page in enumerate(pages):
+            if page is None:
+                raise SourceError(f"{self.path}, page {plane + 1} is missing; a file of the set may be elsewhere.")
+            name = page.parent.filehandle.path
+            if name not in sizes:
+                sizes[name] = os.stat(name).st_size
+            ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
+            if len(page.dataoffsets) != len(segments) or max(ends) > sizes[name]:
+                self._refuse_truncated(plane)
+            self._at[:, plane] = page.dataoffsets, page.databytecounts
+            self._file_of[plane] = list(sizes).index(name)
+            if page.jpegtables is not None:
+                self._tables[plane] = page.jpegtables
+        self._files = list(sizes)
+
+    def _prove(self, keyframe: Any) -> None:
+        """Refuse what is compressed with loss, by its first strip or tile that is not left out."""
+        first = next(((o, n) for o, n in zip(keyframe.dataoffsets, keyframe.databytecounts, strict=False) if n), None)
+        data = b""
+        if needs_proof(self._compression) and first is not None:
+            with open(keyframe.parent.filehandle.path, "rb") as file:
+                file.seek(first[0])
+                data = file.read(first[1])
+        refuse_lossy(self.where, self._compression, data)
+
+    def _decode(self, plane: int, handle: int, box: Box, out: NDArray[Any]) -> None:
+        """Decode the segments of one plane that meet `box` into `out` (separate, y, x, together)."""
+        (_, y0, x0), (_, y1, x1) = box.start, box.stop
+        for index, (sample, top, left, height, width) in enumerate(self._segments):
+            y, x = max(top, y0), max(left, x0)
+            y_end, x_end = min(top + height, y1), min(left + width, x1)
+            if y >= y_end or x >= x_end:
+                continue
+            target = out[sample, y - y0 : y_end - y0, x - x0 : x_end - x0]
+            offset, count = map(int, self._at[:, plane, index])
+            if count == 0:  # a sparse file leaves out tiles that hold nothing
+                target[...] = self._keyframe.nodata
+                continue
+            try:
+                data = os.pread(handle, count, offset)
+                if self._inflate is not None and target.shape[:2] == (height, width) and target.flags.c_contiguous:
+                    if len(self._inflate(data, out=target.view(np.uint8).reshape(-1))) != target.nbytes:
+                        raise ValueError(f"its data end before {height} rows")
+                    continue
+                if needs_proof(self._compression):
+                    refuse_lossy(self.plane(plane), self._compression, data)
+                segment, _, _ = self._keyframe.decode(
+                    data, index, jpegtables=self._tables.get(plane), jpegheader=self._keyframe.jpegheader
+                )
+                target[...] = segment[0, y - top : y_end - top, x - left : x_end - left]
+            except SourceError:
+                raise
+            except Exception as error:  # each of some thirty codecs raises a type of its own
+                raise SourceError(
+                    f"{self.path}, page {plane + 1} of {self.shape[0]} (z = {plane}) is damaged and cannot be decoded, "
+                    f"so its cells would be lost: {error}. Copy the file again from where it came."
+                ) from error
+
+    def _refuse_truncated(self, plane: int) -> None:
+        raise SourceError(
+            f"{self.path} ends in the middle of page {plane + 1} of {self.shape[0]} (z = {plane}), so the rest of the "
+            "volume is missing. Copy the file again from where it came."
+        )
+
+
+def _straight(keyframe: Any, dtype: np.dtype[Any]) -> Any:
+    """What decompresses a strip right into its rows, where that is all there is to do; None where it is not."""
+    plain = keyframe.predictor == 1 and keyframe.fillorder == 1 and keyframe.bitspersample == 8 * dtype.itemsize
+    native = dtype.itemsize == 1 or keyframe.parent.byteorder == ("<" if sys.byteorder == "little" else ">")
+    if plain and native and int(keyframe.compression) in _DEFLATE:
+        return tifffile.TIFF.DECOMPRESSORS[int(keyframe.compression)]
+    return None

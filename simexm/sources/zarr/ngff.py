@@ -1,0 +1,229 @@
+"""Axes, voxel size and position of an array, from OME-Zarr metadata of any version (0.1 to 0.6).
+
+https://ngff.openmicroscopy.org/0.5, /0.4, and RFC-5 for coordinate systems. A translation is the position of the first
+element's centre, so the volume begins half an element before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from simexm.errors import SourceError
+from simexm.geometry.grid import Spacing, Triple, exact, exact3
+from simexm.sources.axes import UNITS, implausible, nm_per, spatial_order
+
+_ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Where the voxels of an array are.
+
+    Attributes
+    ----------
+    axes
+        Positions of z, y and x among the array's axes.
+    voxel_size_nm
+        None where nothing says how large a voxel is.
+    origin_nm
+        Where voxel (0, 0, 0) begins.
+    doubt
+        Why there is no voxel size, as the end of a sentence; None where nothing tells any.
+    """
+
+    axes: Triple
+    voxel_size_nm: Spacing | None = None
+    origin_nm: Spacing = _ORIGIN
+    doubt: str | None = None
+
+
+class UnclearError(ValueError):
+    """Why metadata do not tell a voxel size."""
+
+
+def ome(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The OME metadata among a group's attributes, which 0.5 keeps under "ome" and older versions at the top."""
+    inner = attributes.get("ome")
+    return inner if isinstance(inner, Mapping) else attributes
+
+
+def datasets(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Paths of a multiscale group's levels, full resolution first; none where the group is not a multiscale image."""
+    try:
+        return tuple(str(d["path"]) for d in ome(attributes)["multiscales"][0]["datasets"])
+    except (KeyError, IndexError, TypeError):
+        return ()
+
+
+def label_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the label images that a labels group lists."""
+    names = ome(attributes).get("labels", ())
+    return tuple(map(str, names)) if isinstance(names, Sequence) and not isinstance(names, str) else ()
+
+
+def is_image(attributes: Mapping[str, Any]) -> bool:
+    """Whether the metadata describe light or electrons: channels to display, and no labels."""
+    told = ome(attributes)
+    return "omero" in told and "image-label" not in told
+
+
+def default_axes(where: str, ndim: int) -> str:
+    """Names of the axes of an array that says nothing of them."""
+    if not 3 <= ndim <= 5:
+        raise SourceError(
+            f"{where} has {ndim} axes, and labels need three: z, y, x. "
+            + ("A single plane is no volume." if ndim < 3 else "Name an array of fewer axes as the dataset.")
+        )
+    return "tczyx"[-ndim:]
+
+
+def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str, shape: Sequence[int]) -> Geometry:
+    """Geometry of one level of a multiscale image.
+
+    Parameters
+    ----------
+    where
+        What to call the image in messages.
+    attributes
+        Attributes of the multiscale group.
+    dataset
+        Path of the level.
+    shape
+        Of the level's array.
+
+    Raises
+    ------
+    SourceError
+        If it is not known which axes are z, y and x. A voxel size that cannot be read is no error here, for the user may
+        give it: `Geometry.doubt` says why.
+    """
+    scales = ome(attributes)["multiscales"][0]
+    own = next(d for d in scales["datasets"] if str(d["path"]) == dataset)
+    try:
+        axes, steps = _axes_and_steps(scales, own)
+    except UnclearError as error:
+        raise SourceError(f"{where}: {error}. Correct the metadata, or write a copy in the order z, y, x.") from error
+    axes = axes or list(default_axes(where, len(shape)))
+    names = [str(a.get("name", "") if isinstance(a, Mapping) else a) for a in axes]
+    spatial = spatial_order(where, names, shape)
+    try:
+        size, begin = _place(axes, steps, spatial)
+    except UnclearError as reason:
+        return Geometry(spatial, doubt=str(reason))
+    return Geometry(spatial, size, begin)
+
+
+def _axes_and_steps(scales: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """The axes in which positions are told, and the transformations to there.
+
+    Up to 0.5 a multiscale has one list of axes, and its own transformations follow on the level's. From 0.6 on, a level's
+    transformation leads to a coordinate system with axes of its own; those of the multiscale go on from there to others,
+    and are only wanted where the first one's unit is no length (a pixel).
+    """
+    inner, outer = (_list(part.get("coordinateTransformations")) for part in (own, scales))
+    systems = {str(s.get("name")): _list(s.get("axes")) for s in _list(scales.get("coordinateSystems")) if _is_map(s)}
+    if not systems:
+        return _list(scales.get("axes")), [*inner, *outer]
+    reached = _end(inner[-1], "output") if inner and _is_map(inner[-1]) else ""
+    if reached not in systems:
+        if len(systems) > 1:
+            raise UnclearError(
+                f"it has the coordinate systems {', '.join(systems)}, and its level does not say which it lies in"
+            )
+        reached = next(iter(systems))
+    if not _lengths(systems[reached]):
+        for step in outer:
+            further = systems.get(_end(step, "output"), []) if _is_map(step) and _end(step, "input") == reached else []
+            if _lengths(further) and [_name(a) for a in further] == [_name(a) for a in systems[reached]]:
+                return further, [*inner, step]
+    return systems[reached], inner
+
+
+def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Triple) -> tuple[Spacing, Spacing]:
+    """Voxel size and origin, nm, z y x; raises UnclearError."""
+    scale, shift = [Fraction(1)] * len(axes), [Fraction(0)] * len(axes)
+    scaled = False
+    for kind, by in _flat(steps, len(axes)):
+        if kind == "scale":
+            scaled = True
+            scale = [s * v for s, v in zip(scale, by, strict=True)]
+            shift = [s * v for s, v in zip(shift, by, strict=True)]
+        else:
+            shift = [s + v for s, v in zip(shift, by, strict=True)]
+    if not scaled:
+        raise UnclearError("its metadata have no scale")
+    nm = []
+    for i in spatial:
+        unit = axes[i].get("unit") if _is_map(axes[i]) else None
+        if not unit:
+            raise UnclearError(f"its axis {_name(axes[i])} has no unit")
+        per = nm_per(str(unit))
+        if per is None:
+            raise UnclearError(f"the unit {unit!r} is not a length that is known here ({', '.join(UNITS)})")
+        nm.append(per)
+    size = [scale[i] * n for i, n in zip(spatial, nm, strict=True)]
+    return checked_size(size), _spacing([shift[i] * n - s / 2 for i, n, s in zip(spatial, nm, size, strict=True)])
+
+
+def checked_size(size: Sequence[Fraction]) -> Spacing:
+    """A voxel size that metadata tell, nm, z y x; raises UnclearError if no voxel has it."""
+    wrong = implausible(size)
+    if wrong:
+        raise UnclearError(f"the metadata tell a voxel size of {wrong}")
+    return _spacing(size)
+
+
+def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]]]:
+    """Scales and translations in the order in which they apply, those inside a sequence included."""
+    for step in steps:
+        kind = step.get("type") if _is_map(step) else None
+        if kind == "identity":
+            continue
+        if kind == "sequence":
+            yield from _flat(_list(step.get("transformations")), ndim)
+            continue
+        if kind not in ("scale", "translation"):
+            raise UnclearError(
+                f"its coordinate transformation of type {kind!r} is none of scale, translation, sequence and identity, and "
+                "volumes are not turned or sheared here"
+            )
+        values = step.get(kind)
+        try:
+            by = [exact(v) for v in values]
+        except (TypeError, ValueError):
+            by = []
+        if len(by) != ndim:
+            raise UnclearError(f"its {kind} {values!r} cannot be read for {ndim} axes")
+        yield kind, by
+
+
+def _end(step: Mapping[str, Any], side: str) -> str:
+    """Name of the coordinate system where a transformation begins or ends, which is a text or has a name or path."""
+    told = step.get(side)
+    return str(told.get("name") or told.get("path") or "") if isinstance(told, Mapping) else str(told or "")
+
+
+def _lengths(axes: Sequence[Any]) -> bool:
+    """Whether there are spatial axes, and the unit of each is a length."""
+    units = [a.get("unit") for a in axes if _is_map(a) and _name(a).lower() in tuple("zyx")]
+    return bool(units) and all(nm_per(str(u or "")) for u in units)
+
+
+def _name(axis: Any) -> str:
+    return str(axis.get("name", "")) if _is_map(axis) else str(axis)
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _spacing(values: Sequence[Fraction]) -> Spacing:
+    z, y, x = values
+    return exact3((z, y, x))

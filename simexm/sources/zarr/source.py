@@ -1,0 +1,346 @@
+"""Labels read from OME-Zarr (0.1 to 0.6, sharded or not) and from plain Zarr arrays: on disk, in a ZIP file, behind a URL."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from simexm.errors import GoneError, SimexmWarning, SourceError, SourceGoneError, SourceNotFoundError
+from simexm.geometry.grid import Box, Spacing, Triple, exact3
+from simexm.sources.base import ZarrSource
+from simexm.sources.bombs import refuse_bombs
+from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
+from simexm.sources.identity import array_identity, digest_of
+from simexm.sources.mark import digest_in, shards_in, stored_regions
+from simexm.sources.state import FilesState, state_of_chunks
+from simexm.sources.words import words
+from simexm.sources.zarr import ngff
+from simexm.sources.zarr.finding import Found, find, open_root
+from simexm.sources.zarr.geometry import Node
+from simexm.store.location import is_url
+from simexm.store.reading import Reader
+from simexm.store.shard_list import ShardList
+
+_CHUNKS = ChunkCache(CACHE_BYTES)
+_TOKENS = itertools.count()
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A Zarr array read as z, y, x, whatever the order of its axes; its other axes have the length 1.
+
+    Attributes
+    ----------
+    where
+        What to call it in messages: path and dataset.
+    group
+        The group that holds the array; None where it stands alone.
+    listed
+        Chunk files that exist, where that is known.
+    token
+        Tells what this opening reads from what another one of the same place might.
+    """
+
+    where: str
+    array: zarr.Array[Any]
+    geometry: ngff.Geometry
+    group: zarr.Group | None
+    listed: ShardList | None = field(default=None, compare=False)
+    token: int = field(default_factory=lambda: next(_TOKENS), compare=False)
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels along z, y, x."""
+        z, y, x = (self.array.shape[i] for i in self.geometry.axes)
+        return z, y, x
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return what is stored in a box, (z, y, x); raises SourceError where that cannot be decoded."""
+        if not Box.of_shape(self.shape).contains(box):
+            raise IndexError(f"{box} reaches outside {self.where}, whose shape is {self.shape}")
+        z, y, x = (self.array.chunks[i] for i in self.geometry.axes)
+        name = (self.token, self.array.path)
+        return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, partial(self._read, box))
+
+    def state(self, box: Box) -> FilesState | None:
+        """The state of the chunk files that hold a box; see `state_of_chunks` for what is raised."""
+        grid = self.array.shards or self.array.chunks
+        ranges = [range(1)] * self.array.ndim
+        for i, a, b in zip(self.geometry.axes, box.start, box.stop, strict=True):
+            ranges[i] = range(a // grid[i], -(-b // grid[i]))
+        return state_of_chunks(self.where, self.array, ranges, listing=self.listed is None)
+
+    def reading_bytes(self, shape: Triple) -> int:
+        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
+        chunk = [self.array.chunks[i] for i in self.geometry.axes]
+        item = self.array.dtype.itemsize
+        box, least, most, touched = item, item, item, 1
+        for n, c, m in zip(shape, chunk, self.shape, strict=True):
+            aligned, count = -(-n // c), min(-(-n // c) + 1, -(-m // c))  # a box may begin in the middle of a chunk
+            box, least, most, touched = box * n, least * min(aligned * c, m), most * min(count * c, m), touched * count
+        decoding = self._reader.decoding_bytes(touched)
+        held = box + decoding if most > CACHE_BYTES else 0
+        if least <= CACHE_BYTES:  # chunks that will be kept are copied out of the box that was read around them
+            around = min(most, CACHE_BYTES)
+            held = max(held, around + max(around, decoding))
+        return held + (0 if self.array.dtype.isnative else box)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader.of(self.array, self.listed)
+
+    def _read(self, wanted: Box, box: Box) -> NDArray[Any]:
+        try:
+            return self._stored(box)
+        except GoneError as error:
+            raise SourceGoneError(
+                f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read: {error.strerror}."
+            ) from error
+        except (RuntimeError, ValueError, OSError) as error:
+            raise SourceError(
+                f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read, a chunk is damaged or gone: {error}"
+            ) from error
+
+    def _stored(self, box: Box) -> NDArray[Any]:
+        """Read a box in the array's own order of axes, and turn it."""
+        axes, ndim = self.geometry.axes, self.array.ndim
+        where: list[slice] = [slice(0, 1)] * ndim
+        for axis, part in zip(axes, box.slices, strict=True):
+            where[axis] = part
+        refuse_bombs(self.array, tuple(where))
+        last = sorted(axes)
+        turned = [last.index(a) for a in axes]  # where z, y and x are among the spatial axes
+        if last == [ndim - 3, ndim - 2, ndim - 1]:
+            start, stop = ([ends[turned.index(i)] for i in range(3)] for ends in (box.start, box.stop))
+            own = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+            return self._reader.read(own, (0,) * (ndim - 3)).transpose(turned)
+        found = np.asarray(self._reader.array[tuple(where)])
+        return found.reshape([found.shape[a] for a in last]).transpose(turned)
+
+
+@dataclass(frozen=True)
+class ZarrLabels:
+    """A `LabelSource` that reads Zarr arrays."""
+
+    labels: Volume
+    masks: Mapping[str, Volume]
+    voxel_size_nm: Spacing
+    origin_nm: Spacing
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels along z, y, x."""
+        return self.labels.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Unsigned type of the ids, as wide as the stored ones."""
+        return np.dtype(f"u{self.labels.array.dtype.itemsize}")
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """Names that `read_region` knows."""
+        return tuple(self.masks)
+
+    @property
+    def coarser(self) -> tuple[Volume, ...]:
+        """The coarser levels of the multiscale image whose level the labels are."""
+        group, array = self.labels.group, self.labels.array
+        if group is None:
+            return ()
+        levels = ngff.datasets(dict(group.attrs))
+        own = array.path.removeprefix(f"{group.path}/")
+        below = [group[p] for p in levels[levels.index(own) + 1 :] if p in group] if own in levels else []
+        arrays = [a for a in below if isinstance(a, zarr.Array) and a.ndim == array.ndim]
+        return tuple(replace(self.labels, array=a, listed=shards_in(group, a)) for a in arrays)
+
+    @property
+    def identity(self) -> str:
+        """Digest of the labels and the masks; `simexm.sources.identity.array_identity` says how far it sees."""
+        parts = []
+        for name, volume in {"": self.labels, **self.masks}.items():
+            try:
+                parts += [name, array_identity(volume.array, digest_in(volume.group))]
+            except OSError as error:
+                raise _unreadable(volume, error) from error
+        return digest_of(*parts)
+
+    def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
+        """The state of the chunk files of a box, by name of the mask, that of the labels as ""; none where nobody can tell.
+
+        Raises
+        ------
+        SourceError
+            If an array is gone, or its files cannot be looked at.
+        """
+        states = {}
+        for name, volume in {"": self.labels, **{name: self.masks[name] for name in masks}}.items():
+            try:
+                found = volume.state(box)
+            except OSError as error:
+                raise _unreadable(volume, error) from error
+            if found is not None:
+                states[name] = found
+        return states
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> ZarrLabels:
+        """The same source, which takes a missing chunk for a fault if it is in the list of its array; see `state`."""
+        known = {n: replace(v, listed=v.listed or listed.get(n)) for n, v in {"": self.labels, **self.masks}.items()}
+        return replace(self, labels=known.pop(""), masks=known)
+
+    def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the ids in a box inside the volume, (z, y, x).
+
+        Raises
+        ------
+        SourceError
+            If a stored chunk cannot be decoded, or holds a negative id.
+        """
+        stored = self.labels.read(box)
+        if stored.dtype.kind == "i" and stored.size and stored.min() < 0:
+            raise SourceError(
+                f"{self.labels.where} holds the negative id {stored.min()}, and a cell's id is positive (0 is outside "
+                "every cell). Write a copy with the ids renumbered, as an unsigned type."
+            )
+        return stored.astype(stored.dtype.newbyteorder("="), copy=False).view(self.dtype)
+
+    def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
+        """Return where the mask of region `name` is not zero, (z, y, x)."""
+        return self.masks[name].read(box) != 0
+
+    def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
+        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
+        ids = self.dtype.itemsize
+        found = [self.labels.reading_bytes(shape)]
+        for name in regions:
+            mask = self.masks[name]
+            # of the box itself, as much as ids take is counted already
+            wider = max(0, mask.array.dtype.itemsize + 1 - ids) * math.prod(shape)
+            found.append(mask.reading_bytes(shape) + wider)
+        return max(found)
+
+
+def _unreadable(volume: Volume, error: OSError) -> SourceError:
+    return SourceError(
+        f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
+    )
+
+
+def open_zarr(source: ZarrSource) -> ZarrLabels:
+    """Open the labels and the masks that a source names.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is nothing at the path, or no such dataset or mask.
+    SourceError
+        If it is no Zarr, ids are not integers, axes are not z, y, x, the volume is empty, its voxel size is not known,
+        or a mask does not lie on the labels' grid.
+    """
+    root, dataset = open_root(source.path, source.dataset)
+    found = find(root, source.path, dataset)
+    labels = _volume(found)
+    dtype = labels.array.dtype
+    if dtype.kind not in "iub":
+        raise SourceError(
+            f"{labels.where} holds {dtype}, and ids are integers. Name the segmentation, or write it as an unsigned integer type "
+            f"(whole numbers that were stored as floats: simexm ingest {source.path} NAME.zarr)."
+        )
+    if found.is_image:
+        warn_of_image(labels.where)
+    size, origin = _size_and_origin(source, labels)
+    masks: dict[str, Volume] = {}
+    for name, path in {**stored_regions(labels.group), **source.regions}.items():
+        masks[name] = _mask(root, source.path, path, name)
+        _check_mask(name, masks[name], labels)
+    return ZarrLabels(labels, masks, size, origin)
+
+
+def _size_and_origin(source: ZarrSource, labels: Volume) -> tuple[Spacing, Spacing]:
+    """As given, then beginning at 0, or as the metadata tell, which are judged only then."""
+    place = labels.geometry
+    if source.voxel_size_nm is not None:
+        return exact3(source.voxel_size_nm), exact3((0, 0, 0))
+    if place.voxel_size_nm is not None:
+        return place.voxel_size_nm, place.origin_nm
+    if place.doubt:
+        raise SourceError(
+            f"{labels.where} does not say for certain how large its voxels are: {place.doubt}. {words().voxel_size}"
+        )
+    raise SourceError(
+        f"{labels.where} does not say how large its voxels are (no scale with a unit), and every distance would be "
+        f"a guess. {words().voxel_size}"
+    )
+
+
+def warn_of_image(where: str) -> None:
+    """Warn that labels are by their metadata an image."""
+    warnings.warn(
+        f"{where} has display channels (omero) and no image-label, so by its metadata it is an image: each of its grey values "
+        "becomes a cell. Name the segmentation, unless these are ids",
+        SimexmWarning,
+        stacklevel=3,
+    )
+
+
+def _volume(found: Found) -> Volume:
+    return Volume(found.where, found.array, found.geometry, found.group, shards_in(found.group, found.array))
+
+
+def locate(path: str, dataset: str | None) -> tuple[Volume, bool]:
+    """Find the array of labels, or of a mask, that a command means, and say whether it is an image.
+
+    Raises what `open_zarr` does of a path.
+    """
+    root, dataset = open_root(path, dataset)
+    found = find(root, path, dataset)
+    return _volume(found), found.is_image
+
+
+def holds(path: str, dataset: str) -> bool:
+    """Whether there is such a dataset inside the Zarr at a path; raises what `open_zarr` does."""
+    return _holds(open_root(path)[0], dataset)
+
+
+def _holds(root: Node, path: str) -> bool:
+    outside = is_url(path) or {".", ".."} & set(path.split("/"))  # Zarr's own names have no such parts
+    return not outside and isinstance(root, zarr.Group) and path in root
+
+
+def _mask(root: Node, root_path: str, path: str, name: str) -> Volume:
+    if _holds(root, path):
+        return _volume(find(root, root_path, path))
+    try:
+        return _volume(find(open_root(path)[0], path, None))
+    except SourceNotFoundError as error:
+        raise SourceNotFoundError(
+            f"region {name!r}: {path} is neither inside {root_path} nor a path. {error}"
+        ) from error
+
+
+def _check_mask(name: str, mask: Volume, labels: Volume) -> None:
+    if mask.shape != labels.shape:
+        raise SourceError(
+            f"region {name!r}: {mask.where} has shape {mask.shape}, the labels {labels.shape}; a mask needs one voxel "
+            "for each of theirs. Resample it onto the labels' grid."
+        )
+    own = mask.geometry.voxel_size_nm
+    theirs = labels.geometry.voxel_size_nm
+    if own is not None and theirs is not None and own != theirs:
+        raise SourceError(
+            f"region {name!r}: {mask.where} has voxels of {_nm(own)} nm, the labels of {_nm(theirs)} nm; they "
+            "would not lie on each other. Resample the mask onto the labels' grid."
+        )
+
+
+def _nm(spacing: Spacing) -> str:
+    return " x ".join(f"{float(s):g}" for s in spacing)

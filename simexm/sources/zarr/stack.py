@@ -1,0 +1,53 @@
+"""Any Zarr as something to ingest: to cut it, to shard it anew, or to take a mask from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.sources.mark import stored_regions
+from simexm.sources.stack import Stack
+from simexm.sources.state import FilesState
+from simexm.sources.zarr.source import locate
+
+
+class ZarrStack:
+    """A Zarr array (z, y, x); obeys `simexm.sources.stack.Stack`.
+
+    Parameters
+    ----------
+    path, dataset
+        As in `simexm.sources.base.ZarrSource`, which says what is found, and `open_zarr` what is raised.
+    """
+
+    def __init__(self, path: str, dataset: str | None) -> None:
+        self._path = path
+        self._volume, self.is_image = locate(path, dataset)
+        self.where = self._volume.where
+        self.shape: Triple = self._volume.shape
+        self.dtype: np.dtype[Any] = self._volume.array.dtype.newbyteorder("=")
+        z, y, x = (self._volume.array.chunks[i] for i in self._volume.geometry.axes)
+        self.grain: Triple = (z, y, x)
+        self.voxel_size_nm: Spacing | None = self._volume.geometry.voxel_size_nm
+        self.origin_nm: Spacing = self._volume.geometry.origin_nm
+        self.size_doubt = self._volume.geometry.doubt
+
+    def plane(self, z: int) -> str:
+        """The array and the plane."""
+        return f"{self.where}, z = {z}"
+
+    def state(self, box: Box) -> FilesState | None:
+        """How the chunk files that hold a box are."""
+        return self._volume.state(box)
+
+    def masks(self) -> dict[str, Stack]:
+        """The masks that an earlier ingest left beside these labels, by name."""
+        stored = stored_regions(self._volume.group)
+        return {name: ZarrStack(self._path, path) for name, path in stored.items()}
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return what is stored in a box, (z, y, x); raises SourceError where that cannot be decoded."""
+        return np.ascontiguousarray(self._volume.read(box), self.dtype)

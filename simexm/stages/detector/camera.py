@@ -1,0 +1,109 @@
+"""The detector: where photons become counts, and the only place where they fluctuate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.numbers.detmath import exp_array, log
+from simexm.random import derive_key
+from simexm.settings import Frozen
+from simexm.stages.contract import EXPECTED, IMAGE, Quantity, Stage, Work
+
+
+class Illumination(Frozen):
+    """Light that falls off towards the edges of the camera's frame, as a Gaussian.
+
+    Attributes
+    ----------
+    frame_pixels
+        Rows and columns of the frame. A larger image is tiled with frames from its corner on.
+    edge
+        Light at the middle of the frame's edges over that at its centre.
+    """
+
+    frame_pixels: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    edge: float = Field(gt=0, le=1)
+
+    def profile(self, y: slice, x: slice) -> Profile:
+        """Relative irradiance of a box of pixels."""
+        axes = []
+        for part, n in zip((y, x), self.frame_pixels, strict=True):
+            place = (np.arange(part.start, part.stop) % n + 0.5) / n * 2 - 1
+            axes.append(exp_array(log(self.edge) * place**2))
+        return Profile(axes[0], axes[1])
+
+
+class Camera(Stage):
+    """Shot noise of signal and background, read noise, gain, offset, bits.
+
+    Attributes
+    ----------
+    autofluorescence_e
+        Photo-electrons of the tissue itself per pixel and plane; lit as unevenly as the signal.
+    stray_light_e, dark_e
+        Photo-electrons per pixel and plane from stray light and dark current; not lit.
+    illumination
+        Profile over the frame; left out, even.
+    read_noise_e
+        Standard deviation of the read noise, electrons.
+    excess_noise
+        Variance of the multiplied signal over that of the electrons: 1 for a camera, about 1.2 for a photomultiplier, 2 for an
+        EMCCD. The surplus is drawn as Gaussian.
+    gain_counts_per_e, offset_counts, bits
+        counts = gain * electrons + offset, cut to 0 ... 2^bits - 1.
+    """
+
+    stage: Literal["camera"] = "camera"
+    autofluorescence_e: float = Field(default=0.0, ge=0, le=1e6)
+    stray_light_e: float = Field(default=0.0, ge=0, le=1e6)
+    dark_e: float = Field(default=0.0, ge=0, le=1e6)
+    illumination: Illumination | None = None
+    read_noise_e: float = Field(default=1.5, ge=0, le=1e4)
+    excess_noise: float = Field(default=1.0, ge=1, le=4)
+    gain_counts_per_e: float = Field(default=1.0, gt=0, le=1e4)
+    offset_counts: float = Field(default=100.0, ge=0, le=65535)
+    bits: int = Field(default=16, ge=8, le=16)
+
+    reads: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
+    writes: ClassVar[tuple[Quantity, ...]] = (IMAGE,)
+
+    def run(self, work: Work) -> None:
+        """Write the counts of the tile, uint16, (channel, z, y, x), and each channel's statistics."""
+        expected: Any = work.values["expected"]
+        names: list[str] = work.values["channels"]
+        device = work.device
+        counts = device.zeros(expected.shape, np.uint16)
+        rows, columns = expected.shape[2:]
+        profile = Profile(np.ones(rows), np.ones(columns))
+        if self.illumination is not None:
+            profile = self.illumination.profile(*work.pixels.slices[1:])
+        statistics = []
+        for c, name in enumerate(names):
+            clipped, histogram = device.draw_counts(
+                expected[c, ...], work.pixels.start, self._detector(work, name), profile, counts[c, ...]
+            )
+            statistics.append({"clipped": clipped, "histogram": histogram})
+        work.values["image"] = counts
+        work.values["image_statistics"] = statistics
+
+    def _detector(self, work: Work, channel: str) -> Detector:
+        taken = ("round", work.round) if work.round else ()
+        shot, read, excess = (
+            derive_key(work.world.seed, "camera", channel, part, *taken) for part in ("shot", "read", "excess")
+        )
+        return Detector(
+            self.autofluorescence_e,
+            self.stray_light_e + self.dark_e,
+            self.read_noise_e,
+            self.excess_noise,
+            self.gain_counts_per_e,
+            self.offset_counts,
+            float(2**self.bits - 1),
+            shot,
+            read,
+            excess,
+        )

@@ -1,0 +1,303 @@
+"""What the microscopes have in common: a pixel grid, channels, and how far and how finely light is followed."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from simexm.errors import SpecError
+from simexm.geometry.grid import Box, Geometry, NmBox, Spacing, Triple, exact, exact3
+from simexm.kernels.diffraction import hankel
+from simexm.kernels.diffraction import response as psf_response
+from simexm.kernels.diffraction import tables as psf_tables
+from simexm.kernels.diffraction.special import sinc_array
+from simexm.kernels.emission import photophysics
+from simexm.kernels.imaging.image import fast_pixels
+from simexm.spectra.fluorophores import Fluorophore
+from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, Work, World
+from simexm.stages.microscope.light import check_light
+from simexm.stages.microscope.optics_image import expected_image
+from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Channel, OpticsPair, OpticsPlan
+from simexm.stages.roles import Microscope
+
+RADIAL_STEP_NM = 10.0
+LATERAL_SHARE = 0.9952
+"""Of a camera plane's light, what lies within the lateral radius, in focus and at the end of the axial range."""
+FURTHEST_NM = 5_000
+"""Default axial range at most, where light does not fall off."""
+NODES_PER_FWHM = 4.0
+_NEGLIGIBLE = 5e-5
+"""Of the peak of a dye's image: what the highest frequencies could add to any of its pixels at most if they were kept."""
+_FADING_RINGS = 4.0
+"""Over so many periods within the lateral radius the highest frequencies fade out, so that beyond it nothing rings."""
+
+
+class Optics(Microscope):
+    """A microscope over a pixel grid.
+
+    Attributes
+    ----------
+    numerical_aperture, refractive_index
+        Of the objective, and of the expanded gel (close to water's 1.333).
+    pixel_size_nm, plane_spacing_nm
+        Pixel pitch at the specimen (camera pixel over magnification, or scan step) and step of the stage, nm of expanded
+        tissue.
+    axial_range_um
+        How far above and below a plane light is followed, um of expanded tissue. Left out: as far as keeps all but 5 %
+        of a uniformly stained stack's light, but for widefield and light sheet at most 5 um.
+    objective_transmission, detector_efficiency
+        Shares of the light that the objective and its optics transmit, and that the detector turns into electrons.
+    """
+
+    numerical_aperture: float = Field(gt=0, le=2)
+    refractive_index: float = Field(default=1.333, ge=1, le=2)
+    pixel_size_nm: float = Field(ge=1, le=1e5)
+    plane_spacing_nm: float = Field(ge=1, le=1e5)
+    axial_range_um: float | None = Field(default=None, gt=0, le=500)
+    objective_transmission: float = Field(default=0.8, gt=0, le=1)
+    detector_efficiency: float = Field(default=0.7, gt=0, le=1)
+
+    reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
+    writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
+    tail: ClassVar[psf_response.Tail] = "inverse_square"
+
+    @model_validator(mode="after")
+    def _aperture(self) -> Self:
+        if self.numerical_aperture >= self.refractive_index:
+            raise ValueError(
+                f"numerical_aperture {self.numerical_aperture:g} is not below refractive_index {self.refractive_index:g}: "
+                "no light can leave the gel at such an angle; lower the aperture, or correct the index"
+            )
+        names = [c.name.lower() for c in self.all_channels]
+        double = sorted(n for n, count in Counter(names).items() if count > 1)
+        if double:
+            raise ValueError(f"two channels are named {', '.join(double)}; give each its own name")
+        return self
+
+    @property
+    @abstractmethod
+    def all_channels(self) -> tuple[Channel, ...]:
+        """The channels, whatever their kind."""
+
+    @abstractmethod
+    def excites(self, channel: Channel, dye: Fluorophore) -> bool:
+        """Whether the channel's laser excites the dye at all."""
+
+    @abstractmethod
+    def response(
+        self,
+        channel: Channel,
+        dye: Fluorophore,
+        emission_nm: float,
+        z_nm: NDArray[np.float64],
+        r_nm: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Photo-electrons per dye and nm^2 of pixel at depths and radii, (nz, nr)."""
+
+    @abstractmethod
+    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Photons that one dye emits, in all directions, while a plane at the distance z is taken, (nz,)."""
+
+    def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
+        """See `simexm.stages.microscope.light`."""
+        check_light(self, dyes, factor)
+
+    @property
+    def spacing_nm(self) -> Spacing:
+        """Plane spacing and pixel pitch, exact."""
+        return exact3((self.plane_spacing_nm, self.pixel_size_nm, self.pixel_size_nm))
+
+    def cross_section_m2(self, channel: Channel, dye: Fluorophore) -> float:
+        """Of the dye, for one photon of the channel's laser."""
+        peak = photophysics.cross_section_m2(dye.extinction_per_M_per_cm)
+        return peak * dye.excitation_at(channel.laser_wavelength_nm)
+
+    def collected(self, channel: Channel, dye: Fluorophore) -> float:
+        """Photo-electrons per photon emitted, pinhole aside."""
+        return (
+            photophysics.collection_share(self.numerical_aperture, self.refractive_index)
+            * self.objective_transmission
+            * dye.emission_share(*channel.band_nm)
+            * self.detector_efficiency
+        )
+
+    def seen(self, dyes: Mapping[str, Fluorophore]) -> list[tuple[Channel, Fluorophore, float]]:
+        """(channel, dye, mean emission wavelength) of every dye that a channel excites and passes."""
+        return [
+            (channel, dye, dye.mean_emission_nm(*channel.band_nm))
+            for channel in self.all_channels
+            for dye in dyes.values()
+            if self.excites(channel, dye) and dye.emission_share(*channel.band_nm) > 0
+        ]
+
+    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
+        """Pixels and planes of the sizes given, from the specimen's corner on."""
+        return Geometry(volume, crop, voxel_nm, origin_nm, factor, self.spacing_nm)
+
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> OpticsPlan:
+        """Choose grid and range. Light cannot come from further away than the expanded specimen is thick."""
+        depth_nm = float(geometry.specimen_nm[0] * geometry.factor)
+        seen = self.seen(dyes)
+        if not seen:
+            raise SpecError(
+                "no channel detects any of the dyes in use, so the image would be noise alone; match the lasers and "
+                f"bands of {', '.join(c.name for c in self.all_channels)} to {', '.join(dyes) or 'a dye'}"
+            )
+        sine = self.numerical_aperture / self.refractive_index
+        shortest = min(min(c.laser_wavelength_nm / (2 if self.multiphoton else 1), e) for c, _, e in seen)
+        axial = shortest / (4 * self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
+        m_z = max(1, math.ceil(self.plane_spacing_nm / axial))
+        node_z = exact(self.plane_spacing_nm) / m_z
+        kept = [self._kept(c, d, e, float(node_z), depth_nm) for c, d, e in seen]
+        reach = self._reach(kept, float(node_z), depth_nm)
+        range_nm = reach * float(node_z)
+        radius = max(self._radius_nm(c, e, range_nm) for c, _, e in seen)
+        tables = {(c.name, d.name): self.tabulate(c, d, e, float(node_z), reach, radius) for c, d, e in seen}
+        pairs = tuple(
+            self._pair(c, d, e, tables[c.name, d.name], float(k[min(reach, k.size - 1)]), depth_nm)
+            for (c, d, e), k in zip(seen, kept, strict=True)
+        )
+        fwhm = min(p.fwhm_nm[1] for p in pairs)
+        m = fast_pixels(max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9)), 1)
+        node = exact(self.pixel_size_nm) / m
+        bands = [self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen]
+        whole, band = (max(ends) for ends in zip(*bands, strict=True))
+        halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
+        return OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs)
+
+    def _radius_nm(self, channel: Channel, emission: float, range_nm: float) -> float:
+        """Lateral radius of the response: that of the light cones, and for a camera as far as the rings matter.
+
+        A scanner's response is a product of two such patterns, whose rings fall off too fast to matter.
+        """
+        na, n = self.numerical_aperture, self.refractive_index
+        if self.tail == "constant":
+            return psf_tables.holding_radius_nm(range_nm, emission, na, n, LATERAL_SHARE)
+        return psf_tables.lateral_radius_nm(range_nm, max(channel.laser_wavelength_nm, emission), na, n)
+
+    def _kept(
+        self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float
+    ) -> NDArray[np.float64]:
+        """Share of a uniformly stained stack's light that axial ranges of 0, 1, 2, ... node planes keep.
+
+        For the first plane of the stack, which sees dyes from 0 to the stack's depth on one side, where the share is lowest.
+        """
+        most = max(1, math.ceil(depth_nm / node_z))
+        if self.tail == "constant":
+            z = np.arange(most + 1, dtype=np.float64) * node_z
+            energy = self.emitted(channel, dye, z)  # in proportion: an infinite plane receives all that is collected
+        else:
+            furthest = min(most, max(8, math.ceil(max(20.0, self.axial_range_um or 0.0) * 1000 / node_z)))
+            radius = self._radius_nm(channel, emission, furthest * node_z)
+            table = self.tabulate(channel, dye, emission, node_z, furthest, radius, coarse=4)
+            z = table.z_nm[: furthest + 1]
+            energy = hankel.plane_energy(table.table, table.r_nm)[: furthest + 1]
+        beyond = psf_response.left_out_share(energy, z, depth_nm, self.tail)
+        inside = _integrals(energy)
+        return inside * ((1.0 - beyond) / inside[-1])
+
+    def _reach(self, kept: list[NDArray[np.float64]], node_z: float, depth_nm: float) -> int:
+        """Node planes of the axial range: the user's, or as far as matters, never beyond the specimen's thickness.
+
+        That is two nodes more than the thickness, over which the weights of a dye may spread.
+        """
+        most = max(1, math.ceil(depth_nm / node_z)) + 2
+        if self.axial_range_um is not None:
+            return min(most, max(1, math.ceil(self.axial_range_um * 1000 / node_z - 1e-9)))
+        wanted = (1.0 - LEFT_OUT_LIMIT) / (LATERAL_SHARE if self.tail == "constant" else 1.0)
+        enough = max(int(np.argmax(k >= min(wanted, k[-1]))) for k in kept)
+        furthest = math.ceil(FURTHEST_NM / node_z) if self.tail == "constant" else most
+        return min(most, furthest, max(1, enough))
+
+    def tabulate(
+        self,
+        channel: Channel,
+        dye: Fluorophore,
+        emission: float,
+        node_z: float,
+        reach: int,
+        radius: float,
+        coarse: int = 1,
+    ) -> psf_response.Response:
+        """Response on the node planes 0 to reach + 2 (two more than used, for the grid correction)."""
+        z = np.arange(reach + 3, dtype=np.float64) * node_z
+        step = RADIAL_STEP_NM * coarse
+        r = np.arange(max(17, math.ceil(radius / step) + 1), dtype=np.float64) * step
+        return psf_response.Response(z, r, self.response(channel, dye, emission, z, r))
+
+    def _pair(
+        self,
+        channel: Channel,
+        dye: Fluorophore,
+        emission: float,
+        table: psf_response.Response,
+        kept: float,
+        depth_nm: float,
+    ) -> OpticsPair:
+        received = hankel.plane_energy(table.table[:-2], table.r_nm)
+        if self.tail == "constant":
+            everything = self.emitted(channel, dye, table.z_nm[:-2]) * self.collected(channel, dye)
+            kept *= float(_integrals(received)[-1] / _integrals(everything)[-1])
+        try:
+            axial: float | None = psf_response.fwhm_axial_nm(table)
+        except ValueError:
+            axial = None
+        widths = (axial, psf_response.fwhm_lateral_nm(table))
+        planes = max(1, math.floor(depth_nm / self.plane_spacing_nm))
+        distances = np.abs(np.arange(planes) - (planes - 1) // 2) * self.plane_spacing_nm
+        stack = float(self.emitted(channel, dye, distances).sum())
+        return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
+
+    def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
+        """Up to which frequency all is kept (per nm), and where nothing is, at most the grid's highest.
+
+        What is not kept whole makes up a negligible part of any plane's response. It fades out, for a sharp end would ring
+        across the whole tile, and the next tile would ring otherwise.
+
+        A lens passes none above 2 NA / wavelength; what a camera's response has beyond it comes of its end at the lateral
+        radius alone. A scanner's table ends at a radius, too, and is sampled: that is most of what it has in the highest third.
+        """
+        highest = 0.5 / node_nm
+        if self.tail == "constant":
+            highest = min(highest, 2 * self.numerical_aperture / emission + 4 / float(table.r_nm[-1]))
+        k = np.linspace(0, highest, 257)
+        some = table.table[:: max(1, len(table.z_nm) // 12)]
+        height = np.abs(hankel.radial_spectrum(np.vstack([table.table[:2], some]), table.r_nm, k))
+        rings = height * (np.abs(sinc_array(k * float(self.pixel_size_nm))) * k)
+        beyond = np.cumsum(rings[:, ::-1], axis=1)[:, ::-1].max(axis=0)
+        whole = float(k[np.argmax(np.append(beyond[1:], 0.0) <= _NEGLIGIBLE * rings[0].sum())])
+        return whole, min(highest, whole + _FADING_RINGS / float(table.r_nm[-1]))
+
+    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+        """The response's reach more on each side, and one node for the weights."""
+        plan = world.optics
+        assert isinstance(plan, OpticsPlan)
+        lateral = plan.halo * self.spacing_nm[1] + plan.node_nm[1]
+        axial = (plan.reach + 1) * plan.node_nm[0]
+        return {"expanded": wanted.grown((axial, lateral, lateral))}
+
+    def run(self, work: Work) -> None:
+        """Write the expected image of the tile, on its device, float32, (channel, z, y, x), photo-electrons per pixel."""
+        plan = work.world.optics
+        assert isinstance(plan, OpticsPlan)
+        kept = work.values.setdefault("constant_light", {}) if work.round else None
+        work.values["expected"] = expected_image(
+            self, plan, work.values["expanded"], work.values["dyes"], work.pixels, work.device, kept
+        )
+
+
+def _integrals(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Integrals of an even function from 0 to each of its samples, in units of their spacing, by cubics through four of them."""
+    line = np.concatenate([energy[1:2], energy, energy[-1:]])
+    steps = (13 * (line[1:-2] + line[2:-1]) - line[:-3] - line[3:]) / 24
+    if len(steps):
+        steps[-1] = (energy[-2] + energy[-1]) / 2
+    return np.concatenate([[0.0], np.cumsum(steps)])

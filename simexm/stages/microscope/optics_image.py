@@ -1,0 +1,150 @@
+"""From a stream of dyes to the expected image of a tile: the work that all microscopes share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.geometry.grid import Box
+from simexm.kernels.devices.device import Device, NodeGrid, NodePlanes
+from simexm.kernels.diffraction import hankel
+from simexm.kernels.diffraction.special import sinc_array
+from simexm.kernels.imaging import image
+from simexm.spectra.fluorophores import Fluorophore
+from simexm.stages.contract import EmitterStream
+from simexm.stages.microscope.optics_plan import OpticsPair, OpticsPlan, ring_depth
+from simexm.timing import timed, timed_each
+
+if TYPE_CHECKING:
+    from simexm.stages.microscope.optics import Optics
+
+_FORWARD = "imaging: forward transforms"
+
+
+def expected_image(
+    optics: Optics,
+    plan: OpticsPlan,
+    stream: EmitterStream,
+    dyes: Mapping[str, Fluorophore],
+    tile: Box,
+    device: Device,
+    kept: dict[str, Any] | None = None,
+) -> Any:
+    """Expected image of a tile on the device, float32, (channel, z, y, x), photo-electrons per pixel.
+
+    Parameters
+    ----------
+    optics, plan
+        The microscope, and what it was resolved to.
+    stream
+        Where dyes are.
+    dyes
+        Spectra, by name.
+    tile
+        Pixels.
+    device
+        Where it is computed, and where the emitters of the stream are.
+    kept
+        Where there are rounds: holds the spectra of the dyes that do not vary, from the tile's first round on.
+    """
+    grid = plan.lateral(tile.shape)
+    names = [c.name for c in optics.all_channels]
+    coarse = (len(names), tile.shape[0], grid.pixels[0], grid.pixels[1] // 2 + 1)
+
+    def add_dye(spectra: Any, dye: str) -> None:
+        with timed("imaging: point spread functions"):
+            seen = [
+                (names.index(p.channel), device.response(transfer(optics, plan, p, dyes[dye], grid)))
+                for p in plan.pairs
+                if p.dye == dye
+            ]
+        for wanted, planes in node_windows(stream, dye, plan, tile, device):
+            here = slice(wanted.start - tile.start[0], wanted.stop - tile.start[0])
+            with timed("imaging: sum over planes"):
+                for channel, response in seen:
+                    planes.project(response, wanted, spectra[channel, here, :, :])
+
+    def add(spectra: Any, some: Iterable[str]) -> Any:
+        for dye in some:
+            add_dye(spectra, dye)  # a call of its own, so that one dye's planes are gone before the next one's come
+        return spectra
+
+    used_dyes = list(dict.fromkeys(stream.dyes.values()))
+    if kept is None:
+        spectra = add(device.zeros(coarse, np.complex64), used_dyes)
+    else:
+        if "spectra" not in kept:
+            constant = [d for d in used_dyes if d not in stream.varying]
+            kept["spectra"] = add(device.zeros(coarse, np.complex64), constant)
+        spectra = device.zeros(coarse, np.complex64)
+        spectra += kept["spectra"]
+        spectra = add(spectra, [d for d in used_dyes if d in stream.varying])
+    expected = device.zeros((len(names), *tile.shape), np.float32)
+    inner = slice(plan.halo, plan.halo + tile.shape[1]), slice(plan.halo, plan.halo + tile.shape[2])
+    with timed("imaging: inverse transforms"):
+        for c in range(len(names)):
+            device.image(spectra[c, ...], grid, inner, expected[c, ...])
+    return expected
+
+
+def node_windows(
+    stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, device: Device
+) -> Iterator[tuple[range, NodePlanes]]:
+    """Deposit one dye and transform its node planes, as many at a time as some planes of the image see.
+
+    Yields planes of the image in ascending order, and what holds all that they see.
+    """
+    m = plan.subdivision
+    low, high = plan.node_planes(tile)
+    corner = (low, (tile.start[1] - plan.halo) * m[1], (tile.start[2] - plan.halo) * m[2])
+    ny, nx = ((n + 2 * plan.halo) * m[1] for n in tile.shape[1:])
+    z, y, x = (1.0 / float(c) for c in plan.node_nm)
+    # pixel p (centre (p + 1/2) * pitch) is node m * p
+    shift = (0.5 * m[0], 0.5 * m[1], 0.5 * m[2])
+    depth = ring_depth(plan, stream.reach_nm)
+    shape, wanted = (high - low, ny, nx), range(tile.start[0], tile.stop[0])
+    grid = NodeGrid(plan.lateral(tile.shape), corner, shape, depth, (z, y, x), shift, wanted, m[0], plan.reach)
+    planes = device.node_planes(grid)
+    for chunk in stream.chunks(dye):
+        if chunk.layer is not None:
+            with timed("imaging: deposit"):
+                planes.add(chunk.emitters)
+        else:
+            for ready in timed_each(planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5)), _FORWARD):
+                yield ready, planes
+    for ready in timed_each(planes.advance(high), _FORWARD):
+        yield ready, planes
+
+
+def transfer(
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: image.LateralGrid
+) -> image.Transfer:
+    """Transfer function of one pair on a tile's frequencies.
+
+    In photo-electrons per pixel for a dye: response, pixel aperture and grid correction together.
+    """
+    m = grid.subdivision
+    table = _radial(optics, plan, pair, dye)
+    node = float(plan.node_nm[1])
+    y, x = (np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True))
+    factor_y, factor_x = (m * sinc_array(c * m) * image.sharpened(c) for c in (y, x))
+    return image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
+
+
+@lru_cache(maxsize=32)
+def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> NDArray[np.float64]:
+    """Radial transfer on the axial offsets, (frequencies, reach + 1), corrected for the weights along z."""
+    channel = next(c for c in optics.all_channels if c.name == pair.channel)
+    table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
+    k = np.arange(plan.frequencies) / plan.per_cycle
+    spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
+    spectrum *= plan.kept(k)
+    response = image.sharpened_along_z(spectrum)
+    # the outermost planes stand for half a node each, so that the range ends at them whatever the pitch
+    response[-1] /= 2
+    return np.ascontiguousarray(response.T)

@@ -1,0 +1,83 @@
+"""Widefield: the whole field is lit, a camera takes all the light."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from simexm.kernels.diffraction import response as psf_response
+from simexm.kernels.diffraction import tables
+from simexm.kernels.emission import photophysics
+from simexm.spectra.fluorophores import Fluorophore
+from simexm.stages.microscope.optics import Optics
+from simexm.stages.microscope.optics_plan import Channel
+from simexm.stages.roles import MOST_CHANNELS
+
+
+class CameraChannel(Channel):
+    """A channel of a microscope with a camera.
+
+    Attributes
+    ----------
+    irradiance_W_per_cm2
+        At the specimen, in the middle of the field (of the sheet, for a light sheet).
+    """
+
+    irradiance_W_per_cm2: float = Field(gt=0, le=1e7)
+
+
+class Widefield(Optics):
+    """Even illumination; every plane receives the same light from a dye, spread by its distance.
+
+    Attributes
+    ----------
+    exposure_s
+        Exposure of one plane.
+    """
+
+    stage: Literal["widefield"] = "widefield"
+    channels: tuple[CameraChannel, ...] = Field(min_length=1, max_length=MOST_CHANNELS)
+    exposure_s: float = Field(default=0.1, gt=0, le=3600)
+
+    tail: ClassVar[psf_response.Tail] = "constant"
+
+    @property
+    def all_channels(self) -> tuple[Channel, ...]:
+        return self.channels
+
+    def excites(self, channel: Channel, dye: Fluorophore) -> bool:
+        return dye.excitation_at(channel.laser_wavelength_nm) > 0
+
+    def profile(self, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Irradiance at depth z from the focal plane, over that of the channel: even light."""
+        return np.ones_like(z_nm)
+
+    def _photons(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Photons that a dye at depth z emits during one exposure, (nz,)."""
+        assert isinstance(channel, CameraChannel)
+        return photophysics.emitted_photons(
+            self.cross_section_m2(channel, dye),
+            channel.irradiance_W_per_cm2 * 1e4 * self.profile(z_nm),
+            channel.laser_wavelength_nm,
+            exposure_s=self.exposure_s,
+            quantum_yield=dye.quantum_yield,
+            lifetime_ns=dye.lifetime_ns,
+        )
+
+    def response(
+        self,
+        channel: Channel,
+        dye: Fluorophore,
+        emission_nm: float,
+        z_nm: NDArray[np.float64],
+        r_nm: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """The dye's image, as bright as its depth is lit."""
+        image = tables.emission_table(z_nm, r_nm, emission_nm, self.numerical_aperture, self.refractive_index)
+        return image * (self._photons(channel, dye, z_nm) * self.collected(channel, dye))[:, None]
+
+    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._photons(channel, dye, z_nm)

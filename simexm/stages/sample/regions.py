@@ -1,0 +1,44 @@
+"""Regions: which part of its cell a voxel belongs to."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from simexm.geometry.grid import NmBox, exact3
+from simexm.kernels.labels import regions as kernel
+from simexm.stages.contract import LABELS, REGIONS, LabelPart, Quantity, Stage, Work, World
+
+
+class Regions(Stage):
+    """Membrane, cytosol, and any region for which the source has a mask.
+
+    Membrane is a voxel of a cell with a neighbour of another id (0 is another id, beyond the volume is none); cytosol is
+    the rest of the cell. Masks of the source are cut to cells, too.
+
+    Attributes
+    ----------
+    neighbourhood
+        26: neighbours in space. 8: in the slice alone, for slices much thicker than a pixel.
+    """
+
+    stage: Literal["regions"] = "regions"
+    neighbourhood: Literal[26, 8] = 26
+
+    reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
+    writes: ClassVar[tuple[Quantity, ...]] = (REGIONS,)
+
+    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+        """One voxel more on each side that the neighbourhood looks at."""
+        halo = kernel.halo(self.neighbourhood)
+        z, y, x = (h * v for h, v in zip(halo, world.geometry.voxel_nm, strict=True))
+        return {"labels": wanted.grown(exact3((z, y, x)))}
+
+    def see(self, part: LabelPart, work: Work) -> None:
+        """Find the regions; the outermost voxels of the part's box are right only on the volume's border."""
+        masks = [(work.world.region_bits[name], mask) for name, mask in part.masks.items()]
+        part.placed = work.device.put(part.index)
+        part.regions = work.device.regions(part.placed, self.neighbourhood, masks)
+
+    def run(self, work: Work) -> None:
+        """Tell how surfaces are to be measured."""
+        work.values["in_slice"] = self.neighbourhood == 8

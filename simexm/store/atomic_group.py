@@ -1,0 +1,160 @@
+"""A result that has its name only when it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from simexm.errors import DiskError, OutputError, SimexmError
+from simexm.store.claims import claim
+from simexm.store.documents import read_mapping
+from simexm.store.files import Files, remove_tree
+from simexm.store.location import Location
+from simexm.store.refusals import RemoteError
+from simexm.store.regions import regions_of
+from simexm.store.remote import Remote
+
+
+@contextmanager
+def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Files]:
+    """Yield a hidden place beside `output` to write a Zarr group to, and give it that name if all went well.
+
+    In an object store, where nothing can be renamed, it is `output` itself, which is no Zarr group until the metadata of its
+    root are written: last of all.
+
+    Parameters
+    ----------
+    output
+        The group's folder in the end.
+    overwrite
+        Replace a multiscale group there whose attribute "simexm" names `writer` as `written_by` and that holds nothing but
+        its levels; nothing else is ever replaced.
+    writer
+        What writes the group, such as "simexm ingest".
+
+    Raises
+    ------
+    OutputError
+        If something stands in the way, or the disk refuses.
+    """
+    try:
+        there = output.exists()
+    except RemoteError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+    if there and not overwrite:
+        raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
+    if there:
+        _refuse_foreign(output, writer)
+    if output.suffix != ".zarr":
+        raise OutputError(
+            f"{output} does not end in .zarr, by which viewers know an OME-Zarr. Type {output.stem}.zarr."
+        )
+    if isinstance(output, Remote):
+        with _appearing_remote(output) as files:
+            yield files
+        return
+    if not output.parent.is_dir():
+        raise OutputError(
+            f"{output} cannot be written: there is no folder {output.parent}. Type: mkdir -p {output.parent}"
+        )
+    hidden = output.with_name(f".{output.name}.partial")
+    try:
+        hidden.mkdir()
+    except FileExistsError:
+        raise OutputError(
+            f"{hidden} exists: {output.name} is being written now, or its writer was killed. If none is running, "
+            f"remove it: rm -r {hidden}"
+        ) from None
+    except OSError as error:
+        raise OutputError(f"{output.parent} cannot be written to: {error.strerror}. Choose another folder.") from error
+    try:
+        new, scratch = hidden / "new", hidden / "scratch"
+        new.mkdir()
+        scratch.mkdir()
+        yield Files(new, scratch)
+        if output.exists():
+            output.rename(hidden / "old")
+        try:
+            new.rename(output)
+        except OSError:
+            if (hidden / "old").exists():
+                (hidden / "old").rename(output)
+            raise
+    except SimexmError:
+        raise
+    except OSError as error:
+        raise DiskError(
+            f"{output} cannot be written: {error.strerror or error}. Nothing of it was kept. Free some space, or choose "
+            "another folder."
+        ) from error
+    finally:
+        remove_tree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _appearing_remote(output: Remote) -> Iterator[Files]:
+    hidden = output.with_name(f".{output.name}.partial")
+    try:
+        claim(hidden)
+    except FileExistsError:
+        raise OutputError(
+            f"{hidden} exists: {output.name} is being written now, or its writer was killed. If none is running, remove what "
+            f"is below it and below {output}"
+        ) from None
+    except RemoteError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+    try:
+        (output / "zarr.json").unlink(missing_ok=True)  # first: what is half removed is no group
+        remove_tree(output)
+        yield Files(output, hidden)
+    except BaseException as error:
+        remove_tree(output, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, SimexmError):
+            raise DiskError(
+                f"{output} cannot be written: {error.strerror or error}. Nothing of it was kept."
+            ) from error
+        raise
+    finally:
+        remove_tree(hidden, ignore_errors=True)
+
+
+def _refuse_foreign(output: Location, writer: str) -> None:
+    """Refuse to replace what another wrote, and what someone added to."""
+    try:
+        attributes = read_mapping(output / "zarr.json")["attributes"]
+        marked = attributes["simexm"]["written_by"] == writer
+    except (OSError, ValueError, KeyError, TypeError):
+        marked = False
+    if not marked:
+        raise OutputError(f"{output} was not written by {writer}, so it is not replaced. Choose another name.")
+    found = _strangers(output, attributes)
+    if found:
+        raise OutputError(
+            f"{output} holds {', '.join(sorted(found))}, which {writer} did not write and --overwrite would delete. Move it "
+            "elsewhere, or choose another name."
+        )
+
+
+def _strangers(group: Location, attributes: Mapping[str, Any]) -> list[str]:
+    """What is in a group beside its levels and the groups of its regions, and in these."""
+    levels, regions = _levels(attributes), regions_of(attributes["simexm"], str(group))
+    found = [p.name for p in group.iterdir() if p.name not in ("zarr.json", *levels, *regions)]
+    for level in levels:
+        if (group / level).is_dir():
+            found += [f"{level}/{p.name}" for p in (group / level).iterdir() if p.name not in ("zarr.json", "c")]
+    for region in (r for r in regions if (group / r).exists()):
+        try:
+            inner = read_mapping(group / region / "zarr.json")["attributes"]
+            found += [f"{region}/{name}" for name in _strangers(group / region, inner)]
+        except (OSError, ValueError, KeyError, TypeError):
+            found.append(region)
+    return found
+
+
+def _levels(attributes: Mapping[str, Any]) -> list[str]:
+    """Paths of a multiscale image's levels, as simexm writes them; none where the metadata are others."""
+    try:
+        return [str(level["path"]) for level in attributes["ome"]["multiscales"][0]["datasets"]]
+    except (KeyError, IndexError, TypeError):
+        return []

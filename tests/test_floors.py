@@ -1,0 +1,99 @@
+"""The floors of the house: a module imports only what stands below it, lazily and for types as well.
+
+`FLOORS` is the order, the lowest first. Folders that share a floor do not know each other.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import simexm
+
+PACKAGE = Path(simexm.__file__).parent
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("caches", "errors", "logs", "names", "secret", "systems", "timing", "version"),
+    ("machine",),
+    ("compiled",),
+    ("geometry", "random"),
+    ("arguments", "store"),
+    ("settings",),
+    ("jobs", "kernels"),
+    ("spectra",),
+    ("sources",),
+    ("ingest", "stages"),
+    ("spec",),
+    ("planning",),
+    ("result",),
+    ("run",),
+    ("analysis", "export"),
+    ("legacy2017",),
+    ("view",),
+    ("api",),
+    ("__init__", "templates"),
+    ("cli",),
+)
+HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
+"""Of each folder, and of each module that stands alone."""
+
+
+def modules(package: Path) -> list[Path]:
+    """Every module of a package."""
+    return sorted(package.rglob("*.py"))
+
+
+def floor_of(dotted: str) -> str:
+    """The folder, or lone module, that a dotted name below `simexm` belongs to; "__init__" for the package itself."""
+    parts = dotted.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in HEIGHT else "__init__"
+
+
+def imported(text: str) -> Iterator[str]:
+    """Dotted names of simexm that a module imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "simexm")
+        elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == "simexm":
+            yield from (f"{node.module}.{a.name}" for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield "simexm.relative"  # which stands on no floor
+
+
+def upward(package: Path) -> list[str]:
+    """Every import of a module that does not stand below the importing one, as text."""
+    found = []
+    for path in modules(package):
+        own = path.relative_to(package).with_suffix("").parts
+        home = own[0]
+        for name in imported(path.read_text(encoding="utf-8")):
+            target = floor_of(name)
+            if target != home and HEIGHT[target] >= HEIGHT[home]:
+                found.append(f"{'/'.join(own)}.py imports {name}")
+    return found
+
+
+def test_every_module_stands_on_a_floor() -> None:
+    assert {p.relative_to(PACKAGE).with_suffix("").parts[0] for p in modules(PACKAGE)} <= HEIGHT.keys()
+
+
+def test_imports_point_downwards() -> None:
+    assert upward(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from simexm.run.driver import run",
+        "def late():\n    import simexm.run.driver",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from simexm.run import driver",
+        "from ..run import driver",
+        "import simexm",
+    ],
+)
+def test_an_upward_import_is_found_wherever_it_stands(tmp_path: Path, text: str) -> None:
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "one.py").write_text(text)
+    assert len(upward(tmp_path)) == 1
