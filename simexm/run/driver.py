@@ -67,8 +67,7 @@ def run(
             if where.jobs.is_dir():
                 Record(where.jobs).cancel_leftovers()
             _begin(plan, where, overwrite)
-            carry_out(plan, where, means, quiet, profile=profile)
-            finished(where)
+            carry_out(plan, where, means, quiet, profile=profile, finished=finished)
     finally:
         with contextlib.suppress(OSError):
             where.run.rmdir()  # where nothing came to be in it
@@ -105,9 +104,15 @@ def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
 
 
 def carry_out(
-    plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged | None = None, profile: bool = False
+    plan: Plan,
+    where: Place,
+    means: Means,
+    quiet: bool,
+    damaged: Damaged | None = None,
+    profile: bool = False,
+    finished: Callable[[Place], None] = lambda place: None,
 ) -> None:
-    """Make all that is not there, and what is damaged, in a prepared place whose lock is held.
+    """Make all that is not there, and what is damaged, in a prepared place whose lock is held; then call `finished`.
 
     Raises
     ------
@@ -116,6 +121,7 @@ def carry_out(
     """
     try:
         _do(plan, where, means, quiet, damaged or Damaged(), profile)
+        finished(where)
     except (SourceError, GoneError):
         raise
     except OSError as error:
