@@ -106,7 +106,7 @@ def test_a_shell_that_leaves_too_little_is_named(option: str) -> None:
 
 LOWERED = """
 import json, resource, sys, warnings
-from simexm.run.backend import Means
+from simexm.run.backend import Backend
 from simexm.errors import SpecError
 from simexm.machine import ADDRESS_BYTES, MiB
 from simexm.api import Simulation
@@ -117,8 +117,8 @@ for most in (plan.memory.at_once(2), plan.memory.at_once(1), plan.memory.total -
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
-            means = Means.of(plan)
-            print(means.here, means.workers, [str(w.message) for w in told])
+            backend = Backend.of(plan)
+            print(backend.here, backend.workers, [str(w.message) for w in told])
         except SpecError as error:
             print(error)
 """

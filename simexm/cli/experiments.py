@@ -1,4 +1,4 @@
-"""Commands that run experiments: run, plan, preview, decode, convert."""
+"""Commands that run experiments: run, plan, preview, convert."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from simexm.cli.shared import (
     ModelOption,
     OutputOption,
     OverwriteOption,
-    ResultPath,
     RoundOption,
     SeedOption,
     SpecPath,
@@ -197,43 +196,6 @@ def preview(
     seen.save(path)
     print_picture(seen.picture)
     typer.echo(f"{path}: {seen}")
-
-
-@app.command()
-def decode(
-    path: ResultPath,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Table to write, .parquet or .csv, one row a cell.", show_default=False),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-) -> None:
-    """Read the barcodes of cells from the images of all rounds, and compare them with the truth.
-
-    Example: simexm decode rolonies.zarr --output decoded.csv
-    """
-    from simexm.analysis.barcodes.decode import decode as decode_result
-    from simexm.analysis.barcodes.decode import refuse_table, write_table
-    from simexm.result.result import Result
-
-    if output:
-        refuse_table(output, overwrite)
-    found = decode_result(Result.open(path))
-    if output:
-        write_table(found.table, output)
-    if as_json:
-        typer.echo(json.dumps(found.to_mapping(), indent=2))
-        return
-    rows = [
-        ("cells with a barcode", str(found.cells)),
-        ("right", str(found.right)),
-        ("wrong", f"{found.wrong} ({found.letters_wrong:.2%} of the letters)"),
-        ("undecidable", f"{found.undecidable}, without an amplicon in the image"),
-    ]
-    print_rows(path, rows)
-    if output:
-        typer.echo(f"table: {output}")
 
 
 @app.command()

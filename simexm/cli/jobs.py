@@ -76,7 +76,7 @@ def submit(
     plan = simulation.plan(until=until, gpu=chosen.file.gpu is not None)
     plan.warn()
     where = Place.at(output or f"{spec.stem}.zarr")
-    guard.refuse(plan, where, overwrite)
+    guard.refuse(plan.hash, guard.labels_read(plan.simulation.source), where, overwrite)
     refuse_plan(plan, chosen.file)
     words = ["run", str(spec), "--cluster", str(cluster), "--output", str(where.zarr)]
     words += ["--jobs", jobs] if jobs else []

@@ -43,8 +43,9 @@ def info(
 
     Example: simexm info out.zarr
     """
+    from simexm.result.place import SIMULATION
     from simexm.result.result import Result
-    from simexm.view.rows import result_rows
+    from simexm.view.rows import analysis_rows, result_rows
 
     result = Result.open(path)
     if as_json:
@@ -53,7 +54,7 @@ def info(
     if not result.complete:
         typer.echo(f"{path}: incomplete; type the `simexm run` command again to go on")
         return
-    print_rows(path, result_rows(result))
+    print_rows(path, result_rows(result) if result.kind == SIMULATION else analysis_rows(result))
 
 
 @app.command()

@@ -124,6 +124,17 @@ class Plan:
         return self.world.geometry
 
     @property
+    def device(self) -> str:
+        """Where blocks are computed, `cpu` or `gpu`."""
+        return self.world.device
+
+    def smaller(self, nbytes: int) -> str:
+        """What to type for tiles of which a worker with so many bytes can compute one."""
+        from simexm.planning.planner import smaller_tile
+
+        return smaller_tile(self, nbytes)
+
+    @property
     def shape(self) -> Triple:
         """Planes, rows, columns of the image."""
         return self.geometry.shape

@@ -18,13 +18,18 @@ from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
 
 MARK = "simexm"
+SIMULATION = "simulation"
+"""Kind of a result that is no analysis's."""
 PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"
 """Status of a result: its arrays may not all be there yet, or not any more; blocks are missing; all is there."""
 
 PLAN, MANIFEST, SCRATCH, LOCK, JOBS, PROBE = "plan.json", "files.json", "scratch", "lock", "jobs", "probe"
+SCORES = "scores.parquet"
 SOURCE = "source.json"
 """How the labels' files were when the run began."""
-RUN_NAMES = frozenset({PLAN, MANIFEST, SOURCE, SCRATCH, "journal", "passes", "tables", FAILURES, "preview.png", LOG})
+RUN_NAMES = frozenset(
+    {PLAN, MANIFEST, SOURCE, SCRATCH, "journal", "passes", "tables", SCORES, FAILURES, "preview.png", LOG}
+)
 """All that runs put into NAME.run, but the lock, and the jobs of batch queues, which outlast a run that is made again."""
 
 

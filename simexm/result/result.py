@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from simexm.errors import GoneError, OutputError
-from simexm.result.place import COMPLETE, MARK, Place
+from simexm.result.place import COMPLETE, MARK, SCORES, SIMULATION, Place
 from simexm.store.documents import MalformedError, read_mapping
 from simexm.store.location import Location, zarr_store
 from simexm.store.metadata import RootAttributes, read_group, read_plan
@@ -98,6 +98,11 @@ class Result:
         return found
 
     @property
+    def kind(self) -> str:
+        """What made it: `simulation`, or the name of an analysis."""
+        return str(self.provenance.get("kind", SIMULATION))
+
+    @property
     def complete(self) -> bool:
         """Whether every block and every level is there."""
         return bool(self.provenance.get("status") == COMPLETE)
@@ -141,6 +146,11 @@ class Result:
         OutputError
             If there is no such round.
         """
+        if self.kind != SIMULATION and "ome" not in self.attributes:
+            raise OutputError(
+                f"{self.path} holds no image, but what `simexm {self.kind}` found: `simexm info` prints its scores, and its "
+                f"tables are in {self.place.tables}"
+            )
         names = self.provenance.get("rounds", ())
         if not names:
             if round is not None:
@@ -154,6 +164,7 @@ class Result:
     @property
     def channels(self) -> list[dict[str, Any]]:
         """Name, colour and display window of each channel."""
+        self.group()  # which refuses what is no image
         channels: list[dict[str, Any]] = self.attributes["ome"]["omero"]["channels"]
         return channels
 
@@ -219,6 +230,24 @@ class Result:
         stored = self.array(level, of, round)
         return dask.array.from_array(stored, chunks=stored.shards or stored.chunks)
 
+    def table(self, name: str) -> pyarrow.Table:
+        """A table by name.
+
+        Raises
+        ------
+        OutputError
+            If there is none.
+        """
+        path = self.place.tables / f"{name}.parquet"
+        if not path.is_file():
+            found = sorted(p.stem for p in self.place.tables.iterdir()) if self.place.tables.is_dir() else []
+            raise OutputError(f"{self.path} has no table {name!r}; it has {', '.join(found) or 'none'}")
+        return read_columns(path, [], any_text=True)
+
+    def scores(self) -> pyarrow.Table:
+        """Scores of an analysis: kind, score, subset, value, unit, definition, inputs."""
+        return read_columns(self.place.run / SCORES, list(_SCORES), any_text=True)
+
     def cells(self) -> pyarrow.Table:
         """The table of cells."""
         return read_columns(self.place.tables / "cells.parquet", ["id", "voxels", "layers"])
@@ -282,6 +311,8 @@ def _fault(array: zarr.Array[Any], channels: int) -> str:
         return f"has chunks of {array.chunks}, which would fill the memory"
     return ""
 
+
+_SCORES = ("kind", "score", "subset", "value", "unit", "definition")
 
 MEND = "`simexm verify NAME.zarr --repair` makes again what is damaged"
 

@@ -6,10 +6,10 @@ import contextlib
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from simexm.arguments import whole_number
 from simexm.errors import SimexmWarning, SpecError
@@ -21,7 +21,6 @@ from simexm.kernels.devices import cupy_device
 from simexm.machine import MemoryLimit, cpus, memory_limits
 from simexm.planning.gpu import refuse_full, visible_gpus
 from simexm.planning.plan import GiB, Plan
-from simexm.planning.planner import smaller_tile
 from simexm.result.place import Place
 
 if TYPE_CHECKING:
@@ -30,6 +29,33 @@ if TYPE_CHECKING:
     from simexm.jobs.batch.cluster_file import BatchFile, LocalFile
     from simexm.jobs.clusters import Cluster
 
+
+class Work(Protocol):
+    """What is to be computed, as far as it matters who computes it: a plan of a simulation, or of an analysis."""
+
+    @property
+    def blocks(self) -> Sized: ...
+    @property
+    def core_seconds(self) -> float: ...
+    @property
+    def memory(self) -> WorkerMemory: ...
+    @property
+    def device(self) -> str: ...
+    def smaller(self, nbytes: int) -> str:
+        """Return what to type so that a worker with so many bytes suffices."""
+
+
+class WorkerMemory(Protocol):
+    """Predicted memory of a worker, bytes."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def one_block(self) -> int: ...
+    def at_once(self, blocks: int) -> int:
+        """Return the peak of a process that computes so many blocks at once, in threads."""
+
+
 HERE_SECONDS = 20.0
 """Where threads of this process are thought to need less, they do the work: to start workers, and to import all in each, takes
 some five seconds of every core, and hundreds of MB. Many threads would get into each other's way."""
@@ -37,7 +63,7 @@ _HERE_THREADS = 4
 
 
 @dataclass(frozen=True)
-class Means:
+class Backend:
     """Who computes.
 
     Attributes
@@ -63,11 +89,11 @@ class Means:
     @classmethod
     def of(
         cls,
-        plan: Plan,
+        work: Work,
         client: distributed.Client | None = None,
         cluster: Cluster | None = None,
         workers: int | None = None,
-    ) -> Means:
+    ) -> Backend:
         """What fits a plan; see `Simulation.run` for the parameters.
 
         Raises
@@ -76,14 +102,19 @@ class Means:
             If a worker, or its GPU, would have too little memory for a tile, or less than one is asked for.
         """
         gpus: tuple[str, ...] = ()
-        if plan.world.device == "gpu" and not workers_have_gpus(client, cluster) and client is None:
+        if (
+            isinstance(work, Plan)
+            and work.device == "gpu"
+            and not workers_have_gpus(client, cluster)
+            and client is None
+        ):
             gpus = visible_gpus()
-            refuse_full(plan, cupy_device.free_bytes())
+            refuse_full(work, cupy_device.free_bytes())
         if client is not None or cluster is not None:
-            _refuse_small_workers(plan, client, cluster)
+            _refuse_small_workers(work, client, cluster)
             return cls(client, cluster, 0, False, gpus)
         workers = None if workers is None else whole_number("workers", workers, 1)
-        blocks = len(plan.blocks)
+        blocks = len(work.blocks)
         if workers is not None and workers > blocks:
             warnings.warn(
                 f"{blocks} instead of {workers} workers: there are no more blocks, and others would be idle; set "
@@ -93,12 +124,12 @@ class Means:
             )
         most = min(blocks, len(gpus) or cpus()) if workers is None else min(workers, blocks, len(gpus) or workers)
         # one process for each GPU, and this one for the first
-        here = workers is None and (most == 1 if gpus else _is_small(plan, most))
+        here = workers is None and (most == 1 if gpus else _is_small(work, most))
         if not here and not gpus and (why := why_none()):
             here = True
             if workers is not None:
                 warnings.warn(f"threads instead of workers: {why}; the bytes are the same", SimexmWarning, stacklevel=2)
-        return cls(None, None, _fitting(most, plan, here), here, gpus)
+        return cls(None, None, _fitting(most, work, here), here, gpus)
 
     @property
     def at_once(self) -> int:
@@ -135,14 +166,14 @@ class Means:
             yield partial(execute, client=started)
 
 
-def threads_here(plan: Plan) -> int:
+def threads_here(work: Work) -> int:
     """How many threads of one process compute a small plan on this machine's CPU, memory apart; 0 where workers are started."""
-    most = min(len(plan.blocks), cpus())
-    return most if plan.world.device == "cpu" and _is_small(plan, most) else 0
+    most = min(len(work.blocks), cpus())
+    return most if work.device == "cpu" and _is_small(work, most) else 0
 
 
-def _is_small(plan: Plan, threads: int) -> bool:
-    return plan.core_seconds < HERE_SECONDS * min(threads, _HERE_THREADS)
+def _is_small(work: Work, threads: int) -> bool:
+    return work.core_seconds < HERE_SECONDS * min(threads, _HERE_THREADS)
 
 
 def workers_have_gpus(client: distributed.Client | None, cluster: Cluster | None) -> bool | None:
@@ -164,14 +195,14 @@ def _keeper(client: distributed.Client) -> Callable[[int | None], Sequence[str]]
     return None if jobs is None else jobs.keep
 
 
-def _refuse_small_workers(plan: Plan, client: distributed.Client | None, cluster: Cluster | None) -> None:
+def _refuse_small_workers(work: Work, client: distributed.Client | None, cluster: Cluster | None) -> None:
     from simexm.jobs.clusters import jobs_of
 
     jobs = jobs_of(client) if client is not None else None
     if cluster is not None:
-        refuse_plan(plan, cluster.file)
+        refuse_plan(work, cluster.file)
     elif jobs is not None:
-        refuse_plan(plan, jobs.file)
+        refuse_plan(work, jobs.file)
 
 
 @shared
@@ -192,22 +223,22 @@ def _caller_hidden() -> Iterator[None]:
         vars(main).update(before)
 
 
-def lacking_here(plan: Plan) -> str | None:
+def lacking_here(work: Work) -> str | None:
     """Return why a worker of a plan would be refused on this machine; None where it would not."""
-    return next(filter(None, (_too_little(plan, limit) for limit in memory_limits())), None)
+    return next(filter(None, (_too_little(work, limit) for limit in memory_limits())), None)
 
 
-def _too_little(plan: Plan, limit: MemoryLimit) -> str | None:
-    needed = plan.memory.total
+def _too_little(work: Work, limit: MemoryLimit) -> str | None:
+    needed = work.memory.total
     if needed <= limit.nbytes:
         return None
     return (
         f"a worker needs {needed / GiB:.2f} GiB, but {limit.told}: it would be killed; "
-        f"{smaller_tile(plan, limit.nbytes)}, or {limit.remedy}"
+        f"{work.smaller(limit.nbytes)}, or {limit.remedy}"
     )
 
 
-def _fitting(count: int, plan: Plan, threads: bool) -> int:
+def _fitting(count: int, work: Work, threads: bool) -> int:
     """As many workers as memory allows, processes or threads of this one; the tile stays as planned, for it decides bytes.
 
     Raises
@@ -215,11 +246,11 @@ def _fitting(count: int, plan: Plan, threads: bool) -> int:
     SpecError
         If not even one fits.
     """
-    memory = plan.memory
+    memory = work.memory
     needed = memory.total
     fitting = count
     for limit in memory_limits():
-        why = _too_little(plan, limit)
+        why = _too_little(work, limit)
         if why:
             raise SpecError(why)
         if threads:
@@ -238,7 +269,7 @@ def _fitting(count: int, plan: Plan, threads: bool) -> int:
     return fitting
 
 
-def refuse_plan(plan: Plan, file: LocalFile | BatchFile) -> None:
+def refuse_plan(work: Work, file: LocalFile | BatchFile) -> None:
     """Refuse a plan whose blocks need more memory than a worker has.
 
     Raises
@@ -246,10 +277,10 @@ def refuse_plan(plan: Plan, file: LocalFile | BatchFile) -> None:
     SpecError
         With what to set instead.
     """
-    limit, needed = file.memory_per_worker, plan.memory.total
+    limit, needed = file.memory_per_worker, work.memory.total
     if limit is not None and needed > limit:
         raise SpecError(
             f"a worker needs {needed / GiB:.2f} GiB, but the cluster file gives it {limit / GiB:.2f} GiB: it would be "
             f"killed; set memory_per_worker to {math.ceil(10 * needed / GiB) / 10:g} GiB or more there, or "
-            f"{smaller_tile(plan, limit)}"
+            f"{work.smaller(limit)}"
         )

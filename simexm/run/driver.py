@@ -22,7 +22,7 @@ from simexm.result import place
 from simexm.result.place import Place
 from simexm.result.result import Result
 from simexm.run import folders, guard, passes
-from simexm.run.backend import Means, workers_have_gpus
+from simexm.run.backend import Backend, workers_have_gpus
 from simexm.run.finish import finish
 from simexm.run.job import job_in
 from simexm.run.layout import Layout, all_there, look_at
@@ -59,15 +59,16 @@ def run(
     _refuse_strange_means(client, cluster)
     plan = make_plan(simulation, until=until, gpu=workers_have_gpus(client, cluster))
     plan.warn()
-    guard.refuse(plan, where, overwrite)
-    means = Means.of(plan, client, cluster, workers)
+    reads = tuple(guard.labels_read(plan.simulation.source))
+    guard.refuse(plan.hash, reads, where, overwrite)
+    backend = Backend.of(plan, client, cluster, workers)
     try:
         with lock(where.run / place.LOCK):
-            guard.refuse(plan, where, overwrite)  # again: another run may have ended meanwhile
+            guard.refuse(plan.hash, reads, where, overwrite)  # again: another run may have ended meanwhile
             if where.jobs.is_dir():
                 Record(where.jobs).cancel_leftovers()
             _begin(plan, where, overwrite)
-            carry_out(plan, where, means, quiet, profile=profile, finished=finished)
+            carry_out(plan, where, backend, quiet, profile=profile, finished=finished)
     finally:
         with contextlib.suppress(OSError):
             where.run.rmdir()  # where nothing came to be in it
@@ -106,7 +107,7 @@ def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
 def carry_out(
     plan: Plan,
     where: Place,
-    means: Means,
+    backend: Backend,
     quiet: bool,
     damaged: Damaged | None = None,
     profile: bool = False,
@@ -120,7 +121,7 @@ def carry_out(
         If it cannot be finished now.
     """
     try:
-        _do(plan, where, means, quiet, damaged or Damaged(), profile)
+        _do(plan, where, backend, quiet, damaged or Damaged(), profile)
         finished(where)
     except (SourceError, GoneError):
         raise
@@ -128,20 +129,20 @@ def carry_out(
         raise guard.stopped(error, where) from error
 
 
-def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged, profile: bool) -> None:
+def _do(plan: Plan, where: Place, backend: Backend, quiet: bool, damaged: Damaged, profile: bool) -> None:
     low = folders.check_free(plan, where)
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
     layout, is_there = Layout.of(plan), look_at(where, Layout.of(plan))
     source = SameSource.begin(plan, where)
-    context = Context(plan, where, profile=profile, listed=source.listed, at_once=means.at_once)
+    context = Context(plan, where, profile=profile, listed=source.listed, at_once=backend.at_once)
 
     def is_sound(record: BlockRecord) -> bool:
         return record.block not in damaged.blocks and all_there(
             layout.of_block(where, record.block, record.result), is_there
         )
 
-    with means.way(where, len(plan.blocks), quiet) as execute:
+    with backend.way(where, len(plan.blocks), quiet) as execute:
         _passes(context, execute, quiet)
         images = job_in(
             where, plan.hash, len(plan.blocks), run_block, context, where.journal,

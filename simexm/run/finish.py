@@ -17,7 +17,7 @@ from simexm.planning.plan import Output, Plan
 from simexm.result import place
 from simexm.result.place import Place
 from simexm.run import folders, tables
-from simexm.run.layout import write_manifest
+from simexm.run.layout import files_of_run, write_manifest
 from simexm.run.totals import Totals
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.stages.contract import LABELLED, Counted
@@ -84,7 +84,7 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
         main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
         attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where, plan.outputs[0]))
     attributes = {**attributes, place.MARK: _provenance(plan, totals)}
-    write_manifest(plan, where, omezarr.group_bytes(attributes))
+    write_manifest(where, *files_of_run(plan, where), omezarr.group_bytes(attributes))
     folders.write_attributes(where, "", attributes)
     remove_tree(where.run / place.SCRATCH, ignore_errors=True)  # with what killed workers left
 

@@ -8,12 +8,11 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from simexm.errors import DiskError, OutputError, RunError
-from simexm.planning.plan import Plan
 from simexm.result.place import COMPLETE, JOBS, LOCK, PLAN, PREPARING, PROBE, RUN_NAMES, SCRATCH, Place, retire_scratch
 from simexm.sources.base import ZarrSource
 from simexm.store.claims import claim, has_claim
@@ -34,8 +33,19 @@ _REASONS = {
 }
 
 
-def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
+def refuse(parameter_hash: str, reads: Iterable[Location], place: Place, overwrite: bool) -> None:
     """Refuse an output that is in the way; touches nothing.
+
+    Parameters
+    ----------
+    parameter_hash
+        Of what is to be written.
+    reads
+        What is read for it, and must not be overwritten.
+    place
+        The output.
+    overwrite
+        Whether what simexm wrote there before is to be replaced.
 
     Raises
     ------
@@ -43,7 +53,7 @@ def refuse(plan: Plan, place: Place, overwrite: bool) -> None:
         With what to type instead.
     """
     with _readable(place):
-        _refuse(plan, place, overwrite)
+        _refuse(parameter_hash, reads, place, overwrite)
 
 
 def refuse_links(place: Place) -> None:
@@ -70,8 +80,8 @@ def links_in(place: Place) -> Iterator[Path]:
         yield from links_below(folder)
 
 
-def _refuse(plan: Plan, place: Place, overwrite: bool) -> None:
-    _refuse_own_source(plan, place)
+def _refuse(parameter_hash: str, reads: Iterable[Location], place: Place, overwrite: bool) -> None:
+    _refuse_inputs(reads, place)
     refuse_links(place)
     mark = place.mark()
     if mark is None:
@@ -85,10 +95,10 @@ def _refuse(plan: Plan, place: Place, overwrite: bool) -> None:
             )
     elif overwrite:
         _refuse_strangers(place, mark)
-    elif mark["hash"] != plan.hash:
+    elif mark["hash"] != parameter_hash:
         raise OutputError(
             f"{place.zarr} holds a result of other parameters, or of other labels (hash {mark['hash'][:12]}, now "
-            f"{plan.hash[:12]}), which would be lost; choose another --output, or replace it with --overwrite"
+            f"{parameter_hash[:12]}), which would be lost; choose another --output, or replace it with --overwrite"
         )
     elif mark.get("status") == COMPLETE:
         raise OutputError(
@@ -133,7 +143,7 @@ def clear(place: Place) -> None:
     remove_tree(place.run / PLAN)
 
 
-def refuse_strange(plan: Plan, place: Place) -> None:
+def refuse_strange(parameter_hash: str, place: Place) -> None:
     """Keep a worker that an earlier run left from writing.
 
     One that falls asleep after this look fails all the same when it writes: its scratch folder went away with its run.
@@ -146,7 +156,7 @@ def refuse_strange(plan: Plan, place: Place) -> None:
     mark = place.mark()
     if mark is None:
         raise OutputError(f"{place.zarr} was renamed or removed meanwhile, so this worker's block is not written")
-    if mark["hash"] != plan.hash:
+    if mark["hash"] != parameter_hash:
         raise OutputError(f"{place.zarr} now belongs to another run; this worker's block is not written")
 
 
@@ -212,18 +222,19 @@ def lost(place: Place) -> RunError:
     )
 
 
-def _refuse_own_source(plan: Plan, place: Place) -> None:
-    source = plan.simulation.source
-    if not isinstance(source, ZarrSource):
-        return
-    for path in (source.path, *source.regions.values()):
-        if path in source.regions.values() and is_url(source.path) and not is_url(path):
-            continue  # a mask inside the source
-        read = location(path)
+def labels_read(source: object) -> Iterator[Location]:
+    """Where a source and its masks stand, as far as they stand anywhere."""
+    if isinstance(source, ZarrSource):
+        yield location(source.path)
+        for mask in source.regions.values():
+            if is_url(mask) or not is_url(source.path):  # others lie inside the source
+                yield location(mask)
+
+
+def _refuse_inputs(reads: Iterable[Location], place: Place) -> None:
+    for read in reads:
         if place.zarr in (read, *read.parents) or read in place.zarr.parents:
-            raise OutputError(
-                f"{place.zarr} is where the labels are read from ({path}), so it cannot be written; choose another --output"
-            )
+            raise OutputError(f"{place.zarr} would overwrite what is read from {read}; choose another --output")
 
 
 def _refuse_foreign_zarr(place: Place) -> None:

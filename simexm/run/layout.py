@@ -176,19 +176,25 @@ def all_there(files: Iterator[Left], is_there: Look) -> bool:
         return False
 
 
-def write_manifest(plan: Plan, where: Place, root: bytes) -> None:
-    """Write sizes and checksums of all files that no journal tells of: metadata, merged tables, those of passes, the plan.
+def files_of_run(plan: Plan, where: Place) -> tuple[list[Location], list[Location]]:
+    """List the files below NAME.zarr, and those below NAME.run, that no journal records."""
+    zarr = [where.zarr / key for key in sorted(metadata_keys(plan))]
+    merged = [where.tables / "cells.parquet", where.tables / "barcodes.parquet"]
+    return zarr, [where.run / PLAN, *merged, *sorted(p for p in files_below(where.passes) if p.parent.name == "table")]
+
+
+def write_manifest(where: Place, zarr: Iterable[Location], run: Iterable[Location], root: bytes) -> None:
+    """Write sizes and checksums of files of which no journal tells.
 
     Parameters
     ----------
-    plan, where
-        The run.
+    where
+        The result.
+    zarr, run
+        Files below NAME.zarr and below NAME.run; those that do not exist are left out.
     root
         What the root's metadata file will hold, which is written after this.
     """
-    zarr = [where.zarr / key for key in sorted(metadata_keys(plan))]
-    merged = [where.tables / "cells.parquet", where.tables / "barcodes.parquet"]
-    run = [where.run / PLAN, *merged, *sorted(p for p in files_below(where.passes) if p.parent.name == "table")]
     told = {name: _told(files, folder) for name, files, folder in (("zarr", zarr, where.zarr), ("run", run, where.run))}
     told["zarr"]["zarr.json"] = [len(root), checksum(root)]
     text = json.dumps({**told, "checksum": _checksum(told)}, indent=2)

@@ -38,7 +38,7 @@ class LevelTask:
 def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
     """Make shard `number` of the level for every output and channel; what is returned goes to the level's journal."""
     plan = task.plan
-    guard.refuse_strange(plan, task.place)
+    guard.refuse_strange(plan.hash, task.place)
     box = task.shards[number]
     position = task.shards.position(number)
     upper, lower = plan.levels[task.level - 1], plan.levels[task.level]

@@ -13,7 +13,7 @@ from simexm.planning.planner import make_plan
 from simexm.result import place
 from simexm.result.place import LOCK, Place
 from simexm.run import folders, guard, passes
-from simexm.run.backend import Means
+from simexm.run.backend import Backend
 from simexm.run.driver import carry_out
 from simexm.run.layout import array_key, metadata_keys
 from simexm.run.verify import Damage, Progress, Verification, read_plan
@@ -67,6 +67,12 @@ def repair(
     where = Place.where(output).claimed()
     Verification(where)  # refuses before a lock or folder is made
     guard.refuse_links(where)
+    kind = (where.mark() or {}).get("kind", place.SIMULATION)
+    if kind != place.SIMULATION:
+        raise OutputError(
+            f"{where.zarr} was made by `simexm {kind}`, whose blocks are not kept once they are merged; type that command again "
+            "with --overwrite"
+        )
     with lock(where.run / LOCK):
         plan = _plan_again(where, simulation)
         place.retire_scratch(where)
@@ -81,8 +87,8 @@ def repair(
                 tell(damage)
             if not found.sound:
                 _mend_named(plan, where, found.damaged.files)
-                means = Means.of(plan, client, workers=workers)
-                carry_out(plan, where, means, quiet, found.damaged, finished=finished)
+                backend = Backend.of(plan, client, workers=workers)
+                carry_out(plan, where, backend, quiet, found.damaged, finished=finished)
         finally:
             remove_tree(where.run / place.SCRATCH, ignore_errors=True)
     return found

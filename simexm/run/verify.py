@@ -10,7 +10,7 @@ from typing import Any
 from simexm.errors import OutputError
 from simexm.jobs.bitmap import Bitmap
 from simexm.jobs.journal import Journal, Record
-from simexm.result.place import COMPLETE, MANIFEST, PLAN, Place
+from simexm.result.place import COMPLETE, MANIFEST, PLAN, SIMULATION, Place
 from simexm.run import guard
 from simexm.run.layout import Layout, Left, read_manifest
 from simexm.run.levels import journal_of
@@ -118,6 +118,7 @@ class Verification:
         self.damaged = Damaged()
         self._progress = progress
         mark = where.mark()
+        self._kind = SIMULATION if mark is None else mark.get("kind", SIMULATION)
         if mark is None and read_plan(where) is None:
             raise OutputError(_nothing(where))
         self._complete = (where.run / MANIFEST).is_file() if mark is None else mark.get("status") == COMPLETE
@@ -137,10 +138,13 @@ class Verification:
         for link in guard.links_in(self.where):
             yield Damage(link, f"is a symbolic link to {os.readlink(link)}, which no run makes")
         plan = read_plan(self.where)
-        named = []
+        named: list[Damage] = []
         if self._complete:
             named = list(self._manifest())
             yield from named
+        if self._kind != SIMULATION:
+            yield from self._lines()
+            return
         plan_file = self.where.run / PLAN
         if plan is None and plan_file not in {d.path for d in named}:
             yield Damage(plan_file, "is missing or cannot be read")
@@ -156,6 +160,16 @@ class Verification:
             raise OutputError(
                 f"{error.filename} vanished: a run is writing {self.where.zarr}; verify it again when that has ended"
             ) from None
+
+    def _lines(self) -> Iterator[Damage]:
+        """Look at the journal of an analysis; whatever else it left is named in the list of files."""
+        plan = metadata.read_plan(self.where.run, metadata.AnalysisFile)
+        journal = Journal(self.where.journal, plan["hash"], total=plan["blocks"]["count"])
+        done = Bitmap()
+        for record in journal.records():
+            done.add(record.block)
+        yield from _damaged_lines(journal)
+        self.unfinished = 0 if self._complete else plan["blocks"]["count"] - len(done)
 
     def _manifest(self) -> Iterator[Damage]:
         path = self.where.run / MANIFEST

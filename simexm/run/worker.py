@@ -81,14 +81,14 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
 def _run_block(context: Context, number: int) -> dict[str, Any]:
     plan, where = context.plan, context.place
     with timed("open labels and output"):
-        guard.refuse_strange(plan, where)
+        guard.refuse_strange(plan.hash, where)
         source = _source_of(context)
         counted = passes.counted_on_disk(plan, where)
     stored: dict[str, list[list[Any]]] = {}
     with EmitterFile(plan, where, number) as emitters:
         for result in compute_rounds(plan, source, counted, plan.blocks[number], emitters.sink):
             with timed("open labels and output"):
-                guard.refuse_strange(plan, where)  # again: another run may have taken the output meanwhile
+                guard.refuse_strange(plan.hash, where)  # again: another run may have taken the output meanwhile
             stored |= _write(plan, where, number, result)
             cells, statistics, amplicons = result.cells, result.statistics, result.amplicons
             del result  # before the next round is made
@@ -113,7 +113,7 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
 def count_block(context: Context, number: int) -> dict[str, Any]:
     """Count one block for the pass that is being made."""
     assert context.counting is not None
-    guard.refuse_strange(context.plan, context.place)
+    guard.refuse_strange(context.plan.hash, context.place)
     return passes.write_block(context.plan, context.place, _source_of(context), context.counting, number)
 
 

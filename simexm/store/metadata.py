@@ -78,6 +78,7 @@ class Mark(Read):
 
     hash: Hash
     status: Literal["preparing", "incomplete", "complete"] = "incomplete"
+    kind: Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")] = "simulation"
     outputs: Groups = []
     rounds: Rounds = []
     spec: dict[str, Any] = {}
@@ -195,8 +196,18 @@ class _Image(Read):
     shards: Annotated[list[Sizes], Field(min_length=1, max_length=64)]
 
 
-class _Blocks(Read):
+class _BlockCount(Read):
     count: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
+
+
+class WorkFile(Read):
+    """`plan.json` of whatever was done over many blocks."""
+
+    hash: Hash
+    blocks: _BlockCount
+
+
+class _Blocks(_BlockCount):
     levels: Annotated[int, Field(ge=1, le=64)]
     block_pixels: Sizes
     tile_pixels: Sizes
@@ -217,10 +228,18 @@ class _Optics(Read):
     pairs: list[_Pair] = []
 
 
-class PlanFile(Read):
-    """`plan.json`: see `Plan.to_mapping`."""
+class AnalysisFile(WorkFile):
+    """`plan.json` of an analysis: see `simexm.analysis.plan.AnalysisPlan.to_mapping`."""
 
-    hash: Hash
+    kind: FreeText
+    inputs: dict[FreeText, FreeText]
+    settings: dict[str, Any]
+    versions: dict[FreeText, FreeText]
+
+
+class PlanFile(WorkFile):
+    """`plan.json` of a simulation: see `Plan.to_mapping`."""
+
     until: FreeText
     spec: dict[str, Any]
     source: _Source
@@ -279,12 +298,12 @@ def read_group(group: Location, model: type[Attributes] = Attributes) -> dict[st
     return _Known.of(attributes, str(path))
 
 
-def read_plan(run: Location) -> dict[str, Any]:
-    """What `plan.json` holds, as plain data that obey; raises as `read_group`."""
+def read_plan(run: Location, model: type[Read] = PlanFile) -> dict[str, Any]:
+    """What `plan.json` holds, as plain data that obey `model`; raises as `read_group`."""
     path = run / "plan.json"
     try:
         plan = read_mapping(path)
-        obey(PlanFile, plan)
+        obey(model, plan)
     except MalformedError as error:
         raise refused(path, error) from error
     return _Known.of(plan, str(path))

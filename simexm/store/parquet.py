@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def read_columns(path: Location, columns: Sequence[str]) -> pyarrow.Table:
-    """A Parquet file, or a folder of such, that has these columns."""
+def read_columns(path: Location, columns: Sequence[str], *, any_text: bool = False) -> pyarrow.Table:
+    """A Parquet file, or a folder of such, that has these columns; with `any_text`, all columns may hold texts."""
     import pyarrow.parquet
 
     with _readable(path):
@@ -24,7 +24,7 @@ def read_columns(path: Location, columns: Sequence[str]) -> pyarrow.Table:
             found = pyarrow.parquet.read_table(path.key, filesystem=path.system)
         else:
             found = pyarrow.parquet.read_table(path)
-    check_columns(path, found.schema, columns)
+    check_columns(path, found.schema, columns, any_text=any_text)
     return found
 
 
@@ -38,7 +38,7 @@ def table_file(path: Location) -> Any:
         return pyarrow.parquet.ParquetFile(path)
 
 
-def check_columns(path: Location, schema: pyarrow.Schema, columns: Sequence[str]) -> None:
+def check_columns(path: Location, schema: pyarrow.Schema, columns: Sequence[str], *, any_text: bool = False) -> None:
     """Refuse a table of which a run wrote none: texts where numbers should be, columns that name no layer or channel.
 
     Raises
@@ -52,9 +52,13 @@ def check_columns(path: Location, schema: pyarrow.Schema, columns: Sequence[str]
         if name not in schema.names:
             raise _no_table(path, f"has no column {name}")
     for field in schema:
-        text = field.name in _TEXTS
-        kind = pyarrow.types.is_string if text else _is_number
-        if not kind(field.type) or re.fullmatch("[A-Za-z0-9_-]{1,100}", field.name) is None:
+        text = pyarrow.types.is_string(field.type)
+        sound = (
+            text or _is_number(field.type)
+            if any_text
+            else text == (field.name in _TEXTS) and (text or _is_number(field.type))
+        )
+        if not sound or re.fullmatch("[A-Za-z0-9_-]{1,100}", field.name) is None:
             raise _no_table(path, f"has a column {ascii(field.name)[:120]} of {field.type}")
 
 

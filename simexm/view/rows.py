@@ -77,3 +77,13 @@ def times(values: Any, minus: Any = None) -> str:
     """Sizes, or differences, as `a x b x c`."""
     numbers = [a - b for a, b in zip(values, minus, strict=True)] if minus is not None else values
     return " x ".join(f"{n:.6g}" for n in numbers)
+
+
+def analysis_rows(result: Result) -> list[tuple[str, str]]:
+    """What an analysis was made of, and its scores, as (what, value)."""
+    about = result.provenance
+    rows = [("analysis", result.kind)]
+    rows += [(name, f"hash {value}") for name, value in about["inputs"].items()]
+    rows += [(name, str(value)) for name, value in about["settings"].items() if name != "analysis"]
+    rows += [(s["definition"], f"{s['value']:.6g} {s['unit']}".rstrip()) for s in result.scores().to_pylist()]
+    return [*rows, ("tables", ", ".join(sorted(p.stem for p in result.place.tables.iterdir())))]

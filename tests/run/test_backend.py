@@ -10,7 +10,7 @@ import pytest
 from simexm.api import Simulation
 from simexm.errors import SimexmWarning
 from simexm.planning.plan import Plan
-from simexm.run.backend import Means
+from simexm.run.backend import Backend
 from tests.run.conftest import spec
 
 
@@ -27,6 +27,6 @@ def test_workers_without_a_block_are_not_started_but_told_of() -> None:
     assert len(few.blocks) == 4
     assert len(many.blocks) >= 7
     with pytest.warns(SimexmWarning, match=r"4 instead of 7 workers.*execution.min_blocks to 7"):
-        assert Means.of(few, workers=7).workers == 4
-    assert Means.of(few, workers=4).workers == 4
-    assert Means.of(many, workers=7).workers == 7
+        assert Backend.of(few, workers=7).workers == 4
+    assert Backend.of(few, workers=4).workers == 4
+    assert Backend.of(many, workers=7).workers == 7

@@ -299,15 +299,23 @@ def test_noise_free_images_give_every_barcode(source: str, tmp_path: Path) -> No
 
 
 def test_counts_give_most_barcodes(reference: Result, tmp_path: Path) -> None:
-    told = CliRunner().invoke(app, ["decode", str(reference.path), "--json", "-o", str(tmp_path / "cells.csv")])
+    out = tmp_path / "decoded.zarr"
+    words = ["decode", str(reference.path), "--quiet", "--json", "--output", str(out)]
+    told = CliRunner().invoke(app, words)
     assert told.exit_code == 0, told.output
     sums = json.loads(told.output)
     assert sums["right"] >= 0.8 * (sums["cells"] - sums["undecidable"]) > 0
     assert sums["right"] + sums["wrong"] + sums["undecidable"] == sums["cells"] == reference.barcodes().num_rows
-    assert len((tmp_path / "cells.csv").read_text().splitlines()) == sums["cells"] + 1
-    again = CliRunner().invoke(app, ["decode", str(reference.path), "-o", str(tmp_path / "cells.csv")])
+    assert Result.open(out).table("cells").equals(decode(reference).table), "in memory and as a job"
+    again = CliRunner().invoke(app, words)
     assert again.exit_code != 0
     assert "--overwrite" in again.output
+    said = CliRunner().invoke(app, ["info", str(out)])
+    assert "cells with a barcode" in said.output
+    assert CliRunner().invoke(app, ["verify", str(out)]).exit_code == 0
+    refused = CliRunner().invoke(app, ["report", str(out)])
+    assert refused.exit_code == 2
+    assert "holds no image" in refused.output
 
 
 def test_wrong_letters_are_counted(reference: Result, tmp_path: Path) -> None:
@@ -329,7 +337,7 @@ def test_what_cannot_be_decoded(reference: Result, source: str, tmp_path: Path) 
         decode(dark)
     told = CliRunner().invoke(app, ["decode", str(reference.path), "-o", str(tmp_path / "x.txt")])
     assert told.exit_code != 0
-    assert "x.csv" in told.output
+    assert "x.zarr" in told.output
     half = Result(Place(reference.path), {"simexm": {**reference.provenance, "status": "incomplete"}})
     with pytest.raises(OutputError, match="incomplete"):
         decode(half)

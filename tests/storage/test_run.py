@@ -27,7 +27,7 @@ from simexm.jobs.lock import lock
 from simexm.result.place import Place
 from simexm.result.result import Result
 from simexm.run import folders
-from simexm.run.backend import Means
+from simexm.run.backend import Backend
 from simexm.run.driver import _begin, carry_out
 from simexm.run.repair import repair
 from simexm.run.status import status
@@ -283,7 +283,7 @@ def test_workers_of_a_run_whose_claim_was_taken_write_nothing(
         folders.prepare(made, other)
         before = contents(output.zarr)
         with pytest.raises(RunError, match="another run has taken"):
-            carry_out(made, output, Means.of(made, client), quiet=True)
+            carry_out(made, output, Backend.of(made, client), quiet=True)
         assert contents(output.zarr) == before
 
 

@@ -8,20 +8,20 @@ amplicons' brightnesses in each dye are fitted together, as spots of known shape
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from simexm.analysis.contract import Analysis, Bench, Conclusion, Score
 from simexm.errors import OutputError
 from simexm.geometry.grid import Box, triple
-from simexm.jobs.sums_by_id import read_table
+from simexm.jobs.sums_by_id import CellSums, add_up, read_table
 from simexm.kernels.imaging.spots import brightnesses, spot_profile
 from simexm.result.result import Result
 from simexm.run.tables import part
@@ -29,9 +29,18 @@ from simexm.spec.simulation import Spec
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.stages.sample.barcodes import AMPLICONS, Barcodes
-from simexm.store.location import Location, refuse_url, with_ending
+from simexm.store.location import Location
 from simexm.store.parquet import check_columns
-from simexm.store.whole_file import whole_file
+
+VOTES, CELLS = "votes", "cells"
+"""Tables: of sums over blocks, and of what is found."""
+
+LIGHT_E = 2.0**-20
+"""Photo-electrons in a step of the light that is added up over blocks: integers add up to the same in any order."""
+
+SECONDS_PER_PIXEL = 1e-6
+BYTES_PER_PIXEL = 48
+"""Rough work and memory for a pixel of a round, and of a channel."""
 
 UNREAD = "?"
 """Letter of a round in which none of a cell's amplicons shows any light."""
@@ -93,53 +102,26 @@ class Decoded:
             "share_of_letters_wrong": self.letters_wrong,
         }
 
+    def scores(self) -> tuple[Score, ...]:
+        """The sums as scores."""
+        rows = (
+            ("cells", self.cells, "cells with a barcode"),
+            ("right", self.right, "cells whose barcode was read without an error"),
+            ("wrong", self.wrong, "cells with at least one letter wrong"),
+            ("undecidable", self.undecidable, "cells without an amplicon in the image"),
+            ("letters_wrong", self.letters_wrong, "share of wrong letters among those of decidable cells"),
+        )
+        return tuple(
+            Score(name, float(value), "" if name == "letters_wrong" else "cells", text) for name, value, text in rows
+        )
+
     def _column(self, name: str) -> NDArray[Any]:
         values: NDArray[Any] = self.table[name].to_numpy()
         return values
 
 
-def refuse_table(path: Path, overwrite: bool) -> None:
-    """Refuse a table that cannot be written, before the work is done.
-
-    Raises
-    ------
-    OutputError
-        With what to type instead.
-    """
-    refuse_url(path)
-    if path.suffix.lower() not in (".parquet", ".csv"):
-        raise OutputError(f"the table {path} is neither Parquet nor CSV; type --output {with_ending(path, '.csv')}")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} is there already; type --overwrite, or another name")
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table as Parquet or CSV, by the name's end, in one step."""
-    from pyarrow import csv
-
-    with whole_file(path) as partial:
-        csv.write_csv(table, partial) if path.suffix.lower() == ".csv" else pq.write_table(table, partial)
-
-
-@dataclass
-class _Votes:
-    """Light of each letter in each round, summed over the amplicons of each cell."""
-
-    shape: tuple[int, int]
-    light: dict[int, NDArray[np.float64]] = field(default_factory=dict)
-    amplicons: dict[int, int] = field(default_factory=dict)
-
-    def add(self, cells: NDArray[np.uint64], light: NDArray[np.float64]) -> None:
-        for cell, mine in zip(cells.tolist(), light, strict=True):
-            if cell not in self.light:
-                self.light[cell] = np.zeros(self.shape)
-                self.amplicons[cell] = 0
-            self.light[cell] += mine
-            self.amplicons[cell] += 1
-
-
 def decode(result: Result) -> Decoded:
-    """Read the barcode of every cell from the images of a result with rounds.
+    """Read the barcode of every cell from the images of a result with rounds, here and now; nothing is stored.
 
     Images of counts and noise-free ones (`--until` a microscope) can be read. Memory follows a block, and the number of cells.
 
@@ -148,37 +130,27 @@ def decode(result: Result) -> Decoded:
     OutputError
         If the result is not finished, has no rounds, or no images of light.
     """
-    bench = _Bench(result)
-    votes = _Votes((bench.rounds, len(bench.barcodes.dyes)))
-    for cells, light in bench.read():
-        votes.add(cells, light)
-    truth = result.barcodes()
-    letters = np.array([*bench.barcodes.letters, UNREAD])
-    word = re.compile(f"[{re.escape(''.join(bench.barcodes.letters))}]{{{bench.rounds}}}")
-    if not all(isinstance(barcode, str) and word.fullmatch(barcode) for barcode in truth["barcode"].to_pylist()):
-        raise OutputError(
-            f"{result.place.tables / 'barcodes.parquet'} holds what is no barcode of {bench.rounds} letters: it was damaged, or "
-            "written by another program; verify the result with `simexm verify`"
-        )
-    rows: dict[str, list[Any]] = {k: [] for k in ("decoded", "amplicons", "letters_wrong", "clearness")}
-    for cell, barcode in zip(truth["id"].to_pylist(), truth["barcode"].to_pylist(), strict=True):
-        code, wrong, clear = "", 0, 0.0
-        if cell in votes.light:
-            light = votes.light[cell]
-            total = light.sum(axis=1)
-            best = np.where(total > 0, light.argmax(axis=1), len(letters) - 1)
-            code = "".join(letters[best])
-            wrong = sum(a != b for a, b in zip(code, barcode, strict=True))
-            clear = float(np.min(light.max(axis=1) / np.where(total > 0, total, 1)))
-        for name, value in zip(rows, (code, votes.amplicons.get(cell, 0), wrong, clear), strict=True):
-            rows[name].append(value)
-    columns = {"id": truth["id"], "barcode": truth["barcode"], **{k: pa.array(v) for k, v in rows.items()}}
-    if not truth.num_rows:
-        columns["decoded"] = pa.array([], pa.string())
-    return Decoded(pa.table(columns))
+    bench = Decode().open((result,))
+    sums = [bench.measure(number)[VOTES] for number in range(bench.blocks)]
+    return Decoded(bench.conclude({VOTES: [add_up(sums)]}).tables[CELLS])
 
 
-class _Bench:
+class Decode(Analysis):
+    """Read the barcodes of cells from the images of all rounds of a result, and compare them with the truth.
+
+    It leaves the table `cells` (see `Decoded`) and the scores of `Decoded.scores`.
+    """
+
+    analysis: Literal["decode"] = "decode"
+
+    def open(self, inputs: tuple[Result, ...]) -> DecodeBench:
+        """Open the result; see `decode` for what is refused."""
+        if len(inputs) != 1:
+            raise OutputError(f"decode reads one result, not {len(inputs)}")
+        return DecodeBench(inputs[0])
+
+
+class DecodeBench(Bench):
     """A result with what is needed to read it: the microscope, the image's grid, and the shape of a spot."""
 
     def __init__(self, result: Result) -> None:
@@ -206,9 +178,18 @@ class _Bench:
         scale, translation = (np.array(t[t["type"]][1:]) * 1000 for t in transforms)
         self.pixel_nm, self.first_nm = scale, translation
         self.shape = triple(result.array().shape[1:])
-        self.blocks = plan.blocks
+        self.tiling = plan.blocks
         self.unmixing = self._unmixing()
         self.profiles = [self._profile(dye) for dye in self.barcodes.dyes.values()]
+        self._halo_nm = np.array([REACH_NM[0], REACH_NM[1], REACH_NM[1]]) / self.factor
+        self.inputs = {"result": str(result.provenance["hash"])}
+        self.blocks = len(self.tiling)
+        self.voxels = math.prod(self.shape) * self.rounds
+        self.core_seconds = SECONDS_PER_PIXEL * self.voxels
+        block = [n + 2 * h for n, h in zip(self.tiling.cell, np.ceil(self._halo_nm / self.pixel_nm), strict=True)]
+        self.block_bytes = int(BYTES_PER_PIXEL * math.prod(block) * len(self.optics.all_channels))
+        light = [f"light_{r}_{letter}" for r in range(1, self.rounds + 1) for letter in self.barcodes.letters]
+        self.columns = {VOTES: ("amplicons", *light)}
 
     def _unmixing(self) -> NDArray[np.float64]:
         """(letters, channels): dyes of each letter per photo-electron of each channel.
@@ -246,19 +227,61 @@ class _Bench:
             / pair.in_focus
         )  # fmt: skip
 
-    def read(self) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.float64]]]:
-        """For the amplicons of each block: their cells, and their light in each round and letter, (n, rounds, letters)."""
-        halo_nm = np.array([REACH_NM[0], REACH_NM[1], REACH_NM[1]]) / self.factor
-        halo = triple(np.ceil(halo_nm / self.pixel_nm).astype(int))
-        for number in range(len(self.blocks)):
-            place, cells, own = self._amplicons(number, halo_nm)
-            pixel = np.floor((place - self.first_nm) / self.pixel_nm + 0.5).astype(np.int64)
-            inside = np.all((pixel >= 0) & (pixel < self.shape), axis=1)
-            mine = own & inside
-            if mine.any():
-                box = self.blocks[number].grown(halo).intersect(Box.of_shape(self.shape))
-                near = pixel[np.all((pixel >= box.start) & (pixel < box.stop), axis=1)]
-                yield cells[mine], self._light(box, near, place)[mine]
+    def measure(self, number: int) -> dict[str, CellSums]:
+        """Light of each cell's amplicons in a block, by round and letter, in steps of `LIGHT_E`."""
+        ids, light = self.read(number)
+        counts = np.rint(light.reshape(len(ids), -1) / LIGHT_E).astype(np.int64)
+        cells, where = np.unique(ids, return_inverse=True)
+        sums = np.zeros((cells.size, counts.shape[1] + 1), np.int64)
+        np.add.at(sums, where, np.column_stack([np.ones(len(ids), np.int64), counts]))
+        return {VOTES: CellSums(cells, dict(zip(self.columns[VOTES], sums.T, strict=True)))}
+
+    def conclude(self, sums: Mapping[str, Iterable[CellSums]]) -> Conclusion:
+        """Let the amplicons of each cell vote, and compare with the barcodes that were given."""
+        table = self._compared(add_up([CellSums.none(self.columns[VOTES]), *sums[VOTES]]))
+        return Conclusion({CELLS: table}, Decoded(table).scores())
+
+    def _compared(self, votes: CellSums) -> pa.Table:
+        truth = self.result.barcodes()
+        self._refuse_foreign(truth)
+        letters = np.array([*self.barcodes.letters, UNREAD])
+        found = votes.look_up(truth["id"].to_numpy())
+        amplicons, *light = (found[name] for name in self.columns[VOTES])
+        seen = np.stack(light, axis=-1).reshape(truth.num_rows, self.rounds, len(letters) - 1)
+        total = seen.sum(axis=2)
+        read = letters[np.where(total > 0, seen.argmax(axis=2), len(letters) - 1)]
+        given = np.array([list(b) for b in truth["barcode"].to_pylist()], letters.dtype).reshape(read.shape)
+        some = amplicons > 0
+        return pa.table(
+            {
+                "id": truth["id"],
+                "barcode": truth["barcode"],
+                "decoded": pa.array(np.where(some, ["".join(r) for r in read], "").tolist(), pa.string()),
+                "amplicons": amplicons,
+                "letters_wrong": np.where(some, (read != given).sum(axis=1), 0),
+                "clearness": np.where(some, (seen.max(axis=2) / np.maximum(total, 1)).min(axis=1), 0.0),
+            }
+        )
+
+    def _refuse_foreign(self, truth: pa.Table) -> None:
+        word = re.compile(f"[{re.escape(''.join(self.barcodes.letters))}]{{{self.rounds}}}")
+        if not all(isinstance(barcode, str) and word.fullmatch(barcode) for barcode in truth["barcode"].to_pylist()):
+            raise OutputError(
+                f"{self.result.place.tables / 'barcodes.parquet'} holds what is no barcode of {self.rounds} letters: it was "
+                "damaged, or written by another program; verify the result with `simexm verify`"
+            )
+
+    def read(self, number: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        """For a block's own amplicons: their cells, and their light in each round and letter, (n, rounds, letters)."""
+        halo = triple(np.ceil(self._halo_nm / self.pixel_nm).astype(int))
+        place, cells, own = self._amplicons(number, self._halo_nm)
+        pixel = np.floor((place - self.first_nm) / self.pixel_nm + 0.5).astype(np.int64)
+        mine = own & np.all((pixel >= 0) & (pixel < self.shape), axis=1)
+        if not mine.any():
+            return np.zeros(0, np.uint64), np.zeros((0, self.rounds, len(self.profiles)))
+        box = self.tiling[number].grown(halo).intersect(Box.of_shape(self.shape))
+        near = pixel[np.all((pixel >= box.start) & (pixel < box.stop), axis=1)]
+        return cells[mine], self._light(box, near, place)[mine]
 
     def _light(self, box: Box, near: NDArray[np.int64], place: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fit the amplicons at `place` to the pixels in and around `near`, for each round and letter."""
@@ -291,17 +314,17 @@ class _Bench:
         self, number: int, halo_nm: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.uint64], NDArray[np.bool_]]:
         """Place, cell, and whether they are the block's own, of the amplicons in and around a block; ascending along z."""
-        block = self.blocks[number]
+        block = self.tiling[number]
         low = self.first_nm + (np.array(block.start) - 0.5) * self.pixel_nm - halo_nm
         high = self.first_nm + (np.array(block.stop) - 0.5) * self.pixel_nm + halo_nm
-        reach = np.ceil(halo_nm / self.pixel_nm / self.blocks.cell).astype(int)
-        here = np.array(self.blocks.position(number))
+        reach = np.ceil(halo_nm / self.pixel_nm / self.tiling.cell).astype(int)
+        here = np.array(self.tiling.position(number))
         places, cells, own = [], [], []
         for offset in itertools.product(*(range(-r, r + 1) for r in reach)):
             position = here + offset
-            if np.any(position < 0) or np.any(position >= self.blocks.counts):
+            if np.any(position < 0) or np.any(position >= self.tiling.counts):
                 continue
-            other = int(np.ravel_multi_index(tuple(position), self.blocks.counts))
+            other = int(np.ravel_multi_index(tuple(position), self.tiling.counts))
             place, cell = _part(part(self.result.place, AMPLICONS, other))
             some = np.all((place >= low) & (place < high), axis=1) | (other == number)
             places.append(place[some])

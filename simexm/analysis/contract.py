@@ -1,0 +1,168 @@
+"""What an analysis is: frozen settings that open stored volumes and tables, measure them block by block, and conclude.
+
+The same object serves the command line (`--settings`), a sweep, and Python. An analysis of another package is found by its entry
+point in the group `simexm.analyses`, under its tag; see `simexm.analysis.installed`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simexm.jobs.sums_by_id import CellSums
+from simexm.result.result import Result
+from simexm.settings import Frozen
+from simexm.store.remote import Remote
+
+if TYPE_CHECKING:
+    import distributed
+    import pyarrow as pa
+
+    from simexm.jobs.clusters import Cluster
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number that says how good something is.
+
+    Attributes
+    ----------
+    score
+        Its name.
+    value, unit
+        The number, and its unit; "" where it has none.
+    definition
+        How it is computed, in one sentence.
+    subset
+        What it was computed for; "" for everything.
+    """
+
+    score: str
+    value: float
+    unit: str
+    definition: str
+    subset: str = ""
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What an analysis found.
+
+    Attributes
+    ----------
+    tables
+        Tables by name.
+    scores
+        Numbers that sum it up.
+    """
+
+    tables: Mapping[str, pa.Table]
+    scores: tuple[Score, ...] = ()
+
+
+class Bench(ABC):
+    """An analysis that has opened its inputs; made once in the driver, and once in each worker.
+
+    Attributes
+    ----------
+    inputs
+        Hash of each input's content, by what the input is called.
+    blocks
+        Number of blocks. It follows from the inputs and the settings alone.
+    voxels
+        Voxels or pixels of all blocks, for the speed that the progress bar shows.
+    core_seconds
+        Rough work of all blocks.
+    block_bytes
+        Predicted memory of a block, beside that of a worker without work.
+    columns
+        Columns of each table of sums, by its name.
+    """
+
+    inputs: Mapping[str, str]
+    blocks: int
+    voxels: int
+    core_seconds: float
+    block_bytes: int
+    columns: Mapping[str, tuple[str, ...]]
+
+    @abstractmethod
+    def measure(self, number: int) -> Mapping[str, CellSums]:
+        """Measure one block: a pure function of the inputs, the settings and the number.
+
+        Returns
+        -------
+        Mapping[str, CellSums]
+            Integers by id for each table. They are added up over all blocks, exactly, in whatever order blocks are done.
+        """
+
+    @abstractmethod
+    def conclude(self, sums: Mapping[str, Iterable[CellSums]]) -> Conclusion:
+        """Make tables and scores of the sums over all blocks.
+
+        Parameters
+        ----------
+        sums
+            For each table, shares of its ids one after the other, each of bounded size; they can be gone through once.
+        """
+
+
+class Analysis(Frozen, ABC):
+    """Settings of an analysis. Subclasses give the field `analysis`, a literal that names the kind, and `open`."""
+
+    @property
+    def tag(self) -> str:
+        """Name of the kind of analysis."""
+        return str(type(self).model_fields["analysis"].default)
+
+    @abstractmethod
+    def open(self, inputs: tuple[Result, ...]) -> Bench:
+        """Open the inputs.
+
+        Raises
+        ------
+        OutputError
+            If this analysis cannot be made of them.
+        """
+
+    def run(
+        self,
+        *inputs: Result | str | Path | Remote,
+        output: str | Path | Remote,
+        client: distributed.Client | None = None,
+        cluster: Cluster | None = None,
+        workers: int | None = None,
+        overwrite: bool = False,
+        quiet: bool = False,
+    ) -> Result:
+        """Analyse stored results, in parallel, and write what is found; an interrupted run is taken up again.
+
+        Parameters
+        ----------
+        inputs
+            Results, or where they are.
+        output
+            NAME.zarr; tables, scores and the journal go to NAME.run beside it.
+        client, cluster, workers
+            Who computes; see `Simulation.run`.
+        overwrite
+            Replace what simexm wrote there before.
+        quiet
+            Show failures only.
+
+        Raises
+        ------
+        OutputError
+            If the analysis cannot be made of these inputs, or the output is in the way.
+        SpecError
+            If a worker would have too little memory.
+        RunError
+            If blocks failed; the others are kept.
+        """
+        from simexm.analysis.run import run_analysis  # which loads large libraries
+
+        opened = tuple(one if isinstance(one, Result) else Result.open(one) for one in inputs)
+        return run_analysis(self, opened, output, client, cluster, workers, overwrite=overwrite, quiet=quiet)

@@ -1,0 +1,118 @@
+"""What an analysis will do, worked out before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from simexm.analysis.contract import Analysis, Bench
+from simexm.analysis.installed import package_version
+from simexm.planning.memory import BASE
+from simexm.planning.plan import GiB
+from simexm.result.result import Result
+
+_LIBRARIES = ("simexm", "numpy", "scipy", "numba")
+
+
+@dataclass(frozen=True)
+class AnalysisMemory:
+    """Predicted memory of a worker, bytes; see `simexm.run.backend.WorkerMemory`.
+
+    Attributes
+    ----------
+    one_block
+        Of each block that is measured at the same time.
+    base
+        Of a worker without work.
+    """
+
+    one_block: int
+    base: int = BASE
+
+    @property
+    def total(self) -> int:
+        """Peak of a worker."""
+        return self.at_once(1)
+
+    def at_once(self, blocks: int) -> int:
+        """Peak of a process that measures so many blocks at once, in threads."""
+        return self.base + blocks * self.one_block
+
+
+@dataclass(frozen=True)
+class AnalysisPlan:
+    """An analysis with its inputs.
+
+    Attributes
+    ----------
+    analysis
+        Its settings.
+    inputs
+        What it reads.
+    bench
+        The opened inputs.
+    """
+
+    analysis: Analysis
+    inputs: tuple[Result, ...]
+    bench: Bench
+
+    @classmethod
+    def of(cls, analysis: Analysis, inputs: tuple[Result, ...]) -> AnalysisPlan:
+        """Open the inputs and plan the work."""
+        return cls(analysis, inputs, analysis.open(inputs))
+
+    @property
+    def blocks(self) -> range:
+        """Numbers of the blocks."""
+        return range(self.bench.blocks)
+
+    @property
+    def core_seconds(self) -> float:
+        """Rough work of all blocks."""
+        return self.bench.core_seconds
+
+    @property
+    def memory(self) -> AnalysisMemory:
+        """Predicted memory of a worker."""
+        return AnalysisMemory(self.bench.block_bytes)
+
+    @property
+    def device(self) -> str:
+        """Where blocks are measured."""
+        return "cpu"
+
+    def smaller(self, nbytes: int) -> str:
+        """What to do where a worker has only so many bytes."""
+        return f"analyse it where a worker has {self.memory.total / GiB:.2f} GiB, for the blocks are those of the input"
+
+    @cached_property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the program, and of the libraries and packages whose arithmetic decides what is found."""
+        return {name: importlib.metadata.version(name) for name in _LIBRARIES} | package_version(self.analysis)
+
+    @cached_property
+    def hash(self) -> str:
+        """Parameter hash: decides every number that is found."""
+        decisive = {
+            k: v for k, v in self.to_mapping(hashed=False).items() if k in ("kind", "inputs", "settings", "versions")
+        }
+        return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def to_mapping(self, hashed: bool = True) -> dict[str, Any]:
+        """The plan as plain data, for `plan.json`."""
+        return {
+            **({"hash": self.hash} if hashed else {}),
+            "kind": self.analysis.tag,
+            "inputs": dict(self.bench.inputs),
+            "settings": self.analysis.model_dump(mode="json"),
+            "versions": dict(self.versions),
+            "blocks": {"count": self.bench.blocks},
+            "memory_per_worker_bytes": self.memory.total,
+            "core_seconds": round(self.core_seconds, 1),
+        }
