@@ -279,7 +279,7 @@ def _without_tile(reading: int, limit: int) -> str:
     if 2 * reading > limit - BASE - CACHE_BYTES:
         return (
             f"no tile is small enough, for reading the labels alone needs {reading / GiB:.2f} GiB, as their chunks are large and "
-            "decoded whole: store them in smaller ones (simexm ingest SOURCE NAME.zarr), or"
+            "decoded whole: store them in smaller ones (simexm ingest SOURCE -o NAME.zarr), or"
         )
     return "no tile is small enough; use larger pixels, whose halo is smaller, or fewer channels, or"
 

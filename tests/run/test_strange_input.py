@@ -72,7 +72,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in (str(tmp_path / "pipe"), "/dev/zero", "/dev/null", str(tmp_path), f"{tmp_path}/a\0b", "x" * 300):
         for command in ("plan", "convert", "info"):
-            words = [command, name, *(["b.yaml"] if command == "convert" else [])]
+            words = [command, name, *(["-o", "b.yaml"] if command == "convert" else [])]
             code, told = typed(*words)
             assert (code, "fault" in told) == (2, False), (words, told)
     with pytest.raises(SourceError, match="pipe"):
@@ -231,7 +231,7 @@ def test_numbers_that_are_none(value: Any, simulation: Simulation, tmp_path: Pat
         lambda v: simulation.plan(until=v), lambda v: simulation.run(tmp_path / "a.zarr", workers=v, quiet=True),
         lambda v: simulation.run(tmp_path / "a.zarr", client=v), lambda v: simulation.run(tmp_path / "a.zarr", cluster=v),
         lambda v: simulation.replace(crop=v), lambda v: simulation.replace(stages=v), Simulation.from_mapping,
-        lambda v: ingest("-", tmp_path / "a.zarr", shape=v), lambda v: ingest("-", tmp_path / "a.zarr", offset=v),
+        lambda v: ingest("-", tmp_path / "a.zarr", roi=v),
         lambda v: ingest("-", tmp_path / "a.zarr", workers=v), lambda v: ingest("-", tmp_path / "a.zarr", cells=v),
         lambda v: ingest("-", tmp_path / "a.zarr", regions=v),
     ]  # fmt: skip
