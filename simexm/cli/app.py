@@ -34,8 +34,8 @@ class _Group(typer.core.TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the commands, heading by heading."""
-        order = [heading.value for heading in Heading]
-        return sorted(super().list_commands(ctx), key=lambda name: order.index(self.commands[name].rich_help_panel))
+        order, commands = [heading.value for heading in Heading], dict[str, Any](self.commands)
+        return sorted(super().list_commands(ctx), key=lambda name: order.index(commands[name].rich_help_panel))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

@@ -14,6 +14,7 @@ import typer
 from simexm.cli import completion
 from simexm.cli.app import Heading, command
 from simexm.cli.options import (
+    DatasetOption,
     DryRunOption,
     JsonOption,
     ModelOption,
@@ -63,10 +64,7 @@ def ingest(
     cells: Annotated[
         str, typer.Option(help="merged, or splitted: SOURCE holds one stack or folder for each cell.")
     ] = "merged",
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.", show_default=False),
-    ] = None,
+    dataset: DatasetOption = None,
     color_ids: Annotated[
         ColorOrder | None,
         typer.Option(

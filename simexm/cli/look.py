@@ -6,13 +6,14 @@ import json
 import threading
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from simexm.cli import completion
 from simexm.cli.app import Heading, command
 from simexm.cli.options import (
+    DatasetOption,
     DryRunOption,
     JsonOption,
     LevelOption,
@@ -23,7 +24,7 @@ from simexm.cli.options import (
     output_option,
 )
 from simexm.cli.shared import at_round, bar, print_rows, stoppable
-from simexm.errors import OutputError, SimexmWarning
+from simexm.errors import NoResultError, OutputError, SimexmWarning, SourceError, SourceNotFoundError
 from simexm.export.formats import Arrangement, Format
 
 
@@ -106,22 +107,57 @@ def report(
 
 
 @command(Heading.LOOK)
-def info(path: ResultPath, as_json: JsonOption = False) -> None:
-    """Tell what a result holds and how it was made.
+def info(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Result, NAME.zarr, or a volume of labels of any kind that `simexm ingest` reads; or a URL.",
+            metavar="RESULT|VOLUME",
+            show_default=False,
+            autocompletion=completion.results,
+        ),
+    ],
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a result holds and how it was made, or what a volume of labels is.
 
     Example: simexm info out.zarr
+
+    Example: simexm info segmentation.tif --json
     """
     from simexm.result.result import Result
-    from simexm.view.rows import result_rows
+    from simexm.view.rows import result_rows, volume_rows
 
-    result = Result.open(path)
+    try:
+        result = Result.open(path)
+    except NoResultError as none:
+        volume = _volume(path, dataset, none)
+        if as_json:
+            typer.echo(json.dumps(volume, indent=2))
+        else:
+            print_rows(path, volume_rows(volume))
+        return
     if as_json:
         typer.echo(json.dumps(result.attributes, indent=2))
-        return
-    if not result.complete:
+    elif result.complete:
+        print_rows(path, result_rows(result))
+    else:
         typer.echo(f"{path}: incomplete; type the `simexm run` command again to go on")
-        return
-    print_rows(path, result_rows(result))
+
+
+def _volume(path: str, dataset: str | None, none: NoResultError) -> dict[str, Any]:
+    """The description of a volume of labels; where there is none either, the error says so."""
+    from simexm.sources.describe import describe
+    from simexm.sources.words import COMMAND, speaking
+
+    try:
+        with speaking(COMMAND):
+            return describe(path, dataset)
+    except SourceNotFoundError:
+        raise none from None
+    except SourceError as error:
+        raise OutputError(f"{none}. It is no volume of labels that can be read, either: {error}") from error
 
 
 @command(Heading.LOOK)

@@ -73,6 +73,15 @@ RoiOption = Annotated[
     ),
 ]
 LevelOption = Annotated[int, typer.Option("--level", min=0, help="Level of the pyramid, 0 the finest.", metavar="N")]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
 RoundOption = Annotated[
     int | None,
     typer.Option("--round", help="Round of imaging, from 1 on.", metavar="N", show_default="the first"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from simexm.machine import cpus
 from simexm.units import count, duration, size, times
@@ -75,3 +76,26 @@ def result_rows(result: Result) -> Rows:
         ("seed, hash", f"{p['seed']}, {p['hash']}"),
         ("versions", ", ".join(f"{k} {v}" for k, v in p["versions"].items())),
     ]
+
+
+def volume_rows(volume: Mapping[str, Any]) -> Rows:
+    """What a volume of labels is; see `simexm.sources.describe`."""
+    shape, voxel, stored = volume["shape_voxels"], volume["voxel_size_nm"], volume["storage"]
+    masks = [f"{field['name']} ({field['kind']}, {field['dtype']})" for field in volume["fields"][1:]]
+    frames = [("frames", f"{volume['frames']} points in time")] if volume["frames"] > 1 else []
+    storage = [f"{name.removesuffix('_voxels')}s of {times(stored[name])}" for name in _PARTS if stored.get(name)]
+    if stored.get("levels"):
+        storage.append(count(stored["levels"], "level"))
+    tissue = [n * s / 1000 for n, s in zip(shape, voxel or (), strict=False)]
+    return [
+        ("kind", f"labels, {volume['kind']}"),
+        ("voxels", f"{times(shape)} (z, y, x), {volume['dtype']}"),
+        ("voxel size", f"{times(voxel)} nm" if voxel else "not in its metadata"),
+        *([("extent", f"{times(tissue)} um, from {times(volume['origin_nm'])} nm on")] if voxel else ()),
+        *frames,
+        ("regions", ", ".join(masks) or "-"),
+        ("stored", ", ".join(storage) or "-"),
+    ]
+
+
+_PARTS = ("chunk_voxels", "shard_voxels")

@@ -21,7 +21,7 @@ def test_ingested(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "cells.tif", ids("uint32"))
     tifffile.imwrite(tmp_path / "soma.tif", (ids("uint32") > 2**31).astype("u1"))
     out = tmp_path / "cells.zarr"
-    ingest(tmp_path / "cells.tif", out, SIZE, regions={"soma": tmp_path / "soma.tif"}, offset=(1, 2, 3))
+    ingest(tmp_path / "cells.tif", out, SIZE, regions={"soma": tmp_path / "soma.tif"}, roi="1:,2:,3:")
     for told in (describe(out), describe(str(out))):
         shape = [n - o for n, o in zip(SHAPE, (1, 2, 3), strict=True)]
         assert told["kind"] == "Zarr"

@@ -233,7 +233,7 @@ def test_the_command(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_command_refuses(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    code, told = _shell(_labels(tmp_path), tmp_path / "a.zarr", *words)
+    code, told = _shell(_labels(tmp_path), "-o", tmp_path / "a.zarr", *words)
     assert code == 2
     assert message in told
     assert not (tmp_path / "a.zarr").exists()
