@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import typer.main
+import yaml
 from typer.testing import CliRunner, Result
 
 from simexm import templates
@@ -20,6 +21,7 @@ from simexm.cli.app import Heading
 from simexm.export.export import export
 from simexm.ingest.ingest import ingest
 from simexm.sources import describe
+from tests.build import spec
 from tests.markdown import ROOT
 
 GROUP: Any = typer.main.get_command(app)
@@ -123,3 +125,50 @@ def test_info_tells_of_a_volume_of_labels(tmp_path: Path, monkeypatch: pytest.Mo
     for name, voxels in (("a.tif", "2 x 4 x 5"), ("a.zarr", "1 x 3 x 2")):
         assert json.loads(type_in("info", name, "--json").stdout) == json.loads(json.dumps(describe(name)))
         assert f"{voxels} (z, y, x), uint16" in type_in("info", name).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("preview", "my.yaml"), "a.png"),
+        (("fluorophores", "ATTO488"), "a.png"),
+        (("report", "out.zarr"), "a.html"),
+        (("convert", "old.ini"), "a.yaml"),
+        (("decode", "out.zarr"), "a.csv"),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_file_that_is_there_is_kept(
+    words: tuple[str, ...], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before the input is looked at."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("mine")
+    done = type_in(*words, "-o", name)
+    assert done.exit_code == 2
+    assert f"{name} " in done.stderr
+    assert "--overwrite" in done.stderr
+    assert Path(name).read_text() == "mine"
+
+
+def test_a_dry_run_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells the plan, or prints the job scripts of a cluster, and refuses what the run would refuse."""
+    monkeypatch.chdir(tmp_path)
+    phantom = {"kind": "phantom", "shape": [24, 32, 32], "voxel_size_nm": [40, 32, 32]}
+    Path("my.yaml").write_text(yaml.safe_dump(spec() | {"source": phantom}))
+    cluster = {"kind": "slurm", "walltime": "01:00:00", "memory_per_worker": "2 GiB"}
+    Path("queue.yaml").write_text(yaml.safe_dump(cluster))
+    there = {p.name for p in tmp_path.iterdir()}
+    told = type_in("run", "my.yaml", "--dry-run")
+    assert (told.exit_code, told.stdout) == (0, type_in("plan", "my.yaml").stdout)
+    told = type_in("run", "my.yaml", "--dry-run", "--cluster", "queue.yaml")
+    assert told.exit_code == 0
+    assert told.stdout.startswith("#!")
+    assert {p.name for p in tmp_path.iterdir()} == there
+    Path("my.zarr").write_text("mine")
+    told = type_in("run", "my.yaml", "--dry-run")
+    assert (told.exit_code, told.stdout) == (2, "")
+    Path("old.ini").write_text("")
+    told = type_in("run", "old.ini", "--dry-run")
+    assert told.exit_code == 2
+    assert "simexm convert old.ini -o old.yaml" in told.stderr

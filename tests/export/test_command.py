@@ -31,8 +31,11 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
 def test_a_run_can_be_exported(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["export", str(result.path), "-o", "out", "--format", "ome-tiff", "--channels", "merged", "--level", "1"]
+    dry = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert not Path("out").exists()
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
+    assert (dry.exit_code, dry.stdout) == (0, done.stdout)
     assert done.stdout == "out/merged.ome.tiff\n"
     assert done.stderr == ""
     with tifffile.TiffFile("out/merged.ome.tiff") as tif:

@@ -33,7 +33,7 @@ ROUNDS_SHOWN = 24
 _THUMBNAIL = 256
 
 
-def write_report(result: Result, path: Path) -> None:
+def write_report(result: Result, output: Path) -> None:
     """Write the page; the file is whole or not there.
 
     Raises
@@ -43,10 +43,12 @@ def write_report(result: Result, path: Path) -> None:
     """
     if not result.complete:
         raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again to go on")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}; type: mkdir -p {path.parent}")
+    if not output.parent.is_dir():
+        raise OutputError(
+            f"{output} cannot be written: there is no folder {output.parent}; type: mkdir -p {output.parent}"
+        )
     page = render(result)
-    with whole_file(path) as partial:
+    with whole_file(output) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
