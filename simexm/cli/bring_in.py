@@ -228,7 +228,7 @@ def fluorophores(
             help="Spec whose lasers and filters are drawn as well.", show_default=False, autocompletion=completion.specs
         ),
     ] = None,
-    output: Annotated[Path | None, output_option("PNG to write.", "the names, -spectra.png")] = None,
+    output: Annotated[Path | None, output_option("PNG to write.", "the names, -spectra.png, which is replaced")] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -85,7 +85,9 @@ def view(
 @command(Heading.LOOK)
 def report(
     path: ResultPath,
-    output: Annotated[Path | None, output_option("HTML file to write.", "the result's name, -report.html")] = None,
+    output: Annotated[
+        Path | None, output_option("HTML file to write.", "the result's name, -report.html, which is replaced")
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a result as one page of HTML to look at, print or send: pictures, light, noise, cells, and how to make it again.

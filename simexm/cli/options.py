@@ -47,7 +47,7 @@ OutputOption = Annotated[
     str | None, output_option("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", "the spec's name")
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what an earlier command of simexm wrote there.")
+    bool, typer.Option("--overwrite", help="Replace what is there; a Zarr only if simexm wrote it.")
 ]
 WorkersOption = Annotated[
     int | None,

@@ -80,7 +80,9 @@ def _print_plan(made: Plan) -> None:
 @command(Heading.SIMULATE)
 def preview(
     spec: SpecPath,
-    output: Annotated[Path | None, output_option("PNG to write.", "the spec's name, -preview.png")] = None,
+    output: Annotated[
+        Path | None, output_option("PNG to write.", "the spec's name, -preview.png, which is replaced")
+    ] = None,
     at: Annotated[
         tuple[int, int, int] | None,
         typer.Option(help="Pixel z y x around which to look.", metavar="Z Y X", show_default="the middle of the image"),
