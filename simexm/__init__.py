@@ -14,7 +14,7 @@ from simexm.version import __version__
 
 if TYPE_CHECKING:
     from simexm.api import Simulation
-    from simexm.ingest.ingest import ingest
+    from simexm.ingestion.ingest import ingest
     from simexm.jobs.clusters import cluster
     from simexm.result.result import Result
     from simexm.run.in_memory import Simulated, simulate
@@ -29,7 +29,7 @@ _HOMES = {
     "Simulated": "simexm.run.in_memory",
     "simulate": "simexm.run.in_memory",
     "cluster": "simexm.jobs.clusters",
-    "ingest": "simexm.ingest.ingest",
+    "ingest": "simexm.ingestion.ingest",
 }
 
 __all__ = ["Result", "Simulated", "Simulation", "__version__", "cluster", "ingest", "simulate"]

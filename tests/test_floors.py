@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("jobs", "kernels"),
     ("spectra",),
     ("sources",),
-    ("ingest", "stages"),
+    ("ingestion", "stages"),
     ("spec",),
     ("planning",),
     ("result",),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from simexm.api import Simulation
 from simexm.errors import OutputError, SourceError, SpecError
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.jobs.batch.record import Record
 from simexm.jobs.lock import lock
 from simexm.jobs.lock_owner import holder

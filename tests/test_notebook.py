@@ -63,7 +63,7 @@ def test_it_runs_as_it_stands(tmp_path: Path) -> None:
         (shown,) = outputs_of(done, cell)
         assert "<svg" in shown.data["text/html"] or "<img" in shown.data["text/html"]
     (told,) = outputs_of(done, "run")
-    blocks = Result.open(folder / "simexm-notebook" / "out.zarr").plan["blocks"]["count"]
+    blocks = Result.open(folder / "simexm-notebook" / "out.zarr").plan_record["blocks"]["count"]
     assert f"finished: {blocks} blocks done" in told.data["text/html"]
     assert not [o for c in done.cells for o in c.get("outputs", ()) if o.get("name") == "stderr"], "a cell warns"
     (figure,) = outputs_of(done, "truth")

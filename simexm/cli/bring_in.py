@@ -82,7 +82,7 @@ def ingest(
 
     Example: simexm ingest segmentation.tif --output cortex.zarr --voxel-size 40 32 32 --region synapse=synapses.tif
     """
-    from simexm.ingest.ingest import ingest as ingest_volume
+    from simexm.ingestion.ingest import ingest as ingest_volume
 
     masks = dict(_named(pair) for pair in region or ())
     if len(masks) < len(region or ()):

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+LOG, FAILURES = "log.txt", "failed.jsonl"
+"""Files of a job's listeners, in its folder."""
+
 KEPT_FAILURES = 100  # in the outcome; all of them go to the listeners
 
 

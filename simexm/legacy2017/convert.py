@@ -27,7 +27,7 @@ _TAKEN = {"layer": (), "channel": (), "region": ("membrane", "cytosol", "labels"
 
 
 def ingest_arguments(config: Config) -> dict[str, Any]:
-    """Keyword arguments of `simexm.ingest.ingest.ingest`, but for the output.
+    """Keyword arguments of `simexm.ingestion.ingest.ingest`, but for the output.
 
     `format` is not among them: the content of the files tells it.
     """

@@ -92,7 +92,7 @@ class Job:
 
     def ingest(self, progress: Progress | None = None) -> None:
         """Ingest the ground truth, unless the same files were ingested there already."""
-        from simexm.ingest.ingest import ingest
+        from simexm.ingestion.ingest import ingest
 
         arguments = ingest_arguments(self.config)
         told = _fingerprint(arguments)

@@ -223,7 +223,10 @@ class Plan:
                 "crop_start": list(g.crop.start),
                 "crop_stop": list(g.crop.stop),
                 "voxel_size_nm": [float(v) for v in g.voxel_nm],
+                "origin_nm": [float(v) for v in g.origin_nm],
                 "ids": self.id_dtype,
+                "regions": list(self.world.masks),
+                "identity": self.identity,
             },
             "image": {
                 "channels": list(self.outputs[0].channels),

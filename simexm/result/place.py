@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from simexm.errors import OutputError
+from simexm.jobs.events import FAILURES, LOG
 from simexm.store.claims import retire_claims
 from simexm.store.files import Files
 from simexm.store.location import Location, location
@@ -23,9 +24,7 @@ PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"
 PLAN, MANIFEST, SCRATCH, LOCK, JOBS, PROBE = "plan.json", "files.json", "scratch", "lock", "jobs", "probe"
 SOURCE = "source.json"
 """How the labels' files were when the run began."""
-RUN_NAMES = frozenset(
-    {PLAN, MANIFEST, SOURCE, SCRATCH, "journal", "passes", "tables", "failed.jsonl", "preview.png", "log.txt"}
-)
+RUN_NAMES = frozenset({PLAN, MANIFEST, SOURCE, SCRATCH, "journal", "passes", "tables", FAILURES, "preview.png", LOG})
 """All that runs put into NAME.run, but the lock, and the jobs of batch queues, which outlast a run that is made again."""
 
 

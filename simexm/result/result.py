@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
 
+    from simexm.planning.plan import Plan
+
 
 @dataclass(frozen=True)
 class Result:
@@ -102,9 +104,28 @@ class Result:
         return bool(self.provenance.get("status") == COMPLETE)
 
     @property
-    def plan(self) -> dict[str, Any]:
-        """The plan that the run followed, as plain data."""
+    def plan_record(self) -> dict[str, Any]:
+        """What `plan.json` holds: the plan that the run followed, as plain data."""
         return read_plan(self.place.run)
+
+    def plan(self) -> Plan:
+        """Work out again the plan that the run followed; the labels are not read, and need not be there any more.
+
+        Raises
+        ------
+        OutputError
+            If `plan.json` is gone or damaged.
+        SpecError
+            If this version of simexm, or of a package that adds stages, does not know the spec.
+        """
+        from simexm.planning.planner import make_plan  # which loads large libraries
+        from simexm.result.recorded_labels import RecordedLabels
+        from simexm.spec.simulation import Spec
+
+        record = self.plan_record
+        on_gpu = record["device"] == "gpu"
+        spec = Spec.from_mapping(record["spec"]).with_device("auto" if on_gpu else "cpu")
+        return make_plan(spec, until=record["until"], source=RecordedLabels.of(record), gpu=on_gpu)
 
     @property
     def rounds(self) -> int:

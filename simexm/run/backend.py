@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from simexm.arguments import whole_number
 from simexm.errors import SimexmWarning, SpecError
 from simexm.jobs.children import why_none
-from simexm.jobs.events import Execute, Message
+from simexm.jobs.events import LOG, Execute, Message
 from simexm.jobs.progress import LogFile
 from simexm.jobs.shared import shared
 from simexm.kernels.devices import cupy_device
@@ -120,7 +120,7 @@ class Means:
             yield partial(execute, client=self.client, keep=_keeper(self.client))
             return
         if self.cluster is not None:
-            log = LogFile(where.run / "log.txt")
+            log = LogFile(where.run / LOG)
 
             def tell(text: str) -> None:
                 log(Message(text))

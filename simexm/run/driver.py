@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simexm.errors import GoneError, OutputError, RunError, SimexmWarning, SourceError, SpecError
+from simexm.errors import GoneError, OutputError, SimexmWarning, SourceError, SpecError
 from simexm.jobs.batch.record import Record
-from simexm.jobs.events import Execute, Listener, Message
-from simexm.jobs.journal import Journal, damaged_lines
+from simexm.jobs.events import Execute
+from simexm.jobs.job import Job, run_job
+from simexm.jobs.journal import Record as BlockRecord
 from simexm.jobs.lock import lock
-from simexm.jobs.progress import FailedFile, LogFile, progress
 from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.result import place
@@ -24,17 +24,18 @@ from simexm.result.result import Result
 from simexm.run import folders, guard, passes
 from simexm.run.backend import Means, workers_have_gpus
 from simexm.run.finish import finish
+from simexm.run.job import job_in
 from simexm.run.layout import Layout, all_there, look_at
 from simexm.run.levels import make_levels
 from simexm.run.same_source import SameSource
 from simexm.run.verify import Damaged
 from simexm.run.worker import Context, count_block, run_block
+from simexm.stages.contract import CountPass
 
 if TYPE_CHECKING:
     import distributed
 
     from simexm.jobs.clusters import Cluster
-    from simexm.jobs.task import BlockFunction
     from simexm.spec.simulation import Spec
 
 COUNT_SECONDS_PER_VOXEL = 20e-9
@@ -66,8 +67,7 @@ def run(
             if where.jobs.is_dir():
                 Record(where.jobs).cancel_leftovers()
             _begin(plan, where, overwrite)
-            carry_out(plan, where, means, quiet, profile=profile)
-            finished(where)
+            carry_out(plan, where, means, quiet, profile=profile, finished=finished)
     finally:
         with contextlib.suppress(OSError):
             where.run.rmdir()  # where nothing came to be in it
@@ -104,9 +104,15 @@ def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
 
 
 def carry_out(
-    plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged | None = None, profile: bool = False
+    plan: Plan,
+    where: Place,
+    means: Means,
+    quiet: bool,
+    damaged: Damaged | None = None,
+    profile: bool = False,
+    finished: Callable[[Place], None] = lambda place: None,
 ) -> None:
-    """Make all that is not there, and what is damaged, in a prepared place whose lock is held.
+    """Make all that is not there, and what is damaged, in a prepared place whose lock is held; then call `finished`.
 
     Raises
     ------
@@ -115,6 +121,7 @@ def carry_out(
     """
     try:
         _do(plan, where, means, quiet, damaged or Damaged(), profile)
+        finished(where)
     except (SourceError, GoneError):
         raise
     except OSError as error:
@@ -125,71 +132,52 @@ def _do(plan: Plan, where: Place, means: Means, quiet: bool, damaged: Damaged, p
     low = folders.check_free(plan, where)
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
-    journal, layout = Journal.open(where.journal, plan.hash, where.scratch, len(plan.blocks)), Layout.of(plan)
-    is_there = look_at(where, layout)
-    journal.distrust(
-        r.block
-        for r in journal.records()
-        if r.block in damaged.blocks or not all_there(layout.of_block(where, r.block, r.result), is_there)
-    )
+    layout, is_there = Layout.of(plan), look_at(where, Layout.of(plan))
     source = SameSource.begin(plan, where)
     context = Context(plan, where, profile=profile, listed=source.listed, at_once=means.at_once)
+
+    def is_sound(record: BlockRecord) -> bool:
+        return record.block not in damaged.blocks and all_there(
+            layout.of_block(where, record.block, record.result), is_there
+        )
+
     with means.way(where, len(plan.blocks), quiet) as execute:
         _passes(context, execute, quiet)
-        _execute(journal, execute, quiet, run_block, context, "")
+        images = job_in(
+            where, plan.hash, len(plan.blocks), run_block, context, where.journal,
+            voxels=plan.geometry.crop.size, core_seconds=plan.core_seconds, is_sound=is_sound,
+        )  # fmt: skip
+        journal = run_job(images, execute, quiet=quiet)
         make_levels(plan, where, execute, damaged.levels, is_there)
     source.end()
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 
 
 def _passes(context: Context, execute: Execute, quiet: bool) -> None:
-    """Make the passes that are not made yet, and say what they tell."""
+    """Make the passes that are not made yet, and warn of what they show."""
     plan, where = context.plan, context.place
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
-            folder = passes.folder(where, wanted.name) / "journal"
-            journal = Journal.open(folder, plan.hash, where.scratch, len(plan.blocks))
-            is_there = passes.parts_there(where, wanted.name)
-            journal.distrust(
-                r.block for r in journal.records() if not is_there(str(passes.part(where, wanted.name, r.block)))
-            )
-            counting = replace(context, counting=wanted.name)
-            _execute(journal, execute, quiet, count_block, counting, f"counting {wanted.name}")
-            passes.merge(plan, where, wanted, sum(record.result["rows"] for record in journal.records()))
+            run_job(_pass_job(context, wanted), execute, quiet=quiet)
         passes.forget_parts(where, wanted)
         for text in stage.counted_warnings(wanted.name, passes.table_of(where, wanted.name)):
             warnings.warn(text, SimexmWarning, stacklevel=2)
 
 
-def _execute(
-    journal: Journal,
-    execute: Execute,
-    quiet: bool,
-    function: BlockFunction,
-    context: Context,
-    what: str,
-) -> None:
-    """Run a function over the blocks that its journal lacks."""
+def _pass_job(context: Context, wanted: CountPass) -> Job:
+    """The job that counts for one pass and merges its table."""
     plan, where = context.plan, context.place
-    total = len(plan.blocks)
-    log = LogFile(where.run / "log.txt")
-    expected = (COUNT_SECONDS_PER_VOXEL * plan.geometry.crop.size if what else plan.core_seconds) / total
-    with progress(total, plan.geometry.crop.size, len(journal.done), quiet=quiet, what=what) as bar:
-        listeners: list[Listener] = [log, FailedFile(where.run / "failed.jsonl"), bar]
-        if journal.done:
-            for listen in listeners:
-                listen(Message(f"resuming: {len(journal.done)} of {total} blocks are done"))
-        outcome = execute(
-            function=function, context=context, blocks=journal.done.missing(total), journal=journal,
-            seconds_per_block=expected, listeners=listeners,
-        )  # fmt: skip
-    if journal.unreadable:
-        log(Message(damaged_lines(journal)))
-    if outcome.failed_count:
-        if guard.is_lost(where) or guard.is_gone(where):
-            raise guard.lost(where)
-        first = outcome.failed[0]
-        raise RunError(
-            f"{outcome.failed_count} of {total} blocks failed, the first with: {first.error} (on {first.host}). "
-            f"The others are kept; {where.run / 'failed.jsonl'} lists them. Mend the cause and type the same command again"
-        )
+    is_there = passes.parts_there(where, wanted.name)
+    return job_in(
+        where,
+        plan.hash,
+        len(plan.blocks),
+        count_block,
+        replace(context, counting=wanted.name),
+        passes.folder(where, wanted.name) / "journal",
+        what=f"counting {wanted.name}",
+        voxels=plan.geometry.crop.size,
+        core_seconds=COUNT_SECONDS_PER_VOXEL * plan.geometry.crop.size,
+        is_sound=lambda record: is_there(str(passes.part(where, wanted.name, record.block))),
+        merge=lambda journal: passes.merge(plan, where, wanted, sum(r.result["rows"] for r in journal.records())),
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from simexm.errors import RunError, SimexmWarning, SourceError
-from simexm.jobs.events import Message
+from simexm.jobs.events import LOG, Message
 from simexm.jobs.journal import Journal
 from simexm.jobs.progress import LogFile
 from simexm.kernels.detector.camera import octave_quantile
@@ -72,7 +72,7 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
         folders.write_attributes(where, output.group, attributes)
     names = [o.path.removeprefix("labels/") for o in plan.outputs if o.is_labels]
     folders.write_attributes(where, folders.labels_group(plan), omezarr.labels_group_attributes(names))
-    log = LogFile(where.run / "log.txt")
+    log = LogFile(where.run / LOG)
     for text in totals.warnings(plan):
         log(Message(f"warning: {text}"))
         warnings.warn(text, SimexmWarning, stacklevel=2)

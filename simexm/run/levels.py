@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simexm.errors import RunError
 from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.jobs.bitmap import Bitmap
-from simexm.jobs.events import Execute, Message
-from simexm.jobs.journal import Journal, damaged_lines
+from simexm.jobs.events import Execute
+from simexm.jobs.job import Job, run_job
+from simexm.jobs.journal import Record
 from simexm.planning.plan import Plan
 from simexm.result.place import Place
 from simexm.run import folders, guard
+from simexm.run.job import job_in
 from simexm.run.layout import Layout, Look, all_there
 from simexm.store.location import Location
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
@@ -81,33 +82,24 @@ def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, 
     RunError
         If a shard cannot be made.
     """
-    from simexm.jobs.progress import FailedFile, LogFile
-
     layout = Layout.of(plan)
     for level, storage in enumerate(plan.storage):
-        if storage.owned:
-            continue
-        task = LevelTask(plan, where, level)
-        journal = Journal.open(journal_of(where, level), plan.hash, where.scratch, len(task.shards))
-        log = LogFile(where.run / "log.txt")
-        if journal.unreadable:
-            log(Message(damaged_lines(journal)))
-        damaged = again.get(level, Bitmap())
-        journal.distrust(
-            r.block
-            for r in journal.records()
-            if r.block in damaged or not all_there(layout.of_level(where, level, r.block, r.result), is_there)
+        if not storage.owned:
+            run_job(_job(plan, where, level, again.get(level, Bitmap()), layout, is_there), execute)
+
+
+def _job(plan: Plan, where: Place, level: int, damaged: Bitmap, layout: Layout, is_there: Look) -> Job:
+    task = LevelTask(plan, where, level)
+
+    def is_sound(record: Record) -> bool:
+        return record.block not in damaged and all_there(
+            layout.of_level(where, level, record.block, record.result), is_there
         )
-        if len(journal.done) == len(task.shards):
-            continue
-        outcome = execute(
-            function=make_shard, context=task, blocks=journal.done.missing(len(task.shards)), journal=journal,
-            listeners=[log, FailedFile(where.run / "failed.jsonl")],
-        )  # fmt: skip
-        if outcome.failed_count:
-            raise RunError(
-                f"level {level} cannot be made: {outcome.failed[0].error}. Mend the cause and type the same command again"
-            )
+
+    return job_in(
+        where, plan.hash, len(task.shards), make_shard, task, journal_of(where, level),
+        blocks=f"shards of level {level}", shows_progress=False, is_sound=is_sound,
+    )  # fmt: skip
 
 
 def _times(a: Triple, b: Triple) -> Triple:

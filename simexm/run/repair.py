@@ -81,8 +81,8 @@ def repair(
                 tell(damage)
             if not found.sound:
                 _mend_named(plan, where, found.damaged.files)
-                carry_out(plan, where, Means.of(plan, client, workers=workers), quiet, found.damaged)
-                finished(where)
+                means = Means.of(plan, client, workers=workers)
+                carry_out(plan, where, means, quiet, found.damaged, finished=finished)
         finally:
             remove_tree(where.run / place.SCRATCH, ignore_errors=True)
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from simexm.errors import OutputError, SpecError
 from simexm.jobs.batch.record import Record
+from simexm.jobs.events import FAILURES
 from simexm.jobs.journal import Journal
 from simexm.jobs.lock_owner import Holder, holder
 from simexm.jobs.sums_by_id import is_stored
@@ -95,7 +96,7 @@ def status(output: str | Path) -> Status:
     return Status(
         blocks=blocks,
         done=len(times),
-        failed=_count_lines(where.run / "failed.jsonl"),
+        failed=_count_lines(where.run / FAILURES),
         passes=_passes(where, parameter_hash, blocks),
         complete=mark is not None and mark.get("status") == "complete",
         blocks_per_s=speed,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from simexm.errors import SimexmError
-from simexm.geometry.grid import Box, Geometry, Spacing, exact3, triple
+from simexm.geometry.grid import Spacing
+from simexm.planning.plan import Plan
 from simexm.result.result import Result
 from simexm.sources.base import LabelSource
 from simexm.spec.simulation import Spec
 from simexm.spectra.colour import wavelength_to_rgb
-from simexm.stages.roles import Imaging
 
 _NO_PLAN = (OSError, ValueError, KeyError, TypeError)
 
@@ -23,18 +23,18 @@ class Making:
 
     Attributes
     ----------
-    simulation
-        The spec.
-    plan
+    record
         What `plan.json` holds.
+    plan
+        The plan itself.
     source
         The ground truth; None where it cannot be reached.
     missing
         Why not.
     """
 
-    simulation: Spec
-    plan: Mapping[str, Any]
+    record: Mapping[str, Any]
+    plan: Plan
     source: LabelSource | None
     missing: str = ""
 
@@ -42,28 +42,15 @@ class Making:
     def of(cls, result: Result) -> Making | None:
         """Read it back; None where `plan.json` is gone, or was written by a version that knows other specs."""
         try:
-            plan = result.plan
-            simulation = Spec.from_mapping(plan["spec"])
+            record, plan = result.plan_record, result.plan()
         except _NO_PLAN:
             return None
-        source, missing = open_truth(simulation)
-        return cls(simulation, plan, source, missing)
+        return cls(record, plan, *open_truth(plan.simulation))
 
     @property
-    def geometry(self) -> Geometry:
-        """Transform of image and truth; where the ground truth is out of reach, its first voxel is taken to lie at 0."""
-        told = self.plan["source"]
-        origin = self.source.origin_nm if self.source else exact3((0, 0, 0))
-        crop = Box(triple(told["crop_start"]), triple(told["crop_stop"]))
-        volume = triple(told["shape_voxels"])
-        voxel = self.source.voxel_size_nm if self.source else exact3(told["voxel_size_nm"])
-        return self.simulation.microscope.geometry(volume, crop, voxel, origin, self.simulation.factor)
-
-    @property
-    def imaging(self) -> Imaging:
-        """What the microscope is resolved to."""
-        dyes = {d.name: d for d in self.simulation.fluorophores().values()}
-        return self.simulation.microscope.resolve(dyes, self.geometry)
+    def simulation(self) -> Spec:
+        """The spec."""
+        return self.plan.simulation
 
     def color(self, name: str) -> str:
         """RRGGBB of a channel or layer, near to what the run gives it when it is done."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.errors import SimexmWarning
+from simexm.errors import OutputError, RunError, SimexmWarning
 from simexm.result.place import Place
 from simexm.result.result import Result, elements
 from simexm.store.files import outgoing
@@ -177,11 +177,19 @@ def round_down(value: float) -> float:
 
 
 def keep_picture(where: Place) -> None:
-    """Draw a finished result as `preview.png` beside it; a disk that refuses is only warned of, for the result is complete."""
+    """Draw a finished result as `preview.png` beside it. A disk that refuses the picture is a warning: the result is complete.
+
+    Raises
+    ------
+    RunError
+        If the image cannot be read.
+    """
     path = where.run / "preview.png"
     try:
         with outgoing(path) as partial:
             save(picture_of(Result.open(where.zarr)), partial)
+    except OutputError as error:
+        raise RunError(f"all blocks are done, but {error}") from error
     except OSError as error:
         text = f"the result is complete, but its picture {path} cannot be written: {error.strerror}"
         warnings.warn(text, SimexmWarning, stacklevel=2)

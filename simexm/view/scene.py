@@ -161,11 +161,11 @@ def _finished(result: Result, group: str) -> Picture:
 
 def _unfinished(result: Result, making: Making) -> Iterator[Picture]:
     """What the plan says will be there; of levels those that blocks write, for the coarse ones come last."""
-    geometry = making.geometry
-    levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)[: making.plan["blocks"]["levels"]]
+    geometry = making.plan.geometry
+    levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)[: making.record["blocks"]["levels"]]
     corner = spacing_um(geometry.image_origin_nm)
     steps = [Step(str(n), spacing_um(level.spacing), corner) for n, level in enumerate(levels)]
-    for output in making.plan["outputs"]:
+    for output in making.record["outputs"]:
         group = "" if output["path"] == "." else output["path"]
         if not (result.path / group / "0" / "zarr.json").is_file():
             raise OutputError(f"{result.path} has only begun: its arrays are not there yet; look again in a moment")

@@ -31,7 +31,7 @@ def made(project: Path, kind: str) -> tuple[dict[str, str], int]:
     done = execute(notebook, project / "pipelines")
     (told,) = [o for o in outputs_of(done, "run") if o.output_type == "display_data"]
     written = project / "pipelines" / "simexm-notebook"
-    blocks = Result.open(written / "out.zarr").plan["blocks"]["count"]
+    blocks = Result.open(written / "out.zarr").plan_record["blocks"]["count"]
     assert f"finished: {blocks} blocks done" in told.data["text/html"]
     found = fingerprint(written / "out.zarr")
     jobs = written / "out.run" / "jobs" / "jobs.jsonl"

@@ -19,7 +19,7 @@ from simexm.api import Simulation
 from simexm.cli import app
 from simexm.cli.app import Heading
 from simexm.export.export import export
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources import describe
 from tests.build import spec
 from tests.markdown import ROOT

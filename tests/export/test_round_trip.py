@@ -11,7 +11,7 @@ import tifffile
 
 from simexm.export.export import export
 from simexm.geometry.grid import Box
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.result.result import Result
 from simexm.sources.base import open_source
 from tests.export.conftest import IDS, SCALE_UM, cells, counts, make_result

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from simexm.api import Simulation
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.geometry.grid import Box, Tiling, triple
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.planning import planner
 from simexm.planning.blocks import ALIGN, ENOUGH, FEWEST, LARGEST, choose_block
 from simexm.planning.plan import Plan

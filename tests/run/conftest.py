@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 
 VOXEL_NM = (40, 32, 32)
 

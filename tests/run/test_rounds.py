@@ -21,7 +21,7 @@ from simexm.api import Simulation
 from simexm.cli import app
 from simexm.errors import OutputError, SpecError
 from simexm.geometry.grid import exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.jobs.local_cluster import local_client
 from simexm.result.place import Place
 from simexm.result.result import Result

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from simexm.api import Simulation
 from simexm.errors import GoneError, OutputError, RunError, SourceError
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.result import place
 from simexm.result.place import Place
 from simexm.result.result import Result

@@ -14,7 +14,7 @@ from scipy.stats import poisson
 
 from simexm import Simulated, Simulation, simulate
 from simexm.geometry.grid import Box, exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.kernels.labels.cells import CellIndex
 from simexm.kernels.labels.regions import MEMBRANE, regions_of
 from simexm.sources.phantom import Phantom

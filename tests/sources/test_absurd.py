@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 from simexm.errors import SourceError, SpecError
 from simexm.geometry.grid import Box
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources.base import ZarrSource
 from simexm.sources.opening import open_stack
 from tests.sources.containers import n5, precomputed, zarr_array

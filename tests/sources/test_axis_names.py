@@ -14,7 +14,7 @@ import zarr
 
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.opening import open_stack
 from tests.sources.containers import A, n5, zarr_array

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError, SourceNotFoundError, SpecError
 from simexm.geometry.grid import Box, exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources.base import open_source
 from simexm.sources.opening import open_stack
 from tests.sources.volumes import SHAPE, ids, whole

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from simexm.errors import SourceNotFoundError
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources import describe
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.phantom import Phantom

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import GoneError, SourceError, SourceGoneError
 from simexm.geometry.grid import Box, exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.state import FilesState
 from simexm.sources.zarr.source import ZarrLabels

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from simexm.cli import app
 from simexm.errors import SimexmWarning, SourceError, SourceNotFoundError
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources.hdf5 import file as hdf5_file
 from simexm.sources.opening import open_stack
 from tests.sources.hdf5_files import SIZE, UM, A, Make, attributed, filtered, holding, open_made, write

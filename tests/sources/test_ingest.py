@@ -19,8 +19,8 @@ from ome_zarr_models.v05 import ImageLabel
 
 from simexm.errors import OutputError, SourceError, SourceNotFoundError, SpecError
 from simexm.geometry.grid import Box, exact3
-from simexm.ingest import bands
-from simexm.ingest.ingest import ingest
+from simexm.ingestion import bands
+from simexm.ingestion.ingest import ingest
 from simexm.sources.base import open_source
 from simexm.store.pyramid import downsample_labels
 

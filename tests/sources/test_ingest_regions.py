@@ -19,7 +19,7 @@ from ome_zarr_models.v05 import ImageLabel
 from simexm.cli import app
 from simexm.errors import OutputError, SimexmWarning, SourceError, SpecError
 from simexm.geometry.grid import Box, exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources.base import ZarrSource, open_source
 from tests.sources.volumes import SHAPE, SIZE, ids, write_slice, write_slices
 

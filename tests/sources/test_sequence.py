@@ -16,7 +16,7 @@ from PIL import Image
 
 from simexm.errors import SimexmWarning, SourceError, SourceNotFoundError
 from simexm.geometry.grid import Box
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources.opening import open_stack
 from tests.sources.volumes import SHAPE, SIZE, ids, whole, write_slice, write_slices
 

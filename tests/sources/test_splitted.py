@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.geometry.grid import Box, exact3
-from simexm.ingest import bands
-from simexm.ingest.ingest import ingest
+from simexm.ingestion import bands
+from simexm.ingestion.ingest import ingest
 from simexm.sources.base import open_source
 from simexm.sources.opening import open_stack
 from tests.sources.volumes import SHAPE, SIZE, write_slices

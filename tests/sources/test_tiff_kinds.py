@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from simexm.cli import app
 from simexm.errors import SimexmError, SimexmWarning, SourceError, SpecError
 from simexm.geometry.grid import Box, Spacing, exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources.lossless import is_lossless
 from simexm.sources.opening import open_stack
 from tests.sources.volumes import SIZE, ids, whole, write_slices

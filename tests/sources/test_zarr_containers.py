@@ -14,7 +14,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Sharding
 
 from simexm.errors import SimexmWarning, SourceError, SourceNotFoundError
 from simexm.geometry.grid import Box, exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.sources.base import ZarrSource, open_source
 from simexm.sources.kinds import kind_of
 from simexm.sources.opening import open_stack

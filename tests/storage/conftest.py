@@ -21,7 +21,7 @@ import tifffile
 
 from simexm.api import Simulation
 from simexm.geometry.grid import exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.store.remote import Remote
 from tests.run.conftest import VOXEL_NM, cells, spec
 

@@ -11,7 +11,7 @@ import zarr
 
 from simexm.errors import RunError, SourceError, SourceGoneError
 from simexm.geometry.grid import Box
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.result.place import Place
 from simexm.run import folders
 from simexm.run.same_source import SameSource

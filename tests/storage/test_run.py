@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from simexm.cli import app
 from simexm.errors import OutputError, RunError, SourceError, SpecError
 from simexm.export.export import export
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.jobs.journal import Journal
 from simexm.jobs.local_cluster import local_client
 from simexm.jobs.lock import lock

@@ -29,7 +29,7 @@ from simexm.api import Simulation
 from simexm.cli import app
 from simexm.errors import SimexmWarning
 from simexm.geometry.grid import Box, exact3
-from simexm.ingest.ingest import ingest
+from simexm.ingestion.ingest import ingest
 from simexm.result.result import Result
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.base import LabelSource, open_source

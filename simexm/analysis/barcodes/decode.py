@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simexm.errors import OutputError
-from simexm.geometry.grid import Box, Tiling, exact3, triple
+from simexm.geometry.grid import Box, triple
 from simexm.jobs.sums_by_id import read_table
 from simexm.kernels.imaging.spots import brightnesses, spot_profile
 from simexm.result.result import Result
@@ -199,20 +199,14 @@ class _Bench:
         self.barcodes: Barcodes = simulation.barcodes
         self.optics, self.fluorophores = simulation.microscope, simulation.fluorophores()
         self.camera = simulation.camera if quantity == "image" else None
-        about = result.plan["source"]
-        factor = simulation.factor
-        crop = Box(triple(about["crop_start"]), triple(about["crop_stop"]))
-        geometry = self.optics.geometry(
-            triple(about["shape_voxels"]), crop, exact3(tuple(about["voxel_size_nm"])), exact3((0, 0, 0)), factor
-        )
-        plan = self.optics.resolve(self.fluorophores, geometry)
-        assert isinstance(plan, OpticsPlan)
-        self.plan, self.factor = plan, float(factor)
+        plan = result.plan()
+        assert isinstance(plan.imaging, OpticsPlan)
+        self.imaging, self.factor = plan.imaging, float(plan.geometry.factor)
         transforms = result.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
         scale, translation = (np.array(t[t["type"]][1:]) * 1000 for t in transforms)
         self.pixel_nm, self.first_nm = scale, translation
         self.shape = triple(result.array().shape[1:])
-        self.blocks = Tiling(Box.of_shape(self.shape), triple(result.plan["blocks"]["block_pixels"]))
+        self.blocks = plan.blocks
         self.unmixing = self._unmixing()
         self.profiles = [self._profile(dye) for dye in self.barcodes.dyes.values()]
 
@@ -223,9 +217,9 @@ class _Bench:
         """
         channels = [c.name for c in self.optics.all_channels]
         letters = list(self.barcodes.dyes.values())
-        dyes = [*letters, *(d for d in self.plan.dyes() if d not in letters)]
+        dyes = [*letters, *(d for d in self.imaging.dyes() if d not in letters)]
         light = np.zeros((len(channels), len(dyes)))
-        for p in self.plan.pairs:
+        for p in self.imaging.pairs:
             light[channels.index(p.channel), dyes.index(p.dye)] = p.in_focus
         for known in (len(dyes), len(letters)):
             some = light[:, :known]
@@ -240,7 +234,7 @@ class _Bench:
 
     def _profile(self, dye: str) -> NDArray[np.float64]:
         """What a pixel shows of an amplicon with one dye, unmixed, by depth and radius in expanded nm."""
-        pair = max((p for p in self.plan.pairs if p.dye == dye), key=lambda p: p.in_focus)
+        pair = max((p for p in self.imaging.pairs if p.dye == dye), key=lambda p: p.in_focus)
         channel = next(c for c in self.optics.all_channels if c.name == pair.channel)
         fluorophore = self.fluorophores[dye]
         z, r = (np.arange(0, reach + step, step) for reach, step in zip(REACH_NM, STEP_NM, strict=True))

@@ -91,7 +91,7 @@ def strengths(result: Result, making: Making) -> tuple[list[Strength], list[str]
     microscope.
     """
     quantity, camera = result.provenance["quantity"], making.simulation.camera
-    pairs = making.plan["optics"].get("pairs", [])
+    pairs = making.record["optics"].get("pairs", [])
     if quantity not in ("image", "expected") or not all("electrons_per_dye_in_focus" in p for p in pairs):
         return [], []
     gain, offset, excess, read = 1.0, 0.0, 1.0, 0.0
@@ -157,7 +157,7 @@ def _region(result: Result, making: Making, layer: str, region: str, box: Box) -
         return elements(result.array(0, f"labels/{layer}_{region}"), box.slices) != 0
     if making.source is None or region not in making.source.region_names:
         return None
-    geometry = making.geometry
+    geometry = making.plan.geometry
     start, voxels = geometry.image_origin_nm, []
     for axis in range(3):
         size, pixel = geometry.voxel_nm[axis], geometry.pixel_tissue_nm[axis]

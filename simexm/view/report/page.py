@@ -106,7 +106,7 @@ def _light(making: Making | None, result: Result) -> dict[str, Any]:
     bench = light.bench(making.simulation)
     rows = sight_rows([s for s in sights(bench.dyes.values(), bench) if s.wanted or (s.signal or 0) >= 0.005], bench)
     microscope = making.simulation.microscope
-    imaging = making.imaging
+    imaging = making.plan.imaging
     spreads = []
     if isinstance(microscope, Optics) and isinstance(imaging, OpticsPlan):
         spreads = light.spreads(microscope, imaging.pairs, making.simulation)
@@ -115,7 +115,7 @@ def _light(making: Making | None, result: Result) -> dict[str, Any]:
         "sights": rows,
         "spreads": spreads,
         "microscope": microscope,
-        "pairs": making.plan["optics"].get("pairs", []),
+        "pairs": making.record["optics"].get("pairs", []),
     }
 
 
@@ -192,13 +192,13 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
         ("Blocks that took more than one attempt", f"{running.retried}, at most {running.attempts} attempts"),
     ]
     if making:
-        plan = making.plan
+        record = making.record
         rows[1:1] = [
             (
                 "Block, tile (z y x)",
-                " and ".join(" × ".join(map(str, plan["blocks"][f"{n}_pixels"])) for n in ("block", "tile")),
+                " and ".join(" × ".join(map(str, record["blocks"][f"{n}_pixels"])) for n in ("block", "tile")),
             ),
-            ("Predicted work", f"about {duration(plan['core_seconds'])} of one core"),
+            ("Predicted work", f"about {duration(record['core_seconds'])} of one core"),
         ]
         done = math.prod(result.array().shape) * max(1, result.rounds) / running.seconds
         rows.insert(
@@ -208,8 +208,8 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
                 f"{running.blocks / running.seconds:.3g} blocks/s, {done / 1e6:.3g} Mpixel/s, all channels together",
             ),
         )
-        rows.append(("Stored before compression", size(plan["bytes_uncompressed"])))
-        told["memory_figure"] = draw_memory(running, plan["memory_parts_bytes"])
+        rows.append(("Stored before compression", size(record["bytes_uncompressed"])))
+        told["memory_figure"] = draw_memory(running, record["memory_parts_bytes"])
     return told | {"speed_figure": draw_speed(running), "run_rows": rows}
 
 

@@ -15,8 +15,8 @@ from simexm.arguments import text, whole_number
 from simexm.errors import SimexmWarning, SourceError, SourceGoneError, SpecError
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.geometry.roi import Roi, box_of
-from simexm.ingest.bands import Written, write_image
-from simexm.ingest.mark import leave_mark
+from simexm.ingestion.bands import Written, write_image
+from simexm.ingestion.mark import leave_mark
 from simexm.names import is_region
 from simexm.sources.axes import voxel_sizes
 from simexm.sources.base import INGESTED

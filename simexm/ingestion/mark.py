@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simexm.ingest.bands import Written
+from simexm.ingestion.bands import Written
 from simexm.sources.base import INGESTED
 from simexm.sources.mark import digest_of_lists
 from simexm.store.files import Files

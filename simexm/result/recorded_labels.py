@@ -1,0 +1,61 @@
+"""The labels of a result as its plan describes them, for working the plan out again without reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from simexm.errors import SourceError
+from simexm.geometry.grid import Box, Spacing, Triple, exact3, triple
+from simexm.sources.base import Voxels
+from simexm.sources.state import FilesState
+from simexm.store.shard_list import ShardList
+
+
+@dataclass(frozen=True)
+class RecordedLabels:
+    """A `simexm.sources.base.LabelSource` whose shape, sizes and names are known, and whose voxels cannot be read."""
+
+    shape: Triple
+    voxel_size_nm: Spacing
+    origin_nm: Spacing
+    dtype: np.dtype[Any]
+    region_names: tuple[str, ...]
+    identity: str
+    coarser: Sequence[Voxels] = ()
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Any]) -> RecordedLabels:
+        """Take them from what `plan.json` holds."""
+        source = plan["source"]
+        return cls(
+            triple(source["shape_voxels"]),
+            exact3(tuple(source["voxel_size_nm"])),
+            exact3(tuple(source["origin_nm"])),
+            np.dtype(source["ids"]),
+            tuple(source["regions"]),
+            source["identity"],
+        )
+
+    def state(self, box: Box, masks: Sequence[str]) -> Mapping[str, FilesState]:
+        """Return nothing: there are no files."""
+        return {}
+
+    def expecting(self, listed: Mapping[str, ShardList]) -> RecordedLabels:
+        """Return the same labels."""
+        return self
+
+    def read(self, box: Box) -> NoReturn:
+        """Raise SourceError."""
+        raise SourceError("only the size of the labels is known here; open the source of the spec to read them")
+
+    def read_region(self, name: str, box: Box) -> NoReturn:
+        """Raise SourceError."""
+        self.read(box)
+
+    def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
+        """Return 0."""
+        return 0
