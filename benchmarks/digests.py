@@ -134,7 +134,7 @@ def volume(folder: Path) -> str:
     tifffile.imwrite(folder / "cells.tif", ids)
     tifffile.imwrite(folder / "mask.tif", (nearest % 3 == 0).astype(np.uint8))
     words = ["--voxel-size", *map(str, VOXEL_NM), "--region", f"organelle={folder / 'mask.tif'}"]
-    command("ingest", str(folder / "cells.tif"), str(folder / "cells.zarr"), *words, "-q")
+    command("ingest", str(folder / "cells.tif"), "-o", str(folder / "cells.zarr"), *words, "-q")
     return str(folder / "cells.zarr")
 
 

@@ -63,7 +63,7 @@ def main() -> None:
             spec["source"] = {"kind": "phantom", "shape": given.phantom, "voxel_size_nm": [40, 32, 32]}
         else:
             seconds = command(
-                "ingest", str(given.tiff.resolve()), "cortex.zarr", "--voxel-size", "40", "32", "32", cwd=folder
+                "ingest", str(given.tiff.resolve()), "-o", "cortex.zarr", "--voxel-size", "40", "32", "32", cwd=folder
             )
             print(f"ingest: {seconds:.1f} s wall, start-up included")
         (folder / "benchmark.yaml").write_text(yaml.safe_dump(spec))

@@ -102,7 +102,9 @@ def main() -> None:
     print(heading(given.cores))
     with tempfile.TemporaryDirectory() as name, multiprocessing.get_context("spawn").Pool(2) as pool:
         folder = Path(name)
-        command("ingest", str(given.tiff.resolve()), "cortex.zarr", "--voxel-size", *map(str, VOXEL_NM), cwd=folder)
+        command(
+            "ingest", str(given.tiff.resolve()), "-o", "cortex.zarr", "--voxel-size", *map(str, VOXEL_NM), cwd=folder
+        )
         spec = {**yaml.safe_load(SPEC.read_text()), "source": str(folder / "cortex.zarr")}
         (folder / "benchmark.yaml").write_text(yaml.safe_dump(spec))
         plan = Simulation.load(folder / "benchmark.yaml").plan()

@@ -48,7 +48,7 @@ def prepare(tiff: Path, size: int, folder: Path) -> Simulation:
     volume = tifffile.imread(tiff)
     first = [(n - min(size, n)) // 2 for n in volume.shape]
     tifffile.imwrite(folder / "cut.tif", volume[tuple(slice(a, a + size) for a in first)], compression="zlib")
-    command("ingest", "cut.tif", "cortex.zarr", "--voxel-size", *map(str, VOXEL_NM), cwd=folder)
+    command("ingest", "cut.tif", "-o", "cortex.zarr", "--voxel-size", *map(str, VOXEL_NM), cwd=folder)
     spec: dict[str, Any] = yaml.safe_load(SPEC.read_text())
     spec["source"] = str(folder / "cortex.zarr")
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(spec))

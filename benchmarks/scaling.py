@@ -32,7 +32,9 @@ def prepare(tiff: Path, folder: Path) -> None:
     mirrored = np.concatenate([mirrored, mirrored[:, :, ::-1]], axis=2)
     for name, data in (("whole", volume), ("mirrored", mirrored)):
         tifffile.imwrite(folder / f"{name}.tif", data, compression="zlib", bigtiff=True)
-        command("ingest", f"{name}.tif", f"{name}.labels.zarr", "--voxel-size", "40", "32", "32", "-q", cwd=folder)
+        command(
+            "ingest", f"{name}.tif", "-o", f"{name}.labels.zarr", "--voxel-size", "40", "32", "32", "-q", cwd=folder
+        )
         spec: dict[str, Any] = yaml.safe_load(SPEC.read_text())
         spec["source"] = str(folder / f"{name}.labels.zarr")
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(spec))

@@ -66,7 +66,7 @@ def main() -> None:
                 assert old in text, old
                 text = text.replace(old, new.format(tiff=given.tiff.resolve()))
         else:
-            subprocess.run([sys.executable, PIPELINES / "moving_discs.py", "discs.tif"], cwd=folder, check=True)
+            subprocess.run([sys.executable, "-m", "simexm.templates.moving_discs", "discs.tif"], cwd=folder, check=True)
         (folder / "config.ini").write_text(text)
         for n in range(given.repeat):
             place = folder / str(n)

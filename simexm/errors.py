@@ -48,6 +48,10 @@ class OutputError(SimexmError, OSError):
     exit_code = 2
 
 
+class NoResultError(OutputError):
+    """There is no result of simexm at a path."""
+
+
 class DiskError(OutputError):
     """The disk refused in the middle of the work: it is full, or gone."""
 

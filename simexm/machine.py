@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simexm.errors import RunError, SpecError
+from simexm.units import size
 
 if TYPE_CHECKING:
     import psutil
@@ -48,7 +49,7 @@ class MemoryLimit:
     @property
     def told(self) -> str:
         """How much is left, and by what, as the end of a sentence."""
-        return f"{_size(max(0, self.nbytes))} are {'free on' if self.name == MACHINE else 'left by'} {self.name}"
+        return f"{size(max(0, self.nbytes))} are {'free on' if self.name == MACHINE else 'left by'} {self.name}"
 
     @property
     def remedy(self) -> str:
@@ -104,7 +105,7 @@ def _of_cgroups(root: Path, proc: Path) -> Iterator[MemoryLimit]:
                 most, used = _number(each / limit), _number(each / usage)
                 if most is not None and used is not None and most < _UNLIMITED:
                     free = most - used + _file_cache(each / "memory.stat", cached)
-                    yield MemoryLimit(f"the control group of this process ({each / limit}: {_size(most)})", free)
+                    yield MemoryLimit(f"the control group of this process ({each / limit}: {size(most)})", free)
 
 
 _UNLIMITED = 1 << 60
@@ -169,7 +170,7 @@ def rlimits() -> Iterator[tuple[str, int, int]]:
     ):
         most = resource.getrlimit(which)[0]
         if most not in (resource.RLIM_INFINITY, -1):
-            yield f"the shell's limit for a process ({name} {most >> 10}, {_size(most)})", most, reserved
+            yield f"the shell's limit for a process ({name} {most >> 10}, {size(most)})", most, reserved
 
 
 def refuse_tight_shell() -> None:
@@ -186,16 +187,12 @@ def refuse_tight_shell() -> None:
         if most - used < _LIBRARIES_BYTES:
             option = "ulimit -v" if "-v" in name else "ulimit -d"
             raise SpecError(
-                f"{name} leaves too little memory to load the libraries, which need {_size(_LIBRARIES_BYTES)} more; type "
+                f"{name} leaves too little memory to load the libraries, which need {size(_LIBRARIES_BYTES)} more; type "
                 f"`{option} unlimited`, or give the job more memory"
             )
 
 
 _LIBRARIES_BYTES = 384 * MiB
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / (1 << 30):.2f} GiB"
 
 
 def cpus() -> int:

@@ -119,9 +119,9 @@ def test_installation_and_home_that_cannot_be_written(tmp_path: Path, home: str)
             mount --bind home home; mount -o remount,ro,bind home
         fi
         python=$1
-        $python -m simexm.cli ingest labels.tif a.zarr --voxel-size 40 32 32 --quiet 2> first
+        $python -m simexm.cli ingest labels.tif -o a.zarr --voxel-size 40 32 32 --quiet 2> first
         touch made
-        $python -m simexm.cli ingest labels.tif b.zarr --voxel-size 40 32 32 --quiet 2> second
+        $python -m simexm.cli ingest labels.tif -o b.zarr --voxel-size 40 32 32 --quiet 2> second
     """
     tifffile.imwrite(tmp_path / "labels.tif", np.arange(8 * 16 * 16, dtype=np.uint32).reshape(8, 16, 16) // 300)
     kept = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "CUPY_CACHE_DIR", "MPLCONFIGDIR")}

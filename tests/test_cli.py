@@ -111,7 +111,7 @@ def test_help_has_an_example(command: str) -> None:
 
 
 def test_no_words_and_wrong_words() -> None:
-    assert "Commands" in type_in().output
+    assert "Simulate" in type_in().output
     for words, hint in (
         (["rnu"], "Did you mean 'run'"),
         (["plan"], "Missing argument"),

@@ -15,7 +15,7 @@ import simexm
 
 PACKAGE = Path(simexm.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("caches", "errors", "logs", "names", "secret", "systems", "timing", "version"),
+    ("caches", "errors", "logs", "names", "secret", "systems", "timing", "units", "version"),
     ("machine",),
     ("compiled",),
     ("geometry", "random"),

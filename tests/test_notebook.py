@@ -123,7 +123,7 @@ def test_progress_is_one_output_that_changes(tmp_path: Path) -> None:
         "running on 2 workers with 2 threads, dashboard at http://127.0.0.1:8787/status",
         "worker tcp://node7:1 died; 1 block will be run again",
         "block 499 set aside after 3 attempts: <img src=x onerror=alert(1)>",
-        "finished: 499 blocks done in 1:01, 1 block failed",
+        "finished: 499 blocks done in 61 s, 1 block failed",
     ):
         assert line in page.said
     assert "width: 99.8%" in shown.data["text/html"]

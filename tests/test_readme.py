@@ -26,7 +26,7 @@ BLOCKS = {
     "README.md": [
         ("bash", "pip install . && simexm run pipelines/quickstart.yaml"),
         ("bash", 'pip install ".[test]" && pytest -n auto --dist loadfile'),
-        ("bash", "simexm ingest segmentation.tif cortex.zarr"),
+        ("bash", "simexm ingest segmentation.tif -o cortex.zarr"),
         ("python", "from simexm import Simulation"),
         ("python", "import numpy as np"),
         ("bash", "simexm run config.ini"),
@@ -35,7 +35,7 @@ BLOCKS = {
     RUNNING: [
         ("bash", "simexm run my.yaml --cluster cluster_configs/slurm.yaml --dry-run"),
         ("python", "import simexm"),
-        ("bash", "simexm ingest segmentation.tif s3://my-bucket/cortex.zarr"),
+        ("bash", "simexm ingest segmentation.tif -o s3://my-bucket/cortex.zarr"),
     ],
     "pipelines/stage.md": [
         ("python", '"""Chromatic shift:'),

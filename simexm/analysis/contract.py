@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simexm.jobs.sums_by_id import CellSums
+from simexm.result.place import Place
 from simexm.result.result import Result
 from simexm.settings import Frozen
 from simexm.store.remote import Remote
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import distributed
     import pyarrow as pa
 
+    from simexm.analysis.plan import AnalysisPlan
     from simexm.jobs.clusters import Cluster
 
 
@@ -164,5 +166,26 @@ class Analysis(Frozen, ABC):
         """
         from simexm.analysis.run import run_analysis  # which loads large libraries
 
-        opened = tuple(one if isinstance(one, Result) else Result.open(one) for one in inputs)
-        return run_analysis(self, opened, output, client, cluster, workers, overwrite=overwrite, quiet=quiet)
+        return run_analysis(self, _opened(inputs), output, client, cluster, workers, overwrite=overwrite, quiet=quiet)
+
+    def plan(
+        self,
+        *inputs: Result | str | Path | Remote,
+        output: str | Path | Remote | None = None,
+        overwrite: bool = False,
+    ) -> AnalysisPlan:
+        """Open the inputs and work out what `run` would do; nothing is computed.
+
+        With `output`, what stands in its way is refused as `run` would refuse it.
+        """
+        from simexm.analysis.plan import AnalysisPlan
+        from simexm.analysis.run import refuse
+
+        plan = AnalysisPlan.of(self, _opened(inputs))
+        if output is not None:
+            refuse(plan, Place.at(output), overwrite)
+        return plan
+
+
+def _opened(inputs: tuple[Result | str | Path | Remote, ...]) -> tuple[Result, ...]:
+    return tuple(one if isinstance(one, Result) else Result.open(one) for one in inputs)

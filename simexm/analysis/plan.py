@@ -13,8 +13,8 @@ from typing import Any
 from simexm.analysis.contract import Analysis, Bench
 from simexm.analysis.installed import package_version
 from simexm.planning.memory import BASE
-from simexm.planning.plan import GiB
 from simexm.result.result import Result
+from simexm.units import GiB
 
 _LIBRARIES = ("simexm", "numpy", "scipy", "numba")
 

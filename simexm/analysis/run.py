@@ -66,12 +66,11 @@ def run_analysis(
     """See `Analysis.run`."""
     where = Place.at(output).claimed()
     plan = AnalysisPlan.of(analysis, inputs)
-    reads = [place for one in inputs for place in (one.place.zarr, one.place.run)]
-    guard.refuse(plan.hash, reads, where, overwrite)
+    refuse(plan, where, overwrite)
     backend = Backend.of(plan, client, cluster, workers)
     try:
         with lock(where.run / LOCK):
-            guard.refuse(plan.hash, reads, where, overwrite)  # again: another may have ended meanwhile
+            refuse(plan, where, overwrite)  # again: another may have ended meanwhile
             if where.jobs.is_dir():
                 BatchRecord(where.jobs).cancel_leftovers()
             try:
@@ -86,6 +85,12 @@ def run_analysis(
         with contextlib.suppress(OSError):
             where.run.rmdir()  # where nothing came to be in it
     return Result.open(where.zarr)
+
+
+def refuse(plan: AnalysisPlan, where: Place, overwrite: bool) -> None:
+    """Refuse an output that is in the way; see `simexm.run.guard.refuse`."""
+    reads = [place for one in plan.inputs for place in (one.place.zarr, one.place.run)]
+    guard.refuse(plan.hash, reads, where, overwrite)
 
 
 def _prepare(plan: AnalysisPlan, where: Place, overwrite: bool) -> None:

@@ -1,10 +1,10 @@
-"""The command line: parse, call, render."""
+"""The command line: parse, call, render. One module for each heading of `simexm --help`."""
 
 from simexm.cli import streams
 
 streams.occupy()
 
-from simexm.cli import analyses, experiments, integrity, jobs, looks, pages, volumes  # noqa: E402 (they import libraries)
+from simexm.cli import bring_in, guard, look, molecules, simulate  # noqa: E402 (they import libraries)
 from simexm.cli.app import app, main  # noqa: E402
 
-__all__ = ["analyses", "app", "experiments", "integrity", "jobs", "looks", "main", "pages", "volumes"]
+__all__ = ["app", "bring_in", "guard", "look", "main", "molecules", "simulate"]

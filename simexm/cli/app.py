@@ -10,6 +10,8 @@ import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +31,11 @@ from simexm.version import __version__
 
 class _Group(typer.core.TyperGroup):
     """All commands; turns what they raise into one message and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands, heading by heading."""
+        order, commands = [heading.value for heading in Heading], dict[str, Any](self.commands)
+        return sorted(super().list_commands(ctx), key=lambda name: order.index(commands[name].rich_help_panel))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -71,6 +78,24 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 1 begun and not finished, or damage found; 2 what was typed, the spec or the input is wrong; "
     "130 interrupted (Ctrl-C); 141 the reader of its output has ended; 143 ended by SIGTERM.",
 )
+
+
+class Heading(StrEnum):
+    """Headings of `simexm --help`, in their order; those without a command are not shown."""
+
+    BRING_IN = "Bring in"
+    SIMULATE = "Simulate"
+    REGISTER = "Register"
+    WIRING = "Wiring"
+    MOLECULES = "Molecules"
+    JUDGE = "Judge"
+    LOOK = "Look"
+    GUARD = "Guard"
+
+
+def command(heading: Heading) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command, listed under a heading."""
+    return app.command(rich_help_panel=heading.value)
 
 
 class _Debug:

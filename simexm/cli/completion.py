@@ -14,6 +14,13 @@ def one_of(*words: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
+def experiments(incomplete: str) -> list[str]:
+    """Names of the experiments that `simexm new` writes."""
+    from simexm.templates import experiments as known
+
+    return [name for name in known() if name.startswith(incomplete)]
+
+
 def specs(incomplete: str) -> list[str]:
     """Specs, and configuration files of 2017."""
     return list(_paths(incomplete, _is_spec))

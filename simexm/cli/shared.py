@@ -1,4 +1,4 @@
-"""Options that several commands take, how they read a spec, and how they print."""
+"""How several commands read a spec, end in good order, and print."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simexm.cli import completion
 from simexm.names import printable
 
 if TYPE_CHECKING:
@@ -20,69 +19,6 @@ if TYPE_CHECKING:
     from simexm.legacy2017.load import Job
     from simexm.result.result import Result
     from simexm.store.location import Location
-
-
-SpecPath = Annotated[
-    Path,
-    typer.Argument(
-        help="Spec file, YAML or JSON; or an .ini file of SimExm (2017).",
-        show_default=False,
-        autocompletion=completion.specs,
-    ),
-]
-OutputOption = Annotated[
-    str | None,
-    typer.Option(
-        "--output",
-        "-o",
-        help="Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.",
-        show_default="the spec's name",
-    ),
-]
-ResultPath = Annotated[
-    str,
-    typer.Argument(
-        help="Result, NAME.zarr, or its URL.", metavar="RESULT", show_default=False, autocompletion=completion.results
-    ),
-]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simexm result.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of every random number.", show_default="the spec's, or 0")]
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        help="For .ini files: simexm2017 draws as the original did; physical runs the file through the default physics.",
-        autocompletion=completion.one_of("simexm2017", "physical"),
-    ),
-]
-TileOption = Annotated[
-    tuple[int, int, int] | None,
-    typer.Option(help="Pixels along z y x that are computed at once.", metavar="Z Y X", show_default=False),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="auto: a GPU where there is one. gpu: the same, with a warning where there is none. cpu.",
-        metavar="auto|gpu|cpu",
-        show_default="the spec's, or auto",
-        autocompletion=completion.one_of("auto", "gpu", "cpu"),
-    ),
-]
-UntilOption = Annotated[
-    str | None,
-    typer.Option(help="Stop after this stage, for example labelling or confocal.", metavar="STAGE", show_default=False),
-]
-JobsOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Jobs of workers to hold in the queue: a number, or MIN:MAX.",
-        metavar="MIN:MAX",
-        show_default="the cluster file's",
-    ),
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the job scripts and start nothing.")]
-RoundOption = Annotated[
-    int | None, typer.Option("--round", help="Which round, where there are several.", show_default="the first")
-]
 
 
 class Terminated(KeyboardInterrupt):
@@ -155,7 +91,7 @@ def load(
         if output is not None and is_url(output):
             raise SpecError(
                 f"{spec} is a configuration of 2017, whose ground truth and files go beside the output, on a disk; for {output} "
-                f"type `simexm convert {spec} {spec.with_suffix('.yaml')}` first, then run that"
+                f"type `simexm convert {spec} -o {spec.with_suffix('.yaml')}` first, then run that"
             )
         job = Job.of(spec, model, seed, None if output is None else Path(output))
         with bar("ingest", quiet) as progress:

@@ -19,7 +19,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 def export(
     result: Result | str | Path,
-    folder: str | Path,
+    output: str | Path,
     format: Format | str,
     *,
     channels: Arrangement | str = Arrangement.SPLIT,
@@ -27,6 +27,7 @@ def export(
     level: int = 0,
     eight_bit: bool = False,
     overwrite: bool = False,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Write a result's image, and its label images where they are wanted, as TIFF, OME-TIFF, GIF or PNG.
@@ -38,8 +39,8 @@ def export(
     ----------
     result
         A finished result, or its folder NAME.zarr.
-    folder
-        Where the files go: CHANNEL.tiff, or merged.tiff; labels/NAME.tiff, or labels/NAME/CELL.tiff; .ome.tiff, .gif likewise,
+    output
+        Folder of the files: CHANNEL.tiff, or merged.tiff; labels/NAME.tiff, or labels/NAME/CELL.tiff; .ome.tiff, .gif likewise,
         and folders of images without a suffix for PNG.
     format
         "tiff": stacks that ImageJ reads. "ome-tiff". "gif": an animation through z. "png": a folder of images, one a plane.
@@ -56,13 +57,15 @@ def export(
         are needed, the channel's display window is black to full.
     overwrite
         Replace files that are there.
+    dry_run
+        Check everything and write nothing.
     progress
         Called with the numbers of planes that are written and to be written.
 
     Returns
     -------
     list of Path
-        The files and folders of images, in the order of writing.
+        The files and folders of images, in the order of writing; after a dry run those that would be written.
 
     Raises
     ------
@@ -73,13 +76,15 @@ def export(
     form, arranged = _one_of(Format, format, "format"), _one_of(Arrangement, channels, "channels")
     ids = None if labels is None else _one_of(Arrangement, labels, "labels")
     opened = result if isinstance(result, Result) else Result.open(result)
-    where = Path(folder).expanduser()
+    where = Path(output).expanduser()
     check_folder(where, opened)
     image = open_image(opened, level, by_maximum=eight_bit)
     jobs = [(job, form) for job in _image_jobs(image, where, form, arranged, eight_bit)]
     check(jobs, where, overwrite=overwrite)  # before the ids are looked for, which takes long
     if ids is not None:
         jobs += [(job, form) for job in _label_jobs(image, where / "labels", form, ids)]
+    if dry_run:
+        return check(jobs, where, overwrite=overwrite)
     return write(jobs, where, overwrite=overwrite, progress=progress)
 
 

@@ -37,6 +37,7 @@ from simexm.store.pyramid import (
 )
 from simexm.store.reading import Reader
 from simexm.store.shard_list import ShardList, chunk_position
+from simexm.units import size, times
 
 _CHUNK = 64
 _LARGEST_SHARD = 256
@@ -93,7 +94,7 @@ def write_image(
     voxel_size_nm: Spacing,
     origin_nm: Spacing,
     *,
-    workers: int,
+    workers: int | None,
     progress: Callable[[int], None],
 ) -> Written:
     """Write a label image and its coarser levels; all but the group's own metadata, for readers shall see it when it is whole.
@@ -111,7 +112,7 @@ def write_image(
     voxel_size_nm, origin_nm
         Size of a voxel, and where the first one begins, nm of tissue before expansion.
     workers
-        Threads; 0 for as many as there are CPUs for this process, fewer where memory is short.
+        Threads; None for as many as there are CPUs for this process, fewer where memory is short.
     progress
         Called with the voxels of each band that is done.
 
@@ -170,9 +171,9 @@ def _refuse_too_large(name: str, numbers: Numbers, band_bytes: int) -> None:
     """Refuse what cannot be decoded here, however few bytes it takes on disk."""
     limit = memory_limits()[0]
     if 2 * band_bytes > limit.nbytes:  # the band, and what it is decoded from
-        grain = " x ".join(str(min(n, g)) for n, g in zip(numbers.shape, numbers.grain, strict=True))
+        grain = times(min(n, g) for n, g in zip(numbers.shape, numbers.grain, strict=True))
         raise SourceError(
-            f"{name}: {grain} voxels (z y x) are decoded together, which takes {2 * band_bytes / 1e9:.1f} GB of memory, and "
+            f"{name}: {grain} voxels (z y x) are decoded together, which takes {size(2 * band_bytes)} of memory, and "
             f"{limit.told}. If the volume is that large, save it in tiles or chunks (a tiled TIFF, Zarr, N5), "
             "or use a machine with more memory; otherwise its header is damaged."
         )

@@ -11,9 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from simexm.arguments import text, whole_number, whole_numbers
+from simexm.arguments import text, whole_number
 from simexm.errors import SimexmWarning, SourceError, SourceGoneError, SpecError
 from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.geometry.roi import Roi, box_of
 from simexm.ingestion.bands import Written, write_image
 from simexm.ingestion.mark import leave_mark
 from simexm.names import is_region
@@ -22,14 +23,16 @@ from simexm.sources.base import INGESTED
 from simexm.sources.colours import ColorIds
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
-from simexm.sources.stack import Numbers, Stack, cell_ids, crop_box, gone, mask, size_and_origin
+from simexm.sources.stack import Numbers, Stack, cell_ids, gone, mask, size_and_origin
 from simexm.sources.state import FilesState
 from simexm.sources.words import COMMAND, speaking
 from simexm.sources.zarr.source import warn_of_image
 from simexm.sources.zarr.stack import ZarrStack
-from simexm.store.atomic_group import appearing
+from simexm.store.atomic_group import appearing, refuse_group
 from simexm.store.location import Location, location, usable
+from simexm.store.pyramid import plan_levels
 from simexm.store.remote import Remote
+from simexm.units import times
 
 _TAKEN = frozenset({"labels", "membrane", "cytosol"})
 
@@ -53,11 +56,11 @@ class IngestResult:
     levels
         Number of levels.
     largest_id
-        The largest id of all.
+        The largest id of all; None after a dry run.
     nbytes
-        Bytes of all shards on disk.
+        Bytes of all shards on disk; after a dry run, of the labels before compression.
     seconds
-        Wall time.
+        Wall time; 0 after a dry run.
     """
 
     path: Location
@@ -66,7 +69,7 @@ class IngestResult:
     dtype: str
     regions: tuple[str, ...]
     levels: int
-    largest_id: int
+    largest_id: int | None
     nbytes: int
     seconds: float
 
@@ -78,13 +81,13 @@ def ingest(
     voxel_size_nm: Spacing | tuple[float, float, float] | None = None,
     *,
     regions: Mapping[str, str | PathLike[str]] | None = None,
-    offset: Triple | None = None,
-    shape: Triple | None = None,
+    roi: Roi | None = None,
     cells: Cells = "merged",
     dataset: str | None = None,
     color_ids: ColorIds | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestResult:
     """Write a segmentation as a multiscale OME-Zarr 0.5 label image; every id stays what it is.
@@ -105,8 +108,9 @@ def ingest(
     regions
         Name and path of the mask of each further region: of any kind, too, and of the source's shape. Whatever is not 0 is
         in the region. The masks of a Zarr that ingest wrote are carried along without being named.
-    offset, shape
-        Part of the source and of the masks to take: first voxel, and number of voxels, z y x. It stays where it was.
+    roi
+        Part of the source and of the masks to take, such as "0:40,100:300,:" (z, y, x) or three slices; its position in the
+        tissue is kept. None takes all.
     cells
         "merged": one volume of all cells. "splitted": a folder of one TIFF stack or folder of slices for each cell, whose
         id is the value of its voxels; where two overlap, the first one in natural order of names keeps the voxel. If two
@@ -118,9 +122,11 @@ def ingest(
         How ids are packed into the colours of a TIFF or image sequence, 8 bits each: "rgb", 65536 red + 256 green + blue, or
         "bgr", red + 256 green + 65536 blue. None: a picture in colour is refused.
     workers
-        Threads; 0 for as many as there are CPUs for this process.
+        Threads; None for as many as there are CPUs for this process and as fit into the memory.
     overwrite
         Replace what an earlier ingest wrote there. Nothing else is ever replaced.
+    dry_run
+        Check everything and write nothing.
     progress
         Called with the voxels done and the voxels of all that is to be written.
 
@@ -142,9 +148,7 @@ def ingest(
     begin = time.perf_counter()
     where = _where(output)
     given = None if voxel_size_nm is None else voxel_sizes(voxel_size_nm)
-    offset = None if offset is None else whole_numbers("offset", offset)
-    shape = None if shape is None else whole_numbers("shape", shape)
-    workers = whole_number("workers", workers, 0)
+    workers = None if workers is None else whole_number("workers", workers, 1)
     if text("cells", cells) not in ("merged", "splitted"):
         raise SpecError(f"cells is {cells!r}; give merged or splitted")
     dataset = None if dataset is None else text("dataset", dataset)
@@ -152,12 +156,19 @@ def ingest(
     stack = open_stack(usable(source), cells=cells, dataset=dataset, color_ids=color_ids)
     if isinstance(stack, ZarrStack) and stack.is_image:
         warn_of_image(stack.where)
-    crop = crop_box(stack, offset, shape)
+    crop = box_of(roi, stack.shape, stack.where)
     size, first = size_and_origin(stack, given)
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
     masks = stack.masks() if isinstance(stack, ZarrStack) else {}
     masks |= {name: _open_mask(name, path, stack, color_ids, given) for name, path in named.items()}
     before = [_state(volume, crop) for volume in (stack, *masks.values())]
+    if dry_run:
+        refuse_group(where, overwrite=overwrite, writer=INGESTED)
+        dtype = cell_ids(stack, crop).dtype
+        return IngestResult(
+            where, crop.shape, size, dtype.name, tuple(masks), len(plan_levels(crop.shape, size)), None,
+            crop.size * dtype.itemsize, 0.0,
+        )  # fmt: skip
     job = _Job(where, size, (z, y, x), crop, masks, before, workers, overwrite, progress)
     try:
         labels, nbytes = job.write(stack)
@@ -180,7 +191,7 @@ class _Job:
     crop: Box
     masks: Mapping[str, Stack]
     before: list[FilesState | None]
-    workers: int
+    workers: int | None
     overwrite: bool
     progress: Callable[[int, int], None] | None
 
@@ -261,14 +272,15 @@ def _open_mask(name: str, path: str, labels: Stack, color_ids: ColorIds | None, 
         raise type(error)(f"region {name!r}: {error}") from error
     if found.shape != labels.shape:
         raise SourceError(
-            f"region {name!r}: {found.where} has the shape {_times(found.shape)} (z y x), and the labels {labels.where} "
-            f"have {_times(labels.shape)}; a mask needs one voxel for each of theirs. Resample or cut it to the labels' "
+            f"region {name!r}: {found.where} has the shape {times(found.shape)} (z y x), and the labels {labels.where} "
+            f"have {times(labels.shape)}; a mask needs one voxel for each of theirs. Resample or cut it to the labels' "
             "grid."
         )
     if given is None and not _on_one_grid(found, labels):
         raise SourceError(
-            f"region {name!r}: {found.where} has voxels of {_nm(found.voxel_size_nm)} nm, and the labels {labels.where} of "
-            f"{_nm(labels.voxel_size_nm)} nm; they would not lie on each other. Resample the mask onto the labels' grid."
+            f"region {name!r}: {found.where} has voxels of {times(found.voxel_size_nm or ())} nm, and the labels "
+            f"{labels.where} of {times(labels.voxel_size_nm or ())} nm; they would not lie on each other. Resample the mask "
+            "onto the labels' grid."
         )
     return found
 
@@ -325,11 +337,3 @@ def _warn_of_mask(name: str, found: Stack, written: Written) -> None:
             SimexmWarning,
             stacklevel=3,
         )
-
-
-def _nm(spacing: Spacing | None) -> str:
-    return " x ".join(f"{float(s):g}" for s in spacing or ())
-
-
-def _times(shape: Triple) -> str:
-    return " x ".join(map(str, shape))

@@ -29,6 +29,7 @@ from simexm.logs import logger
 from simexm.names import printable
 from simexm.store.files import append
 from simexm.store.location import Location
+from simexm.units import count, duration
 
 _PLAIN_EVERY_S = 5.0
 
@@ -42,19 +43,19 @@ def describe(event: Event) -> str | None:
 def _described(event: Event) -> str | None:
     match event:
         case RunStarted():
-            return f"running on {_count(event.workers, 'worker')} with {_count(event.threads, 'thread')}"
+            return f"running on {count(event.workers, 'worker')} with {count(event.threads, 'thread')}"
         case Retried():
             return f"block {event.block} failed on {event.host} (attempt {event.attempt}), will be tried again: {event.error}"
         case BlockFailed(failure):
-            return f"block {failure.block} set aside after {_count(failure.attempts, 'attempt')}: {failure.error}"
+            return f"block {failure.block} set aside after {count(failure.attempts, 'attempt')}: {failure.error}"
         case WorkerLost():
-            return f"worker {event.worker} died; {_count(len(event.blocks), 'block')} will be run again"
+            return f"worker {event.worker} died; {count(len(event.blocks), 'block')} will be run again"
         case Message():
             return event.text
         case RunFinished():
             end = "finished" if event.complete else "stopped"
-            failed = f", {_count(event.failed, 'block')} failed" if event.failed else ""
-            return f"{end}: {_count(event.done, 'block')} done in {clock(event.seconds)}{failed}"
+            failed = f", {count(event.failed, 'block')} failed" if event.failed else ""
+            return f"{end}: {count(event.done, 'block')} done in {duration(event.seconds)}{failed}"
         case BlockDone():
             return None
 
@@ -180,7 +181,7 @@ class _Tally:
         text = f"{self.what}{self.completed}/{self.total} blocks"
         if self.done:
             left_s = (self.total - self.completed - self.failed) * elapsed_s / self.done
-            text += f", {self.done * self.voxels_per_block / elapsed_s / 1e6:.1f} Mvoxel/s, {clock(left_s)} left"
+            text += f", {self.done * self.voxels_per_block / elapsed_s / 1e6:.1f} Mvoxel/s, {duration(left_s)} left"
         if self.retried:
             text += f", {self.retried} retried"
         if self.failed:
@@ -222,14 +223,3 @@ class _Plain:
 
     def _print(self, text: str | None) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def clock(seconds: float) -> str:
-    """Format seconds as hours, minutes and seconds: "1:02:03" or "2:03"."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

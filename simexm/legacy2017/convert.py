@@ -37,8 +37,7 @@ def ingest_arguments(config: Config) -> dict[str, Any]:
         "source": truth.image_path,
         "voxel_size_nm": tuple(float(v) for v in truth.voxel_dim),
         "regions": {regions[name]: region.region_path for name, region in truth.regions.items()},
-        "offset": truth.offset,
-        "shape": truth.bounds,
+        "roi": ",".join(f"{a}:{a + n}" for a, n in zip(truth.offset, truth.bounds, strict=True)),
         "cells": truth.gt_cells,
     }
 
@@ -46,9 +45,8 @@ def ingest_arguments(config: Config) -> dict[str, Any]:
 def ingest_command(config: Config, output: str | PathLike[str]) -> str:
     """The shell command that ingests what `ingest_arguments` names."""
     a = ingest_arguments(config)
-    words = ["simexm", "ingest", a["source"], fspath(output)]
-    for option, key in (("--voxel-size", "voxel_size_nm"), ("--offset", "offset"), ("--shape", "shape")):
-        words += [option, *(f"{v:g}" for v in a[key])]
+    words = ["simexm", "ingest", a["source"], "--output", fspath(output)]
+    words += ["--voxel-size", *(f"{v:g}" for v in a["voxel_size_nm"]), "--roi", a["roi"]]
     for name, path in a["regions"].items():
         words += ["--region", f"{name}={path}"]
     return shlex.join([*words, *(["--cells", "splitted"] if a["cells"] == "splitted" else [])])

@@ -15,9 +15,10 @@ from simexm.kernels.devices.array_device import CAPACITY, COUNTED, SLAB
 from simexm.kernels.devices.array_planes import AT_ONCE, BATCH_BYTES
 from simexm.kernels.emission.emit import EMITTER_BYTES
 from simexm.planning.blocks import smaller
-from simexm.planning.plan import GiB, Plan, emitters_depth_nm, voxels_read
+from simexm.planning.plan import Plan, emitters_depth_nm, voxels_read
 from simexm.stages.contract import Stage
 from simexm.stages.microscope.optics_plan import OpticsPlan
+from simexm.units import size, times
 
 if TYPE_CHECKING:
     from simexm.spec.simulation import Execution
@@ -114,8 +115,8 @@ def refuse_full(plan: Plan, free: int) -> None:
     needed = device_bytes(plan, plan.tile)
     if needed > free:
         raise SpecError(
-            f"a tile of {' x '.join(map(str, plan.tile))} pixels needs {needed / GiB:.2f} GiB of the GPU's memory, but "
-            f"{free / GiB:.2f} GiB are free: it would stop half-way; {tile_for(plan, free)}, or end other programs on it"
+            f"a tile of {times(plan.tile)} pixels needs {size(needed)} of the GPU's memory, but "
+            f"{size(free)} are free: it would stop half-way; {tile_for(plan, free)}, or end other programs on it"
         )
 
 

@@ -21,11 +21,11 @@ from simexm.stages.contract import Stage, World
 from simexm.stages.roles import Imaging, Labeller
 from simexm.stages.sample.barcodes import Barcodes
 from simexm.store.pyramid import Level, Storage
+from simexm.units import times
 
 if TYPE_CHECKING:
     from simexm.spec.simulation import Spec
 
-GiB = 1 << 30
 
 SECONDS_PER_VOXEL = 25e-9
 
@@ -269,7 +269,7 @@ class Plan:
         }
 
     def __repr__(self) -> str:
-        channels, shape = len(self.outputs[0].channels), " x ".join(map(str, self.shape))
+        channels, shape = len(self.outputs[0].channels), times(self.shape)
         return f"Plan({self.simulation.name!r}: {channels} x {shape} (c, z, y, x), {len(self.blocks)} blocks, hash {self.hash})"
 
     shown: ClassVar[Callable[[Plan], str | None]] = lambda _: None
@@ -359,9 +359,9 @@ def _tile_shapes(blocks: Tiling, tile: Triple) -> dict[Triple, int]:
         found: dict[int, int] = {}
         full, rest = divmod(n, b)
         for block, count in ((b, full), (rest, 1)):
-            for size, times in ((t, block // t), (block % t, 1)):
-                if size and times and count:
-                    found[size] = found.get(size, 0) + times * count
+            for size, repeats in ((t, block // t), (block % t, 1)):
+                if size and repeats and count:
+                    found[size] = found.get(size, 0) + repeats * count
         axes.append(found)
     return {
         (z, y, x): cz * cy * cx for z, cz in axes[0].items() for y, cy in axes[1].items() for x, cx in axes[2].items()

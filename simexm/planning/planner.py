@@ -22,7 +22,6 @@ from simexm.planning.bricks import brick
 from simexm.planning.gpu import resolve_device
 from simexm.planning.memory import BASE, EMITTER_FILE, TileMemory, parts, tile_memory
 from simexm.planning.plan import (
-    GiB,
     Output,
     Plan,
     emitters_depth_nm,
@@ -37,6 +36,7 @@ from simexm.sources.phantom import Phantom
 from simexm.stages import Barcodes, Truth, installed
 from simexm.stages.contract import LABELLED, Stage, World
 from simexm.store.pyramid import plan_levels, plan_storage
+from simexm.units import GiB, size, times
 
 if TYPE_CHECKING:
     from simexm.sources.base import LabelSource
@@ -67,7 +67,7 @@ def make_plan(
     refuse_single_pixel(geometry)
     if max(geometry.shape) > _LONGEST:
         raise SpecError(
-            f"the image would have {' x '.join(f'{n:.3g}' for n in geometry.shape)} pixels (z y x), and {_LONGEST:.0e} along an "
+            f"the image would have {times(geometry.shape)} pixels (z y x), and {_LONGEST:.0e} along an "
             "axis are possible at most; check voxel_size_nm, pixel_size_nm and plane_spacing_nm, all in nm, or give a crop"
         )
     if source is None:
@@ -126,7 +126,7 @@ def make_plan(
         needed = predict(tile, block)[1].steady / GiB
         remedy = f"give --tile {' '.join(map(str, fitting))}, or" if fitting else _without_tile(reading, limit)
         raise SpecError(
-            f"a tile of {' x '.join(map(str, tile))} pixels needs {needed:.2f} GiB in each worker, but execution.memory_GiB is "
+            f"a tile of {times(tile)} pixels needs {size(needed * GiB)} in each worker, but execution.memory_GiB is "
             f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB to "
             f"{math.ceil(10 * needed + 0.1) / 10:g}"
         )
@@ -278,8 +278,8 @@ def _without_tile(reading: int, limit: int) -> str:
     """What to do where no tile is small enough, as the beginning of a remedy."""
     if 2 * reading > limit - BASE - CACHE_BYTES:
         return (
-            f"no tile is small enough, for reading the labels alone needs {reading / GiB:.2f} GiB, as their chunks are large and "
-            "decoded whole: store them in smaller ones (simexm ingest SOURCE NAME.zarr), or"
+            f"no tile is small enough, for reading the labels alone needs {size(reading)}, as their chunks are large and "
+            "decoded whole: store them in smaller ones (simexm ingest SOURCE -o NAME.zarr), or"
         )
     return "no tile is small enough; use larger pixels, whose halo is smaller, or fewer channels, or"
 
@@ -300,7 +300,7 @@ def _refuse_empty(source: LabelSource, crop: Box) -> None:
                 return
             if level is not source:
                 warnings.warn(
-                    f"the labels' copy downsampled to {' x '.join(map(str, level.shape))} voxels is all 0 in the crop: if the "
+                    f"the labels' copy downsampled to {times(level.shape)} voxels is all 0 in the crop: if the "
                     "whole crop is, the run will end in an error; check the source's path, dataset and crop",
                     SimexmWarning,
                     stacklevel=3,

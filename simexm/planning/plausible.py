@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from fractions import Fraction
-
 from simexm.errors import SpecError
 from simexm.geometry.grid import Geometry, Spacing
 from simexm.sources.axes import implausible
 from simexm.sources.words import words
+from simexm.units import times
 
 
 def refuse_size(voxel_size_nm: Spacing) -> None:
@@ -28,11 +26,7 @@ def refuse_single_pixel(geometry: Geometry) -> None:
     shape = geometry.crop.shape
     extent = (n * s for n, s in zip(shape, geometry.voxel_nm, strict=True))
     raise SpecError(
-        f"the image would be a single pixel of {_times(geometry.pixel_tissue_nm)} nm of tissue before expansion (z y x), for "
-        f"all {_times(shape)} voxels together measure {_times(extent)} nm: {_times(geometry.voxel_nm)} nm each. Most often a "
+        f"the image would be a single pixel of {times(geometry.pixel_tissue_nm)} nm of tissue before expansion (z y x), for "
+        f"all {times(shape)} voxels together measure {times(extent)} nm: {times(geometry.voxel_nm)} nm each. Most often a "
         f"unit was mistaken. {words().voxel_size} If it is right, take a larger crop or smaller pixels."
     )
-
-
-def _times(values: Iterable[Fraction | int]) -> str:
-    return " x ".join(f"{float(value):g}" for value in values)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from simexm.errors import GoneError, OutputError
+from simexm.errors import GoneError, NoResultError, OutputError
 from simexm.result.place import COMPLETE, MARK, SCORES, SIMULATION, Place
 from simexm.store.documents import MalformedError, read_mapping
 from simexm.store.location import Location, zarr_store
@@ -52,11 +52,12 @@ class Result:
         Raises
         ------
         OutputError
-            If there is none.
+            If it is damaged; NoResultError if there is none.
         """
         found = Place.where(path)
         try:
-            claims = MARK in (read_mapping(found.zarr / "zarr.json").get("attributes") or ())
+            mark = (read_mapping(found.zarr / "zarr.json").get("attributes") or {}).get(MARK)
+            claims = mark is not None and not (isinstance(mark, dict) and "written_by" in mark)  # ingested labels
         except RemoteError:
             raise
         except MalformedError as error:
@@ -64,11 +65,11 @@ class Result:
                 f"{path} is no simexm result, for its zarr.json {error}; `simexm run SPEC --output NAME.zarr` makes one. If it "
                 f"was one, type: simexm verify {path} --repair"
             ) from error
-        except (OSError, TypeError):
+        except (OSError, AttributeError):
             claims = False
         if not claims:
             there = "is no simexm result" if found.zarr.exists() else "does not exist"
-            raise OutputError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
+            raise NoResultError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
         opened = cls(found, read_group(found.zarr, RootAttributes))
         return opened.at_round(1) if opened.rounds else opened
 

@@ -20,8 +20,9 @@ from simexm.jobs.shared import shared
 from simexm.kernels.devices import cupy_device
 from simexm.machine import MemoryLimit, cpus, memory_limits
 from simexm.planning.gpu import refuse_full, visible_gpus
-from simexm.planning.plan import GiB, Plan
+from simexm.planning.plan import Plan
 from simexm.result.place import Place
+from simexm.units import GiB, size
 
 if TYPE_CHECKING:
     import distributed
@@ -233,7 +234,7 @@ def _too_little(work: Work, limit: MemoryLimit) -> str | None:
     if needed <= limit.nbytes:
         return None
     return (
-        f"a worker needs {needed / GiB:.2f} GiB, but {limit.told}: it would be killed; "
+        f"a worker needs {size(needed)}, but {limit.told}: it would be killed; "
         f"{work.smaller(limit.nbytes)}, or {limit.remedy}"
     )
 
@@ -261,7 +262,7 @@ def _fitting(count: int, work: Work, threads: bool) -> int:
             fitting, least = fits, limit
     if fitting < count:
         warnings.warn(
-            f"{fitting} instead of {count} workers: each needs {needed / GiB:.2f} GiB, and {least.told}; "
+            f"{fitting} instead of {count} workers: each needs {size(needed)}, and {least.told}; "
             "lower execution.memory_GiB for smaller tiles and more workers",
             SimexmWarning,
             stacklevel=2,
@@ -280,7 +281,7 @@ def refuse_plan(work: Work, file: LocalFile | BatchFile) -> None:
     limit, needed = file.memory_per_worker, work.memory.total
     if limit is not None and needed > limit:
         raise SpecError(
-            f"a worker needs {needed / GiB:.2f} GiB, but the cluster file gives it {limit / GiB:.2f} GiB: it would be "
+            f"a worker needs {size(needed)}, but the cluster file gives it {size(limit)}: it would be "
             f"killed; set memory_per_worker to {math.ceil(10 * needed / GiB) / 10:g} GiB or more there, or "
             f"{work.smaller(limit)}"
         )

@@ -13,6 +13,7 @@ from simexm.store.claims import claim
 from simexm.store.files import Files, remove_tree
 from simexm.store.omezarr import ShardedArray, write_group
 from simexm.store.remote import Remote
+from simexm.units import size
 
 
 def arrays(plan: Plan, place: Place, output: Output) -> tuple[ShardedArray, ...]:
@@ -115,7 +116,7 @@ def check_free(plan: Plan, place: Place) -> str | None:
     free = shutil.disk_usage(folder).free
     needed = plan.stored_bytes // 2  # counts compress to about half
     if needed > free:
-        return f"about {needed / 1e9:.2g} GB will be written, but {folder} has {free / 1e9:.2g} GB free; the run may stop halfway"
+        return f"about {size(needed)} will be written, but {folder} has {size(free)} free; the run may stop halfway"
     return None
 
 

@@ -9,6 +9,7 @@ from simexm.jobs.journal import Journal, Record
 from simexm.result.result import Result
 from simexm.run.layout import LevelTold, sensible
 from simexm.timing import PROFILE
+from simexm.units import size
 
 REST = "not told apart"
 UNTIMED = "blocks done without --profile"
@@ -69,15 +70,15 @@ def table(rows: list[Row]) -> list[tuple[str, ...]]:
     """The rows as text, heading first and sum last."""
     whole = sum(row.seconds for row in rows)
     total = Row("all", whole, sum(row.read for row in rows), sum(row.written for row in rows))
-    lines = [("where blocks spent their time", "core-seconds", "share", "MB read", "MB written")]
+    lines = [("where blocks spent their time", "core-seconds", "share", "read", "written")]
     for row in (*rows, total):
         share = row.seconds / whole if whole else 0.0
-        lines.append((row.name, f"{row.seconds:12.2f}", f"{share:5.1%}", _megabytes(row.read), _megabytes(row.written)))
+        lines.append((row.name, f"{row.seconds:12.2f}", f"{share:5.1%}", _size(row.read), _size(row.written)))
     return [*lines]
 
 
-def _megabytes(number: int) -> str:
-    return f"{number / 1e6:10.2f}" if number else ""
+def _size(nbytes: int) -> str:
+    return f"{size(nbytes):>8}" if nbytes else ""
 
 
 def _stored(record: Record) -> Iterator[int]:

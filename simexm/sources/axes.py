@@ -12,6 +12,7 @@ from typing import Any
 from simexm.errors import SourceError, SpecError
 from simexm.geometry.grid import Spacing, Triple, exact3
 from simexm.sources.words import words
+from simexm.units import times
 
 _NM = {
     "angstrom": Fraction(1, 10),
@@ -115,7 +116,7 @@ def implausible(voxel_size_nm: Sequence[Fraction | float]) -> str | None:
         Along z, y, x.
     """
     if not all(SMALLEST_NM <= s <= LARGEST_NM for s in voxel_size_nm):
-        told = " x ".join(f"{float(s):g}" for s in voxel_size_nm)
+        told = times(voxel_size_nm)
         return (
             f"{told} nm (z y x), and a voxel is larger than an atom ({float(SMALLEST_NM):g} nm) and smaller than "
             f"{float(LARGEST_NM):g} nm along each axis; most often a unit was mistaken"

@@ -161,7 +161,7 @@ def ingest_command(path: str, kind: Kind) -> str:
     name = f"{named or 'labels'}.zarr"
     more = " --cells splitted" if kind == "cells" else ""
     size = "" if kind in ("N5", "precomputed", "HDF5", "WKW", "WEBKNOSSOS") else " --voxel-size Z Y X (nm)"
-    return f"simexm ingest {quote(path)} {name}{more}{size}, then name {name} as the source."
+    return f"simexm ingest {quote(path)} -o {name}{more}{size}, then name {name} as the source."
 
 
 def image_kind(path: Path) -> str | None:

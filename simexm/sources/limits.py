@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simexm.errors import SourceError
+from simexm.units import size, times
 
 METADATA_BYTES = 64 * 2**20
 """Largest metadata file that is read."""
@@ -65,14 +66,14 @@ def refuse_absurd(where: str, shape: Sequence[int], chunk: Sequence[int], itemsi
     SourceError
         If an axis is not positive, a chunk is too large for any memory, or there are more chunks than any store holds.
     """
-    told = f"{where} has the shape {_times(shape)} in chunks of {_times(chunk)}"
+    told = f"{where} has the shape {times(shape) or '()'} in chunks of {times(chunk) or '()'}"
     if any(n < 1 for n in shape):
-        raise SourceError(f"{where} is empty: its shape is {_times(shape)}.")
+        raise SourceError(f"{where} is empty: its shape is {times(shape)}.")
     if len(chunk) != len(shape) or any(n < 1 for n in chunk):
         raise SourceError(f"{told}, and no chunk is like that. Correct the metadata, or copy it again.")
     if math.prod(chunk) * itemsize > CHUNK_BYTES:
         raise SourceError(
-            f"{told}, and one chunk would take {math.prod(chunk) * itemsize / 2**30:.3g} GiB of memory. "
+            f"{told}, and one chunk would take {size(math.prod(chunk) * itemsize)} of memory. "
             "Correct the metadata, or write a copy in smaller chunks."
         )
     count = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
@@ -81,7 +82,3 @@ def refuse_absurd(where: str, shape: Sequence[int], chunk: Sequence[int], itemsi
             f"{told}: {count:.2g} chunks, more than could be read in a lifetime. "
             "Correct the metadata, or write a copy in larger chunks."
         )
-
-
-def _times(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "()"

@@ -14,6 +14,7 @@ from simexm.sources.directions import placed
 from simexm.sources.logged import logged
 from simexm.sources.needs import need
 from simexm.sources.tiff.mapped import MappedStack, damaged, is_gzip, skip
+from simexm.units import times
 
 _DIGITS = 7  # of 32 bits
 _SECOND = {540, int.from_bytes((540).to_bytes(4, "big"), "little")}
@@ -56,8 +57,7 @@ def open_nifti(path: Path) -> MappedStack:
         )
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise SourceError(
-            f"{path} has the shape {' x '.join(map(str, shape))} (x y z ...), and labels are one volume. Save the one "
-            "that is meant."
+            f"{path} has the shape {times(shape)} (x y z ...), and labels are one volume. Save the one that is meant."
         )
     per = nm_per(unit)
     steps = affine[:3, :3].T if told else np.diag(zooms)

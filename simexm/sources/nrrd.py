@@ -19,6 +19,7 @@ from simexm.sources.directions import Placed, placed
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
 from simexm.sources.tiff.mapped import MappedStack, damaged, three_axes
+from simexm.units import times
 
 _DIGITS = 12  # that a header of text has and a double keeps
 _TYPES = {
@@ -100,7 +101,7 @@ def _placed(path: Path, header: Mapping[str, Any], sizes: tuple[int, ...]) -> Pl
     other = [a for a in range(len(sizes)) if a not in spatial and sizes[a] != 1]
     if len(spatial) != 3 or other:
         raise SourceError(
-            f"{path} has the sizes {' x '.join(map(str, sizes))}, of which {len(spatial)} lie in space; labels are one number at "
+            f"{path} has the sizes {times(sizes)}, of which {len(spatial)} lie in space; labels are one number at "
             "each place of a volume. Save the label map alone."
         )
     units = [nm_per(str(u).strip('"')) for u in header.get("space units", ())]

@@ -18,6 +18,7 @@ from simexm.sources.kinds import files_of, image_kind
 from simexm.sources.slices import Slice, look_at, read_slice
 from simexm.sources.state import FilesState, state_of_files
 from simexm.sources.tiff.mosaic import slices_of
+from simexm.units import times
 
 _SHOWN = 5
 
@@ -97,7 +98,7 @@ def _refuse_other(file: Path, found: Slice, first: Path, like: Slice, very_first
     """Refuse a slice or tile that is not like the one in its place in the first slice."""
     if found.shape != like.shape:
         raise SourceError(
-            f"{file} has {_times(found.shape)} pixels (y x), and {first.name} has {_times(like.shape)}; the slices of a volume "
+            f"{file} has {times(found.shape)} pixels (y x), and {first.name} has {times(like.shape)}; the slices of a volume "
             "are all alike. Export it again, or move it elsewhere if it is no slice."
         )
     if found.dtype != very_first.dtype:
@@ -168,7 +169,3 @@ def _name(names: list[list[str]], at: int, number: int) -> str:
 
 def _warn(message: str) -> None:
     warnings.warn(message, SimexmWarning, stacklevel=4)
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

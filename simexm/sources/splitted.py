@@ -17,6 +17,7 @@ from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Stack, cell_ids
 from simexm.sources.state import FilesState
+from simexm.units import times
 
 
 class SharedValueError(SourceError):
@@ -160,8 +161,8 @@ def splitted(where: str, members: Sequence[Stack]) -> SplittedCells:
     for member in members:
         if member.shape != first.shape:
             raise SourceError(
-                f"{member.where} has the shape {_times(member.shape)} (z y x), and {first.where} has "
-                f"{_times(first.shape)}; the files of the cells must all have the shape of the volume. Export it again, "
+                f"{member.where} has the shape {times(member.shape)} (z y x), and {first.where} has "
+                f"{times(first.shape)}; the files of the cells must all have the shape of the volume. Export it again, "
                 "or move it elsewhere if it is no cell."
             )
         cell_ids(member, Box.of_shape(member.shape))
@@ -196,7 +197,3 @@ def _put(data, out, number):  # type: ignore[no-untyped-def]
                 elif out[z, y, x] != cell:
                     taken += 1
     return lowest, highest, taken
-
-
-def _times(shape: Triple) -> str:
-    return " x ".join(map(str, shape))

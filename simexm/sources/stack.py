@@ -164,25 +164,6 @@ def gone(where: str, error: OSError) -> SourceGoneError:
     )
 
 
-def crop_box(stack: Stack, offset: Triple | None, shape: Triple | None) -> Box:
-    """The box that an offset (left out: 0) and a shape (left out: up to the end) choose, z y x.
-
-    Raises
-    ------
-    SpecError
-        If it is empty or reaches outside.
-    """
-    whole = Box.of_shape(stack.shape)
-    start = (0, 0, 0) if offset is None else offset
-    box = Box(start, stack.shape) if shape is None else Box.at(start, shape)
-    if min(start) < 0 or not all(a < b for a, b in zip(box.start, box.stop, strict=True)) or not whole.contains(box):
-        raise SpecError(
-            f"the crop from {list(box.start)} to {list(box.stop)} is empty or reaches outside {stack.where}, whose shape is "
-            f"{list(stack.shape)} voxels (z y x). Type --offset Z Y X --shape Z Y X with offset + shape at most that."
-        )
-    return box
-
-
 def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spacing]:
     """Size of a voxel and where the first one begins, nm: as given, then beginning at 0, or as the metadata tell.
 

@@ -27,6 +27,7 @@ from simexm.stages.contract import LABELS
 from simexm.stages.roles import Labeller, Microscope
 from simexm.stages.sample.barcodes import AMPLICONS
 from simexm.store.location import usable
+from simexm.units import times
 
 MEMBRANE, CYTOSOL = "membrane", "cytosol"
 
@@ -343,9 +344,7 @@ class Spec(Frozen):
             return self
         tile = whole_numbers("the tile", tile)
         if min(tile) < 1:
-            raise SpecError(
-                f"a tile of {' x '.join(map(str, tile))} pixels is empty; give at least 1 along each of z, y, x"
-            )
+            raise SpecError(f"a tile of {times(tile)} pixels is empty; give at least 1 along each of z, y, x")
         return self.model_copy(update={"execution": self.execution.model_copy(update={"tile": tile})})
 
     def with_device(self, device: str | None) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from simexm.errors import DiskError, OutputError, SimexmError
@@ -38,26 +39,11 @@ def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Fil
     OutputError
         If something stands in the way, or the disk refuses.
     """
-    try:
-        there = output.exists()
-    except RemoteError as error:
-        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
-    if there and not overwrite:
-        raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
-    if there:
-        _refuse_foreign(output, writer)
-    if output.suffix != ".zarr":
-        raise OutputError(
-            f"{output} does not end in .zarr, by which viewers know an OME-Zarr. Type {output.stem}.zarr."
-        )
+    refuse_group(output, overwrite=overwrite, writer=writer)
     if isinstance(output, Remote):
         with _appearing_remote(output) as files:
             yield files
         return
-    if not output.parent.is_dir():
-        raise OutputError(
-            f"{output} cannot be written: there is no folder {output.parent}. Type: mkdir -p {output.parent}"
-        )
     hidden = output.with_name(f".{output.name}.partial")
     try:
         hidden.mkdir()
@@ -90,6 +76,32 @@ def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Fil
         ) from error
     finally:
         remove_tree(hidden, ignore_errors=True)
+
+
+def refuse_group(output: Location, *, overwrite: bool, writer: str) -> None:
+    """Refuse a place where `appearing` may not write; touches nothing.
+
+    Raises
+    ------
+    OutputError
+        With what to type instead.
+    """
+    try:
+        there = output.exists()
+    except RemoteError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+    if there and not overwrite:
+        raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
+    if there:
+        _refuse_foreign(output, writer)
+    if output.suffix != ".zarr":
+        raise OutputError(
+            f"{output} does not end in .zarr, by which viewers know an OME-Zarr. Type {output.stem}.zarr."
+        )
+    if isinstance(output, Path) and not output.parent.is_dir():
+        raise OutputError(
+            f"{output} cannot be written: there is no folder {output.parent}. Type: mkdir -p {output.parent}"
+        )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from simexm.errors import SpecError
 from simexm.store.location import usable
+from simexm.units import size
 
 MOST_BYTES = 32 * 2**20
 """No such file is as long as this; one that is would take minutes to parse."""
@@ -34,5 +35,5 @@ def read_small(path: Path, what: str) -> bytes:
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise SpecError(f"{path} has more than {MOST_BYTES >> 20} MiB, which no {what} has; name the {what} itself")
+        raise SpecError(f"{path} has more than {size(MOST_BYTES)}, which no {what} has; name the {what} itself")
     return content

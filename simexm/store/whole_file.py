@@ -38,12 +38,11 @@ def refuse(paths: Iterable[Path], *, overwrite: bool) -> None:
         if not os.path.lexists(path):
             continue
         if not overwrite:
-            raise OutputError(
-                f"{path} exists and would be lost. Choose another folder, or replace it with --overwrite."
-            )
+            raise OutputError(f"{path} exists and would be lost. Choose another name, or replace it with --overwrite.")
         if path.is_dir() if path.suffix else not _only_images(path):
             raise OutputError(
-                f"{path} is not what an export writes there, so it is not replaced. Choose another folder, or move it away."
+                f"{path} is not such a thing as would be written there, so it is not replaced. Choose another name, or "
+                "move it away."
             )
 
 

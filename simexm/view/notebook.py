@@ -17,7 +17,8 @@ from simexm.planning.plan import Plan
 from simexm.result.result import Result
 from simexm.run.excerpt import tiles_of
 from simexm.sources.phantom import Phantom
-from simexm.view.rows import Rows, plan_rows, result_rows, times
+from simexm.units import times
+from simexm.view.rows import Rows, plan_rows, result_rows
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -124,7 +125,7 @@ def _blocks(plan: Plan) -> str:
     z, y, x = (n // 2 for n in plan.shape)
     tile = next(tiles_of(plan, Box.at((z, y, x), (1, 1, 1))))
     own = [round(v * scale, 1) for v in (tile.start[2], tile.start[1], tile.shape[2], tile.shape[1])]
-    counts = " x ".join(map(str, plan.blocks.counts))
+    counts = times(plan.blocks.counts)
     return _template(_BLOCKS).render(
         width=round(width * scale, 1), height=round(height * scale, 1), columns=columns, rows=rows, own=own,
         told=f"{counts} blocks (z y x) over {height} x {width} pixels; one tile in colour",

@@ -17,6 +17,7 @@ from simexm.run.excerpt import excerpt
 from simexm.run.finish import channel_color
 from simexm.run.passes import counted_in_memory
 from simexm.store.whole_file import whole_file
+from simexm.units import times
 from simexm.view.picture import Picture, draw, save, window
 
 USUAL: Triple = (24, 512, 512)
@@ -108,7 +109,7 @@ def _inside(plan: Plan, at: Triple | None) -> Triple:
     place = at if at is not None else triple(n // 2 for n in plan.shape)
     if not all(0 <= a < n for a, n in zip(place, plan.shape, strict=True)):
         raise SpecError(
-            f"the pixel {' '.join(map(str, place))} is outside the image, which has {' x '.join(map(str, plan.shape))} pixels "
+            f"the pixel {' '.join(map(str, place))} is outside the image, which has {times(plan.shape)} pixels "
             "(z y x), counted from 0; name one inside"
         )
     return place
@@ -126,9 +127,7 @@ def _known_round(plan: Plan, round: int | None) -> int:
 def _box_around(plan: Plan, at: Triple, shape: Triple) -> Box:
     """A box of this shape with a pixel in its middle, or as near to that as the image's ends let it be."""
     if min(shape) < 1:
-        raise SpecError(
-            f"a preview of {' x '.join(map(str, shape))} pixels is empty; give at least 1 along each of z, y, x"
-        )
+        raise SpecError(f"a preview of {times(shape)} pixels is empty; give at least 1 along each of z, y, x")
     size = triple(min(n, s) for n, s in zip(plan.shape, shape, strict=True))
     start = triple(min(max(0, a - s // 2), n - s) for a, s, n in zip(at, size, plan.shape, strict=True))
     return Box.at(start, size)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simexm.machine import cpus
+from simexm.units import count, duration, size, times
 
 if TYPE_CHECKING:
     from simexm.planning.plan import Plan
@@ -18,10 +20,11 @@ def plan_rows(plan: Plan) -> Rows:
     m = plan.to_mapping()
     image, blocks, source = m["image"], m["blocks"], m["source"]
     cores = cpus()
+    crop = (b - a for a, b in zip(source["crop_start"], source["crop_stop"], strict=True))
     return [
         (
             "source",
-            f"{times(source['crop_stop'], source['crop_start'])} voxels of {times(source['voxel_size_nm'])} nm",
+            f"{times(crop)} voxels of {times(source['voxel_size_nm'])} nm",
         ),
         (
             "image",
@@ -34,10 +37,13 @@ def plan_rows(plan: Plan) -> Rows:
         ("levels", ", ".join(times(s) for s in image["levels"])),
         *plan.imaging.rows(),
         ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
-        ("stored", f"{m['bytes_uncompressed'] / 1e9:.3g} GB before compression, about {blocks['files']} files"),
+        ("stored", f"{size(m['bytes_uncompressed'])} before compression, about {blocks['files']} files"),
         ("device", "GPU" if m["device"] == "gpu" else "CPU"),
         ("memory", _memory(plan)),
-        ("time", f"about {m['core_seconds']:.0f} core-seconds, {m['core_seconds'] / cores:.0f} s on {cores} cores"),
+        (
+            "time",
+            f"about {duration(m['core_seconds'])} of one core, {duration(m['core_seconds'] / cores)} on {count(cores, 'core')}",
+        ),
         ("hash", m["hash"]),
     ]
 
@@ -45,26 +51,25 @@ def plan_rows(plan: Plan) -> Rows:
 def _memory(plan: Plan) -> str:
     from simexm.run.backend import threads_here
 
-    threads, worker = threads_here(plan), f"{plan.memory.total / 2**30:.2f} GiB in each worker"
+    threads, worker = threads_here(plan), f"{size(plan.memory.total)} in each worker"
     if threads < 2:
         return worker
-    return f"{plan.memory.at_once(threads) / 2**30:.2f} GiB in one process of {threads} threads; {worker}"
+    return f"{size(plan.memory.at_once(threads))} in one process of {threads} threads; {worker}"
 
 
 def result_rows(result: Result) -> Rows:
     """What a finished result holds and how it was made."""
     p, image = result.provenance, result.array()
-    z, y, x = p["pixel_size_expanded_um"]
     energy = ", ".join(f"{s['dye']} in {s['channel']}: {s['share']:.1%}" for s in p.get("psf_energy_share", ()))
     return [
         (
             "image",
-            f"{' x '.join(map(str, image.shape))} (c, z, y, x), {image.dtype}, {result.levels()} levels, {p['quantity']}",
+            f"{times(image.shape)} (c, z, y, x), {image.dtype}, {result.levels()} levels, {p['quantity']}",
         ),
         ("channels", ", ".join(c["label"] for c in result.channels)),
         *([("rounds", f"{result.rounds}, with {p['amplicons']} amplicons in all")] if result.rounds else ()),
         ("labels", ", ".join(result.label_names)),
-        ("pixel", f"{z:g} x {y:g} x {x:g} um expanded, expansion {p['expansion_factor']:g}"),
+        ("pixel", f"{times(p['pixel_size_expanded_um'])} um expanded, expansion {p['expansion_factor']:g}"),
         ("dyes", ", ".join(f"{k}: {v}" for k, v in p["dyes"].items())),
         ("PSF energy", energy or "-"),
         ("clipped", ", ".join(f"{k}: {v}" for k, v in p["clipped_pixels"].items())),
@@ -73,13 +78,7 @@ def result_rows(result: Result) -> Rows:
     ]
 
 
-def times(values: Any, minus: Any = None) -> str:
-    """Sizes, or differences, as `a x b x c`."""
-    numbers = [a - b for a, b in zip(values, minus, strict=True)] if minus is not None else values
-    return " x ".join(f"{n:.6g}" for n in numbers)
-
-
-def analysis_rows(result: Result) -> list[tuple[str, str]]:
+def analysis_rows(result: Result) -> Rows:
     """What an analysis was made of, and its scores, as (what, value)."""
     about = result.provenance
     rows = [("analysis", result.kind)]
@@ -87,3 +86,26 @@ def analysis_rows(result: Result) -> list[tuple[str, str]]:
     rows += [(name, str(value)) for name, value in about["settings"].items() if name != "analysis"]
     rows += [(s["definition"], f"{s['value']:.6g} {s['unit']}".rstrip()) for s in result.scores().to_pylist()]
     return [*rows, ("tables", ", ".join(sorted(p.stem for p in result.place.tables.iterdir())))]
+
+
+def volume_rows(volume: Mapping[str, Any]) -> Rows:
+    """What a volume of labels is; see `simexm.sources.describe`."""
+    shape, voxel, stored = volume["shape_voxels"], volume["voxel_size_nm"], volume["storage"]
+    masks = [f"{field['name']} ({field['kind']}, {field['dtype']})" for field in volume["fields"][1:]]
+    frames = [("frames", f"{volume['frames']} points in time")] if volume["frames"] > 1 else []
+    storage = [f"{name.removesuffix('_voxels')}s of {times(stored[name])}" for name in _PARTS if stored.get(name)]
+    if stored.get("levels"):
+        storage.append(count(stored["levels"], "level"))
+    tissue = [n * s / 1000 for n, s in zip(shape, voxel or (), strict=False)]
+    return [
+        ("kind", f"labels, {volume['kind']}"),
+        ("voxels", f"{times(shape)} (z, y, x), {volume['dtype']}"),
+        ("voxel size", f"{times(voxel)} nm" if voxel else "not in its metadata"),
+        *([("extent", f"{times(tissue)} um, from {times(volume['origin_nm'])} nm on")] if voxel else ()),
+        *frames,
+        ("regions", ", ".join(masks) or "-"),
+        ("stored", ", ".join(storage) or "-"),
+    ]
+
+
+_PARTS = ("chunk_voxels", "shard_voxels")

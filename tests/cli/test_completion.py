@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash to
 
 CASES = {
     "simexm ver": ["verify"],
-    "simexm in": ["info", "ingest"],
+    "simexm in": ["ingest", "info"],
     "simexm run --ov": ["--overwrite"],
     "simexm run --clu": ["--cluster"],
     "simexm run my": ["my.json", "my.yaml"],

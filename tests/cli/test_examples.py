@@ -53,7 +53,7 @@ def test_a_line_of_a_page_is_taken(line: str, tmp_path: Path, monkeypatch: pytes
     assert parse(line).info_name == line.split()[0]
 
 
-@pytest.mark.parametrize("line", ["run my.yaml --worker", "plan", "export out.zarr files --format pdf", "nothing"])
+@pytest.mark.parametrize("line", ["run my.yaml --worker", "plan", "export out.zarr -o files --format pdf", "nothing"])
 def test_a_wrong_line_is_not_taken(line: str) -> None:
     with pytest.raises(Exception, match=r"(?i)no such|missing|invalid|not one of|requires"):
         parse(line)

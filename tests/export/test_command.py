@@ -30,9 +30,12 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 def test_a_run_can_be_exported(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["export", str(result.path), "out", "--format", "ome-tiff", "--channels", "merged", "--level", "1"]
+    words = ["export", str(result.path), "-o", "out", "--format", "ome-tiff", "--channels", "merged", "--level", "1"]
+    dry = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert not Path("out").exists()
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
+    assert (dry.exit_code, dry.stdout) == (0, done.stdout)
     assert done.stdout == "out/merged.ome.tiff\n"
     assert done.stderr == ""
     with tifffile.TiffFile("out/merged.ome.tiff") as tif:
@@ -50,7 +53,7 @@ def test_a_run_can_be_exported(result: Result, tmp_path: Path, monkeypatch: pyte
 
 def test_labels_of_a_run_can_be_exported(result: Result, tmp_path: Path) -> None:
     done = CliRunner().invoke(
-        app, ["export", str(result.path), str(tmp_path), "--format", "tiff", "--labels", "merged"]
+        app, ["export", str(result.path), "-o", str(tmp_path), "--format", "tiff", "--labels", "merged"]
     )
     assert done.exit_code == 0, done.output
     for name in ("cells", "membrane"):
@@ -64,7 +67,7 @@ def test_wrong_words_are_told(result: Result, tmp_path: Path) -> None:
         ([], "--format"),
         (["--format", "png", "--level", "99"], "Type --level 0"),
     ):
-        done = CliRunner().invoke(app, ["export", str(result.path), str(tmp_path / "out"), *words])
+        done = CliRunner().invoke(app, ["export", str(result.path), "-o", str(tmp_path / "out"), *words])
         assert done.exit_code == 2
         assert hint in done.stderr
     assert not (tmp_path / "out").exists()

@@ -55,7 +55,7 @@ def test_plain_lines_say_what_happened_and_never_a_control_character() -> None:
     assert "\x1b" not in text
     assert text.splitlines()[0] == "running on 2 workers with 2 threads"  # the address is for the user's eyes alone
     assert "block 3 set aside after 3 attempts: ValueError: [bold]bad[/bold]" in text
-    assert text.splitlines()[-1] == "finished: 3 blocks done in 1:01, 1 block failed"
+    assert text.splitlines()[-1] == "finished: 3 blocks done in 61 s, 1 block failed"
 
 
 def test_quiet_tells_of_failures_only() -> None:

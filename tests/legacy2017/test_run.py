@@ -140,7 +140,9 @@ def test_a_second_run_is_refused_and_the_ground_truth_is_ingested_once(folder: P
 @pytest.mark.parametrize("model", ["simexm2017", "physical"])
 def test_a_converted_spec_gives_the_same_bytes(folder: Path, model: str) -> None:
     type_in("run", "config.ini", "--model", model, "--seed", "2", "--output", "one.zarr")
-    assert "simexm run two.yaml" in type_in("convert", "config.ini", "two.yaml", "--model", model, "--seed", "2")
+    assert "simexm run two.yaml" in type_in(
+        "convert", "config.ini", "--output", "two.yaml", "--model", model, "--seed", "2"
+    )
     type_in("run", "two.yaml", "--output", "two.zarr")
     one = counts("one.zarr")
     assert one.any()
@@ -149,8 +151,8 @@ def test_a_converted_spec_gives_the_same_bytes(folder: Path, model: str) -> None
 
 def test_a_spec_is_converted_where_the_ground_truth_is_not(folder: Path) -> None:
     Path("cells.tif").unlink()
-    told = type_in("convert", "config.ini", "two.yaml")
-    assert "simexm ingest cells.tif two.groundtruth.zarr" in " ".join(told.split())
+    told = type_in("convert", "config.ini", "--output", "two.yaml")
+    assert "simexm ingest cells.tif --output two.groundtruth.zarr" in " ".join(told.split())
     assert Path("two.yaml").is_file()
 
 

@@ -143,7 +143,7 @@ class BadSource:
 
 
 SOURCES = [
-    BadSource("missing", _near, ("cortx.zarr does not exist", "Beside it there is: cortex.zarr", "simexm ingest FILE cortx.zarr")),
+    BadSource("missing", _near, ("cortx.zarr does not exist", "Beside it there is: cortex.zarr", "simexm ingest FILE -o cortx.zarr")),
     BadSource("TIFF", _tiff, ("is a TIFF file", "simexm ingest", "--voxel-size Z Y X")),
     BadSource("floats", _array("a.zarr", lambda a: a.astype(np.float32)), ("holds float32", "unsigned integer type")),
     BadSource("complex", _array("a.zarr", lambda a: a.astype(np.complex64)), ("holds complex64", "unsigned integer type")),
@@ -219,7 +219,7 @@ def test_a_machine_that_is_too_full(folder: Path, stored: Path, monkeypatch: pyt
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     result = type_in("run", "my.yaml")
     assert result.exit_code == 2
-    assert "0.25 GiB are free on this machine" in message(result)
+    assert "256 MiB are free on this machine" in message(result)
     assert "no tile is small enough" in message(result)
     assert [p.name for p in folder.iterdir()] == ["my.yaml"]
 
@@ -493,7 +493,7 @@ def test_a_full_disk_in_mid_run(disk: Callable[[str], Path], folder: Path, finis
 
 def test_a_full_disk_in_ingest(disk: Callable[[str], Path], folder: Path, stored: Path) -> None:
     place = disk("size=16k")
-    done = shell("ingest", stored.parent / "cells.tif", place / "a.zarr", "--voxel-size", 40, 32, 32)
+    done = shell("ingest", stored.parent / "cells.tif", "-o", place / "a.zarr", "--voxel-size", 40, 32, 32)
     assert done.returncode == 1
     assert "No space left on device" in told(done)
     assert "Nothing of it was kept" in told(done)
@@ -507,7 +507,7 @@ def test_no_write_permission(command: str, disk: Callable[[str], Path], folder: 
     if command == "run":
         done = shell("run", "my.yaml", "-o", place / "new" / "out.zarr", cwd=folder)
     else:
-        done = shell("ingest", stored.parent / "cells.tif", place / "out.zarr", "--voxel-size", 40, 32, 32)
+        done = shell("ingest", stored.parent / "cells.tif", "-o", place / "out.zarr", "--voxel-size", 40, 32, 32)
     assert done.returncode == 2
     assert "cannot be written to" in told(done)
     assert "read-only" in told(done).lower()

@@ -178,7 +178,7 @@ def test_a_forged_root_is_used_by_no_command(copy: Path, forge: Forge) -> None:
 def test_no_command_uses_a_forged_root(copy: Path) -> None:
     ROOT["a channel that leads out"](copy)
     for words in (
-        ("info", "OUT", "--json"), ("export", "OUT", "DIR/files", "--format", "tiff"),
+        ("info", "OUT", "--json"), ("export", "OUT", "-o", "DIR/files", "--format", "tiff"),
         ("report", "OUT", "--output", "DIR/page.html"), ("decode", "OUT"), ("show", "OUT"), ("view", "OUT", "--no-browser"),
         ("run", "DIR/spec.json", "--output", "OUT"),
     ):  # fmt: skip
@@ -312,13 +312,13 @@ def test_an_export_stays_in_its_folder(copy: Path) -> None:
     (copy / "files").mkdir()
     (copy / "files/labels").symlink_to(copy / "outside")
     assert "lies outside of" in refused(
-        copy, "export", "OUT", "DIR/files2/../files", "--format", "tiff", "--labels", "merged"
+        copy, "export", "OUT", "-o", "DIR/files2/../files", "--format", "tiff", "--labels", "merged"
     )
 
 
 def test_label_names_lead_to_no_other_file(copy: Path) -> None:
     put("out.zarr/labels/zarr.json", "attributes", "ome", "labels", ["cells", "../../escaped"])(copy)
-    told = refused(copy, "export", "OUT", "DIR/files", "--format", "tiff", "--labels", "merged")
+    told = refused(copy, "export", "OUT", "-o", "DIR/files", "--format", "tiff", "--labels", "merged")
     assert "labels/zarr.json is wrong at ome.labels.1" in told
     refused(copy, "info", "OUT")
 
@@ -343,7 +343,7 @@ def test_absurd_arrays_are_refused(copy: Path, change: dict[str, Any]) -> None:
     edit(copy / "out.zarr/0/zarr.json", lambda told: told.update(change))
     for words in (
         ("info", "OUT"),
-        ("export", "OUT", "DIR/files", "--format", "tiff"),
+        ("export", "OUT", "-o", "DIR/files", "--format", "tiff"),
         ("report", "OUT", "--output", "DIR/p.html"),
     ):
         refused(copy, *words)
@@ -475,5 +475,5 @@ def test_forged_barcodes_are_not_decoded(rounds: Result, tmp_path: Path) -> None
     pq.write_table(pq.read_table(part).drop_columns(["z_nm"]), part)
     assert "has no column z_nm" in refused(tmp_path, "decode", "OUT")
     put("out.zarr/round_02/zarr.json", "attributes", "ome", "omero", "channels", 0, "label", "../x")(tmp_path)
-    for words in (("decode", "OUT"), ("export", "OUT", "DIR/files", "--format", "tiff", "--round", "2")):
+    for words in (("decode", "OUT"), ("export", "OUT", "-o", "DIR/files", "--format", "tiff", "--round", "2")):
         refused(tmp_path, *words)

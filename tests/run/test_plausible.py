@@ -59,7 +59,7 @@ def test_what_to_type_follows_what_was_typed(tmp_path: Path) -> None:
         (tmp_path / "my.yaml").write_text(yaml.safe_dump(spec() | {"source": source}))
         as_spec = type_in("plan", tmp_path / "my.yaml")
         more = [w for name, value in source.items() if name != "path" for w in (f"--{name}", value)]
-        as_command = type_in("ingest", source["path"], tmp_path / "out.zarr", *more)
+        as_command = type_in("ingest", source["path"], "-o", tmp_path / "out.zarr", *more)
         assert (as_spec.exit_code, as_command.exit_code) == (2, 2)
         assert key in as_spec.stderr
         assert option not in as_spec.stderr
@@ -75,6 +75,7 @@ def test_a_mask_is_spoken_of_in_the_words_of_the_command(tmp_path: Path) -> None
     done = type_in(
         "ingest",
         tmp_path / "a.tif",
+        "-o",
         tmp_path / "o.zarr",
         "--voxel-size",
         40,

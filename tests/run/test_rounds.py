@@ -247,11 +247,11 @@ def test_result_names_its_rounds(reference: Result) -> None:
 
 def test_export_of_a_round(reference: Result, tmp_path: Path) -> None:
     told = CliRunner().invoke(
-        app, ["export", str(reference.path), str(tmp_path / "e"), "--format", "tiff", "--round", "2"]
+        app, ["export", str(reference.path), "-o", str(tmp_path / "e"), "--format", "tiff", "--round", "2"]
     )
     assert told.exit_code == 0, told.output
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "e" / "C.tiff"), whole(reference, round=2)[2])
-    told = CliRunner().invoke(app, ["export", str(reference.path), str(tmp_path / "f"), "--format", "tiff"])
+    told = CliRunner().invoke(app, ["export", str(reference.path), "-o", str(tmp_path / "f"), "--format", "tiff"])
     assert "round 1 of 3; type --round N" in told.output
 
 

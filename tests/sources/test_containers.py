@@ -119,7 +119,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
 def test_ids_axes_size_and_place(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     path = make(tmp_path)
     box = Box((1, 5, 3), (5, 13, 22))
-    result = ingest(path, tmp_path / "a.zarr", offset=box.start, shape=box.shape)
+    result = ingest(path, tmp_path / "a.zarr", roi=box.slices)
     source = open_source(tmp_path / "a.zarr")
     np.testing.assert_array_equal(source.read(Box.of_shape(source.shape)), BIG[box.slices])
     assert (source.dtype, result.largest_id) == (np.dtype("u8"), BIG[box.slices].max())
@@ -129,7 +129,7 @@ def test_ids_axes_size_and_place(tmp_path: Path, make: Callable[[Path], Path]) -
 
 @pytest.mark.parametrize("make", [_hdf5, _zarr, _precomputed, _n5_zyx])
 def test_a_given_voxel_size_overrides_size_and_place(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    ingest(make(tmp_path), tmp_path / "a.zarr", (30, 8, 7), offset=(2, 0, 0))
+    ingest(make(tmp_path), tmp_path / "a.zarr", (30, 8, 7), roi="2:,:,:")
     source = open_source(tmp_path / "a.zarr")
     assert source.voxel_size_nm == exact3((30, 8, 7))
     assert source.origin_nm == exact3((60, 0, 0))
@@ -248,7 +248,7 @@ def test_a_missing_library_says_what_to_install(
 @pytest.mark.parametrize("make", [_hdf5, _n5, _precomputed])
 def test_as_a_source_of_a_spec_it_says_what_to_type(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     path = make(tmp_path)
-    with pytest.raises(SourceError, match=rf"simexm ingest {path} {path.stem}\.zarr, then"):
+    with pytest.raises(SourceError, match=rf"simexm ingest {path} -o {path.stem}\.zarr, then"):
         open_source(path)
 
 

@@ -221,7 +221,7 @@ def _circle(file: h5py.File) -> None:
 )
 def test_bad_input_is_told_on_the_command_line_in_one_line(tmp_path: Path, make: Make) -> None:
     path = write(tmp_path, make)
-    told = CliRunner().invoke(app, ["ingest", path, str(tmp_path / "a.zarr"), "--dataset", "labels"])
+    told = CliRunner().invoke(app, ["ingest", path, "-o", str(tmp_path / "a.zarr"), "--dataset", "labels"])
     assert told.exit_code == 2
     assert told.stderr.startswith(f"error: {path}")
     assert told.stderr.count("\n") == 1

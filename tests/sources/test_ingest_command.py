@@ -84,7 +84,7 @@ def _type(*words: object) -> Any:
 
 @pytest.mark.parametrize(("make", "options"), RIGHT.values(), ids=RIGHT)
 def test_what_can_be_read_is_read_right(tmp_path: Path, make: Any, options: tuple[str, ...]) -> None:
-    done = _type(make(tmp_path / "a"), tmp_path / "b.zarr", *options)
+    done = _type(make(tmp_path / "a"), "-o", tmp_path / "b.zarr", *options)
     assert done.exit_code == 0, done.output
     source = open_source(tmp_path / "b.zarr")
     np.testing.assert_array_equal(source.read(Box.of_shape(source.shape)), A)
@@ -93,7 +93,7 @@ def test_what_can_be_read_is_read_right(tmp_path: Path, make: Any, options: tupl
 
 @pytest.mark.parametrize(("make", "options", "told"), REFUSED.values(), ids=REFUSED)
 def test_what_is_in_doubt_is_refused(tmp_path: Path, make: Any, options: tuple[str, ...], told: str) -> None:
-    done = _type(make(tmp_path / "a"), tmp_path / "b.zarr", *options)
+    done = _type(make(tmp_path / "a"), "-o", tmp_path / "b.zarr", *options)
     assert done.exit_code == 2
     assert done.output.startswith("error: ")
     assert done.output.count("\n") == 1

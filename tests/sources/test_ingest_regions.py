@@ -102,7 +102,7 @@ def test_masks_are_label_images_on_the_labels_grid(tmp_path: Path) -> None:
 def test_a_crop_cuts_labels_and_masks_alike_and_stays_in_its_place(tmp_path: Path) -> None:
     box = Box((1, 6, 2), (4, 13, 20))
     regions = {"synapse": _slices(tmp_path, INSIDE)}
-    ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, regions=regions, offset=box.start, shape=box.shape)
+    ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, regions=regions, roi=box.slices)
     source = open_source(tmp_path / "a.zarr")
     np.testing.assert_array_equal(source.read(Box.of_shape(box.shape)), ids()[box.slices])
     np.testing.assert_array_equal(source.read_region("synapse", Box.of_shape(box.shape)), INSIDE[box.slices])
@@ -114,7 +114,7 @@ def test_a_crop_cuts_labels_and_masks_alike_and_stays_in_its_place(tmp_path: Pat
 def test_a_crop_of_a_stack_is_that_part_of_it(tmp_path: Path, how: dict[str, Any], box: Box) -> None:
     a = ids("uint32", (5, 40, 50))
     tifffile.imwrite(tmp_path / "a.tif", a, **how)
-    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE, offset=box.start, shape=box.shape)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE, roi=box.slices)
     np.testing.assert_array_equal(open_source(tmp_path / "a.zarr").read(Box.of_shape(box.shape)), a[box.slices])
 
 
@@ -128,17 +128,15 @@ def test_a_crop_needs_nothing_outside(tmp_path: Path) -> None:
         for offset in spoil:
             file.seek(offset)
             file.write(b"\0\0\0\0")
-    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE, offset=(2, 0, 16), shape=(1, 16, 16))
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", SIZE, roi="2:3,:16,16:32")
     with pytest.raises(SourceError, match="page 3 of 6"):
-        ingest(tmp_path / "a.tif", tmp_path / "b.zarr", SIZE, offset=(2, 0, 16), shape=(1, 16, 17))
+        ingest(tmp_path / "a.tif", tmp_path / "b.zarr", SIZE, roi="2:3,:16,16:33")
 
 
-@pytest.mark.parametrize(
-    ("offset", "shape"), [((0, 0, 0), (5, 14, 24)), ((5, 0, 0), None), ((-1, 0, 0), None), (None, (5, 0, 3))]
-)
-def test_a_crop_outside_is_refused(tmp_path: Path, offset: Any, shape: Any) -> None:
-    with pytest.raises(SpecError, match=r"shape is \[5, 14, 23\]"):
-        ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, offset=offset, shape=shape)
+@pytest.mark.parametrize("roi", [":,:,:24", "5:,:,:", np.s_[-1:, :, :], ":,3:3,:", "2:1,:,:"])
+def test_a_crop_outside_is_refused(tmp_path: Path, roi: Any) -> None:
+    with pytest.raises(SpecError, match=r"--roi .*whose voxels are 0:5,0:14,0:23"):
+        ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, roi=roi)
 
 
 def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -207,8 +205,7 @@ def test_the_command(tmp_path: Path) -> None:
     mask = _tiff(tmp_path, INSIDE)
     where = tmp_path / "a.zarr"
     code, told = _shell(
-        _labels(tmp_path), where, "--voxel-size", 40, 32, 31, "--region", f"synapse={mask}", "--offset", 1, 2, 3,
-        "--shape", 3, 4, 5,
+        _labels(tmp_path), "-o", where, "--voxel-size", 40, 32, 31, "--region", f"synapse={mask}", "--roi", "1:4,2:6,3:8",
     )  # fmt: skip
     assert code == 0, told
     assert "3 x 4 x 5 voxels of 40 x 32 x 31 nm, uint16, regions synapse" in told
@@ -216,7 +213,7 @@ def test_the_command(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         open_source(where).read_region("synapse", Box.of_shape((3, 4, 5))), INSIDE[box.slices]
     )
-    code, told = _shell(where, tmp_path / "b.zarr", "--region", f"again={where}/synapse", "--offset", 1, 0, 0)
+    code, told = _shell(where, "-o", tmp_path / "b.zarr", "--region", f"again={where}/synapse", "--roi", "1:,:,:")
     assert code == 0, told
     again = open_source(tmp_path / "b.zarr")
     assert again.origin_nm == exact3((80, 64, 93))
@@ -236,7 +233,7 @@ def test_the_command(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_command_refuses(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    code, told = _shell(_labels(tmp_path), tmp_path / "a.zarr", *words)
+    code, told = _shell(_labels(tmp_path), "-o", tmp_path / "a.zarr", *words)
     assert code == 2
     assert message in told
     assert not (tmp_path / "a.zarr").exists()
@@ -246,7 +243,7 @@ SPECS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "TIFF": (_labels, "is a TIFF file.*simexm ingest .* --voxel-size Z Y X"),
     "slices": (
         lambda p: write_slices(p / "s", ids()),
-        r"is an image sequence.*simexm ingest .*s s\.zarr --voxel-size Z Y X",
+        r"is an image sequence.*simexm ingest .*s -o s\.zarr --voxel-size Z Y X",
     ),
     "folders": (lambda p: write_slices(p / "s", ids()).parent, "--cells splitted --voxel-size Z Y X"),
 }

@@ -106,7 +106,7 @@ def test_a_mask_with_an_inverting_palette_is_no_complement(tmp_path: Path) -> No
         write_slice(tmp_path / "labels" / f"{z}.png", CELLS)
         indexed(inside).save(tmp_path / "mask" / f"{z}.png")
     done = CliRunner().invoke(
-        app, ["ingest", f"{tmp_path}/labels", f"{tmp_path}/a.zarr", "--voxel-size", "40", "32", "32",
+        app, ["ingest", f"{tmp_path}/labels", "-o", f"{tmp_path}/a.zarr", "--voxel-size", "40", "32", "32",
               "--region", f"syn={tmp_path}/mask", "-q"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -180,7 +180,7 @@ def test_colours_of_16_bits_are_no_packed_ids(tmp_path: Path) -> None:
 
 def test_the_command_says_what_to_type_for_colours(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", _colours(PACKED, "rgb"), photometric="rgb")
-    words = ["ingest", f"{tmp_path}/a.tif", f"{tmp_path}/a.zarr", "--voxel-size", "40", "32", "32", "-q"]
+    words = ["ingest", f"{tmp_path}/a.tif", "-o", f"{tmp_path}/a.zarr", "--voxel-size", "40", "32", "32", "-q"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert "--color-ids rgb" in done.stderr
@@ -325,7 +325,9 @@ def test_what_would_fill_the_memory_is_refused_before_it_is_decoded(tmp_path: Pa
     with (tmp_path / "s" / "0.png").open("wb") as file:
         file.write(data)
         file.truncate(10**9)
-    done = CliRunner().invoke(app, ["ingest", f"{tmp_path}/s", f"{tmp_path}/a.zarr", "--voxel-size", "40", "32", "32"])
+    done = CliRunner().invoke(
+        app, ["ingest", f"{tmp_path}/s", "-o", f"{tmp_path}/a.zarr", "--voxel-size", "40", "32", "32"]
+    )
     assert done.exit_code == 2
     assert "decoded together" in done.stderr
     assert not (tmp_path / "a.zarr").exists()

@@ -192,7 +192,7 @@ def test_what_is_no_volume_of_ids_is_refused_on_the_command_line(
 ) -> None:
     write(tmp_path / name)
     done = CliRunner().invoke(
-        app, ["ingest", f"{tmp_path}/{name}", f"{tmp_path}/a.zarr", "--voxel-size", "40", "8", "4", "-q"]
+        app, ["ingest", f"{tmp_path}/{name}", "-o", f"{tmp_path}/a.zarr", "--voxel-size", "40", "8", "4", "-q"]
     )
     assert done.exit_code == 2, done.output
     assert told in " ".join(done.stderr.split())
@@ -290,7 +290,7 @@ def test_no_room_to_unpack_is_told(tmp_path: Path) -> None:
 
 def test_ingest_keeps_what_a_nifti_tells(tmp_path: Path) -> None:
     nifti(tmp_path / "a.nii.gz")
-    done = CliRunner().invoke(app, ["ingest", f"{tmp_path}/a.nii.gz", f"{tmp_path}/a.zarr"])
+    done = CliRunner().invoke(app, ["ingest", f"{tmp_path}/a.nii.gz", "-o", f"{tmp_path}/a.zarr"])
     assert done.exit_code == 0, done.output
     assert "40 x 8 x 4 nm" in done.output
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "a.zarr/0", mode="r")[...], A)

@@ -114,7 +114,7 @@ def test_a_sequence_has_the_size_of_its_slices(tmp_path: Path) -> None:
 def test_a_size_that_no_voxel_has_stops_unless_another_is_given(tmp_path: Path, unit: str) -> None:
     more = "".join(f'PhysicalSize{a}="0.04" PhysicalSize{a}Unit="{unit}" ' for a in "XYZ")
     tifffile.imwrite(tmp_path / "a.tif", A, **_ome(more))
-    words = ["ingest", f"{tmp_path}/a.tif", f"{tmp_path}/a.zarr", "-q"]
+    words = ["ingest", f"{tmp_path}/a.tif", "-o", f"{tmp_path}/a.zarr", "-q"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert "larger than an atom" in done.stderr

@@ -185,7 +185,7 @@ def _folder(path: Path) -> Path:
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda p: p / "cortx.zarr", "does not exist"),
-    "tiff": (_tiff, r"simexm ingest .*seg.tif seg.zarr --voxel-size"),
+    "tiff": (_tiff, r"simexm ingest .*seg.tif -o seg.zarr --voxel-size"),
     "no Zarr": (_folder, "inner.zarr"),
     "floats": (lambda p: _write(p / "x", np.ones(SHAPE, np.float32)), "float32"),
     "two axes": (lambda p: _write(p / "x", np.ones((4, 4), np.uint8), _scales(axes="yx", scale=(1, 1))), "z, y, x"),

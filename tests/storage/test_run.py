@@ -103,7 +103,7 @@ def test_ingest_reads_what_is_there_and_replaces_only_its_own(labels: tuple[Path
 
 def test_an_ingest_that_fails_leaves_nothing(tif: Path, bucket: Remote) -> None:
     with pytest.raises(SourceError):
-        ingest(tif, f"{bucket}/new.zarr", (40.0, 32.0, 32.0), shape=(1, 1, 1), offset=(0, 0, 0))  # no cell
+        ingest(tif, f"{bucket}/new.zarr", (40.0, 32.0, 32.0), roi="0:1,0:1,0:1")  # no cell
     assert not list(bucket.files())
 
 
@@ -154,7 +154,7 @@ def test_commands_take_urls(there: Result, labels: tuple[Path, Remote], tmp_path
     assert "cell" in type_("info", there.path)
     assert "complete" in type_("status", there.path)
     assert "all as they were written" in type_("verify", there.path)
-    type_("export", there.path, tmp_path / "files", "--format", "ome-tiff")
+    type_("export", there.path, "-o", tmp_path / "files", "--format", "ome-tiff")
     type_("report", there.path, "--output", tmp_path / "report.html")
     assert "labelled cells" in (tmp_path / "report.html").read_text().lower()
     simulation(labels[1]).save(tmp_path / "spec.yaml")

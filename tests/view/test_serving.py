@@ -133,7 +133,7 @@ def sources(stored: Path, folder: Path, labels: NDArray[np.uint64]) -> Iterator[
     yield ArrayVolume(labels[:20, :70, :66].astype(np.uint16), VOXEL_NM)
     yield Phantom(shape=(70, 90, 80), voxel_size_nm=(40, 32, 32), seed=2).open()
     part = folder / "part.zarr"  # whose levels have other shapes than halves
-    ingest(stored, part, exact3(VOXEL_NM), offset=(1, 2, 3), shape=(9, 65, 41))
+    ingest(stored, part, exact3(VOXEL_NM), roi="1:10,2:67,3:44")
     yield open_source(part)
 
 

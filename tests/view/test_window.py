@@ -327,5 +327,5 @@ def test_help_has_an_example() -> None:
 def test_the_picture_is_named_where_there_is_one(nowhere: Path) -> None:
     (nowhere / "made.run").mkdir()
     (nowhere / "made.run" / "preview.png").touch()
-    for command in (["show", "made.zarr"], ["run", "my.yaml", "-v"]):
+    for command in (["show", "made.zarr"], ["run", "my.yaml", "--show"]):
         assert str(nowhere / "made.run" / "preview.png") in CliRunner().invoke(app, command).stderr

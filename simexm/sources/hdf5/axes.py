@@ -18,6 +18,7 @@ from simexm.errors import SimexmWarning, SourceError
 from simexm.geometry.grid import Triple
 from simexm.sources.axes import spatial_order
 from simexm.sources.hdf5.file import BROKEN
+from simexm.units import times
 
 _NAMES = ("axes", "axis_names", "axis_order", "dimension_names", "_ARRAY_DIMENSIONS")
 _NUMBERED = re.compile(r"(phony_)?(dim|axis|d)?_?\d*")
@@ -145,7 +146,7 @@ def _matlab_order(where: str, data: Any) -> Triple:
         order = spatial_order(where, "xyz", data.shape) if data.ndim == 3 else _unnamed_order(where, data.shape[::-1])
         return order if data.ndim == 3 else _reversed(order, data.ndim)
     z, x, y = _unnamed_order(where, data.shape)
-    size = " x ".join(map(str, data.shape[::-1]))
+    size = times(data.shape[::-1])
     warnings.warn(
         f"{where} is a MATLAB array of {size}, and nothing names its axes: it is read as a stack of images V(y, x, z), rows "
         "first and slices last. If they are others, type V = permute(V, [...]) in MATLAB and save it again",
@@ -165,7 +166,7 @@ def _unnamed_order(where: str, shape: Sequence[int]) -> Triple:
     kept = range(3) if len(shape) == 3 else [i for i, n in enumerate(shape) if n > 1]
     if len(kept) != 3:
         raise SourceError(
-            f"{where} has the shape {' x '.join(map(str, shape))}, and nothing says which axes are z, y and x. Write the volume "
+            f"{where} has the shape {times(shape)}, and nothing says which axes are z, y and x. Write the volume "
             "that is meant as a data set of three axes, z, y, x."
         )
     z, y, x = kept

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.sources.hdf5.file import BROKEN
+from simexm.units import times
 
 MOST_CHUNKS = 2**28
 _AT_ONCE = 2**16
@@ -51,8 +52,8 @@ class Chunks:
         self.count = prod(self._grid)
         if self.count > MOST_CHUNKS:
             raise SourceError(
-                f"{where} has the shape {' x '.join(map(str, data.shape))}, which takes {self.count} chunks of "
-                f"{' x '.join(map(str, self._chunk))}, and at most {MOST_CHUNKS} can be read. Write a copy with larger chunks, "
+                f"{where} has the shape {times(data.shape)}, which takes {self.count} chunks of "
+                f"{times(self._chunk)}, and at most {MOST_CHUNKS} can be read. Write a copy with larger chunks, "
                 "or of the part that holds cells."
             )
         self._raw = prod(self._chunk) * data.id.get_type().get_size()

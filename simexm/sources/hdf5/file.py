@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simexm.errors import SourceError, SourceNotFoundError
+from simexm.units import times
 
 CREMI = "volumes/labels/neuron_ids"
 BROKEN = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
@@ -241,7 +242,7 @@ def _listed(h5py: Any, file: Path, top: Any, path: str = "") -> str:
     try:
         for name, data in _volumes(h5py, file, top, path):
             if no_volume(data) is None:
-                told.append(f"{shown(name)} ({' x '.join(map(str, data.shape))} {data.dtype})")
+                told.append(f"{shown(name)} ({times(data.shape)} {data.dtype})")
             if len(told) > _MOST_TOLD:
                 break
     except SourceError as error:

@@ -22,6 +22,7 @@ from simexm.sources.axes import nm_per
 from simexm.sources.bdv import read_setup
 from simexm.sources.hdf5.axes import attribute, axis_tags, scale_of, texts
 from simexm.sources.stack import ORIGIN
+from simexm.units import times
 
 BDV = re.compile(r"t(\d+)/s(\d+)/(\d+)/cells")
 IMARIS = re.compile(r"DataSet/ResolutionLevel \d+/TimePoint \d+/Channel \d+/Data")
@@ -268,4 +269,4 @@ def _times(values: Sequence[Fraction], by: Sequence[Fraction | None]) -> Spacing
 
 
 def _told(size: Spacing) -> str:
-    return f"{' x '.join(f'{float(s):g}' for s in size)} nm"
+    return f"{times(size)} nm"

@@ -12,6 +12,7 @@ from typing import Any
 from simexm.errors import SourceError
 from simexm.sources.hdf5.chunks import Chunks
 from simexm.sources.hdf5.file import BROKEN, beside, opened
+from simexm.units import size, times
 
 LARGEST_CHUNK = 4 * 2**30
 """Bytes of a chunk, which is decoded whole, at most: HDF5 itself allowed no more up to version 1.14."""
@@ -81,7 +82,7 @@ def _check(h5py: Any, where: str, data: Any, depth: int, stored: Stored) -> Chun
     itemsize = data.id.get_type().get_size()
     if data.chunks and prod(data.chunks) * itemsize > LARGEST_CHUNK:
         raise SourceError(
-            f"{where} has chunks of {' x '.join(map(str, data.chunks))}, each {prod(data.chunks) * itemsize / 2**30:.3g} GiB, "
+            f"{where} has chunks of {times(data.chunks)}, each {size(prod(data.chunks) * itemsize)}, "
             "and a chunk is decoded whole. Write a copy with smaller ones: h5repack -l CHUNK=64x64x64 IN OUT"
         )
     if data.id.get_storage_size() == 0:

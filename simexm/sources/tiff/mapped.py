@@ -18,6 +18,7 @@ from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, Triple, triple
 from simexm.sources.stack import ORIGIN
 from simexm.sources.state import FilesState, state_of_files
+from simexm.units import size, times
 
 _STEP = 1 << 20
 
@@ -68,7 +69,7 @@ class MappedStack:
         self.voxel_size_nm = voxel_size_nm
         self.origin_nm = origin_nm
         if min(self._stored) < 1:
-            raise SourceError(f"{path} is empty: its shape is {' x '.join(map(str, self._stored))}.")
+            raise SourceError(f"{path} is empty: its shape is {times(self._stored)}.")
         nbytes = math.prod(self._stored) * dtype.itemsize
         self._file: Path | IO[bytes] = path
         if unpacked is not None:
@@ -107,7 +108,7 @@ def three_axes(where: str, shape: Sequence[int]) -> Triple:
         axes.pop(0 if shape[axes[0]] == 1 else -1)
     if len(axes) != 3:
         raise SourceError(
-            f"{where} has the shape {' x '.join(map(str, shape)) or 'of a single number'}, and a volume has three axes, z, y, x. "
+            f"{where} has the shape {times(shape) or 'of a single number'}, and a volume has three axes, z, y, x. "
             "Save it as such an array."
         )
     return triple(axes)
@@ -142,8 +143,8 @@ def _unpack(path: Path, stream: Any, nbytes: int) -> IO[bytes]:
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise SourceError(
-            f"{path} is compressed, and its {nbytes / 1e9:.1f} GB must be unpacked to be read in parts, but {folder} has only "
-            f"{free / 1e9:.1f} GB left. Set TMPDIR to a folder with more, or save it without compression."
+            f"{path} is compressed, and its {size(nbytes)} must be unpacked to be read in parts, but {folder} has only "
+            f"{size(free)} left. Set TMPDIR to a folder with more, or save it without compression."
         )
     file = tempfile.TemporaryFile(prefix="simexm-")  # noqa: SIM115, open as long as the stack is
     left = nbytes

@@ -71,7 +71,7 @@ def open_root(path: str, dataset: str | None = None) -> tuple[Node, str | None]:
         kind = kind_of(path)
     except SourceNotFoundError as error:
         raise SourceNotFoundError(
-            f"{error} Correct the path, or make it from your segmentation: simexm ingest FILE {Path(path).name} --voxel-size "
+            f"{error} Correct the path, or make it from your segmentation: simexm ingest FILE -o {Path(path).name} --voxel-size "
             "Z Y X (nm)"
         ) from error
     if kind == "WEBKNOSSOS":
@@ -116,7 +116,7 @@ def _open_url(path: str) -> Node:
     except FileNotFoundError as error:
         raise SourceNotFoundError(
             f"{path}: there is no Zarr at this URL. Check it, or open it in a browser. (A Neuroglancer precomputed "
-            f"volume is ingested first: simexm ingest precomputed://{path} NAME.zarr)"
+            f"volume is ingested first: simexm ingest precomputed://{path} -o NAME.zarr)"
         ) from error
     except Exception as error:  # remote file systems raise types of their own
         raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

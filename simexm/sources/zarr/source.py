@@ -29,6 +29,7 @@ from simexm.sources.zarr.geometry import Node
 from simexm.store.location import is_url
 from simexm.store.reading import Reader
 from simexm.store.shard_list import ShardList
+from simexm.units import times
 
 _CHUNKS = ChunkCache(CACHE_BYTES)
 _TOKENS = itertools.count()
@@ -253,7 +254,7 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
     if dtype.kind not in "iub":
         raise SourceError(
             f"{labels.where} holds {dtype}, and ids are integers. Name the segmentation, or write it as an unsigned integer type "
-            f"(whole numbers that were stored as floats: simexm ingest {source.path} NAME.zarr)."
+            f"(whole numbers that were stored as floats: simexm ingest {source.path} -o NAME.zarr)."
         )
     if found.is_image:
         warn_of_image(labels.where)
@@ -337,10 +338,6 @@ def _check_mask(name: str, mask: Volume, labels: Volume) -> None:
     theirs = labels.geometry.voxel_size_nm
     if own is not None and theirs is not None and own != theirs:
         raise SourceError(
-            f"region {name!r}: {mask.where} has voxels of {_nm(own)} nm, the labels of {_nm(theirs)} nm; they "
+            f"region {name!r}: {mask.where} has voxels of {times(own)} nm, the labels of {times(theirs)} nm; they "
             "would not lie on each other. Resample the mask onto the labels' grid."
         )
-
-
-def _nm(spacing: Spacing) -> str:
-    return " x ".join(f"{float(s):g}" for s in spacing)

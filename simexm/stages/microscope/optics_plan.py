@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +16,7 @@ from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.stages.contract import World
 from simexm.stages.roles import Imaging, Pair
+from simexm.units import times
 
 LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range, above which there is a warning."""
@@ -222,8 +221,8 @@ class OpticsPlan(Imaging):
         """Grid, range, and every pair."""
         halo = (math.ceil(self.reach / self.subdivision[0]), self.halo, self.halo)
         rows = [
-            ("simulation grid", f"{_times(self.node_nm)} nm expanded, {_times(self.subdivision)} nodes a pixel"),
-            ("PSF", f"+-{self.range_nm / 1000:.3g} um along z, halo {_times(halo)} pixels"),
+            ("simulation grid", f"{times(self.node_nm)} nm expanded, {times(self.subdivision)} nodes a pixel"),
+            ("PSF", f"+-{self.range_nm / 1000:.3g} um along z, halo {times(halo)} pixels"),
         ]
         for p in self.pairs:
             axial, lateral = p.fwhm_nm
@@ -265,7 +264,3 @@ class OpticsPlan(Imaging):
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:
     """Node planes that emitters can touch between two floors."""
     return math.ceil(reach_nm / float(plan.node_nm[0])) + 3
-
-
-def _times(values: Iterable[Fraction | int]) -> str:
-    return " x ".join(f"{float(v):.6g}" for v in values)

@@ -16,6 +16,7 @@ from simexm.run.layout import sensible
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.store.whole_file import whole_file
+from simexm.units import duration, size
 from simexm.view.dyes import percent, sights
 from simexm.view.fluorophores import sight_rows
 from simexm.view.making import Making
@@ -32,7 +33,7 @@ ROUNDS_SHOWN = 24
 _THUMBNAIL = 256
 
 
-def write_report(result: Result, path: Path) -> None:
+def write_report(result: Result, output: Path) -> None:
     """Write the page; the file is whole or not there.
 
     Raises
@@ -42,10 +43,12 @@ def write_report(result: Result, path: Path) -> None:
     """
     if not result.complete:
         raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again to go on")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}; type: mkdir -p {path.parent}")
+    if not output.parent.is_dir():
+        raise OutputError(
+            f"{output} cannot be written: there is no folder {output.parent}; type: mkdir -p {output.parent}"
+        )
     page = render(result)
-    with whole_file(path) as partial:
+    with whole_file(output) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
@@ -57,7 +60,7 @@ def render(result: Result) -> str:
         loader=PackageLoader("simexm.view.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": number, "size": size, "percent": percent, "seconds": clock}
+    environment.filters |= {"number": number, "size": size, "percent": percent, "seconds": duration}
     return environment.get_template("page.html").render(gather(result))
 
 
@@ -185,7 +188,7 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
         return told
     rows = [
         ("Began", datetime.fromtimestamp(running.begin, UTC).strftime("%Y-%m-%d %H:%M UTC")),
-        ("Work of all blocks", f"{clock(running.work_s)}; the longest took {clock(running.longest_s)}"),
+        ("Work of all blocks", f"{duration(running.work_s)}; the longest took {duration(running.longest_s)}"),
         ("Blocks that took more than one attempt", f"{running.retried}, at most {running.attempts} attempts"),
     ]
     if making:
@@ -195,7 +198,7 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
                 "Block, tile (z y x)",
                 " and ".join(" × ".join(map(str, record["blocks"][f"{n}_pixels"])) for n in ("block", "tile")),
             ),
-            ("Predicted work", f"about {clock(record['core_seconds'])} of one core"),
+            ("Predicted work", f"about {duration(record['core_seconds'])} of one core"),
         ]
         done = math.prod(result.array().shape) * max(1, result.rounds) / running.seconds
         rows.insert(
@@ -229,24 +232,6 @@ def number(value: float) -> str:
     if isinstance(value, float) and value != round(value):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
     return f"{int(value):,}".replace(",", " ")
-
-
-def size(value: float) -> str:
-    """Bytes in words."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    raise AssertionError
-
-
-def clock(value: float) -> str:
-    """Seconds in words."""
-    if value < 90:
-        return f"{value:.3g} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def default_path(result: Result) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.jobs.journal import Record
+from simexm.units import GiB
 from simexm.view.report.ink import ACCENT, INK, MUTED, new_figure, svg
 
 _BINS = 120
@@ -95,16 +96,16 @@ def draw_speed(running: Running) -> str:
 
 def draw_memory(running: Running, predicted: Mapping[str, int]) -> str:
     """Memory of the fullest worker beside what was predicted, whose parts for one block are `predicted`."""
-    gib, total = 2**30, running.predicted_bytes
+    total = running.predicted_bytes
     figure, axes = new_figure(height=1.25)
-    axes.barh([1], [total / gib], color=MUTED, height=0.5)
-    axes.barh([0], [running.peak_bytes / gib], color=ACCENT, height=0.5)
+    axes.barh([1], [total / GiB], color=MUTED, height=0.5)
+    axes.barh([0], [running.peak_bytes / GiB], color=ACCENT, height=0.5)
     axes.set_yticks([0, 1], ["measured", "predicted"], color=INK)
-    axes.set_xlim(0, max(total, running.peak_bytes) / gib * 1.25)
+    axes.set_xlim(0, max(total, running.peak_bytes) / GiB * 1.25)
     for y, value in ((1, total), (0, running.peak_bytes)):
-        axes.text(value / gib, y, f" {value / gib:.2f}", va="center", ha="left", fontsize=8, color=INK)
+        axes.text(value / GiB, y, f" {value / GiB:.2f}", va="center", ha="left", fontsize=8, color=INK)
     axes.grid(visible=False)
     axes.set_xlabel("GiB in the fullest worker")
     axes.set_ylim(-0.5, 1.5)
-    parts = ", ".join(f"{name} {size / gib:.2f}" for name, size in predicted.items())
+    parts = ", ".join(f"{name} {size / GiB:.2f}" for name, size in predicted.items())
     return svg(figure, f"Memory of the fullest worker in GiB, measured and predicted (for one block: {parts})")

@@ -1,7 +1,7 @@
 """Moving cells in the manner of the Cell Tracking Challenge: discs that wander over a dish, one time point a plane.
 
-python pipelines/moving_discs.py discs.tif --shape 150 773 739 --cells 142
-simexm ingest discs.tif discs.zarr --voxel-size 500 125 125
+python -m simexm.templates.moving_discs discs.tif --shape 150 773 739 --cells 142
+simexm ingest discs.tif -o discs.zarr --voxel-size 500 125 125
 simexm run pipelines/ctc.yaml
 """
 

@@ -1,0 +1,252 @@
+"""Commands that begin an experiment: ingest, convert, new, schema, fluorophores."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simexm.cli import completion
+from simexm.cli.app import Heading, command
+from simexm.cli.options import (
+    DatasetOption,
+    DryRunOption,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    QuietOption,
+    RoiOption,
+    SeedOption,
+    WorkersOption,
+    output_option,
+)
+from simexm.cli.shared import bar, print_table
+from simexm.errors import OutputError, SimexmWarning, SpecError
+from simexm.units import size, times
+
+
+class ColorOrder(StrEnum):
+    """Which colour holds an id's largest byte: the first one."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+@command(Heading.BRING_IN)
+def ingest(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="TIFF stack, folder (or quoted glob) of slices, Zarr, N5, Neuroglancer precomputed, HDF5, .npy, NRRD, NIfTI "
+            "or MRC.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[str, output_option("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", False)],
+    voxel_size: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="Voxel size, nm; by default what the metadata tell.", metavar="Z Y X", show_default=False),
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Mask of a further region, of any of these kinds, not 0 inside; may be repeated.",
+            metavar="NAME=PATH",
+            show_default=False,
+        ),
+    ] = None,
+    roi: RoiOption = None,
+    cells: Annotated[
+        str, typer.Option(help="merged, or splitted: SOURCE holds one stack or folder for each cell.")
+    ] = "merged",
+    dataset: DatasetOption = None,
+    color_ids: Annotated[
+        ColorOrder | None,
+        typer.Option(
+            help="Colours of a TIFF or image sequence are ids. rgb: 65536 red + 256 green + blue, as VAST and QuPath pack them. "
+            "bgr: red + 256 green + 65536 blue.",
+            show_default="colours are refused",
+        ),
+    ] = None,
+    workers: WorkersOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn a segmentation of any kind and size, and masks of regions, into sharded multiscale OME-Zarr labels.
+
+    Example: simexm ingest segmentation.tif --output cortex.zarr --voxel-size 40 32 32 --region synapse=synapses.tif
+    """
+    from simexm.ingestion.ingest import ingest as ingest_volume
+
+    masks = dict(_named(pair) for pair in region or ())
+    if len(masks) < len(region or ()):
+        raise SpecError(f"two regions have the same name ({', '.join(region or ())}); give each a name of its own")
+    if cells not in ("merged", "splitted"):
+        raise SpecError(f"--cells {cells} is unknown; type merged (one volume of all cells) or splitted (one a cell)")
+    with bar("ingest", quiet) as progress:
+        made = ingest_volume(
+            source, output, voxel_size, regions=masks, roi=roi,
+            cells="merged" if cells == "merged" else "splitted", dataset=dataset,
+            color_ids=None if color_ids is None else color_ids.value, workers=workers, overwrite=overwrite,
+            dry_run=dry_run, progress=progress,
+        )  # fmt: skip
+    if dry_run or not quiet:
+        megavoxels = math.prod(made.shape) / 1e6
+        done = f", largest id {made.largest_id}" if made.largest_id is not None else ""
+        stored = f"{size(made.nbytes)} before compression" if dry_run else size(made.nbytes)
+        speed = "" if dry_run else f", {megavoxels / max(made.seconds, 1e-9):.0f} Mvoxel/s"
+        regions = f"regions {', '.join(made.regions)}, " if made.regions else ""
+        typer.echo(
+            f"{output}: {times(made.shape)} voxels of {times(made.voxel_size_nm)} nm, {made.dtype}, {regions}"
+            f"{made.levels} levels{done}, {stored}{speed}"
+        )
+
+
+def _named(pair: str) -> tuple[str, str]:
+    name, equals, path = pair.partition("=")
+    if not (name and equals and path):
+        raise SpecError(
+            f"--region {pair}: it is not known which is the name and which the mask; type --region NAME=PATH"
+        )
+    return name, path
+
+
+@command(Heading.BRING_IN)
+def convert(
+    config: Annotated[Path, typer.Argument(help="Configuration file of SimExm (2017).", show_default=False)],
+    output: Annotated[
+        Path | None, output_option("Spec to write, .yaml or .json.", "the configuration's name, .yaml")
+    ] = None,
+    model: ModelOption = "simexm2017",
+    seed: SeedOption = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a .ini file of SimExm (2017) as a native spec, and ingest its ground truth beside it.
+
+    Example: simexm convert config.ini --output my.yaml --model physical
+    """
+    from simexm import settings
+    from simexm.api import Simulation
+    from simexm.errors import SourceNotFoundError
+    from simexm.legacy2017.convert import ingest_command, to_yaml_text
+    from simexm.legacy2017.load import Job
+    from simexm.store.location import usable
+    from simexm.store.whole_file import refuse
+
+    spec = output or config.with_suffix(".yaml")
+    usable(spec)
+    refuse([spec], overwrite=overwrite)
+    job = Job.of(config, model, seed, spec.with_suffix(".zarr"))
+    mapping = job.spec()
+    Simulation.from_mapping(mapping, str(config))
+    try:
+        with bar("ingest", quiet) as progress:
+            job.ingest(progress)
+    except SourceNotFoundError as error:
+        warnings.warn(
+            f"{error} The spec is written all the same; where the ground truth is, type: "
+            f"{ingest_command(job.config, job.ground_truth)}",
+            SimexmWarning,
+            stacklevel=1,
+        )
+    if spec.suffix.lower() == ".json":
+        spec.write_text(settings.dump(mapping, spec), encoding="utf-8")
+    else:
+        spec.write_text(to_yaml_text(mapping, f"From {config.name}, model {model}."), encoding="utf-8")
+    if not quiet:
+        typer.echo(f"{spec}: type `simexm run {spec}`")
+
+
+@command(Heading.BRING_IN)
+def new(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Experiment to begin from, one of --list.",
+            metavar="[NAME]",
+            show_default="a template with comments",
+            autocompletion=completion.experiments,
+        ),
+    ] = None,
+    output: Annotated[Path | None, output_option("Spec to write, .yaml.", "it is printed")] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the experiments to begin from.")] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Print or write a spec to edit: a commented template, or a ready experiment.
+
+    Example: simexm new > my.yaml
+
+    Example: simexm new --list
+
+    Example: simexm new brainbow --output my.yaml
+    """
+    from simexm import templates
+    from simexm.store.location import with_ending
+    from simexm.store.whole_file import refuse, whole_file
+
+    if list_all:
+        print_table([("experiment", "what it is"), *templates.experiments().items()])
+        return
+    text = templates.spec_text(name)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    if output.suffix.lower() not in (".yaml", ".yml"):
+        raise OutputError(f"the spec {output} is YAML; type --output {with_ending(output, '.yaml')}")
+    refuse([output], overwrite=overwrite)
+    with whole_file(output) as partial:
+        partial.write_text(text.replace(f"pipelines/{name}.yaml", str(output)), encoding="utf-8")
+    typer.echo(f"{output}: type `simexm plan {output}`, then `simexm run {output}`")
+
+
+@command(Heading.BRING_IN)
+def schema() -> None:
+    """Print the JSON Schema of specs, for editors that complete and check YAML.
+
+    Example: simexm schema > simexm.schema.json
+    """
+    from simexm.api import Simulation
+
+    typer.echo(json.dumps(Simulation.model_json_schema(), indent=2))
+
+
+@command(Heading.BRING_IN)
+def fluorophores(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Dyes to draw.", metavar="[NAME]...", show_default=False)
+    ] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option(
+            help="Spec whose lasers and filters are drawn as well.", show_default=False, autocompletion=completion.specs
+        ),
+    ] = None,
+    output: Annotated[Path | None, output_option("PNG to write.", "the names, -spectra.png, which is replaced")] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the built-in dyes; with names or a spec, draw their spectra and tell what each laser and filter makes of them.
+
+    Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
+    """
+    from simexm.store.whole_file import refuse
+    from simexm.view.fluorophores import dye_rows, sight_rows, tell
+
+    refuse([output] if output else [], overwrite=overwrite)
+    told = tell(names or (), spec, output)
+    if as_json:
+        typer.echo(json.dumps(told.to_mapping(), indent=2))
+        return
+    print_table(dye_rows(told.dyes))
+    if told.bench:
+        print_table(sight_rows(told.seen, told.bench))
+        typer.echo("signal: of one dye molecule, over that of the dye that the channel is for, in weak light")
+    if told.picture:
+        typer.echo(f"picture: {told.picture}")

@@ -1,0 +1,219 @@
+"""Commands that show what is stored: show, view, report, info, export."""
+
+from __future__ import annotations
+
+import json
+import threading
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simexm.cli import completion
+from simexm.cli.app import Heading, command
+from simexm.cli.options import (
+    DatasetOption,
+    DryRunOption,
+    JsonOption,
+    LevelOption,
+    OverwriteOption,
+    QuietOption,
+    ResultPath,
+    RoundOption,
+    output_option,
+)
+from simexm.cli.shared import at_round, bar, print_rows, stoppable
+from simexm.errors import NoResultError, OutputError, SimexmWarning, SourceError, SourceNotFoundError
+from simexm.export.formats import Arrangement, Format
+
+
+@command(Heading.LOOK)
+def show(path: ResultPath, round_: RoundOption = None) -> None:
+    """Open a result in a window: sliders and the arrow keys choose the plane (up, down) and the channel (left, right).
+
+    Example: simexm show out.zarr
+    """
+    from simexm.result.result import Result
+    from simexm.view.window import show as open_window
+
+    open_window(at_round(Result.open(path), round_))
+
+
+@command(Heading.LOOK)
+def view(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Results, NAME.zarr; several are shown side by side.",
+            metavar="RESULT...",
+            autocompletion=completion.results,
+        ),
+    ],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on this machine's loopback.", show_default="a free one")
+    ] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")] = False,
+) -> None:
+    """Show results in Neuroglancer, in the browser: channels, label images and the ground truth, at any size. Ctrl-C ends it.
+
+    Example: simexm view out.zarr
+
+    Example: simexm view confocal.zarr widefield.zarr --no-browser
+    """
+    from simexm.result.result import Result
+    from simexm.view.viewer import Viewer, open_browser
+
+    viewer = Viewer([Result.open(path) for path in paths], port)
+    try:
+        with stoppable():
+            for scene in viewer.scenes:
+                for sentence in scene.lacking:
+                    warnings.warn(sentence, SimexmWarning, stacklevel=1)
+            typer.echo(f"view: {viewer.url}")
+            typer.echo(f"from another computer type there: {viewer.tunnel}    (and open the same address)")
+            typer.echo("Ctrl-C ends it")
+            if not no_browser:
+                open_browser(viewer.url)
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        typer.echo("ended", err=True)
+    finally:
+        viewer.close()
+
+
+@command(Heading.LOOK)
+def report(
+    path: ResultPath,
+    output: Annotated[
+        Path | None, output_option("HTML file to write.", "the result's name, -report.html, which is replaced")
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a result as one page of HTML to look at, print or send: pictures, light, noise, cells, and how to make it again.
+
+    Example: simexm report out.zarr --output report.html
+    """
+    from simexm.result.result import Result
+    from simexm.store.location import with_ending
+    from simexm.store.whole_file import refuse
+    from simexm.view.report.page import default_path, write_report
+
+    if output and output.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"the report {output} is HTML; type --output {with_ending(output, '.html')}")
+    refuse([output] if output else [], overwrite=overwrite)
+    result = Result.open(path)
+    page = output or default_path(result)
+    write_report(result, page)
+    typer.echo(f"report: {page}")
+
+
+@command(Heading.LOOK)
+def info(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Result, NAME.zarr, or a volume of labels of any kind that `simexm ingest` reads; or a URL.",
+            metavar="RESULT|VOLUME",
+            show_default=False,
+            autocompletion=completion.results,
+        ),
+    ],
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a result holds and how it was made, or what a volume of labels is.
+
+    Example: simexm info out.zarr
+
+    Example: simexm info segmentation.tif --json
+    """
+    from simexm.result.place import SIMULATION
+    from simexm.result.result import Result
+    from simexm.view.rows import analysis_rows, result_rows, volume_rows
+
+    try:
+        result = Result.open(path)
+    except NoResultError as none:
+        volume = _volume(path, dataset, none)
+        if as_json:
+            typer.echo(json.dumps(volume, indent=2))
+        else:
+            print_rows(path, volume_rows(volume))
+        return
+    if as_json:
+        typer.echo(json.dumps(result.attributes, indent=2))
+    elif result.complete:
+        print_rows(path, result_rows(result) if result.kind == SIMULATION else analysis_rows(result))
+    else:
+        typer.echo(f"{path}: incomplete; type the command that makes it again to go on")
+
+
+def _volume(path: str, dataset: str | None, none: NoResultError) -> dict[str, Any]:
+    """The description of a volume of labels; where there is none either, the error says so."""
+    from simexm.sources.describe import describe
+    from simexm.sources.words import COMMAND, speaking
+
+    try:
+        with speaking(COMMAND):
+            return describe(path, dataset)
+    except SourceNotFoundError:
+        raise none from None
+    except SourceError as error:
+        raise OutputError(f"{none}. It is no volume of labels that can be read, either: {error}") from error
+
+
+@command(Heading.LOOK)
+def export(
+    path: ResultPath,
+    output: Annotated[Path, output_option("Folder to write files to.", False)],
+    form: Annotated[Format, typer.Option("--format", help="PNG: a folder of images, one a plane.", show_default=False)],
+    channels: Annotated[
+        Arrangement,
+        typer.Option(
+            help="split: a gray stack each, with the stored values (GIF: 8 bits). merged: in ome-tiff all in one file; in tiff "
+            "8-bit RGB stacks of three channels; in gif and png 8 bits in their display colours."
+        ),
+    ] = Arrangement.SPLIT,
+    labels: Annotated[
+        Arrangement | None,
+        typer.Option(
+            help="merged: a stack of ids for each label image. split: one for each cell.", show_default="no labels"
+        ),
+    ] = None,
+    level: LevelOption = 0,
+    round_: RoundOption = None,
+    eight_bit: Annotated[
+        bool,
+        typer.Option(
+            "--8bit",
+            help="Scale each channel by its own maximum, value * 255 / maximum. Without, where 8 bits are needed, by its display "
+            "window.",
+        ),
+    ] = False,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a result as TIFF, OME-TIFF, GIF or PNG, whatever its size. Voxel sizes are of the tissue before expansion.
+
+    Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
+    """
+    from simexm.export.export import export as export_result
+    from simexm.result.result import Result
+
+    result = at_round(Result.open(path), round_)
+    with bar("export", quiet) as progress:
+        written = export_result(
+            result, output, form, channels=channels, labels=labels, level=level, eight_bit=eight_bit, overwrite=overwrite,
+            dry_run=dry_run, progress=progress,
+        )  # fmt: skip
+    if dry_run or not quiet:
+        for each in written[:_LISTED]:
+            typer.echo(str(each))
+        if len(written) > _LISTED:
+            typer.echo(f"and {len(written) - _LISTED} more below {output}")
+
+
+_LISTED = 20
+"""Files that are named at most."""

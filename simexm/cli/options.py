@@ -1,0 +1,129 @@
+"""Arguments and options of the command line, each declared once: what is the same has one name in all commands.
+
+VERB INPUT... --output OUT [--overwrite] [--workers N] [--cluster F] [--jobs A:B] [--roi z0:z1,y0:y1,x0:x1] [--dry-run]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simexm.cli import completion
+
+
+def output_option(help: str, default: str | bool) -> Any:
+    """The option -o, --output of a command; `default` is what the help shows: a text, or False if it must be given."""
+    return typer.Option("--output", "-o", help=help, show_default=default)
+
+
+def cluster_option(default: str | bool) -> Any:
+    """The option --cluster; `default` as in `output_option`."""
+    return typer.Option(
+        "--cluster",
+        help="Cluster file, such as cluster_configs/slurm.yaml, edited.",
+        metavar="FILE",
+        show_default=default,
+        autocompletion=completion.cluster_files,
+    )
+
+
+SpecPath = Annotated[
+    Path,
+    typer.Argument(
+        help="Spec file, YAML or JSON; or an .ini file of SimExm (2017).",
+        show_default=False,
+        autocompletion=completion.specs,
+    ),
+]
+ResultPath = Annotated[
+    str,
+    typer.Argument(
+        help="Result, NAME.zarr, or its URL.", metavar="RESULT", show_default=False, autocompletion=completion.results
+    ),
+]
+OutputOption = Annotated[
+    str | None, output_option("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", "the spec's name")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is there; a Zarr only if simexm wrote it.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Workers on this machine.", metavar="N", show_default="one for each core"),
+]
+ClusterOption = Annotated[Path | None, cluster_option("this machine")]
+JobsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--jobs",
+        help="Jobs of workers to hold in the queue: a number, or MIN:MAX.",
+        metavar="MIN:MAX",
+        show_default="the cluster file's",
+    ),
+]
+RoiOption = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        help="Voxels to take, along z, y and x; without a first or last one, from the beginning or to the end.",
+        metavar="z0:z1,y0:y1,x0:x1",
+        show_default="all",
+    ),
+]
+LevelOption = Annotated[int, typer.Option("--level", min=0, help="Level of the pyramid, 0 the finest.", metavar="N")]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+RoundOption = Annotated[
+    int | None,
+    typer.Option("--round", help="Round of imaging, from 1 on.", metavar="N", show_default="the first"),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, print what would be done, and start nothing.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", help="Seed of every random number.", metavar="N", show_default="the spec's, or 0"),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="For .ini files: simexm2017 draws as the original did; physical runs the file through the default physics.",
+        metavar="simexm2017|physical",
+        autocompletion=completion.one_of("simexm2017", "physical"),
+    ),
+]
+TileOption = Annotated[
+    tuple[int, int, int] | None,
+    typer.Option("--tile", help="Pixels along z y x that are computed at once.", metavar="Z Y X", show_default=False),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="auto: a GPU where there is one. gpu: the same, with a warning where there is none. cpu.",
+        metavar="auto|gpu|cpu",
+        show_default="the spec's, or auto",
+        autocompletion=completion.one_of("auto", "gpu", "cpu"),
+    ),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        help="Stop after this stage, for example labelling or confocal.",
+        metavar="STAGE",
+        show_default=False,
+    ),
+]
