@@ -11,6 +11,27 @@ from simexm.kernels.devices import cupy_device
 from simexm.kernels.devices.array_planes import Backend
 from tests.cuda_host import Host, compile_for_host
 
+LONGEST = ("kernels/test_cuda_source.py", "storage/", "faults/", "jobs/", "test_readme.py", "run/", "view/", "stages/")
+"""Where tests take long, in this order: they begin first, so that no worker of pytest-xdist is alone with them at the end. The
+first of all compiles most of what the others need."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist hand files out in the order of the tests; by itself it begins with those of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+        return next((n for n, prefix in enumerate(LONGEST) if name.startswith(prefix)), len(LONGEST))
+
+    items.sort(key=place)
+
 
 def _data_folder() -> Path | None:
     given = os.environ.get("SIMEXM_TEST_DATA")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from typer.testing import CliRunner
+
+from simexm.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,4 +64,22 @@ def type_in(line: str, place: Path) -> str:
     done = subprocess.run(
         ["/bin/sh", "-ec", path], cwd=place, check=True, timeout=200, stdout=subprocess.PIPE, text=True
     )
+    return done.stdout
+
+
+def type_here(line: str, place: Path) -> str:
+    """Carry out a line `simexm WORDS... [> FILE]` in this process, as a shell in the folder would; returns what it prints.
+
+    It saves the start of a new Python; `type_in` is for whatever else stands in a line.
+    """
+    words, file = shlex.split(line, comments=True), ""
+    if words[-2:-1] == [">"]:
+        words, file = words[:-2], words[-1]
+    assert words[0] == "simexm", line
+    assert not {";", "&&", "||", "|", "&", ">"} & set(words), line
+    with contextlib.chdir(place):
+        done = CliRunner().invoke(app, words[1:])
+        assert done.exit_code == 0, f"{line}\n{done.output}"
+        if file:
+            Path(file).write_text(done.stdout)
     return done.stdout

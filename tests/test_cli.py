@@ -183,7 +183,7 @@ def test_preview_draws_a_picture(little: Path) -> None:
 
 
 def test_run_and_info(little: Path) -> None:
-    result = type_in("run", "my.yaml", "--workers", 1)
+    result = type_in("run", "my.yaml")
     assert result.exit_code == 0, result.output
     assert "my.zarr: 1 x" in result.stdout
     assert "picture: my.run/preview.png" in result.stdout

@@ -25,7 +25,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run on a little phantom."""
     phantom = {"kind": "phantom", "shape": [24, 32, 32], "voxel_size_nm": [40, 32, 32]}
     simulation = Simulation.from_mapping(spec() | {"source": phantom})
-    return simulation.run(tmp_path_factory.mktemp("run") / "my.zarr", workers=1, quiet=True)
+    return simulation.run(tmp_path_factory.mktemp("run") / "my.zarr", quiet=True)
 
 
 def test_a_run_can_be_exported(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,7 @@ def test_straggler_of_a_run_with_other_parameters(
     assert not (result.place.run / "scratch").exists()
 
 
+@pytest.mark.slow
 def test_scheduler_killed(reference: Result, client: distributed.Client, faults: Faults, tmp_path: Path) -> None:
     """What was done is kept; on a new cluster the same command does the rest."""
     output = tmp_path / "small.zarr"

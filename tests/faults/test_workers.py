@@ -57,10 +57,16 @@ def test_block_that_raises_once(reference: Result, client: distributed.Client, f
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (Fault("raise", "before block", block=BLOCK, times=99), "ValueError: this block is bad"),
-        (Fault("memory", "before block", block=BLOCK, times=99), "out of memory"),
+        pytest.param(
+            Fault("raise", "before block", block=BLOCK, times=99), "ValueError: this block is bad", id="raises"
+        ),
+        pytest.param(
+            Fault("memory", "before block", block=BLOCK, times=99),
+            "out of memory",
+            id="fills the memory",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["raises", "fills the memory"],
 )
 def test_block_that_never_succeeds(
     reference: Result, client: distributed.Client, faults: Faults, tmp_path: Path, fault: Fault, told: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -334,11 +335,12 @@ def test_a_run_never_overwrites_its_own_source(folder: Path, stored: Path) -> No
 
 @pytest.fixture(scope="module")
 def finished(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with my.yaml and its result out.zarr, made by the real command."""
+    """A folder with my.yaml and its result out.zarr."""
     folder = tmp_path_factory.mktemp("finished")
     write(folder / "my.yaml", small(stored))
-    done = shell("run", "my.yaml", "-o", "out.zarr", "--workers", 1, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    with contextlib.chdir(folder):
+        done = type_in("run", "my.yaml", "-o", "out.zarr")
+    assert done.exit_code == 0, done.stderr
     return folder
 
 
@@ -391,7 +393,7 @@ def test_overwrite_replaces_a_result_through_links_and_leaves_notes(again: Path,
     (again / "disk" / "out.run" / "notes.txt").write_text("mine")
     former = fingerprint(again / "disk" / "out.zarr")
     write(again / "my.yaml", small(stored, seed=12))
-    result = type_in("run", "my.yaml", "-o", "out.zarr", "--overwrite", "--workers", 1, "-q")
+    result = type_in("run", "my.yaml", "-o", "out.zarr", "--overwrite", "-q")
     assert result.exit_code == 0, result.stderr
     assert (again / "out.zarr").is_symlink()
     assert Simulated.open(again / "out.zarr").provenance["seed"] == 12
@@ -427,7 +429,7 @@ def test_a_removal_that_was_interrupted_goes_on(again: Path, monkeypatch: pytest
         assert not Simulated.open(again / "out.zarr").complete
         assert "ome" not in Simulated.open(again / "out.zarr").attributes
         assert "incomplete" in type_in("info", "out.zarr").stdout
-    result = type_in("run", "my.yaml", "-o", "out.zarr", "--workers", 1, "-q")
+    result = type_in("run", "my.yaml", "-o", "out.zarr", "-q")
     assert result.exit_code == 0, result.stderr
     assert fingerprint(again / "out.zarr") == whole
 
@@ -469,9 +471,9 @@ def test_a_full_disk_at_the_start(disk: Callable[[str], Path], folder: Path, sto
     write(folder / "my.yaml", small(stored))
     for options in ("size=16k", "nr_inodes=24"):
         place = disk(options)
-        done = shell("run", "my.yaml", "-o", place / "out.zarr", cwd=folder)
-        assert done.returncode == 2
-        assert "the disk is full; free some space, or choose another --output" in told(done)
+        done = type_in("run", "my.yaml", "-o", place / "out.zarr")
+        assert done.exit_code == 2
+        assert "the disk is full; free some space, or choose another --output" in message(done)
         assert not list(place.iterdir())
         subprocess.run(["umount", str(place)], check=True)
 
@@ -479,24 +481,24 @@ def test_a_full_disk_at_the_start(disk: Callable[[str], Path], folder: Path, sto
 def test_a_full_disk_in_mid_run(disk: Callable[[str], Path], folder: Path, finished: Path) -> None:
     """Exit code 1, no image; with room, the same command goes on to the same bytes."""
     place = disk("size=120k")
-    command = ("run", finished / "my.yaml", "-o", place / "out.zarr", "--workers", 1, "-q")
-    done = shell(*command)
-    assert done.returncode == 1, done.stderr
-    assert "No space left on device" in told(done)
-    assert "type the same command again" in told(done)
+    command = ("run", finished / "my.yaml", "-o", place / "out.zarr", "-q")
+    done = type_in(*command)
+    assert done.exit_code == 1, done.stderr
+    assert "No space left on device" in message(done)
+    assert "type the same command again" in message(done)
     assert "ome" not in Simulated.open(place / "out.zarr").attributes
     disk("remount,size=8m")
-    done = shell(*command)
-    assert done.returncode == 0, done.stderr
+    done = type_in(*command)
+    assert done.exit_code == 0, done.stderr
     assert fingerprint(place / "out.zarr") == fingerprint(finished / "out.zarr")
 
 
 def test_a_full_disk_in_ingest(disk: Callable[[str], Path], folder: Path, stored: Path) -> None:
     place = disk("size=16k")
-    done = shell("ingest", stored.parent / "cells.tif", "-o", place / "a.zarr", "--voxel-size", 40, 32, 32)
-    assert done.returncode == 1
-    assert "No space left on device" in told(done)
-    assert "Nothing of it was kept" in told(done)
+    done = type_in("ingest", stored.parent / "cells.tif", "-o", place / "a.zarr", "--voxel-size", 40, 32, 32)
+    assert done.exit_code == 1
+    assert "No space left on device" in message(done)
+    assert "Nothing of it was kept" in message(done)
     assert not list(place.iterdir())
 
 
@@ -505,12 +507,12 @@ def test_no_write_permission(command: str, disk: Callable[[str], Path], folder: 
     write(folder / "my.yaml", small(stored))
     place = disk("ro")
     if command == "run":
-        done = shell("run", "my.yaml", "-o", place / "new" / "out.zarr", cwd=folder)
+        done = type_in("run", "my.yaml", "-o", place / "new" / "out.zarr")
     else:
-        done = shell("ingest", stored.parent / "cells.tif", "-o", place / "out.zarr", "--voxel-size", 40, 32, 32)
-    assert done.returncode == 2
-    assert "cannot be written to" in told(done)
-    assert "read-only" in told(done).lower()
+        done = type_in("ingest", stored.parent / "cells.tif", "-o", place / "out.zarr", "--voxel-size", 40, 32, 32)
+    assert done.exit_code == 2
+    assert "cannot be written to" in message(done)
+    assert "read-only" in message(done).lower()
 
 
 @pytest.fixture

@@ -114,8 +114,8 @@ def labels(server: str, tif: Path) -> tuple[Path, Remote]:
 
 
 def simulation(source: Any, **changes: Any) -> Simulation:
-    """The small simulation on labels somewhere, with all tables."""
-    return Simulation.from_mapping(spec(str(source), keep=["emitters"], **changes))
+    """The small simulation on labels somewhere, in eight blocks, with all tables."""
+    return Simulation.from_mapping(spec(str(source), keep=["emitters"], **{"execution": {"min_blocks": 8}, **changes}))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -178,7 +178,7 @@ def made(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimexmWarning)
         return Simulation.from_mapping(spec(stored)).run(
-            tmp_path_factory.mktemp("made") / "a.zarr", until="labelling", workers=1, quiet=True
+            tmp_path_factory.mktemp("made") / "a.zarr", until="labelling", quiet=True
         )
 
 

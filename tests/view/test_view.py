@@ -118,7 +118,7 @@ def browser() -> Iterator[Any]:
 def small(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A finished result whose ground truth is there."""
     path = tmp_path_factory.mktemp("viewed") / "small.zarr"
-    return Simulation.from_mapping(spec(stored)).run(path, workers=1, quiet=True)
+    return Simulation.from_mapping(spec(stored)).run(path, quiet=True)
 
 
 def on_page(shown: Shown, result: Result, plane: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
@@ -213,7 +213,7 @@ def test_other_quantities(kind: str, browser: Any, stored: Path, tmp_path: Path)
     """Electrons as floating-point numbers, dyes per pixel, and counts of 32 bits are shown as truly."""
     data = small_2017() | {"source": str(stored)} if kind == "model 2017" else spec(stored)
     until = {"expected": "confocal", "labelled": "labelling"}.get(kind)
-    result = Simulation.from_mapping(data).run(tmp_path / "other.zarr", until=until, workers=1, quiet=True)
+    result = Simulation.from_mapping(data).run(tmp_path / "other.zarr", until=until, quiet=True)
     with viewing(browser, result.path) as shown:
         plane = result.array().shape[1] // 2
         place = on_page(shown, result, plane)
@@ -278,7 +278,7 @@ def test_rounds_and_what_cannot_be_reached(browser: Any, tmp_path: Path) -> None
     ids = rounds_build.cells()
     zarr.create_array(source, data=ids)
     named = {"path": str(source), "voxel_size_nm": list(rounds_build.VOXEL_NM)}
-    result = Simulation.from_mapping(rounds_build.spec(named)).run(tmp_path / "rounds.zarr", workers=1, quiet=True)
+    result = Simulation.from_mapping(rounds_build.spec(named)).run(tmp_path / "rounds.zarr", quiet=True)
     source.rename(tmp_path / "gone.zarr")
     with viewing(browser, result.path) as shown:
         assert "the ground truth cannot be reached" in shown.said
