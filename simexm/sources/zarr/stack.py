@@ -11,6 +11,7 @@ from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.sources.mark import stored_regions
 from simexm.sources.stack import Stack
 from simexm.sources.state import FilesState
+from simexm.sources.zarr import ngff
 from simexm.sources.zarr.source import locate
 
 
@@ -47,6 +48,13 @@ class ZarrStack:
         """The masks that an earlier ingest left beside these labels, by name."""
         stored = stored_regions(self._volume.group)
         return {name: ZarrStack(self._path, path) for name, path in stored.items()}
+
+    def storage(self) -> dict[str, Any]:
+        """How the labels are stored: voxels of a shard along z, y, x, None without shards; and levels of the pyramid."""
+        array, group = self._volume.array, self._volume.group
+        shard = None if array.shards is None else [array.shards[i] for i in self._volume.geometry.axes]
+        levels = len(ngff.datasets(dict(group.attrs))) if group is not None else 0
+        return {"shard_voxels": shard, "levels": max(1, levels)}
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return what is stored in a box, (z, y, x); raises SourceError where that cannot be decoded."""

@@ -1,0 +1,92 @@
+"""What a label volume is, as plain data: for `simexm info` and for programs. Only headers and metadata are read."""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from typing import Any
+
+from simexm.geometry.grid import Spacing, Triple
+from simexm.sources.base import LabelSource, SourceModel
+from simexm.sources.fields import Field
+from simexm.sources.kinds import kind_of
+from simexm.sources.opening import open_stack
+from simexm.sources.stack import Stack
+from simexm.store.location import usable
+
+
+def describe(source: str | PathLike[str] | SourceModel | LabelSource, dataset: str | None = None) -> dict[str, Any]:
+    """Describe a volume of labels: a path or URL of any kind that `ingest` reads, what a spec names, or an open source.
+
+    Parameters
+    ----------
+    source
+        What to describe.
+    dataset
+        Which volume of a Zarr, N5 or HDF5, or scale of a precomputed volume, is meant; of paths alone.
+
+    Returns
+    -------
+    dict
+        `source` (what it is called in messages), `kind` (`TIFF`, `Zarr`, `HDF5`, ..., or the model's name), `shape_voxels`,
+        `voxel_size_nm` and `origin_nm` (z, y, x; `voxel_size_nm` is None where nothing tells it), `dtype` of the ids, `fields`
+        (name, kind and dtype of each), `regions` (names of the masks), `frames` (points in time), `seconds_per_frame` (None
+        where nothing tells it), and `storage`: `chunk_voxels`, what is decoded together; of a Zarr also `shard_voxels` and
+        `levels`. Empty for what is not stored.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is nothing at the path.
+    SourceError
+        If it cannot be read, or is no volume.
+    """
+    if isinstance(source, str | PathLike):
+        path = usable(fspath(source))
+        return _of_stack(kind_of(path), open_stack(path, dataset=dataset))
+    opened: LabelSource = source if hasattr(source, "read_region") else source.open()
+    return _of_source(type(source).__name__, opened)
+
+
+def _of_stack(kind: str, stack: Stack) -> dict[str, Any]:
+    if kind == "Zarr":
+        from simexm.sources.zarr.stack import ZarrStack  # here, since importing zarr takes half a second
+
+        assert isinstance(stack, ZarrStack)
+        masks, more = tuple(stack.masks()), stack.storage()
+    else:
+        masks, more = (), {}
+    return {
+        "source": stack.where,
+        "kind": kind,
+        **_grid(stack.shape, stack.voxel_size_nm, stack.origin_nm),
+        **_contents(Field("labels", "ids", stack.dtype.name), [Field(name, "mask", "bool") for name in masks]),
+        "frames": 1,
+        "seconds_per_frame": None,
+        "storage": {"chunk_voxels": list(stack.grain), **more},
+    }
+
+
+def _of_source(kind: str, source: LabelSource) -> dict[str, Any]:
+    others = [Field(name, "mask", "bool") for name in source.region_names]
+    return {
+        "source": source.identity,
+        "kind": kind,
+        **_grid(source.shape, source.voxel_size_nm, source.origin_nm),
+        **_contents(Field("labels", "ids", source.dtype.name), others),
+        "frames": 1,
+        "seconds_per_frame": None,
+        "storage": {},
+    }
+
+
+def _grid(shape: Triple, voxel: Spacing | None, origin: Spacing) -> dict[str, Any]:
+    return {
+        "shape_voxels": list(shape),
+        "voxel_size_nm": None if voxel is None else [float(v) for v in voxel],
+        "origin_nm": [float(v) for v in origin],
+    }
+
+
+def _contents(ids: Field, others: list[Field]) -> dict[str, Any]:
+    fields = [{"name": f.name, "kind": f.kind, "dtype": f.dtype} for f in (ids, *others)]
+    return {"dtype": ids.dtype, "fields": fields, "regions": [f.name for f in others if f.kind == "mask"]}
