@@ -37,6 +37,7 @@ from simexm.sources.phantom import Phantom
 from simexm.stages import Barcodes, Truth, installed
 from simexm.stages.contract import LABELLED, Stage, World
 from simexm.store.pyramid import plan_levels, plan_storage
+from simexm.version import RESULTS_VERSION
 
 if TYPE_CHECKING:
     from simexm.sources.base import LabelSource
@@ -152,9 +153,9 @@ def make_plan(
 
 @cache
 def _versions(device: str) -> Mapping[str, str]:
-    """Of the program and of the libraries whose arithmetic decides bytes."""
+    """Of the program, of its results, and of the libraries whose arithmetic decides bytes."""
     versions = {name: importlib.metadata.version(name) for name in ("simexm", "numpy", "scipy", "numba")}
-    return versions | ({"cupy": cupy_device.version()} if device == "gpu" else {})
+    return {**versions, "results": str(RESULTS_VERSION)} | ({"cupy": cupy_device.version()} if device == "gpu" else {})
 
 
 def _stages_until(simulation: Spec, until: str | None) -> tuple[Stage, ...]:
