@@ -21,6 +21,7 @@ from simexm.stages.contract import Stage, World
 from simexm.stages.roles import Imaging, Labeller
 from simexm.stages.sample.barcodes import Barcodes
 from simexm.store.pyramid import Level, Storage
+from simexm.version import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from simexm.spec.simulation import Spec
@@ -216,6 +217,7 @@ class Plan:
         g = self.geometry
         return {
             "hash": self.hash,
+            "format": FORMAT_VERSION,
             "until": self.until,
             "rounds": self.world.rounds,
             "source": {

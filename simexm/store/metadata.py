@@ -77,6 +77,7 @@ class Mark(Read):
     """The attribute `simexm` of a result's root: see `run.finish`."""
 
     hash: Hash
+    format: Count | None = None
     status: Literal["preparing", "incomplete", "complete"] = "incomplete"
     outputs: Groups = []
     rounds: Rounds = []
@@ -221,6 +222,7 @@ class PlanFile(Read):
     """`plan.json`: see `Plan.to_mapping`."""
 
     hash: Hash
+    format: Count | None = None
     until: FreeText
     spec: dict[str, Any]
     source: _Source

@@ -23,6 +23,7 @@ from simexm.errors import OutputError
 from simexm.geometry.grid import Box, Tiling, exact3, triple
 from simexm.jobs.sums_by_id import read_table
 from simexm.kernels.imaging.spots import brightnesses, spot_profile
+from simexm.result.place import refuse_other_format
 from simexm.result.result import Result
 from simexm.run.tables import part
 from simexm.spec.simulation import Spec
@@ -146,8 +147,9 @@ def decode(result: Result) -> Decoded:
     Raises
     ------
     OutputError
-        If the result is not finished, has no rounds, or no images of light.
+        If the result is not finished, has no rounds, or no images of light; or if it is of another format.
     """
+    refuse_other_format(result.path, result.provenance, "its tables and images may mean something else")
     bench = _Bench(result)
     votes = _Votes((bench.rounds, len(bench.barcodes.dyes)))
     for cells, light in bench.read():
