@@ -16,7 +16,7 @@ from simexm.arguments import text
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.geometry.grid import Box, Tiling, Triple, triple
 from simexm.kernels.devices import cupy_device
-from simexm.kernels.labels.regions import CYTOSOL, MEMBRANE
+from simexm.kernels.labels.regions import CYTOSOL, FIRST_MASK, MEMBRANE, MOST_MASKS
 from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
 from simexm.planning.bricks import brick
 from simexm.planning.gpu import resolve_device
@@ -84,7 +84,13 @@ def make_plan(
         _warn_of_empty_regions(opened, crop, labelled & set(opened.region_names))
     bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
     used = {layer.region for layer in layers} | set(resolved.truth.regions) | set(sites)
-    bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in used)}
+    masks = [name for name in opened.region_names if name in used]
+    if len(masks) > MOST_MASKS:
+        raise SpecError(
+            f"{len(masks)} regions with a mask are labelled or shown, and {MOST_MASKS} at most can be told apart in a voxel; "
+            "label fewer of them, or unite some masks"
+        )
+    bits |= {name: FIRST_MASK << i for i, name in enumerate(masks)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
     device = resolve_device(resolved.execution, stages, gpu)
     world = World(
