@@ -15,6 +15,7 @@ from simexm.analysis.installed import package_version
 from simexm.planning.memory import BASE
 from simexm.result.result import Result
 from simexm.units import GiB
+from simexm.version import FORMAT_VERSION, RESULTS_VERSION
 
 _LIBRARIES = ("simexm", "numpy", "scipy", "numba")
 
@@ -94,7 +95,8 @@ class AnalysisPlan:
     @cached_property
     def versions(self) -> Mapping[str, str]:
         """Versions of the program, and of the libraries and packages whose arithmetic decides what is found."""
-        return {name: importlib.metadata.version(name) for name in _LIBRARIES} | package_version(self.analysis)
+        versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+        return {**versions, "results": str(RESULTS_VERSION), **package_version(self.analysis)}
 
     @cached_property
     def hash(self) -> str:
@@ -108,6 +110,7 @@ class AnalysisPlan:
         """The plan as plain data, for `plan.json`."""
         return {
             **({"hash": self.hash} if hashed else {}),
+            "format": FORMAT_VERSION,
             "kind": self.analysis.tag,
             "inputs": dict(self.bench.inputs),
             "settings": self.analysis.model_dump(mode="json"),

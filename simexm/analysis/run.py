@@ -106,7 +106,9 @@ def _prepare(plan: AnalysisPlan, where: Place, overwrite: bool) -> None:
 
 
 def _mark(plan: AnalysisPlan, status: str) -> dict[str, Any]:
-    about = {k: v for k, v in plan.to_mapping().items() if k in ("hash", "kind", "inputs", "settings", "versions")}
+    about = {
+        k: v for k, v in plan.to_mapping().items() if k in ("hash", "format", "kind", "inputs", "settings", "versions")
+    }
     return {**about, "status": status}
 
 

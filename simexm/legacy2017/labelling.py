@@ -7,7 +7,7 @@ its region each cell has, and how many of them leave the specimen when they are 
 from __future__ import annotations
 
 from collections import Counter
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,8 +185,9 @@ class Labelling2017(Labeller):
         """Find the regions within the specimen."""
         inside = part.box.intersect(work.world.geometry.crop)
         here = inside.relative_to(part.box.start).slices
-        part.placed, part.regions = part.index, np.zeros(part.index.shape, np.uint8)
-        part.regions[here] = self._regions(np.ascontiguousarray(part.index[here]), part, work, here)
+        found = self._regions(np.ascontiguousarray(part.index[here]), part, work, here)
+        part.placed, part.regions = part.index, np.zeros(part.index.shape, found.dtype)
+        part.regions[here] = found
 
     def run(self, work: Work) -> None:
         """Write `fluorophores`: a box of voxels and, by dye, their int32 numbers in it."""
@@ -213,12 +214,14 @@ class Labelling2017(Labeller):
         part: LabelPart,
         work: Work,
         here: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None)),
-    ) -> NDArray[np.uint8]:
-        bits = simexm2017_regions.laplacian_regions(
+    ) -> NDArray[np.integer[Any]]:
+        found = simexm2017_regions.laplacian_regions(
             index, part.cells.ids, self.neighbourhood == 8, regions.MEMBRANE, regions.CYTOSOL
         )
-        for name, mask in part.masks.items():
-            regions.add_mask(index, mask[here], np.uint8(work.world.region_bits[name]), bits)
+        masks = [(work.world.region_bits[name], mask[here]) for name, mask in part.masks.items()]
+        bits = found.astype(regions.bits_type_of(masks), copy=False)
+        for bit, mask in masks:
+            regions.add_mask(index, mask, bits.dtype.type(bit), bits)
         return bits
 
     def _law(self, layer: Layer2017, cells: CellIndex, work: Work, with_proteins: bool = False) -> label.Layer:

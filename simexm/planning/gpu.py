@@ -14,6 +14,7 @@ from simexm.kernels.devices import cupy_device
 from simexm.kernels.devices.array_device import CAPACITY, COUNTED, SLAB
 from simexm.kernels.devices.array_planes import AT_ONCE, BATCH_BYTES
 from simexm.kernels.emission.emit import EMITTER_BYTES
+from simexm.kernels.labels.regions import bits_type
 from simexm.planning.blocks import smaller
 from simexm.planning.plan import Plan, emitters_depth_nm, voxels_read
 from simexm.stages.contract import Stage
@@ -95,7 +96,8 @@ def device_bytes(plan: Plan, tile: Triple) -> int:
     voxels = voxels_read(plan.stages, world, tile)
     held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
     # cell indices and regions; masks, and the bits that they are added to, come and go
-    labels = held * (4 + 1 + 2 * bool(world.masks) + len(world.masks))
+    bits = bits_type(2 + len(world.masks)).itemsize
+    labels = held * (4 + bits * (1 + 2 * bool(world.masks)) + len(world.masks))
     emitters = COUNTED * 12 + CAPACITY * EMITTER_BYTES
     depth_nm = emitters_depth_nm(plan.stages, world, plan.part, voxels.shape, SLAB)
     channels = len(simulation.microscope.all_channels)

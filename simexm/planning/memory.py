@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from simexm.geometry.grid import Triple
+from simexm.kernels.labels.regions import bits_type
 from simexm.planning.bricks import CHUNK, brick
 from simexm.sources.chunk_cache import CACHE_BYTES
 
@@ -144,7 +145,8 @@ def tile_memory(
     pixels = math.prod(block)
     # ids compress to a few percent; of noise hardly a bit may be saved, and a shard's chunks are joined
     encoded = 2 * sum(sorted(n for n in stored_bytes if n <= 4)[-WRITERS:])
-    labels = held * (4 + 1 + masks) + planes * (4 + masks)
+    bits = bits_type(2 + masks).itemsize
+    labels = held * (4 + bits + (bits > 1) + masks) + planes * (4 + masks)
     several = tile != block
     return TileMemory(
         base=BASE + CACHE_BYTES,

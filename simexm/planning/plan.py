@@ -22,6 +22,7 @@ from simexm.stages.roles import Imaging, Labeller
 from simexm.stages.sample.barcodes import Barcodes
 from simexm.store.pyramid import Level, Storage
 from simexm.units import times
+from simexm.version import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from simexm.spec.simulation import Spec
@@ -227,6 +228,7 @@ class Plan:
         g = self.geometry
         return {
             "hash": self.hash,
+            "format": FORMAT_VERSION,
             "until": self.until,
             "rounds": self.world.rounds,
             "source": {

@@ -16,7 +16,7 @@ from simexm.arguments import text
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.geometry.grid import Box, Tiling, Triple, triple
 from simexm.kernels.devices import cupy_device
-from simexm.kernels.labels.regions import CYTOSOL, MEMBRANE
+from simexm.kernels.labels.regions import CYTOSOL, FIRST_MASK, MEMBRANE, MOST_MASKS
 from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
 from simexm.planning.bricks import brick
 from simexm.planning.gpu import resolve_device
@@ -37,6 +37,7 @@ from simexm.stages import Barcodes, Truth, installed
 from simexm.stages.contract import LABELLED, Stage, World
 from simexm.store.pyramid import plan_levels, plan_storage
 from simexm.units import GiB, size, times
+from simexm.version import RESULTS_VERSION
 
 if TYPE_CHECKING:
     from simexm.sources.base import LabelSource
@@ -83,7 +84,13 @@ def make_plan(
         _warn_of_empty_regions(opened, crop, labelled & set(opened.region_names))
     bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
     used = {layer.region for layer in layers} | set(resolved.truth.regions) | set(sites)
-    bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in used)}
+    masks = [name for name in opened.region_names if name in used]
+    if len(masks) > MOST_MASKS:
+        raise SpecError(
+            f"{len(masks)} regions with a mask are labelled or shown, and {MOST_MASKS} at most can be told apart in a voxel; "
+            "label fewer of them, or unite some masks"
+        )
+    bits |= {name: FIRST_MASK << i for i, name in enumerate(masks)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
     device = resolve_device(resolved.execution, stages, gpu)
     world = World(
@@ -152,9 +159,9 @@ def make_plan(
 
 @cache
 def _versions(device: str) -> Mapping[str, str]:
-    """Of the program and of the libraries whose arithmetic decides bytes."""
+    """Of the program, of its results, and of the libraries whose arithmetic decides bytes."""
     versions = {name: importlib.metadata.version(name) for name in ("simexm", "numpy", "scipy", "numba")}
-    return versions | ({"cupy": cupy_device.version()} if device == "gpu" else {})
+    return {**versions, "results": str(RESULTS_VERSION)} | ({"cupy": cupy_device.version()} if device == "gpu" else {})
 
 
 def _stages_until(simulation: Spec, until: str | None) -> tuple[Stage, ...]:

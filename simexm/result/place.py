@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ from simexm.store.location import Location, location
 from simexm.store.metadata import RootAttributes, read_group
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
+from simexm.version import FORMAT_VERSION
 
 MARK = "simexm"
 SIMULATION = "simulation"
@@ -129,6 +131,35 @@ class Place:
             raise
         except OSError:
             return None
+
+
+def refuse_other_format(zarr: Location, told: Mapping[str, Any], consequence: str) -> None:
+    """Refuse to go on with a result whose files are of another format; to read it is another matter.
+
+    Parameters
+    ----------
+    zarr
+        The result.
+    told
+        The attribute `simexm` of the result, or its `plan.json`.
+    consequence
+        What would happen, as the end of a sentence.
+
+    Raises
+    ------
+    OutputError
+        With what to type instead.
+    """
+    found = told.get("format")
+    if found == FORMAT_VERSION:
+        return
+    version = told.get("versions", {}).get("simexm")
+    what = "of no format version" if found is None else f"of format version {found}"
+    made_by = "the simexm that made it" if version is None else f"the simexm that made it ({version})"
+    raise OutputError(
+        f"{zarr} is {what}, and this simexm writes format version {FORMAT_VERSION}: {consequence}. It still opens, shows and "
+        f"exports. To make it again, type simexm run SPEC --output {zarr} --overwrite; to go on with it, use {made_by}"
+    )
 
 
 def retire_scratch(place: Place) -> None:

@@ -24,6 +24,7 @@ from simexm.stages.contract import LABELLED, Counted
 from simexm.store import omezarr
 from simexm.store.files import remove_tree
 from simexm.store.omexml import METADATA, Series, collection_xml
+from simexm.version import FORMAT_VERSION
 
 WINDOW = (0.02, 0.998)
 """Shares of the pixels below the darkest and the brightest count that viewers show."""
@@ -137,6 +138,7 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
     g = plan.geometry
     return {
         "hash": plan.hash,
+        "format": FORMAT_VERSION,
         "status": place.COMPLETE,
         **folders.contents(plan),
         **_quantity(plan, plan.main),

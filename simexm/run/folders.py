@@ -14,6 +14,7 @@ from simexm.store.files import Files, remove_tree
 from simexm.store.omezarr import ShardedArray, write_group
 from simexm.store.remote import Remote
 from simexm.units import size
+from simexm.version import FORMAT_VERSION
 
 
 def arrays(plan: Plan, place: Place, output: Output) -> tuple[ShardedArray, ...]:
@@ -72,7 +73,9 @@ def _plan_bytes(plan: Plan) -> bytes:
 
 def write_mark(plan: Plan, place: Place, status: str) -> None:
     """Mark a result as ours, and say how far it is."""
-    write_attributes(place, "", {MARK: {"hash": plan.hash, **contents(plan), "status": status}})
+    write_attributes(
+        place, "", {MARK: {"hash": plan.hash, "format": FORMAT_VERSION, **contents(plan), "status": status}}
+    )
 
 
 def _write_all(plan: Plan, place: Place) -> None:

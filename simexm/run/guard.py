@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from simexm.errors import DiskError, OutputError, RunError
-from simexm.result.place import COMPLETE, JOBS, LOCK, PLAN, PREPARING, PROBE, RUN_NAMES, SCRATCH, Place, retire_scratch
+from simexm.result.place import (
+    COMPLETE,
+    JOBS,
+    LOCK,
+    PLAN,
+    PREPARING,
+    PROBE,
+    RUN_NAMES,
+    SCRATCH,
+    Place,
+    refuse_other_format,
+    retire_scratch,
+)
 from simexm.sources.base import ZarrSource
 from simexm.store.claims import claim, has_claim
 from simexm.store.documents import read_mapping
@@ -86,6 +98,8 @@ def _refuse(parameter_hash: str, reads: Iterable[Location], place: Place, overwr
     mark = place.mark()
     if mark is None:
         _refuse_foreign_zarr(place)
+    elif not overwrite:
+        refuse_other_format(place.zarr, mark, "a resumed run would leave files of two formats in it")
     _refuse_foreign_run(place)
     if mark is None:
         if not overwrite and _holds_work(place):

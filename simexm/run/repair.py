@@ -62,7 +62,7 @@ def repair(
     Raises
     ------
     OutputError
-        If there is no result, or it was made by other versions.
+        If there is no result, or it is of another format, or was made by other versions.
     """
     where = Place.where(output).claimed()
     Verification(where)  # refuses before a lock or folder is made
@@ -73,6 +73,8 @@ def repair(
             f"{where.zarr} was made by `simexm {kind}`, whose blocks are not kept once they are merged; type that command again "
             "with --overwrite"
         )
+    told = where.mark() or read_plan(where) or {}
+    place.refuse_other_format(where.zarr, told, "what a repair makes again would not fit its other files")
     with lock(where.run / LOCK):
         plan = _plan_again(where, simulation)
         place.retire_scratch(where)

@@ -244,8 +244,6 @@ class Spec(Frozen):
                 raise ValueError(
                     f"a mask cannot be named {name!r}, which is found from the labels; give it another name"
                 )
-        if len(self.masks) > 6:
-            raise ValueError(f"{len(self.masks)} masks are given; six at most")
         return self
 
     @model_validator(mode="after")

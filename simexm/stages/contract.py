@@ -62,7 +62,7 @@ class LabelPart:
     masks
         bool, shape of `box`, by name.
     placed, regions
-        Cell indices and bits of regions (uint8) on the device, shape of `box`, once a stage has found the regions.
+        Cell indices and bits of regions on the device, shape of `box`, once a stage has found the regions.
     opens
         Whether it is the first of those at its height.
     again

@@ -77,6 +77,7 @@ class Mark(Read):
     """The attribute `simexm` of a result's root: see `run.finish`."""
 
     hash: Hash
+    format: Count | None = None
     status: Literal["preparing", "incomplete", "complete"] = "incomplete"
     kind: Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")] = "simulation"
     outputs: Groups = []
@@ -240,6 +241,7 @@ class AnalysisFile(WorkFile):
 class PlanFile(WorkFile):
     """`plan.json` of a simulation: see `Plan.to_mapping`."""
 
+    format: Count | None = None
     until: FreeText
     spec: dict[str, Any]
     source: _Source

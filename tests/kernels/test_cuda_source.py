@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,12 +110,16 @@ def blobs(shape: Triple, seed: int = 0) -> NDArray[np.int32]:
 
 @pytest.mark.parametrize("neighbourhood", [26, 8])
 @pytest.mark.parametrize("shape", [(14, 17, 19), (1, 9, 9), (3, 1, 8)])
-def test_regions_are_the_same(gpu: ArrayDevice, neighbourhood: int, shape: Triple) -> None:
+@pytest.mark.parametrize("bit", [8, 1 << 8, 1 << 16, 1 << 62])
+def test_regions_are_the_same(gpu: ArrayDevice, neighbourhood: int, shape: Triple, bit: int) -> None:
     index = blobs(shape)
     mask = np.random.default_rng(5).uniform(size=shape) < 0.3
-    found = gpu.to_host(gpu.regions(gpu.put(index), neighbourhood, [(4, mask), (8, ~mask)]))
-    np.testing.assert_array_equal(found, CPU.regions(index, neighbourhood, [(4, mask), (8, ~mask)]))
+    found = gpu.to_host(gpu.regions(gpu.put(index), neighbourhood, [(4, mask), (bit, ~mask)]))
+    expected = CPU.regions(index, neighbourhood, [(4, mask), (bit, ~mask)])
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
     assert len(np.unique(found)) > 2
+    np.testing.assert_array_equal((found & bit) != 0, ~mask & (index != 0))
 
 
 USUAL = Law(0.3, False, 1, POISSON, 3.0, 0.8, (0.0, 0.0, 0.0), (1, 1, 1), False)
@@ -141,12 +145,14 @@ def keys(seed: int = 1) -> LayerKeys:
     return LayerKeys(*(derive_key(seed, "layer", part) for part in ("number", "place", "linker")))
 
 
-def emitted(device: Device, law: Law, where: Where, array: Box) -> tuple[list[Emitters], NDArray[np.int64]]:
+def emitted(
+    device: Device, law: Law, where: Where, array: Box, masks: Sequence[Any] = ()
+) -> tuple[list[Emitters], NDArray[np.int64]]:
     """Chunks of all emitters, on the host, and the tally."""
     index = blobs((22, 24, 26))[tuple(slice(a, b) for a, b in zip(array.start, array.stop, strict=True))]
     index = np.ascontiguousarray(index)
     labelled = np.array([0, 1, 1, 1, 0, 1, 1], np.uint8)
-    cells = Cells(device.put(index), device.regions(device.put(index), 26, []), array)
+    cells = Cells(device.put(index), device.regions(device.put(index), 26, masks), array)
     tally = device.zeros((7,), np.int64)
     weights = device.put(crofton_weights(VOXEL_NM, False))
     chunks = [
@@ -176,6 +182,19 @@ def test_emitters_are_the_same_in_the_same_order(gpu: ArrayDevice, name: str) ->
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a.view(np.uint8), b.view(np.uint8), column)
     np.testing.assert_array_equal(tally, expected)
+
+
+@pytest.mark.parametrize("bit", [1 << 7, 1 << 15, 1 << 31, 1 << 62])
+def test_a_mask_of_any_bit_emits_the_same(gpu: ArrayDevice, bit: int) -> None:
+    array = Box.of_shape((22, 24, 26))
+    where = Where(array, array, array, VOXEL_NM)
+    mask = np.random.default_rng(5).uniform(size=array.shape) < 0.3
+    narrow = emitted(CPU, USUAL._replace(region_bits=4), where, array, [(4, mask)])
+    for device in (gpu, CPU):
+        wide = emitted(device, USUAL._replace(region_bits=bit), where, array, [(4, ~mask), (bit, mask)])
+        for a, b in zip(joined(wide[0]), joined(narrow[0]), strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(wide[1], narrow[1])
 
 
 def test_little_room_only_makes_more_chunks(backend: Backend, gpu: ArrayDevice) -> None:

@@ -23,6 +23,7 @@ from simexm.errors import OutputError
 from simexm.geometry.grid import Box, triple
 from simexm.jobs.sums_by_id import CellSums, add_up, read_table
 from simexm.kernels.imaging.spots import brightnesses, spot_profile
+from simexm.result.place import refuse_other_format
 from simexm.result.result import Result
 from simexm.run.tables import part
 from simexm.spec.simulation import Spec
@@ -128,7 +129,7 @@ def decode(result: Result) -> Decoded:
     Raises
     ------
     OutputError
-        If the result is not finished, has no rounds, or no images of light.
+        If the result is not finished, has no rounds, or no images of light; or if it is of another format.
     """
     bench = Decode().open((result,))
     sums = [bench.measure(number)[VOTES] for number in range(bench.blocks)]
@@ -147,7 +148,9 @@ class Decode(Analysis):
         """Open the result; see `decode` for what is refused."""
         if len(inputs) != 1:
             raise OutputError(f"decode reads one result, not {len(inputs)}")
-        return DecodeBench(inputs[0])
+        (result,) = inputs
+        refuse_other_format(result.path, result.provenance, "its tables and images may mean something else")
+        return DecodeBench(result)
 
 
 class DecodeBench(Bench):

@@ -23,6 +23,7 @@ from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.emit import Emitters, Law, LayerKeys, refuse_crowded
 from simexm.kernels.imaging import planes
 from simexm.kernels.imaging.image import LateralGrid, Transfer
+from simexm.kernels.labels.regions import bits_type_of
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ EMISSION = np.dtype(
     [
         ("mean", _REAL), ("dyes", _REAL), ("kept", _REAL), ("most", _REAL),
         ("sigma", _REAL, 3), ("voxel_nm", _REAL, 3), ("size", _REAL, 3),
-        ("by_surface", _WHOLE), ("region_bits", _WHOLE), ("kind", _WHOLE), ("clumped", _WHOLE),
+        ("by_surface", _WHOLE), ("region_bits", _WHOLE), ("bits_bytes", _WHOLE), ("kind", _WHOLE), ("clumped", _WHOLE),
         ("subcells", _WHOLE, 3), ("number", _WHOLE, 2), ("place", _WHOLE, 2), ("linker", _WHOLE, 2),
         ("origin", _WHOLE, 3), ("specimen", _WHOLE, 3), ("shape", _WHOLE, 3),
         ("lo", _WHOLE, 3), ("hi", _WHOLE, 3), ("own_lo", _WHOLE, 3), ("own_hi", _WHOLE, 3),
@@ -98,6 +99,7 @@ class ArrayDevice:
         """See `Device`."""
         out = self.xp.empty(index.shape, dtype=self.xp.uint8)
         self.launch("cell_regions", math.prod(index.shape), index, *index.shape, int(neighbourhood == 8), out)
+        out = self.xp.astype(out, getattr(self.xp, bits_type_of(masks).name), copy=False)
         return planes.add_masks(out, index, [(bit, self.put(mask)) for bit, mask in masks], self.xp)
 
     def gather_where(
@@ -132,7 +134,8 @@ class ArrayDevice:
         per_plane = inside.shape[1] * inside.shape[2] * math.prod(law.subcells)
         if inside.is_empty:
             return
-        emission = _emission(cells, where, law, keys, self.to_host(weights))
+        bits_bytes = self.xp.iinfo(cells.regions.dtype).bits // 8
+        emission = _emission(cells, where, law, keys, self.to_host(weights), bits_bytes)
         step = max(1, COUNTED // per_plane)
         rows = max(1, inside.shape[1] if per_plane <= COUNTED else inside.shape[1] * COUNTED // per_plane)
         for low in range(inside.start[0], inside.stop[0], step):
@@ -248,7 +251,9 @@ class ArrayDevice:
             raise DeviceMemoryError(str(error)) from error
 
 
-def _emission(cells: Cells, where: Where, law: Law, keys: LayerKeys, weights: NDArray[np.float64]) -> NDArray[Any]:
+def _emission(
+    cells: Cells, where: Where, law: Law, keys: LayerKeys, weights: NDArray[np.float64], bits_bytes: int
+) -> NDArray[Any]:
     """All that a launch is told of a layer, but for `lo` and `hi`; (1,) of `EMISSION`."""
     parts = math.prod(law.subcells)
     own = where.own.relative_to(cells.array.start)
@@ -259,6 +264,7 @@ def _emission(cells: Cells, where: Where, law: Law, keys: LayerKeys, weights: ND
     values["voxel_nm"] = where.voxel_nm
     values["size"] = [v / n for v, n in zip(where.voxel_nm, law.subcells, strict=True)]
     values["by_surface"], values["region_bits"], values["kind"] = law.by_surface, law.region_bits, law.kind
+    values["bits_bytes"] = bits_bytes
     values["clumped"], values["subcells"] = law.clumped, law.subcells
     values["number"], values["place"], values["linker"] = keys
     values["origin"], values["specimen"], values["shape"] = cells.array.start, where.specimen.start, cells.array.shape

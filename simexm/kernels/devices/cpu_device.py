@@ -18,7 +18,7 @@ from simexm.kernels.emission.emit import Emitters, Law, LayerKeys
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
 from simexm.kernels.imaging.image import LateralGrid, Transfer
-from simexm.kernels.labels.regions import add_mask, regions_of
+from simexm.kernels.labels.regions import add_mask, bits_type_of, regions_of
 from simexm.kernels.numbers import gather
 
 T = TypeVar("T")
@@ -102,11 +102,11 @@ class CpuDevice:
 
     def regions(
         self, index: NDArray[np.int32], neighbourhood: int, masks: Sequence[tuple[int, NDArray[np.bool_]]]
-    ) -> NDArray[np.uint8]:
+    ) -> NDArray[np.integer[Any]]:
         """See `Device`."""
-        bits = regions_of(index, neighbourhood)
+        bits = regions_of(index, neighbourhood).astype(bits_type_of(masks), copy=False)
         for bit, mask in masks:
-            add_mask(index, mask, np.uint8(bit), bits)
+            add_mask(index, mask, bits.dtype.type(bit), bits)
         return bits
 
     def emit(
@@ -179,7 +179,7 @@ class CpuDevice:
         out: NDArray[np.int32],
     ) -> None:
         """See `Device`."""
-        gather.gather_where(cells.index, cells.regions, np.uint8(wanted), z, y, x, out)
+        gather.gather_where(cells.index, cells.regions, cells.regions.dtype.type(wanted), z, y, x, out)
 
     def attempt(self, work: Callable[[], T]) -> T:
         """See `Device`."""

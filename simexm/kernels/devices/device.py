@@ -28,7 +28,7 @@ class Cells(NamedTuple):
     Attributes
     ----------
     index, regions
-        Cell indices (int32) and region bits (uint8), z y x.
+        Cell indices (int32) and region bits (see `regions.bits_type`), z y x.
     array
         Voxels of the whole volume that they cover.
     """
@@ -159,7 +159,7 @@ class Device(Protocol):
         """Uninitialised room for emitters."""
 
     def regions(self, index: Any, neighbourhood: int, masks: Sequence[tuple[int, NDArray[np.bool_]]]) -> Any:
-        """Region bits, uint8; `masks` are pairs of bit and mask, cut to cells."""
+        """Region bits, of `regions.bits_type_of(masks)`; `masks` are pairs of bit and mask, cut to cells."""
 
     def emit(
         self,

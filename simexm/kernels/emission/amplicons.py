@@ -139,7 +139,7 @@ def _find(  # type: ignore[no-untyped-def]
 
 def find_amplicons(
     index: NDArray[np.int32],
-    regions: NDArray[np.uint8],
+    regions: NDArray[np.integer[Any]],
     carries: NDArray[np.uint8],
     *,
     region: int,
@@ -159,7 +159,7 @@ def find_amplicons(
     Parameters
     ----------
     index, regions
-        Cell indices (int32) and region bits (uint8) of `array`, z y x.
+        Cell indices (int32) and region bits of `array`, z y x.
     carries
         uint8 by cell index: whether the cell carries a barcode.
     region, bits

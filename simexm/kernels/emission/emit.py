@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,7 +170,7 @@ def refuse_crowded(room: int) -> NoReturn:
 
 def emit_layer(
     index: NDArray[np.int32],
-    regions: NDArray[np.uint8],
+    regions: NDArray[np.integer[Any]],
     labelled: NDArray[np.uint8],
     weights: NDArray[np.float64],
     law: Law,
@@ -189,7 +189,7 @@ def emit_layer(
     Parameters
     ----------
     index, regions
-        Cell indices (int32) and region bits (uint8) of `array`, z y x.
+        Cell indices (int32) and region bits of `array`, z y x.
     labelled
         uint8 by cell index: whether the layer labels this cell.
     weights

@@ -134,12 +134,12 @@ def gather(volume: Any, z: Any, y: Any, x: Any, xp: Any) -> Any:
 
 
 def keep_where(values: Any, bits: Any, wanted: int, xp: Any) -> Any:
-    """The values where `bits` (uint8) has one of the bits `wanted`, else 0."""
+    """The values where `bits` has one of the bits `wanted`, else 0."""
     return xp.where((bits & wanted) != 0, values, xp.zeros_like(values))
 
 
 def add_masks(regions: Any, index: Any, masks: Any, xp: Any) -> Any:
     """Region bits with those of masks added in cells; `masks` are pairs of bit and bool array."""
     for bit, mask in masks:
-        regions = regions | (xp.astype(mask & (index != 0), xp.uint8) * bit)
+        regions = regions | (xp.astype(mask & (index != 0), regions.dtype) * bit)
     return regions

@@ -11,6 +11,8 @@ aspect of 3; the mean over all tilts is exact, so that closed surfaces come with
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,23 @@ from simexm.geometry.grid import Triple
 
 MEMBRANE = 1
 CYTOSOL = 2
+FIRST_MASK = 4
+"""Bit of the first mask; the next has twice that, and so on."""
+MOST_MASKS = 61
+"""Masks whose bits fit beside these two into 63 bits."""
+
+
+def bits_type(bits: int) -> np.dtype[Any]:
+    """Narrowest type that holds so many bits of regions, 63 at most.
+
+    Beyond 32 it is signed: compiled code mixes it with whole numbers of 64 bits, which are.
+    """
+    return np.dtype("u1" if bits <= 8 else "u2" if bits <= 16 else "u4" if bits <= 32 else "i8")
+
+
+def bits_type_of(masks: Sequence[tuple[int, Any]]) -> np.dtype[Any]:
+    """The same for the bits of masks, pairs of bit and mask."""
+    return bits_type(max((bit for bit, _ in masks), default=CYTOSOL).bit_length())
 
 
 @njit(cache=True, nogil=True)
@@ -90,7 +109,7 @@ def cell_regions(index, in_slice, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def add_mask(index, mask, bit, out):  # type: ignore[no-untyped-def]
-    """Set `bit` (uint8) in `out` where the mask is true in a cell."""
+    """Set `bit` (of the type of `out`) in `out` where the mask is true in a cell."""
     for z in range(index.shape[0]):
         for y in range(index.shape[1]):
             for x in range(index.shape[2]):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,7 +188,7 @@ def _count_dropped(index, regions, origin, lo, hi, crop_lo, crop_hi, inner_lo, i
                 if inside and inner_lo[2] <= x < inner_hi[2]:
                     continue
                 cell = index[z, y, x]
-                if not regions[z, y, x] & np.uint8(layer.bits):
+                if not regions[z, y, x] & regions.dtype.type(layer.bits):
                     continue
                 gz, gy, gx = origin[0] + z, origin[1] + y, origin[2] + x
                 words = philox(gz, gy, gx, 0, k0, k1)
@@ -203,7 +203,7 @@ def _count_dropped(index, regions, origin, lo, hi, crop_lo, crop_hi, inner_lo, i
 
 def count_dropped(
     index: NDArray[np.int32],
-    regions: NDArray[np.uint8],
+    regions: NDArray[np.integer[Any]],
     array: Box,
     box: Box,
     crop: Box,
@@ -242,7 +242,7 @@ def _add_dyes(  # type: ignore[no-untyped-def]
 ):
     """Return the largest number of dyes that a voxel of `out` then holds, or would hold."""
     k0, k1 = layer.key
-    bits = np.uint8(layer.bits)
+    bits = regions.dtype.type(layer.bits)
     nz, ny, nx = out.shape
     columns = np.empty(hi[2] - lo[2], np.int64)
     number = np.empty(hi[2] - lo[2])
@@ -286,7 +286,7 @@ def _add_dyes(  # type: ignore[no-untyped-def]
 
 def add_dyes(
     index: NDArray[np.int32],
-    regions: NDArray[np.uint8],
+    regions: NDArray[np.integer[Any]],
     array: Box,
     crop: Box,
     target: Box,
@@ -300,7 +300,7 @@ def add_dyes(
     Parameters
     ----------
     index, regions
-        Cell indices (int32) and region bits (uint8) of `array`, z y x, which holds the `source_box` of `target`.
+        Cell indices (int32) and region bits of `array`, z y x, which holds the `source_box` of `target`.
     array, crop, target
         Boxes in voxels of the volume.
     layer

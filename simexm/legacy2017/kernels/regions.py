@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,7 +95,7 @@ def _count_region(index, regions, lo, hi, bits, out):  # type: ignore[no-untyped
 
 def count_region(
     index: NDArray[np.int32],
-    regions: NDArray[np.uint8],
+    regions: NDArray[np.integer[Any]],
     array: Box,
     box: Box,
     bits: int,
@@ -101,4 +103,4 @@ def count_region(
 ) -> None:
     """Add to `out`, by cell index, the voxels of `box` whose region has one of `bits`: summed over the crop, n."""
     inner = box.relative_to(array.start)
-    _count_region(index, regions, inner.start, inner.stop, np.uint8(bits), out)
+    _count_region(index, regions, inner.start, inner.stop, regions.dtype.type(bits), out)

@@ -14,7 +14,7 @@ struct Emission {
   double mean, dyes, kept;    // of the law; mean of a sub-cell
   double most;                // a bound of the mean of any sub-cell
   Point sigma, voxel_nm, size;  // linker; voxel; sub-cell
-  whole by_surface, region_bits, kind, clumped;
+  whole by_surface, region_bits, bits_bytes, kind, clumped;
   Triple subcells;
   Key number, place, linker;
   Triple origin, specimen;  // first voxel of the array and of the specimen, in the volume
@@ -63,7 +63,7 @@ __device__ inline void place_emitter(const Emitters &out, whole n, Point base, W
 
 // Number of emitters of the sub-cell `at` (in the order above); with `WRITE`, they are written from place `n` on.
 template <bool WRITE>
-__device__ inline whole sub_cell(whole at, const Emission &law, const int *index, const unsigned char *regions,
+__device__ inline whole sub_cell(whole at, const Emission &law, const int *index, const void *regions,
                                  const unsigned char *labelled, const double *weights, const Emitters &out, whole n,
                                  word64 *dyes_of_cell) {
   whole width = law.hi.x - law.lo.x, rows = law.hi.y - law.lo.y;
@@ -71,7 +71,7 @@ __device__ inline whole sub_cell(whole at, const Emission &law, const int *index
   whole x = law.lo.x + at % width, sub = at / width % parts;
   whole y = law.lo.y + at / width / parts % rows, z = law.lo.z + at / width / parts / rows;
   whole voxel = (z * law.shape.y + y) * law.shape.x + x;
-  if (law.region_bits != 0 && ((regions[voxel] & law.region_bits) == 0 || labelled[index[voxel]] == 0)) return 0;
+  if (law.region_bits != 0 && ((bits_of(regions, voxel, law.bits_bytes) & law.region_bits) == 0 || labelled[index[voxel]] == 0)) return 0;
   whole gz = law.origin.z + z, gy = law.origin.y + y, gx = law.origin.x + x;
   // each sub-cell of a voxel has a stream of its own: counter = the voxel, key = the layer's, marked by the sub-cell
   Words drawn = philox(gz, gy, gx, 0, law.number.a, law.number.b ^ sub);
@@ -126,7 +126,7 @@ __device__ inline whole sub_cell(whole at, const Emission &law, const int *index
   return n - first;
 }
 
-extern "C" __global__ void count_emitters(Emission law, const int *index, const unsigned char *regions,
+extern "C" __global__ void count_emitters(Emission law, const int *index, const void *regions,
                                           const unsigned char *labelled, const double *weights, whole subcells,
                                           int *counts) {
   EACH(i, subcells) {
@@ -135,7 +135,7 @@ extern "C" __global__ void count_emitters(Emission law, const int *index, const 
 }
 
 // Write the emitters of the sub-cells first:stop; `ends` is the running sum of the counts, `base` what lies before `first`.
-extern "C" __global__ void write_emitters(Emission law, const int *index, const unsigned char *regions,
+extern "C" __global__ void write_emitters(Emission law, const int *index, const void *regions,
                                           const unsigned char *labelled, const double *weights, const whole *ends,
                                           whole first, whole stop, whole base, double *z, double *y, double *x,
                                           int *weight, int *cell, unsigned char *own, word64 *dyes_of_cell) {

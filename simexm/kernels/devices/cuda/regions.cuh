@@ -5,6 +5,14 @@
 
 constexpr unsigned char MEMBRANE = 1, CYTOSOL = 2;
 
+// Bits of the regions of a voxel, which are stored in so many bytes each; see `regions.bits_type`.
+__device__ inline whole bits_of(const void *regions, whole voxel, whole bytes) {
+  if (bytes == 1) return ((const unsigned char *)regions)[voxel];
+  if (bytes == 2) return ((const unsigned short *)regions)[voxel];
+  if (bytes == 4) return ((const unsigned int *)regions)[voxel];
+  return ((const whole *)regions)[voxel];
+}
+
 // MEMBRANE or CYTOSOL of each voxel of a cell; see `regions.cell_regions`.
 extern "C" __global__ void cell_regions(const int *index, whole nz, whole ny, whole nx, whole in_slice,
                                         unsigned char *out) {
