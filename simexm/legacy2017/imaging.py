@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
-from simexm.geometry.grid import Box, Geometry, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.transform import Transform, UniformExpansion
 from simexm.kernels.detector.camera import cut, quarter_octaves
 from simexm.legacy2017 import spectra as spectra
 from simexm.legacy2017.kernels import blur as simexm2017_blur
@@ -191,10 +193,9 @@ class Imaging2017(Microscope):
             raise ValueError(f"two channels are named {', '.join(double)}; give each its own name")
         return self
 
-    @property
-    def magnifies(self) -> Fraction:
-        """The factor as it was written."""
-        return exact(self.expansion_factor)
+    def transform(self, frame: Mapping[str, int] | None = None) -> UniformExpansion:
+        """Expansion by the factor as it was written."""
+        return UniformExpansion(exact(self.expansion_factor))
 
     @property
     def all_channels(self) -> tuple[Channel2017, ...]:
@@ -226,14 +227,17 @@ class Imaging2017(Microscope):
                 if self.mean_photons(channel, dye) > 0:
                     spectra.check_pair(self._kind, channel.name, channel.laser_wavelength_nm, spectra.find(dye))
 
-    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
+    def geometry(
+        self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
+    ) -> Geometry:
         """The image's grid: whole voxels, or whole parts of them; plane j is the plane of voxels j * step."""
+        factor = transform.scale
         frame = self._frame(voxel_nm)
         z, y, x = voxel_nm
         lateral = Fraction(frame.bin, frame.scatter)
         pixel = exact3((z * frame.step * factor, y * lateral * factor, x * lateral * factor))
         phase = exact3((z * Fraction(1 - frame.step, 2), Fraction(0), Fraction(0)))
-        return Geometry(volume, crop, voxel_nm, origin_nm, factor, pixel, phase, frame.shape(crop.shape))
+        return Geometry(volume, crop, voxel_nm, origin_nm, transform, pixel, phase, frame.shape(crop.shape))
 
     def _frame(self, voxel_nm: Spacing) -> simexm2017_frame.Frame:
         z, y, x = (float(v) for v in voxel_nm)
@@ -362,7 +366,7 @@ def _pixels_of(wanted: NmBox, g: Geometry) -> Box:
     """The pixels whose box in expanded space this is."""
     start, stop = (
         tuple(
-            int((place / g.factor - phase) * g.factor / pixel)
+            int((place / g.transform.scale - phase) * g.transform.scale / pixel)
             for place, phase, pixel in zip(corner, g.phase_nm, g.pixel_nm, strict=True)
         )
         for corner in (wanted.start, wanted.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import warnings
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from simexm.errors import SimexmWarning
-from simexm.geometry.grid import Box, Geometry, NmBox, Tiling, Triple, exact
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.planning.memory import TileMemory
 from simexm.sources.phantom import Phantom
 from simexm.stages.contract import Stage, World
@@ -230,7 +232,7 @@ class Plan:
                 "shape_pixels": list(g.shape),
                 "pixel_size_expanded_nm": [float(p) for p in g.pixel_nm],
                 "pixel_size_tissue_nm": [float(p) for p in g.pixel_tissue_nm],
-                "expansion_factor": float(g.factor),
+                "expansion_factor": float(g.transform.scale),
                 "levels": [list(level.shape) for level in self.levels],
                 "shards": [list(storage.shard) for storage in self.storage],
             },
@@ -283,7 +285,7 @@ def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, N
     image = g.pixels_nm(pixels)
     own = g.own_voxels(pixels)
     tissue = g.voxels_nm(own.relative_to(g.crop.start))
-    tissue = tissue.hull(image.scaled(1 / g.factor))
+    tissue = tissue.hull(g.transform.bound_inverse(image))
     wanted: dict[str, NmBox] = {"labels": tissue, "emitters": tissue, "fluorophores": tissue}
     last = {q.name for s in stages for q in s.writes} - {q.name for s in stages for q in s.inputs}
     for name in last - set(wanted):
@@ -297,11 +299,17 @@ def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, N
 
 
 def voxels_read(stages: Sequence[Stage], world: World, tile: Triple) -> Box:
-    """Voxels of the ground truth that a tile in the middle of the image reads, wherever in a voxel it begins."""
+    """Voxels of the ground truth that a tile in the middle of the image reads, wherever in a voxel it begins.
+
+    Where expansion is not uniform, the most that a tile there or by the image's borders reads.
+    """
     g = world.geometry
-    z, y, x = (max(0, (n - t) // 2) for n, t in zip(g.shape, tile, strict=True))
-    labels = walk_back(stages, world, Box.at((z, y, x), tile))["labels"]
-    return g.voxels(labels).grown((1, 1, 1)).intersect(Box.of_shape(g.volume))
+    starts = [(max(0, (n - t) // 2), 0, max(0, n - t)) for n, t in zip(g.shape, tile, strict=True)]
+    boxes = []
+    for z, y, x in itertools.islice(itertools.product(*starts), 1 if g.transform.is_uniform else None):
+        labels = walk_back(stages, world, Box.at((z, y, x), tile))["labels"]
+        boxes.append(g.voxels(labels).grown((1, 1, 1)).intersect(Box.of_shape(g.volume)))
+    return max(boxes, key=lambda box: box.size)
 
 
 def emitters_depth_nm(stages: Sequence[Stage], world: World, part: Triple, voxels: Triple, slab: int = 1) -> float:
@@ -322,7 +330,9 @@ def emitters_depth_nm(stages: Sequence[Stage], world: World, part: Triple, voxel
         *(s.radius_nm(world) for s in stages if isinstance(s, Barcodes)),
     )
     planes = slab if part[1] >= voxels[1] and part[2] >= voxels[2] else part[0] + 1
-    return float((planes * world.geometry.voxel_nm[0] + 2 * exact(reach)) * world.geometry.factor)
+    g = world.geometry
+    specimen = g.voxels_nm(Box.of_shape(g.crop.shape)).grown(exact3((exact(reach),) * 3))
+    return float(g.transform.depth(planes * g.voxel_nm[0] + 2 * exact(reach), specimen))
 
 
 def main_quantity(stage: Stage) -> str | None:

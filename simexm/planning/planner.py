@@ -63,7 +63,8 @@ def make_plan(
     stages = _stages_until(resolved, until)
     refuse_size(opened.voxel_size_nm)
     crop = resolved.crop_box(opened.shape)
-    geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, resolved.factor)
+    transform = resolved.transform()
+    geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, transform)
     refuse_single_pixel(geometry)
     if max(geometry.shape) > _LONGEST:
         raise SpecError(

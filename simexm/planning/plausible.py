@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from simexm.errors import SpecError
-from simexm.geometry.grid import Geometry, Spacing
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Spacing
 from simexm.sources.axes import implausible
 from simexm.sources.words import words
 

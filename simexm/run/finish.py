@@ -144,7 +144,7 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
         "until": plan.until,
         "seed": plan.simulation.seed,
         "versions": dict(plan.versions),
-        "expansion_factor": float(g.factor),
+        "expansion_factor": float(g.transform.scale),
         "pixel_size_expanded_um": [float(p) / 1000 for p in g.pixel_nm],
         **plan.imaging.provenance(),
         "dyes": totals.dyes,

@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import Box, Geometry, NmBox
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, NmBox
+from simexm.geometry.transform import IDENTITY, Transform
 from simexm.kernels.devices.device import Cells, Device, device
 from simexm.kernels.emission.emit import Emitters
 from simexm.kernels.labels.cells import ByCell, CellIndex, counts
@@ -165,7 +166,7 @@ class World:
     seed
         Seed of the whole simulation.
     geometry
-        Transform of image and truth.
+        The image's grid over the ground truth, and the transform between them.
     region_bits
         Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks that a layer labels.
     dye_of_layer
@@ -315,10 +316,9 @@ class Stage(Frozen):
         """What this very stage reads, where that follows from its values."""
         return self.reads
 
-    @property
-    def magnifies(self) -> Fraction:
-        """Linear expansion by this stage."""
-        return Fraction(1)
+    def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
+        """How this stage moves tissue; the same in all frames where none is given."""
+        return IDENTITY
 
     def passes(self) -> tuple[CountPass, ...]:
         """Sums by cell that the stage must know before it can run, in the order in which they are made."""

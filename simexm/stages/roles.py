@@ -10,13 +10,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import Box, Geometry, Spacing, Triple
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.geometry.transform import Transform
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import Counted, Stage, World
 
@@ -160,11 +161,13 @@ class Microscope(Stage):
 
     @abstractmethod
     def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
-        """Raise SpecError where one of the dyes cannot be seen; `factor` is the linear expansion of all stages together."""
+        """Raise SpecError where one of the dyes cannot be seen; `factor` is the nominal linear expansion."""
 
     @abstractmethod
-    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
-        """The image's grid; `factor` is the linear expansion of all stages together."""
+    def geometry(
+        self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
+    ) -> Geometry:
+        """The image's grid; `transform` is that of all stages together."""
 
     @abstractmethod
     def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> Imaging:

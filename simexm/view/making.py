@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from simexm.errors import SimexmError
-from simexm.geometry.grid import Box, Geometry, Spacing, exact3, triple
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, Spacing, exact3, triple
 from simexm.result.result import Result
 from simexm.sources.base import LabelSource
 from simexm.spec.simulation import Spec
@@ -57,7 +58,7 @@ class Making:
         crop = Box(triple(told["crop_start"]), triple(told["crop_stop"]))
         volume = triple(told["shape_voxels"])
         voxel = self.source.voxel_size_nm if self.source else exact3(told["voxel_size_nm"])
-        return self.simulation.microscope.geometry(volume, crop, voxel, origin, self.simulation.factor)
+        return self.simulation.microscope.geometry(volume, crop, voxel, origin, self.simulation.transform())
 
     @property
     def imaging(self) -> Imaging:

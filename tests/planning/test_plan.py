@@ -105,8 +105,8 @@ def test_boxes_hold_all_that_a_tile_needs() -> None:
     box = plan.geometry.voxels(plan.boxes(tile)["labels"])
     for axis in range(3):
         reach = optics.range_nm if axis == 0 else optics.radius_nm
-        low = (tile.start[axis] * float(g.pixel_nm[axis]) - reach) / float(g.factor) - 4 * 6
-        high = (tile.stop[axis] * float(g.pixel_nm[axis]) + reach) / float(g.factor) + 4 * 6
+        low = (tile.start[axis] * float(g.pixel_nm[axis]) - reach) / float(g.transform.scale) - 4 * 6
+        high = (tile.stop[axis] * float(g.pixel_nm[axis]) + reach) / float(g.transform.scale) + 4 * 6
         assert box.start[axis] <= max(0, low / float(g.voxel_nm[axis]) - 1)
         assert box.stop[axis] >= min(g.volume[axis], high / float(g.voxel_nm[axis]) + 1)
 

@@ -200,14 +200,14 @@ class _Bench:
         self.optics, self.fluorophores = simulation.microscope, simulation.fluorophores()
         self.camera = simulation.camera if quantity == "image" else None
         about = result.plan["source"]
-        factor = simulation.factor
+        transform = simulation.transform()
         crop = Box(triple(about["crop_start"]), triple(about["crop_stop"]))
         geometry = self.optics.geometry(
-            triple(about["shape_voxels"]), crop, exact3(tuple(about["voxel_size_nm"])), exact3((0, 0, 0)), factor
+            triple(about["shape_voxels"]), crop, exact3(tuple(about["voxel_size_nm"])), exact3((0, 0, 0)), transform
         )
         plan = self.optics.resolve(self.fluorophores, geometry)
         assert isinstance(plan, OpticsPlan)
-        self.plan, self.factor = plan, float(factor)
+        self.plan, self.factor = plan, float(transform.scale)
         transforms = result.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
         scale, translation = (np.array(t[t["type"]][1:]) * 1000 for t in transforms)
         self.pixel_nm, self.first_nm = scale, translation

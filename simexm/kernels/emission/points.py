@@ -7,7 +7,8 @@ are functions of the voxel, so no order matters.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,11 @@ class Emitters(NamedTuple):
         return Emitters(
             self.z[which], self.y[which], self.x[which], self.weight[which], self.cell[which], self.own[which]
         )
+
+    def moved(self, move: Callable[[tuple[Any, Any, Any]], tuple[Any, Any, Any]]) -> Emitters:
+        """The same emitters at other places; `move` is called with the arrays of z, y, x."""
+        z, y, x = move((self.z, self.y, self.x))
+        return self._replace(z=z, y=y, x=x)
 
 
 class Law(NamedTuple):

@@ -6,7 +6,6 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import ClassVar, Self
 
 import numpy as np
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
-from simexm.geometry.grid import Box, Geometry, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.transform import Transform
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables as psf_tables
@@ -138,13 +139,16 @@ class Optics(Microscope):
             if self.excites(channel, dye) and dye.emission_share(*channel.band_nm) > 0
         ]
 
-    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
+    def geometry(
+        self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
+    ) -> Geometry:
         """Pixels and planes of the sizes given, from the specimen's corner on."""
-        return Geometry(volume, crop, voxel_nm, origin_nm, factor, self.spacing_nm)
+        return Geometry(volume, crop, voxel_nm, origin_nm, transform, self.spacing_nm)
 
     def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> OpticsPlan:
         """Choose grid and range. Light cannot come from further away than the expanded specimen is thick."""
-        depth_nm = float(geometry.specimen_nm[0] * geometry.factor)
+        expanded = geometry.transform.bound(geometry.voxels_nm(Box.of_shape(geometry.crop.shape)))
+        depth_nm = float(expanded.stop[0] - expanded.start[0])
         seen = self.seen(dyes)
         if not seen:
             raise SpecError(

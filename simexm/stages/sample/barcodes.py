@@ -184,7 +184,7 @@ class Barcodes(Stage):
 
     def radius_nm(self, world: World) -> float:
         """Of the ball, nm of tissue."""
-        return self.diameter_nm / 2 / float(world.geometry.factor)
+        return self.diameter_nm / 2 / float(world.geometry.transform.scale)
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The ball's radius more on each side."""

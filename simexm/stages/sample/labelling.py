@@ -128,7 +128,7 @@ class Layer(Frozen):
         mean = self.density_per_um2 if self.density_per_um2 is not None else (self.density_per_um3 or 0.0) * volume
         full = mean * _largest_surface_um2(world) if by_surface else mean
         subcells, clumped = subdivide(world, full * dyes * kept, full)
-        sigma = self.sigma_nm(float(world.geometry.factor))
+        sigma = self.sigma_nm(float(world.geometry.transform.scale))
         bits = world.region_bits[self.region]
         return emit.Law(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
 
@@ -155,7 +155,7 @@ def subdivide(world: World, dyes_per_voxel: float, proteins_per_voxel: float) ->
     """
     voxel = [float(v) for v in world.geometry.voxel_nm]
     if isinstance(world.optics, OpticsPlan):
-        cell = [float(c) / float(world.geometry.factor) for c in world.optics.node_nm]
+        cell = [float(c) / float(world.geometry.transform.scale) for c in world.optics.node_nm]
         share = math.prod(min(1.0, c / v) for c, v in zip(cell, voxel, strict=True))
         if dyes_per_voxel * share > world.clump_above:
             z, y, x = (math.ceil(v / c - 1e-9) for v, c in zip(voxel, cell, strict=True))
@@ -205,7 +205,7 @@ class Labelling(Labeller):
 
     def reach_nm(self, world: World) -> float:
         """The longest linker."""
-        return max(layer.sigma_nm(float(world.geometry.factor)) for layer in self.layers) * emit.CUT_SIGMA
+        return max(layer.sigma_nm(float(world.geometry.transform.scale)) for layer in self.layers) * emit.CUT_SIGMA
 
     def tile_bytes(self, voxels: Box, world: World) -> int:
         """Emitters are drawn into one set of buffers, over and over."""
@@ -216,7 +216,7 @@ class Labelling(Labeller):
         world, labels = work.world, work.labels
         geometry = world.geometry
         voxel_nm = _floats(geometry.voxel_nm)
-        reach = max(exact(layer.sigma_nm(float(geometry.factor)) * emit.CUT_SIGMA) for layer in self.layers)
+        reach = max(exact(layer.sigma_nm(float(geometry.transform.scale)) * emit.CUT_SIGMA) for layer in self.layers)
         source = geometry.voxels(work.boxes["emitters"].grown(exact3((reach,) * 3))).intersect(geometry.crop)
         own = geometry.own_voxels(work.pixels)
         device = work.device
