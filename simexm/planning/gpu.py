@@ -17,7 +17,6 @@ from simexm.kernels.emission.emit import EMITTER_BYTES
 from simexm.planning.blocks import smaller
 from simexm.planning.plan import GiB, Plan, emitters_depth_nm, voxels_read
 from simexm.stages.contract import Stage
-from simexm.stages.microscope.optics_plan import OpticsPlan
 
 if TYPE_CHECKING:
     from simexm.spec.simulation import Execution
@@ -89,8 +88,6 @@ def visible_gpus() -> tuple[str, ...]:
 def device_bytes(plan: Plan, tile: Triple) -> int:
     """Memory of the GPU that a tile of a plan needs, bytes: arrays as `array_device` holds them, by their shapes."""
     world, simulation = plan.world, plan.simulation
-    imaging = world.optics
-    assert isinstance(imaging, OpticsPlan)
     voxels = voxels_read(plan.stages, world, tile)
     held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
     # cell indices and regions; masks, and the bits that they are added to, come and go
@@ -99,7 +96,7 @@ def device_bytes(plan: Plan, tile: Triple) -> int:
     depth_nm = emitters_depth_nm(plan.stages, world, plan.part, voxels.shape, SLAB)
     channels = len(simulation.microscope.all_channels)
     counting = 8 * math.prod(tile) * len(plan.labelled_names) * ("labelled" in simulation.keep)
-    light = imaging.device_bytes(tile, channels, world, depth_nm, AT_ONCE)
+    light = plan.imaging.cost.device_bytes(tile, channels, world, depth_nm, AT_ONCE)
     return int(_SLACK * (labels + emitters + light + counting + _BATCHES * BATCH_BYTES))
 
 

@@ -20,7 +20,7 @@ from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.planning.memory import TileMemory
 from simexm.sources.phantom import Phantom
 from simexm.stages.contract import Stage, World
-from simexm.stages.roles import Imaging, Labeller
+from simexm.stages.roles import ImageFormation, ImagingPlan, Labeller
 from simexm.stages.sample.barcodes import Barcodes
 from simexm.store.pyramid import Level, Storage
 
@@ -184,10 +184,10 @@ class Plan:
         }
 
     @property
-    def imaging(self) -> Imaging:
+    def imaging(self) -> ImagingPlan:
         """What the microscope was resolved to."""
-        assert self.world.optics is not None
-        return self.world.optics
+        assert self.world.imaging is not None
+        return self.world.imaging
 
     @cached_property
     def core_seconds(self) -> float:
@@ -195,8 +195,9 @@ class Plan:
         pixels = math.prod(self.shape) * len(self.outputs[0].channels) * len(self.rounds)
         tiles = _tile_shapes(self.blocks, self.tile)
         voxels = sum(n * voxels_read(self.stages, self.world, shape).size for shape, n in tiles.items())
-        imaging = self.imaging.core_seconds(tiles) * imaging_repeats(self.imaging, self.barcodes)
-        return imaging + pixels * self.imaging.seconds_per_pixel + voxels * SECONDS_PER_VOXEL
+        cost = self.imaging.cost
+        imaging = cost.core_seconds(tiles) * imaging_repeats(self.imaging.formation, self.barcodes)
+        return imaging + pixels * cost.seconds_per_pixel + voxels * SECONDS_PER_VOXEL
 
     @property
     def stored_bytes(self) -> int:
@@ -210,7 +211,7 @@ class Plan:
 
     def warn(self) -> None:
         """Issue the warnings that are known before the run."""
-        for text in self.imaging.warnings():
+        for text in self.imaging.description.warnings():
             warnings.warn(text, SimexmWarning, stacklevel=2)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -236,7 +237,7 @@ class Plan:
                 "levels": [list(level.shape) for level in self.levels],
                 "shards": [list(storage.shard) for storage in self.storage],
             },
-            "optics": self.imaging.describe(self.tile),
+            "optics": self.imaging.description.describe(self.tile),
             "blocks": {
                 "count": len(self.blocks),
                 "levels": sum(s.owned for s in self.storage),
@@ -267,7 +268,7 @@ class Plan:
         return type(self).shown(self) or repr(self)
 
 
-def imaging_repeats(imaging: Imaging, barcodes: Barcodes | None) -> float:
+def imaging_repeats(imaging: ImageFormation, barcodes: Barcodes | None) -> float:
     """How often the dyes are imaged on average: those of letters once a round, others once."""
     if barcodes is None:
         return 1.0

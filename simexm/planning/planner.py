@@ -36,6 +36,7 @@ from simexm.sources.chunk_cache import CACHE_BYTES
 from simexm.sources.phantom import Phantom
 from simexm.stages import Barcodes, Truth, installed
 from simexm.stages.contract import LABELLED, Stage, World
+from simexm.stages.roles import ImageFormation
 from simexm.store.pyramid import plan_levels, plan_storage
 
 if TYPE_CHECKING:
@@ -87,17 +88,17 @@ def make_plan(
     bits |= {name: 4 << i for i, name in enumerate(n for n in opened.region_names if n in used)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
     device = resolve_device(resolved.execution, stages, gpu)
+    imaging = resolved.microscope.resolve(dyes, geometry)
     world = World(
         seed=resolved.seed,
         geometry=geometry,
         region_bits=bits,
         dye_of_layer={layer.name: layer.dye for layer in layers},
-        optics=resolved.microscope.resolve(dyes, geometry),
+        imaging=imaging,
+        clump_cell_nm=_clump_cell_nm(imaging.formation, float(transform.scale)),
         device=device,
         rounds=barcodes.rounds if barcodes else 0,
     )
-    imaging = world.optics
-    assert imaging is not None
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     id_dtype = np.dtype(opened.dtype).name
     outputs = _outputs(resolved, stages, id_dtype)
@@ -111,11 +112,13 @@ def make_plan(
     def fits(block: Triple, planes: int = LARGEST) -> bool:
         return predict(clipped((planes, *block[1:]), clipped(block, geometry.shape)), block)[1].steady <= limit
 
-    seconds_per_cost = imaging.seconds_per_cost * imaging_repeats(imaging, barcodes)
+    seconds_per_cost = imaging.cost.seconds_per_cost * imaging_repeats(imaging.formation, barcodes)
     planes = LARGEST if fits(ALIGN) else 1  # where not even the smallest block fits at once, it is made plane by plane
     if planes > 1 or fits(ALIGN, 1):
         fewest = resolved.execution.min_blocks
-        block = choose_block(geometry.shape, imaging.cost, partial(fits, planes=planes), seconds_per_cost, fewest)
+        block = choose_block(
+            geometry.shape, imaging.cost.relative, partial(fits, planes=planes), seconds_per_cost, fewest
+        )
     else:
         block = ALIGN
     asked = resolved.execution.tile
@@ -149,6 +152,14 @@ def make_plan(
         memory=memory.compiled(compiled.is_cached()),
         versions={**_versions(device), **installed.versions(stages)},
     )
+
+
+def _clump_cell_nm(formation: ImageFormation, factor: float) -> tuple[float, float, float] | None:
+    """Cell of the grid on which dyes are placed, nm of tissue; see `World.clump_cell_nm`."""
+    if formation.cell_nm is None:
+        return None
+    z, y, x = (float(n) / factor for n in formation.cell_nm)
+    return z, y, x
 
 
 @cache
@@ -211,8 +222,8 @@ def _predict(
     reading: int,
 ) -> tuple[Triple, TileMemory]:
     """Voxels of which labels are held at once, the best that keep memory below `limit`, and the memory; the least, if none do."""
-    imaging, g, labeller = world.optics, world.geometry, simulation.labeller
-    assert imaging is not None
+    assert world.imaging is not None
+    cost, g, labeller = world.imaging.cost, world.geometry, simulation.labeller
     voxels = voxels_read(stages, world, tile)
     labelling = labeller.tile_bytes(voxels, world) + EMITTER_FILE * ("emitters" in simulation.keep)
     counted = len(labeller.named_layers)
@@ -241,8 +252,8 @@ def _predict(
             block=clipped(block, g.shape),
             stored_bytes=stored,
             labelling=labelling,
-            imaging=imaging.tile_bytes(tile, channels, world, chunk_nm),
-            kept=imaging.kept_bytes(tile, channels) if world.rounds else None,
+            imaging=cost.tile_bytes(tile, channels, world, chunk_nm),
+            kept=cost.kept_bytes(tile, channels) if world.rounds else None,
             reading=reading,
         )
         if choice is None or needed.steady < choice[1].steady:

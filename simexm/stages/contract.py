@@ -24,7 +24,7 @@ from simexm.kernels.labels.cells import ByCell, CellIndex, counts
 from simexm.settings import Frozen
 
 if TYPE_CHECKING:
-    from simexm.stages.roles import Imaging
+    from simexm.stages.roles import ImagingPlan
 
 
 class Quantity(NamedTuple):
@@ -171,10 +171,12 @@ class World:
         Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks that a layer labels.
     dye_of_layer
         Dye of each layer that labels anything.
-    optics
+    imaging
         What the microscope was resolved to; None only while it is.
+    clump_cell_nm
+        Size, z y x, nm of tissue, of a cell within which the places of many dyes do not matter; None where they always do.
     clump_above
-        Mean dyes in a cell of the simulation grid above which their number is drawn at once.
+        Mean dyes in such a cell above which their number is drawn at once.
     device
         `cpu` or `gpu`, for the whole run.
     rounds
@@ -185,7 +187,8 @@ class World:
     geometry: Geometry
     region_bits: Mapping[str, int]
     dye_of_layer: Mapping[str, str]
-    optics: Imaging | None
+    imaging: ImagingPlan | None
+    clump_cell_nm: tuple[float, float, float] | None = None
     clump_above: float = 32.0
     device: str = "cpu"
     rounds: int = 0

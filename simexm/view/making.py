@@ -13,7 +13,7 @@ from simexm.result.result import Result
 from simexm.sources.base import LabelSource
 from simexm.spec.simulation import Spec
 from simexm.spectra.colour import wavelength_to_rgb
-from simexm.stages.roles import Imaging
+from simexm.stages.roles import ImageFormation
 
 _NO_PLAN = (OSError, ValueError, KeyError, TypeError)
 
@@ -61,10 +61,10 @@ class Making:
         return self.simulation.microscope.geometry(volume, crop, voxel, origin, self.simulation.transform())
 
     @property
-    def imaging(self) -> Imaging:
-        """What the microscope is resolved to."""
+    def formation(self) -> ImageFormation:
+        """How the microscope forms the image."""
         dyes = {d.name: d for d in self.simulation.fluorophores().values()}
-        return self.simulation.microscope.resolve(dyes, self.geometry)
+        return self.simulation.microscope.resolve(dyes, self.geometry).formation
 
     def color(self, name: str) -> str:
         """RRGGBB of a channel or layer, near to what the run gives it when it is done."""

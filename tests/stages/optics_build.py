@@ -68,7 +68,9 @@ class Bench:
         slab = Box.of_shape((1, 1, 1))
         thick = exact3((depth, 1, 1))
         geometry = Geometry((1, 1, 1), slab, thick, exact3((0, 0, 0)), IDENTITY, optics.spacing_nm)
-        self.plan: OpticsPlan = optics.resolve(self.dyes, geometry)
+        self.resolved = optics.resolve(self.dyes, geometry)
+        assert isinstance(self.resolved.formation, OpticsPlan)
+        self.plan = self.resolved.formation
         self.pitch = np.array([float(s) for s in optics.spacing_nm])
 
     @property
@@ -121,7 +123,8 @@ class Bench:
         volume = Box.of_shape((1, 1, 1))
         one = exact3((1, 1, 1))
         geometry = Geometry((1, 1, 1), volume, one, one, IDENTITY, self.optics.spacing_nm)
-        world = World(0, geometry, {}, {d: d for d in by_dye}, plan or self.plan)
+        imaging = replace(self.resolved, formation=plan or self.plan)
+        world = World(0, geometry, {}, {d: d for d in by_dye}, imaging)
         for box in Tiling(everything, tile or self.shape):
             values = {"expanded": _stream(by_dye), "dyes": self.dyes}
             work = Work(world, box, {}, values, Tally(), {})

@@ -205,7 +205,7 @@ class _Bench:
         geometry = self.optics.geometry(
             triple(about["shape_voxels"]), crop, exact3(tuple(about["voxel_size_nm"])), exact3((0, 0, 0)), transform
         )
-        plan = self.optics.resolve(self.fluorophores, geometry)
+        plan = self.optics.resolve(self.fluorophores, geometry).formation
         assert isinstance(plan, OpticsPlan)
         self.plan, self.factor = plan, float(transform.scale)
         transforms = result.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]

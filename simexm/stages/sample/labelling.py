@@ -21,7 +21,6 @@ from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
 from simexm.stages.contract import EMITTERS, LABELS, REGIONS, Chunk, Counted, EmitterStream, Quantity, Work, World
-from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.stages.roles import MOST_LAYERS, Labeller
 
 
@@ -149,13 +148,13 @@ def _largest_surface_um2(world: World) -> float:
 def subdivide(world: World, dyes_per_voxel: float, proteins_per_voxel: float) -> tuple[Triple, bool]:
     """Parts of a voxel that draw at once, and whether they do.
 
-    Where a cell of the simulation grid would hold more than `world.clump_above` dyes on average, the voxel is cut into
+    Where a cell of `world.clump_cell_nm` would hold more than `world.clump_above` dyes on average, the voxel is cut into
     parts no larger than such a cell, each of which draws its number of dyes directly; below, protein by protein, in parts
     that keep a few thousand dyes and proteins at most (the number of either is part of the counter of a draw).
     """
     voxel = [float(v) for v in world.geometry.voxel_nm]
-    if isinstance(world.optics, OpticsPlan):
-        cell = [float(c) / float(world.geometry.transform.scale) for c in world.optics.node_nm]
+    if world.clump_cell_nm is not None:
+        cell = world.clump_cell_nm
         share = math.prod(min(1.0, c / v) for c, v in zip(cell, voxel, strict=True))
         if dyes_per_voxel * share > world.clump_above:
             z, y, x = (math.ceil(v / c - 1e-9) for v, c in zip(voxel, cell, strict=True))
