@@ -13,7 +13,7 @@ from simexm.geometry.grid import Triple
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.devices.array_device import CAPACITY, COUNTED, SLAB
 from simexm.kernels.devices.array_planes import AT_ONCE, BATCH_BYTES
-from simexm.kernels.emission.emit import EMITTER_BYTES
+from simexm.kernels.emission.emit import emitter_bytes
 from simexm.planning.blocks import smaller
 from simexm.planning.plan import GiB, Plan, emitters_depth_nm, voxels_read
 from simexm.stages.contract import Stage
@@ -92,7 +92,7 @@ def device_bytes(plan: Plan, tile: Triple) -> int:
     held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
     # cell indices and regions; masks, and the bits that they are added to, come and go
     labels = held * (4 + 1 + 2 * bool(world.masks) + len(world.masks))
-    emitters = COUNTED * 12 + CAPACITY * EMITTER_BYTES
+    emitters = COUNTED * 12 + CAPACITY * emitter_bytes(world.identified)
     depth_nm = emitters_depth_nm(plan.stages, world, plan.part, voxels.shape, SLAB)
     channels = len(simulation.microscope.all_channels)
     counting = 8 * math.prod(tile) * len(plan.labelled_names) * ("labelled" in simulation.keep)

@@ -98,6 +98,7 @@ def make_plan(
         clump_cell_nm=_clump_cell_nm(imaging.formation, float(transform.scale)),
         device=device,
         rounds=barcodes.rounds if barcodes else 0,
+        identified=any(s.wants_identity for s in stages),
     )
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     id_dtype = np.dtype(opened.dtype).name

@@ -181,6 +181,8 @@ class World:
         `cpu` or `gpu`, for the whole run.
     rounds
         Rounds of imaging; 0 where there is one image.
+    identified
+        Whether emitters carry their identities, because a stage asks for them.
     """
 
     seed: int
@@ -192,6 +194,7 @@ class World:
     clump_above: float = 32.0
     device: str = "cpu"
     rounds: int = 0
+    identified: bool = False
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -308,6 +311,8 @@ class Stage(Frozen):
     """Whether the stage wants the labels of a tile at once, not part by part."""
     on_gpu: ClassVar[bool] = True
     """Whether the stage can work on a GPU: whether it leaves to `Work.device` what takes long."""
+    wants_identity: ClassVar[bool] = False
+    """Whether the stage asks for the identities of emitters; see `simexm.kernels.emission.points.IDENTITY`."""
 
     @property
     def tag(self) -> str:

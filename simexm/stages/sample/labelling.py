@@ -50,7 +50,7 @@ class DyesPerProtein(Frozen):
         return self
 
     def law(self, retention: float) -> tuple[int, float, float]:
-        """(kind, dyes, kept) for `emit.Law`, each dye being kept with probability `retention`."""
+        """(kind, dyes, kept) for `emit.EmissionLaw`, each dye being kept with probability `retention`."""
         if self.distribution == "poisson":
             return emit.POISSON, float(self.mean or 0), retention
         return emit.BINOMIAL, float(self.sites or 0), retention * (self.probability or 1.0)
@@ -119,7 +119,7 @@ class Layer(Frozen):
         """Standard deviation of the linker in nm of tissue."""
         return self.linker_nm / factor if self.stained == "after_expansion" else self.linker_nm
 
-    def law(self, world: World) -> emit.Law:
+    def law(self, world: World) -> emit.EmissionLaw:
         """What the layer puts into one voxel; `world` decides whether sub-cells are drawn at once."""
         kind, dyes, kept = self.dyes_per_protein.law(self.retention)
         volume = math.prod(float(v) for v in world.geometry.voxel_nm) * 1e-9
@@ -129,14 +129,16 @@ class Layer(Frozen):
         subcells, clumped = subdivide(world, full * dyes * kept, full)
         sigma = self.sigma_nm(float(world.geometry.transform.scale))
         bits = world.region_bits[self.region]
-        return emit.Law(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
+        return emit.EmissionLaw(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
 
-    def unspecific_law(self, world: World) -> emit.Law:
+    def unspecific_law(self, world: World) -> emit.EmissionLaw:
         """What binds anywhere, dye by dye."""
         volume = math.prod(float(v) for v in world.geometry.voxel_nm) * 1e-9
         mean = self.unspecific_per_um3 * volume * self.retention
         subcells, clumped = subdivide(world, mean, mean)
-        return emit.Law(mean, False, 0, emit.BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped)
+        return emit.EmissionLaw(
+            mean, False, 0, emit.BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped, emit.UNSPECIFIC
+        )
 
 
 def _largest_surface_um2(world: World) -> float:
@@ -208,7 +210,7 @@ class Labelling(Labeller):
 
     def tile_bytes(self, voxels: Box, world: World) -> int:
         """Emitters are drawn into one set of buffers, over and over."""
-        return emit.CAPACITY * emit.EMITTER_BYTES
+        return emit.CAPACITY * emit.emitter_bytes(world.identified)
 
     def run(self, work: Work) -> None:
         """Write the stream of emitters; the tally fills while it is read."""
@@ -220,7 +222,7 @@ class Labelling(Labeller):
         own = geometry.own_voxels(work.pixels)
         device = work.device
         surface = device.put(regions.crofton_weights(voxel_nm, work.values["in_slice"]))
-        room = device.room(device.capacity)
+        room = device.room(device.capacity, world.identified)
         # planes of voxels between two floors
         depth = device.slab if labels.depth == 1 else labels.depth
         for layer in self.layers:
@@ -261,7 +263,7 @@ class Labelling(Labeller):
         dyes = {layer.name: layer.dye for layer in self.layers}
         work.values["emitters"] = EmitterStream(dyes, float(depth * geometry.voxel_nm[0] + 2 * reach), chunks)
 
-    def _streams(self, dye: str, work: Work) -> Iterator[tuple[Layer, emit.Law, ByCell, emit.LayerKeys, bool]]:
+    def _streams(self, dye: str, work: Work) -> Iterator[tuple[Layer, emit.EmissionLaw, ByCell, emit.LayerKeys, bool]]:
         """Layers of a dye, with their laws, which cells they label, keys, and whether they label cells, not all tissue."""
         for layer in (n for n in self.layers if n.dye == dye):
             labelled = ByCell(partial(self.labelled, layer.name, seed=work.world.seed, counted=work.counted))
