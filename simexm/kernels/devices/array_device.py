@@ -92,7 +92,7 @@ class ArrayDevice:
         xp = self.xp
         kinds = (xp.float64, xp.float64, xp.float64, xp.int32, xp.int32, xp.uint8)
         identity = xp.empty((capacity * identified, len(IDENTITY)), dtype=xp.int32)
-        return Emitters(*(xp.empty(capacity, dtype=kind) for kind in kinds), identity)
+        return Emitters(*(xp.empty(capacity, dtype=kind) for kind in kinds))._replace(identity=identity)
 
     # ---------------------------------------------------------------- labels
 

@@ -99,7 +99,9 @@ class Emitters(NamedTuple):
     def select(self, which: slice | NDArray[np.bool_]) -> Emitters:
         """Some of the emitters."""
         identity = self.identity[which, ...] if self.identity.shape[0] else self.identity
-        return Emitters(*(column[which] for column in self[:6]), identity)
+        return Emitters(
+            self.z[which], self.y[which], self.x[which], self.weight[which], self.cell[which], self.own[which], identity
+        )
 
     def moved(self, move: Callable[[tuple[Any, Any, Any]], tuple[Any, Any, Any]]) -> Emitters:
         """The same emitters at other places; `move` is called with the arrays of z, y, x."""
