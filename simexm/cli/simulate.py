@@ -73,7 +73,7 @@ def _print_plan(made: Plan) -> None:
     from simexm.view.rows import plan_rows
 
     print_rows(made.simulation.name, plan_rows(made))
-    for remark in made.imaging.remarks():
+    for remark in made.imaging.description.remarks():
         typer.echo(remark)
 
 

@@ -6,22 +6,23 @@ size, and spacings are rounded to whole voxels.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
-from simexm.geometry.grid import Box, Geometry, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.transform import Transform, UniformExpansion
 from simexm.kernels.detector.camera import cut, quarter_octaves
 from simexm.legacy2017 import spectra as spectra
+from simexm.legacy2017.imaging_plan import Cost2017, Description2017, Formation2017
 from simexm.legacy2017.kernels import blur as simexm2017_blur
 from simexm.legacy2017.kernels import frame as simexm2017_frame
 from simexm.legacy2017.kernels import light, psf
@@ -30,11 +31,10 @@ from simexm.random import derive_key
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import Quantity, Work, World
 from simexm.stages.microscope.optics_plan import Channel
-from simexm.stages.roles import MOST_CHANNELS, Imaging, Microscope, Pair
+from simexm.stages.roles import MOST_CHANNELS, ImagingPlan, Microscope, Pair
 
 COUNTS = Quantity("image", "czyx", "counts before scaling to 8 bits", "uint32")
 LARGEST_COUNT = 2**32 - 1
-_SECONDS_PER_VOXEL = 60e-9
 
 
 class Channel2017(Channel):
@@ -48,88 +48,6 @@ class Channel2017(Channel):
 
     laser_power_W: float = Field(default=50.0, gt=0)
     laser_percentage: float = Field(default=0.25, ge=0, le=1)
-
-
-@dataclass(frozen=True)
-class Imaging2017Plan(Imaging):
-    """How the 2017 program's imaging is computed.
-
-    Attributes
-    ----------
-    frame
-        How the camera samples voxels.
-    pairs
-        Every dye that gives photons in a channel; `in_focus` is their mean number, which the kernel's peak of 1 leaves as it is.
-    """
-
-    frame: simexm2017_frame.Frame
-    pairs: tuple[Pair, ...]
-
-    seconds_per_pixel = 40e-9
-
-    def cost(self, axis: int, pixels: int) -> float:
-        """Voxels along one axis that are transformed."""
-        reach = 2 * psf.REACH
-        if axis == 0:
-            return pixels * self.frame.step + reach
-        return pixels * self.frame.bin / self.frame.scatter + reach
-
-    @property
-    def seconds_per_cost(self) -> float:
-        """By the voxels that all tiles transform."""
-        return len(self.pairs) * _SECONDS_PER_VOXEL
-
-    def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
-        """For each dye of a channel: the kernel's spectrum, two rings of spectra (two digits of photons), and planes in work."""
-        rows, columns = (math.ceil(self.cost(axis, tile[axis]) * 1.1) for axis in (1, 2))
-        dyes = max(sum(p.channel == c for p in self.pairs) for c in {p.channel for p in self.pairs})
-        spectrum = rows * (columns // 2 + 1) * 16
-        planes = simexm2017_blur.RING * 2 + psf.REACH + 12
-        return dyes * planes * spectrum
-
-    def describe(self, tile: Triple) -> dict[str, Any]:
-        """Sampling in whole voxels, and every pair."""
-        return {
-            "model": "simexm2017",
-            "planes_step_voxels": self.frame.step,
-            "bin_voxels": self.frame.bin,
-            "pixels_per_voxel": self.frame.scatter,
-            "kernel_voxels": 2 * psf.REACH + 1,
-            "pairs": [
-                {
-                    "channel": p.channel,
-                    "dye": p.dye,
-                    "emission_nm": p.emission_nm,
-                    "photons_per_fluorophore": p.in_focus,
-                }
-                for p in self.pairs
-            ],
-        }
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Sampling in whole voxels, and every pair."""
-        f = self.frame
-        lateral = f"{f.bin} x {f.bin} voxels a pixel" if f.scatter == 1 else f"{f.scatter} x {f.scatter} pixels a voxel"
-        return [
-            ("model", "simexm2017"),
-            (
-                "sampling",
-                f"every {f.step}. plane of voxels, {lateral}" if f.step > 1 else f"every plane of voxels, {lateral}",
-            ),
-            *((f"{p.dye} in {p.channel}", f"{p.in_focus:.4g} photons a fluorophore") for p in self.pairs),
-        ]
-
-    def remarks(self) -> list[str]:
-        """Nothing."""
-        return []
-
-    def warnings(self) -> list[str]:
-        """Nothing: what this model leaves out is part of it."""
-        return []
-
-    def provenance(self) -> dict[str, Any]:
-        """The model's name."""
-        return {"model": "simexm2017"}
 
 
 class Imaging2017(Microscope):
@@ -191,10 +109,9 @@ class Imaging2017(Microscope):
             raise ValueError(f"two channels are named {', '.join(double)}; give each its own name")
         return self
 
-    @property
-    def magnifies(self) -> Fraction:
-        """The factor as it was written."""
-        return exact(self.expansion_factor)
+    def transform(self, frame: Mapping[str, int] | None = None) -> UniformExpansion:
+        """Expansion by the factor as it was written."""
+        return UniformExpansion(exact(self.expansion_factor))
 
     @property
     def all_channels(self) -> tuple[Channel2017, ...]:
@@ -226,14 +143,17 @@ class Imaging2017(Microscope):
                 if self.mean_photons(channel, dye) > 0:
                     spectra.check_pair(self._kind, channel.name, channel.laser_wavelength_nm, spectra.find(dye))
 
-    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
+    def geometry(
+        self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
+    ) -> Geometry:
         """The image's grid: whole voxels, or whole parts of them; plane j is the plane of voxels j * step."""
+        factor = transform.scale
         frame = self._frame(voxel_nm)
         z, y, x = voxel_nm
         lateral = Fraction(frame.bin, frame.scatter)
         pixel = exact3((z * frame.step * factor, y * lateral * factor, x * lateral * factor))
         phase = exact3((z * Fraction(1 - frame.step, 2), Fraction(0), Fraction(0)))
-        return Geometry(volume, crop, voxel_nm, origin_nm, factor, pixel, phase, frame.shape(crop.shape))
+        return Geometry(volume, crop, voxel_nm, origin_nm, transform, pixel, phase, frame.shape(crop.shape))
 
     def _frame(self, voxel_nm: Spacing) -> simexm2017_frame.Frame:
         z, y, x = (float(v) for v in voxel_nm)
@@ -241,7 +161,7 @@ class Imaging2017(Microscope):
             (z, y, x), self.expansion_factor, self.camera_pixel_nm, self.objective_factor, self.focal_plane_depth_nm
         )
 
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> Imaging2017Plan:
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
         """Find the pairs of dye and channel that give any light."""
         means = {(c.name, d): self.mean_photons(c, d) for c in self.channels for d in dyes}
         pairs = tuple(Pair(c, d, spectra.find(d).emission_peak_nm, m) for (c, d), m in means.items() if m > 0)
@@ -250,7 +170,8 @@ class Imaging2017(Microscope):
                 "no channel detects any of the dyes in use, so the image would be background alone; match laser_wavelength and "
                 f"laser_filter of {', '.join(c.name for c in self.channels)} to {', '.join(dyes)}"
             )
-        return Imaging2017Plan(self._frame(geometry.voxel_nm), pairs)
+        formation = Formation2017(self._frame(geometry.voxel_nm), pairs)
+        return ImagingPlan(formation, Cost2017(formation), Description2017(formation))
 
     # ---------------------------------------------------------------- a tile
 
@@ -262,7 +183,7 @@ class Imaging2017(Microscope):
 
     def _voxels(self, pixels: Box, world: World) -> Box:
         """Voxels of the specimen, from its corner on, that the pixels depend on."""
-        frame = _plan(world).frame
+        frame = _formation(world).frame
         depth, height, width = world.geometry.crop.shape
         z = (pixels.start[0] * frame.step, (pixels.stop[0] - 1) * frame.step + 1)
         y = frame.voxels(pixels.start[1], pixels.stop[1], height)
@@ -290,8 +211,8 @@ class Imaging2017(Microscope):
     ) -> Iterator[NDArray[np.int64]]:
         """The tile's planes in one channel, rows and columns of pixels."""
         world, pixels = work.world, work.pixels
-        plan, crop = _plan(world), world.geometry.crop
-        frame = plan.frame
+        formation, crop = _formation(world), world.geometry.crop
+        frame = formation.frame
         depth, height, width = crop.shape
         wanted = range(pixels.start[0] * frame.step, (pixels.stop[0] - 1) * frame.step + 1, frame.step)
         rows = frame.voxels(pixels.start[1], pixels.stop[1], height)
@@ -315,7 +236,7 @@ class Imaging2017(Microscope):
 
             return blur.planes(photons, depth, wanted)
 
-        streams = [blurred(pair) for pair in plan.pairs if pair.channel == channel.name]
+        streams = [blurred(pair) for pair in formation.pairs if pair.channel == channel.name]
         by_row = light.vignette(height, *rows)
         by_column = light.vignette(width, *columns)
         for z in wanted:
@@ -353,16 +274,17 @@ def _kernel(
     return psf.quantised(volume)
 
 
-def _plan(world: World) -> Imaging2017Plan:
-    assert isinstance(world.optics, Imaging2017Plan)
-    return world.optics
+def _formation(world: World) -> Formation2017:
+    assert world.imaging is not None
+    assert isinstance(world.imaging.formation, Formation2017)
+    return world.imaging.formation
 
 
 def _pixels_of(wanted: NmBox, g: Geometry) -> Box:
     """The pixels whose box in expanded space this is."""
     start, stop = (
         tuple(
-            int((place / g.factor - phase) * g.factor / pixel)
+            int((place / g.transform.scale - phase) * g.transform.scale / pixel)
             for place, phase, pixel in zip(corner, g.phase_nm, g.pixel_nm, strict=True)
         )
         for corner in (wanted.start, wanted.stop)

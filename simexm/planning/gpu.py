@@ -13,12 +13,11 @@ from simexm.geometry.grid import Triple
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.devices.array_device import CAPACITY, COUNTED, SLAB
 from simexm.kernels.devices.array_planes import AT_ONCE, BATCH_BYTES
-from simexm.kernels.emission.emit import EMITTER_BYTES
+from simexm.kernels.emission.emit import emitter_bytes
 from simexm.kernels.labels.regions import bits_type
 from simexm.planning.blocks import smaller
 from simexm.planning.plan import Plan, emitters_depth_nm, voxels_read
 from simexm.stages.contract import Stage
-from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.units import size, times
 
 if TYPE_CHECKING:
@@ -91,18 +90,16 @@ def visible_gpus() -> tuple[str, ...]:
 def device_bytes(plan: Plan, tile: Triple) -> int:
     """Memory of the GPU that a tile of a plan needs, bytes: arrays as `array_device` holds them, by their shapes."""
     world, simulation = plan.world, plan.simulation
-    imaging = world.optics
-    assert isinstance(imaging, OpticsPlan)
     voxels = voxels_read(plan.stages, world, tile)
     held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
     # cell indices and regions; masks, and the bits that they are added to, come and go
     bits = bits_type(2 + len(world.masks)).itemsize
     labels = held * (4 + bits * (1 + 2 * bool(world.masks)) + len(world.masks))
-    emitters = COUNTED * 12 + CAPACITY * EMITTER_BYTES
+    emitters = COUNTED * 12 + CAPACITY * emitter_bytes(world.identified)
     depth_nm = emitters_depth_nm(plan.stages, world, plan.part, voxels.shape, SLAB)
     channels = len(simulation.microscope.all_channels)
     counting = 8 * math.prod(tile) * len(plan.labelled_names) * ("labelled" in simulation.keep)
-    light = imaging.device_bytes(tile, channels, world, depth_nm, AT_ONCE)
+    light = plan.imaging.cost.device_bytes(tile, channels, world, depth_nm, AT_ONCE)
     return int(_SLACK * (labels + emitters + light + counting + _BATCHES * BATCH_BYTES))
 
 

@@ -133,9 +133,9 @@ def tile_memory(
     stored_bytes
         Bytes per pixel of each array that is stored, for each channel.
     labelling, imaging
-        See `Labeller.tile_bytes` and `Imaging.tile_bytes`.
+        See `Labeller.tile_bytes` and `ImagingCost.tile_bytes`.
     kept
-        See `Imaging.kept_bytes`; None where there are no rounds.
+        See `ImagingCost.kept_bytes`; None where there are no rounds.
     reading
         See `LabelSource.reading_bytes`.
     """

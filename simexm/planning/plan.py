@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import warnings
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from simexm.errors import SimexmWarning
-from simexm.geometry.grid import Box, Geometry, NmBox, Tiling, Triple, exact
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.planning.memory import TileMemory
 from simexm.sources.phantom import Phantom
 from simexm.stages.contract import Stage, World
-from simexm.stages.roles import Imaging, Labeller
+from simexm.stages.roles import ImageFormation, ImagingPlan, Labeller
 from simexm.stages.sample.barcodes import Barcodes
 from simexm.store.pyramid import Level, Storage
 from simexm.units import times
@@ -194,10 +196,10 @@ class Plan:
         }
 
     @property
-    def imaging(self) -> Imaging:
+    def imaging(self) -> ImagingPlan:
         """What the microscope was resolved to."""
-        assert self.world.optics is not None
-        return self.world.optics
+        assert self.world.imaging is not None
+        return self.world.imaging
 
     @cached_property
     def core_seconds(self) -> float:
@@ -205,8 +207,9 @@ class Plan:
         pixels = math.prod(self.shape) * len(self.outputs[0].channels) * len(self.rounds)
         tiles = _tile_shapes(self.blocks, self.tile)
         voxels = sum(n * voxels_read(self.stages, self.world, shape).size for shape, n in tiles.items())
-        imaging = self.imaging.core_seconds(tiles) * imaging_repeats(self.imaging, self.barcodes)
-        return imaging + pixels * self.imaging.seconds_per_pixel + voxels * SECONDS_PER_VOXEL
+        cost = self.imaging.cost
+        imaging = cost.core_seconds(tiles) * imaging_repeats(self.imaging.formation, self.barcodes)
+        return imaging + pixels * cost.seconds_per_pixel + voxels * SECONDS_PER_VOXEL
 
     @property
     def stored_bytes(self) -> int:
@@ -220,7 +223,7 @@ class Plan:
 
     def warn(self) -> None:
         """Issue the warnings that are known before the run."""
-        for text in self.imaging.warnings():
+        for text in self.imaging.description.warnings():
             warnings.warn(text, SimexmWarning, stacklevel=2)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -246,11 +249,11 @@ class Plan:
                 "shape_pixels": list(g.shape),
                 "pixel_size_expanded_nm": [float(p) for p in g.pixel_nm],
                 "pixel_size_tissue_nm": [float(p) for p in g.pixel_tissue_nm],
-                "expansion_factor": float(g.factor),
+                "expansion_factor": float(g.transform.scale),
                 "levels": [list(level.shape) for level in self.levels],
                 "shards": [list(storage.shard) for storage in self.storage],
             },
-            "optics": self.imaging.describe(self.tile),
+            "optics": self.imaging.description.describe(self.tile),
             "blocks": {
                 "count": len(self.blocks),
                 "levels": sum(s.owned for s in self.storage),
@@ -281,7 +284,7 @@ class Plan:
         return type(self).shown(self) or repr(self)
 
 
-def imaging_repeats(imaging: Imaging, barcodes: Barcodes | None) -> float:
+def imaging_repeats(imaging: ImageFormation, barcodes: Barcodes | None) -> float:
     """How often the dyes are imaged on average: those of letters once a round, others once."""
     if barcodes is None:
         return 1.0
@@ -299,7 +302,7 @@ def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, N
     image = g.pixels_nm(pixels)
     own = g.own_voxels(pixels)
     tissue = g.voxels_nm(own.relative_to(g.crop.start))
-    tissue = tissue.hull(image.scaled(1 / g.factor))
+    tissue = tissue.hull(g.transform.bound_inverse(image))
     wanted: dict[str, NmBox] = {"labels": tissue, "emitters": tissue, "fluorophores": tissue}
     last = {q.name for s in stages for q in s.writes} - {q.name for s in stages for q in s.inputs}
     for name in last - set(wanted):
@@ -313,11 +316,17 @@ def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, N
 
 
 def voxels_read(stages: Sequence[Stage], world: World, tile: Triple) -> Box:
-    """Voxels of the ground truth that a tile in the middle of the image reads, wherever in a voxel it begins."""
+    """Voxels of the ground truth that a tile in the middle of the image reads, wherever in a voxel it begins.
+
+    Where expansion is not uniform, the most that a tile there or by the image's borders reads.
+    """
     g = world.geometry
-    z, y, x = (max(0, (n - t) // 2) for n, t in zip(g.shape, tile, strict=True))
-    labels = walk_back(stages, world, Box.at((z, y, x), tile))["labels"]
-    return g.voxels(labels).grown((1, 1, 1)).intersect(Box.of_shape(g.volume))
+    starts = [(max(0, (n - t) // 2), 0, max(0, n - t)) for n, t in zip(g.shape, tile, strict=True)]
+    boxes = []
+    for z, y, x in itertools.islice(itertools.product(*starts), 1 if g.transform.is_uniform else None):
+        labels = walk_back(stages, world, Box.at((z, y, x), tile))["labels"]
+        boxes.append(g.voxels(labels).grown((1, 1, 1)).intersect(Box.of_shape(g.volume)))
+    return max(boxes, key=lambda box: box.size)
 
 
 def emitters_depth_nm(stages: Sequence[Stage], world: World, part: Triple, voxels: Triple, slab: int = 1) -> float:
@@ -338,7 +347,9 @@ def emitters_depth_nm(stages: Sequence[Stage], world: World, part: Triple, voxel
         *(s.radius_nm(world) for s in stages if isinstance(s, Barcodes)),
     )
     planes = slab if part[1] >= voxels[1] and part[2] >= voxels[2] else part[0] + 1
-    return float((planes * world.geometry.voxel_nm[0] + 2 * exact(reach)) * world.geometry.factor)
+    g = world.geometry
+    specimen = g.voxels_nm(Box.of_shape(g.crop.shape)).grown(exact3((exact(reach),) * 3))
+    return float(g.transform.depth(planes * g.voxel_nm[0] + 2 * exact(reach), specimen))
 
 
 def main_quantity(stage: Stage) -> str | None:

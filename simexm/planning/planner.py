@@ -35,6 +35,7 @@ from simexm.sources.chunk_cache import CACHE_BYTES
 from simexm.sources.phantom import Phantom
 from simexm.stages import Barcodes, Truth, installed
 from simexm.stages.contract import LABELLED, Stage, World
+from simexm.stages.roles import ImageFormation
 from simexm.store.pyramid import plan_levels, plan_storage
 from simexm.units import GiB, size, times
 from simexm.version import RESULTS_VERSION
@@ -64,7 +65,8 @@ def make_plan(
     stages = _stages_until(resolved, until)
     refuse_size(opened.voxel_size_nm)
     crop = resolved.crop_box(opened.shape)
-    geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, resolved.factor)
+    transform = resolved.transform()
+    geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, transform)
     refuse_single_pixel(geometry)
     if max(geometry.shape) > _LONGEST:
         raise SpecError(
@@ -93,17 +95,18 @@ def make_plan(
     bits |= {name: FIRST_MASK << i for i, name in enumerate(masks)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
     device = resolve_device(resolved.execution, stages, gpu)
+    imaging = resolved.microscope.resolve(dyes, geometry)
     world = World(
         seed=resolved.seed,
         geometry=geometry,
         region_bits=bits,
         dye_of_layer={layer.name: layer.dye for layer in layers},
-        optics=resolved.microscope.resolve(dyes, geometry),
+        imaging=imaging,
+        clump_cell_nm=_clump_cell_nm(imaging.formation, float(transform.scale)),
         device=device,
         rounds=barcodes.rounds if barcodes else 0,
+        identified=any(s.wants_identity for s in stages),
     )
-    imaging = world.optics
-    assert imaging is not None
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     id_dtype = np.dtype(opened.dtype).name
     outputs = _outputs(resolved, stages, id_dtype)
@@ -117,11 +120,13 @@ def make_plan(
     def fits(block: Triple, planes: int = LARGEST) -> bool:
         return predict(clipped((planes, *block[1:]), clipped(block, geometry.shape)), block)[1].steady <= limit
 
-    seconds_per_cost = imaging.seconds_per_cost * imaging_repeats(imaging, barcodes)
+    seconds_per_cost = imaging.cost.seconds_per_cost * imaging_repeats(imaging.formation, barcodes)
     planes = LARGEST if fits(ALIGN) else 1  # where not even the smallest block fits at once, it is made plane by plane
     if planes > 1 or fits(ALIGN, 1):
         fewest = resolved.execution.min_blocks
-        block = choose_block(geometry.shape, imaging.cost, partial(fits, planes=planes), seconds_per_cost, fewest)
+        block = choose_block(
+            geometry.shape, imaging.cost.relative, partial(fits, planes=planes), seconds_per_cost, fewest
+        )
     else:
         block = ALIGN
     asked = resolved.execution.tile
@@ -155,6 +160,14 @@ def make_plan(
         memory=memory.compiled(compiled.is_cached()),
         versions={**_versions(device), **installed.versions(stages)},
     )
+
+
+def _clump_cell_nm(formation: ImageFormation, factor: float) -> tuple[float, float, float] | None:
+    """Cell of the grid on which dyes are placed, nm of tissue; see `World.clump_cell_nm`."""
+    if formation.cell_nm is None:
+        return None
+    z, y, x = (float(n) / factor for n in formation.cell_nm)
+    return z, y, x
 
 
 @cache
@@ -217,8 +230,8 @@ def _predict(
     reading: int,
 ) -> tuple[Triple, TileMemory]:
     """Voxels of which labels are held at once, the best that keep memory below `limit`, and the memory; the least, if none do."""
-    imaging, g, labeller = world.optics, world.geometry, simulation.labeller
-    assert imaging is not None
+    assert world.imaging is not None
+    cost, g, labeller = world.imaging.cost, world.geometry, simulation.labeller
     voxels = voxels_read(stages, world, tile)
     labelling = labeller.tile_bytes(voxels, world) + EMITTER_FILE * ("emitters" in simulation.keep)
     counted = len(labeller.named_layers)
@@ -247,8 +260,8 @@ def _predict(
             block=clipped(block, g.shape),
             stored_bytes=stored,
             labelling=labelling,
-            imaging=imaging.tile_bytes(tile, channels, world, chunk_nm),
-            kept=imaging.kept_bytes(tile, channels) if world.rounds else None,
+            imaging=cost.tile_bytes(tile, channels, world, chunk_nm),
+            kept=cost.kept_bytes(tile, channels) if world.rounds else None,
             reading=reading,
         )
         if choice is None or needed.steady < choice[1].steady:

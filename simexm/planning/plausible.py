@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from simexm.errors import SpecError
-from simexm.geometry.grid import Geometry, Spacing
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Spacing
 from simexm.sources.axes import implausible
 from simexm.sources.words import words
 from simexm.units import times

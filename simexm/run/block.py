@@ -255,7 +255,9 @@ def _tapped(plan: Plan, work: Work, stream: EmitterStream) -> EmitterStream:
     counts = _keeps_labelled(plan)
     if not counts and sink is None:
         return stream
-    z, y, x = (1.0 / float(p) for p in work.world.geometry.pixel_tissue_nm)
+    geometry = work.world.geometry
+    uniform = geometry.transform.is_uniform
+    z, y, x = (1.0 / float(p) for p in (geometry.pixel_tissue_nm if uniform else geometry.pixel_nm))
     names = plan.labelled_names
 
     def chunks(dye: str) -> Iterator[Chunk]:
@@ -264,7 +266,8 @@ def _tapped(plan: Plan, work: Work, stream: EmitterStream) -> EmitterStream:
                 if counts:
                     pixels = work.values["counting"][names.index(chunk.layer), ...]
                     with timed("labelled: count dyes"):
-                        work.device.deposit_counts(chunk.emitters, (z, y, x), work.pixels.start, pixels)
+                        placed = chunk.emitters if uniform else chunk.emitters.moved(geometry.transform.apply)
+                        work.device.deposit_counts(placed, (z, y, x), work.pixels.start, pixels)
                 if sink is not None and work.round <= 1:
                     emitters = Emitters(*(work.device.to_host(column) for column in chunk.emitters))
                     layer = chunk.layer if chunk.layer in work.world.dye_of_layer else AMPLICONS

@@ -126,7 +126,7 @@ def channel_color(plan: Plan, name: str) -> str:
         if channel.name == name:
             if channel.color:
                 return channel.color.upper()
-            pairs = [p for p in plan.imaging.pairs if p.channel == name]
+            pairs = [p for p in plan.imaging.formation.pairs if p.channel == name]
             brightest = max(pairs, key=lambda p: p.in_focus, default=None)
             return wavelength_to_rgb(brightest.emission_nm if brightest else sum(channel.band_nm) / 2)
     letters = {layer: dye for dye, layer in plan.barcodes.layer_of_dye.items()} if plan.barcodes else {}
@@ -146,9 +146,9 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
         "until": plan.until,
         "seed": plan.simulation.seed,
         "versions": dict(plan.versions),
-        "expansion_factor": float(g.factor),
+        "expansion_factor": float(g.transform.scale),
         "pixel_size_expanded_um": [float(p) / 1000 for p in g.pixel_nm],
-        **plan.imaging.provenance(),
+        **plan.imaging.description.provenance(),
         "dyes": totals.dyes,
         **({"amplicons": totals.amplicons} if plan.barcodes else {}),
         "largest": totals.largest,

@@ -24,7 +24,7 @@ from simexm.store.location import Location
 
 def _electrons(plan: Plan) -> dict[str, dict[str, float]]:
     """Photo-electrons that one dye of each layer gives each channel in the plane that it lies in."""
-    by_pair = {(p.channel, p.dye): p.in_focus for p in plan.imaging.pairs}
+    by_pair = {(p.channel, p.dye): p.in_focus for p in plan.imaging.formation.pairs}
     channels = [c.name for c in plan.simulation.microscope.all_channels]
     return {
         layer: {channel: by_pair.get((channel, dye), 0.0) for channel in channels}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +13,7 @@ from simexm import settings
 from simexm.arguments import whole_numbers
 from simexm.errors import OutputError, SimexmWarning, SpecError
 from simexm.geometry.grid import Box, Triple
+from simexm.geometry.transform import Transform, compose
 from simexm.names import FreeText
 from simexm.settings import Frozen
 from simexm.sources.base import ZarrSource
@@ -251,7 +250,7 @@ class Spec(Frozen):
         try:
             dyes = self.fluorophores()
             self._letters_told_apart()
-            self.microscope.check(dyes, float(self.factor))
+            self.microscope.check(dyes, float(self.transform().scale))
             self._peaks_seen(dyes)
         except SpecError as error:
             raise ValueError(str(error)) from None
@@ -295,10 +294,9 @@ class Spec(Frozen):
         stage: Microscope = self._one(Microscope)
         return stage
 
-    @property
-    def factor(self) -> Fraction:
-        """Linear expansion by all stages together."""
-        return math.prod((stage.magnifies for stage in self.stages), start=Fraction(1))
+    def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
+        """From tissue to expanded tissue, by all stages together; see `Stage.transform`."""
+        return compose(stage.transform(frame) for stage in self.stages)
 
     @property
     def camera(self) -> Camera | None:

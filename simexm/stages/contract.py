@@ -10,20 +10,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import Box, Geometry, NmBox
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, NmBox
+from simexm.geometry.transform import IDENTITY, Transform
 from simexm.kernels.devices.device import Cells, Device, device
 from simexm.kernels.emission.emit import Emitters
 from simexm.kernels.labels.cells import ByCell, CellIndex, counts
 from simexm.settings import Frozen
 
 if TYPE_CHECKING:
-    from simexm.stages.roles import Imaging
+    from simexm.stages.roles import ImagingPlan
 
 
 class Quantity(NamedTuple):
@@ -165,29 +166,35 @@ class World:
     seed
         Seed of the whole simulation.
     geometry
-        Transform of image and truth.
+        The image's grid over the ground truth, and the transform between them.
     region_bits
         Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks that a layer labels.
     dye_of_layer
         Dye of each layer that labels anything.
-    optics
+    imaging
         What the microscope was resolved to; None only while it is.
+    clump_cell_nm
+        Size, z y x, nm of tissue, of a cell within which the places of many dyes do not matter; None where they always do.
     clump_above
-        Mean dyes in a cell of the simulation grid above which their number is drawn at once.
+        Mean dyes in such a cell above which their number is drawn at once.
     device
         `cpu` or `gpu`, for the whole run.
     rounds
         Rounds of imaging; 0 where there is one image.
+    identified
+        Whether emitters carry their identities, because a stage asks for them.
     """
 
     seed: int
     geometry: Geometry
     region_bits: Mapping[str, int]
     dye_of_layer: Mapping[str, str]
-    optics: Imaging | None
+    imaging: ImagingPlan | None
+    clump_cell_nm: tuple[float, float, float] | None = None
     clump_above: float = 32.0
     device: str = "cpu"
     rounds: int = 0
+    identified: bool = False
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -304,6 +311,8 @@ class Stage(Frozen):
     """Whether the stage wants the labels of a tile at once, not part by part."""
     on_gpu: ClassVar[bool] = True
     """Whether the stage can work on a GPU: whether it leaves to `Work.device` what takes long."""
+    wants_identity: ClassVar[bool] = False
+    """Whether the stage asks for the identities of emitters; see `simexm.kernels.emission.points.IDENTITY`."""
 
     @property
     def tag(self) -> str:
@@ -315,10 +324,9 @@ class Stage(Frozen):
         """What this very stage reads, where that follows from its values."""
         return self.reads
 
-    @property
-    def magnifies(self) -> Fraction:
-        """Linear expansion by this stage."""
-        return Fraction(1)
+    def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
+        """How this stage moves tissue; the same in all frames where none is given."""
+        return IDENTITY
 
     def passes(self) -> tuple[CountPass, ...]:
         """Sums by cell that the stage must know before it can run, in the order in which they are made."""

@@ -10,13 +10,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import Box, Geometry, Spacing, Triple
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.geometry.transform import Transform
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import Counted, Stage, World
 
@@ -89,15 +90,36 @@ class Pair:
     in_focus: float
 
 
-class Imaging(ABC):
-    """What a microscope is resolved to before a run: a function of the spec alone, the same for every tile."""
+class ImageFormation(ABC):
+    """How light makes the image: a function of the spec alone, the same for every tile.
+
+    Attributes
+    ----------
+    pairs
+        Every dye that a channel sees.
+    """
 
     pairs: tuple[Pair, ...]
+
+    @property
+    @abstractmethod
+    def cell_nm(self) -> Spacing | None:
+        """Cell of the grid on which dyes are placed, nm of expanded tissue; None where they do not come as points."""
+
+
+class ImagingCost(ABC):
+    """What making the image takes, of time and of memory.
+
+    Attributes
+    ----------
+    seconds_per_pixel
+        Rough seconds of one core for a pixel of a channel: the camera, coarser levels, truth, and encoding.
+    """
+
     seconds_per_pixel: ClassVar[float]
-    """Rough seconds of one core for a pixel of a channel: the camera, coarser levels, truth, and encoding."""
 
     @abstractmethod
-    def cost(self, axis: int, pixels: int) -> float:
+    def relative(self, axis: int, pixels: int) -> float:
         """Relative cost of a block of so many pixels along one axis; the cost of a block is the product."""
 
     @property
@@ -107,7 +129,7 @@ class Imaging(ABC):
 
     def core_seconds(self, tiles: Mapping[Triple, int]) -> float:
         """Rough seconds of one core for so many tiles of each shape."""
-        costs = (n * math.prod(self.cost(axis, p) for axis, p in enumerate(shape)) for shape, n in tiles.items())
+        costs = (n * math.prod(self.relative(axis, p) for axis, p in enumerate(shape)) for shape, n in tiles.items())
         return sum(costs) * self.seconds_per_cost
 
     @abstractmethod
@@ -121,25 +143,48 @@ class Imaging(ABC):
         """Of these, what is kept from one round of imaging to the next."""
         return 0
 
+    def device_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float, at_once: int) -> int:
+        """The same of a GPU's memory, where so many image planes are made at once.
+
+        Raises
+        ------
+        TypeError
+            If the stage computes on the CPU only.
+        """
+        raise TypeError(f"{type(self).__name__} does not say what it takes of a GPU's memory")
+
+
+class ImagingDescription(ABC):
+    """What people and files are told of how the image is made."""
+
     @abstractmethod
     def describe(self, tile: Triple) -> dict[str, Any]:
-        """What `plan` tells, as plain data; `pairs` among it."""
+        """What `plan` shows, as plain data; `pairs` among it."""
 
     @abstractmethod
     def rows(self) -> list[tuple[str, str]]:
         """The same for people, (what, value)."""
 
-    @abstractmethod
     def remarks(self) -> list[str]:
         """What `plan` says below it."""
+        return []
 
-    @abstractmethod
     def warnings(self) -> list[str]:
         """What to warn of before a run."""
+        return []
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """What the result keeps of it, as plain data."""
+
+
+@dataclass(frozen=True)
+class ImagingPlan:
+    """What a microscope is resolved to before a run."""
+
+    formation: ImageFormation
+    cost: ImagingCost
+    description: ImagingDescription
 
 
 class Microscope(Stage):
@@ -160,14 +205,16 @@ class Microscope(Stage):
 
     @abstractmethod
     def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
-        """Raise SpecError where one of the dyes cannot be seen; `factor` is the linear expansion of all stages together."""
+        """Raise SpecError where one of the dyes cannot be seen; `factor` is the nominal linear expansion."""
 
     @abstractmethod
-    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
-        """The image's grid; `factor` is the linear expansion of all stages together."""
+    def geometry(
+        self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
+    ) -> Geometry:
+        """The image's grid; `transform` is that of all stages together."""
 
     @abstractmethod
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> Imaging:
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
         """Work out all that does not depend on the tile.
 
         Raises

@@ -66,7 +66,7 @@ def simulation_html(simulation: Spec) -> str:
 
 def plan_html(plan: Plan) -> str:
     """The image cut into blocks, and what `simexm plan` tells."""
-    rows = plan_rows(plan) + [("note", remark) for remark in plan.imaging.remarks()]
+    rows = plan_rows(plan) + [("note", remark) for remark in plan.imaging.description.remarks()]
     return _page(plan.simulation.name, "plan", rows, [(_DRAWN_SIDE, _blocks(plan))])
 
 

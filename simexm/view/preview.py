@@ -68,7 +68,7 @@ class Preview:
             windows=[window(c) for c in self.image],
             names=names,
             pixel_um=(z, y, x),
-            factor=float(plan.geometry.factor),
+            factor=float(plan.geometry.transform.scale),
         )
 
     def __str__(self) -> str:

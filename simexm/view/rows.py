@@ -35,7 +35,7 @@ def plan_rows(plan: Plan) -> Rows:
         ),
         *([("rounds", f"{m['rounds']} such images, one for each round")] if m["rounds"] else ()),
         ("levels", ", ".join(times(s) for s in image["levels"])),
-        *plan.imaging.rows(),
+        *plan.imaging.description.rows(),
         ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
         ("stored", f"{size(m['bytes_uncompressed'])} before compression, about {blocks['files']} files"),
         ("device", "GPU" if m["device"] == "gpu" else "CPU"),

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simexm.geometry.grid import Box, Geometry, NmBox, Sampling, Tiling, exact, exact3
+from simexm.geometry.geometry import Geometry, Sampling
+from simexm.geometry.grid import Box, NmBox, Tiling, exact, exact3
+from simexm.geometry.transform import UniformExpansion
 
 COORDINATE = st.integers(-20, 20)
 BOXES = st.builds(Box, st.tuples(*[COORDINATE] * 3), st.tuples(*[COORDINATE] * 3))
@@ -84,7 +86,9 @@ def test_a_pixel_shows_the_half_open_voxel_that_holds_its_centre(voxels: int, vo
 
 
 def _geometry(volume: tuple[int, int, int], crop: Box, voxel: Fraction, factor: Fraction, pixel: Fraction) -> Geometry:
-    return Geometry(volume, crop, (voxel, voxel * 2, voxel), exact3((7, 0, 3)), factor, (pixel, pixel, pixel / 2))
+    return Geometry(
+        volume, crop, (voxel, voxel * 2, voxel), exact3((7, 0, 3)), UniformExpansion(factor), (pixel, pixel, pixel / 2)
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -142,10 +146,11 @@ def test_the_voxels_of_a_box_are_those_that_it_touches(
 def test_image_and_ground_truth_lie_in_one_frame() -> None:
     """Where an image has one pixel for each voxel, pixel and voxel are at the same place, whatever the crop."""
     crop = Box((3, 5, 1), (30, 31, 32))
-    g = Geometry((40, 40, 40), crop, exact3((40, 32, 32)), exact3((7, 0, 3)), Fraction(4), exact3((160, 128, 128)))
+    four = UniformExpansion(Fraction(4))
+    g = Geometry((40, 40, 40), crop, exact3((40, 32, 32)), exact3((7, 0, 3)), four, exact3((160, 128, 128)))
     assert g.shape == crop.shape
     assert g.pixel_tissue_nm == g.voxel_nm
     assert g.image_origin_nm == exact3((7 + 3 * 40, 5 * 32, 3 + 32))
     box = Box((2, 3, 4), (5, 6, 7))
-    assert g.voxels(g.pixels_nm(box).scaled(1 / g.factor)) == box.shifted(crop.start)
+    assert g.voxels(four.bound_inverse(g.pixels_nm(box))) == box.shifted(crop.start)
     assert g.own_voxels(box) == box.shifted(crop.start)

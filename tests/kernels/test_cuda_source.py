@@ -18,7 +18,7 @@ from simexm.kernels.devices.cpu_device import CPU
 from simexm.kernels.devices.device import Cells, Device, NodeGrid, Where
 from simexm.kernels.emission import amplicons, emit
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.emit import BINOMIAL, POISSON, Emitters, Law, LayerKeys
+from simexm.kernels.emission.emit import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging.image import LateralGrid
 from simexm.kernels.labels.regions import crofton_weights
 from simexm.kernels.numbers import detmath
@@ -122,9 +122,9 @@ def test_regions_are_the_same(gpu: ArrayDevice, neighbourhood: int, shape: Tripl
     np.testing.assert_array_equal((found & bit) != 0, ~mask & (index != 0))
 
 
-USUAL = Law(0.3, False, 1, POISSON, 3.0, 0.8, (0.0, 0.0, 0.0), (1, 1, 1), False)
+USUAL = EmissionLaw(0.3, False, 1, POISSON, 3.0, 0.8, (0.0, 0.0, 0.0), (1, 1, 1), False)
 LINKED = (6.0, 6.0, 6.0)
-LAWS: Mapping[str, Law] = {
+LAWS: Mapping[str, EmissionLaw] = {
     "poisson": USUAL,
     "by surface": USUAL._replace(mean=400.0, by_surface=True),
     "every voxel": USUAL._replace(region_bits=0),
@@ -146,7 +146,7 @@ def keys(seed: int = 1) -> LayerKeys:
 
 
 def emitted(
-    device: Device, law: Law, where: Where, array: Box, masks: Sequence[Any] = ()
+    device: Device, law: EmissionLaw, where: Where, array: Box, masks: Sequence[Any] = ()
 ) -> tuple[list[Emitters], NDArray[np.int64]]:
     """Chunks of all emitters, on the host, and the tally."""
     index = blobs((22, 24, 26))[tuple(slice(a, b) for a, b in zip(array.start, array.stop, strict=True))]
@@ -158,7 +158,7 @@ def emitted(
     chunks = [
         Emitters(*(np.array(device.to_host(column)) for column in chunk))
         for chunk in device.emit(
-            cells, where, device.put(labelled), weights, law, keys(), device.room(device.capacity), tally
+            cells, where, device.put(labelled), weights, law, keys(), device.room(device.capacity, True), tally
         )
     ]
     return chunks, device.to_host(tally)
@@ -224,7 +224,7 @@ def test_amplicons_scatter_alike(gpu: ArrayDevice) -> None:
         joined(
             [
                 Emitters(*(np.array(d.to_host(c)) for c in chunk))
-                for chunk in d.scatter(some, dye_keys, 70.0, d.room(rooms))
+                for chunk in d.scatter(some, dye_keys, 70.0, d.room(rooms, True))
             ]
         )
         for d in (gpu, CPU)

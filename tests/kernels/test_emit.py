@@ -12,7 +12,7 @@ from scipy import stats
 
 from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.kernels.emission import emit
-from simexm.kernels.emission.emit import BINOMIAL, POISSON, Emitters, Law, LayerKeys
+from simexm.kernels.emission.emit import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.labels.regions import crofton_weights, regions_of
 from simexm.random import derive_key
 
@@ -25,8 +25,8 @@ def _keys(seed: int = 1, layer: str = "a") -> LayerKeys:
     return LayerKeys(*(derive_key(seed, layer, part) for part in ("number", "place", "linker")))
 
 
-def _law(mean: float, **changes: Any) -> Law:
-    usual = Law(mean, False, 0, POISSON, 3.0, 1.0, NO_LINKER, (1, 1, 1), False)
+def _law(mean: float, **changes: Any) -> EmissionLaw:
+    usual = EmissionLaw(mean, False, 0, POISSON, 3.0, 1.0, NO_LINKER, (1, 1, 1), False)
     return usual._replace(**changes)
 
 
@@ -37,7 +37,7 @@ def _join(parts: list[Emitters]) -> Emitters:
 
 
 def _emit(
-    law: Law,
+    law: EmissionLaw,
     index: NDArray[np.int32] | None = None,
     *,
     keys: LayerKeys | None = None,

@@ -99,14 +99,14 @@ def test_each_owned_level_has_one_shard_a_block() -> None:
 def test_boxes_hold_all_that_a_tile_needs() -> None:
     """The labels' box covers the response's reach, the linker and the neighbourhood, at the image's middle and its borders."""
     plan = phantom((600, 800, 800)).plan()
-    optics, g = plan.world.optics, plan.geometry
+    optics, g = plan.imaging.formation, plan.geometry
     assert isinstance(optics, OpticsPlan)
     tile = Box((20, 64, 96), (36, 128, 160))
     box = plan.geometry.voxels(plan.boxes(tile)["labels"])
     for axis in range(3):
         reach = optics.range_nm if axis == 0 else optics.radius_nm
-        low = (tile.start[axis] * float(g.pixel_nm[axis]) - reach) / float(g.factor) - 4 * 6
-        high = (tile.stop[axis] * float(g.pixel_nm[axis]) + reach) / float(g.factor) + 4 * 6
+        low = (tile.start[axis] * float(g.pixel_nm[axis]) - reach) / float(g.transform.scale) - 4 * 6
+        high = (tile.stop[axis] * float(g.pixel_nm[axis]) + reach) / float(g.transform.scale) + 4 * 6
         assert box.start[axis] <= max(0, low / float(g.voxel_nm[axis]) - 1)
         assert box.stop[axis] >= min(g.volume[axis], high / float(g.voxel_nm[axis]) + 1)
 

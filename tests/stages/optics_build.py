@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from simexm.geometry.grid import Box, Geometry, Tiling, Triple, exact3
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, Tiling, Triple, exact3
+from simexm.geometry.transform import IDENTITY
 from simexm.kernels.emission.emit import Emitters
 from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
@@ -66,8 +67,10 @@ class Bench:
         depth = depth_nm if depth_nm is not None else shape[0] * optics.plane_spacing_nm
         slab = Box.of_shape((1, 1, 1))
         thick = exact3((depth, 1, 1))
-        geometry = Geometry((1, 1, 1), slab, thick, exact3((0, 0, 0)), Fraction(1), optics.spacing_nm)
-        self.plan: OpticsPlan = optics.resolve(self.dyes, geometry)
+        geometry = Geometry((1, 1, 1), slab, thick, exact3((0, 0, 0)), IDENTITY, optics.spacing_nm)
+        self.resolved = optics.resolve(self.dyes, geometry)
+        assert isinstance(self.resolved.formation, OpticsPlan)
+        self.plan = self.resolved.formation
         self.pitch = np.array([float(s) for s in optics.spacing_nm])
 
     @property
@@ -119,8 +122,9 @@ class Bench:
         image = np.empty((len(self.optics.all_channels), *self.shape), np.float32)
         volume = Box.of_shape((1, 1, 1))
         one = exact3((1, 1, 1))
-        geometry = Geometry((1, 1, 1), volume, one, one, Fraction(1), self.optics.spacing_nm)
-        world = World(0, geometry, {}, {d: d for d in by_dye}, plan or self.plan)
+        geometry = Geometry((1, 1, 1), volume, one, one, IDENTITY, self.optics.spacing_nm)
+        imaging = replace(self.resolved, formation=plan or self.plan)
+        world = World(0, geometry, {}, {d: d for d in by_dye}, imaging)
         for box in Tiling(everything, tile or self.shape):
             values = {"expanded": _stream(by_dye), "dyes": self.dyes}
             work = Work(world, box, {}, values, Tally(), {})

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy import stats
 
-from simexm.geometry.grid import Box, Geometry, Tiling, exact3
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, Tiling, exact3
+from simexm.geometry.transform import IDENTITY
 from simexm.kernels.detector.camera import octave_quantile, quarter_octaves
 from simexm.stages import Camera
 from simexm.stages.contract import Tally, Work, World
@@ -29,7 +31,7 @@ def _expose(camera: Camera, expected: NDArray[np.float32], pixels: Box | None = 
     nz, ny, nx = expected.shape[1:]
     box = pixels or Box.of_shape((nz, ny, nx))
     unit = exact3((1, 1, 1))
-    world = World(seed, Geometry(SHAPE, Box.of_shape(SHAPE), unit, unit, unit[0], unit), {}, {}, None)
+    world = World(seed, Geometry(SHAPE, Box.of_shape(SHAPE), unit, unit, IDENTITY, unit), {}, {}, None)
     names = ["green", "red", "blue"][: len(expected)]
     work = Work(world, box, {}, {"expected": expected, "channels": names}, Tally(), {})
     camera.run(work)

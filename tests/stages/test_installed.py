@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for line in block(PAGE, "pip install").text.splitlines():
         type_in(line, place)
     return place
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Called with name, module's text and class: installs a package with a stage of that name for one test."""
-
-    def install(package: str, text: str, value: str = "Own", stage: str = "own") -> None:
-        about = tmp_path / f"{package}-2.5.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 2.5\n")
-        (about / "entry_points.txt").write_text(f"[simexm.stages]\n{stage} = {package}:{value}\n")
-        (tmp_path / f"{package}.py").write_text(text)
-        monkeypatch.delitem(sys.modules, package, raising=False)
-        forget()
-
-    def forget() -> None:
-        installed.installed.cache_clear()
-        installed.load.cache_clear()
-
-    monkeypatch.syspath_prepend(tmp_path)
-    yield install
-    monkeypatch.undo()
-    forget()
 
 
 OWN = """

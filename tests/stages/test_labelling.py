@@ -131,8 +131,7 @@ def test_the_table_of_cells_adds_up() -> None:
     assert (result.cells["id"] == ids[ids != 0]).all()
     assert (result.cells["voxels"] == voxels[ids != 0]).all()
     e = result.emitters
-    optics = result.plan.world.optics
-    assert optics is not None
+    optics = result.plan.imaging.formation
     light = {(p.channel, p.dye): p.in_focus for p in optics.pairs}
     photons = {c: np.zeros(len(result.cells["id"])) for c in ("green", "red")}
     for each in THREE:
@@ -242,8 +241,10 @@ def test_dense_label_has_the_mean_and_the_variance_of_sparse_label() -> None:
 
 def test_parts_of_a_voxel_are_no_larger_than_the_simulation_grid_and_keep_few() -> None:
     world = _dyes(np.ones((4, 8, 8), np.uint64), voxel=(500.0, 300.0, 20.0)).plan.world
-    assert isinstance(world.optics, OpticsPlan)
-    node = [float(n) / 4 for n in world.optics.node_nm]
+    assert world.imaging is not None
+    assert isinstance(world.imaging.formation, OpticsPlan)
+    node = [float(n) / 4 for n in world.imaging.formation.node_nm]
+    assert world.clump_cell_nm == tuple(node)
     parts, clumped = subdivide(world, 1e7, 1e7)
     assert clumped
     for p, v, n in zip(parts, (500, 300, 20), node, strict=True):

@@ -236,7 +236,7 @@ def test_widths_are_near_the_textbook(optics: dict[str, Any]) -> None:
     simulation = Simulation.from_mapping(tiny_spec(layer(dye="bright"), optics=optics, dyes=dyes))
     ids = np.ones((60, 16, 16), np.uint16)
     made = simulation.plan(source=ArrayVolume(ids, (40, 32, 32)))
-    microscope, imaging = simulation.microscope, made.imaging
+    microscope, imaging = simulation.microscope, made.imaging.formation
     assert isinstance(microscope, Optics)
     assert isinstance(imaging, OpticsPlan)
     (found,) = spreads(microscope, imaging.pairs, simulation)

@@ -175,8 +175,8 @@ class DecodeBench(Bench):
         self.optics, self.fluorophores = simulation.microscope, simulation.fluorophores()
         self.camera = simulation.camera if quantity == "image" else None
         plan = result.plan()
-        assert isinstance(plan.imaging, OpticsPlan)
-        self.imaging, self.factor = plan.imaging, float(plan.geometry.factor)
+        assert isinstance(plan.imaging.formation, OpticsPlan)
+        self.imaging, self.factor = plan.imaging.formation, float(plan.geometry.transform.scale)
         transforms = result.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
         scale, translation = (np.array(t[t["type"]][1:]) * 1000 for t in transforms)
         self.pixel_nm, self.first_nm = scale, translation

@@ -20,7 +20,7 @@ from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.devices.array_planes import ArrayNodePlanes, Backend, batch, reals, wholes
 from simexm.kernels.devices.device import Cells, Floats, NodeGrid, Where
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.emit import Emitters, Law, LayerKeys, refuse_crowded
+from simexm.kernels.emission.emit import IDENTITY, EmissionLaw, Emitters, LayerKeys, refuse_crowded
 from simexm.kernels.imaging import planes
 from simexm.kernels.imaging.image import LateralGrid, Transfer
 from simexm.kernels.labels.regions import bits_type_of
@@ -40,6 +40,7 @@ EMISSION = np.dtype(
         ("mean", _REAL), ("dyes", _REAL), ("kept", _REAL), ("most", _REAL),
         ("sigma", _REAL, 3), ("voxel_nm", _REAL, 3), ("size", _REAL, 3),
         ("by_surface", _WHOLE), ("region_bits", _WHOLE), ("bits_bytes", _WHOLE), ("kind", _WHOLE), ("clumped", _WHOLE),
+        ("marked", _WHOLE), ("identified", _WHOLE),
         ("subcells", _WHOLE, 3), ("number", _WHOLE, 2), ("place", _WHOLE, 2), ("linker", _WHOLE, 2),
         ("origin", _WHOLE, 3), ("specimen", _WHOLE, 3), ("shape", _WHOLE, 3),
         ("lo", _WHOLE, 3), ("hi", _WHOLE, 3), ("own_lo", _WHOLE, 3), ("own_hi", _WHOLE, 3),
@@ -87,11 +88,12 @@ class ArrayDevice:
         """See `Device`."""
         return self.xp.zeros(shape, dtype=getattr(self.xp, np.dtype(dtype).name))
 
-    def room(self, capacity: int) -> Emitters:
+    def room(self, capacity: int, identified: bool = False) -> Emitters:
         """See `Device`."""
         xp = self.xp
         kinds = (xp.float64, xp.float64, xp.float64, xp.int32, xp.int32, xp.uint8)
-        return Emitters(*(xp.empty(capacity, dtype=kind) for kind in kinds))
+        identity = xp.empty((capacity * identified, len(IDENTITY)), dtype=xp.int32)
+        return Emitters(*(xp.empty(capacity, dtype=kind) for kind in kinds))._replace(identity=identity)
 
     # ---------------------------------------------------------------- labels
 
@@ -124,7 +126,7 @@ class ArrayDevice:
         where: Where,
         labelled: Any,
         weights: Any,
-        law: Law,
+        law: EmissionLaw,
         keys: LayerKeys,
         room: Emitters,
         dyes_of_cell: Any,
@@ -136,6 +138,7 @@ class ArrayDevice:
             return
         bits_bytes = self.xp.iinfo(cells.regions.dtype).bits // 8
         emission = _emission(cells, where, law, keys, self.to_host(weights), bits_bytes)
+        emission["identified"] = room.identity.shape[0] > 0
         step = max(1, COUNTED // per_plane)
         rows = max(1, inside.shape[1] if per_plane <= COUNTED else inside.shape[1] * COUNTED // per_plane)
         for low in range(inside.start[0], inside.stop[0], step):
@@ -180,7 +183,7 @@ class ArrayDevice:
             stop = int(np.searchsorted(ends, base + room.z.shape[0], side="right"))
             self.launch(
                 "scatter_dyes", stop - first, place, voxel, number, cell, dyes, region, own, running, keys,
-                float(radius_nm), first, stop, *room,
+                float(radius_nm), first, stop, *room, int(room.identity.shape[0] > 0),
             )  # fmt: skip
             reached = int(ends[stop - 1])
             if reached > base:
@@ -252,7 +255,7 @@ class ArrayDevice:
 
 
 def _emission(
-    cells: Cells, where: Where, law: Law, keys: LayerKeys, weights: NDArray[np.float64], bits_bytes: int
+    cells: Cells, where: Where, law: EmissionLaw, keys: LayerKeys, weights: NDArray[np.float64], bits_bytes: int
 ) -> NDArray[Any]:
     """All that a launch is told of a layer, but for `lo` and `hi`; (1,) of `EMISSION`."""
     parts = math.prod(law.subcells)
@@ -260,6 +263,7 @@ def _emission(
     values = np.zeros(1, EMISSION)
     values["mean"] = law.mean / parts
     values["most"] = law.mean / parts * (float(weights.sum()) if law.by_surface else 1.0)
+    values["marked"] = law.marked
     values["dyes"], values["kept"], values["sigma"] = law.dyes, law.kept, law.sigma
     values["voxel_nm"] = where.voxel_nm
     values["size"] = [v / n for v, n in zip(where.voxel_nm, law.subcells, strict=True)]

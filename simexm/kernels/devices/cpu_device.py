@@ -14,7 +14,7 @@ from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.devices.device import Cells, Floats, NodeGrid, Where, Window
 from simexm.kernels.emission import emit
 from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
-from simexm.kernels.emission.emit import Emitters, Law, LayerKeys
+from simexm.kernels.emission.emit import EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
 from simexm.kernels.imaging.image import LateralGrid, Transfer
@@ -96,9 +96,9 @@ class CpuDevice:
         """See `Device`."""
         return np.zeros(shape, dtype)
 
-    def room(self, capacity: int) -> Emitters:
+    def room(self, capacity: int, identified: bool = False) -> Emitters:
         """See `Device`."""
-        return Emitters.empty(capacity)
+        return Emitters.empty(capacity, identified)
 
     def regions(
         self, index: NDArray[np.int32], neighbourhood: int, masks: Sequence[tuple[int, NDArray[np.bool_]]]
@@ -115,7 +115,7 @@ class CpuDevice:
         where: Where,
         labelled: NDArray[np.uint8],
         weights: NDArray[np.float64],
-        law: Law,
+        law: EmissionLaw,
         keys: LayerKeys,
         room: Emitters,
         dyes_of_cell: NDArray[np.int64],

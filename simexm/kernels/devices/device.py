@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.emit import Emitters, Law, LayerKeys
+from simexm.kernels.emission.emit import EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging.image import LateralGrid, Transfer
 
 Floats = tuple[float, float, float]
@@ -155,8 +155,8 @@ class Device(Protocol):
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array of zeros."""
 
-    def room(self, capacity: int) -> Emitters:
-        """Uninitialised room for emitters."""
+    def room(self, capacity: int, identified: bool = False) -> Emitters:
+        """Uninitialised room for emitters, with their identities or without."""
 
     def regions(self, index: Any, neighbourhood: int, masks: Sequence[tuple[int, NDArray[np.bool_]]]) -> Any:
         """Region bits, of `regions.bits_type_of(masks)`; `masks` are pairs of bit and mask, cut to cells."""
@@ -167,7 +167,7 @@ class Device(Protocol):
         where: Where,
         labelled: Any,
         weights: Any,
-        law: Law,
+        law: EmissionLaw,
         keys: LayerKeys,
         room: Emitters,
         dyes_of_cell: Any,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Box
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import AMPLICON, Emitters
 from simexm.kernels.numbers.draws import poisson_quantile
 from simexm.random import Key, philox, unit_double, unit_float32word
 
@@ -211,6 +211,10 @@ def _scatter(amplicons, keys, radius, first, out):  # type: ignore[no-untyped-de
             out.weight[n] = 1
             out.cell[n] = amplicons.cell[i]
             out.own[n] = amplicons.own[i]
+            if out.identity.shape[0] > 0:
+                row = out.identity[n]
+                row[0], row[1], row[2] = z, y, x
+                row[3], row[4], row[5] = amplicons.region[i], (amplicons.number[i] << _DYE_BITS) | d, AMPLICON
             n += 1
     return n, amplicons.number.size
 

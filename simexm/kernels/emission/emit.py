@@ -19,10 +19,13 @@ from simexm.kernels.emission.points import (
     BINOMIAL,
     HIT,
     HITS,
+    IDENTITY,
+    IDENTITY_BYTES,
     POINTS_OF_CLUMP,
     POISSON,
+    UNSPECIFIC,
+    EmissionLaw,
     Emitters,
-    Law,
     LayerKeys,
     place_hits,
 )
@@ -36,10 +39,13 @@ __all__ = [
     "CAPACITY",
     "CUT_SIGMA",
     "EMITTER_BYTES",
+    "IDENTITY",
+    "IDENTITY_BYTES",
     "POINTS_OF_CLUMP",
     "POISSON",
+    "UNSPECIFIC",
+    "EmissionLaw",
     "Emitters",
-    "Law",
     "LayerKeys",
     "emit_layer",
 ]
@@ -48,6 +54,11 @@ CAPACITY = 1 << 18
 """Emitters in one chunk."""
 
 EMITTER_BYTES = 3 * 8 + 2 * 4 + 1
+
+
+def emitter_bytes(identified: bool) -> int:
+    """Bytes of an emitter, with its identity or without."""
+    return EMITTER_BYTES + IDENTITY_BYTES * identified
 
 
 _ROUNDING = 1e-15
@@ -173,7 +184,7 @@ def emit_layer(
     regions: NDArray[np.integer[Any]],
     labelled: NDArray[np.uint8],
     weights: NDArray[np.float64],
-    law: Law,
+    law: EmissionLaw,
     keys: LayerKeys,
     *,
     array: Box,

@@ -7,7 +7,8 @@ are functions of the voxel, so no order matters.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,17 @@ _MAX_DYES_BITS = 12
 _LARGE = 4096
 
 
+IDENTITY = ("z", "y", "x", "part", "draw", "kind")
+"""What tells an emitter of a layer from all others of the specimen, as integers: its voxel in the whole volume, the part of the
+voxel, the number of its draw there, and what it is: `PROTEIN`, `UNSPECIFIC` or `AMPLICON`. The part of an amplicon's dye is the
+region of its site. Of several dyes on a protein, the lowest 12 bits of the draw number the dye."""
+PROTEIN, UNSPECIFIC, AMPLICON = 0, 1, 2
+
+IDENTITY_BYTES = 4 * len(IDENTITY)
+
+_UNIDENTIFIED = np.empty((0, len(IDENTITY)), np.int32)
+
+
 class Emitters(NamedTuple):
     """Dyes as points; arrays of one length n.
 
@@ -59,6 +71,8 @@ class Emitters(NamedTuple):
         Index of the cell in the block's `CellIndex`, int32.
     own
         1 where the protein's voxel belongs to the box whose emitters are counted, uint8; 0 in the halo.
+    identity
+        Columns of `IDENTITY`, int32, (n, 6), the same in any tile and on any device; (0, 6) where no stage asks for them.
     """
 
     z: NDArray[np.float64]
@@ -67,13 +81,15 @@ class Emitters(NamedTuple):
     weight: NDArray[np.int32]
     cell: NDArray[np.int32]
     own: NDArray[np.uint8]
+    identity: NDArray[np.int32] = _UNIDENTIFIED
 
     @classmethod
-    def empty(cls, capacity: int) -> Emitters:
-        """Uninitialised room for `capacity` emitters."""
+    def empty(cls, capacity: int, identified: bool = False) -> Emitters:
+        """Uninitialised room for `capacity` emitters, with their identities or without."""
         return cls(
             np.empty(capacity), np.empty(capacity), np.empty(capacity),
             np.empty(capacity, np.int32), np.empty(capacity, np.int32), np.empty(capacity, np.uint8),
+            np.empty((capacity * identified, len(IDENTITY)), np.int32),
         )  # fmt: skip
 
     def first(self, count: int) -> Emitters:
@@ -82,12 +98,18 @@ class Emitters(NamedTuple):
 
     def select(self, which: slice | NDArray[np.bool_]) -> Emitters:
         """Some of the emitters."""
+        identity = self.identity[which, ...] if self.identity.shape[0] else self.identity
         return Emitters(
-            self.z[which], self.y[which], self.x[which], self.weight[which], self.cell[which], self.own[which]
+            self.z[which], self.y[which], self.x[which], self.weight[which], self.cell[which], self.own[which], identity
         )
 
+    def moved(self, move: Callable[[tuple[Any, Any, Any]], tuple[Any, Any, Any]]) -> Emitters:
+        """The same emitters at other places; `move` is called with the arrays of z, y, x."""
+        z, y, x = move((self.z, self.y, self.x))
+        return self._replace(z=z, y=y, x=x)
 
-class Law(NamedTuple):
+
+class EmissionLaw(NamedTuple):
     """What one layer puts into a voxel, as plain numbers.
 
     Attributes
@@ -106,6 +128,8 @@ class Law(NamedTuple):
         Parts along z, y, x into which a voxel is cut; by Poisson splitting each draws its own proteins.
     clumped
         Draw the dyes of a sub-cell at once and share them among a few points, instead of protein by protein.
+    marked
+        What its emitters are, in their identity: `PROTEIN` or `UNSPECIFIC`.
     """
 
     mean: float
@@ -117,6 +141,7 @@ class Law(NamedTuple):
     sigma: tuple[float, float, float]
     subcells: Triple
     clumped: bool
+    marked: int = PROTEIN
 
 
 class LayerKeys(NamedTuple):
@@ -197,6 +222,15 @@ def _spread(hits, law, specimen, voxel_nm, words, at, linker, of, mirror, weight
 
 
 @njit(cache=True, nogil=True)
+def _identify(hits, of, draw, law, count, n, out):  # type: ignore[no-untyped-def]
+    """Write the identities of `count` points, from out[n] on: draw `draw[j]` of hit `of[j]`."""
+    for j in range(count):
+        hit, row = hits[of[j]], out.identity[n + j]
+        row[0], row[1], row[2] = hit.z, hit.y, hit.x
+        row[3], row[4], row[5] = hit.sub, draw[j], law.marked
+
+
+@njit(cache=True, nogil=True)
 def _linkers(hits, of, draw, count, key, out):  # type: ignore[no-untyped-def]
     """out[:, j] = standard normal numbers, cut at 4 sigma, of `draw[j]` of the stream of hit `of[j]`, float64, (3, count)."""
     words = np.empty((4, count), np.uint32)
@@ -253,6 +287,8 @@ def _place_proteins(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_
         _linkers(hits, hit_of, numbers, points, keys.linker, linker)
     mirror = np.zeros(points, np.int64)
     _spread(hits, law, specimen, voxel_nm, words, at, linker, hit_of, mirror, weight, points, n, out)
+    if out.identity.shape[0] > 0:
+        _identify(hits, hit_of, numbers, law, points, n, out)
     return n + points, done
 
 
@@ -281,17 +317,19 @@ def _place_clumps(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_ce
     if linked:
         _linkers(hits, each, zero, done, keys.linker, of_hit)
     hit_of, mirror, weight = np.empty(points, np.int64), np.empty(points, np.int64), np.empty(points, np.int64)
-    linker = np.empty((3, points if linked else 0))
+    linker, number = np.empty((3, points if linked else 0)), np.empty(points, np.int64)
     i = 0
     for h in range(done):
         some = min(dyes[h], POINTS_OF_CLUMP)
         for p in range(some):
-            hit_of[i], mirror[i] = h, p // 2 ^ (7 if p % 2 else 0)
+            hit_of[i], number[i], mirror[i] = h, p, p // 2 ^ (7 if p % 2 else 0)
             weight[i] = dyes[h] // some + (1 if p < dyes[h] % some else 0)
             if linked:
                 linker[0, i], linker[1, i], linker[2, i] = of_hit[0, h], of_hit[1, h], of_hit[2, h]
             i += 1
     _spread(hits, law, specimen, voxel_nm, words, hit_of, linker, hit_of, mirror, weight, points, n, out)
+    if out.identity.shape[0] > 0:
+        _identify(hits, hit_of, number, law, points, n, out)
     return n + points, done
 
 

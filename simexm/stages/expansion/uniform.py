@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from fractions import Fraction
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
-from simexm.geometry.grid import NmBox, exact
-from simexm.stages.contract import EMITTERS, EXPANDED, Chunk, EmitterStream, Quantity, Stage, Work, World
+from simexm.geometry.grid import exact
+from simexm.geometry.transform import UniformExpansion
+from simexm.stages.expansion.moving import Moving
 
 
-class Expansion(Stage):
+class Expansion(Moving):
     """Uniform expansion about the specimen's corner.
 
     Attributes
@@ -24,28 +24,6 @@ class Expansion(Stage):
     stage: Literal["expansion"] = "expansion"
     factor: float = Field(default=4.0, ge=1, le=100)
 
-    reads: ClassVar[tuple[Quantity, ...]] = (EMITTERS,)
-    writes: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
-
-    @property
-    def magnifies(self) -> Fraction:
-        """The factor as it was written."""
-        return exact(self.factor)
-
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
-        """The same box before expansion."""
-        return {"emitters": wanted.scaled(1 / self.magnifies)}
-
-    def run(self, work: Work) -> None:
-        """Scale the positions of the stream."""
-        before: EmitterStream = work.values["emitters"]
-        factor = float(self.magnifies)
-
-        def chunks(dye: str) -> Iterator[Chunk]:
-            for chunk in before.chunks(dye):
-                for axis in chunk.emitters[:3]:
-                    axis *= factor
-                chunk.floor_nm *= factor
-                yield chunk
-
-        work.values["expanded"] = EmitterStream(before.dyes, before.reach_nm * factor, chunks, before.varying)
+    def transform(self, frame: Mapping[str, int] | None = None) -> UniformExpansion:
+        """Expansion by the factor as it was written."""
+        return UniformExpansion(exact(self.factor))

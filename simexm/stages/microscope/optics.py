@@ -6,7 +6,6 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import ClassVar, Self
 
 import numpy as np
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
-from simexm.geometry.grid import Box, Geometry, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.transform import Transform
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables as psf_tables
@@ -24,9 +25,11 @@ from simexm.kernels.imaging.image import fast_pixels
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, Work, World
 from simexm.stages.microscope.light import check_light
+from simexm.stages.microscope.optics_cost import OpticsCost
+from simexm.stages.microscope.optics_description import OpticsDescription
 from simexm.stages.microscope.optics_image import expected_image
 from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Channel, OpticsPair, OpticsPlan
-from simexm.stages.roles import Microscope
+from simexm.stages.roles import ImagingPlan, Microscope
 
 RADIAL_STEP_NM = 10.0
 LATERAL_SHARE = 0.9952
@@ -138,13 +141,16 @@ class Optics(Microscope):
             if self.excites(channel, dye) and dye.emission_share(*channel.band_nm) > 0
         ]
 
-    def geometry(self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, factor: Fraction) -> Geometry:
+    def geometry(
+        self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
+    ) -> Geometry:
         """Pixels and planes of the sizes given, from the specimen's corner on."""
-        return Geometry(volume, crop, voxel_nm, origin_nm, factor, self.spacing_nm)
+        return Geometry(volume, crop, voxel_nm, origin_nm, transform, self.spacing_nm)
 
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> OpticsPlan:
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
         """Choose grid and range. Light cannot come from further away than the expanded specimen is thick."""
-        depth_nm = float(geometry.specimen_nm[0] * geometry.factor)
+        expanded = geometry.transform.bound(geometry.voxels_nm(Box.of_shape(geometry.crop.shape)))
+        depth_nm = float(expanded.stop[0] - expanded.start[0])
         seen = self.seen(dyes)
         if not seen:
             raise SpecError(
@@ -171,7 +177,8 @@ class Optics(Microscope):
         bands = [self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen]
         whole, band = (max(ends) for ends in zip(*bands, strict=True))
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
-        return OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs)
+        plan = OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs)
+        return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
 
     def _radius_nm(self, channel: Channel, emission: float, range_nm: float) -> float:
         """Lateral radius of the response: that of the light cones, and for a camera as far as the rings matter.
@@ -278,20 +285,24 @@ class Optics(Microscope):
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The response's reach more on each side, and one node for the weights."""
-        plan = world.optics
-        assert isinstance(plan, OpticsPlan)
+        plan = _formation(world)
         lateral = plan.halo * self.spacing_nm[1] + plan.node_nm[1]
         axial = (plan.reach + 1) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
 
     def run(self, work: Work) -> None:
         """Write the expected image of the tile, on its device, float32, (channel, z, y, x), photo-electrons per pixel."""
-        plan = work.world.optics
-        assert isinstance(plan, OpticsPlan)
+        plan = _formation(work.world)
         kept = work.values.setdefault("constant_light", {}) if work.round else None
         work.values["expected"] = expected_image(
             self, plan, work.values["expanded"], work.values["dyes"], work.pixels, work.device, kept
         )
+
+
+def _formation(world: World) -> OpticsPlan:
+    assert world.imaging is not None
+    assert isinstance(world.imaging.formation, OpticsPlan)
+    return world.imaging.formation
 
 
 def _integrals(energy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,10 @@ from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.kernels.imaging import image
 from simexm.names import Name
 from simexm.settings import Frozen
-from simexm.stages.contract import World
-from simexm.stages.roles import Imaging, Pair
-from simexm.units import times
+from simexm.stages.roles import ImageFormation, Pair
 
 LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range, above which there is a warning."""
-
-BLEACHING_PHOTONS = 1e5
-"""Photons after which organic dyes in water begin to bleach noticeably (Eggeling et al. 1998, Anal. Chem. 70, 2651)."""
-
-SECONDS_PER_NODE = 6.5e-9
 
 
 class Channel(Frozen):
@@ -77,7 +70,7 @@ class OpticsPair(Pair):
 
 
 @dataclass(frozen=True)
-class OpticsPlan(Imaging):
+class OpticsPlan(ImageFormation):
     """How the optics are computed; a function of the spec alone, the same for every tile.
 
     Attributes
@@ -108,6 +101,11 @@ class OpticsPlan(Imaging):
     band_per_nm: float
     pairs: tuple[OpticsPair, ...]
 
+    @property
+    def cell_nm(self) -> Spacing:
+        """A cell of the simulation grid."""
+        return self.node_nm
+
     def dyes(self) -> tuple[str, ...]:
         """Dyes that any channel sees."""
         return tuple(dict.fromkeys(p.dye for p in self.pairs))
@@ -121,8 +119,6 @@ class OpticsPlan(Imaging):
         if band_y == y * m // 2 and (y * m) % 2 == 0:
             band_y -= 1  # the one frequency without a partner: it would need a rule of its own and carries nothing
         return image.LateralGrid((y, x), m, (band_y, band_x))
-
-    seconds_per_pixel = 80e-9
 
     def node_planes(self, tile: Box) -> tuple[int, int]:
         """First and last + 1 node plane that the planes of a tile see."""
@@ -150,115 +146,6 @@ class OpticsPlan(Imaging):
         """Node planes whose spectra are held at once."""
         low, high = self.node_planes(tile)
         return min(high - low, (image.AT_ONCE - 1) * self.subdivision[0] + 2 * self.reach + 1)
-
-    def cost(self, axis: int, pixels: int) -> float:
-        """Nodes along z, pixels along the others, halos included."""
-        if axis == 0:
-            return pixels * self.subdivision[0] + 2 * self.reach
-        return image.fast_pixels(pixels + 2 * self.halo, self.subdivision[1])
-
-    @property
-    def seconds_per_cost(self) -> float:
-        """By the nodes that all tiles transform."""
-        return math.prod(self.subdivision[1:]) * len(self.dyes()) * SECONDS_PER_NODE
-
-    def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
-        """Spectra of node planes, the ring where dyes are deposited, transfer functions, and spectra of the image's planes."""
-        grid = self.lateral(tile)
-        fine = grid.nodes[0] * grid.nodes[1]
-        rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
-        spectra = rows * columns * self.window(Box.of_shape(tile)) * 8
-        # the ring; of one plane some rows and their transform along x, and all of it, cut to the band, on the way along y
-        ring = ring_depth(self, chunk_nm) * fine * 8
-        ring += image.ROWS * grid.nodes[1] * 8 + 2 * grid.nodes[0] * columns * 8
-        transfer = len(self.pairs) * self.frequencies * (self.reach + 1) * 8 + columns * (self.reach + 1) * 4
-        # what is the same in all rounds is kept
-        return spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if world.rounds else 1)
-
-    def kept_bytes(self, tile: Triple, channels: int) -> int:
-        """Spectra of the image's planes."""
-        grid = self.lateral(tile)
-        return channels * tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
-
-    def device_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float, at_once: int) -> int:
-        """The same of a GPU's memory, where so many image planes are made at once, but for what comes and goes in batches."""
-        grid = self.lateral(tile)
-        low, high = self.node_planes(Box.of_shape(tile))
-        # the window of node planes, and once more while it moves up
-        window = 2 * min(high - low, (at_once - 1) * self.subdivision[0] + 2 * self.reach + 1)
-        rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
-        ring = ring_depth(self, chunk_nm) * math.prod((n + 2 * self.halo) * self.subdivision[1] for n in tile[1:]) * 8
-        # the radial tables, and for each frequency where in them it lies and five factors
-        response = len(self.pairs) * (self.frequencies * (self.reach + 1) * 8 + (grid.band[0] + 1) * columns * 7 * 8)
-        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if world.rounds else 1)
-        return rows * columns * window * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))
-
-    def describe(self, tile: Triple) -> dict[str, Any]:
-        """Grid, range, and every pair."""
-        return {
-            "simulation_grid_expanded_nm": [float(v) for v in self.node_nm],
-            "nodes_per_pixel": list(self.subdivision),
-            "axial_range_um": self.range_nm / 1000,
-            "lateral_radius_um": self.radius_nm / 1000,
-            "halo_pixels": [math.ceil(self.reach / self.subdivision[0]), self.halo, self.halo],
-            "transform": list(self.lateral(tile).nodes),
-            "pairs": [
-                {
-                    "channel": p.channel,
-                    "dye": p.dye,
-                    "emission_nm": round(p.emission_nm, 3),
-                    "electrons_per_dye_in_focus": p.in_focus,
-                    "photons_per_dye_in_stack": p.emitted_in_stack,
-                    "left_out_share": p.left_out,
-                    "fwhm_axial_nm": p.fwhm_nm[0],
-                    "fwhm_lateral_nm": p.fwhm_nm[1],
-                }
-                for p in self.pairs
-            ],
-        }
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Grid, range, and every pair."""
-        halo = (math.ceil(self.reach / self.subdivision[0]), self.halo, self.halo)
-        rows = [
-            ("simulation grid", f"{times(self.node_nm)} nm expanded, {times(self.subdivision)} nodes a pixel"),
-            ("PSF", f"+-{self.range_nm / 1000:.3g} um along z, halo {times(halo)} pixels"),
-        ]
-        for p in self.pairs:
-            axial, lateral = p.fwhm_nm
-            rows.append(
-                (
-                    f"{p.dye} in {p.channel}",
-                    (
-                        f"{p.in_focus:.3g} electrons a dye in focus, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
-                        f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
-                        "over the stack"
-                    ),
-                )
-            )
-        return rows
-
-    def remarks(self) -> list[str]:
-        """Of bleaching."""
-        return [
-            f"{p.dye} would emit {p.emitted_in_stack:.2g} photons in {p.channel}: most dyes bleach after "
-            f"{BLEACHING_PHOTONS:.0e} to 1e6, and bleaching is not simulated; lower the light or take fewer planes"
-            for p in self.pairs
-            if p.emitted_in_stack > BLEACHING_PHOTONS
-        ]
-
-    def warnings(self) -> list[str]:
-        """Of light that the axial range leaves out."""
-        return [
-            f"axial_range_um {self.range_nm / 1000:.3g} leaves out {p.left_out:.0%} of the light of a uniformly "
-            f"stained stack ({p.dye} in {p.channel}): haze will be too weak; give a larger axial_range_um"
-            for p in self.pairs
-            if p.left_out > LEFT_OUT_LIMIT
-        ]
-
-    def provenance(self) -> dict[str, Any]:
-        """The share of each PSF's energy that is within the axial range."""
-        return {"psf_energy_share": [{"channel": p.channel, "dye": p.dye, "share": 1 - p.left_out} for p in self.pairs]}
 
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:

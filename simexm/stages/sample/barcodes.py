@@ -17,7 +17,7 @@ from simexm.errors import SpecError
 from simexm.geometry.grid import Box, NmBox, exact, exact3
 from simexm.kernels.emission import amplicons as kernel
 from simexm.kernels.emission.amplicons import AmpliconKeys, Amplicons, join
-from simexm.kernels.emission.emit import CAPACITY, EMITTER_BYTES
+from simexm.kernels.emission.emit import CAPACITY, emitter_bytes
 from simexm.kernels.labels.cells import ByCell, counts
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
@@ -184,7 +184,7 @@ class Barcodes(Stage):
 
     def radius_nm(self, world: World) -> float:
         """Of the ball, nm of tissue."""
-        return self.diameter_nm / 2 / float(world.geometry.factor)
+        return self.diameter_nm / 2 / float(world.geometry.transform.scale)
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The ball's radius more on each side."""
@@ -197,7 +197,11 @@ class Barcodes(Stage):
         mean = volume_um3 * max(s.density_per_um3 for s in self.amplicons)
         book = self._book()
         stored = 0 if book is None else book.codes.nbytes + book.ids.nbytes
-        return int((mean + 6 * math.sqrt(mean) + 1024) * 3 * kernel.AMPLICON_BYTES) + _ROOM * EMITTER_BYTES + stored
+        return (
+            int((mean + 6 * math.sqrt(mean) + 1024) * 3 * kernel.AMPLICON_BYTES)
+            + _ROOM * emitter_bytes(world.identified)
+            + stored
+        )
 
     # ---------------------------------------------------------------- a tile
 
@@ -224,7 +228,7 @@ class Barcodes(Stage):
         work.tally.amplicons = counts()
         np.add.at(work.tally.amplicons.at(ids), found.cell[found.own != 0], 1)
         dye_keys = np.array([self._keys(world.seed, s.region).dye for s in self.amplicons], np.int64)
-        room = work.device.room(min(CAPACITY, _ROOM))
+        room = work.device.room(min(CAPACITY, _ROOM), world.identified)
         letter_of = {dye: n for n, dye in enumerate(self.dyes.values())}
         size = float(world.geometry.voxel_nm[0])
         first = world.geometry.crop.start[0]

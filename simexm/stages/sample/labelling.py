@@ -21,7 +21,6 @@ from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
 from simexm.stages.contract import EMITTERS, LABELS, REGIONS, Chunk, Counted, EmitterStream, Quantity, Work, World
-from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.stages.roles import MOST_LAYERS, Labeller
 
 
@@ -51,7 +50,7 @@ class DyesPerProtein(Frozen):
         return self
 
     def law(self, retention: float) -> tuple[int, float, float]:
-        """(kind, dyes, kept) for `emit.Law`, each dye being kept with probability `retention`."""
+        """(kind, dyes, kept) for `emit.EmissionLaw`, each dye being kept with probability `retention`."""
         if self.distribution == "poisson":
             return emit.POISSON, float(self.mean or 0), retention
         return emit.BINOMIAL, float(self.sites or 0), retention * (self.probability or 1.0)
@@ -120,7 +119,7 @@ class Layer(Frozen):
         """Standard deviation of the linker in nm of tissue."""
         return self.linker_nm / factor if self.stained == "after_expansion" else self.linker_nm
 
-    def law(self, world: World) -> emit.Law:
+    def law(self, world: World) -> emit.EmissionLaw:
         """What the layer puts into one voxel; `world` decides whether sub-cells are drawn at once."""
         kind, dyes, kept = self.dyes_per_protein.law(self.retention)
         volume = math.prod(float(v) for v in world.geometry.voxel_nm) * 1e-9
@@ -128,16 +127,18 @@ class Layer(Frozen):
         mean = self.density_per_um2 if self.density_per_um2 is not None else (self.density_per_um3 or 0.0) * volume
         full = mean * _largest_surface_um2(world) if by_surface else mean
         subcells, clumped = subdivide(world, full * dyes * kept, full)
-        sigma = self.sigma_nm(float(world.geometry.factor))
+        sigma = self.sigma_nm(float(world.geometry.transform.scale))
         bits = world.region_bits[self.region]
-        return emit.Law(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
+        return emit.EmissionLaw(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
 
-    def unspecific_law(self, world: World) -> emit.Law:
+    def unspecific_law(self, world: World) -> emit.EmissionLaw:
         """What binds anywhere, dye by dye."""
         volume = math.prod(float(v) for v in world.geometry.voxel_nm) * 1e-9
         mean = self.unspecific_per_um3 * volume * self.retention
         subcells, clumped = subdivide(world, mean, mean)
-        return emit.Law(mean, False, 0, emit.BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped)
+        return emit.EmissionLaw(
+            mean, False, 0, emit.BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped, emit.UNSPECIFIC
+        )
 
 
 def _largest_surface_um2(world: World) -> float:
@@ -149,13 +150,13 @@ def _largest_surface_um2(world: World) -> float:
 def subdivide(world: World, dyes_per_voxel: float, proteins_per_voxel: float) -> tuple[Triple, bool]:
     """Parts of a voxel that draw at once, and whether they do.
 
-    Where a cell of the simulation grid would hold more than `world.clump_above` dyes on average, the voxel is cut into
+    Where a cell of `world.clump_cell_nm` would hold more than `world.clump_above` dyes on average, the voxel is cut into
     parts no larger than such a cell, each of which draws its number of dyes directly; below, protein by protein, in parts
     that keep a few thousand dyes and proteins at most (the number of either is part of the counter of a draw).
     """
     voxel = [float(v) for v in world.geometry.voxel_nm]
-    if isinstance(world.optics, OpticsPlan):
-        cell = [float(c) / float(world.geometry.factor) for c in world.optics.node_nm]
+    if world.clump_cell_nm is not None:
+        cell = world.clump_cell_nm
         share = math.prod(min(1.0, c / v) for c, v in zip(cell, voxel, strict=True))
         if dyes_per_voxel * share > world.clump_above:
             z, y, x = (math.ceil(v / c - 1e-9) for v, c in zip(voxel, cell, strict=True))
@@ -205,23 +206,23 @@ class Labelling(Labeller):
 
     def reach_nm(self, world: World) -> float:
         """The longest linker."""
-        return max(layer.sigma_nm(float(world.geometry.factor)) for layer in self.layers) * emit.CUT_SIGMA
+        return max(layer.sigma_nm(float(world.geometry.transform.scale)) for layer in self.layers) * emit.CUT_SIGMA
 
     def tile_bytes(self, voxels: Box, world: World) -> int:
         """Emitters are drawn into one set of buffers, over and over."""
-        return emit.CAPACITY * emit.EMITTER_BYTES
+        return emit.CAPACITY * emit.emitter_bytes(world.identified)
 
     def run(self, work: Work) -> None:
         """Write the stream of emitters; the tally fills while it is read."""
         world, labels = work.world, work.labels
         geometry = world.geometry
         voxel_nm = _floats(geometry.voxel_nm)
-        reach = max(exact(layer.sigma_nm(float(geometry.factor)) * emit.CUT_SIGMA) for layer in self.layers)
+        reach = max(exact(layer.sigma_nm(float(geometry.transform.scale)) * emit.CUT_SIGMA) for layer in self.layers)
         source = geometry.voxels(work.boxes["emitters"].grown(exact3((reach,) * 3))).intersect(geometry.crop)
         own = geometry.own_voxels(work.pixels)
         device = work.device
         surface = device.put(regions.crofton_weights(voxel_nm, work.values["in_slice"]))
-        room = device.room(device.capacity)
+        room = device.room(device.capacity, world.identified)
         # planes of voxels between two floors
         depth = device.slab if labels.depth == 1 else labels.depth
         for layer in self.layers:
@@ -262,7 +263,7 @@ class Labelling(Labeller):
         dyes = {layer.name: layer.dye for layer in self.layers}
         work.values["emitters"] = EmitterStream(dyes, float(depth * geometry.voxel_nm[0] + 2 * reach), chunks)
 
-    def _streams(self, dye: str, work: Work) -> Iterator[tuple[Layer, emit.Law, ByCell, emit.LayerKeys, bool]]:
+    def _streams(self, dye: str, work: Work) -> Iterator[tuple[Layer, emit.EmissionLaw, ByCell, emit.LayerKeys, bool]]:
         """Layers of a dye, with their laws, which cells they label, keys, and whether they label cells, not all tissue."""
         for layer in (n for n in self.layers if n.dye == dye):
             labelled = ByCell(partial(self.labelled, layer.name, seed=work.world.seed, counted=work.counted))

@@ -7,13 +7,18 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import NmBox
+from simexm.geometry.grid import NmBox, Tiling, Triple
 from simexm.kernels.numbers import gather as kernel
 from simexm.stages.contract import LABELS, REGIONS, TRUTH, LabelPart, Quantity, Stage, Work, World
 
+_AT_ONCE: Triple = (1, 128, 512)
+"""Pixels whose centres are inverted together, so that coordinates take little memory."""
+
 
 class Truth(Stage):
-    """The cell at each pixel's centre: that of the half-open voxel which holds the centre, in exact arithmetic.
+    """The cell at each pixel's centre: that of the half-open voxel which holds the centre before expansion.
+
+    In exact arithmetic where expansion is uniform.
 
     Attributes
     ----------
@@ -34,7 +39,7 @@ class Truth(Stage):
 
     def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
         """The same box before expansion; a voxel of margin where the specimen is thinner than half a pixel."""
-        tissue = wanted.scaled(1 / world.geometry.factor).grown(world.geometry.voxel_nm)
+        tissue = world.geometry.transform.bound_inverse(wanted).grown(world.geometry.voxel_nm)
         return {q.name: tissue for q in self.inputs}
 
     def see(self, part: LabelPart, work: Work) -> None:
@@ -43,6 +48,13 @@ class Truth(Stage):
             return
         for name in ("", *self.regions):
             work.values.setdefault(_name(name), np.zeros(work.pixels.shape, np.int32))
+        if work.world.geometry.transform.is_uniform:
+            self._gather_axes(part, work)
+        else:
+            self._gather_points(part, work)
+
+    def _gather_axes(self, part: LabelPart, work: Work) -> None:
+        """Gather by the exact sampling of each axis."""
         geometry = work.world.geometry
         index: list[NDArray[np.int64]] = []
         where: list[slice] = []
@@ -57,6 +69,28 @@ class Truth(Stage):
         for name in self.regions:
             bit = work.world.region_bits[name]
             work.device.gather_where(part.on_device(), bit, z, y, x, work.values[_name(name)][at])
+
+    def _gather_points(self, part: LabelPart, work: Work) -> None:
+        """Gather pixel by pixel: where a centre lies outside the specimen, there is nothing, 0."""
+        geometry = work.world.geometry
+        core = part.core.intersect(geometry.crop)
+        if core.is_empty:
+            return
+        reached = geometry.transform.bound(geometry.voxels_nm(core.relative_to(geometry.crop.start)))
+        pixels = geometry.pixels(reached).intersect(work.pixels)
+        bits = work.device.to_host(part.marked()) if self.regions else np.empty((0, 0, 0), np.uint8)
+        for some in Tiling(pixels, _AT_ONCE):
+            voxel = geometry.voxels_at_centres(some)
+            here = np.ones(some.shape, np.bool_)
+            for v, first, last in zip(voxel, core.start, core.stop, strict=True):
+                here &= (v >= first) & (v < last)
+            at = tuple(v[here] - first for v, first in zip(voxel, part.box.start, strict=True))
+            where = some.relative_to(work.pixels.start).slices
+            cells = part.index[at]
+            work.values[_name("")][where][here] = cells
+            for name in self.regions:
+                inside = (bits[at] & work.world.region_bits[name]) != 0
+                work.values[_name(name)][where][here] = np.where(inside, cells, 0)
 
     def run(self, work: Work) -> None:
         """Write cell indices of the tile, int32, (z, y, x), of all cells and of those in each region."""

@@ -106,10 +106,10 @@ def _light(making: Making | None, result: Result) -> dict[str, Any]:
     bench = light.bench(making.simulation)
     rows = sight_rows([s for s in sights(bench.dyes.values(), bench) if s.wanted or (s.signal or 0) >= 0.005], bench)
     microscope = making.simulation.microscope
-    imaging = making.plan.imaging
+    formation = making.plan.imaging.formation
     spreads = []
-    if isinstance(microscope, Optics) and isinstance(imaging, OpticsPlan):
-        spreads = light.spreads(microscope, imaging.pairs, making.simulation)
+    if isinstance(microscope, Optics) and isinstance(formation, OpticsPlan):
+        spreads = light.spreads(microscope, formation.pairs, making.simulation)
     return {
         "spectra": light.draw_spectra(bench),
         "sights": rows,

@@ -4,12 +4,14 @@
 #include "threads.cuh"
 
 constexpr whole TRY_BITS = 8, DYE_BITS = 12;
+constexpr int AMPLICON = 2;  // kind in identities
 
 // `ends` is the running sum of the dyes.
 extern "C" __global__ void scatter_dyes(const double *place, const int *voxel, const int *number, const int *cells,
                                         const int *dyes, const unsigned char *region, const unsigned char *owned,
                                         const whole *ends, const whole *keys, double radius, whole first, whole stop,
-                                        double *z, double *y, double *x, int *weight, int *cell, unsigned char *own) {
+                                        double *z, double *y, double *x, int *weight, int *cell, unsigned char *own,
+                                        int *identity, whole identified) {
   whole before = first > 0 ? ends[first - 1] : 0;
   EACH(offset, stop - first) {
     whole i = first + offset, n = ends[i] - dyes[i] - before;
@@ -31,6 +33,11 @@ extern "C" __global__ void scatter_dyes(const double *place, const int *voxel, c
       weight[n] = 1;
       cell[n] = cells[i];
       own[n] = owned[i];
+      if (identified) {
+        int *row = identity + 6 * n;
+        row[0] = voxel[3 * i], row[1] = voxel[3 * i + 1], row[2] = voxel[3 * i + 2];
+        row[3] = region[i], row[4] = number[i] << DYE_BITS | (int)d, row[5] = AMPLICON;
+      }
     }
   }
 }

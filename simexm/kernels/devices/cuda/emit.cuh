@@ -15,6 +15,7 @@ struct Emission {
   double most;                // a bound of the mean of any sub-cell
   Point sigma, voxel_nm, size;  // linker; voxel; sub-cell
   whole by_surface, region_bits, bits_bytes, kind, clumped;
+  whole marked, identified;  // kind in identities, and whether they are written
   Triple subcells;
   Key number, place, linker;
   Triple origin, specimen;  // first voxel of the array and of the specimen, in the volume
@@ -27,6 +28,7 @@ struct Emitters {
   double *z, *y, *x;
   int *weight, *cell;
   unsigned char *own;
+  int *identity;  // 6 for each emitter; null where no stage asks for them
 };
 
 // Dyes that `proteins` proteins carry in all.
@@ -59,6 +61,13 @@ __device__ inline void place_emitter(const Emitters &out, whole n, Point base, W
   out.weight[n] = (int)weight;
   out.cell[n] = cell;
   out.own[n] = own;
+}
+
+__device__ inline void identify(const Emitters &out, whole n, whole z, whole y, whole x, whole part, whole draw, whole kind) {
+  if (!out.identity) return;
+  int *row = out.identity + 6 * n;
+  row[0] = (int)z, row[1] = (int)y, row[2] = (int)x;
+  row[3] = (int)part, row[4] = (int)draw, row[5] = (int)kind;
 }
 
 // Number of emitters of the sub-cell `at` (in the order above); with `WRITE`, they are written from place `n` on.
@@ -103,6 +112,7 @@ __device__ inline whole sub_cell(whole at, const Emission &law, const int *index
     if (linked) linker = philox(gz, gy, gx, 0, law.linker.a, law.linker.b ^ sub);
     for (whole p = 0; p < points; ++p) {
       whole share = here / points + (p < here % points ? 1 : 0);
+      identify(out, n, gz, gy, gx, sub, p, law.marked);
       place_emitter(out, n++, base, words, law.size, law.sigma, linker, p / 2 ^ (p % 2 ? 7 : 0), share, cell, own);
     }
   } else {
@@ -115,9 +125,11 @@ __device__ inline whole sub_cell(whole at, const Emission &law, const int *index
       } else if (linked) {
         for (whole d = 0; d < dyes; ++d) {
           linker = philox(gz, gy, gx, p << MOST_DYES_BITS | d, law.linker.a, law.linker.b ^ sub);
+          identify(out, n, gz, gy, gx, sub, p << MOST_DYES_BITS | d, law.marked);
           place_emitter(out, n++, base, words, law.size, law.sigma, linker, 0, 1, cell, own);
         }
       } else if (dyes > 0) {
+        identify(out, n, gz, gy, gx, sub, p << MOST_DYES_BITS, law.marked);
         place_emitter(out, n++, base, words, law.size, law.sigma, linker, 0, dyes, cell, own);
       }
     }
@@ -138,8 +150,9 @@ extern "C" __global__ void count_emitters(Emission law, const int *index, const 
 extern "C" __global__ void write_emitters(Emission law, const int *index, const void *regions,
                                           const unsigned char *labelled, const double *weights, const whole *ends,
                                           whole first, whole stop, whole base, double *z, double *y, double *x,
-                                          int *weight, int *cell, unsigned char *own, word64 *dyes_of_cell) {
-  Emitters out = {z, y, x, weight, cell, own};
+                                          int *weight, int *cell, unsigned char *own, int *identity,
+                                          word64 *dyes_of_cell) {
+  Emitters out = {z, y, x, weight, cell, own, law.identified ? identity : nullptr};
   EACH(i, stop - first) {
     whole at = first + i;
     whole before = at > 0 ? ends[at - 1] : 0;

@@ -1,0 +1,195 @@
+"""How the image samples the ground truth.
+
+Voxel i covers [i, i + 1) * voxel size, pixel p covers [p, p + 1) * pixel size, and plane k lies at (k + 1/2) * plane spacing;
+a `Transform` leads from one to the other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.geometry.grid import Box, NmBox, Spacing, Triple, combine, each, triple
+from simexm.geometry.transform import Transform
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one axis of the image samples one axis of the ground truth.
+
+    Attributes
+    ----------
+    voxels
+        Number of voxels along the axis (of the crop).
+    voxel_nm
+        Voxel size, nm of tissue before expansion.
+    pixel_nm
+        Pixel pitch or plane spacing, nm of tissue before expansion (the spacing at the specimen over the factor).
+    phase_nm
+        Where pixel 0 begins, nm of tissue from the corner of the crop.
+    fixed_size
+        Pixels along the axis, where a model has a rule of its own for them; None for floor(extent / spacing).
+    """
+
+    voxels: int
+    voxel_nm: Fraction
+    pixel_nm: Fraction
+    phase_nm: Fraction = Fraction(0)
+    fixed_size: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Pixels along the axis: floor(extent / spacing), at least 1, unless fixed."""
+        if self.fixed_size is not None:
+            return self.fixed_size
+        return max(1, math.floor(self.voxels * self.voxel_nm / self.pixel_nm))
+
+    def voxel_at_centre(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Index of the half-open voxel that holds the centre of each pixel in [start, stop), in exact arithmetic.
+
+        Where the specimen ends before a pixel's centre, the last voxel stands for it.
+        """
+        ratio, phase = self.pixel_nm / self.voxel_nm / 2, self.phase_nm / self.voxel_nm
+        one = math.lcm(ratio.denominator, phase.denominator)
+        half, first = int(ratio * one), int(phase * one)
+        index = [((2 * p + 1) * half + first) // one for p in range(start, stop)]
+        return np.clip(np.array(index, dtype=np.int64), 0, self.voxels - 1)
+
+    def first_voxel(self, pixel: int) -> int:
+        """First voxel that begins at or after the start of `pixel`: blocks of pixels share out the voxels so."""
+        if pixel >= self.size:
+            return self.voxels
+        if pixel == 0:
+            return 0
+        return min(self.voxels, max(0, math.ceil((pixel * self.pixel_nm + self.phase_nm) / self.voxel_nm)))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The image's grid over the ground truth.
+
+    Attributes
+    ----------
+    volume
+        Voxels of the whole ground truth, z y x.
+    crop
+        The specimen: voxels that may carry label.
+    voxel_nm
+        Voxel size, nm of tissue.
+    origin_nm
+        Position of the ground truth's corner, nm of tissue.
+    transform
+        From tissue to expanded tissue. Its `scale` alone decides the grid of pixels: what deforms the tissue beyond that moves it
+        below a grid that stays.
+    pixel_nm
+        Plane spacing and pixel pitch at the specimen, nm of expanded tissue.
+    phase_nm, fixed_shape
+        See `Sampling`.
+    """
+
+    volume: Triple
+    crop: Box
+    voxel_nm: Spacing
+    origin_nm: Spacing
+    transform: Transform
+    pixel_nm: Spacing
+    phase_nm: Spacing = (Fraction(0),) * 3
+    fixed_shape: Triple | None = None
+
+    @property
+    def axes(self) -> tuple[Sampling, Sampling, Sampling]:
+        """The sampling of each axis, in nm of tissue."""
+        z, y, x = (
+            Sampling(n, v, p / self.transform.scale, phase, size)
+            for n, v, p, phase, size in zip(
+                self.crop.shape,
+                self.voxel_nm,
+                self.pixel_nm,
+                self.phase_nm,
+                self.fixed_shape or (None,) * 3,
+                strict=True,
+            )
+        )
+        return z, y, x
+
+    @property
+    def shape(self) -> Triple:
+        """Planes, rows, columns of the image."""
+        return triple(a.size for a in self.axes)
+
+    @property
+    def pixel_tissue_nm(self) -> Spacing:
+        """Plane spacing and pixel pitch, nm of tissue before expansion."""
+        return each(self.pixel_nm, lambda p: p / self.transform.scale)
+
+    @property
+    def image_origin_nm(self) -> Spacing:
+        """Position of the corner of the first pixel, nm of tissue."""
+        return combine(self.specimen_origin_nm, self.phase_nm, lambda a, b: a + b)
+
+    @property
+    def specimen_origin_nm(self) -> Spacing:
+        """Position of the corner of the specimen, nm of tissue."""
+        z, y, x = (o + c * v for o, c, v in zip(self.origin_nm, self.crop.start, self.voxel_nm, strict=True))
+        return z, y, x
+
+    @property
+    def specimen_nm(self) -> Spacing:
+        """Extent of the specimen, nm of tissue."""
+        return combine(self.crop.shape, self.voxel_nm, lambda n, v: n * v)
+
+    def pixels_nm(self, box: Box) -> NmBox:
+        """The box of pixels in nm of expanded tissue from the corner of the specimen."""
+        phase = each(self.phase_nm, lambda v: v * self.transform.scale)
+        start, stop = (
+            combine(combine(corner, self.pixel_nm, lambda a, p: a * p), phase, lambda a, b: a + b)
+            for corner in (box.start, box.stop)
+        )
+        return NmBox(start, stop)
+
+    def pixels(self, box: NmBox) -> Box:
+        """Pixels of the image that `box` (nm of expanded tissue) touches."""
+        corner = self.pixels_nm(Box.of_shape((0, 0, 0))).start
+        start = triple(math.floor((a - c) / p) for a, c, p in zip(box.start, corner, self.pixel_nm, strict=True))
+        stop = triple(math.ceil((b - c) / p) for b, c, p in zip(box.stop, corner, self.pixel_nm, strict=True))
+        return Box(start, stop).intersect(Box.of_shape(self.shape))
+
+    def voxels_at_centres(self, pixels: Box) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Voxel of the whole volume, z y x, where the centre of each pixel lies before expansion; arrays of the box's shape.
+
+        For any transform. A uniform one is sampled axis by axis, exactly; see `Sampling.voxel_at_centre`.
+        """
+        corner = self.pixels_nm(Box.of_shape((0, 0, 0))).start
+        along = (
+            (np.arange(a, b) + 0.5) * float(p) + float(c)
+            for a, b, p, c in zip(pixels.start, pixels.stop, self.pixel_nm, corner, strict=True)
+        )
+        z, y, x = np.meshgrid(*along, indexing="ij")
+        w, v, u = (
+            np.floor(at / float(size)).astype(np.int64) + first
+            for at, size, first in zip(self.transform.invert((z, y, x)), self.voxel_nm, self.crop.start, strict=True)
+        )
+        return w, v, u
+
+    def voxels_nm(self, box: Box) -> NmBox:
+        """The box of voxels, counted from the corner of the specimen, in nm of tissue from there."""
+        return NmBox(
+            combine(box.start, self.voxel_nm, lambda a, v: a * v),
+            combine(box.stop, self.voxel_nm, lambda b, v: b * v),
+        )
+
+    def voxels(self, box: NmBox) -> Box:
+        """Voxels of the whole volume that `box` (nm of tissue) touches, clipped to the volume."""
+        start = triple(c + math.floor(a / v) for a, v, c in zip(box.start, self.voxel_nm, self.crop.start, strict=True))
+        stop = triple(c + math.ceil(b / v) for b, v, c in zip(box.stop, self.voxel_nm, self.crop.start, strict=True))
+        return Box(start, stop).intersect(Box.of_shape(self.volume))
+
+    def own_voxels(self, box: Box) -> Box:
+        """Voxels that a box of pixels answers for: boxes that tile the image share out the crop's voxels exactly once."""
+        start = triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.start, self.crop.start, strict=True))
+        stop = triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.stop, self.crop.start, strict=True))
+        return Box(start, stop)

@@ -1,0 +1,43 @@
+"""What stages that move tissue have in common: they carry the dyes along."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from simexm.geometry.grid import NmBox, exact, exact3
+from simexm.geometry.transform import Transform
+from simexm.stages.contract import EMITTERS, EXPANDED, Chunk, EmitterStream, Quantity, Stage, Work, World
+
+
+class Moving(Stage):
+    """A stage that moves tissue to where it lies after expansion, by its `transform`."""
+
+    reads: ClassVar[tuple[Quantity, ...]] = (EMITTERS,)
+    writes: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
+
+    @abstractmethod
+    def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
+        """How tissue moves; the same in all frames where none is given."""
+
+    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+        """The tissue that comes to lie in the box."""
+        return {"emitters": self.transform().bound_inverse(wanted)}
+
+    def run(self, work: Work) -> None:
+        """Move the positions of the stream."""
+        before: EmitterStream = work.values["emitters"]
+        transform = self.transform()
+        # emitters come from the voxels that touch the wanted box, and lie no further from it than these reach
+        reach = exact3((exact(before.reach_nm),) * 3)
+        within = work.boxes["emitters"].grown(reach).grown(work.world.geometry.voxel_nm)
+
+        def chunks(dye: str) -> Iterator[Chunk]:
+            for chunk in before.chunks(dye):
+                transform.move(chunk.emitters[:3])
+                chunk.floor_nm = transform.lowest_z(chunk.floor_nm, within)
+                yield chunk
+
+        depth = float(transform.depth(before.reach_nm, within))
+        work.values["expanded"] = EmitterStream(before.dyes, depth, chunks, before.varying)

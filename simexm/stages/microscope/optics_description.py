@@ -1,0 +1,94 @@
+"""What people and files are told of the optics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from simexm.geometry.grid import Triple
+from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, OpticsPlan
+from simexm.stages.roles import ImagingDescription
+from simexm.units import times
+
+BLEACHING_PHOTONS = 1e5
+"""Photons after which organic dyes in water begin to bleach noticeably (Eggeling et al. 1998, Anal. Chem. 70, 2651)."""
+
+
+@dataclass(frozen=True)
+class OpticsDescription(ImagingDescription):
+    """Of the simulation grid, the range of the response, and each pair."""
+
+    plan: OpticsPlan
+
+    def describe(self, tile: Triple) -> dict[str, Any]:
+        """Grid, range, and every pair."""
+        return {
+            "simulation_grid_expanded_nm": [float(v) for v in self.plan.node_nm],
+            "nodes_per_pixel": list(self.plan.subdivision),
+            "axial_range_um": self.plan.range_nm / 1000,
+            "lateral_radius_um": self.plan.radius_nm / 1000,
+            "halo_pixels": [math.ceil(self.plan.reach / self.plan.subdivision[0]), self.plan.halo, self.plan.halo],
+            "transform": list(self.plan.lateral(tile).nodes),
+            "pairs": [
+                {
+                    "channel": p.channel,
+                    "dye": p.dye,
+                    "emission_nm": round(p.emission_nm, 3),
+                    "electrons_per_dye_in_focus": p.in_focus,
+                    "photons_per_dye_in_stack": p.emitted_in_stack,
+                    "left_out_share": p.left_out,
+                    "fwhm_axial_nm": p.fwhm_nm[0],
+                    "fwhm_lateral_nm": p.fwhm_nm[1],
+                }
+                for p in self.plan.pairs
+            ],
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Grid, range, and every pair."""
+        halo = (math.ceil(self.plan.reach / self.plan.subdivision[0]), self.plan.halo, self.plan.halo)
+        rows = [
+            (
+                "simulation grid",
+                f"{times(self.plan.node_nm)} nm expanded, {times(self.plan.subdivision)} nodes a pixel",
+            ),
+            ("PSF", f"+-{self.plan.range_nm / 1000:.3g} um along z, halo {times(halo)} pixels"),
+        ]
+        for p in self.plan.pairs:
+            axial, lateral = p.fwhm_nm
+            rows.append(
+                (
+                    f"{p.dye} in {p.channel}",
+                    (
+                        f"{p.in_focus:.3g} electrons a dye in focus, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
+                        f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
+                        "over the stack"
+                    ),
+                )
+            )
+        return rows
+
+    def remarks(self) -> list[str]:
+        """Of bleaching."""
+        return [
+            f"{p.dye} would emit {p.emitted_in_stack:.2g} photons in {p.channel}: most dyes bleach after "
+            f"{BLEACHING_PHOTONS:.0e} to 1e6, and bleaching is not simulated; lower the light or take fewer planes"
+            for p in self.plan.pairs
+            if p.emitted_in_stack > BLEACHING_PHOTONS
+        ]
+
+    def warnings(self) -> list[str]:
+        """Of light that the axial range leaves out."""
+        return [
+            f"axial_range_um {self.plan.range_nm / 1000:.3g} leaves out {p.left_out:.0%} of the light of a uniformly "
+            f"stained stack ({p.dye} in {p.channel}): haze will be too weak; give a larger axial_range_um"
+            for p in self.plan.pairs
+            if p.left_out > LEFT_OUT_LIMIT
+        ]
+
+    def provenance(self) -> dict[str, Any]:
+        """The share of each PSF's energy that is within the axial range."""
+        return {
+            "psf_energy_share": [{"channel": p.channel, "dye": p.dye, "share": 1 - p.left_out} for p in self.plan.pairs]
+        }
