@@ -59,7 +59,7 @@ def cube_and_planes(_: int) -> tuple[float, float]:
 
 def grids(plan: Plan) -> dict[str, int]:
     """Nodes to transform, by reading; see above."""
-    optics = plan.world.optics
+    optics = plan.context.optics
     assert isinstance(optics, OpticsPlan)
     nodes = [n * m for n, m in zip(plan.shape, optics.subdivision, strict=True)]
     ranges = (optics.range_nm, optics.radius_nm, optics.radius_nm)
@@ -74,7 +74,7 @@ def grids(plan: Plan) -> dict[str, int]:
 
 def transforms(plan: Plan) -> Counter[str]:
     """Lengths of the transforms that simexm makes, and how many planes of each."""
-    optics = plan.world.optics
+    optics = plan.context.optics
     assert isinstance(optics, OpticsPlan)
     found: Counter[str] = Counter()
     for block in plan.blocks:

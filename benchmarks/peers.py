@@ -72,7 +72,7 @@ def prepare(tiff: Path, size: int, folder: Path) -> Simulation:
 
 def kernel(simulation: Simulation) -> np.ndarray[Any, np.dtype[np.float32]]:
     """simexm's own response on the voxels, as far as simexm follows it: photo-electrons per dye and pixel, float32, (z, y, x)."""
-    optics, plan = simulation.microscope, simulation.plan().world.optics
+    optics, plan = simulation.microscope, simulation.plan().context.optics
     assert isinstance(optics, Confocal)
     assert isinstance(plan, OpticsPlan)
     channel, dye = optics.channels[0], next(iter(simulation.fluorophores().values()))
@@ -96,7 +96,7 @@ def own_environment(folder: Path) -> Path:
 def grid_of(simulation: Simulation) -> tuple[int, int]:
     """Voxels, and nodes of simexm's simulation grid over the image."""
     plan = simulation.plan()
-    optics = plan.world.optics
+    optics = plan.context.optics
     assert isinstance(optics, OpticsPlan)
     return plan.geometry.crop.size, math.prod(n * m for n, m in zip(plan.shape, optics.subdivision, strict=True))
 
@@ -153,7 +153,7 @@ def main() -> None:
         simulation = prepare(given.tiff, given.size, folder)
         prepare(given.tiff, TINY, tiny)
         voxels, nodes = grid_of(simulation)
-        optics = simulation.plan().world.optics
+        optics = simulation.plan().context.optics
         assert isinstance(optics, OpticsPlan)
         fine = optics if given.same_grid else None
         startup = {

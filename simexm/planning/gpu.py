@@ -17,7 +17,6 @@ from simexm.kernels.emission.emit import EMITTER_BYTES
 from simexm.planning.blocks import smaller
 from simexm.planning.plan import GiB, Plan, emitters_depth_nm, voxels_read
 from simexm.stages.contract import Stage
-from simexm.stages.microscope.optics_plan import OpticsPlan
 
 if TYPE_CHECKING:
     from simexm.spec.simulation import Execution
@@ -88,18 +87,18 @@ def visible_gpus() -> tuple[str, ...]:
 
 def device_bytes(plan: Plan, tile: Triple) -> int:
     """Memory of the GPU that a tile of a plan needs, bytes: arrays as `array_device` holds them, by their shapes."""
-    world, simulation = plan.world, plan.simulation
-    imaging = world.optics
-    assert isinstance(imaging, OpticsPlan)
-    voxels = voxels_read(plan.stages, world, tile)
+    context, simulation = plan.context, plan.simulation
+    imaging = context.optics
+    assert imaging is not None
+    voxels = voxels_read(plan.stages, context, tile)
     held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
     # cell indices and regions; masks, and the bits that they are added to, come and go
-    labels = held * (4 + 1 + 2 * bool(world.masks) + len(world.masks))
+    labels = held * (4 + 1 + 2 * bool(context.masks) + len(context.masks))
     emitters = COUNTED * 12 + CAPACITY * EMITTER_BYTES
-    depth_nm = emitters_depth_nm(plan.stages, world, plan.part, voxels.shape, SLAB)
+    depth_nm = emitters_depth_nm(plan.stages, context, plan.part, voxels.shape, SLAB)
     channels = len(simulation.microscope.all_channels)
-    counting = 8 * math.prod(tile) * len(plan.labelled_names) * ("labelled" in simulation.keep)
-    light = imaging.device_bytes(tile, channels, world, depth_nm, AT_ONCE)
+    counting = 8 * math.prod(tile) * len(context.emits) * ("labelled" in simulation.keep)
+    light = imaging.device_bytes(tile, channels, context, depth_nm, AT_ONCE)
     return int(_SLACK * (labels + emitters + light + counting + _BATCHES * BATCH_BYTES))
 
 

@@ -49,7 +49,7 @@ class TileMemory:
     writing
         Its coarser levels, and encoded shards.
     kept
-        What of the tile is kept while its block is written, for the next round.
+        What of the tile is kept while its block is written, for the next frame.
     several
         Whether a block has several tiles; the first of them touches most of the block's arrays, a single one only in the end.
     compiling
@@ -134,7 +134,7 @@ def tile_memory(
     labelling, imaging
         See `Labeller.tile_bytes` and `Imaging.tile_bytes`.
     kept
-        See `Imaging.kept_bytes`; None where there are no rounds.
+        See `Imaging.kept_bytes`; with what stages keep that run once; None where there is one frame.
     reading
         See `LabelSource.reading_bytes`.
     """

@@ -76,7 +76,7 @@ class Means:
             If a worker, or its GPU, would have too little memory for a tile, or less than one is asked for.
         """
         gpus: tuple[str, ...] = ()
-        if plan.world.device == "gpu" and not workers_have_gpus(client, cluster) and client is None:
+        if plan.context.device == "gpu" and not workers_have_gpus(client, cluster) and client is None:
             gpus = visible_gpus()
             refuse_full(plan, cupy_device.free_bytes())
         if client is not None or cluster is not None:
@@ -138,7 +138,7 @@ class Means:
 def threads_here(plan: Plan) -> int:
     """How many threads of one process compute a small plan on this machine's CPU, memory apart; 0 where workers are started."""
     most = min(len(plan.blocks), cpus())
-    return most if plan.world.device == "cpu" and _is_small(plan, most) else 0
+    return most if plan.context.device == "cpu" and _is_small(plan, most) else 0
 
 
 def _is_small(plan: Plan, threads: int) -> bool:

@@ -99,7 +99,7 @@ def test_each_owned_level_has_one_shard_a_block() -> None:
 def test_boxes_hold_all_that_a_tile_needs() -> None:
     """The labels' box covers the response's reach, the linker and the neighbourhood, at the image's middle and its borders."""
     plan = phantom((600, 800, 800)).plan()
-    optics, g = plan.world.optics, plan.geometry
+    optics, g = plan.context.optics, plan.geometry
     assert isinstance(optics, OpticsPlan)
     tile = Box((20, 64, 96), (36, 128, 160))
     box = plan.geometry.voxels(plan.boxes(tile)["labels"])

@@ -16,7 +16,7 @@ from simexm.kernels.emission.emit import Emitters
 from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
-from simexm.stages.contract import Chunk, EmitterStream, Tally, Work, World
+from simexm.stages.contract import EXPANDED, EXPECTED, Chunk, EmitterStream, RunContext, Tile
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import Channel, OpticsPair, OpticsPlan
 
@@ -120,12 +120,12 @@ class Bench:
         volume = Box.of_shape((1, 1, 1))
         one = exact3((1, 1, 1))
         geometry = Geometry((1, 1, 1), volume, one, one, Fraction(1), self.optics.spacing_nm)
-        world = World(0, geometry, {}, {d: d for d in by_dye}, plan or self.plan)
+        names = tuple(c.name for c in self.optics.all_channels)
+        context = RunContext(0, geometry, {}, {d: d for d in by_dye}, plan or self.plan, channels=names, dyes=self.dyes)
         for box in Tiling(everything, tile or self.shape):
-            values = {"expanded": _stream(by_dye), "dyes": self.dyes}
-            work = Work(world, box, {}, values, Tally(), {})
-            self.optics.run(work)
-            image[(slice(None), *box.slices)] = work.values["expected"]
+            made = Tile(context, box, values={EXPANDED.name: _stream(by_dye)})
+            self.optics.run(made.of(self.optics))
+            image[(slice(None), *box.slices)] = made.values[EXPECTED.name]
         return image
 
     def direct(self, points: Array, planes: Sequence[int] | None = None) -> Array:

@@ -99,7 +99,7 @@ def test_the_pipeline_samples_what_does_not_divide_the_voxel() -> None:
     microscope = spec.microscope
     assert isinstance(microscope, Optics)
     b = Bench(microscope, (8, 24, 28))
-    assert b.plan == result.plan.world.optics
+    assert b.plan == result.plan.context.optics
     planes = [0, 2, 4, 6]
     exact = b.direct(dyes, planes)
     assert exact[0].max() > 0.1 * exact.max()

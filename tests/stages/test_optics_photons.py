@@ -157,7 +157,7 @@ def test_the_table_of_cells_adds_up_to_what_the_dyes_give() -> None:
     labels[4:16, 5:25, 5:15], labels[4:16, 5:25, 15:25] = 7, 2**50
     spec: Simulation = simulation(layer(), keep=["emitters"])
     result = simulate(labels, spec, voxel_size_nm=VOXEL_NM, until="confocal")
-    optics = result.plan.world.optics
+    optics = result.plan.context.optics
     assert optics is not None
     in_focus = optics.pairs[0].in_focus
     np.testing.assert_allclose(result.cells["photons_green"], result.cells["dyes_membrane"] * in_focus)

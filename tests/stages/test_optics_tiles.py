@@ -167,7 +167,7 @@ def test_an_empty_half_stays_dark_and_an_empty_specimen_black() -> None:
     labels[:, :, 27:] = 0
     spec = simulation(layer(), optics=TWO_COLOURS, keep=["expected"])
     result = simulate(labels, spec, voxel_size_nm=VOXEL_NM, until="confocal")
-    optics = result.plan.world.optics
+    optics = result.plan.context.optics
     assert isinstance(optics, OpticsPlan)
     # the labelled half ends with column 18
     far = result.image[0][:, :, 18 + 1 + int(optics.radius_nm / 192) :]

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from simexm.geometry.grid import NmBox, exact
-from simexm.stages.contract import EMITTERS, EXPANDED, Chunk, EmitterStream, Quantity, Stage, Work, World
+from simexm.stages.contract import EMITTERS, EXPANDED, Chunk, EmitterStream, Quantity, RunContext, Stage, TileState
 
 
 class Expansion(Stage):
@@ -32,13 +32,13 @@ class Expansion(Stage):
         """The factor as it was written."""
         return exact(self.factor)
 
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+    def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The same box before expansion."""
         return {"emitters": wanted.scaled(1 / self.magnifies)}
 
-    def run(self, work: Work) -> None:
+    def run(self, state: TileState) -> None:
         """Scale the positions of the stream."""
-        before: EmitterStream = work.values["emitters"]
+        before: EmitterStream = state.read(EMITTERS)
         factor = float(self.magnifies)
 
         def chunks(dye: str) -> Iterator[Chunk]:
@@ -48,4 +48,4 @@ class Expansion(Stage):
                 chunk.floor_nm *= factor
                 yield chunk
 
-        work.values["expanded"] = EmitterStream(before.dyes, before.reach_nm * factor, chunks, before.varying)
+        state.write(EXPANDED, EmitterStream(before.dyes, before.reach_nm * factor, chunks, before.varying))

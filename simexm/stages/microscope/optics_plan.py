@@ -16,7 +16,7 @@ from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.kernels.imaging import image
 from simexm.names import Name
 from simexm.settings import Frozen
-from simexm.stages.contract import World
+from simexm.stages.contract import RunContext
 from simexm.stages.roles import Imaging, Pair
 
 LEFT_OUT_LIMIT = 0.05
@@ -163,7 +163,7 @@ class OpticsPlan(Imaging):
         """By the nodes that all tiles transform."""
         return math.prod(self.subdivision[1:]) * len(self.dyes()) * SECONDS_PER_NODE
 
-    def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
+    def tile_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float) -> int:
         """Spectra of node planes, the ring where dyes are deposited, transfer functions, and spectra of the image's planes."""
         grid = self.lateral(tile)
         fine = grid.nodes[0] * grid.nodes[1]
@@ -173,15 +173,15 @@ class OpticsPlan(Imaging):
         ring = ring_depth(self, chunk_nm) * fine * 8
         ring += image.ROWS * grid.nodes[1] * 8 + 2 * grid.nodes[0] * columns * 8
         transfer = len(self.pairs) * self.frequencies * (self.reach + 1) * 8 + columns * (self.reach + 1) * 4
-        # what is the same in all rounds is kept
-        return spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if world.rounds else 1)
+        # what is the same in all frames is kept
+        return spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
 
     def kept_bytes(self, tile: Triple, channels: int) -> int:
         """Spectra of the image's planes."""
         grid = self.lateral(tile)
         return channels * tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
 
-    def device_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float, at_once: int) -> int:
+    def device_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float, at_once: int) -> int:
         """The same of a GPU's memory, where so many image planes are made at once, but for what comes and goes in batches."""
         grid = self.lateral(tile)
         low, high = self.node_planes(Box.of_shape(tile))
@@ -191,7 +191,7 @@ class OpticsPlan(Imaging):
         ring = ring_depth(self, chunk_nm) * math.prod((n + 2 * self.halo) * self.subdivision[1] for n in tile[1:]) * 8
         # the radial tables, and for each frequency where in them it lies and five factors
         response = len(self.pairs) * (self.frequencies * (self.reach + 1) * 8 + (grid.band[0] + 1) * columns * 7 * 8)
-        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if world.rounds else 1)
+        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if context.acquisition.axes else 1)
         return rows * columns * window * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))
 
     def describe(self, tile: Triple) -> dict[str, Any]:
