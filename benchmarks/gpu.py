@@ -107,7 +107,7 @@ def compare(
         device = ArrayDevice(watch)
         with patch.object(cupy_device, "gpu", lambda device=device: device):
             plan = simulation.with_device("gpu").plan(source=source)
-            assert plan.world.device == "gpu", cupy_device.missing()
+            assert plan.context.device == "gpu", cupy_device.missing()
             total = seconds_of(plan, source, repeat)
         found[name or "gpu"] = watch.seconds[name] / (repeat + 1) if name else total
     return found

@@ -97,3 +97,30 @@ def test_an_upward_import_is_found_wherever_it_stands(tmp_path: Path, text: str)
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "one.py").write_text(text)
     assert len(upward(tmp_path)) == 1
+
+
+STAGE_INTERFACES = ("contract", "frames", "installed", "products", "roles")
+
+
+def named_stages(package: Path) -> list[str]:
+    """Every import of a concrete stage by what plans and runs simulations, which knows stages by what they declare."""
+    found = []
+    for path in (p for folder in ("jobs", "planning", "run") for p in modules(package / folder)):
+        for name in imported(path.read_text(encoding="utf-8")):
+            parts = name.split(".")
+            if parts[1] == "legacy2017" or (parts[1] == "stages" and parts[2] not in STAGE_INTERFACES):
+                found.append(f"{path.relative_to(package)} imports {name}")
+    return found
+
+
+def test_planning_running_and_jobs_name_no_stage() -> None:
+    assert named_stages(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["from simexm.stages import Camera", "def f():\n    from simexm.stages.truth.labels import Truth"]
+)
+def test_a_stage_that_is_named_is_found(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "one.py").write_text(text)
+    assert len(named_stages(tmp_path)) == 1

@@ -174,7 +174,7 @@ def _finish(plan: AnalysisPlan, where: Place, journal: Journal) -> None:
     for name, table in tables.items():
         with writing(where.run / name, where.scratch) as partial:
             pq.write_table(table, partial, compression="zstd")
-    attributes = {MARK: _mark(plan, COMPLETE)}
+    attributes = {MARK: {**_mark(plan, COMPLETE), "tables": sorted(found.tables)}}
     write_manifest(where, (), [where.run / name for name in (PLAN, *tables)], group_bytes(attributes))
     write_group(where.files, "", attributes)
     remove_tree(where.passes)

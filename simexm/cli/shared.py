@@ -110,7 +110,7 @@ def at_round(result: Result, number: int | None) -> Result:
         if result.rounds:
             typer.echo(f"round 1 of {result.rounds}; type --round N for another", err=True)
         return result
-    return result.at_round(number)
+    return result if number is None else result.at(round=number)
 
 
 def print_rows(title: str, rows: list[tuple[str, str]]) -> None:

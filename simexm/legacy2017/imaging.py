@@ -29,8 +29,10 @@ from simexm.legacy2017.kernels import light, psf
 from simexm.legacy2017.labelling import FLUOROPHORES
 from simexm.random import derive_key
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.contract import Quantity, Work, World
+from simexm.stages.contract import ImageCounts, Quantity, RunContext, TileState
+from simexm.stages.frames import AXES
 from simexm.stages.microscope.optics_plan import Channel
+from simexm.stages.products import Product, image
 from simexm.stages.roles import MOST_CHANNELS, ImagingPlan, Microscope, Pair
 
 COUNTS = Quantity("image", "czyx", "counts before scaling to 8 bits", "uint32")
@@ -114,6 +116,15 @@ class Imaging2017(Microscope):
         return UniformExpansion(exact(self.expansion_factor))
 
     @property
+    def varies(self) -> frozenset[str]:
+        """Noise differs from frame to frame."""
+        return frozenset(AXES)
+
+    def products(self, context: RunContext) -> tuple[Product, ...]:
+        """The image."""
+        return (image(COUNTS.name, context.channels, COUNTS.dtype, COUNTS.unit, float(LARGEST_COUNT)),)
+
+    @property
     def all_channels(self) -> tuple[Channel2017, ...]:
         """The channels, in order."""
         return self.channels
@@ -175,16 +186,16 @@ class Imaging2017(Microscope):
 
     # ---------------------------------------------------------------- a tile
 
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+    def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The kernel's reach more on each side; by the border, what is reflected there."""
-        g = world.geometry
-        box = self._voxels(_pixels_of(wanted, g), world)
+        g = context.geometry
+        box = self._voxels(_pixels_of(wanted, g), context)
         return {"fluorophores": g.voxels_nm(box)}
 
-    def _voxels(self, pixels: Box, world: World) -> Box:
+    def _voxels(self, pixels: Box, context: RunContext) -> Box:
         """Voxels of the specimen, from its corner on, that the pixels depend on."""
-        frame = _formation(world).frame
-        depth, height, width = world.geometry.crop.shape
+        frame = _formation(context).frame
+        depth, height, width = context.geometry.crop.shape
         z = (pixels.start[0] * frame.step, (pixels.stop[0] - 1) * frame.step + 1)
         y = frame.voxels(pixels.start[1], pixels.stop[1], height)
         x = frame.voxels(pixels.start[2], pixels.stop[2], width)
@@ -193,25 +204,23 @@ class Imaging2017(Microscope):
         ]
         return Box((ends[0][0], ends[1][0], ends[2][0]), (ends[0][1], ends[1][1], ends[2][1]))
 
-    def run(self, work: Work) -> None:
-        """Write the counts of the tile, uint32, (channel, z, y, x), and each channel's statistics."""
-        box, volumes = work.values["fluorophores"]
-        counts = np.empty((len(self.channels), *work.pixels.shape), np.uint32)
-        statistics = []
+    def run(self, state: TileState) -> None:
+        """Write the counts of the tile, uint32, (channel, z, y, x), and count them."""
+        box, volumes = state.read(FLUOROPHORES)
+        counts = np.empty((len(self.channels), *state.pixels.shape), np.uint32)
         for c, channel in enumerate(self.channels):
             clipped = 0
-            for plane, image in enumerate(self._planes(channel, box, volumes, work)):
-                clipped += int(cut(image, LARGEST_COUNT, counts[c, plane]))
-            statistics.append({"clipped": clipped, "histogram": quarter_octaves(counts[c])})
-        work.values["image"] = counts
-        work.values["image_statistics"] = statistics
+            for plane, photons in enumerate(self._planes(channel, box, volumes, state)):
+                clipped += int(cut(photons, LARGEST_COUNT, counts[c, plane]))
+            state.tally.images.append(ImageCounts(clipped, quarter_octaves(counts[c])))
+        state.write(COUNTS, counts)
 
     def _planes(
-        self, channel: Channel2017, box: Box, volumes: Mapping[str, NDArray[np.int32]], work: Work
+        self, channel: Channel2017, box: Box, volumes: Mapping[str, NDArray[np.int32]], state: TileState
     ) -> Iterator[NDArray[np.int64]]:
         """The tile's planes in one channel, rows and columns of pixels."""
-        world, pixels = work.world, work.pixels
-        formation, crop = _formation(world), world.geometry.crop
+        context, pixels = state.context, state.pixels
+        formation, crop = _formation(context), context.geometry.crop
         frame = formation.frame
         depth, height, width = crop.shape
         wanted = range(pixels.start[0] * frame.step, (pixels.stop[0] - 1) * frame.step + 1, frame.step)
@@ -220,10 +229,10 @@ class Imaging2017(Microscope):
         inner = (rows[1] - rows[0], columns[1] - columns[0])
 
         def key(*purpose: str) -> tuple[int, int]:
-            return derive_key(world.seed, self.stage, channel.name, *purpose)
+            return derive_key(context.seed, self.stage, channel.name, *purpose, *state.frame.key)
 
         def blurred(pair: Pair) -> Iterator[tuple[int, NDArray[np.int64]]]:
-            blur = simexm2017_blur.Blur(self._kernel(pair, world), (*rows, height), (*columns, width))
+            blur = simexm2017_blur.Blur(self._kernel(pair, context), (*rows, height), (*columns, width))
             (y0, y1), (x0, x1) = blur.source
             y_from, x_from = crop.start[1] + y0 - box.start[1], crop.start[2] + x0 - box.start[2]
             part = volumes[pair.dye][:, y_from : y_from + y1 - y0, x_from : x_from + x1 - x0]
@@ -250,8 +259,8 @@ class Imaging2017(Microscope):
                 (pixels.start[1], pixels.stop[1]), (pixels.start[2], pixels.stop[2]), key("camera"),
             )  # fmt: skip
 
-    def _kernel(self, pair: Pair, world: World) -> psf.Kernel:
-        z, y, x = (float(v) for v in world.geometry.voxel_nm)
+    def _kernel(self, pair: Pair, context: RunContext) -> psf.Kernel:
+        z, y, x = (float(v) for v in context.geometry.voxel_nm)
         channel = next(c for c in self.channels if c.name == pair.channel)
         return _kernel(
             self._kind, (z, y, x), self.expansion_factor, channel.laser_wavelength_nm, pair.emission_nm,
@@ -274,10 +283,10 @@ def _kernel(
     return psf.quantised(volume)
 
 
-def _formation(world: World) -> Formation2017:
-    assert world.imaging is not None
-    assert isinstance(world.imaging.formation, Formation2017)
-    return world.imaging.formation
+def _formation(context: RunContext) -> Formation2017:
+    assert context.imaging is not None
+    assert isinstance(context.imaging.formation, Formation2017)
+    return context.imaging.formation
 
 
 def _pixels_of(wanted: NmBox, g: Geometry) -> Box:

@@ -10,7 +10,7 @@ from simexm.geometry.grid import Triple
 from simexm.legacy2017.kernels import blur as simexm2017_blur
 from simexm.legacy2017.kernels import frame as simexm2017_frame
 from simexm.legacy2017.kernels import psf
-from simexm.stages.contract import World
+from simexm.stages.contract import RunContext
 from simexm.stages.roles import ImageFormation, ImagingCost, ImagingDescription, Pair
 
 _SECONDS_PER_VOXEL = 60e-9
@@ -56,7 +56,7 @@ class Cost2017(ImagingCost):
         """By the voxels that all tiles transform."""
         return len(self.formation.pairs) * _SECONDS_PER_VOXEL
 
-    def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
+    def tile_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float) -> int:
         """For each dye of a channel: the kernel's spectrum, two rings of spectra (two digits of photons), and planes in work."""
         rows, columns = (math.ceil(self.relative(axis, tile[axis]) * 1.1) for axis in (1, 2))
         dyes = max(sum(p.channel == c for p in self.formation.pairs) for c in {p.channel for p in self.formation.pairs})

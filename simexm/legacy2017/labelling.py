@@ -22,7 +22,18 @@ from simexm.legacy2017.kernels import regions as simexm2017_regions
 from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
-from simexm.stages.contract import LABELS, REGIONS, CellTable, Counted, CountPass, LabelPart, Quantity, Work, World
+from simexm.stages.contract import (
+    LABELS,
+    REGIONS,
+    CellTable,
+    Counted,
+    CountPass,
+    LabelPart,
+    Quantity,
+    RegionRule,
+    RunContext,
+    TileState,
+)
 from simexm.stages.roles import MOST_LAYERS, Labeller
 
 FLUOROPHORES = Quantity("fluorophores", "zyx", "fluorophores of each dye per voxel")
@@ -118,17 +129,17 @@ class Labelling2017(Labeller):
             flags &= ids == np.uint64(counted[VOXELS].largest(_column(layer))[0])
         return (flags & (ids != 0)).astype(np.uint8)
 
-    def reach_nm(self, world: World) -> float:
+    def reach_nm(self, context: RunContext) -> float:
         """How far a voxel may move."""
         return label.DISPLACEMENT_NM * CUT_SIGMA
 
-    def tile_bytes(self, voxels: Box, world: World) -> int:
+    def tile_bytes(self, voxels: Box, context: RunContext) -> int:
         """Fluorophores of each dye, and a copy of the ids and regions within the specimen."""
         return voxels.size * (4 * len({layer.dye for layer in self.layers}) + 5)
 
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+    def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """As far as a voxel may move on each side, and one voxel more that the Laplacian looks at."""
-        voxel = world.geometry.voxel_nm
+        voxel = context.geometry.voxel_nm
         reach = label.reach(_floats(voxel))
         z, y, x = ((r + 1) * v for r, v in zip(reach, voxel, strict=True))
         return {"labels": wanted.grown(exact3((z, y, x)))}
@@ -140,31 +151,31 @@ class Labelling2017(Labeller):
         columns = tuple(_column(layer.name) for layer in self.layers)
         return CountPass(VOXELS, columns), CountPass(DROPPED, columns)
 
-    def count_box(self, name: str, own: Box, world: World) -> Box | None:
+    def count_box(self, name: str, own: Box, context: RunContext) -> Box | None:
         """The voxels and their neighbours; only voxels close to the specimen's border can leave it."""
-        crop = world.geometry.crop
+        crop = context.geometry.crop
         if name == DROPPED:
-            reach = label.reach(_floats(world.geometry.voxel_nm))
+            reach = label.reach(_floats(context.geometry.voxel_nm))
             inner = crop.grown((-reach[0], -reach[1], -reach[2]))
             if min(b - a for a, b in zip(inner.start, inner.stop, strict=True)) > 0 and inner.contains(own):
                 return None
         return simexm2017_regions.label_box(own, crop)
 
-    def count(self, name: str, own: Box, part: LabelPart, work: Work) -> dict[str, NDArray[np.int64]]:
+    def count(self, name: str, own: Box, part: LabelPart, state: TileState) -> dict[str, NDArray[np.int64]]:
         """Count one box."""
-        found = self._regions(part.index, part, work)
+        found = self._regions(part.index, part, state)
         columns = {}
         for layer in self.layers:
             out = np.zeros(len(part.cells.ids), np.int64)
             if name == VOXELS:
-                bits = work.world.region_bits[layer.region]
+                bits = state.context.region_bits[layer.region]
                 simexm2017_regions.count_region(part.index, found, part.box, own, bits, out)
             else:
-                law = self._law(layer, part.cells, work)
-                crop = work.world.geometry.crop
+                law = self._law(layer, part.cells, state)
+                crop = state.context.geometry.crop
                 label.count_dropped(part.index, found, part.box, own, crop, law, out)
             ids = part.cells.ids
-            out[self.labelled(layer.name, ids, work.world.seed, work.counted) == 0] = 0
+            out[self.labelled(layer.name, ids, state.context.seed, state.counted) == 0] = 0
             columns[_column(layer.name)] = out
         return columns
 
@@ -181,66 +192,67 @@ class Labelling2017(Labeller):
 
     # ---------------------------------------------------------------- a tile
 
-    def see(self, part: LabelPart, work: Work) -> None:
+    def see(self, part: LabelPart, state: TileState) -> None:
         """Find the regions within the specimen."""
-        inside = part.box.intersect(work.world.geometry.crop)
+        inside = part.box.intersect(state.context.geometry.crop)
         here = inside.relative_to(part.box.start).slices
-        found = self._regions(np.ascontiguousarray(part.index[here]), part, work, here)
+        found = self._regions(np.ascontiguousarray(part.index[here]), part, state, here)
         part.placed, part.regions = part.index, np.zeros(part.index.shape, found.dtype)
         part.regions[here] = found
 
-    def run(self, work: Work) -> None:
+    def run(self, state: TileState) -> None:
         """Write `fluorophores`: a box of voxels and, by dye, their int32 numbers in it."""
-        geometry, part = work.world.geometry, work.labels.whole()
-        wanted = work.boxes.get("fluorophores")
+        state.write(REGIONS, RegionRule(in_slice=self.neighbourhood == 8))
+        geometry, part = state.context.geometry, state.labels.whole()
+        wanted = state.boxes.get("fluorophores")
         if wanted is None:
             return
         inside = part.box.intersect(geometry.crop)
         here = inside.relative_to(part.box.start).slices
         index, found = np.ascontiguousarray(part.index[here]), np.ascontiguousarray(part.marked()[here])
         target = geometry.voxels(wanted).intersect(geometry.crop)
-        own = geometry.own_voxels(work.pixels)
+        own = geometry.own_voxels(state.pixels)
         volumes: dict[str, NDArray[np.int32]] = {}
         for layer in self.layers:
             volume = volumes.setdefault(layer.dye, np.zeros(target.shape, np.int32))
-            count = work.tally.dyes[layer.name] = counts()
-            law = self._law(layer, part.cells, work, with_proteins=True)
+            count = state.tally.dyes[layer.name] = counts()
+            law = self._law(layer, part.cells, state, with_proteins=True)
             label.add_dyes(index, found, inside, geometry.crop, target, law, volume, own, count.at(part.cells.ids))
-        work.values["fluorophores"] = target, volumes
+        state.write(FLUOROPHORES, (target, volumes))
 
     def _regions(
         self,
         index: NDArray[np.int32],
         part: LabelPart,
-        work: Work,
+        state: TileState,
         here: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None)),
     ) -> NDArray[np.integer[Any]]:
         found = simexm2017_regions.laplacian_regions(
             index, part.cells.ids, self.neighbourhood == 8, regions.MEMBRANE, regions.CYTOSOL
         )
-        masks = [(work.world.region_bits[name], mask[here]) for name, mask in part.masks.items()]
+        masks = [(state.context.region_bits[name], mask[here]) for name, mask in part.masks.items()]
         bits = found.astype(regions.bits_type_of(masks), copy=False)
         for bit, mask in masks:
             regions.add_mask(index, mask, bits.dtype.type(bit), bits)
         return bits
 
-    def _law(self, layer: Layer2017, cells: CellIndex, work: Work, with_proteins: bool = False) -> label.Layer:
+    def _law(self, layer: Layer2017, cells: CellIndex, state: TileState, with_proteins: bool = False) -> label.Layer:
         """What the layer does to the voxels of each cell."""
         ids, column = cells.ids, _column(layer.name)
-        voxel = _floats(work.world.geometry.voxel_nm)
-        voxels = work.counted[VOXELS].look_up(ids)[column]
+        voxel = _floats(state.context.geometry.voxel_nm)
+        voxels = state.counted[VOXELS].look_up(ids)[column]
         proteins = np.zeros(len(ids))
         if with_proteins:
-            left = voxels - work.counted[DROPPED].look_up(ids)[column]
+            left = voxels - state.counted[DROPPED].look_up(ids)[column]
             proteins = label.proteins_per_voxel(left, layer.protein_density_per_nm3, voxel)
-            proteins[self.labelled(layer.name, ids, work.world.seed, work.counted) == 0] = 0
+            proteins[self.labelled(layer.name, ids, state.context.seed, state.counted) == 0] = 0
         return label.Layer(
-            work.world.region_bits[layer.region],
+            state.context.region_bits[layer.region],
             label.stay_probability(voxels, layer.protein_noise),
             proteins,
             layer.antibody_amp,
             voxel,
-            derive_key(work.world.seed, self.stage, layer.name, "proteins"),
+            derive_key(state.context.seed, self.stage, layer.name, "proteins"),
         )
 
 

@@ -89,17 +89,17 @@ def visible_gpus() -> tuple[str, ...]:
 
 def device_bytes(plan: Plan, tile: Triple) -> int:
     """Memory of the GPU that a tile of a plan needs, bytes: arrays as `array_device` holds them, by their shapes."""
-    world, simulation = plan.world, plan.simulation
-    voxels = voxels_read(plan.stages, world, tile)
+    context, simulation = plan.context, plan.simulation
+    voxels = voxels_read(plan.stages, context, tile)
     held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
     # cell indices and regions; masks, and the bits that they are added to, come and go
-    bits = bits_type(2 + len(world.masks)).itemsize
-    labels = held * (4 + bits * (1 + 2 * bool(world.masks)) + len(world.masks))
-    emitters = COUNTED * 12 + CAPACITY * emitter_bytes(world.identified)
-    depth_nm = emitters_depth_nm(plan.stages, world, plan.part, voxels.shape, SLAB)
+    bits = bits_type(2 + len(context.masks)).itemsize
+    labels = held * (4 + bits * (1 + 2 * bool(context.masks)) + len(context.masks))
+    emitters = COUNTED * 12 + CAPACITY * emitter_bytes(context.identified)
+    depth_nm = emitters_depth_nm(plan.stages, context, plan.part, voxels.shape, SLAB)
     channels = len(simulation.microscope.all_channels)
-    counting = 8 * math.prod(tile) * len(plan.labelled_names) * ("labelled" in simulation.keep)
-    light = plan.imaging.cost.device_bytes(tile, channels, world, depth_nm, AT_ONCE)
+    counting = 8 * math.prod(tile) * len(context.emits) * ("labelled" in simulation.keep)
+    light = plan.imaging.cost.device_bytes(tile, channels, context, depth_nm, AT_ONCE)
     return int(_SLACK * (labels + emitters + light + counting + _BATCHES * BATCH_BYTES))
 
 

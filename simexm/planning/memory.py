@@ -50,7 +50,7 @@ class TileMemory:
     writing
         Its coarser levels, and encoded shards.
     kept
-        What of the tile is kept while its block is written, for the next round.
+        What of the tile is kept while its block is written, for the next frame.
     several
         Whether a block has several tiles; the first of them touches most of the block's arrays, a single one only in the end.
     compiling
@@ -135,7 +135,7 @@ def tile_memory(
     labelling, imaging
         See `Labeller.tile_bytes` and `ImagingCost.tile_bytes`.
     kept
-        See `ImagingCost.kept_bytes`; None where there are no rounds.
+        See `ImagingCost.kept_bytes`; with what stages keep that run once; None where there is one frame.
     reading
         See `LabelSource.reading_bytes`.
     """

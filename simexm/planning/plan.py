@@ -8,20 +8,22 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from simexm.errors import SimexmWarning
+from simexm.errors import SimexmWarning, SpecError
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3
+from simexm.planning.frames import main_of, once_and_each, varying_dyes
 from simexm.planning.memory import TileMemory
 from simexm.sources.phantom import Phantom
-from simexm.stages.contract import Stage, World
-from simexm.stages.roles import ImageFormation, ImagingPlan, Labeller
-from simexm.stages.sample.barcodes import Barcodes
+from simexm.stages.contract import RunContext, Stage
+from simexm.stages.frames import NO_FRAME, Acquisition, Frame
+from simexm.stages.products import Product
+from simexm.stages.roles import ImageFormation, ImagingPlan
 from simexm.store.pyramid import Level, Storage
 from simexm.units import times
 from simexm.version import FORMAT_VERSION
@@ -41,37 +43,63 @@ class Output:
     ----------
     path
         Group below the image's; "" is the image itself.
-    channels
-        Names along the channel axis; empty for labels, which have none.
-    dtype
-        Name of the data type.
-    layer, region
-        Of label images: the layer whose cells they hold (`cells` for all), and the region to which they are cut, if any.
-    round
-        The round that it belongs to, from 1 on; 0 where there are none.
+    product
+        What it holds.
+    stage
+        Number of the stage that declares it.
+    varies
+        Frame axes with which it varies.
+    frame
+        The first frame of its group.
+    times
+        Length of its axis of time; 0 where it has none.
     """
 
     path: str
-    channels: tuple[str, ...]
-    dtype: str
-    layer: str = ""
-    region: str = ""
-    round: int = 0
+    product: Product
+    stage: int
+    varies: frozenset[str] = frozenset()
+    frame: Frame = NO_FRAME
+    times: int = 0
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names along the channel axis; empty for label images, which have none."""
+        return self.product.channels
+
+    @property
+    def dtype(self) -> str:
+        """Name of the data type."""
+        return self.product.dtype
 
     @property
     def group(self) -> str:
         """Group below the result's root; "" is the root itself."""
-        return f"{round_group(self.round)}/{self.path}".strip("/") if self.round else self.path
+        return f"{self.frame.group}/{self.path}".strip("/")
 
     @property
     def is_labels(self) -> bool:
         """Labels take the mode when they shrink, images the mean."""
-        return not self.channels
+        return self.product.kind == "labels"
 
+    @property
+    def axes(self) -> str:
+        """Of its arrays."""
+        return "t" * bool(self.times) + self.product.axes
 
-def round_group(number: int) -> str:
-    """Group of a round's image; "" for 0, where there are no rounds."""
-    return f"round_{number:02d}" if number else ""
+    @property
+    def leads(self) -> list[tuple[int, ...]]:
+        """Places along time and channels, in the order in which they are written: each has shards of its own."""
+        lengths = (self.times, len(self.channels))
+        return list(itertools.product(*(range(n) for n in lengths if n)))
+
+    def made_in(self, frame: Frame) -> bool:
+        """Whether a frame makes some of it: its group's frames, and of those that do not differ for it the first."""
+        return frame.group == self.frame.group and frame == frame.along(self.varies)
+
+    def at(self, frame: Frame) -> tuple[int, ...]:
+        """Where in its arrays a frame is: (time,), or () without an axis of time."""
+        return (frame.time - 1,) if self.times else ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,7 +114,7 @@ class Plan:
         The last stage that runs.
     stages
         The stages that run.
-    world
+    context
         What every block knows.
     id_dtype
         Data type of the ids.
@@ -109,7 +137,7 @@ class Plan:
     simulation: Spec
     until: str
     stages: tuple[Stage, ...]
-    world: World
+    context: RunContext
     id_dtype: str
     identity: str
     block: Triple
@@ -124,12 +152,12 @@ class Plan:
     @property
     def geometry(self) -> Geometry:
         """Transform of image and truth."""
-        return self.world.geometry
+        return self.context.geometry
 
     @property
     def device(self) -> str:
         """Where blocks are computed, `cpu` or `gpu`."""
-        return self.world.device
+        return self.context.device
 
     def smaller(self, nbytes: int) -> str:
         """What to type for tiles of which a worker with so many bytes can compute one."""
@@ -148,19 +176,24 @@ class Plan:
         return Tiling(Box.of_shape(self.shape), self.block)
 
     @property
-    def barcodes(self) -> Barcodes | None:
-        """The stage that makes rounds, if it runs."""
-        return next((s for s in self.stages if isinstance(s, Barcodes)), None)
+    def acquisition(self) -> Acquisition:
+        """The frames of imaging."""
+        return self.context.acquisition
 
-    @property
-    def rounds(self) -> tuple[int, ...]:
-        """The rounds of imaging, 1, 2, ...; 0 alone where there are none."""
-        return tuple(range(1, self.world.rounds + 1)) or (0,)
+    @cached_property
+    def frames(self) -> list[Frame]:
+        """All frames, in the order in which they are made."""
+        return self.acquisition.frames()
 
-    @property
-    def labelled_names(self) -> tuple[str, ...]:
-        """What dyes per pixel are counted of: the layers, and the amplicons of each letter."""
-        return (*self.world.dye_of_layer, *(self.barcodes.layer_of_dye.values() if self.barcodes else ()))
+    @cached_property
+    def once_and_each(self) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+        """The stages that run once for all frames, and those that run for each."""
+        return once_and_each(self.stages, self.acquisition)
+
+    @cached_property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that are stored, in the order of their declaration."""
+        return tables_of(self.stages, self.context, self.simulation.keep)
 
     @property
     def main(self) -> str:
@@ -191,35 +224,40 @@ class Plan:
             "block": self.block,
             "tile": self.tile,
             **({"part": self.part} if "emitters" in self.simulation.keep else {}),  # they are kept in its order
-            "device": self.world.device,
+            "device": self.context.device,
             "versions": dict(self.versions),
         }
 
     @property
     def imaging(self) -> ImagingPlan:
         """What the microscope was resolved to."""
-        assert self.world.imaging is not None
-        return self.world.imaging
+        assert self.context.imaging is not None
+        return self.context.imaging
 
     @cached_property
     def core_seconds(self) -> float:
         """Rough estimate of the work, core-seconds of a machine of 2024."""
-        pixels = math.prod(self.shape) * len(self.outputs[0].channels) * len(self.rounds)
+        pixels = math.prod(self.shape) * len(self.outputs[0].channels) * len(self.frames)
         tiles = _tile_shapes(self.blocks, self.tile)
-        voxels = sum(n * voxels_read(self.stages, self.world, shape).size for shape, n in tiles.items())
+        voxels = sum(n * voxels_read(self.stages, self.context, shape).size for shape, n in tiles.items())
         cost = self.imaging.cost
-        imaging = cost.core_seconds(tiles) * imaging_repeats(self.imaging.formation, self.barcodes)
+        imaging = cost.core_seconds(tiles) * self.imaging_repeats
         return imaging + pixels * cost.seconds_per_pixel + voxels * SECONDS_PER_VOXEL
+
+    @property
+    def imaging_repeats(self) -> float:
+        """How often the dyes are imaged on average."""
+        return imaging_repeats(self.imaging.formation, self.stages, self.acquisition, self.simulation.microscope)
 
     @property
     def stored_bytes(self) -> int:
         """Bytes of all arrays before compression."""
         pixels = sum(math.prod(level.shape) for level in self.levels)
-        return sum(pixels * max(1, len(o.channels)) * np.dtype(o.dtype).itemsize for o in self.outputs)
+        return sum(pixels * len(o.leads) * np.dtype(o.dtype).itemsize for o in self.outputs)
 
     def boxes(self, pixels: Box) -> dict[str, NmBox]:
         """Box of every quantity that a tile needs, walked back through the stages; see `Stage.needs`."""
-        return walk_back(self.stages, self.world, pixels)
+        return walk_back(self.stages, self.context, pixels)
 
     def warn(self) -> None:
         """Issue the warnings that are known before the run."""
@@ -233,7 +271,7 @@ class Plan:
             "hash": self.hash,
             "format": FORMAT_VERSION,
             "until": self.until,
-            "rounds": self.world.rounds,
+            "acquisition": self.acquisition.to_mapping(),
             "source": {
                 "shape_voxels": list(g.volume),
                 "crop_start": list(g.crop.start),
@@ -241,7 +279,7 @@ class Plan:
                 "voxel_size_nm": [float(v) for v in g.voxel_nm],
                 "origin_nm": [float(v) for v in g.origin_nm],
                 "ids": self.id_dtype,
-                "regions": list(self.world.masks),
+                "regions": list(self.context.masks),
                 "identity": self.identity,
             },
             "image": {
@@ -261,13 +299,17 @@ class Plan:
                 "tile_pixels": list(self.tile),
                 "part_voxels": list(self.part),
                 "files": len(self.blocks)
-                * sum(max(1, len(o.channels)) for o in self.outputs)
+                * sum(len(o.leads) for o in self.outputs)
                 * sum(s.owned for s in self.storage),
             },
-            "outputs": [{"path": o.group or ".", "channels": list(o.channels), "dtype": o.dtype} for o in self.outputs],
+            "outputs": [
+                {"path": o.group or ".", "channels": list(o.channels), "dtype": o.dtype, "times": o.times}
+                for o in self.outputs
+            ],
+            "tables": [t.product.name for t in self.tables],
             "bytes_uncompressed": self.stored_bytes,
             "memory_per_worker_bytes": self.memory.total,
-            "device": self.world.device,
+            "device": self.context.device,
             "memory_parts_bytes": self.memory.parts_bytes,
             "core_seconds": round(self.core_seconds, 1),
             "versions": dict(self.versions),
@@ -284,21 +326,58 @@ class Plan:
         return type(self).shown(self) or repr(self)
 
 
-def imaging_repeats(imaging: ImageFormation, barcodes: Barcodes | None) -> float:
-    """How often the dyes are imaged on average: those of letters once a round, others once."""
-    if barcodes is None:
+def imaging_repeats(imaging: ImageFormation, stages: Sequence[Stage], frames: Acquisition, microscope: Stage) -> float:
+    """How often the dyes are imaged on average: those that vary in each frame that does, others once."""
+    if not frames.axes:
         return 1.0
     seen = {p.dye for p in imaging.pairs}
-    varying = len(seen & set(barcodes.dyes.values()))
-    return (len(seen) + (barcodes.rounds - 1) * varying) / len(seen)
+    varying = len(varying_dyes(stages, frames, seen, microscope))
+    return (len(seen) + (len(frames.frames()) - 1) * varying) / len(seen)
 
 
-def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, NmBox]:
+@dataclass(frozen=True)
+class Table:
+    """One table that a run stores.
+
+    Attributes
+    ----------
+    product
+        The first declaration of it, with the columns of all.
+    stages
+        Numbers of the stages that declare it, the first of which says how it is stored.
+    """
+
+    product: Product
+    stages: tuple[int, ...]
+
+
+def tables_of(stages: Sequence[Stage], context: RunContext, keep: Sequence[str]) -> tuple[Table, ...]:
+    """Put the stages' declarations of tables together; optional ones only where they are to be kept."""
+    found: dict[str, Table] = {}
+    for number, stage in enumerate(stages):
+        for product in stage.products(context):
+            if product.kind != "table" or (product.optional and product.name not in keep):
+                continue
+            known = found.get(product.name)
+            if known is None:
+                found[product.name] = Table(product, (number,))
+            elif (known.product.key, known.product.merge) != (product.key, "sum"):
+                raise SpecError(
+                    f"the stages {stages[known.stages[0]].tag!r} and {stage.tag!r} both declare the table {product.name!r}, "
+                    "whose rows cannot be added up together; rename one, or give both the same key and `sum`"
+                )
+            else:
+                together = replace(known.product, columns={**known.product.columns, **product.columns})
+                found[product.name] = Table(together, (*known.stages, number))
+    return tuple(found.values())
+
+
+def walk_back(stages: Sequence[Stage], context: RunContext, pixels: Box) -> dict[str, NmBox]:
     """Box of every quantity, nm from the specimen's corner, that is needed to make `pixels` of all that is stored.
 
     The tile's own voxels (counted, and whose emitters are kept) are wanted, too.
     """
-    g = world.geometry
+    g = context.geometry
     image = g.pixels_nm(pixels)
     own = g.own_voxels(pixels)
     tissue = g.voxels_nm(own.relative_to(g.crop.start))
@@ -310,59 +389,44 @@ def walk_back(stages: Sequence[Stage], world: World, pixels: Box) -> dict[str, N
     for stage in reversed(stages):
         for q in stage.writes:
             if q.name in wanted:
-                for name, box in stage.needs(wanted[q.name], world).items():
+                for name, box in stage.needs(wanted[q.name], context).items():
                     wanted[name] = box.hull(wanted[name]) if name in wanted else box
     return wanted
 
 
-def voxels_read(stages: Sequence[Stage], world: World, tile: Triple) -> Box:
+def voxels_read(stages: Sequence[Stage], context: RunContext, tile: Triple) -> Box:
     """Voxels of the ground truth that a tile in the middle of the image reads, wherever in a voxel it begins.
 
     Where expansion is not uniform, the most that a tile there or by the image's borders reads.
     """
-    g = world.geometry
+    g = context.geometry
     starts = [(max(0, (n - t) // 2), 0, max(0, n - t)) for n, t in zip(g.shape, tile, strict=True)]
     boxes = []
     for z, y, x in itertools.islice(itertools.product(*starts), 1 if g.transform.is_uniform else None):
-        labels = walk_back(stages, world, Box.at((z, y, x), tile))["labels"]
+        labels = walk_back(stages, context, Box.at((z, y, x), tile))["labels"]
         boxes.append(g.voxels(labels).grown((1, 1, 1)).intersect(Box.of_shape(g.volume)))
     return max(boxes, key=lambda box: box.size)
 
 
-def emitters_depth_nm(stages: Sequence[Stage], world: World, part: Triple, voxels: Triple, slab: int = 1) -> float:
+def emitters_depth_nm(
+    stages: Sequence[Stage], context: RunContext, part: Triple, voxels: Triple, slab: int = 1
+) -> float:
     """How deep along z emitters that come together may lie, nm of expanded tissue.
 
     Parameters
     ----------
-    stages, world
+    stages, context
         Of the plan.
     part, voxels
         Voxels of which labels are held at once, and of the tile.
     slab
         Planes of voxels that are emitted at once where parts span the tile across the axis.
     """
-    reach = max(
-        0.0,
-        *(s.reach_nm(world) for s in stages if isinstance(s, Labeller)),
-        *(s.radius_nm(world) for s in stages if isinstance(s, Barcodes)),
-    )
+    reach = max((s.reach_nm(context) for s in stages), default=0.0)
     planes = slab if part[1] >= voxels[1] and part[2] >= voxels[2] else part[0] + 1
-    g = world.geometry
+    g = context.geometry
     specimen = g.voxels_nm(Box.of_shape(g.crop.shape)).grown(exact3((exact(reach),) * 3))
     return float(g.transform.depth(planes * g.voxel_nm[0] + 2 * exact(reach), specimen))
-
-
-def main_quantity(stage: Stage) -> str | None:
-    """What a stage leaves on the image's grid: image, expected, labelled, or None."""
-    names = {q.name for q in stage.writes}
-    if names & {"emitters", "expanded"}:
-        return "labelled"
-    return next(iter(names & {"image", "expected"}), None)
-
-
-def main_of(stages: Sequence[Stage]) -> str:
-    """The quantity of the main image: that of the last stage which leaves one."""
-    return next(m for m in (main_quantity(s) for s in reversed(stages)) if m)
 
 
 def _tile_shapes(blocks: Tiling, tile: Triple) -> dict[Triple, int]:

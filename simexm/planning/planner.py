@@ -19,6 +19,7 @@ from simexm.kernels.devices import cupy_device
 from simexm.kernels.labels.regions import CYTOSOL, FIRST_MASK, MEMBRANE, MOST_MASKS
 from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
 from simexm.planning.bricks import brick
+from simexm.planning.frames import GROUP_AXES, Variation, acquisition, main_of, main_quantity, once_and_each
 from simexm.planning.gpu import resolve_device
 from simexm.planning.memory import BASE, EMITTER_FILE, TileMemory, parts, tile_memory
 from simexm.planning.plan import (
@@ -26,15 +27,14 @@ from simexm.planning.plan import (
     Plan,
     emitters_depth_nm,
     imaging_repeats,
-    main_of,
-    main_quantity,
     voxels_read,
 )
 from simexm.planning.plausible import refuse_single_pixel, refuse_size
 from simexm.sources.chunk_cache import CACHE_BYTES
 from simexm.sources.phantom import Phantom
-from simexm.stages import Barcodes, Truth, installed
-from simexm.stages.contract import LABELLED, Stage, World
+from simexm.stages import installed
+from simexm.stages.contract import LABELLED, RunContext, Stage
+from simexm.stages.products import Product
 from simexm.stages.roles import ImageFormation
 from simexm.store.pyramid import plan_levels, plan_storage
 from simexm.units import GiB, size, times
@@ -76,16 +76,15 @@ def make_plan(
     if source is None:
         _refuse_empty(opened, crop)
     layers = resolved.labeller.named_layers
-    barcodes = next((s for s in stages if isinstance(s, Barcodes)), None)
-    sites = {s.region: "amplicons form in" for s in (barcodes.amplicons if barcodes else ())}
-    for region, what in [*((n.region, f"layer {n.name!r} labels") for n in layers), *sites.items()]:
+    in_use = [(stage, region, what) for stage in stages for region, what in stage.regions_used]
+    for _, region, what in in_use:
         if region not in ("membrane", "cytosol", *opened.region_names):
             raise SpecError(f"{what} the region {region!r}, of which the source has no mask")
     if source is None and not isinstance(resolved.source, Phantom):
-        labelled = {layer.region for layer in layers} | set(sites)
+        labelled = {region for stage, region, _ in in_use if stage.emits}
         _warn_of_empty_regions(opened, crop, labelled & set(opened.region_names))
     bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
-    used = {layer.region for layer in layers} | set(resolved.truth.regions) | set(sites)
+    used = {region for _, region, _ in in_use}
     masks = [name for name in opened.region_names if name in used]
     if len(masks) > MOST_MASKS:
         raise SpecError(
@@ -96,7 +95,8 @@ def make_plan(
     dyes = {d.name: d for d in resolved.fluorophores().values()}
     device = resolve_device(resolved.execution, stages, gpu)
     imaging = resolved.microscope.resolve(dyes, geometry)
-    world = World(
+    id_dtype = np.dtype(opened.dtype).name
+    context = RunContext(
         seed=resolved.seed,
         geometry=geometry,
         region_bits=bits,
@@ -104,23 +104,29 @@ def make_plan(
         imaging=imaging,
         clump_cell_nm=_clump_cell_nm(imaging.formation, float(transform.scale)),
         device=device,
-        rounds=barcodes.rounds if barcodes else 0,
         identified=any(s.wants_identity for s in stages),
+        acquisition=acquisition(stages),
+        channels=tuple(c.name for c in resolved.microscope.all_channels),
+        dyes=dyes,
+        id_dtype=id_dtype,
+        labeller=resolved.labeller,
+        emits={layer: dye for stage in stages for layer, dye in stage.emits.items()},
     )
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
-    id_dtype = np.dtype(opened.dtype).name
-    outputs = _outputs(resolved, stages, id_dtype)
+    outputs = _outputs(resolved, stages, context)
     limit = int(resolved.execution.memory_GiB * GiB)
     at_once = clipped(brick(opened.shape, opened.dtype.itemsize), opened.shape)
-    reading = opened.reading_bytes(at_once, world.masks)
+    reading = opened.reading_bytes(at_once, context.masks)
 
     def predict(tile: Triple, block: Triple) -> tuple[Triple, TileMemory]:
-        return _predict(stages, world, resolved, outputs, id_dtype, tile, block, limit, reading)
+        return _predict(stages, context, resolved, outputs, id_dtype, tile, block, limit, reading)
 
     def fits(block: Triple, planes: int = LARGEST) -> bool:
         return predict(clipped((planes, *block[1:]), clipped(block, geometry.shape)), block)[1].steady <= limit
 
-    seconds_per_cost = imaging.cost.seconds_per_cost * imaging_repeats(imaging.formation, barcodes)
+    seconds_per_cost = imaging.cost.seconds_per_cost * imaging_repeats(
+        imaging.formation, stages, context.acquisition, resolved.microscope
+    )
     planes = LARGEST if fits(ALIGN) else 1  # where not even the smallest block fits at once, it is made plane by plane
     if planes > 1 or fits(ALIGN, 1):
         fewest = resolved.execution.min_blocks
@@ -148,7 +154,7 @@ def make_plan(
         simulation=resolved,
         until=str(type(stages[-1]).model_fields["stage"].default) if until is None else until,
         stages=stages,
-        world=world,
+        context=context,
         id_dtype=id_dtype,
         identity=opened.identity,
         block=block,
@@ -163,7 +169,7 @@ def make_plan(
 
 
 def _clump_cell_nm(formation: ImageFormation, factor: float) -> tuple[float, float, float] | None:
-    """Cell of the grid on which dyes are placed, nm of tissue; see `World.clump_cell_nm`."""
+    """Cell of the grid on which dyes are placed, nm of tissue; see `RunContext.clump_cell_nm`."""
     if formation.cell_nm is None:
         return None
     z, y, x = (float(n) / factor for n in formation.cell_nm)
@@ -188,39 +194,42 @@ def _stages_until(simulation: Spec, until: str | None) -> tuple[Stage, ...]:
             f"--until {until}: nothing on the image's grid is stored after that stage; one of {', '.join(possible)}"
         )
     kept = list(simulation.stages[: tags.index(until) + 1])
-    if not any(isinstance(s, Truth) for s in kept):
-        kept.append(simulation.truth)
-    return tuple(kept)
+    return (*kept, *(s for s in simulation.stages[len(kept) :] if s.always))
 
 
-def _outputs(simulation: Spec, stages: Sequence[Stage], id_dtype: str) -> tuple[Output, ...]:
-    """All that is stored, the main image first; of each round the images, and label images with the first."""
-    barcodes = next((s for s in stages if isinstance(s, Barcodes)), None)
-    rounds = range(1, barcodes.rounds + 1) if barcodes else (0,)
-    channels = tuple(c.name for c in simulation.microscope.all_channels)
-    layers = tuple(layer.name for layer in simulation.labeller.named_layers)
-    written = {q.name: q for s in stages for q in s.writes}
-    if {"emitters", "expanded"} & set(written):
-        written["labelled"] = LABELLED
-    main = main_of(stages)
-    letters = tuple(barcodes.layer_of_dye.values()) if barcodes else ()
-    axis = {"image": channels, "expected": channels, "labelled": (*layers, *letters)}
-    outputs = []
-    for number in rounds:
-        outputs.append(Output("", axis[main], written[main].dtype, round=number))
-        for name in ("expected", "labelled"):
-            if name in simulation.keep and name != main and name in written:
-                outputs.append(Output(name, axis[name], written[name].dtype, round=number))
-    first = rounds[0]
-    outputs += [Output(f"labels/{name}", (), id_dtype, name, round=first) for name in ("cells", *layers)]
-    for region in simulation.truth.regions:
-        outputs += [Output(f"labels/{name}_{region}", (), id_dtype, name, region, first) for name in layers]
-    return tuple(outputs)
+def _outputs(simulation: Spec, stages: Sequence[Stage], context: RunContext) -> tuple[Output, ...]:
+    """All images and label images that are stored, the main one first; each group of frames has those that vary with it."""
+    frames, main = context.acquisition, main_of(stages)
+    variation = Variation.of(stages, frames.names)
+
+    def declared(kind: str) -> list[tuple[int, Product, frozenset[str]]]:
+        found = []
+        for number, stage in enumerate(stages):
+            for product in stage.products(context):
+                if product.kind == kind:
+                    varies = variation.quantities[product.name] if kind == "image" else variation.stages[number]
+                    found.append((number, product, varies if product.varies is None else product.varies & frames.names))
+        return found
+
+    def outputs(path: str, number: int, product: Product, varies: frozenset[str]) -> list[Output]:
+        times = frames.length("time") if "time" in varies else 0
+        return [
+            Output(path, product, number, varies, frame, times)
+            for frame in frames.frames([axis for axis in GROUP_AXES if axis in varies])
+        ]
+
+    images = {product.name: (number, product, varies) for number, product, varies in declared("image")}
+    kept = sorted(name for name in images if name in simulation.keep and name != main)
+    found = [*outputs("", *images[main]), *(o for name in kept for o in outputs(name, *images[name]))]
+    found.sort(key=lambda output: output.frame)  # which keeps the order within a group
+    for number, product, varies in declared("labels"):
+        found += outputs(f"labels/{product.name}", number, product, varies)
+    return tuple(found)
 
 
 def _predict(
     stages: Sequence[Stage],
-    world: World,
+    context: RunContext,
     simulation: Spec,
     outputs: Sequence[Output],
     id_dtype: str,
@@ -230,38 +239,41 @@ def _predict(
     reading: int,
 ) -> tuple[Triple, TileMemory]:
     """Voxels of which labels are held at once, the best that keep memory below `limit`, and the memory; the least, if none do."""
-    assert world.imaging is not None
-    cost, g, labeller = world.imaging.cost, world.geometry, simulation.labeller
-    voxels = voxels_read(stages, world, tile)
-    labelling = labeller.tile_bytes(voxels, world) + EMITTER_FILE * ("emitters" in simulation.keep)
-    counted = len(labeller.named_layers)
-    for barcodes in (s for s in stages if isinstance(s, Barcodes)):
-        counted += len(barcodes.dyes)
-        labelling += barcodes.tile_bytes(voxels, world)
-    at_once = [o for o in outputs if o.round == outputs[0].round]  # one round after the other is made and written
-    channels = len(simulation.microscope.all_channels)
+    assert context.imaging is not None
+    cost, g = context.imaging.cost, context.geometry
+    voxels = voxels_read(stages, context, tile)
+    labelling = sum(s.tile_bytes(voxels, context) for s in stages) + EMITTER_FILE * ("emitters" in simulation.keep)
+    frames = context.acquisition
+    first = frames.frames()[0]
+    at_once = [o for o in outputs if o.made_in(first)]  # one frame after the other is made and written
+    channels = len(context.channels)
     stored = [np.dtype(o.dtype).itemsize for o in at_once for _ in range(max(1, len(o.channels)))]
-    # cell indices, expected image, counts of the camera, and dyes per pixel, which are counted in 64 bits before they are stored
-    made = 4 * (1 + len(simulation.truth.regions)) + (4 + 2) * channels
-    made += 12 * counted * any((o.path or main_of(stages)) == "labelled" for o in at_once if o.channels)
+    # of dyes per pixel, which are counted in 64 bits before they are stored
+    counted = len(context.emits) * any(o.product.name == LABELLED.name for o in at_once)
+    made = sum(s.pixel_bytes(context) for s in simulation.stages) + 12 * counted
+    kept = None
+    if frames.axes:
+        kept = cost.kept_bytes(tile, channels)
+        once = once_and_each(stages, frames)[0]
+        kept += math.prod(tile) * sum(s.pixel_bytes(context) for s in once if main_quantity(s))
     whole = any(s.whole_labels for s in stages)
-    # they are gone through dye by dye, and round by round
-    once = not whole and not world.rounds and len(set(world.dye_of_layer.values())) == 1
+    # they are gone through dye by dye, and frame by frame
+    in_one_go = not whole and not frames.axes and len(set(context.dye_of_layer.values())) == 1
     choice = None
-    for part in parts(voxels.shape, once):
-        chunk_nm = emitters_depth_nm(stages, world, part, voxels.shape)
+    for part in parts(voxels.shape, in_one_go):
+        chunk_nm = emitters_depth_nm(stages, context, part, voxels.shape)
         needed = tile_memory(
             voxels=voxels.shape,
             part=part,
             id_bytes=np.dtype(id_dtype).itemsize,
-            masks=len(world.masks),
+            masks=len(context.masks),
             tile=tile,
             tile_bytes=made,
             block=clipped(block, g.shape),
             stored_bytes=stored,
             labelling=labelling,
-            imaging=cost.tile_bytes(tile, channels, world, chunk_nm),
-            kept=cost.kept_bytes(tile, channels) if world.rounds else None,
+            imaging=cost.tile_bytes(tile, channels, context, chunk_nm),
+            kept=kept,
             reading=reading,
         )
         if choice is None or needed.steady < choice[1].steady:
@@ -279,7 +291,7 @@ def smaller_tile(plan: Plan, nbytes: int) -> str:
 
     def fits(tile: Triple) -> bool:
         _, needed = _predict(
-            plan.stages, plan.world, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, limit,
+            plan.stages, plan.context, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, limit,
             plan.memory.reading,
         )  # fmt: skip
         return needed.steady + plan.memory.compiling <= nbytes

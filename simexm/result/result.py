@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from simexm.errors import GoneError, NoResultError, OutputError
+from simexm.result.at_time import AtTime
 from simexm.result.place import COMPLETE, MARK, SCORES, SIMULATION, Place
+from simexm.stages.frames import NO_FRAME, Acquisition, Frame
 from simexm.store.documents import MalformedError, read_mapping
 from simexm.store.location import Location, zarr_store
 from simexm.store.metadata import RootAttributes, read_group, read_plan
@@ -36,14 +38,14 @@ class Result:
     place
         Its folders.
     attributes
-        `simexm` of the Zarr's root, and `ome` of the image; of the round's, where there are rounds.
-    round
-        Which round's images are meant where none is named, from 1 on; 0 where there are no rounds.
+        `simexm` of the Zarr's root, and `ome` of the image; of the frame's, where there are several.
+    frame
+        Which frame's images are meant where none is named; all 0 where the specimen was imaged once.
     """
 
     place: Place
     attributes: dict[str, Any]
-    round: int = 0
+    frame: Frame = NO_FRAME
 
     @classmethod
     def open(cls, path: str | Path | Remote) -> Result:
@@ -71,21 +73,40 @@ class Result:
             there = "is no simexm result" if found.zarr.exists() else "does not exist"
             raise NoResultError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
         opened = cls(found, read_group(found.zarr, RootAttributes))
-        return opened.at_round(1) if opened.rounds else opened
+        return opened.at() if opened.acquisition.axes else opened
 
-    def at_round(self, number: int) -> Result:
-        """The same result, for reading another round, from 1 on.
+    def at(self, **places: int) -> Result:
+        """The same result, for reading another frame: its place along any axes, from 1 on, such as `round=2, time=5`.
+
+        Along axes that are not named, it stays the frame that is being read.
 
         Raises
         ------
         OutputError
-            If there is no such round.
+            If there is no such frame.
         """
+        frame = self._frame(places)
         attributes = {"simexm": self.provenance}
-        path = self.path / self.group(round=number) / "zarr.json"
+        path = self.path / frame.group / "zarr.json"
         if path.is_file():
             attributes = {**read_group(path.parent), **attributes}
-        return Result(self.place, attributes, number)
+        return Result(self.place, attributes, frame)
+
+    @property
+    def _first(self) -> Frame:
+        return self.acquisition.frames()[0]
+
+    def _frame(self, places: Mapping[str, int]) -> Frame:
+        """The frame that is being read, but at these places."""
+        frames = self.acquisition
+        for axis, place in places.items():
+            length = frames.length(axis)
+            if not length:
+                held = " and ".join(f"{len(a.coordinates)} {a.name}s" for a in frames.axes) or "one image"
+                raise OutputError(f"{self.path} holds {held}, not {axis}s; leave the {axis} out")
+            if not 1 <= place <= length:
+                raise OutputError(f"{self.path} has no {axis} {place}; it has the {axis}s 1 to {length}")
+        return (self.frame if any(self.frame) else self._first)._replace(**places)
 
     @property
     def path(self) -> Location:
@@ -114,7 +135,7 @@ class Result:
         return read_plan(self.place.run)
 
     def plan(self) -> Plan:
-        """Work out again the plan that the run followed; the labels are not read, and need not be there any more.
+        """TileState out again the plan that the run followed; the labels are not read, and need not be there any more.
 
         Raises
         ------
@@ -133,34 +154,35 @@ class Result:
         return make_plan(spec, until=record["until"], source=RecordedLabels.of(record), gpu=on_gpu)
 
     @property
+    def acquisition(self) -> Acquisition:
+        """The frames of imaging."""
+        return Acquisition.from_mapping(self.provenance.get("acquisition", ()))
+
+    @property
     def rounds(self) -> int:
-        """Rounds of imaging; 0 where there is one image."""
-        return len(self.provenance.get("rounds", ()))
+        """Rounds of imaging; 0 where there are none."""
+        return self.acquisition.length("round")
 
-    def group(self, of: str = "", round: int | None = None) -> str:
-        """Path below the root of an image, or of what belongs to it; of the round of this name, or that which is being read.
+    def group(self, of: str = "", **places: int) -> str:
+        """Path below the root of an image, or of what belongs to it; of the frame that is being read, but at `places`.
 
-        Label images stand with the first round.
+        What is the same in all frames stands with the first: label images mostly do.
 
         Raises
         ------
         OutputError
-            If there is no such round.
+            If there is no such frame.
         """
         if self.kind != SIMULATION and "ome" not in self.attributes:
             raise OutputError(
                 f"{self.path} holds no image, but what `simexm {self.kind}` found: `simexm info` prints its scores, and its "
                 f"tables are in {self.place.tables}"
             )
-        names = self.provenance.get("rounds", ())
-        if not names:
-            if round is not None:
-                raise OutputError(f"{self.path} holds one image, not rounds; leave the round out")
-            return of
-        if round is not None and not 1 <= round <= len(names):
-            raise OutputError(f"{self.path} has no round {round}; it has the rounds 1 to {len(names)}")
-        shown = 1 if of.startswith("labels") else round or self.round or 1
-        return f"{names[shown - 1]}/{of}".strip("/")
+        group = f"{self._frame(places).group}/{of}".strip("/")
+        known = self.provenance.get("outputs", ())
+        if of and group not in known and not any(name.startswith(f"{group}/") for name in known):
+            return f"{self._first.group}/{of}".strip("/")
+        return group
 
     @property
     def channels(self) -> list[dict[str, Any]]:
@@ -185,17 +207,25 @@ class Result:
         found: list[float] | None = self.provenance.get("largest", {}).get(self.group(of))
         return found
 
-    def array(self, level: int = 0, of: str = "", round: int | None = None) -> zarr.Array[Any]:
+    def array(self, level: int = 0, of: str = "", **places: int) -> zarr.Array[Any]:
         """One level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x).
 
-        Where there are rounds, `round` says which one's, from 1 on; the first, where none is said (see `at_round`). To read
-        it raises GoneError where chunks are missing because the array is gone.
+        Where there are several frames, `places` say which one's, from 1 on, such as `round=2`; otherwise it is the one that is
+        being read (see `at`). To read it raises GoneError where chunks are missing because the array is gone.
         """
+        array = self.series(level, of, **places)
+        if array.ndim == 3 + (not of.startswith("labels/")):
+            return array
+        # it has what readers of arrays use
+        return cast("zarr.Array[Any]", AtTime(array, self._frame(places).time - 1))
+
+    def series(self, level: int = 0, of: str = "", **places: int) -> zarr.Array[Any]:
+        """The same with its axis of time, where it has one: (t, c, z, y, x), or (t, z, y, x)."""
         import zarr
 
         from simexm.store.presence import watched  # here, since importing zarr takes half a second
 
-        name = f"{self.group(of, round)}/{level}".lstrip("/")
+        name = f"{self.group(of, **places)}/{level}".lstrip("/")
         try:
             array = watched(zarr.open_array(zarr_store(self.path), path=name, mode="r"))
         except FileNotFoundError:
@@ -207,13 +237,13 @@ class Result:
             raise
         except Exception as error:  # whatever its parsers meet in damaged metadata
             raise self._no_array(name, f"cannot be opened ({type(error).__name__}: {error})") from error
-        if fault := _fault(array, len(self._labels(of, round))):
+        if fault := _fault(array, len(self._labels(of, places)), bool(self.acquisition.time)):
             raise self._no_array(name, fault)
         return array
 
-    def _labels(self, of: str, round: int | None) -> list[Any]:
+    def _labels(self, of: str, places: Mapping[str, int]) -> list[Any]:
         """Channels of an image as its metadata name them; none of label images, and of what is not finished yet."""
-        if of or not self.complete or round not in (None, self.round):
+        if of or not self.complete or self._frame(places) != self._frame({}):
             return []
         channels: list[Any] = self.attributes.get("ome", {}).get("omero", {}).get("channels", [])
         return channels
@@ -224,26 +254,12 @@ class Result:
             f"{self.path} --repair"
         )
 
-    def dask(self, level: int = 0, of: str = "", round: int | None = None) -> dask.array.Array:
-        """One level as a Dask array, chunked by shards; see `array`."""
+    def dask(self, level: int = 0, of: str = "", **places: int) -> dask.array.Array:
+        """One level as a Dask array, chunked by shards, with its axis of time where it has one; see `series`."""
         import dask.array
 
-        stored = self.array(level, of, round)
+        stored = self.series(level, of, **places)
         return dask.array.from_array(stored, chunks=stored.shards or stored.chunks)
-
-    def table(self, name: str) -> pyarrow.Table:
-        """A table by name.
-
-        Raises
-        ------
-        OutputError
-            If there is none.
-        """
-        path = self.place.tables / f"{name}.parquet"
-        if not path.is_file():
-            found = sorted(p.stem for p in self.place.tables.iterdir()) if self.place.tables.is_dir() else []
-            raise OutputError(f"{self.path} has no table {name!r}; it has {', '.join(found) or 'none'}")
-        return read_columns(path, [], any_text=True)
 
     def scores(self) -> pyarrow.Table:
         """Scores of an analysis: kind, score, subset, value, unit, definition, inputs."""
@@ -252,6 +268,27 @@ class Result:
     def cells(self) -> pyarrow.Table:
         """The table of cells."""
         return read_columns(self.place.tables / "cells.parquet", ["id", "voxels", "layers"])
+
+    def table(self, name: str) -> pyarrow.Table:
+        """A table that a stage declares, such as `cells`, or that an analysis found.
+
+        Raises
+        ------
+        OutputError
+            If there is no such table.
+        """
+        if name not in self.tables:
+            raise OutputError(
+                f"{self.path} holds no table {name!r}; it holds {', '.join(self.tables) or 'none'}; others come of further stages"
+            )
+        file = self.place.tables / f"{name}.parquet"
+        return read_columns(file if file.exists() else self.place.tables / name, [], any_text=True)
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables."""
+        names: list[str] = self.provenance.get("tables", [])
+        return names
 
     def barcodes(self) -> pyarrow.Table:
         """The table of barcodes: id, barcode, amplicons; of results with rounds."""
@@ -301,10 +338,10 @@ def elements(array: zarr.Array[Any], at: Any) -> NDArray[Any]:
         raise OutputError(f"{array.store_path} cannot be read: {error}. {MEND}") from error
 
 
-def _fault(array: zarr.Array[Any], channels: int) -> str:
+def _fault(array: zarr.Array[Any], channels: int, with_time: bool) -> str:
     """What tells an array from one that a run writes; empty where nothing does."""
     axes, cell = array.ndim, array.shards or array.chunks
-    if axes not in (3, 4) or (channels and (axes, array.shape[0]) != (4, channels)):
+    if axes not in range(3, 5 + with_time) or (channels and (axes < 4 or array.shape[-4] != channels)):
         return f"has the shape {array.shape}, and {channels or 'no'} channels are named"
     if array.dtype.kind not in "uf" or min(*array.shape, *cell, *array.chunks) < 1 or max(array.shape) >= _LONGEST:
         return f"holds {array.dtype} of the shape {array.shape} in chunks of {array.chunks}"

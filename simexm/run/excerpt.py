@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Tiling
 from simexm.planning.plan import Plan
-from simexm.run.block import BlockResult, compute_rounds
+from simexm.run.block import BlockResult, compute_frames
 from simexm.sources.base import LabelSource
 from simexm.stages.contract import Counted
+from simexm.stages.frames import Frame
 
 
-def excerpt(plan: Plan, source: LabelSource, counted: Counted, box: Box, round: int = 0) -> dict[str, NDArray[Any]]:
+def excerpt(
+    plan: Plan, source: LabelSource, counted: Counted, box: Box, frame: Frame | None = None
+) -> dict[str, NDArray[Any]]:
     """Compute a box of pixels in the run's own tiles, so that every bit is the run's.
 
     The transforms of another tile have another length, and their rounding may change a count: the same draws are not enough.
@@ -33,18 +36,18 @@ def excerpt(plan: Plan, source: LabelSource, counted: Counted, box: Box, round: 
         Tables of the plan's passes.
     box
         Pixels, inside the image.
-    round
-        Which round's image, from 1 on, where there are rounds.
+    frame
+        Which of the plan's frames; left out, the first.
 
     Returns
     -------
     dict
-        By the output's path: (channels, z, y, x) for images, (z, y, x) for labels (with the first round alone).
+        By the output's path: (channels, z, y, x) for images, (z, y, x) for labels, of what the frame makes.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for tile in tiles_of(plan, box):
-        made = box_of_planes(tile, box) if plan.world.device == "cpu" else tile
-        found = _of_round(plan, source, counted, made, round or plan.rounds[0])
+        made = box_of_planes(tile, box) if plan.context.device == "cpu" else tile
+        found = _of_frame(plan, source, counted, made, frame or plan.frames[0])
         part = tile.intersect(box)
         for path, values in found.arrays.items():
             if path not in arrays:
@@ -77,9 +80,9 @@ def box_of_planes(tile: Box, box: Box) -> Box:
     return Box((max(tile.start[0], box.start[0]), *tile.start[1:]), (min(tile.stop[0], box.stop[0]), *tile.stop[1:]))
 
 
-def _of_round(plan: Plan, source: LabelSource, counted: Counted, box: Box, number: int) -> BlockResult:
-    rounds = compute_rounds(plan, source, counted, box)
+def _of_frame(plan: Plan, source: LabelSource, counted: Counted, box: Box, frame: Frame) -> BlockResult:
+    frames = compute_frames(plan, source, counted, box)
     try:
-        return next(r for r in rounds if r.round == number)
+        return next(f for f in frames if f.frame == frame)
     finally:
-        rounds.close()
+        frames.close()

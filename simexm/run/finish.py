@@ -21,6 +21,7 @@ from simexm.run.layout import files_of_run, write_manifest
 from simexm.run.totals import Totals
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.stages.contract import LABELLED, Counted
+from simexm.stages.frames import FrameAxis
 from simexm.store import omezarr
 from simexm.store.files import remove_tree
 from simexm.store.omexml import METADATA, Series, collection_xml
@@ -41,48 +42,48 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
         If there was no cell in the whole specimen.
     """
     totals = Totals()
-    rows = 0
     for record in journal.records():
         totals.add(record.result)
-        rows += record.result["rows"]
     if totals.blocks != len(plan.blocks):
         missing = len(plan.blocks) - totals.blocks
         raise RunError(f"{missing} of {len(plan.blocks)} blocks are missing; type the same command again")
     if totals.voxels == 0:
         raise SourceError("every label is 0, so there was no cell to label; check the source's path, dataset and crop")
-    totals.lacking = tables.merge_cells(plan, where, rows, counted)
+    totals.sums |= tables.merge(plan, where, totals.rows, counted)
     origin = plan.geometry.image_origin_nm
     name = plan.simulation.name
-    rounds: list[Series] = []
+    series: list[Series] = []
     for output in plan.outputs:
         if not output.group:
             continue  # the only image, which comes last
-        label = output.path.rpartition("/")[2] or f"{name} round {output.round}"
+        places = (f"{axis} {place}" for axis, place in output.frame.named if axis != "time")
+        label = output.path.rpartition("/")[2] or " ".join([name, *places])
         scales = omezarr.multiscales(
             label, plan.levels, origin,
-            channels=not output.is_labels, method="mode" if output.is_labels else "mean",
+            channels=not output.is_labels, method="mode" if output.is_labels else "mean", time=_time(plan, output),
         )  # fmt: skip
         if output.is_labels:
             attributes = omezarr.label_attributes(scales, image="../../")
         else:
             omero = _omero(plan, totals, where, output)
             if not output.path:
-                rounds.append(_series(plan, output, label, omero))
-            quantity = _quantity(plan, output.path or plan.main)
+                series.append(_series(plan, output, label, omero))
+            quantity = _quantity(output)
             attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: quantity}
         folders.write_attributes(where, output.group, attributes)
-    names = [o.path.removeprefix("labels/") for o in plan.outputs if o.is_labels]
-    folders.write_attributes(where, folders.labels_group(plan), omezarr.labels_group_attributes(names))
+    for group, names in folders.labels_groups(plan).items():
+        folders.write_attributes(where, group, omezarr.labels_group_attributes(names))
     log = LogFile(where.run / LOG)
     for text in totals.warnings(plan):
         log(Message(f"warning: {text}"))
         warnings.warn(text, SimexmWarning, stacklevel=2)
-    if plan.barcodes:
-        folders.write_attributes(where, "OME", omezarr.series_attributes([series.path for series in rounds]))
-        where.files.put(METADATA, collection_xml(rounds))
+    if plan.acquisition.groups:
+        folders.write_attributes(where, "OME", omezarr.series_attributes([one.path for one in series]))
+        where.files.put(METADATA, collection_xml(series))
         attributes = omezarr.collection_attributes()
     else:
-        main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean")
+        time = _time(plan, plan.outputs[0])
+        main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean", time=time)
         attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where, plan.outputs[0]))
     attributes = {**attributes, place.MARK: _provenance(plan, totals)}
     write_manifest(where, *files_of_run(plan, where), omezarr.group_bytes(attributes))
@@ -96,24 +97,28 @@ def _series(plan: Plan, output: Output, name: str, omero: Mapping[str, Any]) -> 
     return Series(output.group, name, plan.shape, output.dtype, (z, y, x), channels)
 
 
-def _quantity(plan: Plan, path: str) -> dict[str, str]:
+def _quantity(output: Output) -> dict[str, str]:
     """What an image holds, along which axes, in which unit."""
-    written = {q.name: q for s in plan.stages for q in s.writes} | {LABELLED.name: LABELLED}
-    quantity = written[path]
-    return {"quantity": quantity.name, "axes": quantity.axes, "unit": quantity.unit}
+    axes = output.axes.replace("c", "l") if output.product.name == LABELLED.name else output.axes
+    return {"quantity": output.product.name, "axes": axes, "unit": output.product.unit}
+
+
+def _time(plan: Plan, output: Output) -> FrameAxis | None:
+    """The axis of time of an output, if it has one."""
+    return plan.acquisition.time if output.times else None
 
 
 def _omero(plan: Plan, totals: Totals, where: Place, output: Output) -> dict[str, Any]:
-    """Names, colours and display windows of the channels; the windows of counts are the same in all rounds."""
+    """Names, colours and display windows of the channels; the windows of counts are the same in all frames."""
     channels = []
     for c, name in enumerate(output.channels):
         if not output.path and plan.main == "image":
             histogram = totals.histograms[c]
-            bits = plan.simulation.camera.bits if plan.simulation.camera else 8 * np.dtype(output.dtype).itemsize
+            top = output.product.largest or float(np.iinfo(output.dtype).max)
             start, end = (octave_quantile(histogram, share) for share in WINDOW)
-            window = {"min": 0.0, "max": float(2**bits - 1), "start": start, "end": max(end, start + 1)}
+            window = {"min": 0.0, "max": top, "start": start, "end": max(end, start + 1)}
         else:
-            coarsest = np.asarray(folders.arrays(plan, where, output)[-1].open()[c])
+            coarsest = np.asarray(folders.arrays(plan, where, output)[-1].open()[(..., c, *(slice(None),) * 3)])
             window = {"min": 0.0, "max": float(coarsest.max()), "start": 0.0, "end": max(float(coarsest.max()), 1e-9)}
         channels.append({"label": name, "color": channel_color(plan, name), "active": True, "window": window})
     depth = plan.shape[0]
@@ -129,9 +134,7 @@ def channel_color(plan: Plan, name: str) -> str:
             pairs = [p for p in plan.imaging.formation.pairs if p.channel == name]
             brightest = max(pairs, key=lambda p: p.in_focus, default=None)
             return wavelength_to_rgb(brightest.emission_nm if brightest else sum(channel.band_nm) / 2)
-    letters = {layer: dye for dye, layer in plan.barcodes.layer_of_dye.items()} if plan.barcodes else {}
-    dye = plan.simulation.fluorophores()[{**plan.world.dye_of_layer, **letters}[name]]
-    return wavelength_to_rgb(dye.peak_emission_nm)
+    return wavelength_to_rgb(plan.context.dyes[plan.context.emits[name]].peak_emission_nm)
 
 
 def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
@@ -141,7 +144,7 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
         "format": FORMAT_VERSION,
         "status": place.COMPLETE,
         **folders.contents(plan),
-        **_quantity(plan, plan.main),
+        **_quantity(plan.outputs[0]),
         "spec": plan.simulation.to_mapping(),
         "until": plan.until,
         "seed": plan.simulation.seed,
@@ -149,8 +152,7 @@ def _provenance(plan: Plan, totals: Totals) -> Mapping[str, Any]:
         "expansion_factor": float(g.transform.scale),
         "pixel_size_expanded_um": [float(p) / 1000 for p in g.pixel_nm],
         **plan.imaging.description.provenance(),
-        "dyes": totals.dyes,
-        **({"amplicons": totals.amplicons} if plan.barcodes else {}),
+        **{key: value for stage in plan.stages for key, value in stage.provenance(totals.sums).items()},
         "largest": totals.largest,
         "clipped_pixels": dict(zip(plan.outputs[0].channels, totals.clipped, strict=True)),
     }

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from simexm.planning.plan import Output, Plan, round_group
+from simexm.planning.plan import Output, Plan
 from simexm.result.place import INCOMPLETE, MARK, PLAN, PREPARING, Place, retire_scratch
 from simexm.store.claims import claim
 from simexm.store.files import Files, remove_tree
@@ -18,18 +18,18 @@ from simexm.version import FORMAT_VERSION
 
 
 def arrays(plan: Plan, place: Place, output: Output) -> tuple[ShardedArray, ...]:
-    """The levels of one output. A shard holds one channel; see `Plan.storage` for the rest."""
-    lead = (1,) if output.channels else ()
-    channels = (len(output.channels),) if output.channels else ()
+    """The levels of one output. A shard holds one channel at one time; see `Plan.storage` for the rest."""
+    before = tuple(n for n in (output.times, len(output.channels)) if n)
+    lead = (1,) * len(before)
     return tuple(
         ShardedArray(
             place.files,
             f"{output.group}/{n}".lstrip("/"),
-            (*channels, *level.shape),
+            (*before, *level.shape),
             (*lead, *storage.shard),
             (*lead, *storage.chunk),
             output.dtype,
-            "czyx" if output.channels else "zyx",
+            output.axes,
         )
         for n, (level, storage) in enumerate(zip(plan.levels, plan.storage, strict=True))
     )
@@ -88,22 +88,30 @@ def _write_all(plan: Plan, place: Place) -> None:
     for output in plan.outputs:
         for array in arrays(plan, place, output):
             array.create()
-    write_attributes(place, labels_group(plan), {})
+    for group in labels_groups(plan):
+        write_attributes(place, group, {})
     for output in plan.outputs:
         if output.group:
             write_attributes(place, output.group, {})
     write_mark(plan, place, INCOMPLETE)
 
 
-def contents(plan: Plan) -> dict[str, list[str]]:
-    """What stands below the root beside the main image's own arrays: the outputs' groups, and those of rounds."""
-    rounds = {"rounds": [round_group(n) for n in plan.rounds]} if plan.barcodes else {}
-    return {"outputs": [o.group for o in plan.outputs if o.group], **rounds}
+def contents(plan: Plan) -> dict[str, list[Any]]:
+    """What stands below the root beside the main image's own arrays: the outputs' groups, those of frames, and tables."""
+    frames = {"frames": plan.acquisition.groups} if plan.acquisition.groups else {}
+    axes = {"acquisition": plan.acquisition.to_mapping()} if plan.acquisition.axes else {}
+    tables = [table.product.name for table in plan.tables]
+    return {"outputs": [o.group for o in plan.outputs if o.group], **frames, **axes, "tables": tables}
 
 
-def labels_group(plan: Plan) -> str:
-    """The group of the label images: the image's, or the first round's."""
-    return f"{round_group(plan.rounds[0])}/labels".lstrip("/")
+def labels_groups(plan: Plan) -> dict[str, list[str]]:
+    """Names of the label images by the group that holds them: below the image, or below those of the frames that they show."""
+    found: dict[str, list[str]] = {}
+    for output in plan.outputs:
+        if output.is_labels:
+            group, _, name = output.group.rpartition("/")
+            found.setdefault(group, []).append(name)
+    return found
 
 
 def write_attributes(place: Place, path: str, attributes: Mapping[str, Any]) -> None:

@@ -289,10 +289,10 @@ def _holds_work(place: Place) -> bool:
 
 def _refuse_strangers(place: Place, mark: Mapping[str, Any]) -> None:
     """Refuse to replace a result to which someone added arrays of their own."""
-    rounds = mark.get("rounds", ())
-    known = {"zarr.json", "labels", *mark.get("outputs", ()), *rounds, *(["OME"] if rounds else ())}
+    frames = mark.get("frames", ())
+    known = {"zarr.json", "labels", *mark.get("outputs", ()), *frames, *(["OME"] if frames else ())}
     found = []
-    for image in rounds or [""]:
+    for image in frames or [""]:
         for name in _below(place.zarr / image):
             path = f"{image}/{name}".lstrip("/")
             if not name.isdigit() and name not in ("zarr.json", "labels") and path not in known:
@@ -301,7 +301,7 @@ def _refuse_strangers(place: Place, mark: Mapping[str, Any]) -> None:
             labels = f"{image}/labels".lstrip("/")
             paths = [f"{labels}/{name}" for name in _below(place.zarr / labels) if name != "zarr.json"]
             found += [path for path in paths if path not in known]
-    if rounds:
+    if frames:
         found += [name for name in _below(place.zarr) if name not in known]
     if found:
         raise OutputError(

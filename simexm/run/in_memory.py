@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SimexmWarning, SpecError
-from simexm.jobs.sums_by_id import add_up
+from simexm.jobs.sums_by_id import CellSums, add_up
 from simexm.kernels.emission.emit import Emitters
 from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
-from simexm.run.block import EmitterSink, compute_rounds
+from simexm.run.block import Columns, EmitterSink, compute_frames
 from simexm.run.passes import counted_in_memory
-from simexm.run.tables import barcode_table, cell_table, emitter_columns
+from simexm.run.tables import emitter_columns, finished
 from simexm.run.totals import Totals
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.base import ZarrSource
@@ -31,30 +31,34 @@ class Simulated:
     Attributes
     ----------
     image
-        (channels, z, y, x): camera counts; photo-electrons or dyes where the run stops earlier. Where there are rounds, one such
-        image for each, (rounds, channels, z, y, x).
+        (channels, z, y, x): camera counts; photo-electrons or dyes where the run stops earlier. Where there are several frames,
+        their places along each axis come before: (rounds, channels, z, y, x), (rounds, times, channels, z, y, x).
     labels
         Ids on the image's grid, (z, y, x), by name: `cells`, and each layer.
     kept
-        Intermediate results that the spec keeps, by name, (channels or layers, z, y, x); of each round, as `image`.
-    cells
-        Columns of the table of cells.
-    emitters
-        Columns of the table of emitters; empty unless kept.
+        Intermediate results that the spec keeps, by name, (channels or layers, z, y, x); of each frame, as
+        `image`.
+    tables
+        Columns of the tables that the stages declare, by name: `cells`; `emitters` where they are kept.
     plan
         What was done; `plan.shape`, `plan.geometry`.
-    barcodes, amplicons
-        Columns of the tables of barcodes and amplicons; empty where there are no rounds.
     """
 
     image: NDArray[Any]
     labels: dict[str, NDArray[Any]]
     kept: dict[str, NDArray[Any]]
-    cells: dict[str, NDArray[Any]]
-    emitters: dict[str, NDArray[Any]]
+    tables: dict[str, dict[str, NDArray[Any]]]
     plan: Plan
-    barcodes: dict[str, NDArray[Any]] = field(default_factory=dict)
-    amplicons: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> dict[str, NDArray[Any]]:
+        """Columns of the table of cells."""
+        return self.tables["cells"]
+
+    @property
+    def emitters(self) -> dict[str, NDArray[Any]]:
+        """Columns of the table of emitters; empty unless kept."""
+        return self.tables.get("emitters", {})
 
 
 def simulate(
@@ -102,7 +106,7 @@ def simulate(
     plan = make_plan(Spec.from_mapping(named.model_dump()), until=until, source=source)
     plan.warn()
     arrays: dict[str, NDArray[Any]] = {
-        o.group: np.zeros(plan.shape if o.is_labels else (len(o.channels), *plan.shape), o.dtype) for o in plan.outputs
+        o.group: np.zeros((*(n for n in (o.times, len(o.channels)) if n), *plan.shape), o.dtype) for o in plan.outputs
     }
     rows: list[dict[str, NDArray[Any]]] = []
 
@@ -111,34 +115,47 @@ def simulate(
 
     sink: EmitterSink | None = keep if "emitters" in simulation.keep else None
     if sink is not None:  # the columns are there even where no dye is
-        sink(next(iter(plan.world.dye_of_layer)), Emitters.empty(0), np.zeros(1, np.uint64))
-    counts, amplicons, totals = [], [], Totals()
+        sink(next(iter(plan.context.dye_of_layer)), Emitters.empty(0), np.zeros(1, np.uint64))
+    totals = Totals()
+    parts: dict[str, list[CellSums]] = {}
+    kept_rows: dict[str, list[Columns]] = {}
     counted = counted_in_memory(plan, source)
     for box in plan.blocks:
-        for block in compute_rounds(plan, source, counted, box, sink):
+        for block in compute_frames(plan, source, counted, box, sink):
             for output in plan.outputs:
-                if output.round == block.round:
-                    arrays[output.group][(..., *box.slices)] = block.arrays[output.path]
-        counts.append(block.cells)
-        amplicons.append(block.amplicons)
+                if output.made_in(block.frame):
+                    whole = arrays[output.group]
+                    part = whole[output.at(block.frame)] if output.times else whole
+                    part[(..., *box.slices)] = block.arrays[output.path]
+        for name, sums in block.sums.items():
+            parts.setdefault(name, []).append(sums)
+        for name, columns in block.rows.items():
+            kept_rows.setdefault(name, []).append(columns)
         totals.add(block.statistics)
-    sums = add_up(counts)
-    totals.lacking = plan.barcodes.lacking(sums.ids) if plan.barcodes else 0
+    tables = {name: _joined(some) for name, some in kept_rows.items()}
+    if rows:
+        tables["emitters"] = _joined(rows)
+    for table in plan.tables:
+        if table.product.merge == "sum":
+            tables |= finished(plan, table.product, add_up(parts[table.product.name]), counted, totals.sums)
     for text in totals.warnings(plan):
         warnings.warn(text, SimexmWarning, stacklevel=2)
 
     def image(path: str) -> NDArray[Any]:
-        """An image, or those of all rounds."""
-        found = [arrays[o.group] for o in plan.outputs if o.path == path]
-        return np.stack(found) if plan.barcodes else found[0]
+        """An image, or those of all frames with which it varies, along their axes."""
+        found = [o for o in plan.outputs if o.path == path]
+        axes = [a for a in plan.acquisition.axes if a.name in found[0].varies and a.name != "time"]
+        images = np.stack([arrays[o.group] for o in found])
+        return images.reshape(*(len(a.coordinates) for a in axes), *images.shape[1:])
 
     return Simulated(
         image=image(""),
         labels={o.path.removeprefix("labels/"): arrays[o.group] for o in plan.outputs if o.is_labels},
-        kept={o.path: image(o.path) for o in plan.outputs if o.path and not o.is_labels and o.round <= 1},
-        cells=cell_table(plan, sums, counted),
-        emitters={k: np.concatenate([r[k] for r in rows]) for k in rows[0]} if rows else {},
+        kept={o.path: image(o.path) for o in plan.outputs if o.path and not o.is_labels},
+        tables=tables,
         plan=plan,
-        barcodes=barcode_table(plan, sums) if plan.barcodes else {},
-        amplicons={k: np.concatenate([a[k] for a in amplicons]) for k in amplicons[0]} if amplicons else {},
     )
+
+
+def _joined(parts: list[Columns]) -> Columns:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

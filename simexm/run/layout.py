@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from simexm.errors import OutputError
 from simexm.geometry.grid import Box, Tiling, Triple, triple
 from simexm.jobs.journal import Record
 from simexm.kernels.detector.camera import BINS
-from simexm.names import Group
+from simexm.names import NAME, Group, Name
 from simexm.planning.plan import Plan
 from simexm.result.place import MANIFEST, PLAN, Place
 from simexm.run import tables
@@ -56,15 +57,18 @@ class _Counted(Read):
         return histogram
 
 
+Folder = Annotated[str, Field(pattern=NAME.replace("$", r"(\.parts)?$"), max_length=80)]
+"""Folder of the parts of a table."""
+
+
 class BlockTold(LevelTold):
     """What `run_block` told of a block."""
 
-    tables: dict[Literal["cells.parts", "emitters", "amplicons"], StoredTold]
-    rows: Count
+    tables: dict[Folder, StoredTold]
+    rows: dict[Name, Count]
     voxels: Count
-    dyes: dict[str, Count]
+    sums: dict[Name, dict[str, Count]]
     unspecific: dict[str, Count]
-    amplicons: Count = 0
     largest: dict[Group | Literal[""], list[Number]]
     images: list[_Counted]
     peak_bytes: Count
@@ -86,14 +90,14 @@ class Layout:
     Attributes
     ----------
     groups
-        Each output's group and number of channels, 0 for labels.
+        Each output's group, number of times, and number of channels; 0 where it has no such axis.
     levels
         Shards of each level.
     owned
         How many levels, from the full resolution on, are written by blocks.
     """
 
-    groups: tuple[tuple[str, int], ...]
+    groups: tuple[tuple[str, int, int], ...]
     levels: tuple[Tiling, ...]
     owned: int
 
@@ -108,7 +112,7 @@ class Layout:
         image = plan["image"]
         levels = zip(image["levels"], image["shards"], strict=True)
         return cls(
-            tuple((o["path"].removeprefix("."), len(o["channels"])) for o in plan["outputs"]),
+            tuple((o["path"].removeprefix("."), o.get("times", 0), len(o["channels"])) for o in plan["outputs"]),
             tuple(Tiling(Box.of_shape(triple(shape)), triple(shard)) for shape, shard in levels),
             plan["blocks"]["levels"],
         )
@@ -126,7 +130,7 @@ class Layout:
         MalformedError
             If no block of this run told that.
         """
-        if len(obey(BlockTold, result).images) != self.groups[0][1]:
+        if len(obey(BlockTold, result).images) != self.groups[0][2]:
             raise MalformedError("tells of other channels")
         yield from self._shards(where, reversed(range(self.owned)), self.blocks.position(number), result)
         for folder, stored in result["tables"].items():
@@ -140,18 +144,19 @@ class Layout:
     def _shards(
         self, where: Place, levels: Iterable[int], position: Triple, result: Mapping[str, Any]
     ) -> Iterator[Left]:
-        """The shards at one position of some levels, of all outputs and channels."""
+        """The shards at one position of some levels, of all outputs, times and channels, time after time."""
         root, levels = str(where.zarr), list(levels)
-        for group, channels in self.groups:
+        for group, times, channels in self.groups:
             shards = result["stored"].get(group, ())
-            if len(shards) != len(levels) * max(1, channels):
+            if len(shards) != len(levels) * max(1, channels) * max(1, times):
                 raise MalformedError(f"tells of {len(shards)} shards of {group or 'the image'}")
             told = iter(shards)
-            for level in levels:
-                places: list[tuple[int, ...]] = [(c, *position) for c in range(channels)]
+            at_channels: list[tuple[int, ...]] = [(c, *position) for c in range(channels)] or [position]
+            at_times: list[tuple[int, ...]] = [(t,) for t in range(times)] or [()]
+            for time, level in itertools.product(at_times, levels):
                 array = f"{root}/{group}/{level}" if group else f"{root}/{level}"
-                for place in places or [position]:
-                    yield Left(shard_key(array, place), Stored(*next(told)))
+                for place in at_channels:
+                    yield Left(shard_key(array, (*time, *place)), Stored(*next(told)))
 
 
 Look = Callable[[str], bool]
@@ -162,7 +167,7 @@ def look_at(where: Place, layout: Layout) -> Look:
     """What tells which files of a run's arrays, and of its blocks' tables, are there: a store is listed once."""
     arrays = [
         where.zarr / f"{group}/{level}/c".lstrip("/")
-        for group, _ in layout.groups
+        for group, *_ in layout.groups
         for level in range(len(layout.levels))
     ]
     return presence(*arrays, where.tables)
@@ -179,7 +184,7 @@ def all_there(files: Iterator[Left], is_there: Look) -> bool:
 def files_of_run(plan: Plan, where: Place) -> tuple[list[Location], list[Location]]:
     """List the files below NAME.zarr, and those below NAME.run, that no journal records."""
     zarr = [where.zarr / key for key in sorted(metadata_keys(plan))]
-    merged = [where.tables / "cells.parquet", where.tables / "barcodes.parquet"]
+    merged = [where.tables / tables.file_name(t.product) for t in plan.tables if t.product.merge != "rows"]
     return zarr, [where.run / PLAN, *merged, *sorted(p for p in files_below(where.passes) if p.parent.name == "table")]
 
 
@@ -240,7 +245,7 @@ def metadata_keys(plan: Plan) -> set[str]:
     """Paths below the root of all metadata files, but for the root's own."""
     arrays = {array_key(o.group, n) for o in plan.outputs for n in range(len(plan.levels))}
     groups = {str(folder / "zarr.json") for key in arrays for folder in PurePosixPath(key).parents[1:]}
-    return arrays | groups | ({"OME/zarr.json", METADATA} if plan.barcodes else set())
+    return arrays | groups | ({"OME/zarr.json", METADATA} if plan.acquisition.groups else set())
 
 
 def _told(files: Iterable[Location], folder: Location) -> dict[str, list[Any]]:

@@ -48,11 +48,10 @@ def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
     for output in plan.outputs:
         levels = folders.arrays(plan, task.place, output)
         source = Reader.of(levels[task.level - 1].open())
-        for c in range(max(1, len(output.channels))):
-            lead: tuple[int, ...] = () if output.is_labels else (c,)
+        for lead in output.leads:
             data = source.read(above, lead)
             made = (downsample_labels if output.is_labels else downsample_mean)(data, factors)
-            part = made if output.is_labels else made[None]
+            part = made.reshape((1,) * len(lead) + made.shape)
             told = levels[task.level].write((*lead, *position), part)
             stored[output.group].append([told.nbytes, told.checksum])
     return {"stored": stored}

@@ -15,7 +15,7 @@ from simexm.run.block import by_id
 from simexm.run.labels import read_part
 from simexm.run.layout import Look
 from simexm.sources.base import LabelSource
-from simexm.stages.contract import Counted, CountPass, Stage, Tally, Work
+from simexm.stages.contract import Counted, CountPass, Stage, Tile
 from simexm.store.files import remove_tree
 from simexm.store.listing import presence
 from simexm.store.location import Location
@@ -33,11 +33,11 @@ def count_box(plan: Plan, source: LabelSource, counted: Counted, stage: Stage, w
     parts = [CellSums.none(wanted.columns)]
     for tile in Tiling(box, plan.tile):
         own = plan.geometry.own_voxels(tile)
-        reads = None if own.is_empty else stage.count_box(wanted.name, own, plan.world)
+        reads = None if own.is_empty else stage.count_box(wanted.name, own, plan.context)
         if reads is None:
             continue
-        part = read_part(source, reads, plan.world.masks)
-        columns = stage.count(wanted.name, own, part, Work(plan.world, tile, {}, {}, Tally(), counted))
+        part = read_part(source, reads, plan.context.masks)
+        columns = stage.count(wanted.name, own, part, Tile(plan.context, tile, counted=counted).of(stage))
         some = np.any([columns[name] != 0 for name in wanted.columns], axis=0)
         parts.append(by_id(part.cells.ids, some, columns))
     return add_up(parts)

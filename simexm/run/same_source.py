@@ -104,7 +104,7 @@ class SameSource:
 
 
 def _look(plan: Plan) -> Mapping[str, FilesState]:
-    return plan.simulation.source.open().state(_voxels_read(plan), plan.world.masks)
+    return plan.simulation.source.open().state(_voxels_read(plan), plan.context.masks)
 
 
 def _voxels_read(plan: Plan) -> Box:
@@ -113,7 +113,7 @@ def _voxels_read(plan: Plan) -> Box:
     box = plan.geometry.voxels(plan.boxes(whole)["labels"]).grown((1, 1, 1))
     own = plan.geometry.own_voxels(whole)
     for stage, wanted in all_passes(plan):
-        counted = stage.count_box(wanted.name, own, plan.world)
+        counted = stage.count_box(wanted.name, own, plan.context)
         box = box if counted is None else box.hull(counted)
     return box.intersect(Box.of_shape(plan.geometry.volume))
 

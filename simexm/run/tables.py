@@ -12,46 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simexm.jobs.sums_by_id import CellSums, merged
+from simexm.jobs.sums_by_id import CellSums, merged, write_part
 from simexm.kernels.emission.emit import Emitters
-from simexm.planning.plan import Plan
+from simexm.planning.plan import Plan, Table
 from simexm.result.place import Place
-from simexm.stages.contract import Counted
-from simexm.stages.sample.barcodes import AMPLICONS
+from simexm.run.block import BlockResult
+from simexm.stages.contract import EMITTERS, Counted
+from simexm.stages.products import Product
+from simexm.stages.roles import electrons_of
 from simexm.store.files import EMPTY, Stored, measure, remove, writing
 from simexm.store.location import Location
-
-
-def _electrons(plan: Plan) -> dict[str, dict[str, float]]:
-    """Photo-electrons that one dye of each layer gives each channel in the plane that it lies in."""
-    by_pair = {(p.channel, p.dye): p.in_focus for p in plan.imaging.formation.pairs}
-    channels = [c.name for c in plan.simulation.microscope.all_channels]
-    return {
-        layer: {channel: by_pair.get((channel, dye), 0.0) for channel in channels}
-        for layer, dye in plan.world.dye_of_layer.items()
-    }
-
-
-def cell_table(plan: Plan, counts: CellSums, counted: Counted) -> dict[str, NDArray[Any]]:
-    """Columns of the table of cells, one row a cell of the specimen.
-
-    `id`; `voxels` in the specimen; `layers` that label it, comma-separated; `amplicons` where there are rounds; `dyes_LAYER`;
-    `photons_CHANNEL`: photo-electrons that the channel expects of its layers' dyes, each in the plane that it lies in.
-    """
-    labeller, seed = plan.simulation.labeller, plan.world.seed
-    flags = {n.name: labeller.labelled(n.name, counts.ids, seed, counted) != 0 for n in labeller.named_layers}
-    layers = np.array([",".join(n for n, f in flags.items() if f[i]) for i in range(counts.ids.size)], dtype=object)
-    dyes = {layer: counts.columns[f"dyes_{layer}"] for layer in plan.world.dye_of_layer}
-    columns: dict[str, NDArray[Any]] = {"id": counts.ids, "voxels": counts.columns["voxels"], "layers": layers}
-    if plan.barcodes:
-        columns[AMPLICONS] = counts.columns[AMPLICONS]
-    columns |= {f"dyes_{layer}": n for layer, n in dyes.items()}
-    electrons = _electrons(plan)
-    for channel in (c.name for c in plan.simulation.microscope.all_channels):
-        columns[f"photons_{channel}"] = sum(
-            (n * electrons[layer][channel] for layer, n in dyes.items()), np.zeros(counts.ids.size)
-        )
-    return columns
 
 
 def emitter_columns(plan: Plan, layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
@@ -59,7 +29,7 @@ def emitter_columns(plan: Plan, layer: str, emitters: Emitters, ids: NDArray[np.
 
     `z_nm`, `y_nm`, `x_nm` in tissue, in the coordinates of the ground truth; `layer`, `dye`; `cell`, 0 for unspecific label;
     `dyes` at the point; `photons_CHANNEL`, photo-electrons that the channel expects of them in the plane that they lie in.
-    Dyes of amplicons have the layer `amplicons`, and neither dye nor photons, which differ from round to round.
+    Layers whose dye differs from frame to frame have neither dye nor photons.
     """
     origin = [float(o) for o in plan.geometry.specimen_origin_nm]
     columns: dict[str, NDArray[Any]] = {
@@ -67,37 +37,37 @@ def emitter_columns(plan: Plan, layer: str, emitters: Emitters, ids: NDArray[np.
     }
     n = emitters.z.size
     columns["layer"] = np.full(n, layer, dtype=object)
-    columns["dye"] = np.full(n, plan.world.dye_of_layer.get(layer), dtype=object)
+    columns["dye"] = np.full(n, plan.context.dye_of_layer.get(layer), dtype=object)
     columns["cell"] = ids[emitters.cell]
     columns["dyes"] = emitters.weight
-    unknown = {c.name: np.nan for c in plan.simulation.microscope.all_channels}
-    for channel, electrons in _electrons(plan).get(layer, unknown).items():
+    unknown = dict.fromkeys(plan.context.channels, np.nan)
+    for channel, electrons in electrons_of(plan.context).get(layer, unknown).items():
         columns[f"photons_{channel}"] = (emitters.weight * electrons).astype(np.float32)
     return columns
 
 
-CELL_PARTS, EMITTERS = "cells.parts", "emitters"
-"""Folders of the tables that blocks write; a third one is AMPLICONS."""
+def folder(table: Product) -> str:
+    """Folder of the parts that blocks write of a table."""
+    return f"{table.name}.parts" if table.merge == "sum" else table.name
 
 
 def part(where: Place, folder: str, number: int) -> Location:
-    """The file of one block's part of a table: its counts of cells, its emitters, or its amplicons."""
+    """The file of one block's part of a table."""
     return where.tables / folder / f"block-{number:07d}.parquet"
 
 
-def write_amplicons(where: Place, number: int, columns: Mapping[str, NDArray[Any]]) -> Stored:
-    """Write a block's amplicons in one step."""
-    with writing(part(where, AMPLICONS, number), where.scratch) as partial:
-        pq.write_table(_arrow(columns), partial, compression="zstd")
-        return measure(partial)
-
-
-def barcode_table(plan: Plan, counts: CellSums) -> dict[str, NDArray[Any]]:
-    """Columns of the table of barcodes, one row a cell that carries one: `id`, `barcode`, `amplicons` in the specimen."""
-    assert plan.barcodes is not None
-    texts = np.array(plan.barcodes.texts(plan.barcodes.codes(counts.ids, plan.world.seed)), dtype=object)
-    some = texts != ""
-    return {"id": counts.ids[some], "barcode": texts[some], AMPLICONS: counts.columns[AMPLICONS][some]}
+def write_parts(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[str, Stored]:
+    """Write a block's parts of all tables, each in one step, by folder; the emitters' is written as they come."""
+    stored = {}
+    for product in (t.product for t in plan.tables):
+        path = part(where, folder(product), number)
+        if product.name in result.rows:
+            with writing(path, where.scratch) as partial:
+                pq.write_table(_arrow(result.rows[product.name]), partial, compression="zstd")
+                stored[folder(product)] = measure(partial)
+        elif product.name in result.sums:
+            stored[folder(product)] = write_part(result.sums[product.name], path, where.scratch)
+    return stored
 
 
 class EmitterFile:
@@ -113,11 +83,11 @@ class EmitterFile:
 
     def __init__(self, plan: Plan, where: Place, number: int) -> None:
         self._plan = plan
-        self._path = part(where, EMITTERS, number)
+        self._path = part(where, EMITTERS.name, number)
         self._scratch = where.scratch
         self._whole = contextlib.ExitStack()  # from the first emitter on, the file that will appear
         self._writer: pq.ParquetWriter | None = None
-        self.sink = self._add if EMITTERS in plan.simulation.keep else None
+        self.sink = self._add if EMITTERS.name in plan.simulation.keep else None
         self.stored = EMPTY
 
     def _add(self, layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> None:
@@ -149,44 +119,66 @@ def _arrow(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
     return pa.table({k: pa.array(v, pa.string()) if v.dtype == object else pa.array(v) for k, v in columns.items()})
 
 
-def merge_cells(plan: Plan, where: Place, rows: int, counted: Counted) -> int:
-    """Add the blocks' parts up by id into `cells.parquet`, and `barcodes.parquet`; see `keyed.merged` for order and memory.
+def merge(plan: Plan, where: Place, rows: Mapping[str, int], counted: Counted) -> dict[str, int]:
+    """Add up the blocks' parts of each table that is added up, and make the tables that are derived of it.
+
+    See `sums_by_id.merged` for order and memory.
 
     Parameters
     ----------
     plan, where
         The run.
     rows
-        Rows of all parts.
+        Rows of all parts, by table.
     counted
         Tables of the passes before.
 
     Returns
     -------
-    int
-        Cells that the codebook lacks, where there is one.
+    dict
+        Sums over the rows, see `Stage.sums`.
     """
-    lacking = 0
-    parts = (part(where, CELL_PARTS, n) for n in range(len(plan.blocks)))
-    names = ["cells", *(["barcodes"] if plan.barcodes else [])]
-    writers: dict[str, pq.ParquetWriter] = {}
-    with contextlib.ExitStack() as stack:
-        partial = {
-            name: stack.enter_context(writing(where.tables / f"{name}.parquet", where.scratch)) for name in names
-        }
-        for sums in merged(parts, rows, count_columns(plan), where.scratch):
-            lacking += plan.barcodes.lacking(sums.ids) if plan.barcodes else 0
-            for name in names:
-                table = _arrow(cell_table(plan, sums, counted) if name == "cells" else barcode_table(plan, sums))
-                if name not in writers:
-                    writers[name] = stack.enter_context(
-                        pq.ParquetWriter(partial[name], table.schema, compression="zstd")
-                    )
-                writers[name].write_table(table)
-    return lacking
+    totals: dict[str, int] = {}
+    for table in (t for t in plan.tables if t.product.merge == "sum"):
+        product = table.product
+        parts = (part(where, folder(product), n) for n in range(len(plan.blocks)))
+        made = made_of(plan, product)
+        writers: dict[str, pq.ParquetWriter] = {}
+        with contextlib.ExitStack() as stack:
+            partial = {
+                one.product.name: stack.enter_context(writing(where.tables / file_name(one.product), where.scratch))
+                for one in made
+            }
+            for sums in merged(parts, rows.get(product.name, 0), list(product.columns), where.scratch):
+                for name, columns in finished(plan, product, sums, counted, totals).items():
+                    data = _arrow(columns)
+                    if name not in writers:
+                        writers[name] = stack.enter_context(
+                            pq.ParquetWriter(partial[name], data.schema, compression="zstd")
+                        )
+                    writers[name].write_table(data)
+    return totals
 
 
-def count_columns(plan: Plan) -> tuple[str, ...]:
-    """What the blocks count of each cell."""
-    dyes = (f"dyes_{layer}" for layer in plan.world.dye_of_layer)
-    return ("voxels", *dyes, *((AMPLICONS,) if plan.barcodes else ()))
+def made_of(plan: Plan, product: Product) -> list[Table]:
+    """The tables that are made of the sums of a table: itself, and those derived of it."""
+    return [t for t in plan.tables if t.product == product or t.product.source == product.name]
+
+
+def finished(
+    plan: Plan, product: Product, sums: CellSums, counted: Counted, totals: dict[str, int]
+) -> dict[str, dict[str, NDArray[Any]]]:
+    """Columns of the tables that are made of some rows of a table, by name; adds to `totals` what stages sum over them."""
+    columns = {product.key: sums.ids, **sums.columns}
+    tables = {}
+    for table in made_of(plan, product):
+        stage = plan.stages[table.stages[0]]
+        tables[table.product.name] = stage.table(table.product, columns, plan.context, counted)
+        for name, value in stage.sums(table.product, columns).items():
+            totals[name] = totals.get(name, 0) + value
+    return tables
+
+
+def file_name(table: Product) -> str:
+    """File of a table that is merged, or folder of one that is not."""
+    return table.name if table.merge == "rows" else f"{table.name}.parquet"

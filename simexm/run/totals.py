@@ -23,37 +23,35 @@ class Totals:
         How many were added.
     voxels
         Voxels of cells.
-    dyes, unspecific
-        Dyes of each layer on its cells, and bound elsewhere.
+    unspecific
+        Dyes of each layer bound outside its cells.
     clipped, histograms
-        Pixels cut at the camera's largest count, and counts in quarter octaves, by channel, of all rounds together.
-    amplicons
-        Amplicons in all; None where there are no rounds.
-    lacking
-        Cells that the codebook lacks.
+        Pixels cut at the camera's largest count, and counts in quarter octaves, by channel, of all frames together.
+    sums
+        Of the columns of tables, and what else stages add up over their rows; see `Stage.sums`.
+    rows
+        Rows of the blocks' parts of each table that is added up.
     largest
         Largest value of each channel, by output.
     """
 
     blocks: int = 0
     voxels: int = 0
-    dyes: dict[str, int] = field(default_factory=dict)
     unspecific: dict[str, int] = field(default_factory=dict)
     clipped: list[int] = field(default_factory=list)
     histograms: list[NDArray[np.int64]] = field(default_factory=list)
-    amplicons: int | None = None
-    lacking: int = 0
+    sums: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     largest: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, statistics: Mapping[str, Any]) -> None:
         """Add what `BlockResult.statistics` tells of one block."""
         self.blocks += 1
         self.voxels += statistics["voxels"]
-        for into, values in ((self.dyes, statistics["dyes"]), (self.unspecific, statistics["unspecific"])):
-            for layer, number in values.items():
-                into[layer] = into.get(layer, 0) + number
-        if "amplicons" in statistics:
-            self.amplicons = (self.amplicons or 0) + statistics["amplicons"]
+        added = [(self.unspecific, statistics["unspecific"]), (self.rows, statistics.get("rows", {}))]
+        for into, values in [*added, *((self.sums, sums) for sums in statistics["sums"].values())]:
+            for name, number in values.items():
+                into[name] = into.get(name, 0) + number
         for output, values in statistics["largest"].items():
             self.largest[output] = [*map(max, values, self.largest.get(output, values))]
         for c, image in enumerate(statistics["images"]):
@@ -66,24 +64,8 @@ class Totals:
 
     def warnings(self, plan: Plan) -> list[str]:
         """What only the run could know: empty layers, clipped pixels."""
-        told = []
-        for layer in plan.simulation.labeller.named_layers:
-            if not self.dyes.get(layer.name):
-                told.append(
-                    f"layer {layer.name!r} is empty: no labelled cell has a voxel of region {layer.region!r} that carries a "
-                    "dye; check region, share of cells and density"
-                )
-        if self.amplicons == 0:
-            told.append(
-                "there is no amplicon at all, so no barcode can be read: no cell with a barcode has a voxel of the regions "
-                "that holds one; check the regions, density_per_um3, cell_fraction and the codebook's ids"
-            )
-        if self.lacking:
-            told.append(
-                f"{self.lacking} cells are not in the codebook, so they carry no barcode and hold no amplicon; add lines "
-                "id,barcode for them where that is not meant"
-            )
-        pixels = int(np.prod(plan.shape)) * len(plan.rounds)
+        told = [text for stage in plan.stages for text in stage.end_warnings(self.sums)]
+        pixels = int(np.prod(plan.shape)) * len(plan.frames)
         for channel, clipped in zip(plan.outputs[0].channels, self.clipped, strict=True):
             if clipped:
                 told.append(

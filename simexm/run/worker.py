@@ -14,7 +14,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from simexm.errors import RunError
-from simexm.jobs import sums_by_id
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.devices.array_device import DeviceMemoryError
 from simexm.kernels.devices.device import device
@@ -23,10 +22,11 @@ from simexm.planning.memory import WRITERS
 from simexm.planning.plan import Output, Plan
 from simexm.result.place import Place
 from simexm.run import folders, guard, passes, tables
-from simexm.run.block import BlockResult, compute_rounds
+from simexm.run.block import BlockResult, compute_frames
 from simexm.run.tables import EmitterFile
 from simexm.sources.base import LabelSource
-from simexm.stages.sample.barcodes import AMPLICONS
+from simexm.stages.contract import EMITTERS
+from simexm.stages.frames import Frame
 from simexm.store.omezarr import ShardedArray
 from simexm.store.pyramid import downsample_labels, downsample_mean, pyramid
 from simexm.store.shard_list import ShardList
@@ -69,7 +69,7 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
     """
     try:
         with Stopwatch() if context.profile else nullcontext() as watch:
-            told = device(context.plan.world.device).attempt(lambda: _run_block(context, number))
+            told = device(context.plan.context.device).attempt(lambda: _run_block(context, number))
         return {**told, PROFILE: watch.to_mapping()} if watch else told
     except DeviceMemoryError as error:
         raise RunError(
@@ -86,23 +86,19 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
         counted = passes.counted_on_disk(plan, where)
     stored: dict[str, list[list[Any]]] = {}
     with EmitterFile(plan, where, number) as emitters:
-        for result in compute_rounds(plan, source, counted, plan.blocks[number], emitters.sink):
+        for result in compute_frames(plan, source, counted, plan.blocks[number], emitters.sink):
             with timed("open labels and output"):
                 guard.refuse_strange(plan.hash, where)  # again: another run may have taken the output meanwhile
-            stored |= _write(plan, where, number, result)
-            cells, statistics, amplicons = result.cells, result.statistics, result.amplicons
-            del result  # before the next round is made
-    parts = {tables.EMITTERS: emitters.stored} if emitters.sink else {}
+            for group, shards in _write(plan, where, number, result).items():
+                stored.setdefault(group, []).extend(shards)
+            result.arrays = {}  # before the next frame is made
+    parts = {EMITTERS.name: emitters.stored} if emitters.sink else {}
     with timed("tables"):
-        if plan.barcodes:
-            parts[AMPLICONS] = tables.write_amplicons(where, number, amplicons)
-        parts[tables.CELL_PARTS] = sums_by_id.write_part(
-            cells, tables.part(where, tables.CELL_PARTS, number), where.scratch
-        )
+        parts |= tables.write_parts(plan, where, number, result)
         moved(written=sum(part.nbytes for part in parts.values()))
     return {
-        **statistics,
-        "rows": cells.ids.size,
+        **result.statistics,
+        "rows": {name: sums.ids.size for name, sums in result.sums.items()},
         "stored": stored,
         "tables": {folder: [part.nbytes, part.checksum] for folder, part in parts.items()},
         "peak_bytes": peak_bytes(),
@@ -144,20 +140,20 @@ def _source_of(context: Context) -> LabelSource:
 
 
 def _shards(
-    plan: Plan, where: Place, output: Output, number: int
+    plan: Plan, where: Place, output: Output, number: int, frame: Frame
 ) -> Iterator[tuple[ShardedArray, int, int, tuple[int, ...]]]:
-    """(array, level, channel, position) of every shard that a block writes of one output, in the order of writing."""
+    """(array, level, channel, position) of every shard that a block writes of a frame of one output, in the order of writing."""
     levels = folders.arrays(plan, where, output)
     position = plan.blocks.position(number)
     for n in reversed([n for n, s in enumerate(plan.storage) if s.owned]):
         for c in range(max(1, len(output.channels))):
-            yield levels[n], n, c, position if output.is_labels else (c, *position)
+            yield levels[n], n, c, (*output.at(frame), *(() if output.is_labels else (c,)), *position)
 
 
 def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[str, list[list[Any]]]:
-    """Write one round's levels that the block owns, coarse ones first; [bytes, checksum] of each shard, by output."""
+    """Write one frame's levels that the block owns, coarse ones first; [bytes, checksum] of each shard, by output."""
     owned = sum(s.owned for s in plan.storage)
-    outputs = [o for o in plan.outputs if o.round == result.round]
+    outputs = [o for o in plan.outputs if o.made_in(result.frame)]
     made: dict[str, list[list[NDArray[Any]]]] = {}
     for output in outputs:
         data = result.arrays[output.path]
@@ -171,12 +167,12 @@ def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[s
         output, (array, n, c, position) = shard
         data = made[output.group][c][n]
         with timed_there(_row(output)):
-            found = array.write(position, data if output.is_labels else data[None])
+            found = array.write(position, data.reshape((1,) * (len(output.axes) - 3) + data.shape))
         return [found.nbytes, found.checksum]
 
     with timed_threads() as timed_there, ThreadPoolExecutor(WRITERS) as pool:
         for level in reversed(range(owned)):
-            shards = [(o, s) for o in outputs for s in _shards(plan, where, o, number) if s[1] == level]
+            shards = [(o, s) for o in outputs for s in _shards(plan, where, o, number, result.frame) if s[1] == level]
             for (output, _), told in zip(shards, pool.map(write, shards), strict=True):
                 stored[output.group].append(told)
                 moved(_row(output), written=told[0])

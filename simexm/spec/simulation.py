@@ -324,8 +324,7 @@ class Spec(Frozen):
             If one is unknown, or its file cannot be read.
         """
         own = {name: dye.load(name) for name, dye in self.dyes.items()}
-        names = [layer.dye for layer in self.labeller.named_layers]
-        names += self.barcodes.dyes.values() if self.barcodes else ()
+        names = [dye for stage in self.stages for dye in stage.emits.values()]
         return {name: find(name, own) for name in names}
 
     def resolved(self) -> Self:

@@ -33,9 +33,12 @@ Sizes = Annotated[list[Size], Field(min_length=3, max_length=3)]
 Start = Annotated[list[Annotated[int, Field(ge=0, lt=2**40)]], Field(min_length=3, max_length=3)]
 Lengths = Annotated[list[Positive], Field(min_length=3, max_length=3)]
 Hash = Annotated[str, Field(pattern="^[0-9A-Za-z]{1,64}$")]
-Round = Annotated[str, Field(pattern="^round_[0-9]{2,6}$")]
-Rounds = Annotated[list[Round], AfterValidator(_unlike)]
+FrameGroup = Annotated[
+    str, Field(pattern="^(round|session|tile|view)_[0-9]{2,6}(_(session|tile|view)_[0-9]{2,6}){0,3}$")
+]
+FrameGroups = Annotated[list[FrameGroup], AfterValidator(_unlike)]
 Groups = Annotated[list[Group], AfterValidator(_unlike)]
+Names = Annotated[list[Name], AfterValidator(_unlike)]
 LabelNames = Annotated[list[LabelName], AfterValidator(_unlike)]
 FileKey = Annotated[str, Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$", max_length=1024)]
 """Path of a file below a folder: no part of it begins with a dot."""
@@ -73,6 +76,17 @@ class Energy(Read):
     share: Number
 
 
+class Axis(Read):
+    """One axis of an acquisition: see `Acquisition.to_mapping`."""
+
+    axis: Literal["round", "session", "tile", "view", "time"]
+    coordinates: Annotated[list[Number], Field(min_length=1, max_length=1 << 20)]
+    unit: Annotated[str, Field(max_length=64)] = ""
+
+
+Axes = Annotated[list[Axis], Field(max_length=5)]
+
+
 class Mark(Read):
     """The attribute `simexm` of a result's root: see `run.finish`."""
 
@@ -81,7 +95,9 @@ class Mark(Read):
     status: Literal["preparing", "incomplete", "complete"] = "incomplete"
     kind: Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")] = "simulation"
     outputs: Groups = []
-    rounds: Rounds = []
+    frames: FrameGroups = []
+    acquisition: Axes = []
+    tables: Names = []
     spec: dict[str, Any] = {}
     until: FreeText = "camera"
     quantity: FreeText = "image"
@@ -99,8 +115,8 @@ class Mark(Read):
 
 class _Transform(Read):
     type: Literal["scale", "translation"]
-    scale: Annotated[list[Positive], Field(min_length=3, max_length=4)] = [1.0, 1.0, 1.0]
-    translation: Annotated[list[Number], Field(min_length=3, max_length=4)] = [0.0, 0.0, 0.0]
+    scale: Annotated[list[Positive], Field(min_length=3, max_length=5)] = [1.0, 1.0, 1.0]
+    translation: Annotated[list[Number], Field(min_length=3, max_length=5)] = [0.0, 0.0, 0.0]
 
 
 class _Dataset(Read):
@@ -114,8 +130,13 @@ class _Dataset(Read):
         return self
 
 
+class _Axis(Read):
+    name: Annotated[str, Field(max_length=64)]
+
+
 class _Multiscale(Read):
     name: Annotated[str, Field(max_length=1024)]
+    axes: list[_Axis] = []
     datasets: Annotated[list[_Dataset], Field(min_length=1, max_length=64)]
 
     @model_validator(mode="after")
@@ -158,8 +179,9 @@ class Ome(Read):
     def _axes(self) -> Self:
         for dataset in self.multiscales[0].datasets if self.multiscales else ():
             axes = {len(t.scale if t.type == "scale" else t.translation) for t in dataset.coordinateTransformations}
-            if axes != {4 if "omero" in self.model_fields_set else 3}:
-                raise ValueError("an image has the axes c, z, y, x, and labels have z, y, x")
+            with_time = [axis.name for axis in self.multiscales[0].axes][:1] == ["t"]
+            if axes != {3 + with_time + ("omero" in self.model_fields_set)}:
+                raise ValueError("an image has the axes c, z, y, x, and labels have z, y, x; time may come before")
         return self
 
 
@@ -217,6 +239,7 @@ class _Blocks(_BlockCount):
 class _Output(Read):
     path: Group | Literal["."]
     channels: Annotated[list[Name], AfterValidator(_unlike)]
+    times: Annotated[int, Field(ge=0, le=1 << 20)] = 0
 
 
 class _Pair(Read):
@@ -249,6 +272,7 @@ class PlanFile(WorkFile):
     blocks: _Blocks
     optics: _Optics
     outputs: Annotated[list[_Output], Field(min_length=1, max_length=1 << 16)]
+    acquisition: Axes = []
     versions: dict[FreeText, FreeText]
     bytes_uncompressed: Count
     memory_per_worker_bytes: Count

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import zarr
@@ -29,13 +29,30 @@ from simexm.store.pyramid import Level
 from simexm.store.shards import ZSTD_LEVEL, Encoder, encode_shard
 
 VERSION = "0.5"
+
+
+class TimeAxis(Protocol):
+    """Points in time and their unit, as OME-Zarr spells it; "" for plain numbers."""
+
+    @property
+    def coordinates(self) -> tuple[float, ...]: ...
+    @property
+    def unit(self) -> str: ...
+
+
 _NM_PER_UM = 1000
 
 
 def multiscales(
-    name: str, levels: tuple[Level, ...], origin_nm: Spacing, *, channels: bool, method: str
+    name: str,
+    levels: tuple[Level, ...],
+    origin_nm: Spacing,
+    *,
+    channels: bool,
+    method: str,
+    time: TimeAxis | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the `multiscales` metadata of an image (c, z, y, x) or of labels (z, y, x).
+    """Return the `multiscales` metadata of an image (c, z, y, x) or of labels (z, y, x), or of such with time before.
 
     Parameters
     ----------
@@ -49,10 +66,15 @@ def multiscales(
         True where a channel axis leads.
     method
         How levels are made, in words: "mean" or "mode".
+    time
+        The axis of time, where there is one. OME-Zarr knows it by its first step alone; coordinates are kept elsewhere.
     """
     axes: list[dict[str, str]] = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
     if channels:
         axes.insert(0, {"name": "c", "type": "channel"})
+    if time is not None:
+        axes.insert(0, {"name": "t", "type": "time", **({"unit": time.unit} if time.unit else {})})
+        first, second = (*time.coordinates, time.coordinates[0] + 1)[:2]
     datasets = []
     for n, level in enumerate(levels):
         scale = [micrometres(s) for s in level.spacing]
@@ -60,6 +82,9 @@ def multiscales(
         if channels:
             scale.insert(0, 1.0)
             translation.insert(0, 0.0)
+        if time is not None:
+            scale.insert(0, float(second - first))
+            translation.insert(0, float(first))
         transforms = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
         datasets.append({"path": str(n), "coordinateTransformations": transforms})
     return [{"name": name, "axes": axes, "datasets": datasets, "type": method}]

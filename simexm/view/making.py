@@ -57,9 +57,7 @@ class Making:
         for channel in self.simulation.microscope.all_channels:
             if channel.name == name:
                 return channel.color or wavelength_to_rgb(sum(channel.band_nm) / 2)
-        layers = {layer.name: layer.dye for layer in self.simulation.labeller.named_layers}
-        if self.simulation.barcodes:
-            layers |= {layer: dye for dye, layer in self.simulation.barcodes.layer_of_dye.items()}
+        layers = {layer: dye for stage in self.simulation.stages for layer, dye in stage.emits.items()}
         found = {d.name: d for d in self.simulation.fluorophores().values()}.get(layers.get(name, ""))
         return wavelength_to_rgb(found.peak_emission_nm) if found else "FFFFFF"
 

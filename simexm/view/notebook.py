@@ -85,7 +85,7 @@ def result_html(result: Result) -> str | None:
         picture, rows = draw(picture_of(result)), result_rows(result)
     except (SimexmError, OSError):
         return None
-    which = f"round {result.round} of {result.rounds}" if result.rounds else ""
+    which = ", ".join(f"{a} {n} of {result.acquisition.length(a)}" for a, n in result.frame.named)
     return _page(result.path.name, which, rows, [(picture.width, _img(picture, f"The image in {result.path.name}"))])
 
 

@@ -16,6 +16,7 @@ from simexm.planning.plan import Plan
 from simexm.run.excerpt import excerpt
 from simexm.run.finish import channel_color
 from simexm.run.passes import counted_in_memory
+from simexm.stages.frames import NO_FRAME, Frame
 from simexm.store.whole_file import whole_file
 from simexm.units import times
 from simexm.view.picture import Picture, draw, save, window
@@ -40,8 +41,8 @@ class Preview:
         (channels, z, y, x): counts; photo-electrons or dyes where the plan stops earlier.
     labels
         Ids of the cells on the same grid, (z, y, x).
-    round
-        Which round's image, from 1 on; 0 where there are no rounds.
+    frame
+        Which frame's image; all 0 where the specimen is imaged once.
     """
 
     plan: Plan
@@ -49,7 +50,7 @@ class Preview:
     at: Triple
     image: NDArray[Any]
     labels: NDArray[Any]
-    round: int = 0
+    frame: Frame = NO_FRAME
 
     @cached_property
     def picture(self) -> Picture:
@@ -57,7 +58,7 @@ class Preview:
         plan, names = self.plan, list(self.plan.outputs[0].channels)
         k, j, _ = (a - b for a, b in zip(self.at, self.box.start, strict=True))
         z, y, x = (float(p) / 1000 for p in plan.geometry.pixel_tissue_nm)
-        which = f"preview of round {self.round}" if self.round else "preview"
+        which = " ".join(["preview", *(f"of {axis} {place}" for axis, place in self.frame.named)])
         return Picture(
             title=f"{plan.simulation.name} ({which})",
             across=self.image[:, k],
@@ -95,13 +96,13 @@ def preview(plan: Plan, at: Triple | None = None, shape: Triple | None = None, r
     if shape is not None:
         shape = whole_numbers("shape", shape)
     box = box_of(plan, place) if shape is None else _box_around(plan, place, shape)
-    number = _known_round(plan, round)
+    frame = _known_frame(plan, round)
     source = plan.simulation.source.open()
     counted = counted_in_memory(plan, source)
-    found = excerpt(plan, source, counted, box, number)
-    # label images are made with the first round alone
-    labels = found if number == plan.rounds[0] else excerpt(plan, source, counted, box)
-    return Preview(plan, box, place, found[""], labels["labels/cells"], number)
+    found = excerpt(plan, source, counted, box, frame)
+    # where label images do not vary, they are made with the first frame alone
+    labels = found if "labels/cells" in found else excerpt(plan, source, counted, box)
+    return Preview(plan, box, place, found[""], labels["labels/cells"], frame)
 
 
 def _inside(plan: Plan, at: Triple | None) -> Triple:
@@ -115,13 +116,15 @@ def _inside(plan: Plan, at: Triple | None) -> Triple:
     return place
 
 
-def _known_round(plan: Plan, round: int | None) -> int:
+def _known_frame(plan: Plan, round: int | None) -> Frame:
+    first = plan.frames[0]
     if round is None:
-        return plan.rounds[0]
-    if whole_number("round", round, 0) not in plan.rounds or not round:
-        there = f"the rounds 1 to {plan.world.rounds}" if plan.world.rounds else "one image and no rounds"
+        return first
+    rounds = plan.acquisition.length("round")
+    if not 1 <= whole_number("round", round, 0) <= rounds:
+        there = f"the rounds 1 to {rounds}" if rounds else "one image and no rounds"
         raise SpecError(f"there is no round {round}: the plan has {there}; leave the round out, or name another")
-    return round
+    return first._replace(round=round)
 
 
 def _box_around(plan: Plan, at: Triple, shape: Triple) -> Box:

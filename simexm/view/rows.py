@@ -33,7 +33,10 @@ def plan_rows(plan: Plan) -> Rows:
                 f"{times(image['pixel_size_expanded_nm'])} nm expanded = {times(image['pixel_size_tissue_nm'])} nm of tissue"
             ),
         ),
-        *([("rounds", f"{m['rounds']} such images, one for each round")] if m["rounds"] else ()),
+        *(
+            (f"{a['axis']}s", f"{len(a['coordinates'])} such images, one for each {a['axis']}")
+            for a in m["acquisition"]
+        ),
         ("levels", ", ".join(times(s) for s in image["levels"])),
         *plan.imaging.description.rows(),
         ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
@@ -67,7 +70,7 @@ def result_rows(result: Result) -> Rows:
             f"{times(image.shape)} (c, z, y, x), {image.dtype}, {result.levels()} levels, {p['quantity']}",
         ),
         ("channels", ", ".join(c["label"] for c in result.channels)),
-        *([("rounds", f"{result.rounds}, with {p['amplicons']} amplicons in all")] if result.rounds else ()),
+        *((f"{axis.name}s", f"{len(axis.coordinates)}{_amplicons(axis.name, p)}") for axis in result.acquisition.axes),
         ("labels", ", ".join(result.label_names)),
         ("pixel", f"{times(p['pixel_size_expanded_um'])} um expanded, expansion {p['expansion_factor']:g}"),
         ("dyes", ", ".join(f"{k}: {v}" for k, v in p["dyes"].items())),
@@ -76,6 +79,10 @@ def result_rows(result: Result) -> Rows:
         ("seed, hash", f"{p['seed']}, {p['hash']}"),
         ("versions", ", ".join(f"{k} {v}" for k, v in p["versions"].items())),
     ]
+
+
+def _amplicons(axis: str, provenance: Any) -> str:
+    return f", with {provenance['amplicons']} amplicons in all" if axis == "round" and "amplicons" in provenance else ""
 
 
 def analysis_rows(result: Result) -> Rows:

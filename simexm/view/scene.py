@@ -126,22 +126,22 @@ class Scene:
 
 def _groups(result: Result) -> list[str]:
     """Of everything that a finished result holds."""
-    rounds, outputs = result.provenance.get("rounds", ()), result.provenance.get("outputs")
+    frames, outputs = result.provenance.get("frames", ()), result.provenance.get("outputs")
     if outputs is None:
         outputs = [f"labels/{name}" for name in result.label_names]
-    return [*dict.fromkeys([*(rounds or [""]), *outputs])]
+    return [*dict.fromkeys([*(frames or [""]), *outputs])]
 
 
 def _name(result: Result, group: str) -> str:
-    """`round 2`, `labels/cells` without the round that holds it, or the result's own quantity."""
+    """`round 2`, `labels/cells` without the frame that holds it, or the result's own quantity."""
     head, _, rest = group.partition("/")
-    if head in result.provenance.get("rounds", ()):
+    if head in result.provenance.get("frames", ()):
         return rest if rest.startswith("labels/") else " ".join([*head.replace("_0", "_").split("_"), rest]).strip()
     return group
 
 
 def _is_main(result: Result, group: str) -> bool:
-    return group == next(iter(result.provenance.get("rounds", ())), "")
+    return group == next(iter(result.provenance.get("frames", ())), "")
 
 
 def _finished(result: Result, group: str) -> Picture:

@@ -117,7 +117,7 @@ class Viewer:
                     source=self._server.url(f"{name}/images", picture.group),
                     shader=shader, blend="additive", opacity=1.0, local_position=[c],
                 )  # fmt: skip
-                archived = bool(result.rounds) and not picture.main
+                archived = bool(result.acquisition.groups) and not picture.main
                 yield Layer(prefix + _called(picture, tint.name), layer, picture.main, archived)
             if not picture.tints:
                 shown = not overseen and picture.name == "labels/cells"

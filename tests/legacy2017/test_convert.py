@@ -196,7 +196,7 @@ def test_the_pinhole_of_the_first_channel_is_the_file_s() -> None:
 def test_the_default_physics_can_be_planned(text: str, kind: str) -> None:
     spec, _ = physical(text, ("'confocal'", kind))
     plan = Simulation.from_mapping({**spec, "source": PHANTOM}).plan()
-    assert plan.world.geometry.shape == (24 * 40 * 4 // 500, 40 * 32 * 4 * 2 // 325, 40 * 32 * 4 * 2 // 325)
+    assert plan.context.geometry.shape == (24 * 40 * 4 // 500, 40 * 32 * 4 * 2 // 325, 40 * 32 * 4 * 2 // 325)
 
 
 def test_a_filter_that_holds_the_laser_is_refused_when_the_spec_is_read() -> None:

@@ -88,10 +88,10 @@ def test_it_is_what_the_whole_holds(kind: str, tile: Triple | None, labels: NDAr
     counted = counted_in_memory(plan, source)
     assert len(plan.blocks) > 1
     for box in boxes(plan.shape):
-        for n, number in enumerate(plan.rounds):
-            found = excerpt(plan, source, counted, box, number)
+        for n, frame in enumerate(plan.frames):
+            found = excerpt(plan, source, counted, box, frame)
             for path, image in {"": made.image, **made.kept}.items():
-                there = image[n] if plan.world.rounds else image
+                there = image[n] if plan.acquisition.axes else image
                 np.testing.assert_array_equal(found[path], there[(..., *box.slices)])
             if n == 0:
                 for name, ids in made.labels.items():

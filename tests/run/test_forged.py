@@ -154,7 +154,7 @@ ROOT: dict[str, Forge] = {
     "a window that is no number": put(*CHANNEL, "window", "start", float("nan")),
     "an output that leads out": put(*MARK, "outputs", ["../outside"]),
     "an output twice": put(*MARK, "outputs", ["labels/cells", "labels/cells"]),
-    "a round that leads out": put(*MARK, "rounds", [".."]),
+    "a round that leads out": put(*MARK, "frames", [".."]),
     "dyes less than none": put(*MARK, "dyes", {"membrane": -1}),
     "a hash that is none": put(*MARK, "hash", ["x"]),
     "a factor beyond numbers": put(*MARK, "expansion_factor", 1e999),

@@ -48,7 +48,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def agree(ours: Simulated, theirs: Simulated, gain: float = 1.0) -> None:
     """Invariant 2, and the same labels, cells and dyes."""
-    assert (ours.plan.world.device, theirs.plan.world.device) == ("gpu", "cpu")
+    assert (ours.plan.context.device, theirs.plan.context.device) == ("gpu", "cpu")
     assert ours.plan.hash != theirs.plan.hash
     expected, wanted = (np.asarray(s.kept["expected"], float) for s in (ours, theirs))
     for channel in range(len(wanted)):
@@ -60,7 +60,11 @@ def agree(ours: Simulated, theirs: Simulated, gain: float = 1.0) -> None:
     for name, label in theirs.labels.items():
         np.testing.assert_array_equal(ours.labels[name], label, name)
     np.testing.assert_array_equal(ours.kept["labelled"], theirs.kept["labelled"])
-    for tables in ((ours.cells, theirs.cells), (ours.barcodes, theirs.barcodes), (ours.amplicons, theirs.amplicons)):
+    for tables in (
+        (ours.cells, theirs.cells),
+        (ours.tables["barcodes"], theirs.tables["barcodes"]),
+        (ours.tables["amplicons"], theirs.tables["amplicons"]),
+    ):
         assert tables[0].keys() == tables[1].keys()
         for name, column in tables[1].items():
             np.testing.assert_array_equal(tables[0][name], column, name)
@@ -106,8 +110,8 @@ def test_a_part_is_what_the_whole_holds(gpu: str, kind: str) -> None:
     )
     z, y, x = whole.plan.shape
     for box in (Box.at((1, 3, 5), (3, 20, 9)), Box((z - 2, y - 9, x - 20), (z, y, x))):
-        for n, number in enumerate(whole.plan.rounds):
-            found = excerpt(whole.plan, ArrayVolume(labels, VOXEL_NM), {}, box, number)
+        for n, frame in enumerate(whole.plan.frames):
+            found = excerpt(whole.plan, ArrayVolume(labels, VOXEL_NM), {}, box, frame)
             for path, image in {"": whole.image, **whole.kept}.items():
                 there = image[n] if kind == "rounds" else image
                 np.testing.assert_array_equal(found[path], there[(..., *box.slices)])
@@ -130,7 +134,7 @@ def test_dense_labels_in_widefield_light(gpu: str) -> None:
         keep=KEEP,
     )  # fmt: skip
     ours, theirs = both(simulation, cells((10, 16, 16)))
-    assert any(layer.law(theirs.plan.world).clumped for layer in simulation.labeller.layers)  # type: ignore[attr-defined]
+    assert any(layer.law(theirs.plan.context).clumped for layer in simulation.labeller.layers)  # type: ignore[attr-defined]
     agree(ours, theirs, gain=3)
 
 
@@ -186,7 +190,7 @@ def test_the_benchmark_measures(gpu: str, host_library: Path) -> None:
 def test_without_a_gpu_the_cpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy_device, "missing", lambda: "there is no CUDA device")
     plan = _plan(device="auto")
-    assert plan.world.device == "cpu"
+    assert plan.context.device == "cpu"
     with pytest.warns(SimexmWarning, match=r"execution.device is gpu, but there is no CUDA device.*set device to auto"):
         assert _plan(device="gpu").hash == plan.hash
     with pytest.raises(SpecError, match=r"require_gpu is set, but there is no CUDA device"):
@@ -199,10 +203,10 @@ def test_jobs_with_gpus_need_none_at_the_driver(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cupy_device, "missing", lambda: "there is no CUDA device")
     monkeypatch.setattr(cupy_device, "lacking", lambda: "")
     monkeypatch.setattr(cupy_device, "version", lambda: "none")
-    assert _plan(gpu=True).world.device == "gpu"
-    assert _plan(gpu=False).world.device == "cpu"
+    assert _plan(gpu=True).context.device == "gpu"
+    assert _plan(gpu=False).context.device == "cpu"
     with pytest.warns(SimexmWarning, match="would stand idle"):
-        assert _plan(gpu=True, device="cpu").world.device == "cpu"
+        assert _plan(gpu=True, device="cpu").context.device == "cpu"
 
 
 def test_a_model_without_gpu_code_stays_on_the_cpu(gpu: str) -> None:

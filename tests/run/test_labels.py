@@ -20,7 +20,7 @@ from simexm.geometry.grid import Box, Triple
 from simexm.kernels.labels.cells import count_voxels
 from simexm.kernels.labels.regions import MEMBRANE, regions_of
 from simexm.planning import memory
-from simexm.run.block import compute_rounds
+from simexm.run.block import compute_frames
 from simexm.run.labels import TileLabels, _Parts, part_bounds
 from simexm.sources.arrays import ArrayVolume
 from simexm.stages.contract import LabelPart
@@ -118,20 +118,20 @@ def _images(simulation: Simulation, source: ArrayVolume, part: Triple | None) ->
         emitters.extend(zip([name] * e.z.size, e.z, e.y, e.x, e.weight, ids[e.cell], strict=True))
 
     results = []
-    for result in compute_rounds(plan, source, {}, box, sink):
-        results.append((result.arrays, result.cells, result.statistics, result.amplicons))
+    for result in compute_frames(plan, source, {}, box, sink):
+        results.append((result.arrays, result.sums["cells"], result.statistics, result.rows))
     return [results, sorted(emitters)]
 
 
 def _same(a: list[Any], b: list[Any]) -> None:
     assert a[1] == b[1]
     assert a[1]
-    for (arrays, cells, statistics, amplicons), (others, more, stats, other) in zip(a[0], b[0], strict=True):
+    for (arrays, cells, statistics, rows), (others, more, stats, other) in zip(a[0], b[0], strict=True):
         assert all((arrays[path] == others[path]).all() for path in arrays)
         assert (cells.ids == more.ids).all()
         assert all((cells.columns[name] == more.columns[name]).all() for name in cells.columns)
         assert cells.columns["voxels"].sum() > 0
-        assert all((amplicons[name] == other[name]).all() for name in amplicons)
+        assert all((rows[name][c] == other[name][c]).all() for name in rows for c in rows[name])
         assert str(statistics) == str(stats)
 
 
@@ -196,7 +196,7 @@ def test_nothing_of_a_tile_outlives_it() -> None:
     gc.disable()
     try:
         for part in ((64, 64, 64), (11, 17, 13)):
-            for result in compute_rounds(
+            for result in compute_frames(
                 replace(plan, part=part), Watched(IDS, VOXEL_NM, regions={"psd": MASK}), {}, Box.of_shape(plan.shape)
             ):
                 del result

@@ -17,7 +17,7 @@ from simexm.kernels.emission.emit import Emitters
 from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
-from simexm.stages.contract import Chunk, EmitterStream, Tally, Work, World
+from simexm.stages.contract import EXPANDED, EXPECTED, Chunk, EmitterStream, RunContext, Tile
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import Channel, OpticsPair, OpticsPlan
 
@@ -124,12 +124,12 @@ class Bench:
         one = exact3((1, 1, 1))
         geometry = Geometry((1, 1, 1), volume, one, one, IDENTITY, self.optics.spacing_nm)
         imaging = replace(self.resolved, formation=plan or self.plan)
-        world = World(0, geometry, {}, {d: d for d in by_dye}, imaging)
+        names = tuple(c.name for c in self.optics.all_channels)
+        context = RunContext(0, geometry, {}, {d: d for d in by_dye}, imaging, channels=names, dyes=self.dyes)
         for box in Tiling(everything, tile or self.shape):
-            values = {"expanded": _stream(by_dye), "dyes": self.dyes}
-            work = Work(world, box, {}, values, Tally(), {})
-            self.optics.run(work)
-            image[(slice(None), *box.slices)] = work.values["expected"]
+            made = Tile(context, box, values={EXPANDED.name: _stream(by_dye)})
+            self.optics.run(made.of(self.optics))
+            image[(slice(None), *box.slices)] = made.values[EXPECTED.name]
         return image
 
     def direct(self, points: Array, planes: Sequence[int] | None = None) -> Array:

@@ -42,7 +42,7 @@ def whole(labels: NDArray[np.uint64]) -> Simulated:
 
 def rows(found: Simulated) -> list[tuple[Any, ...]]:
     """Amplicons in one order."""
-    a = found.amplicons
+    a = found.tables["amplicons"]
     return sorted(zip(*(a[k].tolist() for k in ("z_nm", "y_nm", "x_nm", "cell", "region", "dyes")), strict=True))
 
 
@@ -53,7 +53,7 @@ def test_number_is_poisson_with_the_density() -> None:
     """In every eighth of one large cell: mean and variance of a Poisson number."""
     labels = np.full((64, 96, 96), 7, np.uint32)
     found = made(labels, simulation(amplicons=[{"region": "cytosol", "density_per_um3": 40}], rounds=1))
-    where = np.stack([found.amplicons[f"{a}_nm"] for a in "zyx"], axis=1) / VOXEL_NM
+    where = np.stack([found.tables["amplicons"][f"{a}_nm"] for a in "zyx"], axis=1) / VOXEL_NM
     assert np.all((where >= 0) & (where <= labels.shape))
     counts, _ = np.histogramdd(where, bins=(8, 8, 8), range=[(0, n) for n in labels.shape])
     mean = 40 * 8 * 12 * 12 * math.prod(VOXEL_NM) * 1e-9
@@ -65,23 +65,25 @@ def test_number_is_poisson_with_the_density() -> None:
 def test_amplicons_lie_in_their_cell_and_region(labels: NDArray[np.uint64]) -> None:
     sites = [{"region": "cytosol", "density_per_um3": 5}, {"region": "membrane", "density_per_um3": 20}]
     found = made(labels, simulation(amplicons=sites))
-    voxel = tuple(np.floor(found.amplicons[f"{a}_nm"] / v).astype(int) for a, v in zip("zyx", VOXEL_NM, strict=True))
-    np.testing.assert_array_equal(labels[voxel], found.amplicons["cell"])
-    assert (found.amplicons["cell"] != 0).all()
+    voxel = tuple(
+        np.floor(found.tables["amplicons"][f"{a}_nm"] / v).astype(int) for a, v in zip("zyx", VOXEL_NM, strict=True)
+    )
+    np.testing.assert_array_equal(labels[voxel], found.tables["amplicons"]["cell"])
+    assert (found.tables["amplicons"]["cell"] != 0).all()
     neighbours = np.stack(
         [np.roll(labels, (a, b, c), (0, 1, 2)) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)]
     )
     inner = np.all([(v > 0) & (v < n - 1) for v, n in zip(voxel, labels.shape, strict=True)], axis=0)
     membrane = np.any(neighbours != labels, axis=0)[voxel]
-    np.testing.assert_array_equal(membrane[inner], (found.amplicons["region"] == "membrane")[inner])
-    assert len(set(found.amplicons["region"])) == 2
+    np.testing.assert_array_equal(membrane[inner], (found.tables["amplicons"]["region"] == "membrane")[inner])
+    assert len(set(found.tables["amplicons"]["region"])) == 2
 
 
 def test_table_of_barcodes_counts_the_amplicons(whole: Simulated, labels: NDArray[np.uint64]) -> None:
-    ids = whole.barcodes["id"]
+    ids = whole.tables["barcodes"]["id"]
     assert set(ids) == set(np.unique(labels)) - {0}
-    counts = [(whole.amplicons["cell"] == i).sum() for i in ids]
-    np.testing.assert_array_equal(whole.barcodes["amplicons"], counts)
+    counts = [(whole.tables["amplicons"]["cell"] == i).sum() for i in ids]
+    np.testing.assert_array_equal(whole.tables["barcodes"]["amplicons"], counts)
     np.testing.assert_array_equal(whole.cells["amplicons"], counts)
 
 
@@ -142,7 +144,7 @@ def test_dyes_of_an_amplicon(distribution: str) -> None:
         rounds=1,
         dyes_per_amplicon=50,
     )
-    dyes = made(labels, what).amplicons["dyes"]
+    dyes = made(labels, what).tables["amplicons"]["dyes"]
     if distribution == "fixed":
         assert set(dyes) == {50}
     else:
@@ -156,18 +158,22 @@ def test_dyes_of_an_amplicon(distribution: str) -> None:
 def test_dyes_spell_the_barcode(labels: NDArray[np.uint64]) -> None:
     """In each round and letter, the dyes in the image are those of the amplicons whose cells have that letter then."""
     found = made(labels, simulation())
-    barcode = dict(zip(found.barcodes["id"].tolist(), found.barcodes["barcode"], strict=True))
+    barcode = dict(zip(found.tables["barcodes"]["id"].tolist(), found.tables["barcodes"]["barcode"], strict=True))
     assert found.image.shape[:2] == (3, 3)  # rounds; stain, A, C
-    inner = np.ones(len(found.amplicons["cell"]), bool)
+    inner = np.ones(len(found.tables["amplicons"]["cell"]), bool)
     for axis, voxel, n, pixel in zip("zyx", VOXEL_NM, labels.shape, (125, 50, 50), strict=True):
-        place = found.amplicons[f"{axis}_nm"]
+        place = found.tables["amplicons"][f"{axis}_nm"]
         inner &= (place > 50) & (place < n * voxel // pixel * pixel - 50)
     assert inner.mean() > 0.5
     for number in range(3):
         for channel, letter in ((1, "A"), (2, "C")):
             image = found.image[number, channel]
-            lit = np.array([barcode[c][number] == letter for c in found.amplicons["cell"].tolist()])
-            assert found.amplicons["dyes"][lit & inner].sum() <= image.sum() <= found.amplicons["dyes"][lit].sum()
+            lit = np.array([barcode[c][number] == letter for c in found.tables["amplicons"]["cell"].tolist()])
+            assert (
+                found.tables["amplicons"]["dyes"][lit & inner].sum()
+                <= image.sum()
+                <= found.tables["amplicons"]["dyes"][lit].sum()
+            )
     np.testing.assert_array_equal(found.image[0, 0], found.image[1, 0])
     total = found.image[:, 1:].sum(axis=1)
     np.testing.assert_array_equal(total[0], total[2])  # the same dyes' places in every round
@@ -186,8 +192,8 @@ def test_random_letters_are_uniform_and_independent_of_company() -> None:
 
 def test_a_share_of_the_cells_carries_a_barcode(labels: NDArray[np.uint64]) -> None:
     found = made(labels, simulation(cell_fraction=0.5))
-    assert 0 < len(found.barcodes["id"]) < len(found.cells["id"])
-    assert set(found.amplicons["cell"].tolist()) <= set(found.barcodes["id"].tolist())
+    assert 0 < len(found.tables["barcodes"]["id"]) < len(found.cells["id"])
+    assert set(found.tables["amplicons"]["cell"].tolist()) <= set(found.tables["barcodes"]["id"].tolist())
 
 
 def write_codebook(path: Path, text: str) -> str:
@@ -201,10 +207,10 @@ def test_codebook_of_a_file(labels: NDArray[np.uint64], tmp_path: Path) -> None:
     path = write_codebook(tmp_path / "codes.csv", text)
     with pytest.warns(UserWarning, match=r"7 cells are not in the codebook.*add lines"):
         found = made(labels, simulation(codebook=path))
-    assert dict(zip(found.barcodes["id"].tolist(), found.barcodes["barcode"], strict=True)) == {
+    assert dict(zip(found.tables["barcodes"]["id"].tolist(), found.tables["barcodes"]["barcode"], strict=True)) == {
         i: "ACC" if n % 2 else "CAA" for n, i in enumerate(some)
     }
-    assert set(found.amplicons["cell"].tolist()) <= set(some)
+    assert set(found.tables["amplicons"]["cell"].tolist()) <= set(some)
 
 
 def test_hash_knows_the_content_of_the_codebook(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from simexm.geometry.grid import Box, Tiling, exact3
 from simexm.geometry.transform import IDENTITY
 from simexm.kernels.detector.camera import octave_quantile, quarter_octaves
 from simexm.stages import Camera
-from simexm.stages.contract import Tally, Work, World
+from simexm.stages.contract import EXPECTED, RunContext, Tile
 from simexm.stages.detector.camera import Illumination
 
 # the short axial range that keeps these tests small is told of, as it should be
@@ -26,16 +26,16 @@ SHAPE = (4, 300, 320)
 Counts = NDArray[np.uint16]
 
 
-def _expose(camera: Camera, expected: NDArray[np.float32], pixels: Box | None = None, seed: int = 1) -> Work:
-    """Run the stage on (channel, z, y, x) photo-electrons of a tile; `values` hold the image and its statistics."""
+def _expose(camera: Camera, expected: NDArray[np.float32], pixels: Box | None = None, seed: int = 1) -> Tile:
+    """Run the stage on (channel, z, y, x) photo-electrons of a tile; `values` hold the image, `tally.images` what was counted."""
     nz, ny, nx = expected.shape[1:]
     box = pixels or Box.of_shape((nz, ny, nx))
     unit = exact3((1, 1, 1))
-    world = World(seed, Geometry(SHAPE, Box.of_shape(SHAPE), unit, unit, IDENTITY, unit), {}, {}, None)
-    names = ["green", "red", "blue"][: len(expected)]
-    work = Work(world, box, {}, {"expected": expected, "channels": names}, Tally(), {})
-    camera.run(work)
-    return work
+    names = ("green", "red", "blue")[: len(expected)]
+    geometry = Geometry(SHAPE, Box.of_shape(SHAPE), unit, unit, IDENTITY, unit)
+    tile = Tile(RunContext(seed, geometry, {}, {}, None, channels=names), box, values={EXPECTED.name: expected})
+    camera.run(tile.of(camera))
+    return tile
 
 
 def _flat(camera: Camera, electrons: float, **more: Any) -> Counts:
@@ -77,15 +77,15 @@ def test_excess_noise_multiplies_the_shot_noise(excess: float) -> None:
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_counts_end_at_the_highest_that_the_bits_hold_and_are_told(bits: int) -> None:
     top = 2**bits - 1
-    work = _expose(Camera(bits=bits, read_noise_e=3, offset_counts=10), np.full((1, *SHAPE), top - 10.0, np.float32))
-    image, (told,) = work.values["image"], work.values["image_statistics"]
+    exposed = _expose(Camera(bits=bits, read_noise_e=3, offset_counts=10), np.full((1, *SHAPE), top - 10.0, np.float32))
+    image, (told,) = exposed.values["image"], exposed.tally.images
     unlimited = _expose(Camera(bits=16, read_noise_e=3, offset_counts=10), np.full((1, *SHAPE), top - 10.0, np.float32))
     assert image.max() == top
-    assert told["histogram"].sum() == image.size
+    assert told.histogram.sum() == image.size
     if bits < 16:
         assert (image == np.minimum(unlimited.values["image"], top)).all()
-        assert told["clipped"] == (unlimited.values["image"] > top).sum()
-    assert 0.3 * image.size < told["clipped"] <= (image == top).sum()
+        assert told.clipped == (unlimited.values["image"] > top).sum()
+    assert 0.3 * image.size < told.clipped <= (image == top).sum()
 
 
 def test_counts_do_not_go_below_zero() -> None:

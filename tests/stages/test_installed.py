@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from simexm.api import Simulation
 from simexm.errors import OutputError, SpecError
 from simexm.result.result import Result
+from simexm.run.in_memory import simulate
+from simexm.run.verify import Verification
 from simexm.stages import Camera, installed
 from tests import build
 from tests.markdown import block, blocks, make_shell, put_command, type_in
@@ -45,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 OWN = """
 from typing import ClassVar, Literal
+import numpy as np
 from pydantic import Field
 from simexm.stages.contract import EXPECTED, Stage
 
@@ -54,8 +57,8 @@ class Own(Stage):
     reads: ClassVar = (EXPECTED,)
     writes: ClassVar = (EXPECTED,)
 
-    def run(self, work):
-        work.values["expected"] *= self.strength
+    def run(self, state):
+        state.write(EXPECTED, state.read(EXPECTED) * np.float32(self.strength))
 """
 
 
@@ -188,3 +191,130 @@ def test_nothing_is_loaded_that_no_spec_names_and_nothing_replaced(site: Callabl
     data["stages"][4]["stage"] = "ownstage:Own"  # a path to code is no name
     with pytest.raises(SpecError, match="'ownstage:Own' is none"):
         Simulation.from_mapping(data)
+
+
+# ---------------------------------------------------------------- frames and products of stages from outside
+
+OVER_TIME = """
+from typing import ClassVar, Literal
+import numpy as np
+from simexm.geometry.grid import NmBox, exact3
+from simexm.stages.contract import EXPANDED, LABELS, EmitterStream, Stage
+from simexm.stages.frames import FrameAxis
+from simexm.stages.products import Product, labels
+
+class Drift(Stage):
+    stage: Literal["drift"] = "drift"
+    step_nm: float = 162.5
+    reads: ClassVar = (EXPANDED,)
+    writes: ClassVar = (EXPANDED,)
+
+    @property
+    def frame_axes(self):
+        return (FrameAxis("time", (0.0, 10.0, 20.0), "second"),)
+
+    @property
+    def varies(self):
+        return frozenset({"time"})
+
+    def needs(self, wanted, context):
+        return {"expanded": wanted.grown(exact3((0, 0, 2 * self.step_nm)))}
+
+    def run(self, state):
+        before = state.read(EXPANDED)
+        shift = (state.frame.time - 1) * self.step_nm
+
+        def chunks(dye):
+            for chunk in before.chunks(dye):
+                chunk.emitters.x[...] += shift
+                yield chunk
+
+        state.write(EXPANDED, EmitterStream(before.dyes, before.reach_nm, chunks, frozenset(before.dyes.values())))
+
+class Census(Stage):
+    stage: Literal["census"] = "census"
+    reads: ClassVar = (LABELS,)
+    writes: ClassVar = ()
+
+    @property
+    def varies(self):
+        return frozenset({"time"})
+
+    def products(self, context):
+        table = Product("census", "table", columns={"voxels": "int64", "halves": "int64"}, key="remainder", merge="sum")
+        return table, labels("hours", "uint8")
+
+    def rows(self, product, state):
+        ids, voxels = state.cell_ids, state.tally.voxels.at(state.cell_ids)
+        return {"remainder": ids % 3, "voxels": voxels * (ids != 0), "halves": 2 * voxels * (ids != 0)}
+
+    def run(self, state):
+        state.scratch["time"] = state.frame.time
+
+    def store(self, product, state, out):
+        out[...] = state.scratch["time"]
+"""
+
+
+def over_time(**root: Any) -> dict[str, Any]:
+    data = build.spec(source={"kind": "phantom", "shape": [24, 40, 48], "voxel_size_nm": [40, 32, 32]}, **root)
+    data["stages"].insert(3, {"stage": "drift"})
+    data["stages"].insert(6, {"stage": "census"})
+    return data
+
+
+@pytest.fixture
+def drifting(site: Callable[..., None], tmp_path: Path) -> Result:
+    """A run in threads of both stages, in several blocks and tiles."""
+    site("overtime", OVER_TIME, "Drift", "drift")
+    (tmp_path / "overtime-2.5.dist-info" / "entry_points.txt").write_text(
+        "[simexm.stages]\ndrift = overtime:Drift\ncensus = overtime:Census\n"
+    )
+    installed.installed.cache_clear()
+    simulation = Simulation.from_mapping(over_time(keep=["expected", "labelled"])).with_tile((3, 16, 16))
+    return simulation.run(tmp_path / "t.zarr", quiet=True)
+
+
+@pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
+def test_a_stage_adds_an_axis_of_time_and_a_table(drifting: Result) -> None:
+    """Time leads the arrays, what reads the varying dyes varies, and the rest is made once; sums are those of the cells."""
+    result = drifting
+    assert [(a.name, a.coordinates, a.unit) for a in result.acquisition.axes] == [("time", (0, 10, 20), "second")]
+    light = np.asarray(result.series(0, "expected"))
+    assert light.shape == (3, *result.array().shape)
+    assert (result.series().shards or ())[:1] == result.series().chunks[:1] == (1,)
+    top = light.max()
+    for t in (1, 2):
+        assert np.abs(light[t, ..., 2:] - light[t - 1, ..., 1:-1]).max() < 2e-6 * top
+        assert np.abs(light[t, ..., 2:] - light[t - 1, ..., 2:]).max() > 0.1 * top
+        np.testing.assert_array_equal(result.array(0, "expected", time=t + 1)[...], light[t])
+        np.testing.assert_array_equal(result.at(time=t + 1).array(1)[...], result.series(1)[t])
+    counts = np.asarray(result.series())
+    assert (counts[1, ..., 2:] != counts[0, ..., 1:-1]).mean() > 0.5, "noise is drawn for each frame"
+    assert result.series(0, "labelled").ndim == result.series(0, "labels/cells").ndim + 1 == 4
+    np.testing.assert_array_equal(np.asarray(result.series(0, "labels/hours")).max(axis=(1, 2, 3)), [1, 2, 3])
+    cells, census = result.cells().to_pydict(), result.table("census").to_pydict()
+    ids, voxels = np.array(cells["id"]), np.array(cells["voxels"])
+    wanted = [voxels[ids % 3 == remainder].sum() for remainder in range(3)]
+    assert census == {"remainder": [0, 1, 2], "voxels": wanted, "halves": [2 * n for n in wanted]}
+    image = result.attributes["ome"]["multiscales"][0]
+    assert image["axes"][0] == {"name": "t", "type": "time", "unit": "second"}
+    assert [t[t["type"]][0] for t in image["datasets"][1]["coordinateTransformations"]] == [10.0, 0.0]
+    assert result.series().metadata.to_dict()["dimension_names"] == ("t", "c", "z", "y", "x")
+    assert (result.place.run / "preview.png").is_file()
+    verified = Verification(result.place)
+    assert not list(verified)
+
+
+@pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
+@pytest.mark.parametrize(("undeclared", "told"), [("reads", "'own' reads 'image'"), ("writes", "'own' writes 'image'")])
+def test_a_stage_reads_and_writes_what_it_declares(undeclared: str, told: str, site: Callable[..., None]) -> None:
+    call = {"reads": "state.read(IMAGE)", "writes": "state.write(IMAGE, 0)"}[undeclared]
+    site(
+        "ownstage",
+        OWN.replace("import EXPECTED,", "import EXPECTED, IMAGE,").replace(
+            "state.write(EXPECTED", f"{call}; state.write(EXPECTED"
+        ),
+    )
+    with pytest.raises(TypeError, match=f"{told} without declaring it.*add it to `{undeclared}` of Own"):
+        simulate(np.ones((8, 12, 12), np.uint64), Simulation.from_mapping(spec()), voxel_size_nm=build.VOXEL_NM)

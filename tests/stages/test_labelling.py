@@ -229,7 +229,7 @@ def test_dense_label_has_the_mean_and_the_variance_of_sparse_label() -> None:
         result = _dyes(labels, each)
         stage = result.plan.simulation.labeller
         assert isinstance(stage, Labelling)
-        law = stage.layers[0].law(result.plan.world)
+        law = stage.layers[0].law(result.plan.context)
         assert law.clumped == (density > 1e6)
         rows = _rows(result, "a")
         seen = np.zeros(labels.shape)
@@ -240,18 +240,18 @@ def test_dense_label_has_the_mean_and_the_variance_of_sparse_label() -> None:
 
 
 def test_parts_of_a_voxel_are_no_larger_than_the_simulation_grid_and_keep_few() -> None:
-    world = _dyes(np.ones((4, 8, 8), np.uint64), voxel=(500.0, 300.0, 20.0)).plan.world
-    assert world.imaging is not None
-    assert isinstance(world.imaging.formation, OpticsPlan)
-    node = [float(n) / 4 for n in world.imaging.formation.node_nm]
-    assert world.clump_cell_nm == tuple(node)
-    parts, clumped = subdivide(world, 1e7, 1e7)
+    context = _dyes(np.ones((4, 8, 8), np.uint64), voxel=(500.0, 300.0, 20.0)).plan.context
+    assert context.imaging is not None
+    assert isinstance(context.imaging.formation, OpticsPlan)
+    node = [float(n) / 4 for n in context.imaging.formation.node_nm]
+    assert context.clump_cell_nm == tuple(node)
+    parts, clumped = subdivide(context, 1e7, 1e7)
     assert clumped
     for p, v, n in zip(parts, (500, 300, 20), node, strict=True):
         assert v / p <= n * (1 + 1e-6) or p == 1
         assert p == 1 or v / (p - 1) > n
     for dyes, proteins in ((1e3, 1e3), (1.0, 1e9)):
-        parts, clumped = subdivide(world, dyes, proteins)
+        parts, clumped = subdivide(context, dyes, proteins)
         assert not clumped
         assert max(dyes, proteins) / math.prod(parts) <= 4096
 

@@ -100,7 +100,7 @@ def test_of_each_round(stored: Path, client: distributed.Client, tmp_path: Path)
     result = simulation.run(tmp_path / "rounds.zarr", client=client, quiet=True)
     for number in (1, 3):
         preview = simulation.preview(at=(4, 2, 40), shape=(3, 30, 30), round=number)
-        image, ids = there(preview, result.at_round(number))
+        image, ids = there(preview, result.at(round=number))
         np.testing.assert_array_equal(preview.image, image)
         np.testing.assert_array_equal(preview.labels, ids)
         assert f"round {number}" in preview.picture.title

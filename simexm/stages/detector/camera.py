@@ -11,7 +11,9 @@ from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.numbers.detmath import exp_array, log
 from simexm.random import derive_key
 from simexm.settings import Frozen
-from simexm.stages.contract import EXPECTED, IMAGE, Quantity, Stage, Work
+from simexm.stages.contract import EXPECTED, IMAGE, ImageCounts, Quantity, RunContext, Stage, TileState
+from simexm.stages.frames import AXES
+from simexm.stages.products import Product, image
 
 
 class Illumination(Frozen):
@@ -71,29 +73,35 @@ class Camera(Stage):
     reads: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
     writes: ClassVar[tuple[Quantity, ...]] = (IMAGE,)
 
-    def run(self, work: Work) -> None:
-        """Write the counts of the tile, uint16, (channel, z, y, x), and each channel's statistics."""
-        expected: Any = work.values["expected"]
-        names: list[str] = work.values["channels"]
-        device = work.device
+    @property
+    def varies(self) -> frozenset[str]:
+        """Noise differs from frame to frame, whatever else does not."""
+        return frozenset(AXES)
+
+    def products(self, context: RunContext) -> tuple[Product, ...]:
+        """The image."""
+        return (image(IMAGE.name, context.channels, IMAGE.dtype, IMAGE.unit, float(2**self.bits - 1)),)
+
+    def run(self, state: TileState) -> None:
+        """Write the counts of the tile, uint16, (channel, z, y, x), and count them."""
+        expected: Any = state.read(EXPECTED)
+        device = state.device
         counts = device.zeros(expected.shape, np.uint16)
         rows, columns = expected.shape[2:]
         profile = Profile(np.ones(rows), np.ones(columns))
         if self.illumination is not None:
-            profile = self.illumination.profile(*work.pixels.slices[1:])
-        statistics = []
-        for c, name in enumerate(names):
-            clipped, histogram = device.draw_counts(
-                expected[c, ...], work.pixels.start, self._detector(work, name), profile, counts[c, ...]
+            profile = self.illumination.profile(*state.pixels.slices[1:])
+        for c, name in enumerate(state.context.channels):
+            found = device.draw_counts(
+                expected[c, ...], state.pixels.start, self._detector(state, name), profile, counts[c, ...]
             )
-            statistics.append({"clipped": clipped, "histogram": histogram})
-        work.values["image"] = counts
-        work.values["image_statistics"] = statistics
+            state.tally.images.append(ImageCounts(*found))
+        state.write(IMAGE, counts)
 
-    def _detector(self, work: Work, channel: str) -> Detector:
-        taken = ("round", work.round) if work.round else ()
+    def _detector(self, state: TileState, channel: str) -> Detector:
         shot, read, excess = (
-            derive_key(work.world.seed, "camera", channel, part, *taken) for part in ("shot", "read", "excess")
+            derive_key(state.context.seed, "camera", channel, part, *state.frame.key)
+            for part in ("shot", "read", "excess")
         )
         return Detector(
             self.autofluorescence_e,

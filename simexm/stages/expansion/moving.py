@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from simexm.geometry.grid import NmBox, exact, exact3
 from simexm.geometry.transform import Transform
-from simexm.stages.contract import EMITTERS, EXPANDED, Chunk, EmitterStream, Quantity, Stage, Work, World
+from simexm.stages.contract import EMITTERS, EXPANDED, Chunk, EmitterStream, Quantity, RunContext, Stage, TileState
 
 
 class Moving(Stage):
@@ -21,17 +22,17 @@ class Moving(Stage):
     def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
         """How tissue moves; the same in all frames where none is given."""
 
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+    def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The tissue that comes to lie in the box."""
         return {"emitters": self.transform().bound_inverse(wanted)}
 
-    def run(self, work: Work) -> None:
+    def run(self, state: TileState) -> None:
         """Move the positions of the stream."""
-        before: EmitterStream = work.values["emitters"]
+        before: EmitterStream = state.read(EMITTERS)
         transform = self.transform()
         # emitters come from the voxels that touch the wanted box, and lie no further from it than these reach
         reach = exact3((exact(before.reach_nm),) * 3)
-        within = work.boxes["emitters"].grown(reach).grown(work.world.geometry.voxel_nm)
+        within = state.boxes["emitters"].grown(reach).grown(state.context.geometry.voxel_nm)
 
         def chunks(dye: str) -> Iterator[Chunk]:
             for chunk in before.chunks(dye):
@@ -40,4 +41,4 @@ class Moving(Stage):
                 yield chunk
 
         depth = float(transform.depth(before.reach_nm, within))
-        work.values["expanded"] = EmitterStream(before.dyes, depth, chunks, before.varying)
+        state.write(EXPANDED, replace(before, reach_nm=depth, chunks=chunks))

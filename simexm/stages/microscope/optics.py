@@ -23,7 +23,7 @@ from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.emission import photophysics
 from simexm.kernels.imaging.image import fast_pixels
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, Work, World
+from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
 from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
@@ -283,26 +283,27 @@ class Optics(Microscope):
         whole = float(k[np.argmax(np.append(beyond[1:], 0.0) <= _NEGLIGIBLE * rings[0].sum())])
         return whole, min(highest, whole + _FADING_RINGS / float(table.r_nm[-1]))
 
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+    def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The response's reach more on each side, and one node for the weights."""
-        plan = _formation(world)
+        plan = _formation(context)
         lateral = plan.halo * self.spacing_nm[1] + plan.node_nm[1]
         axial = (plan.reach + 1) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
 
-    def run(self, work: Work) -> None:
+    def run(self, state: TileState) -> None:
         """Write the expected image of the tile, on its device, float32, (channel, z, y, x), photo-electrons per pixel."""
-        plan = _formation(work.world)
-        kept = work.values.setdefault("constant_light", {}) if work.round else None
-        work.values["expected"] = expected_image(
-            self, plan, work.values["expanded"], work.values["dyes"], work.pixels, work.device, kept
+        kept = state.scratch if any(state.frame) else None
+        stream = state.read(EXPANDED)
+        expected = expected_image(
+            self, _formation(state.context), stream, state.context.dyes, state.pixels, state.device, kept
         )
+        state.write(EXPECTED, expected)
 
 
-def _formation(world: World) -> OpticsPlan:
-    assert world.imaging is not None
-    assert isinstance(world.imaging.formation, OpticsPlan)
-    return world.imaging.formation
+def _formation(context: RunContext) -> OpticsPlan:
+    assert context.imaging is not None
+    assert isinstance(context.imaging.formation, OpticsPlan)
+    return context.imaging.formation
 
 
 def _integrals(energy: NDArray[np.float64]) -> NDArray[np.float64]:

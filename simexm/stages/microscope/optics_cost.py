@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.imaging import image
-from simexm.stages.contract import World
+from simexm.stages.contract import RunContext
 from simexm.stages.microscope.optics_plan import OpticsPlan, ring_depth
 from simexm.stages.roles import ImagingCost
 
@@ -32,7 +32,7 @@ class OpticsCost(ImagingCost):
         """By the nodes that all tiles transform."""
         return math.prod(self.plan.subdivision[1:]) * len(self.plan.dyes()) * SECONDS_PER_NODE
 
-    def tile_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float) -> int:
+    def tile_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float) -> int:
         """Spectra of node planes, the ring where dyes are deposited, transfer functions, and spectra of the image's planes."""
         grid = self.plan.lateral(tile)
         fine = grid.nodes[0] * grid.nodes[1]
@@ -45,15 +45,15 @@ class OpticsCost(ImagingCost):
             len(self.plan.pairs) * self.plan.frequencies * (self.plan.reach + 1) * 8
             + columns * (self.plan.reach + 1) * 4
         )
-        # what is the same in all rounds is kept
-        return spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if world.rounds else 1)
+        # what is the same in all frames is kept
+        return spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
 
     def kept_bytes(self, tile: Triple, channels: int) -> int:
         """Spectra of the image's planes."""
         grid = self.plan.lateral(tile)
         return channels * tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
 
-    def device_bytes(self, tile: Triple, channels: int, world: World, chunk_nm: float, at_once: int) -> int:
+    def device_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float, at_once: int) -> int:
         """The same of a GPU's memory, where so many image planes are made at once, but for what comes and goes in batches."""
         grid = self.plan.lateral(tile)
         low, high = self.plan.node_planes(Box.of_shape(tile))
@@ -69,5 +69,5 @@ class OpticsCost(ImagingCost):
         response = len(self.plan.pairs) * (
             self.plan.frequencies * (self.plan.reach + 1) * 8 + (grid.band[0] + 1) * columns * 7 * 8
         )
-        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if world.rounds else 1)
+        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if context.acquisition.axes else 1)
         return rows * columns * window * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))

@@ -50,7 +50,7 @@ def expected_image(
     device
         Where it is computed, and where the emitters of the stream are.
     kept
-        Where there are rounds: holds the spectra of the dyes that do not vary, from the tile's first round on.
+        Where there are several frames: holds the spectra of the dyes that do not vary, from the tile's first frame on.
     """
     grid = plan.lateral(tile.shape)
     names = [c.name for c in optics.all_channels]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from simexm.geometry.grid import Box, NmBox, exact, exact3
 from simexm.kernels.emission import amplicons as kernel
 from simexm.kernels.emission.amplicons import AmpliconKeys, Amplicons, join
 from simexm.kernels.emission.emit import CAPACITY, emitter_bytes
-from simexm.kernels.labels.cells import ByCell, counts
+from simexm.kernels.labels.cells import ByCell
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
 from simexm.stages.contract import (
@@ -26,16 +26,20 @@ from simexm.stages.contract import (
     LABELS,
     REGIONS,
     Chunk,
+    Counted,
     EmitterStream,
     LabelPart,
     Quantity,
+    RunContext,
     Stage,
-    Work,
-    World,
+    TileState,
 )
+from simexm.stages.frames import FrameAxis
+from simexm.stages.products import Product
+from simexm.stages.roles import CELLS
 from simexm.stages.sample.codebook import NO_LETTER, Codebook, random_codes, read_codebook
 
-AMPLICONS = "amplicons"
+AMPLICONS, BARCODES = "amplicons", "barcodes"
 _ROOM = 1 << 16
 
 
@@ -182,63 +186,58 @@ class Barcodes(Stage):
 
     # ---------------------------------------------------------------- how far and how much
 
-    def radius_nm(self, world: World) -> float:
-        """Of the ball, nm of tissue."""
-        return self.diameter_nm / 2 / float(world.geometry.transform.scale)
+    def reach_nm(self, context: RunContext) -> float:
+        """Radius of the ball, nm of tissue."""
+        return self.diameter_nm / 2 / float(context.geometry.transform.scale)
 
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+    def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The ball's radius more on each side."""
-        own = wanted.grown(exact3((exact(self.radius_nm(world)),) * 3))
+        own = wanted.grown(exact3((exact(self.reach_nm(context)),) * 3))
         return {"regions": own, "labels": own, "emitters": wanted}
 
-    def tile_bytes(self, voxels: Box, world: World) -> int:
+    def tile_bytes(self, voxels: Box, context: RunContext) -> int:
         """Amplicons of a tile (the densest region everywhere, and half more for their copies), their dyes, the codebook."""
-        volume_um3 = voxels.size * math.prod(float(v) for v in world.geometry.voxel_nm) * 1e-9
+        volume_um3 = voxels.size * math.prod(float(v) for v in context.geometry.voxel_nm) * 1e-9
         mean = volume_um3 * max(s.density_per_um3 for s in self.amplicons)
         book = self._book()
         stored = 0 if book is None else book.codes.nbytes + book.ids.nbytes
         return (
             int((mean + 6 * math.sqrt(mean) + 1024) * 3 * kernel.AMPLICON_BYTES)
-            + _ROOM * emitter_bytes(world.identified)
+            + _ROOM * emitter_bytes(context.identified)
             + stored
         )
 
     # ---------------------------------------------------------------- a tile
 
-    def see(self, part: LabelPart, work: Work) -> None:
+    def see(self, part: LabelPart, state: TileState) -> None:
         """Find the amplicons of a part that reach into the tile or belong to it."""
         if part.again:
             return
-        carries = work.values.setdefault("carries", ByCell(partial(self._carries, seed=work.world.seed)))
-        found: list[Amplicons] = work.values.setdefault("amplicon_parts", [])
-        found += self._find(part, work, carries.at(part.cells.ids))
+        carries = state.scratch.setdefault("carries", ByCell(partial(self._carries, seed=state.context.seed)))
+        found: list[Amplicons] = state.scratch.setdefault("parts", [])
+        found += self._find(part, state, carries.at(part.cells.ids))
 
-    def run(self, work: Work) -> None:
-        """Write the stream of emitters with the amplicons' dyes added; which dye they are is asked of `work.round`."""
-        before: EmitterStream = work.values["emitters"]
-        work.labels.survey()
-        ids = work.labels.cells.ids
-        world = work.world
-        radius = self.radius_nm(world)
-        codes = self.codes(ids, world.seed)
-        found = join(work.values.pop("amplicon_parts"))
-        # by plane, region, row and column, however the labels were cut into parts
-        found = found.select(np.lexsort((found.voxel[:, 2], found.voxel[:, 1], found.region, found.voxel[:, 0])))
-        work.values[AMPLICONS] = found
-        work.tally.amplicons = counts()
-        np.add.at(work.tally.amplicons.at(ids), found.cell[found.own != 0], 1)
-        dye_keys = np.array([self._keys(world.seed, s.region).dye for s in self.amplicons], np.int64)
-        room = work.device.room(min(CAPACITY, _ROOM), world.identified)
+    def run(self, state: TileState) -> None:
+        """Write the stream of emitters with the amplicons' dyes added, each in the dye of the frame's round."""
+        before: EmitterStream = state.read(EMITTERS)
+        state.labels.survey()
+        context = state.context
+        radius = self.reach_nm(context)
+        codes = self.codes(state.cell_ids, context.seed)
+        found = self._found(state)
+        letters = codes[found.cell, state.frame.round - 1]
+        dye_keys = np.array([self._keys(context.seed, s.region).dye for s in self.amplicons], np.int64)
+        room = state.device.room(min(CAPACITY, _ROOM), context.identified)
         letter_of = {dye: n for n, dye in enumerate(self.dyes.values())}
-        size = float(world.geometry.voxel_nm[0])
-        first = world.geometry.crop.start[0]
+        size = float(context.geometry.voxel_nm[0])
+        first = context.geometry.crop.start[0]
 
         def of_dye(dye: str) -> Iterator[Chunk]:
-            lit = found.select(codes[found.cell, max(1, work.round) - 1] == letter_of[dye])
+            lit = found.select(letters == letter_of[dye])
             for plane in np.unique(lit.voxel[:, 0]):
                 start, stop = np.searchsorted(lit.voxel[:, 0], (plane, plane + 1))
                 yield Chunk(None, room.first(0), float(plane - first) * size - radius)
-                for dyes in work.device.scatter(lit.select(slice(start, stop)), dye_keys, radius, room):
+                for dyes in state.device.scatter(lit.select(slice(start, stop)), dye_keys, radius, room):
                     yield Chunk(self.layer_of_dye[dye], dyes, -math.inf)
 
         def chunks(dye: str) -> Iterator[Chunk]:
@@ -247,7 +246,102 @@ class Barcodes(Stage):
 
         dyes = {**before.dyes, **{layer: dye for dye, layer in self.layer_of_dye.items()}}
         reach = max(before.reach_nm, size + 2 * radius)
-        work.values["emitters"] = EmitterStream(dyes, reach, chunks, before.varying | frozenset(letter_of))
+        kept_as = {**before.kept_as, **dict.fromkeys(self.layer_of_dye.values(), AMPLICONS)}
+        state.write(EMITTERS, EmitterStream(dyes, reach, chunks, before.varying | frozenset(letter_of), kept_as))
+
+    def _found(self, state: TileState) -> Amplicons:
+        """The tile's amplicons by plane, region, row and column, however the labels were cut into parts."""
+        if "parts" in state.scratch:
+            found = join(state.scratch.pop("parts"))
+            order = np.lexsort((found.voxel[:, 2], found.voxel[:, 1], found.region, found.voxel[:, 0]))
+            state.scratch["found"] = found.select(order)
+        amplicons: Amplicons = state.scratch["found"]
+        return amplicons
+
+    # ---------------------------------------------------------------- what is stored
+
+    @property
+    def frame_axes(self) -> tuple[FrameAxis, ...]:
+        """The rounds."""
+        return (FrameAxis("round", tuple(range(1, self.rounds + 1))),)
+
+    @property
+    def varies(self) -> frozenset[str]:
+        """The dye of an amplicon changes from round to round."""
+        return frozenset({"round"})
+
+    @property
+    def emits(self) -> dict[str, str]:
+        """Dye of the amplicons that show each letter."""
+        return {layer: dye for dye, layer in self.layer_of_dye.items()}
+
+    @property
+    def regions_used(self) -> tuple[tuple[str, str], ...]:
+        """Where amplicons form."""
+        return tuple((sites.region, "amplicons form in") for sites in self.amplicons)
+
+    def products(self, context: RunContext) -> tuple[Product, ...]:
+        """Amplicons: their table, how many each cell holds, and the barcodes of cells."""
+        places = dict.fromkeys(("z_nm", "y_nm", "x_nm"), "float64")
+        columns = {**places, "cell": "uint64", "region": "str", "dyes": "int32"}
+        texts = {"id": "uint64", "barcode": "str", AMPLICONS: "int64"}
+        return (
+            Product(AMPLICONS, "table", columns=columns),
+            Product(CELLS, "table", columns={AMPLICONS: "int64"}, key="id", merge="sum"),
+            Product(BARCODES, "table", columns=texts, merge="derived", source=CELLS),
+        )
+
+    def rows(self, product: Product, state: TileState) -> dict[str, NDArray[Any]]:
+        """Amplicons of the tile's own, or how many of them each cell holds.
+
+        `z_nm`, `y_nm`, `x_nm` in tissue, in the coordinates of the ground truth; `cell`; `region`; `dyes`.
+        """
+        found = self._found(state)
+        mine, ids = found.select(found.own != 0), state.cell_ids
+        if product.name == CELLS:
+            held = np.bincount(mine.cell, minlength=ids.size).astype(np.int64)
+            return {"id": ids[held > 0], AMPLICONS: held[held > 0]}
+        origin = [float(o) for o in state.context.geometry.specimen_origin_nm]
+        regions = np.array([s.region for s in self.amplicons], dtype=object)
+        return {
+            **{f"{axis}_nm": mine.place[:, n] + origin[n] for n, axis in enumerate("zyx")},
+            "cell": ids[mine.cell],
+            "region": regions[mine.region],
+            "dyes": mine.dyes,
+        }
+
+    def table(
+        self, product: Product, sums: Mapping[str, NDArray[Any]], context: RunContext, counted: Counted
+    ) -> dict[str, NDArray[Any]]:
+        """Columns of the table of barcodes, one row a cell that carries one: `id`, `barcode`, `amplicons` in the specimen."""
+        texts = np.array(self.texts(self.codes(sums["id"], context.seed)), dtype=object)
+        some = texts != ""
+        return {"id": sums["id"][some], "barcode": texts[some], AMPLICONS: sums[AMPLICONS][some]}
+
+    def sums(self, product: Product, sums: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        """Cells that the codebook lacks."""
+        return {"lacking": self.lacking(sums["id"])} if product.name == BARCODES else {}
+
+    def end_warnings(self, sums: Mapping[str, int]) -> list[str]:
+        """That there is no amplicon, or cells are not in the codebook."""
+        found = []
+        if not sums.get(AMPLICONS):
+            found.append(
+                "there is no amplicon at all, so no barcode can be read: no cell with a barcode has a voxel of the regions "
+                "that holds one; check the regions, density_per_um3, cell_fraction and the codebook's ids"
+            )
+        if lacking := sums.get("lacking"):
+            found.append(
+                f"{lacking} cells are not in the codebook, so they carry no barcode and hold no amplicon; add lines "
+                "id,barcode for them where that is not meant"
+            )
+        return found
+
+    def provenance(self, sums: Mapping[str, int]) -> dict[str, Any]:
+        """How many amplicons there are."""
+        return {AMPLICONS: sums.get(AMPLICONS, 0)}
+
+    # ---------------------------------------------------------------- how they are found
 
     def _keys(self, seed: int, region: str) -> AmpliconKeys:
         return AmpliconKeys(*(derive_key(seed, self.stage, region, what) for what in ("number", "place", "dye")))
@@ -255,26 +349,26 @@ class Barcodes(Stage):
     def _carries(self, ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint8]:
         return (self.codes(ids, seed)[:, 0] != NO_LETTER).astype(np.uint8)
 
-    def _find(self, part: LabelPart, work: Work, carries: NDArray[np.uint8]) -> list[Amplicons]:
-        world = work.world
-        geometry = world.geometry
+    def _find(self, part: LabelPart, state: TileState, carries: NDArray[np.uint8]) -> list[Amplicons]:
+        context = state.context
+        geometry = context.geometry
         voxel_nm = (float(geometry.voxel_nm[0]), float(geometry.voxel_nm[1]), float(geometry.voxel_nm[2]))
-        wanted = work.boxes["emitters"].grown(exact3((exact(self.radius_nm(world)),) * 3))
+        wanted = state.boxes["emitters"].grown(exact3((exact(self.reach_nm(context)),) * 3))
         return [
             kernel.find_amplicons(
                 part.index,
-                work.device.to_host(part.marked()),
+                state.device.to_host(part.marked()),
                 carries,
                 region=n,
-                bits=world.region_bits[sites.region],
+                bits=context.region_bits[sites.region],
                 mean=sites.density_per_um3 * math.prod(voxel_nm) * 1e-9,
                 dyes=self.dyes_per_amplicon,
                 fixed=self.distribution == "fixed",
-                keys=self._keys(world.seed, sites.region),
+                keys=self._keys(context.seed, sites.region),
                 array=part.box,
                 specimen=geometry.crop,
                 inside=geometry.voxels(wanted).intersect(part.core),
-                own=geometry.own_voxels(work.pixels),
+                own=geometry.own_voxels(state.pixels),
                 voxel_nm=voxel_nm,
             )
             for n, sites in enumerate(self.amplicons)

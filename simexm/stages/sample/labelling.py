@@ -20,7 +20,17 @@ from simexm.kernels.labels.cells import ByCell, counts
 from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
-from simexm.stages.contract import EMITTERS, LABELS, REGIONS, Chunk, Counted, EmitterStream, Quantity, Work, World
+from simexm.stages.contract import (
+    EMITTERS,
+    LABELS,
+    REGIONS,
+    Chunk,
+    Counted,
+    EmitterStream,
+    Quantity,
+    RunContext,
+    TileState,
+)
 from simexm.stages.roles import MOST_LAYERS, Labeller
 
 
@@ -119,46 +129,46 @@ class Layer(Frozen):
         """Standard deviation of the linker in nm of tissue."""
         return self.linker_nm / factor if self.stained == "after_expansion" else self.linker_nm
 
-    def law(self, world: World) -> emit.EmissionLaw:
-        """What the layer puts into one voxel; `world` decides whether sub-cells are drawn at once."""
+    def law(self, context: RunContext) -> emit.EmissionLaw:
+        """What the layer puts into one voxel; `context` decides whether sub-cells are drawn at once."""
         kind, dyes, kept = self.dyes_per_protein.law(self.retention)
-        volume = math.prod(float(v) for v in world.geometry.voxel_nm) * 1e-9
+        volume = math.prod(float(v) for v in context.geometry.voxel_nm) * 1e-9
         by_surface = self.density_per_um2 is not None
         mean = self.density_per_um2 if self.density_per_um2 is not None else (self.density_per_um3 or 0.0) * volume
-        full = mean * _largest_surface_um2(world) if by_surface else mean
-        subcells, clumped = subdivide(world, full * dyes * kept, full)
-        sigma = self.sigma_nm(float(world.geometry.transform.scale))
-        bits = world.region_bits[self.region]
+        full = mean * _largest_surface_um2(context) if by_surface else mean
+        subcells, clumped = subdivide(context, full * dyes * kept, full)
+        sigma = self.sigma_nm(float(context.geometry.transform.scale))
+        bits = context.region_bits[self.region]
         return emit.EmissionLaw(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
 
-    def unspecific_law(self, world: World) -> emit.EmissionLaw:
+    def unspecific_law(self, context: RunContext) -> emit.EmissionLaw:
         """What binds anywhere, dye by dye."""
-        volume = math.prod(float(v) for v in world.geometry.voxel_nm) * 1e-9
+        volume = math.prod(float(v) for v in context.geometry.voxel_nm) * 1e-9
         mean = self.unspecific_per_um3 * volume * self.retention
-        subcells, clumped = subdivide(world, mean, mean)
+        subcells, clumped = subdivide(context, mean, mean)
         return emit.EmissionLaw(
             mean, False, 0, emit.BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped, emit.UNSPECIFIC
         )
 
 
-def _largest_surface_um2(world: World) -> float:
+def _largest_surface_um2(context: RunContext) -> float:
     """A generous bound of the surface of one voxel: its six faces."""
-    z, y, x = (float(v) * 1e-3 for v in world.geometry.voxel_nm)
+    z, y, x = (float(v) * 1e-3 for v in context.geometry.voxel_nm)
     return 2 * (z * y + y * x + z * x)
 
 
-def subdivide(world: World, dyes_per_voxel: float, proteins_per_voxel: float) -> tuple[Triple, bool]:
+def subdivide(context: RunContext, dyes_per_voxel: float, proteins_per_voxel: float) -> tuple[Triple, bool]:
     """Parts of a voxel that draw at once, and whether they do.
 
-    Where a cell of `world.clump_cell_nm` would hold more than `world.clump_above` dyes on average, the voxel is cut into
+    Where a cell of `context.clump_cell_nm` would hold more than `context.clump_above` dyes on average, the voxel is cut into
     parts no larger than such a cell, each of which draws its number of dyes directly; below, protein by protein, in parts
     that keep a few thousand dyes and proteins at most (the number of either is part of the counter of a draw).
     """
-    voxel = [float(v) for v in world.geometry.voxel_nm]
-    if world.clump_cell_nm is not None:
-        cell = world.clump_cell_nm
+    voxel = [float(v) for v in context.geometry.voxel_nm]
+    if context.clump_cell_nm is not None:
+        cell = context.clump_cell_nm
         share = math.prod(min(1.0, c / v) for c, v in zip(cell, voxel, strict=True))
-        if dyes_per_voxel * share > world.clump_above:
+        if dyes_per_voxel * share > context.clump_above:
             z, y, x = (math.ceil(v / c - 1e-9) for v, c in zip(voxel, cell, strict=True))
             return (max(1, z), max(1, y), max(1, x)), True
     parts = max(1, math.ceil((max(dyes_per_voxel, proteins_per_voxel) / 4096) ** (1 / 3)))
@@ -188,10 +198,10 @@ class Labelling(Labeller):
             )
         return self
 
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+    def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The longest linker more on each side; labels one voxel further still, for surfaces."""
-        own = wanted.grown(exact3((exact(self.reach_nm(world)),) * 3))
-        return {"regions": own, "labels": own.grown(world.geometry.voxel_nm)}
+        own = wanted.grown(exact3((exact(self.reach_nm(context)),) * 3))
+        return {"regions": own, "labels": own.grown(context.geometry.voxel_nm)}
 
     @property
     def named_layers(self) -> tuple[Layer, ...]:
@@ -204,36 +214,36 @@ class Labelling(Labeller):
         key = derive_key(seed, "labelling", layer, "cells")
         return ((id_uniform(ids, key) < fraction) & (ids != 0)).astype(np.uint8)
 
-    def reach_nm(self, world: World) -> float:
+    def reach_nm(self, context: RunContext) -> float:
         """The longest linker."""
-        return max(layer.sigma_nm(float(world.geometry.transform.scale)) for layer in self.layers) * emit.CUT_SIGMA
+        return max(layer.sigma_nm(float(context.geometry.transform.scale)) for layer in self.layers) * emit.CUT_SIGMA
 
-    def tile_bytes(self, voxels: Box, world: World) -> int:
+    def tile_bytes(self, voxels: Box, context: RunContext) -> int:
         """Emitters are drawn into one set of buffers, over and over."""
-        return emit.CAPACITY * emit.emitter_bytes(world.identified)
+        return emit.CAPACITY * emit.emitter_bytes(context.identified)
 
-    def run(self, work: Work) -> None:
+    def run(self, state: TileState) -> None:
         """Write the stream of emitters; the tally fills while it is read."""
-        world, labels = work.world, work.labels
-        geometry = world.geometry
+        context, labels = state.context, state.labels
+        geometry = context.geometry
         voxel_nm = _floats(geometry.voxel_nm)
         reach = max(exact(layer.sigma_nm(float(geometry.transform.scale)) * emit.CUT_SIGMA) for layer in self.layers)
-        source = geometry.voxels(work.boxes["emitters"].grown(exact3((reach,) * 3))).intersect(geometry.crop)
-        own = geometry.own_voxels(work.pixels)
-        device = work.device
-        surface = device.put(regions.crofton_weights(voxel_nm, work.values["in_slice"]))
-        room = device.room(device.capacity, world.identified)
+        source = geometry.voxels(state.boxes["emitters"].grown(exact3((reach,) * 3))).intersect(geometry.crop)
+        own = geometry.own_voxels(state.pixels)
+        device = state.device
+        surface = device.put(regions.crofton_weights(voxel_nm, state.read(REGIONS).in_slice))
+        room = device.room(device.capacity, context.identified)
         # planes of voxels between two floors
         depth = device.slab if labels.depth == 1 else labels.depth
         for layer in self.layers:
-            work.tally.dyes[layer.name] = counts()
-            work.tally.unspecific[layer.name] = 0
+            state.tally.dyes[layer.name] = counts()
+            state.tally.unspecific[layer.name] = 0
 
         def floor(z: int) -> Chunk:
             return Chunk(None, room.first(0), float((z - geometry.crop.start[0]) * geometry.voxel_nm[0] - reach))
 
         def chunks(dye: str) -> Iterator[Chunk]:
-            streams = list(self._streams(dye, work))
+            streams = list(self._streams(dye, state))
             for part in labels.parts():
                 here = part.core.intersect(source)
                 if part.opens and labels.depth > 1:
@@ -256,21 +266,23 @@ class Labelling(Labeller):
                 for (layer, _, _, _, specific), count in zip(streams, counted, strict=True):
                     dyes_of_cell = device.to_host(count)
                     if specific:
-                        work.tally.dyes[layer.name].at(ids)[: ids.size] += dyes_of_cell
+                        state.tally.dyes[layer.name].at(ids)[: ids.size] += dyes_of_cell
                     else:
-                        work.tally.unspecific[layer.name] += int(dyes_of_cell.sum())
+                        state.tally.unspecific[layer.name] += int(dyes_of_cell.sum())
 
         dyes = {layer.name: layer.dye for layer in self.layers}
-        work.values["emitters"] = EmitterStream(dyes, float(depth * geometry.voxel_nm[0] + 2 * reach), chunks)
+        state.write(EMITTERS, EmitterStream(dyes, float(depth * geometry.voxel_nm[0] + 2 * reach), chunks))
 
-    def _streams(self, dye: str, work: Work) -> Iterator[tuple[Layer, emit.EmissionLaw, ByCell, emit.LayerKeys, bool]]:
+    def _streams(
+        self, dye: str, state: TileState
+    ) -> Iterator[tuple[Layer, emit.EmissionLaw, ByCell, emit.LayerKeys, bool]]:
         """Layers of a dye, with their laws, which cells they label, keys, and whether they label cells, not all tissue."""
         for layer in (n for n in self.layers if n.dye == dye):
-            labelled = ByCell(partial(self.labelled, layer.name, seed=work.world.seed, counted=work.counted))
-            yield layer, layer.law(work.world), labelled, _keys(work.world.seed, layer.name, ""), True
+            labelled = ByCell(partial(self.labelled, layer.name, seed=state.context.seed, counted=state.counted))
+            yield layer, layer.law(state.context), labelled, _keys(state.context.seed, layer.name, ""), True
             if layer.unspecific_per_um3 > 0:
-                keys = _keys(work.world.seed, layer.name, "unspecific ")
-                yield layer, layer.unspecific_law(work.world), labelled, keys, False
+                keys = _keys(state.context.seed, layer.name, "unspecific ")
+                yield layer, layer.unspecific_law(state.context), labelled, keys, False
 
 
 def _keys(seed: int, layer: str, kind: str) -> emit.LayerKeys:

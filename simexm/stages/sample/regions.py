@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from simexm.geometry.grid import NmBox, exact3
 from simexm.kernels.labels import regions as kernel
-from simexm.stages.contract import LABELS, REGIONS, LabelPart, Quantity, Stage, Work, World
+from simexm.stages.contract import LABELS, REGIONS, LabelPart, Quantity, RegionRule, RunContext, Stage, TileState
 
 
 class Regions(Stage):
@@ -27,18 +27,18 @@ class Regions(Stage):
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (REGIONS,)
 
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+    def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """One voxel more on each side that the neighbourhood looks at."""
         halo = kernel.halo(self.neighbourhood)
-        z, y, x = (h * v for h, v in zip(halo, world.geometry.voxel_nm, strict=True))
+        z, y, x = (h * v for h, v in zip(halo, context.geometry.voxel_nm, strict=True))
         return {"labels": wanted.grown(exact3((z, y, x)))}
 
-    def see(self, part: LabelPart, work: Work) -> None:
+    def see(self, part: LabelPart, state: TileState) -> None:
         """Find the regions; the outermost voxels of the part's box are right only on the volume's border."""
-        masks = [(work.world.region_bits[name], mask) for name, mask in part.masks.items()]
-        part.placed = work.device.put(part.index)
-        part.regions = work.device.regions(part.placed, self.neighbourhood, masks)
+        masks = [(state.context.region_bits[name], mask) for name, mask in part.masks.items()]
+        part.placed = state.device.put(part.index)
+        part.regions = state.device.regions(part.placed, self.neighbourhood, masks)
 
-    def run(self, work: Work) -> None:
-        """Tell how surfaces are to be measured."""
-        work.values["in_slice"] = self.neighbourhood == 8
+    def run(self, state: TileState) -> None:
+        """Hand on the rule by which membranes were found; surfaces are measured by it."""
+        state.write(REGIONS, RegionRule(in_slice=self.neighbourhood == 8))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import NmBox, Tiling, Triple
 from simexm.kernels.numbers import gather as kernel
-from simexm.stages.contract import LABELS, REGIONS, TRUTH, LabelPart, Quantity, Stage, Work, World
+from simexm.stages.contract import LABELS, REGIONS, TRUTH, LabelPart, Quantity, RunContext, Stage, TileState
+from simexm.stages.products import Product, labels
 
 _AT_ONCE: Triple = (1, 128, 512)
 """Pixels whose centres are inverted together, so that coordinates take little memory."""
@@ -31,71 +32,99 @@ class Truth(Stage):
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (TRUTH,)
+    always: ClassVar[bool] = True
 
     @property
     def inputs(self) -> tuple[Quantity, ...]:
         """Regions, too, where they are wanted."""
         return (LABELS, REGIONS) if self.regions else (LABELS,)
 
-    def needs(self, wanted: NmBox, world: World) -> dict[str, NmBox]:
+    def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The same box before expansion; a voxel of margin where the specimen is thinner than half a pixel."""
-        tissue = world.geometry.transform.bound_inverse(wanted).grown(world.geometry.voxel_nm)
+        tissue = context.geometry.transform.bound_inverse(wanted).grown(context.geometry.voxel_nm)
         return {q.name: tissue for q in self.inputs}
 
-    def see(self, part: LabelPart, work: Work) -> None:
+    def see(self, part: LabelPart, state: TileState) -> None:
         """Gather the pixels whose centres lie in the part."""
         if part.again:
             return
         for name in ("", *self.regions):
-            work.values.setdefault(_name(name), np.zeros(work.pixels.shape, np.int32))
-        if work.world.geometry.transform.is_uniform:
-            self._gather_axes(part, work)
+            state.scratch.setdefault(name, np.zeros(state.pixels.shape, np.int32))
+        if state.context.geometry.transform.is_uniform:
+            self._gather_axes(part, state)
         else:
-            self._gather_points(part, work)
+            self._gather_points(part, state)
 
-    def _gather_axes(self, part: LabelPart, work: Work) -> None:
+    def _gather_axes(self, part: LabelPart, state: TileState) -> None:
         """Gather by the exact sampling of each axis."""
-        geometry = work.world.geometry
+        geometry = state.context.geometry
         index: list[NDArray[np.int64]] = []
         where: list[slice] = []
         for axis, (sampling, corner) in enumerate(zip(geometry.axes, geometry.crop.start, strict=True)):
-            centre = sampling.voxel_at_centre(work.pixels.start[axis], work.pixels.stop[axis]) + corner
+            centre = sampling.voxel_at_centre(state.pixels.start[axis], state.pixels.stop[axis]) + corner
             first, last = np.searchsorted(centre, (part.core.start[axis], part.core.stop[axis]))
             index.append(centre[first:last] - part.box.start[axis])
             where.append(slice(first, last))
         z, y, x = index
         at = (where[0], where[1], where[2])
-        kernel.gather(part.index, z, y, x, work.values[_name("")][at])
+        kernel.gather(part.index, z, y, x, state.scratch[""][at])
         for name in self.regions:
-            bit = work.world.region_bits[name]
-            work.device.gather_where(part.on_device(), bit, z, y, x, work.values[_name(name)][at])
+            bit = state.context.region_bits[name]
+            state.device.gather_where(part.on_device(), bit, z, y, x, state.scratch[name][at])
 
-    def _gather_points(self, part: LabelPart, work: Work) -> None:
+    def _gather_points(self, part: LabelPart, state: TileState) -> None:
         """Gather pixel by pixel: where a centre lies outside the specimen, there is nothing, 0."""
-        geometry = work.world.geometry
+        geometry = state.context.geometry
         core = part.core.intersect(geometry.crop)
         if core.is_empty:
             return
         reached = geometry.transform.bound(geometry.voxels_nm(core.relative_to(geometry.crop.start)))
-        pixels = geometry.pixels(reached).intersect(work.pixels)
-        bits = work.device.to_host(part.marked()) if self.regions else np.empty((0, 0, 0), np.uint8)
+        pixels = geometry.pixels(reached).intersect(state.pixels)
+        bits = state.device.to_host(part.marked()) if self.regions else np.empty((0, 0, 0), np.uint8)
         for some in Tiling(pixels, _AT_ONCE):
             voxel = geometry.voxels_at_centres(some)
             here = np.ones(some.shape, np.bool_)
             for v, first, last in zip(voxel, core.start, core.stop, strict=True):
                 here &= (v >= first) & (v < last)
             at = tuple(v[here] - first for v, first in zip(voxel, part.box.start, strict=True))
-            where = some.relative_to(work.pixels.start).slices
+            where = some.relative_to(state.pixels.start).slices
             cells = part.index[at]
-            work.values[_name("")][where][here] = cells
+            state.scratch[""][where][here] = cells
             for name in self.regions:
-                inside = (bits[at] & work.world.region_bits[name]) != 0
-                work.values[_name(name)][where][here] = np.where(inside, cells, 0)
+                inside = (bits[at] & state.context.region_bits[name]) != 0
+                state.scratch[name][where][here] = np.where(inside, cells, 0)
 
-    def run(self, work: Work) -> None:
+    def run(self, state: TileState) -> None:
         """Write cell indices of the tile, int32, (z, y, x), of all cells and of those in each region."""
-        work.labels.survey()
+        state.labels.survey()
+        state.write(TRUTH, dict(state.scratch))
 
+    def products(self, context: RunContext) -> tuple[Product, ...]:
+        """A label image of all cells, of each layer's, and of each layer's cut to each region."""
+        layers = tuple(context.dye_of_layer)
+        whole = [labels(layer, context.id_dtype, layer=layer, region="") for layer in ("cells", *layers)]
+        cut = [
+            labels(f"{layer}_{region}", context.id_dtype, layer=layer, region=region)
+            for region in self.regions
+            for layer in layers
+        ]
+        return (*whole, *cut)
 
-def _name(region: str) -> str:
-    return f"truth_{region}" if region else "truth"
+    def store(self, product: Product, state: TileState, out: NDArray[Any]) -> None:
+        """The ids of the cells that the layer labels."""
+        ids, layer = state.cell_ids, product.about["layer"]
+        if layer != "cells":
+            labeller = state.context.labeller
+            assert labeller is not None
+            flags = labeller.labelled(layer, ids, state.context.seed, state.counted)
+            ids = np.where(flags, ids, np.uint64(0))
+        kernel.look_up(ids.astype(out.dtype), state.scratch[product.about["region"]], out)
+
+    def pixel_bytes(self, context: RunContext) -> int:
+        """Cell indices."""
+        return 4 * (1 + len(self.regions))
+
+    @property
+    def regions_used(self) -> tuple[tuple[str, str], ...]:
+        """Those of which there are label images."""
+        return tuple((region, "the stage truth makes label images of") for region in self.regions)

@@ -97,7 +97,7 @@ def gather(result: Result) -> dict[str, Any]:
 def _rounds(result: Result) -> list[Drawn]:
     """The plane of each round."""
     shown = range(1, min(result.rounds, ROUNDS_SHOWN) + 1)
-    return [Views.of(result.at_round(n), _THUMBNAIL).plane(f"Round {n}") for n in shown]
+    return [Views.of(result.at(round=n), _THUMBNAIL).plane(f"Round {n}") for n in shown]
 
 
 def _light(making: Making | None, result: Result) -> dict[str, Any]:
