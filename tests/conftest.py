@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,14 @@ first of all compiles most of what the others need."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let pytest-xdist hand files out in the order of the tests; by itself it begins with those of most tests."""
+    """Let pytest-xdist hand files out in the order of the tests; by itself it begins with those of most tests.
+
+    And let Ctrl-C end the programs that tests start: a shell that starts pytest in the background has them ignore it.
+    """
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

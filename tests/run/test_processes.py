@@ -76,10 +76,6 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return simulation().run(tmp_path_factory.mktemp("reference") / "small.zarr", quiet=True)
 
 
-SILENT_S = 5
-"""How long Dask's connections may be silent in these tests; usually 30 s."""
-
-
 def environment() -> dict[str, str]:
     return {
         **os.environ,
@@ -107,12 +103,11 @@ def test_a_run_works_in(program: str, reference: Result, tmp_path: Path) -> None
 @pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
 @pytest.mark.parametrize("who", ["the driver", "a worker", "all"])
 def test_a_run_goes_on_after_it_slept(who: str, reference: Result, tmp_path: Path) -> None:
-    """For longer than Dask's connections may be silent."""
+    """For longer than Dask's connections may be silent (30 s)."""
     simulation().save(tmp_path / "small.yaml")
-    silent = {f"DASK_DISTRIBUTED__COMM__TIMEOUTS__{name}": f"{SILENT_S}s" for name in ("TCP", "CONNECT")}
     command = [sys.executable, "-m", "simexm.cli", "run", "small.yaml", "--output", "a.zarr", "--workers", "2"]
     driver = subprocess.Popen(
-        command, cwd=tmp_path, env=environment() | silent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert driver.stderr is not None
     assert any("running on 2 workers" in line for line in driver.stderr)
@@ -122,7 +117,7 @@ def test_a_run_goes_on_after_it_slept(who: str, reference: Result, tmp_path: Pat
     asleep += [psutil.Process(driver.pid)] if who != "a worker" else []
     for process in asleep:
         process.suspend()
-    time.sleep(1.6 * SILENT_S)
+    time.sleep(40)
     assert driver.poll() is None
     for process in asleep:
         process.resume()
