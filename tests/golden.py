@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding
+import llvmlite.binding  # type: ignore[import-untyped]
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -98,7 +98,7 @@ def made_on() -> dict[str, str]:
 
 def main() -> None:
     """Write the table."""
-    table = {"results_version": RESULTS_VERSION, "made_on": made_on(), "runs": computed()}
+    table: dict[str, Any] = {"results_version": RESULTS_VERSION, "made_on": made_on(), "runs": computed()}
     lines = [
         f"  {json.dumps(name)}: {{\n"
         + ",\n".join(f"   {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(run.items()))

@@ -230,8 +230,9 @@ def _refuse_own_source(plan: Plan, place: Place) -> None:
     source = plan.simulation.source
     if not isinstance(source, ZarrSource):
         return
-    for path in (source.path, *source.regions.values()):
-        if path in source.regions.values() and is_url(source.path) and not is_url(path):
+    inside = [*source.regions.values(), *(each.path for each in source.fields.values())]
+    for path in (source.path, *inside):
+        if path in inside and is_url(source.path) and not is_url(path):
             continue  # a mask inside the source
         read = location(path)
         if place.zarr in (read, *read.parents) or read in place.zarr.parents:

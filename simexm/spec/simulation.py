@@ -18,6 +18,7 @@ from simexm.geometry.grid import Box, Triple
 from simexm.names import FreeText
 from simexm.settings import Frozen
 from simexm.sources.base import ZarrSource
+from simexm.sources.fields import masks_of
 from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
 from simexm.spectra.dyes import Dye
@@ -314,7 +315,7 @@ class Spec(Frozen):
     @property
     def masks(self) -> tuple[str, ...]:
         """Regions that the source has masks of."""
-        return ("synapse",) if isinstance(self.source, Phantom) else tuple(self.source.all_regions())
+        return ("synapse",) if isinstance(self.source, Phantom) else masks_of(self.source.offered())
 
     def fluorophores(self) -> dict[str, Fluorophore]:
         """The dyes that the layers use, by name.
