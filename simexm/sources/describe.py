@@ -43,7 +43,7 @@ def describe(source: str | PathLike[str] | SourceModel | LabelSource, dataset: s
     if isinstance(source, str | PathLike):
         path = usable(fspath(source))
         return _of_stack(kind_of(path), open_stack(path, dataset=dataset))
-    opened = cast("LabelSource", source) if hasattr(source, "read_field") else cast("SourceModel", source).open()
+    opened = cast("LabelSource", source) if hasattr(source, "read_field") else source.open()
     return _of_source(type(source).__name__, opened)
 
 
