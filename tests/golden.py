@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding
+import llvmlite.binding  # type: ignore[import-untyped]
 import numpy as np
 import zarr
 from numpy.typing import NDArray

@@ -211,7 +211,8 @@ class Plan:
         if not isinstance(self.simulation.source, Phantom):
             # Not where the source stands but what it holds decides, so that a project can be moved.
             source = {k: v for k, v in spec["source"].items() if k != "path"}
-            spec["source"] = {**source, "regions": list(self.simulation.source.regions)}
+            fields = {name: {**each, "path": ""} for name, each in spec["source"].get("fields", {}).items()}
+            spec["source"] = {**source, "regions": list(self.simulation.source.regions), "fields": fields}
         spec["stages"] = [{k: v for k, v in stage.items() if k != "codebook"} for stage in spec["stages"]]
         return {
             "spec": spec,

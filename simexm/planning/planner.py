@@ -31,6 +31,7 @@ from simexm.planning.plan import (
 )
 from simexm.planning.plausible import refuse_single_pixel, refuse_size
 from simexm.sources.chunk_cache import CACHE_BYTES
+from simexm.sources.fields import masks_of
 from simexm.sources.phantom import Phantom
 from simexm.stages import installed
 from simexm.stages.contract import LABELLED, RunContext, Stage
@@ -78,14 +79,14 @@ def make_plan(
     layers = resolved.labeller.named_layers
     in_use = [(stage, region, what) for stage in stages for region, what in stage.regions_used]
     for _, region, what in in_use:
-        if region not in ("membrane", "cytosol", *opened.region_names):
+        if region not in ("membrane", "cytosol", *masks_of(opened.fields)):
             raise SpecError(f"{what} the region {region!r}, of which the source has no mask")
     if source is None and not isinstance(resolved.source, Phantom):
         labelled = {region for stage, region, _ in in_use if stage.emits}
-        _warn_of_empty_regions(opened, crop, labelled & set(opened.region_names))
+        _warn_of_empty_regions(opened, crop, labelled & set(masks_of(opened.fields)))
     bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
     used = {region for _, region, _ in in_use}
-    masks = [name for name in opened.region_names if name in used]
+    masks = [name for name in masks_of(opened.fields) if name in used]
     if len(masks) > MOST_MASKS:
         raise SpecError(
             f"{len(masks)} regions with a mask are labelled or shown, and {MOST_MASKS} at most can be told apart in a voxel; "
@@ -350,7 +351,7 @@ def _warn_of_empty_regions(source: LabelSource, crop: Box, regions: Set[str]) ->
     if len(cells) > _SEARCHED_CHUNKS:
         return
     for name in sorted(regions):
-        if not any((source.read_region(name, box) & (source.read(box) != 0)).any() for box in cells):
+        if not any((source.read_field(name, box) & (source.read(box) != 0)).any() for box in cells):
             warnings.warn(
                 f"the region {name!r} overlaps no cell in the crop, so layers that label it will be empty; check the mask, "
                 "whether it is stored in the labels' orientation, and the crop",

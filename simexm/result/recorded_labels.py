@@ -11,6 +11,7 @@ import numpy as np
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, Triple, exact3, triple
 from simexm.sources.base import Voxels
+from simexm.sources.fields import Field
 from simexm.sources.state import FilesState
 from simexm.store.shard_list import ShardList
 
@@ -23,7 +24,7 @@ class RecordedLabels:
     voxel_size_nm: Spacing
     origin_nm: Spacing
     dtype: np.dtype[Any]
-    region_names: tuple[str, ...]
+    fields: Mapping[str, Field]
     identity: str
     coarser: Sequence[Voxels] = ()
 
@@ -36,7 +37,7 @@ class RecordedLabels:
             exact3(tuple(source["voxel_size_nm"])),
             exact3(tuple(source["origin_nm"])),
             np.dtype(source["ids"]),
-            tuple(source["regions"]),
+            {name: Field(name, "mask", "bool") for name in source["regions"]},
             source["identity"],
         )
 
@@ -52,7 +53,7 @@ class RecordedLabels:
         """Raise SourceError."""
         raise SourceError("only the size of the labels is known here; open the source of the spec to read them")
 
-    def read_region(self, name: str, box: Box) -> NoReturn:
+    def read_field(self, name: str, box: Box) -> NoReturn:
         """Raise SourceError."""
         self.read(box)
 

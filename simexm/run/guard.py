@@ -237,12 +237,12 @@ def lost(place: Place) -> RunError:
 
 
 def labels_read(source: object) -> Iterator[Location]:
-    """Where a source and its masks stand, as far as they stand anywhere."""
+    """Where a source and its fields stand, as far as they stand anywhere."""
     if isinstance(source, ZarrSource):
         yield location(source.path)
-        for mask in source.regions.values():
-            if is_url(mask) or not is_url(source.path):  # others lie inside the source
-                yield location(mask)
+        for path in (*source.regions.values(), *(each.path for each in source.fields.values())):
+            if is_url(path) or not is_url(source.path):  # others lie inside the source
+                yield location(path)
 
 
 def _refuse_inputs(reads: Iterable[Location], place: Place) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from simexm.run.tables import emitter_columns, finished
 from simexm.run.totals import Totals
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.base import ZarrSource
+from simexm.sources.fields import Field, masks_of
 from simexm.spec.simulation import Spec
 
 
@@ -67,6 +68,7 @@ def simulate(
     *,
     voxel_size_nm: tuple[float, float, float] | None = None,
     regions: Mapping[str, NDArray[Any]] | None = None,
+    fields: Sequence[tuple[Field, NDArray[Any]]] = (),
     until: str | None = None,
 ) -> Simulated:
     """Simulate labels that are in memory.
@@ -81,6 +83,8 @@ def simulate(
         z, y, x, nm of tissue; left out, that of the spec's source.
     regions
         Masks of further regions, (z, y, x), by name.
+    fields
+        Further fields, what each is and its array, (z, y, x). Names of classes are regions, too.
     until
         Stop after this stage.
 
@@ -97,11 +101,11 @@ def simulate(
     size = simulation.source.voxel_size_nm if voxel_size_nm is None else voxel_size_nm
     if size is None:
         raise SpecError("the voxel size of the labels is unknown; give voxel_size_nm=(z, y, x) in nm of tissue")
-    source = ArrayVolume(labels, size, regions)
+    source = ArrayVolume(labels, size, regions, fields)
     if not source.any():
         raise SpecError("every label is 0, so there is no cell to label and the image would be noise alone")
     named = simulation.model_copy(
-        update={"source": ZarrSource(path="memory://labels", regions=dict.fromkeys(regions or (), "-"))}
+        update={"source": ZarrSource(path="memory://labels", regions=dict.fromkeys(masks_of(source.fields), "-"))}
     )
     plan = make_plan(Spec.from_mapping(named.model_dump()), until=until, source=source)
     plan.warn()

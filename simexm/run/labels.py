@@ -148,7 +148,7 @@ def _read(source: LabelSource, box: Box, cells: CellIndex, arrays: Mapping[str, 
                 del ids  # before the next are read
             else:
                 with timed(_READ):
-                    array[here] = source.read_region(name, one)
+                    array[here] = source.read_field(name, one)
 
 
 def _cuts(start: int, stop: int, size: int) -> list[tuple[int, int]]:

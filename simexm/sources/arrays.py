@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +15,7 @@ from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, Triple, exact3
 from simexm.names import REGION_RULE, is_region
 from simexm.sources.axes import voxel_sizes
+from simexm.sources.fields import Field, check_kind, class_of, with_classes
 from simexm.sources.state import FilesState
 from simexm.sources.whole_numbers import WHOLE, NotWholeError, whole_numbers
 from simexm.store.shard_list import ShardList
@@ -31,6 +33,8 @@ class ArrayVolume:
         z, y, x, nm of tissue.
     regions
         Masks of further regions, of the same shape.
+    fields
+        Further fields: what each is, and its array, of the same shape.
 
     Raises
     ------
@@ -43,6 +47,7 @@ class ArrayVolume:
         labels: NDArray[Any],
         voxel_size_nm: tuple[float | Fraction, float | Fraction, float | Fraction],
         regions: Mapping[str, NDArray[Any]] | None = None,
+        fields: Sequence[tuple[Field, NDArray[Any]]] = (),
     ) -> None:
         refuse_masked(labels, "labels")
         try:
@@ -68,7 +73,14 @@ class ArrayVolume:
         self.voxel_size_nm: Spacing = voxel_sizes(voxel_size_nm)
         unsigned = np.dtype(f"u{labels.dtype.itemsize}")
         self._labels = labels.astype(unsigned, copy=False)
-        self._regions = {name: _region(name, mask, labels.shape) for name, mask in _items(regions)}
+        self._arrays = {name: _region(name, mask, labels.shape) for name, mask in _items(regions)}
+        stored = {name: Field(name, "mask", "bool") for name in self._arrays}
+        for field, array in fields:
+            if field.name in self._arrays:
+                raise SourceError(f"there are two fields {field.name!r}; give one of them another name")
+            self._arrays[field.name] = _field(field, array, labels.shape)
+            stored[field.name] = replace(field, dtype=self._arrays[field.name].dtype.name)
+        self.fields: Mapping[str, Field] = with_classes(stored)
         self.origin_nm: Spacing = exact3((0, 0, 0))
 
     @property
@@ -83,11 +95,6 @@ class ArrayVolume:
         return self._labels.dtype
 
     @property
-    def region_names(self) -> tuple[str, ...]:
-        """Names that `read_region` knows."""
-        return tuple(self._regions)
-
-    @property
     def coarser(self) -> tuple[()]:
         """No copies."""
         return ()
@@ -95,7 +102,7 @@ class ArrayVolume:
     @property
     def identity(self) -> str:
         """Shape and type only: what is in memory is not resumed."""
-        return f"array {self.shape} {self.dtype.name} {self.region_names}"
+        return f"array {self.shape} {self.dtype.name} {tuple(self.fields)}"
 
     def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
         """No files."""
@@ -113,9 +120,12 @@ class ArrayVolume:
         """Ids in a box, (z, y, x)."""
         return self._labels[box.slices]
 
-    def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
-        """Where region `name` is, (z, y, x)."""
-        return self._regions[name][box.slices]
+    def read_field(self, name: str, box: Box) -> NDArray[Any]:
+        """Values of a field in a box, (z, y, x)."""
+        found = class_of(name, self.fields)
+        if found is not None:
+            return self._arrays[found[0]][box.slices] == found[1]
+        return self._arrays[name][box.slices]
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
         """Nothing: the labels are in memory already."""
@@ -155,3 +165,16 @@ def _region(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     if found.shape != shape:
         raise SourceError(f"region {name!r} has the shape {found.shape}, the labels {shape}; they must agree")
     return found != 0
+
+
+def _field(field: Field, values: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    if not is_region(field.name):
+        raise SourceError(f"the field's name {field.name!a} becomes part of paths; {REGION_RULE}")
+    if field.kind == "mask":
+        return _region(field.name, values, shape)
+    refuse_masked(values, f"values of the field {field.name!r}")
+    found = np.asarray(values)
+    check_kind(f"the field {field.name!r}", field.kind, found.dtype)
+    if found.shape != shape:
+        raise SourceError(f"the field {field.name!r} has the shape {found.shape}, the labels {shape}; they must agree")
+    return found

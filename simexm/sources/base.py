@@ -8,11 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -20,6 +21,7 @@ from simexm.errors import SourceError, SpecError
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.names import RegionName
 from simexm.sources.axes import implausible
+from simexm.sources.fields import Field, with_classes
 from simexm.sources.state import FilesState
 from simexm.store.documents import read_mapping
 from simexm.store.location import is_url, location, usable
@@ -30,7 +32,7 @@ from simexm.store.shard_list import ShardList
 INGESTED = "simexm ingest"
 """What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
 
-VoxelNm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+VoxelNm = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 
 
 def _plausible(size: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -65,8 +67,8 @@ class LabelSource(Protocol):
         Where voxel (0, 0, 0) begins, nm of tissue before expansion.
     dtype
         Unsigned integer type of the ids; 0 is outside every cell.
-    region_names
-        Names that `read_region` knows.
+    fields
+        What there is beside the ids, by name: masks of regions, classes, grey values, ids of other objects.
     coarser
         The same ids downsampled, finest first, where such copies are stored.
     identity
@@ -83,7 +85,7 @@ class LabelSource(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
     @property
-    def region_names(self) -> tuple[str, ...]: ...
+    def fields(self) -> Mapping[str, Field]: ...
     @property
     def coarser(self) -> Sequence[Voxels]: ...
     @property
@@ -98,8 +100,8 @@ class LabelSource(Protocol):
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume, (z, y, x), unsigned, in native byte order."""
 
-    def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
-        """Return where region `name` is, (z, y, x), in a box inside the volume."""
+    def read_field(self, name: str, box: Box) -> NDArray[Any]:
+        """Return the values of a field, (z, y, x), in a box inside the volume: bool for masks, else of the field's type."""
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
         """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache of chunks.
@@ -115,6 +117,33 @@ class SourceModel(Protocol):
         """Open it for reading."""
 
 
+class StoredField(BaseModel):
+    """A field beside the labels, in a Zarr.
+
+    Attributes
+    ----------
+    path
+        A Zarr array of the labels' shape, inside the source's `path` or with a path of its own.
+    kind
+        ids: of other objects than the cells; classes: small whole numbers that stand for kinds of tissue; grey: measured
+        values.
+    names
+        What classes are called, by number: each is a region that layers can label.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = pydantic.Field(min_length=1)
+    kind: Literal["ids", "classes", "grey"]
+    names: dict[Annotated[int, pydantic.Field(ge=0, lt=1 << 16)], RegionName] = pydantic.Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _named_classes(self) -> Self:
+        if self.names and self.kind != "classes":
+            raise ValueError(f"names are of classes, and this field is of kind {self.kind}; leave names out")
+        return self
+
+
 class ZarrSource(BaseModel):
     """Labels in an OME-Zarr (0.1 to 0.6) or in any other Zarr array.
 
@@ -128,6 +157,8 @@ class ZarrSource(BaseModel):
     voxel_size_nm
         z, y, x, nm of tissue before expansion. Taken from the metadata where it is left out; where it is given, the
         metadata's size and position do not count and the volume begins at 0.
+    fields
+        Name of a further field and what holds it: ids of other objects, classes of tissue or grey values, on the same grid.
     regions
         Name of a region and the mask that holds it: a Zarr array or label image of the same shape, inside `path` or
         with a path of its own. A voxel belongs to the region where the mask is not zero. Masks that `simexm ingest`
@@ -136,10 +167,11 @@ class ZarrSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field(min_length=1)
+    path: str = pydantic.Field(min_length=1)
     dataset: str | None = None
     voxel_size_nm: VoxelSizeNm | None = None
-    regions: dict[RegionName, str] = Field(default_factory=dict)
+    regions: dict[RegionName, str] = pydantic.Field(default_factory=dict)
+    fields: dict[RegionName, StoredField] = pydantic.Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -148,7 +180,7 @@ class ZarrSource(BaseModel):
 
     @model_validator(mode="after")
     def _paths(self) -> Self:
-        for text in (self.path, self.dataset or ".", *self.regions.values()):
+        for text in (self.path, self.dataset or ".", *self.regions.values(), *self._field_paths()):
             usable(text)
         return self
 
@@ -170,7 +202,17 @@ class ZarrSource(BaseModel):
         """
         path = self.path if is_url(self.path) else _absolute(self.path)
         regions = {name: self._mask(path, mask) for name, mask in self.all_regions().items()}
-        return self.model_copy(update={"path": path, "regions": regions})
+        fields = {n: f.model_copy(update={"path": self._mask(path, f.path)}) for n, f in self.fields.items()}
+        return self.model_copy(update={"path": path, "regions": regions, "fields": fields})
+
+    def offered(self) -> dict[str, Field]:
+        """The fields that are known without opening the source: those that are given and those that ingest left."""
+        masks = {name: Field(name, "mask", "bool") for name in self.all_regions()}
+        given = {name: Field(name, f.kind, "", f.names) for name, f in self.fields.items()}
+        return with_classes({**masks, **given})
+
+    def _field_paths(self) -> list[str]:
+        return [each.path for each in self.fields.values()]
 
     def all_regions(self) -> dict[str, str]:
         """The masks that are given, and those that ingest left beside the labels."""

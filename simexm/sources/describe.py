@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, cast
 
 from simexm.geometry.grid import Spacing, Triple
 from simexm.sources.base import LabelSource, SourceModel
@@ -43,7 +43,7 @@ def describe(source: str | PathLike[str] | SourceModel | LabelSource, dataset: s
     if isinstance(source, str | PathLike):
         path = usable(fspath(source))
         return _of_stack(kind_of(path), open_stack(path, dataset=dataset))
-    opened = source.open() if hasattr(source, "open") else source
+    opened = cast("LabelSource", source) if hasattr(source, "read_field") else source.open()
     return _of_source(type(source).__name__, opened)
 
 
@@ -67,12 +67,11 @@ def _of_stack(kind: str, stack: Stack) -> dict[str, Any]:
 
 
 def _of_source(kind: str, source: LabelSource) -> dict[str, Any]:
-    others = [Field(name, "mask", "bool") for name in source.region_names]
     return {
         "source": source.identity,
         "kind": kind,
         **_grid(source.shape, source.voxel_size_nm, source.origin_nm),
-        **_contents(Field("labels", "ids", source.dtype.name), others),
+        **_contents(Field("labels", "ids", source.dtype.name), list(source.fields.values())),
         "frames": 1,
         "seconds_per_frame": None,
         "storage": {},

@@ -19,6 +19,7 @@ from simexm.geometry.grid import Box, Spacing, Tiling, Triple, exact3
 from simexm.kernels.neuropil.blocks import fill
 from simexm.kernels.neuropil.tubes import LARGEST_NM
 from simexm.random import derive_key
+from simexm.sources import fields
 from simexm.sources.base import VoxelSizeNm
 from simexm.sources.state import FilesState
 from simexm.store.shard_list import ShardList
@@ -100,9 +101,9 @@ class PhantomVolume:
         return Fraction(0), Fraction(0), Fraction(0)
 
     @property
-    def region_names(self) -> tuple[str, ...]:
-        """Names that `read_region` knows."""
-        return ("synapse",)
+    def fields(self) -> Mapping[str, fields.Field]:
+        """The synapses."""
+        return {"synapse": fields.Field("synapse", "mask", "bool")}
 
     @property
     def coarser(self) -> tuple[()]:
@@ -127,7 +128,7 @@ class PhantomVolume:
         self._check(box)
         return self._fill(box)[0]
 
-    def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
+    def read_field(self, name: str, box: Box) -> NDArray[np.bool_]:
         """Return where a region is in a box inside the volume, (z, y, x).
 
         "synapse" is both sides of a patch, 300 to 500 nm across, where the head of a spine meets another neuron, up to
@@ -138,7 +139,7 @@ class PhantomVolume:
         SourceError
             If the name is unknown or the box leaves the volume.
         """
-        if name not in self.region_names:
+        if name not in self.fields:
             raise SourceError(f"a phantom has no region {name!r}, so nothing could be labelled there: use 'synapse'")
         self._check(box)
         last, synapse = self._last[0]

@@ -17,6 +17,7 @@ from simexm.geometry.transform import Transform, compose
 from simexm.names import FreeText
 from simexm.settings import Frozen
 from simexm.sources.base import ZarrSource
+from simexm.sources.fields import masks_of
 from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
 from simexm.spectra.dyes import Dye
@@ -313,7 +314,7 @@ class Spec(Frozen):
     @property
     def masks(self) -> tuple[str, ...]:
         """Regions that the source has masks of."""
-        return ("synapse",) if isinstance(self.source, Phantom) else tuple(self.source.all_regions())
+        return ("synapse",) if isinstance(self.source, Phantom) else masks_of(self.source.offered())
 
     def fluorophores(self) -> dict[str, Fluorophore]:
         """The dyes that the layers use, by name.

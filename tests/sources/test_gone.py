@@ -112,13 +112,13 @@ def test_a_mask_that_vanishes_is_not_zeros(tmp_path: Path) -> None:
     ).open()
     (tmp_path / "m").rename(tmp_path / "away")
     with pytest.raises(SourceGoneError, match=r"/m.* is gone"):
-        source.read_region("odd", WHOLE)
+        source.read_field("odd", WHOLE)
     np.testing.assert_array_equal(source.read(WHOLE), IDS)
 
 
 READERS: dict[str, Callable[[ZarrLabels], Any]] = {
     "0": lambda source: source.read(WHOLE),
-    "odd/0": lambda source: source.read_region("odd", WHOLE),
+    "odd/0": lambda source: source.read_field("odd", WHOLE),
     "1": lambda source: source.coarser[0].read(Box.of_shape(source.coarser[0].shape)),
     "2": lambda source: source.coarser[1].read(Box.of_shape(source.coarser[1].shape)),
 }

@@ -79,8 +79,8 @@ def test_whatever_is_not_0_is_the_region(tmp_path: Path, make: Callable[[Path, N
         open_source(tmp_path / "a.zarr"),
         ZarrSource(path=str(tmp_path / "a.zarr"), regions={"synapse": "synapse"}).open(),
     ):
-        assert source.region_names == result.regions == tuple(regions or ("synapse",))
-        np.testing.assert_array_equal(source.read_region("synapse", WHOLE), INSIDE)
+        assert tuple(source.fields) == result.regions == tuple(regions or ("synapse",))
+        np.testing.assert_array_equal(source.read_field("synapse", WHOLE), INSIDE)
         np.testing.assert_array_equal(source.read(WHOLE), ids())
 
 
@@ -105,7 +105,7 @@ def test_a_crop_cuts_labels_and_masks_alike_and_stays_in_its_place(tmp_path: Pat
     ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, regions=regions, roi=box.slices)
     source = open_source(tmp_path / "a.zarr")
     np.testing.assert_array_equal(source.read(Box.of_shape(box.shape)), ids()[box.slices])
-    np.testing.assert_array_equal(source.read_region("synapse", Box.of_shape(box.shape)), INSIDE[box.slices])
+    np.testing.assert_array_equal(source.read_field("synapse", Box.of_shape(box.shape)), INSIDE[box.slices])
     assert source.origin_nm == exact3((40, 6 * 32, 2 * 31))
 
 
@@ -173,7 +173,7 @@ def test_stored_regions_count_in_identity_and_in_resolved_sources(
     assert source.all_regions() == {"synapse": "synapse"} == source.resolved().regions
     other = ZarrSource(path="0.zarr", regions={"synapse": "1.zarr/synapse"})
     assert other.all_regions() == {"synapse": "1.zarr/synapse"}
-    np.testing.assert_array_equal(other.open().read_region("synapse", WHOLE), ~INSIDE)
+    np.testing.assert_array_equal(other.open().read_field("synapse", WHOLE), ~INSIDE)
     assert ZarrSource(path="nowhere.zarr").all_regions() == {}
 
 
@@ -210,16 +210,14 @@ def test_the_command(tmp_path: Path) -> None:
     assert code == 0, told
     assert "3 x 4 x 5 voxels of 40 x 32 x 31 nm, uint16, regions synapse" in told
     box = Box.at((1, 2, 3), (3, 4, 5))
-    np.testing.assert_array_equal(
-        open_source(where).read_region("synapse", Box.of_shape((3, 4, 5))), INSIDE[box.slices]
-    )
+    np.testing.assert_array_equal(open_source(where).read_field("synapse", Box.of_shape((3, 4, 5))), INSIDE[box.slices])
     code, told = _shell(where, "-o", tmp_path / "b.zarr", "--region", f"again={where}/synapse", "--roi", "1:,:,:")
     assert code == 0, told
     again = open_source(tmp_path / "b.zarr")
     assert again.origin_nm == exact3((80, 64, 93))
-    assert again.region_names == ("synapse", "again")
-    for name in again.region_names:
-        np.testing.assert_array_equal(again.read_region(name, Box.of_shape((2, 4, 5))), INSIDE[box.slices][1:])
+    assert tuple(again.fields) == ("synapse", "again")
+    for name in tuple(again.fields):
+        np.testing.assert_array_equal(again.read_field(name, Box.of_shape((2, 4, 5))), INSIDE[box.slices][1:])
 
 
 @pytest.mark.parametrize(
@@ -262,4 +260,4 @@ def test_regions_are_replaced_with_their_labels(tmp_path: Path) -> None:
         ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, overwrite=True)
     (tmp_path / "a.zarr/synapse/0/notes").unlink()
     ingest(_labels(tmp_path), tmp_path / "a.zarr", SIZE, overwrite=True)
-    assert open_source(tmp_path / "a.zarr").region_names == ()
+    assert tuple(open_source(tmp_path / "a.zarr").fields) == ()

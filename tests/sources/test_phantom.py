@@ -43,38 +43,38 @@ cut = st.tuples(st.integers(1, 11), st.integers(1, 19), st.integers(1, 23))
 def test_pieces_equal_the_whole(start: Triple, at: Triple) -> None:
     volume = Phantom(shape=(SIDE, SIDE, SIDE)).open()
     box = Box.at(start, (12, 20, 24))
-    whole, region = volume.read(box), volume.read_region("synapse", box)
+    whole, region = volume.read(box), volume.read_field("synapse", box)
     z, y, x = at
     for first, last in (((0, 0, 0), at), ((0, 0, x), (z, y, 24)), ((0, y, 0), (z, 20, 24)), ((z, 0, 0), (12, 20, 24))):
         part = Box(first, last)
         piece = part.shifted(start)
         np.testing.assert_array_equal(volume.read(piece), whole[part.slices])
-        np.testing.assert_array_equal(volume.read_region("synapse", piece), region[part.slices])
+        np.testing.assert_array_equal(volume.read_field("synapse", piece), region[part.slices])
 
 
 def test_large_pieces_equal_the_whole(volume: PhantomVolume) -> None:
     """Boxes over several of the cells that the tissue is computed in, at a cell body's surface too."""
     for start in ((998_000, 700, 999_000), (2500, 300, 300)):
         box = Box.at(start, (70, 100, 400))
-        whole, region = volume.read(box), volume.read_region("synapse", box)
+        whole, region = volume.read(box), volume.read_field("synapse", box)
         assert region.any()
         for part in (Box((0, 0, 0), (17, 100, 400)), Box((17, 0, 0), (70, 63, 97)), Box((17, 63, 90), (70, 100, 400))):
             piece = part.shifted(box.start)
-            np.testing.assert_array_equal(volume.read_region("synapse", piece), region[part.slices])
+            np.testing.assert_array_equal(volume.read_field("synapse", piece), region[part.slices])
             np.testing.assert_array_equal(volume.read(piece), whole[part.slices])
 
 
 def test_the_region_does_not_depend_on_what_was_read_before(volume: PhantomVolume) -> None:
     box = Box.at((3000, 3000, 3000), (20, 60, 60))
-    fresh = Phantom(shape=volume.shape).open().read_region("synapse", box)
+    fresh = Phantom(shape=volume.shape).open().read_field("synapse", box)
     assert fresh.any()
     volume.read(box)
-    kept = volume.read_region("synapse", box)
+    kept = volume.read_field("synapse", box)
     np.testing.assert_array_equal(kept, fresh)
     kept[:] = True
-    np.testing.assert_array_equal(volume.read_region("synapse", box), fresh)
+    np.testing.assert_array_equal(volume.read_field("synapse", box), fresh)
     volume.read(box.shifted((0, 0, 1)))
-    np.testing.assert_array_equal(volume.read_region("synapse", box), fresh)
+    np.testing.assert_array_equal(volume.read_field("synapse", box), fresh)
 
 
 def test_a_larger_volume_is_the_same_tissue(volume: PhantomVolume) -> None:
@@ -189,7 +189,7 @@ def test_some_cell_bodies() -> None:
 def test_synapses_lie_where_two_neurons_touch(volume: PhantomVolume) -> None:
     """Where a process is squeezed between others, what is nearest by its calibre may be a little farther off."""
     box = Box.at((4000, 4000, 4000), (60, 100, 100))
-    ids, region = volume.read(box.grown((4, 4, 4))), volume.read_region("synapse", box)
+    ids, region = volume.read(box.grown((4, 4, 4))), volume.read_field("synapse", box)
     near: NDArray[Any] = np.zeros(region.shape, bool)
     own = ids[4:-4, 4:-4, 4:-4]
     for dz, dy, dx in np.ndindex(9, 9, 9):
@@ -214,7 +214,7 @@ def test_boxes_outside_and_unknown_regions_are_refused() -> None:
     with pytest.raises(SourceError, match="leaves the phantom"):
         volume.read(Box.at((0, 0, 5), (5, 5, 6)))
     with pytest.raises(SourceError, match="no region 'membrane'"):
-        volume.read_region("membrane", Box.of_shape(volume.shape))
+        volume.read_field("membrane", Box.of_shape(volume.shape))
     assert volume.read(Box.at((3, 3, 3), (0, 2, 2))).shape == (0, 2, 2)
 
 

@@ -66,7 +66,7 @@ def test_masks_that_ingest_left_are_found_in_a_zip_file(tmp_path: Path) -> None:
     ingest(_ome(tmp_path / "a.zarr"), tmp_path / "b.zarr", regions={"soma": mask})
     for n, inside in enumerate(("", "b.zarr/")):
         path = _zip(tmp_path / "b.zarr", f"b{n}.zip", inside)
-        np.testing.assert_array_equal(open_source(path).read_region("soma", BOX), (A > 2**31)[BOX.slices])
+        np.testing.assert_array_equal(open_source(path).read_field("soma", BOX), (A > 2**31)[BOX.slices])
         assert ingest(path, tmp_path / f"c{n}.zarr").regions == ("soma",)
 
 

@@ -157,9 +157,9 @@ def test_regions_are_masks_inside_or_beside(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "m", shape=SHAPE, dtype="bool")[...] = mask
     regions = {"inside": "labels/soma", "beside": str(tmp_path / "m")}
     source = ZarrSource(path=str(path), dataset="labels/cells", regions=regions).open()
-    assert source.region_names == ("inside", "beside")
-    assert source.read_region("inside", BOX).all()
-    np.testing.assert_array_equal(source.read_region("beside", BOX), mask[BOX.slices])
+    assert tuple(source.fields) == ("inside", "beside")
+    assert source.read_field("inside", BOX).all()
+    np.testing.assert_array_equal(source.read_field("beside", BOX), mask[BOX.slices])
 
 
 def test_a_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
@@ -308,5 +308,5 @@ def test_resolved_paths_need_no_working_directory(tmp_path: Path, monkeypatch: p
     near = {name: mask for name, mask in resolved.regions.items() if name != "far"}
     monkeypatch.chdir(tmp_path)
     opened = resolved.model_copy(update={"regions": near}).open()
-    assert opened.read_region("soma", BOX).all()
-    assert not opened.read_region("above", BOX).any()
+    assert opened.read_field("soma", BOX).all()
+    assert not opened.read_field("above", BOX).any()

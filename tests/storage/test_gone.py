@@ -65,7 +65,7 @@ def test_a_shard_that_ingest_wrote_must_be_there(labels: tuple[Path, Remote], bu
     del files["0/c/0/0/0"], files["synapse/0/c/0/0/0"]
     _upload(files, bucket / "labels.zarr")
     source = open_source(f"{bucket}/labels.zarr")
-    for read in (lambda: source.read(BOX), lambda: source.read_region("synapse", BOX)):
+    for read in (lambda: source.read(BOX), lambda: source.read_field("synapse", BOX)):
         with pytest.raises(SourceError, match="was written, but is not there any more"):
             read()
 

@@ -91,7 +91,7 @@ def test_ingest_writes_the_same_bytes(labels: tuple[Path, Remote]) -> None:
 def test_ingest_reads_what_is_there_and_replaces_only_its_own(labels: tuple[Path, Remote], bucket: Remote) -> None:
     target = f"{bucket}/copy.zarr"
     ingest(str(labels[1]), target)
-    assert open_source(target).region_names == ("synapse",)
+    assert tuple(open_source(target).fields) == ("synapse",)
     with pytest.raises(OutputError, match=r"exists.*--overwrite"):
         ingest(str(labels[1]), target)
     ingest(str(labels[1]), target, overwrite=True)

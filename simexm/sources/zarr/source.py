@@ -19,6 +19,7 @@ from simexm.geometry.grid import Box, Spacing, Triple, exact3
 from simexm.sources.base import ZarrSource
 from simexm.sources.bombs import refuse_bombs
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
+from simexm.sources.fields import Field, check_kind, class_of, with_classes
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.mark import digest_in, shards_in, stored_regions
 from simexm.sources.state import FilesState, state_of_chunks
@@ -133,7 +134,8 @@ class ZarrLabels:
     """A `LabelSource` that reads Zarr arrays."""
 
     labels: Volume
-    masks: Mapping[str, Volume]
+    volumes: Mapping[str, Volume]
+    fields: Mapping[str, Field]
     voxel_size_nm: Spacing
     origin_nm: Spacing
 
@@ -146,11 +148,6 @@ class ZarrLabels:
     def dtype(self) -> np.dtype[Any]:
         """Unsigned type of the ids, as wide as the stored ones."""
         return np.dtype(f"u{self.labels.array.dtype.itemsize}")
-
-    @property
-    def region_names(self) -> tuple[str, ...]:
-        """Names that `read_region` knows."""
-        return tuple(self.masks)
 
     @property
     def coarser(self) -> tuple[Volume, ...]:
@@ -166,9 +163,9 @@ class ZarrLabels:
 
     @property
     def identity(self) -> str:
-        """Digest of the labels and the masks; `simexm.sources.identity.array_identity` says how far it sees."""
+        """Digest of the labels and the fields; `simexm.sources.identity.array_identity` says how far it sees."""
         parts = []
-        for name, volume in {"": self.labels, **self.masks}.items():
+        for name, volume in {"": self.labels, **self.volumes}.items():
             try:
                 parts += [name, array_identity(volume.array, digest_in(volume.group))]
             except OSError as error:
@@ -184,7 +181,7 @@ class ZarrLabels:
             If an array is gone, or its files cannot be looked at.
         """
         states = {}
-        for name, volume in {"": self.labels, **{name: self.masks[name] for name in masks}}.items():
+        for name, volume in {"": self.labels, **{v: self.volumes[v] for v in map(self._volume_of, masks)}}.items():
             try:
                 found = volume.state(box)
             except OSError as error:
@@ -195,8 +192,8 @@ class ZarrLabels:
 
     def expecting(self, listed: Mapping[str, ShardList]) -> ZarrLabels:
         """The same source, which takes a missing chunk for a fault if it is in the list of its array; see `state`."""
-        known = {n: replace(v, listed=v.listed or listed.get(n)) for n, v in {"": self.labels, **self.masks}.items()}
-        return replace(self, labels=known.pop(""), masks=known)
+        known = {n: replace(v, listed=v.listed or listed.get(n)) for n, v in {"": self.labels, **self.volumes}.items()}
+        return replace(self, labels=known.pop(""), volumes=known)
 
     def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume, (z, y, x).
@@ -214,16 +211,27 @@ class ZarrLabels:
             )
         return stored.astype(stored.dtype.newbyteorder("="), copy=False).view(self.dtype)
 
-    def read_region(self, name: str, box: Box) -> NDArray[np.bool_]:
-        """Return where the mask of region `name` is not zero, (z, y, x)."""
-        return self.masks[name].read(box) != 0
+    def read_field(self, name: str, box: Box) -> NDArray[Any]:
+        """Return the values of a field, (z, y, x): of a mask where it is not zero, or of the class that it stands for."""
+        found = class_of(name, self.fields)
+        if found is not None:
+            return self.volumes[found[0]].read(box) == found[1]
+        stored = self.volumes[name].read(box)
+        if self.fields[name].kind == "mask":
+            return stored != 0
+        return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+
+    def _volume_of(self, name: str) -> str:
+        """Name of the field that holds a field, which is itself but for a class."""
+        found = class_of(name, self.fields)
+        return name if found is None else found[0]
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
         """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
         ids = self.dtype.itemsize
         found = [self.labels.reading_bytes(shape)]
         for name in regions:
-            mask = self.masks[name]
+            mask = self.volumes[self._volume_of(name)]
             # of the box itself, as much as ids take is counted already
             wider = max(0, mask.array.dtype.itemsize + 1 - ids) * math.prod(shape)
             found.append(mask.reading_bytes(shape) + wider)
@@ -237,7 +245,7 @@ def _unreadable(volume: Volume, error: OSError) -> SourceError:
 
 
 def open_zarr(source: ZarrSource) -> ZarrLabels:
-    """Open the labels and the masks that a source names.
+    """Open the labels and the fields that a source names.
 
     Raises
     ------
@@ -245,7 +253,7 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
         If there is nothing at the path, or no such dataset or mask.
     SourceError
         If it is no Zarr, ids are not integers, axes are not z, y, x, the volume is empty, its voxel size is not known,
-        or a mask does not lie on the labels' grid.
+        or a field does not lie on the labels' grid, or holds values of another kind.
     """
     root, dataset = open_root(source.path, source.dataset)
     found = find(root, source.path, dataset)
@@ -259,11 +267,19 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
     if found.is_image:
         warn_of_image(labels.where)
     size, origin = _size_and_origin(source, labels)
-    masks: dict[str, Volume] = {}
+    volumes: dict[str, Volume] = {}
+    fields: dict[str, Field] = {}
     for name, path in {**stored_regions(labels.group), **source.regions}.items():
-        masks[name] = _mask(root, source.path, path, name)
-        _check_mask(name, masks[name], labels)
-    return ZarrLabels(labels, masks, size, origin)
+        volumes[name] = _mask(root, source.path, path, f"region {name!r}", labels)
+        fields[name] = Field(name, "mask", "bool")
+    for name, given in source.fields.items():
+        if name in volumes:
+            raise SourceError(f"there is a region and a field {name!r}; give one of them another name")
+        volumes[name] = _mask(root, source.path, given.path, f"field {name!r}", labels)
+        stored = volumes[name].array.dtype.newbyteorder("=")
+        check_kind(f"field {name!r}: {volumes[name].where}", given.kind, stored)
+        fields[name] = Field(name, given.kind, stored.name, given.names)
+    return ZarrLabels(labels, volumes, with_classes(fields), size, origin)
 
 
 def _size_and_origin(source: ZarrSource, labels: Volume) -> tuple[Spacing, Spacing]:
@@ -317,27 +333,29 @@ def _holds(root: Node, path: str) -> bool:
     return not outside and isinstance(root, zarr.Group) and path in root
 
 
-def _mask(root: Node, root_path: str, path: str, name: str) -> Volume:
+def _mask(root: Node, root_path: str, path: str, what: str, labels: Volume) -> Volume:
+    """Open a volume beside the labels, which lies on their grid; `what` is what messages call it."""
     if _holds(root, path):
-        return _volume(find(root, root_path, path))
-    try:
-        return _volume(find(open_root(path)[0], path, None))
-    except SourceNotFoundError as error:
-        raise SourceNotFoundError(
-            f"region {name!r}: {path} is neither inside {root_path} nor a path. {error}"
-        ) from error
+        found = _volume(find(root, root_path, path))
+    else:
+        try:
+            found = _volume(find(open_root(path)[0], path, None))
+        except SourceNotFoundError as error:
+            raise SourceNotFoundError(f"{what}: {path} is neither inside {root_path} nor a path. {error}") from error
+    _check_grid(what, found, labels)
+    return found
 
 
-def _check_mask(name: str, mask: Volume, labels: Volume) -> None:
+def _check_grid(what: str, mask: Volume, labels: Volume) -> None:
     if mask.shape != labels.shape:
         raise SourceError(
-            f"region {name!r}: {mask.where} has shape {mask.shape}, the labels {labels.shape}; a mask needs one voxel "
+            f"{what}: {mask.where} has shape {mask.shape}, the labels {labels.shape}; it needs one voxel "
             "for each of theirs. Resample it onto the labels' grid."
         )
     own = mask.geometry.voxel_size_nm
     theirs = labels.geometry.voxel_size_nm
     if own is not None and theirs is not None and own != theirs:
         raise SourceError(
-            f"region {name!r}: {mask.where} has voxels of {times(own)} nm, the labels of {times(theirs)} nm; they "
-            "would not lie on each other. Resample the mask onto the labels' grid."
+            f"{what}: {mask.where} has voxels of {times(own)} nm, the labels of {times(theirs)} nm; they "
+            "would not lie on each other. Resample it onto the labels' grid."
         )

@@ -155,7 +155,7 @@ def _region(result: Result, making: Making, layer: str, region: str, box: Box) -
         return edge if region == "membrane" else ~edge
     if f"{layer}_{region}" in result.label_names:
         return elements(result.array(0, f"labels/{layer}_{region}"), box.slices) != 0
-    if making.source is None or region not in making.source.region_names:
+    if making.source is None or region not in making.source.fields:
         return None
     geometry = making.plan.geometry
     start, voxels = geometry.image_origin_nm, []
@@ -166,7 +166,7 @@ def _region(result: Result, making: Making, layer: str, region: str, box: Box) -
             [math.floor((first + pixel * (2 * i + 1) / 2) / size) for i in range(box.start[axis], box.stop[axis])]
         )
     around = Box(triple(v[0] for v in voxels), triple(v[-1] + 1 for v in voxels))
-    mask = making.source.read_region(region, around)
+    mask = making.source.read_field(region, around)
     return mask[np.ix_(*(np.array(v) - v[0] for v in voxels))]
 
 
