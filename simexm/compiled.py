@@ -33,13 +33,14 @@ class Compiled:
 
     @property
     def dispatcher(self) -> Any:
-        """numba's own object."""
+        """The dispatcher of numba."""
         # threads that meet here each make one, and all take the first: a lock of ours might wait for numba's
         if not self._made:
             self._made.append(_compiler(self._options)(self._function))
         return self._made[0]
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Call the compiled function."""
         return self.dispatcher(*arguments, **named)
 
     def __getattr__(self, name: str) -> Any:

@@ -48,7 +48,7 @@ RegionName = Annotated[str, Field(max_length=LONGEST, json_schema_extra={"patter
 
 
 def printable(text: str) -> str:
-    """The text with control characters as escapes (`\\x1b`), so that it can neither move a terminal's cursor nor reverse lines.
+    """The text with control characters as escapes, so that it can neither move a terminal's cursor nor reverse lines.
 
     Line ends and tabs stay.
     """

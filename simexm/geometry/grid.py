@@ -25,7 +25,10 @@ def exact3(values: tuple[float | Fraction, float | Fraction, float | Fraction]) 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A half-open box of integer coordinates, z y x. (A tile makes thousands, so what is called most is written out.)"""
+    """A half-open box of integer coordinates, z y x.
+
+    A tile makes thousands of them, so what is called most is written out.
+    """
 
     start: Triple
     stop: Triple

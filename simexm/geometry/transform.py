@@ -77,7 +77,7 @@ class Transform(ABC):
         return max(self.bound(e).stop[0] - self.bound(s).start[0] for s, e in zip(starts, ends, strict=True))
 
     def then(self, later: Transform) -> Transform:
-        """This transform, followed by another."""
+        """The transform followed by another."""
         if IDENTITY in (self, later):
             return later if self == IDENTITY else self
         if self.is_uniform and later.is_uniform:

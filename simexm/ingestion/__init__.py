@@ -1,0 +1,1 @@
+"""Any source of labels to OME-Zarr."""

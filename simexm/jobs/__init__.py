@@ -1,0 +1,1 @@
+"""Run a function over many blocks, on threads, workers and batch queues; knows no microscopy."""

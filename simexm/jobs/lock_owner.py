@@ -79,7 +79,7 @@ def owner_in(data: bytes) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """This machine since it was started; containers on it share its kernel, and so its advisory locks."""
+    """Identify the machine since it was started; containers on it share its kernel, and so its advisory locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -111,7 +111,7 @@ def lives_here(owner: Mapping[str, Any]) -> bool | None:
 
 
 def me() -> dict[str, Any]:
-    """This process, among all processes of all machines."""
+    """Identify the process among all processes of all machines."""
     return {
         "host": socket.gethostname(),
         "machine": machine(),

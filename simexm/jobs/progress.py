@@ -121,6 +121,7 @@ class LogFile:
         self.path = path
 
     def __call__(self, event: Event) -> None:
+        """Append what an event says."""
         text = describe(event)
         if text is None:
             return
@@ -143,6 +144,7 @@ class FailedFile:
         self.path = path
 
     def __call__(self, event: Event) -> None:
+        """Append a block that was set aside."""
         if isinstance(event, RunStarted):
             self.path.unlink(missing_ok=True)
         elif isinstance(event, BlockFailed):

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the arithmetic, which knows neither Dask nor Zarr nor pydantic."""

@@ -33,6 +33,7 @@ class Reads:
         return core_schema.no_info_before_validator_function(self, handler(source))
 
     def __call__(self, value: Any) -> Any:
+        """Parse a value."""
         try:
             return self.parse(value)
         except (ValueError, OverflowError):

@@ -78,7 +78,7 @@ def resolve_device(execution: Execution, stages: Sequence[Stage], have: bool | N
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """This machine's GPUs that the process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """GPUs of the machine that the process may use, as CUDA_VISIBLE_DEVICES names them."""
     if cupy_device.missing():
         return ()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

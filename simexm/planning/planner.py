@@ -287,7 +287,6 @@ def _predict(
 
 def smaller_tile(plan: Plan, nbytes: int) -> str:
     """What to type for tiles of which a worker with so many bytes can compute one; for a plan whose tiles it cannot."""
-
     limit = int(plan.simulation.execution.memory_GiB * GiB)  # by which the plan for that tile will choose its parts
 
     def fits(tile: Triple) -> bool:

@@ -93,21 +93,7 @@ def simulate(
     SimexmError
         If the labels or the spec cannot be used.
     """
-    if not isinstance(simulation, Spec):
-        raise SpecError(
-            f"the simulation is a {type(simulation).__name__}; make one of it by Simulation.load(path) or "
-            "Simulation.from_mapping(data)"
-        )
-    size = simulation.source.voxel_size_nm if voxel_size_nm is None else voxel_size_nm
-    if size is None:
-        raise SpecError("the voxel size of the labels is unknown; give voxel_size_nm=(z, y, x) in nm of tissue")
-    source = ArrayVolume(labels, size, regions, fields)
-    if not source.any():
-        raise SpecError("every label is 0, so there is no cell to label and the image would be noise alone")
-    named = simulation.model_copy(
-        update={"source": ZarrSource(path="memory://labels", regions=dict.fromkeys(masks_of(source.fields), "-"))}
-    )
-    plan = make_plan(Spec.from_mapping(named.model_dump()), until=until, source=source)
+    plan, source = _planned(labels, simulation, voxel_size_nm, regions, fields, until)
     plan.warn()
     arrays: dict[str, NDArray[Any]] = {
         o.group: np.zeros((*(n for n in (o.times, len(o.channels)) if n), *plan.shape), o.dtype) for o in plan.outputs
@@ -159,6 +145,32 @@ def simulate(
         tables=tables,
         plan=plan,
     )
+
+
+def _planned(
+    labels: NDArray[Any],
+    simulation: Spec,
+    voxel_size_nm: tuple[float, float, float] | None,
+    regions: Mapping[str, NDArray[Any]] | None,
+    fields: Sequence[tuple[Field, NDArray[Any]]],
+    until: str | None,
+) -> tuple[Plan, ArrayVolume]:
+    """The plan, and the arrays as a source; see `simulate`."""
+    if not isinstance(simulation, Spec):
+        raise SpecError(
+            f"the simulation is a {type(simulation).__name__}; make one of it by Simulation.load(path) or "
+            "Simulation.from_mapping(data)"
+        )
+    size = simulation.source.voxel_size_nm if voxel_size_nm is None else voxel_size_nm
+    if size is None:
+        raise SpecError("the voxel size of the labels is unknown; give voxel_size_nm=(z, y, x) in nm of tissue")
+    source = ArrayVolume(labels, size, regions, fields)
+    if not source.any():
+        raise SpecError("every label is 0, so there is no cell to label and the image would be noise alone")
+    named = simulation.model_copy(
+        update={"source": ZarrSource(path="memory://labels", regions=dict.fromkeys(masks_of(source.fields), "-"))}
+    )
+    return make_plan(Spec.from_mapping(named.model_dump()), until=until, source=source), source
 
 
 def _joined(parts: list[Columns]) -> Columns:

@@ -109,7 +109,7 @@ class ArrayVolume:
         return {}
 
     def expecting(self, listed: Mapping[str, ShardList]) -> ArrayVolume:
-        """This one."""
+        """Return itself."""
         return self
 
     def any(self) -> bool:

@@ -60,4 +60,5 @@ def shards_in(group: zarr.Group | None, array: zarr.Array[Any]) -> ShardList | N
 
 
 def digest_of_lists(digest: str, lists: Mapping[str, str]) -> str:
+    """Digest of all shards and of the lists of them."""
     return digest_of(digest, *(f"{name} {text}" for name, text in sorted(lists.items())))

@@ -120,7 +120,7 @@ class PhantomVolume:
         return {}
 
     def expecting(self, listed: Mapping[str, ShardList]) -> PhantomVolume:
-        """This one."""
+        """Return itself."""
         return self
 
     def read(self, box: Box) -> NDArray[np.uint64]:

@@ -1,0 +1,1 @@
+"""Dyes, spectra and filters."""

@@ -393,7 +393,7 @@ class TileState:
 
     @property
     def boxes(self) -> Mapping[str, NmBox]:
-        """nm box wanted of each quantity, as the planner walked them back from `pixels`."""
+        """Boxes wanted of each quantity, nm, as the planner walked them back from `pixels`."""
         return self._tile.boxes
 
     @property

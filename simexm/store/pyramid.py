@@ -232,7 +232,7 @@ def _mean_integers(a, fz, fy, fx, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _rounded(total, n):  # type: ignore[no-untyped-def]
-    """total / n, halves to even."""
+    """Divide by n, halves to even."""
     quotient = total // n
     twice = np.uint64(2) * (total - quotient * n)
     return quotient + np.uint64(twice > n or (twice == n and quotient & np.uint64(1)))

@@ -1,0 +1,1 @@
+"""Pictures, reports, the viewer, and what notebooks show."""

@@ -1,0 +1,1 @@
+"""Read the barcodes of cells back from images."""

@@ -1,0 +1,1 @@
+"""Batch queues: cluster files, job scripts, and the jobs that they start."""

@@ -85,7 +85,7 @@ def draw_counts(
 
 @njit(cache=True, nogil=True)
 def digitise(electrons, noise, gain, offset, top, out):  # type: ignore[no-untyped-def]
-    """out = round(gain * (electrons + noise) + offset), half up, within 0 and `top`; return the number of pixels cut at `top`."""
+    """Set `out` to round(gain * (electrons + noise) + offset), half up, within 0 and `top`; return the pixels cut at `top`."""
     clipped = 0
     flat_e, flat_n, flat_o = electrons.reshape(-1), noise.reshape(-1), out.reshape(-1)
     for i in range(flat_e.size):
@@ -126,7 +126,7 @@ def _count_quarters(counts, bin_of, quarters, out):  # type: ignore[no-untyped-d
 
 @njit(cache=True, nogil=True)
 def cut(image, top, out):  # type: ignore[no-untyped-def]
-    """out = the plane of whole numbers, at most `top`; return the number of pixels cut there."""
+    """Set `out` to the plane of whole numbers, at most `top`; return the number of pixels cut there."""
     clipped = 0
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):

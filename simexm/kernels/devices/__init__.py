@@ -1,0 +1,1 @@
+"""CPU and GPU behind one interface."""

@@ -203,8 +203,10 @@ class Device(Protocol):
         x: NDArray[np.int64],
         out: NDArray[np.int32],
     ) -> None:
-        """Write to the host's array `out` the cell indices at each combination of three lists of array indices, where their
-        regions have one of the bits `wanted`, else 0."""
+        """Write cell indices at each combination of three lists of array indices to the host's array `out`.
+
+        Where a voxel's regions have none of the bits `wanted`, 0 is written.
+        """
 
     def attempt(self, work: Callable[[], T]) -> T:
         """Do the work, twice where the device's memory was too full the first time."""

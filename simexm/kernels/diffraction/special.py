@@ -70,8 +70,10 @@ def sin_cos_array(x: Array) -> tuple[Array, Array]:
 
 
 def sinc_array(x: Array) -> Array:
-    """sin(pi x) / (pi x) of each element, 1 at 0: `np.sinc` with the same bits on every machine, where NumPy's sine depends on
-    the CPU's vector instructions."""
+    """sin(pi x) / (pi x) of each element, 1 at 0: `np.sinc` with the same bits on every machine.
+
+    NumPy's sine depends on the CPU's vector instructions.
+    """
     phase = math.pi * np.where(x != 0.0, x, 1.0)
     return np.where(x != 0.0, sin_cos_array(phase)[0] / phase, 1.0)
 

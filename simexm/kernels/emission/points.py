@@ -189,8 +189,11 @@ def _philox_many(z, y, x, draw, k0, k1, count, out):  # type: ignore[no-untyped-
 
 @njit(cache=True, nogil=True)
 def _spread(hits, law, specimen, voxel_nm, words, at, linker, of, mirror, weight, count, n, out):  # type: ignore[no-untyped-def]
-    """Write `count` points from out[n] on: hit `of[j]`'s corner + (uniform, from words[:, at[j]]) * size + linker[:, j] * sigma,
-    mirrored in the axes of the bits of `mirror[j]`."""
+    """Write `count` points from out[n] on.
+
+    Each is the corner of hit `of[j]` + (uniform, from words[:, at[j]]) * size + linker[:, j] * sigma, mirrored in the axes of the
+    bits of `mirror[j]`.
+    """
     cuts = law.subcells
     size = (voxel_nm[0] / cuts[0], voxel_nm[1] / cuts[1], voxel_nm[2] / cuts[2])
     linked = linker.shape[1] > 0

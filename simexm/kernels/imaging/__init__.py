@@ -1,0 +1,1 @@
+"""From emitters to an image."""

@@ -131,8 +131,10 @@ def _fold(row, count, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-un
 
 @njit(cache=True, nogil=True)
 def _spread_row(table, per_cycle, frequency_y, factor_y, frequency_x, factor_x, out):  # type: ignore[no-untyped-def]
-    """Fill out[offset, 2 * qx] and its neighbour, for real and imaginary part, for one row of frequencies; return the columns
-    up to the last within the band. See `project`."""
+    """Fill one row of frequencies; return the columns up to the last within the band; see `project`.
+
+    The real part goes to out[offset, 2 * qx], the imaginary part to its neighbour.
+    """
     n, offsets = table.shape
     for c in range(frequency_x.size):
         t = np.sqrt(frequency_y**2 + frequency_x[c] ** 2) * per_cycle

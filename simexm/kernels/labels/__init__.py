@@ -1,0 +1,1 @@
+"""Cell indices and the regions of cells."""

@@ -43,7 +43,7 @@ def bits_type_of(masks: Sequence[tuple[int, Any]]) -> np.dtype[Any]:
 
 @njit(cache=True, nogil=True)
 def _uniform_rows(plane, out):  # type: ignore[no-untyped-def]
-    """out = 1 where the 3 x 3 neighbourhood within the plane holds one index only; neighbours off the plane are none."""
+    """Set `out` to 1 where the 3 x 3 neighbourhood within the plane holds one index only; neighbours off the plane are none."""
     ny, nx = plane.shape
     row = np.empty((ny, nx), np.uint8)
     for y in range(ny):

@@ -1,0 +1,1 @@
+"""The phantom: a procedural piece of neuropil."""

@@ -44,6 +44,7 @@ def _lattice(octave, low, high, k0, k1):  # type: ignore[no-untyped-def]
 
 @jit
 def lattices_of(low, high, k0, k1):  # type: ignore[no-untyped-def]
+    """Lattices of the bend that a box needs."""
     margin = _FARTHEST + AROUND_NM
     low, high = low - margin, high + margin
     return _lattice(0, low, high, k0, k1), _lattice(1, low, high, k0, k1), _lattice(2, low, high, k0, k1)
@@ -87,6 +88,7 @@ def _shift(x, lattices):  # type: ignore[no-untyped-def]
 
 @jit
 def tilted(s):  # type: ignore[no-untyped-def]
+    """A point in the tilted frame."""
     return (
         TILT[0, 0] * s[0] + TILT[0, 1] * s[1] + TILT[0, 2] * s[2],
         TILT[1, 0] * s[0] + TILT[1, 1] * s[1] + TILT[1, 2] * s[2],
@@ -96,6 +98,7 @@ def tilted(s):  # type: ignore[no-untyped-def]
 
 @jit
 def bent(x, lattices):  # type: ignore[no-untyped-def]
+    """A point moved by the bend."""
     d = _shift(x, lattices)
     return x[0] + d[0], x[1] + d[1], x[2] + d[2]
 

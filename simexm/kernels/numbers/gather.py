@@ -33,7 +33,7 @@ def gather_where(volume, bits, wanted, z, y, x, out):  # type: ignore[no-untyped
 
 @njit(cache=True, nogil=True)
 def look_up(table, index, out):  # type: ignore[no-untyped-def]
-    """out = table[index], in three dimensions."""
+    """Set `out` to table[index], in three dimensions."""
     for i in range(index.shape[0]):
         for j in range(index.shape[1]):
             row, into = index[i, j], out[i, j]

@@ -53,7 +53,7 @@ def stirling_series(n: Any) -> Any:
 
 
 def deviance_series(x: Any, mean: Any) -> Any:
-    """x log(x / mean) + mean - x without cancellation, for |x - mean| < 0.1 (x + mean) (Loader 2000, section 3)."""
+    """Compute x log(x / mean) + mean - x without cancellation, for |x - mean| < 0.1 (x + mean) (Loader 2000, section 3)."""
     v = (x - mean) / (x + mean)
     w = v * v
     s = 1.0 / 11.0 + w * (1.0 / 13.0 + w * (1.0 / 15.0 + w * (1.0 / 17.0 + w * (1.0 / 19.0))))

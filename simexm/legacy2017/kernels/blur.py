@@ -62,7 +62,7 @@ def error_factor(samples: int) -> float:
 
 @njit(cache=True, nogil=True)
 def _gather(plane, rows, columns, out):  # type: ignore[no-untyped-def]
-    """out = the plane padded by reflection, as float; return the sum of squares."""
+    """Set `out` to the plane padded by reflection, as float; return the sum of squares."""
     total = 0.0
     for r in range(rows.size):
         line = plane[rows[r]]
@@ -75,7 +75,7 @@ def _gather(plane, rows, columns, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _take_digit(values, bits, digit):  # type: ignore[no-untyped-def]
-    """digit = lowest digit of each whole number, from -2^(bits - 1) up; values = what is left over 2^bits; return its norm^2."""
+    """Split each whole number into its lowest digit, from -2^(bits - 1) up, and the rest over 2^bits; return its norm^2."""
     base = 2.0**bits
     total = 0.0
     for r in range(values.shape[0]):
@@ -122,7 +122,7 @@ def _sum_planes(ring, slots, used, transfer, out):  # type: ignore[no-untyped-de
 
 @njit(cache=True, nogil=True)
 def _add_digit(values, weight, out):  # type: ignore[no-untyped-def]
-    """out += weight * values, these being rounded to the whole numbers that they are; return how far one was from its own."""
+    """Add weight * values to `out`, rounded to the whole numbers that they are; return the largest distance from one."""
     worst = 0.0
     for r in range(out.shape[0]):
         for c in range(out.shape[1]):
@@ -134,7 +134,7 @@ def _add_digit(values, weight, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _shift_down(bits, out):  # type: ignore[no-untyped-def]
-    """out = out / 2^bits, rounded half to even."""
+    """Divide `out` by 2^bits, rounded half to even."""
     half = np.int64(1) << (bits - 1)
     for r in range(out.shape[0]):
         for c in range(out.shape[1]):

@@ -26,7 +26,7 @@ def _ids_of(index, ids, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _mark(index, ids, around, weight, mark, row, out):  # type: ignore[no-untyped-def]
-    """out = `mark` inside the plane's edge where weight * id differs from the sum of `around` over 3 x 3, modulo 2^64."""
+    """Set `out` to `mark` inside the plane's edge where weight * id differs from the sum of `around` over 3 x 3, modulo 2^64."""
     ny, nx = ids.shape
     for y in range(1, ny - 1):
         for x in range(nx):

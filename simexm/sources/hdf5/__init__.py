@@ -1,0 +1,1 @@
+"""Labels in HDF5 and the formats that build on it."""

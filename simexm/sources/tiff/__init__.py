@@ -1,0 +1,1 @@
+"""Labels in TIFF, OME-TIFF, ImageJ and LSM files."""

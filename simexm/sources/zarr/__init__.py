@@ -1,0 +1,1 @@
+"""Labels in OME-Zarr and in other Zarr arrays."""

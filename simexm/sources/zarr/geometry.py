@@ -62,6 +62,7 @@ def _key_encoding(array: zarr.Array[Any]) -> tuple[str, tuple[str, ...]]:
 
 
 def unreadable(path: str, error: Exception) -> SourceError:
+    """The error for a Zarr whose metadata cannot be read."""
     told = (
         "it is nested too deep" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}".rstrip(".")
     )

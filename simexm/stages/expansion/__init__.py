@@ -1,0 +1,1 @@
+"""Expansion: where tissue comes to lie."""

@@ -1,0 +1,1 @@
+"""Microscopes: how dyes become light on a detector."""

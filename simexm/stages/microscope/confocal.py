@@ -61,6 +61,7 @@ class Confocal(Optics):
         return self.channels
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
+        """Whether a channel's light excites a dye at all."""
         return dye.excitation_at(channel.laser_wavelength_nm) > 0
 
     def pinhole_radius_nm(self, channel: Channel) -> float:

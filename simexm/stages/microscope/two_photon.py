@@ -47,6 +47,7 @@ class TwoPhoton(Optics):
         return self.channels
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
+        """Whether a channel's light excites a dye at all."""
         return dye.two_photon_GM_at(channel.laser_wavelength_nm) > 0
 
     def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -49,6 +49,7 @@ class Widefield(Optics):
         return self.channels
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
+        """Whether a channel's light excites a dye at all."""
         return dye.excitation_at(channel.laser_wavelength_nm) > 0
 
     def profile(self, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -80,4 +81,5 @@ class Widefield(Optics):
         return image * (self._photons(channel, dye, z_nm) * self.collected(channel, dye))[:, None]
 
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Photons that a dye emits at each depth while a plane is taken."""
         return self._photons(channel, dye, z_nm)

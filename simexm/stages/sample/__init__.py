@@ -1,0 +1,1 @@
+"""The sample: regions of cells, labels, barcodes."""

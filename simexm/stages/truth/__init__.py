@@ -1,0 +1,1 @@
+"""Truth: what the image shows, exactly."""
