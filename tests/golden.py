@@ -64,8 +64,8 @@ def computed() -> dict[str, dict[str, Any]]:
         for name, spec in specs().items():
             made = simulate(ids, Simulation.from_mapping(spec), voxel_size_nm=VOXEL_NM, regions={"synapse": synapse})
             arrays = {"image": made.image, **made.kept, **made.labels}
-            for table in ("cells", "emitters", "barcodes", "amplicons"):
-                arrays |= {f"{table}/{column}": np.asarray(values) for column, values in getattr(made, table).items()}
+            for table, columns in made.tables.items():
+                arrays |= {f"{table}/{column}": np.asarray(values) for column, values in columns.items()}
             found[name] = {key: entry(key, array) for key, array in arrays.items()}
         phantom = digests.spec(digests.CONFOCAL, source={**digests.PHANTOM, "shape": [12, 40, 40]})
         result = Simulation.from_mapping(phantom).run(Path(folder, "out.zarr"), workers=1, quiet=True)

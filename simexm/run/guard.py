@@ -248,7 +248,9 @@ def labels_read(source: object) -> Iterator[Location]:
 def _refuse_inputs(reads: Iterable[Location], place: Place) -> None:
     for read in reads:
         if place.zarr in (read, *read.parents) or read in place.zarr.parents:
-            raise OutputError(f"{place.zarr} would overwrite what is read from {read}; choose another --output")
+            raise OutputError(
+                f"{place.zarr} is read from, for the input is {read}, so it cannot be written; choose another --output"
+            )
 
 
 def _refuse_foreign_zarr(place: Place) -> None:

@@ -163,7 +163,7 @@ class Verification:
 
     def _lines(self) -> Iterator[Damage]:
         """Look at the journal of an analysis; whatever else it left is named in the list of files."""
-        plan = metadata.read_plan(self.where.run, metadata.AnalysisFile)
+        plan = metadata.read_plan(self.where.run)
         journal = Journal(self.where.journal, plan["hash"], total=plan["blocks"]["count"])
         done = Bitmap()
         for record in journal.records():

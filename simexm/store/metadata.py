@@ -223,7 +223,7 @@ class _BlockCount(Read):
     count: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
 
 
-class WorkFile(Read):
+class _WorkFile(Read):
     """`plan.json` of whatever was done over many blocks."""
 
     hash: Hash
@@ -252,7 +252,7 @@ class _Optics(Read):
     pairs: list[_Pair] = []
 
 
-class AnalysisFile(WorkFile):
+class AnalysisFile(_WorkFile):
     """`plan.json` of an analysis: see `simexm.analysis.plan.AnalysisPlan.to_mapping`."""
 
     kind: FreeText
@@ -261,7 +261,7 @@ class AnalysisFile(WorkFile):
     versions: dict[FreeText, FreeText]
 
 
-class PlanFile(WorkFile):
+class PlanFile(_WorkFile):
     """`plan.json` of a simulation: see `Plan.to_mapping`."""
 
     format: Count | None = None
@@ -324,12 +324,12 @@ def read_group(group: Location, model: type[Attributes] = Attributes) -> dict[st
     return _Known.of(attributes, str(path))
 
 
-def read_plan(run: Location, model: type[Read] = PlanFile) -> dict[str, Any]:
-    """What `plan.json` holds, as plain data that obey `model`; raises as `read_group`."""
+def read_plan(run: Location) -> dict[str, Any]:
+    """What `plan.json` of a simulation or of an analysis holds, as plain data that obey; raises as `read_group`."""
     path = run / "plan.json"
     try:
         plan = read_mapping(path)
-        obey(model, plan)
+        obey(AnalysisFile if "kind" in plan else PlanFile, plan)
     except MalformedError as error:
         raise refused(path, error) from error
     return _Known.of(plan, str(path))

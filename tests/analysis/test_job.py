@@ -147,7 +147,7 @@ def test_a_changed_table_is_damage(result: Result, volumes: type[Analysis], tmp_
 
 
 def test_an_output_does_not_replace_its_input(result: Result, volumes: type[Analysis]) -> None:
-    with pytest.raises(OutputError, match="what is read from"):
+    with pytest.raises(OutputError, match="is read from"):
         volumes().run(result, output=Path(str(result.path)), overwrite=True, quiet=True)
 
 

@@ -134,7 +134,6 @@ def test_info_tells_of_a_volume_of_labels(tmp_path: Path, monkeypatch: pytest.Mo
         (("fluorophores", "ATTO488"), "a.png"),
         (("report", "out.zarr"), "a.html"),
         (("convert", "old.ini"), "a.yaml"),
-        (("decode", "out.zarr"), "a.csv"),
     ],
     ids=lambda value: value[0],
 )

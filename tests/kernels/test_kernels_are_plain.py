@@ -12,7 +12,15 @@ import simexm
 
 PACKAGE = Path(simexm.__file__).parent
 KERNELS = sorted(p for p in (PACKAGE / "kernels").rglob("*.py") if p.stem != "__init__")
-OURS = ("simexm.compiled", "simexm.errors", "simexm.machine", "simexm.geometry", "simexm.random", "simexm.kernels")
+OURS = (
+    "simexm.compiled",
+    "simexm.errors",
+    "simexm.machine",
+    "simexm.units",
+    "simexm.geometry",
+    "simexm.random",
+    "simexm.kernels",
+)
 FORBIDDEN = {"dask", "distributed", "zarr", "pydantic"}
 
 

@@ -48,7 +48,7 @@ def stage(spec: dict[str, Any], name: str) -> dict[str, Any]:
 def test_the_ingest_takes_what_the_file_names() -> None:
     assert ingest_arguments(config(SYNAPSE)) == {
         "source": "data/pinky/cells.tif", "voxel_size_nm": (40.0, 32.0, 32.0), "regions": {"synapse": "data/synapse"},
-        "offset": (300, 200, 100), "shape": (48, 96, 90), "cells": "merged",
+        "roi": "300:348,200:296,100:190", "cells": "merged",
     }  # fmt: skip
     assert ingest_arguments(config(SPLITTED))["cells"] == "splitted"
 

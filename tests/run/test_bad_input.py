@@ -326,7 +326,7 @@ def test_a_run_never_overwrites_its_own_source(folder: Path, stored: Path) -> No
     before = fingerprint(folder)
     result = type_in("run", "my.yaml", "-o", "out.zarr", "--overwrite")
     assert result.exit_code == 2
-    assert "is where the labels are read from" in message(result)
+    assert "is read from" in message(result)
     assert fingerprint(folder) == before
 
 

@@ -179,7 +179,7 @@ def test_no_command_uses_a_forged_root(copy: Path) -> None:
     ROOT["a channel that leads out"](copy)
     for words in (
         ("info", "OUT", "--json"), ("export", "OUT", "-o", "DIR/files", "--format", "tiff"),
-        ("report", "OUT", "--output", "DIR/page.html"), ("decode", "OUT"), ("show", "OUT"), ("view", "OUT", "--no-browser"),
+        ("report", "OUT", "--output", "DIR/page.html"), ("decode", "OUT", "--output", "DIR/x.zarr"), ("show", "OUT"), ("view", "OUT", "--no-browser"),
         ("run", "DIR/spec.json", "--output", "OUT"),
     ):  # fmt: skip
         refused(copy, *words)
@@ -380,7 +380,7 @@ def test_one_flipped_bit_of_a_journal_makes_its_block_again(copy: Path, whole: R
     """As when a run stood still after its last block: the sums that the result tells come from the journal."""
     path = segments(copy)[0]
     good = path.read_bytes()
-    place = good.index(b'"membrane":') + len(b'"membrane":')
+    place = good.index(b'"dyes_membrane":') + len(b'"dyes_membrane":')
     path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
     code, told = typed(copy, "verify", "OUT")
     flipped = json.loads(good.splitlines()[0])["block"]
@@ -459,21 +459,25 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> Result:
 def test_forged_barcodes_are_not_decoded(rounds: Result, tmp_path: Path) -> None:
     for each in (rounds.path, rounds.place.run):
         shutil.copytree(each, tmp_path / each.name)
-    assert typed(tmp_path, "decode", "OUT", "--output", "DIR/good.csv")[0] == 0
+    assert typed(tmp_path, "decode", "OUT", "--output", "DIR/good.zarr", "-q")[0] == 0
     tables = tmp_path / "out.run/tables"
     good = pq.read_table(tables / "barcodes.parquet")
     for barcode in ("../../x", "\x1b[2J", "", None, "=cmd()"):
         column = pa.array([barcode] * good.num_rows, pa.string())
         pq.write_table(good.set_column(1, "barcode", column), tables / "barcodes.parquet")
         assert "barcodes.parquet holds what is no barcode" in refused(
-            tmp_path, "decode", "OUT", "--output", "DIR/x.csv"
+            tmp_path, "decode", "OUT", "--output", "DIR/x.zarr"
         )
     pq.write_table(good.drop_columns(["barcode"]), tables / "barcodes.parquet")
-    assert "has no column barcode" in refused(tmp_path, "decode", "OUT")
+    assert "has no column barcode" in refused(tmp_path, "decode", "OUT", "--output", "DIR/x.zarr")
     pq.write_table(good, tables / "barcodes.parquet")
     part = next((tables / "amplicons").iterdir())
     pq.write_table(pq.read_table(part).drop_columns(["z_nm"]), part)
-    assert "has no column z_nm" in refused(tmp_path, "decode", "OUT")
+    code, told = typed(tmp_path, "decode", "OUT", "--output", "DIR/x.zarr", "-q")
+    assert (code, "has no column z_nm" in told) == (1, True)
     put("out.zarr/round_02/zarr.json", "attributes", "ome", "omero", "channels", 0, "label", "../x")(tmp_path)
-    for words in (("decode", "OUT"), ("export", "OUT", "-o", "DIR/files", "--format", "tiff", "--round", "2")):
+    for words in (
+        ("decode", "OUT", "--output", "DIR/y.zarr"),
+        ("export", "OUT", "-o", "DIR/files", "--format", "tiff", "--round", "2"),
+    ):
         refused(tmp_path, *words)

@@ -63,7 +63,7 @@ def test_another_format_is_refused_where_it_would_be_mixed(
     for words in (
         ("run", "spec.yaml", "--output", "out.zarr", "-q"),
         ("verify", "out.zarr", "--repair", "-q"),
-        ("decode", "out.zarr"),
+        ("decode", "out.zarr", "-o", "read.zarr"),
     ):
         told = typed(folder, *words)
         assert told.exit_code == 2, told.output
@@ -79,12 +79,12 @@ def test_another_format_is_read_and_replaced(made: Path, tmp_path: Path) -> None
     for words in (
         ("info", "out.zarr"),
         ("status", "out.zarr"),
-        ("export", "out.zarr", "files.d", "--format", "tiff", "-q"),
+        ("export", "out.zarr", "-o", "files.d", "--format", "tiff", "-q"),
     ):
         told = typed(folder, *words)
         assert told.exit_code == 0, told.output
     assert any((folder / "files.d").iterdir())
     told = typed(folder, "run", "spec.yaml", "--output", "out.zarr", "--overwrite", "-q")
     assert told.exit_code == 0, told.output
-    assert typed(folder, "decode", "out.zarr").exit_code == 0
+    assert typed(folder, "decode", "out.zarr", "-o", "read.zarr").exit_code == 0
     assert typed(folder, "verify", "out.zarr", "--repair", "-q").exit_code == 0

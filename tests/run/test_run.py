@@ -26,6 +26,7 @@ from simexm.result.place import Place
 from simexm.result.result import Result
 from simexm.run.worker import Context, run_block
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
+from simexm.version import FORMAT_VERSION
 from tests.run.conftest import VOXEL_NM, fingerprint, spec
 
 pytestmark = [
@@ -171,7 +172,11 @@ def test_missing_shards_are_made_again(reference: Result, stored: Path, tmp_path
     simulation = kept(stored)
     result = simulation.run(tmp_path / "small.zarr", client=client, quiet=True)
     attributes = json.loads((result.path / "zarr.json").read_text())
-    attributes["attributes"]["simexm"] = {"hash": simulation.plan().hash, "status": "incomplete"}
+    attributes["attributes"]["simexm"] = {
+        "hash": simulation.plan().hash,
+        "format": FORMAT_VERSION,
+        "status": "incomplete",
+    }
     (result.path / "zarr.json").write_text(json.dumps(attributes))
     lost = [
         *sorted(p for p in (result.path / "0" / "c").rglob("*") if p.is_file())[:2],

@@ -31,18 +31,18 @@ class Own(Stage):
     writes: ClassVar = (EXPANDED,)
     wants_identity: ClassVar = True
 
-    def run(self, work):
-        before = work.values["expanded"]
+    def run(self, state):
+        before = state.read(EXPANDED)
 
         def chunks(dye):
             for chunk in before.chunks(dye):
-                if chunk.layer is not None and work.round <= 1:
+                if chunk.layer is not None and state.frame.round <= 1:
                     e = chunk.emitters.select(chunk.emitters.own != 0)
                     rows = np.column_stack([e.identity, e.weight, e.z.view("i8"), e.y.view("i8"), e.x.view("i8")])
                     FOUND.setdefault(chunk.layer, []).append(rows)
                 yield chunk
 
-        work.values["expanded"] = replace(before, chunks=chunks)
+        state.write(EXPANDED, replace(before, chunks=chunks))
 """
 
 LAYERS: list[dict[str, Any]] = [

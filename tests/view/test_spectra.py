@@ -302,7 +302,7 @@ def test_every_dye_can_be_drawn_and_the_picture_is_whole_or_not_there(
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(Figure, "savefig", fails)
-    result = CliRunner().invoke(app, ["fluorophores", "--output", "all.png"])
+    result = CliRunner().invoke(app, ["fluorophores", "--output", "all.png", "--overwrite"])
     assert result.exit_code == 1
     assert "No space left" in result.stderr
     assert [p.name for p in here.iterdir()] == ["all.png"]

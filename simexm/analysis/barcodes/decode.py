@@ -182,6 +182,7 @@ class DecodeBench(Bench):
         self.pixel_nm, self.first_nm = scale, translation
         self.shape = triple(result.array().shape[1:])
         self.tiling = plan.blocks
+        self._refuse_foreign(result.barcodes())
         self.unmixing = self._unmixing()
         self.profiles = [self._profile(dye) for dye in self.barcodes.dyes.values()]
         self._halo_nm = np.array([REACH_NM[0], REACH_NM[1], REACH_NM[1]]) / self.factor
@@ -233,7 +234,7 @@ class DecodeBench(Bench):
     def measure(self, number: int) -> dict[str, CellSums]:
         """Light of each cell's amplicons in a block, by round and letter, in steps of `LIGHT_E`."""
         ids, light = self.read(number)
-        counts = np.rint(light.reshape(len(ids), -1) / LIGHT_E).astype(np.int64)
+        counts = np.rint(light.reshape(len(ids), math.prod(light.shape[1:])) / LIGHT_E).astype(np.int64)
         cells, where = np.unique(ids, return_inverse=True)
         sums = np.zeros((cells.size, counts.shape[1] + 1), np.int64)
         np.add.at(sums, where, np.column_stack([np.ones(len(ids), np.int64), counts]))
@@ -246,7 +247,6 @@ class DecodeBench(Bench):
 
     def _compared(self, votes: CellSums) -> pa.Table:
         truth = self.result.barcodes()
-        self._refuse_foreign(truth)
         letters = np.array([*self.barcodes.letters, UNREAD])
         found = votes.look_up(truth["id"].to_numpy())
         amplicons, *light = (found[name] for name in self.columns[VOTES])
