@@ -110,6 +110,8 @@ def _numba() -> Any:
     global _awake
     if not _awake:
         refuse_tight_shell()
+        # where colorama is installed, numba would have it write an escape sequence to the terminal when the program ends
+        os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     import numba
     from numba.extending import typeof_impl
 

@@ -183,6 +183,8 @@ class DecodeBench(Bench):
         self.shape = triple(result.array().shape[1:])
         self.tiling = plan.blocks
         self._refuse_foreign(result.barcodes())
+        for number in range(1, self.rounds + 1):  # damage is found before any work
+            result.at(round=number).array()
         self.unmixing = self._unmixing()
         self.profiles = [self._profile(dye) for dye in self.barcodes.dyes.values()]
         self._halo_nm = np.array([REACH_NM[0], REACH_NM[1], REACH_NM[1]]) / self.factor
