@@ -1,0 +1,1 @@
+"""Analyses: jobs over stored volumes and tables."""

@@ -1,0 +1,1 @@
+"""Boxes, tilings, grids, and transforms between tissue and image."""

@@ -1,0 +1,1 @@
+"""Any volume of labels to OME-Zarr labels."""

@@ -1,0 +1,1 @@
+"""Run a function over many blocks: workers, retries, journal, locks, batch queues. Knows no microscopy."""

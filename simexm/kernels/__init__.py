@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: regions, dyes, diffraction, images, detectors. Imports neither Dask nor Zarr."""

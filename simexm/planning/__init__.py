@@ -1,0 +1,1 @@
+"""From a spec to a plan: grids, blocks, halos, memory, parameter hash."""

@@ -1,0 +1,1 @@
+"""Open what a run or an analysis wrote: images, labels, tables, its plan."""

@@ -1,0 +1,1 @@
+"""A simulation as jobs: driver, blocks, levels of the pyramid, verification, repair."""

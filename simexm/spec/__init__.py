@@ -1,0 +1,1 @@
+"""What a user writes: the root model of a spec and its checks."""

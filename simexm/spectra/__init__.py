@@ -1,0 +1,1 @@
+"""Dyes, filters, and the light that passes them."""

@@ -1,0 +1,1 @@
+"""Pictures, reports, notebooks, and the viewer in the browser."""
