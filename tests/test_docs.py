@@ -18,7 +18,7 @@ import tifffile
 from pydantic import BaseModel
 
 from docs.hooks import floors, keys
-from simexm.jobs.batch.cluster_file import ClusterFile
+from simexm.jobs.batch.cluster_file import ClusterFile, SlurmFile
 from simexm.spec.simulation import Spec
 from tests.markdown import ROOT, block, blocks, make_shell, put_command, type_here, type_in
 from tests.test_floors import FLOORS
@@ -154,6 +154,13 @@ def test_a_key_says_type_unit_default_and_bounds() -> None:
 
     with pytest.raises(ValueError, match="size_nm has no description"):
         keys.keys(Silent)
+
+
+def test_a_value_that_is_written_as_text_is_shown_as_text() -> None:
+    rows = {row.name: row for row in keys.keys(SlurmFile)}
+    assert rows["driver_memory"][1:4] == ("text, such as `4 GiB`", "", "`4 GiB`")
+    assert rows["jobs"][1:4] == ("text, such as `2:10`", "", "`1:1`")
+    assert rows["walltime"].type == "text, such as `04:00:00`"
 
 
 def test_diagram_shows_the_floors() -> None:

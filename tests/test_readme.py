@@ -90,6 +90,7 @@ def test_ci_runs_what_a_fresh_machine_is_told() -> None:
         assert command in told
         assert command in ci
     assert "simexm run pipelines/quickstart.yaml" in ci
+    assert "mkdocs build --strict" in ci
     assert '".[test]"' in ci
     assert "pytest -m slow" in told
     assert "pytest -q -m slow" in ci

@@ -28,7 +28,7 @@ WAY = (
 )
 """Steps of the data: the folder that takes it, what it is, and some words."""
 WIDTH, ROW, GAP = 960, 30, 4
-LEFT = 300
+WORDS_X = 220
 
 
 def floors() -> tuple[tuple[str, ...], ...]:
@@ -75,8 +75,8 @@ def _way() -> list[str]:
     return [*lines, f'<text class="small" x="0" y="114">The stages of a block, such as: {stages}.</text>']
 
 
-def _rows(top: int) -> list[str]:
-    """One band for each floor, the highest first, and a line for each folder on it."""
+def _rows(top: int) -> tuple[list[str], int]:
+    """One band for each floor, the highest first, with a line for each folder on it; and where they end."""
     lines, y = [], top
     for names in reversed(floors()):
         height = ROW * len(names)
@@ -86,9 +86,9 @@ def _rows(top: int) -> list[str]:
             shown = f"{name}/" if (PACKAGE / name).is_dir() else f"{name}.py"
             step = next((" ● " + what for folder, what, _ in WAY if folder == name), "")
             lines.append(f'<text class="code" x="12" y="{at}">{shown}<tspan class="step">{step}</tspan></text>')
-            lines.append(f'<text class="small" x="{LEFT - 80}" y="{at}">{escape(purpose(name))}</text>')
+            lines.append(f'<text class="small" x="{WORDS_X}" y="{at}">{escape(purpose(name))}</text>')
         y += height + GAP
-    return [*lines, f"<!-- {y} -->"]
+    return lines, y
 
 
 STYLE = (
@@ -100,8 +100,7 @@ STYLE = (
 
 def diagram() -> str:
     """The diagram as SVG, to stand in a page."""
-    rows = _rows(160)
-    height = int(re.findall(r"\d+", rows.pop())[0])
+    rows, height = _rows(160)
     return "\n".join(
         [
             f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="The way of the data and the floors" xmlns="http://www.w3.org/2000/svg">',

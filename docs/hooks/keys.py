@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from simexm.settings import OpenUnion
+from simexm.units import size
 
 MARKER = re.compile(r"^<!-- keys: ([\w.]+) -->$", re.MULTILINE)
 WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", dict: "mapping", Any: "anything"}
@@ -118,7 +119,16 @@ def _key(model: type[BaseModel], name: str, field: FieldInfo) -> Key:
         raise ValueError(
             f"{model.__module__}.{model.__name__}.{name} has no description; add it to the docstring's Attributes"
         )
-    return Key(name, type_in_words(field.annotation), unit(name), _default(field), bounds(field), description)
+    example = _example(field)
+    kind = f"text, such as `{example}`" if example else type_in_words(field.annotation)
+    return Key(name, kind, unit(name), _default(field, example), bounds(field), description)
+
+
+def _example(field: FieldInfo) -> str:
+    """How a value is written whose type says only what it becomes, such as a size of memory; "" for others."""
+    inner = [more for part in typing.get_args(field.annotation) for more in typing.get_args(part)]
+    examples = [each.examples for each in (field, *inner) if isinstance(each, FieldInfo) and each.examples]
+    return str(examples[0][0]) if examples else ""
 
 
 def described(model: type[BaseModel]) -> dict[str, str]:
@@ -196,7 +206,7 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def _default(field: FieldInfo) -> str:
+def _default(field: FieldInfo, example: str) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
@@ -208,6 +218,10 @@ def _default(field: FieldInfo) -> str:
             if value == type(value).model_construct()
             else f"`{value.model_dump(mode='json', exclude_none=True)}`"
         )
+    if example and isinstance(value, int):
+        return f"`{size(value)}`"
+    if example and isinstance(value, tuple):
+        return f"`{':'.join(map(str, value))}`"
     if isinstance(value, tuple):
         return f"`{list(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else "empty"

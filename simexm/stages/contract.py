@@ -461,7 +461,9 @@ class Stage(Frozen):
     """
 
     reads: ClassVar[tuple[Quantity, ...]]
+    """What the stage reads of what earlier stages wrote."""
     writes: ClassVar[tuple[Quantity, ...]]
+    """What the stage writes for later ones."""
     whole_labels: ClassVar[bool] = False
     """Whether the stage wants the labels of a tile at once, not part by part."""
     always: ClassVar[bool] = False
