@@ -1,7 +1,7 @@
 """Every command and code block of the project's pages runs as it stands.
 
-Those of object storage run in tests/storage, those of stages in tests/stages, and those of clusters again, on a real queue, in
-tests/batch.
+Those of the tutorial, of ingesting and of analyses run in tests/test_docs.py, those of object storage in tests/storage, those of
+stages in tests/stages, and those of clusters again, on a real queue, in tests/batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:ResourceWarning"),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RUNNING = "pipelines/running.md"
+RUNNING = "docs/running.md"
 
 BLOCKS = {
     "README.md": [
@@ -40,7 +40,25 @@ BLOCKS = {
         ("python", "import simexm"),
         ("bash", "simexm ingest segmentation.tif -o s3://my-bucket/cortex.zarr"),
     ],
-    "pipelines/stage.md": [
+    "docs/tutorial.md": [
+        ("python", "import numpy as np"),
+        ("bash", "simexm ingest cells.tif"),
+        ("yaml", "name: first"),
+        ("bash", "simexm plan first.yaml"),
+        ("python", "from simexm import Result"),
+    ],
+    "docs/ingesting.md": [
+        ("bash", "simexm ingest cells.tif -o cells.zarr"),
+        ("bash", "simexm ingest cells.tif -o part.zarr"),
+        ("bash", "simexm ingest cells.tif -o marked.zarr"),
+    ],
+    "docs/analysis.md": [
+        ("python", '"""Volumes of cells'),
+        ("toml", "[build-system]"),
+        ("bash", "pip install ."),
+        ("python", "from cell_volumes import"),
+    ],
+    "docs/stage.md": [
         ("python", '"""Chromatic shift:'),
         ("toml", "[build-system]"),
         ("yaml", "source: {kind: phantom"),
@@ -72,6 +90,7 @@ def test_ci_runs_what_a_fresh_machine_is_told() -> None:
         assert command in told
         assert command in ci
     assert "simexm run pipelines/quickstart.yaml" in ci
+    assert "mkdocs build --strict" in ci
     assert '".[test]"' in ci
     assert "pytest -m slow" in told
     assert "pytest -q -m slow" in ci
@@ -86,7 +105,7 @@ def test_links_lead_somewhere(page: str) -> None:
         if link.startswith("#"):
             assert link[1:] in headings, link
         elif not link.startswith("https://"):
-            assert ((ROOT / page).parent / link).is_file(), link
+            assert ((ROOT / page).parent / link.partition("#")[0]).is_file(), link
 
 
 def test_a_picture_opens_the_readme() -> None:

@@ -37,7 +37,21 @@ _ANY_TWO_PHOTON_LASER_NM = (500.0, 2000.0)
 
 
 class _Figures(BaseModel):
-    """Figures that replace those of a file or of a built-in dye."""
+    """Figures that replace those of a file or of a built-in dye.
+
+    Attributes
+    ----------
+    extinction_per_M_per_cm
+        Decadic molar extinction coefficient at the maximum of the longest-wavelength absorption band.
+    quantum_yield
+        Photons emitted per photon absorbed.
+    lifetime_ns
+        Lifetime of the excited state.
+    two_photon_GM
+        Two-photon absorption cross section: a number for all wavelengths, or (wavelength nm, GM) points.
+    source
+        Where the figures come from.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -56,7 +70,15 @@ class _Figures(BaseModel):
 
 
 class CsvDye(_Figures):
-    """A dye whose spectra stand in a CSV file (format: see this module)."""
+    """A dye whose spectra stand in a CSV file.
+
+    The columns are wavelength_nm, excitation, emission and two_photon_GM. Files that FPbase exports are read as they are.
+
+    Attributes
+    ----------
+    csv
+        Path of the file.
+    """
 
     csv: Path
 
@@ -66,7 +88,13 @@ class CsvDye(_Figures):
 
 
 class LikeDye(_Figures):
-    """A built-in dye with some figures of your own, such as a two-photon cross section."""
+    """A built-in dye with some figures of your own, such as a two-photon cross section.
+
+    Attributes
+    ----------
+    like
+        Name of the built-in dye.
+    """
 
     like: str
 
@@ -85,7 +113,17 @@ class LikeDye(_Figures):
 
 
 class GaussianDye(BaseModel):
-    """A dye from a few numbers: Gaussian spectra, without the shoulders and the red tail that a measured dye has."""
+    """A dye from a few numbers: Gaussian spectra, without the shoulders and the red tail that a measured dye has.
+
+    Attributes
+    ----------
+    peak_excitation_nm, peak_emission_nm
+        Wavelength of the spectrum's maximum.
+    excitation_fwhm_nm, emission_fwhm_nm
+        Full width of the spectrum at half of its maximum.
+    extinction_per_M_per_cm, quantum_yield, lifetime_ns, two_photon_GM, source
+        As of any other dye; see `CsvDye`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

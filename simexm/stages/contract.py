@@ -1,7 +1,7 @@
 """What a stage is: a frozen model that says what it reads, what it writes, how far it looks, and what it does to a block.
 
 What the user writes in a spec and what runs on a block are the same object. To add physics, write a file with one
-more subclass of `Stage` and name it in `simexm/stages/__init__.py`, or in a package of your own (`pipelines/stage.md`
+more subclass of `Stage` and name it in `simexm/stages/__init__.py`, or in a package of your own (`docs/stage.md`
 shows one); the planner and the block runner need no change.
 """
 
@@ -461,7 +461,9 @@ class Stage(Frozen):
     """
 
     reads: ClassVar[tuple[Quantity, ...]]
+    """What the stage reads of what earlier stages wrote."""
     writes: ClassVar[tuple[Quantity, ...]]
+    """What the stage writes for later ones."""
     whole_labels: ClassVar[bool] = False
     """Whether the stage wants the labels of a tile at once, not part by part."""
     always: ClassVar[bool] = False

@@ -150,8 +150,7 @@ def test_readme_block(lab: Lab, my_yaml: Path, reference: dict[str, str], tmp_pa
     (tmp_path / "cluster_configs" / "slurm.yaml").write_text(text)
     (tmp_path / "my.yaml").write_text(my_yaml.read_text())
     first, second, third, fourth = (
-        shlex.split(line, comments=True)[1:]
-        for line in block("pipelines/running.md", "simexm submit").text.splitlines()
+        shlex.split(line, comments=True)[1:] for line in block("docs/running.md", "simexm submit").text.splitlines()
     )
     assert simexm(*first, cwd=tmp_path).stdout.startswith("#!")
     assert lab.queue() == {}

@@ -22,7 +22,7 @@ from simexm.stages import Camera, installed
 from tests import build
 from tests.markdown import block, blocks, make_shell, put_command, type_in
 
-PAGE = "pipelines/stage.md"
+PAGE = "docs/stage.md"
 SPEC = block(PAGE, "shift_nm: {").text
 
 

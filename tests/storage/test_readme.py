@@ -19,7 +19,7 @@ def test_block_of_object_storage(server: str, tif: Path, tmp_path: Path) -> None
     type_in("simexm new > my.yaml", tmp_path)
     text = (tmp_path / "my.yaml").read_text()
     (tmp_path / "my.yaml").write_text(text + "\ncrop: {offset: [60, 100, 100], shape: [60, 90, 90]}\n")
-    for line in block("pipelines/running.md", "s3://").text.splitlines():
+    for line in block("docs/running.md", "s3://").text.splitlines():
         type_in(line, tmp_path)
     assert Result.open("s3://my-bucket/out.zarr").complete
     assert (tmp_path / "s3-files").is_dir()

@@ -135,7 +135,13 @@ class BatchFile(Frozen):
 
 
 class SlurmFile(BatchFile):
-    """Jobs of SLURM."""
+    """Jobs of SLURM.
+
+    Attributes
+    ----------
+    account
+        Who pays; left out, the site's default.
+    """
 
     kind: Literal["slurm"]
     account: Word | None = None
@@ -160,7 +166,13 @@ class SlurmFile(BatchFile):
 
 
 class LsfFile(BatchFile):
-    """Jobs of LSF."""
+    """Jobs of LSF.
+
+    Attributes
+    ----------
+    project
+        Who pays; left out, the site's default.
+    """
 
     kind: Literal["lsf"]
     project: Word | None = None

@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any
 
 from dask.utils import format_bytes, parse_bytes
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 _LEAST_MEMORY = 256 << 20
 _LEAST_WALLTIME_S = 60
@@ -33,7 +33,7 @@ def memory_bytes(value: Any) -> int:
     return size
 
 
-Memory = Annotated[int, BeforeValidator(memory_bytes)]
+Memory = Annotated[int, BeforeValidator(memory_bytes), Field(examples=["4 GiB"])]
 
 
 def slurm_seconds(text: str) -> int:
@@ -74,8 +74,8 @@ def _checked(seconds: Any) -> AfterValidator:
     return AfterValidator(check)
 
 
-SlurmTime = Annotated[str, BeforeValidator(_quoted), _checked(slurm_seconds)]
-LsfTime = Annotated[str, BeforeValidator(_quoted), _checked(lsf_seconds)]
+SlurmTime = Annotated[str, BeforeValidator(_quoted), _checked(slurm_seconds), Field(examples=["04:00:00"])]
+LsfTime = Annotated[str, BeforeValidator(_quoted), _checked(lsf_seconds), Field(examples=["04:00"])]
 
 
 def parse_jobs(value: Any) -> tuple[int, int]:
@@ -99,7 +99,7 @@ def parse_jobs(value: Any) -> tuple[int, int]:
     return least, most
 
 
-Jobs = Annotated[tuple[int, int], BeforeValidator(parse_jobs)]
+Jobs = Annotated[tuple[int, int], BeforeValidator(parse_jobs), Field(examples=["2:10"])]
 
 
 def _one_line(text: str) -> str:

@@ -43,6 +43,8 @@ class Confocal(Optics):
 
     Attributes
     ----------
+    channels
+        Lasers and bands; each is imaged after the other.
     dwell_us
         Time that the beam spends on a pixel.
     pinhole_airy_units

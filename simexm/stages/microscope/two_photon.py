@@ -24,6 +24,8 @@ class TwoPhoton(Optics):
 
     Attributes
     ----------
+    channels
+        Lasers and bands; each is imaged after the other.
     dwell_us
         Time that the beam spends on a pixel.
     repetition_MHz, pulse_fs

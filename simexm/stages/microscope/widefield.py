@@ -34,6 +34,8 @@ class Widefield(Optics):
 
     Attributes
     ----------
+    channels
+        Lasers and bands; each is imaged after the other.
     exposure_s
         Exposure of one plane.
     """

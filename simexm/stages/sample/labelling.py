@@ -41,6 +41,12 @@ class DyesPerProtein(Frozen):
     ----------
     distribution
         `poisson`: mean `mean`. `binomial`: `sites` places, each filled with `probability`. `fixed`: exactly `sites`.
+    mean
+        Mean number of dyes, for `poisson`.
+    sites
+        Places for dyes, for `binomial`; number of dyes, for `fixed`.
+    probability
+        Probability that a place is filled, for `binomial`.
     """
 
     distribution: Literal["poisson", "binomial", "fixed"] = "poisson"
@@ -180,6 +186,11 @@ class Labelling(Labeller):
 
     Proteins per voxel are Poisson(density * volume, or * surface), each at a random place in its voxel, with its own dyes,
     each kept with `retention`, at the protein plus a Gaussian linker.
+
+    Attributes
+    ----------
+    layers
+        What is labelled, and with which dye.
     """
 
     stage: Literal["labelling"] = "labelling"

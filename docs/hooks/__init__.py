@@ -1,0 +1,1 @@
+"""What MkDocs calls while it builds the documentation: parts of pages that are made from the code."""

@@ -1,0 +1,279 @@
+"""The documentation: its pages do what they say, say what the code has, and are built without the network."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from pydantic import BaseModel
+
+from docs.hooks import floors, keys
+from simexm.jobs.batch.cluster_file import ClusterFile, SlurmFile
+from simexm.spec.simulation import Spec
+from tests.markdown import ROOT, block, blocks, make_shell, put_command, type_here, type_in
+from tests.test_floors import FLOORS
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:ResourceWarning")
+PAGES = sorted(str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md"))
+
+
+def run_python(text: str, place: Path) -> None:
+    """Execute a block of Python in a folder."""
+    with contextlib.chdir(place):
+        exec(compile(text, "page", "exec"), {})
+
+
+# ---------------------------------------------------------------- pages do what they say
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tutorial was followed, but for its last step."""
+    place = tmp_path_factory.mktemp("tutorial")
+    for kind, text in blocks("docs/tutorial.md")[:-1]:
+        if kind == "yaml":
+            (place / "first.yaml").write_text(text)
+        elif kind == "python":
+            run_python(text, place)
+        else:
+            for line in text.splitlines():
+                type_here(line, place)
+    return place
+
+
+def test_tutorial_makes_the_picture_that_it_shows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from matplotlib.image import imread
+
+    made, shown = (imread(p) for p in (folder / "first.run/preview.png", ROOT / "docs/pictures/tutorial.png"))
+    assert made.shape == shown.shape
+    assert np.abs(made - shown).mean() < 0.01  # texts are drawn by the fonts that there are
+    run_python(blocks("docs/tutorial.md")[-1].text, folder)
+    inside, outside = map(float, re.findall(r"\d+\.\d+", capsys.readouterr().out)[:2])
+    assert inside - 100 > 20 * (outside - 100) > 0  # above the offset that the page names
+
+
+def test_blocks_of_ingesting(folder: Path) -> None:
+    tifffile.imwrite(folder / "synapses.tif", tifffile.imread(folder / "cells.tif") == 3, compression="zlib")
+    for number, each in enumerate(blocks("docs/ingesting.md")):
+        for line in each.text.splitlines():
+            type_here(line.replace("cells.zarr", f"again{number}.zarr"), folder)
+    assert "synapse" in type_here("simexm info marked.zarr", folder)
+    assert "20 x 160 x 80" in type_here("simexm info part.zarr", folder)
+
+
+@pytest.fixture(scope="module")
+def analysis(folder: Path) -> Iterator[Path]:
+    """Where the analysis of the page is installed."""
+    place = folder / "analysis"
+    place.mkdir()
+    for word, name in (("class ", "cell_volumes.py"), ("[project]", "pyproject.toml")):
+        (place / name).write_text(block("docs/analysis.md", word).text)
+    make_shell(place)
+    quiet = f'--no-deps --no-build-isolation --no-index --quiet --disable-pip-version-check --target "{place}/site"'
+    put_command(place, "pip", f'exec "{sys.executable}" -m pip "$@" {quiet}')
+    type_in(block("docs/analysis.md", "pip install").text, place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(place / "site")
+        yield place
+    sys.modules.pop("cell_volumes", None)
+
+
+def test_blocks_of_an_own_analysis(analysis: Path, folder: Path) -> None:
+    from simexm.analysis import installed
+    from simexm.result.result import Result
+
+    run_python(block("docs/analysis.md", "first.zarr").text, folder)
+    table = Result.open(folder / "volumes.zarr").table("volumes")
+    ids, pixels = np.unique(Result.open(folder / "first.zarr").array(of="labels/cells")[:], return_counts=True)
+    assert table["id"].to_pylist() == ids[ids != 0].tolist()
+    assert table["pixels"].to_pylist() == pixels[ids != 0].tolist()
+    assert installed.load("cell_volumes").__module__ == "cell_volumes"
+
+
+# ---------------------------------------------------------------- pages say what the code has
+
+
+def test_every_key_has_a_row_with_a_description() -> None:
+    """Of specs, all their stages, sources and dyes, and of cluster files; one that is added without words fails here."""
+    found = keys.models(Spec) + keys.models(ClusterFile)
+    names = {model.__name__ for model in found}
+    assert {"Spec", "Phantom", "ZarrSource", "Confocal", "Camera", "Execution", "Imaging2017", "SlurmFile"} <= names
+    assert len({keys.anchor(model) for model in found}) == len(found)
+    for model in found:
+        rows = {row.name: row for row in keys.keys(model)}
+        assert rows.keys() == model.model_fields.keys()
+        assert all(row.description and row.type and row.default for row in rows.values())
+        for name, row in rows.items():
+            assert row.unit or not re.search(r"_(nm|um|um\d|nm3|s|us|ns|fs|e|W|uW|m|GiB|GM|MHz|cm2?|counts)$", name), (
+                name
+            )
+
+
+def test_a_key_says_type_unit_default_and_bounds() -> None:
+    from pydantic import Field
+
+    class Part(BaseModel):
+        """A part.
+
+        Attributes
+        ----------
+        size_nm, shift_nm
+            How large, and
+            how far.
+        several
+            Some.
+        kind
+            Which.
+        """
+
+        size_nm: float = Field(gt=0, le=1e6)
+        shift_nm: float | None = Field(default=None, ge=-1)
+        several: tuple[float, ...] = Field(default=(), max_length=3)
+        kind: str = Field(default="a", description="Another.")
+
+    size, shift, several, kind = keys.keys(Part)
+    assert size == ("size_nm", "number", "nm", "required", "above 0; at most 1e+06", "How large, and how far.")
+    assert shift == ("shift_nm", "number", "nm", "left out", "-1 or more", "How large, and how far.")
+    assert several == ("several", "list of: number", "", "`[]`", "at most 3 entries", "Some.")
+    assert kind.description == "Another."
+
+    class Silent(BaseModel):
+        """No words."""
+
+        size_nm: float
+
+    with pytest.raises(ValueError, match="size_nm has no description"):
+        keys.keys(Silent)
+
+
+def test_a_value_that_is_written_as_text_is_shown_as_text() -> None:
+    rows = {row.name: row for row in keys.keys(SlurmFile)}
+    assert rows["driver_memory"][1:4] == ("text, such as `4 GiB`", "", "`4 GiB`")
+    assert rows["jobs"][1:4] == ("text, such as `2:10`", "", "`1:1`")
+    assert rows["walltime"].type == "text, such as `04:00:00`"
+
+
+def test_diagram_shows_the_floors() -> None:
+    assert floors.floors() == FLOORS
+    drawn = floors.diagram()
+    shown = [name for names in reversed(FLOORS) for name in names]
+    rows = re.findall(r'<text class="code" x="12"[^>]*>(\w+)(/|\.py)<', drawn)
+    assert [name for name, _ in rows] == shown
+    assert all((ROOT / "simexm" / f"{name}{end}").exists() for name, end in rows)
+    folders = {p.parent.name for p in (ROOT / "simexm").glob("*/__init__.py")}
+    assert folders <= set(shown)
+    assert {name for name, end in rows if end == "/"} == folders
+    assert {folder for folder, _, _ in floors.WAY} <= folders
+
+
+def defined(path: Path) -> set[str]:
+    """Names that a module defines: its own, and those of its classes behind a dot."""
+    names: set[str] = set()
+
+    def add(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(prefix + node.name)
+            for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+                if isinstance(target, ast.Name):
+                    names.add(prefix + target.id)
+            if isinstance(node, ast.ClassDef):
+                add(node.body, f"{node.name}.")
+
+    add(ast.parse(path.read_text(encoding="utf-8")).body, "")
+    return names
+
+
+def test_where_is_what_is_there() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| `([\w/.]+)` \| `([\w.]+)` \|$", page, re.MULTILINE)
+    assert len(rows) == len(re.findall(r"^\|", page, re.MULTILINE)) - 4  # but the heads of two tables
+    for _, path, name in rows:
+        assert name in defined(ROOT / path), f"{path} has no {name}"
+    asked = " ".join(what for what, _, _ in rows)
+    for words in ("pinhole", "block's halo", "failed block", "file format", "detector"):
+        assert words in asked
+
+
+# ---------------------------------------------------------------- the site
+
+
+class Loads(HTMLParser):
+    """What a page loads by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take sources, and links that are no mere relation such as `canonical`."""
+        given = dict(attrs)
+        if tag in ("script", "img", "iframe", "source") and given.get("src"):
+            self.found.append(str(given["src"]))
+        if tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload", "preconnect", "prefetch"):
+            self.found.append(str(given["href"]))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built documentation. Whatever would reach for the network is refused; warnings are errors."""
+    pytest.importorskip("mkdocs")
+    place = tmp_path_factory.mktemp("site")
+    no_network = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https")}
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", place],
+        cwd=ROOT,
+        env={**os.environ, **no_network, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def test_site_has_every_page_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    for page in PAGES:
+        path = (site / page).with_suffix(".html")
+        loads = Loads()
+        loads.feed(path.read_text(encoding="utf-8"))
+        assert loads.found
+        for one in loads.found:
+            assert re.match(r"data:|(?!\w+:|//)", one), f"{page} loads {one}"
+            if not one.startswith("data:"):
+                assert (path.parent / one.partition("?")[0]).is_file(), f"{page} loads {one}"
+    for style in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//|@import", style.read_text(encoding="utf-8")), style
+
+
+def test_site_holds_what_is_made_from_the_code(site: Path) -> None:
+    spec = (site / "reference/spec.html").read_text(encoding="utf-8")
+    assert 'id="confocal"' in spec
+    assert "<code>pinhole_airy_units</code>" in spec
+    python = (site / "reference/python.html").read_text(encoding="utf-8")
+    for name in (
+        "simexm.Simulation.plan",
+        "simexm.Simulation.load",
+        "simexm.simulate",
+        "simexm.ingest",
+        "simexm.Result.open",
+        "simexm.cluster",
+    ):
+        assert f'id="{name}"' in python, name
+    contracts = (site / "reference/contracts.html").read_text(encoding="utf-8")
+    for name in ("simexm.stages.contract.Stage.needs", "simexm.analysis.contract.Bench.measure"):
+        assert f'id="{name}"' in contracts, name
+    architecture = (site / "architecture.html").read_text(encoding="utf-8")
+    assert "<svg" in architecture
+    assert "&lt;svg" not in architecture
+    assert "<!-- keys" not in "".join(p.read_text(encoding="utf-8") for p in site.rglob("*.html"))
