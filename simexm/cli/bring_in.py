@@ -27,7 +27,7 @@ from simexm.cli.options import (
 )
 from simexm.cli.shared import bar, print_table
 from simexm.errors import OutputError, SimexmWarning, SpecError
-from simexm.units import size, times
+from simexm.units import count, size, times
 
 
 class ColorOrder(StrEnum):
@@ -61,6 +61,10 @@ def ingest(
         ),
     ] = None,
     roi: RoiOption = None,
+    time: Annotated[
+        int | None,
+        typer.Option(help="Time point of a series to take, from 0 on.", metavar="N", show_default="all", min=0),
+    ] = None,
     cells: Annotated[
         str, typer.Option(help="merged, or splitted: SOURCE holds one stack or folder for each cell.")
     ] = "merged",
@@ -91,19 +95,20 @@ def ingest(
         raise SpecError(f"--cells {cells} is unknown; type merged (one volume of all cells) or splitted (one a cell)")
     with bar("ingest", quiet) as progress:
         made = ingest_volume(
-            source, output, voxel_size, regions=masks, roi=roi,
+            source, output, voxel_size, regions=masks, roi=roi, time=time,
             cells="merged" if cells == "merged" else "splitted", dataset=dataset,
             color_ids=None if color_ids is None else color_ids.value, workers=workers, overwrite=overwrite,
             dry_run=dry_run, progress=progress,
         )  # fmt: skip
     if dry_run or not quiet:
-        megavoxels = math.prod(made.shape) / 1e6
+        megavoxels = made.times * math.prod(made.shape) / 1e6
         done = f", largest id {made.largest_id}" if made.largest_id is not None else ""
         stored = f"{size(made.nbytes)} before compression" if dry_run else size(made.nbytes)
         speed = "" if dry_run else f", {megavoxels / max(made.seconds, 1e-9):.0f} Mvoxel/s"
+        series = f"{count(made.times, 'time point')} of " if made.times > 1 else ""
         regions = f"regions {', '.join(made.regions)}, " if made.regions else ""
         typer.echo(
-            f"{output}: {times(made.shape)} voxels of {times(made.voxel_size_nm)} nm, {made.dtype}, {regions}"
+            f"{output}: {series}{times(made.shape)} voxels of {times(made.voxel_size_nm)} nm, {made.dtype}, {regions}"
             f"{made.levels} levels{done}, {stored}{speed}"
         )
 

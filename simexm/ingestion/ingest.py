@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import reprlib
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from simexm.arguments import text, whole_number
@@ -23,8 +23,9 @@ from simexm.sources.base import INGESTED
 from simexm.sources.colours import ColorIds
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
-from simexm.sources.stack import Numbers, Stack, cell_ids, gone, mask, size_and_origin
+from simexm.sources.stack import Numbers, Stack, at_time, cell_ids, gone, mask, seconds_of, size_and_origin, times_of
 from simexm.sources.state import FilesState
+from simexm.sources.times import refuse_other_times, refuse_time
 from simexm.sources.words import COMMAND, speaking
 from simexm.sources.zarr.source import warn_of_image
 from simexm.sources.zarr.stack import ZarrStack
@@ -47,6 +48,8 @@ class IngestResult:
         The OME-Zarr label image.
     shape
         Voxels along z, y, x.
+    times
+        Time points.
     voxel_size_nm
         Size of a voxel, nm.
     dtype
@@ -65,6 +68,7 @@ class IngestResult:
 
     path: Location
     shape: Triple
+    times: int
     voxel_size_nm: Spacing
     dtype: str
     regions: tuple[str, ...]
@@ -82,6 +86,7 @@ def ingest(
     *,
     regions: Mapping[str, str | PathLike[str]] | None = None,
     roi: Roi | None = None,
+    time: int | None = None,
     cells: Cells = "merged",
     dataset: str | None = None,
     color_ids: ColorIds | None = None,
@@ -111,6 +116,8 @@ def ingest(
     roi
         Part of the source and of the masks to take, such as "0:40,100:300,:" (z, y, x) or three slices; its position in the
         tissue is kept. None takes all.
+    time
+        Which time point of a series to take, counted from 0. None takes all.
     cells
         "merged": one volume of all cells. "splitted": a folder of one TIFF stack or folder of slices for each cell, whose
         id is the value of its voxels; where two overlap, the first one in natural order of names keeps the voxel. If two
@@ -145,7 +152,7 @@ def ingest(
     SimexmWarning
         If cells overlap, or are numbered; if a mask is 0 everywhere, or nowhere.
     """
-    begin = time.perf_counter()
+    begin = perf_counter()
     where = _where(output)
     given = None if voxel_size_nm is None else voxel_sizes(voxel_size_nm)
     workers = None if workers is None else whole_number("workers", workers, 1)
@@ -161,13 +168,16 @@ def ingest(
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
     masks = stack.masks() if isinstance(stack, ZarrStack) else {}
     masks |= {name: _open_mask(name, path, stack, color_ids, given) for name, path in named.items()}
+    if time is not None:
+        refuse_time(stack.where, whole_number("time", time), times_of(stack))
+        stack, masks = at_time(stack, time), {name: at_time(mask, time) for name, mask in masks.items()}
     before = [_state(volume, crop) for volume in (stack, *masks.values())]
     if dry_run:
         refuse_group(where, overwrite=overwrite, writer=INGESTED)
         dtype = cell_ids(stack, crop).dtype
         return IngestResult(
-            where, crop.shape, size, dtype.name, tuple(masks), len(plan_levels(crop.shape, size)), None,
-            crop.size * dtype.itemsize, 0.0,
+            where, crop.shape, times_of(stack), size, dtype.name, tuple(masks), len(plan_levels(crop.shape, size)), None,
+            times_of(stack) * crop.size * dtype.itemsize, 0.0,
         )  # fmt: skip
     job = _Job(where, size, (z, y, x), crop, masks, before, workers, overwrite, progress)
     try:
@@ -176,8 +186,9 @@ def ingest(
         stack = _number(stack, error)
         labels, nbytes = job.write(stack)
     return IngestResult(
-        where, crop.shape, size, cell_ids(stack, crop).dtype.name, tuple(masks), labels.levels, labels.largest, nbytes,
-        time.perf_counter() - begin,
+        where, crop.shape, times_of(stack), size, cell_ids(stack, crop).dtype.name, tuple(masks), labels.levels,
+        labels.largest, nbytes,
+        perf_counter() - begin,
     )  # fmt: skip
 
 
@@ -198,27 +209,29 @@ class _Job:
     def write(self, labels: Stack) -> tuple[Written, int]:
         """Write labels and masks; returns what is told of the labels, and the bytes of all."""
         done = 0
+        total = self.crop.size * sum(times_of(stack) for stack in (labels, *self.masks.values()))
 
         def count(voxels: int) -> None:
             nonlocal done
             done += voxels
             if self.progress is not None:
-                self.progress(done, self.crop.size * (1 + len(self.masks)))
+                self.progress(done, total)
 
-        def image(path: str, name: str, numbers: Numbers) -> Written:
+        def image(path: str, name: str, stack: Stack, numbers: Callable[[Stack, Box], Numbers]) -> Written:
             return write_image(
-                files, path, name, numbers, self.voxel_size_nm, self.origin_nm, workers=self.workers, progress=count
-            )
+                files, path, name, [numbers(at_time(stack, time), self.crop) for time in range(times_of(stack))],
+                self.voxel_size_nm, self.origin_nm, seconds_per_time=seconds_of(stack), workers=self.workers, progress=count,
+            )  # fmt: skip
 
         with appearing(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
-            written = image("", self.output.name.removesuffix(".zarr"), cell_ids(labels, self.crop))
+            written = image("", self.output.name.removesuffix(".zarr"), labels, cell_ids)
             if written.largest == 0:
                 raise SourceError(
                     f"{labels.where}: every voxel is 0, so there is no cell in it. Is this the segmentation?"
                 )
             nbytes = written.nbytes
             for name, stack in self.masks.items():
-                found = image(name, name, mask(stack, self.crop))
+                found = image(name, name, stack, mask)
                 _warn_of_mask(name, stack, found)
                 leave_mark(files, name, found, {})
                 nbytes += found.nbytes
@@ -276,6 +289,7 @@ def _open_mask(name: str, path: str, labels: Stack, color_ids: ColorIds | None, 
             f"have {times(labels.shape)}; a mask needs one voxel for each of theirs. Resample or cut it to the labels' "
             "grid."
         )
+    refuse_other_times(f"region {name!r}: {found.where}", times_of(found), labels.where, times_of(labels))
     if given is None and not _on_one_grid(found, labels):
         raise SourceError(
             f"region {name!r}: {found.where} has voxels of {times(found.voxel_size_nm or ())} nm, and the labels "

@@ -50,8 +50,8 @@ class Voxels(Protocol):
 
     @property
     def shape(self) -> Triple: ...
-    def read(self, box: Box) -> NDArray[Any]:
-        """Return the ids in a box."""
+    def read(self, box: Box, time: int = 0) -> NDArray[Any]:
+        """Return the ids in a box at a time point."""
 
 
 class LabelSource(Protocol):
@@ -61,6 +61,10 @@ class LabelSource(Protocol):
     ----------
     shape
         Voxels along z, y, x.
+    times
+        Time points at which it can be read; 1 of what does not change. A series of planes in time has a depth of 1.
+    seconds_per_time
+        Between two time points; None where nothing tells it.
     voxel_size_nm
         Size of a voxel, nm of tissue before expansion.
     origin_nm
@@ -72,12 +76,16 @@ class LabelSource(Protocol):
     coarser
         The same ids downsampled, finest first, where such copies are stored.
     identity
-        Text that differs where the ids or the masks of two stored volumes differ, as far as that can be told without
-        reading them whole. It depends neither on where they stand nor on any time.
+        Text that differs where the ids or the masks of two stored volumes differ at any time point, as far as that can be
+        told without reading them whole. It depends neither on where they stand nor on when they were written.
     """
 
     @property
     def shape(self) -> Triple: ...
+    @property
+    def times(self) -> int: ...
+    @property
+    def seconds_per_time(self) -> float | None: ...
     @property
     def voxel_size_nm(self) -> Spacing: ...
     @property
@@ -97,11 +105,14 @@ class LabelSource(Protocol):
     def expecting(self, listed: Mapping[str, ShardList]) -> LabelSource:
         """Return the same source, which takes a missing chunk for a fault if it is listed for its array; see `state`."""
 
-    def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
-        """Return the ids in a box inside the volume, (z, y, x), unsigned, in native byte order."""
+    def read(self, box: Box, time: int = 0) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the ids in a box inside the volume at a time point, (z, y, x), unsigned, in native byte order."""
 
-    def read_field(self, name: str, box: Box) -> NDArray[Any]:
-        """Return the values of a field, (z, y, x), in a box inside the volume: bool for masks, else of the field's type."""
+    def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[Any]:
+        """Return the values of a field, (z, y, x), in a box inside the volume: bool for masks, else of the field's type.
+
+        A field without time points of its own is the same at all of the labels'.
+        """
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
         """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache of chunks.
@@ -157,6 +168,8 @@ class ZarrSource(BaseModel):
     voxel_size_nm
         z, y, x, nm of tissue before expansion. Taken from the metadata where it is left out; where it is given, the
         metadata's size and position do not count and the volume begins at 0.
+    time
+        Which time point of a time series is simulated, counted from 0.
     fields
         Name of a further field and what holds it: ids of other objects, classes of tissue or grey values, on the same grid.
     regions
@@ -170,6 +183,7 @@ class ZarrSource(BaseModel):
     path: str = pydantic.Field(min_length=1)
     dataset: str | None = None
     voxel_size_nm: VoxelSizeNm | None = None
+    time: int | None = pydantic.Field(default=None, ge=0)
     regions: dict[RegionName, str] = pydantic.Field(default_factory=dict)
     fields: dict[RegionName, StoredField] = pydantic.Field(default_factory=dict)
 

@@ -23,6 +23,7 @@ from simexm.sources.fields import Field, check_kind, class_of, with_classes
 from simexm.sources.identity import array_identity, digest_of
 from simexm.sources.mark import digest_in, shards_in, stored_regions
 from simexm.sources.state import FilesState, state_of_chunks
+from simexm.sources.times import refuse_other_times, refuse_time
 from simexm.sources.words import words
 from simexm.sources.zarr import ngff
 from simexm.sources.zarr.finding import Found, find, open_root
@@ -38,7 +39,7 @@ _TOKENS = itertools.count()
 
 @dataclass(frozen=True)
 class Volume:
-    """A Zarr array read as z, y, x, whatever the order of its axes; its other axes have the length 1.
+    """A Zarr array read as z, y, x, at any time point, whatever the order of its axes; its other axes have the length 1.
 
     Attributes
     ----------
@@ -46,6 +47,8 @@ class Volume:
         What to call it in messages: path and dataset.
     group
         The group that holds the array; None where it stands alone.
+    time
+        The only time point that is read; None for all that there are.
     listed
         Chunk files that exist, where that is known.
     token
@@ -56,34 +59,60 @@ class Volume:
     array: zarr.Array[Any]
     geometry: ngff.Geometry
     group: zarr.Group | None
+    time: int | None = None
     listed: ShardList | None = field(default=None, compare=False)
     token: int = field(default_factory=lambda: next(_TOKENS), compare=False)
 
     @property
     def shape(self) -> Triple:
         """Voxels along z, y, x."""
-        z, y, x = (self.array.shape[i] for i in self.geometry.axes)
-        return z, y, x
+        return self.geometry.along(self.array.shape)
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x); raises SourceError where that cannot be decoded."""
+    @property
+    def times(self) -> int:
+        """Time points that can be read."""
+        axis = self.geometry.time
+        return 1 if axis is None or self.time is not None else self.array.shape[axis]
+
+    def at(self, time: int) -> Volume:
+        """The volume at one time point; itself where there is one alone.
+
+        Raises
+        ------
+        SourceError
+            If there is no such time point.
+        """
+        refuse_time(self.where, time, self.times)
+        return self if self.times == 1 else replace(self, time=time)
+
+    def read(self, box: Box, time: int = 0) -> NDArray[Any]:
+        """Return what is stored in a box at a time point, (z, y, x); raises SourceError where that cannot be decoded.
+
+        A volume without a time axis is the same at all time points.
+        """
         if not Box.of_shape(self.shape).contains(box):
             raise IndexError(f"{box} reaches outside {self.where}, whose shape is {self.shape}")
-        z, y, x = (self.array.chunks[i] for i in self.geometry.axes)
-        name = (self.token, self.array.path)
-        return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, partial(self._read, box))
+        chunk = self.geometry.along(self.array.chunks)
+        now = time if self.time is None else self.time
+        name = (self.token, self.array.path, now)
+        return _CHUNKS.read(name, box, chunk, self.shape, self.array.dtype.itemsize, partial(self._read, box, now))
 
     def state(self, box: Box) -> FilesState | None:
-        """The state of the chunk files that hold a box; see `state_of_chunks` for what is raised."""
+        """The state of the chunk files that hold a box at all time points; see `state_of_chunks` for what is raised."""
         grid = self.array.shards or self.array.chunks
         ranges = [range(1)] * self.array.ndim
         for i, a, b in zip(self.geometry.axes, box.start, box.stop, strict=True):
-            ranges[i] = range(a // grid[i], -(-b // grid[i]))
+            if i is not None:
+                ranges[i] = range(a // grid[i], -(-b // grid[i]))
+        axis = self.geometry.time
+        if axis is not None:
+            first, end = (0, self.array.shape[axis]) if self.time is None else (self.time, self.time + 1)
+            ranges[axis] = range(first // grid[axis], -(-end // grid[axis]))
         return state_of_chunks(self.where, self.array, ranges, listing=self.listed is None)
 
     def reading_bytes(self, shape: Triple) -> int:
         """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
-        chunk = [self.array.chunks[i] for i in self.geometry.axes]
+        chunk = self.geometry.along(self.array.chunks)
         item = self.array.dtype.itemsize
         box, least, most, touched = item, item, item, 1
         for n, c, m in zip(shape, chunk, self.shape, strict=True):
@@ -100,9 +129,9 @@ class Volume:
     def _reader(self) -> Reader:
         return Reader.of(self.array, self.listed)
 
-    def _read(self, wanted: Box, box: Box) -> NDArray[Any]:
+    def _read(self, wanted: Box, time: int, box: Box) -> NDArray[Any]:
         try:
-            return self._stored(box)
+            return self._stored(box, time)
         except GoneError as error:
             raise SourceGoneError(
                 f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read: {error.strerror}."
@@ -112,21 +141,25 @@ class Volume:
                 f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read, a chunk is damaged or gone: {error}"
             ) from error
 
-    def _stored(self, box: Box) -> NDArray[Any]:
+    def _stored(self, box: Box, time: int) -> NDArray[Any]:
         """Read a box in the array's own order of axes, and turn it."""
-        axes, ndim = self.geometry.axes, self.array.ndim
+        ndim = self.array.ndim
         where: list[slice] = [slice(0, 1)] * ndim
-        for axis, part in zip(axes, box.slices, strict=True):
-            where[axis] = part
+        if self.geometry.time is not None:
+            where[self.geometry.time] = slice(time, time + 1)
+        for axis, part in zip(self.geometry.axes, box.slices, strict=True):
+            if axis is not None:
+                where[axis] = part
         refuse_bombs(self.array, tuple(where))
+        axes = [a for a in self.geometry.axes if a is not None]
         last = sorted(axes)
         turned = [last.index(a) for a in axes]  # where z, y and x are among the spatial axes
         if last == [ndim - 3, ndim - 2, ndim - 1]:
             start, stop = ([ends[turned.index(i)] for i in range(3)] for ends in (box.start, box.stop))
             own = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-            return self._reader.read(own, (0,) * (ndim - 3)).transpose(turned)
+            return self._reader.read(own, tuple(part.start for part in where[:-3])).transpose(turned)
         found = np.asarray(self._reader.array[tuple(where)])
-        return found.reshape([found.shape[a] for a in last]).transpose(turned)
+        return found.reshape([found.shape[a] for a in last]).transpose(turned).reshape(box.shape)
 
 
 @dataclass(frozen=True)
@@ -143,6 +176,16 @@ class ZarrLabels:
     def shape(self) -> Triple:
         """Voxels along z, y, x."""
         return self.labels.shape
+
+    @property
+    def times(self) -> int:
+        """Time points."""
+        return self.labels.times
+
+    @property
+    def seconds_per_time(self) -> float | None:
+        """Seconds between two time points; None where nothing tells it, or there is one."""
+        return self.labels.geometry.seconds_per_time if self.times > 1 else None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -163,8 +206,11 @@ class ZarrLabels:
 
     @property
     def identity(self) -> str:
-        """Digest of the labels and the fields; `simexm.sources.identity.array_identity` says how far it sees."""
-        parts = []
+        """Digest of the labels and the fields; `simexm.sources.identity.array_identity` says how far it sees.
+
+        It covers all time points of what is stored, and which of them is chosen.
+        """
+        parts = [] if self.labels.time is None else ["time", str(self.labels.time)]
         for name, volume in {"": self.labels, **self.volumes}.items():
             try:
                 parts += [name, array_identity(volume.array, digest_in(volume.group))]
@@ -195,15 +241,15 @@ class ZarrLabels:
         known = {n: replace(v, listed=v.listed or listed.get(n)) for n, v in {"": self.labels, **self.volumes}.items()}
         return replace(self, labels=known.pop(""), volumes=known)
 
-    def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
-        """Return the ids in a box inside the volume, (z, y, x).
+    def read(self, box: Box, time: int = 0) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the ids in a box inside the volume at a time point, (z, y, x).
 
         Raises
         ------
         SourceError
             If a stored chunk cannot be decoded, or holds a negative id.
         """
-        stored = self.labels.read(box)
+        stored = self.labels.read(box, time)
         if stored.dtype.kind == "i" and stored.size and stored.min() < 0:
             raise SourceError(
                 f"{self.labels.where} holds the negative id {stored.min()}, and a cell's id is positive (0 is outside "
@@ -211,12 +257,12 @@ class ZarrLabels:
             )
         return stored.astype(stored.dtype.newbyteorder("="), copy=False).view(self.dtype)
 
-    def read_field(self, name: str, box: Box) -> NDArray[Any]:
+    def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[Any]:
         """Return the values of a field, (z, y, x): of a mask where it is not zero, or of the class that it stands for."""
         found = class_of(name, self.fields)
         if found is not None:
-            return self.volumes[found[0]].read(box) == found[1]
-        stored = self.volumes[name].read(box)
+            return self.volumes[found[0]].read(box, time) == found[1]
+        stored = self.volumes[name].read(box, time)
         if self.fields[name].kind == "mask":
             return stored != 0
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
@@ -279,6 +325,9 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
         stored = volumes[name].array.dtype.newbyteorder("=")
         check_kind(f"field {name!r}: {volumes[name].where}", given.kind, stored)
         fields[name] = Field(name, given.kind, stored.name, given.names)
+    if source.time is not None:
+        volumes = {name: volume.at(source.time) if volume.times > 1 else volume for name, volume in volumes.items()}
+        labels = labels.at(source.time)
     return ZarrLabels(labels, volumes, with_classes(fields), size, origin)
 
 
@@ -310,7 +359,7 @@ def warn_of_image(where: str) -> None:
 
 
 def _volume(found: Found) -> Volume:
-    return Volume(found.where, found.array, found.geometry, found.group, shards_in(found.group, found.array))
+    return Volume(found.where, found.array, found.geometry, found.group, listed=shards_in(found.group, found.array))
 
 
 def locate(path: str, dataset: str | None) -> tuple[Volume, bool]:
@@ -352,6 +401,7 @@ def _check_grid(what: str, mask: Volume, labels: Volume) -> None:
             f"{what}: {mask.where} has shape {mask.shape}, the labels {labels.shape}; it needs one voxel "
             "for each of theirs. Resample it onto the labels' grid."
         )
+    refuse_other_times(f"{what}: {mask.where}", mask.times, labels.where, labels.times)
     own = mask.geometry.voxel_size_nm
     theirs = labels.geometry.voxel_size_nm
     if own is not None and theirs is not None and own != theirs:

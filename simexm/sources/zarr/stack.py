@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +31,22 @@ class ZarrStack:
         self.where = self._volume.where
         self.shape: Triple = self._volume.shape
         self.dtype: np.dtype[Any] = self._volume.array.dtype.newbyteorder("=")
-        z, y, x = (self._volume.array.chunks[i] for i in self._volume.geometry.axes)
-        self.grain: Triple = (z, y, x)
+        self.grain: Triple = self._volume.geometry.along(self._volume.array.chunks)
         self.voxel_size_nm: Spacing | None = self._volume.geometry.voxel_size_nm
         self.origin_nm: Spacing = self._volume.geometry.origin_nm
         self.size_doubt = self._volume.geometry.doubt
+        self.seconds_per_time = self._volume.geometry.seconds_per_time
+
+    @property
+    def times(self) -> int:
+        """Time points."""
+        return self._volume.times
+
+    def at(self, time: int) -> Self:
+        """Return the stack at one time point; raises SourceError if there is no such one."""
+        found = copy.copy(self)
+        found._volume = self._volume.at(time)
+        return found
 
     def plane(self, z: int) -> str:
         """The array and the plane."""
@@ -52,7 +64,7 @@ class ZarrStack:
     def storage(self) -> dict[str, Any]:
         """How the labels are stored: voxels of a shard along z, y, x, None without shards; and levels of the pyramid."""
         array, group = self._volume.array, self._volume.group
-        shard = None if array.shards is None else [array.shards[i] for i in self._volume.geometry.axes]
+        shard = None if array.shards is None else list(self._volume.geometry.along(array.shards))
         levels = len(ngff.datasets(dict(group.attrs))) if group is not None else 0
         return {"shard_voxels": shard, "levels": max(1, levels)}
 
