@@ -52,14 +52,15 @@ def _of_stack(kind: str, stack: Stack) -> dict[str, Any]:
         from simexm.sources.zarr.stack import ZarrStack  # here, since importing zarr takes half a second
 
         assert isinstance(stack, ZarrStack)
-        masks, more = tuple(stack.masks()), stack.storage()
+        fields, more = stack.fields(), stack.storage()
     else:
-        masks, more = (), {}
+        fields, more = {}, {}
+    beside = [Field(name, k, "bool" if k == "mask" else s.dtype.name) for name, (k, s) in fields.items()]
     return {
         "source": stack.where,
         "kind": kind,
         **_grid(stack.shape, stack.voxel_size_nm, stack.origin_nm),
-        **_contents(Field("labels", "ids", stack.dtype.name), [Field(name, "mask", "bool") for name in masks]),
+        **_contents(Field("labels", "ids", stack.dtype.name), beside),
         "times": times_of(stack),
         "seconds_per_time": seconds_of(stack),
         "storage": {"chunk_voxels": list(stack.grain), **more},

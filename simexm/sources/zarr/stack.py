@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Spacing, Triple
-from simexm.sources.mark import stored_regions
+from simexm.sources.fields import Kind
+from simexm.sources.mark import stored_fields
 from simexm.sources.stack import Stack
 from simexm.sources.state import FilesState
 from simexm.sources.zarr import ngff
@@ -56,10 +57,10 @@ class ZarrStack:
         """How the chunk files that hold a box are."""
         return self._volume.state(box)
 
-    def masks(self) -> dict[str, Stack]:
-        """The masks that an earlier ingest left beside these labels, by name."""
-        stored = stored_regions(self._volume.group)
-        return {name: ZarrStack(self._path, path) for name, path in stored.items()}
+    def fields(self) -> dict[str, tuple[Kind, Stack]]:
+        """The fields that an earlier ingest left beside these labels, by name."""
+        stored = stored_fields(self._volume.group)
+        return {name: (kind, ZarrStack(self._path, path)) for name, (kind, path) in stored.items()}
 
     def storage(self) -> dict[str, Any]:
         """How the labels are stored: voxels of a shard along z, y, x, None without shards; and levels of the pyramid."""
