@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +28,7 @@ from simexm.cli.options import (
 )
 from simexm.cli.shared import bar, print_table
 from simexm.errors import OutputError, SimexmWarning, SpecError
-from simexm.units import size, times
+from simexm.units import count, size, times
 
 
 class ColorOrder(StrEnum):
@@ -60,7 +61,19 @@ def ingest(
             show_default=False,
         ),
     ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further field of any of these kinds: ids of other objects, classes of tissue, or grey values; may be repeated.",
+            metavar="NAME=KIND:PATH",
+            show_default=False,
+        ),
+    ] = None,
     roi: RoiOption = None,
+    time: Annotated[
+        int | None,
+        typer.Option(help="Time point of a series to take, from 0 on.", metavar="N", show_default="all", min=0),
+    ] = None,
     cells: Annotated[
         str, typer.Option(help="merged, or splitted: SOURCE holds one stack or folder for each cell.")
     ] = "merged",
@@ -84,37 +97,44 @@ def ingest(
     """
     from simexm.ingestion.ingest import ingest as ingest_volume
 
-    masks = dict(_named(pair) for pair in region or ())
-    if len(masks) < len(region or ()):
-        raise SpecError(f"two regions have the same name ({', '.join(region or ())}); give each a name of its own")
+    masks = _named("region", "PATH", region or ())
+    fields: dict[str, Any] = {
+        name: told.partition(":")[::2] for name, told in _named("field", "KIND:PATH", field or ()).items()
+    }
     if cells not in ("merged", "splitted"):
         raise SpecError(f"--cells {cells} is unknown; type merged (one volume of all cells) or splitted (one a cell)")
     with bar("ingest", quiet) as progress:
         made = ingest_volume(
-            source, output, voxel_size, regions=masks, roi=roi,
+            source, output, voxel_size, regions=masks, fields=fields, roi=roi, time=time,
             cells="merged" if cells == "merged" else "splitted", dataset=dataset,
             color_ids=None if color_ids is None else color_ids.value, workers=workers, overwrite=overwrite,
             dry_run=dry_run, progress=progress,
         )  # fmt: skip
     if dry_run or not quiet:
-        megavoxels = math.prod(made.shape) / 1e6
+        megavoxels = made.times * math.prod(made.shape) / 1e6
         done = f", largest id {made.largest_id}" if made.largest_id is not None else ""
         stored = f"{size(made.nbytes)} before compression" if dry_run else size(made.nbytes)
         speed = "" if dry_run else f", {megavoxels / max(made.seconds, 1e-9):.0f} Mvoxel/s"
+        series = f"{count(made.times, 'time point')} of " if made.times > 1 else ""
         regions = f"regions {', '.join(made.regions)}, " if made.regions else ""
+        regions += f"fields {', '.join(made.fields)}, " if made.fields else ""
         typer.echo(
-            f"{output}: {times(made.shape)} voxels of {times(made.voxel_size_nm)} nm, {made.dtype}, {regions}"
+            f"{output}: {series}{times(made.shape)} voxels of {times(made.voxel_size_nm)} nm, {made.dtype}, {regions}"
             f"{made.levels} levels{done}, {stored}{speed}"
         )
 
 
-def _named(pair: str) -> tuple[str, str]:
-    name, equals, path = pair.partition("=")
-    if not (name and equals and path):
-        raise SpecError(
-            f"--region {pair}: it is not known which is the name and which the mask; type --region NAME=PATH"
-        )
-    return name, path
+def _named(option: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
+    """What follows the name in each use of an option, by name."""
+    found = {}
+    for pair in pairs:
+        name, _, rest = pair.partition("=")
+        if not (name and rest):
+            raise SpecError(f"--{option} {pair}: it is not known which is the name; type --{option} NAME={form}")
+        if name in found:
+            raise SpecError(f"two {option}s have the same name ({', '.join(pairs)}); give each a name of its own")
+        found[name] = rest
+    return found
 
 
 @command(Heading.BRING_IN)

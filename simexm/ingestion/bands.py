@@ -8,12 +8,12 @@ run outside Python's lock, so threads are as fast as processes and need no start
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,12 @@ from simexm.machine import cpus, memory_limits
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
 from simexm.store.files import Files, Stored
-from simexm.store.omezarr import ShardedArray, label_attributes, multiscales
+from simexm.store.omezarr import ShardedArray, image_attributes, label_attributes, multiscales
 from simexm.store.pyramid import (
     Level,
     ceil_divide,
     downsample_labels,
+    downsample_mean,
     extremes,
     plan_levels,
     plan_storage,
@@ -46,6 +47,7 @@ _BAND_BYTES = 256 * 2**20
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 _Shards = list[tuple[str, Stored]]
+Reduce = Callable[[NDArray[Any], Triple], NDArray[Any]]
 
 
 @dataclass(slots=True)
@@ -86,18 +88,28 @@ class Written:
             self.digest = (self.digest + int(digest_of(key, stored.checksum), 16)) % 2**128
 
 
+class _Times(NamedTuple):
+    """Time points of a series, and their unit; see `simexm.store.omezarr.TimeAxis`."""
+
+    coordinates: tuple[float, ...]
+    unit: str
+
+
 def write_image(
     files: Files,
     path: str,
     name: str,
-    numbers: Numbers,
+    series: Sequence[Numbers],
     voxel_size_nm: Spacing,
     origin_nm: Spacing,
     *,
+    seconds_per_time: float | None = None,
     workers: int | None,
     progress: Callable[[int], None],
 ) -> Written:
-    """Write a label image and its coarser levels; all but the group's own metadata, for readers shall see it when it is whole.
+    """Write an image of labels or of measured values and its coarser levels; all but the group's own metadata.
+
+    Those come last, so that readers see the image when it is whole. Of several time points each has shards of its own.
 
     Parameters
     ----------
@@ -107,10 +119,12 @@ def write_image(
         Path of the image's group below its root; "" for the root itself.
     name
         The name that viewers show.
-    numbers
-        The voxels.
+    series
+        The voxels at each time point.
     voxel_size_nm, origin_nm
         Size of a voxel, and where the first one begins, nm of tissue before expansion.
+    seconds_per_time
+        Between two time points; None where it is not known.
     workers
         Threads; None for as many as there are CPUs for this process, fewer where memory is short.
     progress
@@ -121,20 +135,37 @@ def write_image(
     SourceError
         If what is decoded together does not fit into memory.
     """
+    numbers = series[0]
     shard, band = plan_bands(numbers.shape, numbers.grain, numbers.dtype.itemsize)
     band_bytes = Box.of_shape(numbers.shape).intersect(Box.of_shape(band)).size * numbers.dtype.itemsize
     _refuse_too_large(name, numbers, band_bytes)
     levels = plan_levels(numbers.shape, voxel_size_nm)
-    arrays = _create(files, path, numbers, levels, shard)
+    arrays = _create(files, path, series, levels, shard)
     written = Written(
         len(levels),
-        label_attributes(multiscales(name, levels, origin_nm, channels=False, method="mode")),
-        {a.path: ShardList.empty((0, 0, 0), ceil_divide(triple(a.shape), triple(a.shard))) for a, _ in arrays},
+        _attributes(name, series, levels, origin_nm, seconds_per_time),
+        {a.path: ShardList.empty((0,) * len(a.shape), _counts(a)) for a, _ in arrays},
     )
+    reduce = downsample_mean if numbers.measured else downsample_labels
     with _threads(workers or _default_workers(band_bytes)) as threads:
-        _write_bands(numbers, band, arrays, levels, threads, written, progress)
-        _write_coarse(arrays, levels, threads, written)
+        _write_bands(series, band, arrays, levels, reduce, threads, written, progress)
+        _write_coarse(arrays, levels, reduce, threads, written)
     return written
+
+
+def _attributes(
+    name: str, series: Sequence[Numbers], levels: tuple[Level, ...], origin_nm: Spacing, seconds: float | None
+) -> dict[str, Any]:
+    step, unit = (1.0, "") if seconds is None else (seconds, "second")
+    times = _Times(tuple(step * t for t in range(len(series))), unit) if len(series) > 1 else None
+    measured = series[0].measured
+    scales = multiscales(name, levels, origin_nm, channels=False, method="mean" if measured else "mode", time=times)
+    return image_attributes(scales) if measured else label_attributes(scales)
+
+
+def _counts(array: ShardedArray) -> tuple[int, ...]:
+    """Shards along each axis."""
+    return tuple(-(-n // s) for n, s in zip(array.shape, array.shard, strict=True))
 
 
 def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Triple]:
@@ -182,25 +213,29 @@ def _refuse_too_large(name: str, numbers: Numbers, band_bytes: int) -> None:
 def _create(
     files: Files,
     path: str,
-    numbers: Numbers,
+    series: Sequence[Numbers],
     levels: tuple[Level, ...],
     shard: Triple,
 ) -> list[tuple[ShardedArray, bool]]:
     """Write the arrays' metadata; returns each level's array and whether the bands write it."""
     arrays = []
+    times = (len(series),) if len(series) > 1 else ()
+    one = (1,) * len(times)
     for n, (level, stored) in enumerate(zip(levels, plan_storage(levels, shard, (_CHUNK,) * 3), strict=True)):
         where = f"{path}/{n}".lstrip("/")
-        array = ShardedArray(files, where, level.shape, stored.shard, stored.chunk, numbers.dtype.name, "zyx")
+        shape, shards, chunks = (*times, *level.shape), (*one, *stored.shard), (*one, *stored.chunk)
+        array = ShardedArray(files, where, shape, shards, chunks, series[0].dtype.name, "tzyx"[-len(shape) :])
         array.create()
         arrays.append((array, stored.owned))
     return arrays
 
 
 def _write_bands(
-    numbers: Numbers,
+    series: Sequence[Numbers],
     band: Triple,
     arrays: list[tuple[ShardedArray, bool]],
     levels: tuple[Level, ...],
+    reduce: Reduce,
     threads: _Threads,
     written: Written,
     progress: Callable[[int], None],
@@ -210,13 +245,16 @@ def _write_bands(
     # read and encoded a layer at a time: of the finest level no more than that is in memory, and in the cache
     depth = max(_CHUNK, *(level.factors[0] for level in levels[: len(owned)]))
 
-    def write(box: Box) -> tuple[int, int, _Shards, int]:
-        region = _Region(owned, levels, box)
+    def write(place: tuple[int, Box]) -> tuple[int, int, _Shards, int]:
+        time, box = place
+        region = _Region(owned, levels, reduce, (time,) if len(series) > 1 else (), box)
         for layer in Tiling(box, (depth, *box.shape[1:])):
-            region.add(layer, numbers.read(layer))
+            region.add(layer, series[time].read(layer))
         return region.smallest, region.largest, region.put(), box.size
 
-    for smallest, largest, shards, voxels in threads.map(write, Tiling(Box.of_shape(numbers.shape), band)):
+    bands = Tiling(Box.of_shape(series[0].shape), band)
+    places = ((time, box) for time in range(len(series)) for box in bands)
+    for smallest, largest, shards, voxels in threads.map(write, places):
         written.smallest = min(written.smallest, smallest)
         written.largest = max(written.largest, largest)
         written.add(shards)
@@ -230,14 +268,21 @@ class _Region:
     ----------
     arrays, levels
         The levels that a band owns, the finest first.
+    reduce
+        Makes a level from the one before.
+    time
+        Its index along the arrays' axis of time, where they have one.
     box
         The band.
     """
 
-    def __init__(self, arrays: list[ShardedArray], levels: tuple[Level, ...], box: Box) -> None:
-        self.arrays, self.levels, self.box = arrays, levels[: len(arrays)], box
+    def __init__(
+        self, arrays: list[ShardedArray], levels: tuple[Level, ...], reduce: Reduce, time: tuple[int, ...], box: Box
+    ) -> None:
+        self.arrays, self.levels, self.reduce, self.box = arrays, levels[: len(arrays)], reduce, box
+        self.time = time
         self.smallest, self.largest = 2**64, 0
-        z, y, x = arrays[0].shard
+        z, y, x = arrays[0].shard[-3:]
         self._shards = [(shard, arrays[0].encoder()) for shard in Tiling(box, (z, y, x))]
         self._coarse = [
             np.empty(ceil_divide(box.shape, level.factors), array.dtype)
@@ -246,14 +291,17 @@ class _Region:
 
     def add(self, layer: Box, data: NDArray[Any]) -> None:
         """Encode a layer of the band, and downsample it."""
-        smallest, largest = extremes(data)
-        self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
+        if data.dtype.kind == "u":
+            smallest, largest = extremes(data)
+            self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
+        lead = len(self.time)
         for shard, encoder in self._shards:
             here = shard.intersect(layer)
             if not here.is_empty:
-                encoder.add(here.relative_to(shard.start).start, data[here.relative_to(layer.start).slices])
+                part = data[here.relative_to(layer.start).slices][(np.newaxis,) * lead]
+                encoder.add((*(0,) * lead, *here.relative_to(shard.start).start), part)
         planes = layer.start[0] - self.box.start[0]
-        made = pyramid(data, self.levels, downsample_labels)
+        made = pyramid(data, self.levels, self.reduce)
         for level, part, whole in zip(self.levels[1:], made[1:], self._coarse, strict=True):
             z = planes // level.factors[0]
             whole[z : z + len(part)] = part
@@ -263,36 +311,39 @@ class _Region:
         finest = self.arrays[0]
         shards = []
         for shard, encoder in self._shards:
-            position = tuple(a // s for a, s in zip(shard.start, finest.shard, strict=True))
+            position = (*self.time, *(a // s for a, s in zip(shard.start, finest.shard[-3:], strict=True)))
             shards.append((finest.key(position), finest.put(position, encoder)))
         for array, level, whole in zip(self.arrays[1:], self.levels[1:], self._coarse, strict=True):
-            start = tuple(a // f for a, f in zip(self.box.start, level.factors, strict=True))
-            shards += zip(_keys(array, start, whole.shape), array.write_region(start, whole), strict=True)
+            start = (*self.time, *(a // f for a, f in zip(self.box.start, level.factors, strict=True)))
+            part = whole[(np.newaxis,) * len(self.time)]
+            shards += zip(_keys(array, start, part.shape), array.write_region(start, part), strict=True)
         return shards
 
 
 def _write_coarse(
-    arrays: list[tuple[ShardedArray, bool]], levels: tuple[Level, ...], threads: _Threads, written: Written
+    arrays: list[tuple[ShardedArray, bool]],
+    levels: tuple[Level, ...],
+    reduce: Reduce,
+    threads: _Threads,
+    written: Written,
 ) -> None:
     """Write the levels that are left, each from the one above."""
     for n, (array, owned) in enumerate(arrays):
         if not owned:
-            counts = (-(-a // b) for a, b in zip(array.shape, array.shard, strict=True))
-            write = partial(
-                _write_from_above, array, Reader.of(arrays[n - 1][0].open()), step_factors(levels[n - 1], levels[n])
-            )
-            for shard in threads.map(write, itertools.product(*(range(c) for c in counts))):
+            above = Reader.of(arrays[n - 1][0].open())
+            write = partial(_write_from_above, array, above, step_factors(levels[n - 1], levels[n]), reduce)
+            for shard in threads.map(write, itertools.product(*map(range, _counts(array)))):
                 written.add([shard])
 
 
 def _write_from_above(
-    array: ShardedArray, above: Reader, factors: Triple, position: tuple[int, ...]
+    array: ShardedArray, above: Reader, factors: Triple, reduce: Reduce, position: tuple[int, ...]
 ) -> tuple[str, Stored]:
-    z, y, x = (p * s * f for p, s, f in zip(position, array.shard, factors, strict=True))
-    deep, high, wide = (s * f for s, f in zip(array.shard, factors, strict=True))
-    box = Box.at((z, y, x), (deep, high, wide)).intersect(Box.of_shape(above.shape))
-    data = above.read(box)
-    return array.key(position), array.write(position, downsample_labels(data, factors))
+    time = position[:-3]
+    shard = triple(s * f for s, f in zip(array.shard[-3:], factors, strict=True))
+    z, y, x = (p * s for p, s in zip(position[-3:], shard, strict=True))
+    data = above.read(Box.at((z, y, x), shard).intersect(Box.of_shape(above.shape)), time)
+    return array.key(position), array.write(position, reduce(data, factors)[(np.newaxis,) * len(time)])
 
 
 def _keys(array: ShardedArray, start: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from simexm.arguments import text, whole_number
@@ -16,15 +15,26 @@ from simexm.errors import SimexmWarning, SourceError, SourceGoneError, SpecError
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.geometry.roi import Roi, box_of
 from simexm.ingestion.bands import Written, write_image
+from simexm.ingestion.fields import Beside, named_fields, named_regions, open_field, warn_of_mask
 from simexm.ingestion.mark import leave_mark
-from simexm.names import is_region
 from simexm.sources.axes import voxel_sizes
 from simexm.sources.base import INGESTED
 from simexm.sources.colours import ColorIds
+from simexm.sources.fields import Kind
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
-from simexm.sources.stack import Numbers, Stack, cell_ids, gone, mask, size_and_origin
+from simexm.sources.stack import (
+    Numbers,
+    Stack,
+    at_time,
+    cell_ids,
+    gone,
+    seconds_of,
+    size_and_origin,
+    times_of,
+)
 from simexm.sources.state import FilesState
+from simexm.sources.times import refuse_time
 from simexm.sources.words import COMMAND, speaking
 from simexm.sources.zarr.source import warn_of_image
 from simexm.sources.zarr.stack import ZarrStack
@@ -32,9 +42,6 @@ from simexm.store.atomic_group import appearing, refuse_group
 from simexm.store.location import Location, location, usable
 from simexm.store.pyramid import plan_levels
 from simexm.store.remote import Remote
-from simexm.units import times
-
-_TAKEN = frozenset({"labels", "membrane", "cytosol"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +54,16 @@ class IngestResult:
         The OME-Zarr label image.
     shape
         Voxels along z, y, x.
+    times
+        Time points.
     voxel_size_nm
         Size of a voxel, nm.
     dtype
         Data type of the ids.
     regions
         Names of the masks beside the labels.
+    fields
+        Names of the other fields beside them.
     levels
         Number of levels.
     largest_id
@@ -65,9 +76,11 @@ class IngestResult:
 
     path: Location
     shape: Triple
+    times: int
     voxel_size_nm: Spacing
     dtype: str
     regions: tuple[str, ...]
+    fields: tuple[str, ...]
     levels: int
     largest_id: int | None
     nbytes: int
@@ -81,7 +94,9 @@ def ingest(
     voxel_size_nm: Spacing | tuple[float, float, float] | None = None,
     *,
     regions: Mapping[str, str | PathLike[str]] | None = None,
+    fields: Mapping[str, tuple[Kind, str | PathLike[str]]] | None = None,
     roi: Roi | None = None,
+    time: int | None = None,
     cells: Cells = "merged",
     dataset: str | None = None,
     color_ids: ColorIds | None = None,
@@ -93,7 +108,7 @@ def ingest(
     """Write a segmentation as a multiscale OME-Zarr 0.5 label image; every id stays what it is.
 
     The result appears under its name when it is whole, and not before. Masks become label images of 1 and 0 in groups of
-    the regions' names inside it, and a spec that names it as its source knows these regions.
+    the regions' names inside it, further fields images in groups of theirs, and a spec that names it as its source knows them.
 
     Parameters
     ----------
@@ -107,10 +122,14 @@ def ingest(
         the source's metadata tell.
     regions
         Name and path of the mask of each further region: of any kind, too, and of the source's shape. Whatever is not 0 is
-        in the region. The masks of a Zarr that ingest wrote are carried along without being named.
+        in the region. The masks and fields of a Zarr that ingest wrote are carried along without being named.
+    fields
+        Name of each further field, and its kind ("ids" of other objects, "classes" of tissue, "grey" values) and path.
     roi
-        Part of the source and of the masks to take, such as "0:40,100:300,:" (z, y, x) or three slices; its position in the
+        Part of the source and of all fields to take, such as "0:40,100:300,:" (z, y, x) or three slices; its position in the
         tissue is kept. None takes all.
+    time
+        Which time point of a series to take, counted from 0. None takes all.
     cells
         "merged": one volume of all cells. "splitted": a folder of one TIFF stack or folder of slices for each cell, whose
         id is the value of its voxels; where two overlap, the first one in natural order of names keeps the voxel. If two
@@ -145,39 +164,47 @@ def ingest(
     SimexmWarning
         If cells overlap, or are numbered; if a mask is 0 everywhere, or nowhere.
     """
-    begin = time.perf_counter()
+    begin = perf_counter()
     where = _where(output)
     given = None if voxel_size_nm is None else voxel_sizes(voxel_size_nm)
     workers = None if workers is None else whole_number("workers", workers, 1)
     if text("cells", cells) not in ("merged", "splitted"):
         raise SpecError(f"cells is {cells!r}; give merged or splitted")
     dataset = None if dataset is None else text("dataset", dataset)
-    named = _named(regions)
+    named = {**named_regions(regions), **named_fields(regions, fields)}
     stack = open_stack(usable(source), cells=cells, dataset=dataset, color_ids=color_ids)
     if isinstance(stack, ZarrStack) and stack.is_image:
         warn_of_image(stack.where)
     crop = box_of(roi, stack.shape, stack.where)
     size, first = size_and_origin(stack, given)
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
-    masks = stack.masks() if isinstance(stack, ZarrStack) else {}
-    masks |= {name: _open_mask(name, path, stack, color_ids, given) for name, path in named.items()}
-    before = [_state(volume, crop) for volume in (stack, *masks.values())]
+    beside = {name: Beside(*field) for name, field in stack.fields().items()} if isinstance(stack, ZarrStack) else {}
+    beside |= {name: open_field(name, *field, stack, color_ids, given) for name, field in named.items()}
+    if time is not None:
+        refuse_time(stack.where, whole_number("time", time), times_of(stack))
+        stack = at_time(stack, time)
+        beside = {name: Beside(field.kind, at_time(field.stack, time)) for name, field in beside.items()}
+    for field in beside.values():
+        field.numbers(field.stack, crop)  # which refuses values that cannot be of its kind
+    before = [_state(volume, crop) for volume in (stack, *(field.stack for field in beside.values()))]
+    masks = tuple(name for name, field in beside.items() if field.kind == "mask")
+    others = tuple(name for name in beside if name not in masks)
     if dry_run:
         refuse_group(where, overwrite=overwrite, writer=INGESTED)
         dtype = cell_ids(stack, crop).dtype
         return IngestResult(
-            where, crop.shape, size, dtype.name, tuple(masks), len(plan_levels(crop.shape, size)), None,
-            crop.size * dtype.itemsize, 0.0,
+            where, crop.shape, times_of(stack), size, dtype.name, masks, others, len(plan_levels(crop.shape, size)), None,
+            times_of(stack) * crop.size * dtype.itemsize, 0.0,
         )  # fmt: skip
-    job = _Job(where, size, (z, y, x), crop, masks, before, workers, overwrite, progress)
+    job = _Job(where, size, (z, y, x), crop, beside, before, workers, overwrite, progress)
     try:
         labels, nbytes = job.write(stack)
     except SharedValueError as error:
         stack = _number(stack, error)
         labels, nbytes = job.write(stack)
     return IngestResult(
-        where, crop.shape, size, cell_ids(stack, crop).dtype.name, tuple(masks), labels.levels, labels.largest, nbytes,
-        time.perf_counter() - begin,
+        where, crop.shape, times_of(stack), size, cell_ids(stack, crop).dtype.name, masks, others, labels.levels,
+        labels.largest, nbytes, perf_counter() - begin,
     )  # fmt: skip
 
 
@@ -189,46 +216,53 @@ class _Job:
     voxel_size_nm: Spacing
     origin_nm: Spacing
     crop: Box
-    masks: Mapping[str, Stack]
+    fields: Mapping[str, Beside]
     before: list[FilesState | None]
     workers: int | None
     overwrite: bool
     progress: Callable[[int, int], None] | None
 
     def write(self, labels: Stack) -> tuple[Written, int]:
-        """Write labels and masks; returns what is told of the labels, and the bytes of all."""
+        """Write labels and fields; returns what is told of the labels, and the bytes of all."""
         done = 0
+        total = self.crop.size * sum(times_of(stack) for stack in (labels, *self._stacks))
 
         def count(voxels: int) -> None:
             nonlocal done
             done += voxels
             if self.progress is not None:
-                self.progress(done, self.crop.size * (1 + len(self.masks)))
+                self.progress(done, total)
 
-        def image(path: str, name: str, numbers: Numbers) -> Written:
+        def image(path: str, name: str, stack: Stack, numbers: Callable[[Stack, Box], Numbers]) -> Written:
             return write_image(
-                files, path, name, numbers, self.voxel_size_nm, self.origin_nm, workers=self.workers, progress=count
-            )
+                files, path, name, [numbers(at_time(stack, time), self.crop) for time in range(times_of(stack))],
+                self.voxel_size_nm, self.origin_nm, seconds_per_time=seconds_of(stack), workers=self.workers, progress=count,
+            )  # fmt: skip
 
         with appearing(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
-            written = image("", self.output.name.removesuffix(".zarr"), cell_ids(labels, self.crop))
+            written = image("", self.output.name.removesuffix(".zarr"), labels, cell_ids)
             if written.largest == 0:
                 raise SourceError(
                     f"{labels.where}: every voxel is 0, so there is no cell in it. Is this the segmentation?"
                 )
             nbytes = written.nbytes
-            for name, stack in self.masks.items():
-                found = image(name, name, mask(stack, self.crop))
-                _warn_of_mask(name, stack, found)
+            for name, field in self.fields.items():
+                found = image(name, name, field.stack, field.numbers)
+                if field.kind == "mask":
+                    warn_of_mask(name, field.stack, found)
                 leave_mark(files, name, found, {})
                 nbytes += found.nbytes
             self._refuse_changed(labels)
-            leave_mark(files, "", written, _told(labels, tuple(self.masks)))
+            leave_mark(files, "", written, _told(labels, self.fields))
         return written, nbytes
+
+    @property
+    def _stacks(self) -> list[Stack]:
+        return [field.stack for field in self.fields.values()]
 
     def _refuse_changed(self, labels: Stack) -> None:
         """Refuse what was written from files that were changed meanwhile, a missing chunk included."""
-        for stack, before in zip((labels, *self.masks.values()), self.before, strict=True):
+        for stack, before in zip((labels, *self._stacks), self.before, strict=True):
             if _state(stack, self.crop) != before:
                 raise SourceGoneError(
                     f"{stack.where} was changed while it was read, so what was written may come from two different volumes. "
@@ -252,50 +286,6 @@ def _where(output: str | PathLike[str]) -> Location:
     return Path(usable(output))
 
 
-def _named(regions: Any) -> dict[str, str]:
-    if not isinstance(regions, Mapping | None):
-        raise SpecError(
-            f"regions is {reprlib.repr(regions)}; give a mapping of names to paths, such as {{'synapse': 'mask.tif'}}"
-        )
-    return {text("the name of a region", name): usable(path) for name, path in (regions or {}).items()}
-
-
-def _open_mask(name: str, path: str, labels: Stack, color_ids: ColorIds | None, given: Spacing | None) -> Stack:
-    if not is_region(name) or name in _TAKEN:
-        raise SpecError(
-            f"region {name!r}: a region's name begins with a letter, goes on with letters, digits, '_' and '-', and "
-            f"is none of {', '.join(sorted(_TAKEN))}. Type --region NAME=PATH, such as --region synapse={path}"
-        )
-    try:
-        found = open_stack(path, color_ids=color_ids)
-    except SourceError as error:
-        raise type(error)(f"region {name!r}: {error}") from error
-    if found.shape != labels.shape:
-        raise SourceError(
-            f"region {name!r}: {found.where} has the shape {times(found.shape)} (z y x), and the labels {labels.where} "
-            f"have {times(labels.shape)}; a mask needs one voxel for each of theirs. Resample or cut it to the labels' "
-            "grid."
-        )
-    if given is None and not _on_one_grid(found, labels):
-        raise SourceError(
-            f"region {name!r}: {found.where} has voxels of {times(found.voxel_size_nm or ())} nm, and the labels "
-            f"{labels.where} of {times(labels.voxel_size_nm or ())} nm; they would not lie on each other. Resample the mask "
-            "onto the labels' grid."
-        )
-    return found
-
-
-def _on_one_grid(mask: Stack, labels: Stack) -> bool:
-    """Whether voxels of two volumes of one shape lie on each other within half a voxel, as far as their metadata tell.
-
-    Formats round sizes: some hold them in 32 bits, or as the number of pixels in a unit.
-    """
-    if mask.voxel_size_nm is None or labels.voxel_size_nm is None:
-        return True
-    pairs = zip(mask.voxel_size_nm, labels.voxel_size_nm, labels.shape, strict=True)
-    return all(2 * abs(a - b) * n < b for a, b, n in pairs)
-
-
 def _number(stack: Stack, error: SharedValueError) -> SplittedCells:
     """Tell cells by their files from now on."""
     assert isinstance(stack, SplittedCells)  # nothing else raises this
@@ -308,9 +298,11 @@ def _number(stack: Stack, error: SharedValueError) -> SplittedCells:
     return stack.by_number()
 
 
-def _told(stack: Stack, regions: tuple[str, ...]) -> dict[str, Any]:
-    """What the attributes say of regions and of cells; warns of cells that overlap."""
-    more: dict[str, Any] = {"regions": list(regions)} if regions else {}
+def _told(stack: Stack, beside: Mapping[str, Beside]) -> dict[str, Any]:
+    """What the attributes say of fields and of cells; warns of cells that overlap."""
+    regions = [name for name, field in beside.items() if field.kind == "mask"]
+    fields = {name: field.kind for name, field in beside.items() if field.kind != "mask"}
+    more: dict[str, Any] = {**({"regions": regions} if regions else {}), **({"fields": fields} if fields else {})}
     if isinstance(stack, SplittedCells):
         table = stack.table()
         if table:
@@ -323,17 +315,3 @@ def _told(stack: Stack, regions: tuple[str, ...]) -> dict[str, Any]:
                 stacklevel=3,
             )
     return more
-
-
-def _warn_of_mask(name: str, found: Stack, written: Written) -> None:
-    if written.largest == 0 or written.smallest > 0:
-        what = (
-            "0 everywhere, so it would stay empty"
-            if written.largest == 0
-            else "0 nowhere, so it would be the whole volume"
-        )
-        warnings.warn(
-            f"region {name!r}: {found.where} is {what}. Check that it is the mask, and that 0 stands for outside",
-            SimexmWarning,
-            stacklevel=3,
-        )

@@ -33,6 +33,7 @@ from simexm.planning.plausible import refuse_single_pixel, refuse_size
 from simexm.sources.chunk_cache import CACHE_BYTES
 from simexm.sources.fields import masks_of
 from simexm.sources.phantom import Phantom
+from simexm.sources.times import refuse_series
 from simexm.stages import installed
 from simexm.stages.contract import LABELLED, RunContext, Stage
 from simexm.stages.products import Product
@@ -63,6 +64,7 @@ def make_plan(
     """
     resolved = simulation.resolved()
     opened = source if source is not None else resolved.source.open()
+    refuse_series(_name_of(resolved), opened.times)
     stages = _stages_until(resolved, until)
     refuse_size(opened.voxel_size_nm)
     crop = resolved.crop_box(opened.shape)
@@ -167,6 +169,11 @@ def make_plan(
         memory=memory.compiled(compiled.is_cached()),
         versions={**_versions(device), **installed.versions(stages)},
     )
+
+
+def _name_of(simulation: Spec) -> str:
+    """What messages call a simulation's source."""
+    return "the phantom" if isinstance(simulation.source, Phantom) else f"the source {simulation.source.path}"
 
 
 def _clump_cell_nm(formation: ImageFormation, factor: float) -> tuple[float, float, float] | None:

@@ -26,6 +26,8 @@ class RecordedLabels:
     dtype: np.dtype[Any]
     fields: Mapping[str, Field]
     identity: str
+    times: int = 1
+    seconds_per_time: float | None = None
     coarser: Sequence[Voxels] = ()
 
     @classmethod
@@ -49,11 +51,11 @@ class RecordedLabels:
         """Return the same labels."""
         return self
 
-    def read(self, box: Box) -> NoReturn:
+    def read(self, box: Box, time: int = 0) -> NoReturn:
         """Raise SourceError."""
         raise SourceError("only the size of the labels is known here; open the source of the spec to read them")
 
-    def read_field(self, name: str, box: Box) -> NoReturn:
+    def read_field(self, name: str, box: Box, time: int = 0) -> NoReturn:
         """Raise SourceError."""
         self.read(box)
 

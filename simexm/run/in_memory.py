@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.arguments import whole_number
 from simexm.errors import SimexmWarning, SpecError
 from simexm.jobs.sums_by_id import CellSums, add_up
 from simexm.kernels.emission.emit import Emitters
@@ -22,6 +23,7 @@ from simexm.run.totals import Totals
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.base import ZarrSource
 from simexm.sources.fields import Field, masks_of
+from simexm.sources.words import ARRAYS, speaking
 from simexm.spec.simulation import Spec
 
 
@@ -62,6 +64,7 @@ class Simulated:
         return self.tables.get("emitters", {})
 
 
+@speaking(ARRAYS)
 def simulate(
     labels: NDArray[Any],
     simulation: Spec,
@@ -70,13 +73,15 @@ def simulate(
     regions: Mapping[str, NDArray[Any]] | None = None,
     fields: Sequence[tuple[Field, NDArray[Any]]] = (),
     until: str | None = None,
+    axes: str = "zyx",
+    time: int | None = None,
 ) -> Simulated:
     """Simulate labels that are in memory.
 
     Parameters
     ----------
     labels
-        Cell ids, (z, y, x), integers; 0 is outside every cell. They take the place of the spec's source.
+        Cell ids, (z, y, x) or as `axes` says, integers; 0 is outside every cell. They take the place of the spec's source.
     simulation
         What to do.
     voxel_size_nm
@@ -87,13 +92,17 @@ def simulate(
         Further fields, what each is and its array, (z, y, x). Names of classes are regions, too.
     until
         Stop after this stage.
+    axes
+        Of the labels: "zyx"; "tzyx" of a time series; "tyx" of one of single planes.
+    time
+        The time point of a series to simulate, from 0 on; left out, that of the spec's source.
 
     Raises
     ------
     SimexmError
         If the labels or the spec cannot be used.
     """
-    plan, source = _planned(labels, simulation, voxel_size_nm, regions, fields, until)
+    plan, source = _planned(labels, simulation, voxel_size_nm, regions, fields, axes, time, until)
     plan.warn()
     arrays: dict[str, NDArray[Any]] = {
         o.group: np.zeros((*(n for n in (o.times, len(o.channels)) if n), *plan.shape), o.dtype) for o in plan.outputs
@@ -153,6 +162,8 @@ def _planned(
     voxel_size_nm: tuple[float, float, float] | None,
     regions: Mapping[str, NDArray[Any]] | None,
     fields: Sequence[tuple[Field, NDArray[Any]]],
+    axes: str,
+    time: int | None,
     until: str | None,
 ) -> tuple[Plan, ArrayVolume]:
     """The plan, and the arrays as a source; see `simulate`."""
@@ -164,12 +175,14 @@ def _planned(
     size = simulation.source.voxel_size_nm if voxel_size_nm is None else voxel_size_nm
     if size is None:
         raise SpecError("the voxel size of the labels is unknown; give voxel_size_nm=(z, y, x) in nm of tissue")
-    source = ArrayVolume(labels, size, regions, fields)
+    if time is None and "t" in axes:
+        time = getattr(simulation.source, "time", None)
+    time = None if time is None else whole_number("time", time, 0)
+    source = ArrayVolume(labels, size, regions, fields, axes=axes, time=time)
     if not source.any():
         raise SpecError("every label is 0, so there is no cell to label and the image would be noise alone")
-    named = simulation.model_copy(
-        update={"source": ZarrSource(path="memory://labels", regions=dict.fromkeys(masks_of(source.fields), "-"))}
-    )
+    masks = dict.fromkeys(masks_of(source.fields), "-")
+    named = simulation.model_copy(update={"source": ZarrSource(path="memory://labels", time=time, regions=masks)})
     return make_plan(Spec.from_mapping(named.model_dump()), until=until, source=source), source
 
 

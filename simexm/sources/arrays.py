@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -17,6 +17,7 @@ from simexm.names import REGION_RULE, is_region
 from simexm.sources.axes import voxel_sizes
 from simexm.sources.fields import Field, check_kind, class_of, with_classes
 from simexm.sources.state import FilesState
+from simexm.sources.times import refuse_time
 from simexm.sources.whole_numbers import WHOLE, NotWholeError, whole_numbers
 from simexm.store.shard_list import ShardList
 
@@ -32,14 +33,21 @@ class ArrayVolume:
     voxel_size_nm
         z, y, x, nm of tissue.
     regions
-        Masks of further regions, of the same shape.
+        Masks of further regions, of the same shape; without the time axis, where they are the same at all times.
     fields
-        Further fields: what each is, and its array, of the same shape.
+        Further fields: what each is, and its array, as of regions.
+    axes
+        Of the labels: "zyx"; "tzyx" of a time series; "tyx" of one of single planes.
+    time
+        The only time point that is read, from 0 on; None for all that there are.
+    seconds_per_time
+        Between two time points.
 
     Raises
     ------
     SourceError
-        If the labels are no whole numbers, not three-dimensional, or empty, or a voxel has no size.
+        If the labels are no whole numbers, do not have these axes, or are empty, or a voxel has no size; if there is no such
+        time point.
     """
 
     def __init__(
@@ -48,21 +56,32 @@ class ArrayVolume:
         voxel_size_nm: tuple[float | Fraction, float | Fraction, float | Fraction],
         regions: Mapping[str, NDArray[Any]] | None = None,
         fields: Sequence[tuple[Field, NDArray[Any]]] = (),
+        *,
+        axes: str = "zyx",
+        time: int | None = None,
+        seconds_per_time: float | None = None,
     ) -> None:
+        if axes not in _AXES:
+            raise SourceError(f"the axes of the labels are {axes!r}; give one of {', '.join(_AXES)}")
         refuse_masked(labels, "labels")
         try:
             labels = np.asarray(labels)
         except (TypeError, ValueError) as error:  # such as rows of different lengths
-            raise SourceError(f"labels cannot be made an array of axes z, y, x: {error}") from None
-        if labels.ndim != 3 or labels.size == 0:
+            raise SourceError(f"labels cannot be made an array of axes {', '.join(axes)}: {error}") from None
+        if labels.ndim != len(axes) or labels.size == 0:
+            series = "; axes='tzyx' tells that the first axis is time" if axes == "zyx" and labels.ndim == 4 else ""
             raise SourceError(
-                f"labels must be an array of axes z, y, x with at least one voxel, not of shape {labels.shape}"
+                f"labels must be an array of axes {', '.join(axes)} with at least one voxel, not of shape {labels.shape}{series}"
             )
+        if axes == "tyx":
+            labels = labels[:, None]
+        elif axes == "zyx":
+            labels = labels[None]
         if labels.dtype in WHOLE:
             try:
-                labels = whole_numbers(labels)
+                labels = whole_numbers(labels[0])[None] if axes == "zyx" else whole_numbers(labels)
             except NotWholeError as error:
-                raise SourceError(f"labels, plane {error.plane}: {error}") from error
+                raise SourceError(f"labels, {_FIRST_AXIS[axes]} {error.plane}: {error}") from error
         if labels.dtype.kind not in "ui" and labels.dtype != np.bool_:
             raise SourceError(
                 f"labels are {labels.dtype}, but ids are whole numbers: a rounded id is another cell. "
@@ -72,13 +91,23 @@ class ArrayVolume:
             raise SourceError(f"labels go down to {labels.min()}; ids start at 1, with 0 for outside. Renumber them")
         self.voxel_size_nm: Spacing = voxel_sizes(voxel_size_nm)
         unsigned = np.dtype(f"u{labels.dtype.itemsize}")
-        self._labels = labels.astype(unsigned, copy=False)
-        self._arrays = {name: _region(name, mask, labels.shape) for name, mask in _items(regions)}
+        chosen = slice(None)
+        if time is not None:
+            refuse_time("the array of labels", time, len(labels))
+            chosen = slice(time, time + 1)
+        self._labels = labels[chosen].astype(unsigned, copy=False)
+        self.seconds_per_time = seconds_per_time if self.times > 1 else None
+        shapes = dict.fromkeys(
+            (labels.shape[1:], tuple(n for n, a in zip(labels.shape, "tzyx", strict=True) if a in axes))
+        )
+        self._arrays = {
+            name: _series(_region(name, mask, shapes), labels.shape)[chosen] for name, mask in _items(regions)
+        }
         stored = {name: Field(name, "mask", "bool") for name in self._arrays}
         for field, array in fields:
             if field.name in self._arrays:
                 raise SourceError(f"there are two fields {field.name!r}; give one of them another name")
-            self._arrays[field.name] = _field(field, array, labels.shape)
+            self._arrays[field.name] = _series(_field(field, array, shapes), labels.shape)[chosen]
             stored[field.name] = replace(field, dtype=self._arrays[field.name].dtype.name)
         self.fields: Mapping[str, Field] = with_classes(stored)
         self.origin_nm: Spacing = exact3((0, 0, 0))
@@ -86,8 +115,13 @@ class ArrayVolume:
     @property
     def shape(self) -> Triple:
         """Voxels along z, y, x."""
-        z, y, x = self._labels.shape
+        _, z, y, x = self._labels.shape
         return z, y, x
+
+    @property
+    def times(self) -> int:
+        """Time points."""
+        return len(self._labels)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -116,20 +150,24 @@ class ArrayVolume:
         """Whether there is a cell."""
         return bool(self._labels.any())
 
-    def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
-        """Ids in a box, (z, y, x)."""
-        return self._labels[box.slices]
+    def read(self, box: Box, time: int = 0) -> NDArray[np.unsignedinteger[Any]]:
+        """Ids in a box at a time point, (z, y, x)."""
+        return self._labels[time][box.slices]
 
-    def read_field(self, name: str, box: Box) -> NDArray[Any]:
-        """Values of a field in a box, (z, y, x)."""
+    def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[Any]:
+        """Values of a field in a box at a time point, (z, y, x)."""
         found = class_of(name, self.fields)
         if found is not None:
-            return self._arrays[found[0]][box.slices] == found[1]
-        return self._arrays[name][box.slices]
+            return self._arrays[found[0]][time][box.slices] == found[1]
+        return self._arrays[name][time][box.slices]
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
         """Nothing: the labels are in memory already."""
         return 0
+
+
+_AXES = ("zyx", "tzyx", "tyx")
+_FIRST_AXIS = {"zyx": "plane", "tzyx": "time point", "tyx": "time point"}
 
 
 def refuse_masked(array: Any, what: str) -> None:
@@ -154,7 +192,13 @@ def _items(regions: Any) -> list[tuple[str, Any]]:
     return list(regions.items())
 
 
-def _region(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _series(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A field as (t, z, y, x) of this shape: one without time is the same at all times."""
+    t, z, y, x = shape
+    return values.reshape(shape) if values.size == t * z * y * x else np.broadcast_to(values, shape)
+
+
+def _region(name: str, mask: Any, shapes: Collection[tuple[int, ...]]) -> NDArray[np.bool_]:
     refuse_masked(mask, f"voxels of the region {name!r}")
     found = np.asarray(mask)
     if found.dtype.kind not in "biuf" or (found.dtype.kind == "f" and not np.isfinite(found).all()):
@@ -162,19 +206,22 @@ def _region(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
             f"the region {name!r} holds {found.dtype}, and a mask is 0 outside the region and another number inside; convert it, "
             "for example with mask.astype(bool)"
         )
-    if found.shape != shape:
-        raise SourceError(f"region {name!r} has the shape {found.shape}, the labels {shape}; they must agree")
+    _refuse_shape(f"region {name!r}", found.shape, shapes)
     return found != 0
 
 
-def _field(field: Field, values: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+def _refuse_shape(what: str, shape: tuple[int, ...], shapes: Collection[tuple[int, ...]]) -> None:
+    if shape not in shapes:
+        raise SourceError(f"{what} has the shape {shape}, the labels {' or '.join(map(str, shapes))}; they must agree")
+
+
+def _field(field: Field, values: Any, shapes: Collection[tuple[int, ...]]) -> NDArray[Any]:
     if not is_region(field.name):
         raise SourceError(f"the field's name {field.name!a} becomes part of paths; {REGION_RULE}")
     if field.kind == "mask":
-        return _region(field.name, values, shape)
+        return _region(field.name, values, shapes)
     refuse_masked(values, f"values of the field {field.name!r}")
     found = np.asarray(values)
     check_kind(f"the field {field.name!r}", field.kind, found.dtype)
-    if found.shape != shape:
-        raise SourceError(f"the field {field.name!r} has the shape {found.shape}, the labels {shape}; they must agree")
+    _refuse_shape(f"the field {field.name!r}", found.shape, shapes)
     return found

@@ -36,6 +36,31 @@ _SPELLINGS = {
     "cm": "centimeter",
     "m": "meter",
 }
+_SECONDS = {
+    "nanosecond": Fraction(1, 10**9),
+    "microsecond": Fraction(1, 10**6),
+    "millisecond": Fraction(1, 10**3),
+    "second": Fraction(1),
+    "minute": Fraction(60),
+    "hour": Fraction(3600),
+    "day": Fraction(86400),
+}
+_TIME_SPELLINGS = {
+    "ns": "nanosecond",
+    "us": "microsecond",
+    "µs": "microsecond",  # micro sign
+    "μs": "microsecond",  # Greek mu
+    "ms": "millisecond",
+    "s": "second",
+    "sec": "second",
+    "min": "minute",
+    "h": "hour",
+    "d": "day",
+}
+_TIME_NAMES = ("t", "time")
+Spatial = tuple[int | None, int, int]
+"""Positions of z, y and x among an array's axes; z is None where an array of planes in time has no such axis."""
+
 UNITS = tuple(_NM)
 """Names of the lengths that `nm_per` knows, for messages."""
 
@@ -63,6 +88,39 @@ def nm_per(unit: str | bytes | None) -> Fraction | None:
         singular = word.removesuffix("s")
         word = _SPELLINGS.get(singular, singular)
     return _NM.get(word)
+
+
+def seconds_per(unit: str | None) -> Fraction | None:
+    """Return how many seconds a unit of time is, by its name or symbol; None where it is none that is known here."""
+    word = (unit or "").strip().lower()
+    word = _TIME_SPELLINGS.get(word, word)
+    return _SECONDS.get(word, _SECONDS.get(word.removesuffix("s")))
+
+
+def space_and_time(where: str, names: Sequence[str], shape: Sequence[int]) -> tuple[Spatial, int | None]:
+    """Return the positions of z, y and x among the axes of an array, and that of time; None where it has one time point.
+
+    An array of t, y and x is a series of single planes.
+
+    Parameters
+    ----------
+    where, names, shape
+        As in `spatial_order`.
+
+    Raises
+    ------
+    SourceError
+        If z, y and x are not named once each, or another axis than time is longer than 1.
+    """
+    lower = [n.strip().lower() for n in names]
+    time = next((i for i, n in enumerate(lower) if n in _TIME_NAMES), None)
+    if time is None or len(lower) != len(shape):
+        return spatial_order(where, names, shape), None
+    rest = [i for i in range(len(lower)) if i != time]
+    plane = [] if "z" in lower else ["z"]
+    order = spatial_order(where, [*(names[i] for i in rest), *plane], [*(shape[i] for i in rest), *([1] * len(plane))])
+    z, y, x = order
+    return (rest[z] if z < len(rest) else None, rest[y], rest[x]), time if shape[time] > 1 else None
 
 
 def spatial_order(where: str, names: Sequence[str], shape: Sequence[int]) -> Triple:

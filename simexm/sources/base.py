@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self, cast
 
 import numpy as np
 import pydantic
@@ -21,12 +21,12 @@ from simexm.errors import SourceError, SpecError
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.names import RegionName
 from simexm.sources.axes import implausible
-from simexm.sources.fields import Field, with_classes
+from simexm.sources.fields import Field, Kind, with_classes
 from simexm.sources.state import FilesState
 from simexm.store.documents import read_mapping
 from simexm.store.location import is_url, location, usable
 from simexm.store.refusals import RemoteError
-from simexm.store.regions import regions_of
+from simexm.store.regions import fields_of
 from simexm.store.shard_list import ShardList
 
 INGESTED = "simexm ingest"
@@ -50,8 +50,8 @@ class Voxels(Protocol):
 
     @property
     def shape(self) -> Triple: ...
-    def read(self, box: Box) -> NDArray[Any]:
-        """Return the ids in a box."""
+    def read(self, box: Box, time: int = 0) -> NDArray[Any]:
+        """Return the ids in a box at a time point."""
 
 
 class LabelSource(Protocol):
@@ -61,6 +61,10 @@ class LabelSource(Protocol):
     ----------
     shape
         Voxels along z, y, x.
+    times
+        Time points at which it can be read; 1 of what does not change. A series of planes in time has a depth of 1.
+    seconds_per_time
+        Between two time points; None where nothing tells it.
     voxel_size_nm
         Size of a voxel, nm of tissue before expansion.
     origin_nm
@@ -72,12 +76,16 @@ class LabelSource(Protocol):
     coarser
         The same ids downsampled, finest first, where such copies are stored.
     identity
-        Text that differs where the ids or the masks of two stored volumes differ, as far as that can be told without
-        reading them whole. It depends neither on where they stand nor on any time.
+        Text that differs where the ids or the masks of two stored volumes differ at any time point, as far as that can be
+        told without reading them whole. It depends neither on where they stand nor on when they were written.
     """
 
     @property
     def shape(self) -> Triple: ...
+    @property
+    def times(self) -> int: ...
+    @property
+    def seconds_per_time(self) -> float | None: ...
     @property
     def voxel_size_nm(self) -> Spacing: ...
     @property
@@ -97,11 +105,14 @@ class LabelSource(Protocol):
     def expecting(self, listed: Mapping[str, ShardList]) -> LabelSource:
         """Return the same source, which takes a missing chunk for a fault if it is listed for its array; see `state`."""
 
-    def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
-        """Return the ids in a box inside the volume, (z, y, x), unsigned, in native byte order."""
+    def read(self, box: Box, time: int = 0) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the ids in a box inside the volume at a time point, (z, y, x), unsigned, in native byte order."""
 
-    def read_field(self, name: str, box: Box) -> NDArray[Any]:
-        """Return the values of a field, (z, y, x), in a box inside the volume: bool for masks, else of the field's type."""
+    def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[Any]:
+        """Return the values of a field, (z, y, x), in a box inside the volume: bool for masks, else of the field's type.
+
+        A field without time points of its own is the same at all of the labels'.
+        """
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
         """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache of chunks.
@@ -157,8 +168,11 @@ class ZarrSource(BaseModel):
     voxel_size_nm
         z, y, x, nm of tissue before expansion. Taken from the metadata where it is left out; where it is given, the
         metadata's size and position do not count and the volume begins at 0.
+    time
+        Which time point of a time series is simulated, counted from 0.
     fields
         Name of a further field and what holds it: ids of other objects, classes of tissue or grey values, on the same grid.
+        Those that `simexm ingest` carried along need not be given, unless classes are to have names.
     regions
         Name of a region and the mask that holds it: a Zarr array or label image of the same shape, inside `path` or
         with a path of its own. A voxel belongs to the region where the mask is not zero. Masks that `simexm ingest`
@@ -170,6 +184,7 @@ class ZarrSource(BaseModel):
     path: str = pydantic.Field(min_length=1)
     dataset: str | None = None
     voxel_size_nm: VoxelSizeNm | None = None
+    time: int | None = pydantic.Field(default=None, ge=0)
     regions: dict[RegionName, str] = pydantic.Field(default_factory=dict)
     fields: dict[RegionName, StoredField] = pydantic.Field(default_factory=dict)
 
@@ -201,24 +216,30 @@ class ZarrSource(BaseModel):
         A mask that lies inside `path` keeps its name, for there it is looked for first.
         """
         path = self.path if is_url(self.path) else _absolute(self.path)
-        regions = {name: self._mask(path, mask) for name, mask in self.all_regions().items()}
-        fields = {n: f.model_copy(update={"path": self._mask(path, f.path)}) for n, f in self.fields.items()}
+        all_regions, all_fields = self.beside()
+        regions = {name: self._mask(path, mask) for name, mask in all_regions.items()}
+        fields = {n: f.model_copy(update={"path": self._mask(path, f.path)}) for n, f in all_fields.items()}
         return self.model_copy(update={"path": path, "regions": regions, "fields": fields})
 
     def offered(self) -> dict[str, Field]:
         """The fields that are known without opening the source: those that are given and those that ingest left."""
-        masks = {name: Field(name, "mask", "bool") for name in self.all_regions()}
-        given = {name: Field(name, f.kind, "", f.names) for name, f in self.fields.items()}
+        regions, fields = self.beside()
+        masks = {name: Field(name, "mask", "bool") for name in regions}
+        given = {name: Field(name, f.kind, "", f.names) for name, f in fields.items()}
         return with_classes({**masks, **given})
 
     def _field_paths(self) -> list[str]:
         return [each.path for each in self.fields.values()]
 
-    def all_regions(self) -> dict[str, str]:
-        """The masks that are given, and those that ingest left beside the labels."""
-        names = _ingested_regions(self.path, self.dataset or "")
-        stored = {name: "/".join([*filter(None, [(self.dataset or "").strip("/")]), name]) for name in names}
-        return {**stored, **self.regions}
+    def beside(self) -> tuple[dict[str, str], dict[str, StoredField]]:
+        """The masks and the fields that are given, and those that ingest left beside the labels."""
+        inside = [*filter(None, [(self.dataset or "").strip("/")])]
+        stored = {
+            name: (cast("Kind", kind), "/".join([*inside, name]))
+            for name, kind in _ingested(self.path, self.dataset or "").items()
+        }
+        masks = {name: path for name, (kind, path) in stored.items() if kind == "mask"}
+        return {**masks, **self.regions}, {**given_by(stored), **self.fields}
 
     def _mask(self, path: str, mask: str) -> str:
         local = Path(mask).expanduser()
@@ -232,19 +253,24 @@ class ZarrSource(BaseModel):
         return _absolute(mask)
 
 
-def _ingested_regions(path: str, dataset: str) -> tuple[str, ...]:
-    """Names of the masks that ingest left; none where nothing can be read, for opening it tells what is wrong."""
+def given_by(stored: Mapping[str, tuple[Kind, str]]) -> dict[str, StoredField]:
+    """Stored fields of given kinds and paths as a spec would name them; masks are left out."""
+    return {name: StoredField(path=path, kind=kind) for name, (kind, path) in stored.items() if kind != "mask"}
+
+
+def _ingested(path: str, dataset: str) -> dict[str, str]:
+    """Names and kinds of the fields that ingest left; none where nothing can be read, for opening it tells what is wrong."""
     try:
         if time.monotonic() - _refused_s.get(path, -_PATIENCE_S) < _PATIENCE_S:
-            return ()
+            return {}
         mark = read_mapping(location(path) / dataset / "zarr.json")["attributes"]["simexm"]
         ours = mark["written_by"] == INGESTED
     except RemoteError:
         _refused_s[path] = time.monotonic()
-        return ()
+        return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ()
-    return regions_of(mark, path) if ours else ()
+        return {}
+    return fields_of(mark, path) if ours else {}
 
 
 _refused_s: dict[str, float] = {}

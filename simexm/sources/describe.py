@@ -10,7 +10,7 @@ from simexm.sources.base import LabelSource, SourceModel
 from simexm.sources.fields import Field
 from simexm.sources.kinds import kind_of
 from simexm.sources.opening import open_stack
-from simexm.sources.stack import Stack
+from simexm.sources.stack import Stack, seconds_of, times_of
 from simexm.store.location import usable
 
 
@@ -29,7 +29,7 @@ def describe(source: str | PathLike[str] | SourceModel | LabelSource, dataset: s
     dict
         `source` (what it is called in messages), `kind` (`TIFF`, `Zarr`, `HDF5`, ..., or the model's name), `shape_voxels`,
         `voxel_size_nm` and `origin_nm` (z, y, x; `voxel_size_nm` is None where nothing tells it), `dtype` of the ids, `fields`
-        (name, kind and dtype of each), `regions` (names of the masks), `frames` (points in time), `seconds_per_frame` (None
+        (name, kind and dtype of each), `regions` (names of the masks), `times` (time points), `seconds_per_time` (None
         where nothing tells it), and `storage`: `chunk_voxels`, what is decoded together; of a Zarr also `shard_voxels` and
         `levels`. Empty for what is not stored.
 
@@ -52,16 +52,17 @@ def _of_stack(kind: str, stack: Stack) -> dict[str, Any]:
         from simexm.sources.zarr.stack import ZarrStack  # here, since importing zarr takes half a second
 
         assert isinstance(stack, ZarrStack)
-        masks, more = tuple(stack.masks()), stack.storage()
+        fields, more = stack.fields(), stack.storage()
     else:
-        masks, more = (), {}
+        fields, more = {}, {}
+    beside = [Field(name, k, "bool" if k == "mask" else s.dtype.name) for name, (k, s) in fields.items()]
     return {
         "source": stack.where,
         "kind": kind,
         **_grid(stack.shape, stack.voxel_size_nm, stack.origin_nm),
-        **_contents(Field("labels", "ids", stack.dtype.name), [Field(name, "mask", "bool") for name in masks]),
-        "frames": 1,
-        "seconds_per_frame": None,
+        **_contents(Field("labels", "ids", stack.dtype.name), beside),
+        "times": times_of(stack),
+        "seconds_per_time": seconds_of(stack),
         "storage": {"chunk_voxels": list(stack.grain), **more},
     }
 
@@ -72,8 +73,8 @@ def _of_source(kind: str, source: LabelSource) -> dict[str, Any]:
         "kind": kind,
         **_grid(source.shape, source.voxel_size_nm, source.origin_nm),
         **_contents(Field("labels", "ids", source.dtype.name), list(source.fields.values())),
-        "frames": 1,
-        "seconds_per_frame": None,
+        "times": source.times,
+        "seconds_per_time": source.seconds_per_time,
         "storage": {},
     }
 

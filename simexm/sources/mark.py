@@ -1,17 +1,18 @@
-"""What ingest leaves in the attributes of a group that it wrote: a digest of its shards, which of them exist, its regions."""
+"""What ingest leaves in the attributes of a group that it wrote: a digest of its shards, which of them exist, its fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import zarr
 
 from simexm.errors import SourceError
 from simexm.sources.base import INGESTED
+from simexm.sources.fields import Kind
 from simexm.sources.identity import digest_of
 from simexm.sources.zarr.finding import inside
-from simexm.store.regions import regions_of
+from simexm.store.regions import fields_of
 from simexm.store.shard_list import ShardList
 
 
@@ -28,11 +29,12 @@ def digest_in(group: zarr.Group | None) -> str | None:
     return None if found is None else str(found)
 
 
-def stored_regions(group: zarr.Group | None) -> dict[str, str]:
-    """Names and paths (from the root of the Zarr) of the masks that ingest left beside the labels."""
+def stored_fields(group: zarr.Group | None) -> dict[str, tuple[Kind, str]]:
+    """Kinds and paths (from the root of the Zarr) of the fields that ingest left beside the labels, by name."""
     if group is None:
         return {}
-    return {name: f"{inside(group)}/{name}".lstrip("/") for name in regions_of(mark_of(group), str(group.store_path))}
+    found = fields_of(mark_of(group), str(group.store_path))
+    return {name: (cast("Kind", kind), f"{inside(group)}/{name}".lstrip("/")) for name, kind in found.items()}
 
 
 def shards_in(group: zarr.Group | None, array: zarr.Array[Any]) -> ShardList | None:

@@ -9,7 +9,7 @@ from typing import Literal
 from simexm.errors import SourceError, SpecError
 from simexm.sources.colours import ColorIds
 from simexm.sources.kinds import files_of, hdf5_parts, is_glob, kind_of
-from simexm.sources.stack import Stack
+from simexm.sources.stack import Stack, times_of
 
 Cells = Literal["merged", "splitted"]
 _ONE_FILE = {
@@ -113,5 +113,11 @@ def _splitted(path: str, dataset: str | None, color_ids: ColorIds | None) -> Sta
             raise SourceError(
                 f"{member} is neither a TIFF stack nor a folder of slices of one cell. Move it elsewhere."
             )
-        members.append(open_stack(str(member), color_ids=color_ids))
+        found = open_stack(str(member), color_ids=color_ids)
+        if times_of(found) > 1:
+            raise SourceError(
+                f"{member} holds {times_of(found)} time points, and cells in volumes of their own are of one. Save one time "
+                "point of each."
+            )
+        members.append(found)
     return splitted(path, members)

@@ -91,6 +91,15 @@ class PhantomVolume:
     _last: list[tuple[Box, NDArray[np.bool_]]] = field(default_factory=_nothing, init=False, repr=False, compare=False)
 
     @property
+    def times(self) -> int:
+        """One: tissue does not move."""
+        return 1
+
+    @property
+    def seconds_per_time(self) -> None:
+        """None: there is one time point."""
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the ids."""
         return np.dtype(np.uint64)
@@ -123,12 +132,12 @@ class PhantomVolume:
         """Return itself."""
         return self
 
-    def read(self, box: Box) -> NDArray[np.uint64]:
+    def read(self, box: Box, time: int = 0) -> NDArray[np.uint64]:
         """Return the ids in a box inside the volume, (z, y, x); 0 is extracellular space."""
         self._check(box)
         return self._fill(box)[0]
 
-    def read_field(self, name: str, box: Box) -> NDArray[np.bool_]:
+    def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[np.bool_]:
         """Return where a region is in a box inside the volume, (z, y, x).
 
         "synapse" is both sides of a patch, 300 to 500 nm across, where the head of a spine meets another neuron, up to

@@ -173,6 +173,10 @@ def _tiff(path: Path, color_ids: ColorIds | None, *, quiet: bool = True) -> Tiff
             f"{path} holds {stack.shape[0]} planes, and a file of an image sequence holds one slice. If it is the whole "
             "volume, name the file; if each file is one cell, type --cells splitted."
         )
+    if stack.times != 1:
+        raise SourceError(
+            f"{path} holds {stack.times} time points, and a file of an image sequence holds one slice. Name the file."
+        )
     return stack
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,42 @@ class Stack(Protocol):
         """How the files that hold a box are; None where nobody can tell. Raises OSError if one is gone."""
 
 
+@runtime_checkable
+class TimeSeries(Protocol):
+    """What a stack has, too, where its format knows of time. It reads the first time point until another is chosen.
+
+    Attributes
+    ----------
+    times
+        Time points.
+    seconds_per_time
+        Between two of them; None where nothing tells it.
+    """
+
+    @property
+    def times(self) -> int: ...
+    @property
+    def seconds_per_time(self) -> float | None: ...
+
+    def at(self, time: int) -> Self:
+        """Return the stack at one time point; raises SourceError if there is no such one."""
+
+
+def times_of(stack: Stack) -> int:
+    """Time points of a stack."""
+    return stack.times if isinstance(stack, TimeSeries) else 1
+
+
+def seconds_of(stack: Stack) -> float | None:
+    """Seconds between two time points of a stack; None where nothing tells it."""
+    return stack.seconds_per_time if isinstance(stack, TimeSeries) else None
+
+
+def at_time(stack: Stack, time: int) -> Stack:
+    """Return a stack at a time point; one of a single time point is the same at all times."""
+    return stack.at(time) if isinstance(stack, TimeSeries) and stack.times > 1 else stack
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """The voxels to write.
@@ -79,12 +115,15 @@ class Numbers:
         Voxels along z, y, x that are best read together.
     read
         Returns a box, (z, y, x), in `dtype`.
+    measured
+        Whether they are measured values, of which coarser levels hold means; they hold the most frequent of other numbers.
     """
 
     shape: Triple
     dtype: np.dtype[Any]
     grain: Triple
     read: Callable[[Box], NDArray[Any]]
+    measured: bool = False
 
 
 def cell_ids(stack: Stack, crop: Box) -> Numbers:
@@ -143,6 +182,27 @@ def mask(stack: Stack, crop: Box) -> Numbers:
         return (stored != 0).view(np.uint8)
 
     return Numbers(crop.shape, np.dtype(np.uint8), stack.grain, read)
+
+
+def grey(stack: Stack, crop: Box) -> Numbers:
+    """Return a crop's measured values as they are; floats of 16 bits as floats of 32.
+
+    Raises
+    ------
+    SourceError
+        If they are no numbers of at most 32 bits, or floats.
+    """
+    dtype = np.dtype(np.float32) if stack.dtype == np.float16 else stack.dtype
+    if dtype.kind not in "uif" or (dtype.kind in "ui" and dtype.itemsize > 4) or dtype.itemsize > 8:
+        raise SourceError(
+            f"{stack.where} holds {stack.dtype}, and grey values are integers of at most 32 bits, or floats of at most 64. "
+            "Write a copy of such a type."
+        )
+
+    def read(box: Box) -> NDArray[Any]:
+        return _read(stack, box.shifted(crop.start)).astype(dtype, copy=False)
+
+    return Numbers(crop.shape, dtype, stack.grain, read, measured=True)
 
 
 def _read(stack: Stack, box: Box) -> NDArray[Any]:

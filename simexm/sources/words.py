@@ -18,19 +18,29 @@ class Words:
         How to give the size of a voxel, as a sentence.
     dataset
         How to name a volume inside a file, as the beginning of a sentence.
+    time
+        How to choose one of several time points, as a sentence without its full stop.
     """
 
     voxel_size: str
     dataset: str
+    time: str
 
 
 SPEC = Words(
     voxel_size="Give it in the spec: source: {path: ..., voxel_size_nm: [z, y, x]}.",
     dataset="Name one in the spec: source: {path: ..., dataset: NAME}",
+    time="Choose one in the spec: source: {path: ..., time: N}",
 )
 COMMAND = Words(
     voxel_size="Type --voxel-size Z Y X (nm), such as --voxel-size 40 32 32.",
     dataset="Name one: --dataset NAME",
+    time="Choose one: --time N",
+)
+ARRAYS = Words(
+    voxel_size="Give voxel_size_nm=(z, y, x) in nm.",
+    dataset="Give the array",
+    time="Choose one: time=N",
 )
 _spoken: ContextVar[Words] = ContextVar("words", default=SPEC)
 

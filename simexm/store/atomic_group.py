@@ -13,7 +13,7 @@ from simexm.store.documents import read_mapping
 from simexm.store.files import Files, remove_tree
 from simexm.store.location import Location
 from simexm.store.refusals import RemoteError
-from simexm.store.regions import regions_of
+from simexm.store.regions import fields_of
 from simexm.store.remote import Remote
 
 
@@ -149,18 +149,18 @@ def _refuse_foreign(output: Location, writer: str) -> None:
 
 
 def _strangers(group: Location, attributes: Mapping[str, Any]) -> list[str]:
-    """What is in a group beside its levels and the groups of its regions, and in these."""
-    levels, regions = _levels(attributes), regions_of(attributes["simexm"], str(group))
-    found = [p.name for p in group.iterdir() if p.name not in ("zarr.json", *levels, *regions)]
+    """What is in a group beside its levels and the groups of its fields, and in these."""
+    levels, fields = _levels(attributes), fields_of(attributes["simexm"], str(group))
+    found = [p.name for p in group.iterdir() if p.name not in ("zarr.json", *levels, *fields)]
     for level in levels:
         if (group / level).is_dir():
             found += [f"{level}/{p.name}" for p in (group / level).iterdir() if p.name not in ("zarr.json", "c")]
-    for region in (r for r in regions if (group / r).exists()):
+    for field in (f for f in fields if (group / f).exists()):
         try:
-            inner = read_mapping(group / region / "zarr.json")["attributes"]
-            found += [f"{region}/{name}" for name in _strangers(group / region, inner)]
+            inner = read_mapping(group / field / "zarr.json")["attributes"]
+            found += [f"{field}/{name}" for name in _strangers(group / field, inner)]
         except (OSError, ValueError, KeyError, TypeError):
-            found.append(region)
+            found.append(field)
     return found
 
 

@@ -153,7 +153,7 @@ def downsample_mean(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gener
     Parameters
     ----------
     a
-        (z, y, x) array of unsigned integers of at most 32 bits, or of floats.
+        (z, y, x) array of integers of at most 32 bits, or of floats.
     factors
         Elements of a cell along z, y, x.
 
@@ -162,13 +162,18 @@ def downsample_mean(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gener
     TypeError
         For any other data type.
     """
+    if a.dtype.kind == "i" and a.dtype.itemsize <= 4:
+        lift = np.dtype(f"u{a.dtype.itemsize}").type(
+            1 << (8 * a.dtype.itemsize - 1)
+        )  # even, so that halves are rounded alike
+        return (downsample_mean(a.view(lift.dtype) ^ lift, factors) ^ lift).view(a.dtype)
     out = np.empty(ceil_divide(_shape(a), factors), a.dtype)
     if a.dtype.kind == "u" and a.dtype.itemsize <= 4:
         _mean_integers(np.ascontiguousarray(a), *factors, out)
     elif a.dtype.kind == "f":
         _mean_floats(np.ascontiguousarray(a), *factors, out)
     else:
-        raise TypeError(f"no mean of {a.dtype}: images are unsigned integers of up to 32 bits or floats")
+        raise TypeError(f"no mean of {a.dtype}: images are integers of up to 32 bits or floats")
     return out
 
 

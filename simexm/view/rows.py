@@ -99,7 +99,8 @@ def volume_rows(volume: Mapping[str, Any]) -> Rows:
     """What a volume of labels is; see `simexm.sources.describe`."""
     shape, voxel, stored = volume["shape_voxels"], volume["voxel_size_nm"], volume["storage"]
     masks = [f"{field['name']} ({field['kind']}, {field['dtype']})" for field in volume["fields"][1:]]
-    frames = [("frames", f"{volume['frames']} points in time")] if volume["frames"] > 1 else []
+    between = f", {volume['seconds_per_time']:g} s apart" if volume["seconds_per_time"] else ""
+    series = [("time points", f"{volume['times']}{between}")] if volume["times"] > 1 else []
     storage = [f"{name.removesuffix('_voxels')}s of {times(stored[name])}" for name in _PARTS if stored.get(name)]
     if stored.get("levels"):
         storage.append(count(stored["levels"], "level"))
@@ -109,7 +110,7 @@ def volume_rows(volume: Mapping[str, Any]) -> Rows:
         ("voxels", f"{times(shape)} (z, y, x), {volume['dtype']}"),
         ("voxel size", f"{times(voxel)} nm" if voxel else "not in its metadata"),
         *([("extent", f"{times(tissue)} um, from {times(volume['origin_nm'])} nm on")] if voxel else ()),
-        *frames,
+        *series,
         ("regions", ", ".join(masks) or "-"),
         ("stored", ", ".join(storage) or "-"),
     ]

@@ -16,7 +16,8 @@ from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.sources.base import LabelSource, Voxels
 from simexm.sources.phantom import PhantomVolume
 from simexm.sources.zarr import ngff
-from simexm.sources.zarr.source import Volume, ZarrLabels
+from simexm.sources.zarr.source import ZarrLabels
+from simexm.sources.zarr.volume import Volume
 from simexm.store.pyramid import plan_levels
 from simexm.store.shards import ZSTD_LEVEL
 from simexm.view.making import spacing_um

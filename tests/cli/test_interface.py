@@ -70,7 +70,7 @@ def test_commands_stand_below_their_headings_in_order() -> None:
     ("command", "function", "others"),
     [
         ("run", Simulation.run, {"jobs", "tile", "device", "seed", "model", "dry_run", "log_file", "show"}),
-        ("ingest", ingest, {"voxel_size", "region", "quiet"}),
+        ("ingest", ingest, {"voxel_size", "region", "field", "quiet"}),
         ("export", export, {"quiet", "round"}),
     ],
 )

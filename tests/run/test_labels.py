@@ -73,9 +73,9 @@ def test_a_source_is_read_once_along_the_axis() -> None:
     read = np.zeros(IDS.shape[0], int)
 
     class Counting(ArrayVolume):
-        def read(self, box: Box) -> NDArray[Any]:
+        def read(self, box: Box, time: int = 0) -> NDArray[Any]:
             read[box.start[0] : box.stop[0]] += 1
-            return super().read(box)
+            return super().read(box, time)
 
     stream = TileLabels(Counting(IDS, VOXEL_NM), Box.of_shape(IDS.shape), [], (8, 64, 64), lambda _: None)
     assert stream.depth == 1
@@ -187,10 +187,10 @@ def test_nothing_of_a_tile_outlives_it() -> None:
     held: list[weakref.ref[Any]] = []
 
     class Watched(ArrayVolume):
-        def read(self, box: Box) -> NDArray[Any]:
+        def read(self, box: Box, time: int = 0) -> NDArray[Any]:
             stream = next(f.f_locals["self"].stream for f in _frames() if isinstance(f.f_locals.get("self"), _Parts))
             held.append(weakref.ref(stream))
-            return super().read(box)
+            return super().read(box, time)
 
     gc.collect()
     gc.disable()

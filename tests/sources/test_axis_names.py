@@ -109,7 +109,7 @@ def _ome_and_names(path: Path) -> Path:
 DOUBTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "two lists": (_two_names, r"axis_names says z, y, x"),
     "OME and dimension_names": (_ome_and_names, "dimension_names are x, y, z"),
-    "no z": (lambda p: zarr_array(p, attributes={"_ARRAY_DIMENSIONS": ["t", "y", "x"]}), "once each"),
+    "no z": (lambda p: zarr_array(p, attributes={"_ARRAY_DIMENSIONS": ["c", "y", "x"]}), "once each"),
     "names for other axes": (lambda p: zarr_array(p, attributes={"axis_names": ["y", "x"]}), "2 axes"),
     "Fortran's order": (lambda p: zarr_array(p, A[None], order="F"), "Fortran"),
     "N5 in two ways": (

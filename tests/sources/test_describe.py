@@ -30,7 +30,7 @@ def test_ingested(tmp_path: Path) -> None:
         assert told["origin_nm"] == [o * s for o, s in zip((1, 2, 3), SIZE, strict=True)]
         assert told["fields"][0] == {"name": "labels", "kind": "ids", "dtype": "uint32"}
         assert told["fields"][1:] == [{"name": "soma", "kind": "mask", "dtype": "bool"}]
-        assert (told["regions"], told["frames"]) == (["soma"], 1)
+        assert (told["regions"], told["times"]) == (["soma"], 1)
         levels = len([p for p in out.iterdir() if p.name.isdigit()])
         assert told["storage"]["levels"] == levels
         assert told["storage"]["shard_voxels"] is not None

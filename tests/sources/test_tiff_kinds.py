@@ -171,10 +171,9 @@ def test_the_volume_is_found_in_any_layout(tmp_path: Path, write: Callable[[Path
     np.testing.assert_array_equal(whole(open_stack(str(tmp_path / "a.tif"))), A)
 
 
-@pytest.mark.parametrize(("axes", "what"), [("TYX", "points in time"), ("CYX", "channels")])
-def test_planes_that_are_said_to_be_something_else_are_told(tmp_path: Path, axes: str, what: str) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", A, photometric="minisblack", ome=True, metadata={"axes": axes})
-    with pytest.warns(SimexmWarning, match=f"its 5 planes are {what}"):
+def test_planes_that_are_said_to_be_channels_are_told(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", A, photometric="minisblack", ome=True, metadata={"axes": "CYX"})
+    with pytest.warns(SimexmWarning, match="its 5 planes are channels"):
         np.testing.assert_array_equal(whole(open_stack(str(tmp_path / "a.tif"))), A)
 
 

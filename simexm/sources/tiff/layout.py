@@ -21,7 +21,8 @@ from simexm.sources.logged import logged
 
 _PLANES = "ZQI"
 """Names of axes that are taken for planes: z, and those of which nothing is known."""
-_TOLD = {"T": "points in time", "C": "channels"}
+_SERIES = ("T", *(f"T{axis}" for axis in _PLANES), *(f"{axis}T" for axis in _PLANES))
+_TOLD = {"C": "channels"}
 _MOST_PLANES = 10**7
 _WHITE_IS_0, _PALETTE = 0, 3
 
@@ -34,6 +35,10 @@ class Layout:
     ----------
     shape
         Voxels along z, y, x.
+    times
+        Time points.
+    steps
+        Pages from one time point to the next, and from one plane to the next.
     separate, together
         Numbers of a pixel: in planes of their own, or side by side. One of them is 1.
     dtype
@@ -41,6 +46,8 @@ class Layout:
     """
 
     shape: Triple
+    times: int
+    steps: tuple[int, int]
     separate: int
     together: int
     dtype: np.dtype[Any]
@@ -51,10 +58,15 @@ class Layout:
         return self.separate * self.together
 
     @property
+    def pages(self) -> int:
+        """Planes of all time points."""
+        return self.times * self.shape[0]
+
+    @property
     def stored(self) -> tuple[int, int, int, int, int]:
-        """Shape in the file: z, separate, y, x, together."""
-        z, y, x = self.shape
-        return z, self.separate, y, x, self.together
+        """Shape in the file: pages, separate, y, x, together."""
+        _, y, x = self.shape
+        return self.pages, self.separate, y, x, self.together
 
     @property
     def nbytes(self) -> int:
@@ -95,12 +107,12 @@ def layout_of(path: Path, series: Any) -> Layout:
     Raises
     ------
     SourceError
-        If it is anything but planes along z, or empty, or of numbers of an unknown type.
+        If it is anything but planes along z, at one or several time points, or empty, or of numbers of an unknown type.
 
     Warns
     -----
     SimexmWarning
-        If its planes are said to be something else.
+        If its planes are said to be channels, or single ones at time points, which may be meant or not.
     """
     if series.dtype is None:
         raise SourceError(f"{path} holds numbers of an unknown type. Save it as an unsigned integer type.")
@@ -109,11 +121,15 @@ def layout_of(path: Path, series: Any) -> Layout:
         raise SourceError(f"{path} is empty: its planes have the shape {'x'.join(map(str, series.shape))}.")
     axes = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if a in "YX" or (n > 1 and a != "S")]
     names = "".join(a for a, _ in axes)
-    if not names.endswith("YX") or len(names) > 3 or depth != 1:
+    lead = names.removesuffix("YX")
+    if not names.endswith("YX") or not (len(lead) <= 1 or lead in _SERIES) or depth != 1:
         raise SourceError(
-            f"{path} has the axes {names} ({'x'.join(str(n) for _, n in axes)}), and labels are a stack of planes, z y x. Save "
-            "one channel and one time point as such a stack."
+            f"{path} has the axes {names} ({'x'.join(str(n) for _, n in axes)}), and labels are a stack of planes, z y x, at one "
+            "or several time points. Save one channel as such a stack."
         )
+    dtype = series.dtype.newbyteorder("=")
+    if lead in _SERIES:
+        return _series(path, axes, (int(separate), int(together), dtype))
     if names[0] not in _PLANES and len(names) == 3:
         what = _TOLD.get(names[0], f"the axis {names[0]}")
         warnings.warn(
@@ -123,7 +139,22 @@ def layout_of(path: Path, series: Any) -> Layout:
             stacklevel=4,
         )
     z, y, x = [1] * (3 - len(axes)) + [int(n) for _, n in axes]
-    return Layout((z, y, x), int(separate), int(together), series.dtype.newbyteorder("="))
+    return Layout((z, y, x), 1, (z, 1), int(separate), int(together), dtype)
+
+
+def _series(path: Path, axes: list[tuple[str, int]], pixel: tuple[int, int, np.dtype[Any]]) -> Layout:
+    """The layout of pages along time, and along z where there is such an axis."""
+    (*lead, y, x), names = [int(n) for _, n in axes], [a for a, _ in axes]
+    at = names.index("T")
+    times, depth = lead[at], lead[1 - at] if len(lead) == 2 else 1
+    if len(lead) == 1:
+        warnings.warn(
+            f"{path} says that its {times} planes are points in time, so each is a volume of one plane. If they are planes "
+            "along z (as some programs write of a stack in z), save it as a stack of slices",
+            SimexmWarning,
+            stacklevel=5,
+        )
+    return Layout((depth, y, x), times, (depth, 1) if at == 0 else (1, times), *pixel)
 
 
 def refuse_lacking(path: Path, tif: Any, planes: int) -> None:

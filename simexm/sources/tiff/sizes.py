@@ -5,6 +5,7 @@ Resolution tags alone count for nothing: they are the screen's as often as not, 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -12,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from simexm.geometry.grid import Spacing
-from simexm.sources.axes import nm_per
+from simexm.sources.axes import nm_per, seconds_per
 from simexm.sources.stack import ORIGIN
 
 Placed = tuple[Spacing | None, Spacing]
@@ -43,17 +44,41 @@ def _told_by(tif: Any) -> Iterator[Placed]:
         yield _of_shaped((tif.shaped_metadata or [{}])[0], tif.pages.first)
 
 
+def seconds_per_time_of(tif: Any) -> float | None:
+    """Seconds between two time points of an opened `tifffile.TiffFile`; None where nothing tells them."""
+    told: list[tuple[Any, str]] = []
+    if tif.is_ome:
+        pixels, _ = _pixels(tif.ome_metadata or "")
+        about = {} if pixels is None else pixels.attrib
+        told.append((about.get("TimeIncrement"), about.get("TimeIncrementUnit", "s")))
+    if tif.is_imagej:
+        told.append(((tif.imagej_metadata or {}).get("finterval"), "s"))
+    if tif.is_lsm:
+        told.append(((tif.lsm_metadata or {}).get("TimeIntervall"), "s"))
+    for value, unit in told:
+        per = seconds_per(unit)
+        with contextlib.suppress(TypeError, ValueError):
+            if per is not None and 0 < float(value) < _ENDLESS:
+                return float(Fraction(str(value)) * per)
+    return None
+
+
+def _pixels(xml: str) -> tuple[ElementTree.Element | None, str]:
+    """The first image's Pixels in OME-XML, None where there is none, and the namespace."""
+    try:
+        root = ElementTree.fromstring(xml.encode())
+    except (ElementTree.ParseError, ValueError):
+        return None, ""
+    space = root.tag.rpartition("OME")[0]
+    return root.find(f"{space}Image/{space}Pixels"), space
+
+
 def _of_ome(xml: str) -> Placed:
     """PhysicalSize and the position of the first plane, which is that of its first pixel's centre.
 
     https://docs.openmicroscopy.org/ome-model/latest/: without a unit, a size is in micrometres, and a position in none.
     """
-    try:
-        root = ElementTree.fromstring(xml.encode())
-    except (ElementTree.ParseError, ValueError):
-        return _UNKNOWN
-    space = root.tag.rpartition("OME")[0]
-    pixels = root.find(f"{space}Image/{space}Pixels")
+    pixels, space = _pixels(xml)
     if pixels is None:
         return _UNKNOWN
     told: Mapping[str, str] = pixels.attrib

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tifffile
@@ -19,7 +20,8 @@ from simexm.sources.colours import ColorIds, dtype_of, one_number, warn_of_palet
 from simexm.sources.lossless import needs_proof, refuse_lossy
 from simexm.sources.state import FilesState, state_of_files
 from simexm.sources.tiff.layout import layout_of, only_series, opened, palette_of, refuse_lacking
-from simexm.sources.tiff.sizes import size_and_origin_of
+from simexm.sources.tiff.sizes import seconds_per_time_of, size_and_origin_of
+from simexm.sources.times import refuse_time
 
 _DEFLATE = frozenset({8, 32946})
 
@@ -27,7 +29,8 @@ _DEFLATE = frozenset({8, 32946})
 class TiffStack:
     """A stack of planes in a TIFF, BigTIFF, OME-TIFF, ImageJ or LSM file, of any lossless compression that imagecodecs decodes.
 
-    Obeys `simexm.sources.stack.Stack`. Opening checks that every plane is in the file; nothing is decoded before `read`.
+    Obeys `simexm.sources.stack.Stack` and `TimeSeries`. Opening checks that every plane is in the file; nothing is decoded
+    before `read`.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ class TiffStack:
     SourceNotFoundError
         If there is no such file.
     SourceError
-        If it is no TIFF, is cut off, is compressed with loss, or holds anything but one stack of planes.
+        If it is no TIFF, is cut off, is compressed with loss, or holds anything but a stack of planes at each time point.
 
     Warns
     -----
@@ -60,12 +63,15 @@ class TiffStack:
         with opened(path) as tif:
             series = only_series(path, tif.series)
             self._layout = layout_of(path, series)
-            refuse_lacking(path, tif, self._layout.shape[0])
+            refuse_lacking(path, tif, self._layout.pages)
             self.shape: Triple = self._layout.shape
             self.dtype: np.dtype[Any] = dtype_of(self._layout.dtype, self._layout.samples, color_ids)
             self.voxel_size_nm: Spacing | None
             self.origin_nm: Spacing
             self.voxel_size_nm, self.origin_nm = size_and_origin_of(tif)
+            self.times = self._layout.times
+            self.seconds_per_time = seconds_per_time_of(tif) if self.times > 1 else None
+            self._time = 0
             if series.dataoffset is None:
                 self._offset = None
                 self._index_segments(series)
@@ -77,6 +83,19 @@ class TiffStack:
         if not quiet:
             warn_of_palette(self.where, palette)
 
+    def at(self, time: int) -> Self:
+        """Return the stack at one time point; raises SourceError if there is no such one."""
+        refuse_time(self.where, time, self.times)
+        found = copy.copy(self)
+        if self.times > 1:
+            found._time, found.times, found.seconds_per_time = time, 1, None
+        return found
+
+    def _page(self, z: int) -> int:
+        """Number of a plane's page."""
+        per_time, per_plane = self._layout.steps
+        return self._time * per_time + z * per_plane
+
     @property
     def grain(self) -> Triple:
         """A strip or a row of tiles; a row of voxels where the file is not compressed."""
@@ -84,7 +103,7 @@ class TiffStack:
 
     def plane(self, z: int) -> str:
         """The file and the page."""
-        return f"{self.path}, page {z + 1}"
+        return f"{self.path}, page {self._page(z) + 1}"
 
     def state(self, box: Box) -> FilesState:
         """How the file, or all files of a set, are."""
@@ -101,17 +120,19 @@ class TiffStack:
         """
         if self._offset is not None:
             mapped = np.memmap(self.path, self._stored_dtype, "r", self._offset, self._layout.stored)
-            planes, rows, columns = box.slices
-            return self._numbers(box, np.array(mapped[planes, :, rows, columns, :], self._layout.dtype))
+            _, rows, columns = box.slices
+            pages = slice(self._page(box.start[0]), self._page(box.stop[0] - 1) + 1, self._layout.steps[1])
+            return self._numbers(box, np.array(mapped[pages, :, rows, columns, :], self._layout.dtype))
         out = np.empty((box.shape[0], self._layout.separate, *box.shape[1:], self._layout.together), self._layout.dtype)
         with ExitStack() as stack:
             handles: dict[int, int] = {}
             for z in range(box.start[0], box.stop[0]):
-                file = int(self._file_of[z])
+                page = self._page(z)
+                file = int(self._file_of[page])
                 if file not in handles:
                     handles[file] = os.open(self._files[file], os.O_RDONLY)
                     stack.callback(os.close, handles[file])
-                self._decode(z, handles[file], box, out[z - box.start[0]])
+                self._decode(page, handles[file], box, out[z - box.start[0]])
         return self._numbers(box, out)
 
     def _numbers(self, box: Box, pixels: NDArray[Any]) -> NDArray[Any]:
@@ -123,7 +144,7 @@ class TiffStack:
         return np.stack([one_number(self.plane(first + i), p, self._color_ids) for i, p in enumerate(pixels)])
 
     def _check_uncompressed(self) -> None:
-        expected = (self._offset or 0) + self.shape[0] * self._layout.nbytes
+        expected = (self._offset or 0) + self._layout.pages * self._layout.nbytes
         actual = self.path.stat().st_size
         if expected > actual:
             self._refuse_truncated(max(actual - (self._offset or 0), 0) // self._layout.nbytes)
@@ -131,9 +152,9 @@ class TiffStack:
     def _index_segments(self, series: Any) -> None:
         """Note where each strip or tile lies in a plane and in its file, and check that it is there."""
         pages = list(series.pages)
-        if len(pages) != self.shape[0]:
+        if len(pages) != self._layout.pages:
             raise SourceError(
-                f"{self.path} announces {self.shape[0]} planes and holds {len(pages)} pages, so planes would be "
+                f"{self.path} announces {self._layout.pages} planes and holds {len(pages)} pages, so planes would be "
                 "missing. Write it again with one page a plane."
             )
         keyframe = self._keyframe = series.keyframe
@@ -149,7 +170,7 @@ class TiffStack:
             self._refuse_truncated(0)
         self._inflate = _straight(keyframe, self._layout.dtype)
         self._segments = [(at[0], at[2], at[3], shape[1], shape[2]) for at, shape in segments]
-        self._at = np.zeros((2, len(pages), len(segments)), np.int64)
+        self._segments_at = np.zeros((2, len(pages), len(segments)), np.int64)
         self._file_of = np.zeros(len(pages), np.int32)
         self._tables: dict[int, bytes] = {}
         sizes: dict[str, int] = {}
@@ -162,7 +183,7 @@ class TiffStack:
             ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
             if len(page.dataoffsets) != len(segments) or max(ends) > sizes[name]:
                 self._refuse_truncated(plane)
-            self._at[:, plane] = page.dataoffsets, page.databytecounts
+            self._segments_at[:, plane] = page.dataoffsets, page.databytecounts
             self._file_of[plane] = list(sizes).index(name)
             if page.jpegtables is not None:
                 self._tables[plane] = page.jpegtables
@@ -178,8 +199,8 @@ class TiffStack:
                 data = file.read(first[1])
         refuse_lossy(self.where, self._compression, data)
 
-    def _decode(self, plane: int, handle: int, box: Box, out: NDArray[Any]) -> None:
-        """Decode the segments of one plane that meet `box` into `out` (separate, y, x, together)."""
+    def _decode(self, page: int, handle: int, box: Box, out: NDArray[Any]) -> None:
+        """Decode the segments of one page that meet `box` into `out` (separate, y, x, together)."""
         (_, y0, x0), (_, y1, x1) = box.start, box.stop
         for index, (sample, top, left, height, width) in enumerate(self._segments):
             y, x = max(top, y0), max(left, x0)
@@ -187,7 +208,7 @@ class TiffStack:
             if y >= y_end or x >= x_end:
                 continue
             target = out[sample, y - y0 : y_end - y0, x - x0 : x_end - x0]
-            offset, count = map(int, self._at[:, plane, index])
+            offset, count = map(int, self._segments_at[:, page, index])
             if count == 0:  # a sparse file leaves out tiles that hold nothing
                 target[...] = self._keyframe.nodata
                 continue
@@ -198,23 +219,31 @@ class TiffStack:
                         raise ValueError(f"its data end before {height} rows")
                     continue
                 if needs_proof(self._compression):
-                    refuse_lossy(self.plane(plane), self._compression, data)
+                    refuse_lossy(f"{self.path}, page {page + 1}", self._compression, data)
                 segment, _, _ = self._keyframe.decode(
-                    data, index, jpegtables=self._tables.get(plane), jpegheader=self._keyframe.jpegheader
+                    data, index, jpegtables=self._tables.get(page), jpegheader=self._keyframe.jpegheader
                 )
                 target[...] = segment[0, y - top : y_end - top, x - left : x_end - left]
             except SourceError:
                 raise
             except Exception as error:  # each of some thirty codecs raises a type of its own
                 raise SourceError(
-                    f"{self.path}, page {plane + 1} of {self.shape[0]} (z = {plane}) is damaged and cannot be decoded, "
+                    f"{self.path}, page {page + 1} of {self._layout.pages} {self._place(page)} is damaged and cannot be decoded, "
                     f"so its cells would be lost: {error}. Copy the file again from where it came."
                 ) from error
 
+    def _place(self, page: int) -> str:
+        """Which plane a page is, in brackets."""
+        if self._layout.times == 1:
+            return f"(z = {page})"
+        per_time, per_plane = self._layout.steps
+        time, z = divmod(page, per_time) if per_plane == 1 else divmod(page, per_plane)[::-1]
+        return f"(t = {time}, z = {z})"
+
     def _refuse_truncated(self, plane: int) -> None:
         raise SourceError(
-            f"{self.path} ends in the middle of page {plane + 1} of {self.shape[0]} (z = {plane}), so the rest of the "
-            "volume is missing. Copy the file again from where it came."
+            f"{self.path} ends in the middle of page {plane + 1} of {self._layout.pages} {self._place(plane)}, so the rest of "
+            "the volume is missing. Copy the file again from where it came."
         )
 
 

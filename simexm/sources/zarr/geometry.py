@@ -10,7 +10,7 @@ from zarr.storage import LocalStore
 
 from simexm.errors import SourceError
 from simexm.sources.attributes import axis_names, place_of
-from simexm.sources.axes import spatial_order
+from simexm.sources.axes import space_and_time, spatial_order
 from simexm.sources.limits import refuse_absurd, refuse_large
 from simexm.sources.strangers import Parts, grid_names, refuse_strangers
 from simexm.sources.webknossos import mag_at
@@ -109,7 +109,7 @@ def _geometry(where: str, array: zarr.Array[Any], above: Above) -> ngff.Geometry
             break
         geometry = ngff.multiscale_geometry(where, told, level, array.shape)
         named = axis_names(where, {}, dimension_names)
-        if named and set("zyx") <= set(named) and spatial_order(where, named, array.shape) != geometry.axes:
+        if named and set("zyx") <= set(named) and space_and_time(where, named, array.shape)[0] != geometry.axes:
             raise SourceError(
                 f"{where}: its dimension_names are {', '.join(named)}, and the axes of its multiscale image have another "
                 "order, so it is not known which are z, y and x. Correct the one that is wrong."
@@ -133,6 +133,7 @@ def _plain_geometry(
         mag = mag_at(folder) if folder is not None else None
     if names is None and mag is not None:
         names = list(mag.axes)
+    told = names is not None
     if names is None:
         names = list(ngff.default_axes(where, array.ndim))
         if array.ndim > 3 and array.order == "F":
@@ -141,11 +142,14 @@ def _plain_geometry(
                 "x, y, z, so it is not known which axes are z, y and x. Name them in the attribute _ARRAY_DIMENSIONS (in a list, "
                 "such as c, x, y, z)."
             )
-    axes = spatial_order(where, names, array.shape)
+    # of an axis that nobody named it is not known that it is time
+    axes, time = space_and_time(where, names, array.shape) if told else (spatial_order(where, names, array.shape), None)
     if mag is not None:
         return ngff.Geometry(axes, mag.voxel_size_nm, doubt=mag.doubt)
+    if axes[0] is None:
+        return ngff.Geometry(axes, doubt=ngff.NO_DEPTH, time=time)
     try:
         found = place_of(array.path.rpartition("/")[2], attributes, group, names, reversed_pixels=True)
     except ngff.UnclearError as error:
-        return ngff.Geometry(axes, doubt=str(error))
-    return ngff.Geometry(axes) if found is None else ngff.Geometry(axes, *found)
+        return ngff.Geometry(axes, doubt=str(error), time=time)
+    return ngff.Geometry(axes, time=time) if found is None else ngff.Geometry(axes, *found, time=time)

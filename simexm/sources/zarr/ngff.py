@@ -6,6 +6,7 @@ element's centre, so the volume begins half an element before it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ from typing import Any
 
 from simexm.errors import SourceError
 from simexm.geometry.grid import Spacing, Triple, exact, exact3
-from simexm.sources.axes import UNITS, implausible, nm_per, spatial_order
+from simexm.sources.axes import UNITS, Spatial, implausible, nm_per, seconds_per, space_and_time
 
 _ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
@@ -32,12 +33,23 @@ class Geometry:
         Where voxel (0, 0, 0) begins.
     doubt
         Why there is no voxel size, as the end of a sentence; None where nothing tells any.
+    time
+        Position of the time axis; None where there is one time point.
+    seconds_per_time
+        Between two time points; None where nothing tells it.
     """
 
-    axes: Triple
+    axes: Spatial
     voxel_size_nm: Spacing | None = None
     origin_nm: Spacing = _ORIGIN
     doubt: str | None = None
+    time: int | None = None
+    seconds_per_time: float | None = None
+
+    def along(self, lengths: Sequence[int]) -> Triple:
+        """Of one number for each of the array's axes, those along z, y and x; 1 along a z that it lacks."""
+        z, y, x = (1 if i is None else lengths[i] for i in self.axes)
+        return z, y, x
 
 
 class UnclearError(ValueError):
@@ -108,12 +120,13 @@ def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str,
         raise SourceError(f"{where}: {error}. Correct the metadata, or write a copy in the order z, y, x.") from error
     axes = axes or list(default_axes(where, len(shape)))
     names = [str(a.get("name", "") if isinstance(a, Mapping) else a) for a in axes]
-    spatial = spatial_order(where, names, shape)
+    spatial, time = space_and_time(where, names, shape)
+    seconds = None if time is None else _seconds(axes, steps, time)
     try:
         size, begin = _place(axes, steps, spatial)
     except UnclearError as reason:
-        return Geometry(spatial, doubt=str(reason))
-    return Geometry(spatial, size, begin)
+        return Geometry(spatial, doubt=str(reason), time=time, seconds_per_time=seconds)
+    return Geometry(spatial, size, begin, time=time, seconds_per_time=seconds)
 
 
 def _axes_and_steps(scales: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -142,8 +155,27 @@ def _axes_and_steps(scales: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[
     return systems[reached], inner
 
 
-def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Triple) -> tuple[Spacing, Spacing]:
+NO_DEPTH = "it has no z axis, so it does not say how thick its planes are"
+
+
+def _seconds(axes: Sequence[Any], steps: Sequence[Any], time: int) -> float | None:
+    """Seconds between time points; None where they are not told, or in no unit that is known here."""
+    unit = axes[time].get("unit") if _is_map(axes[time]) else None
+    per = seconds_per(str(unit or ""))
+    try:
+        scales = [by[time] for kind, by in _flat(steps, len(axes)) if kind == "scale"]
+    except UnclearError:
+        return None
+    found = math.prod(scales)
+    return float(found * per) if per is not None and scales and found > 0 else None
+
+
+def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Spatial) -> tuple[Spacing, Spacing]:
     """Voxel size and origin, nm, z y x; raises UnclearError."""
+    z, y, x = spatial
+    if z is None:
+        raise UnclearError(NO_DEPTH)
+    positions = (z, y, x)
     scale, shift = [Fraction(1)] * len(axes), [Fraction(0)] * len(axes)
     scaled = False
     for kind, by in _flat(steps, len(axes)):
@@ -156,7 +188,7 @@ def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Triple) -> tuple[
     if not scaled:
         raise UnclearError("its metadata have no scale")
     nm = []
-    for i in spatial:
+    for i in positions:
         unit = axes[i].get("unit") if _is_map(axes[i]) else None
         if not unit:
             raise UnclearError(f"its axis {_name(axes[i])} has no unit")
@@ -164,8 +196,8 @@ def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Triple) -> tuple[
         if per is None:
             raise UnclearError(f"the unit {unit!r} is not a length that is known here ({', '.join(UNITS)})")
         nm.append(per)
-    size = [scale[i] * n for i, n in zip(spatial, nm, strict=True)]
-    return checked_size(size), _spacing([shift[i] * n - s / 2 for i, n, s in zip(spatial, nm, size, strict=True)])
+    size = [scale[i] * n for i, n in zip(positions, nm, strict=True)]
+    return checked_size(size), _spacing([shift[i] * n - s / 2 for i, n, s in zip(positions, nm, size, strict=True)])
 
 
 def checked_size(size: Sequence[Fraction]) -> Spacing:

@@ -2,131 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from simexm.errors import GoneError, SimexmWarning, SourceError, SourceGoneError, SourceNotFoundError
+from simexm.errors import SimexmWarning, SourceError, SourceNotFoundError
 from simexm.geometry.grid import Box, Spacing, Triple, exact3
-from simexm.sources.base import ZarrSource
-from simexm.sources.bombs import refuse_bombs
-from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
+from simexm.sources.base import ZarrSource, given_by
 from simexm.sources.fields import Field, check_kind, class_of, with_classes
 from simexm.sources.identity import array_identity, digest_of
-from simexm.sources.mark import digest_in, shards_in, stored_regions
-from simexm.sources.state import FilesState, state_of_chunks
+from simexm.sources.mark import digest_in, shards_in, stored_fields
+from simexm.sources.state import FilesState
+from simexm.sources.times import refuse_other_times
 from simexm.sources.words import words
 from simexm.sources.zarr import ngff
 from simexm.sources.zarr.finding import Found, find, open_root
 from simexm.sources.zarr.geometry import Node
+from simexm.sources.zarr.volume import Volume
 from simexm.store.location import is_url
-from simexm.store.reading import Reader
 from simexm.store.shard_list import ShardList
 from simexm.units import times
-
-_CHUNKS = ChunkCache(CACHE_BYTES)
-_TOKENS = itertools.count()
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A Zarr array read as z, y, x, whatever the order of its axes; its other axes have the length 1.
-
-    Attributes
-    ----------
-    where
-        What to call it in messages: path and dataset.
-    group
-        The group that holds the array; None where it stands alone.
-    listed
-        Chunk files that exist, where that is known.
-    token
-        Tells what this opening reads from what another one of the same place might.
-    """
-
-    where: str
-    array: zarr.Array[Any]
-    geometry: ngff.Geometry
-    group: zarr.Group | None
-    listed: ShardList | None = field(default=None, compare=False)
-    token: int = field(default_factory=lambda: next(_TOKENS), compare=False)
-
-    @property
-    def shape(self) -> Triple:
-        """Voxels along z, y, x."""
-        z, y, x = (self.array.shape[i] for i in self.geometry.axes)
-        return z, y, x
-
-    def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x); raises SourceError where that cannot be decoded."""
-        if not Box.of_shape(self.shape).contains(box):
-            raise IndexError(f"{box} reaches outside {self.where}, whose shape is {self.shape}")
-        z, y, x = (self.array.chunks[i] for i in self.geometry.axes)
-        name = (self.token, self.array.path)
-        return _CHUNKS.read(name, box, (z, y, x), self.shape, self.array.dtype.itemsize, partial(self._read, box))
-
-    def state(self, box: Box) -> FilesState | None:
-        """The state of the chunk files that hold a box; see `state_of_chunks` for what is raised."""
-        grid = self.array.shards or self.array.chunks
-        ranges = [range(1)] * self.array.ndim
-        for i, a, b in zip(self.geometry.axes, box.start, box.stop, strict=True):
-            ranges[i] = range(a // grid[i], -(-b // grid[i]))
-        return state_of_chunks(self.where, self.array, ranges, listing=self.listed is None)
-
-    def reading_bytes(self, shape: Triple) -> int:
-        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
-        chunk = [self.array.chunks[i] for i in self.geometry.axes]
-        item = self.array.dtype.itemsize
-        box, least, most, touched = item, item, item, 1
-        for n, c, m in zip(shape, chunk, self.shape, strict=True):
-            aligned, count = -(-n // c), min(-(-n // c) + 1, -(-m // c))  # a box may begin in the middle of a chunk
-            box, least, most, touched = box * n, least * min(aligned * c, m), most * min(count * c, m), touched * count
-        decoding = self._reader.decoding_bytes(touched)
-        held = box + decoding if most > CACHE_BYTES else 0
-        if least <= CACHE_BYTES:  # chunks that will be kept are copied out of the box that was read around them
-            around = min(most, CACHE_BYTES)
-            held = max(held, around + max(around, decoding))
-        return held + (0 if self.array.dtype.isnative else box)
-
-    @cached_property
-    def _reader(self) -> Reader:
-        return Reader.of(self.array, self.listed)
-
-    def _read(self, wanted: Box, box: Box) -> NDArray[Any]:
-        try:
-            return self._stored(box)
-        except GoneError as error:
-            raise SourceGoneError(
-                f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read: {error.strerror}."
-            ) from error
-        except (RuntimeError, ValueError, OSError) as error:
-            raise SourceError(
-                f"{self.where}: voxels {wanted.start} to {wanted.stop} cannot be read, a chunk is damaged or gone: {error}"
-            ) from error
-
-    def _stored(self, box: Box) -> NDArray[Any]:
-        """Read a box in the array's own order of axes, and turn it."""
-        axes, ndim = self.geometry.axes, self.array.ndim
-        where: list[slice] = [slice(0, 1)] * ndim
-        for axis, part in zip(axes, box.slices, strict=True):
-            where[axis] = part
-        refuse_bombs(self.array, tuple(where))
-        last = sorted(axes)
-        turned = [last.index(a) for a in axes]  # where z, y and x are among the spatial axes
-        if last == [ndim - 3, ndim - 2, ndim - 1]:
-            start, stop = ([ends[turned.index(i)] for i in range(3)] for ends in (box.start, box.stop))
-            own = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-            return self._reader.read(own, (0,) * (ndim - 3)).transpose(turned)
-        found = np.asarray(self._reader.array[tuple(where)])
-        return found.reshape([found.shape[a] for a in last]).transpose(turned)
 
 
 @dataclass(frozen=True)
@@ -143,6 +44,16 @@ class ZarrLabels:
     def shape(self) -> Triple:
         """Voxels along z, y, x."""
         return self.labels.shape
+
+    @property
+    def times(self) -> int:
+        """Time points."""
+        return self.labels.times
+
+    @property
+    def seconds_per_time(self) -> float | None:
+        """Seconds between two time points; None where nothing tells it, or there is one."""
+        return self.labels.geometry.seconds_per_time if self.times > 1 else None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -163,8 +74,11 @@ class ZarrLabels:
 
     @property
     def identity(self) -> str:
-        """Digest of the labels and the fields; `simexm.sources.identity.array_identity` says how far it sees."""
-        parts = []
+        """Digest of the labels and the fields; `simexm.sources.identity.array_identity` says how far it sees.
+
+        It covers all time points of what is stored, and which of them is chosen.
+        """
+        parts = [] if self.labels.time is None else ["time", str(self.labels.time)]
         for name, volume in {"": self.labels, **self.volumes}.items():
             try:
                 parts += [name, array_identity(volume.array, digest_in(volume.group))]
@@ -195,15 +109,15 @@ class ZarrLabels:
         known = {n: replace(v, listed=v.listed or listed.get(n)) for n, v in {"": self.labels, **self.volumes}.items()}
         return replace(self, labels=known.pop(""), volumes=known)
 
-    def read(self, box: Box) -> NDArray[np.unsignedinteger[Any]]:
-        """Return the ids in a box inside the volume, (z, y, x).
+    def read(self, box: Box, time: int = 0) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the ids in a box inside the volume at a time point, (z, y, x).
 
         Raises
         ------
         SourceError
             If a stored chunk cannot be decoded, or holds a negative id.
         """
-        stored = self.labels.read(box)
+        stored = self.labels.read(box, time)
         if stored.dtype.kind == "i" and stored.size and stored.min() < 0:
             raise SourceError(
                 f"{self.labels.where} holds the negative id {stored.min()}, and a cell's id is positive (0 is outside "
@@ -211,12 +125,12 @@ class ZarrLabels:
             )
         return stored.astype(stored.dtype.newbyteorder("="), copy=False).view(self.dtype)
 
-    def read_field(self, name: str, box: Box) -> NDArray[Any]:
+    def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[Any]:
         """Return the values of a field, (z, y, x): of a mask where it is not zero, or of the class that it stands for."""
         found = class_of(name, self.fields)
         if found is not None:
-            return self.volumes[found[0]].read(box) == found[1]
-        stored = self.volumes[name].read(box)
+            return self.volumes[found[0]].read(box, time) == found[1]
+        stored = self.volumes[name].read(box, time)
         if self.fields[name].kind == "mask":
             return stored != 0
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
@@ -269,16 +183,21 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
     size, origin = _size_and_origin(source, labels)
     volumes: dict[str, Volume] = {}
     fields: dict[str, Field] = {}
-    for name, path in {**stored_regions(labels.group), **source.regions}.items():
+    stored_beside = stored_fields(labels.group)
+    masks = {name: path for name, (kind, path) in stored_beside.items() if kind == "mask"}
+    for name, path in {**masks, **source.regions}.items():
         volumes[name] = _mask(root, source.path, path, f"region {name!r}", labels)
         fields[name] = Field(name, "mask", "bool")
-    for name, given in source.fields.items():
+    for name, given in {**given_by(stored_beside), **source.fields}.items():
         if name in volumes:
             raise SourceError(f"there is a region and a field {name!r}; give one of them another name")
         volumes[name] = _mask(root, source.path, given.path, f"field {name!r}", labels)
         stored = volumes[name].array.dtype.newbyteorder("=")
         check_kind(f"field {name!r}: {volumes[name].where}", given.kind, stored)
         fields[name] = Field(name, given.kind, stored.name, given.names)
+    if source.time is not None:
+        volumes = {name: volume.at(source.time) if volume.times > 1 else volume for name, volume in volumes.items()}
+        labels = labels.at(source.time)
     return ZarrLabels(labels, volumes, with_classes(fields), size, origin)
 
 
@@ -310,7 +229,7 @@ def warn_of_image(where: str) -> None:
 
 
 def _volume(found: Found) -> Volume:
-    return Volume(found.where, found.array, found.geometry, found.group, shards_in(found.group, found.array))
+    return Volume(found.where, found.array, found.geometry, found.group, listed=shards_in(found.group, found.array))
 
 
 def locate(path: str, dataset: str | None) -> tuple[Volume, bool]:
@@ -352,6 +271,7 @@ def _check_grid(what: str, mask: Volume, labels: Volume) -> None:
             f"{what}: {mask.where} has shape {mask.shape}, the labels {labels.shape}; it needs one voxel "
             "for each of theirs. Resample it onto the labels' grid."
         )
+    refuse_other_times(f"{what}: {mask.where}", mask.times, labels.where, labels.times)
     own = mask.geometry.voxel_size_nm
     theirs = labels.geometry.voxel_size_nm
     if own is not None and theirs is not None and own != theirs:

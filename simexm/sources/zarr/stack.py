@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Spacing, Triple
-from simexm.sources.mark import stored_regions
+from simexm.sources.fields import Kind
+from simexm.sources.mark import stored_fields
 from simexm.sources.stack import Stack
 from simexm.sources.state import FilesState
 from simexm.sources.zarr import ngff
@@ -30,11 +32,22 @@ class ZarrStack:
         self.where = self._volume.where
         self.shape: Triple = self._volume.shape
         self.dtype: np.dtype[Any] = self._volume.array.dtype.newbyteorder("=")
-        z, y, x = (self._volume.array.chunks[i] for i in self._volume.geometry.axes)
-        self.grain: Triple = (z, y, x)
+        self.grain: Triple = self._volume.geometry.along(self._volume.array.chunks)
         self.voxel_size_nm: Spacing | None = self._volume.geometry.voxel_size_nm
         self.origin_nm: Spacing = self._volume.geometry.origin_nm
         self.size_doubt = self._volume.geometry.doubt
+        self.seconds_per_time = self._volume.geometry.seconds_per_time
+
+    @property
+    def times(self) -> int:
+        """Time points."""
+        return self._volume.times
+
+    def at(self, time: int) -> Self:
+        """Return the stack at one time point; raises SourceError if there is no such one."""
+        found = copy.copy(self)
+        found._volume = self._volume.at(time)
+        return found
 
     def plane(self, z: int) -> str:
         """The array and the plane."""
@@ -44,15 +57,15 @@ class ZarrStack:
         """How the chunk files that hold a box are."""
         return self._volume.state(box)
 
-    def masks(self) -> dict[str, Stack]:
-        """The masks that an earlier ingest left beside these labels, by name."""
-        stored = stored_regions(self._volume.group)
-        return {name: ZarrStack(self._path, path) for name, path in stored.items()}
+    def fields(self) -> dict[str, tuple[Kind, Stack]]:
+        """The fields that an earlier ingest left beside these labels, by name."""
+        stored = stored_fields(self._volume.group)
+        return {name: (kind, ZarrStack(self._path, path)) for name, (kind, path) in stored.items()}
 
     def storage(self) -> dict[str, Any]:
         """How the labels are stored: voxels of a shard along z, y, x, None without shards; and levels of the pyramid."""
         array, group = self._volume.array, self._volume.group
-        shard = None if array.shards is None else [array.shards[i] for i in self._volume.geometry.axes]
+        shard = None if array.shards is None else list(self._volume.geometry.along(array.shards))
         levels = len(ngff.datasets(dict(group.attrs))) if group is not None else 0
         return {"shard_voxels": shard, "levels": max(1, levels)}
 
