@@ -12,12 +12,11 @@ from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.result import place
 from simexm.result.place import LOCK, Place
-from simexm.run import folders, guard, passes
+from simexm.run import folders, guard, passes, volumes
 from simexm.run.backend import Backend
 from simexm.run.driver import carry_out
 from simexm.run.layout import array_key, metadata_keys
 from simexm.run.verify import Damage, Progress, Verification, read_plan
-from simexm.run.volumes import arrays
 from simexm.stages.contract import CountPass
 from simexm.store.claims import claim
 from simexm.store.files import remove_tree
@@ -148,7 +147,7 @@ def _mend_named(plan: Plan, where: Place, files: list[Location]) -> None:
     arrays = {
         where.zarr / array_key(output.group, level): array
         for output in plan.outputs
-        for level, array in enumerate(arrays(plan.volumes, where, output))
+        for level, array in enumerate(volumes.arrays(plan.volumes, where, output))
     }
     for key in metadata_keys(plan):
         if where.zarr / key in damaged - arrays.keys() - {where.zarr / "zarr.json"}:

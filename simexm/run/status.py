@@ -16,7 +16,7 @@ from simexm.jobs.lock_owner import Holder, holder
 from simexm.jobs.sums_by_id import is_stored
 from simexm.result.place import LOCK, Place
 from simexm.store.location import Location
-from simexm.store.metadata import WorkFile, read_plan
+from simexm.store.metadata import read_plan
 from simexm.store.refusals import RemoteError
 
 _RECENT_S = 600.0  # what the speed is taken from
@@ -73,7 +73,7 @@ def status(output: str | Path) -> Status:
     record = Record(where.jobs)
     driver = holder(where.run / LOCK)
     try:
-        plan = read_plan(where.run, WorkFile)
+        plan = read_plan(where.run)
         blocks, parameter_hash = plan["blocks"]["count"], plan["hash"]
     except RemoteError as error:
         raise SpecError(f"{where.run} cannot be read: {error.strerror}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -235,10 +234,10 @@ class Verification:
 
 def read_plan(where: Place) -> dict[str, Any] | None:
     """What `plan.json` of a run or an analysis holds; None where it cannot be read, or neither wrote it."""
-    for model in (metadata.PlanFile, metadata.AnalysisFile):
-        with contextlib.suppress(OSError):
-            return metadata.read_plan(where.run, model)
-    return None
+    try:
+        return metadata.read_plan(where.run)
+    except OSError:
+        return None
 
 
 def _damaged_lines(journal: Journal) -> Iterator[Damage]:

@@ -344,12 +344,12 @@ def read_group(group: Location, model: type[Attributes] = Attributes) -> dict[st
     return _Known.of(attributes, str(path))
 
 
-def read_plan(run: Location, model: type[Read] = PlanFile) -> dict[str, Any]:
-    """What `plan.json` holds, as plain data that obey `model`; raises as `read_group`."""
+def read_plan(run: Location) -> dict[str, Any]:
+    """What `plan.json` of a run or of an analysis holds, as plain data that obey its model; raises as `read_group`."""
     path = run / "plan.json"
     try:
         plan = read_mapping(path)
-        obey(model, plan)
+        obey(AnalysisFile if "kind" in plan else PlanFile, plan)
     except MalformedError as error:
         raise refused(path, error) from error
     return _Known.of(plan, str(path))

@@ -138,7 +138,7 @@ def test_a_package_from_outside_needs_no_change_of_simexm(tmp_path: Path) -> Non
     assert "census" in made.tables
     assert made.series(0, "labels/hours").shape[0] == 3
     data = np.asarray(made.series())[:, 0]
-    assert np.array_equal(out.series(0, "labels/bright"), data > 12)
+    assert np.array_equal(out.series(0, "labels/bright")[:], data > 12)
     assert np.array_equal(np.asarray(out.series())[:, 0], np.where(data > 12, data - 12, 0))
     assert max(out.table("peaks")["most"].to_pylist()) == data.max()
     assert told == {"bright": float((data > 12).sum())}

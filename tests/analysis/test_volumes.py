@@ -64,6 +64,7 @@ class SoftenBench(Bench):
 
     def measure(self, number: int) -> dict[str, Any]:
         """Soften a block, reading one plane more on each side."""
+        assert self.grid is not None
         box = self.grid.blocks[number]
         wide = box.grown((1, 0, 0)).intersect(Box.of_shape(self.grid.shape))
         found = softened(np.asarray(elements(self.array, (0, *wide.slices))))
