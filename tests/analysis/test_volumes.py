@@ -182,6 +182,7 @@ def test_it_can_be_looked_at_and_exported(soft: Result, tmp_path: Path) -> None:
     written = export(soft.at(time=3), tmp_path, "tiff", labels="merged")
     assert [p.name for p in written] == ["first.tiff", "bright.tiff"]
     assert np.array_equal(tifffile.imread(written[0]), soft.series()[2, 0])
+    assert CliRunner().invoke(app, ["report", str(soft.path)]).exit_code == 2
     told = CliRunner().invoke(app, ["info", str(soft.path)]).output
     assert "bright" in told
     assert "places" in told
