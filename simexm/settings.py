@@ -90,12 +90,11 @@ def parse(text: str, name: str, what: str = "spec") -> dict[str, Any]:
             "brackets and indentation"
         ) from None
     if not isinstance(loaded, dict):
-        should = (
-            "`source:` and `stages:`; `simexm new` prints an example"
-            if what == "spec"
-            else "`kind:` and what follows it"
-        )
-        raise SpecError(f"{name} should be a mapping with {should}")
+        should = {
+            "spec": "a mapping with `source:` and `stages:`; `simexm new` prints an example",
+            "settings file": "a mapping of settings, key: value; `simexm new ANALYSIS` prints an example",
+        }
+        raise SpecError(f"{name} should be {should.get(what, 'a mapping with `kind:` and what follows it')}")
     return loaded
 
 
@@ -142,7 +141,11 @@ def read(path: Path, what: str = "spec") -> dict[str, Any]:
 
 
 def _remedy(what: str) -> str:
-    return "`simexm new > my.yaml` writes one to edit" if what == "spec" else "examples to edit are in cluster_configs/"
+    remedies = {
+        "spec": "`simexm new > my.yaml` writes one to edit",
+        "settings file": "`simexm new ANALYSIS > settings.yaml` writes one to edit",
+    }
+    return remedies.get(what, "examples to edit are in cluster_configs/")
 
 
 def dump(data: dict[str, Any], path: Path | None = None, *, compact: bool = False) -> str:

@@ -10,12 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
+from simexm.analysis.grid import Grid
 from simexm.jobs.sums_by_id import CellSums
 from simexm.result.place import Place
 from simexm.result.result import Result
 from simexm.settings import Frozen
+from simexm.stages.products import Product
 from simexm.store.remote import Remote
 
 if TYPE_CHECKING:
@@ -65,6 +70,10 @@ class Conclusion:
     scores: tuple[Score, ...] = ()
 
 
+Measured = CellSums | NDArray[Any] | Mapping[str, NDArray[Any]]
+"""What a block gives of one product, or of one table of sums."""
+
+
 class Bench(ABC):
     """An analysis that has opened its inputs; made once in the driver, and once in each worker.
 
@@ -82,6 +91,11 @@ class Bench(ABC):
         Predicted memory of a block, beside that of a worker without work.
     columns
         Columns of each table of sums, by its name.
+    products
+        Images and label images on `grid`, and tables whose rows are kept block by block (`merge="rows"`). The first image is
+        the main one; those with `varies={"time"}` have an axis of time.
+    grid
+        Where images and label images lie. Its `blocks` are then the blocks of the analysis, of which there are `blocks`.
     """
 
     inputs: Mapping[str, str]
@@ -89,16 +103,20 @@ class Bench(ABC):
     voxels: int
     core_seconds: float
     block_bytes: int
-    columns: Mapping[str, tuple[str, ...]]
+    columns: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    products: tuple[Product, ...] = ()
+    grid: Grid | None = None
 
     @abstractmethod
-    def measure(self, number: int) -> Mapping[str, CellSums]:
+    def measure(self, number: int) -> Mapping[str, Measured]:
         """Measure one block: a pure function of the inputs, the settings and the number.
 
         Returns
         -------
-        Mapping[str, CellSums]
-            Integers by id for each table. They are added up over all blocks, exactly, in whatever order blocks are done.
+        Mapping[str, CellSums | ndarray | Mapping[str, ndarray]]
+            For each table of sums, integers by id; they are added up over all blocks, exactly, in whatever order blocks are
+            done. For each image, the block's pixels, ([t,] c, z, y, x); for each label image, ([t,] z, y, x). For each table of
+            rows, the block's columns by name, (n,) each.
         """
 
     @abstractmethod

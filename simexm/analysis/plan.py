@@ -5,18 +5,26 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from simexm.analysis.contract import Analysis, Bench
+from simexm.analysis.grid import volumes_of
 from simexm.analysis.installed import package_version
+from simexm.errors import SpecError
 from simexm.planning.memory import BASE
+from simexm.planning.outputs import Volumes
 from simexm.result.result import Result
 from simexm.units import GiB
 from simexm.version import FORMAT_VERSION, RESULTS_VERSION
 
+WRITTEN = 2
+"""Copies of a block's images and label images that are held while they are written: coarse levels, and what is encoded."""
 _LIBRARIES = ("simexm", "numpy", "scipy", "numba")
 
 
@@ -65,8 +73,33 @@ class AnalysisPlan:
 
     @classmethod
     def of(cls, analysis: Analysis, inputs: tuple[Result, ...]) -> AnalysisPlan:
-        """Open the inputs and plan the work."""
-        return cls(analysis, inputs, analysis.open(inputs))
+        """Open the inputs and plan the work.
+
+        Raises
+        ------
+        OutputError
+            If the analysis cannot be made of these inputs.
+        SpecError
+            If what its package declares cannot be stored.
+        """
+        plan = cls(analysis, inputs, analysis.open(inputs))
+        bench = plan.bench
+        if bench.grid is not None and bench.blocks != len(bench.grid.blocks):
+            raise SpecError(
+                f"the analysis {analysis.tag!r} declares {bench.blocks} blocks, and its grid has {len(bench.grid.blocks)}; "
+                "update its package"
+            )
+        return plan
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        """The images and label images that are written."""
+        return volumes_of(self.analysis.tag, self.bench.grid, self.bench.products)
+
+    @property
+    def row_tables(self) -> list[str]:
+        """Names of the tables whose rows are kept block by block."""
+        return [p.name for p in self.bench.products if p.kind == "table"]
 
     @property
     def blocks(self) -> range:
@@ -81,7 +114,13 @@ class AnalysisPlan:
     @property
     def memory(self) -> AnalysisMemory:
         """Predicted memory of a worker."""
-        return AnalysisMemory(self.bench.block_bytes)
+        grid = self.bench.grid
+        written = 0
+        if grid is not None:
+            pixels = math.prod(grid.storage[0].shard)
+            each = (np.dtype(o.dtype).itemsize * len(o.leads) for o in self.volumes.outputs)
+            written = WRITTEN * pixels * sum(each)
+        return AnalysisMemory(self.bench.block_bytes + written)
 
     @property
     def device(self) -> str:
@@ -115,7 +154,10 @@ class AnalysisPlan:
             "inputs": dict(self.bench.inputs),
             "settings": self.analysis.model_dump(mode="json"),
             "versions": dict(self.versions),
-            "blocks": {"count": self.bench.blocks},
+            "blocks": {"count": self.bench.blocks, "levels": self.volumes.owned},
+            "image": self.volumes.pyramid(),
+            "outputs": [output.to_mapping() for output in self.volumes.outputs],
+            "bytes_uncompressed": self.volumes.stored_bytes,
             "memory_per_worker_bytes": self.memory.total,
             "core_seconds": round(self.core_seconds, 1),
         }

@@ -37,6 +37,15 @@ class _Group(typer.core.TyperGroup):
         order, commands = [heading.value for heading in Heading], dict[str, Any](self.commands)
         return sorted(super().list_commands(ctx), key=lambda name: order.index(commands[name].rich_help_panel))
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command of simexm, or else that of an installed analysis."""
+        known = super().get_command(ctx, cmd_name)
+        if known is not None or cmd_name.startswith("-"):
+            return known
+        from simexm.cli.installed import command_of  # only for what is none of ours: it loads large libraries
+
+        return command_of(cmd_name)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         if os.environ.get("NO_COLOR"):  # see no-color.org

@@ -189,7 +189,7 @@ def new(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Experiment to begin from, one of --list.",
+            help="Experiment to begin from, one of --list; or an installed analysis, for its settings.",
             metavar="[NAME]",
             show_default="a template with comments",
             autocompletion=completion.experiments,
@@ -199,7 +199,7 @@ def new(
     list_all: Annotated[bool, typer.Option("--list", help="List the experiments to begin from.")] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Print or write a spec to edit: a commented template, or a ready experiment.
+    """Print or write a spec to edit: a commented template, or a ready experiment; or the settings of an analysis.
 
     Example: simexm new > my.yaml
 
@@ -214,16 +214,31 @@ def new(
     if list_all:
         print_table([("experiment", "what it is"), *templates.experiments().items()])
         return
-    text = templates.spec_text(name)
+    text = (name and _settings_text(name)) or templates.spec_text(name)
     if output is None:
         typer.echo(text, nl=False)
         return
     if output.suffix.lower() not in (".yaml", ".yml"):
-        raise OutputError(f"the spec {output} is YAML; type --output {with_ending(output, '.yaml')}")
+        raise OutputError(f"what is written to {output} is YAML; type --output {with_ending(output, '.yaml')}")
     refuse([output], overwrite=overwrite)
     with whole_file(output) as partial:
         partial.write_text(text.replace(f"pipelines/{name}.yaml", str(output)), encoding="utf-8")
-    typer.echo(f"{output}: type `simexm plan {output}`, then `simexm run {output}`")
+    if name and _settings_text(name):
+        typer.echo(f"{output}: type `simexm {name} INPUT --settings {output}`")
+    else:
+        typer.echo(f"{output}: type `simexm plan {output}`, then `simexm run {output}`")
+
+
+def _settings_text(name: str) -> str:
+    """Commented settings of an installed analysis; empty where there is none of that name."""
+    from simexm import templates
+
+    if name in templates.experiments():
+        return ""
+    from simexm.analysis import installed
+    from simexm.analysis.settings import settings_text
+
+    return settings_text(installed.load(name)) if name in installed.names() else ""
 
 
 @command(Heading.BRING_IN)

@@ -61,7 +61,7 @@ class Image:
             shape=self.shape,
             dtype=dtype,
             voxel_um=(z, y, x),
-            expansion=self.result.provenance["expansion_factor"],
+            expansion=self.result.provenance.get("expansion_factor", 1.0),
             channels=tuple(channels),
             labels=labels,
             centre_um=(w, v, u),

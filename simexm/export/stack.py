@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from simexm.errors import GoneError, OutputError
 from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.machine import cpus
+from simexm.result.at_time import AtTime
 from simexm.result.result import MEND
 from simexm.store.reading import Reader
 
@@ -164,13 +165,14 @@ def read_planes(
         If they cannot be read.
     """
     dtype = array.dtype if convert is None else convert(np.zeros(1, array.dtype)).dtype
-    reader = Reader.of(array)
+    series, before = (array.series, (array.time,)) if isinstance(array, AtTime) else (array, ())
+    reader = Reader.of(series)
     planes, rows, columns = array.shape[-3:]
     depth = slab_depth(array, SLAB_BYTES // (2 * share), dtype.itemsize)
 
     def fill(slab: NDArray[Any], box: Box) -> None:
         try:
-            part = reader.read(box, () if channel is None else (channel,))
+            part = reader.read(box, before if channel is None else (*before, channel))
         except GoneError:
             raise
         except (OSError, ValueError, RuntimeError) as error:  # of the disk, of checksums, of decoders

@@ -8,23 +8,21 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from simexm.errors import SimexmWarning, SpecError
+from simexm.errors import SimexmWarning
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.planning.frames import main_of, once_and_each, varying_dyes
 from simexm.planning.memory import TileMemory
+from simexm.planning.outputs import Output, Table, Volumes, tables_of
 from simexm.sources.phantom import Phantom
 from simexm.stages.contract import RunContext, Stage
-from simexm.stages.frames import NO_FRAME, Acquisition, Frame
-from simexm.stages.products import Product
+from simexm.stages.frames import Acquisition, Frame
 from simexm.stages.roles import ImageFormation, ImagingPlan
-from simexm.store.pyramid import Level, Storage
+from simexm.store.pyramid import Level
 from simexm.units import times
 from simexm.version import FORMAT_VERSION
 
@@ -33,73 +31,6 @@ if TYPE_CHECKING:
 
 
 SECONDS_PER_VOXEL = 25e-9
-
-
-@dataclass(frozen=True)
-class Output:
-    """One multiscale array that a run writes.
-
-    Attributes
-    ----------
-    path
-        Group below the image's; "" is the image itself.
-    product
-        What it holds.
-    stage
-        Number of the stage that declares it.
-    varies
-        Frame axes with which it varies.
-    frame
-        The first frame of its group.
-    times
-        Length of its axis of time; 0 where it has none.
-    """
-
-    path: str
-    product: Product
-    stage: int
-    varies: frozenset[str] = frozenset()
-    frame: Frame = NO_FRAME
-    times: int = 0
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names along the channel axis; empty for label images, which have none."""
-        return self.product.channels
-
-    @property
-    def dtype(self) -> str:
-        """Name of the data type."""
-        return self.product.dtype
-
-    @property
-    def group(self) -> str:
-        """Group below the result's root; "" is the root itself."""
-        return f"{self.frame.group}/{self.path}".strip("/")
-
-    @property
-    def is_labels(self) -> bool:
-        """Labels take the mode when they shrink, images the mean."""
-        return self.product.kind == "labels"
-
-    @property
-    def axes(self) -> str:
-        """Of its arrays."""
-        return "t" * bool(self.times) + self.product.axes
-
-    @property
-    def leads(self) -> list[tuple[int, ...]]:
-        """Places along time and channels, in the order in which they are written: each has shards of its own."""
-        lengths = (self.times, len(self.channels))
-        return list(itertools.product(*(range(n) for n in lengths if n)))
-
-    def made_in(self, frame: Frame) -> bool:
-        """Whether a frame makes some of it: its group's frames, and of those that do not differ for it the first."""
-        return frame.group == self.frame.group and frame == frame.along(self.varies)
-
-    def at(self, frame: Frame) -> tuple[int, ...]:
-        """Where in its arrays a frame is: (time,), or () without an axis of time."""
-        return (frame.time - 1,) if self.times else ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,10 +55,8 @@ class Plan:
         Pixels of a shard, and of what is computed at once; z y x.
     part
         Voxels of which labels are held at once, z y x.
-    levels, storage
-        The pyramid and how each level is stored (z y x).
-    outputs
-        What is written, the main image first.
+    volumes
+        The images and label images that are written, the main image first.
     memory
         Predicted peak of a worker.
     versions
@@ -143,11 +72,19 @@ class Plan:
     block: Triple
     tile: Triple
     part: Triple
-    levels: tuple[Level, ...]
-    storage: tuple[Storage, ...]
-    outputs: tuple[Output, ...]
+    volumes: Volumes
     memory: TileMemory
     versions: Mapping[str, str]
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The images and label images that are written, the main image first."""
+        return self.volumes.outputs
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid of all outputs."""
+        return self.volumes.levels
 
     @property
     def geometry(self) -> Geometry:
@@ -253,8 +190,7 @@ class Plan:
     @property
     def stored_bytes(self) -> int:
         """Bytes of all arrays before compression."""
-        pixels = sum(math.prod(level.shape) for level in self.levels)
-        return sum(pixels * len(o.leads) * np.dtype(o.dtype).itemsize for o in self.outputs)
+        return self.volumes.stored_bytes
 
     def boxes(self, pixels: Box) -> dict[str, NmBox]:
         """Box of every quantity that a tile needs, walked back through the stages; see `Stage.needs`."""
@@ -289,24 +225,18 @@ class Plan:
                 "pixel_size_expanded_nm": [float(p) for p in g.pixel_nm],
                 "pixel_size_tissue_nm": [float(p) for p in g.pixel_tissue_nm],
                 "expansion_factor": float(g.transform.scale),
-                "levels": [list(level.shape) for level in self.levels],
-                "shards": [list(storage.shard) for storage in self.storage],
+                **self.volumes.pyramid(),
             },
             "optics": self.imaging.description.describe(self.tile),
             "blocks": {
                 "count": len(self.blocks),
-                "levels": sum(s.owned for s in self.storage),
+                "levels": self.volumes.owned,
                 "block_pixels": list(self.block),
                 "tile_pixels": list(self.tile),
                 "part_voxels": list(self.part),
-                "files": len(self.blocks)
-                * sum(len(o.leads) for o in self.outputs)
-                * sum(s.owned for s in self.storage),
+                "files": len(self.blocks) * sum(len(o.leads) for o in self.outputs) * self.volumes.owned,
             },
-            "outputs": [
-                {"path": o.group or ".", "channels": list(o.channels), "dtype": o.dtype, "times": o.times}
-                for o in self.outputs
-            ],
+            "outputs": [o.to_mapping() for o in self.outputs],
             "tables": [t.product.name for t in self.tables],
             "bytes_uncompressed": self.stored_bytes,
             "memory_per_worker_bytes": self.memory.total,
@@ -334,43 +264,6 @@ def imaging_repeats(imaging: ImageFormation, stages: Sequence[Stage], frames: Ac
     seen = {p.dye for p in imaging.pairs}
     varying = len(varying_dyes(stages, frames, seen, microscope))
     return (len(seen) + (len(frames.frames()) - 1) * varying) / len(seen)
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table that a run stores.
-
-    Attributes
-    ----------
-    product
-        The first declaration of it, with the columns of all.
-    stages
-        Numbers of the stages that declare it, the first of which says how it is stored.
-    """
-
-    product: Product
-    stages: tuple[int, ...]
-
-
-def tables_of(stages: Sequence[Stage], context: RunContext, keep: Sequence[str]) -> tuple[Table, ...]:
-    """Put the stages' declarations of tables together; optional ones only where they are to be kept."""
-    found: dict[str, Table] = {}
-    for number, stage in enumerate(stages):
-        for product in stage.products(context):
-            if product.kind != "table" or (product.optional and product.name not in keep):
-                continue
-            known = found.get(product.name)
-            if known is None:
-                found[product.name] = Table(product, (number,))
-            elif (known.product.key, known.product.merge) != (product.key, "sum"):
-                raise SpecError(
-                    f"the stages {stages[known.stages[0]].tag!r} and {stage.tag!r} both declare the table {product.name!r}, "
-                    "whose rows cannot be added up together; rename one, or give both the same key and `sum`"
-                )
-            else:
-                together = replace(known.product, columns={**known.product.columns, **product.columns})
-                found[product.name] = Table(together, (*known.stages, number))
-    return tuple(found.values())
 
 
 def walk_back(stages: Sequence[Stage], context: RunContext, pixels: Box) -> dict[str, NmBox]:

@@ -22,8 +22,8 @@ from simexm.planning.bricks import brick
 from simexm.planning.frames import GROUP_AXES, Variation, acquisition, main_of, main_quantity, once_and_each
 from simexm.planning.gpu import resolve_device
 from simexm.planning.memory import BASE, EMITTER_FILE, TileMemory, parts, tile_memory
+from simexm.planning.outputs import Output, Volumes
 from simexm.planning.plan import (
-    Output,
     Plan,
     emitters_depth_nm,
     imaging_repeats,
@@ -163,9 +163,7 @@ def make_plan(
         block=block,
         tile=tile,
         part=part,
-        levels=levels,
-        storage=plan_storage(levels, block, CHUNK),
-        outputs=outputs,
+        volumes=Volumes(outputs, levels, plan_storage(levels, block, CHUNK)),
         memory=memory.compiled(compiled.is_cached()),
         versions={**_versions(device), **installed.versions(stages)},
     )

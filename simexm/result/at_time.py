@@ -20,12 +20,13 @@ class AtTime:
     """
 
     def __init__(self, array: zarr.Array[Any], time: int) -> None:
-        self._array, self._time = array, time
+        self.series, self.time = array, time
         self.shape: tuple[int, ...] = array.shape[1:]
         self.chunks: tuple[int, ...] = array.chunks[1:]
         self.shards: tuple[int, ...] | None = array.shards[1:] if array.shards else None
         self.ndim, self.dtype = array.ndim - 1, array.dtype
+        self.nbytes = array.nbytes // array.shape[0]
         self.store, self.store_path = array.store, array.store_path
 
     def __getitem__(self, at: Any) -> Any:
-        return self._array[(self._time, *(at if isinstance(at, tuple) else (at,)))]
+        return self.series[(self.time, *(at if isinstance(at, tuple) else (at,)))]

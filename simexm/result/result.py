@@ -173,9 +173,9 @@ class Result:
         OutputError
             If there is no such frame.
         """
-        if self.kind != SIMULATION and "ome" not in self.attributes:
+        if not of and self.kind != SIMULATION and "ome" not in self.attributes:
             raise OutputError(
-                f"{self.path} holds no image, but what `simexm {self.kind}` found: `simexm info` prints its scores, and its "
+                f"{self.path} holds no main image, but what `simexm {self.kind}` found: `simexm info` prints its scores, and its "
                 f"tables are in {self.place.tables}"
             )
         group = f"{self._frame(places).group}/{of}".strip("/")
@@ -194,6 +194,8 @@ class Result:
     @property
     def label_names(self) -> list[str]:
         """Names of the label images."""
+        if self.kind != SIMULATION and not any(name.startswith("labels/") for name in self.provenance["outputs"]):
+            return []
         names: list[str] = read_group(self.path / self.group("labels"))["ome"]["labels"]
         return names
 

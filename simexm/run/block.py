@@ -17,7 +17,8 @@ from simexm.jobs.sums_by_id import CellSums, add_up
 from simexm.kernels.detector.camera import BINS
 from simexm.kernels.emission.emit import Emitters
 from simexm.kernels.labels.cells import count_voxels
-from simexm.planning.plan import Output, Plan
+from simexm.planning.outputs import Output
+from simexm.planning.plan import Plan
 from simexm.run.labels import TileLabels
 from simexm.sources.base import LabelSource
 from simexm.stages.contract import (

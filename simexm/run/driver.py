@@ -133,7 +133,8 @@ def _do(plan: Plan, where: Place, backend: Backend, quiet: bool, damaged: Damage
     low = folders.check_free(plan, where)
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
-    layout, is_there = Layout.of(plan), look_at(where, Layout.of(plan))
+    layout = Layout.of(plan.to_mapping())
+    is_there = look_at(where, layout)
     source = SameSource.begin(plan, where)
     context = Context(plan, where, profile=profile, listed=source.listed, at_once=backend.at_once)
 
@@ -149,7 +150,7 @@ def _do(plan: Plan, where: Place, backend: Backend, quiet: bool, damaged: Damage
             voxels=plan.geometry.crop.size, core_seconds=plan.core_seconds, is_sound=is_sound,
         )  # fmt: skip
         journal = run_job(images, execute, quiet=quiet)
-        make_levels(plan, where, execute, damaged.levels, is_there)
+        make_levels(plan.volumes, plan.hash, where, execute, layout, is_there, damaged.levels)
     source.end()
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 

@@ -13,12 +13,14 @@ from simexm.jobs.events import LOG, Message
 from simexm.jobs.journal import Journal
 from simexm.jobs.progress import LogFile
 from simexm.kernels.detector.camera import octave_quantile
-from simexm.planning.plan import Output, Plan
+from simexm.planning.outputs import Output, Volumes
+from simexm.planning.plan import Plan
 from simexm.result import place
 from simexm.result.place import Place
 from simexm.run import folders, tables
 from simexm.run.layout import files_of_run, write_manifest
 from simexm.run.totals import Totals
+from simexm.run.volumes import arrays
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.stages.contract import LABELLED, Counted
 from simexm.stages.frames import FrameAxis
@@ -71,7 +73,7 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
             quantity = _quantity(output)
             attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: quantity}
         folders.write_attributes(where, output.group, attributes)
-    for group, names in folders.labels_groups(plan).items():
+    for group, names in plan.volumes.labels_groups.items():
         folders.write_attributes(where, group, omezarr.labels_group_attributes(names))
     log = LogFile(where.run / LOG)
     for text in totals.warnings(plan):
@@ -118,11 +120,17 @@ def _omero(plan: Plan, totals: Totals, where: Place, output: Output) -> dict[str
             start, end = (octave_quantile(histogram, share) for share in WINDOW)
             window = {"min": 0.0, "max": top, "start": start, "end": max(end, start + 1)}
         else:
-            coarsest = np.asarray(folders.arrays(plan, where, output)[-1].open()[(..., c, *(slice(None),) * 3)])
-            window = {"min": 0.0, "max": float(coarsest.max()), "start": 0.0, "end": max(float(coarsest.max()), 1e-9)}
+            window = coarsest_window(plan.volumes, where, output, c)
         channels.append({"label": name, "color": channel_color(plan, name), "active": True, "window": window})
     depth = plan.shape[0]
     return {"channels": channels, "rdefs": {"model": "color", "defaultZ": depth // 2, "defaultT": 0}}
+
+
+def coarsest_window(volumes: Volumes, where: Place, output: Output, channel: int) -> dict[str, float]:
+    """Display window of a channel: from 0 to the largest value of the coarsest level."""
+    coarsest = np.asarray(arrays(volumes, where, output)[-1].open()[(..., channel, *(slice(None),) * 3)])
+    largest = float(coarsest.max())
+    return {"min": 0.0, "max": largest, "start": 0.0, "end": max(largest, 1e-9)}
 
 
 def channel_color(plan: Plan, name: str) -> str:

@@ -7,32 +7,15 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from simexm.planning.plan import Output, Plan
+from simexm.planning.plan import Plan
 from simexm.result.place import INCOMPLETE, MARK, PLAN, PREPARING, Place, retire_scratch
+from simexm.run import volumes
 from simexm.store.claims import claim
 from simexm.store.files import Files, remove_tree
-from simexm.store.omezarr import ShardedArray, write_group
+from simexm.store.omezarr import write_group
 from simexm.store.remote import Remote
 from simexm.units import size
 from simexm.version import FORMAT_VERSION
-
-
-def arrays(plan: Plan, place: Place, output: Output) -> tuple[ShardedArray, ...]:
-    """The levels of one output. A shard holds one channel at one time; see `Plan.storage` for the rest."""
-    before = tuple(n for n in (output.times, len(output.channels)) if n)
-    lead = (1,) * len(before)
-    return tuple(
-        ShardedArray(
-            place.files,
-            f"{output.group}/{n}".lstrip("/"),
-            (*before, *level.shape),
-            (*lead, *storage.shard),
-            (*lead, *storage.chunk),
-            output.dtype,
-            output.axes,
-        )
-        for n, (level, storage) in enumerate(zip(plan.levels, plan.storage, strict=True))
-    )
 
 
 def prepare(plan: Plan, place: Place) -> None:
@@ -85,14 +68,7 @@ def _write_all(plan: Plan, place: Place) -> None:
     for path in place.zarr.iterdir():  # of one that was stopped here
         if path.is_dir():
             remove_tree(path)
-    for output in plan.outputs:
-        for array in arrays(plan, place, output):
-            array.create()
-    for group in labels_groups(plan):
-        write_attributes(place, group, {})
-    for output in plan.outputs:
-        if output.group:
-            write_attributes(place, output.group, {})
+    volumes.create(plan.volumes, place)
     write_mark(plan, place, INCOMPLETE)
 
 
@@ -102,16 +78,6 @@ def contents(plan: Plan) -> dict[str, list[Any]]:
     axes = {"acquisition": plan.acquisition.to_mapping()} if plan.acquisition.axes else {}
     tables = [table.product.name for table in plan.tables]
     return {"outputs": [o.group for o in plan.outputs if o.group], **frames, **axes, "tables": tables}
-
-
-def labels_groups(plan: Plan) -> dict[str, list[str]]:
-    """Names of the label images by the group that holds them: below the image, or below those of the frames that they show."""
-    found: dict[str, list[str]] = {}
-    for output in plan.outputs:
-        if output.is_labels:
-            group, _, name = output.group.rpartition("/")
-            found.setdefault(group, []).append(name)
-    return found
 
 
 def write_attributes(place: Place, path: str, attributes: Mapping[str, Any]) -> None:
@@ -135,7 +101,4 @@ def _mend_metadata(plan: Plan, place: Place) -> None:
     """Write again what was damaged since an earlier run wrote it: the end of this one would take it for sound."""
     if not has_plan(plan, place):
         write_plan(plan, place)
-    for output in plan.outputs:
-        for array in arrays(plan, place, output):
-            if not array.is_created():
-                array.create()
+    volumes.mend(plan.volumes, place)

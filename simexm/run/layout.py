@@ -17,6 +17,7 @@ from simexm.geometry.grid import Box, Tiling, Triple, triple
 from simexm.jobs.journal import Record
 from simexm.kernels.detector.camera import BINS
 from simexm.names import NAME, Group, Name
+from simexm.planning.outputs import Volumes
 from simexm.planning.plan import Plan
 from simexm.result.place import MANIFEST, PLAN, Place
 from simexm.run import tables
@@ -61,17 +62,22 @@ Folder = Annotated[str, Field(pattern=NAME.replace("$", r"(\.parts)?$"), max_len
 """Folder of the parts of a table."""
 
 
-class BlockTold(LevelTold):
-    """What `run_block` told of a block."""
+class WorkTold(LevelTold):
+    """What every block tells, of a run or of an analysis."""
 
     tables: dict[Folder, StoredTold]
     rows: dict[Name, Count]
+    largest: dict[Group | Literal[""], list[Number]]
+    peak_bytes: Count
+
+
+class BlockTold(WorkTold):
+    """What `run_block` told of a block."""
+
     voxels: Count
     sums: dict[Name, dict[str, Count]]
     unspecific: dict[str, Count]
-    largest: dict[Group | Literal[""], list[Number]]
     images: list[_Counted]
-    peak_bytes: Count
     profile: dict[str, Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(default_factory=dict)
 
 
@@ -89,50 +95,54 @@ class Layout:
 
     Attributes
     ----------
+    count
+        Number of blocks.
     groups
         Each output's group, number of times, and number of channels; 0 where it has no such axis.
     levels
         Shards of each level.
     owned
         How many levels, from the full resolution on, are written by blocks.
+    told
+        What the journal holds of a block.
     """
 
+    count: int
     groups: tuple[tuple[str, int, int], ...]
     levels: tuple[Tiling, ...]
     owned: int
+    told: type[WorkTold]
 
     @classmethod
-    def of(cls, plan: Plan) -> Layout:
-        """The layout of a run."""
-        return cls.from_mapping(plan.to_mapping())
-
-    @classmethod
-    def from_mapping(cls, plan: Mapping[str, Any]) -> Layout:
-        """The same from `plan.json`."""
+    def of(cls, plan: Mapping[str, Any]) -> Layout:
+        """The layout by what `plan.json` of a run or an analysis holds."""
         image = plan["image"]
         levels = zip(image["levels"], image["shards"], strict=True)
         return cls(
+            plan["blocks"]["count"],
             tuple((o["path"].removeprefix("."), o.get("times", 0), len(o["channels"])) for o in plan["outputs"]),
             tuple(Tiling(Box.of_shape(triple(shape)), triple(shard)) for shape, shard in levels),
             plan["blocks"]["levels"],
+            WorkTold if "kind" in plan else BlockTold,
         )
 
-    @property
-    def blocks(self) -> Tiling:
-        """The blocks."""
-        return self.levels[0]
+    def total(self, level: int | None) -> int:
+        """Number of blocks, or of shards of a coarse level."""
+        return self.count if level is None else len(self.levels[level])
 
     def of_block(self, where: Place, number: int, result: Mapping[str, Any]) -> Iterator[Left]:
-        """What `run_block` left, in the order of writing within each output, by its record in the journal.
+        """What a block left, in the order of writing within each output, by its record in the journal.
 
         Raises
         ------
         MalformedError
             If no block of this run told that.
         """
-        if len(obey(BlockTold, result).images) != self.groups[0][2]:
+        told = obey(self.told, result)
+        if isinstance(told, BlockTold) and len(told.images) != self.groups[0][2]:
             raise MalformedError("tells of other channels")
-        yield from self._shards(where, reversed(range(self.owned)), self.blocks.position(number), result)
+        if self.groups:
+            yield from self._shards(where, reversed(range(self.owned)), self.levels[0].position(number), result)
         for folder, stored in result["tables"].items():
             yield Left(str(tables.part(where, folder, number)), Stored(*stored))
 
@@ -242,10 +252,15 @@ def array_key(group: str, level: int) -> str:
 
 
 def metadata_keys(plan: Plan) -> set[str]:
-    """Paths below the root of all metadata files, but for the root's own."""
-    arrays = {array_key(o.group, n) for o in plan.outputs for n in range(len(plan.levels))}
+    """Paths below the root of all metadata files of a run, but for the root's own."""
+    return volume_keys(plan.volumes) | ({"OME/zarr.json", METADATA} if plan.acquisition.groups else set())
+
+
+def volume_keys(volumes: Volumes) -> set[str]:
+    """Paths below the root of the metadata files of all arrays and their groups, but for the root's own."""
+    arrays = {array_key(o.group, n) for o in volumes.outputs for n in range(len(volumes.levels))}
     groups = {str(folder / "zarr.json") for key in arrays for folder in PurePosixPath(key).parents[1:]}
-    return arrays | groups | ({"OME/zarr.json", METADATA} if plan.acquisition.groups else set())
+    return (arrays | groups) - {"zarr.json"}
 
 
 def _told(files: Iterable[Location], folder: Location) -> dict[str, list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from simexm.geometry.grid import Box, Tiling, Triple
@@ -11,11 +12,12 @@ from simexm.jobs.bitmap import Bitmap
 from simexm.jobs.events import Execute
 from simexm.jobs.job import Job, run_job
 from simexm.jobs.journal import Record
-from simexm.planning.plan import Plan
+from simexm.planning.outputs import Volumes
 from simexm.result.place import Place
-from simexm.run import folders, guard
+from simexm.run import guard
 from simexm.run.job import job_in
 from simexm.run.layout import Layout, Look, all_there
+from simexm.run.volumes import arrays
 from simexm.store.location import Location
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
 from simexm.store.reading import Reader
@@ -25,28 +27,29 @@ from simexm.store.reading import Reader
 class LevelTask:
     """One coarse level of all outputs."""
 
-    plan: Plan
+    volumes: Volumes
+    hash: str
     place: Place
     level: int
 
     @property
     def shards(self) -> Tiling:
         """Shards of the level."""
-        return Tiling(Box.of_shape(self.plan.levels[self.level].shape), self.plan.storage[self.level].shard)
+        return self.volumes.shards(self.level)
 
 
 def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
     """Make shard `number` of the level for every output and channel; what is returned goes to the level's journal."""
-    plan = task.plan
-    guard.refuse_strange(plan.hash, task.place)
+    volumes = task.volumes
+    guard.refuse_strange(task.hash, task.place)
     box = task.shards[number]
     position = task.shards.position(number)
-    upper, lower = plan.levels[task.level - 1], plan.levels[task.level]
+    upper, lower = volumes.levels[task.level - 1], volumes.levels[task.level]
     factors = step_factors(upper, lower)
     above = Box(_times(box.start, factors), _times(box.stop, factors)).intersect(Box.of_shape(upper.shape))
-    stored: dict[str, list[list[Any]]] = {output.group: [] for output in plan.outputs}
-    for output in plan.outputs:
-        levels = folders.arrays(plan, task.place, output)
+    stored: dict[str, list[list[Any]]] = {output.group: [] for output in volumes.outputs}
+    for output in volumes.outputs:
+        levels = arrays(volumes, task.place, output)
         source = Reader.of(levels[task.level - 1].open())
         for lead in output.leads:
             data = source.read(above, lead)
@@ -62,33 +65,42 @@ def journal_of(where: Place, level: int) -> Location:
     return where.journal / "levels" / str(level)
 
 
-def make_levels(plan: Plan, where: Place, execute: Execute, again: Mapping[int, Bitmap], is_there: Look) -> None:
+def make_levels(
+    volumes: Volumes,
+    parameter_hash: str,
+    where: Place,
+    execute: Execute,
+    layout: Layout,
+    is_there: Look,
+    again: Mapping[int, Bitmap] = MappingProxyType({}),
+) -> None:
     """Make what is not there yet of each level that no block owns, in order.
 
     Parameters
     ----------
-    plan, where
-        The run.
+    volumes, parameter_hash, where
+        What is written, by which parameters, and where.
     execute
         How shards are made.
-    again
-        By level, shards that are made though they are there.
+    layout
+        How `volumes` are cut into files.
     is_there
         Which files were there when the run began.
+    again
+        By level, shards that are made though they are there.
 
     Raises
     ------
     RunError
         If a shard cannot be made.
     """
-    layout = Layout.of(plan)
-    for level, storage in enumerate(plan.storage):
-        if not storage.owned:
-            run_job(_job(plan, where, level, again.get(level, Bitmap()), layout, is_there), execute)
+    for level in range(volumes.owned, len(volumes.levels)):
+        task = LevelTask(volumes, parameter_hash, where, level)
+        run_job(_job(task, again.get(level, Bitmap()), layout, is_there), execute)
 
 
-def _job(plan: Plan, where: Place, level: int, damaged: Bitmap, layout: Layout, is_there: Look) -> Job:
-    task = LevelTask(plan, where, level)
+def _job(task: LevelTask, damaged: Bitmap, layout: Layout, is_there: Look) -> Job:
+    where, level = task.place, task.level
 
     def is_sound(record: Record) -> bool:
         return record.block not in damaged and all_there(
@@ -96,7 +108,7 @@ def _job(plan: Plan, where: Place, level: int, damaged: Bitmap, layout: Layout, 
         )
 
     return job_in(
-        where, plan.hash, len(task.shards), make_shard, task, journal_of(where, level),
+        where, task.hash, len(task.shards), make_shard, task, journal_of(where, level),
         blocks=f"shards of level {level}", shows_progress=False, is_sound=is_sound,
     )  # fmt: skip
 

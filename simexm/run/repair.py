@@ -12,7 +12,7 @@ from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.result import place
 from simexm.result.place import LOCK, Place
-from simexm.run import folders, guard, passes
+from simexm.run import folders, guard, passes, volumes
 from simexm.run.backend import Backend
 from simexm.run.driver import carry_out
 from simexm.run.layout import array_key, metadata_keys
@@ -67,13 +67,13 @@ def repair(
     where = Place.where(output).claimed()
     Verification(where)  # refuses before a lock or folder is made
     guard.refuse_links(where)
-    kind = (where.mark() or {}).get("kind", place.SIMULATION)
+    told = where.mark() or read_plan(where) or {}
+    kind = told.get("kind", place.SIMULATION)
     if kind != place.SIMULATION:
         raise OutputError(
-            f"{where.zarr} was made by `simexm {kind}`, whose blocks are not kept once they are merged; type that command again "
-            "with --overwrite"
+            f"{where.zarr} was made by `simexm {kind}`, and only simulations can be repaired; type that command again with "
+            "--overwrite"
         )
-    told = where.mark() or read_plan(where) or {}
     place.refuse_other_format(where.zarr, told, "what a repair makes again would not fit its other files")
     with lock(where.run / LOCK):
         plan = _plan_again(where, simulation)
@@ -147,7 +147,7 @@ def _mend_named(plan: Plan, where: Place, files: list[Location]) -> None:
     arrays = {
         where.zarr / array_key(output.group, level): array
         for output in plan.outputs
-        for level, array in enumerate(folders.arrays(plan, where, output))
+        for level, array in enumerate(volumes.arrays(plan.volumes, where, output))
     }
     for key in metadata_keys(plan):
         if where.zarr / key in damaged - arrays.keys() - {where.zarr / "zarr.json"}:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from simexm.jobs.sums_by_id import CellSums, merged, write_part
 from simexm.kernels.emission.emit import Emitters
-from simexm.planning.plan import Plan, Table
+from simexm.planning.outputs import Table
+from simexm.planning.plan import Plan
 from simexm.result.place import Place
 from simexm.run.block import BlockResult
 from simexm.stages.contract import EMITTERS, Counted
@@ -63,7 +64,7 @@ def write_parts(plan: Plan, where: Place, number: int, result: BlockResult) -> d
         path = part(where, folder(product), number)
         if product.name in result.rows:
             with writing(path, where.scratch) as partial:
-                pq.write_table(_arrow(result.rows[product.name]), partial, compression="zstd")
+                pq.write_table(to_arrow(result.rows[product.name]), partial, compression="zstd")
                 stored[folder(product)] = measure(partial)
         elif product.name in result.sums:
             stored[folder(product)] = write_part(result.sums[product.name], path, where.scratch)
@@ -91,7 +92,7 @@ class EmitterFile:
         self.stored = EMPTY
 
     def _add(self, layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> None:
-        table = _arrow(emitter_columns(self._plan, layer, emitters, ids))
+        table = to_arrow(emitter_columns(self._plan, layer, emitters, ids))
         if self._writer is None:
             self._partial = self._whole.enter_context(writing(self._path, self._scratch))
             self._writer = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
@@ -115,7 +116,8 @@ class EmitterFile:
         self._whole.__exit__(kind, error, trace)
 
 
-def _arrow(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+def to_arrow(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+    """Columns as a table; those of objects are texts."""
     return pa.table({k: pa.array(v, pa.string()) if v.dtype == object else pa.array(v) for k, v in columns.items()})
 
 
@@ -151,7 +153,7 @@ def merge(plan: Plan, where: Place, rows: Mapping[str, int], counted: Counted) -
             }
             for sums in merged(parts, rows.get(product.name, 0), list(product.columns), where.scratch):
                 for name, columns in finished(plan, product, sums, counted, totals).items():
-                    data = _arrow(columns)
+                    data = to_arrow(columns)
                     if name not in writers:
                         writers[name] = stack.enter_context(
                             pq.ParquetWriter(partial[name], data.schema, compression="zstd")

@@ -10,7 +10,7 @@ from typing import Any
 from simexm.errors import OutputError
 from simexm.jobs.bitmap import Bitmap
 from simexm.jobs.journal import Journal, Record
-from simexm.result.place import COMPLETE, MANIFEST, PLAN, SIMULATION, Place
+from simexm.result.place import COMPLETE, MANIFEST, PLAN, Place
 from simexm.run import guard
 from simexm.run.layout import Layout, Left, read_manifest
 from simexm.run.levels import journal_of
@@ -118,7 +118,6 @@ class Verification:
         self.damaged = Damaged()
         self._progress = progress
         mark = where.mark()
-        self._kind = SIMULATION if mark is None else mark.get("kind", SIMULATION)
         if mark is None and read_plan(where) is None:
             raise OutputError(_nothing(where))
         self._complete = (where.run / MANIFEST).is_file() if mark is None else mark.get("status") == COMPLETE
@@ -142,34 +141,21 @@ class Verification:
         if self._complete:
             named = list(self._manifest())
             yield from named
-        if self._kind != SIMULATION:
-            yield from self._lines()
-            return
         plan_file = self.where.run / PLAN
         if plan is None and plan_file not in {d.path for d in named}:
             yield Damage(plan_file, "is missing or cannot be read")
         if plan is None or (plan_file in {d.path for d in named} and not self._plan_is_new):
             return  # where the shards are is written nowhere else; who mends the plan looks again
-        layout = Layout.from_mapping(plan)
+        layout = Layout.of(plan)
         try:
             yield from self._recorded(self.where.journal, plan["hash"], layout, None)
             for level in range(layout.owned, len(layout.levels)):
                 yield from self._recorded(journal_of(self.where, level), plan["hash"], layout, level)
-            yield from self._counted(plan["hash"], layout)
+            yield from self._counted(plan["hash"], layout.count)
         except FileNotFoundError as error:
             raise OutputError(
                 f"{error.filename} vanished: a run is writing {self.where.zarr}; verify it again when that has ended"
             ) from None
-
-    def _lines(self) -> Iterator[Damage]:
-        """Look at the journal of an analysis; whatever else it left is named in the list of files."""
-        plan = metadata.read_plan(self.where.run)
-        journal = Journal(self.where.journal, plan["hash"], total=plan["blocks"]["count"])
-        done = Bitmap()
-        for record in journal.records():
-            done.add(record.block)
-        yield from _damaged_lines(journal)
-        self.unfinished = 0 if self._complete else plan["blocks"]["count"] - len(done)
 
     def _manifest(self) -> Iterator[Damage]:
         path = self.where.run / MANIFEST
@@ -189,7 +175,7 @@ class Verification:
 
     def _recorded(self, path: Location, parameter_hash: str, layout: Layout, level: int | None) -> Iterator[Damage]:
         """Compare what a journal tells of; then name what it should tell of and does not."""
-        total = len(layout.levels[level or 0])
+        total = layout.total(level)
         seen = Bitmap()
         journal = Journal(path, parameter_hash, total=total)
 
@@ -219,11 +205,11 @@ class Verification:
             else:
                 self.unfinished += level is None
 
-    def _counted(self, parameter_hash: str, layout: Layout) -> Iterator[Damage]:
+    def _counted(self, parameter_hash: str, blocks: int) -> Iterator[Damage]:
         """Look at the journals of passes; their tables are named in the list of files."""
         for folder in sorted(self.where.passes.iterdir()) if self.where.passes.is_dir() else ():
             if (folder / "journal").is_dir():
-                journal = Journal(folder / "journal", parameter_hash, total=len(layout.blocks))
+                journal = Journal(folder / "journal", parameter_hash, total=blocks)
                 for _ in journal.records():
                     pass
                 yield from _damaged_lines(journal)
@@ -247,7 +233,7 @@ class Verification:
 
 
 def read_plan(where: Place) -> dict[str, Any] | None:
-    """What `plan.json` holds; None where it cannot be read, or no run wrote it."""
+    """What `plan.json` of a run or an analysis holds; None where it cannot be read, or neither wrote it."""
     try:
         return metadata.read_plan(where.run)
     except OSError:

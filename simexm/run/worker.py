@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from numpy.typing import NDArray
 
 from simexm.errors import RunError
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.devices.array_device import DeviceMemoryError
 from simexm.kernels.devices.device import device
 from simexm.planning.gpu import tile_for
-from simexm.planning.memory import WRITERS
-from simexm.planning.plan import Output, Plan
+from simexm.planning.plan import Plan
 from simexm.result.place import Place
-from simexm.run import folders, guard, passes, tables
-from simexm.run.block import BlockResult, compute_frames
+from simexm.run import guard, passes, tables, volumes
+from simexm.run.block import compute_frames
 from simexm.run.tables import EmitterFile
 from simexm.sources.base import LabelSource
 from simexm.stages.contract import EMITTERS
-from simexm.stages.frames import Frame
-from simexm.store.omezarr import ShardedArray
-from simexm.store.pyramid import downsample_labels, downsample_mean, pyramid
 from simexm.store.shard_list import ShardList
-from simexm.timing import PROFILE, Stopwatch, moved, timed, timed_threads
+from simexm.timing import PROFILE, Stopwatch, moved, timed
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
         for result in compute_frames(plan, source, counted, plan.blocks[number], emitters.sink):
             with timed("open labels and output"):
                 guard.refuse_strange(plan.hash, where)  # again: another run may have taken the output meanwhile
-            for group, shards in _write(plan, where, number, result).items():
+            for group, shards in volumes.write(plan.volumes, where, number, result.frame, result.arrays).items():
                 stored.setdefault(group, []).extend(shards)
             result.arrays = {}  # before the next frame is made
     parts = {EMITTERS.name: emitters.stored} if emitters.sink else {}
@@ -137,47 +130,3 @@ def _source_of(context: Context) -> LabelSource:
             _sources.clear()
             _sources[name] = context.plan.simulation.source.open().expecting(context.listed)
         return _sources[name]
-
-
-def _shards(
-    plan: Plan, where: Place, output: Output, number: int, frame: Frame
-) -> Iterator[tuple[ShardedArray, int, int, tuple[int, ...]]]:
-    """(array, level, channel, position) of every shard that a block writes of a frame of one output, in the order of writing."""
-    levels = folders.arrays(plan, where, output)
-    position = plan.blocks.position(number)
-    for n in reversed([n for n, s in enumerate(plan.storage) if s.owned]):
-        for c in range(max(1, len(output.channels))):
-            yield levels[n], n, c, (*output.at(frame), *(() if output.is_labels else (c,)), *position)
-
-
-def _write(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[str, list[list[Any]]]:
-    """Write one frame's levels that the block owns, coarse ones first; [bytes, checksum] of each shard, by output."""
-    owned = sum(s.owned for s in plan.storage)
-    outputs = [o for o in plan.outputs if o.made_in(result.frame)]
-    made: dict[str, list[list[NDArray[Any]]]] = {}
-    for output in outputs:
-        data = result.arrays[output.path]
-        down = downsample_labels if output.is_labels else downsample_mean
-        parts = data[None] if output.is_labels else data
-        with timed("pyramid"):
-            made[output.group] = [list(pyramid(part, plan.levels[:owned], down)) for part in parts]
-    stored: dict[str, list[list[Any]]] = {o.group: [] for o in outputs}
-
-    def write(shard: tuple[Output, tuple[ShardedArray, int, int, tuple[int, ...]]]) -> list[Any]:
-        output, (array, n, c, position) = shard
-        data = made[output.group][c][n]
-        with timed_there(_row(output)):
-            found = array.write(position, data.reshape((1,) * (len(output.axes) - 3) + data.shape))
-        return [found.nbytes, found.checksum]
-
-    with timed_threads() as timed_there, ThreadPoolExecutor(WRITERS) as pool:
-        for level in reversed(range(owned)):
-            shards = [(o, s) for o in outputs for s in _shards(plan, where, o, number, result.frame) if s[1] == level]
-            for (output, _), told in zip(shards, pool.map(write, shards), strict=True):
-                stored[output.group].append(told)
-                moved(_row(output), written=told[0])
-    return stored
-
-
-def _row(output: Output) -> str:
-    return "write labels" if output.is_labels else "write images"

@@ -215,23 +215,33 @@ class _Source(Read):
 
 
 class _Image(Read):
-    levels: Annotated[list[Sizes], Field(min_length=1, max_length=64)]
-    shards: Annotated[list[Sizes], Field(min_length=1, max_length=64)]
+    levels: Annotated[list[Sizes], Field(max_length=64)]
+    shards: Annotated[list[Sizes], Field(max_length=64)]
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.levels) != len(self.shards):
+            raise ValueError("levels and shards do not agree in number")
+        if max(self.counts, default=0) > MOST_SHARDS:
+            raise ValueError(f"its levels have {', '.join(map(str, self.counts))} shards, more than can be")
+        return self
+
+    @property
+    def counts(self) -> list[int]:
+        """Shards of each level."""
+        pairs = zip(self.levels, self.shards, strict=True)
+        return [math.prod(-(-size // cell) for size, cell in zip(*pair, strict=True)) for pair in pairs]
 
 
 class _BlockCount(Read):
     count: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
 
 
-class _WorkFile(Read):
-    """`plan.json` of whatever was done over many blocks."""
-
-    hash: Hash
-    blocks: _BlockCount
+class _OwnedLevels(_BlockCount):
+    levels: Annotated[int, Field(ge=0, le=64)]
 
 
-class _Blocks(_BlockCount):
-    levels: Annotated[int, Field(ge=1, le=64)]
+class _Blocks(_OwnedLevels):
     block_pixels: Sizes
     tile_pixels: Sizes
 
@@ -252,7 +262,31 @@ class _Optics(Read):
     pairs: list[_Pair] = []
 
 
-class AnalysisFile(_WorkFile):
+class WorkFile(Read):
+    """`plan.json` of whatever was done over many blocks."""
+
+    hash: Hash
+    blocks: _BlockCount
+
+
+class _VolumesFile(WorkFile):
+    """`plan.json` of what writes images and label images."""
+
+    image: _Image
+    blocks: _OwnedLevels
+    outputs: Annotated[list[_Output], Field(max_length=1 << 16)]
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        _unlike([output.path for output in self.outputs])
+        if not len(self.image.levels) >= self.blocks.levels >= bool(self.outputs):
+            raise ValueError("levels, outputs and blocks do not agree in number")
+        if self.outputs and self.image.counts[0] != self.blocks.count:
+            raise ValueError(f"its levels have {self.image.counts} shards, which are not those of its blocks")
+        return self
+
+
+class AnalysisFile(_VolumesFile):
     """`plan.json` of an analysis: see `simexm.analysis.plan.AnalysisPlan.to_mapping`."""
 
     kind: FreeText
@@ -261,14 +295,13 @@ class AnalysisFile(_WorkFile):
     versions: dict[FreeText, FreeText]
 
 
-class PlanFile(_WorkFile):
+class PlanFile(_VolumesFile):
     """`plan.json` of a simulation: see `Plan.to_mapping`."""
 
     format: Count | None = None
     until: FreeText
     spec: dict[str, Any]
     source: _Source
-    image: _Image
     blocks: _Blocks
     optics: _Optics
     outputs: Annotated[list[_Output], Field(min_length=1, max_length=1 << 16)]
@@ -278,19 +311,6 @@ class PlanFile(_WorkFile):
     memory_per_worker_bytes: Count
     memory_parts_bytes: dict[FreeText, Count]
     core_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        _unlike([output.path for output in self.outputs])
-        if len(self.image.levels) != len(self.image.shards) or self.blocks.levels > len(self.image.levels):
-            raise ValueError("levels, shards and blocks do not agree in number")
-        counts = [
-            math.prod(-(-size // cell) for size, cell in zip(*pair, strict=True))
-            for pair in zip(self.image.levels, self.image.shards, strict=True)
-        ]
-        if counts[0] != self.blocks.count or max(counts) > MOST_SHARDS:
-            raise ValueError(f"its levels have {', '.join(map(str, counts))} shards, which are not those of its blocks")
-        return self
 
 
 class Manifest(Read):
@@ -325,7 +345,7 @@ def read_group(group: Location, model: type[Attributes] = Attributes) -> dict[st
 
 
 def read_plan(run: Location) -> dict[str, Any]:
-    """What `plan.json` of a simulation or of an analysis holds, as plain data that obey; raises as `read_group`."""
+    """What `plan.json` of a run or of an analysis holds, as plain data that obey its model; raises as `read_group`."""
     path = run / "plan.json"
     try:
         plan = read_mapping(path)

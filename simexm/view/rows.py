@@ -92,7 +92,11 @@ def analysis_rows(result: Result) -> Rows:
     rows += [(name, f"hash {value}") for name, value in about["inputs"].items()]
     rows += [(name, str(value)) for name, value in about["settings"].items() if name != "analysis"]
     rows += [(s["definition"], f"{s['value']:.6g} {s['unit']}".rstrip()) for s in result.scores().to_pylist()]
-    return [*rows, ("tables", ", ".join(sorted(p.stem for p in result.place.tables.iterdir())))]
+    if "ome" in result.attributes:
+        image = result.series()
+        rows.append(("image", f"{times(image.shape)}, {image.dtype}, {', '.join(c['label'] for c in result.channels)}"))
+    rows += [("labels", ", ".join(result.label_names))] if result.label_names else []
+    return [*rows, ("tables", ", ".join(result.tables))]
 
 
 def volume_rows(volume: Mapping[str, Any]) -> Rows:

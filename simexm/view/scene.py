@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from simexm.errors import OutputError
+from simexm.result.place import SIMULATION
 from simexm.result.result import Result
 from simexm.run.finish import WINDOW
 from simexm.run.status import status
@@ -109,6 +110,8 @@ class Scene:
         making = Making.of(result)
         if result.complete:
             pictures, lacking = [_finished(result, g) for g in _groups(result)], []
+        elif result.kind != SIMULATION:
+            raise OutputError(f"{result.path} is incomplete; type the `simexm {result.kind}` command again to go on")
         elif making is None:
             raise OutputError(
                 f"{result.path} is incomplete and {result.place.run / 'plan.json'} cannot be read, so its grid is not known; "
@@ -117,10 +120,12 @@ class Scene:
         else:
             pictures, lacking = list(_unfinished(result, making)), [_progress(result)]
         truth, why = truth_of(result, making)
-        if truth is None:
+        if truth is None and result.kind == SIMULATION:
             lacking.append(f"the ground truth cannot be reached and is left out: {why}")
-        shape = result.array(0).shape[-3:]
         pictures = sorted(pictures, key=lambda p: not p.tints)
+        if not pictures:
+            raise OutputError(f"{result.path} holds neither images nor labels; `simexm info` prints its scores")
+        shape = result.array(0, "" if pictures[0].main else pictures[0].group).shape[-3:]
         return cls(result, pictures, (shape[0], shape[1], shape[2]), truth, lacking)
 
 
@@ -129,7 +134,8 @@ def _groups(result: Result) -> list[str]:
     frames, outputs = result.provenance.get("frames", ()), result.provenance.get("outputs")
     if outputs is None:
         outputs = [f"labels/{name}" for name in result.label_names]
-    return [*dict.fromkeys([*(frames or [""]), *outputs])]
+    main = frames or ([""] if "ome" in result.attributes else [])
+    return [*dict.fromkeys([*main, *outputs])]
 
 
 def _name(result: Result, group: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simexm.result.place import SIMULATION
 from simexm.result.result import Result
 from simexm.view.scene import Picture, Scene
 from simexm.view.serving import LOOPBACK, Server
@@ -120,7 +121,7 @@ class Viewer:
                 archived = bool(result.acquisition.groups) and not picture.main
                 yield Layer(prefix + _called(picture, tint.name), layer, picture.main, archived)
             if not picture.tints:
-                shown = not overseen and picture.name == "labels/cells"
+                shown = not overseen and (picture.name == "labels/cells" or result.kind != SIMULATION)
                 yield Layer(prefix + picture.name, self._labels(f"{name}/labels", picture.group), shown)
         if truth is not None:
             self._server.add_volume(f"{name}/truth", truth)
@@ -138,7 +139,8 @@ class Viewer:
 def _set(state: Any, scenes: Sequence[Scene], columns: Sequence[Sequence[Layer]]) -> None:
     import neuroglancer
 
-    main = next(p for p in scenes[0].pictures if p.main)
+    pictures = scenes[0].pictures
+    main = next((p for p in pictures if p.main), pictures[0])
     (dz, dy, dx), shape = main.steps[0].scale_um, scenes[0].shape
     z0, y0, x0 = main.steps[0].corner_um
     state.dimensions = neuroglancer.CoordinateSpace(

@@ -82,7 +82,7 @@ class Planes:
     def pixel_um(self) -> tuple[float, float, float]:
         """Of the level, z y x, um of tissue."""
         (scales,) = self.result.attributes["ome"]["multiscales"]
-        _, z, y, x = scales["datasets"][self.level]["coordinateTransformations"][0]["scale"]
+        *_, z, y, x = scales["datasets"][self.level]["coordinateTransformations"][0]["scale"]
         return z, y, x
 
     @property

@@ -29,7 +29,15 @@ from simexm.result.result import elements
 
 
 class Volumes(Analysis):
-    """Count the pixels of each cell in the truth, block by block."""
+    """Count the pixels of each cell in the truth, block by block.
+
+    Attributes
+    ----------
+    side
+        Pixels of a block along each axis.
+    stumble
+        File without which a block fails; "" for none.
+    """
 
     analysis: Literal["volumes"] = "volumes"
     side: int = 8
@@ -149,6 +157,33 @@ def test_a_changed_table_is_damage(result: Result, volumes: type[Analysis], tmp_
 def test_an_output_does_not_replace_its_input(result: Result, volumes: type[Analysis]) -> None:
     with pytest.raises(OutputError, match="is read from"):
         volumes().run(result, output=Path(str(result.path)), overwrite=True, quiet=True)
+
+
+def test_an_installed_analysis_is_a_command(result: Result, volumes: type[Analysis], tmp_path: Path) -> None:
+    def typed(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, list(words))
+        return done.exit_code, " ".join(done.output.split())
+
+    settings, out = tmp_path / "settings.yaml", str(tmp_path / "out.zarr")
+    code, told = typed("volumes", "--help")
+    assert code == 0
+    assert "Pixels of a block along each axis." in told
+    assert typed("new", "volumes", "-o", str(settings))[0] == 0
+    assert settings.read_text().splitlines() == [
+        "# Count the pixels of each cell in the truth, block by block.", "analysis: volumes",
+        "", "# Pixels of a block along each axis.", "side: 8",
+        "", '# File without which a block fails; "" for none.', "stumble: ''",
+    ]  # fmt: skip
+    settings.write_text(settings.read_text().replace("8", "16"))
+    code, told = typed("volumes", str(result.path), "-o", out, "--settings", str(settings), "--json", "-q")
+    assert code == 0, told
+    assert str(len(true_volumes(result))) in told
+    assert Result.open(out).provenance["settings"]["side"] == 16
+    settings.write_text("sid: 16\n")
+    code, told = typed("volumes", str(result.path), "-o", out, "--settings", str(settings), "--overwrite")
+    assert code == 2
+    assert "did you mean 'side'" in told
+    assert typed("no_such_verb")[0] == 2
 
 
 def test_what_is_no_analysis_is_refused() -> None:

@@ -88,7 +88,7 @@ def most_blocks(shape: Sequence[int]) -> int:
 
 def test_each_owned_level_has_one_shard_a_block() -> None:
     plan = phantom((2000, 3000, 3000)).plan()
-    for level, storage in zip(plan.levels, plan.storage, strict=True):
+    for level, storage in zip(plan.levels, plan.volumes.storage, strict=True):
         if storage.owned:
             assert tuple(s * f for s, f in zip(storage.shard, level.factors, strict=True)) == plan.block
         assert all(s % c == 0 for s, c in zip(storage.shard, storage.chunk, strict=True))

@@ -73,7 +73,7 @@ def test_the_rows_add_up_to_the_blocks_core_seconds(timed: Result) -> None:
 
 def test_bytes_are_those_of_the_files(timed: Result) -> None:
     rows, zarr = by_name(timed), timed.place.zarr
-    levels = sum(s.owned for s in small(Path(timed.provenance["spec"]["source"]["path"])).plan().storage)
+    levels = sum(s.owned for s in small(Path(timed.provenance["spec"]["source"]["path"])).plan().volumes.storage)
     images = (zarr / kind / str(n) / "c" for kind in (".", "expected", "labelled") for n in range(levels))
     labels = (group / str(n) / "c" for group in (zarr / "labels").iterdir() for n in range(levels) if group.is_dir())
     assert rows["write images"].written == bytes_below(images)

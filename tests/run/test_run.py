@@ -139,7 +139,7 @@ def test_a_block_can_be_run_again(reference: Result, stored: Path, tmp_path: Pat
         for level in range(result.levels()):
             position = "/".join(map(str, plan.blocks.position(number)))
             damaged = result.path / str(level) / "c" / "0" / position
-            if plan.storage[level].owned and damaged.exists():
+            if plan.volumes.storage[level].owned and damaged.exists():
                 damaged.write_bytes(b"damaged")
         run_block(Context(plan, where), number)
     assert shard is not None

@@ -11,6 +11,7 @@ from typing import Any
 from simexm import settings
 from simexm.errors import OutputError
 from simexm.jobs.journal import Journal, Record
+from simexm.result.place import SIMULATION
 from simexm.result.result import Result
 from simexm.run.layout import sensible
 from simexm.stages.microscope.optics import Optics
@@ -39,8 +40,12 @@ def write_report(result: Result, output: Path) -> None:
     Raises
     ------
     OutputError
-        If the result is not finished, or the file cannot be written.
+        If the result is not finished or is an analysis's, or the file cannot be written.
     """
+    if result.kind != SIMULATION:
+        raise OutputError(
+            f"{result.path} was made by `simexm {result.kind}`, and reports tell of simulations; type simexm info {result.path}"
+        )
     if not result.complete:
         raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again to go on")
     if not output.parent.is_dir():

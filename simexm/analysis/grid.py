@@ -1,0 +1,135 @@
+"""The grid on which an analysis writes images and label images, and how the run cuts it into blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simexm.errors import SpecError
+from simexm.geometry.grid import Spacing, Tiling, Triple, each, exact3, triple
+from simexm.names import LONGEST, NAME
+from simexm.planning.outputs import Output, Volumes
+from simexm.stages.frames import NO_FRAME, Acquisition, Frame, FrameAxis
+from simexm.stages.products import Product
+from simexm.store.metadata import read_group
+from simexm.store.pyramid import Level, Storage, plan_levels, plan_storage
+
+if TYPE_CHECKING:
+    from simexm.result.result import Result
+
+LARGEST_SHARD = 256
+CHUNK: Triple = (64, 64, 64)
+_ZERO: Spacing = exact3((0, 0, 0))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid of all images and label images of an analysis.
+
+    Attributes
+    ----------
+    shape
+        Pixels along z, y, x.
+    pixel_nm
+        Size of a pixel along z, y, x, nm of tissue before expansion.
+    origin_nm
+        Where the first pixel begins, nm of tissue before expansion.
+    time
+        Points in time, where some product varies with time.
+    largest_shard
+        Pixels along each axis that a block holds at most.
+    """
+
+    shape: Triple
+    pixel_nm: Spacing
+    origin_nm: Spacing = _ZERO
+    time: FrameAxis | None = None
+    largest_shard: int = LARGEST_SHARD
+
+    @classmethod
+    def of(cls, result: Result, of: str = "", *, largest_shard: int = LARGEST_SHARD) -> Grid:
+        """The grid of a result's image, or of what is stored at `of`, such as "labels/cells"; with its points in time."""
+        dataset = read_group(result.path / result.group(of))["ome"]["multiscales"][0]["datasets"][0]
+        found = {t["type"]: t[t["type"]][-3:] for t in dataset["coordinateTransformations"]}
+        pixel = each(exact3(found["scale"]), lambda um: um * 1000)
+        centre = each(exact3(found.get("translation", (0, 0, 0))), lambda um: um * 1000)
+        z, y, x = (c - p / 2 for c, p in zip(centre, pixel, strict=True))
+        shape = triple(result.array(0, of).shape[-3:])
+        return cls(shape, pixel, (z, y, x), result.acquisition.time, largest_shard)
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid."""
+        return plan_levels(self.shape, self.pixel_nm)
+
+    @cached_property
+    def storage(self) -> tuple[Storage, ...]:
+        """How each level is stored."""
+        shard = triple(min(self.largest_shard, 1 << (n - 1).bit_length()) for n in self.shape)
+        return plan_storage(self.levels, shard, CHUNK)
+
+    @cached_property
+    def blocks(self) -> Tiling:
+        """The blocks: each is one shard of level 0, at all times and in all channels."""
+        return Volumes((), self.levels, self.storage).blocks
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """The frames of the images."""
+        return Acquisition.of([self.time] if self.time else ())
+
+    @property
+    def frames(self) -> list[Frame]:
+        """All points in time, or the only frame."""
+        return self.acquisition.frames()
+
+
+def volumes_of(analysis: str, grid: Grid | None, products: Sequence[Product]) -> Volumes:
+    """The images and label images of an analysis: the first image is the root's, others are groups, labels stand in `labels/`.
+
+    Raises
+    ------
+    SpecError
+        If the package that brings the analysis declares products that cannot be stored.
+    """
+    for product in products:
+        if fault := _fault(product, grid):
+            raise SpecError(
+                f"the analysis {analysis!r} declares the {product.kind} {product.name!r}, which {fault}; update its package"
+            )
+    names = [product.name for product in products]
+    if len(set(names)) < len(names):
+        raise SpecError(f"the analysis {analysis!r} declares two products of the same name; update its package")
+    if grid is None:
+        return Volumes((), (), ())
+    first = next((p.name for p in products if p.kind == "image"), None)
+    paths = {p.name: "" if p.name == first else f"labels/{p.name}" if p.kind == "labels" else p.name for p in products}
+    stored = sorted((p for p in products if p.kind != "table"), key=lambda p: (p.name != first, p.kind == "labels"))
+    frame = grid.frames[0] if grid.time else NO_FRAME
+    outputs = tuple(
+        Output(paths[p.name], p, 0, p.varies or frozenset(), frame, len(grid.frames) if p.varies else 0) for p in stored
+    )
+    return Volumes(outputs, grid.levels, grid.storage)
+
+
+def _fault(product: Product, grid: Grid | None) -> str:
+    """Why a product cannot be stored; empty where it can."""
+    if len(product.name) > LONGEST or not re.fullmatch(NAME, product.name) or product.name in ("labels", "OME"):
+        return "has no name that a group or file may have"
+    if product.kind == "table":
+        return "" if product.merge == "rows" and product.columns else "needs columns and the merge `rows`"
+    kind, itemsize = np.dtype(product.dtype).kind, np.dtype(product.dtype).itemsize
+    if grid is None:
+        return "needs a grid"
+    if not (product.varies or frozenset()) <= ({"time"} if grid.time else set()):
+        return "varies with a frame axis that the grid has not got"
+    if product.kind == "labels":
+        return "" if kind == "u" else f"holds {product.dtype}, and ids are unsigned integers"
+    if not (kind == "f" or (kind == "u" and itemsize <= 4)):
+        return f"holds {product.dtype}, and images hold unsigned integers of up to 32 bits or floats"
+    return "" if product.channels else "has no channel"

@@ -1,0 +1,78 @@
+"""Settings of analyses as text: files that are read, and commented ones to edit."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from simexm.analysis.contract import Analysis
+from simexm.settings import dump, explain, read
+
+_WIDTH = 110
+
+
+def load_settings(kind: type[Analysis], path: Path | None) -> Analysis:
+    """An analysis with the settings of a YAML or JSON file, or with the defaults where there is none.
+
+    Raises
+    ------
+    SpecError
+        If the file cannot be read, or does not hold settings of this analysis.
+    """
+    name = str(path) if path else f"the analysis {tag_of(kind)!r} without --settings"
+    try:
+        return kind.model_validate(read(path, "settings file") if path else {})
+    except ValidationError as error:
+        raise explain(error, kind, name, "the settings") from error
+
+
+def tag_of(kind: type[Analysis]) -> str:
+    """Name of a kind of analysis."""
+    return str(kind.model_fields["analysis"].default)
+
+
+def summary(kind: type[Analysis]) -> str:
+    """First paragraph of an analysis's docstring."""
+    return " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+
+
+def settings_of(kind: type[Analysis]) -> list[tuple[str, str, str]]:
+    """Name, default as YAML (empty where it must be given), and meaning of each setting."""
+    meanings = _attributes(inspect.getdoc(kind) or "")
+    found = []
+    for name, field in kind.model_fields.items():
+        if name == "analysis":
+            continue
+        default = ""
+        if not field.is_required():
+            value = field.get_default(call_default_factory=True)
+            default = dump({name: TypeAdapter(field.annotation).dump_python(value, mode="json")})
+        found.append((name, default.partition(":")[2].rstrip(), field.description or meanings.get(name, "")))
+    return found
+
+
+def settings_text(kind: type[Analysis]) -> str:
+    """Settings with their defaults as YAML to edit, each below its meaning."""
+    lines = [*_comment(summary(kind)), f"analysis: {tag_of(kind)}"]
+    for name, default, meaning in settings_of(kind):
+        lines += ["", *_comment(meaning), f"{name}:{default}" if default else f"{name}:  # must be given"]
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, _WIDTH)]
+
+
+def _attributes(doc: str) -> dict[str, str]:
+    """What the section `Attributes` of a numpydoc docstring says, by name; several names may share one text."""
+    section = re.search(r"^Attributes\n-+\n(.*?)(?=^\w[^\n]*\n-{3,}$|\Z)", doc, re.DOTALL | re.MULTILINE)
+    found: dict[str, str] = {}
+    for names, text in re.findall(
+        r"^(\S[^\n]*)\n((?:[ \t]+[^\n]*\n?|\n)+)", section[1] if section else "", re.MULTILINE
+    ):
+        found |= dict.fromkeys(re.split(r",\s*", names.partition(":")[0].strip()), " ".join(text.split()))
+    return found

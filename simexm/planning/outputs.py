@@ -1,0 +1,181 @@
+"""What is stored: images and label images on one grid, and tables."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from simexm.errors import SpecError
+from simexm.geometry.grid import Box, Tiling
+from simexm.stages.contract import RunContext, Stage
+from simexm.stages.frames import NO_FRAME, Frame
+from simexm.stages.products import Product
+from simexm.store.pyramid import Level, Storage
+
+
+@dataclass(frozen=True)
+class Output:
+    """One multiscale array that a run writes.
+
+    Attributes
+    ----------
+    path
+        Group below the image's; "" is the image itself.
+    product
+        What it holds.
+    stage
+        Number of the stage that declares it.
+    varies
+        Frame axes with which it varies.
+    frame
+        The first frame of its group.
+    times
+        Length of its axis of time; 0 where it has none.
+    """
+
+    path: str
+    product: Product
+    stage: int
+    varies: frozenset[str] = frozenset()
+    frame: Frame = NO_FRAME
+    times: int = 0
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names along the channel axis; empty for label images, which have none."""
+        return self.product.channels
+
+    @property
+    def dtype(self) -> str:
+        """Name of the data type."""
+        return self.product.dtype
+
+    @property
+    def group(self) -> str:
+        """Group below the result's root; "" is the root itself."""
+        return f"{self.frame.group}/{self.path}".strip("/")
+
+    @property
+    def is_labels(self) -> bool:
+        """Labels take the mode when they shrink, images the mean."""
+        return self.product.kind == "labels"
+
+    @property
+    def axes(self) -> str:
+        """Of its arrays."""
+        return "t" * bool(self.times) + self.product.axes
+
+    @property
+    def leads(self) -> list[tuple[int, ...]]:
+        """Places along time and channels, in the order in which they are written: each has shards of its own."""
+        lengths = (self.times, len(self.channels))
+        return list(itertools.product(*(range(n) for n in lengths if n)))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain data, for `plan.json`."""
+        return {
+            "path": self.group or ".", "channels": list(self.channels), "dtype": self.dtype, "times": self.times
+        }  # fmt: skip
+
+    def made_in(self, frame: Frame) -> bool:
+        """Whether a frame makes some of it: its group's frames, and of those that do not differ for it the first."""
+        return frame.group == self.frame.group and frame == frame.along(self.varies)
+
+    def at(self, frame: Frame) -> tuple[int, ...]:
+        """Where in its arrays a frame is: (time,), or () without an axis of time."""
+        return (frame.time - 1,) if self.times else ()
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """The images and label images that a run or an analysis writes, all on one grid.
+
+    Attributes
+    ----------
+    outputs
+        The arrays, the main image first where there is one.
+    levels
+        The pyramid of each of them.
+    storage
+        How each level is stored.
+    """
+
+    outputs: tuple[Output, ...]
+    levels: tuple[Level, ...]
+    storage: tuple[Storage, ...]
+
+    @property
+    def blocks(self) -> Tiling:
+        """Shards of level 0; a block writes one of them, for each output, time and channel."""
+        return self.shards(0)
+
+    def shards(self, level: int) -> Tiling:
+        """Shards of a level."""
+        return Tiling(Box.of_shape(self.levels[level].shape), self.storage[level].shard)
+
+    @property
+    def owned(self) -> int:
+        """How many levels, from the full resolution on, are written by blocks."""
+        return sum(s.owned for s in self.storage)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all arrays before compression."""
+        pixels = sum(math.prod(level.shape) for level in self.levels)
+        return sum(pixels * len(o.leads) * np.dtype(o.dtype).itemsize for o in self.outputs)
+
+    @property
+    def labels_groups(self) -> dict[str, list[str]]:
+        """Names of the label images, by the group that holds them."""
+        found: dict[str, list[str]] = {}
+        for output in self.outputs:
+            if output.is_labels:
+                group, _, name = output.group.rpartition("/")
+                found.setdefault(group, []).append(name)
+        return found
+
+    def pyramid(self) -> dict[str, Any]:
+        """Shapes of the levels and of their shards as plain data, for `plan.json`."""
+        return {"levels": [list(s.shape) for s in self.levels], "shards": [list(s.shard) for s in self.storage]}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table that a run stores.
+
+    Attributes
+    ----------
+    product
+        The first declaration of it, with the columns of all.
+    stages
+        Numbers of the stages that declare it, the first of which says how it is stored.
+    """
+
+    product: Product
+    stages: tuple[int, ...]
+
+
+def tables_of(stages: Sequence[Stage], context: RunContext, keep: Sequence[str]) -> tuple[Table, ...]:
+    """Put the stages' declarations of tables together; optional ones only where they are to be kept."""
+    found: dict[str, Table] = {}
+    for number, stage in enumerate(stages):
+        for product in stage.products(context):
+            if product.kind != "table" or (product.optional and product.name not in keep):
+                continue
+            known = found.get(product.name)
+            if known is None:
+                found[product.name] = Table(product, (number,))
+            elif (known.product.key, known.product.merge) != (product.key, "sum"):
+                raise SpecError(
+                    f"the stages {stages[known.stages[0]].tag!r} and {stage.tag!r} both declare the table {product.name!r}, "
+                    "whose rows cannot be added up together; rename one, or give both the same key and `sum`"
+                )
+            else:
+                together = replace(known.product, columns={**known.product.columns, **product.columns})
+                found[product.name] = Table(together, (*known.stages, number))
+    return tuple(found.values())
