@@ -419,7 +419,7 @@ RECORDS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another group": lambda e: e["result"].update(stored={"../outside": [[1, "crc32c:00000000"]]}),
     "too few shards": lambda e: e["result"]["stored"].update({"": []}),
     "a table that leads out": lambda e: e["result"].update(tables={"../../outside": [1, "crc32c:00000000"]}),
-    "fewer than no dyes": lambda e: e["result"].update(dyes={"membrane": -5}),
+    "fewer than no dyes": lambda e: e["result"]["sums"]["cells"].update(dyes_membrane=-5),
     "a bin beyond all": lambda e: e["result"]["images"][0].update(histogram=[[10**9, 1]]),
     "another number of channels": lambda e: e["result"].update(images=[]),
     "no rows": lambda e: e["result"].pop("rows"),
