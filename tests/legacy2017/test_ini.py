@@ -167,7 +167,7 @@ def written(section: Section | dict[str, Section], depth: int = 1) -> str:
 
 
 @given(configs())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_is_written_is_read(config: Config) -> None:
     assert from_text(written(config), "my.ini") == config
 

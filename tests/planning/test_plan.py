@@ -48,7 +48,7 @@ def held(shape: Sequence[int], block: Sequence[int], cost: Callable[[int, int], 
 
 
 @given(shape=st.tuples(*[st.integers(1, 900)] * 3), halo=st.integers(0, 80), room=st.integers(10_000, 30_000_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_blocks_are_small_enough(shape: tuple[int, int, int], halo: int, room: int) -> None:
     block = choose_block(shape, lambda axis, n: n + 2 * halo, lambda b: math.prod(b) <= room, 0.0)
     assert max(block) <= LARGEST
@@ -57,7 +57,7 @@ def test_blocks_are_small_enough(shape: tuple[int, int, int], halo: int, room: i
 
 
 @given(shape=st.tuples(*[st.integers(1, 900)] * 3), seconds=st.floats(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_more_work_makes_more_blocks_each_worth_five_seconds(shape: tuple[int, int, int], seconds: float) -> None:
     """Work is cost alone here, without a halo, so that it is the same in all blocks together however they are cut."""
     block = choose_block(shape, lambda axis, n: n, lambda b: True, seconds / math.prod(shape))
@@ -66,7 +66,7 @@ def test_more_work_makes_more_blocks_each_worth_five_seconds(shape: tuple[int, i
 
 
 @given(shape=st.tuples(st.integers(1, 24), st.integers(1, 64), st.integers(1, 64)), halo=st.integers(0, 80))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_no_other_block_holds_two_and_four_workers_much_shorter(shape: tuple[int, int, int], halo: int) -> None:
     def cost(axis: int, n: int) -> float:
         return n + 2 * halo
@@ -161,7 +161,7 @@ def test_a_tile_that_does_not_fit_is_refused_and_one_that_does_is_named() -> Non
         simulation.plan()
     words = str(caught.value).split("--tile ")[1].replace(",", "").split()[:3]
     plan = simulation.with_tile((int(words[0]), int(words[1]), int(words[2]))).plan()
-    assert plan.memory.total <= 0.9 * 2**30
+    assert plan.memory.steady <= 0.9 * 2**30
     # left to itself, the plan takes one that fits
     free = phantom((300, 900, 900), execution={"memory_GiB": 0.9}).plan()
     assert free.memory.total <= 0.9 * 2**30

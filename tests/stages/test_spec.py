@@ -299,7 +299,7 @@ def _specs(draw: st.DrawFn) -> Spec:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_specs(), st.sampled_from([Path("a.yaml"), Path("a.json")]))
 def test_a_spec_survives_as_text(data: Spec, path: Path) -> None:
     sim = Simulation.from_mapping(data)
