@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from simexm import plugins
 from simexm.api import Simulation
 
 VOXEL_NM = (40.0, 32.0, 32.0)
@@ -58,3 +59,9 @@ def spec(
 def simulation(*layers: dict[str, Any], **changes: Any) -> Simulation:
     """The same, validated; see `spec`."""
     return Simulation.from_mapping(spec(*layers, **changes))
+
+
+def forget_packages() -> None:
+    """Let entry points be looked up again: packages came or went."""
+    plugins.installed.cache_clear()
+    plugins.load.cache_clear()

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from docs.hooks import floors, keys
 from simexm.jobs.batch.cluster_file import ClusterFile, SlurmFile
 from simexm.spec.simulation import Spec
+from tests.build import forget_packages
 from tests.markdown import ROOT, block, blocks, make_shell, put_command, type_here, type_in
 from tests.test_floors import FLOORS
 
@@ -84,7 +85,9 @@ def analysis(folder: Path) -> Iterator[Path]:
     type_in(block("docs/analysis.md", "pip install").text, place)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(place / "site")
+        forget_packages()
         yield place
+    forget_packages()
     sys.modules.pop("cell_volumes", None)
 
 

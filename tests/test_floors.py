@@ -16,7 +16,7 @@ import simexm
 PACKAGE = Path(simexm.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("caches", "errors", "logs", "names", "secret", "systems", "timing", "units", "version"),
-    ("machine",),
+    ("machine", "plugins"),
     ("compiled",),
     ("geometry", "random"),
     ("arguments", "store"),

@@ -1,83 +1,34 @@
-"""Stages of other packages: found by their entry point, and loaded when a spec names them, never otherwise.
-
-A spec is data. What it names is looked up among the entry points of the group `simexm.stages`, that is, among packages that
-somebody installed on purpose; no word of a spec is a path to code.
-"""
+"""Stages of other packages, in the models of a spec; see `simexm.plugins`."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, SchemaValidator, core_schema
 
+from simexm import plugins
 from simexm.errors import SpecError
 from simexm.stages.contract import Stage
 
 GROUP = "simexm.stages"
 
 
-@cache
-def installed() -> Mapping[str, tuple[EntryPoint, ...]]:
+def installed() -> Mapping[str, object]:
     """Entry points of stages, by the stage's name."""
-    found: dict[str, tuple[EntryPoint, ...]] = {}
-    for point in entry_points(group=GROUP):
-        if point not in found.get(point.name, ()):
-            found[point.name] = (*found.get(point.name, ()), point)
-    return found
+    return plugins.installed(GROUP)
 
 
-@cache
 def load(name: str) -> type[Stage]:
-    """The class of an installed stage.
-
-    Raises
-    ------
-    SpecError
-        If it cannot be imported, or is no stage of that name.
-    """
-    points = installed()[name]
-    if len(points) > 1:
-        raise SpecError(f"{' and '.join(map(_package, points))} both bring a stage {name!r}; uninstall one of them")
-    (point,) = points
-    told = f"the stage {name!r} of the package {_package(point)} ({point.value})"
-    try:
-        stage = point.load()
-    except Exception as error:
-        raise SpecError(
-            f"{told} cannot be loaded: {type(error).__name__}: {error}; mend or update that package"
-        ) from error
-    if not (isinstance(stage, type) and issubclass(stage, Stage)):
-        raise SpecError(f"{told} is no subclass of simexm.stages.contract.Stage; mend that package")
-    field = stage.model_fields.get("stage")
-    if field is None or field.default != name:
-        raise SpecError(f'{told} goes by another name; give it the field `stage: Literal["{name}"] = "{name}"`')
-    return stage
-
-
-def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else point.value
+    """The class of an installed stage; see `simexm.plugins.load` for what it raises."""
+    return plugins.load(GROUP, name, Stage, "stage")
 
 
 def versions(stages: Iterable[Stage]) -> dict[str, str]:
-    """Versions of the packages that bring these stages, each with a checksum of the file, which may be edited in place."""
-    found: dict[str, str] = {}
-    for stage in stages:
-        kind = type(stage)
-        if kind.__module__.startswith("simexm."):  # of which the version is told anyway
-            continue
-        (point,) = installed()[str(kind.model_fields["stage"].default)]
-        text = Path(inspect.getfile(kind)).read_bytes()
-        version = point.dist.version if point.dist else "unknown"
-        found[_package(point)] = f"{version}+{hashlib.blake2b(text, digest_size=4).hexdigest()}"
-    return found
+    """Versions of the packages that bring these stages; see `simexm.plugins.versions`."""
+    return plugins.versions(GROUP, "stage", stages)
 
 
 class OrInstalled:

@@ -16,7 +16,7 @@ from simexm.cli import app
 from simexm.errors import OutputError, RunError, SpecError
 from simexm.result.result import Result
 from simexm.run.status import status
-from tests.build import confocal, layer, simulation
+from tests.build import confocal, forget_packages, layer, simulation
 
 COUNTER = '''
 from typing import ClassVar, Literal
@@ -92,7 +92,9 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[type[Analysis]
     (site / "counter.py").write_text(COUNTER)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(site)
+        forget_packages()
         yield installed.load("volumes")
+    forget_packages()
     sys.modules.pop("counter", None)
 
 

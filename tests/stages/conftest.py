@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simexm.stages import installed
+from tests.build import forget_packages
 
 
 @pytest.fixture
@@ -22,13 +22,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         (about / "entry_points.txt").write_text(f"[simexm.stages]\n{stage} = {package}:{value}\n")
         (tmp_path / f"{package}.py").write_text(text)
         monkeypatch.delitem(sys.modules, package, raising=False)
-        forget()
-
-    def forget() -> None:
-        installed.installed.cache_clear()
-        installed.load.cache_clear()
+        forget_packages()
 
     monkeypatch.syspath_prepend(tmp_path)
     yield install
     monkeypatch.undo()
-    forget()
+    forget_packages()

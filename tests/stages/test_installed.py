@@ -153,7 +153,7 @@ def test_mistakes_in_its_keys_are_told_as_in_any_stage(
     ("text", "value", "told"),
     [
         ("import nothing_of_that_name", "Own", "package wrongstage (wrongstage:Own) cannot be loaded: ModuleNotFoundError"),
-        ("1 / 0", "Own", "cannot be loaded: ZeroDivisionError: division by zero; mend or update that package"),
+        ("1 / 0", "Own", "cannot be loaded: ZeroDivisionError: division by zero; update that package"),
         (OWN, "Other", "cannot be loaded: AttributeError"),
         ("Own = int", "Own", "is no subclass of simexm.stages.contract.Stage"),
         (OWN.replace('"own"', '"owl"'), "Own", 'goes by another name; give it the field `stage: Literal["own"] = "own"`'),
@@ -270,7 +270,7 @@ def drifting(site: Callable[..., None], tmp_path: Path) -> Result:
     (tmp_path / "overtime-2.5.dist-info" / "entry_points.txt").write_text(
         "[simexm.stages]\ndrift = overtime:Drift\ncensus = overtime:Census\n"
     )
-    installed.installed.cache_clear()
+    build.forget_packages()
     simulation = Simulation.from_mapping(over_time(keep=["expected", "labelled"])).with_tile((3, 16, 16))
     return simulation.run(tmp_path / "t.zarr", quiet=True)
 
