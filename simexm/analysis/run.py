@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,19 +10,18 @@ from simexm.analysis.blocks import Context, measure_block
 from simexm.analysis.contract import Analysis
 from simexm.analysis.finish import finish, mark_of
 from simexm.analysis.plan import AnalysisPlan
-from simexm.errors import GoneError
-from simexm.jobs.batch.record import Record as BatchRecord
 from simexm.jobs.job import Job, run_job
-from simexm.jobs.lock import lock
-from simexm.result.place import INCOMPLETE, LOCK, MARK, PLAN, Place, retire_scratch
+from simexm.result.place import INCOMPLETE, MARK, PLAN, Place, retire_scratch
 from simexm.result.result import Result
 from simexm.run import guard, volumes
-from simexm.run.backend import Backend
+from simexm.run.backend import Backend, refuse_strange
 from simexm.run.job import job_in
 from simexm.run.layout import Layout, Look, all_there, look_at
 from simexm.run.levels import make_levels
+from simexm.run.output import begin, held, kept
 from simexm.store.claims import claim
 from simexm.store.files import Files
+from simexm.store.location import Location
 from simexm.store.omezarr import write_group
 from simexm.store.remote import Remote
 
@@ -46,42 +44,37 @@ def run_analysis(
 ) -> Result:
     """See `Analysis.run`."""
     where = Place.at(output).claimed()
+    refuse_strange(client, cluster)
     plan = AnalysisPlan.of(analysis, inputs)
     refuse(plan, where, overwrite)
     backend = Backend.of(plan, client, cluster, workers)
-    try:
-        with lock(where.run / LOCK):
-            refuse(plan, where, overwrite)  # again: another may have ended meanwhile
-            if where.jobs.is_dir():
-                BatchRecord(where.jobs).cancel_leftovers()
-            try:
-                _prepare(plan, where, overwrite)
-                layout = Layout.of(plan.to_mapping())
-                is_there = look_at(where, layout)
-                with backend.way(where, len(plan.blocks), quiet) as execute:
-                    journal = run_job(_job(plan, where, backend, layout, is_there), execute, quiet=quiet)
-                    make_levels(plan.volumes, plan.hash, where, execute, layout, is_there)
-                finish(plan, where, journal)
-            except GoneError:
-                raise
-            except OSError as error:
-                raise guard.stopped(error, where) from error
-    finally:
-        with contextlib.suppress(OSError):
-            where.run.rmdir()  # where nothing came to be in it
+    with held(plan.hash, _reads(plan), where, overwrite):
+        begin(where, overwrite, lambda: _prepare(plan, where))
+        with kept(where):
+            _do(plan, where, backend, quiet)
     return Result.open(where.zarr)
 
 
 def refuse(plan: AnalysisPlan, where: Place, overwrite: bool) -> None:
     """Refuse an output that is in the way; see `simexm.run.guard.refuse`."""
-    reads = [place for one in plan.inputs for place in (one.place.zarr, one.place.run)]
-    guard.refuse(plan.hash, reads, where, overwrite)
+    guard.refuse(plan.hash, _reads(plan), where, overwrite)
 
 
-def _prepare(plan: AnalysisPlan, where: Place, overwrite: bool) -> None:
-    """Make room, and mark the output as ours before anything is in it."""
-    if overwrite or where.mark() is None:
-        guard.clear(where)
+def _reads(plan: AnalysisPlan) -> list[Location]:
+    return [place for one in plan.inputs for place in (one.place.zarr, one.place.run)]
+
+
+def _do(plan: AnalysisPlan, where: Place, backend: Backend, quiet: bool) -> None:
+    layout = Layout.of(plan.to_mapping())
+    is_there = look_at(where, layout)
+    with backend.way(where, len(plan.blocks), quiet) as execute:
+        journal = run_job(_job(plan, where, backend, layout, is_there), execute, quiet=quiet)
+        make_levels(plan.volumes, plan.hash, where, execute, layout, is_there)
+    finish(plan, where, journal)
+
+
+def _prepare(plan: AnalysisPlan, where: Place) -> None:
+    """Mark the output as ours before anything is in it, and make its folders and arrays."""
     retire_scratch(where)
     claim(where.scratch)
     Files(where.run, where.scratch).put(PLAN, (json.dumps(plan.to_mapping(), indent=2) + "\n").encode())

@@ -102,9 +102,11 @@ class Heading(StrEnum):
     GUARD = "Guard"
 
 
-def command(heading: Heading) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a function a command, listed under a heading."""
-    return app.command(rich_help_panel=heading.value)
+def command(
+    heading: Heading, name: str | None = None, help: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command, listed under a heading; its name and docstring are the command's where none are given."""
+    return app.command(name=name, help=help, rich_help_panel=heading.value)
 
 
 class _Debug:

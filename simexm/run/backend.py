@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import reprlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
@@ -165,6 +166,28 @@ class Backend:
 
         with _caller_hidden(), local_client(self.workers, gpus=self.gpus) as started:
             yield partial(execute, client=started)
+
+
+def refuse_strange(client: Any, cluster: Any) -> None:
+    """Refuse what is no Dask client, and what is no cluster of a cluster file.
+
+    Raises
+    ------
+    SpecError
+        With what to give instead.
+    """
+    if client is not None:
+        from distributed import Client
+
+        if not isinstance(client, Client):
+            raise SpecError(f"client is {reprlib.repr(client)}; give a distributed.Client, or leave it out")
+    if cluster is not None:
+        from simexm.jobs.clusters import Cluster
+
+        if not isinstance(cluster, Cluster):
+            raise SpecError(
+                f"cluster is {reprlib.repr(cluster)}; give what simexm.cluster(path) returns, or leave it out"
+            )
 
 
 def threads_here(work: Work) -> int:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import reprlib
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from simexm.errors import GoneError, OutputError, SimexmWarning, SourceError, SpecError
-from simexm.jobs.batch.record import Record
+from simexm.errors import SimexmWarning
 from simexm.jobs.events import Execute
 from simexm.jobs.job import Job, run_job
 from simexm.jobs.journal import Record as BlockRecord
-from simexm.jobs.lock import lock
 from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
-from simexm.result import place
 from simexm.result.place import Place
 from simexm.result.result import Result
 from simexm.run import folders, guard, passes
-from simexm.run.backend import Backend, workers_have_gpus
+from simexm.run import output as outputs
+from simexm.run.backend import Backend, refuse_strange, workers_have_gpus
 from simexm.run.finish import finish
 from simexm.run.job import job_in
 from simexm.run.layout import Layout, all_there, look_at
@@ -56,52 +52,16 @@ def run(
 ) -> Result:
     """See `Simulation.run`; `finished` is called when the result is complete, before the lock is released."""
     where = Place.at(output).claimed()
-    _refuse_strange_means(client, cluster)
+    refuse_strange(client, cluster)
     plan = make_plan(simulation, until=until, gpu=workers_have_gpus(client, cluster))
     plan.warn()
     reads = tuple(guard.labels_read(plan.simulation.source))
     guard.refuse(plan.hash, reads, where, overwrite)
     backend = Backend.of(plan, client, cluster, workers)
-    try:
-        with lock(where.run / place.LOCK):
-            guard.refuse(plan.hash, reads, where, overwrite)  # again: another run may have ended meanwhile
-            if where.jobs.is_dir():
-                Record(where.jobs).cancel_leftovers()
-            _begin(plan, where, overwrite)
-            carry_out(plan, where, backend, quiet, profile=profile, finished=finished)
-    finally:
-        with contextlib.suppress(OSError):
-            where.run.rmdir()  # where nothing came to be in it
+    with outputs.held(plan.hash, reads, where, overwrite):
+        outputs.begin(where, overwrite, lambda: folders.prepare(plan, where))
+        carry_out(plan, where, backend, quiet, profile=profile, finished=finished)
     return Result.open(where.zarr)
-
-
-def _refuse_strange_means(client: Any, cluster: Any) -> None:
-    if client is not None:
-        from distributed import Client
-
-        if not isinstance(client, Client):
-            raise SpecError(f"client is {reprlib.repr(client)}; give a distributed.Client, or leave it out")
-    if cluster is not None:
-        from simexm.jobs.clusters import Cluster
-
-        if not isinstance(cluster, Cluster):
-            raise SpecError(
-                f"cluster is {reprlib.repr(cluster)}; give what simexm.cluster(path) returns, or leave it out"
-            )
-
-
-def _begin(plan: Plan, where: Place, overwrite: bool) -> None:
-    """Make room and prepare; leaves nothing where the disk refuses."""
-    mark = where.mark()
-    fresh = overwrite or mark is None
-    try:
-        if fresh:
-            guard.clear(where)
-        folders.prepare(plan, where)
-    except OSError as error:
-        if fresh:
-            guard.clear(where)
-        raise OutputError(guard.why(error, f"{where.zarr} cannot be written")) from error
 
 
 def carry_out(
@@ -120,13 +80,9 @@ def carry_out(
     RunError, DiskError
         If it cannot be finished now.
     """
-    try:
+    with outputs.kept(where):
         _do(plan, where, backend, quiet, damaged or Damaged(), profile)
         finished(where)
-    except (SourceError, GoneError):
-        raise
-    except OSError as error:
-        raise guard.stopped(error, where) from error
 
 
 def _do(plan: Plan, where: Place, backend: Backend, quiet: bool, damaged: Damaged, profile: bool) -> None:

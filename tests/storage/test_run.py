@@ -28,7 +28,8 @@ from simexm.result.place import Place
 from simexm.result.result import Result
 from simexm.run import folders
 from simexm.run.backend import Backend
-from simexm.run.driver import _begin, carry_out
+from simexm.run.driver import carry_out
+from simexm.run.output import begin
 from simexm.run.repair import repair
 from simexm.run.status import status
 from simexm.run.verify import Verification
@@ -278,7 +279,7 @@ def test_workers_of_a_run_whose_claim_was_taken_write_nothing(
     output = Place.at(bucket / "taken.zarr").claimed()
     made = simulation(labels[1]).plan()
     with lock(output.run / "lock"):
-        _begin(made, output, overwrite=False)
+        begin(output, False, lambda: folders.prepare(made, output))
         other = output.claimed()
         folders.prepare(made, other)
         before = contents(output.zarr)
