@@ -7,435 +7,62 @@ shows one); the planner and the block runner need no change.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, NmBox
 from simexm.geometry.transform import IDENTITY, Transform
-from simexm.kernels.devices.device import Cells, Device, device
-from simexm.kernels.emission.emit import Emitters
-from simexm.kernels.labels.cells import ByCell, CellIndex, counts
 from simexm.settings import Frozen
-from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.frames import IMAGED_ONCE, NO_FRAME, Acquisition, Frame, FrameAxis
+from simexm.stages.frames import FrameAxis
 from simexm.stages.products import Product
-
-if TYPE_CHECKING:
-    from simexm.stages.roles import ImagingPlan, Labeller
-
-
-class Quantity(NamedTuple):
-    """Something that stages pass on: its name, axes and unit, and the data type in which it is stored, where it can be."""
-
-    name: str
-    axes: str
-    unit: str
-    dtype: str = ""
-
-
-LABELS = Quantity("labels", "zyx", "cell id of each voxel")
-REGIONS = Quantity("regions", "zyx", "bits of the regions that each voxel belongs to")
-"""Found part by part, see `LabelPart.regions`; what is written for the tile is a `RegionRule`."""
-EMITTERS = Quantity("emitters", "n", "nm of tissue")
-EXPANDED = Quantity("expanded", "n", "nm of expanded tissue")
-EXPECTED = Quantity("expected", "czyx", "photo-electrons per pixel", "float32")
-IMAGE = Quantity("image", "czyx", "camera counts", "uint16")
-LABELLED = Quantity("labelled", "lzyx", "dyes per pixel", "uint32")
-TRUTH = Quantity("truth", "zyx", "cell id of each pixel")
-"""Cell indices, int32, by region; "" stands for all of the cell."""
-
-
-@dataclass(frozen=True)
-class RegionRule:
-    """How regions were found: `in_slice` tells whether neighbours count in the slice alone, not in space."""
-
-    in_slice: bool
-
-
-@dataclass
-class LabelPart:
-    """A part of the labels of a tile.
-
-    Attributes
-    ----------
-    core
-        Voxels of the whole volume that this part stands for: the cores of all parts share out the tile's labels.
-    box
-        Voxels that the arrays cover: the core and, inside the tile's labels, one voxel more on each side.
-    index
-        Cell indices, int32, shape of `box`; see `CellIndex`.
-    cells
-        Ids by index, of the parts so far.
-    masks
-        bool, shape of `box`, by name.
-    placed, regions
-        Cell indices and bits of regions on the device, shape of `box`, once a stage has found the regions.
-    opens
-        Whether it is the first of those at its height.
-    again
-        Whether the stages have seen it before.
-    """
-
-    core: Box
-    box: Box
-    index: NDArray[np.int32]
-    cells: CellIndex
-    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-    placed: Any = None
-    regions: Any = None
-    opens: bool = True
-    again: bool = False
-
-    def marked(self) -> Any:
-        """The bits of regions."""
-        assert self.regions is not None, "no stage has found regions"
-        return self.regions
-
-    def on_device(self) -> Cells:
-        """Cell indices and the bits of their regions."""
-        return Cells(self.placed, self.marked(), self.box)
-
-
-class LabelStream(ABC):
-    """The labels of a tile, part by part, in ascending z; they may be asked for more than once.
-
-    Attributes
-    ----------
-    box
-        Voxels of the whole volume.
-    cells
-        Ids by index, of the parts so far.
-    depth
-        Planes of voxels that come in any order: 1 where every part spans the box across the axis, so that planes ascend too.
-    seen
-        Whether all parts have been read once.
-    """
-
-    def __init__(self, box: Box, depth: int) -> None:
-        self.box, self.depth = box, depth
-        self.cells = CellIndex()
-        self.seen = False
-
-    @abstractmethod
-    def parts(self) -> Iterator[LabelPart]:
-        """Yield the parts, each after all stages have seen it; see `Stage.see`. Buffers are used again."""
-
-    def survey(self) -> None:
-        """Make sure that the stages have seen all parts."""
-        if not self.seen:
-            for _ in self.parts():
-                pass
-
-    def whole(self) -> LabelPart:
-        """The only part, for stages that want the labels of a tile at once; see `Stage.whole_labels`."""
-        (part,) = self.parts()
-        return part
-
-
-@dataclass
-class Chunk:
-    """A few emitters of one layer; or, with `layer` None, word that all later ones lie at `floor_nm` or above."""
-
-    layer: str | None
-    emitters: Emitters
-    floor_nm: float
-
-
-@dataclass(frozen=True)
-class EmitterStream:
-    """Emitters in chunks, in ascending planes of voxels.
-
-    Attributes
-    ----------
-    dyes
-        Dye of each layer.
-    reach_nm
-        How far along z an emitter of a chunk may lie above the last announced floor.
-    chunks
-        Called with a dye: yields its layers' chunks. Buffers are used again; take what you need before the next.
-    varying
-        Dyes whose chunks differ from frame to frame.
-    kept_as
-        Name of a layer in the table of emitters, where it is not its own.
-    """
-
-    dyes: Mapping[str, str]
-    reach_nm: float
-    chunks: Callable[[str], Iterator[Chunk]]
-    varying: frozenset[str] = frozenset()
-    kept_as: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """All that a block knows beside its own box; the same on every worker.
-
-    Attributes
-    ----------
-    seed
-        Seed of the whole simulation.
-    geometry
-        The image's grid over the ground truth, and the transform between them.
-    region_bits
-        Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks that a layer labels.
-    dye_of_layer
-        Dye of each layer that labels cells.
-    imaging
-        What the microscope was resolved to; None only while it is.
-    clump_cell_nm
-        Size, z y x, nm of tissue, of a cell within which the places of many dyes do not matter; None where they always do.
-    clump_above
-        Mean dyes in such a cell above which their number is drawn at once.
-    device
-        `cpu` or `gpu`, for the whole run.
-    identified
-        Whether emitters carry their identities, because a stage asks for them.
-    acquisition
-        The frames of imaging.
-    channels
-        Names of the microscope's channels.
-    dyes
-        The dyes in use, by name.
-    id_dtype
-        Data type of the cells' ids.
-    labeller
-        The stage that labels cells; None only where nothing is labelled.
-    emits
-        Dye of each layer of emitters, of those that label cells and of further ones.
-    """
-
-    seed: int
-    geometry: Geometry
-    region_bits: Mapping[str, int]
-    dye_of_layer: Mapping[str, str]
-    imaging: ImagingPlan | None
-    clump_cell_nm: tuple[float, float, float] | None = None
-    clump_above: float = 32.0
-    device: str = "cpu"
-    identified: bool = False
-    acquisition: Acquisition = IMAGED_ONCE
-    channels: tuple[str, ...] = ()
-    dyes: Mapping[str, Fluorophore] = field(default_factory=dict)
-    id_dtype: str = "uint64"
-    labeller: Labeller | None = None
-    emits: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def masks(self) -> tuple[str, ...]:
-        """Regions that are read from the source, not found from the labels."""
-        return tuple(name for name in self.region_bits if name not in ("membrane", "cytosol"))
-
-
-class ImageCounts(NamedTuple):
-    """What a detector counts in one channel of a tile: pixels cut at the largest count, and all counts in quarter octaves."""
-
-    clipped: int
-    histogram: NDArray[np.int64]
-
-
-@dataclass
-class Tally:
-    """What a block counts on the way.
-
-    Attributes
-    ----------
-    voxels
-        Voxels of each cell.
-    dyes
-        Dyes of each layer in each cell.
-    unspecific
-        Dyes of each layer bound outside any cell's label.
-    images
-        Of each channel of the frame that is being made; empty where no detector counts.
-    """
-
-    voxels: ByCell = field(default_factory=counts)
-    dyes: dict[str, ByCell] = field(default_factory=dict)
-    unspecific: dict[str, int] = field(default_factory=dict)
-    images: list[ImageCounts] = field(default_factory=list)
-
-
-@dataclass
-class Tile:
-    """One tile in the making, as the block holds it; stages see it through `TileState`.
-
-    Attributes
-    ----------
-    context
-        What all blocks share.
-    pixels
-        The tile, in pixels of the image.
-    boxes
-        nm box wanted of each quantity, as the planner walked them back from `pixels`.
-    counted
-        Tables of the passes before.
-    values
-        Quantities written so far, by name.
-    tally
-        Counts.
-    stream
-        The labels of the tile; None where there are none.
-    frame
-        The frame that is being made; all 0 while that is made which all frames share.
-    """
-
-    context: RunContext
-    pixels: Box
-    boxes: Mapping[str, NmBox] = field(default_factory=dict)
-    counted: Counted = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
-    stream: LabelStream | None = None
-    frame: Frame = NO_FRAME
-    _scratch: dict[int, dict[str, Any]] = field(default_factory=dict)
-    _shared: dict[str, Any] = field(default_factory=dict)
-
-    def of(self, stage: Stage) -> TileState:
-        """The tile as a stage sees it."""
-        return TileState(self, stage, self._scratch.setdefault(id(stage), {}))
-
-    @property
-    def device(self) -> Device:
-        """Where the tile is computed."""
-        return device(self.context.device)
-
-    @property
-    def labels(self) -> LabelStream:
-        """The labels of the tile."""
-        assert self.stream is not None, "this tile has no labels"
-        return self.stream
-
-    @property
-    def cell_ids(self) -> NDArray[np.uint64]:
-        """Ids by cell index, of the labels read so far."""
-        return self.labels.cells.ids
-
-    def share(self) -> None:
-        """Keep what is written so far for all frames. Arrays of it cannot be written to any more."""
-        self._shared = dict(self.values)
-        for value in self._shared.values():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
-
-    def begin(self, frame: Frame) -> None:
-        """Begin a frame: forget what the one before it made."""
-        self.values, self.frame, self.tally.images = dict(self._shared), frame, []
-
-    def release(self) -> None:
-        """Let go of all that was made: streams close over the tile, a ring that would outlive it."""
-        self.stream = None
-        for held in (self.values, self._shared, self._scratch):
-            held.clear()
-
-
-@dataclass(frozen=True)
-class TileState:
-    """A tile as one stage sees it: it reads and writes what it declares, and has room of its own.
-
-    Attributes
-    ----------
-    scratch
-        The stage's own values; they last as long as the tile, through all frames, and nobody else sees them.
-    """
-
-    _tile: Tile
-    _stage: Stage
-    scratch: dict[str, Any]
-
-    def read(self, quantity: Quantity) -> Any:
-        """What an earlier stage wrote.
-
-        Raises
-        ------
-        TypeError
-            If the stage does not declare that it reads this.
-        """
-        self._declared(quantity, self._stage.inputs, "reads")
-        return self._tile.values[quantity.name]
-
-    def write(self, quantity: Quantity, value: Any) -> None:
-        """Hand a value on to later stages.
-
-        Raises
-        ------
-        TypeError
-            If the stage does not declare that it writes this.
-        """
-        self._declared(quantity, self._stage.writes, "writes")
-        self._tile.values[quantity.name] = value
-
-    @property
-    def labels(self) -> LabelStream:
-        """The labels of the tile; raises as `read` where the stage does not declare them."""
-        self._declared(LABELS, self._stage.inputs, "reads")
-        return self._tile.labels
-
-    @property
-    def cell_ids(self) -> NDArray[np.uint64]:
-        """Ids by cell index, of the labels read so far."""
-        return self._tile.cell_ids
-
-    @property
-    def context(self) -> RunContext:
-        """What all blocks share."""
-        return self._tile.context
-
-    @property
-    def pixels(self) -> Box:
-        """The tile, in pixels of the image."""
-        return self._tile.pixels
-
-    @property
-    def boxes(self) -> Mapping[str, NmBox]:
-        """Boxes wanted of each quantity, nm, as the planner walked them back from `pixels`."""
-        return self._tile.boxes
-
-    @property
-    def tally(self) -> Tally:
-        """What the block counts."""
-        return self._tile.tally
-
-    @property
-    def counted(self) -> Counted:
-        """Tables of the passes before."""
-        return self._tile.counted
-
-    @property
-    def frame(self) -> Frame:
-        """The frame that is being made; all 0 where the specimen is imaged once, or the stage is the same in all frames."""
-        return self._tile.frame
-
-    @property
-    def device(self) -> Device:
-        """Where the tile is computed."""
-        return self._tile.device
-
-    def _declared(self, quantity: Quantity, declared: tuple[Quantity, ...], what: str) -> None:
-        if quantity not in declared:
-            raise TypeError(
-                f"the stage {self._stage.tag!r} {what} {quantity.name!r} without declaring it, so nothing would make sure that "
-                f"it is there, and halos would be wrong; add it to `{what}` of {type(self._stage).__name__}"
-            )
-
-
-class CellTable(Protocol):
-    """Sums over the whole specimen, by cell."""
-
-    def look_up(self, ids: NDArray[np.uint64]) -> dict[str, NDArray[np.int64]]:
-        """Columns at these ids, (n,) each; 0 where the table has no such id."""
-
-    def largest(self, column: str) -> tuple[int, int]:
-        """(id, value) of the largest value of a column, the smallest id of equals; (0, 0) where all are 0."""
-
-
-Counted = Mapping[str, CellTable]
-"""Tables that were counted in passes before the images are made, by the pass's name."""
+from simexm.stages.quantities import (
+    EMITTERS,
+    EXPANDED,
+    EXPECTED,
+    IMAGE,
+    LABELLED,
+    LABELS,
+    REGIONS,
+    TRUTH,
+    Chunk,
+    EmitterStream,
+    LabelPart,
+    LabelStream,
+    Quantity,
+    RegionRule,
+)
+from simexm.stages.state import CellTable, Counted, ImageCounts, RunContext, Tally, Tile, TileState
+
+__all__ = [
+    "EMITTERS",
+    "EXPANDED",
+    "EXPECTED",
+    "IMAGE",
+    "LABELLED",
+    "LABELS",
+    "REGIONS",
+    "TRUTH",
+    "CellTable",
+    "Chunk",
+    "CountPass",
+    "Counted",
+    "EmitterStream",
+    "ImageCounts",
+    "LabelPart",
+    "LabelStream",
+    "Quantity",
+    "RegionRule",
+    "RunContext",
+    "Stage",
+    "Tally",
+    "Tile",
+    "TileState",
+]
+"""All that the file of a stage needs."""
 
 
 @dataclass(frozen=True)
