@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from simexm.analysis.contract import Analysis
+from simexm.plugins import tag_of
 from simexm.settings import dump, explain, read
 
 _WIDTH = 110
@@ -23,16 +24,11 @@ def load_settings(kind: type[Analysis], path: Path | None) -> Analysis:
     SpecError
         If the file cannot be read, or does not hold settings of this analysis.
     """
-    name = str(path) if path else f"the analysis {tag_of(kind)!r} without --settings"
+    name = str(path) if path else f"the analysis {tag_of(kind, 'analysis')!r} without --settings"
     try:
         return kind.model_validate(read(path, "settings file") if path else {})
     except ValidationError as error:
         raise explain(error, kind, name, "the settings") from error
-
-
-def tag_of(kind: type[Analysis]) -> str:
-    """Name of a kind of analysis."""
-    return str(kind.model_fields["analysis"].default)
 
 
 def summary(kind: type[Analysis]) -> str:
@@ -57,7 +53,7 @@ def settings_of(kind: type[Analysis]) -> list[tuple[str, str, str]]:
 
 def settings_text(kind: type[Analysis]) -> str:
     """Settings with their defaults as YAML to edit, each below its meaning."""
-    lines = [*_comment(summary(kind)), f"analysis: {tag_of(kind)}"]
+    lines = [*_comment(summary(kind)), f"analysis: {tag_of(kind, 'analysis')}"]
     for name, default, meaning in settings_of(kind):
         lines += ["", *_comment(meaning), f"{name}:{default}" if default else f"{name}:  # must be given"]
     return "\n".join(lines) + "\n"

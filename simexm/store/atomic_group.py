@@ -12,6 +12,7 @@ from simexm.store.claims import claim
 from simexm.store.documents import read_mapping
 from simexm.store.files import Files, remove_tree
 from simexm.store.location import Location
+from simexm.store.ngff import datasets
 from simexm.store.refusals import RemoteError
 from simexm.store.regions import fields_of
 from simexm.store.remote import Remote
@@ -150,7 +151,7 @@ def _refuse_foreign(output: Location, writer: str) -> None:
 
 def _strangers(group: Location, attributes: Mapping[str, Any]) -> list[str]:
     """What is in a group beside its levels and the groups of its fields, and in these."""
-    levels, fields = _levels(attributes), fields_of(attributes["simexm"], str(group))
+    levels, fields = datasets(attributes), fields_of(attributes["simexm"], str(group))
     found = [p.name for p in group.iterdir() if p.name not in ("zarr.json", *levels, *fields)]
     for level in levels:
         if (group / level).is_dir():
@@ -162,11 +163,3 @@ def _strangers(group: Location, attributes: Mapping[str, Any]) -> list[str]:
         except (OSError, ValueError, KeyError, TypeError):
             found.append(field)
     return found
-
-
-def _levels(attributes: Mapping[str, Any]) -> list[str]:
-    """Paths of a multiscale image's levels, as simexm writes them; none where the metadata are others."""
-    try:
-        return [str(level["path"]) for level in attributes["ome"]["multiscales"][0]["datasets"]]
-    except (KeyError, IndexError, TypeError):
-        return []

@@ -18,6 +18,7 @@ from simexm.sources.phantom import PhantomVolume
 from simexm.sources.zarr import ngff
 from simexm.sources.zarr.source import ZarrLabels
 from simexm.sources.zarr.volume import Volume
+from simexm.store.ngff import datasets
 from simexm.store.pyramid import plan_levels
 from simexm.store.shards import ZSTD_LEVEL
 from simexm.view.making import spacing_um
@@ -133,7 +134,7 @@ def _stored_size(volume: Volume) -> Spacing | None:
         return None
     name = volume.array.path.removeprefix(f"{volume.group.path}/")
     attributes = dict(volume.group.attrs)
-    if name not in ngff.datasets(attributes):
+    if name not in datasets(attributes):
         return None
     return ngff.multiscale_geometry(volume.where, attributes, name, volume.array.shape).voxel_size_nm
 

@@ -19,6 +19,7 @@ from simexm.sources.words import words
 from simexm.sources.zarr import ngff
 from simexm.sources.zarr.geometry import Above, Node, attributes_of, checked_geometry, unreadable
 from simexm.store.location import folder_of, is_url, location, zarr_store
+from simexm.store.ngff import datasets, ome
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
 
@@ -208,7 +209,7 @@ def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:
     if isinstance(labels, zarr.Group):
         names, prefix = ngff.label_names(attributes_of(where, labels)) or tuple(_members(labels)), "labels/"
     if not names:
-        levels = ngff.datasets(attributes)
+        levels = datasets(attributes)
         if levels:
             if _child(group, levels[0], root_path) is None:
                 raise SourceError(f"{where}: its metadata names the level {levels[0]!r}, which is not there.")
@@ -227,11 +228,11 @@ def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:
 
 def _series(group: zarr.Group, attributes: Mapping[str, Any]) -> tuple[str, ...]:
     """Images of a file that bioformats2raw converted: https://ngff.openmicroscopy.org/0.4/#bf2raw."""
-    if "bioformats2raw.layout" not in ngff.ome(attributes):
+    if "bioformats2raw.layout" not in ome(attributes):
         return ()
     listed: Any = None
     if "OME" in group:
-        listed = ngff.ome(attributes_of("OME", group["OME"])).get("series")
+        listed = ome(attributes_of("OME", group["OME"])).get("series")
     names = [str(n) for n in listed] if isinstance(listed, list) else [n for n in _members(group) if n.isdigit()]
     return tuple(n for n in names if n in group)
 

@@ -16,6 +16,7 @@ from simexm.sources.strangers import Parts, grid_names, refuse_strangers
 from simexm.sources.webknossos import mag_at
 from simexm.sources.zarr import ngff
 from simexm.store.location import folder_of
+from simexm.store.ngff import datasets, ome
 
 Node = zarr.Group | zarr.Array[Any]
 Above = list[tuple[Mapping[str, Any], str]]
@@ -101,9 +102,9 @@ def _geometry(where: str, array: zarr.Array[Any], above: Above) -> ngff.Geometry
     dimension_names = getattr(array.metadata, "dimension_names", None)
     attributes = attributes_of(where, array)
     for told, level in reversed(above):
-        if level not in ngff.datasets(told):
+        if level not in datasets(told):
             continue
-        own = next(d for d in ngff.ome(told)["multiscales"][0]["datasets"] if str(d["path"]) == level)
+        own = next(d for d in ome(told)["multiscales"][0]["datasets"] if str(d["path"]) == level)
         if "transform" in own and "coordinateTransformations" not in own:  # COSEM's, under the same name
             attributes = {"transform": own["transform"], **attributes}
             break

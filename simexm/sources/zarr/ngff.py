@@ -15,6 +15,7 @@ from typing import Any
 from simexm.errors import SourceError
 from simexm.geometry.grid import Spacing, Triple, exact, exact3
 from simexm.sources.axes import UNITS, Spatial, implausible, nm_per, seconds_per, space_and_time
+from simexm.store.ngff import ome
 
 _ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
@@ -54,20 +55,6 @@ class Geometry:
 
 class UnclearError(ValueError):
     """Why metadata do not tell a voxel size."""
-
-
-def ome(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The OME metadata among a group's attributes, which 0.5 keeps under "ome" and older versions at the top."""
-    inner = attributes.get("ome")
-    return inner if isinstance(inner, Mapping) else attributes
-
-
-def datasets(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Paths of a multiscale group's levels, full resolution first; none where the group is not a multiscale image."""
-    try:
-        return tuple(str(d["path"]) for d in ome(attributes)["multiscales"][0]["datasets"])
-    except (KeyError, IndexError, TypeError):
-        return ()
 
 
 def label_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:

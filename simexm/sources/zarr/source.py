@@ -21,11 +21,11 @@ from simexm.sources.mark import digest_in, shards_in, stored_fields
 from simexm.sources.state import FilesState
 from simexm.sources.times import refuse_other_times
 from simexm.sources.words import words
-from simexm.sources.zarr import ngff
 from simexm.sources.zarr.finding import Found, find, open_root
 from simexm.sources.zarr.geometry import Node
 from simexm.sources.zarr.volume import Volume
 from simexm.store.location import is_url
+from simexm.store.ngff import datasets
 from simexm.store.shard_list import ShardList
 from simexm.units import times
 
@@ -66,7 +66,7 @@ class ZarrLabels:
         group, array = self.labels.group, self.labels.array
         if group is None:
             return ()
-        levels = ngff.datasets(dict(group.attrs))
+        levels = datasets(dict(group.attrs))
         own = array.path.removeprefix(f"{group.path}/")
         below = [group[p] for p in levels[levels.index(own) + 1 :] if p in group] if own in levels else []
         arrays = [a for a in below if isinstance(a, zarr.Array) and a.ndim == array.ndim]

@@ -13,8 +13,8 @@ from simexm.sources.fields import Kind
 from simexm.sources.mark import stored_fields
 from simexm.sources.stack import Stack
 from simexm.sources.state import FilesState
-from simexm.sources.zarr import ngff
 from simexm.sources.zarr.source import locate
+from simexm.store.ngff import datasets
 
 
 class ZarrStack:
@@ -66,7 +66,7 @@ class ZarrStack:
         """How the labels are stored: voxels of a shard along z, y, x, None without shards; and levels of the pyramid."""
         array, group = self._volume.array, self._volume.group
         shard = None if array.shards is None else list(self._volume.geometry.along(array.shards))
-        levels = len(ngff.datasets(dict(group.attrs))) if group is not None else 0
+        levels = len(datasets(dict(group.attrs))) if group is not None else 0
         return {"shard_voxels": shard, "levels": max(1, levels)}
 
     def read(self, box: Box) -> NDArray[Any]:
