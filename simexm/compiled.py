@@ -7,8 +7,10 @@ the same bits, one of NumPy's elementwise operations and one compiled, and `pays
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import update_wrapper
 from pathlib import Path
@@ -58,38 +60,93 @@ def _compiler(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit`, whose cache is a help and no condition."""
     njit = _numba().njit
 
-    def compile(function: Callable[..., Any]) -> Any:
+    def compiler(function: Callable[..., Any]) -> Any:
         try:
-            made = njit(**options)(function)
+            dispatcher = njit(**options)(function)
         except RuntimeError:  # no folder that numba knows can be written
             return njit(**{**options, "cache": False})(function)
         if options.get("cache"):
-            _be_lenient(made._cache)
-        return made
+            _share_cache(dispatcher)
+        return dispatcher
 
-    return compile
+    return compiler
 
 
-def _be_lenient(cache: Any) -> None:
-    """Compile anew where what is stored cannot be read (a power cut tore it), and go on where nothing can be stored."""
-    load, save = cache.load_overload, cache.save_overload
+def _share_cache(dispatcher: Any) -> None:
+    """Compile a function in one process at a time, and treat its cached file as a help and no condition.
 
-    def load_overload(*arguments: Any) -> Any:
+    Workers start together and need the same functions: the first one compiles, the others wait and load what it stored. A
+    cached file that cannot be read (a power cut tore it) is replaced, and one that cannot be written is done without.
+    """
+    cache = dispatcher._cache
+    compile_signature, load, save = dispatcher.compile, cache.load_overload, cache.save_overload
+    lock = _FileLock(Path(cache.cache_path, f"{cache._impl.filename_base}.lock"))
+
+    def read(*arguments: Any) -> Any:
         try:
             return load(*arguments)
         except Exception as error:  # whatever pickle makes of torn bytes
-            _logger.info("%s cannot be read (%s) and is compiled anew", cache, error)
+            _logger.info("%s cannot be read (%s) and is compiled again", cache, error)
             with contextlib.suppress(OSError):
                 cache.flush()  # or it would stay torn
             return None
+
+    def load_overload(*arguments: Any) -> Any:
+        found = read(*arguments)
+        if found is None:
+            lock.acquire()
+            found = read(*arguments)  # another process may have compiled it meanwhile
+        return found
 
     def save_overload(*arguments: Any) -> None:
         try:
             save(*arguments)
         except OSError as error:
-            _logger.warning("%s is not kept in %s: %s", cache, cache.cache_path, error)
+            _logger.warning("%s is not stored in %s: %s", cache, cache.cache_path, error)
 
-    cache.load_overload, cache.save_overload = load_overload, save_overload
+    def compile_alone(signature: Any) -> Any:
+        try:
+            return compile_signature(signature)
+        finally:
+            lock.release()
+
+    cache.load_overload, cache.save_overload, dispatcher.compile = load_overload, save_overload, compile_alone
+
+
+class _FileLock:
+    """A lock between processes, held while a function is compiled; without effect where the file system has no locks."""
+
+    PATIENCE_S = 300.0
+    """Longer than any function takes to compile: the process that holds the lock may have been stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Wait until no other process holds the lock."""
+        if self._descriptor is not None:
+            return
+        end_s = time.monotonic() + self.PATIENCE_S
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            while time.monotonic() < end_s:
+                try:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    time.sleep(0.02)
+
+    def release(self) -> None:
+        """Let the next process compile."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(
+                    self._descriptor, fcntl.LOCK_UN
+                )  # a child that was forked meanwhile has the descriptor, too
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 _awake = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,30 @@ from simexm.kernels.devices import cupy_device
 from simexm.kernels.devices.array_planes import Backend
 from tests.cuda_host import Host, compile_for_host
 
-LONGEST = ("kernels/test_cuda_source.py", "storage/", "faults/", "jobs/", "test_readme.py", "run/", "view/", "stages/")
+LONGEST = (
+    "batch/", "kernels/test_cuda_source.py", "planning/test_memory.py", "run/test_processes.py", "storage/", "faults/",
+    "jobs/", "test_readme.py", "run/", "view/", "stages/",
+)  # fmt: skip
 """Where tests take long, in this order: they begin first, so that no worker of pytest-xdist is alone with them at the end. The
-first of all compiles most of what the others need."""
+first of the default tests compiles most of what the others need."""
+
+TOGETHER = ("batch/", "faults/", "storage/")
+"""Folders whose files share a queue, a cluster or a server: one worker of pytest-xdist runs all of them."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, hand out the folders of `TOGETHER` as a whole."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileOrFolder(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = next((f for f in TOGETHER if nodeid.startswith(f"tests/{f}")), None)
+            return folder or str(super()._split_scope(nodeid))
+
+    return ByFileOrFolder(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 INNER = """
@@ -56,6 +59,36 @@ def test_compiled_at_the_first_call_and_kept_for_other_processes(tmp_path: Path)
         assert not done.returncode, done.stderr
         told.append(done.stdout.split())
     assert told == [["0", "1", "1"], ["1", "1", "0"]]
+
+
+def test_a_process_waits_for_another_one_that_compiles_and_loads_what_it_stored(tmp_path: Path) -> None:
+    for name, text in (("inner", INNER), ("outer", OUTER)):
+        (tmp_path / f"{name}.py").write_text(text)
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", USE],
+            cwd=tmp_path,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    assert start().communicate()[0].split() == ["0", "1", "1"]
+    (lock,) = (tmp_path / "cache").rglob("outer.outer-*.lock")
+    stored = {path: path.read_bytes() for path in lock.parent.iterdir()}
+    for path in stored.keys() - {lock}:
+        path.unlink()
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = start()
+        end_s = time.monotonic() + 60
+        while str(lock) not in (file.path for file in psutil.Process(waiting.pid).open_files()):
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+        for path in stored.keys() - {lock}:
+            path.write_bytes(stored[path])
+    assert waiting.communicate()[0].split() == ["1", "1", "0"]
 
 
 @pytest.mark.slow
