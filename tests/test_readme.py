@@ -177,8 +177,14 @@ def test_block_of_clusters(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "number"), [(page, n) for page in ("README.md", RUNNING) for n, (k, _) in enumerate(BLOCKS[page]) if k == "python"]
-)  # fmt: skip
+    ("page", "number"),
+    [
+        pytest.param(page, n, marks=[pytest.mark.slow] * (page == RUNNING))
+        for page in ("README.md", RUNNING)
+        for n, (kind, _) in enumerate(BLOCKS[page])
+        if kind == "python"
+    ],
+)
 def test_python_block(folder: Path, page: str, number: int) -> None:
     text = blocks(page)[number].text.replace(", jobs=(2, 10)", "").replace('"out.zarr"', f'"again{number}.zarr"')
     configs = folder / "cluster_configs"

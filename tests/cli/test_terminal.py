@@ -49,7 +49,11 @@ LINES = [
 COLOURED = {("--help",), ("plan", "warns.yaml"), ("plan", "nothing.yaml"), ("rnu",)}
 
 
-@pytest.mark.parametrize(("words", "code"), LINES, ids=lambda v: "-".join(v) if isinstance(v, tuple) else None)
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [pytest.param(*line, marks=[pytest.mark.slow] * (line[0][0] in ("info", "rnu"))) for line in LINES],
+    ids=lambda v: "-".join(v) if isinstance(v, tuple) else None,
+)
 def test_colours_on_a_terminal_alone(words: tuple[str, ...], code: int, folder: Path) -> None:
     """There, and none with NO_COLOR; in a pipe not a single code."""
     with Terminal(simexm(*words), folder) as terminal:
@@ -79,6 +83,7 @@ def test_a_bar_on_a_terminal_and_lines_in_a_pipe(folder: Path) -> None:
     assert done.stdout.splitlines()[0].startswith("lines.zarr: 1 x ")
 
 
+@pytest.mark.slow
 def test_quiet_is_silent_but_for_warnings_and_errors(folder: Path) -> None:
     """On a terminal, too; see the fixture for a pipe."""
     with Terminal(simexm("run", "good.yaml", "-q", "-o", "quiet.zarr"), folder) as terminal:

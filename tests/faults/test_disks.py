@@ -33,7 +33,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("here", [True, False], ids=["threads", "cluster"])
+@pytest.mark.parametrize(
+    "here", [pytest.param(True, id="threads", marks=pytest.mark.slow), pytest.param(False, id="cluster")]
+)
 def test_full_disk(reference: Result, client: distributed.Client, faults: Faults, small_disk: Path, here: bool) -> None:
     output = small_disk / "small.zarr"
     means = None if here else client

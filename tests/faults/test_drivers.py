@@ -51,7 +51,9 @@ JOURNAL = r"small\.run/journal/000000\.jsonl"
 @pytest.mark.parametrize(
     ("fault", "torn"),
     [
-        pytest.param(Fault("kill", "before publish", JOURNAL), 0, id="before a segment of the journal"),
+        pytest.param(
+            Fault("kill", "before publish", JOURNAL), 0, id="before a segment of the journal", marks=pytest.mark.slow
+        ),
         pytest.param(Fault("kill", "after publish", JOURNAL), 40, id="after it, and its last line is torn"),
         pytest.param(
             Fault("kill", "before publish", r"run/tables/cells\.parquet"),
@@ -59,7 +61,12 @@ JOURNAL = r"small\.run/journal/000000\.jsonl"
             id="before the tables",
             marks=pytest.mark.slow,
         ),
-        pytest.param(Fault("kill", "after publish", r"run/files\.json"), 0, id="before it is marked as complete"),
+        pytest.param(
+            Fault("kill", "after publish", r"run/files\.json"),
+            0,
+            id="before it is marked as complete",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_driver_killed(
@@ -136,7 +143,8 @@ def test_driver_that_wakes_up_after_another_took_over(reference: Result, faults:
     assert not list(output.with_suffix(".run").rglob("*.partial"))
 
 
-@pytest.mark.parametrize("point", ["after publish", pytest.param("before block", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("point", ["after publish", "before block"])
+@pytest.mark.slow
 def test_straggler_of_a_run_with_other_parameters(
     reference: Result, client: distributed.Client, faults: Faults, tmp_path: Path, point: str
 ) -> None:

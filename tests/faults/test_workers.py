@@ -14,11 +14,11 @@ from tests.faults.faults import Fault, Faults, all_bytes, recorded, simulation
 BLOCK = 9
 BLOCKS = range(16)
 POINTS = {
-    "before the write": Fault("kill", "before publish", block=BLOCK),
-    "between levels": Fault("kill", "before publish", match=r"/0/c/", block=BLOCK),
     "after the write, before the journal's line": Fault("kill", "after block", block=BLOCK),
 }
 MORE_POINTS = {
+    "before the write": Fault("kill", "before publish", block=BLOCK),
+    "between levels": Fault("kill", "before publish", match=r"/0/c/", block=BLOCK),
     "between shards": Fault("kill", "after publish", match=r"/0/c/", block=BLOCK),
     "between shards and tables": Fault("kill", "before publish", match=r"\.parquet$", block=BLOCK),
 }

@@ -39,6 +39,7 @@ def test_blocks_of_an_ending_job_are_done_elsewhere_and_once(tmp_path: Path) -> 
     assert {record.attempt for record in records} == {1}
 
 
+@pytest.mark.slow
 def test_jobs_too_short_for_a_single_block_end_the_run(tmp_path: Path) -> None:
     with local_client(4, dashboard=False) as client:
         client.run(end_job, 3.0)

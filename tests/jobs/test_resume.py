@@ -64,6 +64,7 @@ def test_killed_driver_is_resumed_without_doing_blocks_again(tmp_path: Path) -> 
     assert not (tmp_path / "lock").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_ends_all_quietly_and_keeps_blocks(tmp_path: Path) -> None:
     driver = start_driver(tmp_path)
     wait_for_segments(tmp_path, driver)

@@ -123,6 +123,7 @@ def test_table_of_cells(tissue: NDArray[Any], simulated: Simulated) -> None:
         np.testing.assert_array_equal(simulated.cells[f"dyes_{layer}"], dyes)
 
 
+@pytest.mark.slow
 def test_stored_tissue_gives_the_same_bytes(
     tissue: NDArray[Any], simulation: Simulation, simulated: Simulated, tmp_path: Path
 ) -> None:

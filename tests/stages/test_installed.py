@@ -77,6 +77,7 @@ def test_page_has_its_blocks() -> None:
     assert len(block(PAGE, "class ").text.splitlines()) <= 40
 
 
+@pytest.mark.slow
 def test_the_example_does_what_it_says(folder: Path) -> None:
     """One pixel and one plane further on; no more than float32 apart from the run without the stage, whatever the tile."""
     plain = yaml.safe_load(SPEC)
@@ -92,6 +93,7 @@ def test_the_example_does_what_it_says(folder: Path) -> None:
     assert not np.array_equal(after, tiles), "the tiles differ, so that this is a test"
 
 
+@pytest.mark.slow
 def test_the_result_knows_the_package(folder: Path) -> None:
     """Its version and a checksum of its file decide the hash, and are told."""
     kept = Result.open(folder / "shifted.zarr").provenance
@@ -100,6 +102,7 @@ def test_the_result_knows_the_package(folder: Path) -> None:
     assert "all as they were written" in type_in("simexm verify shifted.zarr --repair", folder)
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_not_installed_is_told(folder: Path) -> None:
     with pytest.raises(
         SpecError, match=r"stages\[3\]: 'chromatic_shift' is none; .* install the package that brings it"

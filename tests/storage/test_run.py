@@ -238,6 +238,7 @@ def _driver(spec: Path, output: Remote) -> subprocess.Popen[bytes]:
     return subprocess.Popen([str(c) for c in command], start_new_session=True, stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_resumed(
     here: Result, labels: tuple[Path, Remote], bucket: Remote, tmp_path: Path, client: distributed.Client
 ) -> None:
@@ -288,7 +289,9 @@ def test_workers_of_a_run_whose_claim_was_taken_write_nothing(
         assert contents(output.zarr) == before
 
 
-@pytest.mark.parametrize("missing", ["bucket", "credentials", "write", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "missing", ["bucket", *(pytest.param(m, marks=pytest.mark.slow) for m in ("credentials", "write", "server"))]
+)
 def test_what_a_store_refuses_is_told_before_any_work(
     missing: str, labels: tuple[Path, Remote], bucket: Remote, tmp_path: Path
 ) -> None:
