@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from numpy.typing import NDArray
