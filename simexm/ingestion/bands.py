@@ -52,31 +52,15 @@ Reduce = Callable[[NDArray[Any], Triple], NDArray[Any]]
 
 @dataclass(slots=True)
 class Written:
-    """Totals over all shards of an image, in any order.
+    """Totals over all shards of an image, in any order."""
 
-    Attributes
-    ----------
-    levels
-        Number of levels.
-    attributes
-        Attributes of the group.
-    smallest, largest
-        Of all numbers.
-    nbytes
-        Bytes of the shards.
-    digest
-        Sum modulo 2^128 of a digest of each shard's path and checksum.
-    lists
-        Existing shards, by the path of the level's array.
-    """
-
-    levels: int
-    attributes: dict[str, Any]
-    lists: dict[str, ShardList]
-    smallest: int = 2**64
+    levels: int  # number of levels
+    attributes: dict[str, Any]  # attributes of the group
+    lists: dict[str, ShardList]  # existing shards, by the path of the level's array
+    smallest: int = 2**64  # of all numbers
     largest: int = 0
-    nbytes: int = 0
-    digest: int = 0
+    nbytes: int = 0  # bytes of the shards
+    digest: int = 0  # sum modulo 2^128 of a digest of each shard's path and checksum
 
     def add(self, shards: _Shards) -> None:
         """Count shards."""
@@ -111,6 +95,8 @@ def write_image(
 
     Those are written last, so that readers see only complete images. Each time point has its own shards.
 
+    Raises SourceError if a grain does not fit into memory.
+
     Parameters
     ----------
     files
@@ -129,11 +115,6 @@ def write_image(
         Threads; None for one per CPU of this process, fewer if memory is short.
     progress
         Called with the voxels of each finished band.
-
-    Raises
-    ------
-    SourceError
-        If a grain does not fit into memory.
     """
     numbers = series[0]
     shard, band = plan_bands(numbers.shape, numbers.grain, numbers.dtype.itemsize)
@@ -210,11 +191,7 @@ def _refuse_too_large(name: str, numbers: Numbers, band_bytes: int) -> None:
 
 
 def _create(
-    files: Files,
-    path: str,
-    series: Sequence[Numbers],
-    levels: tuple[Level, ...],
-    shard: Triple,
+    files: Files, path: str, series: Sequence[Numbers], levels: tuple[Level, ...], shard: Triple
 ) -> list[tuple[ShardedArray, bool]]:
     """Write the arrays' metadata; return each level's array and whether bands write it."""
     arrays = []
@@ -261,18 +238,9 @@ def _write_bands(
 
 
 class _Region:
-    """A band while its shards are encoded.
+    """A band (`box`) while its shards are encoded, at an index along the time axis, if there is one.
 
-    Parameters
-    ----------
-    arrays, levels
-        The levels that bands write, the finest first.
-    reduce
-        Downsamples one level to the next.
-    time
-        Index along the time axis, if there is one.
-    box
-        The band.
+    `arrays` and `levels` are those that bands write, the finest first; `reduce` downsamples one level to the next.
     """
 
     def __init__(

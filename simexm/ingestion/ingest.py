@@ -23,16 +23,7 @@ from simexm.sources.fields import Kind
 from simexm.sources.mark import digest_of_lists
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
-from simexm.sources.stack import (
-    Numbers,
-    Stack,
-    at_time,
-    cell_ids,
-    gone_error,
-    seconds_of,
-    size_and_origin,
-    times_of,
-)
+from simexm.sources.stack import Numbers, Stack, at_time, cell_ids, gone_error, seconds_of, size_and_origin, times_of
 from simexm.sources.state import FilesState
 from simexm.sources.times import refuse_time
 from simexm.sources.words import COMMAND, speaking
@@ -180,17 +171,17 @@ def ingest(
     size, first = size_and_origin(stack, given)
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
     stored = stack.fields() if isinstance(stack, ZarrStack) else {}
-    beside = {name: FieldToWrite(*field) for name, field in stored.items()}
-    beside |= {name: open_field(name, *field, stack, color_ids, given) for name, field in named.items()}
+    to_write = {name: FieldToWrite(*field) for name, field in stored.items()}
+    to_write |= {name: open_field(name, *field, stack, color_ids, given) for name, field in named.items()}
     if time is not None:
         refuse_time(stack.where, whole_number("time", time), times_of(stack))
         stack = at_time(stack, time)
-        beside = {name: FieldToWrite(field.kind, at_time(field.stack, time)) for name, field in beside.items()}
-    for field in beside.values():
+        to_write = {name: FieldToWrite(field.kind, at_time(field.stack, time)) for name, field in to_write.items()}
+    for field in to_write.values():
         field.numbers(field.stack, crop)  # raises for values that cannot be of its kind
-    before = [_state(volume, crop) for volume in (stack, *(field.stack for field in beside.values()))]
-    masks = tuple(name for name, field in beside.items() if field.kind == "mask")
-    others = tuple(name for name in beside if name not in masks)
+    before = [_state(volume, crop) for volume in (stack, *(field.stack for field in to_write.values()))]
+    masks = tuple(name for name, field in to_write.items() if field.kind == "mask")
+    others = tuple(name for name in to_write if name not in masks)
     if dry_run:
         refuse_group(where, overwrite=overwrite, writer=INGESTED)
         dtype = cell_ids(stack, crop).dtype
@@ -198,7 +189,7 @@ def ingest(
             where, crop.shape, times_of(stack), size, dtype.name, masks, others, len(plan_levels(crop.shape, size)), None,
             times_of(stack) * crop.size * dtype.itemsize, 0.0,
         )  # fmt: skip
-    job = _Job(where, size, (z, y, x), crop, beside, before, workers, overwrite, progress)
+    job = _Job(where, size, (z, y, x), crop, to_write, before, workers, overwrite, progress)
     try:
         labels, nbytes = job.write(stack)
     except SharedValueError as error:
@@ -298,10 +289,10 @@ def _number(stack: Stack, error: SharedValueError) -> SplittedCells:
     return stack.by_number()
 
 
-def _mark_of_labels(stack: Stack, beside: Mapping[str, FieldToWrite]) -> dict[str, Any]:
+def _mark_of_labels(stack: Stack, to_write: Mapping[str, FieldToWrite]) -> dict[str, Any]:
     """Return the attributes of fields and cells; warns of overlapping cells."""
-    regions = [name for name, field in beside.items() if field.kind == "mask"]
-    fields = {name: field.kind for name, field in beside.items() if field.kind != "mask"}
+    regions = [name for name, field in to_write.items() if field.kind == "mask"]
+    fields = {name: field.kind for name, field in to_write.items() if field.kind != "mask"}
     more: dict[str, Any] = {**({"regions": regions} if regions else {}), **({"fields": fields} if fields else {})}
     if isinstance(stack, SplittedCells):
         table = stack.table()

@@ -25,6 +25,9 @@ from simexm.store.shard_list import ShardList
 class ArrayVolume:
     """A NumPy array as a `simexm.sources.base.LabelSource`.
 
+    Raises SourceError if the labels are not integers, do not have these axes or are empty, the voxel size is not
+    positive, or the time point does not exist.
+
     Parameters
     ----------
     labels
@@ -41,12 +44,6 @@ class ArrayVolume:
         The only time point to keep, counted from 0; None keeps all.
     seconds_per_time
         Seconds between time points.
-
-    Raises
-    ------
-    SourceError
-        If the labels are not integers, do not have these axes or are empty, the voxel size is not positive, or the time point
-        does not exist.
     """
 
     def __init__(
@@ -114,23 +111,19 @@ class ArrayVolume:
 
     @property
     def shape(self) -> Triple:
-        """Voxels along z, y, x."""
         _, z, y, x = self._labels.shape
         return z, y, x
 
     @property
     def times(self) -> int:
-        """Time points."""
         return len(self._labels)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Unsigned integer type of the ids."""
         return self._labels.dtype
 
     @property
     def coarser(self) -> tuple[()]:
-        """No copies."""
         return ()
 
     @property

@@ -25,21 +25,9 @@ Place = tuple[Spacing, Spacing]
 
 
 def axis_names(where: str, attributes: Mapping[str, Any], stored: Sequence[str | None] | None) -> list[str] | None:
-    """Return the names of an array's axes; None if unnamed.
+    """Return the names of an array's axes; None if unnamed. Raises SourceError if two attributes disagree.
 
-    Parameters
-    ----------
-    where
-        What to call the array in messages.
-    attributes
-        Of the array.
-    stored
-        Names in the array's own metadata (Zarr v3).
-
-    Raises
-    ------
-    SourceError
-        If two attributes disagree.
+    `stored` are names in the array's own metadata (Zarr v3).
     """
     found: dict[str, list[str]] = {}
     transform = attributes.get("transform")
@@ -66,6 +54,8 @@ def place(
 ) -> Place | None:
     """Return voxel size and origin from attributes; None if they have no size.
 
+    Raises UnclearError if the size is impossible, or not in units of length.
+
     Parameters
     ----------
     attributes
@@ -76,11 +66,6 @@ def place(
         Whether `pixelResolution` is in reversed order of axes, as Java programs write it for a Zarr array.
     factors
         How much coarser the array is than the attributes say, along its axes z, y, x in their own order.
-
-    Raises
-    ------
-    UnclearError
-        If the size is impossible, or not in units of length.
     """
     cosem = _transform(attributes.get("transform"))
     if cosem is not None:

@@ -87,11 +87,7 @@ def space_and_time(where: str, names: Sequence[str], shape: Sequence[int]) -> tu
 
     An array of t, y and x is a time series of single planes. Parameters are those of `spatial_order`.
 
-
-    Raises
-    ------
-    SourceError
-        If z, y or x is missing or named twice, or an axis other than time is longer than 1.
+    Raises SourceError if z, y or x is missing or named twice, or an axis other than time is longer than 1.
     """
     lower = [n.strip().lower() for n in names]
     time = next((i for i, n in enumerate(lower) if n in _TIME_NAMES), None)
@@ -107,19 +103,14 @@ def space_and_time(where: str, names: Sequence[str], shape: Sequence[int]) -> tu
 def spatial_order(where: str, names: Sequence[str], shape: Sequence[int]) -> Triple:
     """Return the positions of z, y and x among an array's axes.
 
+    Raises SourceError if z, y or x is missing or named twice, or another axis is longer than 1.
+
     Parameters
     ----------
-    where
-        What to call the array in messages.
     names
         One name for each axis, in any case and order.
     shape
         Length of each axis.
-
-    Raises
-    ------
-    SourceError
-        If z, y or x is missing or named twice, or another axis is longer than 1.
     """
     lower = [n.strip().lower() for n in names]
     shown = [n or "(no name)" for n in names]
@@ -156,10 +147,7 @@ def implausible(voxel_size_nm: Sequence[Fraction | float]) -> str | None:
 def voxel_sizes(given: Any) -> Spacing:
     """Check a voxel size that a user gave, nm along z, y, x.
 
-    Raises
-    ------
-    SpecError
-        If it is not three positive numbers, or implausible.
+    Raises SpecError if it is not three positive numbers, or implausible.
     """
     try:
         sizes = () if isinstance(given, str | bytes | Mapping) else tuple(given)

@@ -208,19 +208,19 @@ class ZarrSource(BaseModel):
     def resolved(self) -> ZarrSource:
         """Return the same source with absolute paths. A mask inside `path` keeps its name, as it is searched there first."""
         path = self.path if is_url(self.path) else str(location(self.path))
-        all_regions, all_fields = self.beside()
+        all_regions, all_fields = self.masks_and_fields()
         regions = {name: self._mask(path, mask) for name, mask in all_regions.items()}
         fields = {n: f.model_copy(update={"path": self._mask(path, f.path)}) for n, f in all_fields.items()}
         return self.model_copy(update={"path": path, "regions": regions, "fields": fields})
 
     def offered(self) -> dict[str, Field]:
         """Return the fields that are known without opening the source: those of the spec and those that ingest stored."""
-        regions, fields = self.beside()
+        regions, fields = self.masks_and_fields()
         masks = {name: Field(name, "mask", "bool") for name in regions}
         given = {name: Field(name, f.kind, "", f.names) for name, f in fields.items()}
         return with_classes({**masks, **given})
 
-    def beside(self) -> tuple[dict[str, str], dict[str, StoredField]]:
+    def masks_and_fields(self) -> tuple[dict[str, str], dict[str, StoredField]]:
         """Return the paths of masks and the other fields, of the spec and of those that ingest stored."""
         inside = [*filter(None, [(self.dataset or "").strip("/")])]
         stored = {

@@ -19,21 +19,11 @@ _MOST_FILES = 100
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A view setup.
+    """A view setup."""
 
-    Attributes
-    ----------
-    voxel_size_nm
-        z, y, x; None if unknown.
-    origin_nm
-        Lower corner of voxel (0, 0, 0); 0 if the XML has no position in units of length.
-    doubt
-        Why the size is unknown, as the end of a sentence.
-    """
-
-    voxel_size_nm: Spacing | None
-    origin_nm: Spacing
-    doubt: str | None = None
+    voxel_size_nm: Spacing | None  # z, y, x; None if unknown
+    origin_nm: Spacing  # lower corner of voxel (0, 0, 0); 0 if the XML has no position in units of length
+    doubt: str | None = None  # why the size is unknown, as the end of a sentence
 
 
 _UNKNOWN = "BigDataViewer keeps it in the XML file"
@@ -41,14 +31,9 @@ _ZERO = exact3((0, 0, 0))
 
 
 def read_setup(volume: Path, setup: int, timepoint: int = 0) -> Setup:
-    """Read a view setup from the XML beside a volume.
+    """Read a view setup (0 in s00 and setup0) at a time point from the XML beside an HDF5 file or N5 container.
 
-    Parameters
-    ----------
-    volume
-        The HDF5 file or N5 container. Its XML has the same stem, or is another one in the folder that names the volume.
-    setup, timepoint
-        Number of the view setup (0 in s00 and setup0), and of the time point.
+    The XML has the same stem, or is another one in the folder that names the volume.
     """
     roots = ((path, _root(path, volume)) for path in _candidates(volume))
     path, root = next(((path, root) for path, root in roots if root is not None), (None, None))

@@ -20,10 +20,7 @@ _SAMPLES = {1: 1, 4: 1, 8: 1, 24: 3, 32: 3}
 def read_bmp_header(path: Path) -> tuple[tuple[int, int], int, NDArray[Any] | None]:
     """Return pixels along y, x, samples per pixel, and the palette, (indexes, 3), or None.
 
-    Raises
-    ------
-    SourceError
-        If the file is cut off, or of a kind that holds no ids.
+    Raises SourceError if the file is cut off, or of a kind that holds no ids.
     """
     with path.open("rb") as file:
         head = file.read(_HEADER + 4 * 256)

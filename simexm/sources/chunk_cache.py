@@ -32,13 +32,7 @@ class ChunkCache:
         self._lock = threading.Lock()
 
     def read(
-        self,
-        name: Hashable,
-        box: Box,
-        chunk: Triple,
-        shape: Triple,
-        itemsize: int,
-        read: Callable[[Box], NDArray[Any]],
+        self, name: Hashable, box: Box, chunk: Triple, shape: Triple, itemsize: int, read: Callable[[Box], NDArray[Any]]
     ) -> NDArray[Any]:
         """Return the voxels of a box.
 

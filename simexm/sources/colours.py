@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from simexm.errors import SimexmWarning, SourceError
 
 ColorIds = Literal["rgb", "bgr"]
-"""The colour of an id's highest byte: red (VAST, QuPath, ImageJ: 65536 red + 256 green + blue), or blue."""
+"""The colour of an id's highest byte: red (VAST, QuPath, ImageJ: 65536 red + 256 green + blue), or blue.
+
+Where it is None, colours are no ids, and only grey is read.
+"""
 
 _OPAQUE = (2, 4)
 """Samples per pixel of which the last one is opacity."""
@@ -23,21 +26,10 @@ def dtype_of(stored: np.dtype[Any], samples: int, ids: ColorIds | None) -> np.dt
 
 
 def merge_samples(where: str, pixels: NDArray[Any], ids: ColorIds | None) -> NDArray[Any]:
-    """Return one number per pixel.
+    """Return one number per pixel of (..., samples): grey, grey and opacity, colour, or colour and opacity.
 
-    Parameters
-    ----------
-    where
-        What to call the image in messages.
-    pixels
-        (..., samples): grey, grey and opacity, colour, or colour and opacity.
-    ids
-        How ids are packed into colours; None reads only grey.
-
-    Raises
-    ------
-    SourceError
-        If a pixel is not grey or not opaque, or there are more than 4 samples, or ids are packed into more than 8 bits each.
+    Raises SourceError if a pixel is not grey or not opaque, or there are more than 4 samples, or ids are packed into
+    more than 8 bits each.
     """
     samples = pixels.shape[-1]
     if samples == 1:

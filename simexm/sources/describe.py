@@ -54,12 +54,12 @@ def _of_stack(kind: str, stack: Stack) -> dict[str, Any]:
         fields, more = stack.fields(), stack.storage()
     else:
         fields, more = {}, {}
-    beside = [Field(name, k, "bool" if k == "mask" else s.dtype.name) for name, (k, s) in fields.items()]
+    others = [Field(name, k, "bool" if k == "mask" else s.dtype.name) for name, (k, s) in fields.items()]
     return {
         "source": stack.where,
         "kind": kind,
         **_grid(stack.shape, stack.voxel_size_nm, stack.origin_nm),
-        **_contents(Field("labels", "ids", stack.dtype.name), beside),
+        **_contents(Field("labels", "ids", stack.dtype.name), others),
         "times": times_of(stack),
         "seconds_per_time": seconds_of(stack),
         "storage": {"chunk_voxels": list(stack.grain), **more},

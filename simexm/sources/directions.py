@@ -20,21 +20,11 @@ _MILLIMETRE = Fraction(10**6)
 
 @dataclass(frozen=True)
 class Placement:
-    """Order of axes, voxel size and position.
+    """Order of axes, voxel size and position."""
 
-    Attributes
-    ----------
-    order
-        Positions of z, y and x among the axes.
-    voxel_size_nm
-        None if there is no unit, or the size is 1 mm, which programs write that know none.
-    origin_nm
-        Lower corner of the volume; 0 if unknown.
-    """
-
-    order: Triple
-    voxel_size_nm: Spacing | None
-    origin_nm: Spacing
+    order: Triple  # positions of z, y and x among the axes
+    voxel_size_nm: Spacing | None  # None if there is no unit, or the size is 1 mm, which programs write that know none
+    origin_nm: Spacing  # lower corner of the volume; 0 if unknown
 
 
 def place_by_directions(
@@ -46,6 +36,8 @@ def place_by_directions(
 ) -> Placement:
     """Return the placement of three axes.
 
+    Warns if the axes are oblique to the coordinates or run backwards, and the position is ignored.
+
     Parameters
     ----------
     where
@@ -56,11 +48,6 @@ def place_by_directions(
         Nanometres in the unit of x, y, z; None if unknown.
     digits
         Significant digits of the numbers; the rest is rounding.
-
-    Warns
-    -----
-    SimexmWarning
-        If the axes are oblique to the coordinates or run backwards, and the position is ignored.
     """
     matrix = np.array(steps, float).T  # (x y z, axis)
     lengths = np.sqrt((matrix**2).sum(axis=0))

@@ -37,13 +37,7 @@ class Field:
 
 
 def with_classes(fields: Mapping[str, Field]) -> dict[str, Field]:
-    """Return the fields, followed by a mask for each named class.
-
-    Raises
-    ------
-    SourceError
-        If two have the same name.
-    """
+    """Return the fields, followed by a mask for each named class; raises SourceError if two have the same name."""
     found = dict(fields)
     for each in fields.values():
         for number, name in each.names.items():

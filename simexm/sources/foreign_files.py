@@ -27,35 +27,15 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class ChunkNames:
-    """How an array's chunks are named.
+    """How an array's chunks are named."""
 
-    Attributes
-    ----------
-    example
-        Name of the first chunk.
-    is_chunk
-        Whether the parts of a path below the array's folder are those of a chunk.
-    depth
-        Parts of a chunk's path.
-    """
-
-    example: str
-    is_chunk: Callable[[Parts], bool]
-    depth: int
+    example: str  # name of the first chunk
+    is_chunk: Callable[[Parts], bool]  # whether the parts of a path below the array's folder are those of a chunk
+    depth: int  # parts of a chunk's path
 
 
 def grid_names(grid: Sequence[int], separator: str, prefix: Sequence[str] = ()) -> ChunkNames:
-    """Return names that consist of the chunk's position: Zarr's (0.0.0, 0/0/0, c/0/0/0, c.0.0.0), and N5's.
-
-    Parameters
-    ----------
-    grid
-        Number of chunks along each axis.
-    separator
-        Between the numbers: "." or "/".
-    prefix
-        Parts before the numbers.
-    """
+    """Return chunk names that are positions on a grid of chunks: Zarr's (0.0.0, 0/0/0, c/0/0/0, c.0.0.0), and N5's."""
 
     def is_chunk(parts: Parts) -> bool:
         numbers = "/".join(parts).split(separator)
@@ -74,23 +54,9 @@ def _index(text: str, count: int) -> bool:
 
 
 def refuse_foreign_files(where: str, folder: Location, names: ChunkNames, hint: Callable[[Parts], str]) -> None:
-    """Check the first 4096 files of an array, and refuse those that are no chunks.
+    """Raise SourceError with three names if foreign files are among the first 4096 files of an array.
 
-    Parameters
-    ----------
-    where
-        Name of the array in messages.
-    folder
-        Folder of its chunks. A store that cannot list a part of a folder is not checked.
-    names
-        How its chunks are named.
-    hint
-        Returns what to do about a file, as a sentence.
-
-    Raises
-    ------
-    SourceError
-        With the names of the first three.
+    A store that cannot list a part of a folder is not checked. `hint` returns what to do about a file, as a sentence.
     """
     found = [parts for parts in islice(_files(folder, names.depth), SAMPLE) if not names.is_chunk(parts)][:3]
     if found:

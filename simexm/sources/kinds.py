@@ -23,25 +23,22 @@ Kind = Literal[
 ]
 
 PNG, BMP, JPEG, TIFF = "PNG", "BMP", "JPEG", "TIFF"
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PNG),
-    (b"BM", BMP),
-    (b"\xff\xd8\xff", JPEG),
-    (b"II*\0", TIFF),
-    (b"MM\0*", TIFF),
-    (b"II+\0", TIFF),
-    (b"MM\0+", TIFF),
-)
+_MAGIC: dict[str, tuple[bytes, ...]] = {
+    PNG: (b"\x89PNG\r\n\x1a\n",),
+    BMP: (b"BM",),
+    JPEG: (b"\xff\xd8\xff",),
+    TIFF: (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+}
 _HEAD = 352
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _HDF5_STARTS = (0, *(2**n for n in range(9, 21)))  # after a user block, such as MATLAB's
 _ZIP_BYTES, _ZIP_RATIO = 2**30, 100
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
-TOLD: dict[Kind, str] = {
+DESCRIPTIONS: dict[Kind, str] = {
     "TIFF": "is a TIFF file",
     "sequence": "is an image sequence",
-    "cells": "is a folder of one volume a cell",
+    "cells": "is a folder of one volume per cell",
     "Zarr": "is a Zarr",
     "N5": "is an N5 container",
     "precomputed": "is a Neuroglancer precomputed volume",
@@ -58,12 +55,7 @@ TOLD: dict[Kind, str] = {
 def kind_of(path: str) -> Kind:
     """Return the format of a path, glob or URL.
 
-    Raises
-    ------
-    SourceNotFoundError
-        If nothing exists there.
-    SourceError
-        If it cannot be read.
+    Raises SourceNotFoundError if nothing exists there, and SourceError if it cannot be read.
     """
     usable(path)
     if is_url(path):
@@ -112,10 +104,7 @@ def kind_of(path: str) -> Kind:
 def zip_root(path: Path) -> str | None:
     """Return the folder of the Zarr in a ZIP file, "" for its top; None if there is none.
 
-    Raises
-    ------
-    SourceError
-        If the file is damaged, or an entry would unpack to more than any chunk has.
+    Raises SourceError if the file is damaged, or an entry would unpack to more than any chunk has.
     """
     try:
         with ZipFile(path) as file:
@@ -170,7 +159,7 @@ def image_kind(path: Path) -> str | None:
             head = file.read(8)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
-    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    return next((kind for kind, magic in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def is_glob(path: str) -> bool:

@@ -22,10 +22,7 @@ CHUNK_BYTES = 2**36
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; None if there is no such file.
 
-    Raises
-    ------
-    SourceError
-        If it cannot be read, is no JSON, is nested too deep, or is larger than metadata ever are.
+    Raises SourceError if it cannot be read, is no JSON, is nested too deep, or is larger than metadata ever are.
     """
     try:
         refuse_large(str(path), path.stat().st_size)
@@ -52,10 +49,8 @@ def refuse_large(where: str, nbytes: int) -> None:
 def refuse_absurd(where: str, shape: Sequence[int], chunk: Sequence[int], itemsize: int) -> None:
     """Check the shape of an array and of its chunks, with `itemsize` bytes per element.
 
-    Raises
-    ------
-    SourceError
-        If an axis is not positive, a chunk is too large for memory, or there are more chunks than any store holds.
+    Raises SourceError if an axis is not positive, a chunk is too large for memory, or there are more chunks than any
+    store holds.
     """
     shapes = f"{where} has the shape {times(shape) or '()'} in chunks of {times(chunk) or '()'}"
     if any(n < 1 for n in shape):

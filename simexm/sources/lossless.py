@@ -15,17 +15,7 @@ _ALWAYS = frozenset({1, 2, 3, 4, 5, 8, 9, 10, 32771, 32773, 32946, 34661, 34925,
 
 
 def refuse_lossy(where: str, compression: int, first: bytes) -> None:
-    """Raise SourceError unless a compression is proven to be lossless.
-
-    Parameters
-    ----------
-    where
-        What to call the file in messages.
-    compression
-        Value of the tag Compression.
-    first
-        A compressed strip or tile, in which some codecs say so.
-    """
+    """Raise SourceError unless a compression (of the tag Compression) is lossless, as some prove in the first segment."""
     if is_lossless(compression, first):
         return
     try:

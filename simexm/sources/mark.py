@@ -40,10 +40,7 @@ def stored_fields(group: zarr.Group | None) -> dict[str, tuple[Kind, str]]:
 def shards_in(group: zarr.Group | None, array: zarr.Array[Any]) -> ShardList | None:
     """Return which shards of an array exist; None if ingest did not write the group, or an early version did.
 
-    Raises
-    ------
-    SourceError
-        If the list is damaged.
+    Raises SourceError if the list is damaged.
     """
     mark = mark_of(group)
     if group is None or not mark.keys() & {"shards", "shards_digest"}:

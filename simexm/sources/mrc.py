@@ -30,10 +30,7 @@ def open_mrc(path: Path) -> MappedStack:
 
     Programs that know no size write a voxel of 1 angstrom, so that counts as none.
 
-    Raises
-    ------
-    SourceError
-        If mrcfile is missing, the file is damaged, or it holds several volumes.
+    Raises SourceError if mrcfile is missing, the file is damaged, or it holds several volumes.
     """
     mrcfile = need("mrcfile", f"{path} is an MRC file")
     try:

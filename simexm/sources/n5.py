@@ -30,18 +30,9 @@ def open_n5(path: str, dataset: str | None) -> TensorStoreVolume:
     Axes are x, y, z, unless attributes name them. Sizes and positions come from `transform` (COSEM), `pixelResolution`,
     `resolution` with `offset` and `units` (nm without), and from the XML of BigDataViewer.
 
-    Parameters
-    ----------
-    path
-        Folder of the container, or of a group or data set in it.
-    dataset
-        Path of the data set inside it; None for the only one, or the finest scale of the only multiscale group.
-
-    Raises
-    ------
-    SourceError
-        If TensorStore is missing, the data set cannot be read, it is unclear which data set is meant or which axes are z, y
-        and x, or there are foreign files among its blocks.
+    `dataset` is the path of the data set in the container, or in a group of it; None for the only one, or the finest
+    scale of the only multiscale group. Raises SourceError if TensorStore is missing, the data set cannot be read, it is
+    unclear which data set is meant or which axes are z, y and x, or there are foreign files among its blocks.
     """
     ts = need("tensorstore", f"{path} is an N5 container")
     root = Path(path).expanduser()
@@ -136,8 +127,8 @@ def _refuse_ambiguous(attributes: Mapping[str, Any], group: Mapping[str, Any]) -
         if not same and not values[2] > max(values[:2]):
             a, b, c = values
             raise UnclearError(
-                f"its resolution {values} is x y z in N5, but z5py and others write z y x: "
-                f"the voxel size is {c:g} {b:g} {a:g} nm or {a:g} {b:g} {c:g} nm (z y x)"
+                f"its resolution {values} is x y z in N5, but z5py and others write z y x, so the voxel size is either "
+                f"{c:g} {b:g} {a:g} nm or {a:g} {b:g} {c:g} nm (z y x)"
             )
         return
 

@@ -24,10 +24,8 @@ _SECOND = {540, int.from_bytes((540).to_bytes(4, "big"), "little")}
 def open_nifti(path: Path) -> MappedStack:
     """Open a NIfTI volume; axes, size and position come from its affine transformation.
 
-    Raises
-    ------
-    SourceError
-        If nibabel is missing, the file is damaged, or it holds scaled values, colours, or several volumes.
+    Raises SourceError if nibabel is missing, the file is damaged, or it holds scaled values, colours, or several
+    volumes.
     """
     nibabel = need("nibabel", f"{path} is a NIfTI file")
     opener: Any = gzip.open if is_gzip(path) else open

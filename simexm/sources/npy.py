@@ -13,10 +13,7 @@ from simexm.sources.tiff.mapped import MappedStack, damaged, three_axes
 def open_npy(path: Path) -> MappedStack:
     """Open a .npy file of axes z, y, x; it has no voxel size.
 
-    Raises
-    ------
-    SourceError
-        If it holds objects (nothing is unpickled) or records, does not have three axes, or is cut off.
+    Raises SourceError if it holds objects (nothing is unpickled) or records, does not have three axes, or is cut off.
     """
     try:
         with path.open("rb") as file:

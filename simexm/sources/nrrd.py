@@ -41,10 +41,8 @@ _UNPACK: Mapping[str, Any] = {"gzip": gzip.open, "gz": gzip.open, "bzip2": bz2.o
 def open_nrrd(path: Path) -> MappedStack:
     """Open a NRRD volume; axes, size and position come from space directions and origin, or from labels and spacings.
 
-    Raises
-    ------
-    SourceError
-        If pynrrd is missing, the file is damaged, its data are in another file or text, or it is not one volume.
+    Raises SourceError if pynrrd is missing, the file is damaged, its data are in another file or text, or it is not one
+    volume.
     """
     nrrd = need("nrrd", f"{path} is a NRRD file")
     try:

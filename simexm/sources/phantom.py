@@ -77,7 +77,7 @@ class PhantomVolume:
     shape: Triple
     voxel_size_nm: Spacing
     seed: int
-    # The last box and its synapses, as a region is mostly read after the ids of its box.
+    # the last box and its synapses, as a region is mostly read after the ids of its box.
     _last: list[tuple[Box, NDArray[np.bool_]]] = field(default_factory=_nothing, init=False, repr=False, compare=False)
 
     @property
@@ -91,22 +91,18 @@ class PhantomVolume:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the ids."""
         return np.dtype(np.uint64)
 
     @property
     def origin_nm(self) -> Spacing:
-        """Where voxel (0, 0, 0) begins."""
         return Fraction(0), Fraction(0), Fraction(0)
 
     @property
     def fields(self) -> Mapping[str, fields.Field]:
-        """The synapses."""
         return {"synapse": fields.Field("synapse", "mask", "bool")}
 
     @property
     def coarser(self) -> tuple[()]:
-        """No copies."""
         return ()
 
     @property
@@ -133,10 +129,7 @@ class PhantomVolume:
         "synapse" is both sides of a patch, 300 to 500 nm across, where the head of a spine meets another neuron, up to
         about 60 nm deep. There is about one patch in two cubic micrometres.
 
-        Raises
-        ------
-        SourceError
-            If the name is unknown or the box leaves the volume.
+        Raises SourceError if the name is unknown or the box leaves the volume.
         """
         if name not in self.fields:
             raise SourceError(f"a phantom has no region {name!r}: use 'synapse'")

@@ -34,19 +34,10 @@ _OVERHEAD = 4
 
 
 def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
-    """Open a Neuroglancer precomputed volume on disk or behind a URL.
+    """Open a Neuroglancer precomputed volume on disk or behind a URL, by default its finest scale.
 
-    Parameters
-    ----------
-    path
-        Its folder or URL (gs://, s3://, https://, with or without precomputed:// before it).
-    scale
-        Key of the scale, such as "8_8_40"; None for the finest.
-
-    Raises
-    ------
-    SourceError
-        If TensorStore is missing, the volume cannot be read or is an image, or foreign files are among its chunks.
+    Raises SourceError if TensorStore is missing, the volume cannot be read or is an image, or foreign files are among
+    its chunks.
     """
     ts = need("tensorstore", f"{path} is a Neuroglancer precomputed volume")
     local = path.removeprefix("precomputed://").removeprefix("file://")
@@ -85,7 +76,7 @@ def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
         return plain
     grid = _Grid(scale_metadata)
     refuse_foreign_files(path, chunks, grid.names(chunks), _hint)
-    return _PackedVolume(path, volume, place, doubt, _Files(ts, metadata, grid, chunks))
+    return _PackedVolume(path, volume, place, doubt, _ChunkFiles(ts, metadata, grid, chunks))
 
 
 def _refuse_images(path: str, info: Any, scale: str | None) -> None:
@@ -181,7 +172,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class _Files:
+class _ChunkFiles:
     """Chunk files of a scale on a disk, some of them compressed."""
 
     ts: Any
@@ -231,12 +222,7 @@ class _PackedVolume(TensorStoreVolume):
     """An unsharded volume on a disk with compressed chunk files, which TensorStore does not know."""
 
     def __init__(
-        self,
-        where: str,
-        store: Any,
-        place: tuple[Spacing | None, Spacing],
-        doubt: str | None,
-        files: _Files,
+        self, where: str, store: Any, place: tuple[Spacing | None, Spacing], doubt: str | None, files: _ChunkFiles
     ) -> None:
         super().__init__(where, store, *place, doubt, metadata="info", chunks=files.folder.name)
         self._files = files

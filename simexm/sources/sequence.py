@@ -26,21 +26,8 @@ _SHOWN = 5
 class SliceSequence:
     """A folder or glob of slices or their tiles, in natural order; obeys `simexm.sources.stack.Stack`.
 
-    Opening reads every header; nothing is decoded before `read`.
-
-    Parameters
-    ----------
-    path
-        The folder or glob.
-    color_ids
-        How ids are packed into colours; None reads only grey.
-
-    Raises
-    ------
-    SourceNotFoundError
-        If no file matches.
-    SourceError
-        If a slice or tile is missing, or differs in size or dtype from the first, or holds no ids.
+    Opening reads every header; nothing is decoded before `read`. Raises SourceNotFoundError if no file matches, and
+    SourceError if a slice or tile is missing, or differs in size or dtype from the first, or holds no ids.
     """
 
     def __init__(self, path: str, color_ids: ColorIds | None = None) -> None:
@@ -111,15 +98,8 @@ def _refuse_other(file: Path, found: Slice, first: Path, like: Slice, very_first
 def refuse_gaps(files: list[Path]) -> None:
     """Check the numbers in file names of slices, in natural order.
 
-    Raises
-    ------
-    SourceError
-        If names count up by one number and slices are missing, or two have the same number.
-
-    Warns
-    -----
-    SimexmWarning
-        If names do not count up, so that a missing slice would go unnoticed, or count in larger steps.
+    Raises SourceError if names count up by one number and slices are missing, or two have the same number. Warns if
+    names do not count up, so that a missing slice would go unnoticed, or count in larger steps.
     """
     if len(files) < 2:
         return

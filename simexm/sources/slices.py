@@ -30,43 +30,19 @@ _DEFLATE_AT_BEST = 1100
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Header of a slice.
+    """Header of a slice."""
 
-    Attributes
-    ----------
-    shape
-        Pixels along y, x.
-    dtype
-        Dtype of what `read_slice` returns.
-    rows
-        Rows that are decoded together.
-    voxel_size_nm, origin_nm
-        As in `simexm.sources.stack.Stack`; a PNG or BMP has none.
-    """
-
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    rows: int
-    voxel_size_nm: Spacing | None = None
+    shape: tuple[int, int]  # pixels along y, x
+    dtype: np.dtype[Any]  # dtype of what `read_slice` returns
+    rows: int  # rows that are decoded together
+    voxel_size_nm: Spacing | None = None  # as in `simexm.sources.stack.Stack`; a PNG or BMP has none
     origin_nm: Spacing = field(default=ORIGIN)
 
 
 def read_header(path: Path, color_ids: ColorIds | None = None, *, quiet: bool = True) -> Slice:
-    """Read a slice's header.
+    """Read a slice's header; with `quiet`, do not warn of a palette.
 
-    Parameters
-    ----------
-    path
-        The file.
-    color_ids
-        How ids are packed into colours; None reads only grey.
-    quiet
-        Do not warn of a palette.
-
-    Raises
-    ------
-    SourceError
-        If it is cut off, a JPEG, or a stack of several planes.
+    Raises SourceError if it is cut off, a JPEG, or a stack of several planes.
     """
     kind = image_kind(path)
     if kind == PNG:
@@ -91,10 +67,7 @@ def read_slice(path: Path, box: Box, color_ids: ColorIds | None = None) -> NDArr
 
     A colour image is read if its colours are ids or all its channels are equal, and no pixel is transparent.
 
-    Raises
-    ------
-    SourceError
-        If the file cannot be decoded, or is in colour without `color_ids`.
+    Raises SourceError if the file cannot be decoded, or is in colour without `color_ids`.
     """
     kind = image_kind(path)
     if kind not in (PNG, BMP):

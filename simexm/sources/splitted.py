@@ -36,26 +36,15 @@ class _Found:
 
 @dataclass(frozen=True)
 class SplittedCells(PlanesByZ):
-    """A stack per cell; obeys `simexm.sources.stack.Stack`. Where cells overlap, the first file keeps the voxel.
+    """A stack per cell; obeys `simexm.sources.stack.Stack`. Where cells overlap, the first file keeps the voxel."""
 
-    Attributes
-    ----------
-    where
-        Name in messages.
-    members
-        The stacks, in natural order of their names, all of one shape.
-    numbered
-        False: a cell's id is the value of its voxels. True: it is the number of its file, 1, 2, ..., as files share values.
-    """
-
-    where: str
-    members: Sequence[Stack]
-    numbered: bool = False
+    where: str  # name in messages
+    members: Sequence[Stack]  # the stacks, in natural order of their names, all of one shape
+    numbered: bool = False  # ids are the numbers of the files, 1, 2, ..., as files share values; else voxel values
     found: _Found = field(default_factory=_Found)
 
     @property
     def shape(self) -> Triple:
-        """Voxels along z, y, x."""
         return self.members[0].shape
 
     @property
@@ -104,22 +93,18 @@ class SplittedCells(PlanesByZ):
     def read(self, box: Box) -> NDArray[Any]:
         """Return the ids in a box, (z, y, x).
 
-        Raises
-        ------
-        SharedValueError
-            If two files hold the same value, unless ids are numbers of files.
-        SourceError
-            If a file cannot be read or holds a negative value, or several values where ids are numbers of files.
+        Raises SharedValueError if two files hold the same value, unless ids are numbers of files, and SourceError if a
+        file cannot be read or holds a negative value, or several values where ids are numbers of files.
         """
         out = np.zeros(box.shape, self.dtype)
         overlapped = 0
         for n, member in enumerate(self.members):
             data = cell_ids(member, Box.of_shape(self.shape)).read(box)
-            lowest, highest, taken = _put(data, out, n + 1 if self.numbered else 0)
+            lowest, highest, overlapping = _write_cell(data, out, n + 1 if self.numbered else 0)
             if highest:
                 values = [int(v) for v in np.unique(data[data != 0])] if lowest < highest else [int(highest)]
                 self._note(n, values)
-            overlapped += int(taken)
+            overlapped += int(overlapping)
         with self.found.lock:
             self.found.overlapped += overlapped
         return out
@@ -144,13 +129,7 @@ class SplittedCells(PlanesByZ):
 
 
 def splitted(where: str, members: Sequence[Stack]) -> SplittedCells:
-    """Join the stacks of single cells.
-
-    Raises
-    ------
-    SourceError
-        If their shapes differ, or they hold no integers.
-    """
+    """Join the stacks of single cells; raises SourceError if their shapes differ, or they hold no integers."""
     first = members[0]
     for member in members:
         if member.shape != first.shape:
@@ -164,14 +143,14 @@ def splitted(where: str, members: Sequence[Stack]) -> SplittedCells:
 
 
 @njit(cache=True, nogil=True)
-def _put(data, out, number):  # type: ignore[no-untyped-def]
+def _write_cell(data, out, number):  # type: ignore[no-untyped-def]
     """Write a cell into the free voxels of `out` (z, y, x), as `number`, or as its values if that is 0.
 
     Returns its lowest and highest value (0 if it has none), and the number of voxels that another cell has.
     """
     zero = data.dtype.type(0)
     lowest = highest = zero
-    taken = 0
+    overlapping = 0
     for z in range(data.shape[0]):
         for y in range(data.shape[1]):
             row = zero
@@ -189,5 +168,5 @@ def _put(data, out, number):  # type: ignore[no-untyped-def]
                 if out[z, y, x] == 0:
                     out[z, y, x] = cell
                 elif out[z, y, x] != cell:
-                    taken += 1
-    return lowest, highest, taken
+                    overlapping += 1
+    return lowest, highest, overlapping

@@ -113,37 +113,21 @@ def at_time(stack: Stack, time: int) -> Stack:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The voxels to write.
+    """The voxels to write."""
 
-    Attributes
-    ----------
-    shape
-        Voxels along z, y, x.
-    dtype
-        Dtype of what is written.
-    grain
-        Voxels along z, y, x that are decoded together.
-    read
-        Returns a box, (z, y, x), in `dtype`.
-    measured
-        Whether they are measured values: coarser levels hold their means, and the most frequent of other numbers.
-    """
-
-    shape: Triple
-    dtype: np.dtype[Any]
-    grain: Triple
-    read: Callable[[Box], NDArray[Any]]
+    shape: Triple  # voxels along z, y, x
+    dtype: np.dtype[Any]  # dtype of what is written
+    grain: Triple  # voxels along z, y, x that are decoded together
+    read: Callable[[Box], NDArray[Any]]  # returns a box, (z, y, x), in `dtype`
+    # whether they are measured values: coarser levels hold their means, and the most frequent of other numbers
     measured: bool = False
 
 
 def cell_ids(stack: Stack, crop: Box) -> Numbers:
     """Return a crop's numbers as ids: integers in the unsigned dtype of the same width, floats as integers.
 
-    Raises
-    ------
-    SourceError
-        If the dtype cannot hold ids. `read` raises it for a negative id, or a float that is no integer or may stand for
-        several.
+    Raises SourceError if the dtype cannot hold ids. `read` raises it for a negative id, or a float that is no integer
+    or may stand for several.
     """
     if stack.dtype.kind == "f" and stack.dtype in WHOLE:
         return Numbers(crop.shape, WHOLE[stack.dtype].ids, stack.grain, partial(_whole, stack, crop))
@@ -198,10 +182,7 @@ def mask(stack: Stack, crop: Box) -> Numbers:
 def grey(stack: Stack, crop: Box) -> Numbers:
     """Return a crop's measured values unchanged, but floats of 16 bits as floats of 32.
 
-    Raises
-    ------
-    SourceError
-        If they are neither integers of at most 32 bits nor floats.
+    Raises SourceError if they are neither integers of at most 32 bits nor floats.
     """
     dtype = np.dtype(np.float32) if stack.dtype == np.float16 else stack.dtype
     if dtype.kind not in "uif" or (dtype.kind in "ui" and dtype.itemsize > 4) or dtype.itemsize > 8:
@@ -238,12 +219,7 @@ def gone_error(where: str, error: OSError) -> SourceGoneError:
 def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spacing]:
     """Return voxel size and origin, nm: as given, with the origin at 0, or from the metadata.
 
-    Raises
-    ------
-    SpecError
-        If there is neither.
-    SourceError
-        If the size in the metadata is implausible.
+    Raises SpecError if there is neither, and SourceError if the size in the metadata is implausible.
     """
     if given is not None:
         return given, ORIGIN

@@ -29,30 +29,15 @@ _Folder = tuple[Location, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class FilesState:
-    """State of the files of one volume, or of a part of it.
+    """State of the files of one volume, or of a part of it."""
 
-    Attributes
-    ----------
-    where
-        Name of the volume in messages.
-    files
-        Number of files.
-    names
-        Digest of their names and sizes.
-    times
-        Digest of their names and times of the last change; in an object store, of their versions; in a ZIP file, of their
-        checksums.
-    written
-        Time of writing of the volume's metadata, which differs in a copy.
-    listed
-        Which chunk files exist; None if not asked for, or too many.
-    """
-
-    where: str = field(compare=False)
-    files: int
-    names: str
+    where: str = field(compare=False)  # name of the volume in messages
+    files: int  # number of files
+    names: str  # digest of their names and sizes
+    # digest of names and times of the last change, versions in an object store, or checksums in a ZIP file
     times: str
-    written: str = ""
+    written: str = ""  # time of writing of the volume's metadata, which differs in a copy
+    # which chunk files exist; None if not asked for, or too many
     listed: ShardList | None = field(default=None, compare=False, repr=False)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -117,21 +102,8 @@ def state_below(where: str, folder: Path) -> FilesState:
 def state_of_chunks(where: str, array: Any, ranges: Sequence[range], *, listing: bool) -> FilesState | None:
     """Return the state of the chunk files of a Zarr array; None if its folder cannot be listed, as behind https://.
 
-    Parameters
-    ----------
-    where
-        What to call it in messages.
-    array
-        The array.
-    ranges
-        Positions of chunk files (of shards, if it is sharded) along each axis; others do not count.
-    listing
-        Whether to record which ones exist.
-
-    Raises
-    ------
-    OSError
-        If the array is missing, or cannot be listed.
+    Only files (shards, if it is sharded) at positions in `ranges` along each axis count; `listing` records which exist.
+    Raises OSError if the array is missing, or cannot be listed.
     """
     from zarr.storage import ZipStore
 
@@ -153,18 +125,7 @@ def state_of_grid(
 ) -> FilesState:
     """Return the state of the files in a folder whose names are positions on a grid: c/0/1/2, 0/1/2 or 0.1.2.
 
-    Parameters
-    ----------
-    where
-        Name in messages.
-    folder
-        The folder.
-    ranges
-        Positions along each axis; others do not count.
-    listed
-        Receives those that exist.
-    written
-        Time of writing of the metadata, for the state.
+    Only positions in `ranges` along each axis count; `listed` receives those that exist.
     """
     walk = _Walk(ranges, listed)
     walk.go([(folder, ())])

@@ -23,10 +23,10 @@ FAULTS = (ValueError, OSError, RuntimeError, NotImplementedError)
 class TensorStoreVolume(PlanesByZ):
     """A volume that TensorStore reads; obeys `simexm.sources.stack.Stack`.
 
+    Raises SourceError if its shape or its chunks are absurd.
+
     Parameters
     ----------
-    where
-        Name in messages.
     store
         The opened store, with the axes z, y, x in this order, each from 0.
     voxel_size_nm, origin_nm
@@ -40,11 +40,6 @@ class TensorStoreVolume(PlanesByZ):
     grid
         Axis of each number in a chunk's name such as 3/0/2: 0, 1 or 2 (z, y, x), or None for an axis of length 1. None if
         chunks have other names.
-
-    Raises
-    ------
-    SourceError
-        If its shape or its chunks are absurd.
     """
 
     def __init__(
@@ -77,12 +72,8 @@ class TensorStoreVolume(PlanesByZ):
     def read(self, box: Box) -> NDArray[Any]:
         """Return the stored numbers in a box, (z, y, x).
 
-        Raises
-        ------
-        SourceError
-            If a chunk cannot be decoded.
-        FileNotFoundError
-            If the volume is gone, where TensorStore would read every chunk as never written.
+        Raises SourceError if a chunk cannot be decoded, and FileNotFoundError if the volume is gone, where TensorStore
+        would read every chunk as never written.
         """
         try:
             found = self._stored(box)

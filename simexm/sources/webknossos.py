@@ -30,30 +30,15 @@ _CXYZ = {"c": 0, "x": 1, "y": 2, "z": 3}
 
 @dataclass(frozen=True, slots=True)
 class Mag:
-    """One magnification of a layer.
+    """One magnification of a layer."""
 
-    Attributes
-    ----------
-    layer
-        The layer's name.
-    folder
-        Folder of the array.
-    form
-        "zarr", "zarr3", "wkw", "n5", "neuroglancerPrecomputed".
-    axes
-        Names of the array's axes.
-    voxel_size_nm
-        z, y, x; None with `doubt` for why.
-    box
-        First voxel and end of the layer, x y z, in voxels of this magnification; None if unknown.
-    """
-
-    layer: str
-    folder: Location
-    form: str
-    axes: tuple[str, ...]
-    voxel_size_nm: Spacing | None
+    layer: str  # the layer's name
+    folder: Location  # folder of the array
+    form: str  # "zarr", "zarr3", "wkw", "n5", "neuroglancerPrecomputed"
+    axes: tuple[str, ...]  # names of the array's axes
+    voxel_size_nm: Spacing | None  # z, y, x; None with `doubt` for why
     doubt: str | None
+    # first voxel and end of the layer, x y z, in voxels of this magnification; None if unknown
     box: tuple[tuple[int, ...], tuple[int, ...]] | None
     coarseness: int
     is_segmentation: bool
@@ -69,21 +54,10 @@ def mag_at(folder: Location) -> Mag | None:
 
 
 def choose(path: str, dataset: str | None) -> Mag:
-    """Return the finest magnification of the only segmentation layer, or of the named layer.
+    """Return the finest magnification in a dataset or layer folder: of the only segmentation, or of the named layer.
 
-    Parameters
-    ----------
-    path
-        Folder of a dataset, or of a layer in it.
-    dataset
-        Name of a layer, or of a layer and a magnification, such as "segmentation/2-2-1".
-
-    Raises
-    ------
-    SourceNotFoundError
-        If there is no such layer or magnification.
-    SourceError
-        If there are several, or its file cannot be read.
+    `dataset` is a layer, or a layer and a magnification, such as "segmentation/2-2-1". Raises SourceNotFoundError if
+    there is no such one, and SourceError if there are several, or their file cannot be read.
     """
     folder = Path(path).expanduser().resolve()
     properties = _load(folder)

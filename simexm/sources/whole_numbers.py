@@ -36,10 +36,8 @@ class NotWholeError(ValueError):
 def whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
     """Return floats, of a dtype in `WHOLE` and any shape, as unsigned integers.
 
-    Raises
-    ------
-    NotWholeError
-        At the first value that is fractional, negative, NaN, infinite, or so large that its type rounds.
+    Raises NotWholeError at the first value that is fractional, negative, NaN, infinite, or so large that its type
+    rounds.
     """
     known = WHOLE[values.dtype]
     good = (values >= 0) & (values < known.end)  # both are False for NaN

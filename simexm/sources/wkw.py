@@ -67,10 +67,7 @@ class WkwStack(PlanesByZ):
 
     Its extent is the layer's bounding box in the dataset, or else that of all cubes.
 
-    Raises
-    ------
-    SourceError
-        If it cannot be read, or holds several channels.
+    Raises SourceError if it cannot be read, or holds several channels.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -118,12 +115,7 @@ class WkwStack(PlanesByZ):
     def read(self, box: Box) -> NDArray[Any]:
         """Return the stored numbers in a box, (z, y, x); 0 in missing cubes, which were never written.
 
-        Raises
-        ------
-        SourceError
-            If a cube is damaged.
-        FileNotFoundError
-            If the folder is gone.
+        Raises SourceError if a cube is damaged, and FileNotFoundError if the folder is gone.
         """
         wanted = box.shifted(self._first)
         side = self._header.cube

@@ -10,21 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Words:
-    """How the user gives something.
+    """How the user gives something."""
 
-    Attributes
-    ----------
-    voxel_size
-        How to give the voxel size, as a sentence.
-    dataset
-        How to name a volume inside a file, as the beginning of a sentence.
-    time
-        How to choose a time point, as a sentence without its full stop.
-    """
-
-    voxel_size: str
-    dataset: str
-    time: str
+    voxel_size: str  # how to give the voxel size, as a sentence
+    dataset: str  # how to name a volume inside a file, as the beginning of a sentence
+    time: str  # how to choose a time point, as a sentence without its full stop
 
 
 SPEC = Words(
@@ -37,11 +27,7 @@ COMMAND = Words(
     dataset="Name one: --dataset NAME",
     time="Choose one: --time N",
 )
-ARRAYS = Words(
-    voxel_size="Give voxel_size_nm=(z, y, x) in nm.",
-    dataset="Give the array",
-    time="Choose one: time=N",
-)
+ARRAYS = Words(voxel_size="Give voxel_size_nm=(z, y, x) in nm.", dataset="Give the array", time="Choose one: time=N")
 _spoken: ContextVar[Words] = ContextVar("words", default=SPEC)
 
 

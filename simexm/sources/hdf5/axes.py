@@ -68,24 +68,7 @@ def order_of(h5py: Any, where: str, data: Any) -> Triple:
     Without names, a MATLAB array is read as an image stack V(y, x, z), which is stored as z, x, y, and any other as z, y, x,
     without axes of length 1.
 
-    Parameters
-    ----------
-    h5py
-        The library.
-    where
-        Name of the data set in messages.
-    data
-        The data set.
-
-    Raises
-    ------
-    SourceError
-        If names contradict each other, or are ambiguous.
-
-    Warns
-    -----
-    SimexmWarning
-        If a MATLAB array is read as a stack.
+    Raises SourceError if names contradict each other, or are ambiguous. Warns if a MATLAB array is read as a stack.
     """
     named = _named(data)
     if named:

@@ -23,26 +23,9 @@ _SHUFFLE, _FLETCHER32 = 2, 3
 
 
 class Chunks:
-    """The chunks that a data set's index lists.
+    """The chunks that the index of a chunked data set lists; raises SourceError if it is damaged, or the shape is absurd.
 
-    Parameters
-    ----------
-    where
-        Name of the data set in messages.
-    data
-        The data set, which is chunked.
-
-    Attributes
-    ----------
-    written
-        Number of written chunks.
-    count
-        Number of chunks of the shape.
-
-    Raises
-    ------
-    SourceError
-        If the index is damaged, or the shape is absurd.
+    `written` is the number of written chunks, `count` that of the shape.
     """
 
     def __init__(self, where: str, data: Any) -> None:
@@ -94,21 +77,10 @@ class Chunks:
             raise self._damaged(f"no chunk can be {where}")
 
     def check(self, data: Any, selected: tuple[slice | int, ...], values: NDArray[Any]) -> None:
-        """Check that chunks read as nothing but fill values are stored so.
+        """Check that chunks which were read as fill values only are stored so.
 
-        Parameters
-        ----------
-        data
-            The data set.
-        selected
-            Slice or index along each of its axes.
-        values
-            The values read, without indexed axes.
-
-        Raises
-        ------
-        SourceError
-            If a chunk that was written is not found.
+        `values` were read at `selected`, a slice or index along each axis; indexed axes are gone. Raises SourceError if
+        a written chunk is not found.
         """
         ends = [(s, s + 1) if isinstance(s, int) else (s.start, s.stop) for s in selected]
         values = values.reshape([b - a for a, b in ends])

@@ -29,10 +29,7 @@ _COPY_AGAIN = "Copy it again from where it came."
 def opened(h5py: Any, file: Path) -> Iterator[Any]:
     """Open a file for reading, without a lock: reading needs none, and some file systems have none.
 
-    Raises
-    ------
-    SourceError
-        If it is not readable, is being written, or is damaged.
+    Raises SourceError if it is not readable, is being written, or is damaged.
     """
     try:
         root = _open(h5py, file)
@@ -84,22 +81,9 @@ def being_written(file: Path) -> bool:
 def choose(h5py: Any, file: Path, root: Any, name: str | None) -> tuple[str, Any]:
     """Return path and data set of a volume.
 
-    Parameters
-    ----------
-    h5py
-        The library.
-    file, root
-        The file, and the root that `opened` returned.
-    name
-        A data set, or a group that holds a single volume; None for CREMI's neuron ids, or the only volume in the file.
-        Downsampled copies of Imaris and BigDataViewer do not count.
-
-    Raises
-    ------
-    SourceNotFoundError
-        If there is no such name.
-    SourceError
-        If it is not a volume, a link is broken, or it is unclear which volume is meant.
+    `name` is a data set, or a group with a single volume; None for CREMI's neuron ids, or the only volume in the file.
+    Downsampled copies of Imaris and BigDataViewer do not count. Raises SourceNotFoundError if there is no such name, and
+    SourceError if it is not a volume, a link is broken, or it is unclear which volume is meant.
     """
     if name is None:
         try:
@@ -161,7 +145,7 @@ def _follow(h5py: Any, file: Path, root: Any, path: str) -> Any:
             node = node.file["/"] if link.path.startswith("/") else node
             rest = [p for p in link.path.split("/") if p not in ("", ".")] + rest
             continue
-        if isinstance(link, h5py.ExternalLink) and beside(Path(node.file.filename), link.filename) is None:
+        if isinstance(link, h5py.ExternalLink) and linked_file(Path(node.file.filename), link.filename) is None:
             raise SourceError(
                 f"{file}: {path!r} is a link to the file {link.filename}, which is missing. Put it beside {file.name}."
             )
@@ -177,7 +161,7 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name)[:_LONGEST_NAME]
 
 
-def beside(file: Path, name: str) -> Path | None:
+def linked_file(file: Path, name: str) -> Path | None:
     """Return the file of a link, searched as by HDF5; None if there is no such regular file."""
     tried = (Path(name), file.parent / name, file.parent / Path(name).name)
     return next((p for p in tried if p.is_file()), None)
@@ -186,23 +170,20 @@ def beside(file: Path, name: str) -> Path | None:
 def _volumes(h5py: Any, file: Path, top: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield path and data set of each with at least three axes below a group, once, also through links.
 
-    Raises
-    ------
-    SourceError
-        If a part of the file cannot be read or it holds too much, so that a volume might be overlooked.
+    Raises SourceError if a part of the file cannot be read or it holds too much, so that a volume might be overlooked.
     """
     waiting, linked, seen = deque([(path, top, 0)]), deque[tuple[str, Any, str, Any, int]](), {hash(top.id)}
     while waiting or linked:  # links last: a volume keeps its own name
         nodes: list[tuple[str, Any, int]] = []
         if waiting:
-            here, group, depth = waiting.popleft()
-            names = _names(file, here, group)
+            group_path, group, depth = waiting.popleft()
+            names = _names(file, group_path, group)
             if len(seen) + len(names) > _MOST_OBJECTS:
                 raise SourceError(
                     f"{file} holds over {_MOST_OBJECTS} objects, too many to search. Name one: --dataset NAME"
                 )
             for name in names:
-                inside = f"{here}/{name}".lstrip("/")
+                inside = f"{group_path}/{name}".lstrip("/")
                 try:
                     link = group.get(name, getlink=True)
                     if isinstance(link, h5py.HardLink):
@@ -214,7 +195,7 @@ def _volumes(h5py: Any, file: Path, top: Any, path: str) -> Iterator[tuple[str, 
         else:
             inside, group, name, link, depth = linked.popleft()
             away = isinstance(link, h5py.ExternalLink)
-            if not away or beside(Path(group.file.filename), link.filename) is not None:
+            if not away or linked_file(Path(group.file.filename), link.filename) is not None:
                 with suppress(*BROKEN):  # a broken link
                     nodes.append((inside, group[name], depth))
         for inside, node, depth in nodes:

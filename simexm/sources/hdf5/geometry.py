@@ -35,21 +35,11 @@ _UNEVEN = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Position of voxels.
+    """Position of voxels."""
 
-    Attributes
-    ----------
-    voxel_size_nm
-        z, y, x; None if unknown or ambiguous.
-    origin_nm
-        Lower corner of voxel (0, 0, 0).
-    doubt
-        Why the metadata are not used, as a sentence without its end.
-    """
-
-    voxel_size_nm: Spacing | None = None
-    origin_nm: Spacing = ORIGIN
-    doubt: str | None = None
+    voxel_size_nm: Spacing | None = None  # z, y, x; None if unknown or ambiguous
+    origin_nm: Spacing = ORIGIN  # lower corner of voxel (0, 0, 0)
+    doubt: str | None = None  # why the metadata are not used, as a sentence without its end
 
 
 class _DoubtError(Exception):
@@ -57,19 +47,7 @@ class _DoubtError(Exception):
 
 
 def place_of(root: Any, data: Any, path: str, order: Triple) -> Place:
-    """Return voxel size and position from a data set's metadata.
-
-    Parameters
-    ----------
-    root
-        The file, which may link the data set from another file.
-    data
-        The data set.
-    path
-        Its path in the file.
-    order
-        Positions of z, y and x among its axes.
-    """
+    """Return voxel size and position from a data set's metadata; `root` may link it from another file."""
     try:
         found = {by: place for by, place in _found(root, data, path, order) if place is not None}
         sizes = {place[0] for place in found.values()}

@@ -25,22 +25,9 @@ _LONGEST_RUN = 4096
 class Hdf5Stack(PlanesByZ):
     """A data set of axes z, y, x in any stored order; obeys `simexm.sources.stack.Stack`.
 
-    Parameters
-    ----------
-    file
-        The HDF5 file.
-    dataset
-        Name of the data set, or of a group that holds a single volume; None for CREMI's neuron ids, or the only volume.
-
-    Raises
-    ------
-    SourceError
-        If h5py is missing, the file is damaged or incomplete, or it is unclear which data set or axis is meant.
-
-    Warns
-    -----
-    SimexmWarning
-        If another program has the file open for writing, or a MATLAB array is read as a stack of images.
+    `dataset` names it, or a group with a single volume; None for CREMI's neuron ids, or the only volume. Raises
+    SourceError if h5py is missing, the file is damaged or incomplete, or it is unclear which data set or axis is meant.
+    Warns if another program has the file open for writing, or a MATLAB array is read as a stack of images.
     """
 
     def __init__(self, file: Path, dataset: str | None) -> None:

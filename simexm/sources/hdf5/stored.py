@@ -11,7 +11,7 @@ from typing import Any
 
 from simexm.errors import SourceError
 from simexm.sources.hdf5.chunks import Chunks
-from simexm.sources.hdf5.file import BROKEN, beside, opened
+from simexm.sources.hdf5.file import BROKEN, linked_file, opened
 from simexm.units import size, times
 
 LARGEST_CHUNK = 4 * 2**30
@@ -25,40 +25,18 @@ _DEEPEST = 8
 
 @dataclass(slots=True)
 class Stored:
-    """Files and chunks of a data set.
+    """Files and chunks of a data set."""
 
-    Attributes
-    ----------
-    others
-        Other files that it reads.
-    chunks
-        The written chunks; None if it is not chunked.
-    seen
-        Files and data sets that were checked.
-    """
-
-    others: set[Path] = field(default_factory=set)
-    chunks: Chunks | None = None
-    seen: set[tuple[Path | None, str]] = field(default_factory=set)
+    others: set[Path] = field(default_factory=set)  # other files that it reads
+    chunks: Chunks | None = None  # the written chunks; None if it is not chunked
+    seen: set[tuple[Path | None, str]] = field(default_factory=set)  # files and data sets that were checked
 
 
 def check_stored(h5py: Any, where: str, data: Any) -> Stored:
     """Check that a data set can be read completely.
 
-    Parameters
-    ----------
-    h5py
-        The library.
-    where
-        Name of the data set in messages.
-    data
-        The data set.
-
-    Raises
-    ------
-    SourceError
-        If a filter is missing or may change numbers, a chunk is too large to decode, the index of chunks is damaged, a file of
-        the data set is missing, or nothing was ever written.
+    Raises SourceError if a filter is missing or may change numbers, a chunk is too large to decode, the index of chunks
+    is damaged, a file of the data set is missing, or nothing was ever written.
     """
     stored = Stored()
     stored.chunks = _check(h5py, where, data, 0, stored)
@@ -78,9 +56,10 @@ def _check(h5py: Any, where: str, data: Any, depth: int, stored: Stored) -> Chun
         return None
     _check_filters(h5py, where, created, data.dtype)
     itemsize = data.id.get_type().get_size()
-    if data.chunks and prod(data.chunks) * itemsize > LARGEST_CHUNK:
+    chunk_bytes = prod(data.chunks or ()) * itemsize
+    if data.chunks and chunk_bytes > LARGEST_CHUNK:
         raise SourceError(
-            f"{where} has chunks of {times(data.chunks)}, each {size(prod(data.chunks) * itemsize)}, "
+            f"{where} has chunks of {times(data.chunks)}, each {size(chunk_bytes)}, "
             "and a chunk is decoded at once. Write a copy with smaller ones: h5repack -l CHUNK=64x64x64 IN OUT"
         )
     if data.id.get_storage_size() == 0:
@@ -134,7 +113,7 @@ def _check_sources(h5py: Any, where: str, data: Any, depth: int, stored: Stored)
                 f"{where} is a virtual data set of any number of files ({name}), and a missing one would count as 0. Write a "
                 "copy that holds all: h5repack -l CHUNK=64x64x64 IN OUT"
             )
-        place = file if name == "." else beside(file, name)
+        place = file if name == "." else linked_file(file, name)
         if (place, inside) in stored.seen:
             continue
         stored.seen.add((place, inside))

@@ -29,28 +29,14 @@ _WHITE_IS_0, _PALETTE = 0, 3
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of a volume in its pages.
+    """Layout of a volume in its pages."""
 
-    Attributes
-    ----------
-    shape
-        Voxels along z, y, x.
-    times
-        Number of time points.
-    steps
-        Pages from one time point to the next, and from one plane to the next.
-    separate, together
-        Samples per pixel: in separate planes, or side by side. One of them is 1.
-    dtype
-        Dtype of a sample, native.
-    """
-
-    shape: Triple
-    times: int
-    steps: tuple[int, int]
-    separate: int
+    shape: Triple  # voxels along z, y, x
+    times: int  # number of time points
+    steps: tuple[int, int]  # pages from one time point to the next, and from one plane to the next
+    separate: int  # samples per pixel: in separate planes, or side by side. One of them is 1
     together: int
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # dtype of a sample, native
 
     @property
     def samples(self) -> int:
@@ -79,22 +65,19 @@ def only_series(path: Path, all_series: list[Any]) -> Any:
 
     Pages that were appended one by one are a series each, and together a stack if they are all alike.
 
-    Raises
-    ------
-    SourceError
-        If there is none, or more than one.
+    Raises SourceError if there is none, or more than one.
     """
-    whole = [s for s in all_series if not s.keyframe.is_reduced] or all_series
-    if not whole:
+    full_size = [s for s in all_series if not s.keyframe.is_reduced] or all_series
+    if not full_size:
         raise SourceError(f"{path} holds no image. Copy the file again from where it came, or name another.")
-    first = whole[0]
-    if len(whole) > 1 and len({(s.shape, s.axes, s.keyframe.hash) for s in whole}) == 1 and len(first) == 1:
-        pages = [series.pages[0] for series in whole]
+    first = full_size[0]
+    if len(full_size) > 1 and len({(s.shape, s.axes, s.keyframe.hash) for s in full_size}) == 1 and len(first) == 1:
+        pages = [series.pages[0] for series in full_size]
         return tifffile.TiffPageSeries(pages, (len(pages), *first.shape), first.dtype, f"Q{first.axes}")
-    if len(whole) != 1:
-        shapes = ", ".join("x".join(map(str, s.shape)) for s in whole[:5])
+    if len(full_size) != 1:
+        shapes = ", ".join("x".join(map(str, s.shape)) for s in full_size[:5])
         raise SourceError(
-            f"{path} holds {len(whole)} images of different shape or type ({shapes}), and all planes of a volume are alike. "
+            f"{path} holds {len(full_size)} images of different shape or type ({shapes}), and all planes of a volume are alike. "
             "Save the segmentation as a separate stack."
         )
     return first
@@ -103,15 +86,8 @@ def only_series(path: Path, all_series: list[Any]) -> Any:
 def layout_of(path: Path, series: Any) -> Layout:
     """Return the layout of a series.
 
-    Raises
-    ------
-    SourceError
-        If it is not planes along z, at one or several time points, or is empty, or of an unknown dtype.
-
-    Warns
-    -----
-    SimexmWarning
-        If its planes are named channels or time points, which may be meant or not.
+    Raises SourceError if it is not planes along z, at one or several time points, or is empty, or of an unknown dtype.
+    Warns if its planes are named channels or time points, which may be meant or not.
     """
     if series.dtype is None:
         raise SourceError(f"{path} holds numbers of an unknown type. Save it as an unsigned integer type.")
@@ -176,10 +152,8 @@ def palette_of(page: Any) -> NDArray[Any]:
 def opened(path: Path) -> Iterator[Any]:
     """Open a TIFF with tifffile.
 
-    Raises
-    ------
-    SourceError
-        If it is no TIFF, or damaged, even if tifffile only logs the damage and goes on with the pages that it found.
+    Raises SourceError if it is no TIFF, or damaged, even if tifffile only logs the damage and goes on with the pages
+    that it found.
     """
     try:
         with logged("tifffile") as records, tifffile.TiffFile(path) as tif:

@@ -26,6 +26,9 @@ _STEP = 1 << 20
 class MappedStack(PlanesByZ):
     """Uncompressed numbers in a file; obeys `simexm.sources.stack.Stack`.
 
+    Raises SourceError if the file ends before its last number or is empty, or a disk is too small for the temporary
+    file.
+
     Parameters
     ----------
     path
@@ -42,11 +45,6 @@ class MappedStack(PlanesByZ):
         Voxel size and origin, nm, as in `Stack`.
     unpacked
         For a compressed file, a stream of its numbers from `offset` on, which is copied to a temporary file.
-
-    Raises
-    ------
-    SourceError
-        If the file ends before its last number or is empty, or a disk is too small for the temporary file.
     """
 
     def __init__(
@@ -92,10 +90,7 @@ class MappedStack(PlanesByZ):
 def three_axes(where: str, shape: Sequence[int]) -> Triple:
     """Return the positions of z, y, x among unnamed axes: the three that remain without those of length 1 at either end.
 
-    Raises
-    ------
-    SourceError
-        If more or fewer remain.
+    Raises SourceError if more or fewer remain.
     """
     axes = list(range(len(shape)))
     while len(axes) > 3 and 1 in (shape[axes[0]], shape[axes[-1]]):

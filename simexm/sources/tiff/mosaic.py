@@ -27,15 +27,13 @@ class Grid:
     def boxes(self, files: Sequence[Path], shapes: Sequence[tuple[int, int]]) -> list[Box]:
         """Return the box of each tile in its slice (one plane; y, x).
 
+        Raises SourceError if tiles of a row differ in height or those of a column in width, or a complete row or column
+        is missing.
+
         Parameters
         ----------
         files, shapes
             File of each tile, and its pixels along y, x; row by row.
-
-        Raises
-        ------
-        SourceError
-            If tiles of a row differ in height or those of a column in width, or a complete row or column is missing.
         """
         count = len(self.columns)
         heights = [shapes[n * count][0] for n in range(len(self.rows))]
@@ -65,10 +63,7 @@ def slices_of(files: Sequence[Path]) -> tuple[dict[str, list[Path]], Grid]:
 
     Files whose names have no numbers of tiles, or all the same, are a slice each.
 
-    Raises
-    ------
-    SourceError
-        If a slice lacks a tile, or it is unclear whether its files are tiles.
+    Raises SourceError if a slice lacks a tile, or it is unclear whether its files are tiles.
     """
     each = {p.name: [p] for p in files}
     ambiguous = {m.groups() for p in files if (m := _AMBIGUOUS.search(p.name))}

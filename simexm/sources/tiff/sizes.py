@@ -81,33 +81,34 @@ def _of_ome(xml: str) -> _Place:
     pixels, space = _pixels(xml)
     if pixels is None:
         return _UNKNOWN
-    told: Mapping[str, str] = pixels.attrib
-    size = _positive(_length(told.get(f"PhysicalSize{a}"), told.get(f"PhysicalSize{a}Unit", "µm")) for a in "ZYX")
+    attributes: Mapping[str, str] = pixels.attrib
+    sizes = ((attributes.get(f"PhysicalSize{a}"), attributes.get(f"PhysicalSize{a}Unit", "µm")) for a in "ZYX")
+    size = _positive(_length(value, unit) for value, unit in sizes)
     planes = (p.attrib for p in pixels.findall(f"{space}Plane"))
     first = next((p for p in planes if all(p.get(f"The{a}", "0") == "0" for a in "ZCT")), {})
     at = [_length(first.get(f"Position{a}"), first.get(f"Position{a}Unit")) for a in "ZYX"]
     return size, _begin(size, at)
 
 
-def _of_imagej(told: Mapping[str, Any], page: Any) -> _Place:
+def _of_imagej(description: Mapping[str, Any], page: Any) -> _Place:
     """Return the place by spacing and unit of the description; resolution tags have this unit, whatever they say."""
-    unit = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), str(told.get("unit", "")))
-    units = [str(told.get(f"{a}unit", unit)) for a in "zy"] + [unit]
+    unit = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), str(description.get("unit", "")))
+    units = [str(description.get(f"{a}unit", unit)) for a in "zy"] + [unit]
     across = [_pixel(page, a) for a in "YX"]
-    size = _positive(_length(v, u) for v, u in zip([told.get("spacing"), *across], units, strict=True))
+    size = _positive(_length(v, u) for v, u in zip([description.get("spacing"), *across], units, strict=True))
     if size is None:
         return _UNKNOWN
-    offsets = (_length(told.get(f"{a}origin", 0), "nm") or 0 for a in "zyx")  # in voxels, where a unit of 1 does
+    offsets = (_length(description.get(f"{a}origin", 0), "nm") or 0 for a in "zyx")  # in voxels: any unit will do
     z, y, x = (-s * offset for s, offset in zip(size, offsets, strict=True))
     return size, (z, y, x)
 
 
-def _of_shaped(told: Mapping[str, Any], page: Any) -> _Place:
+def _of_shaped(description: Mapping[str, Any], page: Any) -> _Place:
     """Return the place given to tifffile.imwrite(metadata={"spacing": ..., "unit": ...}, resolution=...)."""
-    unit = str(told.get("unit", ""))
+    unit = str(description.get("unit", ""))
     of_tags = "cm" if page.resolutionunit == _CENTIMETRE else unit if page.resolutionunit == 1 else ""
     across = (_length(_pixel(page, a), of_tags) for a in "YX")
-    return _positive([_length(told.get("spacing"), unit), *across]), ORIGIN
+    return _positive([_length(description.get("spacing"), unit), *across]), ORIGIN
 
 
 def _pixel(page: Any, axis: str) -> Fraction | None:

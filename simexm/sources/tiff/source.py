@@ -30,25 +30,8 @@ class TiffStack:
     """A stack of planes in a TIFF, BigTIFF, OME-TIFF, ImageJ or LSM file, of any lossless compression that imagecodecs decodes.
 
     Obeys `simexm.sources.stack.Stack` and `TimeSeries`. Opening checks that the file has every plane, but decodes none.
-
-    Parameters
-    ----------
-    path
-        The file.
-    color_ids
-        How ids are packed into colours; None reads only grey.
-
-    Raises
-    ------
-    SourceNotFoundError
-        If there is no such file.
-    SourceError
-        If it is no TIFF, is cut off or lossy, or does not hold one stack of planes at each time point.
-
-    Warns
-    -----
-    SimexmWarning
-        If it has a palette, or shows 0 as white.
+    Raises SourceNotFoundError if there is no such file, and SourceError if it is no TIFF, is cut off or lossy, or does
+    not hold one stack of planes at each time point. Warns if it has a palette, or shows 0 as white.
     """
 
     def __init__(self, path: Path, color_ids: ColorIds | None = None, *, quiet: bool = False) -> None:
@@ -58,7 +41,7 @@ class TiffStack:
         if not path.exists():
             raise SourceNotFoundError(f"{path} does not exist.{neighbours(path)}")
         if path.is_dir():
-            raise SourceError(f"{path} is a folder; name one TIFF file that holds the whole stack.")
+            raise SourceError(f"{path} is a folder; name one TIFF file that holds the complete stack.")
         with opened(path) as tif:
             series = only_series(path, tif.series)
             self._layout = layout_of(path, series)
@@ -112,10 +95,7 @@ class TiffStack:
     def read(self, box: Box) -> NDArray[Any]:
         """Return the stored numbers in a box, (z, y, x).
 
-        Raises
-        ------
-        SourceError
-            If a page cannot be decoded, or is in colour without `color_ids`.
+        Raises SourceError if a page cannot be decoded, or is in colour without `color_ids`.
         """
         if self._offset is not None:
             mapped = np.memmap(self.path, self._stored_dtype, "r", self._offset, self._layout.stored)

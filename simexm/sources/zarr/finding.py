@@ -12,7 +12,7 @@ import zarr
 from zarr.storage import LocalStore, ZipStore
 
 from simexm.errors import SourceError, SourceNotFoundError, SpecError
-from simexm.sources.kinds import TOLD, ingest_command, kind_of, zip_root
+from simexm.sources.kinds import DESCRIPTIONS, ingest_command, kind_of, zip_root
 from simexm.sources.limits import refuse_large
 from simexm.sources.webknossos import choose
 from simexm.sources.words import words
@@ -30,41 +30,20 @@ _NOT_LABELS = frozenset({"OME"})
 
 @dataclass(frozen=True)
 class Found:
-    """An array and its geometry.
+    """An array and its geometry."""
 
-    Attributes
-    ----------
-    where
-        Its name in messages: path and dataset.
-    group
-        The group that holds it, if any.
-    is_image
-        Whether it is an image and no labels, by its metadata.
-    """
-
-    where: str
+    where: str  # its name in messages: path and dataset
     array: zarr.Array[Any]
     geometry: ngff.Geometry
-    group: zarr.Group | None
-    is_image: bool
+    group: zarr.Group | None  # the group that holds it, if any
+    is_image: bool  # whether it is an image and no labels, by its metadata
 
 
 def open_root(path: str, dataset: str | None = None) -> tuple[Node, str | None]:
-    """Open a path, and return the root and the rest of the dataset's name to find in it.
+    """Open a folder, ZIP file or URL; return the root (or the array of a WEBKNOSSOS layer) and the dataset left to find.
 
-    Parameters
-    ----------
-    path
-        Folder, ZIP file or URL; of a WEBKNOSSOS dataset, the array of a layer is opened.
-    dataset
-        Path inside it.
-
-    Raises
-    ------
-    SourceNotFoundError
-        If nothing exists there.
-    SourceError
-        If it is no Zarr, or its metadata cannot be read.
+    Raises SourceNotFoundError if nothing exists there, and SourceError if it is no Zarr, or its metadata cannot be
+    read.
     """
     if is_url(path):
         return _open_url(path), dataset
@@ -85,7 +64,7 @@ def open_root(path: str, dataset: str | None = None) -> tuple[Node, str | None]:
         path, dataset, kind = str(mag.folder), None, kind_of(str(mag.folder))
     if kind != "Zarr":
         raise SourceError(
-            f"{path} {TOLD[kind]}, which cannot be read box by box. Convert it once: {ingest_command(path, kind)}"
+            f"{path} {DESCRIPTIONS[kind]}, which cannot be read box by box. Convert it once: {ingest_command(path, kind)}"
         )
     local = Path(path).expanduser()
     try:
@@ -126,13 +105,8 @@ def _open_url(path: str) -> Node:
 def find(root: Node, root_path: str, dataset: str | None) -> Found:
     """Follow the metadata from `root` to one array, its axes and its size.
 
-    Raises
-    ------
-    SourceNotFoundError
-        If there is no such dataset.
-    SourceError
-        If it is unclear which array is meant or which axes are z, y and x, the array is empty or absurd, or foreign files are
-        among its chunks.
+    Raises SourceNotFoundError if there is no such dataset, and SourceError if it is unclear which array is meant or
+    which axes are z, y and x, the array is empty or absurd, or foreign files are among its chunks.
     """
     node = root
     parts = [p for p in (dataset or "").split("/") if p]

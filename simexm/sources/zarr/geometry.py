@@ -119,11 +119,7 @@ def _geometry(where: str, array: zarr.Array[Any], above: Above) -> ngff.Geometry
 
 
 def _plain_geometry(
-    where: str,
-    array: zarr.Array[Any],
-    attributes: Mapping[str, Any],
-    group: Mapping[str, Any],
-    dimension_names: Any,
+    where: str, array: zarr.Array[Any], attributes: Mapping[str, Any], group: Mapping[str, Any], dimension_names: Any
 ) -> ngff.Geometry:
     """Return the geometry of an array without OME metadata."""
     names = axis_names(where, attributes, dimension_names)

@@ -22,30 +22,15 @@ _ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Position of an array's voxels.
+    """Position of an array's voxels."""
 
-    Attributes
-    ----------
-    axes
-        Positions of z, y and x among the array's axes.
-    voxel_size_nm
-        None if unknown.
-    origin_nm
-        Lower corner of voxel (0, 0, 0).
-    doubt
-        Why metadata have no usable voxel size, as the end of a sentence; None if they have none at all.
-    time
-        Position of the time axis; None if there is one time point.
-    seconds_per_time
-        Seconds between time points; None if unknown.
-    """
-
-    axes: Spatial
-    voxel_size_nm: Spacing | None = None
-    origin_nm: Spacing = _ORIGIN
+    axes: Spatial  # positions of z, y and x among the array's axes
+    voxel_size_nm: Spacing | None = None  # None if unknown
+    origin_nm: Spacing = _ORIGIN  # lower corner of voxel (0, 0, 0)
+    # why metadata have no usable voxel size, as the end of a sentence; None if they have none at all
     doubt: str | None = None
-    time: int | None = None
-    seconds_per_time: float | None = None
+    time: int | None = None  # position of the time axis; None if there is one time point
+    seconds_per_time: float | None = None  # seconds between time points; None if unknown
 
     def along(self, lengths: Sequence[int]) -> Triple:
         """Return lengths along z, y and x from those of all axes; 1 for a missing z."""
@@ -80,24 +65,10 @@ def default_axes(where: str, ndim: int) -> str:
 
 
 def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str, shape: Sequence[int]) -> Geometry:
-    """Return the geometry of one level of a multiscale image.
+    """Return the geometry of one level (`dataset`) of a multiscale image, whose array has this shape.
 
-    Parameters
-    ----------
-    where
-        Name of the image in messages.
-    attributes
-        Attributes of the multiscale group.
-    dataset
-        Path of the level.
-    shape
-        Shape of the level's array.
-
-    Raises
-    ------
-    SourceError
-        If it is unclear which axes are z, y and x. An unreadable voxel size is no error, as the user may give it:
-        `Geometry.doubt` says why.
+    Raises SourceError if it is unclear which axes are z, y and x. An unreadable voxel size is no error, as the user may
+    give it: `Geometry.doubt` says why.
     """
     scales = ome(attributes)["multiscales"][0]
     own = next(d for d in scales["datasets"] if str(d["path"]) == dataset)

@@ -42,12 +42,10 @@ class ZarrLabels:
 
     @property
     def shape(self) -> Triple:
-        """Voxels along z, y, x."""
         return self.labels.shape
 
     @property
     def times(self) -> int:
-        """Time points."""
         return self.labels.times
 
     @property
@@ -57,7 +55,6 @@ class ZarrLabels:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Unsigned type of the ids, as wide as the stored ones."""
         return np.dtype(f"u{self.labels.array.dtype.itemsize}")
 
     @property
@@ -86,10 +83,7 @@ class ZarrLabels:
     def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
         """Return the state of the chunk files of a box, by mask name, "" for the labels; empty if they cannot be listed.
 
-        Raises
-        ------
-        SourceError
-            If an array is missing, or its files cannot be listed.
+        Raises SourceError if an array is missing, or its files cannot be listed.
         """
         states = {}
         for name, volume in {"": self.labels, **{v: self.volumes[v] for v in map(self._volume_of, masks)}}.items():
@@ -109,10 +103,7 @@ class ZarrLabels:
     def read(self, box: Box, time: int = 0) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume at a time point, (z, y, x).
 
-        Raises
-        ------
-        SourceError
-            If a stored chunk cannot be decoded, or holds a negative id.
+        Raises SourceError if a stored chunk cannot be decoded, or holds a negative id.
         """
         stored = self.labels.read(box, time)
         if stored.dtype.kind == "i" and stored.size and stored.min() < 0:

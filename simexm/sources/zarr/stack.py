@@ -34,7 +34,6 @@ class ZarrStack(PlanesByZ):
 
     @property
     def times(self) -> int:
-        """Time points."""
         return self._volume.times
 
     def at(self, time: int) -> Self:

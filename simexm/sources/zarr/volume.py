@@ -27,38 +27,22 @@ _TOKENS = itertools.count()
 
 @dataclass(frozen=True)
 class Volume:
-    """A Zarr array read as z, y, x at any time point, whatever the order of its axes; other axes have length 1.
+    """A Zarr array read as z, y, x at any time point, whatever the order of its axes; other axes have length 1."""
 
-    Attributes
-    ----------
-    where
-        Name in messages: path and dataset.
-    group
-        The group that holds the array, if any.
-    time
-        The only time point that is read; None reads all.
-    listed
-        Chunk files that exist, if known.
-    token
-        Key of this opening in the chunk cache.
-    """
-
-    where: str
+    where: str  # name in messages: path and dataset
     array: zarr.Array[Any]
     geometry: ngff.Geometry
-    group: zarr.Group | None
-    time: int | None = None
-    listed: ShardList | None = field(default=None, compare=False)
-    token: int = field(default_factory=lambda: next(_TOKENS), compare=False)
+    group: zarr.Group | None  # the group that holds the array, if any
+    time: int | None = None  # the only time point that is read; None reads all
+    listed: ShardList | None = field(default=None, compare=False)  # chunk files that exist, if known
+    token: int = field(default_factory=lambda: next(_TOKENS), compare=False)  # key of this opening in the chunk cache
 
     @property
     def shape(self) -> Triple:
-        """Voxels along z, y, x."""
         return self.geometry.along(self.array.shape)
 
     @property
     def times(self) -> int:
-        """Time points that can be read."""
         axis = self.geometry.time
         return 1 if axis is None or self.time is not None else self.array.shape[axis]
 
@@ -70,10 +54,7 @@ class Volume:
     def read(self, box: Box, time: int = 0) -> NDArray[Any]:
         """Return the stored numbers in a box, (z, y, x), at a time point; without time axis they are the same at all.
 
-        Raises
-        ------
-        SourceError
-            If they cannot be decoded.
+        Raises SourceError if they cannot be decoded.
         """
         if not Box.of_shape(self.shape).contains(box):
             raise IndexError(f"{box} reaches outside {self.where}, whose shape is {self.shape}")
@@ -139,7 +120,6 @@ class Volume:
         axes = [a for a in self.geometry.axes if a is not None]
         last = sorted(axes)
         turned = [last.index(a) for a in axes]  # positions of z, y and x among the spatial axes
-
         if last == [ndim - 3, ndim - 2, ndim - 1]:
             start, stop = ([ends[turned.index(i)] for i in range(3)] for ends in (box.start, box.stop))
             own = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
