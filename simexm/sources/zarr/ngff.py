@@ -193,7 +193,7 @@ def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]
 def _end(step: Mapping[str, Any], side: str) -> str:
     """Return the name of the input or output coordinate system of a transformation, a text or a mapping."""
     end = step.get(side)
-    return str(end.get("name") or end.get("path") or "") if _is_map(end) else str(end or "")
+    return str(end.get("name") or end.get("path") or "") if isinstance(end, Mapping) else str(end or "")
 
 
 def _lengths(axes: Sequence[Any]) -> bool:
