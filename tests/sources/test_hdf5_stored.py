@@ -57,7 +57,7 @@ def test_what_was_never_written(tmp_path: Path) -> None:
 
     with pytest.raises(SourceError, match="nothing was ever written"):
         open_made(tmp_path, make(0, slice(0)))
-    with pytest.raises(SourceError, match="3 of 5 chunks were written, and HDF5 would .* the others as the id 9"):
+    with pytest.raises(SourceError, match=r"3 of 5 chunks were written, and HDF5 would .* the others as the id 9"):
         open_made(tmp_path, make(9, slice(3)))
     np.testing.assert_array_equal(whole(open_made(tmp_path, make(0, slice(3))))[3:], 0)  # HDF5 itself says so
 
