@@ -160,7 +160,7 @@ class ZarrSource(BaseModel):
         Folder, ZIP file (.zarr.zip, .ozx) or URL (s3://, gs://, https://) of a label image, of an image with labels, of an
         array, or of a WEBKNOSSOS dataset whose layers are Zarr.
     dataset
-        Path of the label image or array inside it, where there is more than one.
+        Path of the label image or array inside it, if it holds several.
     voxel_size_nm
         z, y, x, nm of tissue before expansion. Default: from the metadata. If given, the metadata's size and position are
         ignored, and the volume begins at 0.
@@ -273,7 +273,7 @@ def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
     Raises
     ------
     SourceNotFoundError
-        If there is nothing at the path.
+        If nothing exists at the path.
     SourceError
         If it cannot be used as labels.
     """

@@ -35,7 +35,7 @@ def describe(source: str | PathLike[str] | SourceModel | LabelSource, dataset: s
     Raises
     ------
     SourceNotFoundError
-        If there is nothing at the path.
+        If nothing exists at the path.
     SourceError
         If it cannot be read, or is not a volume.
     """

@@ -40,7 +40,7 @@ def place_by_directions(
 
     Parameters
     ----------
-    where
+    steps
         For each axis, the step from one voxel to the next, along x, y, z.
     centre
         Position of the first voxel's centre along x, y, z; None if unknown.

@@ -48,7 +48,7 @@ def open_stack(
         raise SpecError(
             f"{path} has no data sets inside it, so --dataset {dataset} cannot be found there. Leave it out."
         )
-    # imported when needed: each format has libraries of its own.
+    # imported when needed: each format has libraries of its own
     if kind == "TIFF":
         from simexm.sources.tiff.source import TiffStack
 

@@ -77,7 +77,7 @@ class PhantomVolume:
     shape: Triple
     voxel_size_nm: Spacing
     seed: int
-    # the last box and its synapses, as a region is mostly read after the ids of its box.
+    # the last box and its synapses, as a region is mostly read after the ids of its box
     _last: list[tuple[Box, NDArray[np.bool_]]] = field(default_factory=_nothing, init=False, repr=False, compare=False)
 
     @property
@@ -87,7 +87,7 @@ class PhantomVolume:
 
     @property
     def seconds_per_time(self) -> None:
-        """None: there is one time point."""
+        """None, as there is one time point."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -132,7 +132,7 @@ class PhantomVolume:
         Raises SourceError if the name is unknown or the box leaves the volume.
         """
         if name not in self.fields:
-            raise SourceError(f"a phantom has no region {name!r}: use 'synapse'")
+            raise SourceError(f"a phantom has no region {name!r}, so nothing could be labelled there: use 'synapse'")
         self._check(box)
         last, synapse = self._last[0]
         return synapse.copy() if last == box else self._fill(box)[1]

@@ -69,7 +69,7 @@ class SliceSequence:
         return state_of_files(self.where, [file for tiles in self._files[box.start[0] : box.stop[0]] for file in tiles])
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x); raises SourceError if a slice cannot be decoded."""
+        """Return the stored numbers in a box, (z, y, x); raises SourceError if a slice cannot be decoded."""
         out = np.empty(box.shape, self.dtype)
         flat = Box((0, *box.start[1:]), (1, *box.stop[1:]))
         for z in range(box.start[0], box.stop[0]):

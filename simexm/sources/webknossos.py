@@ -45,7 +45,7 @@ class Mag:
 
 
 def mag_at(folder: Location) -> Mag | None:
-    """Return the magnification in an array's folder by the dataset around it; None if there is none, or it does not list it."""
+    """Return the magnification in an array's folder by the dataset around it; None if no dataset lists it."""
     for above in list(folder.parents)[:_ABOVE]:
         properties = _load(above)
         if properties is not None:
