@@ -182,23 +182,21 @@ def ingest(
     before = [_state(volume, crop) for volume in (stack, *(field.stack for field in to_write.values()))]
     masks = tuple(name for name, field in to_write.items() if field.kind == "mask")
     others = tuple(name for name in to_write if name not in masks)
+    largest: int | None = None
     if dry_run:
         refuse_group(where, overwrite=overwrite, writer=INGESTED)
-        dtype = cell_ids(stack, crop).dtype
-        return IngestResult(
-            where, crop.shape, times_of(stack), size, dtype.name, masks, others, len(plan_levels(crop.shape, size)), None,
-            times_of(stack) * crop.size * dtype.itemsize, 0.0,
-        )  # fmt: skip
-    job = _Job(where, size, (z, y, x), crop, to_write, before, workers, overwrite, progress)
-    try:
-        labels, nbytes = job.write(stack)
-    except SharedValueError as error:
-        stack = _number(stack, error)
-        labels, nbytes = job.write(stack)
-    return IngestResult(
-        where, crop.shape, times_of(stack), size, cell_ids(stack, crop).dtype.name, masks, others, labels.levels,
-        labels.largest, nbytes, perf_counter() - begin,
-    )  # fmt: skip
+        levels, seconds = len(plan_levels(crop.shape, size)), 0.0
+        nbytes = times_of(stack) * crop.size * cell_ids(stack, crop).dtype.itemsize
+    else:
+        job = _Job(where, size, (z, y, x), crop, to_write, before, workers, overwrite, progress)
+        try:
+            labels, nbytes = job.write(stack)
+        except SharedValueError as error:
+            stack = _number(stack, error)
+            labels, nbytes = job.write(stack)
+        levels, largest, seconds = labels.levels, labels.largest, perf_counter() - begin
+    dtype, times = cell_ids(stack, crop).dtype.name, times_of(stack)
+    return IngestResult(where, crop.shape, times, size, dtype, masks, others, levels, largest, nbytes, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +225,11 @@ class _Job:
                 self.progress(done, total)
 
         def image(path: str, name: str, stack: Stack, numbers: Callable[[Stack, Box], Numbers]) -> Written:
+            series = [numbers(at_time(stack, time), self.crop) for time in range(times_of(stack))]
+            place, seconds = (self.voxel_size_nm, self.origin_nm), seconds_of(stack)
             return write_image(
-                files, path, name, [numbers(at_time(stack, time), self.crop) for time in range(times_of(stack))],
-                self.voxel_size_nm, self.origin_nm, seconds_per_time=seconds_of(stack), workers=self.workers, progress=count,
-            )  # fmt: skip
+                files, path, name, series, *place, seconds_per_time=seconds, workers=self.workers, progress=count
+            )
 
         with appearing(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
             written = image("", self.output.name.removesuffix(".zarr"), labels, cell_ids)

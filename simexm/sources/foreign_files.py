@@ -22,6 +22,7 @@ _BESIDE = re.compile(
     r"|(readme|license)\b.*|.*\.(partial|tmp|txt|md|json|xml|ya?ml|html|log|lock)",
     re.IGNORECASE,
 )
+RENAME = "Rename it back to its original name, or move it elsewhere."
 Parts = tuple[str, ...]
 
 

@@ -12,7 +12,7 @@ from simexm.geometry.grid import Spacing
 from simexm.sources.attributes import axis_names, place_of
 from simexm.sources.axes import spatial_order
 from simexm.sources.bdv import read_setup
-from simexm.sources.foreign_files import Parts, grid_names, refuse_foreign_files
+from simexm.sources.foreign_files import RENAME, grid_names, refuse_foreign_files
 from simexm.sources.limits import read_json, refuse_absurd
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
@@ -50,7 +50,9 @@ def open_n5(path: str, dataset: str | None) -> TensorStoreVolume:
     kept = sorted(order)
     size, origin, doubt = _place(folder, attributes, names)
     grid = [-(-n // b) for n, b in zip(dimensions, block, strict=True)]
-    refuse_foreign_files(where, folder, grid_names(grid, "/"), _hint)
+    refuse_foreign_files(
+        where, folder, grid_names(grid, "/"), lambda _: f"Blocks of N5 are files in folders, x/y/z. {RENAME}"
+    )
     store = store.transpose([kept.index(i) for i in order])
     along = [order.index(i) if i in order else None for i in range(len(dimensions))]
     return TensorStoreVolume(where, store, size, origin, doubt, metadata="attributes.json", grid=along)
@@ -142,10 +144,6 @@ def _whole(where: str, key: str, attributes: Mapping[str, Any]) -> list[int]:
     if not isinstance(values, list) or not all(isinstance(n, int) and not isinstance(n, bool) for n in values):
         raise SourceError(f"{where}: {key} is {values!r}, and must be a list of integers. Copy attributes.json again.")
     return values
-
-
-def _hint(parts: Parts) -> str:
-    return "Blocks of N5 are files in folders, x/y/z. Rename it back to its original name, or move it elsewhere."
 
 
 def _choose(path: str, root: Path, dataset: str | None) -> Path:

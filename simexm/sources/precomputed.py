@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, exact, exact3, triple
-from simexm.sources.foreign_files import ChunkNames, Parts, refuse_foreign_files
+from simexm.sources.foreign_files import RENAME, ChunkNames, Parts, refuse_foreign_files
 from simexm.sources.limits import read_json
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
@@ -160,9 +160,7 @@ def _shard_names(bits: int) -> ChunkNames:
 
 def _hint(parts: Parts) -> str:
     name, packing = _split(parts[-1])
-    if packing:
-        return f"If {name} exists, too, keep the newer of the two."
-    return "Rename it back to its original name, or move it elsewhere."
+    return f"If {name} exists, too, keep the newer of the two." if packing else RENAME
 
 
 def _split(name: str) -> tuple[str, str]:

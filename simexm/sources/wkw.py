@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, Triple
-from simexm.sources.foreign_files import ChunkNames, Parts, refuse_foreign_files
+from simexm.sources.foreign_files import RENAME, ChunkNames, Parts, refuse_foreign_files
 from simexm.sources.limits import refuse_absurd
 from simexm.sources.stack import ORIGIN, PlanesByZ
 from simexm.sources.state import FilesState, state_below
@@ -87,7 +87,7 @@ class WkwStack(PlanesByZ):
         self.grain: Triple = (side, side, side)
         refuse_absurd(self.where, self.shape, self.grain, self.dtype.itemsize)
         self.voxel_size_nm, self.origin_nm, self.size_doubt = self._place(mag)
-        refuse_foreign_files(self.where, folder, ChunkNames("z0/y0/x0.wkw", _is_cube, 3), _hint)
+        refuse_foreign_files(self.where, folder, ChunkNames("z0/y0/x0.wkw", _is_cube, 3), lambda _: RENAME)
 
     def _place(self, mag: Mag | None) -> tuple[Spacing | None, Spacing, str | None]:
         size = None if mag is None else mag.voxel_size_nm
@@ -173,7 +173,3 @@ def _morton(z: int, y: int, x: int) -> int:
 
 def _is_cube(parts: Parts) -> bool:
     return _CUBE.fullmatch("/".join(parts)) is not None
-
-
-def _hint(parts: Parts) -> str:
-    return "Rename it back to its original name, or move it elsewhere."

@@ -62,7 +62,7 @@ def scale_of(data: Any, axis: int) -> Any:
         return None
 
 
-def order_of(h5py: Any, where: str, data: Any) -> Triple:
+def order_of(where: str, data: Any) -> Triple:
     """Return the positions of z, y and x among the axes.
 
     Without names, a MATLAB array is read as an image stack V(y, x, z), which is stored as z, x, y, and any other as z, y, x,

@@ -53,7 +53,7 @@ class Hdf5Stack(PlanesByZ):
         self._path, data = choose(h5py, self._file, root, dataset)
         self.where = f"{self._file}/{shown(self._path)}"
         self._stored = check_stored(h5py, self.where, data)
-        self._order = order_of(h5py, self.where, data)
+        self._order = order_of(self.where, data)
         self._missing = _missing_value(self.where, data)
         place = place_of(root, data, self._path, self._order)
         self.voxel_size_nm: Spacing | None = place.voxel_size_nm

@@ -11,7 +11,7 @@ from zarr.storage import LocalStore
 from simexm.errors import SourceError
 from simexm.sources.attributes import axis_names, place_of
 from simexm.sources.axes import space_and_time, spatial_order
-from simexm.sources.foreign_files import Parts, grid_names, refuse_foreign_files
+from simexm.sources.foreign_files import RENAME, Parts, grid_names, refuse_foreign_files
 from simexm.sources.limits import refuse_absurd, refuse_large
 from simexm.sources.webknossos import mag_at
 from simexm.sources.zarr import ngff
@@ -47,7 +47,7 @@ def checked_geometry(where: str, array: zarr.Array[Any], above: Above) -> ngff.G
                 return f'If its chunks are named so, add "dimension_separator": "{other}" to {where}/.zarray.'
             if likely:
                 return f'If its chunks are named so, set the separator in {where}/zarr.json (chunk_key_encoding) to "{other}".'
-            return "Rename it back to its original name, or move it elsewhere."
+            return RENAME
 
         refuse_foreign_files(where, folder, names, hint)
     return geometry
