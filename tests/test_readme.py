@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from simexm.sources.kinds import TOLD
+from simexm.sources.kinds import DESCRIPTIONS
 from tests.markdown import ROOT, block, blocks, pages, type_here
 
 pytestmark = [
@@ -213,6 +213,6 @@ def test_every_format_has_a_row() -> None:
     page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     words = {"sequence": "slices", "cells": "--cells splitted", "NPY": ".npy"}
     rows = [line for line in page.splitlines() if line.startswith("| ")]
-    for kind in TOLD:
+    for kind in DESCRIPTIONS:
         assert any(words.get(kind, kind) in row.split("|")[1] for row in rows), kind
     assert all(row.count("|") == rows[0].count("|") for row in rows)

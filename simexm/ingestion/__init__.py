@@ -1,1 +1,1 @@
-"""Any source of labels to OME-Zarr."""
+"""Write any source of labels as OME-Zarr."""

@@ -1,8 +1,8 @@
-"""From numbers that can be read box by box to a sharded multiscale label image, in parallel and in bounded memory.
+"""Write numbers as a sharded multiscale label image, in parallel and in bounded memory.
 
-The unit of work is a band: a box of whole shards. A band is decoded, downsampled and written by one thread and by no
-other, so nothing is locked and the bytes do not depend on the number of threads. (Decoding, downsampling and Zstd all
-run outside Python's lock, so threads are as fast as processes and need no start-up.)
+The unit of work is a band: a box of complete shards. One thread decodes, downsamples and writes a band, so nothing is locked
+and the bytes do not depend on the number of threads. (Decoding, downsampling and Zstd release Python's lock, so threads are
+as fast as processes and start at once.)
 """
 
 from __future__ import annotations
@@ -52,31 +52,15 @@ Reduce = Callable[[NDArray[Any], Triple], NDArray[Any]]
 
 @dataclass(slots=True)
 class Written:
-    """What all shards of an image come to, in whatever order they are added.
+    """Totals over all shards of an image, in any order."""
 
-    Attributes
-    ----------
-    levels
-        Number of levels.
-    attributes
-        What the group's metadata say of them.
-    smallest, largest
-        Of all its numbers.
-    nbytes
-        Bytes of the shards.
-    digest
-        Sum modulo 2^128 of a digest of each one's path and checksum.
-    lists
-        Which shards exist, by the path of the level's array.
-    """
-
-    levels: int
-    attributes: dict[str, Any]
-    lists: dict[str, ShardList]
-    smallest: int = 2**64
+    levels: int  # number of levels
+    attributes: dict[str, Any]  # attributes of the group
+    lists: dict[str, ShardList]  # existing shards, by the path of the level's array
+    smallest: int = 2**64  # of all numbers
     largest: int = 0
-    nbytes: int = 0
-    digest: int = 0
+    nbytes: int = 0  # bytes of the shards
+    digest: int = 0  # sum modulo 2^128 of a digest of each shard's path and checksum
 
     def add(self, shards: _Shards) -> None:
         """Count shards."""
@@ -107,33 +91,30 @@ def write_image(
     workers: int | None,
     progress: Callable[[int], None],
 ) -> Written:
-    """Write an image of labels or of measured values and its coarser levels; all but the group's own metadata.
+    """Write an image of labels or of measured values and its coarser levels, without the group's own metadata.
 
-    Those come last, so that readers see the image when it is whole. Of several time points each has shards of its own.
+    Those are written last, so that readers see only complete images. Each time point has its own shards.
+
+    Raises SourceError if a grain does not fit into memory.
 
     Parameters
     ----------
     files
-        Where the group is.
+        Files of the root.
     path
         Path of the image's group below its root; "" for the root itself.
     name
-        The name that viewers show.
+        Name in viewers.
     series
         The voxels at each time point.
     voxel_size_nm, origin_nm
-        Size of a voxel, and where the first one begins, nm of tissue before expansion.
+        Voxel size and lower corner of the first voxel, nm of tissue before expansion.
     seconds_per_time
-        Between two time points; None where it is not known.
+        Seconds between time points; None if unknown.
     workers
-        Threads; None for as many as there are CPUs for this process, fewer where memory is short.
+        Threads; None for one per CPU of this process, fewer if memory is short.
     progress
-        Called with the voxels of each band that is done.
-
-    Raises
-    ------
-    SourceError
-        If what is decoded together does not fit into memory.
+        Called with the voxels of each finished band.
     """
     numbers = series[0]
     shard, band = plan_bands(numbers.shape, numbers.grain, numbers.dtype.itemsize)
@@ -164,17 +145,16 @@ def _attributes(
 
 
 def _counts(array: ShardedArray) -> tuple[int, ...]:
-    """Shards along each axis."""
+    """Return the number of shards along each axis."""
     return tuple(-(-n // s) for n, s in zip(array.shape, array.shard, strict=True))
 
 
 def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Triple]:
-    """Return level 0's shard and a band, which is a whole number of shards along each axis and holds a grain.
+    """Return level 0's shard and a band, which is complete shards along each axis and holds a grain.
 
-    Shards are at most 256 a side, and smaller where the volume is or where a band would be larger than 256 MiB, but
-    never below 8 planes of 64 x 64, and never so that a grain would be decoded twice: of a file whose pages are single
-    strips, a band is 8 whole pages. All follows from the source alone, never from this machine, so that an ingest gives
-    the same bytes everywhere.
+    Shards are at most 256 a side, and smaller in smaller volumes or where a band would exceed 256 MiB, but never below 8 planes
+    of 64 x 64, nor so small that a grain is decoded twice: if pages are single strips, a band is 8 complete pages. The result
+    depends on the source alone, not on the machine, so an ingest writes the same bytes everywhere.
     """
     shard = [min(_LARGEST_SHARD, 1 << (n - 1).bit_length()) for n in shape]
     fewest = (_FEWEST_PLANES, _CHUNK, _CHUNK)
@@ -194,14 +174,14 @@ def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Tri
 
 
 def _default_workers(band_bytes: int) -> int:
-    """As many threads as CPUs, fewer where their bands (each with its levels and codes) would take half the memory."""
+    """Return one thread per CPU, fewer if their bands (with levels and codes) would take half the memory."""
     return max(1, min(cpus(), memory_limits()[0].nbytes // (4 * band_bytes)))
 
 
 def _refuse_too_large(name: str, numbers: Numbers, band_bytes: int) -> None:
-    """Refuse what cannot be decoded here, however few bytes it takes on disk."""
+    """Raise SourceError if a band does not fit into memory, however few bytes it has on disk."""
     limit = memory_limits()[0]
-    if 2 * band_bytes > limit.nbytes:  # the band, and what it is decoded from
+    if 2 * band_bytes > limit.nbytes:  # the band and its encoded bytes
         grain = times(min(n, g) for n, g in zip(numbers.shape, numbers.grain, strict=True))
         raise SourceError(
             f"{name}: {grain} voxels (z y x) are decoded together, which takes {size(2 * band_bytes)} of memory, and "
@@ -211,13 +191,9 @@ def _refuse_too_large(name: str, numbers: Numbers, band_bytes: int) -> None:
 
 
 def _create(
-    files: Files,
-    path: str,
-    series: Sequence[Numbers],
-    levels: tuple[Level, ...],
-    shard: Triple,
+    files: Files, path: str, series: Sequence[Numbers], levels: tuple[Level, ...], shard: Triple
 ) -> list[tuple[ShardedArray, bool]]:
-    """Write the arrays' metadata; returns each level's array and whether the bands write it."""
+    """Write the arrays' metadata; return each level's array and whether bands write it."""
     arrays = []
     times = (len(series),) if len(series) > 1 else ()
     one = (1,) * len(times)
@@ -242,7 +218,7 @@ def _write_bands(
 ) -> None:
     """Write the levels that bands own."""
     owned = [array for array, mine in arrays if mine]
-    # read and encoded a layer at a time: of the finest level no more than that is in memory, and in the cache
+    # one layer of the finest level is in memory at a time, and fits into the CPU's cache
     depth = max(_CHUNK, *(level.factors[0] for level in levels[: len(owned)]))
 
     def write(place: tuple[int, Box]) -> tuple[int, int, _Shards, int]:
@@ -262,18 +238,9 @@ def _write_bands(
 
 
 class _Region:
-    """A band on its way to its shards.
+    """A band (`box`) while its shards are encoded, at an index along the time axis, if there is one.
 
-    Parameters
-    ----------
-    arrays, levels
-        The levels that a band owns, the finest first.
-    reduce
-        Makes a level from the one before.
-    time
-        Its index along the arrays' axis of time, where they have one.
-    box
-        The band.
+    `arrays` and `levels` are those that bands write, the finest first; `reduce` downsamples one level to the next.
     """
 
     def __init__(
@@ -296,26 +263,26 @@ class _Region:
             self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
         lead = len(self.time)
         for shard, encoder in self._shards:
-            here = shard.intersect(layer)
-            if not here.is_empty:
-                part = data[here.relative_to(layer.start).slices][(np.newaxis,) * lead]
-                encoder.add((*(0,) * lead, *here.relative_to(shard.start).start), part)
+            inner = shard.intersect(layer)
+            if not inner.is_empty:
+                part = data[inner.relative_to(layer.start).slices][(np.newaxis,) * lead]
+                encoder.add((*(0,) * lead, *inner.relative_to(shard.start).start), part)
         planes = layer.start[0] - self.box.start[0]
-        made = pyramid(data, self.levels, self.reduce)
-        for level, part, whole in zip(self.levels[1:], made[1:], self._coarse, strict=True):
+        coarser = pyramid(data, self.levels, self.reduce)[1:]
+        for level, part, complete in zip(self.levels[1:], coarser, self._coarse, strict=True):
             z = planes // level.factors[0]
-            whole[z : z + len(part)] = part
+            complete[z : z + len(part)] = part
 
     def put(self) -> _Shards:
-        """Put all shards in their places; returns their paths, bytes and checksums."""
+        """Store all shards; return their paths, bytes and checksums."""
         finest = self.arrays[0]
         shards = []
         for shard, encoder in self._shards:
             position = (*self.time, *(a // s for a, s in zip(shard.start, finest.shard[-3:], strict=True)))
             shards.append((finest.key(position), finest.put(position, encoder)))
-        for array, level, whole in zip(self.arrays[1:], self.levels[1:], self._coarse, strict=True):
+        for array, level, complete in zip(self.arrays[1:], self.levels[1:], self._coarse, strict=True):
             start = (*self.time, *(a // f for a, f in zip(self.box.start, level.factors, strict=True)))
-            part = whole[(np.newaxis,) * len(self.time)]
+            part = complete[(np.newaxis,) * len(self.time)]
             shards += zip(_keys(array, start, part.shape), array.write_region(start, part), strict=True)
         return shards
 
@@ -327,7 +294,7 @@ def _write_coarse(
     threads: _Threads,
     written: Written,
 ) -> None:
-    """Write the levels that are left, each from the one above."""
+    """Write the levels that bands do not write, each from the finer one."""
     for n, (array, owned) in enumerate(arrays):
         if not owned:
             above = Reader.of(arrays[n - 1][0].open())
@@ -347,20 +314,20 @@ def _write_from_above(
 
 
 def _keys(array: ShardedArray, start: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[str]:
-    """Paths of the shards of a region, in the order in which `ShardedArray.write_region` writes them."""
+    """Return the paths of a region's shards, in the order of `ShardedArray.write_region`."""
     ranges = (range(a // s, -(-(a + n) // s)) for a, n, s in zip(start, shape, array.shard, strict=True))
     return map(array.key, itertools.product(*ranges))
 
 
 @dataclass(frozen=True, slots=True)
 class _Threads:
-    """Threads that are handed no more than they can start on, so that nothing grows with the number of bands."""
+    """Threads with a bounded queue, so that nothing grows with the number of bands."""
 
     pool: ThreadPoolExecutor
     workers: int
 
     def map(self, function: Callable[[_A], _B], items: Iterable[_A]) -> Iterator[_B]:
-        """Yield the results as they come."""
+        """Yield results as they are finished."""
         waiting: set[Future[_B]] = set()
         for item in items:
             if len(waiting) > self.workers:

@@ -1,4 +1,4 @@
-"""Fields that ingest writes beside labels: masks, classes, grey values and ids of other objects."""
+"""Fields that ingest writes beside the labels: masks, classes, grey values and ids of other objects."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _TAKEN = frozenset({"labels", "membrane", "cytosol"})
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class FieldToWrite:
     """A field to write beside the labels."""
 
     kind: Kind
     stack: Stack
 
     def numbers(self, stack: Stack, crop: Box) -> Numbers:
-        """What is written of a crop of its stack at a time point."""
+        """Return the numbers to write of a crop of its stack at a time point."""
         return {"mask": mask, "grey": grey}.get(self.kind, cell_ids)(stack, crop)
 
 
 def named_regions(regions: Any) -> dict[str, tuple[Kind, str]]:
-    """Masks that a caller names, checked: kind and path by name."""
+    """Check the masks that a caller names; return kind and path by name."""
     if not isinstance(regions, Mapping | None):
         raise SpecError(
             f"regions is {reprlib.repr(regions)}; give a mapping of names to paths, such as {{'synapse': 'mask.tif'}}"
@@ -46,7 +46,7 @@ def named_regions(regions: Any) -> dict[str, tuple[Kind, str]]:
 
 
 def named_fields(regions: Any, fields: Any) -> dict[str, tuple[Kind, str]]:
-    """Fields that a caller names, checked, masks among them: kind and path by name."""
+    """Check the fields that a caller names; return kind and path by name."""
     if not isinstance(fields, Mapping | None):
         raise SpecError(
             f"fields is {reprlib.repr(fields)}; give a mapping of names to kinds and paths, such as {{'em': ('grey', 'em.tif')}}"
@@ -67,13 +67,13 @@ def named_fields(regions: Any, fields: Any) -> dict[str, tuple[Kind, str]]:
 
 def open_field(
     name: str, kind: Kind, path: str, labels: Stack, color_ids: ColorIds | None, given: Spacing | None
-) -> Beside:
-    """Open a field that is carried along with labels, and refuse one of another grid."""
+) -> FieldToWrite:
+    """Open a field to write; raises SourceError if it is on another grid than the labels."""
     what = f"region {name!r}" if kind == "mask" else f"field {name!r}"
     if not is_region(name) or name in _TAKEN:
         option = f"--region NAME=PATH, such as --region synapse={path}"
         raise SpecError(
-            f"{what}: its name begins with a letter, goes on with letters, digits, '_' and '-', and is none of "
+            f"{what}: its name begins with a letter, continues with letters, digits, '_' and '-', and differs from "
             f"{', '.join(sorted(_TAKEN))}. Type {option if kind == 'mask' else f'--field NAME={kind}:PATH'}"
         )
     try:
@@ -89,13 +89,13 @@ def open_field(
     if given is None and not _on_one_grid(found, labels):
         raise SourceError(
             f"{what}: {found.where} has voxels of {times(found.voxel_size_nm or ())} nm, and the labels {labels.where} of "
-            f"{times(labels.voxel_size_nm or ())} nm; they would not lie on each other. Resample it onto the labels' grid."
+            f"{times(labels.voxel_size_nm or ())} nm, so they would not match. Resample it onto the labels' grid."
         )
-    return Beside(kind, found)
+    return FieldToWrite(kind, found)
 
 
 def _on_one_grid(mask: Stack, labels: Stack) -> bool:
-    """Whether voxels of two volumes of one shape lie on each other within half a voxel, as far as their metadata tell.
+    """Whether voxels of two volumes of one shape match within half a voxel, as far as their metadata say.
 
     Formats round sizes: some hold them in 32 bits, or as the number of pixels in a unit.
     """
@@ -106,13 +106,10 @@ def _on_one_grid(mask: Stack, labels: Stack) -> bool:
 
 
 def warn_of_mask(name: str, found: Stack, written: Written) -> None:
-    """Warn of a mask that is all 0, or nowhere 0."""
+    """Warn of a mask that is 0 everywhere, or nowhere."""
     if written.largest == 0 or written.smallest > 0:
-        what = (
-            "0 everywhere, so it would stay empty"
-            if written.largest == 0
-            else "0 nowhere, so it would be the whole volume"
-        )
+        full = "0 nowhere, so it would be the complete volume"
+        what = "0 everywhere, so it would stay empty" if written.largest == 0 else full
         warnings.warn(
             f"region {name!r}: {found.where} is {what}. Check that it is the mask, and that 0 stands for outside",
             SimexmWarning,

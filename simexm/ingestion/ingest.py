@@ -1,4 +1,4 @@
-"""From a segmentation of any kind to a sharded multiscale OME-Zarr 0.5 label image, its region masks beside it."""
+"""Write a segmentation of any format as a sharded multiscale OME-Zarr 0.5 label image, with its masks and fields."""
 
 from __future__ import annotations
 
@@ -15,31 +15,24 @@ from simexm.errors import SimexmWarning, SourceError, SourceGoneError, SpecError
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.geometry.roi import Roi, box_of
 from simexm.ingestion.bands import Written, write_image
-from simexm.ingestion.fields import Beside, named_fields, named_regions, open_field, warn_of_mask
-from simexm.ingestion.mark import leave_mark
+from simexm.ingestion.fields import FieldToWrite, named_fields, named_regions, open_field, warn_of_mask
 from simexm.sources.axes import voxel_sizes
 from simexm.sources.base import INGESTED
 from simexm.sources.colours import ColorIds
 from simexm.sources.fields import Kind
+from simexm.sources.mark import digest_of_lists
 from simexm.sources.opening import Cells, open_stack
 from simexm.sources.splitted import SharedValueError, SplittedCells
-from simexm.sources.stack import (
-    Numbers,
-    Stack,
-    at_time,
-    cell_ids,
-    gone,
-    seconds_of,
-    size_and_origin,
-    times_of,
-)
+from simexm.sources.stack import Numbers, Stack, at_time, cell_ids, gone_error, seconds_of, size_and_origin, times_of
 from simexm.sources.state import FilesState
 from simexm.sources.times import refuse_time
 from simexm.sources.words import COMMAND, speaking
 from simexm.sources.zarr.source import warn_of_image
 from simexm.sources.zarr.stack import ZarrStack
 from simexm.store.atomic_group import appearing, refuse_group
+from simexm.store.files import Files
 from simexm.store.location import Location, location, usable
+from simexm.store.omezarr import write_group
 from simexm.store.pyramid import plan_levels
 from simexm.store.remote import Remote
 
@@ -55,7 +48,7 @@ class IngestResult:
     shape
         Voxels along z, y, x.
     times
-        Time points.
+        Number of time points.
     voxel_size_nm
         Size of a voxel, nm.
     dtype
@@ -67,7 +60,7 @@ class IngestResult:
     levels
         Number of levels.
     largest_id
-        The largest id of all; None after a dry run.
+        The largest id; None after a dry run.
     nbytes
         Bytes of all shards on disk; after a dry run, of the labels before compression.
     seconds
@@ -105,57 +98,56 @@ def ingest(
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestResult:
-    """Write a segmentation as a multiscale OME-Zarr 0.5 label image; every id stays what it is.
+    """Write a segmentation as a multiscale OME-Zarr 0.5 label image, with unchanged ids.
 
-    The result appears under its name when it is whole, and not before. Masks become label images of 1 and 0 in groups of
-    the regions' names inside it, further fields images in groups of theirs, and a spec that names it as its source knows them.
+    The result appears under its name when it is complete. Masks become label images of 1 and 0 in groups with the regions'
+    names inside it, further fields images in groups with theirs, and a spec with this source knows them.
 
     Parameters
     ----------
     source
-        TIFF stack, folder or glob of slices, Zarr, N5, Neuroglancer precomputed, HDF5, .npy, NRRD, NIfTI or MRC: its content
-        tells which.
+        TIFF stack, folder or glob of slices, Zarr, N5, Neuroglancer precomputed, HDF5, .npy, NRRD, NIfTI or MRC, recognised
+        by its content.
     output
-        Folder to make, such as cortex.zarr, or s3://bucket/cortex.zarr.
+        Folder to write, such as cortex.zarr, or s3://bucket/cortex.zarr.
     voxel_size_nm
-        Size of a voxel along z, y, x, nm of tissue before expansion, with voxel (0, 0, 0) of the source at 0. None: what
-        the source's metadata tell.
+        Size of a voxel along z, y, x, nm of tissue before expansion, with voxel (0, 0, 0) of the source at 0. None: from the
+        source's metadata.
     regions
-        Name and path of the mask of each further region: of any kind, too, and of the source's shape. Whatever is not 0 is
-        in the region. The masks and fields of a Zarr that ingest wrote are carried along without being named.
+        Path of the mask of each region by name, in any format, of the source's shape. The region is where the mask is not 0.
+        Masks and fields of a Zarr that ingest wrote are included without being named.
     fields
-        Name of each further field, and its kind ("ids" of other objects, "classes" of tissue, "grey" values) and path.
+        Kind ("ids" of other objects, "classes" of tissue, "grey" values) and path of each further field by name.
     roi
-        Part of the source and of all fields to take, such as "0:40,100:300,:" (z, y, x) or three slices; its position in the
-        tissue is kept. None takes all.
+        Crop of the source and of all fields, such as "0:40,100:300,:" (z, y, x) or three slices; it keeps its position in the
+        tissue. None: everything.
     time
-        Which time point of a series to take, counted from 0. None takes all.
+        The time point of a series to write, counted from 0. None: all.
     cells
-        "merged": one volume of all cells. "splitted": a folder of one TIFF stack or folder of slices for each cell, whose
-        id is the value of its voxels; where two overlap, the first one in natural order of names keeps the voxel. If two
-        have the same value, ids are the numbers of the files, 1, 2, ..., and the attribute "simexm" of the result says
-        which file each is.
+        "merged": one volume of all cells. "splitted": a folder of one TIFF stack or folder of slices for each cell, whose id is
+        the value of its voxels; where two overlap, the first in natural order of names keeps the voxel. If two files have the
+        same value, ids are the numbers of the files, 1, 2, ..., listed in the attribute "simexm" of the result.
     dataset
-        Which volume inside an HDF5, N5 or Zarr, or which scale of a precomputed volume.
+        Volume inside an HDF5, N5 or Zarr, or scale of a precomputed volume.
     color_ids
         How ids are packed into the colours of a TIFF or image sequence, 8 bits each: "rgb", 65536 red + 256 green + blue, or
-        "bgr", red + 256 green + 65536 blue. None: a picture in colour is refused.
+        "bgr", red + 256 green + 65536 blue. None: colour images are refused.
     workers
-        Threads; None for as many as there are CPUs for this process and as fit into the memory.
+        Threads; None for one per CPU of this process, if they fit into memory.
     overwrite
-        Replace what an earlier ingest wrote there. Nothing else is ever replaced.
+        Replace what an earlier ingest wrote there. Nothing else is replaced.
     dry_run
         Check everything and write nothing.
     progress
-        Called with the voxels done and the voxels of all that is to be written.
+        Called with the voxels written so far, and of all images.
 
     Raises
     ------
     SpecError
-        If the voxel size is not positive, or not known; if the crop reaches outside; if a region has no proper name.
+        If the voxel size is not positive or unknown, the crop is outside, or the name of a region is invalid.
     SourceError
-        If the source cannot be read, holds no ids, or no cell; if a mask has another shape. SourceGoneError if one of them
-        vanished or was changed meanwhile.
+        If the source cannot be read, or holds no ids or no cell; if a mask has another shape. SourceGoneError if files of them
+        vanished or changed meanwhile.
     OutputError
         If the output exists, or cannot be written.
 
@@ -165,7 +157,7 @@ def ingest(
         If cells overlap, or are numbered; if a mask is 0 everywhere, or nowhere.
     """
     begin = perf_counter()
-    where = _where(output)
+    where = _output_location(output)
     given = None if voxel_size_nm is None else voxel_sizes(voxel_size_nm)
     workers = None if workers is None else whole_number("workers", workers, 1)
     if text("cells", cells) not in ("merged", "splitted"):
@@ -178,52 +170,51 @@ def ingest(
     crop = box_of(roi, stack.shape, stack.where)
     size, first = size_and_origin(stack, given)
     z, y, x = (o + a * s for o, a, s in zip(first, crop.start, size, strict=True))
-    beside = {name: Beside(*field) for name, field in stack.fields().items()} if isinstance(stack, ZarrStack) else {}
-    beside |= {name: open_field(name, *field, stack, color_ids, given) for name, field in named.items()}
+    stored = stack.fields() if isinstance(stack, ZarrStack) else {}
+    to_write = {name: FieldToWrite(*field) for name, field in stored.items()}
+    to_write |= {name: open_field(name, *field, stack, color_ids, given) for name, field in named.items()}
     if time is not None:
         refuse_time(stack.where, whole_number("time", time), times_of(stack))
         stack = at_time(stack, time)
-        beside = {name: Beside(field.kind, at_time(field.stack, time)) for name, field in beside.items()}
-    for field in beside.values():
-        field.numbers(field.stack, crop)  # which refuses values that cannot be of its kind
-    before = [_state(volume, crop) for volume in (stack, *(field.stack for field in beside.values()))]
-    masks = tuple(name for name, field in beside.items() if field.kind == "mask")
-    others = tuple(name for name in beside if name not in masks)
+        to_write = {name: FieldToWrite(field.kind, at_time(field.stack, time)) for name, field in to_write.items()}
+    for field in to_write.values():
+        field.numbers(field.stack, crop)  # raises for values that cannot be of its kind
+    before = [_state(volume, crop) for volume in (stack, *(field.stack for field in to_write.values()))]
+    masks = tuple(name for name, field in to_write.items() if field.kind == "mask")
+    others = tuple(name for name in to_write if name not in masks)
+    largest: int | None = None
     if dry_run:
         refuse_group(where, overwrite=overwrite, writer=INGESTED)
-        dtype = cell_ids(stack, crop).dtype
-        return IngestResult(
-            where, crop.shape, times_of(stack), size, dtype.name, masks, others, len(plan_levels(crop.shape, size)), None,
-            times_of(stack) * crop.size * dtype.itemsize, 0.0,
-        )  # fmt: skip
-    job = _Job(where, size, (z, y, x), crop, beside, before, workers, overwrite, progress)
-    try:
-        labels, nbytes = job.write(stack)
-    except SharedValueError as error:
-        stack = _number(stack, error)
-        labels, nbytes = job.write(stack)
-    return IngestResult(
-        where, crop.shape, times_of(stack), size, cell_ids(stack, crop).dtype.name, masks, others, labels.levels,
-        labels.largest, nbytes, perf_counter() - begin,
-    )  # fmt: skip
+        levels, seconds = len(plan_levels(crop.shape, size)), 0.0
+        nbytes = times_of(stack) * crop.size * cell_ids(stack, crop).dtype.itemsize
+    else:
+        job = _Job(where, size, (z, y, x), crop, to_write, before, workers, overwrite, progress)
+        try:
+            labels, nbytes = job.write(stack)
+        except SharedValueError as error:
+            stack = _number(stack, error)
+            labels, nbytes = job.write(stack)
+        levels, largest, seconds = labels.levels, labels.largest, perf_counter() - begin
+    dtype, times = cell_ids(stack, crop).dtype.name, times_of(stack)
+    return IngestResult(where, crop.shape, times, size, dtype, masks, others, levels, largest, nbytes, seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What is to be written, but for the labels: see `ingest`."""
+    """Output and fields to write beside the labels; see `ingest`."""
 
     output: Location
     voxel_size_nm: Spacing
     origin_nm: Spacing
     crop: Box
-    fields: Mapping[str, Beside]
+    fields: Mapping[str, FieldToWrite]
     before: list[FilesState | None]
     workers: int | None
     overwrite: bool
     progress: Callable[[int, int], None] | None
 
     def write(self, labels: Stack) -> tuple[Written, int]:
-        """Write labels and fields; returns what is told of the labels, and the bytes of all."""
+        """Write labels and fields; return the totals of the labels, and the bytes of all."""
         done = 0
         total = self.crop.size * sum(times_of(stack) for stack in (labels, *self._stacks))
 
@@ -234,26 +225,25 @@ class _Job:
                 self.progress(done, total)
 
         def image(path: str, name: str, stack: Stack, numbers: Callable[[Stack, Box], Numbers]) -> Written:
+            series = [numbers(at_time(stack, time), self.crop) for time in range(times_of(stack))]
+            place, seconds = (self.voxel_size_nm, self.origin_nm), seconds_of(stack)
             return write_image(
-                files, path, name, [numbers(at_time(stack, time), self.crop) for time in range(times_of(stack))],
-                self.voxel_size_nm, self.origin_nm, seconds_per_time=seconds_of(stack), workers=self.workers, progress=count,
-            )  # fmt: skip
+                files, path, name, series, *place, seconds_per_time=seconds, workers=self.workers, progress=count
+            )
 
         with appearing(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
             written = image("", self.output.name.removesuffix(".zarr"), labels, cell_ids)
             if written.largest == 0:
-                raise SourceError(
-                    f"{labels.where}: every voxel is 0, so there is no cell in it. Is this the segmentation?"
-                )
+                raise SourceError(f"{labels.where}: every voxel is 0, so there is no cell. Is this the segmentation?")
             nbytes = written.nbytes
             for name, field in self.fields.items():
                 found = image(name, name, field.stack, field.numbers)
                 if field.kind == "mask":
                     warn_of_mask(name, field.stack, found)
-                leave_mark(files, name, found, {})
+                _write_mark(files, name, found, {})
                 nbytes += found.nbytes
             self._refuse_changed(labels)
-            leave_mark(files, "", written, _told(labels, self.fields))
+            _write_mark(files, "", written, _mark_of_labels(labels, self.fields))
         return written, nbytes
 
     @property
@@ -261,11 +251,11 @@ class _Job:
         return [field.stack for field in self.fields.values()]
 
     def _refuse_changed(self, labels: Stack) -> None:
-        """Refuse what was written from files that were changed meanwhile, a missing chunk included."""
+        """Raise SourceGoneError if files were changed while they were read, a missing chunk included."""
         for stack, before in zip((labels, *self._stacks), self.before, strict=True):
             if _state(stack, self.crop) != before:
                 raise SourceGoneError(
-                    f"{stack.where} was changed while it was read, so what was written may come from two different volumes. "
+                    f"{stack.where} was changed while it was read, so the result may mix two volumes. "
                     "Nothing of it was kept: type the same command again."
                 )
 
@@ -274,11 +264,11 @@ def _state(stack: Stack, crop: Box) -> FilesState | None:
     try:
         return stack.state(crop)
     except OSError as error:
-        raise gone(stack.where, error) from error
+        raise gone_error(stack.where, error) from error
 
 
-def _where(output: str | PathLike[str]) -> Location:
-    """The place that is named; as it is named where it is on a disk."""
+def _output_location(output: str | PathLike[str]) -> Location:
+    """Return the location of the output, on a disk as the user named it."""
     found = location(output)
     if isinstance(found, Remote):
         found.refuse_read_only()
@@ -287,21 +277,21 @@ def _where(output: str | PathLike[str]) -> Location:
 
 
 def _number(stack: Stack, error: SharedValueError) -> SplittedCells:
-    """Tell cells by their files from now on."""
-    assert isinstance(stack, SplittedCells)  # nothing else raises this
+    """Return the cells with the numbers of their files as ids."""
+    assert isinstance(stack, SplittedCells)  # no other stack raises this
     warnings.warn(
-        f"{error}, so values are no ids: cells are numbered by their files, 1 to {len(stack.members)} in natural order (the "
-        "attribute simexm.cells of the result says which is which). To keep ids, write each cell with a value of its own",
+        f"{error}, so values cannot be ids: cells are numbered by their files, 1 to {len(stack.members)} in natural order (the "
+        "attribute simexm.cells of the result lists them). To keep ids, write each cell with a unique value",
         SimexmWarning,
         stacklevel=3,
     )
     return stack.by_number()
 
 
-def _told(stack: Stack, beside: Mapping[str, Beside]) -> dict[str, Any]:
-    """What the attributes say of fields and of cells; warns of cells that overlap."""
-    regions = [name for name, field in beside.items() if field.kind == "mask"]
-    fields = {name: field.kind for name, field in beside.items() if field.kind != "mask"}
+def _mark_of_labels(stack: Stack, to_write: Mapping[str, FieldToWrite]) -> dict[str, Any]:
+    """Return the attributes of fields and cells; warns of overlapping cells."""
+    regions = [name for name, field in to_write.items() if field.kind == "mask"]
+    fields = {name: field.kind for name, field in to_write.items() if field.kind != "mask"}
     more: dict[str, Any] = {**({"regions": regions} if regions else {}), **({"fields": fields} if fields else {})}
     if isinstance(stack, SplittedCells):
         table = stack.table()
@@ -310,8 +300,22 @@ def _told(stack: Stack, beside: Mapping[str, Beside]) -> dict[str, Any]:
         if stack.found.overlapped:
             warnings.warn(
                 f"{stack.where}: cells overlap in {stack.found.overlapped} voxels, which the first file in natural order "
-                "of names keeps. Mend the segmentation if that is too many",
+                "of names keeps. Correct the segmentation if that is too many",
                 SimexmWarning,
                 stacklevel=3,
             )
     return more
+
+
+def _write_mark(files: Files, path: str, written: Written, more: Mapping[str, Any]) -> None:
+    """Write a group's metadata, which complete it."""
+    digest = f"{written.digest:032x}"
+    lists = {array.rpartition("/")[2]: found.to_text() for array, found in written.lists.items()}
+    mark = {
+        "written_by": INGESTED,
+        "digest": digest,
+        "shards": lists,
+        "shards_digest": digest_of_lists(digest, lists),
+        **more,
+    }
+    write_group(files, path, {**written.attributes, "simexm": mark})

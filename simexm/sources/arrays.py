@@ -1,4 +1,4 @@
-"""Labels that are in memory already."""
+"""Labels in memory."""
 
 from __future__ import annotations
 
@@ -23,31 +23,27 @@ from simexm.store.shard_list import ShardList
 
 
 class ArrayVolume:
-    """A NumPy array as a source of labels; obeys `simexm.sources.base.LabelSource`.
+    """A NumPy array as a `simexm.sources.base.LabelSource`.
+
+    Raises SourceError if the labels are not integers, do not have these axes or are empty, the voxel size is not
+    positive, or the time point does not exist.
 
     Parameters
     ----------
     labels
-        Cell ids, (z, y, x), unsigned, or signed without negative values, or bool, or whole numbers stored as floats; 0 is
-        outside every cell.
+        Cell ids, (z, y, x): unsigned, signed without negative values, bool, or integers stored as floats; 0 is outside.
     voxel_size_nm
         z, y, x, nm of tissue.
     regions
-        Masks of further regions, of the same shape; without the time axis, where they are the same at all times.
+        Masks of regions, of the same shape; without the time axis if they do not change.
     fields
-        Further fields: what each is, and its array, as of regions.
+        Further fields and their arrays, shaped like regions.
     axes
-        Of the labels: "zyx"; "tzyx" of a time series; "tyx" of one of single planes.
+        Axes of the labels: "zyx", "tzyx" (time series) or "tyx" (time series of single planes).
     time
-        The only time point that is read, from 0 on; None for all that there are.
+        The only time point to keep, counted from 0; None keeps all.
     seconds_per_time
-        Between two time points.
-
-    Raises
-    ------
-    SourceError
-        If the labels are no whole numbers, do not have these axes, or are empty, or a voxel has no size; if there is no such
-        time point.
+        Seconds between time points.
     """
 
     def __init__(
@@ -66,10 +62,10 @@ class ArrayVolume:
         refuse_masked(labels, "labels")
         try:
             labels = np.asarray(labels)
-        except (TypeError, ValueError) as error:  # such as rows of different lengths
+        except (TypeError, ValueError) as error:  # rows of different lengths
             raise SourceError(f"labels cannot be made an array of axes {', '.join(axes)}: {error}") from None
         if labels.ndim != len(axes) or labels.size == 0:
-            series = "; axes='tzyx' tells that the first axis is time" if axes == "zyx" and labels.ndim == 4 else ""
+            series = "; axes='tzyx' makes the first axis time" if axes == "zyx" and labels.ndim == 4 else ""
             raise SourceError(
                 f"labels must be an array of axes {', '.join(axes)} with at least one voxel, not of shape {labels.shape}{series}"
             )
@@ -84,7 +80,7 @@ class ArrayVolume:
                 raise SourceError(f"labels, {_FIRST_AXIS[axes]} {error.plane}: {error}") from error
         if labels.dtype.kind not in "ui" and labels.dtype != np.bool_:
             raise SourceError(
-                f"labels are {labels.dtype}, but ids are whole numbers: a rounded id is another cell. "
+                f"labels are {labels.dtype}, but ids are integers: a rounded id is another cell. "
                 "Convert them, for example with labels.astype('uint64')"
             )
         if labels.dtype.kind == "i" and labels.min() < 0:
@@ -95,47 +91,44 @@ class ArrayVolume:
         if time is not None:
             refuse_time("the array of labels", time, len(labels))
             chosen = slice(time, time + 1)
-        self._labels = labels[chosen].astype(unsigned, copy=False)
+        self._labels: NDArray[np.unsignedinteger[Any]] = labels[chosen].astype(unsigned, copy=False)
         self.seconds_per_time = seconds_per_time if self.times > 1 else None
         shapes = dict.fromkeys(
             (labels.shape[1:], tuple(n for n, a in zip(labels.shape, "tzyx", strict=True) if a in axes))
         )
         self._arrays = {
-            name: _series(_region(name, mask, shapes), labels.shape)[chosen] for name, mask in _items(regions)
+            name: _with_time(_checked_mask(name, mask, shapes), labels.shape)[chosen]
+            for name, mask in _checked_items(regions)
         }
         stored = {name: Field(name, "mask", "bool") for name in self._arrays}
         for field, array in fields:
             if field.name in self._arrays:
                 raise SourceError(f"there are two fields {field.name!r}; give one of them another name")
-            self._arrays[field.name] = _series(_field(field, array, shapes), labels.shape)[chosen]
+            self._arrays[field.name] = _with_time(_checked_values(field, array, shapes), labels.shape)[chosen]
             stored[field.name] = replace(field, dtype=self._arrays[field.name].dtype.name)
         self.fields: Mapping[str, Field] = with_classes(stored)
         self.origin_nm: Spacing = exact3((0, 0, 0))
 
     @property
     def shape(self) -> Triple:
-        """Voxels along z, y, x."""
         _, z, y, x = self._labels.shape
         return z, y, x
 
     @property
     def times(self) -> int:
-        """Time points."""
         return len(self._labels)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Unsigned integer type of the ids."""
         return self._labels.dtype
 
     @property
     def coarser(self) -> tuple[()]:
-        """No copies."""
         return ()
 
     @property
     def identity(self) -> str:
-        """Shape and type only: what is in memory is not resumed."""
+        """Shape and type only: runs in memory are not resumed."""
         return f"array {self.shape} {self.dtype.name} {tuple(self.fields)}"
 
     def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
@@ -152,14 +145,13 @@ class ArrayVolume:
 
     def read(self, box: Box, time: int = 0) -> NDArray[np.unsignedinteger[Any]]:
         """Ids in a box at a time point, (z, y, x)."""
-        return self._labels[time][box.slices]
+        return np.asarray(self._labels[time][box.slices])
 
     def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[Any]:
         """Values of a field in a box at a time point, (z, y, x)."""
-        found = class_of(name, self.fields)
-        if found is not None:
-            return self._arrays[found[0]][time][box.slices] == found[1]
-        return self._arrays[name][time][box.slices]
+        field, number = class_of(name, self.fields) or (name, None)
+        values: NDArray[Any] = self._arrays[field][time][box.slices]
+        return values if number is None else np.asarray(values == number)
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
         """Nothing: the labels are in memory already."""
@@ -171,20 +163,20 @@ _FIRST_AXIS = {"zyx": "plane", "tzyx": "time point", "tyx": "time point"}
 
 
 def refuse_masked(array: Any, what: str) -> None:
-    """Refuse a masked array, whose mask NumPy would drop without a word."""
+    """Refuse a masked array, whose mask NumPy would drop silently."""
     if isinstance(array, np.ma.MaskedArray):
         raise SourceError(
-            f"{what} are a masked array, and it is not known what is meant where the mask hides a voxel; type "
-            f"{what}.filled(0) to have nothing there, or {what}.data to do without the mask"
+            f"{what} are a masked array, and ids under the mask are undefined; type {what}.filled(0) to set them to 0, or "
+            f"{what}.data to ignore the mask"
         )
 
 
-def _items(regions: Any) -> list[tuple[str, Any]]:
+def _checked_items(regions: Any) -> list[tuple[str, Any]]:
     if regions is None:
         return []
     if not isinstance(regions, Mapping) or not all(isinstance(name, str) for name in regions):
         raise SourceError(
-            f"regions {reprlib.repr(regions)}: masks go by names, which are text; give a mapping, such as {{'synapse': mask}}"
+            f"regions {reprlib.repr(regions)}: names of masks are text; give a mapping, such as {{'synapse': mask}}"
         )
     for name in regions:
         if not is_region(name):
@@ -192,22 +184,22 @@ def _items(regions: Any) -> list[tuple[str, Any]]:
     return list(regions.items())
 
 
-def _series(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """A field as (t, z, y, x) of this shape: one without time is the same at all times."""
+def _with_time(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a field as (t, z, y, x), repeated at all time points if it has no time axis."""
     t, z, y, x = shape
     return values.reshape(shape) if values.size == t * z * y * x else np.broadcast_to(values, shape)
 
 
-def _region(name: str, mask: Any, shapes: Collection[tuple[int, ...]]) -> NDArray[np.bool_]:
+def _checked_mask(name: str, mask: Any, shapes: Collection[tuple[int, ...]]) -> NDArray[np.bool_]:
     refuse_masked(mask, f"voxels of the region {name!r}")
     found = np.asarray(mask)
     if found.dtype.kind not in "biuf" or (found.dtype.kind == "f" and not np.isfinite(found).all()):
         raise SourceError(
-            f"the region {name!r} holds {found.dtype}, and a mask is 0 outside the region and another number inside; convert it, "
-            "for example with mask.astype(bool)"
+            f"the region {name!r} holds {found.dtype}, and a mask is 0 outside the region and another number inside; convert "
+            "it, for example with mask.astype(bool)"
         )
     _refuse_shape(f"region {name!r}", found.shape, shapes)
-    return found != 0
+    return np.asarray(found != 0)
 
 
 def _refuse_shape(what: str, shape: tuple[int, ...], shapes: Collection[tuple[int, ...]]) -> None:
@@ -215,11 +207,11 @@ def _refuse_shape(what: str, shape: tuple[int, ...], shapes: Collection[tuple[in
         raise SourceError(f"{what} has the shape {shape}, the labels {' or '.join(map(str, shapes))}; they must agree")
 
 
-def _field(field: Field, values: Any, shapes: Collection[tuple[int, ...]]) -> NDArray[Any]:
+def _checked_values(field: Field, values: Any, shapes: Collection[tuple[int, ...]]) -> NDArray[Any]:
     if not is_region(field.name):
         raise SourceError(f"the field's name {field.name!a} becomes part of paths; {REGION_RULE}")
     if field.kind == "mask":
-        return _region(field.name, values, shapes)
+        return _checked_mask(field.name, values, shapes)
     refuse_masked(values, f"values of the field {field.name!r}")
     found = np.asarray(values)
     check_kind(f"the field {field.name!r}", field.kind, found.dtype)

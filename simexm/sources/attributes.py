@@ -1,7 +1,7 @@
-"""Axes, voxel size and position as attributes of a plain array tell them: xarray, funlib and Daisy, ilastik, COSEM, Paintera.
+"""Axes, voxel size and position in attributes of plain arrays: xarray, funlib and Daisy, ilastik, COSEM, Paintera.
 
-Lists that go with the axes are in the order of the array's axes, `element_size_um` is always z y x, and an `offset` is where
-the first voxel begins; the `translate` of COSEM is its centre.
+Lists are in the order of the array's axes, but `element_size_um` is always z y x. An `offset` is the corner of the first
+voxel, the `translate` of COSEM its centre.
 """
 
 from __future__ import annotations
@@ -15,44 +15,32 @@ from typing import Any
 from simexm.errors import SourceError
 from simexm.geometry.grid import Spacing, exact
 from simexm.sources.axes import nm_per
-from simexm.sources.zarr.ngff import UnclearError, checked_size
+from simexm.sources.zarr.ngff import UnclearError, checked_size, spacing
 
 _SCALE = re.compile(r"s?[1-9]\d*")
 _NAMES = ("_ARRAY_DIMENSIONS", "axis_names", "axes", "axistags", "dimension_names")
-_SAYS_NOTHING = re.compile(r"(phony_)?dim_?\d+|axis_?\d+|d\d+|")
+_PLACEHOLDER = re.compile(r"(phony_)?dim_?\d+|axis_?\d+|d\d+|")
 Place = tuple[Spacing, Spacing]
 """Voxel size and origin, nm, z y x."""
 
 
 def axis_names(where: str, attributes: Mapping[str, Any], stored: Sequence[str | None] | None) -> list[str] | None:
-    """Names of an array's axes, None where nothing tells them.
+    """Return the names of an array's axes; None if unnamed. Raises SourceError if two attributes disagree.
 
-    Parameters
-    ----------
-    where
-        What to call the array in messages.
-    attributes
-        Of the array.
-    stored
-        Names in the array's own metadata, as Zarr v3 has them.
-
-    Raises
-    ------
-    SourceError
-        If two places tell different names.
+    `stored` are names in the array's own metadata (Zarr v3).
     """
     found: dict[str, list[str]] = {}
     transform = attributes.get("transform")
     cosem = transform.get("axes") if isinstance(transform, Mapping) else None
     for key, value in (("dimension_names", stored), ("transform", cosem), *((k, attributes.get(k)) for k in _NAMES)):
         names = _listed(value)
-        if names and not all(_SAYS_NOTHING.fullmatch(n) for n in names):
+        if names and not all(_PLACEHOLDER.fullmatch(n) for n in names):
             found.setdefault(key, names)
     different = {tuple(n.removesuffix("^").lower() for n in names): key for key, names in found.items()}
     if len(different) > 1:
-        told = " and ".join(f"{key} says {', '.join(names)}" for names, key in different.items())
+        said = " and ".join(f"{key} says {', '.join(names)}" for names, key in different.items())
         raise SourceError(
-            f"{where}: {told}, so it is not known which axes are z, y and x. Correct the attribute that is wrong."
+            f"{where}: {said}, so it is unclear which axes are z, y and x. Correct the attribute that is wrong."
         )
     return list(next(iter(different))) if different else None
 
@@ -64,23 +52,20 @@ def place(
     *,
     reversed_pixels: bool = False,
 ) -> Place | None:
-    """Voxel size and origin that attributes tell; None where they tell no size.
+    """Return voxel size and origin from attributes; None if they have no size.
+
+    Raises UnclearError if the size is impossible, or not in units of length.
 
     Parameters
     ----------
     attributes
-        Of an array, or of the group of its scales.
+        Attributes of an array, or of the group of its scales.
     axes
         Names of the array's axes, z, y and x among them.
     reversed_pixels
-        Whether `pixelResolution` goes with the axes in reversed order, as Java programs see a Zarr array's.
+        Whether `pixelResolution` is in reversed order of axes, as Java programs write it for a Zarr array.
     factors
-        By how much the array is coarser than what the attributes describe, along its axes z, y, x in their own order.
-
-    Raises
-    ------
-    UnclearError
-        If they tell a size that cannot be one, or none in lengths.
+        How much coarser the array is than the attributes say, along its axes z, y, x in their own order.
     """
     cosem = _transform(attributes.get("transform"))
     if cosem is not None:
@@ -97,8 +82,8 @@ def place(
     offset = attributes.get("offset")
     begin = [Fraction(0)] * 3 if offset is None else _numbers("offset", _spatial(offset, len(axes), axes), 3)
     if key == "element_size_um":
-        return checked_size(size), _triple([begin[i] * per[0] for i in order])
-    return checked_size([size[i] for i in order]), _triple([begin[i] * per[i] for i in order])
+        return checked_size(size), spacing([begin[i] * per[0] for i in order])
+    return checked_size([size[i] for i in order]), spacing([begin[i] * per[i] for i in order])
 
 
 def place_of(
@@ -109,9 +94,9 @@ def place_of(
     *,
     reversed_pixels: bool = False,
 ) -> Place | None:
-    """Voxel size and origin that an array's attributes tell, or those of the group of its scales; see `place`.
+    """Return voxel size and origin from an array's attributes, or from those of the group of its scales; see `place`.
 
-    A group describes its finest scale: of another one it says nothing without that one's `downsamplingFactors`.
+    A group describes its finest scale; for a coarser one, `downsamplingFactors` of the array are needed.
     """
     found = place(attributes, axes, reversed_pixels=reversed_pixels)
     factors = attributes.get("downsamplingFactors")
@@ -123,14 +108,10 @@ def place_of(
 def _size(
     attributes: Mapping[str, Any], ndim: int, spatial: Sequence[int]
 ) -> tuple[str, list[Fraction], list[Fraction]] | None:
-    """The attribute that tells the size, the size in nm in its own order, and the nm of its unit along each axis."""
+    """Return the attribute that holds the size, the size in nm in its own order, and nm per unit along each axis."""
     if "element_size_um" in attributes:
-        micro = [Fraction(1000)] * 3
-        return (
-            "element_size_um",
-            [n * 1000 for n in _numbers("element_size_um", attributes["element_size_um"], 3)],
-            micro,
-        )
+        size = [n * 1000 for n in _numbers("element_size_um", attributes["element_size_um"], 3)]
+        return "element_size_um", size, [Fraction(1000)] * 3
     pixel = attributes.get("pixelResolution")
     if isinstance(pixel, Mapping):
         key, values, units = "pixelResolution", pixel.get("dimensions"), pixel.get("unit")
@@ -144,34 +125,32 @@ def _size(
             f"its voxel_size {values} and its resolution {attributes['resolution']} contradict each other"
         )
     values = [values[i] for i in spatial] if isinstance(values, list) and len(values) == ndim else values
-    told = units if isinstance(units, list) else [units] * 3
-    told = [told[i] for i in spatial] if len(told) == ndim else told
-    per = [Fraction(1) if unit is None else nm_per(str(unit)) for unit in told]
+    listed = units if isinstance(units, list) else [units] * 3
+    listed = [listed[i] for i in spatial] if len(listed) == ndim else listed
+    per = [Fraction(1) if unit is None else nm_per(str(unit)) for unit in listed]
     if len(per) != 3 or None in per:
-        raise UnclearError(f"{key} {values} has the units {units}, which are not lengths that are known here")
+        raise UnclearError(f"{key} {values} has the units {units}, which are no known units of length")
     nm = [n for n in per if n is not None]
     return key, [v * n for v, n in zip(_numbers(key, values, 3), nm, strict=True)], nm
 
 
-def _transform(told: Any) -> Place | None:
-    """COSEM's: lists that go with axes of their own, in C order (https://github.com/janelia-cosem/schemas)."""
-    if not isinstance(told, Mapping) or "scale" not in told:
+def _transform(transform: Any) -> Place | None:
+    """Return voxel size and origin of COSEM's transform, which has axes of its own (https://github.com/janelia-cosem/schemas)."""
+    if not isinstance(transform, Mapping) or "scale" not in transform:
         return None
-    axes = [a.lower() for a in _listed(told.get("axes"))]
+    axes = [a.lower() for a in _listed(transform.get("axes"))]
     if sorted(a for a in axes if a in tuple("zyx")) != ["x", "y", "z"]:
-        raise UnclearError(
-            f"its transform names the axes {', '.join(axes) or 'not at all'}, and not z, y and x once each"
-        )
+        raise UnclearError(f"its transform has the axes {', '.join(axes) or '(none)'}, and needs z, y and x once each")
     at = [axes.index(a) for a in "zyx"]
-    units = _listed(told.get("units")) or [str(told.get("units") or "nm")] * len(axes)
+    units = _listed(transform.get("units")) or [str(transform.get("units") or "nm")] * len(axes)
     per = [nm_per(units[i]) if i < len(units) else None for i in at]
     if None in per:
-        raise UnclearError(f"its transform has the units {units}, which are not lengths that are known here")
-    scale = _numbers("transform.scale", told["scale"], len(axes))
-    shift = _numbers("transform.translate", told.get("translate") or [0] * len(axes), len(axes))
+        raise UnclearError(f"its transform has the units {units}, which are no known units of length")
+    scale = _numbers("transform.scale", transform["scale"], len(axes))
+    shift = _numbers("transform.translate", transform.get("translate") or [0] * len(axes), len(axes))
     size = [scale[i] * n for i, n in zip(at, per, strict=True) if n is not None]
     centre = [shift[i] * n for i, n in zip(at, per, strict=True) if n is not None]
-    return checked_size(size), _triple([c - s / 2 for c, s in zip(centre, size, strict=True)])
+    return checked_size(size), spacing([c - s / 2 for c, s in zip(centre, size, strict=True)])
 
 
 def _numbers(key: str, values: Any, count: int) -> list[Fraction]:
@@ -191,7 +170,7 @@ def _spatial(values: Any, ndim: int, axes: Sequence[str]) -> Any:
 
 
 def _listed(value: Any) -> list[str]:
-    """Names in a list, in ilastik's tags, or in their JSON."""
+    """Return names from a list, from ilastik's axistags, or from their JSON."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -202,8 +181,3 @@ def _listed(value: Any) -> list[str]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         return []
     return [str((n.get("name") if isinstance(n, Mapping) else n) or "").strip() for n in value]
-
-
-def _triple(values: Sequence[Fraction]) -> Spacing:
-    z, y, x = values
-    return z, y, x

@@ -1,4 +1,4 @@
-"""Axes, units and voxel sizes as other programs write them: one reading for all formats."""
+"""Order of axes, units of length and time, and voxel sizes, read alike from all formats."""
 
 from __future__ import annotations
 
@@ -22,20 +22,15 @@ _NM = {
     "centimeter": Fraction(10**7),
     "meter": Fraction(10**9),
 }
-_SPELLINGS = {
-    "å": "angstrom",
-    "a": "angstrom",
-    "ang": "angstrom",
-    "ångström": "angstrom",
-    "nm": "nanometer",
-    "um": "micrometer",
-    "µm": "micrometer",  # micro sign
-    "μm": "micrometer",  # Greek mu
-    "micron": "micrometer",
-    "mm": "millimeter",
-    "cm": "centimeter",
-    "m": "meter",
+_SYMBOLS = {
+    "angstrom": "å a ang ångström",
+    "nanometer": "nm",
+    "micrometer": "um µm μm micron",  # micro sign and Greek mu
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "meter": "m",
 }
+_SPELLINGS = {symbol: unit for unit, symbols in _SYMBOLS.items() for symbol in symbols.split()}
 _SECONDS = {
     "nanosecond": Fraction(1, 10**9),
     "microsecond": Fraction(1, 10**6),
@@ -45,21 +40,19 @@ _SECONDS = {
     "hour": Fraction(3600),
     "day": Fraction(86400),
 }
-_TIME_SPELLINGS = {
-    "ns": "nanosecond",
-    "us": "microsecond",
-    "µs": "microsecond",  # micro sign
-    "μs": "microsecond",  # Greek mu
-    "ms": "millisecond",
-    "s": "second",
-    "sec": "second",
-    "min": "minute",
-    "h": "hour",
-    "d": "day",
+_TIME_SYMBOLS = {
+    "nanosecond": "ns",
+    "microsecond": "us µs μs",  # micro sign and Greek mu
+    "millisecond": "ms",
+    "second": "s sec",
+    "minute": "min",
+    "hour": "h",
+    "day": "d",
 }
+_TIME_SPELLINGS = {symbol: unit for unit, symbols in _TIME_SYMBOLS.items() for symbol in symbols.split()}
 _TIME_NAMES = ("t", "time")
 Spatial = tuple[int | None, int, int]
-"""Positions of z, y and x among an array's axes; z is None where an array of planes in time has no such axis."""
+"""Positions of z, y and x among an array's axes; z is None for a time series of single planes."""
 
 UNITS = tuple(_NM)
 """Names of the lengths that `nm_per` knows, for messages."""
@@ -69,17 +62,9 @@ SMALLEST_NM, LARGEST_NM = Fraction(1, 20), Fraction(10**6)
 
 
 def nm_per(unit: str | bytes | None) -> Fraction | None:
-    """Return how many nanometres a unit of length is.
+    """Return the nanometres in a unit of length; None for other units, such as "pixel".
 
-    Parameters
-    ----------
-    unit
-        Singular or plural, British or American, a symbol or a word, in any case: "um", "µm", "Micrometers", "metre".
-
-    Returns
-    -------
-    Fraction or None
-        None where the unit is no length, or is none that is known here, such as "pixel".
+    Units are singular or plural, British or American, symbols or words, in any case: "um", "µm", "Micrometers", "metre".
     """
     word = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else (unit or "")
     word = word.strip().strip("\0").lower().replace("metre", "meter")
@@ -91,26 +76,18 @@ def nm_per(unit: str | bytes | None) -> Fraction | None:
 
 
 def seconds_per(unit: str | None) -> Fraction | None:
-    """Return how many seconds a unit of time is, by its name or symbol; None where it is none that is known here."""
+    """Return the seconds in a unit of time, by its name or symbol; None if it is not known."""
     word = (unit or "").strip().lower()
     word = _TIME_SPELLINGS.get(word, word)
     return _SECONDS.get(word, _SECONDS.get(word.removesuffix("s")))
 
 
 def space_and_time(where: str, names: Sequence[str], shape: Sequence[int]) -> tuple[Spatial, int | None]:
-    """Return the positions of z, y and x among the axes of an array, and that of time; None where it has one time point.
+    """Return the positions of z, y and x among an array's axes, and of time; None if there is one time point.
 
-    An array of t, y and x is a series of single planes.
+    An array of t, y and x is a time series of single planes. Parameters are those of `spatial_order`.
 
-    Parameters
-    ----------
-    where, names, shape
-        As in `spatial_order`.
-
-    Raises
-    ------
-    SourceError
-        If z, y and x are not named once each, or another axis than time is longer than 1.
+    Raises SourceError if z, y or x is missing or named twice, or an axis other than time is longer than 1.
     """
     lower = [n.strip().lower() for n in names]
     time = next((i for i, n in enumerate(lower) if n in _TIME_NAMES), None)
@@ -124,82 +101,64 @@ def space_and_time(where: str, names: Sequence[str], shape: Sequence[int]) -> tu
 
 
 def spatial_order(where: str, names: Sequence[str], shape: Sequence[int]) -> Triple:
-    """Return the positions of z, y and x among the axes of an array.
+    """Return the positions of z, y and x among an array's axes.
+
+    Raises SourceError if z, y or x is missing or named twice, or another axis is longer than 1.
 
     Parameters
     ----------
-    where
-        What to call the array in messages.
     names
         One name for each axis, in any case and order.
     shape
         Length of each axis.
-
-    Raises
-    ------
-    SourceError
-        If z, y and x are not named once each, or another axis is longer than 1.
     """
     lower = [n.strip().lower() for n in names]
-    told = ", ".join(n or "(no name)" for n in names)
+    shown = [n or "(no name)" for n in names]
     if len(lower) != len(shape):
         raise SourceError(
-            f"{where}: the metadata names {len(names)} axes ({told}), but the array has {len(shape)}, so it is not known "
-            "which are z, y and x. Correct the metadata, or write a copy without them in the order z, y, x."
+            f"{where}: the metadata names {len(names)} axes ({', '.join(shown)}), but the array has {len(shape)}, so it is "
+            "unclear which are z, y and x. Correct the metadata, or write a copy without them in the order z, y, x."
         )
     if any(lower.count(axis) != 1 for axis in "zyx"):
         raise SourceError(
-            f"{where} has the axes {told}, and a volume needs z, y and x once each; planes and rows would be mixed up. "
-            "Correct the names of the axes, or write a copy in the order z, y, x."
+            f"{where} has the axes {', '.join(shown)}, and a volume needs z, y and x once each; planes and rows would be mixed "
+            "up. Correct the names of the axes, or write a copy in the order z, y, x."
         )
-    longer = [
-        f"{n or '(no name)'} of {s}"
-        for n, s in zip(names, shape, strict=True)
-        if n.strip().lower() not in tuple("zyx") and s != 1
-    ]
+    others = zip(lower, shown, shape, strict=True)
+    longer = [f"{name} of {n}" for axis, name, n in others if axis not in tuple("zyx") and n != 1]
     if longer:
         raise SourceError(
-            f"{where} has besides z, y, x the axis {', '.join(longer)}, and it is not known which of its volumes is meant. "
-            "Write the one that is meant as an array of its own."
+            f"{where} has the axis {', '.join(longer)} besides z, y, x, so it is unclear which of its volumes to read. "
+            "Write that one as an array of its own."
         )
     return lower.index("z"), lower.index("y"), lower.index("x")
 
 
 def implausible(voxel_size_nm: Sequence[Fraction | float]) -> str | None:
-    """Return why no voxel has this size, as the end of a sentence; None where it can be right.
-
-    Parameters
-    ----------
-    voxel_size_nm
-        Along z, y, x.
-    """
+    """Return why a voxel size (z, y, x) is implausible, as the end of a sentence; None if it is plausible."""
     if not all(SMALLEST_NM <= s <= LARGEST_NM for s in voxel_size_nm):
-        told = times(voxel_size_nm)
         return (
-            f"{told} nm (z y x), and a voxel is larger than an atom ({float(SMALLEST_NM):g} nm) and smaller than "
-            f"{float(LARGEST_NM):g} nm along each axis; most often a unit was mistaken"
+            f"{times(voxel_size_nm)} nm (z y x), and a voxel is larger than an atom ({float(SMALLEST_NM):g} nm) and smaller "
+            f"than {float(LARGEST_NM):g} nm along each axis; most often a unit is wrong"
         )
     return None
 
 
 def voxel_sizes(given: Any) -> Spacing:
-    """Return sizes of a voxel along z, y, x, nm, that someone gave.
+    """Check a voxel size that a user gave, nm along z, y, x.
 
-    Raises
-    ------
-    SpecError
-        If they are not three positive numbers, or no voxel has this size.
+    Raises SpecError if it is not three positive numbers, or implausible.
     """
     try:
         sizes = () if isinstance(given, str | bytes | Mapping) else tuple(given)
         numbers = all(isinstance(s, Real) and not isinstance(s, bool) for s in sizes)
         good = len(sizes) == 3 and numbers and all(0 < float(s) < math.inf for s in sizes)
-    except (TypeError, ValueError, OverflowError):  # no sequence, or arrays in it
+    except (TypeError, ValueError, OverflowError):  # not a sequence, or one of arrays
         good = False
     if not good:
         raise SpecError(
-            f"the voxel size, voxel_size_nm, is {reprlib.repr(given)}, and a voxel has a positive size along z, y and x, in nm; "
-            "give three numbers, such as (40, 32, 32), on the command line --voxel-size 40 32 32"
+            f"the voxel size, voxel_size_nm, is {reprlib.repr(given)}; give three positive numbers in nm along z, y and x, "
+            "such as (40, 32, 32), on the command line --voxel-size 40 32 32"
         )
     why = implausible(sizes)
     if why:

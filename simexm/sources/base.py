@@ -1,4 +1,4 @@
-"""What a source of labels is, to those who read it and to those who name it in a specification."""
+"""What every source of labels offers, and the Zarr source as a spec names it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from simexm.store.regions import fields_of
 from simexm.store.shard_list import ShardList
 
 INGESTED = "simexm ingest"
-"""What ingest leaves as `written_by` in the attribute "simexm" of what it writes, beside the digest of its shards."""
+"""Value of `written_by` in the attribute "simexm" of groups that ingest wrote."""
 
 VoxelNm = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 
@@ -46,7 +46,7 @@ VoxelSizeNm = Annotated[tuple[VoxelNm, VoxelNm, VoxelNm], AfterValidator(_plausi
 
 
 class Voxels(Protocol):
-    """Ids on some grid, of which the shape alone is known; z, y, x."""
+    """Ids on a grid of known shape; z, y, x."""
 
     @property
     def shape(self) -> Triple: ...
@@ -55,29 +55,29 @@ class Voxels(Protocol):
 
 
 class LabelSource(Protocol):
-    """A volume of cell ids that can be read box by box, in any process that unpickles it.
+    """A volume of cell ids that is read box by box; it can be pickled.
 
     Attributes
     ----------
     shape
         Voxels along z, y, x.
     times
-        Time points at which it can be read; 1 of what does not change. A series of planes in time has a depth of 1.
+        Number of time points; 1 for a volume without a time axis. A series of planes in time has a depth of 1.
     seconds_per_time
-        Between two time points; None where nothing tells it.
+        Seconds between time points; None if unknown.
     voxel_size_nm
         Size of a voxel, nm of tissue before expansion.
     origin_nm
-        Where voxel (0, 0, 0) begins, nm of tissue before expansion.
+        Lower corner of voxel (0, 0, 0), nm of tissue before expansion.
     dtype
         Unsigned integer type of the ids; 0 is outside every cell.
     fields
-        What there is beside the ids, by name: masks of regions, classes, grey values, ids of other objects.
+        Masks of regions, classes, grey values and ids of other objects beside the cells, by name.
     coarser
-        The same ids downsampled, finest first, where such copies are stored.
+        The stored coarser levels of the same ids, finest first.
     identity
-        Text that differs where the ids or the masks of two stored volumes differ at any time point, as far as that can be
-        told without reading them whole. It depends neither on where they stand nor on when they were written.
+        Text that differs if ids or fields differ at any time point, as far as can be seen without reading all voxels. It
+        does not depend on where the volume is stored or when it was written.
     """
 
     @property
@@ -100,46 +100,42 @@ class LabelSource(Protocol):
     def identity(self) -> str: ...
 
     def state(self, box: Box, masks: Sequence[str]) -> Mapping[str, FilesState]:
-        """Return how the files that hold a box are, by name of the mask, of the labels as ""; empty where there are none."""
+        """Return the state of the files that hold a box, by mask name, "" for the labels; empty if there are none."""
 
     def expecting(self, listed: Mapping[str, ShardList]) -> LabelSource:
-        """Return the same source, which takes a missing chunk for a fault if it is listed for its array; see `state`."""
+        """Return the same source, which raises for a missing chunk that is listed for its array; see `state`."""
 
     def read(self, box: Box, time: int = 0) -> NDArray[np.unsignedinteger[Any]]:
-        """Return the ids in a box inside the volume at a time point, (z, y, x), unsigned, in native byte order."""
+        """Return the ids in a box at a time point, (z, y, x), unsigned, in native byte order."""
 
     def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[Any]:
-        """Return the values of a field, (z, y, x), in a box inside the volume: bool for masks, else of the field's type.
+        """Return the values of a field in a box, (z, y, x): bool for masks, else the field's type.
 
-        A field without time points of its own is the same at all of the labels'.
+        A field without a time axis is the same at all time points.
         """
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
-        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache of chunks.
-
-        `regions` are those that are read, too, one after the other.
-        """
+        """Return the peak memory of reading a box of this shape, then its regions, without box and chunk cache, bytes."""
 
 
 class SourceModel(Protocol):
-    """What a user writes to name a source."""
+    """A source as a spec names it."""
 
     def open(self) -> LabelSource:
         """Open it for reading."""
 
 
 class StoredField(BaseModel):
-    """A field beside the labels, in a Zarr.
+    """A field of a Zarr source beside its labels.
 
     Attributes
     ----------
     path
-        A Zarr array of the labels' shape, inside the source's `path` or with a path of its own.
+        Zarr array of the labels' shape, inside the source's `path` or with a path of its own.
     kind
-        ids: of other objects than the cells; classes: small whole numbers that stand for kinds of tissue; grey: measured
-        values.
+        ids: objects other than the cells; classes: small integers, each a kind of tissue; grey: measured values.
     names
-        What classes are called, by number: each is a region that layers can label.
+        Name of each class by its number; layers can label it as a region.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -151,7 +147,7 @@ class StoredField(BaseModel):
     @model_validator(mode="after")
     def _named_classes(self) -> Self:
         if self.names and self.kind != "classes":
-            raise ValueError(f"names are of classes, and this field is of kind {self.kind}; leave names out")
+            raise ValueError(f"only classes have names, and this field is of kind {self.kind}; leave names out")
         return self
 
 
@@ -164,19 +160,18 @@ class ZarrSource(BaseModel):
         Folder, ZIP file (.zarr.zip, .ozx) or URL (s3://, gs://, https://) of a label image, of an image with labels, of an
         array, or of a WEBKNOSSOS dataset whose layers are Zarr.
     dataset
-        Path of the label image or array inside it, where there is more than one.
+        Path of the label image or array inside it, if it holds several.
     voxel_size_nm
-        z, y, x, nm of tissue before expansion. Taken from the metadata where it is left out; where it is given, the
-        metadata's size and position do not count and the volume begins at 0.
+        z, y, x, nm of tissue before expansion. Default: from the metadata. If given, the metadata's size and position are
+        ignored, and the volume begins at 0.
     time
-        Which time point of a time series is simulated, counted from 0.
+        The time point to simulate, counted from 0.
     fields
-        Name of a further field and what holds it: ids of other objects, classes of tissue or grey values, on the same grid.
-        Those that `simexm ingest` carried along need not be given, unless classes are to have names.
+        Further fields on the same grid by name: ids of other objects, classes of tissue or grey values. Fields that
+        `simexm ingest` stored are found without being named here, unless classes need names.
     regions
-        Name of a region and the mask that holds it: a Zarr array or label image of the same shape, inside `path` or
-        with a path of its own. A voxel belongs to the region where the mask is not zero. Masks that `simexm ingest`
-        carried along need not be given.
+        Masks of regions by name: a Zarr array or label image of the same shape, inside `path` or with a path of its own. A
+        voxel belongs to the region where the mask is not 0. Masks that `simexm ingest` stored are found without being named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -195,44 +190,38 @@ class ZarrSource(BaseModel):
 
     @model_validator(mode="after")
     def _paths(self) -> Self:
-        for text in (self.path, self.dataset or ".", *self.regions.values(), *self._field_paths()):
+        for text in (self.path, self.dataset or ".", *self.regions.values(), *(f.path for f in self.fields.values())):
             usable(text)
         return self
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Let editors know that a path alone will do."""
+        """Accept a plain path in the JSON schema, too."""
         return {"anyOf": [{"type": "string", "minLength": 1}, handler(core)]}
 
     def open(self) -> LabelSource:
         """Open it for reading; see `simexm.sources.zarr.source.open_zarr` for what it raises."""
-        from simexm.sources.zarr.source import open_zarr  # here, since importing zarr takes half a second
+        from simexm.sources.zarr.source import open_zarr  # importing zarr takes half a second
 
         return open_zarr(self)
 
     def resolved(self) -> ZarrSource:
-        """The same source without reference to the working directory or to the home folder.
-
-        A mask that lies inside `path` keeps its name, for there it is looked for first.
-        """
-        path = self.path if is_url(self.path) else _absolute(self.path)
-        all_regions, all_fields = self.beside()
+        """Return the same source with absolute paths. A mask inside `path` keeps its name, as it is searched there first."""
+        path = self.path if is_url(self.path) else str(location(self.path))
+        all_regions, all_fields = self.masks_and_fields()
         regions = {name: self._mask(path, mask) for name, mask in all_regions.items()}
         fields = {n: f.model_copy(update={"path": self._mask(path, f.path)}) for n, f in all_fields.items()}
         return self.model_copy(update={"path": path, "regions": regions, "fields": fields})
 
     def offered(self) -> dict[str, Field]:
-        """The fields that are known without opening the source: those that are given and those that ingest left."""
-        regions, fields = self.beside()
+        """Return the fields that are known without opening the source: those of the spec and those that ingest stored."""
+        regions, fields = self.masks_and_fields()
         masks = {name: Field(name, "mask", "bool") for name in regions}
         given = {name: Field(name, f.kind, "", f.names) for name, f in fields.items()}
         return with_classes({**masks, **given})
 
-    def _field_paths(self) -> list[str]:
-        return [each.path for each in self.fields.values()]
-
-    def beside(self) -> tuple[dict[str, str], dict[str, StoredField]]:
-        """The masks and the fields that are given, and those that ingest left beside the labels."""
+    def masks_and_fields(self) -> tuple[dict[str, str], dict[str, StoredField]]:
+        """Return the paths of masks and the other fields, of the spec and of those that ingest stored."""
         inside = [*filter(None, [(self.dataset or "").strip("/")])]
         stored = {
             name: (cast("Kind", kind), "/".join([*inside, name]))
@@ -244,22 +233,22 @@ class ZarrSource(BaseModel):
     def _mask(self, path: str, mask: str) -> str:
         local = Path(mask).expanduser()
         if is_url(mask) or not (mask.startswith("~") or local.exists()):
-            return mask  # if it is anywhere, it is inside
+            return mask  # it can only be inside
         if not Path(mask).is_absolute():
             from simexm.sources.zarr.source import holds
 
             if holds(path, mask):
                 return mask
-        return _absolute(mask)
+        return str(location(mask))
 
 
 def given_by(stored: Mapping[str, tuple[Kind, str]]) -> dict[str, StoredField]:
-    """Stored fields of given kinds and paths as a spec would name them; masks are left out."""
+    """Return stored fields, without masks, as a spec would name them."""
     return {name: StoredField(path=path, kind=kind) for name, (kind, path) in stored.items() if kind != "mask"}
 
 
 def _ingested(path: str, dataset: str) -> dict[str, str]:
-    """Names and kinds of the fields that ingest left; none where nothing can be read, for opening it tells what is wrong."""
+    """Return names and kinds of the fields that ingest stored; empty if unreadable, as opening it will report why."""
     try:
         if time.monotonic() - _refused_s.get(path, -_PATIENCE_S) < _PATIENCE_S:
             return {}
@@ -275,18 +264,18 @@ def _ingested(path: str, dataset: str) -> dict[str, str]:
 
 _refused_s: dict[str, float] = {}
 _PATIENCE_S = 30.0
-"""After a store refused, which may take seconds, it is not asked for regions again; and when it did so."""
+"""Seconds after a refusal of a remote store in which it is not asked again: each refusal may take seconds."""
 
 
 def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
-    """Open a source of labels: a model, or the path or URL of a Zarr whose kind its content tells.
+    """Open a source of labels: a model, or the path or URL of a Zarr.
 
     Raises
     ------
     SourceNotFoundError
-        If there is nothing at the path.
+        If nothing exists at the path.
     SourceError
-        If what is there cannot serve as labels.
+        If it cannot be used as labels.
     """
     if hasattr(source, "open") and not isinstance(source, PathLike):
         return source.open()
@@ -297,12 +286,8 @@ def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
     return ZarrSource(path=path).open()
 
 
-def _absolute(path: str) -> str:
-    return str(location(path))
-
-
 def neighbours(path: Path) -> str:
-    """What a missing path may have meant, as the end of a message: names beside it that are alike."""
+    """Return similar names in the folder of a missing path, as the end of a message."""
     names: list[str] = []
     with contextlib.suppress(OSError):
         names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]

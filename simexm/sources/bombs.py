@@ -1,6 +1,6 @@
-"""Chunks that would decode to far more than their array says, and fill the memory before anyone notices.
+"""Refuse chunks that would decode to far more bytes than their array has, and fill the memory (decompression bombs).
 
-Only what a chunk says of itself is looked at: its first and last bytes.
+Only the first and last bytes of a chunk are read, which hold its size.
 """
 
 from __future__ import annotations
@@ -18,24 +18,14 @@ from simexm.store.shards import zstd_size
 
 _ENDS = 18
 _MORE = 16
-"""How much larger than its elements a chunk may be: filters make bits to bytes, and bytes to numbers of 64 bits."""
+"""Largest ratio of decoded bytes to elements: filters make bytes of bits, and numbers of 64 bits of bytes."""
 _LEAST = 2**20
 
 
 def refuse_bombs(array: zarr.Array[Any], box: tuple[slice, ...]) -> None:
-    """Look at the chunks that a box meets; those on a disk, in files of their own.
+    """Check the chunks in a box (a slice along each axis), if they are files on a disk.
 
-    Parameters
-    ----------
-    array
-        The array.
-    box
-        A slice along each axis.
-
-    Raises
-    ------
-    ValueError
-        If one says that it decodes to more than 16 times what it should.
+    Raises ValueError if a chunk would decode to more than 16 times its elements.
     """
     codec, after = _outermost(array)
     if codec is None or array.shards or not isinstance(array.store, LocalStore):
@@ -52,7 +42,7 @@ def refuse_bombs(array: zarr.Array[Any], box: tuple[slice, ...]) -> None:
 
 
 def packed_size(codec: str, head: bytes, tail: bytes) -> int | None:
-    """Bytes that something compressed says that it decodes to, by its first and last bytes; None where it does not."""
+    """Return the decoded size in the header or trailer of a compressed chunk, bytes; None if it has none."""
     name = codec.removeprefix("numcodecs.")
     if name == "zstd":
         return zstd_size(head)
@@ -66,7 +56,7 @@ def packed_size(codec: str, head: bytes, tail: bytes) -> int | None:
 
 
 def ends(path: Path, after: int = 0) -> tuple[bytes, bytes]:
-    """First and last bytes of a file, without `after` bytes behind them; none where there is no file."""
+    """Return the first and last bytes of a file, without a trailer of `after` bytes; empty if there is no file."""
     try:
         with path.open("rb") as file:
             head = file.read(_ENDS)
@@ -74,11 +64,11 @@ def ends(path: Path, after: int = 0) -> tuple[bytes, bytes]:
             file.seek(max(0, end - _ENDS))
             return head, file.read(_ENDS)[: max(0, min(end, _ENDS))]
     except OSError:
-        return b"", b""  # who reads it says what is wrong
+        return b"", b""  # reading the chunk will report why
 
 
 def _outermost(array: zarr.Array[Any]) -> tuple[str | None, int]:
-    """The codec that was applied last, and the bytes of a checksum behind it."""
+    """Return the codec that was applied last, and the bytes of the checksum after it."""
     metadata: Any = array.metadata
     if metadata.zarr_format == 2:
         return getattr(metadata.compressor, "codec_id", None), 0

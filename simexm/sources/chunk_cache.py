@@ -1,6 +1,6 @@
-"""Decoded chunks, kept for the neighbouring boxes that will want them again.
+"""Cache of decoded chunks.
 
-Tiles read boxes that overlap by their halos and begin in the middle of chunks, so that each chunk was decoded some seven times.
+Boxes of neighbouring tiles overlap by their halos and begin inside chunks: without a cache each chunk was decoded seven times.
 """
 
 from __future__ import annotations
@@ -17,19 +17,13 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, Triple
 
 CACHE_BYTES = 64 * 2**20
-"""Of decoded chunks in one process, for all sources together."""
+"""Bytes of decoded chunks in one process, for all sources together."""
 
 Key = tuple[Hashable, Triple]
 
 
 class ChunkCache:
-    """The chunks that were used last, up to a number of bytes; safe for threads.
-
-    Parameters
-    ----------
-    limit
-        Bytes.
-    """
+    """The least recently used chunks are dropped beyond `limit` bytes; safe for threads."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -38,34 +32,28 @@ class ChunkCache:
         self._lock = threading.Lock()
 
     def read(
-        self,
-        name: Hashable,
-        box: Box,
-        chunk: Triple,
-        shape: Triple,
-        itemsize: int,
-        read: Callable[[Box], NDArray[Any]],
+        self, name: Hashable, box: Box, chunk: Triple, shape: Triple, itemsize: int, read: Callable[[Box], NDArray[Any]]
     ) -> NDArray[Any]:
         """Return the voxels of a box.
 
         Parameters
         ----------
         name
-            What tells the array from all others, and its content from any that it may have later.
+            Key of the array and its content.
         box
-            What is wanted, inside the array.
+            Wanted box, inside the array.
         chunk, shape, itemsize
-            Of the array. A box of more chunks than are kept at most is read as it is.
+            Of the array. A box of more chunks than fit into the cache is read without it.
         read
-            Reads a box of the array; called once at most, for the box around the chunks that are not kept.
+            Reads a box of the array; called at most once, for the box around the missing chunks.
         """
         z, y, x = (range(a // c, -(-b // c)) for a, b, c in zip(box.start, box.stop, chunk, strict=True))
         positions = list(itertools.product(z, y, x))
         hull = [_chunk_box(p, chunk, shape) for p in positions]
         if box.is_empty or sum(b.size for b in hull) * itemsize > self._limit:
             return read(box)
-        kept = self._kept(name, positions)
-        missing = [b for p, b in zip(positions, hull, strict=True) if p not in kept]
+        cached = self._cached(name, positions)
+        missing = [b for p, b in zip(positions, hull, strict=True) if p not in cached]
         data: NDArray[Any] | None = None
         if missing:
             around = missing[0]
@@ -73,22 +61,22 @@ class ChunkCache:
                 around = around.hull(each)
             data = read(around)
             for position, each in zip(positions, hull, strict=True):
-                if around.contains(each) and position not in kept:
-                    kept[position] = np.ascontiguousarray(data[each.relative_to(around.start).slices])
-        self._keep(name, kept)
+                if around.contains(each) and position not in cached:
+                    cached[position] = np.ascontiguousarray(data[each.relative_to(around.start).slices])
+        self._store(name, cached)
         if data is not None and around == box:
             return data
-        out = np.empty(box.shape, next(iter(kept.values())).dtype)
+        out = np.empty(box.shape, next(iter(cached.values())).dtype)
         for position, each in zip(positions, hull, strict=True):
             part = each.intersect(box)
-            out[part.relative_to(box.start).slices] = kept[position][part.relative_to(each.start).slices]
+            out[part.relative_to(box.start).slices] = cached[position][part.relative_to(each.start).slices]
         return out
 
-    def _kept(self, name: Hashable, positions: list[Triple]) -> dict[Triple, NDArray[Any]]:
+    def _cached(self, name: Hashable, positions: list[Triple]) -> dict[Triple, NDArray[Any]]:
         with self._lock:
             return {p: self._chunks[name, p] for p in positions if (name, p) in self._chunks}
 
-    def _keep(self, name: Hashable, chunks: dict[Triple, NDArray[Any]]) -> None:
+    def _store(self, name: Hashable, chunks: dict[Triple, NDArray[Any]]) -> None:
         with self._lock:
             for position, data in chunks.items():
                 if (name, position) not in self._chunks:

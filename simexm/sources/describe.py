@@ -1,4 +1,4 @@
-"""What a label volume is, as plain data: for `simexm info` and for programs. Only headers and metadata are read."""
+"""Describe a label volume as plain data, for `simexm info` and for programs. Only headers and metadata are read."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ def describe(source: str | PathLike[str] | SourceModel | LabelSource, dataset: s
     Parameters
     ----------
     source
-        What to describe.
+        The volume.
     dataset
-        Which volume of a Zarr, N5 or HDF5, or scale of a precomputed volume, is meant; of paths alone.
+        Volume inside a Zarr, N5 or HDF5, or scale of a precomputed volume; only with a path.
 
     Returns
     -------
     dict
-        `source` (what it is called in messages), `kind` (`TIFF`, `Zarr`, `HDF5`, ..., or the model's name), `shape_voxels`,
-        `voxel_size_nm` and `origin_nm` (z, y, x; `voxel_size_nm` is None where nothing tells it), `dtype` of the ids, `fields`
-        (name, kind and dtype of each), `regions` (names of the masks), `times` (time points), `seconds_per_time` (None
-        where nothing tells it), and `storage`: `chunk_voxels`, what is decoded together; of a Zarr also `shard_voxels` and
-        `levels`. Empty for what is not stored.
+        `source` (its name in messages), `kind` (`TIFF`, `Zarr`, `HDF5`, ..., or the model's name), `shape_voxels`,
+        `voxel_size_nm` and `origin_nm` (z, y, x; `voxel_size_nm` is None if unknown), `dtype` of the ids, `fields` (name, kind
+        and dtype of each), `regions` (names of the masks), `times` (number of time points), `seconds_per_time` (None if
+        unknown), and `storage`: `chunk_voxels`, and for a Zarr `shard_voxels` and `levels`. Empty for sources without files.
 
     Raises
     ------
     SourceNotFoundError
-        If there is nothing at the path.
+        If nothing exists at the path.
     SourceError
-        If it cannot be read, or is no volume.
+        If it cannot be read, or is not a volume.
     """
     if isinstance(source, str | PathLike):
         path = usable(fspath(source))
@@ -49,18 +48,18 @@ def describe(source: str | PathLike[str] | SourceModel | LabelSource, dataset: s
 
 def _of_stack(kind: str, stack: Stack) -> dict[str, Any]:
     if kind == "Zarr":
-        from simexm.sources.zarr.stack import ZarrStack  # here, since importing zarr takes half a second
+        from simexm.sources.zarr.stack import ZarrStack  # importing zarr takes half a second
 
         assert isinstance(stack, ZarrStack)
         fields, more = stack.fields(), stack.storage()
     else:
         fields, more = {}, {}
-    beside = [Field(name, k, "bool" if k == "mask" else s.dtype.name) for name, (k, s) in fields.items()]
+    others = [Field(name, k, "bool" if k == "mask" else s.dtype.name) for name, (k, s) in fields.items()]
     return {
         "source": stack.where,
         "kind": kind,
         **_grid(stack.shape, stack.voxel_size_nm, stack.origin_nm),
-        **_contents(Field("labels", "ids", stack.dtype.name), beside),
+        **_contents(Field("labels", "ids", stack.dtype.name), others),
         "times": times_of(stack),
         "seconds_per_time": seconds_of(stack),
         "storage": {"chunk_voxels": list(stack.grain), **more},

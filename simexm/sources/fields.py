@@ -1,4 +1,4 @@
-"""Named fields beside the ids of a label volume: on its grid, each with a value for every voxel."""
+"""Named fields on the grid of a label volume: masks, classes, grey values, ids of other objects."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Field:
     Attributes
     ----------
     name
-        By which specs and readers name it.
+        Name in specs and readers.
     kind
-        "ids": objects other than the cells, such as mitochondria; "mask": a region, true inside; "classes": small whole numbers,
-        each of which stands for a kind of tissue; "grey": measured values, such as those of the electron microscope.
+        "ids": objects other than the cells, such as mitochondria; "mask": a region, true inside; "classes": small integers, each
+        a kind of tissue; "grey": measured values, such as those of the electron microscope.
     dtype
-        Name of the data type that reading it gives; empty before its source is opened.
+        Dtype of what is read; empty before its source is opened.
     names
-        What classes are called, by number; empty for other kinds. A named class is a mask, too: a field of its own.
+        Name of each class by its number. A named class is also a mask: a field of its own.
     """
 
     name: str
@@ -37,27 +37,21 @@ class Field:
 
 
 def with_classes(fields: Mapping[str, Field]) -> dict[str, Field]:
-    """Fields, and behind them a mask for each named class.
-
-    Raises
-    ------
-    SourceError
-        If two have the same name.
-    """
+    """Return the fields, followed by a mask for each named class; raises SourceError if two have the same name."""
     found = dict(fields)
     for each in fields.values():
         for number, name in each.names.items():
             if name in found:
                 raise SourceError(
-                    f"class {number} of the field {each.name!r} has the name {name!r}, which a field or another class has; a "
-                    "layer that labels it could mean either. Give it a name of its own"
+                    f"class {number} of the field {each.name!r} has the name {name!r} of a field or another class, so a layer "
+                    "that labels it could mean either. Give it another name"
                 )
             found[name] = Field(name, "mask", "bool")
     return found
 
 
 def class_of(name: str, fields: Mapping[str, Field]) -> tuple[str, int] | None:
-    """The field and the number of the class that a mask stands for; None where it is stored as a mask."""
+    """Return the field and the number of the class that a mask stands for; None for a stored mask."""
     for each in fields.values():
         for number, called in each.names.items():
             if called == name:
@@ -66,19 +60,13 @@ def class_of(name: str, fields: Mapping[str, Field]) -> tuple[str, int] | None:
 
 
 def masks_of(fields: Mapping[str, Field]) -> tuple[str, ...]:
-    """Names of the masks among fields: the regions that layers can label."""
+    """Return the names of the masks: the regions that layers can label."""
     return tuple(name for name, each in fields.items() if each.kind == "mask")
 
 
 def check_kind(what: str, kind: Kind, dtype: np.dtype[np.generic]) -> None:
-    """Refuse values that cannot be of a kind.
-
-    Raises
-    ------
-    SourceError
-        With what to give instead.
-    """
+    """Raise SourceError if a dtype cannot hold a kind of field."""
     allowed = {"ids": "uib", "classes": "uib", "grey": "uif", "mask": "uifb"}[kind]
     if dtype.kind not in allowed:
-        needed = "numbers" if kind == "grey" else "whole numbers"
+        needed = "numbers" if kind == "grey" else "integers"
         raise SourceError(f"{what} holds {dtype}, and {kind} are {needed}; name another array, or another kind")

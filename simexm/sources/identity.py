@@ -1,6 +1,6 @@
-"""By what a stored volume is told from another of the same shape and type, without reading all of it.
+"""Digest of a stored volume that distinguishes it from others of the same shape and type, without reading all of it.
 
-Nothing here depends on where a volume stands or on when its files were written, so a project can be moved or copied.
+It does not depend on paths or times of files, so a project can be moved or copied.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ _METADATA = frozenset({"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata
 
 
 def digest_of(*parts: str) -> str:
-    """One digest of several texts; 32 hexadecimal digits."""
+    """Return one digest of several texts, 32 hexadecimal digits."""
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 def array_identity(array: zarr.Array[Any], ingested: str | None) -> str:
-    """Digest of an array's metadata, of the digest that ingest left, and of its chunk files.
+    """Return the digest of an array's metadata, of `ingested`, and of its chunk files.
 
-    Of chunk files the first 4096 count, in the order of their sorted paths: their names, their sizes, and their bytes
-    up to 64 MiB in all. A change that keeps all of these (a later chunk, edited in place, of the same size) is not seen.
-    Web servers (https://) do not tell what is in a folder, so there chunks are not looked at: two volumes that ingest did
-    not write and whose metadata are alike are taken for the same.
+    Of the first 4096 chunk files (by sorted path), names and sizes count, and up to 64 MiB of bytes in all. A change that
+    keeps these (a later chunk, edited in place, of the same size) is not noticed. Web servers (https://) do not list folders,
+    so chunks there do not count: two volumes that ingest did not write are equal if their metadata are.
 
     Parameters
     ----------
     array
-        The array. Its attributes do not count.
+        The array, without its attributes.
     ingested
-        Digest in the attributes of the group that ingest wrote; None where it did not, or an early version did.
+        Digest that ingest stored in the group's attributes; None if it has none.
     """
     metadata = {k: v for k, v in array.metadata.to_dict().items() if k not in ("attributes", "consolidated_metadata")}
     found = hashlib.blake2b(json.dumps([metadata, ingested], sort_keys=True, default=repr).encode(), digest_size=16)
@@ -57,13 +56,13 @@ def array_identity(array: zarr.Array[Any], ingested: str | None) -> str:
             chunks = sorted(
                 (i.filename, i.file_size, i.CRC) for i in file.infolist() if i.filename.startswith(array.path)
             )
-        begin = len(array.path)  # so that the folder in which it was packed does not count
+        begin = len(array.path)  # leaves out the folder inside the ZIP file
         found.update(json.dumps([(name[begin:], size, crc) for name, size, crc in chunks]).encode())
     return found.hexdigest()
 
 
 def _shared(files: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
-    """Name, size, and how many bytes count, of each file."""
+    """Yield name, size and number of bytes to digest of each file."""
     budget = CONTENT_BYTES
     for name, size in files:
         share = min(size, budget)
@@ -72,13 +71,13 @@ def _shared(files: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
 
 
 def _begin(folder: Location, file: tuple[str, int, int]) -> tuple[str, int, bytes]:
-    """Name, size, and the bytes that count."""
+    """Return name, size and the bytes to digest."""
     name, size, share = file
     return name, size, read_begin(folder / name, share) if share else b""
 
 
 def _files(folder: Location) -> Iterator[tuple[Location, int]]:
-    """All chunk files below a folder and their sizes, in sorted order, listing no further than they are asked for."""
+    """Yield chunk files below a folder and their sizes, in sorted order; folders are listed when they are reached."""
     for name, size in sorted(scan(folder), key=lambda entry: entry[0]):
         if name in _METADATA:
             continue

@@ -1,4 +1,4 @@
-"""Of what kind a path is, told from its content; nothing heavy is imported and nothing but headers is read."""
+"""Find the format of a path from its content; only headers are read, and no heavy library is imported."""
 
 from __future__ import annotations
 
@@ -23,25 +23,22 @@ Kind = Literal[
 ]
 
 PNG, BMP, JPEG, TIFF = "PNG", "BMP", "JPEG", "TIFF"
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PNG),
-    (b"BM", BMP),
-    (b"\xff\xd8\xff", JPEG),
-    (b"II*\0", TIFF),
-    (b"MM\0*", TIFF),
-    (b"II+\0", TIFF),
-    (b"MM\0+", TIFF),
-)
+_MAGIC: dict[str, tuple[bytes, ...]] = {
+    PNG: (b"\x89PNG\r\n\x1a\n",),
+    BMP: (b"BM",),
+    JPEG: (b"\xff\xd8\xff",),
+    TIFF: (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+}
 _HEAD = 352
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_HDF5_STARTS = (0, *(2**n for n in range(9, 21)))  # behind a block of the user's, such as MATLAB's
+_HDF5_STARTS = (0, *(2**n for n in range(9, 21)))  # after a user block, such as MATLAB's
 _ZIP_BYTES, _ZIP_RATIO = 2**30, 100
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
-TOLD: dict[Kind, str] = {
+DESCRIPTIONS: dict[Kind, str] = {
     "TIFF": "is a TIFF file",
     "sequence": "is an image sequence",
-    "cells": "is a folder of one volume a cell",
+    "cells": "is a folder of one volume per cell",
     "Zarr": "is a Zarr",
     "N5": "is an N5 container",
     "precomputed": "is a Neuroglancer precomputed volume",
@@ -56,14 +53,9 @@ TOLD: dict[Kind, str] = {
 
 
 def kind_of(path: str) -> Kind:
-    """Tell what a path, glob or URL holds.
+    """Return the format of a path, glob or URL.
 
-    Raises
-    ------
-    SourceNotFoundError
-        If there is nothing.
-    SourceError
-        If it is nothing that can be read.
+    Raises SourceNotFoundError if nothing exists there, and SourceError if it cannot be read.
     """
     usable(path)
     if is_url(path):
@@ -72,7 +64,7 @@ def kind_of(path: str) -> Kind:
     if is_glob(path):
         return _kind_of_files(path, files_of(path))
     if local.exists() and not (local.is_file() or local.is_dir()):
-        raise SourceError(f"{path} is a pipe or a device, which cannot be read at any place. Name a file or a folder.")
+        raise SourceError(f"{path} is a pipe or a device, which has no random access. Name a file or a folder.")
     if hdf5_parts(path) is not None:
         return "HDF5"
     if not local.exists():
@@ -84,8 +76,7 @@ def kind_of(path: str) -> Kind:
         return "TIFF"
     if kind is not None:
         raise SourceError(
-            f"{path} is a {kind} of one slice, and a volume is many. Name the folder that holds one file a slice: "
-            f"{local.parent}"
+            f"{path} is a {kind} of one slice, and a volume is many. Name the folder of slices: {local.parent}"
         )
     volume = _one_file(local)
     if volume is not None:
@@ -111,12 +102,9 @@ def kind_of(path: str) -> Kind:
 
 
 def zip_root(path: Path) -> str | None:
-    """Where the Zarr in a ZIP file is, "" for its top; None if there is none.
+    """Return the folder of the Zarr in a ZIP file, "" for its top; None if there is none.
 
-    Raises
-    ------
-    SourceError
-        If the file is damaged, or something in it would unpack to far more than any chunk has.
+    Raises SourceError if the file is damaged, or an entry would unpack to more than any chunk has.
     """
     try:
         with ZipFile(path) as file:
@@ -128,15 +116,15 @@ def zip_root(path: Path) -> str | None:
             refuse_large(f"{path}/{each.filename}", each.file_size)
         if each.file_size > max(_ZIP_BYTES, _ZIP_RATIO * each.compress_size):
             raise SourceError(
-                f"{path}: {each.filename} has {each.compress_size} bytes and would unpack to {each.file_size}, as chunks never "
-                "do; it would fill the memory. Check where the file comes from."
+                f"{path}: {each.filename} has {each.compress_size} bytes and would unpack to {each.file_size}, more than any "
+                "chunk, and fill the memory. Check where the file comes from."
             )
     folders = [each.filename.rpartition("/")[0] for each in entries if each.filename.rpartition("/")[2] in _ZARR_FILES]
     return min(folders, key=lambda name: (name.count("/") + bool(name), name), default=None)
 
 
 def _one_file(path: Path) -> Kind | None:
-    """NumPy, NRRD, NIfTI or MRC by what a file begins with, also of one that is compressed by gzip; None for any other."""
+    """Return NumPy, NRRD, NIfTI or MRC by the first bytes of a file, also inside gzip; None for any other."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -155,7 +143,7 @@ def _one_file(path: Path) -> Kind | None:
 
 
 def ingest_command(path: str, kind: Kind) -> str:
-    """What to type to turn a path into a Zarr, and what to do with it, as the end of a message."""
+    """Return the command that ingests a path, and how to use its result, as the end of a message."""
     local = Path(path)
     named = (local.parent if is_glob(path) else local).with_suffix("").name
     name = f"{named or 'labels'}.zarr"
@@ -165,38 +153,38 @@ def ingest_command(path: str, kind: Kind) -> str:
 
 
 def image_kind(path: Path) -> str | None:
-    """PNG, BMP, JPEG or TIFF by a file's first bytes; None for any other."""
+    """Return PNG, BMP, JPEG or TIFF by a file's first bytes; None for any other."""
     try:
         with path.open("rb") as file:
             head = file.read(8)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
-    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    return next((kind for kind, magic in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def is_glob(path: str) -> bool:
-    """Whether a path has wildcards and is not itself there."""
+    """Whether a path has wildcards and does not exist literally."""
     return has_magic(path) and not Path(path).expanduser().exists()
 
 
 def files_of(path: str) -> list[Path]:
-    """What a folder or a glob holds, in natural order (slice_2 before slice_10), without hidden files and Thumbs.db."""
+    """List a folder or a glob in natural order (slice_2 before slice_10), without hidden files and Thumbs.db."""
     local = Path(path).expanduser()
     found: Iterator[Path] = map(Path, glob(str(local))) if is_glob(path) else local.iterdir()
     names = [p for p in found if not p.name.startswith((".", "__MACOSX")) and p.name.lower() not in _JUNK]
     if is_glob(path) and not names:
-        raise SourceNotFoundError(f"{path}: no file's name is like that. Quote it: '{path}', and look at `ls {path}`.")
+        raise SourceNotFoundError(f"{path}: no file matches. Quote it: '{path}', and check with `ls {path}`.")
     return sorted(names, key=lambda p: (natural(p.name), p.name))
 
 
 def natural(name: str) -> tuple[tuple[str, int], ...]:
-    """A key that sorts numbers inside names by their value."""
+    """Return a key that sorts numbers inside names by their value."""
     parts = re.split(r"([0-9]+)", name)
     return tuple(zip(parts[::2], [*map(int, parts[1::2]), -1], strict=True))
 
 
 def hdf5_parts(path: str) -> tuple[Path, str] | None:
-    """An HDF5 file and the dataset in it that the rest of a path names ("" for none); None if there is no such file."""
+    """Split a path into an HDF5 file and the dataset inside it ("" for none); None if there is no such file."""
     local = Path(path).expanduser()
     for file in (local, *local.parents):
         if file.is_file():
@@ -210,7 +198,7 @@ def hdf5_parts(path: str) -> tuple[Path, str] | None:
 
 
 def _refuse_older(file: Path) -> None:
-    """Say what to type where a file is of the kind that came before HDF5."""
+    """Raise SourceError with the conversion to type for a file of a format before HDF5."""
     with file.open("rb") as f:
         head = f.read(8)
     if head.startswith(b"MATLAB 5"):
@@ -232,22 +220,17 @@ def _kind_of_folder(path: str, folder: Path) -> Kind:
     if "scales" in _json(folder / "info"):
         return "precomputed"
     attributes = _json(folder / "attributes.json")
-    if (
-        "n5" in attributes
-        or "dimensions" in attributes
-        or any(folder.glob("*/attributes.json"))
-        or folder.suffix == ".n5"
-    ):
+    if {"n5", "dimensions"} & attributes.keys() or folder.suffix == ".n5" or any(folder.glob("*/attributes.json")):
         return "N5"
     if _is_layer(folder.resolve()):
         return "WEBKNOSSOS"
     for name in ("info", "attributes.json", "datasource-properties.json"):
-        read_json(folder / name)  # which says what is wrong with one that cannot be read
+        read_json(folder / name)  # raises for one that cannot be read
     return _kind_of_files(path, files_of(path))
 
 
 def _is_layer(folder: Path) -> bool:
-    """Whether the folder above is a WEBKNOSSOS dataset that has a layer of this name."""
+    """Whether the parent folder is a WEBKNOSSOS dataset with a layer of this name."""
     layers = _json(folder.parent / "datasource-properties.json").get("dataLayers")
     names = [layer.get("name") for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
     return folder.name in names

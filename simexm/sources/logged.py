@@ -1,4 +1,4 @@
-"""What libraries log, kept from the terminal."""
+"""Catch what libraries log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def logged(name: str) -> Iterator[list[str]]:
-    """Yield a list that takes the errors that this thread logs under a name; nothing that it logs there is printed."""
+    """Collect the errors that this thread logs under a name, and print none of its messages there."""
     errors: list[str] = []
     thread = threading.get_ident()
 

@@ -1,4 +1,4 @@
-"""Which compressions of TIFF give back every number as it was."""
+"""Decide which compressions of TIFF are lossless."""
 
 from __future__ import annotations
 
@@ -15,31 +15,16 @@ _ALWAYS = frozenset({1, 2, 3, 4, 5, 8, 9, 10, 32771, 32773, 32946, 34661, 34925,
 
 
 def refuse_lossy(where: str, compression: int, first: bytes) -> None:
-    """Refuse a compression that may change values.
-
-    Parameters
-    ----------
-    where
-        What to call the file.
-    compression
-        Value of the tag Compression.
-    first
-        A compressed strip or tile, which some codecs tell in.
-
-    Raises
-    ------
-    SourceError
-        If it is lossy, or nothing proves that it is not.
-    """
+    """Raise SourceError unless a compression (of the tag Compression) is lossless, as some prove in the first segment."""
     if is_lossless(compression, first):
         return
     try:
         name = tifffile.COMPRESSION(compression).name
     except ValueError:
         name = f"the method {compression}"
-    told = "JPEG" if "JPEG" in name and not name.startswith(("JPEGX", "JPEG2", "JPEG_2")) else name
+    shown = "JPEG" if "JPEG" in name and not name.startswith(("JPEGX", "JPEG2", "JPEG_2")) else name
     raise SourceError(
-        f"{where} is compressed by {told}, which changes values near edges (nothing in the file proves that it did not): ids "
+        f"{where} is compressed by {shown}, which changes values near edges (nothing in the file proves that it did not): ids "
         "would turn into others. Save the segmentation again from its source with LZW, Deflate or no compression. If you know "
         'that nothing was lost, write a copy: python -c "import tifffile as t; '
         "t.imwrite('copy.tif', t.imread('FILE'), compression='zlib', bigtiff=True)\""
@@ -47,16 +32,16 @@ def refuse_lossy(where: str, compression: int, first: bytes) -> None:
 
 
 def is_lossless(compression: int, segment: bytes) -> bool:
-    """Whether a strip or tile gives back what was compressed, as far as it proves that itself."""
+    """Whether a strip or tile proves that it is lossless."""
     proof = _PROOFS.get(compression)
     try:
         return compression in _ALWAYS or (proof is not None and proof(segment))
     except (struct.error, IndexError):
-        return False  # decoding tells what is wrong, where this is asked of one that was cut off
+        return False  # it is cut off, which decoding will report
 
 
 def needs_proof(compression: int) -> bool:
-    """Whether each strip or tile must be asked."""
+    """Whether each strip or tile must be checked."""
     return compression in _PROOFS
 
 
@@ -76,13 +61,14 @@ def _jpeg(data: bytes) -> bool:
 
 
 def _lerc(data: bytes) -> bool:
-    """LERC 2 notes the largest error; of whole numbers one below a half is none. https://github.com/Esri/lerc, Lerc2.h."""
+    """LERC 2 stores the largest error; below 1/2 it is none for integers. https://github.com/Esri/lerc, Lerc2.h."""
     if data[:6] != b"Lerc2 ":
         return False
     (version,) = struct.unpack_from("<i", data, 6)
     at = 10 + 4 * (version >= 3) + 8 + 4 * (version >= 4) + 12  # checksum; rows, columns; depth; valid, block, bytes
     (kind,) = struct.unpack_from("<i", data, at)
     at += 4 + 8 * (version >= 6)
+    error: float
     (error,) = struct.unpack_from("<d", data, at)
     return error == 0 or (kind < 6 and error <= 0.5)  # types 6 and 7 are floats
 
@@ -92,5 +78,7 @@ def _webp(data: bytes) -> bool:
 
 
 _PROOFS: dict[int, Callable[[bytes], Any]] = {
-    7: _jpeg, 33007: _jpeg, 34892: _jpeg, 34887: _lerc, 34927: _webp, 50001: _webp
-}  # fmt: skip
+    **dict.fromkeys((7, 33007, 34892), _jpeg),
+    34887: _lerc,
+    **dict.fromkeys((34927, 50001), _webp),
+}

@@ -22,32 +22,29 @@ from simexm.sources.tiff.mapped import MappedStack, damaged, is_gzip, skip
 _HEADER = 1024
 _DIGITS = 7  # of 32 bits
 _IMOD, _SIGNED = 1146047817, 1
-"""IMOD's stamp in the header, and the flag beside it that says that bytes are signed."""
+"""IMOD's stamp in the header, and its flag for signed bytes."""
 
 
 def open_mrc(path: Path) -> MappedStack:
-    """Open an MRC volume: axes by mapc, mapr and maps, size by the cell, in angstroms, position by the origin.
+    """Open an MRC volume: axes by mapc, mapr and maps, size by the cell in angstroms, position by the origin.
 
-    A voxel of 1 angstrom is what programs write that know no size, so that it counts for none.
+    Programs that know no size write a voxel of 1 angstrom, so that counts as none.
 
-    Raises
-    ------
-    SourceError
-        If mrcfile is missing, the file is damaged, or it holds several volumes.
+    Raises SourceError if mrcfile is missing, the file is damaged, or it holds several volumes.
     """
     mrcfile = need("mrcfile", f"{path} is an MRC file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd is judged here
+            warnings.simplefilter("ignore")  # the header is checked below
             with mrcfile.open(path, header_only=True) as opened:
                 header = opened.header.copy()
         dtype = mrcfile.utils.data_dtype_from_header(header)
         shape = tuple(map(int, mrcfile.utils.data_shape_from_header(header)))
         offset = _HEADER + int(header.nsymbt)
-    except Exception as error:  # mrcfile raises what its parts do
+    except Exception as error:  # mrcfile has no common error type
         raise damaged(path, str(error) or type(error).__name__) from error
     if len(shape) != 3:
-        raise SourceError(f"{path} holds a stack of volumes, and labels are one. Save the one that is meant.")
+        raise SourceError(f"{path} holds a stack of volumes, and labels are one. Save that one alone.")
     stamp, flags = struct.unpack_from(f"{'>' if header.nx.dtype.byteorder == '>' else '<'}2i", header.tobytes(), 152)
     if header.mode == 0 and stamp == _IMOD and not flags & _SIGNED:
         dtype = np.dtype(np.uint8)
@@ -60,10 +57,8 @@ def open_mrc(path: Path) -> MappedStack:
         if is_gzip(path):
             stream = stack.enter_context(gzip.open(path))
             skip(path, stream, offset)
-        return MappedStack(
-            path, dtype, shape, order, offset,
-            voxel_size_nm=size, origin_nm=_origin(header, size, imod=stamp == _IMOD), unpacked=stream,
-        )  # fmt: skip
+        place = (size, _origin(header, size, imod=stamp == _IMOD))
+        return MappedStack(path, dtype, shape, order, offset, place=place, unpacked=stream)
 
 
 def _size(header: Any) -> Spacing | None:
@@ -79,13 +74,13 @@ def _size(header: Any) -> Spacing | None:
 
 
 def _origin(header: Any, size: Spacing | None, *, imod: bool) -> Spacing:
-    """Where the volume begins: its origin, which IMOD writes with the other sign, or else the numbers of its first voxel."""
+    """Return the volume's origin (with IMOD's opposite sign), or the position by the indices of its first voxel."""
     if size is None:
         return ORIGIN
-    told = [float(header.origin[axis]) for axis in "zyx"]
-    if any(told) and np.isfinite(told).all():
+    origin = [float(header.origin[axis]) for axis in "zyx"]
+    if any(origin) and np.isfinite(origin).all():
         sign = (nm_per("angstrom") or Fraction(0)) * (-1 if imod else 1)
-        z, y, x = (Fraction(f"{o:.{_DIGITS}g}") * sign for o in told)
+        z, y, x = (Fraction(f"{o:.{_DIGITS}g}") * sign for o in origin)
     else:
         z, y, x = (int(header[f"n{axis}start"]) * s for axis, s in zip("zyx", size, strict=True))
     return z, y, x

@@ -1,4 +1,4 @@
-"""N5 containers, as Java programs, z5py, Paintera, BigDataViewer and COSEM write them: https://github.com/saalfeldlab/n5."""
+"""N5 containers, written by Java programs, z5py, Paintera, BigDataViewer and COSEM: https://github.com/saalfeldlab/n5."""
 
 from __future__ import annotations
 
@@ -12,35 +12,27 @@ from simexm.geometry.grid import Spacing
 from simexm.sources.attributes import axis_names, place_of
 from simexm.sources.axes import spatial_order
 from simexm.sources.bdv import read_setup
+from simexm.sources.foreign_files import RENAME, grid_names, refuse_foreign_files
 from simexm.sources.limits import read_json, refuse_absurd
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
-from simexm.sources.strangers import Parts, grid_names, refuse_strangers
 from simexm.sources.tensorstore_volumes import TensorStoreVolume, kvstore, open_store
 from simexm.sources.zarr.ngff import UnclearError, checked_size
 
 _DEEPEST = 6
+_C_ORDER = ("transform", "_ARRAY_DIMENSIONS", "axistags")
 _PAINTERA = ("painteraData", "maxId", "isLabelMultiset")
 
 
 def open_n5(path: str, dataset: str | None) -> TensorStoreVolume:
     """Open a data set in an N5 container.
 
-    Axes are x, y, z, unless attributes name them. Sizes and positions are read from `transform` (COSEM), `pixelResolution`,
+    Axes are x, y, z, unless attributes name them. Sizes and positions come from `transform` (COSEM), `pixelResolution`,
     `resolution` with `offset` and `units` (nm without), and from the XML of BigDataViewer.
 
-    Parameters
-    ----------
-    path
-        Folder of the container or of something inside it.
-    dataset
-        Path of the data set inside it; None for the only one, or the finest scale of the only multiscale group.
-
-    Raises
-    ------
-    SourceError
-        If TensorStore is missing, it cannot be read, it is not known which data set is meant or which axes are z, y and x,
-        or there are files among its blocks that are none.
+    `dataset` is the path of the data set in the container, or in a group of it; None for the only one, or the finest
+    scale of the only multiscale group. Raises SourceError if TensorStore is missing, the data set cannot be read, it is
+    unclear which data set is meant or which axes are z, y and x, or there are foreign files among its blocks.
     """
     ts = need("tensorstore", f"{path} is an N5 container")
     root = Path(path).expanduser()
@@ -48,48 +40,47 @@ def open_n5(path: str, dataset: str | None) -> TensorStoreVolume:
     attributes = _attributes(folder)
     where = str(folder)
     if attributes.get("isLabelMultiset") or _attributes(folder.parent).get("isLabelMultiset"):
-        raise SourceError(
-            f"{where} holds Paintera's label multisets, which are no plain ids. Export it to scalar labels."
-        )
+        raise SourceError(f"{where} holds Paintera's label multisets, not plain ids. Export it to scalar labels.")
     dimensions, block = (_whole(where, key, attributes) for key in ("dimensions", "blockSize"))
     refuse_absurd(where, dimensions, block, 1)
     store = open_store(ts, where, {"driver": "n5", "kvstore": kvstore(where)})
     names = _axes(where, attributes, store.ndim)
     order = spatial_order(where, names, store.shape)
     store = store[tuple(slice(None) if i in order else 0 for i in range(store.ndim))]
-    left = sorted(order)
+    kept = sorted(order)
     size, origin, doubt = _place(folder, attributes, names)
     grid = [-(-n // b) for n, b in zip(dimensions, block, strict=True)]
-    refuse_strangers(where, folder, grid_names(grid, "/"), _hint)
-    return TensorStoreVolume(
-        where, store.transpose([left.index(i) for i in order]), size, origin, doubt, metadata="attributes.json",
-        grid=[order.index(i) if i in order else None for i in range(len(dimensions))],
-    )  # fmt: skip
+    refuse_foreign_files(
+        where, folder, grid_names(grid, "/"), lambda _: f"Blocks of N5 are files in folders, x/y/z. {RENAME}"
+    )
+    store = store.transpose([kept.index(i) for i in order])
+    along = [order.index(i) if i in order else None for i in range(len(dimensions))]
+    return TensorStoreVolume(where, store, size, origin, doubt, metadata="attributes.json", grid=along)
 
 
 def _axes(where: str, attributes: Mapping[str, Any], ndim: int) -> list[str]:
-    """Names of the axes, first dimension first: programs in Python see them the other way round, and so COSEM lists them."""
-    told = {k: v for k, v in attributes.items() if k not in ("transform", "_ARRAY_DIMENSIONS", "axistags")}
-    names = axis_names(where, told, None)
-    python = {k: attributes[k] for k in ("transform", "_ARRAY_DIMENSIONS", "axistags") if k in attributes}
-    seen = (axis_names(where, python, None) or [])[::-1]
-    if names and seen and names != seen:
+    """Return names of the axes, first dimension first; Python programs (and COSEM) list them in reverse."""
+    n5_order = {k: v for k, v in attributes.items() if k not in _C_ORDER}
+    names = axis_names(where, n5_order, None)
+    python = {k: attributes[k] for k in _C_ORDER if k in attributes}
+    reverse = (axis_names(where, python, None) or [])[::-1]
+    if names and reverse and names != reverse:
         raise SourceError(
-            f"{where}: axes says {', '.join(names)}, and {' and '.join(python)} {', '.join(seen)} (first dimension first), so it "
-            "is not known which axes are z, y and x. Correct the attribute that is wrong."
+            f"{where}: axes says {', '.join(names)}, and {' and '.join(python)} {', '.join(reverse)} (first dimension "
+            "first), so it is unclear which axes are z, y and x. Correct the attribute that is wrong."
         )
-    return names or seen or list("xyzct"[:ndim])
+    return names or reverse or list("xyzct"[:ndim])
 
 
 def _place(
     folder: Path, attributes: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[Spacing | None, Spacing, str | None]:
-    """Voxel size, origin, and why there is no size."""
+    """Return voxel size, origin, and why there is no size."""
     group = _attributes(folder.parent)
     try:
         found = _of_bdv(folder, attributes)
         if found is None:
-            _refuse_doubt(attributes, group)
+            _refuse_ambiguous(attributes, group)
             found = place_of(folder.name, attributes, group, names)
     except UnclearError as error:
         return None, ORIGIN, str(error)
@@ -97,7 +88,7 @@ def _place(
 
 
 def _of_bdv(folder: Path, attributes: Mapping[str, Any]) -> tuple[Spacing, Spacing] | None:
-    """Place of CONTAINER/setupN/timepointM/sK; None where this is no such container."""
+    """Return the place of CONTAINER/setupN/timepointM/sK of BigDataViewer; None for any other folder."""
     resolved = folder.resolve()
     if len(resolved.parts) < 4:
         return None
@@ -116,17 +107,16 @@ def _of_bdv(folder: Path, attributes: Mapping[str, Any]) -> tuple[Spacing, Spaci
     if factors is None:
         factors = dict(enumerate(_attributes(folder.parent.parent).get("downsamplingFactors", ()))).get(int(scale[1]))
     if factors is None and scale[1] != "0":
-        raise UnclearError("its metadata do not tell by how much it is coarser than the finest scale")
+        raise UnclearError("its metadata do not say how much it is coarser than the finest scale")
     try:
         x, y, z = (int(f) for f in factors or (1, 1, 1))
     except (TypeError, ValueError):
-        raise UnclearError(f"its downsamplingFactors {factors!r} are not three whole numbers") from None
-    by = (z, y, x)
-    size = [s * f for s, f in zip(found.voxel_size_nm, by, strict=True)]
+        raise UnclearError(f"its downsamplingFactors {factors!r} are not three integers") from None
+    size = [s * f for s, f in zip(found.voxel_size_nm, (z, y, x), strict=True)]
     return checked_size(size), found.origin_nm
 
 
-def _refuse_doubt(attributes: Mapping[str, Any], group: Mapping[str, Any]) -> None:
+def _refuse_ambiguous(attributes: Mapping[str, Any], group: Mapping[str, Any]) -> None:
     """Raise UnclearError for a bare `resolution` that may be z y x: z5py leaves the order to its user, Paintera writes x y z."""
     for known in (attributes, group):
         values = known.get("resolution")
@@ -139,8 +129,8 @@ def _refuse_doubt(attributes: Mapping[str, Any], group: Mapping[str, Any]) -> No
         if not same and not values[2] > max(values[:2]):
             a, b, c = values
             raise UnclearError(
-                f"its resolution {values} is x y z by the rules of N5, but z5py and others write z y x, and nothing tells which: "
-                f"the voxel size is {c:g} {b:g} {a:g} nm or {a:g} {b:g} {c:g} nm (z y x)"
+                f"its resolution {values} is x y z in N5, but z5py and others write z y x, so the voxel size is either "
+                f"{c:g} {b:g} {a:g} nm or {a:g} {b:g} {c:g} nm (z y x)"
             )
         return
 
@@ -152,14 +142,8 @@ def _are_three(values: Any) -> bool:
 def _whole(where: str, key: str, attributes: Mapping[str, Any]) -> list[int]:
     values = attributes.get(key)
     if not isinstance(values, list) or not all(isinstance(n, int) and not isinstance(n, bool) for n in values):
-        raise SourceError(
-            f"{where}: {key} is {values!r}, and it is a list of whole numbers. Copy attributes.json again."
-        )
+        raise SourceError(f"{where}: {key} is {values!r}, and must be a list of integers. Copy attributes.json again.")
     return values
-
-
-def _hint(parts: Parts) -> str:
-    return "Blocks of N5 lie in folders, x/y/z. Give it back the name that it was written under, or move it elsewhere."
 
 
 def _choose(path: str, root: Path, dataset: str | None) -> Path:
@@ -177,9 +161,9 @@ def _choose(path: str, root: Path, dataset: str | None) -> Path:
     if len(finest) == 1 and len(groups) == 1:
         return finest[0]
     raise SourceError(
-        f"{root} holds {_listed(found, root)}, and it is not known which are the labels. Name one: --dataset NAME"
+        f"{root} holds {_listed(found, root)}, and it is unclear which are the labels. Name one: --dataset NAME"
         if found
-        else f"{root} holds no N5 data set (a folder with attributes.json that tells dimensions). Name one that does."
+        else f"{root} holds no N5 data set (a folder with attributes.json that has dimensions). Name one that does."
     )
 
 

@@ -1,4 +1,4 @@
-"""Libraries that only some sources need."""
+"""Import libraries that only some sources need."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ from simexm.errors import SourceError
 
 
 def need(module: str, what: str) -> Any:
-    """Import a library of the extra `io`.
-
-    Parameters
-    ----------
-    module
-        The library.
-    what
-        What needs it, as the beginning of a sentence.
-
-    Raises
-    ------
-    SourceError
-        If it is not installed.
-    """
+    """Import a library of the extra `io`; raises SourceError if it is not installed. `what` begins the message."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -11,12 +11,9 @@ from simexm.sources.tiff.mapped import MappedStack, damaged, three_axes
 
 
 def open_npy(path: Path) -> MappedStack:
-    """Open a .npy file: its axes are z, y, x, and it tells no size.
+    """Open a .npy file of axes z, y, x; it has no voxel size.
 
-    Raises
-    ------
-    SourceError
-        If it holds objects (nothing is unpickled) or records, has not three axes, or is cut off.
+    Raises SourceError if it holds objects (nothing is unpickled) or records, does not have three axes, or is cut off.
     """
     try:
         with path.open("rb") as file:
@@ -30,7 +27,7 @@ def open_npy(path: Path) -> MappedStack:
     if dtype.hasobject or dtype.names is not None:
         kind = "Python objects" if dtype.hasobject else "records"
         raise SourceError(
-            f"{path} holds {kind}, and ids are whole numbers. Save the segmentation alone: "
+            f"{path} holds {kind}, and ids are integers. Save the segmentation alone: "
             "numpy.save('ids.npy', ids.astype('uint64'))"
         )
     z, y, x = three_axes(str(path), shape)

@@ -1,4 +1,4 @@
-"""NRRD volumes, whose header pynrrd reads. https://teem.sourceforge.net/nrrd/format.html."""
+"""NRRD volumes; pynrrd reads the header. https://teem.sourceforge.net/nrrd/format.html."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import numpy as np
 from simexm.errors import SourceError
 from simexm.geometry.grid import Triple, triple
 from simexm.sources.axes import nm_per, spatial_order
-from simexm.sources.directions import Placed, placed
+from simexm.sources.directions import Placement, place_by_directions
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
 from simexm.sources.tiff.mapped import MappedStack, damaged, three_axes
 from simexm.units import times
 
-_DIGITS = 12  # that a header of text has and a double keeps
+_DIGITS = 12  # in the text of a header, and in a double
 _TYPES = {
     "i1": "signed char, int8, int8_t",
     "u1": "uchar, unsigned char, uint8, uint8_t",
@@ -39,12 +39,10 @@ _UNPACK: Mapping[str, Any] = {"gzip": gzip.open, "gz": gzip.open, "bzip2": bz2.o
 
 
 def open_nrrd(path: Path) -> MappedStack:
-    """Open a NRRD volume; axes, size and position are those of its space directions and origin, or of its labels and spacings.
+    """Open a NRRD volume; axes, size and position come from space directions and origin, or from labels and spacings.
 
-    Raises
-    ------
-    SourceError
-        If pynrrd is missing, the file is damaged, its numbers are elsewhere or written as text, or it is not one volume.
+    Raises SourceError if pynrrd is missing, the file is damaged, its data are in another file or text, or it is not one
+    volume.
     """
     nrrd = need("nrrd", f"{path} is a NRRD file")
     try:
@@ -57,15 +55,15 @@ def open_nrrd(path: Path) -> MappedStack:
         lines = int(header.get("line skip", header.get("lineskip", 0)))
     except SourceError:
         raise
-    except Exception as error:  # pynrrd raises whatever a broken line makes it stumble on
+    except Exception as error:  # a broken line makes pynrrd raise anything
         raise damaged(path, f"{type(error).__name__}: {error}") from error
     if "data file" in header or "datafile" in header:
-        raise SourceError(f"{path} is a header whose numbers lie in another file. Save both as one file, NAME.nrrd.")
+        raise SourceError(f"{path} is a header without its data file. Save both as one file, NAME.nrrd.")
     if kind not in _TYPE_OF or lines or (encoding != "raw" and (encoding not in _UNPACK or skip)):
         raise SourceError(
             f"{path} holds numbers of type {kind}, encoded as {encoding}"
-            + (", behind lines or bytes to skip" if lines or skip else "")
-            + ", which is not read here. Save it with the encoding raw or gzip."
+            + (", after lines or bytes to skip" if lines or skip else "")
+            + ", which is not supported. Save it with the encoding raw or gzip."
         )
     endian = ">" if str(header.get("endian", "little")).lower() == "big" else "<"
     dtype = np.dtype(endian + _TYPE_OF[kind])
@@ -83,14 +81,12 @@ def open_nrrd(path: Path) -> MappedStack:
             raw = stack.enter_context(path.open("rb"))
             raw.seek(offset)
             stream = stack.enter_context(_UNPACK[encoding](raw))
-        return MappedStack(
-            path, dtype, sizes[::-1], order, offset,
-            voxel_size_nm=found.voxel_size_nm, origin_nm=found.origin_nm, unpacked=stream,
-        )  # fmt: skip
+        place = (found.voxel_size_nm, found.origin_nm)
+        return MappedStack(path, dtype, sizes[::-1], order, offset, place=place, unpacked=stream)
 
 
-def _placed(path: Path, header: Mapping[str, Any], sizes: tuple[int, ...]) -> Placed:
-    """Where the axes point; `order` is among all axes of the file."""
+def _placed(path: Path, header: Mapping[str, Any], sizes: tuple[int, ...]) -> Placement:
+    """Return the placement by space directions, or by spacings; `order` is among all axes of the file."""
     directions = header.get("space directions")
     if directions is None:
         return _spaced(path, header, sizes)
@@ -101,24 +97,24 @@ def _placed(path: Path, header: Mapping[str, Any], sizes: tuple[int, ...]) -> Pl
     other = [a for a in range(len(sizes)) if a not in spatial and sizes[a] != 1]
     if len(spatial) != 3 or other:
         raise SourceError(
-            f"{path} has the sizes {times(sizes)}, of which {len(spatial)} lie in space; labels are one number at "
-            "each place of a volume. Save the label map alone."
+            f"{path} has the sizes {times(sizes)}, of which {len(spatial)} are spatial axes; labels are one number per voxel "
+            "of a volume. Save the label map alone."
         )
     units = [nm_per(str(u).strip('"')) for u in header.get("space units", ())]
     nm = [u for u in units if u is not None]
     origin = header.get("space origin")
-    found = placed(
+    found = place_by_directions(
         str(path),
         [steps[a].tolist() for a in spatial],
         None if origin is None else np.asarray(origin, float).tolist(),
         nm if len(nm) == 3 else None,
         _DIGITS,
     )
-    return Placed(triple(spatial[a] for a in found.order), found.voxel_size_nm, found.origin_nm)
+    return Placement(triple(spatial[a] for a in found.order), found.voxel_size_nm, found.origin_nm)
 
 
-def _spaced(path: Path, header: Mapping[str, Any], sizes: tuple[int, ...]) -> Placed:
-    """Axes by their labels, or as they come, and the distances along them."""
+def _spaced(path: Path, header: Mapping[str, Any], sizes: tuple[int, ...]) -> Placement:
+    """Return the placement by labels of axes (or their order) and spacings."""
     labels = [str(n).strip('"').lower() for n in header.get("labels", ())]
     order: Triple
     if all(axis in labels for axis in "zyx"):
@@ -128,11 +124,11 @@ def _spaced(path: Path, header: Mapping[str, Any], sizes: tuple[int, ...]) -> Pl
         order = (x, y, z)
     spacings, units = header.get("spacings"), header.get("units", ())
     if spacings is None or len(spacings) != len(sizes) or len(units) != len(sizes):
-        return Placed(order, None, ORIGIN)
+        return Placement(order, None, ORIGIN)
     lengths = []
     for axis in order:
         per, spacing = nm_per(str(units[axis]).strip('"')), abs(float(spacings[axis]))
         if per is None or not 0 < spacing < float("inf"):
-            return Placed(order, None, ORIGIN)
+            return Placement(order, None, ORIGIN)
         lengths.append(Fraction(f"{spacing:.{_DIGITS}g}") * per)
-    return Placed(order, (lengths[0], lengths[1], lengths[2]), ORIGIN)
+    return Placement(order, (lengths[0], lengths[1], lengths[2]), ORIGIN)

@@ -1,4 +1,4 @@
-"""Opening whatever `ingest` takes, by what it holds."""
+"""Open any volume that `ingest` reads, by its format."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from simexm.sources.kinds import files_of, hdf5_parts, is_glob, kind_of
 from simexm.sources.stack import Stack, times_of
 
 Cells = Literal["merged", "splitted"]
-_ONE_FILE = {
-    "NPY": ("npy", "open_npy"), "NRRD": ("nrrd", "open_nrrd"), "NIfTI": ("nifti", "open_nifti"), "MRC": ("mrc", "open_mrc")
-}  # fmt: skip
+_ONE_FILE = {"NPY": "open_npy", "NRRD": "open_nrrd", "NIfTI": "open_nifti", "MRC": "open_mrc"}
 _WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5", "WEBKNOSSOS")
 
 
@@ -26,22 +24,22 @@ def open_stack(
     Parameters
     ----------
     path
-        A file, folder, glob or URL; behind an HDF5 file, the path of a data set inside it.
+        A file, folder, glob or URL; after an HDF5 file, the path of a data set inside it.
     cells
-        "merged": one volume of all cells. "splitted": a folder, or glob, of one TIFF stack or folder of slices a cell.
+        "merged": one volume of all cells. "splitted": a folder, or glob, of one TIFF stack or folder of slices per cell.
     dataset
-        Which volume of a Zarr, N5 or HDF5, or scale of a precomputed volume, is meant.
+        Volume of a Zarr, N5 or HDF5, or scale of a precomputed volume.
     color_ids
-        How ids are packed into the colours of TIFFs and image sequences; None where only grey is read.
+        How ids are packed into the colours of TIFFs and image sequences; None reads only grey.
 
     Raises
     ------
     SourceNotFoundError
-        If there is nothing.
+        If nothing exists at the path.
     SourceError
-        If it cannot be read, or cannot be what it is said to be.
+        If it cannot be read, or has another form than `cells` says.
     SpecError
-        If a data set is named of what has none.
+        If a data set is named for a format without data sets.
     """
     if cells == "splitted":
         return _splitted(path, dataset, color_ids)
@@ -50,7 +48,7 @@ def open_stack(
         raise SpecError(
             f"{path} has no data sets inside it, so --dataset {dataset} cannot be found there. Leave it out."
         )
-    # Imported here: each needs libraries of its own.
+    # imported when needed: each format has libraries of its own
     if kind == "TIFF":
         from simexm.sources.tiff.source import TiffStack
 
@@ -69,13 +67,12 @@ def open_stack(
         file, inside = hdf5_parts(path) or (Path(path), "")
         return Hdf5Stack(file, "/".join(filter(None, (inside, dataset))) or None)
     if kind in _ONE_FILE:
-        module, name = _ONE_FILE[kind]
-        stack: Stack = getattr(import_module(f"simexm.sources.{module}"), name)(Path(path).expanduser())
+        opener = getattr(import_module(f"simexm.sources.{kind.lower()}"), _ONE_FILE[kind])
+        stack: Stack = opener(Path(path).expanduser())
         return stack
     if kind == "cells":
         raise SourceError(
-            f"{path} holds no slices, but folders of slices. If each is one cell, type --cells splitted; otherwise name "
-            "one of them."
+            f"{path} holds folders of slices. If each is one cell, type --cells splitted; otherwise name one of them."
         )
     if kind == "WEBKNOSSOS":
         from simexm.sources.webknossos import choose
@@ -104,8 +101,8 @@ def _splitted(path: str, dataset: str | None, color_ids: ColorIds | None) -> Sta
         kind = kind_of(path)
         if kind not in ("sequence", "cells"):
             raise SourceError(
-                f"{path}: --cells splitted needs a folder that holds one TIFF stack, or one folder of slices, for each "
-                "cell, and this is none. Name such a folder, or leave --cells out."
+                f"{path}: --cells splitted needs a folder that holds one TIFF stack, or one folder of slices, for each cell. "
+                "Name such a folder, or leave --cells out."
             )
     members = []
     for member in files_of(path):
@@ -116,7 +113,7 @@ def _splitted(path: str, dataset: str | None, color_ids: ColorIds | None) -> Sta
         found = open_stack(str(member), color_ids=color_ids)
         if times_of(found) > 1:
             raise SourceError(
-                f"{member} holds {times_of(found)} time points, and cells in volumes of their own are of one. Save one time "
+                f"{member} holds {times_of(found)} time points, and with --cells splitted each cell has one. Save one time "
                 "point of each."
             )
         members.append(found)

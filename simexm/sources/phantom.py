@@ -1,6 +1,6 @@
-"""A piece of brain made on the fly: a source of labels that needs no file.
+"""Phantom: neuropil computed on the fly, a source of labels without files.
 
-Whatever its size, nothing of it is stored: a voxel's id is a function of the seed and of where the voxel lies.
+Nothing is stored: a voxel's id is a function of the seed and of the voxel's position.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from simexm.sources.state import FilesState
 from simexm.store.shard_list import ShardList
 
 _PIECE_NM = 12000.0
-_KEPT_BYTES = 48 * 2**20
+_CACHED_BYTES = 48 * 2**20
 
 Voxels = Annotated[int, Field(ge=1, le=10**6)]
 
@@ -38,10 +38,10 @@ class Phantom(BaseModel):
     shape
         Voxels along z, y, x.
     voxel_size_nm
-        Voxel size along z, y, x, nm of tissue before expansion. The tissue has a size of its own: smaller voxels
-        sample the same processes more finely.
+        Voxel size along z, y, x, nm of tissue before expansion. The tissue does not depend on it: smaller voxels sample the
+        same processes more finely.
     seed
-        Which tissue. Independent of the simulation's seed, so that a phantom stays itself under another labelling.
+        Seed of the tissue, independent of the simulation's seed: a phantom stays the same under another labelling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,51 +72,37 @@ def _nothing() -> list[tuple[Box, NDArray[np.bool_]]]:
 
 @dataclass(frozen=True, slots=True)
 class PhantomVolume:
-    """A phantom that can be read box by box; ids need up to 62 bits.
-
-    Attributes
-    ----------
-    shape
-        Voxels along z, y, x.
-    voxel_size_nm
-        Voxel size along z, y, x, nm of tissue before expansion.
-    seed
-        Which tissue.
-    """
+    """A phantom that is read box by box; ids need up to 62 bits."""
 
     shape: Triple
     voxel_size_nm: Spacing
     seed: int
-    # The box that was filled last and its synapses, for whoever reads ids most often wants the region next.
+    # the last box and its synapses, as a region is mostly read after the ids of its box
     _last: list[tuple[Box, NDArray[np.bool_]]] = field(default_factory=_nothing, init=False, repr=False, compare=False)
 
     @property
     def times(self) -> int:
-        """One: tissue does not move."""
+        """One: the tissue does not move."""
         return 1
 
     @property
     def seconds_per_time(self) -> None:
-        """None: there is one time point."""
+        """None, as there is one time point."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the ids."""
         return np.dtype(np.uint64)
 
     @property
     def origin_nm(self) -> Spacing:
-        """Where voxel (0, 0, 0) begins."""
         return Fraction(0), Fraction(0), Fraction(0)
 
     @property
     def fields(self) -> Mapping[str, fields.Field]:
-        """The synapses."""
         return {"synapse": fields.Field("synapse", "mask", "bool")}
 
     @property
     def coarser(self) -> tuple[()]:
-        """No copies."""
         return ()
 
     @property
@@ -138,15 +124,12 @@ class PhantomVolume:
         return self._fill(box)[0]
 
     def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[np.bool_]:
-        """Return where a region is in a box inside the volume, (z, y, x).
+        """Return the mask of a region in a box inside the volume, (z, y, x).
 
         "synapse" is both sides of a patch, 300 to 500 nm across, where the head of a spine meets another neuron, up to
         about 60 nm deep. There is about one patch in two cubic micrometres.
 
-        Raises
-        ------
-        SourceError
-            If the name is unknown or the box leaves the volume.
+        Raises SourceError if the name is unknown or the box leaves the volume.
         """
         if name not in self.fields:
             raise SourceError(f"a phantom has no region {name!r}, so nothing could be labelled there: use 'synapse'")
@@ -159,7 +142,7 @@ class PhantomVolume:
         return 0
 
     def _fill(self, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        """Compute ids and synapses of a box, in pieces that bound the memory for what lies in them."""
+        """Compute ids and synapses of a box, in pieces that bound the memory."""
         ids, synapse = np.empty(box.shape, np.uint64), np.empty(box.shape, np.bool_)
         voxel_nm = np.array([float(size) for size in self.voxel_size_nm])
         pieces = np.ceil(np.array(box.shape) * voxel_nm / _PIECE_NM)
@@ -169,12 +152,12 @@ class PhantomVolume:
             if piece == box:
                 fill(ids, synapse, np.array(box.start), voxel_nm, *key)
                 continue
-            # Arrays of their own, for parts of larger ones would have `fill` compiled a second time.
+            # New arrays: slices of larger ones would have `fill` compiled a second time.
             part, marks = np.empty(piece.shape, np.uint64), np.empty(piece.shape, np.bool_)
             fill(part, marks, np.array(piece.start), voxel_nm, *key)
             at = piece.relative_to(box.start).slices
             ids[at], synapse[at] = part, marks
-        if synapse.nbytes <= _KEPT_BYTES:
+        if synapse.nbytes <= _CACHED_BYTES:
             self._last[0] = box, synapse.copy()
         return ids, synapse
 

@@ -1,4 +1,4 @@
-"""Neuroglancer precomputed volumes, also with chunks that CloudVolume compressed as a whole (NAME.gz, NAME.br).
+"""Neuroglancer precomputed volumes, also with chunk files that CloudVolume compressed (NAME.gz, NAME.br).
 
 https://neuroglancer-docs.web.app/datasource/precomputed
 """
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, exact, exact3, triple
+from simexm.sources.foreign_files import RENAME, ChunkNames, Parts, refuse_foreign_files
 from simexm.sources.limits import read_json
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
-from simexm.sources.strangers import ChunkNames, Parts, refuse_strangers
 from simexm.sources.tensorstore_volumes import TensorStoreVolume, kvstore, open_store
 from simexm.sources.zarr.ngff import UnclearError, checked_size
 
@@ -30,40 +30,31 @@ _LOSSY = frozenset({"jpeg", "jxl", "zfpc", "kempressed", "fpzip"})
 _READ = frozenset({"raw", "png", "compressed_segmentation"})
 _PACKED = (".gz", ".br", ".zst", ".zstd")
 _OVERHEAD = 4
-"""How much larger than its voxels a chunk may be before it is taken for damage: compressed_segmentation has tables."""
+"""Largest ratio of an encoded chunk to its voxels, else it is damaged: compressed_segmentation has tables."""
 
 
 def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
-    """Open a Neuroglancer precomputed volume on disk or behind a URL.
+    """Open a Neuroglancer precomputed volume on disk or behind a URL, by default its finest scale.
 
-    Parameters
-    ----------
-    path
-        Its folder or URL (gs://, s3://, https://, with or without precomputed:// before it).
-    scale
-        Key of the scale, such as "8_8_40"; None for the finest.
-
-    Raises
-    ------
-    SourceError
-        If TensorStore is missing, it cannot be read, is an image, or has files among its chunks that are none.
+    Raises SourceError if TensorStore is missing, the volume cannot be read or is an image, or foreign files are among
+    its chunks.
     """
     ts = need("tensorstore", f"{path} is a Neuroglancer precomputed volume")
     local = path.removeprefix("precomputed://").removeprefix("file://")
     folder = None if "://" in local else Path(local).expanduser().resolve()
     if folder is not None:
-        _refuse_pictures(path, read_json(folder / "info"), scale)
+        _refuse_images(path, read_json(folder / "info"), scale)
     spec: dict[str, Any] = {"driver": "neuroglancer_precomputed", "kvstore": kvstore(local)}
     if scale is not None:
         spec["scale_metadata"] = {"key": scale}
     store = open_store(ts, path, spec)
-    told = store.spec().to_json()
-    _refuse_pictures(path, {**told["multiscale_metadata"], "scales": [told["scale_metadata"]]}, None)
-    metadata = told["scale_metadata"]
+    metadata = store.spec().to_json()
+    scale_metadata = metadata["scale_metadata"]
+    _refuse_images(path, {**metadata["multiscale_metadata"], "scales": [scale_metadata]}, None)
     if store.shape[3] != 1:
         raise SourceError(f"{path} has {store.shape[3]} channels, and labels have one. Name a segmentation.")
-    size = exact3(metadata["resolution"][::-1])
-    z, y, x = (exact(o) * s for o, s in zip(metadata["voxel_offset"][::-1], size, strict=True))
+    size = exact3(scale_metadata["resolution"][::-1])
+    z, y, x = (exact(o) * s for o, s in zip(scale_metadata["voxel_offset"][::-1], size, strict=True))
     doubt = None
     try:
         checked_size(size)
@@ -71,31 +62,32 @@ def open_precomputed(path: str, scale: str | None) -> TensorStoreVolume:
         doubt = str(error)
     volume = store[..., 0].T[ts.d[:].translate_to[0]]
     place: tuple[Spacing | None, Spacing] = (None, ORIGIN) if doubt else (size, (z, y, x))
-    plain = TensorStoreVolume(path, volume, *place, doubt, metadata="info", chunks=str(metadata["key"]))
+    plain = TensorStoreVolume(path, volume, *place, doubt, metadata="info", chunks=str(scale_metadata["key"]))
     if folder is None:
         return plain
-    chunks = folder / metadata["key"]
+    chunks = folder / scale_metadata["key"]
     if not chunks.is_dir():
         raise SourceError(
-            f"{path}: the folder of its scale, {metadata['key']}, is not there. Copy it again with all its scales."
+            f"{path}: the folder of its scale, {scale_metadata['key']}, is missing. Copy it again with all its scales."
         )
-    if metadata.get("sharding") is not None:
-        refuse_strangers(path, chunks, _shard_names(int(metadata["sharding"]["shard_bits"])), _hint)
+    if scale_metadata.get("sharding") is not None:
+        names = _shard_names(int(scale_metadata["sharding"]["shard_bits"]))
+        refuse_foreign_files(path, chunks, names, _hint)
         return plain
-    grid = _Grid(metadata)
-    refuse_strangers(path, chunks, grid.names(chunks), _hint)
-    return _PackedVolume(path, volume, place, doubt, _Files(ts, told, grid, chunks))
+    grid = _Grid(scale_metadata)
+    refuse_foreign_files(path, chunks, grid.names(chunks), _hint)
+    return _PackedVolume(path, volume, place, doubt, _ChunkFiles(ts, metadata, grid, chunks))
 
 
-def _refuse_pictures(path: str, info: Any, scale: str | None) -> None:
-    """Raise SourceError where the metadata tell that this is no segmentation, or that TensorStore cannot read it."""
+def _refuse_images(path: str, info: Any, scale: str | None) -> None:
+    """Raise SourceError if the metadata describe an image, or an encoding that TensorStore cannot read."""
     if not isinstance(info, Mapping) or not isinstance(info.get("scales"), list):
         return
     scales = [s for s in info["scales"] if isinstance(s, Mapping) and scale in (None, s.get("key"))]
     encoding = scales[0].get("encoding") if scales else None
     if encoding in _LOSSY:
         raise SourceError(
-            f"{path} is encoded by {str(encoding).upper()}, which changes values: it is a picture, not labels. "
+            f"{path} is encoded by {str(encoding).upper()}, which changes values: it is an image, not labels. "
             "Name a segmentation."
         )
     if info.get("type") == "image":
@@ -105,13 +97,13 @@ def _refuse_pictures(path: str, info: Any, scale: str | None) -> None:
         )
     if encoding is not None and encoding not in _READ:
         raise SourceError(
-            f"{path} is encoded by {encoding!r}, which is not read here ({', '.join(sorted(_READ))} are). Write a copy in "
+            f"{path} is encoded by {encoding!r}, which is not supported ({', '.join(sorted(_READ))} are). Write a copy in "
             "compressed_segmentation, for example with CloudVolume or igneous."
         )
 
 
 class _Grid:
-    """The chunks of a scale that has a file for each, x y z."""
+    """Chunks of an unsharded scale, x y z."""
 
     def __init__(self, scale: Mapping[str, Any]) -> None:
         self.first = [int(o) for o in scale["voxel_offset"]]
@@ -120,27 +112,27 @@ class _Grid:
         self.chunk = [int(n) for n in sizes[0]]
 
     def name(self, position: tuple[int, ...]) -> str:
-        """Name of the chunk at a position."""
+        """Return the file name of the chunk at a position."""
         ends = []
         for p, first, size, chunk in zip(position, self.first, self.size, self.chunk, strict=True):
             ends.append(f"{first + p * chunk}-{first + min((p + 1) * chunk, size)}")
         return "_".join(ends)
 
     def box(self, position: tuple[int, ...]) -> Box:
-        """Voxels of the chunk at a position, z y x, counted from the first of the scale."""
+        """Return the voxels of the chunk at a position, z y x, counted from the first of the scale."""
         z, y, x = (p * c for p, c in zip(position[::-1], self.chunk[::-1], strict=True))
         shape, chunk = triple(self.size[::-1]), triple(self.chunk[::-1])
         return Box.at((z, y, x), chunk).intersect(Box.of_shape(shape))
 
     def positions(self, box: Box) -> Iterator[tuple[int, ...]]:
-        """Positions x y z of the chunks that a box z y x meets."""
+        """Return positions x y z of the chunks in a box z y x."""
         ranges = (
             range(a // c, -(-b // c)) for a, b, c in zip(box.start[::-1], box.stop[::-1], self.chunk, strict=True)
         )
         return product(*ranges)
 
     def names(self, folder: Path) -> ChunkNames:
-        """Names of all chunks, and of those that were compressed as a whole."""
+        """Return the names of chunks, also with a suffix of compression."""
 
         def is_chunk(parts: Parts) -> bool:
             name, packing = _split(parts[0])
@@ -168,34 +160,32 @@ def _shard_names(bits: int) -> ChunkNames:
 
 def _hint(parts: Parts) -> str:
     name, packing = _split(parts[-1])
-    if packing:
-        return f"If {name} is there, too, keep the newer of the two."
-    return "Give it back the name that it was written under, or move it elsewhere."
+    return f"If {name} exists, too, keep the newer of the two." if packing else RENAME
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The name of a chunk without what compression adds, and that."""
+    """Split a file name into the chunk's name and the suffix of compression."""
     packing = next((p for p in _PACKED if name.endswith(p)), "")
     return name.removesuffix(packing), packing
 
 
 @dataclass(frozen=True)
-class _Files:
-    """The files of a scale on a disk, some of which may be compressed as a whole."""
+class _ChunkFiles:
+    """Chunk files of a scale on a disk, some of them compressed."""
 
     ts: Any
-    told: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     grid: _Grid
     folder: Path
 
     def packed(self, name: str) -> Path | None:
-        """The file of a chunk that is compressed as a whole; None where it is not."""
+        """Return the compressed file of a chunk; None if it is not compressed."""
         if (self.folder / name).exists():
             return None
         return next((p for packing in _PACKED if (p := self.folder / (name + packing)).exists()), None)
 
     def is_gzip(self, name: str) -> bool:
-        """Whether a chunk is compressed under its own name, as one that was copied from a bucket."""
+        """Whether a chunk is compressed under its own name, as when copied from a bucket."""
         try:
             with (self.folder / name).open("rb") as file:
                 return file.read(2) == b"\x1f\x8b"
@@ -203,44 +193,34 @@ class _Files:
             return False
 
     def unpacked(self, position: tuple[int, ...], path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """The voxels of one chunk, z y x; TensorStore decodes it in a store in memory, where it is not compressed."""
+        """Return the voxels of a compressed chunk, z y x; TensorStore decodes it from a store in memory."""
         box = self.grid.box(position)
         largest = _OVERHEAD * box.size * dtype.itemsize + 2**16
         try:
             data = _unpack(path.read_bytes(), path.suffix, largest)
-        except Exception as error:  # each codec raises a type of its own
+        except Exception as error:  # each codec has its own error type
             raise ValueError(f"{path.name} cannot be unpacked: {error}") from error
         size = list(box.shape[::-1])
-        scale = {
-            **self.told["scale_metadata"],
-            "key": "chunks",
-            "voxel_offset": [0, 0, 0],
-            "size": size,
-            "chunk_size": size,
-        }
+        scale = {**self.metadata["scale_metadata"], "key": "chunks", "voxel_offset": [0, 0, 0]}
+        scale |= {"size": size, "chunk_size": size}
         scale.pop("chunk_sizes", None)
         spec = {
             "driver": "neuroglancer_precomputed",
             "kvstore": {"driver": "memory"},
             "dtype": dtype.name,
-            "multiscale_metadata": self.told["multiscale_metadata"],
+            "multiscale_metadata": self.metadata["multiscale_metadata"],
             "scale_metadata": scale,
         }
-        store = self.ts.open(spec, create=True, context=self.ts.Context()).result()  # a memory of its own
+        store = self.ts.open(spec, create=True, context=self.ts.Context()).result()  # a context has its own memory
         store.kvstore.write("chunks/" + "_".join(f"0-{n}" for n in size), data).result()
         return np.asarray(store[..., 0].T.read().result())
 
 
 class _PackedVolume(TensorStoreVolume):
-    """A volume on a disk with a file for each chunk, some of which may be compressed as a whole, as TensorStore knows none."""
+    """An unsharded volume on a disk with compressed chunk files, which TensorStore does not know."""
 
     def __init__(
-        self,
-        where: str,
-        store: Any,
-        place: tuple[Spacing | None, Spacing],
-        doubt: str | None,
-        files: _Files,
+        self, where: str, store: Any, place: tuple[Spacing | None, Spacing], doubt: str | None, files: _ChunkFiles
     ) -> None:
         super().__init__(where, store, *place, doubt, metadata="info", chunks=files.folder.name)
         self._files = files
@@ -258,10 +238,10 @@ class _PackedVolume(TensorStoreVolume):
                 raise
         out = np.empty(box.shape, self.dtype)
         for name, position in names.items():
-            here = grid.box(position)
-            part = here.intersect(box)
+            chunk = grid.box(position)
+            part = chunk.intersect(box)
             if name in packed:
-                data = files.unpacked(position, packed[name], self.dtype)[part.relative_to(here.start).slices]
+                data = files.unpacked(position, packed[name], self.dtype)[part.relative_to(chunk.start).slices]
             else:
                 data = super()._stored(part)
             out[part.relative_to(box.start).slices] = data
@@ -269,7 +249,7 @@ class _PackedVolume(TensorStoreVolume):
 
 
 def _unpack(data: bytes, suffix: str, largest: int) -> bytes:
-    """What was compressed; raises where that is longer than `largest` bytes."""
+    """Decompress a chunk file; raises if it is longer than `largest` bytes."""
     if suffix == ".br":
         return bytes(imagecodecs.brotli_decode(data, out=largest))
     if suffix in (".zst", ".zstd"):

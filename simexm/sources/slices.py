@@ -1,4 +1,4 @@
-"""One slice of a volume in a file of its own: PNG, BMP or TIFF, read as the numbers that were meant."""
+"""Read one slice of a volume from a PNG, BMP or TIFF, as ids."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing
-from simexm.sources.bmp import look_at_bmp, read_bmp
-from simexm.sources.colours import ColorIds, dtype_of, one_number, warn_of_palette
+from simexm.sources.bmp import damaged_image, read_bmp, read_bmp_header
+from simexm.sources.colours import ColorIds, dtype_of, merge_samples, warn_of_palette
 from simexm.sources.kinds import BMP, JPEG, PNG, image_kind
 from simexm.sources.stack import ORIGIN
 from simexm.sources.tiff.source import TiffStack
@@ -25,54 +25,30 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _INDEXED, _GREY_ALPHA = 0, 3, 4
 _SAMPLES = {_GREY: 1, 2: 3, _INDEXED: 1, _GREY_ALPHA: 2, 6: 4}
 _DEFLATE_AT_BEST = 1100
-"""Bytes that Deflate makes of one byte at most: 1032, and a margin for headers."""
+"""Largest ratio of Deflate: 1032, and a margin for headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What a slice's header tells.
+    """Header of a slice."""
 
-    Attributes
-    ----------
-    shape
-        Pixels along y, x.
-    dtype
-        Type of what `read_slice` returns.
-    rows
-        Rows that are decoded together.
-    voxel_size_nm, origin_nm
-        As in `simexm.sources.stack.Stack`; a PNG or BMP tells none.
-    """
-
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    rows: int
-    voxel_size_nm: Spacing | None = None
+    shape: tuple[int, int]  # pixels along y, x
+    dtype: np.dtype[Any]  # dtype of what `read_slice` returns
+    rows: int  # rows that are decoded together
+    voxel_size_nm: Spacing | None = None  # as in `simexm.sources.stack.Stack`; a PNG or BMP has none
     origin_nm: Spacing = field(default=ORIGIN)
 
 
-def look_at(path: Path, color_ids: ColorIds | None = None, *, quiet: bool = True) -> Slice:
-    """Read a slice's header.
+def read_header(path: Path, color_ids: ColorIds | None = None, *, quiet: bool = True) -> Slice:
+    """Read a slice's header; with `quiet`, do not warn of a palette.
 
-    Parameters
-    ----------
-    path
-        The file.
-    color_ids
-        How ids are packed into colours; None where only grey is read.
-    quiet
-        Do not warn of a palette.
-
-    Raises
-    ------
-    SourceError
-        If it is cut off, or no slice that could hold ids: a JPEG, a stack of several planes.
+    Raises SourceError if it is cut off, a JPEG, or a stack of several planes.
     """
     kind = image_kind(path)
     if kind == PNG:
-        return _look_at_png(path, color_ids, quiet=quiet)
+        return _read_png_header(path, color_ids, quiet=quiet)
     if kind == BMP:
-        shape, samples, palette = look_at_bmp(path)
+        shape, samples, palette = read_bmp_header(path)
         if palette is not None and not quiet:
             warn_of_palette(str(path), palette)
         return Slice(shape, dtype_of(np.dtype(np.uint8), samples, color_ids), shape[0])
@@ -87,55 +63,52 @@ def look_at(path: Path, color_ids: ColorIds | None = None, *, quiet: bool = True
 
 
 def read_slice(path: Path, box: Box, color_ids: ColorIds | None = None) -> NDArray[Any]:
-    """Return the numbers of a box's rows and columns, (y, x); its planes do not count.
+    """Return the stored numbers (of an image with a palette, the indexes) in a box's rows and columns, (y, x).
 
-    Of an image with a palette they are the indexes. A picture in colour is read where its colours are ids, or all its channels
-    equal, and where its alpha channel hides nothing.
+    A colour image is read if its colours are ids or all its channels are equal, and no pixel is transparent.
 
-    Raises
-    ------
-    SourceError
-        If the file cannot be decoded, or is in colour and colours are no ids.
+    Raises SourceError if the file cannot be decoded, or is in colour without `color_ids`.
     """
     kind = image_kind(path)
     if kind not in (PNG, BMP):
-        return _tiff(path, color_ids).read(Box((0, *box.start[1:]), (1, *box.stop[1:])))[0]
+        (plane,) = _tiff(path, color_ids).read(Box((0, *box.start[1:]), (1, *box.stop[1:])))
+        return np.asarray(plane)
     data = path.read_bytes()
     try:
         image = _decode_png(data) if kind == PNG else read_bmp(data)
-    except Exception as error:  # each codec raises a type of its own
-        raise _damaged(path, str(error)) from error
+    except Exception as error:  # each codec has its own error type
+        raise damaged_image(path, str(error)) from error
     image = image[box.slices[1:]]
-    return image if image.ndim == 2 else one_number(str(path), image, color_ids)
+    return image if image.ndim == 2 else merge_samples(str(path), image, color_ids)
 
 
-def _look_at_png(path: Path, color_ids: ColorIds | None, *, quiet: bool) -> Slice:
+def _read_png_header(path: Path, color_ids: ColorIds | None, *, quiet: bool) -> Slice:
     with path.open("rb") as file:
         head = file.read(33)
     try:
         width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
         samples = _SAMPLES[colour]
     except (struct.error, KeyError):
-        raise _damaged(path, "its header is cut off or no PNG's") from None
+        raise damaged_image(path, "its header is cut off or no PNG's") from None
     if width == 0 or height == 0:
-        raise _damaged(path, f"its header tells {height} x {width} pixels")
-    told, held = height * -(-width * bits * samples // 8), path.stat().st_size
-    if told > held * _DEFLATE_AT_BEST:
-        raise _damaged(
-            path, f"its header tells {height} x {width} pixels, of which {held} bytes can hold no more than a part"
+        raise damaged_image(path, f"its header says {height} x {width} pixels")
+    announced, held = height * -(-width * bits * samples // 8), path.stat().st_size
+    if announced > held * _DEFLATE_AT_BEST:
+        raise damaged_image(
+            path, f"its header says {height} x {width} pixels, and its {held} bytes cannot hold them all"
         )
     if colour == _INDEXED and not quiet:
         try:
             palette = next((body for name, body in _chunks(path.read_bytes()) if name == b"PLTE"), b"")
         except ValueError as error:
-            raise _damaged(path, str(error)) from error
+            raise damaged_image(path, str(error)) from error
         warn_of_palette(str(path), np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3))
     stored = np.dtype(np.uint16 if bits == 16 else np.uint8)
     return Slice((height, width), dtype_of(stored, samples, color_ids), height)
 
 
 def _decode_png(data: bytes) -> NDArray[Any]:
-    """Numbers of a PNG, (y, x) or (y, x, samples), as stored: indexes, not colours; 1, 2 and 4 bits not stretched."""
+    """Return a PNG as stored, (y, x) or (y, x, samples): indexes, not colours; 1, 2 and 4 bits not stretched."""
     bits, colour = data[24], data[25]
     if colour == _INDEXED:
         data = _as_grey(data)
@@ -145,7 +118,7 @@ def _decode_png(data: bytes) -> NDArray[Any]:
 
 
 def _as_grey(data: bytes) -> bytes:
-    """The same pixels without their palette: grey of as many bits is stored alike. PNG specification, 11.2.1."""
+    """Return the PNG without its palette: its indexes become grey of as many bits. PNG specification, 11.2.1."""
     parts = [_SIGNATURE]
     for name, body in _chunks(data):
         if name in (b"IHDR", b"IDAT", b"IEND"):
@@ -155,7 +128,7 @@ def _as_grey(data: bytes) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of each chunk, whose checksums must be right."""
+    """Yield name and body of each chunk; raises ValueError for a wrong checksum."""
     at = len(_SIGNATURE)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -170,7 +143,7 @@ def _tiff(path: Path, color_ids: ColorIds | None, *, quiet: bool = True) -> Tiff
     stack = TiffStack(path, color_ids, quiet=quiet)
     if stack.shape[0] != 1:
         raise SourceError(
-            f"{path} holds {stack.shape[0]} planes, and a file of an image sequence holds one slice. If it is the whole "
+            f"{path} holds {stack.shape[0]} planes, and a file of an image sequence holds one slice. If it is the complete "
             "volume, name the file; if each file is one cell, type --cells splitted."
         )
     if stack.times != 1:
@@ -178,7 +151,3 @@ def _tiff(path: Path, color_ids: ColorIds | None, *, quiet: bool = True) -> Tiff
             f"{path} holds {stack.times} time points, and a file of an image sequence holds one slice. Name the file."
         )
     return stack
-
-
-def _damaged(path: Path, why: str) -> SourceError:
-    return SourceError(f"{path} is damaged and cannot be decoded, so its cells would be lost: {why}. Copy it again.")

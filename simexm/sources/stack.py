@@ -1,4 +1,4 @@
-"""What `ingest` reads from: a stored volume of numbers, of which any box can be read, and what becomes of its numbers."""
+"""Stored volumes of numbers that `ingest` reads box by box, and their conversion to ids, masks and grey values."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
 
 class Stack(Protocol):
-    """A stored volume of numbers. Several threads may read it at once, and it holds no file open in between.
+    """A stored volume of numbers. Several threads may read it at once; no file stays open between reads.
 
     Attributes
     ----------
     where
-        What to call it in messages.
+        Name in messages.
     shape
         Voxels along z, y, x.
     dtype
-        Type of what `read` returns, in native byte order.
+        Dtype of what `read` returns, in native byte order.
     grain
         Voxels along z, y, x that are decoded together: a page's strip, a chunk.
     voxel_size_nm
-        Size of a voxel, nm; None where nothing tells it.
+        Size of a voxel, nm; None if unknown.
     origin_nm
-        Where voxel (0, 0, 0) begins, nm.
+        Lower corner of voxel (0, 0, 0), nm.
 
-    A stack may have `size_doubt`, too: why its metadata tell no voxel size, as the end of a sentence.
+    A stack may have `size_doubt`, too: why its voxel size is unknown, as the end of a sentence.
     """
 
     @property
@@ -56,25 +56,35 @@ class Stack(Protocol):
     def origin_nm(self) -> Spacing: ...
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box inside the volume, (z, y, x); raises SourceError where it is damaged."""
+        """Return the stored numbers in a box inside the volume, (z, y, x); raises SourceError if they are damaged."""
 
     def plane(self, z: int) -> str:
-        """What to call a plane in messages: its page, its file."""
+        """Return the name of a plane for messages: its page, its file."""
 
     def state(self, box: Box) -> FilesState | None:
-        """How the files that hold a box are; None where nobody can tell. Raises OSError if one is gone."""
+        """Return the state of the files that hold a box; None if it cannot be found. Raises OSError if one is missing."""
+
+
+class PlanesByZ:
+    """Names planes by the volume and z."""
+
+    where: str
+
+    def plane(self, z: int) -> str:
+        """Return the name of a plane for messages."""
+        return f"{self.where}, z = {z}"
 
 
 @runtime_checkable
 class TimeSeries(Protocol):
-    """What a stack has, too, where its format knows of time. It reads the first time point until another is chosen.
+    """A stack with a time axis. It reads the first time point until another is chosen.
 
     Attributes
     ----------
     times
-        Time points.
+        Number of time points.
     seconds_per_time
-        Between two of them; None where nothing tells it.
+        Seconds between time points; None if unknown.
     """
 
     @property
@@ -87,59 +97,43 @@ class TimeSeries(Protocol):
 
 
 def times_of(stack: Stack) -> int:
-    """Time points of a stack."""
+    """Return the number of time points of a stack."""
     return stack.times if isinstance(stack, TimeSeries) else 1
 
 
 def seconds_of(stack: Stack) -> float | None:
-    """Seconds between two time points of a stack; None where nothing tells it."""
+    """Return the seconds between time points of a stack; None if unknown."""
     return stack.seconds_per_time if isinstance(stack, TimeSeries) else None
 
 
 def at_time(stack: Stack, time: int) -> Stack:
-    """Return a stack at a time point; one of a single time point is the same at all times."""
+    """Return a stack at a time point; one without time axis is the same at all."""
     return stack.at(time) if isinstance(stack, TimeSeries) and stack.times > 1 else stack
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The voxels to write.
+    """The voxels to write."""
 
-    Attributes
-    ----------
-    shape
-        Voxels along z, y, x.
-    dtype
-        Unsigned type.
-    grain
-        Voxels along z, y, x that are best read together.
-    read
-        Returns a box, (z, y, x), in `dtype`.
-    measured
-        Whether they are measured values, of which coarser levels hold means; they hold the most frequent of other numbers.
-    """
-
-    shape: Triple
-    dtype: np.dtype[Any]
-    grain: Triple
-    read: Callable[[Box], NDArray[Any]]
+    shape: Triple  # voxels along z, y, x
+    dtype: np.dtype[Any]  # dtype of what is written
+    grain: Triple  # voxels along z, y, x that are decoded together
+    read: Callable[[Box], NDArray[Any]]  # returns a box, (z, y, x), in `dtype`
+    # whether they are measured values: coarser levels hold their means, and the most frequent of other numbers
     measured: bool = False
 
 
 def cell_ids(stack: Stack, crop: Box) -> Numbers:
-    """Return a crop's numbers as ids: integers as they are, in the unsigned type of the same width; floats as integers.
+    """Return a crop's numbers as ids: integers in the unsigned dtype of the same width, floats as integers.
 
-    Raises
-    ------
-    SourceError
-        At once if the numbers are complex or no numbers; from `read` if one is negative, or a float that is no whole number
-        or may stand for several.
+    Raises SourceError if the dtype cannot hold ids. `read` raises it for a negative id, or a float that is no integer
+    or may stand for several.
     """
     if stack.dtype.kind == "f" and stack.dtype in WHOLE:
         return Numbers(crop.shape, WHOLE[stack.dtype].ids, stack.grain, partial(_whole, stack, crop))
     if stack.dtype.kind not in "iub":
         raise SourceError(
-            f"{stack.where} holds {stack.dtype}, and an id is a whole number. Save the segmentation as an unsigned integer type."
+            f"{stack.where} holds {stack.dtype}, and ids are integers. Save the segmentation as an unsigned integer type."
         )
     dtype = np.dtype(f"u{stack.dtype.itemsize}")
 
@@ -158,39 +152,37 @@ def cell_ids(stack: Stack, crop: Box) -> Numbers:
 
 def _whole(stack: Stack, crop: Box, box: Box) -> NDArray[Any]:
     """Read floats as ids."""
-    here = box.shifted(crop.start)
+    absolute = box.shifted(crop.start)
     try:
-        return whole_numbers(_read(stack, here))
+        return whole_numbers(_read(stack, absolute))
     except NotWholeError as error:
         raise SourceError(
-            f"{stack.plane(here.start[0] + error.plane)}: {error}. Save the segmentation as an unsigned integer type; if this "
-            "is a map of probabilities or intensities, name the segmentation."
+            f"{stack.plane(absolute.start[0] + error.plane)}: {error}. Save the segmentation as an unsigned integer type; if "
+            "this is a map of probabilities or intensities, name the segmentation."
         ) from error
 
 
 def mask(stack: Stack, crop: Box) -> Numbers:
-    """Return where a crop's numbers are not 0, as 1 and 0 of 8 bits; `read` raises SourceError where one is NaN."""
+    """Return a crop as a mask of 8 bits, 1 where numbers are not 0; `read` raises SourceError for NaN."""
 
     def read(box: Box) -> NDArray[Any]:
-        here = box.shifted(crop.start)
-        stored = _read(stack, here)
+        absolute = box.shifted(crop.start)
+        stored = _read(stack, absolute)
         if stored.dtype.kind == "f" and np.isnan(stored).any():
-            z = here.start[0] + int(np.argmax(np.isnan(stored).any(axis=(1, 2))))
+            z = absolute.start[0] + int(np.argmax(np.isnan(stored).any(axis=(1, 2))))
             raise SourceError(
                 f"{stack.plane(z)}: the mask holds NaN, which is neither inside nor outside. Write a copy of 0 and 1."
             )
-        return (stored != 0).view(np.uint8)
+        inside: NDArray[np.bool_] = stored != 0
+        return inside.view(np.uint8)
 
     return Numbers(crop.shape, np.dtype(np.uint8), stack.grain, read)
 
 
 def grey(stack: Stack, crop: Box) -> Numbers:
-    """Return a crop's measured values as they are; floats of 16 bits as floats of 32.
+    """Return a crop's measured values unchanged, but floats of 16 bits as floats of 32.
 
-    Raises
-    ------
-    SourceError
-        If they are no numbers of at most 32 bits, or floats.
+    Raises SourceError if they are neither integers of at most 32 bits nor floats.
     """
     dtype = np.dtype(np.float32) if stack.dtype == np.float16 else stack.dtype
     if dtype.kind not in "uif" or (dtype.kind in "ui" and dtype.itemsize > 4) or dtype.itemsize > 8:
@@ -210,41 +202,36 @@ def _read(stack: Stack, box: Box) -> NDArray[Any]:
         return stack.read(box)
     except SimexmError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise gone(stack.where, error.__cause__) from error
+            raise gone_error(stack.where, error.__cause__) from error
         raise
     except OSError as error:
-        raise gone(stack.where, error) from error
+        raise gone_error(stack.where, error) from error
 
 
-def gone(where: str, error: OSError) -> SourceGoneError:
-    """The error for a volume whose files were there when it was opened, and are not any more."""
+def gone_error(where: str, error: OSError) -> SourceGoneError:
+    """Return the error for a volume whose files vanished after it was opened."""
     return SourceGoneError(
         f"{where} cannot be read any more ({error}): it was moved, deleted or replaced meanwhile, or its disk is not mounted. "
-        "Nothing was kept of what was written so far. Bring it back, then type the same command again."
+        "Nothing that was written so far was kept. Bring it back, then type the same command again."
     )
 
 
 def size_and_origin(stack: Stack, given: Spacing | None) -> tuple[Spacing, Spacing]:
-    """Size of a voxel and where the first one begins, nm: as given, then beginning at 0, or as the metadata tell.
+    """Return voxel size and origin, nm: as given, with the origin at 0, or from the metadata.
 
-    Raises
-    ------
-    SpecError
-        If neither tells it.
-    SourceError
-        If no voxel has the size that the metadata tell.
+    Raises SpecError if there is neither, and SourceError if the size in the metadata is implausible.
     """
     if given is not None:
         return given, ORIGIN
     if stack.voxel_size_nm is None:
         doubt = getattr(stack, "size_doubt", None)
         if doubt:
-            raise SpecError(f"{stack.where}: how large a voxel is, is not certain: {doubt}. {words().voxel_size}")
+            raise SpecError(f"{stack.where}: its voxel size is uncertain: {doubt}. {words().voxel_size}")
         raise SpecError(
-            f"{stack.where} does not say (in lengths that can be read, and the same in all its files) how large its voxels "
+            f"{stack.where} does not say (in known units of length, and the same in all its files) how large its voxels "
             f"are, and every distance would be a guess. {words().voxel_size}"
         )
     why = implausible(stack.voxel_size_nm)
     if why:
-        raise SourceError(f"{stack.where}: its metadata tell voxels of {why}. {words().voxel_size}")
+        raise SourceError(f"{stack.where}: its metadata have voxels of {why}. {words().voxel_size}")
     return stack.voxel_size_nm, stack.origin_nm

@@ -1,7 +1,7 @@
-"""Whether the files of a volume are still those that they were, without reading them: names, sizes and times.
+"""State of the files of a volume (names, sizes and times), by which a change is noticed without reading them.
 
-All of them are looked at, but nothing is kept of each one but a bit. So what `simexm.sources.identity` does not see, which
-opens a few thousand files at most, is seen here, though only between two looks at the same place.
+All files count, at a bit of memory each. `simexm.sources.identity` opens a few thousand files at most, so changes elsewhere
+are noticed only here, and only between two listings of one place.
 """
 
 from __future__ import annotations
@@ -23,45 +23,30 @@ from simexm.store.remote import Remote
 from simexm.store.shard_list import ShardList, chunk_position
 
 LISTED = 1 << 25
-"""Chunks of which it is kept, at most, which ones exist: 4 MiB."""
+"""Most chunks whose existence is recorded, one by one: 4 MiB."""
 _Folder = tuple[Location, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class FilesState:
-    """The files of one volume, or of a part of it.
+    """State of the files of one volume, or of a part of it."""
 
-    Attributes
-    ----------
-    where
-        What to call the volume in messages.
-    files
-        How many there are.
-    names
-        Digest of their names and sizes.
-    times
-        Digest of their names and times of the last change; in an object store, of their versions; in a ZIP file, of their
-        checksums.
-    written
-        When the volume's metadata were written: in a copy at another time.
-    listed
-        Which chunk files exist; None where that was not asked for, or there are too many.
-    """
-
-    where: str = field(compare=False)
-    files: int
-    names: str
+    where: str = field(compare=False)  # name of the volume in messages
+    files: int  # number of files
+    names: str  # digest of their names and sizes
+    # digest of names and times of the last change, versions in an object store, or checksums in a ZIP file
     times: str
-    written: str = ""
+    written: str = ""  # time of writing of the volume's metadata, which differs in a copy
+    # which chunk files exist; None if not asked for, or too many
     listed: ShardList | None = field(default=None, compare=False, repr=False)
 
     def to_mapping(self) -> dict[str, Any]:
-        """What two looks have in common where nothing was changed, as plain data."""
+        """Return what stays equal while nothing is changed, as plain data."""
         return {name: getattr(self, name) for name in ("files", "names", "times", "written")}
 
 
 class _Sum:
-    """Adds files up, in any order and in several threads."""
+    """Sum of digests of files, in any order and from several threads."""
 
     def __init__(self) -> None:
         self.files = self.names = self.times = 0
@@ -78,13 +63,7 @@ class _Sum:
 
 
 def state_of_files(where: str, files: Iterable[Path]) -> FilesState:
-    """The state of some files of a disk.
-
-    Raises
-    ------
-    OSError
-        If one is gone.
-    """
+    """Return the state of files on a disk; raises OSError if one is missing."""
     total = _Sum()
     for file in files:
         about = file.stat()
@@ -93,12 +72,9 @@ def state_of_files(where: str, files: Iterable[Path]) -> FilesState:
 
 
 def state_of_zip(where: str, path: Path) -> FilesState:
-    """The state of the files in a ZIP file, by their checksums: a copy of it has the same, whenever it was made.
+    """Return the state of the files in a ZIP file by their checksums, which a copy keeps.
 
-    Raises
-    ------
-    OSError
-        If it is gone, or is no ZIP file any more.
+    Raises OSError if it is missing, or no longer a ZIP file.
     """
     total = _Sum()
     try:
@@ -106,12 +82,12 @@ def state_of_zip(where: str, path: Path) -> FilesState:
             for file in archive.infolist():
                 total.add(1, _digest(file.filename, file.file_size), _digest(file.filename, file.CRC))
     except zipfile.BadZipFile as error:
-        raise OSError(errno.EIO, f"it is no ZIP file any more ({error})", str(path)) from error
+        raise OSError(errno.EIO, f"it is no longer a ZIP file ({error})", str(path)) from error
     return total.state(where)
 
 
 def state_below(where: str, folder: Path) -> FilesState:
-    """The state of all files below a folder; those whose names begin with a dot do not count."""
+    """Return the state of all files below a folder, except hidden ones."""
     total = _Sum()
     for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -124,23 +100,10 @@ def state_below(where: str, folder: Path) -> FilesState:
 
 
 def state_of_chunks(where: str, array: Any, ranges: Sequence[range], *, listing: bool) -> FilesState | None:
-    """The state of the chunk files of a Zarr array; None where nobody tells what is in its folder, as behind https://.
+    """Return the state of the chunk files of a Zarr array; None if its folder cannot be listed, as behind https://.
 
-    Parameters
-    ----------
-    where
-        What to call it in messages.
-    array
-        The array.
-    ranges
-        Positions of chunk files (of shards, where it is sharded) along each axis; others are not looked at.
-    listing
-        Whether to keep which ones exist.
-
-    Raises
-    ------
-    OSError
-        If the array is gone, or cannot be looked at.
+    Only files (shards, if it is sharded) at positions in `ranges` along each axis count; `listing` records which exist.
+    Raises OSError if the array is missing, or cannot be listed.
     """
     from zarr.storage import ZipStore
 
@@ -150,7 +113,7 @@ def state_of_chunks(where: str, array: Any, ranges: Sequence[range], *, listing:
     if folder is None:
         return None
     metadata = folder / ("zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
-    about = metadata.stat()  # raises where the array is gone, of which an object store would list nothing
+    about = metadata.stat()  # raises if the array is missing, where an object store would list nothing
     few = listing and math.prod(map(len, ranges)) <= LISTED
     listed = ShardList.empty([r.start for r in ranges], [len(r) for r in ranges]) if few else None
     written = about.st_mtime if isinstance(folder, Remote) else about.st_mtime_ns
@@ -160,20 +123,9 @@ def state_of_chunks(where: str, array: Any, ranges: Sequence[range], *, listing:
 def state_of_grid(
     where: str, folder: Location, ranges: Sequence[range], listed: ShardList | None = None, written: str = ""
 ) -> FilesState:
-    """The state of the files in a folder whose names are positions on a grid, such as c/0/1/2, 0/1/2 or 0.1.2.
+    """Return the state of the files in a folder whose names are positions on a grid: c/0/1/2, 0/1/2 or 0.1.2.
 
-    Parameters
-    ----------
-    where
-        What to call it in messages.
-    folder
-        The folder.
-    ranges
-        Positions along each axis; others are not looked at.
-    listed
-        Receives those that exist.
-    written
-        What the state says of the metadata.
+    Only positions in `ranges` along each axis count; `listed` receives those that exist.
     """
     walk = _Walk(ranges, listed)
     walk.go([(folder, ())])
@@ -181,25 +133,25 @@ def state_of_grid(
 
 
 class _Walk:
-    """Goes through an array's folder, and leaves out what lies outside the ranges."""
+    """Walk through an array's folder, within the ranges."""
 
     def __init__(self, ranges: Sequence[range], listed: ShardList | None) -> None:
         self.ranges, self.listed = ranges, listed
         self.total = _Sum()
 
     def go(self, folders: Iterable[_Folder]) -> None:
-        """Look into folders, a few at a time, and into those below."""
-        for below in in_parallel(self._look, folders, LISTERS):
+        """List folders, a few at a time, and those below."""
+        for below in in_parallel(self._list, folders, LISTERS):
             if below:
                 self.go(below)
 
-    def _look(self, at: _Folder) -> list[_Folder]:
-        """Add the files of a folder up; returns the folders in it."""
+    def _list(self, at: _Folder) -> list[_Folder]:
+        """Count the files of a folder; return the folders in it."""
         folder, key = at
         below: list[_Folder] = []
         files = names = times = 0
 
-        def see(position: tuple[int, ...], size: int, stamp: str | int) -> None:
+        def count(position: tuple[int, ...], size: int, stamp: str | int) -> None:
             nonlocal files, names, times
             if len(position) == len(self.ranges):
                 files, names, times = files + 1, names + _digest(position, size), times + _digest(position, stamp)
@@ -213,7 +165,7 @@ class _Walk:
                 if position is not None and size is None:
                     below.append((folder / name, position))
                 elif position is not None and size is not None:
-                    see(position, size, version)
+                    count(position, size, version)
         else:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -222,26 +174,23 @@ class _Walk:
                         below.append((Path(entry.path), position))
                     elif position is not None:
                         about = entry.stat()
-                        see(position, about.st_size, about.st_mtime_ns)
+                        count(position, about.st_size, about.st_mtime_ns)
         self.total.add(files, names, times)
         return below
 
     def _position(self, key: tuple[int, ...], name: str) -> tuple[int, ...] | None:
-        """What a name adds to a position; None where it is no chunk's, or outside the ranges."""
+        """Extend a position by a file name; None if it is no chunk's, or outside the ranges."""
         if not key and name == "c":
             return ()
-        added = (
-            (int(name),)
-            if name.isascii() and name.isdecimal()
-            else chunk_position(name if key else name.removeprefix("c."))
-        )
+        number = name.isascii() and name.isdecimal()
+        added = (int(name),) if number else chunk_position(name if key else name.removeprefix("c."))
         ranges = self.ranges[len(key) : len(key) + len(added)]
         inside = 0 < len(added) == len(ranges) and all(p in r for p, r in zip(added, ranges, strict=True))
         return (*key, *added) if inside else None
 
 
-def _digest(name: Any, told: str | int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{name} {told}".encode(), digest_size=16).digest())
+def _digest(name: Any, value: str | int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{name} {value}".encode(), digest_size=16).digest())
 
 
 def _raise(error: OSError) -> None:

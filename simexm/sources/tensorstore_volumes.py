@@ -1,4 +1,4 @@
-"""Volumes that TensorStore reads. N5 and precomputed keep x, y, z in this order; here all is z, y, x."""
+"""Volumes that TensorStore reads. N5 and precomputed store x, y, z; here all is z, y, x."""
 
 from __future__ import annotations
 
@@ -13,38 +13,33 @@ from numpy.typing import NDArray
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, Triple, triple
 from simexm.sources.limits import refuse_absurd
-from simexm.sources.stack import ORIGIN
+from simexm.sources.stack import ORIGIN, PlanesByZ
 from simexm.sources.state import FilesState, state_below, state_of_grid
 
 FAULTS = (ValueError, OSError, RuntimeError, NotImplementedError)
-"""What TensorStore raises."""
+"""Errors that TensorStore raises."""
 
 
-class TensorStoreVolume:
+class TensorStoreVolume(PlanesByZ):
     """A volume that TensorStore reads; obeys `simexm.sources.stack.Stack`.
+
+    Raises SourceError if its shape or its chunks are absurd.
 
     Parameters
     ----------
-    where
-        What to call it in messages.
     store
-        The opened store, with the axes z, y, x in this order, each beginning at 0.
+        The opened store, with the axes z, y, x in this order, each from 0.
     voxel_size_nm, origin_nm
         As in `Stack`.
     size_doubt
-        Why there is no voxel size; see `simexm.sources.stack.size_and_origin`.
+        Why the voxel size is unknown; see `simexm.sources.stack.size_and_origin`.
     metadata
-        The file in the store's folder without which an absent chunk means nothing.
+        The file whose absence from the store's folder means that the volume is gone.
     chunks
         Folder of the chunks below the store's.
     grid
-        What the numbers in names of chunks such as 3/0/2 count along: axis 0, 1 or 2 (z, y, x), or None for one of length 1.
-        None where chunks have names of another kind.
-
-    Raises
-    ------
-    SourceError
-        If its shape or its chunks are absurd.
+        Axis of each number in a chunk's name such as 3/0/2: 0, 1 or 2 (z, y, x), or None for an axis of length 1. None if
+        chunks have other names.
     """
 
     def __init__(
@@ -74,34 +69,26 @@ class TensorStoreVolume:
         self.origin_nm = origin_nm
         self.size_doubt = size_doubt
 
-    def plane(self, z: int) -> str:
-        """The volume and the plane."""
-        return f"{self.where}, z = {z}"
-
     def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x).
+        """Return the stored numbers in a box, (z, y, x).
 
-        Raises
-        ------
-        SourceError
-            If a chunk cannot be decoded.
-        FileNotFoundError
-            If the volume is gone. TensorStore takes a missing chunk for one that was never written.
+        Raises SourceError if a chunk cannot be decoded, and FileNotFoundError if the volume is gone, where TensorStore
+        would read every chunk as never written.
         """
         try:
             found = self._stored(box)
-            there = self._store.kvstore.read(self._metadata).result().state == "value"
+            exists = self._store.kvstore.read(self._metadata).result().state == "value"
         except FAULTS as error:
             raise SourceError(
                 f"{self.where}: voxels {list(box.start)} to {list(box.stop)} cannot be read, a chunk is damaged: "
                 f"{short(error)}. Copy it again from where it came."
             ) from error
-        if not there:
+        if not exists:
             raise FileNotFoundError(errno.ENOENT, "its metadata are gone", self._metadata)
         return found
 
     def state(self, box: Box) -> FilesState | None:
-        """How the files of a volume on a disk are that hold a box, or all files; None for one behind a URL."""
+        """Return the state of the files on a disk that hold a box, or of all files; None behind a URL."""
         if self._folder is None:
             return None
         if self._grid is None:
@@ -114,7 +101,7 @@ class TensorStoreVolume:
 
 
 def open_store(ts: Any, where: str, spec: dict[str, Any]) -> Any:
-    """Open what a specification of TensorStore tells, for reading; raises SourceError if it cannot be."""
+    """Open a TensorStore spec for reading; raises SourceError if it cannot be opened."""
     try:
         return ts.open(spec, open=True, read=True).result()
     except FAULTS as error:
@@ -122,12 +109,12 @@ def open_store(ts: Any, where: str, spec: dict[str, Any]) -> Any:
 
 
 def short(error: Exception) -> str:
-    """What TensorStore says, without the whole specification."""
+    """Return TensorStore's message without the complete spec."""
     return str(error).partition(" [")[0]
 
 
 def kvstore(path: str) -> Any:
-    """Where a folder or URL is, for TensorStore."""
+    """Return the key-value store of a folder or URL for TensorStore."""
     if "://" in path:
         return path.rstrip("/") + "/"
     return {"driver": "file", "path": f"{Path(path).expanduser().resolve()}/"}

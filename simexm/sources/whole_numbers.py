@@ -1,4 +1,4 @@
-"""Ids that were stored as floats: whole numbers, as long as the type counts one by one."""
+"""Ids stored as floats, up to the largest integer that the dtype holds exactly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class _Range:
-    """What a type of floats can hold of ids: those below `end`, in `ids`."""
+    """Ids that a float dtype holds exactly: those below `end`, of dtype `ids`."""
 
     ids: np.dtype[Any]
     end: int
@@ -22,7 +22,7 @@ WHOLE = {
     np.dtype(np.float32): _Range(np.dtype(np.uint32), 2**24),
     np.dtype(np.float64): _Range(np.dtype(np.uint64), 2**53),
 }
-"""From `end` on the type rounds: 2^24 + 1 is stored as 2^24 in 32 bits, so that 2^24 may be two cells."""
+"""From `end` on the dtype rounds: 2^24 + 1 is stored as 2^24 in 32 bits, so 2^24 may be two cells."""
 
 
 class NotWholeError(ValueError):
@@ -34,17 +34,10 @@ class NotWholeError(ValueError):
 
 
 def whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
-    """Return floats as unsigned integers.
+    """Return floats, of a dtype in `WHOLE` and any shape, as unsigned integers.
 
-    Parameters
-    ----------
-    values
-        Of a type in `WHOLE` and any shape.
-
-    Raises
-    ------
-    NotWholeError
-        At the first value that is fractional, negative, NaN, infinite, or so large that its type rounds.
+    Raises NotWholeError at the first value that is fractional, negative, NaN, infinite, or so large that its type
+    rounds.
     """
     known = WHOLE[values.dtype]
     good = (values >= 0) & (values < known.end)  # both are False for NaN
@@ -55,7 +48,7 @@ def whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
         why = (
             f"{values.dtype} rounds from {known.end} on, so that neighbouring ids become one cell"
             if known.end <= value < float("inf")
-            else "an id is a whole number, and 0 is outside every cell"
+            else "an id is an integer, and 0 is outside every cell"
         )
         raise NotWholeError(f"the value {value:.12g} is no id: {why}", int(at[0]))
     return values.astype(known.ids)

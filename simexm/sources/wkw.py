@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.sources.foreign_files import RENAME, ChunkNames, Parts, refuse_foreign_files
 from simexm.sources.limits import refuse_absurd
-from simexm.sources.stack import ORIGIN
+from simexm.sources.stack import ORIGIN, PlanesByZ
 from simexm.sources.state import FilesState, state_below
-from simexm.sources.strangers import ChunkNames, Parts, refuse_strangers
 from simexm.sources.webknossos import Mag, mag_at
 
 HEADER = "header.wkw"
@@ -32,7 +32,7 @@ _CUBE = re.compile(r"z(\d+)/y(\d+)/x(\d+)\.wkw")
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The first 16 bytes of each file: a block's and a cube's side, voxels and blocks; how blocks are packed; what is in them."""
+    """The first 16 bytes of each file: sides of a block (voxels) and of a cube (blocks), packing, dtype, offset of the data."""
 
     block: int
     blocks: int
@@ -62,20 +62,12 @@ class _Header:
         return self.block * self.blocks
 
 
-class WkwStack:
+class WkwStack(PlanesByZ):
     """A magnification in WKW; obeys `simexm.sources.stack.Stack`.
 
-    Its extent is the layer's bounding box as the dataset tells it, else all cubes that are there.
+    Its extent is the layer's bounding box in the dataset, or else that of all cubes.
 
-    Parameters
-    ----------
-    folder
-        Where `header.wkw` is.
-
-    Raises
-    ------
-    SourceError
-        If it cannot be read, or holds several channels.
+    Raises SourceError if it cannot be read, or holds several channels.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,7 +87,7 @@ class WkwStack:
         self.grain: Triple = (side, side, side)
         refuse_absurd(self.where, self.shape, self.grain, self.dtype.itemsize)
         self.voxel_size_nm, self.origin_nm, self.size_doubt = self._place(mag)
-        refuse_strangers(self.where, folder, ChunkNames("z0/y0/x0.wkw", _is_cube, 3), _hint)
+        refuse_foreign_files(self.where, folder, ChunkNames("z0/y0/x0.wkw", _is_cube, 3), lambda _: RENAME)
 
     def _place(self, mag: Mag | None) -> tuple[Spacing | None, Spacing, str | None]:
         size = None if mag is None else mag.voxel_size_nm
@@ -105,7 +97,7 @@ class WkwStack:
         return size, (z, y, x), None
 
     def _extent(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """First voxel and end of all cubes, x y z."""
+        """Return first voxel and end of all cubes, x y z."""
         names = (_CUBE.fullmatch(p.relative_to(self._folder).as_posix()) for p in self._folder.glob("z*/y*/x*.wkw"))
         cubes = [[int(n) for n in found.groups()[::-1]] for found in names if found]
         if not cubes:
@@ -113,32 +105,22 @@ class WkwStack:
                 f"{self.where} holds no cubes (z0/y0/x0.wkw), so there is nothing to read. Copy it again."
             )
         side = self._header.cube
-        return tuple(min(c) * side for c in zip(*cubes, strict=True)), tuple(
-            (max(c) + 1) * side for c in zip(*cubes, strict=True)
-        )
-
-    def plane(self, z: int) -> str:
-        """The folder and the plane."""
-        return f"{self.where}, z = {z}"
+        first = tuple(min(c) * side for c in zip(*cubes, strict=True))
+        return first, tuple((max(c) + 1) * side for c in zip(*cubes, strict=True))
 
     def state(self, box: Box) -> FilesState:
-        """How the files of all cubes are."""
+        """Return the state of the files of all cubes."""
         return state_below(self.where, self._folder)
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x). A cube that is absent holds 0 as long as the folder's header is there.
+        """Return the stored numbers in a box, (z, y, x); 0 in missing cubes, which were never written.
 
-        Raises
-        ------
-        SourceError
-            If a cube is damaged.
-        FileNotFoundError
-            If the folder is gone.
+        Raises SourceError if a cube is damaged, and FileNotFoundError if the folder is gone.
         """
         wanted = box.shifted(self._first)
         side = self._header.cube
         out = np.zeros(box.shape, self.dtype)
-        for cube in product(*(range(a // side, -(-b // side)) for a, b in zip(wanted.start, wanted.stop, strict=True))):
+        for cube in product(*_ranges(wanted, side)):
             corner = cube[0] * side, cube[1] * side, cube[2] * side
             part = Box.at(corner, (side, side, side)).intersect(wanted)
             path = self._folder / f"z{cube[0]}/y{cube[1]}/x{cube[2]}.wkw"
@@ -152,23 +134,20 @@ class WkwStack:
         return out
 
     def _read_cube(self, path: Path, part: Box, out: NDArray[Any]) -> None:
-        """Take a box out of a cube; `out` is zeros."""
+        """Read a box of a cube into `out`, which is zeros."""
         side, nbytes = self._header.block, self._header.block**3 * self.dtype.itemsize
         with path.open("rb") as file:
             header = _Header.of(path, file.read(16))
             if (header.block, header.blocks, header.dtype) != (side, self._header.blocks, self._header.dtype):
-                raise ValueError(f"its header is another one than that of {HEADER}")
+                raise ValueError(f"its header differs from that of {HEADER}")
             ends = None
             if header.packing != _RAW:
                 table = file.read(8 * header.blocks**3)
                 ends = [header.offset, *struct.unpack(f"<{header.blocks**3}Q", table)]
-            for block in product(
-                *(range(a // side, -(-b // side)) for a, b in zip(part.start, part.stop, strict=True))
-            ):
+            for block in product(*_ranges(part, side)):
                 n = _morton(*block)
-                begin, end = (
-                    (header.offset + n * nbytes, header.offset + (n + 1) * nbytes) if ends is None else ends[n : n + 2]
-                )
+                first = header.offset + n * nbytes
+                begin, end = (first, first + nbytes) if ends is None else ends[n : n + 2]
                 if not 0 <= end - begin <= 2 * nbytes + 64:
                     raise ValueError(f"its block {n} would have {end - begin} bytes")
                 file.seek(begin)
@@ -177,19 +156,20 @@ class WkwStack:
                 if len(data) != end - begin or len(voxels) != nbytes:
                     raise ValueError(f"its block {n} is cut off")
                 corner = block[0] * side, block[1] * side, block[2] * side
-                here = Box.at(corner, (side, side, side)).intersect(part)
-                whole = np.frombuffer(voxels, header.dtype).reshape(side, side, side)
-                out[here.relative_to(part.start).slices] = whole[here.relative_to(corner).slices]
+                inner = Box.at(corner, (side, side, side)).intersect(part)
+                block_voxels = np.frombuffer(voxels, header.dtype).reshape(side, side, side)
+                out[inner.relative_to(part.start).slices] = block_voxels[inner.relative_to(corner).slices]
+
+
+def _ranges(box: Box, side: int) -> list[range]:
+    """Return the positions along each axis of cubes of this side that a box meets."""
+    return [range(a // side, -(-b // side)) for a, b in zip(box.start, box.stop, strict=True)]
 
 
 def _morton(z: int, y: int, x: int) -> int:
-    """Number of a block in its cube: the bits of x, y, z in turn, x lowest."""
+    """Return the number of a block in its cube: the bits of x, y, z interleaved, x lowest."""
     return sum((a >> bit & 1) << (3 * bit + axis) for bit in range(16) for axis, a in enumerate((x, y, z)))
 
 
 def _is_cube(parts: Parts) -> bool:
     return _CUBE.fullmatch("/".join(parts)) is not None
-
-
-def _hint(parts: Parts) -> str:
-    return "Give it back the name that WEBKNOSSOS wrote, or move it elsewhere."

@@ -1,4 +1,4 @@
-"""What a message tells the user to type: an option after a command, a key in a spec."""
+"""Remedies in messages, in the user's interface: options of a command, keys of a spec, arguments of a function."""
 
 from __future__ import annotations
 
@@ -10,21 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Words:
-    """How the user says something.
+    """How the user gives something."""
 
-    Attributes
-    ----------
-    voxel_size
-        How to give the size of a voxel, as a sentence.
-    dataset
-        How to name a volume inside a file, as the beginning of a sentence.
-    time
-        How to choose one of several time points, as a sentence without its full stop.
-    """
-
-    voxel_size: str
-    dataset: str
-    time: str
+    voxel_size: str  # how to give the voxel size, as a sentence
+    dataset: str  # how to name a volume inside a file, as the beginning of a sentence
+    time: str  # how to choose a time point, as a sentence without its full stop
 
 
 SPEC = Words(
@@ -37,22 +27,18 @@ COMMAND = Words(
     dataset="Name one: --dataset NAME",
     time="Choose one: --time N",
 )
-ARRAYS = Words(
-    voxel_size="Give voxel_size_nm=(z, y, x) in nm.",
-    dataset="Give the array",
-    time="Choose one: time=N",
-)
+ARRAYS = Words(voxel_size="Give voxel_size_nm=(z, y, x) in nm.", dataset="Give the array", time="Choose one: time=N")
 _spoken: ContextVar[Words] = ContextVar("words", default=SPEC)
 
 
 def words() -> Words:
-    """The words of whatever the user typed: a spec, unless `speaking` says otherwise."""
+    """Return the words of the user's interface: a spec, unless `speaking` sets another."""
     return _spoken.get()
 
 
 @contextmanager
 def speaking(chosen: Words) -> Iterator[None]:
-    """Let the messages of a `with` block, or of a function that this decorates, use these words."""
+    """Set the words of messages, in a `with` block or a decorated function."""
     token = _spoken.set(chosen)
     try:
         yield

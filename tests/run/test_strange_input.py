@@ -100,7 +100,7 @@ def huge(data: dict[str, Any]) -> dict[str, Any]:
         (layers, ("stages[1].layers has 10000 entries", "500")),
         (pixels, ("pixel_size_nm", "greater than or equal to 1")),
         (lambda d: d | {"source": PHANTOM | {"voxel_size_nm": [1e-9, 1, 1]}}, ("voxel_size_nm", "atom")),
-        (lambda d: d | {"source": PHANTOM | {"voxel_size_nm": [1e12, 1, 1]}}, ("voxel_size_nm", "unit was mistaken")),
+        (lambda d: d | {"source": PHANTOM | {"voxel_size_nm": [1e12, 1, 1]}}, ("voxel_size_nm", "most often a unit")),
         (huge, ("4000000 x 128000000 x 128000000 pixels", "crop")),
         (lambda d: d | {"source": {"path": "a.zarr", "regions": {"../x": "b.zarr"}}}, ("'../x'", "letters, digits")),
     ],

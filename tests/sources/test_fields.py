@@ -103,7 +103,7 @@ def test_a_class_is_labelled_as_its_mask_is(tmp_path: Path) -> None:
 def test_fields_that_cannot_be_are_refused(tmp_path: Path) -> None:
     whole = model(tmp_path)
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"em": {"path": str(tmp_path / "em.zarr"), "kind": "classes"}}, "whole numbers"),
+        ({"em": {"path": str(tmp_path / "em.zarr"), "kind": "classes"}}, "integers"),
         ({"soma": {"path": "soma", "kind": "ids"}}, "a region and a field 'soma'"),
         ({"tissue": {"path": "tissue", "kind": "classes", "names": {1: "soma"}}}, "has the name 'soma'"),
         ({"gone": {"path": "nowhere", "kind": "grey"}}, "field 'gone': nowhere is neither"),

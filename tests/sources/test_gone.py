@@ -14,7 +14,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import tensorstore as ts
@@ -414,5 +414,5 @@ def test_parts_of_a_virtual_data_set_must_be_there(tmp_path: Path) -> None:
     ingest(tmp_path / "all.h5", tmp_path / "a.zarr", SIZE)
     np.testing.assert_array_equal(open_source(tmp_path / "a.zarr").read(Box.of_shape((2, *SHAPE[1:]))), IDS[:2])
     (tmp_path / "part1.h5").unlink()
-    with pytest.raises(SourceError, match=r"part1\.h5 is not there"):
+    with pytest.raises(SourceError, match=r"part1\.h5 is missing"):
         ingest(tmp_path / "all.h5", tmp_path / "b.zarr", SIZE)

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def _uneven(file: h5py.File) -> None:
 
 
 DOUBTFUL: dict[str, tuple[Make, str]] = {
-    "pixels": (attributed({"resolution": UM}, units="pixel"), "is in pixel, which is no length"),
+    "pixels": (attributed({"resolution": UM}, units="pixel"), "is in pixel"),
     "zero": (attributed({"resolution": (0, 4, 4)}), "positive size"),
     "text": (attributed({"resolution": "4 nm"}), "these are no lengths"),
     "two": (attributed({"resolution": (40, 4)}), "has 2 values"),
@@ -121,9 +121,9 @@ def test_bigdataviewer(tmp_path: Path, name: str, make: Make) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "a.xml, which is not there"),
-        (_XML.format(name="a.h5", unit="pixel", scale=_CALIBRATED), "'pixel', which is no length"),
-        ('<!DOCTYPE a [<!ENTITY b "c">]>' + _XML.format(name="a.h5", unit="um", scale=_CALIBRATED), "not there"),
+        (None, "a.xml, which is missing"),
+        (_XML.format(name="a.h5", unit="pixel", scale=_CALIBRATED), "'pixel'"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]>' + _XML.format(name="a.h5", unit="um", scale=_CALIBRATED), "missing"),
         (_XML.format(name="a.h5", unit="um", scale=_CALIBRATED).replace("<id>1", "<id>7"), "the setup 1"),
         (_XML.format(name="a.h5", unit="um", scale=_CALIBRATED).replace("0.0035 0.004 0.04<", "1e999999999 1 1<"), "the setup 1"),
     ],

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -29,10 +29,10 @@ def test_a_virtual_data_set_needs_its_sources(tmp_path: Path) -> None:
     (tmp_path / "3.h5").rename(tmp_path / "gone.h5")
     with pytest.raises(SourceError, match=r"3\.h5, which holds a part of it, is no longer there"):
         whole(stack)
-    with pytest.raises(SourceError, match=r"3\.h5 is not there; its voxels would count as 0"):
+    with pytest.raises(SourceError, match=r"3\.h5 is missing; its voxels would count as 0"):
         open_stack(path)
     write(tmp_path, holding(A[3], "other"), "3.h5")
-    with pytest.raises(SourceError, match=r"'part' in .* is not there, or smaller"):
+    with pytest.raises(SourceError, match=r"'part' in .* is missing, or smaller"):
         open_stack(path)
     write(tmp_path, holding(A[3, 1:], "part"), "3.h5")
     with pytest.raises(SourceError, match="smaller than it says"):
@@ -57,7 +57,7 @@ def test_what_was_never_written(tmp_path: Path) -> None:
 
     with pytest.raises(SourceError, match="nothing was ever written"):
         open_made(tmp_path, make(0, slice(0)))
-    with pytest.raises(SourceError, match="3 of 5 chunks were written, and HDF5 would give the others as the id 9"):
+    with pytest.raises(SourceError, match=r"3 of 5 chunks were written, and HDF5 would .* the others as the id 9"):
         open_made(tmp_path, make(9, slice(3)))
     np.testing.assert_array_equal(whole(open_made(tmp_path, make(0, slice(3))))[3:], 0)  # HDF5 itself says so
 

@@ -13,8 +13,8 @@ import tensorstore
 import tifffile
 import zarr
 from numpy.typing import NDArray
-from ome_zarr.io import parse_url
-from ome_zarr.reader import Reader
+from ome_zarr.io import parse_url  # type: ignore[import-untyped]
+from ome_zarr.reader import Reader  # type: ignore[import-untyped]
 from ome_zarr_models.v05 import ImageLabel
 
 from simexm.errors import OutputError, SourceError, SourceNotFoundError, SpecError

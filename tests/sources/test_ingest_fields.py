@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import tifffile
@@ -89,7 +89,7 @@ def test_classes_get_names_in_the_spec(tmp_path: Path, labels: Path) -> None:
         ("soma=mask:{folder}/signed.tif", "masks are given by --region"),
         ("tissue=classes:{folder}/fields.h5/made/em", "no id"),
         ("em=grey:{folder}/fields.h5/made/vesicles", "at most 32 bits"),
-        ("labels=grey:{folder}/signed.tif", "none of"),
+        ("labels=grey:{folder}/signed.tif", "labels, membrane"),
     ],
 )
 def test_the_command_refuses_what_is_no_field(tmp_path: Path, labels: Path, option: str, told: str) -> None:

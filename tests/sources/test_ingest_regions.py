@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import tifffile
@@ -170,11 +170,11 @@ def test_stored_regions_count_in_identity_and_in_resolved_sources(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "synapse").mkdir()
     source = ZarrSource(path="0.zarr")
-    assert source.beside()[0] == {"synapse": "synapse"} == source.resolved().regions
+    assert source.masks_and_fields()[0] == {"synapse": "synapse"} == source.resolved().regions
     other = ZarrSource(path="0.zarr", regions={"synapse": "1.zarr/synapse"})
-    assert other.beside()[0] == {"synapse": "1.zarr/synapse"}
+    assert other.masks_and_fields()[0] == {"synapse": "1.zarr/synapse"}
     np.testing.assert_array_equal(other.open().read_field("synapse", WHOLE), ~INSIDE)
-    assert ZarrSource(path="nowhere.zarr").beside() == ({}, {})
+    assert ZarrSource(path="nowhere.zarr").masks_and_fields() == ({}, {})
 
 
 def test_a_failed_mask_leaves_nothing(tmp_path: Path) -> None:

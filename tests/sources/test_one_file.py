@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import mrcfile
+import mrcfile  # type: ignore[import-untyped]
 import nibabel
-import nrrd
+import nrrd  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import zarr
@@ -52,9 +52,9 @@ def nifti(
 
 def nifti_of_pixdim(path: Path) -> None:
     """Neither transformation is valid."""
-    image = nibabel.Nifti1Image(A.T, None)
-    image.header.set_zooms((0.004, 0.008, 0.04))
-    image.header.set_xyzt_units("micron")
+    image = nibabel.Nifti1Image(A.T, None)  # type: ignore[no-untyped-call]
+    image.header.set_zooms((0.004, 0.008, 0.04))  # type: ignore[no-untyped-call]
+    image.header.set_xyzt_units("micron")  # type: ignore[no-untyped-call]
     nibabel.save(image, path)
 
 
@@ -219,8 +219,8 @@ def test_a_missing_library_says_what_to_install(
 
 
 def test_scaled_values_are_no_ids(tmp_path: Path) -> None:
-    image = nibabel.Nifti1Image(A.T, np.eye(4))
-    image.header.set_slope_inter(2, 0)
+    image = nibabel.Nifti1Image(A.T, np.eye(4))  # type: ignore[no-untyped-call]
+    image.header.set_slope_inter(2, 0)  # type: ignore[no-untyped-call]
     nibabel.save(image, tmp_path / "a.nii")
     with pytest.raises(SourceError, match="scaled"):
         open_stack(str(tmp_path / "a.nii"))

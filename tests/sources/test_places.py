@@ -101,7 +101,7 @@ def test_ome_zarr_06_goes_on_to_a_system_that_has_lengths(tmp_path: Path) -> Non
         (lambda p: zarr_array(p, attributes={"resolution": [0, 8, 4]}), "larger than an atom"),
         (lambda p: zarr_array(p, attributes={"resolution": [0.04, 0.008, 0.004]}), "larger than an atom"),
         (lambda p: zarr_array(p, attributes={"resolution": ["a", 8, 4]}), "cannot be read as 3 numbers"),
-        (lambda p: zarr_array(p, attributes={"resolution": [1, 1, 1], "units": ["px"] * 3}), "not lengths"),
+        (lambda p: zarr_array(p, attributes={"resolution": [1, 1, 1], "units": ["px"] * 3}), "units of length"),
     ],
     ids=["affine", "pixel", "blank unit", "no unit", "zero", "smaller than an atom", "a word", "unknown units"],
 )
@@ -158,9 +158,9 @@ def test_the_xml_of_bigdataviewer_tells_the_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "reason"),
     [
-        ({"name": "other.n5"}, "which is not there"),
+        ({"name": "other.n5"}, "which is missing"),
         ({"setup": 1}, "for the setup 0"),
-        ({"unit": "px"}, "'px', which is no length"),
+        ({"unit": "px"}, "'px'"),
         ({"scale": "s1"}, "how much it is coarser"),
     ],
 )

@@ -192,7 +192,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "z y y": (lambda p: _write(p / "x", _ids(), _scales(axes="zyy")), "once each"),
     "channels": (
         lambda p: _write(p / "x", np.ones((2, *SHAPE), np.uint8), _scales(axes="czyx")),
-        "which of its volumes is meant",
+        "the axis c of 2",
     ),
     "no unit": (lambda p: _write(p / "x", _ids(), _scales(None)), "voxel_size_nm"),
     "odd unit": (lambda p: _write(p / "x", _ids(), _scales("parsec")), "parsec"),
@@ -200,7 +200,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty": (lambda p: _write(p / "x", np.ones((0, 4, 4), np.uint8)), "is empty"),
     "level is gone": (
         lambda p: _write(p / "x", _ids(), [{**_scales()[0], "datasets": [{"path": "s0"}]}]),
-        "'s0', which is not there",
+        "'s0', which is missing",
     ),
 }
 

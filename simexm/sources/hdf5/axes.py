@@ -22,11 +22,11 @@ from simexm.units import times
 
 _NAMES = ("axes", "axis_names", "axis_order", "dimension_names", "_ARRAY_DIMENSIONS")
 _NUMBERED = re.compile(r"(phony_)?(dim|axis|d)?_?\d*")
-"""What xarray and others call an axis that has no name."""
+"""Placeholders of xarray and others for names of axes."""
 
 
 def attribute(node: Any, name: str) -> Any:
-    """An attribute; None if there is none. Raises SourceError if it cannot be read."""
+    """Return an attribute; None if there is none. Raises SourceError if it cannot be read."""
     try:
         if name not in node.attrs:
             return None
@@ -38,63 +38,46 @@ def attribute(node: Any, name: str) -> Any:
 
 
 def texts(value: Any) -> list[str]:
-    """The texts of an attribute: one or an array, of fixed length or not, in bytes or not. None for what is no text."""
+    """Return the texts of an attribute, of one or an array, fixed length or not, bytes or not; empty if it is no text."""
     flat = np.ravel(np.asarray(value, dtype=object) if isinstance(value, list | tuple) else value).tolist()
     decoded = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in flat]
     return [v.strip().strip("\0") for v in decoded] if all(isinstance(v, str) for v in decoded) else []
 
 
 def axis_tags(data: Any) -> list[dict[str, Any]]:
-    """What ilastik (vigra) says of each axis; nothing where it says nothing."""
-    told = texts(attribute(data, "axistags"))
+    """Return the axistags of ilastik (vigra), one per axis; empty if there are none."""
+    tags = texts(attribute(data, "axistags"))
     try:
-        axes = json.loads(told[0])["axes"] if told else []
+        axes = json.loads(tags[0])["axes"] if tags else []
     except (ValueError, KeyError, TypeError, RecursionError):
         axes = []
     return [a for a in axes if isinstance(a, dict)] if isinstance(axes, list) else []
 
 
 def scale_of(data: Any, axis: int) -> Any:
-    """The dimension scale attached to an axis; None if there is none, or it cannot be read."""
+    """Return the dimension scale of an axis; None if there is none, or it cannot be read."""
     try:
         return data.dims[axis][0] if len(data.dims[axis]) else None
     except BROKEN:
         return None
 
 
-def order_of(h5py: Any, where: str, data: Any) -> Triple:
-    """Return which axes are z, y and x.
+def order_of(where: str, data: Any) -> Triple:
+    """Return the positions of z, y and x among the axes.
 
-    Names decide where they are told. Without names, a MATLAB array is taken for an image stack V(y, x, z), which is stored as
-    z, x, y; any other for z, y, x, axes of length 1 set aside.
+    Without names, a MATLAB array is read as an image stack V(y, x, z), which is stored as z, x, y, and any other as z, y, x,
+    without axes of length 1.
 
-    Parameters
-    ----------
-    h5py
-        The library.
-    where
-        What to call the data set in messages.
-    data
-        The data set.
-
-    Raises
-    ------
-    SourceError
-        If names contradict each other, or leave a doubt.
-
-    Warns
-    -----
-    SimexmWarning
-        If a MATLAB array is taken for a stack.
+    Raises SourceError if names contradict each other, or are ambiguous. Warns if a MATLAB array is read as a stack.
     """
-    told = _told(data)
-    if told:
-        (by, names), *others = told.items()
+    named = _named(data)
+    if named:
+        (by, names), *others = named.items()
         for other, differ in others:
             if differ != names:
                 raise SourceError(
-                    f"{where}: {by} says that the axes are {', '.join(names)}, but {other} says {', '.join(differ)}. Correct the "
-                    "one that is wrong, or write a copy without names in the order z, y, x."
+                    f"{where}: {by} says that the axes are {', '.join(names)}, but {other} says {', '.join(differ)}. Correct "
+                    "the wrong one, or write a copy without names in the order z, y, x."
                 )
         return spatial_order(where, names, data.shape)
     if attribute(data, "MATLAB_class") is not None:
@@ -102,8 +85,8 @@ def order_of(h5py: Any, where: str, data: Any) -> Triple:
     return _unnamed_order(where, data.shape)
 
 
-def _told(data: Any) -> dict[str, list[str]]:
-    """Names of all axes in lower case, by what tells them; without what tells none."""
+def _named(data: Any) -> dict[str, list[str]]:
+    """Return the names of all axes in lower case, by where they are from; without placeholders."""
     found = {"axistags": [str(a.get("key", "")) for a in axis_tags(data)]}
     found["its dimension labels"] = [data.dims[i].label for i in range(data.ndim)]
     if not any(found["its dimension labels"]):
@@ -126,7 +109,7 @@ def _scale_name(data: Any, axis: int) -> str:
 
 
 def _split(value: Any, ndim: int) -> list[str]:
-    """Names in an attribute: a list, or one text such as "zyx", "z, y, x" or a JSON list."""
+    """Return the names in an attribute: a list, or one text such as "zyx", "z, y, x" or a JSON list."""
     names = [] if value is None else texts(value)
     if len(names) != 1 or ndim == 1:
         return names
@@ -142,14 +125,14 @@ def _split(value: Any, ndim: int) -> list[str]:
 
 
 def _matlab_order(where: str, data: Any) -> Triple:
-    if attribute(data, "Python.Shape") is not None:  # a NumPy array, whose axes were z, y, x, that MATLAB reads alike
+    if attribute(data, "Python.Shape") is not None:  # a NumPy array of axes z, y, x, written for MATLAB
         order = spatial_order(where, "xyz", data.shape) if data.ndim == 3 else _unnamed_order(where, data.shape[::-1])
         return order if data.ndim == 3 else _reversed(order, data.ndim)
     z, x, y = _unnamed_order(where, data.shape)
     size = times(data.shape[::-1])
     warnings.warn(
-        f"{where} is a MATLAB array of {size}, and nothing names its axes: it is read as a stack of images V(y, x, z), rows "
-        "first and slices last. If they are others, type V = permute(V, [...]) in MATLAB and save it again",
+        f"{where} is a MATLAB array of {size} with unnamed axes: it is read as a stack of images V(y, x, z), rows first and "
+        "slices last. If that is wrong, type V = permute(V, [...]) in MATLAB and save it again",
         SimexmWarning,
         stacklevel=2,
     )
@@ -162,12 +145,12 @@ def _reversed(order: Triple, ndim: int) -> Triple:
 
 
 def _unnamed_order(where: str, shape: Sequence[int]) -> Triple:
-    """The positions of z, y, x where nothing names them: the three axes, or the three that are longer than 1."""
+    """Return the positions of z, y, x among unnamed axes: the three, or the three longer than 1."""
     kept = range(3) if len(shape) == 3 else [i for i, n in enumerate(shape) if n > 1]
     if len(kept) != 3:
         raise SourceError(
-            f"{where} has the shape {times(shape)}, and nothing says which axes are z, y and x. Write the volume "
-            "that is meant as a data set of three axes, z, y, x."
+            f"{where} has the shape {times(shape)}, and nothing says which axes are z, y and x. Write the volume as a data "
+            "set of three axes, z, y, x."
         )
     z, y, x = kept
     return z, y, x

@@ -1,6 +1,6 @@
-"""Which chunks of an HDF5 data set were written, so that a lost one is not taken for one that never was.
+"""Which chunks of an HDF5 data set were written, so that a lost chunk is not read as one that never was.
 
-The index of chunks has no checksum in most files: where a bit of it flips, HDF5 finds a chunk no more, and gives fill values.
+The index of chunks has no checksum in most files: after a flipped bit HDF5 does not find a chunk, and returns fill values.
 """
 
 from __future__ import annotations
@@ -23,26 +23,9 @@ _SHUFFLE, _FLETCHER32 = 2, 3
 
 
 class Chunks:
-    """The chunks that a data set's index lists.
+    """The chunks that the index of a chunked data set lists; raises SourceError if it is damaged, or the shape is absurd.
 
-    Parameters
-    ----------
-    where
-        What to call the data set in messages.
-    data
-        The data set, which is chunked.
-
-    Attributes
-    ----------
-    written
-        Number of chunks that were written.
-    count
-        Number of chunks that the shape takes.
-
-    Raises
-    ------
-    SourceError
-        If the index is damaged, or the shape is absurd.
+    `written` is the number of written chunks, `count` that of the shape.
     """
 
     def __init__(self, where: str, data: Any) -> None:
@@ -52,13 +35,12 @@ class Chunks:
         self.count = prod(self._grid)
         if self.count > MOST_CHUNKS:
             raise SourceError(
-                f"{where} has the shape {times(data.shape)}, which takes {self.count} chunks of "
-                f"{times(self._chunk)}, and at most {MOST_CHUNKS} can be read. Write a copy with larger chunks, "
-                "or of the part that holds cells."
+                f"{where} has the shape {times(data.shape)}, which takes {self.count} chunks of {times(self._chunk)}, and at "
+                f"most {MOST_CHUNKS} can be read. Write a copy with larger chunks, or of the part that holds cells."
             )
         self._raw = prod(self._chunk) * data.id.get_type().get_size()
         self._sizes = _sizes(data, self._raw)
-        self._there: NDArray[np.bool_] = np.zeros(self._grid, bool)
+        self._is_written: NDArray[np.bool_] = np.zeros(self._grid, bool)
         self._listed: list[tuple[int, ...]] = []
         try:
             data.id.chunk_iter(self._note)
@@ -67,7 +49,7 @@ class Chunks:
         except BROKEN as error:
             raise self._damaged(str(error)) from error
         self._mark()
-        self.written = int(np.count_nonzero(self._there))
+        self.written = int(np.count_nonzero(self._is_written))
 
     def _note(self, chunk: Any) -> None:
         self._listed.append((*chunk.chunk_offset, chunk.filter_mask, chunk.size))
@@ -75,7 +57,7 @@ class Chunks:
             self._mark()
 
     def _mark(self) -> None:
-        """Mark the listed chunks as written; raises SourceError if one cannot be right."""
+        """Mark the listed chunks as written; raises SourceError for an impossible one."""
         listed = np.array(self._listed, np.uint64).reshape(len(self._listed), len(self._grid) + 2)
         self._listed = []
         offset, mask, size = listed[:, :-2], listed[:, -2], listed[:, -1]
@@ -85,37 +67,26 @@ class Chunks:
         for left_out, stored in self._sizes.items():
             wrong |= (mask == left_out) & (size != stored) & (size != self._raw)
         index = np.ravel_multi_index(tuple(at[~wrong].astype(np.int64).T), self._grid)
-        wrong[~wrong] |= self._there.ravel()[index]
-        self._there.ravel()[index] = True
+        wrong[~wrong] |= self._is_written.ravel()[index]
+        self._is_written.ravel()[index] = True
         twice = len(np.unique(index)) < len(index)
         if wrong.any() or twice:
             where = (
                 f"at {offset[wrong][0].tolist()} with {size[wrong][0]} bytes" if wrong.any() else "twice in one place"
             )
-            raise self._damaged(f"no chunk can lie {where}")
+            raise self._damaged(f"no chunk can be {where}")
 
     def check(self, data: Any, selected: tuple[slice | int, ...], values: NDArray[Any]) -> None:
-        """Check that what was read as nothing but fill values is stored so.
+        """Check that chunks which were read as fill values only are stored so.
 
-        Parameters
-        ----------
-        data
-            The data set.
-        selected
-            Slice or index along each of its axes.
-        values
-            What was read; indexed axes are gone.
-
-        Raises
-        ------
-        SourceError
-            If a chunk that was written is not found.
+        `values` were read at `selected`, a slice or index along each axis; indexed axes are gone. Raises SourceError if
+        a written chunk is not found.
         """
         ends = [(s, s + 1) if isinstance(s, int) else (s.start, s.stop) for s in selected]
         values = values.reshape([b - a for a, b in ends])
         part = tuple(slice(a // c, -(-b // c)) for (a, b), c in zip(ends, self._chunk, strict=True))
         fill = data.fillvalue
-        for at in np.argwhere(self._there[part]):
+        for at in np.argwhere(self._is_written[part]):
             offset = tuple(int((i + p.start) * c) for i, p, c in zip(at, part, self._chunk, strict=True))
             inside = tuple(
                 slice(max(o - a, 0), o + c - a) for o, c, (a, _) in zip(offset, self._chunk, ends, strict=True)
@@ -133,7 +104,7 @@ class Chunks:
 
 
 def _sizes(data: Any, raw: int) -> dict[int, int]:
-    """Stored bytes of a chunk by the filters that were left out of it (bits), where no filter is left that compresses."""
+    """Return the stored bytes of a chunk by its mask of skipped filters, for masks without a compressing filter."""
     created = data.id.get_create_plist()
     codes = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
     compressing = sum(1 << i for i, code in enumerate(codes) if code not in (_SHUFFLE, _FLETCHER32))

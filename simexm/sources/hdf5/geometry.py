@@ -1,4 +1,4 @@
-"""Size and position of the voxels of an HDF5 data set, as the programs write them that segment EM.
+"""Voxel size and position of an HDF5 data set, as programs that segment EM write them.
 
 CREMI and Daisy (`resolution`, `offset`, `units`), funlib (`voxel_size`), ilastik (`axistags`, `axis_units`), PlantSeg and Fiji
 (`element_size_um`), netCDF-4 and HDF5 (coordinates), BigDataViewer (an XML beside it), Imaris (`ExtMin0`, ...).
@@ -30,66 +30,44 @@ IMARIS = re.compile(r"DataSet/ResolutionLevel \d+/TimePoint \d+/Channel \d+/Data
 _MICROMETRE = Fraction(1000)
 _MOST_COORDINATES = 10**7
 _UNEVEN = 1e-3
-"""Share of a step by which coordinates may be off it."""
+"""Tolerance of uneven coordinates, as a share of a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where voxels are.
+    """Position of voxels."""
 
-    Attributes
-    ----------
-    voxel_size_nm
-        z, y, x; None where it is not told, or told in a way that leaves a doubt.
-    origin_nm
-        Where voxel (0, 0, 0) begins.
-    doubt
-        Why what is told does not count, as a sentence without its end.
-    """
-
-    voxel_size_nm: Spacing | None = None
-    origin_nm: Spacing = ORIGIN
-    doubt: str | None = None
+    voxel_size_nm: Spacing | None = None  # z, y, x; None if unknown or ambiguous
+    origin_nm: Spacing = ORIGIN  # lower corner of voxel (0, 0, 0)
+    doubt: str | None = None  # why the metadata are not used, as a sentence without its end
 
 
 class _DoubtError(Exception):
-    """What the metadata tell cannot be a size or a position; the text says why."""
+    """Metadata are no size or position; the text says why."""
 
 
 def place_of(root: Any, data: Any, path: str, order: Triple) -> Place:
-    """Return the size and position that a data set's metadata tell.
-
-    Parameters
-    ----------
-    root
-        The file, which may hold the data set as a link to another file.
-    data
-        The data set.
-    path
-        Its path in the file.
-    order
-        Which of its axes are z, y and x.
-    """
+    """Return voxel size and position from a data set's metadata; `root` may link it from another file."""
     try:
         found = {by: place for by, place in _found(root, data, path, order) if place is not None}
         sizes = {place[0] for place in found.values()}
         if len(sizes) > 1:
-            raise _DoubtError(", but ".join(f"{by} says {_told(place[0])}" for by, place in found.items()))
+            raise _DoubtError(", but ".join(f"{by} says {times(place[0])} nm" for by, place in found.items()))
         if not found:
             return Place()
         by, (size, _) = next(iter(found.items()))
         if min(size) <= 0:
-            raise _DoubtError(f"{by} says {_told(size)}, and a voxel has a positive size")
+            raise _DoubtError(f"{by} says {times(size)} nm, and a voxel has a positive size")
         return Place(size, next((begin for _, begin in found.values() if begin is not None), ORIGIN))
     except _DoubtError as doubt:
         return Place(doubt=str(doubt))
 
 
 def imaris_shape(data: Any, order: Triple) -> Triple:
-    """Voxels of an Imaris volume, z y x: its data set is padded to whole chunks."""
+    """Return the voxels of an Imaris volume, z y x, whose data set is padded to complete chunks."""
     shape = [data.shape[a] for a in order]
-    told = [texts(attribute(data.parent, f"ImageSize{a}")) for a in "ZYX"]
-    for i, words in enumerate(told):
+    stated = [texts(attribute(data.parent, f"ImageSize{a}")) for a in "ZYX"]
+    for i, words in enumerate(stated):
         text = "".join(words)
         if text.isascii() and text.isdigit() and 0 < int(text[:10]) <= shape[i]:
             shape[i] = int(text)
@@ -101,7 +79,7 @@ _Found = tuple[str, tuple[Spacing, Spacing | None] | None]
 
 
 def _found(root: Any, data: Any, path: str, order: Triple) -> list[_Found]:
-    """What tells a size, and the size and position that it tells, nm."""
+    """Return candidates of size and position, nm, with the names of their metadata."""
     bdv = BDV.fullmatch(path)
     if bdv:
         return [("the XML", _bdv(root, *map(int, bdv.groups())))]
@@ -109,20 +87,20 @@ def _found(root: Any, data: Any, path: str, order: Triple) -> list[_Found]:
         return [("the group DataSetInfo/Image", _imaris(root, data, order))]
     node = data
     while True:
-        told = [
+        places = [
             ("the attribute 'resolution'", _attributes(node, "resolution", data.ndim, order)),
             ("the attribute 'voxel_size'", _attributes(node, "voxel_size", data.ndim, order)),
             ("the attribute 'element_size_um'", _element_size(node, data.ndim, order)),
         ]
         if node == data:
-            told += [("axistags", _axis_tags(data, order)), ("its coordinates", _coordinates(data, order))]
-        if any(place is not None for _, place in told) or node.name == "/":
-            return told
+            places += [("axistags", _axis_tags(data, order)), ("its coordinates", _coordinates(data, order))]
+        if any(place is not None for _, place in places) or node.name == "/":
+            return places
         node = node.parent
 
 
 def _attributes(node: Any, key: str, ndim: int, order: Triple) -> tuple[Spacing, Spacing | None] | None:
-    """Size and offset in nm, or in what `units` says."""
+    """Return size and offset, in nm unless `units` says otherwise."""
     size = _vector(node, key, ndim, order)
     if size is None:
         return None
@@ -132,9 +110,8 @@ def _attributes(node: Any, key: str, ndim: int, order: Triple) -> tuple[Spacing,
         units = words if len(words) in (3, ndim) else units * ndim
     nm = [nm_per(u) for u in _pick(units, ndim, order, f"the attribute 'units' of {key!r}")]
     if None in nm:
-        raise _DoubtError(
-            f"the attribute {key!r} is in {', '.join(dict.fromkeys(units))}, which is no length that is known"
-        )
+        shown_units = ", ".join(dict.fromkeys(units))
+        raise _DoubtError(f"the attribute {key!r} is in {shown_units}, which is no known unit of length")
     begin = _vector(node, "offset", ndim, order)
     return _times(size, nm), None if begin is None else _times(begin, nm)
 
@@ -151,7 +128,7 @@ def _element_size(node: Any, ndim: int, order: Triple) -> tuple[Spacing, Spacing
 
 
 def _axis_tags(data: Any, order: Triple) -> tuple[Spacing, Spacing | None] | None:
-    """Size of ilastik, whose axistags have the numbers, and whose axis_units the units."""
+    """Return the size of ilastik, in axistags with units in axis_units."""
     tags = axis_tags(data)
     try:
         units = json.loads((texts(attribute(data, "axis_units")) or ["{}"])[0])
@@ -167,7 +144,7 @@ def _axis_tags(data: Any, order: Triple) -> tuple[Spacing, Spacing | None] | Non
 
 
 def _coordinates(data: Any, order: Triple) -> tuple[Spacing, Spacing | None] | None:
-    """Size and position from the dimension scales, which hold the coordinate of each voxel's centre."""
+    """Return size and position from dimension scales, which hold the coordinates of voxel centres."""
     axes = [_axis_coordinates(scale_of(data, a), data.shape[a]) for a in order]
     if any(a is None for a in axes):
         return None
@@ -176,13 +153,10 @@ def _coordinates(data: Any, order: Triple) -> tuple[Spacing, Spacing | None] | N
 
 
 def _axis_coordinates(scale: Any, length: int) -> tuple[Fraction, Fraction] | None:
-    """Step and begin of an axis, nm; None where the scale has no numbers or no length for a unit."""
-    if (
-        scale is None
-        or scale.shape != (length,)
-        or scale.dtype.kind not in "iuf"
-        or not 2 <= length <= _MOST_COORDINATES
-    ):
+    """Return step and begin of an axis, nm; None if the scale has no numbers or no unit of length."""
+    if scale is None or scale.shape != (length,) or scale.dtype.kind not in "iuf":
+        return None
+    if not 2 <= length <= _MOST_COORDINATES:
         return None
     nm = nm_per((texts(attribute(scale, "units")) or [""])[0])
     if nm is None:
@@ -206,36 +180,35 @@ def _bdv(root: Any, timepoint: int, setup: int, level: int) -> tuple[Spacing, Sp
     found = read_setup(Path(root.filename), setup, timepoint)
     if found.voxel_size_nm is None:
         raise _DoubtError(found.doubt or "")
+    level_sizes = f"s{setup:02d}/resolutions"
     try:
-        factors = [exact(v) for v in root[f"s{setup:02d}/resolutions"][level].tolist()[::-1]]
+        factors = [exact(v) for v in root[level_sizes][level].tolist()[::-1]]
         size = _times(found.voxel_size_nm, factors)
     except (KeyError, ValueError, TypeError, OSError, IndexError) as error:
-        raise _DoubtError(
-            f"the data set s{setup:02d}/resolutions does not tell how coarse the level {level} is"
-        ) from error
+        raise _DoubtError(f"the data set {level_sizes} does not have the resolution of the level {level}") from error
     return size, found.origin_nm
 
 
 def _imaris(root: Any, data: Any, order: Triple) -> tuple[Spacing, Spacing | None]:
     image = root.get("DataSetInfo/Image")
-    told = {} if image is None else {k: "".join(texts(v)) for k, v in image.attrs.items()}
-    unit = told.get("Unit", "um")
+    info = {} if image is None else {k: "".join(texts(v)) for k, v in image.attrs.items()}
+    unit = info.get("Unit", "um")
     nm = nm_per(unit)
     if nm is None:
-        raise _DoubtError(f"its extent is in {unit!r}, which is no length that is known")
+        raise _DoubtError(f"its extent is in {unit!r}, which is no known unit of length")
     try:
-        low = [exact(float(told[f"ExtMin{i}"])) * nm for i in (2, 1, 0)]
-        high = [exact(float(told[f"ExtMax{i}"])) * nm for i in (2, 1, 0)]
+        low = [exact(float(info[f"ExtMin{i}"])) * nm for i in (2, 1, 0)]
+        high = [exact(float(info[f"ExtMax{i}"])) * nm for i in (2, 1, 0)]
     except (KeyError, ValueError) as error:
-        raise _DoubtError("the group DataSetInfo/Image does not tell its extent (ExtMin0, ExtMax0, ...)") from error
+        raise _DoubtError("the group DataSetInfo/Image has no complete extent (ExtMin0, ExtMax0, ...)") from error
     z, y, x = ((b - a) / n for a, b, n in zip(low, high, imaris_shape(data, order), strict=True))
     return (z, y, x), (low[0], low[1], low[2])
 
 
 def _vector(node: Any, key: str, ndim: int, order: Triple) -> Spacing | None:
-    """An attribute's numbers along z, y, x; None if there is no such attribute.
+    """Return an attribute's numbers along z, y, x; None if there is no such attribute.
 
-    They are in the order of the axes, of all or of the spatial ones; one number alone holds for each.
+    They are in the order of all axes or of the spatial ones; a single number is used for each axis.
     """
     value = attribute(node, key)
     if value is None:
@@ -257,7 +230,7 @@ def _pick(values: Sequence[Any], ndim: int, order: Triple, by: str) -> list[Any]
 
 
 def _number(value: Any) -> Fraction | None:
-    """A number as a person wrote it (float32's 0.004 is 4 / 1000); None for anything else."""
+    """Return a number as it was typed (float32's 0.004 is 4 / 1000); None for anything else."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         return None
     return exact(str(value)) if math.isfinite(value) else None
@@ -266,7 +239,3 @@ def _number(value: Any) -> Fraction | None:
 def _times(values: Sequence[Fraction], by: Sequence[Fraction | None]) -> Spacing:
     z, y, x = (v * (b or 0) for v, b in zip(values, by, strict=True))
     return z, y, x
-
-
-def _told(size: Spacing) -> str:
-    return f"{times(size)} nm"

@@ -1,4 +1,4 @@
-"""A volume in an HDF5 file: of CREMI, ilastik, Daisy, PlantSeg, BigDataViewer, Imaris, netCDF-4, MATLAB 7.3, or of any other."""
+"""A volume in an HDF5 file, of CREMI, ilastik, Daisy, PlantSeg, BigDataViewer, Imaris, netCDF-4, MATLAB 7.3 or others."""
 
 from __future__ import annotations
 
@@ -16,31 +16,18 @@ from simexm.sources.hdf5.file import BROKEN, being_written, choose, opened, show
 from simexm.sources.hdf5.geometry import BDV, IMARIS, imaris_shape, place_of
 from simexm.sources.hdf5.stored import check_stored
 from simexm.sources.needs import need
+from simexm.sources.stack import PlanesByZ
 from simexm.sources.state import FilesState, state_of_files
 
 _LONGEST_RUN = 4096
 
 
-class Hdf5Stack:
-    """A data set whose axes are z, y, x, in whatever order they are stored; obeys `simexm.sources.stack.Stack`.
+class Hdf5Stack(PlanesByZ):
+    """A data set of axes z, y, x in any stored order; obeys `simexm.sources.stack.Stack`.
 
-    Parameters
-    ----------
-    file
-        The HDF5 file.
-    dataset
-        The data set's name, or that of a group which holds a single volume; None for CREMI's neuron ids, or the only volume.
-
-    Raises
-    ------
-    SourceError
-        If h5py is missing, the file is damaged, it is not known which data set or which axis is meant, or a part of the
-        numbers is missing.
-
-    Warns
-    -----
-    SimexmWarning
-        If another program has the file open for writing, or a MATLAB array is taken for a stack of images.
+    `dataset` names it, or a group with a single volume; None for CREMI's neuron ids, or the only volume. Raises
+    SourceError if h5py is missing, the file is damaged or incomplete, or it is unclear which data set or axis is meant.
+    Warns if another program has the file open for writing, or a MATLAB array is read as a stack of images.
     """
 
     def __init__(self, file: Path, dataset: str | None) -> None:
@@ -56,8 +43,8 @@ class Hdf5Stack:
                 raise SourceError(f"{file} is damaged: {error}. Copy it again from where it came.") from error
         if being_written(file):
             warnings.warn(
-                f"{file} is open for writing in another program, and what that one has not written yet is missing here. If it "
-                "is not finished, close it there and read it again",
+                f"{file} is open for writing in another program, and what that has not written yet is missing. If it is not "
+                "finished, close it there and read it again",
                 SimexmWarning,
                 stacklevel=3,
             )
@@ -66,14 +53,14 @@ class Hdf5Stack:
         self._path, data = choose(h5py, self._file, root, dataset)
         self.where = f"{self._file}/{shown(self._path)}"
         self._stored = check_stored(h5py, self.where, data)
-        self._order = order_of(h5py, self.where, data)
+        self._order = order_of(self.where, data)
         self._missing = _missing_value(self.where, data)
         place = place_of(root, data, self._path, self._order)
         self.voxel_size_nm: Spacing | None = place.voxel_size_nm
         self.origin_nm: Spacing = place.origin_nm
         self.size_doubt = place.doubt
         stored = data.dtype.newbyteorder("=")
-        # BigDataViewer's 16 bits are unsigned, though Java calls them signed
+        # BigDataViewer's 16 bits are unsigned, though typed as signed for Java
         self.dtype: np.dtype[Any] = np.dtype("u2") if BDV.fullmatch(self._path) and stored == "i2" else stored
         self.shape: Triple = triple(data.shape[a] for a in self._order)
         if IMARIS.fullmatch(self._path):
@@ -82,16 +69,12 @@ class Hdf5Stack:
         runs = (*[1] * last, data.shape[last] if self._order[2] == last else min(data.shape[last], _LONGEST_RUN))
         self.grain: Triple = triple((data.chunks or runs)[a] for a in self._order)
 
-    def plane(self, z: int) -> str:
-        """The data set and the plane."""
-        return f"{self.where}, z = {z}"
-
     def state(self, box: Box) -> FilesState:
-        """How the file is, and those that a virtual data set is put together from."""
+        """Return the state of the file, and of those that a virtual data set reads."""
         return state_of_files(self.where, [self._file, *sorted(self._stored.others)])
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x); raises SourceError if a chunk cannot be decoded."""
+        """Return the stored numbers in a box, (z, y, x); raises SourceError if a chunk cannot be decoded."""
         h5py = need("h5py", f"{self._file} is an HDF5 file")
         by_axis = dict(zip(self._order, box.slices, strict=True))
         try:
@@ -122,11 +105,11 @@ class Hdf5Stack:
         gone = [p for p in self._stored.others if not p.is_file()]
         if gone:
             raise SourceError(
-                f"{self.where}: {gone[0]}, which holds a part of it, is no longer there. Bring it back, and start again."
+                f"{self.where}: {gone[0]}, which holds a part of it, is no longer there. Restore it, and start again."
             )
         if _state(self._file) != self._state:
             raise SourceError(
-                f"{self._file} was changed while it was read, so its parts may not fit together. Start again when it is finished."
+                f"{self._file} was changed while it was read, so its parts may not match. Start again when it is finished."
             )
 
 
@@ -135,24 +118,24 @@ def _state(file: Path) -> tuple[int, int, int]:
         found = file.stat()
     except OSError as error:
         raise SourceError(
-            f"{file} cannot be read: {error.strerror}. Check that it is there, and its permissions."
+            f"{file} cannot be read: {error.strerror}. Check that it exists, and its permissions."
         ) from error
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _missing_value(where: str, data: Any) -> Any:
-    """The number that stands for a missing one, in netCDF; None if there is none but 0. Refuses scaled numbers."""
+    """Return netCDF's number for a missing value; None if it is 0 or there is none. Raises SourceError for scaled numbers."""
     for name, plain in (("scale_factor", 1), ("add_offset", 0)):
         value = attribute(data, name)
         if value is not None and not np.array_equal(np.ravel(value), [plain]):
             raise SourceError(
-                f"{where} has the attribute {name!r} ({np.ravel(value).tolist()}): its numbers are packed values of a picture, "
-                "not ids. Name the segmentation, or write a copy without it."
+                f"{where} has the attribute {name!r} ({np.ravel(value).tolist()}): its numbers are scaled values of an "
+                "image, not ids. Name the segmentation, or write a copy without it."
             )
     for name in ("_FillValue", "missing_value"):
         value = attribute(data, name)
         if value is not None and np.size(value) == 1 and np.ravel(value)[0] != 0:
             return np.ravel(value)[0]
     netcdf = "_Netcdf4Coordinates" in data.attrs or "_Netcdf4Dimid" in data.attrs
-    # in one and two bytes it is a value like any other
+    # netCDF has no default for one and two bytes
     return data.fillvalue if netcdf and data.dtype.itemsize >= 4 and data.fillvalue != 0 else None

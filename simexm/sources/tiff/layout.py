@@ -1,4 +1,4 @@
-"""Which pages of a TIFF are the volume, how they are laid out, and whether they can be read at all."""
+"""Find the volume among the pages of a TIFF, and its layout in them."""
 
 from __future__ import annotations
 
@@ -20,46 +20,32 @@ from simexm.geometry.grid import Triple
 from simexm.sources.logged import logged
 
 _PLANES = "ZQI"
-"""Names of axes that are taken for planes: z, and those of which nothing is known."""
+"""Names of axes that are read as planes: z, and unknown ones."""
 _SERIES = ("T", *(f"T{axis}" for axis in _PLANES), *(f"{axis}T" for axis in _PLANES))
-_TOLD = {"C": "channels"}
+_AXIS_NAMES = {"C": "channels"}
 _MOST_PLANES = 10**7
 _WHITE_IS_0, _PALETTE = 0, 3
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a volume is laid out in its pages.
+    """Layout of a volume in its pages."""
 
-    Attributes
-    ----------
-    shape
-        Voxels along z, y, x.
-    times
-        Time points.
-    steps
-        Pages from one time point to the next, and from one plane to the next.
-    separate, together
-        Numbers of a pixel: in planes of their own, or side by side. One of them is 1.
-    dtype
-        Type of each number, native.
-    """
-
-    shape: Triple
-    times: int
-    steps: tuple[int, int]
-    separate: int
+    shape: Triple  # voxels along z, y, x
+    times: int  # number of time points
+    steps: tuple[int, int]  # pages from one time point to the next, and from one plane to the next
+    separate: int  # samples per pixel: in separate planes, or side by side. One of them is 1
     together: int
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # dtype of a sample, native
 
     @property
     def samples(self) -> int:
-        """Numbers of a pixel."""
+        """Samples per pixel."""
         return self.separate * self.together
 
     @property
     def pages(self) -> int:
-        """Planes of all time points."""
+        """Planes at all time points."""
         return self.times * self.shape[0]
 
     @property
@@ -75,44 +61,33 @@ class Layout:
 
 
 def only_series(path: Path, all_series: list[Any]) -> Any:
-    """Return the one stack of a file.
+    """Return the only stack of a file, without thumbnails and coarser levels.
 
-    Thumbnails and coarser levels are left out. Pages that were appended one by one are a series each, and a stack if they are
-    all alike.
+    Pages that were appended one by one are a series each, and together a stack if they are all alike.
 
-    Raises
-    ------
-    SourceError
-        If there is none, or more than one.
+    Raises SourceError if there is none, or more than one.
     """
-    whole = [s for s in all_series if not s.keyframe.is_reduced] or all_series
-    if not whole:
+    full_size = [s for s in all_series if not s.keyframe.is_reduced] or all_series
+    if not full_size:
         raise SourceError(f"{path} holds no image. Copy the file again from where it came, or name another.")
-    first = whole[0]
-    if len(whole) > 1 and len({(s.shape, s.axes, s.keyframe.hash) for s in whole}) == 1 and len(first) == 1:
-        pages = [series.pages[0] for series in whole]
+    first = full_size[0]
+    if len(full_size) > 1 and len({(s.shape, s.axes, s.keyframe.hash) for s in full_size}) == 1 and len(first) == 1:
+        pages = [series.pages[0] for series in full_size]
         return tifffile.TiffPageSeries(pages, (len(pages), *first.shape), first.dtype, f"Q{first.axes}")
-    if len(whole) != 1:
-        shapes = ", ".join("x".join(map(str, s.shape)) for s in whole[:5])
+    if len(full_size) != 1:
+        shapes = ", ".join("x".join(map(str, s.shape)) for s in full_size[:5])
         raise SourceError(
-            f"{path} holds {len(whole)} images of different shape or type ({shapes}), and a volume needs planes "
-            "that are all alike. Save the segmentation as a stack of its own."
+            f"{path} holds {len(full_size)} images of different shape or type ({shapes}), and all planes of a volume are alike. "
+            "Save the segmentation as a separate stack."
         )
     return first
 
 
 def layout_of(path: Path, series: Any) -> Layout:
-    """Return how a series is laid out.
+    """Return the layout of a series.
 
-    Raises
-    ------
-    SourceError
-        If it is anything but planes along z, at one or several time points, or empty, or of numbers of an unknown type.
-
-    Warns
-    -----
-    SimexmWarning
-        If its planes are said to be channels, or single ones at time points, which may be meant or not.
+    Raises SourceError if it is not planes along z, at one or several time points, or is empty, or of an unknown dtype.
+    Warns if its planes are named channels or time points, which may be meant or not.
     """
     if series.dtype is None:
         raise SourceError(f"{path} holds numbers of an unknown type. Save it as an unsigned integer type.")
@@ -124,17 +99,17 @@ def layout_of(path: Path, series: Any) -> Layout:
     lead = names.removesuffix("YX")
     if not names.endswith("YX") or not (len(lead) <= 1 or lead in _SERIES) or depth != 1:
         raise SourceError(
-            f"{path} has the axes {names} ({'x'.join(str(n) for _, n in axes)}), and labels are a stack of planes, z y x, at one "
-            "or several time points. Save one channel as such a stack."
+            f"{path} has the axes {names} ({'x'.join(str(n) for _, n in axes)}), and labels are a stack of planes, z y x, at "
+            "one or several time points. Save one channel as such a stack."
         )
     dtype = series.dtype.newbyteorder("=")
     if lead in _SERIES:
         return _series(path, axes, (int(separate), int(together), dtype))
     if names[0] not in _PLANES and len(names) == 3:
-        what = _TOLD.get(names[0], f"the axis {names[0]}")
+        what = _AXIS_NAMES.get(names[0], f"the axis {names[0]}")
         warnings.warn(
-            f"{path} says that its {axes[0][1]} planes are {what} (as some programs write of a stack in z); they are taken for "
-            "planes along z. If they are not, save the one that is meant",
+            f"{path} says that its {axes[0][1]} planes are {what} (as some programs write for a stack in z); they are read as "
+            "planes along z. If they are not, save the right one alone",
             SimexmWarning,
             stacklevel=4,
         )
@@ -143,21 +118,21 @@ def layout_of(path: Path, series: Any) -> Layout:
 
 
 def _series(path: Path, axes: list[tuple[str, int]], pixel: tuple[int, int, np.dtype[Any]]) -> Layout:
-    """The layout of pages along time, and along z where there is such an axis."""
+    """Return the layout of pages along time, and along z if there is such an axis."""
     (*lead, y, x), names = [int(n) for _, n in axes], [a for a, _ in axes]
     at = names.index("T")
     times, depth = lead[at], lead[1 - at] if len(lead) == 2 else 1
     if len(lead) == 1:
         warnings.warn(
             f"{path} says that its {times} planes are points in time, so each is a volume of one plane. If they are planes "
-            "along z (as some programs write of a stack in z), save it as a stack of slices",
+            "along z (as some programs write for a stack in z), save it as a stack of slices",
             SimexmWarning,
             stacklevel=5,
         )
     return Layout((depth, y, x), times, (depth, 1) if at == 0 else (1, times), *pixel)
 
 
-def refuse_lacking(path: Path, tif: Any, planes: int) -> None:
+def refuse_missing_planes(path: Path, tif: Any, planes: int) -> None:
     """Raise SourceError if ImageJ's description announces more planes than there are."""
     announced = (tif.imagej_metadata or {}).get("images", 0) if tif.is_imagej else 0
     if isinstance(announced, int) and announced > planes:
@@ -165,7 +140,7 @@ def refuse_lacking(path: Path, tif: Any, planes: int) -> None:
 
 
 def palette_of(page: Any) -> NDArray[Any]:
-    """Colours in which a page shows its numbers, (numbers, 3), 8 bits; greys that rise, where it says nothing else."""
+    """Return the colours in which a page shows its numbers, (numbers, 3), 8 bits; by default, rising greys."""
     greys = np.repeat(np.arange(256)[:, None], 3, axis=1)
     if page.photometric == _PALETTE and page.colormap is not None:
         colours: NDArray[Any] = np.asarray(page.colormap)
@@ -177,10 +152,8 @@ def palette_of(page: Any) -> NDArray[Any]:
 def opened(path: Path) -> Iterator[Any]:
     """Open a TIFF with tifffile.
 
-    Raises
-    ------
-    SourceError
-        If it is none, or damaged. What tifffile only logs of damage, to go on with the pages that it found, is an error here.
+    Raises SourceError if it is no TIFF, or damaged, even if tifffile only logs the damage and goes on with the pages
+    that it found.
     """
     try:
         with logged("tifffile") as records, tifffile.TiffFile(path) as tif:
@@ -189,17 +162,17 @@ def opened(path: Path) -> Iterator[Any]:
     except (SourceError, SimexmWarning):
         raise
     except PermissionError as error:
-        raise SourceError(f"{path} may not be read by you. Change its permissions, or name another.") from error
+        raise SourceError(f"{path} may not be read. Change its permissions, or name another.") from error
     except tifffile.TiffFileError as error:
         raise SourceError(f"{path} is not a TIFF file, or damaged: {error}. Copy it again, or name another.") from error
-    except Exception as error:  # headers that lie make tifffile stumble anywhere
+    except Exception as error:  # wrong headers make tifffile raise anything
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if records:
         raise _damaged(path, records[0])
 
 
 def _refuse_absurd(path: Path, tif: Any) -> None:
-    """Refuse OME-XML of so many planes that a list of them would fill the memory."""
+    """Raise SourceError for OME-XML of so many planes that their list would fill the memory."""
     xml = (tif.ome_metadata if tif.is_ome else None) or ""
     found = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
     counts = re.findall(r"\bSize[ZCT]=[\"']([0-9]{1,30})[\"']", found[0]) if found else []

@@ -1,4 +1,4 @@
-"""A volume in one file, as plain numbers one after the other: it is mapped into memory, and only what is read takes any."""
+"""A volume in one file of uncompressed numbers, which is mapped into memory."""
 
 from __future__ import annotations
 
@@ -16,37 +16,35 @@ from numpy.typing import NDArray
 
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, Triple, triple
-from simexm.sources.stack import ORIGIN
+from simexm.sources.stack import ORIGIN, PlanesByZ
 from simexm.sources.state import FilesState, state_of_files
 from simexm.units import size, times
 
 _STEP = 1 << 20
 
 
-class MappedStack:
-    """Numbers one after the other in a file; obeys `simexm.sources.stack.Stack`.
+class MappedStack(PlanesByZ):
+    """Uncompressed numbers in a file; obeys `simexm.sources.stack.Stack`.
+
+    Raises SourceError if the file ends before its last number or is empty, or a disk is too small for the temporary
+    file.
 
     Parameters
     ----------
     path
-        What to call it in messages, and the file that is mapped.
+        The mapped file, and its name in messages.
     dtype
-        Type of a number, with its byte order.
+        Dtype of a number, with its byte order.
     stored
-        Length of each axis, that of the slowest first.
+        Length of each axis, the slowest first.
     order
-        Positions of z, y and x among these axes; all others have the length 1.
+        Positions of z, y and x among these axes; all others have length 1.
     offset
-        Where the numbers begin.
-    voxel_size_nm, origin_nm
-        As in `Stack`.
+        Offset of the numbers, bytes.
+    place
+        Voxel size and origin, nm, as in `Stack`.
     unpacked
-        A stream of bytes, the numbers from `offset` on, where the file is compressed: they are copied to a temporary file.
-
-    Raises
-    ------
-    SourceError
-        If the file ends before its last number, or holds none; if there is no room for what is unpacked.
+        For a compressed file, a stream of its numbers from `offset` on, which is copied to a temporary file.
     """
 
     def __init__(
@@ -57,8 +55,7 @@ class MappedStack:
         order: Triple,
         offset: int = 0,
         *,
-        voxel_size_nm: Spacing | None = None,
-        origin_nm: Spacing = ORIGIN,
+        place: tuple[Spacing | None, Spacing] = (None, ORIGIN),
         unpacked: Any = None,
     ) -> None:
         self.where = str(path)
@@ -66,8 +63,7 @@ class MappedStack:
         self.shape: Triple = triple(self._stored[a] for a in order)
         self.dtype: np.dtype[Any] = dtype.newbyteorder("=")
         self.grain: Triple = (1, 1, self.shape[2] if order[2] == len(self._stored) - 1 else 1)
-        self.voxel_size_nm = voxel_size_nm
-        self.origin_nm = origin_nm
+        self.voxel_size_nm, self.origin_nm = place
         if min(self._stored) < 1:
             raise SourceError(f"{path} is empty: its shape is {times(self._stored)}.")
         nbytes = math.prod(self._stored) * dtype.itemsize
@@ -78,16 +74,12 @@ class MappedStack:
         elif self._offset + nbytes > path.stat().st_size:
             raise _cut_off(path, nbytes, max(path.stat().st_size - self._offset, 0))
 
-    def plane(self, z: int) -> str:
-        """The file and the plane."""
-        return f"{self.where}, z = {z}"
-
     def state(self, box: Box) -> FilesState:
-        """How the file is."""
+        """Return the state of the file."""
         return state_of_files(self.where, [Path(self.where)])
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x)."""
+        """Return the stored numbers in a box, (z, y, x)."""
         mapped = np.memmap(self._file, self._stored_dtype, "r", self._offset, self._stored)
         others = [a for a in range(len(self._stored)) if a not in self._order]
         where: tuple[Any, ...] = (*box.slices, *[0] * len(others))
@@ -96,12 +88,9 @@ class MappedStack:
 
 
 def three_axes(where: str, shape: Sequence[int]) -> Triple:
-    """Positions of z, y, x where nothing names the axes: the three that are left without those of length 1 at either end.
+    """Return the positions of z, y, x among unnamed axes: the three that remain without those of length 1 at either end.
 
-    Raises
-    ------
-    SourceError
-        If more or fewer are left.
+    Raises SourceError if more or fewer remain.
     """
     axes = list(range(len(shape)))
     while len(axes) > 3 and 1 in (shape[axes[0]], shape[axes[-1]]):
@@ -121,7 +110,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def skip(path: Path, stream: Any, offset: int) -> None:
-    """Move in a stream that is being unpacked; raises SourceError if it is damaged."""
+    """Seek in a stream that is being unpacked; raises SourceError if it is damaged."""
     try:
         stream.seek(offset)
     except (OSError, EOFError, zlib.error) as error:
@@ -129,7 +118,7 @@ def skip(path: Path, stream: Any, offset: int) -> None:
 
 
 def damaged(path: Path, why: object) -> SourceError:
-    """The error of a file that cannot be read."""
+    """Return the error for a file that cannot be read."""
     return SourceError(f"{path} is damaged or cut off: {why}. Copy it again from where it came.")
 
 
@@ -138,7 +127,7 @@ def _cut_off(path: Path, wanted: int, found: int) -> SourceError:
 
 
 def _unpack(path: Path, stream: Any, nbytes: int) -> IO[bytes]:
-    """Copy numbers to a file without a name, which vanishes with the stack; no more of them than the header tells."""
+    """Copy at most `nbytes` to a temporary file without a name, which vanishes with the stack."""
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if nbytes > free:
@@ -160,7 +149,7 @@ def _unpack(path: Path, stream: Any, nbytes: int) -> IO[bytes]:
                 f"{path} cannot be unpacked to {folder}: {error.strerror}. Set TMPDIR to another."
             ) from error
         raise damaged(path, error) from error
-    except Exception as error:  # each decompressor raises a type of its own
+    except Exception as error:  # each decompressor has its own error type
         file.close()
         raise damaged(path, error) from error
     if left:

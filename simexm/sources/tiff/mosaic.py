@@ -1,4 +1,4 @@
-"""Slices that were cut into tiles, a file each, as VAST exports them: NAME_s000_Y1_X1.png."""
+"""Slices stored as tiles, one file each, as VAST exports them: NAME_s000_Y1_X1.png."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simexm.geometry.grid import Box
 _NUMBER = r"[_-]?([0-9]+)(?![0-9])"
 _ROWS_FIRST = re.compile(rf"(?<![a-z])(?:y|tr|row){_NUMBER}[_.-]*(?:x|tc|col){_NUMBER}", re.IGNORECASE)
 _COLUMNS_FIRST = re.compile(rf"(?<![a-z])(?:x|tc|col){_NUMBER}[_.-]*(?:y|tr|row){_NUMBER}", re.IGNORECASE)
-_DOUBTFUL = re.compile(rf"(?<![a-z])r{_NUMBER}[_.-]*c{_NUMBER}", re.IGNORECASE)
+_AMBIGUOUS = re.compile(rf"(?<![a-z])r{_NUMBER}[_.-]*c{_NUMBER}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,15 @@ class Grid:
     columns: tuple[int, ...] = (0,)
 
     def boxes(self, files: Sequence[Path], shapes: Sequence[tuple[int, int]]) -> list[Box]:
-        """Return where each tile of a slice lies (one plane; y, x).
+        """Return the box of each tile in its slice (one plane; y, x).
+
+        Raises SourceError if tiles of a row differ in height or those of a column in width, or a complete row or column
+        is missing.
 
         Parameters
         ----------
         files, shapes
-            Each tile's file, and its pixels along y, x; row by row.
-
-        Raises
-        ------
-        SourceError
-            If tiles of a row are not equally high, or those of a column not equally wide, or a whole row or column is missing.
+            File of each tile, and its pixels along y, x; row by row.
         """
         count = len(self.columns)
         heights = [shapes[n * count][0] for n in range(len(self.rows))]
@@ -43,16 +41,16 @@ class Grid:
         for file, shape, (height, width) in zip(files, shapes, product(heights, widths), strict=True):
             if shape != (height, width):
                 raise SourceError(
-                    f"{file} has {shape[0]} x {shape[1]} pixels (y x), and the tiles around it leave {height} x {width}; "
-                    "the tiles of a slice must fit together. Export them again."
+                    f"{file} has {shape[0]} x {shape[1]} pixels (y x), and the other tiles leave {height} x {width}; tiles "
+                    "of a slice must fit together. Export them again."
                 )
         tops, lefts = ([0, *accumulate(n)] for n in (heights, widths))
         for name, numbers, begins in (("rows", self.rows, tops), ("columns", self.columns, lefts)):
             counting = all(b - a == 1 for a, b in pairwise(numbers))
-            if not counting and any(n != at for n, at in zip(numbers, begins, strict=False)):  # nor where each begins
+            if not counting and any(n != at for n, at in zip(numbers, begins, strict=False)):  # numbers may be pixels
                 raise SourceError(
                     f"{files[0].parent}: the {name} of tiles are numbered {', '.join(map(str, numbers[:9]))}, so some are "
-                    "missing, and the rest would lie in the wrong place. Copy them again."
+                    "missing, and the rest would be in the wrong place. Copy them again."
                 )
         return [
             Box((0, tops[r], lefts[c]), (1, tops[r + 1], lefts[c + 1]))
@@ -61,22 +59,19 @@ class Grid:
 
 
 def slices_of(files: Sequence[Path]) -> tuple[dict[str, list[Path]], Grid]:
-    """Return the files of each slice, by the slice's name without its tile's numbers, row by row, and their grid.
+    """Return the files of each slice, row by row, by the slice's name without the tile's numbers, and their grid.
 
-    Files whose names tell no tiles, or all the same one, are a slice each.
+    Files whose names have no numbers of tiles, or all the same, are a slice each.
 
-    Raises
-    ------
-    SourceError
-        If a slice lacks a tile, or it is not known whether its files are tiles.
+    Raises SourceError if a slice lacks a tile, or it is unclear whether its files are tiles.
     """
     each = {p.name: [p] for p in files}
-    doubtful = {m.groups() for p in files if (m := _DOUBTFUL.search(p.name))}
-    if len(doubtful) > 1 and len({_DOUBTFUL.sub("", p.name) for p in files}) < len(files):
+    ambiguous = {m.groups() for p in files if (m := _AMBIGUOUS.search(p.name))}
+    if len(ambiguous) > 1 and len({_AMBIGUOUS.sub("", p.name) for p in files}) < len(files):
         raise SourceError(
-            f"{files[0].parent}: several files have the same number of a slice ({files[0].name}, {files[1].name}), and it is not "
-            "known whether r and c are rows and columns of tiles, or rounds and channels. Rename tiles to ..._Y1_X1, or name the "
-            "files of one channel by a glob."
+            f"{files[0].parent}: several files have the same slice number ({files[0].name}, {files[1].name}), and it is "
+            "unclear whether r and c are rows and columns of tiles, or rounds and channels. Rename tiles to ..._Y1_X1, or "
+            "name the files of one channel by a glob."
         )
     found = [_tile(p.name) for p in files]
     tiles = [t for t in found if t is not None]
@@ -92,13 +87,13 @@ def slices_of(files: Sequence[Path]) -> tuple[dict[str, list[Path]], Grid]:
             raise SourceError(
                 f"{files[0].parent}: the slice {name} lacks the tile {lacking[0]}"
                 + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
-                + ", so its cells would be missing. Copy it again. (If names do not tell tiles, rename the files.)"
+                + ", so its cells would be missing. Copy it again. (If these are no tiles, rename the files.)"
             )
     return {name: [its[at] for at in product(grid.rows, grid.columns)] for name, its in slices.items()}, grid
 
 
 def _tile(name: str) -> tuple[int, int, str] | None:
-    """Row, column, and the name without them."""
+    """Return row, column, and the name without them; None if it has none."""
     if match := _ROWS_FIRST.search(name):
         row, column = match.groups()
     elif match := _COLUMNS_FIRST.search(name):

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from simexm.errors import SourceError, SourceNotFoundError
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.sources.base import neighbours
-from simexm.sources.colours import ColorIds, dtype_of, one_number, warn_of_palette
+from simexm.sources.colours import ColorIds, dtype_of, merge_samples, warn_of_palette
 from simexm.sources.lossless import needs_proof, refuse_lossy
 from simexm.sources.state import FilesState, state_of_files
-from simexm.sources.tiff.layout import layout_of, only_series, opened, palette_of, refuse_lacking
+from simexm.sources.tiff.layout import layout_of, only_series, opened, palette_of, refuse_missing_planes
 from simexm.sources.tiff.sizes import seconds_per_time_of, size_and_origin_of
 from simexm.sources.times import refuse_time
 
@@ -29,27 +29,9 @@ _DEFLATE = frozenset({8, 32946})
 class TiffStack:
     """A stack of planes in a TIFF, BigTIFF, OME-TIFF, ImageJ or LSM file, of any lossless compression that imagecodecs decodes.
 
-    Obeys `simexm.sources.stack.Stack` and `TimeSeries`. Opening checks that every plane is in the file; nothing is decoded
-    before `read`.
-
-    Parameters
-    ----------
-    path
-        The file.
-    color_ids
-        How ids are packed into colours; None where only grey is read.
-
-    Raises
-    ------
-    SourceNotFoundError
-        If there is no such file.
-    SourceError
-        If it is no TIFF, is cut off, is compressed with loss, or holds anything but a stack of planes at each time point.
-
-    Warns
-    -----
-    SimexmWarning
-        If it has a palette, or shows 0 as white.
+    Obeys `simexm.sources.stack.Stack` and `TimeSeries`. Opening checks that the file has every plane, but decodes none.
+    Raises SourceNotFoundError if there is no such file, and SourceError if it is no TIFF, is cut off or lossy, or does
+    not hold one stack of planes at each time point. Warns if it has a palette, or shows 0 as white.
     """
 
     def __init__(self, path: Path, color_ids: ColorIds | None = None, *, quiet: bool = False) -> None:
@@ -59,11 +41,11 @@ class TiffStack:
         if not path.exists():
             raise SourceNotFoundError(f"{path} does not exist.{neighbours(path)}")
         if path.is_dir():
-            raise SourceError(f"{path} is a folder; name one TIFF file that holds the whole stack.")
+            raise SourceError(f"{path} is a folder; name one TIFF file that holds the complete stack.")
         with opened(path) as tif:
             series = only_series(path, tif.series)
             self._layout = layout_of(path, series)
-            refuse_lacking(path, tif, self._layout.pages)
+            refuse_missing_planes(path, tif, self._layout.pages)
             self.shape: Triple = self._layout.shape
             self.dtype: np.dtype[Any] = dtype_of(self._layout.dtype, self._layout.samples, color_ids)
             self.voxel_size_nm: Spacing | None
@@ -92,31 +74,28 @@ class TiffStack:
         return found
 
     def _page(self, z: int) -> int:
-        """Number of a plane's page."""
+        """Return the number of a plane's page."""
         per_time, per_plane = self._layout.steps
         return self._time * per_time + z * per_plane
 
     @property
     def grain(self) -> Triple:
-        """A strip or a row of tiles; a row of voxels where the file is not compressed."""
+        """A strip or a row of tiles; a row of voxels of an uncompressed file."""
         return 1, 1 if self._offset is not None else self._segments[0][3], self.shape[2]
 
     def plane(self, z: int) -> str:
-        """The file and the page."""
+        """Return the file and the page."""
         return f"{self.path}, page {self._page(z) + 1}"
 
     def state(self, box: Box) -> FilesState:
-        """How the file, or all files of a set, are."""
+        """Return the state of the file, or of all files of a set."""
         files = [self.path] if self._offset is not None else [Path(name) for name in self._files]
         return state_of_files(str(self.path), files)
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x).
+        """Return the stored numbers in a box, (z, y, x).
 
-        Raises
-        ------
-        SourceError
-            If a page cannot be decoded, or is in colour and colours are no ids.
+        Raises SourceError if a page cannot be decoded, or is in colour without `color_ids`.
         """
         if self._offset is not None:
             mapped = np.memmap(self.path, self._stored_dtype, "r", self._offset, self._layout.stored)
@@ -136,12 +115,12 @@ class TiffStack:
         return self._numbers(box, out)
 
     def _numbers(self, box: Box, pixels: NDArray[Any]) -> NDArray[Any]:
-        """One number a voxel from those that are stored, (z, separate, y, x, together)."""
+        """Return one number per voxel from stored samples, (z, separate, y, x, together)."""
         if self._layout.samples == 1:
             return pixels[:, 0, ..., 0]
         pixels = np.moveaxis(pixels, 1, -1)[..., 0, :] if self._layout.separate > 1 else pixels[:, 0]
         first = box.start[0]
-        return np.stack([one_number(self.plane(first + i), p, self._color_ids) for i, p in enumerate(pixels)])
+        return np.stack([merge_samples(self.plane(first + i), p, self._color_ids) for i, p in enumerate(pixels)])
 
     def _check_uncompressed(self) -> None:
         expected = (self._offset or 0) + self._layout.pages * self._layout.nbytes
@@ -150,16 +129,16 @@ class TiffStack:
             self._refuse_truncated(max(actual - (self._offset or 0), 0) // self._layout.nbytes)
 
     def _index_segments(self, series: Any) -> None:
-        """Note where each strip or tile lies in a plane and in its file, and check that it is there."""
+        """Index strips or tiles by their place in a plane and in a file, and check that files hold them."""
         pages = list(series.pages)
         if len(pages) != self._layout.pages:
             raise SourceError(
-                f"{self.path} announces {self._layout.pages} planes and holds {len(pages)} pages, so planes would be "
-                "missing. Write it again with one page a plane."
+                f"{self.path} announces {self._layout.pages} planes and holds {len(pages)} pages, so planes would be missing. "
+                "Write it again with one page per plane."
             )
         keyframe = self._keyframe = series.keyframe
         self._compression = int(keyframe.compression)
-        self._prove(keyframe)
+        self._refuse_lossy_keyframe(keyframe)
         try:
             segments = [keyframe.decode(None, i)[1:] for i in range(len(keyframe.dataoffsets))]
         except (ValueError, NotImplementedError) as error:
@@ -168,7 +147,7 @@ class TiffStack:
             ) from error
         if not segments:
             self._refuse_truncated(0)
-        self._inflate = _straight(keyframe, self._layout.dtype)
+        self._inflate = _direct_inflate(keyframe, self._layout.dtype)
         self._segments = [(at[0], at[2], at[3], shape[1], shape[2]) for at, shape in segments]
         self._segments_at = np.zeros((2, len(pages), len(segments)), np.int64)
         self._file_of = np.zeros(len(pages), np.int32)
@@ -189,8 +168,8 @@ class TiffStack:
                 self._tables[plane] = page.jpegtables
         self._files = list(sizes)
 
-    def _prove(self, keyframe: Any) -> None:
-        """Refuse what is compressed with loss, by its first strip or tile that is not left out."""
+    def _refuse_lossy_keyframe(self, keyframe: Any) -> None:
+        """Raise SourceError for lossy compression, judged by the first strip or tile."""
         first = next(((o, n) for o, n in zip(keyframe.dataoffsets, keyframe.databytecounts, strict=False) if n), None)
         data = b""
         if needs_proof(self._compression) and first is not None:
@@ -200,7 +179,7 @@ class TiffStack:
         refuse_lossy(self.where, self._compression, data)
 
     def _decode(self, page: int, handle: int, box: Box, out: NDArray[Any]) -> None:
-        """Decode the segments of one page that meet `box` into `out` (separate, y, x, together)."""
+        """Decode the segments of one page in `box` into `out` (separate, y, x, together)."""
         (_, y0, x0), (_, y1, x1) = box.start, box.stop
         for index, (sample, top, left, height, width) in enumerate(self._segments):
             y, x = max(top, y0), max(left, x0)
@@ -209,7 +188,7 @@ class TiffStack:
                 continue
             target = out[sample, y - y0 : y_end - y0, x - x0 : x_end - x0]
             offset, count = map(int, self._segments_at[:, page, index])
-            if count == 0:  # a sparse file leaves out tiles that hold nothing
+            if count == 0:  # a tile of a sparse file
                 target[...] = self._keyframe.nodata
                 continue
             try:
@@ -226,14 +205,14 @@ class TiffStack:
                 target[...] = segment[0, y - top : y_end - top, x - left : x_end - left]
             except SourceError:
                 raise
-            except Exception as error:  # each of some thirty codecs raises a type of its own
+            except Exception as error:  # each codec has its own error type
                 raise SourceError(
-                    f"{self.path}, page {page + 1} of {self._layout.pages} {self._place(page)} is damaged and cannot be decoded, "
-                    f"so its cells would be lost: {error}. Copy the file again from where it came."
+                    f"{self.path}, page {page + 1} of {self._layout.pages} {self._place(page)} is damaged and cannot be "
+                    f"decoded, so its cells would be lost: {error}. Copy the file again from where it came."
                 ) from error
 
     def _place(self, page: int) -> str:
-        """Which plane a page is, in brackets."""
+        """Return the plane of a page, in brackets."""
         if self._layout.times == 1:
             return f"(z = {page})"
         per_time, per_plane = self._layout.steps
@@ -247,8 +226,8 @@ class TiffStack:
         )
 
 
-def _straight(keyframe: Any, dtype: np.dtype[Any]) -> Any:
-    """What decompresses a strip right into its rows, where that is all there is to do; None where it is not."""
+def _direct_inflate(keyframe: Any, dtype: np.dtype[Any]) -> Any:
+    """Return the function that decompresses a strip into its rows; None if further steps are needed."""
     plain = keyframe.predictor == 1 and keyframe.fillorder == 1 and keyframe.bitspersample == 8 * dtype.itemsize
     native = dtype.itemsize == 1 or keyframe.parent.byteorder == ("<" if sys.byteorder == "little" else ">")
     if plain and native and int(keyframe.compression) in _DEFLATE:

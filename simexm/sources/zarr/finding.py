@@ -1,4 +1,4 @@
-"""Which array in a Zarr is meant, on disk, in a ZIP file or behind a URL, and what its metadata tell of axes and size."""
+"""Find the array of labels in a Zarr on disk, in a ZIP file or behind a URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import zarr
 from zarr.storage import LocalStore, ZipStore
 
 from simexm.errors import SourceError, SourceNotFoundError, SpecError
-from simexm.sources.kinds import TOLD, ingest_command, kind_of, zip_root
+from simexm.sources.kinds import DESCRIPTIONS, ingest_command, kind_of, zip_root
 from simexm.sources.limits import refuse_large
 from simexm.sources.webknossos import choose
 from simexm.sources.words import words
@@ -25,46 +25,25 @@ from simexm.store.remote import Remote
 
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 _NOT_LABELS = frozenset({"OME"})
-"""Groups that bioformats2raw adds, without voxels."""
+"""Groups without voxels, which bioformats2raw adds."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """An array, with what is known of it.
+    """An array and its geometry."""
 
-    Attributes
-    ----------
-    where
-        What to call it in messages: path and dataset.
-    group
-        The group that holds it; None where it stands alone.
-    is_image
-        Whether the metadata say that it is an image and no labels.
-    """
-
-    where: str
+    where: str  # its name in messages: path and dataset
     array: zarr.Array[Any]
     geometry: ngff.Geometry
-    group: zarr.Group | None
-    is_image: bool
+    group: zarr.Group | None  # the group that holds it, if any
+    is_image: bool  # whether it is an image and no labels, by its metadata
 
 
 def open_root(path: str, dataset: str | None = None) -> tuple[Node, str | None]:
-    """Open what a path means, and say what is left of the dataset's name to find in it.
+    """Open a folder, ZIP file or URL; return the root (or the array of a WEBKNOSSOS layer) and the dataset left to find.
 
-    Parameters
-    ----------
-    path
-        Folder, ZIP file or URL; of a WEBKNOSSOS dataset, the array of a layer is opened.
-    dataset
-        What is wanted inside it.
-
-    Raises
-    ------
-    SourceNotFoundError
-        If there is nothing.
-    SourceError
-        If it is no Zarr, or its metadata cannot be read.
+    Raises SourceNotFoundError if nothing exists there, and SourceError if it is no Zarr, or its metadata cannot be
+    read.
     """
     if is_url(path):
         return _open_url(path), dataset
@@ -72,20 +51,20 @@ def open_root(path: str, dataset: str | None = None) -> tuple[Node, str | None]:
         kind = kind_of(path)
     except SourceNotFoundError as error:
         raise SourceNotFoundError(
-            f"{error} Correct the path, or make it from your segmentation: simexm ingest FILE -o {Path(path).name} --voxel-size "
-            "Z Y X (nm)"
+            f"{error} Correct the path, or make it from your segmentation: simexm ingest FILE -o {Path(path).name} "
+            "--voxel-size Z Y X (nm)"
         ) from error
     if kind == "WEBKNOSSOS":
         mag = choose(path, dataset)
         if not mag.form.startswith("zarr"):
             raise SourceError(
-                f"{path} is a WEBKNOSSOS dataset whose layer {mag.layer!r} is stored as {mag.form}, which cannot be read box by "
-                f"box. Convert it once: {ingest_command(path, kind)}"
+                f"{path} is a WEBKNOSSOS dataset whose layer {mag.layer!r} is stored as {mag.form}, which cannot be read box "
+                f"by box. Convert it once: {ingest_command(path, kind)}"
             )
         path, dataset, kind = str(mag.folder), None, kind_of(str(mag.folder))
     if kind != "Zarr":
         raise SourceError(
-            f"{path} {TOLD[kind]}, which cannot be read box by box. Convert it once: {ingest_command(path, kind)}"
+            f"{path} {DESCRIPTIONS[kind]}, which cannot be read box by box. Convert it once: {ingest_command(path, kind)}"
         )
     local = Path(path).expanduser()
     try:
@@ -98,17 +77,17 @@ def open_root(path: str, dataset: str | None = None) -> tuple[Node, str | None]:
         raise SourceError(f"{path} is not a Zarr: it has no zarr.json, .zarray or .zgroup that can be read.") from error
     except SourceError:
         raise
-    except Exception as error:  # whatever zarr-python makes of metadata that are none
+    except Exception as error:  # zarr-python raises anything for wrong metadata
         raise unreadable(path, error) from error
 
 
 def _open_url(path: str) -> Node:
     if path.endswith((".zip", ".ozx")):
-        raise SourceError(f"{path} is a ZIP file, which is read from a disk only. Download it, and name the file.")
+        raise SourceError(f"{path} is a ZIP file, which is only read from a disk. Download it, and name the file.")
     try:
         where = location(path)
         if isinstance(where, Remote) and where.can_list:
-            next(where.iterdir(), None)  # Zarr takes every refusal for absence
+            next(where.iterdir(), None)  # raises a refusal, which Zarr reads as absence
         return zarr.open(zarr_store(where), mode="r", use_consolidated=False)
     except SpecError as error:
         raise SourceError(str(error)) from error
@@ -116,27 +95,22 @@ def _open_url(path: str) -> Node:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
     except FileNotFoundError as error:
         raise SourceNotFoundError(
-            f"{path}: there is no Zarr at this URL. Check it, or open it in a browser. (A Neuroglancer precomputed "
+            f"{path}: there is no Zarr at this URL. Check it in a browser. (A Neuroglancer precomputed "
             f"volume is ingested first: simexm ingest precomputed://{path} -o NAME.zarr)"
         ) from error
-    except Exception as error:  # remote file systems raise types of their own
+    except Exception as error:  # remote file systems have their own error types
         raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def find(root: Node, root_path: str, dataset: str | None) -> Found:
-    """Follow the metadata from `root` to one array and what is known of its axes and size.
+    """Follow the metadata from `root` to one array, its axes and its size.
 
-    Raises
-    ------
-    SourceNotFoundError
-        If there is no such dataset.
-    SourceError
-        If it is not known which array is meant or which axes are z, y and x, the array is empty or absurd, or there are files
-        among its chunks that are none.
+    Raises SourceNotFoundError if there is no such dataset, and SourceError if it is unclear which array is meant or
+    which axes are z, y and x, the array is empty or absurd, or foreign files are among its chunks.
     """
     node = root
     parts = [p for p in (dataset or "").split("/") if p]
-    above: list[tuple[zarr.Group, int]] = []  # the groups passed, each with the number of parts of its own path
+    above: list[tuple[zarr.Group, int]] = []  # groups on the way, and the number of parts of their paths
     for n, part in enumerate(parts):
         inner = _child(node, part, root_path) if isinstance(node, zarr.Group) else None
         if inner is None:
@@ -153,24 +127,24 @@ def find(root: Node, root_path: str, dataset: str | None) -> Found:
         above.append((node, len(parts)))
         parts += name.split("/")
         inner = _child(node, name, root_path)
-        assert inner is not None  # for _choose saw it
+        assert inner is not None  # `_choose` found it
         node = inner
     where = "/".join([root_path.rstrip("/"), *parts])
-    told: Above = [(attributes_of(where, group), "/".join(parts[depth:])) for group, depth in above]
-    geometry = checked_geometry(where, node, told)
-    image = "labels" not in parts and any(ngff.is_image(attributes) for attributes, _ in told[-1:])
+    parents: Above = [(attributes_of(where, group), "/".join(parts[depth:])) for group, depth in above]
+    geometry = checked_geometry(where, node, parents)
+    image = "labels" not in parts and any(ngff.is_image(attributes) for attributes, _ in parents[-1:])
     return Found(where, node, geometry, above[-1][0] if above else None, image)
 
 
 def inside(group: zarr.Group) -> str:
-    """Path of a group below the Zarr that holds it, which in a ZIP file may lie in a folder."""
+    """Return the path of a group in its Zarr, which in a ZIP file may be in a folder."""
     if isinstance(group.store, ZipStore):
         return group.path.removeprefix(zip_root(group.store.path) or "").strip("/")
     return str(group.path)
 
 
 def _child(group: zarr.Group, name: str, root_path: str) -> Node | None:
-    """A node below a group, None where there is none."""
+    """Return a node below a group; None if there is none."""
     if isinstance(group.store, LocalStore):
         for file in _METADATA:
             _refuse_large(group.store.root / group.path / name / file)
@@ -178,20 +152,20 @@ def _child(group: zarr.Group, name: str, root_path: str) -> Node | None:
         return group[name]
     except (KeyError, FileNotFoundError):
         return None
-    except Exception as error:  # whatever zarr-python makes of metadata that are none
+    except Exception as error:  # zarr-python raises anything for wrong metadata
         raise unreadable(f"{root_path.rstrip('/')}/{name}", error) from error
 
 
 def _members(group: zarr.Group) -> list[str]:
-    """Names of what is below a group. A web server does not tell them, but consolidated metadata may."""
+    """Return the names of nodes in a group; behind a web server, which does not list, from consolidated metadata."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of folders below that are no nodes
+        warnings.simplefilter("ignore")  # folders without a node
         try:
             names = sorted(group)
             if names or folder_of(group) is not None or isinstance(group.store, ZipStore):
                 return names
             return sorted(zarr.open_group(group.store, mode="r", path=group.path))
-        except Exception:  # whatever a store or zarr-python makes of it: then nothing is known
+        except Exception:  # a store that cannot be listed
             return []
 
 
@@ -201,7 +175,7 @@ def _refuse_large(file: Path) -> None:
 
 
 def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:
-    """Path, below a group, of the next node on the way to the labels."""
+    """Return the path below a group of the next node on the way to the labels."""
     where = "/".join([root_path.rstrip("/"), *parts])
     attributes = attributes_of(where, group)
     names, prefix = ngff.label_names(attributes), ""
@@ -212,7 +186,7 @@ def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:
         levels = datasets(attributes)
         if levels:
             if _child(group, levels[0], root_path) is None:
-                raise SourceError(f"{where}: its metadata names the level {levels[0]!r}, which is not there.")
+                raise SourceError(f"{where}: its metadata names the level {levels[0]!r}, which is missing.")
             return levels[0]
         names, prefix = _series(group, attributes) or _volumes(group), ""
     if len(names) == 1 and _child(group, prefix + names[0], root_path) is not None:
@@ -221,13 +195,13 @@ def _choose(group: zarr.Group, root_path: str, parts: list[str]) -> str:
         raise SourceError(f"{where} is a Zarr group with no volume in it.")
     choices = ", ".join("/".join([*parts, prefix + n]) for n in names[:20])
     raise SourceError(
-        f"{where} holds {len(names)} candidates, and it is not known which are the labels. {words().dataset}, with one of "
+        f"{where} holds {len(names)} candidates, and it is unclear which are the labels. {words().dataset}, with one of "
         f"{choices}."
     )
 
 
 def _series(group: zarr.Group, attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Images of a file that bioformats2raw converted: https://ngff.openmicroscopy.org/0.4/#bf2raw."""
+    """Return the images of a file that bioformats2raw converted: https://ngff.openmicroscopy.org/0.4/#bf2raw."""
     if "bioformats2raw.layout" not in ome(attributes):
         return ()
     listed: Any = None
@@ -238,7 +212,7 @@ def _series(group: zarr.Group, attributes: Mapping[str, Any]) -> tuple[str, ...]
 
 
 def _volumes(group: zarr.Group) -> tuple[str, ...]:
-    """What may hold labels below a group: groups, and arrays of three axes and more, else whatever is there."""
+    """Return the nodes of a group that may hold labels: groups and arrays of at least three axes, or else all nodes."""
     names = [n for n in _members(group) if n not in _NOT_LABELS]
     if len(names) > 20:
         return tuple(names)

@@ -1,7 +1,7 @@
-"""Axes, voxel size and position of an array, from OME-Zarr metadata of any version (0.1 to 0.6).
+"""Axes, voxel size and position of an array from OME-Zarr metadata of any version (0.1 to 0.6).
 
 https://ngff.openmicroscopy.org/0.5, /0.4, and RFC-5 for coordinate systems. A translation is the position of the first
-element's centre, so the volume begins half an element before it.
+element's centre, so the corner of the volume is half an element before it.
 """
 
 from __future__ import annotations
@@ -22,82 +22,53 @@ _ORIGIN: Spacing = (Fraction(0), Fraction(0), Fraction(0))
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where the voxels of an array are.
+    """Position of an array's voxels."""
 
-    Attributes
-    ----------
-    axes
-        Positions of z, y and x among the array's axes.
-    voxel_size_nm
-        None where nothing says how large a voxel is.
-    origin_nm
-        Where voxel (0, 0, 0) begins.
-    doubt
-        Why there is no voxel size, as the end of a sentence; None where nothing tells any.
-    time
-        Position of the time axis; None where there is one time point.
-    seconds_per_time
-        Between two time points; None where nothing tells it.
-    """
-
-    axes: Spatial
-    voxel_size_nm: Spacing | None = None
-    origin_nm: Spacing = _ORIGIN
+    axes: Spatial  # positions of z, y and x among the array's axes
+    voxel_size_nm: Spacing | None = None  # None if unknown
+    origin_nm: Spacing = _ORIGIN  # lower corner of voxel (0, 0, 0)
+    # why metadata have no usable voxel size, as the end of a sentence; None if they have none at all
     doubt: str | None = None
-    time: int | None = None
-    seconds_per_time: float | None = None
+    time: int | None = None  # position of the time axis; None if there is one time point
+    seconds_per_time: float | None = None  # seconds between time points; None if unknown
 
     def along(self, lengths: Sequence[int]) -> Triple:
-        """Of one number for each of the array's axes, those along z, y and x; 1 along a z that it lacks."""
+        """Return lengths along z, y and x from those of all axes; 1 for a missing z."""
         z, y, x = (1 if i is None else lengths[i] for i in self.axes)
         return z, y, x
 
 
 class UnclearError(ValueError):
-    """Why metadata do not tell a voxel size."""
+    """Why a voxel size cannot be read from metadata."""
 
 
 def label_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the label images that a labels group lists."""
+    """Return the names of the label images that a labels group lists."""
     names = ome(attributes).get("labels", ())
     return tuple(map(str, names)) if isinstance(names, Sequence) and not isinstance(names, str) else ()
 
 
 def is_image(attributes: Mapping[str, Any]) -> bool:
-    """Whether the metadata describe light or electrons: channels to display, and no labels."""
-    told = ome(attributes)
-    return "omero" in told and "image-label" not in told
+    """Whether metadata describe an image: channels to display, and no labels."""
+    found = ome(attributes)
+    return "omero" in found and "image-label" not in found
 
 
 def default_axes(where: str, ndim: int) -> str:
-    """Names of the axes of an array that says nothing of them."""
+    """Return the names of axes of an array without names."""
     if not 3 <= ndim <= 5:
         raise SourceError(
             f"{where} has {ndim} axes, and labels need three: z, y, x. "
-            + ("A single plane is no volume." if ndim < 3 else "Name an array of fewer axes as the dataset.")
+            + ("A single plane is not a volume." if ndim < 3 else "Name an array of fewer axes as the dataset.")
         )
     return "tczyx"[-ndim:]
 
 
 def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str, shape: Sequence[int]) -> Geometry:
-    """Geometry of one level of a multiscale image.
+    """Return the geometry of one level (`dataset`) of a multiscale image, whose array has this shape.
 
-    Parameters
-    ----------
-    where
-        What to call the image in messages.
-    attributes
-        Attributes of the multiscale group.
-    dataset
-        Path of the level.
-    shape
-        Of the level's array.
-
-    Raises
-    ------
-    SourceError
-        If it is not known which axes are z, y and x. A voxel size that cannot be read is no error here, for the user may
-        give it: `Geometry.doubt` says why.
+    Raises SourceError if it is unclear which axes are z, y and x. An unreadable voxel size is no error, as the user may
+    give it: `Geometry.doubt` says why.
     """
     scales = ome(attributes)["multiscales"][0]
     own = next(d for d in scales["datasets"] if str(d["path"]) == dataset)
@@ -117,11 +88,11 @@ def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str,
 
 
 def _axes_and_steps(scales: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """The axes in which positions are told, and the transformations to there.
+    """Return the axes of the coordinate system of positions, and the transformations to it.
 
     Up to 0.5 a multiscale has one list of axes, and its own transformations follow on the level's. From 0.6 on, a level's
-    transformation leads to a coordinate system with axes of its own; those of the multiscale go on from there to others,
-    and are only wanted where the first one's unit is no length (a pixel).
+    transformation leads to a coordinate system with its own axes. Those of the multiscale lead from there to others, and are
+    used only if the first system's unit is no length (a pixel).
     """
     inner, outer = (_list(part.get("coordinateTransformations")) for part in (own, scales))
     systems = {str(s.get("name")): _list(s.get("axes")) for s in _list(scales.get("coordinateSystems")) if _is_map(s)}
@@ -131,7 +102,7 @@ def _axes_and_steps(scales: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[
     if reached not in systems:
         if len(systems) > 1:
             raise UnclearError(
-                f"it has the coordinate systems {', '.join(systems)}, and its level does not say which it lies in"
+                f"it has the coordinate systems {', '.join(systems)}, and its level does not name one of them"
             )
         reached = next(iter(systems))
     if not _lengths(systems[reached]):
@@ -142,11 +113,11 @@ def _axes_and_steps(scales: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[
     return systems[reached], inner
 
 
-NO_DEPTH = "it has no z axis, so it does not say how thick its planes are"
+NO_DEPTH = "it has no z axis, so the thickness of its planes is unknown"
 
 
 def _seconds(axes: Sequence[Any], steps: Sequence[Any], time: int) -> float | None:
-    """Seconds between time points; None where they are not told, or in no unit that is known here."""
+    """Return the seconds between time points; None if unknown or in an unknown unit."""
     unit = axes[time].get("unit") if _is_map(axes[time]) else None
     per = seconds_per(str(unit or ""))
     try:
@@ -158,7 +129,7 @@ def _seconds(axes: Sequence[Any], steps: Sequence[Any], time: int) -> float | No
 
 
 def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Spatial) -> tuple[Spacing, Spacing]:
-    """Voxel size and origin, nm, z y x; raises UnclearError."""
+    """Return voxel size and origin, nm, z y x; raises UnclearError."""
     z, y, x = spatial
     if z is None:
         raise UnclearError(NO_DEPTH)
@@ -181,22 +152,22 @@ def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Spatial) -> tuple
             raise UnclearError(f"its axis {_name(axes[i])} has no unit")
         per = nm_per(str(unit))
         if per is None:
-            raise UnclearError(f"the unit {unit!r} is not a length that is known here ({', '.join(UNITS)})")
+            raise UnclearError(f"the unit {unit!r} is no known unit of length ({', '.join(UNITS)})")
         nm.append(per)
     size = [scale[i] * n for i, n in zip(positions, nm, strict=True)]
-    return checked_size(size), _spacing([shift[i] * n - s / 2 for i, n, s in zip(positions, nm, size, strict=True)])
+    return checked_size(size), spacing([shift[i] * n - s / 2 for i, n, s in zip(positions, nm, size, strict=True)])
 
 
 def checked_size(size: Sequence[Fraction]) -> Spacing:
-    """A voxel size that metadata tell, nm, z y x; raises UnclearError if no voxel has it."""
+    """Return a voxel size from metadata, nm, z y x; raises UnclearError if it is implausible."""
     wrong = implausible(size)
     if wrong:
-        raise UnclearError(f"the metadata tell a voxel size of {wrong}")
-    return _spacing(size)
+        raise UnclearError(f"the metadata have a voxel size of {wrong}")
+    return spacing(size)
 
 
 def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]]]:
-    """Scales and translations in the order in which they apply, those inside a sequence included."""
+    """Yield scales and translations in the order in which they apply, also those inside a sequence."""
     for step in steps:
         kind = step.get("type") if _is_map(step) else None
         if kind == "identity":
@@ -206,8 +177,8 @@ def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]
             continue
         if kind not in ("scale", "translation"):
             raise UnclearError(
-                f"its coordinate transformation of type {kind!r} is none of scale, translation, sequence and identity, and "
-                "volumes are not turned or sheared here"
+                f"its coordinate transformation of type {kind!r} is not supported (scale, translation, sequence and identity "
+                "are): volumes cannot be rotated or sheared"
             )
         values = step.get(kind)
         try:
@@ -220,13 +191,13 @@ def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]
 
 
 def _end(step: Mapping[str, Any], side: str) -> str:
-    """Name of the coordinate system where a transformation begins or ends, which is a text or has a name or path."""
-    told = step.get(side)
-    return str(told.get("name") or told.get("path") or "") if isinstance(told, Mapping) else str(told or "")
+    """Return the name of the input or output coordinate system of a transformation, a text or a mapping."""
+    end = step.get(side)
+    return str(end.get("name") or end.get("path") or "") if isinstance(end, Mapping) else str(end or "")
 
 
 def _lengths(axes: Sequence[Any]) -> bool:
-    """Whether there are spatial axes, and the unit of each is a length."""
+    """Whether there are spatial axes, all in units of length."""
     units = [a.get("unit") for a in axes if _is_map(a) and _name(a).lower() in tuple("zyx")]
     return bool(units) and all(nm_per(str(u or "")) for u in units)
 
@@ -243,6 +214,7 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
-def _spacing(values: Sequence[Fraction]) -> Spacing:
+def spacing(values: Sequence[Fraction]) -> Spacing:
+    """Return three numbers as a tuple."""
     z, y, x = values
     return exact3((z, y, x))

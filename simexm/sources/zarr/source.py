@@ -1,4 +1,4 @@
-"""Labels read from OME-Zarr (0.1 to 0.6, sharded or not) and from plain Zarr arrays: on disk, in a ZIP file, behind a URL."""
+"""Labels in OME-Zarr (0.1 to 0.6, sharded or not) and plain Zarr arrays: on disk, in a ZIP file, behind a URL."""
 
 from __future__ import annotations
 
@@ -42,22 +42,19 @@ class ZarrLabels:
 
     @property
     def shape(self) -> Triple:
-        """Voxels along z, y, x."""
         return self.labels.shape
 
     @property
     def times(self) -> int:
-        """Time points."""
         return self.labels.times
 
     @property
     def seconds_per_time(self) -> float | None:
-        """Seconds between two time points; None where nothing tells it, or there is one."""
+        """Seconds between time points; None if unknown, or there is one."""
         return self.labels.geometry.seconds_per_time if self.times > 1 else None
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Unsigned type of the ids, as wide as the stored ones."""
         return np.dtype(f"u{self.labels.array.dtype.itemsize}")
 
     @property
@@ -74,10 +71,7 @@ class ZarrLabels:
 
     @property
     def identity(self) -> str:
-        """Digest of the labels and the fields; `simexm.sources.identity.array_identity` says how far it sees.
-
-        It covers all time points of what is stored, and which of them is chosen.
-        """
+        """Digest of labels and fields at all time points, and of the chosen one; see `array_identity` for its limits."""
         parts = [] if self.labels.time is None else ["time", str(self.labels.time)]
         for name, volume in {"": self.labels, **self.volumes}.items():
             try:
@@ -87,12 +81,9 @@ class ZarrLabels:
         return digest_of(*parts)
 
     def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
-        """The state of the chunk files of a box, by name of the mask, that of the labels as ""; none where nobody can tell.
+        """Return the state of the chunk files of a box, by mask name, "" for the labels; empty if they cannot be listed.
 
-        Raises
-        ------
-        SourceError
-            If an array is gone, or its files cannot be looked at.
+        Raises SourceError if an array is missing, or its files cannot be listed.
         """
         states = {}
         for name, volume in {"": self.labels, **{v: self.volumes[v] for v in map(self._volume_of, masks)}}.items():
@@ -105,17 +96,14 @@ class ZarrLabels:
         return states
 
     def expecting(self, listed: Mapping[str, ShardList]) -> ZarrLabels:
-        """The same source, which takes a missing chunk for a fault if it is in the list of its array; see `state`."""
+        """Return the same source, which raises for a missing chunk that is listed for its array; see `state`."""
         known = {n: replace(v, listed=v.listed or listed.get(n)) for n, v in {"": self.labels, **self.volumes}.items()}
         return replace(self, labels=known.pop(""), volumes=known)
 
     def read(self, box: Box, time: int = 0) -> NDArray[np.unsignedinteger[Any]]:
         """Return the ids in a box inside the volume at a time point, (z, y, x).
 
-        Raises
-        ------
-        SourceError
-            If a stored chunk cannot be decoded, or holds a negative id.
+        Raises SourceError if a stored chunk cannot be decoded, or holds a negative id.
         """
         stored = self.labels.read(box, time)
         if stored.dtype.kind == "i" and stored.size and stored.min() < 0:
@@ -126,27 +114,27 @@ class ZarrLabels:
         return stored.astype(stored.dtype.newbyteorder("="), copy=False).view(self.dtype)
 
     def read_field(self, name: str, box: Box, time: int = 0) -> NDArray[Any]:
-        """Return the values of a field, (z, y, x): of a mask where it is not zero, or of the class that it stands for."""
-        found = class_of(name, self.fields)
-        if found is not None:
-            return self.volumes[found[0]].read(box, time) == found[1]
-        stored = self.volumes[name].read(box, time)
+        """Return the values of a field, (z, y, x); of a mask or class, where it is."""
+        field, number = class_of(name, self.fields) or (name, None)
+        stored = self.volumes[field].read(box, time)
+        if number is not None:
+            return np.asarray(stored == number)
         if self.fields[name].kind == "mask":
-            return stored != 0
+            return np.asarray(stored != 0)
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
     def _volume_of(self, name: str) -> str:
-        """Name of the field that holds a field, which is itself but for a class."""
+        """Return the name of the field that stores a field: for a class, its classes; otherwise itself."""
         found = class_of(name, self.fields)
         return name if found is None else found[0]
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:
-        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
+        """Return the peak memory of reading a box of this shape, without the box and the chunk cache, bytes."""
         ids = self.dtype.itemsize
         found = [self.labels.reading_bytes(shape)]
         for name in regions:
             mask = self.volumes[self._volume_of(name)]
-            # of the box itself, as much as ids take is counted already
+            # the box of ids is counted elsewhere, and a mask may take more
             wider = max(0, mask.array.dtype.itemsize + 1 - ids) * math.prod(shape)
             found.append(mask.reading_bytes(shape) + wider)
         return max(found)
@@ -154,7 +142,7 @@ class ZarrLabels:
 
 def _unreadable(volume: Volume, error: OSError) -> SourceError:
     return SourceError(
-        f"{volume.where} cannot be read: {error}. Check that all its files are there and that you may read them."
+        f"{volume.where} cannot be read: {error}. Check that all its files exist and that you may read them."
     )
 
 
@@ -164,10 +152,10 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
     Raises
     ------
     SourceNotFoundError
-        If there is nothing at the path, or no such dataset or mask.
+        If nothing exists at the path, or it has no such dataset or mask.
     SourceError
-        If it is no Zarr, ids are not integers, axes are not z, y, x, the volume is empty, its voxel size is not known,
-        or a field does not lie on the labels' grid, or holds values of another kind.
+        If it is no Zarr, ids are not integers, axes are not z, y, x, the volume is empty, its voxel size is unknown, or a
+        field is not on the labels' grid, or holds values of another kind.
     """
     root, dataset = open_root(source.path, source.dataset)
     found = find(root, source.path, dataset)
@@ -175,8 +163,8 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
     dtype = labels.array.dtype
     if dtype.kind not in "iub":
         raise SourceError(
-            f"{labels.where} holds {dtype}, and ids are integers. Name the segmentation, or write it as an unsigned integer type "
-            f"(whole numbers that were stored as floats: simexm ingest {source.path} -o NAME.zarr)."
+            f"{labels.where} holds {dtype}, and ids are integers. Name the segmentation, or write it as an unsigned integer "
+            f"type (integers that were stored as floats: simexm ingest {source.path} -o NAME.zarr)."
         )
     if found.is_image:
         warn_of_image(labels.where)
@@ -202,16 +190,14 @@ def open_zarr(source: ZarrSource) -> ZarrLabels:
 
 
 def _size_and_origin(source: ZarrSource, labels: Volume) -> tuple[Spacing, Spacing]:
-    """As given, then beginning at 0, or as the metadata tell, which are judged only then."""
+    """Return voxel size and origin as given, with the origin at 0, or from the metadata."""
     place = labels.geometry
     if source.voxel_size_nm is not None:
         return exact3(source.voxel_size_nm), exact3((0, 0, 0))
     if place.voxel_size_nm is not None:
         return place.voxel_size_nm, place.origin_nm
     if place.doubt:
-        raise SourceError(
-            f"{labels.where} does not say for certain how large its voxels are: {place.doubt}. {words().voxel_size}"
-        )
+        raise SourceError(f"{labels.where} has no certain voxel size: {place.doubt}. {words().voxel_size}")
     raise SourceError(
         f"{labels.where} does not say how large its voxels are (no scale with a unit), and every distance would be "
         f"a guess. {words().voxel_size}"
@@ -219,7 +205,7 @@ def _size_and_origin(source: ZarrSource, labels: Volume) -> tuple[Spacing, Spaci
 
 
 def warn_of_image(where: str) -> None:
-    """Warn that labels are by their metadata an image."""
+    """Warn that labels are an image by their metadata."""
     warnings.warn(
         f"{where} has display channels (omero) and no image-label, so by its metadata it is an image: each of its grey values "
         "becomes a cell. Name the segmentation, unless these are ids",
@@ -233,27 +219,24 @@ def _volume(found: Found) -> Volume:
 
 
 def locate(path: str, dataset: str | None) -> tuple[Volume, bool]:
-    """Find the array of labels, or of a mask, that a command means, and say whether it is an image.
-
-    Raises what `open_zarr` does of a path.
-    """
+    """Find the array of labels or of a mask, and whether it is an image; raises what `open_zarr` does."""
     root, dataset = open_root(path, dataset)
     found = find(root, path, dataset)
     return _volume(found), found.is_image
 
 
 def holds(path: str, dataset: str) -> bool:
-    """Whether there is such a dataset inside the Zarr at a path; raises what `open_zarr` does."""
+    """Whether the Zarr at a path has such a dataset; raises what `open_zarr` does."""
     return _holds(open_root(path)[0], dataset)
 
 
 def _holds(root: Node, path: str) -> bool:
-    outside = is_url(path) or {".", ".."} & set(path.split("/"))  # Zarr's own names have no such parts
+    outside = is_url(path) or {".", ".."} & set(path.split("/"))  # never parts of names in a Zarr
     return not outside and isinstance(root, zarr.Group) and path in root
 
 
 def _mask(root: Node, root_path: str, path: str, what: str, labels: Volume) -> Volume:
-    """Open a volume beside the labels, which lies on their grid; `what` is what messages call it."""
+    """Open a field on the labels' grid; `what` is its name in messages."""
     if _holds(root, path):
         found = _volume(find(root, root_path, path))
     else:
@@ -268,14 +251,14 @@ def _mask(root: Node, root_path: str, path: str, what: str, labels: Volume) -> V
 def _check_grid(what: str, mask: Volume, labels: Volume) -> None:
     if mask.shape != labels.shape:
         raise SourceError(
-            f"{what}: {mask.where} has shape {mask.shape}, the labels {labels.shape}; it needs one voxel "
-            "for each of theirs. Resample it onto the labels' grid."
+            f"{what}: {mask.where} has shape {mask.shape}, the labels {labels.shape}; it needs one voxel for each of theirs. "
+            "Resample it onto the labels' grid."
         )
     refuse_other_times(f"{what}: {mask.where}", mask.times, labels.where, labels.times)
     own = mask.geometry.voxel_size_nm
     theirs = labels.geometry.voxel_size_nm
     if own is not None and theirs is not None and own != theirs:
         raise SourceError(
-            f"{what}: {mask.where} has voxels of {times(own)} nm, the labels of {times(theirs)} nm; they "
-            "would not lie on each other. Resample it onto the labels' grid."
+            f"{what}: {mask.where} has voxels of {times(own)} nm, the labels of {times(theirs)} nm, so they would not match. "
+            "Resample it onto the labels' grid."
         )

@@ -1,4 +1,4 @@
-"""Any Zarr as something to ingest: to cut it, to shard it anew, or to take a mask from it."""
+"""A Zarr as input of ingest: to crop it, to shard it again, or to read a mask or field from it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,14 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.sources.fields import Kind
 from simexm.sources.mark import stored_fields
-from simexm.sources.stack import Stack
+from simexm.sources.stack import PlanesByZ, Stack
 from simexm.sources.state import FilesState
 from simexm.sources.zarr.source import locate
 from simexm.store.ngff import datasets
 
 
-class ZarrStack:
-    """A Zarr array (z, y, x); obeys `simexm.sources.stack.Stack`.
-
-    Parameters
-    ----------
-    path, dataset
-        As in `simexm.sources.base.ZarrSource`, which says what is found, and `open_zarr` what is raised.
-    """
+class ZarrStack(PlanesByZ):
+    """A Zarr array (z, y, x); obeys `simexm.sources.stack.Stack`, and raises what `open_zarr` does."""
 
     def __init__(self, path: str, dataset: str | None) -> None:
         self._path = path
@@ -40,7 +34,6 @@ class ZarrStack:
 
     @property
     def times(self) -> int:
-        """Time points."""
         return self._volume.times
 
     def at(self, time: int) -> Self:
@@ -49,26 +42,22 @@ class ZarrStack:
         found._volume = self._volume.at(time)
         return found
 
-    def plane(self, z: int) -> str:
-        """The array and the plane."""
-        return f"{self.where}, z = {z}"
-
     def state(self, box: Box) -> FilesState | None:
-        """How the chunk files that hold a box are."""
+        """Return the state of the chunk files that hold a box."""
         return self._volume.state(box)
 
     def fields(self) -> dict[str, tuple[Kind, Stack]]:
-        """The fields that an earlier ingest left beside these labels, by name."""
+        """Return the fields that an earlier ingest stored beside these labels, by name."""
         stored = stored_fields(self._volume.group)
         return {name: (kind, ZarrStack(self._path, path)) for name, (kind, path) in stored.items()}
 
     def storage(self) -> dict[str, Any]:
-        """How the labels are stored: voxels of a shard along z, y, x, None without shards; and levels of the pyramid."""
+        """Return the shard's voxels along z, y, x (None without shards) and the levels of the pyramid."""
         array, group = self._volume.array, self._volume.group
         shard = None if array.shards is None else list(self._volume.geometry.along(array.shards))
         levels = len(datasets(dict(group.attrs))) if group is not None else 0
         return {"shard_voxels": shard, "levels": max(1, levels)}
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return what is stored in a box, (z, y, x); raises SourceError where that cannot be decoded."""
+        """Return the stored numbers in a box, (z, y, x); raises SourceError if they cannot be decoded."""
         return np.ascontiguousarray(self._volume.read(box), self.dtype)

@@ -1,4 +1,4 @@
-"""A Zarr array read as a volume, chunk by chunk."""
+"""A Zarr array read as a volume."""
 
 from __future__ import annotations
 
@@ -27,56 +27,34 @@ _TOKENS = itertools.count()
 
 @dataclass(frozen=True)
 class Volume:
-    """A Zarr array read as z, y, x, at any time point, whatever the order of its axes; its other axes have the length 1.
+    """A Zarr array read as z, y, x at any time point, whatever the order of its axes; other axes have length 1."""
 
-    Attributes
-    ----------
-    where
-        What to call it in messages: path and dataset.
-    group
-        The group that holds the array; None where it stands alone.
-    time
-        The only time point that is read; None for all that there are.
-    listed
-        Chunk files that exist, where that is known.
-    token
-        Tells what this opening reads from what another one of the same place might.
-    """
-
-    where: str
+    where: str  # name in messages: path and dataset
     array: zarr.Array[Any]
     geometry: ngff.Geometry
-    group: zarr.Group | None
-    time: int | None = None
-    listed: ShardList | None = field(default=None, compare=False)
-    token: int = field(default_factory=lambda: next(_TOKENS), compare=False)
+    group: zarr.Group | None  # the group that holds the array, if any
+    time: int | None = None  # the only time point that is read; None reads all
+    listed: ShardList | None = field(default=None, compare=False)  # chunk files that exist, if known
+    token: int = field(default_factory=lambda: next(_TOKENS), compare=False)  # key of this opening in the chunk cache
 
     @property
     def shape(self) -> Triple:
-        """Voxels along z, y, x."""
         return self.geometry.along(self.array.shape)
 
     @property
     def times(self) -> int:
-        """Time points that can be read."""
         axis = self.geometry.time
         return 1 if axis is None or self.time is not None else self.array.shape[axis]
 
     def at(self, time: int) -> Volume:
-        """The volume at one time point; itself where there is one alone.
-
-        Raises
-        ------
-        SourceError
-            If there is no such time point.
-        """
+        """Return the volume at one time point; raises SourceError if there is no such one."""
         refuse_time(self.where, time, self.times)
         return self if self.times == 1 else replace(self, time=time)
 
     def read(self, box: Box, time: int = 0) -> NDArray[Any]:
-        """Return what is stored in a box at a time point, (z, y, x); raises SourceError where that cannot be decoded.
+        """Return the stored numbers in a box, (z, y, x), at a time point; without time axis they are the same at all.
 
-        A volume without a time axis is the same at all time points.
+        Raises SourceError if they cannot be decoded.
         """
         if not Box.of_shape(self.shape).contains(box):
             raise IndexError(f"{box} reaches outside {self.where}, whose shape is {self.shape}")
@@ -86,7 +64,7 @@ class Volume:
         return _CHUNKS.read(name, box, chunk, self.shape, self.array.dtype.itemsize, partial(self._read, box, now))
 
     def state(self, box: Box) -> FilesState | None:
-        """The state of the chunk files that hold a box at all time points; see `state_of_chunks` for what is raised."""
+        """Return the state of the chunk files that hold a box, at all time points; see `state_of_chunks`."""
         grid = self.array.shards or self.array.chunks
         ranges = [range(1)] * self.array.ndim
         for i, a, b in zip(self.geometry.axes, box.start, box.stop, strict=True):
@@ -99,7 +77,7 @@ class Volume:
         return state_of_chunks(self.where, self.array, ranges, listing=self.listed is None)
 
     def reading_bytes(self, shape: Triple) -> int:
-        """Return how many bytes are held at most while a box of this shape is read, beside the box and the cache."""
+        """Return the peak memory of reading a box of this shape, without the box and the chunk cache, bytes."""
         chunk = self.geometry.along(self.array.chunks)
         item = self.array.dtype.itemsize
         box, least, most, touched = item, item, item, 1
@@ -108,7 +86,7 @@ class Volume:
             box, least, most, touched = box * n, least * min(aligned * c, m), most * min(count * c, m), touched * count
         decoding = self._reader.decoding_bytes(touched)
         held = box + decoding if most > CACHE_BYTES else 0
-        if least <= CACHE_BYTES:  # chunks that will be kept are copied out of the box that was read around them
+        if least <= CACHE_BYTES:  # chunks are copied into the cache out of the box around them
             around = min(most, CACHE_BYTES)
             held = max(held, around + max(around, decoding))
         return held + (0 if self.array.dtype.isnative else box)
@@ -130,7 +108,7 @@ class Volume:
             ) from error
 
     def _stored(self, box: Box, time: int) -> NDArray[Any]:
-        """Read a box in the array's own order of axes, and turn it."""
+        """Read a box in the array's order of axes, and transpose it."""
         ndim = self.array.ndim
         where: list[slice] = [slice(0, 1)] * ndim
         if self.geometry.time is not None:
@@ -141,7 +119,7 @@ class Volume:
         refuse_bombs(self.array, tuple(where))
         axes = [a for a in self.geometry.axes if a is not None]
         last = sorted(axes)
-        turned = [last.index(a) for a in axes]  # where z, y and x are among the spatial axes
+        turned = [last.index(a) for a in axes]  # positions of z, y and x among the spatial axes
         if last == [ndim - 3, ndim - 2, ndim - 1]:
             start, stop = ([ends[turned.index(i)] for i in range(3)] for ends in (box.start, box.stop))
             own = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))

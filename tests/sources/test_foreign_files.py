@@ -159,5 +159,5 @@ def test_an_image_is_no_segmentation(tmp_path: Path) -> None:
     info = json.loads((path / "info").read_text())
     info["scales"][0]["encoding"] = "crackle"
     (path / "info").write_text(json.dumps(info))
-    with pytest.raises(SourceError, match="'crackle', which is not read"):
+    with pytest.raises(SourceError, match="encoded by 'crackle'"):
         open_stack(str(path))

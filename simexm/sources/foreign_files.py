@@ -1,4 +1,4 @@
-"""Files among an array's chunks that no chunk key explains: read by its metadata, their voxels would be 0 without a word."""
+"""Foreign files among an array's chunks: misnamed chunks would be skipped, and their voxels read as 0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simexm.store.location import Location
 from simexm.store.remote import Remote
 
 SAMPLE = 4096
-"""Entries of a folder, with all below it, that are looked at; of an object store one page of its listing."""
+"""Most entries of a folder, with all below it, that are checked; of an object store one page of its listing."""
 _PAGE = 1000
 _DEEPER = 4
 _BESIDE = re.compile(
@@ -22,40 +22,21 @@ _BESIDE = re.compile(
     r"|(readme|license)\b.*|.*\.(partial|tmp|txt|md|json|xml|ya?ml|html|log|lock)",
     re.IGNORECASE,
 )
+RENAME = "Rename it back to its original name, or move it elsewhere."
 Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkNames:
-    """How an array's chunks are named.
+    """How an array's chunks are named."""
 
-    Attributes
-    ----------
-    example
-        Name of the first chunk.
-    is_chunk
-        Whether the parts of a path below the array's folder are those of a chunk.
-    depth
-        Parts of a chunk's path.
-    """
-
-    example: str
-    is_chunk: Callable[[Parts], bool]
-    depth: int
+    example: str  # name of the first chunk
+    is_chunk: Callable[[Parts], bool]  # whether the parts of a path below the array's folder are those of a chunk
+    depth: int  # parts of a chunk's path
 
 
 def grid_names(grid: Sequence[int], separator: str, prefix: Sequence[str] = ()) -> ChunkNames:
-    """Names that consist of the chunk's position: Zarr's (0.0.0, 0/0/0, c/0/0/0, c.0.0.0), and N5's.
-
-    Parameters
-    ----------
-    grid
-        Number of chunks along each axis.
-    separator
-        Between the numbers: "." or "/".
-    prefix
-        What comes before them, as a part of its own.
-    """
+    """Return chunk names that are positions on a grid of chunks: Zarr's (0.0.0, 0/0/0, c/0/0/0, c.0.0.0), and N5's."""
 
     def is_chunk(parts: Parts) -> bool:
         numbers = "/".join(parts).split(separator)
@@ -73,38 +54,24 @@ def _index(text: str, count: int) -> bool:
     return text.isascii() and text.isdigit() and (text == "0" or text[0] != "0") and int(text) < count
 
 
-def refuse_strangers(where: str, folder: Location, names: ChunkNames, hint: Callable[[Parts], str]) -> None:
-    """Look at the first some thousand files of an array, and refuse those that are no chunks.
+def refuse_foreign_files(where: str, folder: Location, names: ChunkNames, hint: Callable[[Parts], str]) -> None:
+    """Raise SourceError with three names if foreign files are among the first 4096 files of an array.
 
-    Parameters
-    ----------
-    where
-        What to call the array in messages.
-    folder
-        Where its chunks are. A store that does not tell a part of what is in a folder is not looked at.
-    names
-        How its chunks are named.
-    hint
-        Says of a path's parts what to do about it, as a sentence.
-
-    Raises
-    ------
-    SourceError
-        With the names of the first three.
+    A store that cannot list a part of a folder is not checked. `hint` returns what to do about a file, as a sentence.
     """
     found = [parts for parts in islice(_files(folder, names.depth), SAMPLE) if not names.is_chunk(parts)][:3]
     if found:
-        told = ", ".join("/".join(parts) for parts in found)
+        shown = ", ".join("/".join(parts) for parts in found)
         raise SourceError(
-            f"{where}: {told} lie{'s' if len(found) == 1 else ''} among its chunks, and by its metadata a chunk is named like "
-            f"{names.example}, so that would not be read and its voxels would be 0. {hint(found[0])}"
+            f"{where}: {shown} {'is' if len(found) == 1 else 'are'} among its chunks, and by its metadata a chunk is named "
+            f"like {names.example}, so that file would be ignored and its voxels would be 0. {hint(found[0])}"
         )
 
 
 def _files(folder: Location, depth: int) -> Iterator[Parts]:
-    """Paths of what is below a folder, but for metadata and what file managers leave."""
+    """Yield paths of files below a folder, except metadata and files of file managers."""
     if isinstance(folder, Remote):
-        if folder.protocol in ("s3", "s3a"):  # elsewhere nothing less than the whole listing is told
+        if folder.protocol in ("s3", "s3a"):  # other stores cannot list a part of a folder
             for each in islice(folder.files(), _PAGE):
                 parts = each.relative_to(folder).parts
                 if not any(_BESIDE.fullmatch(p) for p in parts):
@@ -125,7 +92,7 @@ def _below(folder: Path, above: Parts, depth: int) -> Iterator[Parts]:
                 else:
                     yield *above, entry.name
     except OSError:
-        return  # what reads it says why
+        return  # reading it will report why
     for name in folders:
         if len(above) < depth + _DEEPER:
             yield from _below(folder / name, (*above, name), depth)
