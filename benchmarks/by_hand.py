@@ -52,13 +52,13 @@ def count(expected: NDArray[np.float32], block_info: Any = None) -> NDArray[np.u
 
 def simulate(labels: da.Array, kernel: NDArray[np.float32]) -> da.Array:
     """The image, uint16, (z, y, x)."""
-    dye = labels.map_overlap(place, depth=1, boundary=0, trim=False, dtype=np.float32, chunks=labels.chunks)
+    options: dict[str, Any] = {"boundary": 0, "trim": False, "dtype": np.float32, "chunks": labels.chunks}
+    dye = labels.map_overlap(place, depth=1, **options)  # type: ignore[no-untyped-call]
     reach = tuple(n // 2 for n in kernel.shape)
-    light = dye.map_overlap(
-        blur, kernel=kernel, depth=reach, boundary=0, trim=False, dtype=np.float32, chunks=labels.chunks
-    )
+    light = dye.map_overlap(blur, kernel=kernel, depth=reach, **options)
     planes = da.coarsen(np.mean, light, {0: PLANES}, trim_excess=True)
-    return planes.map_blocks(count, dtype=np.uint16)
+    image: da.Array = planes.map_blocks(count, dtype=np.uint16)
+    return image
 
 
 def write(image: da.Array, path: str) -> None:
@@ -68,14 +68,13 @@ def write(image: da.Array, path: str) -> None:
     factors, datasets = np.ones(3), []
     for level in range(LEVELS):
         if level:
-            above = da.from_zarr(path, component=str(level - 1)).rechunk((128, 256, 256))
+            above = da.from_zarr(path, component=str(level - 1)).rechunk((128, 256, 256))  # type: ignore[no-untyped-call]
             step = np.where(scale * factors < 2 * (scale * factors).min(), 2, 1)
             mean = da.coarsen(np.mean, above, {a: int(n) for a, n in enumerate(step)}, trim_excess=True)
             image, factors = np.rint(mean).astype(np.uint16), factors * step
         stored = group.create_array(str(level), shape=image.shape, chunks=STORED, dtype="uint16")
-        image.rechunk(tuple(-(-c[0] // s) * s for c, s in zip(image.chunks, STORED, strict=True))).store(
-            stored, lock=False
-        )
+        chunks = tuple(-(-c[0] // s) * s for c, s in zip(image.chunks, STORED, strict=True))
+        image.rechunk(chunks).store(stored, lock=False)  # type: ignore[no-untyped-call]
         transforms = [
             {"type": "scale", "scale": [float(s) for s in scale * factors]},
             {"type": "translation", "translation": [float(s) / 2 for s in scale * factors]},
@@ -100,10 +99,10 @@ def main() -> None:
     given = parser.parse_args()
     kernel = np.load(given.kernel).astype(np.float32)
     with (
-        LocalCluster(n_workers=given.workers, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster),
+        LocalCluster(n_workers=given.workers, threads_per_worker=1, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
+        Client(cluster),  # type: ignore[no-untyped-call]
     ):
-        labels = da.from_zarr(given.labels, component="0").rechunk(tuple(given.chunks))
+        labels = da.from_zarr(given.labels, component="0").rechunk(tuple(given.chunks))  # type: ignore[no-untyped-call]
         write(simulate(labels, kernel), given.out)
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
+import pyarrow.parquet  # type: ignore[import-untyped]
 import tifffile
 import yaml
 import zarr
@@ -191,7 +191,7 @@ def s3_server(folder: Path) -> Iterator[str]:
                     urllib.request.urlopen(url, timeout=5).close()
                     break
                 time.sleep(0.2)
-            import s3fs
+            import s3fs  # type: ignore[import-untyped]
 
             s3fs.S3FileSystem().mkdir("digests")
             yield "s3://digests"
@@ -212,7 +212,7 @@ def of_run(name: str, made: dict[str, Any], folder: Path) -> dict[str, str]:
     if name == "s3":
         with s3_server(folder) as bucket:
             command(*words, "--output", f"{bucket}/out.zarr")
-            import s3fs
+            import s3fs  # type: ignore[import-untyped]
 
             s3fs.S3FileSystem().get("digests/", f"{folder}/s3/", recursive=True)
         return {**of_arrays(str(folder / "s3/out.zarr")), **of_tables(folder / "s3/out.run")}

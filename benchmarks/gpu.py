@@ -121,7 +121,7 @@ def main() -> None:
     given = parser.parse_args()
     if why := cupy_device.missing():
         raise SystemExit(f"there is nothing to measure: {why}")
-    import cupy
+    import cupy  # type: ignore[import-not-found]
 
     warnings.simplefilter("ignore")
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()

@@ -17,14 +17,15 @@ DYES_PER_VOXEL = 800 * 32 * 36e-6
 
 def membrane(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Voxels of a cell that touch another id, across faces, (z, y, x)."""
-    found = np.zeros(labels.shape, bool)
+    found: NDArray[np.bool_] = np.zeros(labels.shape, bool)
     for axis in range(3):
         low = tuple(slice(0, -1) if a == axis else slice(None) for a in range(3))
         high = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
         differ = labels[low] != labels[high]
         found[low] |= differ
         found[high] |= differ
-    return found & (labels != 0)
+    found &= labels != 0
+    return found
 
 
 def labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -108,7 +108,8 @@ def philox_array(c0: Any, c1: Any, c2: Any, c3: Any, key: Key, xp: ModuleType = 
         x0, x2 = (product1 >> shift) ^ x1 ^ xp.uint64(key0), (product0 >> shift) ^ x3 ^ xp.uint64(key1)
         x1, x3 = product1 & mask, product0 & mask
         key0, key1 = (key0 + _WEYL_0) & _WORD, (key1 + _WEYL_1) & _WORD
-    return xp.stack([x0, x1, x2, x3]).astype(xp.uint32)
+    words: NDArray[np.uint32] = xp.stack([x0, x1, x2, x3]).astype(xp.uint32)
+    return words
 
 
 def unit_double_array(w_hi: Any, w_lo: Any) -> Any:
@@ -148,4 +149,5 @@ def id_uniform(ids: Any, key: Key, xp: ModuleType = np) -> NDArray[np.float64]:
     """
     wide = xp.asarray(ids).astype(xp.uint64)
     words = philox_array(wide, wide >> xp.uint64(32), 0, 0, key, xp)
-    return unit_double_array(words[0], words[1])
+    uniform: NDArray[np.float64] = unit_double_array(words[0], words[1])
+    return uniform

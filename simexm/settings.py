@@ -36,7 +36,7 @@ _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml, where it is there: ten times as fast, and it refuses deep nesting itself."""
 
 
-class _Loader(_Safe):
+class _Loader(_Safe):  # type: ignore[misc]
     """Safe YAML that refuses a key given twice, where PyYAML would silently keep the last."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -69,7 +69,8 @@ class _Loader(_Safe):
                     None, None, f"the key {key!r} is given twice; keep one of them", key_node.start_mark
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def parse(text: str, name: str, what: str = "spec") -> dict[str, Any]:

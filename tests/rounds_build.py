@@ -17,7 +17,7 @@ def cells(shape: tuple[int, int, int] = (40, 80, 80), number: int = 12, seed: in
     seeds = np.random.default_rng(seed).uniform(0, 1, (number, 3)) * np.array(shape)
     grid = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in shape), indexing="ij"), axis=-1)
     nearest = np.argmin(((grid[:, :, :, None, :] - seeds) ** 2).sum(axis=-1), axis=-1)
-    ids = (nearest.astype(np.uint64) + 1) * np.uint64(2**33) + np.uint64(4)
+    ids: NDArray[np.uint64] = (nearest.astype(np.uint64) + 1) * np.uint64(2**33) + np.uint64(4)
     ids[:, :6, :6] = 0
     return ids
 

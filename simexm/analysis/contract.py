@@ -25,7 +25,7 @@ from simexm.store.remote import Remote
 
 if TYPE_CHECKING:
     import distributed
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped]
 
     from simexm.analysis.plan import AnalysisPlan
     from simexm.jobs.clusters import Cluster

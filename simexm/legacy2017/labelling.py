@@ -127,7 +127,8 @@ class Labelling2017(Labeller):
         flags = eligible & (id_uniform(ids, derive_key(seed, self.stage, layer, "cells")) < mine.labeling_density)
         if mine.single_neuron and VOXELS in counted:
             flags &= ids == np.uint64(counted[VOXELS].largest(_column(layer))[0])
-        return (flags & (ids != 0)).astype(np.uint8)
+        flags &= ids != 0
+        return flags.astype(np.uint8)
 
     def reach_nm(self, context: RunContext) -> float:
         """How far a voxel may move."""

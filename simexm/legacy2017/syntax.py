@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configobj import ConfigObj, ConfigObjError, DuplicateError, InterpolationError, NestingError, Section
+from configobj import ConfigObj, ConfigObjError, DuplicateError, InterpolationError, NestingError, Section  # type: ignore[import-untyped]
 
 from simexm.errors import SimexmWarning, SpecError
 from simexm.store.small_file import read_small

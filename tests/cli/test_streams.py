@@ -26,7 +26,7 @@ def begin(*words: str, before: Callable[[], None] | None = None, **streams: obje
     """`simexm WORDS`, which is waited for later, since several start at once."""
     command = [sys.executable, "-m", "simexm.cli", *words]
     given: dict[str, object] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.Popen(command, text=True, preexec_fn=before, **given)  # type: ignore[call-overload]
+    return subprocess.Popen(command, text=True, preexec_fn=before, **given)  # type: ignore[call-overload, no-any-return]
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -26,7 +26,8 @@ def blobs(shape: tuple[int, int, int], cells: int, seed: int, scale: int = 1) ->
     """Random cells, touching, and some no-cell; ids are multiples of `scale`."""
     rng = np.random.default_rng(seed)
     smooth = np.stack([ndimage.gaussian_filter(rng.normal(size=shape), 2) for _ in range(cells + 1)])
-    return smooth.argmax(axis=0).astype(np.uint64) * np.uint64(scale)
+    ids: NDArray[np.uint64] = smooth.argmax(axis=0).astype(np.uint64) * np.uint64(scale)
+    return ids
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def direct(volume: Volume, kernel: kernels.Kernel, z: int, y: int, x: int) -> in
     around = padded[z : z + 31, y : y + 31, x : x + 31]
     total = int((around.astype(object) * taps.astype(object)).sum())
     whole, rest = divmod(total, 2**kernel.bits)
-    return whole + (2 * rest > 2**kernel.bits or (2 * rest == 2**kernel.bits and whole % 2 == 1))
+    return whole + int(2 * rest > 2**kernel.bits or (2 * rest == 2**kernel.bits and whole % 2 == 1))
 
 
 def whole_image(volume: Volume, kernel: kernels.Kernel, tile: tuple[int, int, int], step: int) -> Volume:

@@ -99,7 +99,8 @@ def proteins_per_voxel(
     A number ~ Poisson(L) that is spread uniformly over n' voxels puts an independent Poisson(L / n') into each.
     """
     volume = math.prod(voxel_nm)
-    return np.floor(density_per_nm3 * left * volume) / np.maximum(left, 1)
+    means: NDArray[np.float64] = np.floor(density_per_nm3 * left * volume) / np.maximum(left, 1)
+    return means
 
 
 @njit(cache=True, nogil=True)

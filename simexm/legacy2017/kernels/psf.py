@@ -38,7 +38,8 @@ class Kernel:
     @property
     def norms(self) -> NDArray[np.float64]:
         """Euclidean norm of each plane, (REACH + 1,)."""
-        return np.sqrt((self.taps.astype(np.float64) ** 2).sum(axis=(1, 2)))
+        norms: NDArray[np.float64] = np.sqrt((self.taps.astype(np.float64) ** 2).sum(axis=(1, 2)))
+        return norms
 
     @property
     def total(self) -> int:
