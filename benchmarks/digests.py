@@ -212,7 +212,7 @@ def of_run(name: str, made: dict[str, Any], folder: Path) -> dict[str, str]:
     if name == "s3":
         with s3_server(folder) as bucket:
             command(*words, "--output", f"{bucket}/out.zarr")
-            import s3fs  # type: ignore[import-untyped]
+            import s3fs
 
             s3fs.S3FileSystem().get("digests/", f"{folder}/s3/", recursive=True)
         return {**of_arrays(str(folder / "s3/out.zarr")), **of_tables(folder / "s3/out.run")}

@@ -1,4 +1,4 @@
-"""The command of an analysis: the same for those of simexm and for those that other packages bring."""
+"""The command line of an analysis, of simexm or of another package."""
 
 import json
 from collections.abc import Callable
@@ -25,15 +25,7 @@ if TYPE_CHECKING:
 
 
 def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callable[..., None]:
-    """Make the function of a command that runs an analysis.
-
-    Parameters
-    ----------
-    name
-        Of the analysis.
-    load
-        Returns its class; called when the command runs, since importing it takes time.
-    """
+    """Make the command that runs the analysis `name`; `load` imports its class when the command runs, since that takes time."""
 
     def run(
         paths: Annotated[
@@ -57,7 +49,7 @@ def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callabl
         quiet: QuietOption = False,
         as_json: JsonOption = False,
     ) -> None:
-        """Run the analysis and print its scores; without a name the output is called after the first input."""
+        """Run the analysis and print its scores; the output is by default named after the first input."""
         from simexm.analysis.settings import load_settings
         from simexm.store.location import location
         from simexm.view.rows import analysis_rows
@@ -70,12 +62,12 @@ def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callabl
             typer.echo(json.dumps(plan.to_mapping(), indent=2))
             return
         with stoppable():
-            found = analysis.run(
+            result = analysis.run(
                 *paths, output=where, cluster=chosen, workers=workers, overwrite=overwrite, quiet=quiet
-            )  # fmt: skip
+            )
         if as_json:
-            typer.echo(json.dumps({s["score"]: s["value"] for s in found.scores().to_pylist()}, indent=2))
+            typer.echo(json.dumps({s["score"]: s["value"] for s in result.scores().to_pylist()}, indent=2))
         else:
-            print_rows(str(short(found.path)), analysis_rows(found))
+            print_rows(str(short(result.path)), analysis_rows(result))
 
     return run

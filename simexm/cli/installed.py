@@ -1,4 +1,4 @@
-"""Commands of installed analyses: made when a verb is typed that the command line does not know."""
+"""Commands of installed analyses, built when a verb is typed that simexm itself does not have."""
 
 from typing import Any
 
@@ -11,19 +11,13 @@ from simexm.cli.analyse import command_function
 
 
 def command_of(name: str) -> Any:
-    """The command of an installed analysis; None where none is called so.
-
-    Raises
-    ------
-    SpecError
-        If its package cannot be loaded.
-    """
+    """Build the command of an installed analysis; None if none has this name. Raises SpecError if it cannot be loaded."""
     if name not in installed.names():
         return None
     kind = installed.load(name)
-    made = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
-    made.command(name=name, help=_help(kind))(command_function(name, lambda: kind))
-    return typer.main.get_command(made)
+    application = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+    application.command(name=name, help=_help(kind))(command_function(name, lambda: kind))
+    return typer.main.get_command(application)
 
 
 def _help(kind: type[Analysis]) -> str:
@@ -31,7 +25,7 @@ def _help(kind: type[Analysis]) -> str:
     from rich.markup import escape
 
     rows = [
-        f"{name}{f', by default{default}' if default else ', which must be given'}: {meaning}"
+        f"{name}{f', by default{default}' if default else ', required'}: {meaning}"
         for name, default, meaning in settings_of(kind)
     ]
     return "\n\n".join(escape(text) for text in [summary(kind), *(["Settings:"] if rows else []), *rows])

@@ -1,4 +1,4 @@
-"""Arguments and options of the command line, each declared once: what is the same has one name in all commands.
+"""Arguments and options of the command line, each declared once and named alike in all commands.
 
 VERB INPUT... --output OUT [--overwrite] [--workers N] [--cluster F] [--jobs A:B] [--roi z0:z1,y0:y1,x0:x1] [--dry-run]
 """
@@ -14,12 +14,12 @@ from simexm.cli import completion
 
 
 def output_option(help: str, default: str | bool) -> Any:
-    """The option -o, --output of a command; `default` is what the help shows: a text, or False if it must be given."""
+    """The option -o, --output; `default` is the text that the help shows, False if the option is required."""
     return typer.Option("--output", "-o", help=help, show_default=default)
 
 
 def cluster_option(default: str | bool) -> Any:
-    """The option --cluster; `default` as in `output_option`."""
+    """The option --cluster; `default` as for `output_option`."""
     return typer.Option(
         "--cluster",
         help="Cluster file, such as cluster_configs/slurm.yaml, edited.",
@@ -47,7 +47,7 @@ OutputOption = Annotated[
     str | None, output_option("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", "the spec's name")
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what is there; a Zarr only if simexm wrote it.")
+    bool, typer.Option("--overwrite", help="Replace the output; a Zarr only if simexm wrote it.")
 ]
 WorkersOption = Annotated[
     int | None,
@@ -58,7 +58,7 @@ JobsOption = Annotated[
     str | None,
     typer.Option(
         "--jobs",
-        help="Jobs of workers to hold in the queue: a number, or MIN:MAX.",
+        help="Worker jobs to keep in the queue: a number, or MIN:MAX.",
         metavar="MIN:MAX",
         show_default="the cluster file's",
     ),
@@ -67,7 +67,7 @@ RoiOption = Annotated[
     str | None,
     typer.Option(
         "--roi",
-        help="Voxels to take, along z, y and x; without a first or last one, from the beginning or to the end.",
+        help="Voxels to read, along z, y and x; an open range begins at the first or ends at the last voxel.",
         metavar="z0:z1,y0:y1,x0:x1",
         show_default="all",
     ),
@@ -83,36 +83,35 @@ DatasetOption = Annotated[
     ),
 ]
 RoundOption = Annotated[
-    int | None,
-    typer.Option("--round", help="Round of imaging, from 1 on.", metavar="N", show_default="the first"),
+    int | None, typer.Option("--round", help="Round of imaging, from 1 on.", metavar="N", show_default="the first")
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, print what would be done, and start nothing.")
+    bool, typer.Option("--dry-run", help="Check everything and print what would be done, without starting it.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SeedOption = Annotated[
     int | None,
-    typer.Option("--seed", help="Seed of every random number.", metavar="N", show_default="the spec's, or 0"),
+    typer.Option("--seed", help="Seed of all random numbers.", metavar="N", show_default="the spec's, or 0"),
 ]
 ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help="For .ini files: simexm2017 draws as the original did; physical runs the file through the default physics.",
+        help="For .ini files. simexm2017: the original's model; physical: the default physics.",
         metavar="simexm2017|physical",
         autocompletion=completion.one_of("simexm2017", "physical"),
     ),
 ]
 TileOption = Annotated[
     tuple[int, int, int] | None,
-    typer.Option("--tile", help="Pixels along z y x that are computed at once.", metavar="Z Y X", show_default=False),
+    typer.Option("--tile", help="Pixels along z y x that are computed together.", metavar="Z Y X", show_default=False),
 ]
 DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="auto: a GPU where there is one. gpu: the same, with a warning where there is none. cpu.",
+        help="auto: a GPU if there is one. gpu: the same, with a warning if there is none. cpu.",
         metavar="auto|gpu|cpu",
         show_default="the spec's, or auto",
         autocompletion=completion.one_of("auto", "gpu", "cpu"),
@@ -121,9 +120,6 @@ DeviceOption = Annotated[
 UntilOption = Annotated[
     str | None,
     typer.Option(
-        "--until",
-        help="Stop after this stage, for example labelling or confocal.",
-        metavar="STAGE",
-        show_default=False,
+        "--until", help="Stop after this stage, for example labelling or confocal.", metavar="STAGE", show_default=False
     ),
 ]

@@ -159,7 +159,7 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "gone").rmdir()
     found = CliRunner().invoke(app, ["info", str(tmp_path / "out.zarr")])
     assert found.exit_code == 2
-    assert "the folder that you are in is gone" in found.stderr
+    assert "the working folder is gone" in found.stderr
 
 
 def test_settings_of_dask_that_cannot_be_read_are_named(tmp_path: Path) -> None:

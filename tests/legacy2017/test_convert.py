@@ -230,12 +230,12 @@ def test_cells_chosen_by_each_layer_for_itself_are_told() -> None:
 
 def test_what_has_no_counterpart_is_refused_all_at_once() -> None:
     edits = [
-        (("type = 'confocal'", "type = 'two photon'"), "[optics]: type = two photon needs figures that the file does not hold: the laser's repetition_MHz and pulse_fs, and the two_photon_GM cross sections of ATTO488"),
+        (("type = 'confocal'", "type = 'two photon'"), "[optics]: type = two photon needs values that the file does not have: the laser's repetition_MHz and pulse_fs, and the two_photon_GM cross sections of ATTO488"),
         (("single_neuron = False", "single_neuron = True"), "[labeling] [[layer1]]: single_neuron = True"),
         (("labeling_density = 0.5", "labeling_density = 0"), "[labeling] [[layer1]]: labeling_density = 0 labels nothing"),
         (("protein_density = 1e-4", "protein_density = 0"), "[labeling] [[layer1]]: protein_density = 0 labels nothing"),
         (("laser_percentage = 0.25", "laser_percentage = 0"), "[optics] [[channels]] [[[channel_1]]]: laser_percentage = 0 gives no light"),
-        (("detector_efficiency = 0.6", "detector_efficiency = 0"), "[optics]: detector_efficiency = 0 lets no light through"),
+        (("detector_efficiency = 0.6", "detector_efficiency = 0"), "[optics]: detector_efficiency = 0 transmits no light"),
     ]  # fmt: skip
     for edit, said in edits:
         with pytest.raises(SpecError, match=re.escape(said)):

@@ -95,7 +95,7 @@ def test_gif_and_ids_that_it_cannot_hold(result: Result, tmp_path: Path) -> None
         assert getattr(gif, "n_frames", 1) == 11
         gif.seek(3)
         np.testing.assert_array_equal(np.asarray(gif.convert("L")), FIRST[3])
-    with pytest.warns(SimexmWarning, match="largest id below ATTO488 is 300, which gif cannot hold"):
+    with pytest.warns(SimexmWarning, match="largest id below ATTO488 is 300, which gif cannot store"):
         write(result, tmp_path / "many", "gif", "splitted", "merged", labels={"ATTO488": ("synapse",)})
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "many/groundtruth/ATTO488/all_cells.tiff"), CELLS)
 
