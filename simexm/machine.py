@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import resource
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import psutil
 
 from simexm.errors import RunError, SpecError
 from simexm.units import size
-
-if TYPE_CHECKING:
-    import psutil
-
-import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
 _PROC = Path("/proc/self")
@@ -137,10 +134,6 @@ def _parsed(environment: Mapping[str, str], name: str, base: int = 10) -> int:
 
 def rlimits() -> Iterator[tuple[str, int, int]]:
     """Name and bytes of each limit of the shell, and the bytes that a process reserves under it without using them."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
     for name, which, reserved in (
         ("ulimit -v", resource.RLIMIT_AS, ADDRESS_BYTES),
         ("ulimit -d", resource.RLIMIT_DATA, DATA_BYTES),
@@ -189,9 +182,6 @@ def refuse_lost_folder() -> None:
 def refuse_no_processes(count: int) -> None:
     """Raise RunError if worker processes could not start: Dask would wait for them without end."""
     import multiprocessing
-    import resource
-
-    import psutil
 
     try:
         multiprocessing.get_context("spawn").Lock()
@@ -225,8 +215,6 @@ def _refuse_few_files(count: int) -> None:
 
 def raise_open_files(wanted: int) -> int:
     """Raise the limit of open files and connections as far as the system allows; return the new limit."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return max(soft, wanted)

@@ -33,19 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """A measure of quality.
-
-    Attributes
-    ----------
-    score
-        Its name.
-    value, unit
-        The number, and its unit or "".
-    definition
-        How it is computed, in one sentence.
-    subset
-        What it was computed for; "" for everything.
-    """
+    """A measure of quality: `definition` says in a sentence how it is computed, `subset` for what ("" for everything)."""
 
     score: str
     value: float

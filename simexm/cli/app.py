@@ -42,9 +42,9 @@ class _Group(typer.core.TyperGroup):
         known = super().get_command(ctx, cmd_name)
         if known is not None or cmd_name.startswith("-"):
             return known
-        from simexm.cli.installed import command_of  # late: it loads large libraries
+        from simexm.cli.analyse import installed_command
 
-        return command_of(cmd_name)
+        return installed_command(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

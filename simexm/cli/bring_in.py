@@ -12,20 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from simexm.cli import completion
+from simexm.cli import completion, options
 from simexm.cli.app import Heading, command
-from simexm.cli.options import (
-    DatasetOption,
-    DryRunOption,
-    JsonOption,
-    ModelOption,
-    OverwriteOption,
-    QuietOption,
-    RoiOption,
-    SeedOption,
-    WorkersOption,
-    output_option,
-)
 from simexm.cli.shared import bar, print_table
 from simexm.errors import OutputError, SimexmWarning, SpecError
 from simexm.units import count, size, times
@@ -48,7 +36,7 @@ def ingest(
             show_default=False,
         ),
     ],
-    output: Annotated[str, output_option("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", False)],
+    output: Annotated[str, options.output("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", False)],
     voxel_size: Annotated[
         tuple[float, float, float] | None,
         typer.Option(help="Voxel size, nm; by default that of the metadata.", metavar="Z Y X", show_default=False),
@@ -69,7 +57,7 @@ def ingest(
             show_default=False,
         ),
     ] = None,
-    roi: RoiOption = None,
+    roi: options.Roi = None,
     time: Annotated[
         int | None,
         typer.Option(help="Time point of a series to read, from 0 on.", metavar="N", show_default="all", min=0),
@@ -77,7 +65,7 @@ def ingest(
     cells: Annotated[
         str, typer.Option(help="merged, or splitted: SOURCE holds one stack or folder for each cell.")
     ] = "merged",
-    dataset: DatasetOption = None,
+    dataset: options.Dataset = None,
     color_ids: Annotated[
         ColorOrder | None,
         typer.Option(
@@ -86,10 +74,10 @@ def ingest(
             show_default="colours are refused",
         ),
     ] = None,
-    workers: WorkersOption = None,
-    overwrite: OverwriteOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
+    workers: options.Workers = None,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Convert a segmentation of any format and size, and masks of regions, to sharded multiscale OME-Zarr labels.
 
@@ -140,12 +128,12 @@ def _named(option: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
 def convert(
     config: Annotated[Path, typer.Argument(help="Configuration file of SimExm (2017).", show_default=False)],
     output: Annotated[
-        Path | None, output_option("Spec to write, .yaml or .json.", "the configuration's name, .yaml")
+        Path | None, options.output("Spec to write, .yaml or .json.", "the configuration's name, .yaml")
     ] = None,
-    model: ModelOption = "simexm2017",
-    seed: SeedOption = None,
-    overwrite: OverwriteOption = False,
-    quiet: QuietOption = False,
+    model: options.Model = "simexm2017",
+    seed: options.Seed = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Convert an .ini file of SimExm (2017) to a native spec, and ingest its ground truth beside it.
 
@@ -194,9 +182,9 @@ def new(
             autocompletion=completion.experiments,
         ),
     ] = None,
-    output: Annotated[Path | None, output_option("Spec to write, .yaml.", "it is printed")] = None,
+    output: Annotated[Path | None, options.output("Spec to write, .yaml.", "it is printed")] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the experiments to start from.")] = False,
-    overwrite: OverwriteOption = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Print or write a spec to edit, a commented template or a ready experiment; or the settings of an analysis.
 
@@ -262,9 +250,11 @@ def fluorophores(
             help="Spec whose lasers and filters are drawn, too.", show_default=False, autocompletion=completion.specs
         ),
     ] = None,
-    output: Annotated[Path | None, output_option("PNG to write.", "the names, -spectra.png, which is replaced")] = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
+    output: Annotated[
+        Path | None, options.output("PNG to write.", "the names, -spectra.png, which is replaced")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """List the built-in dyes; with names or a spec, draw their spectra and list how each laser and filter detects them.
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simexm.cli import completion
+from simexm.cli import completion, options
 from simexm.cli.app import Heading, command
 from simexm.cli.logfile import LogFileOption
-from simexm.cli.options import JsonOption, QuietOption, ResultPath, WorkersOption
 from simexm.cli.shared import bar, print_rows
 from simexm.logs import logger
 from simexm.names import printable
@@ -26,7 +25,7 @@ SHOWN = 100
 
 
 @command(Heading.GUARD)
-def status(path: ResultPath, as_json: JsonOption = False) -> None:
+def status(path: options.ResultPath, as_json: options.Json = False) -> None:
     """Print how far a run is, read from NAME.run beside the result, on any machine that can read it.
 
     Example: simexm status out.zarr
@@ -66,7 +65,7 @@ def _status_rows(found: Status) -> list[tuple[str, str]]:
 
 @command(Heading.GUARD)
 def verify(
-    path: ResultPath,
+    path: options.ResultPath,
     repair: Annotated[bool, typer.Option("--repair", help="Compute the damaged blocks again, and only these.")] = False,
     spec: Annotated[
         Path | None,
@@ -76,8 +75,8 @@ def verify(
             autocompletion=completion.specs,
         ),
     ] = None,
-    workers: WorkersOption = None,
-    quiet: QuietOption = False,
+    workers: options.Workers = None,
+    quiet: options.Quiet = False,
     log_file: LogFileOption = None,
 ) -> None:
     """Compare every file of a result with the checksum recorded when it was written.

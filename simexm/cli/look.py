@@ -10,26 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from simexm.cli import completion
+from simexm.cli import completion, options
 from simexm.cli.app import Heading, command
-from simexm.cli.options import (
-    DatasetOption,
-    DryRunOption,
-    JsonOption,
-    LevelOption,
-    OverwriteOption,
-    QuietOption,
-    ResultPath,
-    RoundOption,
-    output_option,
-)
 from simexm.cli.shared import at_round, bar, print_rows, stoppable
 from simexm.errors import NoResultError, OutputError, SimexmWarning, SourceError, SourceNotFoundError
 from simexm.export.formats import Arrangement, Format
 
 
 @command(Heading.LOOK)
-def show(path: ResultPath, round_: RoundOption = None) -> None:
+def show(path: options.ResultPath, round_: options.Round = None) -> None:
     """Open a result in a window; sliders or the arrow keys choose the plane (up, down) and the channel (left, right).
 
     Example: simexm show out.zarr
@@ -86,11 +75,11 @@ def view(
 
 @command(Heading.LOOK)
 def report(
-    path: ResultPath,
+    path: options.ResultPath,
     output: Annotated[
-        Path | None, output_option("HTML file to write.", "the result's name, -report.html, which is replaced")
+        Path | None, options.output("HTML file to write.", "the result's name, -report.html, which is replaced")
     ] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it.
 
@@ -121,8 +110,8 @@ def info(
             autocompletion=completion.results,
         ),
     ],
-    dataset: DatasetOption = None,
-    as_json: JsonOption = False,
+    dataset: options.Dataset = None,
+    as_json: options.Json = False,
 ) -> None:
     """Print what a result holds and how it was computed, or describe a label volume.
 
@@ -167,8 +156,8 @@ def _volume(path: str, dataset: str | None, none: NoResultError) -> dict[str, An
 
 @command(Heading.LOOK)
 def export(
-    path: ResultPath,
-    output: Annotated[Path, output_option("Folder to write files to.", False)],
+    path: options.ResultPath,
+    output: Annotated[Path, options.output("Folder to write files to.", False)],
     form: Annotated[
         Format, typer.Option("--format", help="PNG: a folder of images, one for each plane.", show_default=False)
     ],
@@ -185,8 +174,8 @@ def export(
             help="merged: a stack of ids for each label image. split: one for each cell.", show_default="no labels"
         ),
     ] = None,
-    level: LevelOption = 0,
-    round_: RoundOption = None,
+    level: options.Level = 0,
+    round_: options.Round = None,
     eight_bit: Annotated[
         bool,
         typer.Option(
@@ -195,9 +184,9 @@ def export(
             "display window.",
         ),
     ] = False,
-    overwrite: OverwriteOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Write a result of any size as TIFF, OME-TIFF, GIF or PNG. Voxel sizes are those of the tissue before expansion.
 

@@ -13,13 +13,13 @@ import typer
 from simexm.cli import completion
 
 
-def output_option(help: str, default: str | bool) -> Any:
+def output(help: str, default: str | bool) -> Any:
     """The option -o, --output; `default` is the text that the help shows, False if the option is required."""
     return typer.Option("--output", "-o", help=help, show_default=default)
 
 
-def cluster_option(default: str | bool) -> Any:
-    """The option --cluster; `default` as for `output_option`."""
+def cluster(default: str | bool) -> Any:
+    """The option --cluster; `default` as for `output`."""
     return typer.Option(
         "--cluster",
         help="Cluster file, such as cluster_configs/slurm.yaml, edited.",
@@ -43,18 +43,16 @@ ResultPath = Annotated[
         help="Result, NAME.zarr, or its URL.", metavar="RESULT", show_default=False, autocompletion=completion.results
     ),
 ]
-OutputOption = Annotated[
-    str | None, output_option("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", "the spec's name")
+Output = Annotated[
+    str | None, output("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", "the spec's name")
 ]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the output; a Zarr only if simexm wrote it.")
-]
-WorkersOption = Annotated[
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output; a Zarr only if simexm wrote it.")]
+Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Workers on this machine.", metavar="N", show_default="one for each core"),
 ]
-ClusterOption = Annotated[Path | None, cluster_option("this machine")]
-JobsOption = Annotated[
+Cluster = Annotated[Path | None, cluster("this machine")]
+Jobs = Annotated[
     str | None,
     typer.Option(
         "--jobs",
@@ -63,7 +61,7 @@ JobsOption = Annotated[
         show_default="the cluster file's",
     ),
 ]
-RoiOption = Annotated[
+Roi = Annotated[
     str | None,
     typer.Option(
         "--roi",
@@ -72,8 +70,8 @@ RoiOption = Annotated[
         show_default="all",
     ),
 ]
-LevelOption = Annotated[int, typer.Option("--level", min=0, help="Level of the pyramid, 0 the finest.", metavar="N")]
-DatasetOption = Annotated[
+Level = Annotated[int, typer.Option("--level", min=0, help="Level of the pyramid, 0 the finest.", metavar="N")]
+Dataset = Annotated[
     str | None,
     typer.Option(
         "--dataset",
@@ -82,19 +80,19 @@ DatasetOption = Annotated[
         show_default=False,
     ),
 ]
-RoundOption = Annotated[
+Round = Annotated[
     int | None, typer.Option("--round", help="Round of imaging, from 1 on.", metavar="N", show_default="the first")
 ]
-DryRunOption = Annotated[
+DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything and print what would be done, without starting it.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-SeedOption = Annotated[
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Seed = Annotated[
     int | None,
     typer.Option("--seed", help="Seed of all random numbers.", metavar="N", show_default="the spec's, or 0"),
 ]
-ModelOption = Annotated[
+Model = Annotated[
     str,
     typer.Option(
         "--model",
@@ -103,11 +101,11 @@ ModelOption = Annotated[
         autocompletion=completion.one_of("simexm2017", "physical"),
     ),
 ]
-TileOption = Annotated[
+Tile = Annotated[
     tuple[int, int, int] | None,
     typer.Option("--tile", help="Pixels along z y x that are computed together.", metavar="Z Y X", show_default=False),
 ]
-DeviceOption = Annotated[
+Device = Annotated[
     str | None,
     typer.Option(
         "--device",
@@ -117,7 +115,7 @@ DeviceOption = Annotated[
         autocompletion=completion.one_of("auto", "gpu", "cpu"),
     ),
 ]
-UntilOption = Annotated[
+Until = Annotated[
     str | None,
     typer.Option(
         "--until", help="Stop after this stage, for example labelling or confocal.", metavar="STAGE", show_default=False

@@ -9,27 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simexm.cli import options
 from simexm.cli.app import Heading, command
 from simexm.cli.logfile import LogFileOption
-from simexm.cli.options import (
-    ClusterOption,
-    DeviceOption,
-    DryRunOption,
-    JobsOption,
-    JsonOption,
-    ModelOption,
-    OutputOption,
-    OverwriteOption,
-    QuietOption,
-    RoundOption,
-    SeedOption,
-    SpecPath,
-    TileOption,
-    UntilOption,
-    WorkersOption,
-    cluster_option,
-    output_option,
-)
 from simexm.cli.shared import Terminated, bar, cluster_of, load, print_rows, print_table, short, stoppable
 from simexm.errors import OutputError, SimexmWarning, SpecError
 from simexm.logs import logger
@@ -44,13 +26,13 @@ if TYPE_CHECKING:
 
 @command(Heading.SIMULATE)
 def plan(
-    spec: SpecPath,
-    tile: TileOption = None,
-    device: DeviceOption = None,
-    until: UntilOption = None,
-    seed: SeedOption = None,
-    model: ModelOption = "simexm2017",
-    as_json: JsonOption = False,
+    spec: options.SpecPath,
+    tile: options.Tile = None,
+    device: options.Device = None,
+    until: options.Until = None,
+    seed: options.Seed = None,
+    model: options.Model = "simexm2017",
+    as_json: options.Json = False,
 ) -> None:
     """Print what a run would do, without computing anything: grids, blocks, halo, bytes, memory, seconds.
 
@@ -79,9 +61,9 @@ def _print_plan(made: Plan) -> None:
 
 @command(Heading.SIMULATE)
 def preview(
-    spec: SpecPath,
+    spec: options.SpecPath,
     output: Annotated[
-        Path | None, output_option("PNG to write.", "the spec's name, -preview.png, which is replaced")
+        Path | None, options.output("PNG to write.", "the spec's name, -preview.png, which is replaced")
     ] = None,
     at: Annotated[
         tuple[int, int, int] | None,
@@ -89,13 +71,13 @@ def preview(
             help="Pixel z y x at the centre of the preview.", metavar="Z Y X", show_default="the middle of the image"
         ),
     ] = None,
-    round_: RoundOption = None,
-    tile: TileOption = None,
-    device: DeviceOption = None,
-    until: UntilOption = None,
-    seed: SeedOption = None,
-    model: ModelOption = "simexm2017",
-    overwrite: OverwriteOption = False,
+    round_: options.Round = None,
+    tile: options.Tile = None,
+    device: options.Device = None,
+    until: options.Until = None,
+    seed: options.Seed = None,
+    model: options.Model = "simexm2017",
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Compute a part of the image, pixel by pixel as a run would, and draw it as a PNG and in the terminal.
 
@@ -121,19 +103,19 @@ def preview(
 
 @command(Heading.SIMULATE)
 def run(
-    spec: SpecPath,
-    output: OutputOption = None,
-    workers: WorkersOption = None,
-    cluster: ClusterOption = None,
-    jobs: JobsOption = None,
-    tile: TileOption = None,
-    device: DeviceOption = None,
-    until: UntilOption = None,
-    seed: SeedOption = None,
-    model: ModelOption = "simexm2017",
-    overwrite: OverwriteOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
+    spec: options.SpecPath,
+    output: options.Output = None,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    jobs: options.Jobs = None,
+    tile: options.Tile = None,
+    device: options.Device = None,
+    until: options.Until = None,
+    seed: options.Seed = None,
+    model: options.Model = "simexm2017",
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
     log_file: LogFileOption = None,
     show: Annotated[bool, typer.Option("--show", help="Open the result in a window when it is done.")] = False,
     profile: Annotated[
@@ -199,16 +181,16 @@ def run(
 
 @command(Heading.SIMULATE)
 def submit(
-    spec: SpecPath,
-    cluster: Annotated[Path, cluster_option(False)],
-    jobs: JobsOption = None,
-    output: OutputOption = None,
-    tile: TileOption = None,
-    device: DeviceOption = None,
-    until: UntilOption = None,
-    seed: SeedOption = None,
-    overwrite: OverwriteOption = False,
-    dry_run: DryRunOption = False,
+    spec: options.SpecPath,
+    cluster: Annotated[Path, options.cluster(False)],
+    jobs: options.Jobs = None,
+    output: options.Output = None,
+    tile: options.Tile = None,
+    device: options.Device = None,
+    until: options.Until = None,
+    seed: options.Seed = None,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Submit a run to a batch queue: one job drives it and submits the worker jobs. You may log out.
 

@@ -23,19 +23,7 @@ _FORMATS = {"tiff": Format.TIFF, "gif": Format.GIF, "image sequence": Format.PNG
 
 @dataclass(frozen=True)
 class Files2017:
-    """The section `output` of a configuration file.
-
-    Attributes
-    ----------
-    format
-        Of all files.
-    sim_channels
-        Three channels in each RGB stack, or a stack for each channel.
-    gt_cells
-        All cells of a fluorophore in one stack, or a stack for each cell.
-    labels
-        For each fluorophore, names of the label images below labels/ with the voxels in `gt_region` of the cells that it labels.
-    """
+    """The section `output` of a configuration file, and for each fluorophore the names of its label images below labels/."""
 
     format: Literal["tiff", "gif", "image sequence"]
     sim_channels: Arranged

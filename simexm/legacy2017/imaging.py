@@ -21,7 +21,7 @@ from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3
 from simexm.geometry.transform import Transform, UniformExpansion
 from simexm.kernels.detector.camera import cut, quarter_octaves
-from simexm.legacy2017 import spectra as spectra
+from simexm.legacy2017 import spectra
 from simexm.legacy2017.imaging_plan import Cost2017, Description2017, Formation2017
 from simexm.legacy2017.kernels import blur as simexm2017_blur
 from simexm.legacy2017.kernels import frame as simexm2017_frame

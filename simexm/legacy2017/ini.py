@@ -13,11 +13,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from simexm.errors import SimexmWarning, SpecError
-from simexm.legacy2017.config import Config, Layer, Output
+from simexm.legacy2017.config import Config, Layer
 from simexm.legacy2017.misplaced import TOP, correct_places, heading, keys_of, model_of
 from simexm.legacy2017.syntax import parse, read_text
-
-__all__ = ["Config", "Output", "read"]
 
 COMPUTED = ("membrane", "cytosol")
 """Regions that are computed from the ids."""

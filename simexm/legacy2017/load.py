@@ -16,7 +16,6 @@ from simexm.legacy2017.convert import Model, convert, ingest_arguments, native_n
 from simexm.legacy2017.ini import read
 from simexm.result.result import Result
 from simexm.sources.base import neighbours
-from simexm.spec.simulation import Spec
 from simexm.store.documents import read_mapping
 
 Progress = Callable[[int, int], None]
@@ -54,9 +53,9 @@ class Job:
         """Path of the ingested crop of the ground truth."""
         return self.output.with_suffix(".groundtruth.zarr")
 
-    def spec(self, source: Path | None = None) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         """The native spec as plain data, with the truth that the original's files need."""
-        spec = convert(self.config, self.model, source_path=source or self.ground_truth, seed=self.seed)
+        spec = convert(self.config, self.model, source_path=self.ground_truth, seed=self.seed)
         spec["stages"][-1]["regions"] = [self._region]
         return spec
 
@@ -67,12 +66,6 @@ class Job:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SimexmWarning)  # `spec` warns
             return native_names(self.config)["region"].get(region, region)
-
-    def simulation(self, progress: Progress | None = None) -> Spec:
-        """Ingest the ground truth unless it is already, and return the simulation."""
-        simulation = Spec.from_mapping(self.spec(), "the configuration")
-        self.ingest(progress)
-        return simulation
 
     def ingest(self, progress: Progress | None = None) -> None:
         """Ingest the ground truth unless the same files were ingested already."""

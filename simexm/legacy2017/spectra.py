@@ -61,19 +61,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Dye:
-    """A dye of the 2017 program.
-
-    Attributes
-    ----------
-    name
-        Its name.
-    extinction_per_M_per_cm, quantum_yield
-        Figures as that program had them.
-    emission_peak_nm
-        What the kernel takes for the wavelength of all emission.
-    excitation, emission
-        Spectra.
-    """
+    """A dye of the 2017 program."""
 
     name: str
     extinction_per_M_per_cm: float

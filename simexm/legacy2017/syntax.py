@@ -20,17 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Parsed:
-    """The readable part of a file.
-
-    Attributes
-    ----------
-    sections
-        Texts, lists of texts and subsections by name.
-    problems
-        Lines that could not be read.
-    unread
-        Names in these lines, which need not be reported as missing.
-    """
+    """The readable sections of a file, messages on the other lines, and the names in these, not to be reported as missing."""
 
     sections: dict[str, Any]
     problems: tuple[str, ...]

@@ -16,15 +16,7 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 
 @dataclass(frozen=True)
 class Reads:
-    """Parser of a value, for the annotation of a model's field.
-
-    Attributes
-    ----------
-    expected
-        The valid values, as the end of "should be ...".
-    parse
-        Converts a text or list of texts, and accepts values of the type; raises ValueError.
-    """
+    """Parser of a value, for the annotation of a model's field; `expected` names the valid values after "should be"."""
 
     expected: str
     parse: Callable[[Any], Any]

@@ -11,10 +11,8 @@ from scipy import ndimage
 from simexm.geometry.grid import Box, Tiling
 from simexm.kernels.labels.cells import CellIndex
 from simexm.kernels.labels.regions import CYTOSOL, MEMBRANE
-from simexm.legacy2017.kernels import blur as blur
+from simexm.legacy2017.kernels import blur, label, light
 from simexm.legacy2017.kernels import frame as frames
-from simexm.legacy2017.kernels import label as label
-from simexm.legacy2017.kernels import light as light
 from simexm.legacy2017.kernels import regions as places
 from simexm.legacy2017.kernels.psf import Kernel
 from simexm.random import derive_key

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simexm.legacy2017.kernels import blur as blur
+from simexm.legacy2017.kernels import blur
 from simexm.legacy2017.kernels import psf as kernels
 
 Volume = NDArray[np.int64]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from simexm.geometry.grid import Box, Tiling
-from simexm.legacy2017.kernels import label as label
+from simexm.legacy2017.kernels import label
 from simexm.random import derive_key
 
 VOXEL_NM = (40.0, 32.0, 32.0)

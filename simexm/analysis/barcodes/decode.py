@@ -93,16 +93,6 @@ class Decoded:
         letters = sum(len(b) for b, s in zip(self.table["barcode"].to_pylist(), some, strict=True) if s)
         return float(self._column("letters_wrong")[some].sum() / letters) if letters else 0.0
 
-    def to_mapping(self) -> dict[str, Any]:
-        """The counts as plain data."""
-        return {
-            "cells": self.cells,
-            "right": self.right,
-            "wrong": self.wrong,
-            "undecidable": self.undecidable,
-            "share_of_letters_wrong": self.letters_wrong,
-        }
-
     def scores(self) -> tuple[Score, ...]:
         """The counts as scores."""
         rows = (

@@ -25,12 +25,7 @@ its sum is about 1e-6."""
 class Kernel:
     """A kernel in units of 2^-bits of its peak.
 
-    Attributes
-    ----------
-    taps
-        int64, (REACH + 1, 2 * REACH + 1, 2 * REACH + 1): planes at |offset| 0 to REACH; even along rows and columns.
-    bits
-        2^bits represents 1.0.
+    `taps` is int64, (REACH + 1, 2 * REACH + 1, 2 * REACH + 1): planes at |offset| 0 to REACH, even along rows and columns.
     """
 
     taps: NDArray[np.int64]
