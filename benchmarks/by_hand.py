@@ -1,10 +1,10 @@
-"""The script that a good user of Dask would write instead of using simexm: labels in, blurred and noisy image out, in Zarr.
+"""A script that an experienced Dask user might write instead of using simexm: from labels to a blurred, noisy image in Zarr.
 
 python -m benchmarks.by_hand LABELS.zarr KERNEL.npy OUT.zarr
 
-The grid is that of the voxels. Planes are means of whole numbers of voxels, pixels are voxels: 480 x 128 x 128 nm (expanded) for
-the 500 x 162.5 x 162.5 that were wanted, since ratios such as 3.125 and 1.27 do not fit into chunks. There is no truth beside the
-image, nothing can be resumed, and other chunks give other noise.
+Pixels are voxels and planes are means of whole voxels: 480 x 128 x 128 nm (expanded) instead of 500 x 162.5 x 162.5,
+since ratios such as 3.125 and 1.27 do not fit into chunks. There is no ground truth and no resume, and other chunks
+give other noise.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from scipy.signal import fftconvolve
 from benchmarks.membranes import VOXEL_NM, dyes
 
 PLANES = 3
-"""Voxels that make a plane of the image."""
+"""Voxels per plane of the image."""
 OFFSET, READ_NOISE = 100.0, 1.5
 CHUNKS = (192, 256, 256)
-"""Voxels that are convolved at once."""
+"""Voxels that are convolved together."""
 STORED = (32, 128, 128)
 LEVELS = 4
 UM = tuple(v / 1000 for v in VOXEL_NM)
 
 
 def place(labels: NDArray[Any], block_info: Any = None) -> NDArray[np.float32]:
-    """Dyes of one chunk of labels that reaches one voxel beyond on each side."""
+    """Dyes of one chunk of labels with a halo of one voxel."""
     number = dyes(labels, (1, *block_info[0]["chunk-location"]))
     return number[1:-1, 1:-1, 1:-1]
 
 
 def blur(number: NDArray[np.float32], kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Photo-electrons of a chunk, of which the kernel's reach around it is there, too."""
+    """Photo-electrons of a chunk with the kernel's halo."""
     return fftconvolve(number, kernel, mode="valid")
 
 
 def count(expected: NDArray[np.float32], block_info: Any = None) -> NDArray[np.uint16]:
-    """Shot noise, read noise and offset."""
+    """Add shot noise, read noise and offset."""
     rng = np.random.default_rng((2, *block_info[0]["chunk-location"]))
     electrons = rng.poisson(np.maximum(expected, 0)).astype(np.float32)
     electrons += READ_NOISE * rng.standard_normal(electrons.shape, np.float32) + OFFSET

@@ -1,4 +1,4 @@
-"""Fourier transforms of single planes by the libraries that are installed, at the lengths that simexm uses.
+"""FFTs of single planes by the installed libraries, at the lengths that simexm uses.
 
 `benchmarks.limit` prints these lengths.
 
@@ -83,7 +83,7 @@ def _fftw(pyfftw: Any) -> Any:
 
 
 def best(calls: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
-    """Least seconds of each, called in turns."""
+    """Least seconds of each, called in turn."""
     least = dict.fromkeys(calls, float("inf"))
     for _ in range(repeat):
         for name, call in calls.items():

@@ -1,4 +1,4 @@
-"""What the peers of simexm start from: dyes on the membranes of some cells, with NumPy alone."""
+"""Input of the peers of simexm: dyes on the membranes of some cells, with NumPy alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def membrane(labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Voxels of the cells that carry dye: a random share, told by the id alone."""
+    """Voxels of the labelled cells: a random share, decided by the id alone."""
     mixed = labels.astype(np.uint32) * np.uint32(2654435761)
     return mixed < np.uint32(SHARE_OF_CELLS * 2**32)
 

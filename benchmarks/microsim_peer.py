@@ -1,4 +1,4 @@
-"""microsim on the same labels. Run in an environment of its own: microsim and tensorstore.
+"""microsim on the same labels. Run in a separate environment with microsim and tensorstore.
 
 python -m benchmarks.microsim_peer LABELS.zarr DYE.json OUT.zarr
 """

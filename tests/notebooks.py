@@ -1,4 +1,4 @@
-"""Notebooks, executed in a kernel of their own, as Jupyter would."""
+"""Execute notebooks in a separate kernel, as Jupyter does."""
 
 from __future__ import annotations
 

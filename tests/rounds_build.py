@@ -34,7 +34,7 @@ def barcodes(**changes: Any) -> dict[str, Any]:
 
 
 def spec(source: Any = "memory", **changes: Any) -> dict[str, Any]:
-    """The whole as plain data: a stain of its own dye, barcodes, three channels. `changes` go to the stage barcodes."""
+    """The spec as plain data: a stain with its own dye, barcodes, three channels; `changes` apply to the stage barcodes."""
     return {
         "name": "rounds",
         "seed": 4,
@@ -65,5 +65,5 @@ def spec(source: Any = "memory", **changes: Any) -> dict[str, Any]:
 
 
 def simulation(source: Any = "memory", keep: tuple[str, ...] = (), **changes: Any) -> Simulation:
-    """The same, validated."""
+    """The validated spec."""
     return Simulation.from_mapping({**spec(source, **changes), "keep": keep})

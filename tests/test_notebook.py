@@ -1,4 +1,4 @@
-"""The notebook of `pipelines/` runs as it stands; and what runs in any notebook tells its progress in one place."""
+"""The notebook of `pipelines/` runs unchanged, and runs in a notebook show their progress in one place."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_ten_cells_and_one_line_to_change() -> None:
 
 
 @pytest.mark.slow
-def test_it_runs_as_it_stands(tmp_path: Path) -> None:
+def test_it_runs_unchanged(tmp_path: Path) -> None:
     for name in ("pipelines", "cluster_configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     local = tmp_path / "cluster_configs" / "local.yaml"

@@ -50,7 +50,7 @@ class Channel:
 
 @dataclass
 class Model:
-    """A crop of a volume, what labels it and what looks at it."""
+    """A crop of a volume with its layers and channels."""
 
     labels: NDArray[np.unsignedinteger]
     crop: Box

@@ -1,4 +1,4 @@
-"""From a 2017 file to a native spec: the same figures, and word of all that is not the same."""
+"""From a 2017 file to a native spec: the same values, and warnings of all differences."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_spec_as_text_is_the_spec(text: str) -> None:
 # -------------------------------------------------------------------- names
 
 
-def test_names_that_a_spec_cannot_have_are_changed_and_told() -> None:
+def test_names_that_a_spec_cannot_have_are_changed_with_a_warning() -> None:
     text = edited(SYNAPSE, ("[[layer1]]", "[[2 cells]]"), ("[[[channel_1]]]", "[[[Kanal grün]]]"), ("[[[synapse]]]", "[[[the synapses]]]"),
                   ("region = 'synapse'", "region = the synapses"))  # fmt: skip
     with pytest.warns(SimexmWarning) as told:
@@ -164,7 +164,7 @@ def test_the_default_physics_has_the_densities_and_the_grid_of_the_file() -> Non
 
 @pytest.mark.parametrize("factor", [1.0, 7.3, 40.0, 100.0])
 def test_every_plane_takes_the_fluence_of_the_file(factor: float) -> None:
-    """power * percentage * exposure over the lit disc, J / m^2, by scanner and by camera."""
+    """power * percentage * exposure over the illuminated disc, J / m^2, by scanner and by camera."""
     fluence = 50.0 * 0.25 * 0.1 / (math.pi * (1.0 / factor) ** 2)
     edit = ("objective_factor = 40.0", f"objective_factor = {factor}")
     scanner = stage(physical(CONFOCAL, edit)[0], "confocal")
@@ -214,13 +214,13 @@ TOLD = [
 
 
 @pytest.mark.parametrize(("edit", "said"), TOLD, ids=[said[:40] for _, said in TOLD])
-def test_what_is_only_approximated_is_told_once(edit: tuple[str, str], said: str) -> None:
+def test_what_is_only_approximated_is_warned_of_once(edit: tuple[str, str], said: str) -> None:
     told = physical(CONFOCAL, edit)[1]
     assert len([message for message in told if said in message]) == 1
     assert len(told) == 1 + ("exposure" not in said), "and nothing else"
 
 
-def test_cells_chosen_by_each_layer_for_itself_are_told() -> None:
+def test_cells_chosen_by_each_layer_for_itself_are_warned_of() -> None:
     said = "[labeling]: global_density = 0.8 multiplies the cell_fraction of each layer"
     assert [m for m in physical(BRAINBOW)[1] if said in m]
     one, told = physical(CONFOCAL, ("global_density = 1.0", "global_density = 0.8"))

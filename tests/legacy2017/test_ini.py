@@ -1,4 +1,4 @@
-"""The 2017 configuration files: what is written is read, and what is wrong is told, all of it at once."""
+"""The 2017 configuration files: they are read as written, and all their problems are reported together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.legacy2017.configs import BRAINBOW, CONFOCAL, CTC, SPLITTED, SYNAPSE,
 
 
 def refused(text: str) -> str:
-    """What is said of a file that is wrong."""
+    """Message of a wrong file."""
     with pytest.raises(SpecError) as error:
         from_text(text, "my.ini")
     return str(error.value)
@@ -172,7 +172,7 @@ def test_what_is_written_is_read(config: Config) -> None:
     assert from_text(written(config), "my.ini") == config
 
 
-# -------------------------------------------------------------------- what is wrong is told
+# -------------------------------------------------------------------- what is wrong is reported
 
 
 def key_lines() -> list[tuple[str, str, str]]:
@@ -268,13 +268,13 @@ BAD = [
 
 
 @pytest.mark.parametrize(("old", "new", "said"), BAD, ids=[new.strip()[:30] or old.strip()[:30] for old, new, _ in BAD])
-def test_a_wrong_key_value_or_section_is_told(old: str, new: str, said: str) -> None:
+def test_a_wrong_key_value_or_section_is_reported(old: str, new: str, said: str) -> None:
     message = refused(edited(CONFOCAL, (old, new)))
     assert said in message
     assert message.startswith("my.ini: ") or "triple quotes" in said, "one mistake, one problem"
 
 
-def test_all_problems_of_a_file_are_told_at_once() -> None:
+def test_all_problems_of_a_file_are_reported_together() -> None:
     """Every mistake of the table that leaves the others' lines alone."""
     text, expected, taken = CONFOCAL, [], set[str]()
     for old, new, said in BAD[:35]:
@@ -332,7 +332,7 @@ def test_encodings_and_line_ends_do_not_matter(tmp_path: Path, encoding: str, en
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_windows_1252_is_read_and_told(tmp_path: Path, ends: str) -> None:
+def test_windows_1252_is_read_with_a_warning(tmp_path: Path, ends: str) -> None:
     text = edited(CTC, ('"ctc_seg_stack.tif"', '"Müller/5 µm.tif"'))
     path = tmp_path / "my.ini"
     path.write_bytes(text.replace("\n", ends).encode("cp1252"))

@@ -123,7 +123,7 @@ def test_too_many_dyes_are_refused() -> None:
         add(index, regions, crop, layer(1.0, 1e10), out)
 
 
-def test_voxels_that_are_missing_are_told() -> None:
+def test_voxels_that_are_missing_are_refused() -> None:
     index, regions, crop = one_cell((40, 40, 40))
     with pytest.raises(ValueError, match="need the voxels of"):
         label.add_dyes(
