@@ -42,7 +42,7 @@ def test_a_cache_that_cannot_be_written_goes_to_a_private_folder(temporary: Path
     (told,) = settled()
     folder = temporary / f"simexm-{os.geteuid()}"
     assert told.startswith(f"matplotlib cannot write their caches ({NOWHERE}: ")
-    assert f"{folder} takes them" in told
+    assert str(folder) in told
     assert "set MPLCONFIGDIR to" in told
     assert os.environ["MPLCONFIGDIR"] == str(folder / "matplotlib")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -116,7 +116,7 @@ def test_names_that_a_spec_cannot_have_are_changed_with_a_warning() -> None:
     messages = [str(w.message) for w in told]
     assert len(messages) == 3
     assert "[labeling] [[2 cells]]" in messages[0]
-    assert "it is called layer_2_cells" in messages[0]
+    assert "layer_2_cells" in messages[0]
     assert "[optics] [[channels]] [[[Kanal grün]]]" in messages[1]
 
 
@@ -182,7 +182,7 @@ def test_the_pinhole_of_the_first_channel_is_the_file_s() -> None:
     first, second = optics.channels
     assert optics.pinhole_radius_nm(first) == pytest.approx(50_000 / 40)
     (message,) = [m for m in told if "pinhole" in m]
-    assert "pinhole_radius = 50 um holds for the first channel alone" in message
+    assert "pinhole_radius = 50 um holds for the first channel" in message
     radius_um = optics.pinhole_radius_nm(second) * 40 / 1000
     assert f"{radius_um:.3g} um in channel_2" in message
     assert not [m for m in physical(CONFOCAL)[1] if "pinhole" in m]
@@ -206,7 +206,7 @@ def test_a_filter_that_holds_the_laser_is_refused_when_the_spec_is_read() -> Non
 
 
 TOLD = [
-    (("protein_noise = 0.0", "protein_noise = 0.5"), "[labeling] [[layer1]]: protein_noise = 0.5 has no counterpart and is left out"),
+    (("protein_noise = 0.0", "protein_noise = 0.5"), "[labeling] [[layer1]]: protein_noise = 0.5 has no counterpart and is ignored"),
     (("antibody_amp = 1.0", "antibody_amp = 5"), "antibody_amp = 5 in [labeling] [[layer1]] becomes the mean of a Poisson number"),
     (("baseline_noise = 0", "baseline_noise = 12"), "baseline_noise = 12 photons in each voxel of the ground truth"),
     (("exposure_time = 0.1", "exposure_time = 0.2"), "exposure_time = 0.2 s: a scanner dwells 10 us on a pixel"),

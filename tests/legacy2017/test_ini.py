@@ -219,7 +219,7 @@ BAD = [
     ("isotropic = True", "isotropic = maybe", "[groundtruth]: isotropic = maybe should be True or False"),
     ('image_path = "data/pinky/cells.tif"', "image_path = a, b.tif", "image_path = a, b.tif should be a text; a comma makes a list, so put quotes"),
     ('image_path = "data/pinky/cells.tif"', 'image_path = ""', '[groundtruth]: image_path = "" should be a text'),
-    ("\t#No additional regions", "\t\t[[[membrane]]]\n\t\tregion_path = x", "[groundtruth] [[regions]] [[[membrane]]]: membrane is found from the ids"),
+    ("\t#No additional regions", "\t\t[[[membrane]]]\n\t\tregion_path = x", "[groundtruth] [[regions]] [[[membrane]]]: membrane is computed from the ids"),
     ("\t[[regions]]", "\tregions = x", "[groundtruth]: regions is a key here, and should be the section [groundtruth] [[regions]]"),
     ("\t#No additional regions", "region_path = x", "[groundtruth] [[regions]]: there is no key 'region_path'; it belongs into [groundtruth] [[regions]] [[[NAME]]]"),
     ("global_density = 1.0", "global_density = 1.1", "[labeling]: global_density = 1.1 should be a number from 0 to 1"),
@@ -262,7 +262,7 @@ BAD = [
     ("factor = 4.0", "factor = 4.0\nfactor = 5", "in [expansion]: the key 'factor' is given twice; keep one of them"),
     ("[[layer1]]", "[[layer1]", "in [labeling]: the brackets of [[layer1] do not match"),
     ("factor = 4.0", "factor = 4.0\n[expansion]\nfactor = 5", "in [expansion]: the section 'expansion' is given twice; keep one of them"),
-    ('name = "membrane"', 'name = """membrane', "in [output]: the triple quotes of 'name' never close"),
+    ('name = "membrane"', 'name = """membrane', "in [output]: the triple quotes of 'name' are not closed"),
     ("#Expansion parameters", "; Expansion parameters", "'; Expansion parameters' is neither a section, [name], nor a key, name = value; a comment begins with #"),
 ]  # fmt: skip
 
