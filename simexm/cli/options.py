@@ -13,20 +13,20 @@ import typer
 from simexm.cli import completion
 
 
+def option(name: str, help: str, metavar: str, default: str | bool = True, **more: Any) -> Any:
+    """An option; `default` is the text that the help shows, False if it shows none."""
+    return typer.Option(name, help=help, metavar=metavar, show_default=default, **more)
+
+
 def output(help: str, default: str | bool) -> Any:
-    """The option -o, --output; `default` is the text that the help shows, False if the option is required."""
+    """The option -o, --output; `default` as for `option`."""
     return typer.Option("--output", "-o", help=help, show_default=default)
 
 
 def cluster(default: str | bool) -> Any:
-    """The option --cluster; `default` as for `output`."""
-    return typer.Option(
-        "--cluster",
-        help="Cluster file, such as cluster_configs/slurm.yaml, edited.",
-        metavar="FILE",
-        show_default=default,
-        autocompletion=completion.cluster_files,
-    )
+    """The option --cluster; `default` as for `option`."""
+    text = "Cluster file, such as cluster_configs/slurm.yaml, edited."
+    return option("--cluster", text, "FILE", default, autocompletion=completion.cluster_files)
 
 
 SpecPath = Annotated[
@@ -47,77 +47,52 @@ Output = Annotated[
     str | None, output("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", "the spec's name")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output; a Zarr only if simexm wrote it.")]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Workers on this machine.", metavar="N", show_default="one for each core"),
-]
+Workers = Annotated[int | None, option("--workers", "Workers on this machine.", "N", "one for each core", min=1)]
 Cluster = Annotated[Path | None, cluster("this machine")]
 Jobs = Annotated[
     str | None,
-    typer.Option(
-        "--jobs",
-        help="Worker jobs to keep in the queue: a number, or MIN:MAX.",
-        metavar="MIN:MAX",
-        show_default="the cluster file's",
-    ),
+    option("--jobs", "Worker jobs to keep in the queue: a number, or MIN:MAX.", "MIN:MAX", "the cluster file's"),
 ]
 Roi = Annotated[
     str | None,
-    typer.Option(
-        "--roi",
-        help="Voxels to read, along z, y and x; an open range begins at the first or ends at the last voxel.",
-        metavar="z0:z1,y0:y1,x0:x1",
-        show_default="all",
+    option(
+        "--roi", "Voxels to read, along z, y and x; ranges may be open, as in 0:40,:,100:.", "z0:z1,y0:y1,x0:x1", "all"
     ),
 ]
-Level = Annotated[int, typer.Option("--level", min=0, help="Level of the pyramid, 0 the finest.", metavar="N")]
+Level = Annotated[int, option("--level", "Level of the pyramid, 0 the finest.", "N", min=0)]
 Dataset = Annotated[
     str | None,
-    typer.Option(
-        "--dataset",
-        help="Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.",
-        metavar="NAME",
-        show_default=False,
-    ),
+    option("--dataset", "Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.", "NAME", False),
 ]
-Round = Annotated[
-    int | None, typer.Option("--round", help="Round of imaging, from 1 on.", metavar="N", show_default="the first")
-]
+Round = Annotated[int | None, option("--round", "Round of imaging, from 1 on.", "N", "the first")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything and print what would be done, without starting it.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", help="Seed of all random numbers.", metavar="N", show_default="the spec's, or 0"),
-]
+Seed = Annotated[int | None, option("--seed", "Seed of all random numbers.", "N", "the spec's, or 0")]
 Model = Annotated[
     str,
-    typer.Option(
+    option(
         "--model",
-        help="For .ini files. simexm2017: the original's model; physical: the default physics.",
-        metavar="simexm2017|physical",
+        "For .ini files. simexm2017: the original's model; physical: the default physics.",
+        "simexm2017|physical",
         autocompletion=completion.one_of("simexm2017", "physical"),
     ),
 ]
 Tile = Annotated[
-    tuple[int, int, int] | None,
-    typer.Option("--tile", help="Pixels along z y x that are computed together.", metavar="Z Y X", show_default=False),
+    tuple[int, int, int] | None, option("--tile", "Pixels along z y x that are computed together.", "Z Y X", False)
 ]
 Device = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--device",
-        help="auto: a GPU if there is one. gpu: the same, with a warning if there is none. cpu.",
-        metavar="auto|gpu|cpu",
-        show_default="the spec's, or auto",
+        "auto: a GPU if there is one. gpu: the same, with a warning if there is none. cpu.",
+        "auto|gpu|cpu",
+        "the spec's, or auto",
         autocompletion=completion.one_of("auto", "gpu", "cpu"),
     ),
 ]
 Until = Annotated[
-    str | None,
-    typer.Option(
-        "--until", help="Stop after this stage, for example labelling or confocal.", metavar="STAGE", show_default=False
-    ),
+    str | None, option("--until", "Stop after this stage, for example labelling or confocal.", "STAGE", False)
 ]
