@@ -6,7 +6,7 @@ Layers that do not import each other are joined here: plans and results get thei
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simexm.geometry.grid import Triple
 from simexm.machine import refuse_tight_shell
@@ -112,10 +112,9 @@ class Simulation(Spec):
         from simexm.run.driver import run
         from simexm.view.picture import keep_picture
 
-        return run(
-            self, output, client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet,
-            profile=profile, finished=keep_picture,
-        )  # fmt: skip
+        computer: dict[str, Any] = {"client": client, "cluster": cluster, "workers": workers}
+        shown: dict[str, Any] = {"quiet": quiet, "profile": profile, "finished": keep_picture}
+        return run(self, output, **computer, until=until, overwrite=overwrite, **shown)
 
     def _repr_html_(self) -> str:
         from simexm.view.notebook import simulation_html

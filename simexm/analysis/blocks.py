@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
@@ -113,7 +113,6 @@ class _MeasuredBlock:
         if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.dtype(output.dtype):
             given = f"{found.dtype} of {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
             self._refuse(f"returns {given} for {output.product.name!r}, which is {output.dtype} of {shape}")
-        assert isinstance(found, np.ndarray)
         return found
 
     def write_tables(self) -> tuple[dict[str, int], dict[str, Stored]]:
@@ -125,7 +124,6 @@ class _MeasuredBlock:
             sums = self.found[name]
             if not isinstance(sums, CellSums):
                 self._refuse(f"returns {type(sums).__name__} for {name!r}, which is a table of sums (CellSums)")
-            assert isinstance(sums, CellSums)
             stored[_sums_folder(name)] = write_part(sums, sums_part(where, name, self.number), where.scratch)
             rows[name] = int(sums.ids.size)
         for product in (p for p in self.bench.products if p.kind == "table"):
@@ -142,11 +140,10 @@ class _MeasuredBlock:
         if not isinstance(found, Mapping) or found.keys() != product.columns.keys():
             given = ", ".join(found) if isinstance(found, Mapping) else type(found).__name__
             self._refuse(f"returns {given} for the table {product.name!r}, with columns {', '.join(product.columns)}")
-        assert isinstance(found, Mapping)
         types = {name: object if kind == "str" else np.dtype(kind) for name, kind in product.columns.items()}
         return {name: np.asarray(found[name], kind) for name, kind in types.items()}
 
-    def _refuse(self, fault: str) -> None:
+    def _refuse(self, fault: str) -> NoReturn:
         tag = self.context.analysis.tag
         raise OutputError(f"block {self.number} of the analysis {tag!r} {fault}; update its package")
 

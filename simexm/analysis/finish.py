@@ -110,10 +110,10 @@ def _write_metadata(plan: AnalysisPlan, where: Place) -> dict[str, Any]:
 def _attributes(plan: AnalysisPlan, where: Place, output: Output, has_main: bool) -> dict[str, Any]:
     grid = plan.bench.grid
     assert grid is not None
+    method, time = "mode" if output.is_labels else "mean", grid.time if output.times else None
     scales = omezarr.multiscales(
-        output.product.name, grid.levels, grid.origin_nm, channels=not output.is_labels,
-        method="mode" if output.is_labels else "mean", time=grid.time if output.times else None,
-    )  # fmt: skip
+        output.product.name, grid.levels, grid.origin_nm, channels=not output.is_labels, method=method, time=time
+    )
     if output.is_labels:
         return omezarr.label_attributes(scales, image="../../" if has_main else None)
     colors = COLORS if len(output.channels) > 1 else ("FFFFFF",)

@@ -90,13 +90,12 @@ def ingest(
     fields: dict[str, Any] = {name: value.partition(":")[::2] for name, value in pairs.items()}
     if cells not in ("merged", "splitted"):
         raise SpecError(f"--cells {cells} is unknown; type merged (one volume of all cells) or splitted (one a cell)")
+    colors = color_ids and color_ids.value
+    content: dict[str, Any] = {"regions": masks, "fields": fields, "cells": cells, "color_ids": colors}
+    part: dict[str, Any] = {"roi": roi, "time": time, "dataset": dataset}
+    how: dict[str, Any] = {"workers": workers, "overwrite": overwrite, "dry_run": dry_run}
     with bar("ingest", quiet) as progress:
-        made = ingest_volume(
-            source, output, voxel_size, regions=masks, fields=fields, roi=roi, time=time,
-            cells="merged" if cells == "merged" else "splitted", dataset=dataset,
-            color_ids=None if color_ids is None else color_ids.value, workers=workers, overwrite=overwrite,
-            dry_run=dry_run, progress=progress,
-        )  # fmt: skip
+        made = ingest_volume(source, output, voxel_size, **content, **part, **how, progress=progress)
     if dry_run or not quiet:
         megavoxels = made.times * math.prod(made.shape) / 1e6
         done = f", largest id {made.largest_id}" if made.largest_id is not None else ""

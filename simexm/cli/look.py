@@ -197,10 +197,10 @@ def export(
 
     result = at_round(Result.open(path), round_)
     with bar("export", quiet) as progress:
+        content: dict[str, Any] = {"channels": channels, "labels": labels, "level": level, "eight_bit": eight_bit}
         written = export_result(
-            result, output, form, channels=channels, labels=labels, level=level, eight_bit=eight_bit, overwrite=overwrite,
-            dry_run=dry_run, progress=progress,
-        )  # fmt: skip
+            result, output, form, **content, overwrite=overwrite, dry_run=dry_run, progress=progress
+        )
     if dry_run or not quiet:
         for each in written[:_MOST_LISTED]:
             typer.echo(str(each))

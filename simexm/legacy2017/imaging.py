@@ -246,6 +246,7 @@ class Imaging2017(Microscope):
             return blur.planes(photons, depth, wanted)
 
         streams = [blurred(pair) for pair in formation.pairs if pair.channel == channel.name]
+        spans = (pixels.start[1], pixels.stop[1]), (pixels.start[2], pixels.stop[2])
         by_row = light.vignette(height, *rows)
         by_column = light.vignette(width, *columns)
         for z in wanted:
@@ -254,18 +255,14 @@ class Imaging2017(Microscope):
                 image += next(stream)[1]
             origin = (crop.start[0] + z, crop.start[1] + rows[0], crop.start[2] + columns[0])
             light.add_background(self.baseline_photons, by_row, by_column, origin, key("background"), image)
-            yield simexm2017_frame.sample(
-                image, origin, (*crop.start[1:], height, width), frame,
-                (pixels.start[1], pixels.stop[1]), (pixels.start[2], pixels.stop[2]), key("camera"),
-            )  # fmt: skip
+            yield simexm2017_frame.sample(image, origin, (*crop.start[1:], height, width), frame, *spans, key("camera"))
 
     def _kernel(self, pair: Pair, context: RunContext) -> psf.Kernel:
         z, y, x = (float(v) for v in context.geometry.voxel_nm)
         channel = next(c for c in self.channels if c.name == pair.channel)
-        return _kernel(
-            self._kind, (z, y, x), self.expansion_factor, channel.laser_wavelength_nm, pair.emission_nm,
-            self.numerical_aperture, self.refractive_index, self.pinhole_radius_um / self.objective_factor,
-        )  # fmt: skip
+        wavelengths_nm = channel.laser_wavelength_nm, pair.emission_nm
+        optics = self.numerical_aperture, self.refractive_index, self.pinhole_radius_um / self.objective_factor
+        return _kernel(self._kind, (z, y, x), self.expansion_factor, *wavelengths_nm, *optics)
 
 
 @lru_cache(maxsize=64)
