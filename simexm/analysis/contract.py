@@ -55,37 +55,25 @@ Measured = CellSums | NDArray[Any] | Mapping[str, NDArray[Any]]
 
 
 class Bench(ABC):
-    """An analysis with its inputs opened; built once in the driver and once in each worker.
-
-    Attributes
-    ----------
-    inputs
-        Hash of each input's content, by the input's name.
-    blocks
-        Number of blocks, decided by the inputs and the settings alone.
-    voxels
-        Voxels or pixels of all blocks, for the speed in the progress bar.
-    core_seconds
-        Rough work of all blocks.
-    block_bytes
-        Predicted memory of a block, without that of an idle worker.
-    columns
-        Columns of each table of sums, by its name.
-    products
-        Images and label images on `grid`, and tables of rows stored block by block (`merge="rows"`). The first image is the main
-        one; those with `varies={"time"}` have a time axis.
-    grid
-        Grid of images and label images, if any; its blocks are then those of the analysis.
-    """
+    """An analysis with its inputs opened; built once in the driver and once in each worker."""
 
     inputs: Mapping[str, str]
+    """Hash of each input's content, by the input's name."""
     blocks: int
+    """Number of blocks, decided by the inputs and the settings alone."""
     voxels: int
+    """Voxels or pixels of all blocks, for the speed in the progress bar."""
     core_seconds: float
+    """Rough work of all blocks."""
     block_bytes: int
+    """Predicted memory of a block, without that of an idle worker."""
     columns: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Columns of each table of sums, by its name."""
     products: tuple[Product, ...] = ()
+    """Images and label images on `grid`, and tables of rows stored block by block (`merge="rows"`). The first image is the main
+    one; those with `varies={"time"}` have a time axis."""
     grid: Grid | None = None
+    """Grid of images and label images, if any; its blocks are then those of the analysis."""
 
     @abstractmethod
     def measure(self, number: int) -> Mapping[str, Measured]:

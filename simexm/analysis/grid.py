@@ -29,27 +29,17 @@ _ZERO: Spacing = exact3((0, 0, 0))
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid of all images and label images of an analysis.
-
-    Attributes
-    ----------
-    shape
-        Pixels along z, y, x.
-    pixel_nm
-        Size of a pixel along z, y, x, nm of tissue before expansion.
-    origin_nm
-        Lower corner of the first pixel, nm of tissue before expansion.
-    time
-        Time points, if any product varies with time.
-    largest_shard
-        Largest pixels of a block along each axis.
-    """
+    """The grid of all images and label images of an analysis; sizes and positions are nm of tissue before expansion."""
 
     shape: Triple
+    """Pixels along z, y, x."""
     pixel_nm: Spacing
     origin_nm: Spacing = _ZERO
+    """Lower corner of the first pixel."""
     time: FrameAxis | None = None
+    """Time points, if any product varies with time."""
     largest_shard: int = LARGEST_SHARD
+    """Largest pixels of a block along each axis."""
 
     @classmethod
     def of(cls, result: Result, of: str = "", *, largest_shard: int = LARGEST_SHARD) -> Grid:

@@ -47,19 +47,7 @@ class Region(Section):
 
 
 class GroundTruth(Section):
-    """The segmented volume.
-
-    Attributes
-    ----------
-    offset, bounds
-        First voxel and number of voxels of the crop, z x y.
-    isotropic
-        Find the membrane from the neighbours in 3-D, otherwise from those in the slice.
-    voxel_dim
-        nm, z x y.
-    regions
-        Further regions by name.
-    """
+    """The segmented volume: its crop is `bounds` voxels from `offset` on, z x y."""
 
     image_path: Text
     offset: Annotated[tuple[int, int, int], wholes(("z", "x", "y"), 0, unit="voxels")]
@@ -67,36 +55,27 @@ class GroundTruth(Section):
     format: Annotated[InFormat, choice(get_args(InFormat))]
     gt_cells: Cells
     isotropic: Bool
+    """Find the membrane from the neighbours in 3-D, otherwise from those in the slice."""
     voxel_dim: Annotated[tuple[int, int, int], wholes(("z", "x", "y"), 1, unit="nm")]
     regions: dict[str, Region] = Field(default_factory=dict)
 
 
 class Layer(Section):
-    """One kind of label.
-
-    Attributes
-    ----------
-    region
-        membrane, cytosol or a further region. `full`, the original's default, does not exist.
-    labeling_density
-        Share of the eligible cells that are labelled.
-    protein_density
-        Per nm^3.
-    protein_noise
-        Share of displaced proteins; the original has no default, 0 is assumed.
-    antibody_amp
-        Dyes per protein.
-    single_neuron
-        Label one cell only.
-    """
+    """One kind of label."""
 
     fluorophore: Text = "ATTO425"
     region: Text = "full"
+    """membrane, cytosol or a further region. `full`, the original's default, does not exist."""
     labeling_density: Share = 0.5
+    """Share of the eligible cells that are labelled."""
     protein_density: Share = 0.2
+    """Per nm^3."""
     protein_noise: Share = 0.0
+    """Share of displaced proteins; the original has no default, 0 is assumed."""
     antibody_amp: Annotated[float, number(1)] = 5.0
+    """Dyes per protein."""
     single_neuron: Bool = False
+    """Label one cell only."""
 
     @field_validator("fluorophore")
     @classmethod
@@ -130,15 +109,7 @@ class Expansion(Section):
 
 
 class Channel(Section):
-    """One laser and one detected band.
-
-    Attributes
-    ----------
-    laser_wavelength, laser_filter
-        nm; the filter's lowest and highest wavelength.
-    laser_power, laser_percentage
-        W, and the share that is used.
-    """
+    """One laser, with the share of its power that is used, and one detected band."""
 
     laser_wavelength: Annotated[int, whole(200, 1000, unit="nm")]
     laser_power: Annotated[float, number(1, unit="W")]
@@ -154,38 +125,25 @@ class Channel(Section):
 
 
 class Optics(Section):
-    """The microscope.
-
-    Attributes
-    ----------
-    focal_plane_depth
-        Spacing of the planes in expanded tissue, nm.
-    objective_back_aperture, objective_factor
-        m and magnification: the laser illuminates a disc of radius aperture / factor.
-    exposure_time
-        s.
-    pixel_size
-        Of the camera, nm; at the specimen it is pixel_size / objective_factor.
-    pinhole_radius
-        On the camera's side, um.
-    baseline_noise
-        Mean background photons.
-    channels
-        By name, simulated in sorted order.
-    """
+    """The microscope; its channels are simulated in sorted order of their names."""
 
     type: Annotated[Microscope, choice(get_args(Microscope))]
     refractory_index: Annotated[float, number(1)]
     numerical_aperture: Annotated[float, number(above=True)]  # after the index, which its check reads
     focal_plane_depth: Annotated[int, whole(1, unit="nm")]
+    """Spacing of the planes in expanded tissue."""
     objective_back_aperture: Annotated[float, number(above=True, unit="m")]
     objective_factor: Annotated[float, number(above=True)]
+    """Magnification; the laser illuminates a disc of radius aperture / magnification."""
     exposure_time: Annotated[float, number(above=True, unit="s")]
     objective_efficiency: Share
     detector_efficiency: Share
     pixel_size: Annotated[int, whole(1, unit="nm")]
+    """Of the camera; at the specimen it is pixel_size / objective_factor."""
     pinhole_radius: Annotated[float, number(above=True, unit="um")]
+    """On the camera's side."""
     baseline_noise: Annotated[int, whole(0, unit="photons")]
+    """Mean background."""
     channels: dict[str, Channel] = Field(min_length=1)
 
     @field_validator("numerical_aperture")
@@ -198,15 +156,7 @@ class Optics(Section):
 
 
 class Output(Section):
-    """Output files.
-
-    Attributes
-    ----------
-    sim_channels
-        Three channels in each RGB stack, or a stack for each channel.
-    gt_cells, gt_region
-        One label volume for all labelled cells or one for each, with the voxels of this region.
-    """
+    """Output files: stacks of channels, and of the labelled cells' voxels in one region, merged or one for each."""
 
     name: Text
     path: Text

@@ -22,21 +22,14 @@ _LARGEST_U = 1.0 - 2.0**-33  # of `unit_float32word`
 
 
 class Frame(NamedTuple):
-    """How the camera samples voxels.
-
-    Attributes
-    ----------
-    step
-        Every `step`-th plane is kept, from plane 0.
-    bin
-        Rows and columns of voxels that are summed to one pixel.
-    scatter
-        Pixels per voxel if the camera is finer, which is also the mean of the random shift; 1 otherwise.
-    """
+    """How the camera samples voxels."""
 
     step: int
+    """Every `step`-th plane is imaged, from plane 0."""
     bin: int
+    """Rows and columns of voxels that are summed to one pixel."""
     scatter: int
+    """Pixels per voxel if the camera is finer, which is also the mean of the random shift; 1 otherwise."""
 
     def shape(self, crop: Triple) -> Triple:
         """Planes, rows and columns of the image of a crop of this shape."""

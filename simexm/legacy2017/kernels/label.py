@@ -37,28 +37,16 @@ _log1p = np.vectorize(log1p, otypes=[np.float64])
 
 
 class Layer(NamedTuple):
-    """The effect of one layer on a voxel; arrays by cell index.
-
-    Attributes
-    ----------
-    bits
-        The layer's region: voxels with any of these region bits are in it.
-    stay
-        Probability that a voxel of the cell stays (`stay_probability`), float64.
-    proteins
-        Mean proteins in each voxel inside the crop (`proteins_per_voxel`), float64; 0 for a cell without label.
-    dyes
-        Dyes on each protein; need not be whole, the sum of a voxel is rounded.
-    voxel_nm
-        Voxel size, z y x.
-    key
-        Key of the layer's stream.
-    """
+    """The effect of one layer on a voxel; arrays are float64 by cell index."""
 
     bits: int
+    """The layer's region: voxels with any of these region bits are in it."""
     stay: NDArray[np.float64]
+    """Probability that a voxel of the cell stays (`stay_probability`)."""
     proteins: NDArray[np.float64]
+    """Mean proteins in each voxel inside the crop (`proteins_per_voxel`); 0 for a cell without label."""
     dyes: float
+    """Dyes on each protein; need not be whole, the sum of a voxel is rounded."""
     voxel_nm: tuple[float, float, float]
     key: Key
 
