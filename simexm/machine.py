@@ -110,7 +110,7 @@ def _file_cache(path: Path, prefix: str) -> int:
 
 def _of_queues(environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """Memory of a batch job on this host, bytes, with the variable that holds it."""
-    # SLURM counts in MB, 0 meaning the whole node; LSF in kB, its control group's limit in hexadecimal
+    # SLURM counts in MB, 0 meaning the complete node; LSF in kB, its control group's limit in hexadecimal
     cores = _parsed(environment, "SLURM_CPUS_ON_NODE")
     found = {
         "SLURM_MEM_PER_NODE": (_parsed(environment, "SLURM_MEM_PER_NODE"), MiB),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callable[..., None]:
-    """Make the command that runs the analysis `name`; `load` imports its class when the command runs, since that takes time."""
+    """Build the command that runs the analysis `name`; `load` imports its class when the command runs, since that takes time."""
 
     def run(
         paths: Annotated[

@@ -44,10 +44,10 @@ def _paths(incomplete: str, fits: Callable[[str], bool], depth: int = 1) -> Iter
             if not name.startswith(begin) or (name.startswith(".") and not begin):
                 continue
             path = os.path.join(folder, name)
-            whole = os.path.expanduser(path)
-            if fits(whole):
+            expanded = os.path.expanduser(path)
+            if fits(expanded):
                 yield path
-            elif depth and os.path.isdir(whole) and not name.endswith(".zarr"):
+            elif depth and os.path.isdir(expanded) and not name.endswith(".zarr"):
                 yield from _paths(os.path.join(path, ""), fits, depth - 1)
 
 

@@ -179,7 +179,7 @@ class Output(Section):
 
 
 class Config(Section):
-    """A whole configuration file."""
+    """A configuration file."""
 
     groundtruth: GroundTruth
     labeling: Labeling

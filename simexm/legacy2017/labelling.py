@@ -191,10 +191,10 @@ class Labelling2017(Labeller):
     def see(self, part: LabelPart, state: TileState) -> None:
         """Find the regions within the specimen."""
         inside = part.box.intersect(state.context.geometry.crop)
-        here = inside.relative_to(part.box.start).slices
-        found = self._regions(np.ascontiguousarray(part.index[here]), part, state, here)
+        specimen = inside.relative_to(part.box.start).slices
+        found = self._regions(np.ascontiguousarray(part.index[specimen]), part, state, specimen)
         part.placed, part.regions = part.index, np.zeros(part.index.shape, found.dtype)
-        part.regions[here] = found
+        part.regions[specimen] = found
 
     def run(self, state: TileState) -> None:
         """Write `fluorophores`: a box of voxels and, by dye, the int32 counts in it."""
@@ -204,8 +204,8 @@ class Labelling2017(Labeller):
         if wanted is None:
             return
         inside = part.box.intersect(geometry.crop)
-        here = inside.relative_to(part.box.start).slices
-        index, found = np.ascontiguousarray(part.index[here]), np.ascontiguousarray(part.marked()[here])
+        specimen = inside.relative_to(part.box.start).slices
+        index, found = np.ascontiguousarray(part.index[specimen]), np.ascontiguousarray(part.marked()[specimen])
         target = geometry.voxels(wanted).intersect(geometry.crop)
         own = geometry.own_voxels(state.pixels)
         volumes: dict[str, NDArray[np.int32]] = {}
@@ -221,12 +221,12 @@ class Labelling2017(Labeller):
         index: NDArray[np.int32],
         part: LabelPart,
         state: TileState,
-        here: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None)),
+        specimen: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None)),
     ) -> NDArray[np.integer[Any]]:
         found = simexm2017_regions.laplacian_regions(
             index, part.cells.ids, self.neighbourhood == 8, regions.MEMBRANE, regions.CYTOSOL
         )
-        masks = [(state.context.region_bits[name], mask[here]) for name, mask in part.masks.items()]
+        masks = [(state.context.region_bits[name], mask[specimen]) for name, mask in part.masks.items()]
         bits = found.astype(regions.bits_type_of(masks), copy=False)
         for bit, mask in masks:
             regions.add_mask(index, mask, bits.dtype.type(bit), bits)

@@ -89,9 +89,9 @@ class Job:
         named = {"[groundtruth]: image_path": arguments["source"]}
         named |= {f"[[[{n}]]]: region_path": r.region_path for n, r in self.config.groundtruth.regions.items()}
         for key, path in named.items():
-            whole = Path(path).expanduser()
-            inside = any(parent.is_file() for parent in whole.parents)  # a volume inside an HDF5 file
-            if "*" not in path and "://" not in path and not inside and not whole.exists():
+            expanded = Path(path).expanduser()
+            inside = any(parent.is_file() for parent in expanded.parents)  # a volume inside an HDF5 file
+            if "*" not in path and "://" not in path and not inside and not expanded.exists():
                 raise SourceNotFoundError(
                     f"{key} = {path} does not exist.{neighbours(Path(path).absolute())} A relative path begins at the working "
                     f"folder, {Path.cwd()}: correct it in the file, or type the command in another folder"
