@@ -1,1 +1,1 @@
-"""Benchmarks: whole commands, timed from the shell; figures with machine, command and commit stand in RESULTS.md."""
+"""Benchmarks: whole commands, timed from the shell; RESULTS.md has the numbers with machine, command and commit."""

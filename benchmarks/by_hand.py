@@ -1,10 +1,10 @@
-"""The script that a good user of Dask would write instead of using simexm: labels in, blurred and noisy image out, in Zarr.
+"""A script that an experienced Dask user might write instead of using simexm: from labels to a blurred, noisy image in Zarr.
 
 python -m benchmarks.by_hand LABELS.zarr KERNEL.npy OUT.zarr
 
-The grid is that of the voxels. Planes are means of whole numbers of voxels, pixels are voxels: 480 x 128 x 128 nm (expanded) for
-the 500 x 162.5 x 162.5 that were wanted, since ratios such as 3.125 and 1.27 do not fit into chunks. There is no truth beside the
-image, nothing can be resumed, and other chunks give other noise.
+Pixels are voxels and planes are means of whole voxels: 480 x 128 x 128 nm (expanded) instead of 500 x 162.5 x 162.5,
+since ratios such as 3.125 and 1.27 do not fit into chunks. There is no ground truth and no resume, and other chunks
+give other noise.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from scipy.signal import fftconvolve
 from benchmarks.membranes import VOXEL_NM, dyes
 
 PLANES = 3
-"""Voxels that make a plane of the image."""
+"""Voxels per plane of the image."""
 OFFSET, READ_NOISE = 100.0, 1.5
 CHUNKS = (192, 256, 256)
-"""Voxels that are convolved at once."""
+"""Voxels that are convolved together."""
 STORED = (32, 128, 128)
 LEVELS = 4
 UM = tuple(v / 1000 for v in VOXEL_NM)
 
 
 def place(labels: NDArray[Any], block_info: Any = None) -> NDArray[np.float32]:
-    """Dyes of one chunk of labels that reaches one voxel beyond on each side."""
+    """Dyes of one chunk of labels with a halo of one voxel."""
     number = dyes(labels, (1, *block_info[0]["chunk-location"]))
     return number[1:-1, 1:-1, 1:-1]
 
 
 def blur(number: NDArray[np.float32], kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Photo-electrons of a chunk, of which the kernel's reach around it is there, too."""
+    """Photo-electrons of a chunk with the kernel's halo."""
     return fftconvolve(number, kernel, mode="valid")
 
 
 def count(expected: NDArray[np.float32], block_info: Any = None) -> NDArray[np.uint16]:
-    """Shot noise, read noise and offset."""
+    """Add shot noise, read noise and offset."""
     rng = np.random.default_rng((2, *block_info[0]["chunk-location"]))
     electrons = rng.poisson(np.maximum(expected, 0)).astype(np.float32)
     electrons += READ_NOISE * rng.standard_normal(electrons.shape, np.float32) + OFFSET
@@ -52,13 +52,13 @@ def count(expected: NDArray[np.float32], block_info: Any = None) -> NDArray[np.u
 
 def simulate(labels: da.Array, kernel: NDArray[np.float32]) -> da.Array:
     """The image, uint16, (z, y, x)."""
-    dye = labels.map_overlap(place, depth=1, boundary=0, trim=False, dtype=np.float32, chunks=labels.chunks)
+    options: dict[str, Any] = {"boundary": 0, "trim": False, "dtype": np.float32, "chunks": labels.chunks}
+    dye = labels.map_overlap(place, depth=1, **options)  # type: ignore[no-untyped-call]
     reach = tuple(n // 2 for n in kernel.shape)
-    light = dye.map_overlap(
-        blur, kernel=kernel, depth=reach, boundary=0, trim=False, dtype=np.float32, chunks=labels.chunks
-    )
+    light = dye.map_overlap(blur, kernel=kernel, depth=reach, **options)
     planes = da.coarsen(np.mean, light, {0: PLANES}, trim_excess=True)
-    return planes.map_blocks(count, dtype=np.uint16)
+    image: da.Array = planes.map_blocks(count, dtype=np.uint16)
+    return image
 
 
 def write(image: da.Array, path: str) -> None:
@@ -68,14 +68,13 @@ def write(image: da.Array, path: str) -> None:
     factors, datasets = np.ones(3), []
     for level in range(LEVELS):
         if level:
-            above = da.from_zarr(path, component=str(level - 1)).rechunk((128, 256, 256))
+            above = da.from_zarr(path, component=str(level - 1)).rechunk((128, 256, 256))  # type: ignore[no-untyped-call]
             step = np.where(scale * factors < 2 * (scale * factors).min(), 2, 1)
             mean = da.coarsen(np.mean, above, {a: int(n) for a, n in enumerate(step)}, trim_excess=True)
             image, factors = np.rint(mean).astype(np.uint16), factors * step
         stored = group.create_array(str(level), shape=image.shape, chunks=STORED, dtype="uint16")
-        image.rechunk(tuple(-(-c[0] // s) * s for c, s in zip(image.chunks, STORED, strict=True))).store(
-            stored, lock=False
-        )
+        chunks = tuple(-(-c[0] // s) * s for c, s in zip(image.chunks, STORED, strict=True))
+        image.rechunk(chunks).store(stored, lock=False)  # type: ignore[no-untyped-call]
         transforms = [
             {"type": "scale", "scale": [float(s) for s in scale * factors]},
             {"type": "translation", "translation": [float(s) / 2 for s in scale * factors]},
@@ -100,10 +99,10 @@ def main() -> None:
     given = parser.parse_args()
     kernel = np.load(given.kernel).astype(np.float32)
     with (
-        LocalCluster(n_workers=given.workers, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster),
+        LocalCluster(n_workers=given.workers, threads_per_worker=1, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
+        Client(cluster),  # type: ignore[no-untyped-call]
     ):
-        labels = da.from_zarr(given.labels, component="0").rechunk(tuple(given.chunks))
+        labels = da.from_zarr(given.labels, component="0").rechunk(tuple(given.chunks))  # type: ignore[no-untyped-call]
         write(simulate(labels, kernel), given.out)
 
 

@@ -1,4 +1,4 @@
-"""Digests of every array and table of small runs of each kind: two versions of simexm write the same results, or not.
+"""Digests of all arrays and tables of small runs of each kind, to compare the results of two versions of simexm.
 
     python -m benchmarks.digests > before.json        # at one commit
     python -m benchmarks.digests --against before.json    # at another one
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
+import pyarrow.parquet  # type: ignore[import-untyped]
 import tifffile
 import yaml
 import zarr
@@ -139,12 +139,12 @@ def volume(folder: Path) -> str:
 
 
 def command(*words: str) -> None:
-    """Run the command line; raises where it fails."""
+    """Run the command line; raise if it fails."""
     subprocess.run([sys.executable, "-m", "simexm.cli", *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def digest(data: NDArray[Any]) -> str:
-    """Of an array's shape, type and values."""
+    """Digest of an array's shape, dtype and values."""
     words = json.dumps([list(data.shape), data.dtype.newbyteorder("=").str]).encode()
     if data.dtype.hasobject:  # of which the bytes would be addresses
         return hashlib.sha256(words + json.dumps(data.tolist(), default=str).encode()).hexdigest()[:24]
@@ -152,7 +152,7 @@ def digest(data: NDArray[Any]) -> str:
 
 
 def of_arrays(store: Any) -> dict[str, str]:
-    """Of every array below a Zarr, by its path."""
+    """Digest of every array below a Zarr, by its path."""
     root = zarr.open_group(store, mode="r")
     return {
         path: digest(np.asarray(node[...]))
@@ -162,7 +162,7 @@ def of_arrays(store: Any) -> dict[str, str]:
 
 
 def of_tables(folder: Path) -> dict[str, str]:
-    """Of every Parquet table of a run, by its path; the parts of one are taken in the order of their names."""
+    """Digest of every Parquet table of a run, by its path; parts are sorted by name."""
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*.parquet")):
         table = pyarrow.parquet.read_table(path)
@@ -173,7 +173,7 @@ def of_tables(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def s3_server(folder: Path) -> Iterator[str]:
-    """A real S3 server on loopback with one bucket; the environment names it meanwhile."""
+    """Run an S3 server on loopback with one bucket, and name it in the environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -191,7 +191,7 @@ def s3_server(folder: Path) -> Iterator[str]:
                     urllib.request.urlopen(url, timeout=5).close()
                     break
                 time.sleep(0.2)
-            import s3fs
+            import s3fs  # type: ignore[import-untyped]
 
             s3fs.S3FileSystem().mkdir("digests")
             yield "s3://digests"
@@ -202,7 +202,7 @@ def s3_server(folder: Path) -> Iterator[str]:
 
 
 def of_run(name: str, made: dict[str, Any], folder: Path) -> dict[str, str]:
-    """Run one spec and return the digests of all that it wrote."""
+    """Run one spec and return the digests of all outputs."""
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(made))
     words = ["run", str(folder / f"{name}.yaml"), "-q"]
     if name.startswith("until_"):
@@ -222,7 +222,7 @@ def of_run(name: str, made: dict[str, Any], folder: Path) -> dict[str, str]:
 
 
 def of_memory() -> dict[str, str]:
-    """Of `simulate` on an array."""
+    """Digests of `simulate` on an array."""
     from simexm import Simulation, simulate
 
     labels = np.zeros((24, 40, 44), np.uint32)

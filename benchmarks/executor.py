@@ -1,4 +1,4 @@
-"""What a block costs beside its own work: blocks that do nothing, on real Dask workers, journal written; and their resume.
+"""Overhead of a block: empty blocks on real Dask workers with a journal, and their resume.
 
 python -m benchmarks.executor                     # 1,000,000 blocks on 2 workers: some minutes
 python -m benchmarks.executor --blocks 50000
@@ -28,7 +28,7 @@ RESULT = {
     "dyes": {"membrane": 123456, "cytosol": 65432},
     "stored": {group: [[123456, "crc32c:01234567"]] * 3 for group in ("", "labels/cells", "labels/membrane")},
 }
-"""As large as what a block of one channel and three levels returns."""
+"""As large as the record of a block with one channel and three levels."""
 
 
 def nothing(context: Any, block: int) -> Mapping[str, Any]:
@@ -37,7 +37,7 @@ def nothing(context: Any, block: int) -> Mapping[str, Any]:
 
 
 class Memory:
-    """Notes the driver's resident memory as blocks come in."""
+    """Records the driver's resident memory as blocks finish."""
 
     def __init__(self, every: int) -> None:
         self.every, self.done = every, 0
@@ -53,7 +53,7 @@ class Memory:
 
 
 def without_each(journal: Path, into: Path, nth: int) -> None:
-    """Copy a journal but for the lines of every nth block."""
+    """Copy a journal without the lines of every nth block."""
     into.mkdir()
     for path in journal.glob("*.jsonl"):
         with path.open() as lines, (into / path.name).open("w") as kept:

@@ -1,4 +1,4 @@
-"""Fourier transforms of single planes by the libraries that are installed, at the lengths that simexm uses.
+"""FFTs of single planes by the installed libraries, at the lengths that simexm uses.
 
 `benchmarks.limit` prints these lengths.
 
@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ def _fftw(pyfftw: Any) -> Any:
         if a.shape not in plans:
             into = pyfftw.empty_aligned((a.shape[0], a.shape[1] // 2 + 1), "complex64")
             plans[a.shape] = pyfftw.FFTW(pyfftw.empty_aligned(a.shape, "float32"), into, axes=(0, 1), threads=1)
-        return plans[a.shape](a)
+        return cast(NDArray[Any], plans[a.shape](a))
 
     def inverse(s: NDArray[Any], columns: int) -> NDArray[Any]:
         key = (s.shape, columns)
@@ -77,13 +77,13 @@ def _fftw(pyfftw: Any) -> Any:
             out = pyfftw.empty_aligned((s.shape[0], columns), "float32")
             given = pyfftw.empty_aligned(s.shape, "complex64")
             plans[key] = pyfftw.FFTW(given, out, axes=(0, 1), direction="FFTW_BACKWARD", threads=1)
-        return plans[key](s)
+        return cast(NDArray[Any], plans[key](s))
 
     return forward, inverse
 
 
 def best(calls: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
-    """Least seconds of each, called in turns."""
+    """Least seconds of each, called in turn."""
     least = dict.fromkeys(calls, float("inf"))
     for _ in range(repeat):
         for name, call in calls.items():

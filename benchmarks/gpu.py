@@ -51,7 +51,7 @@ class Watch:
         self.launch, self.free = backend.launch, backend.free
 
     def __getattr__(self, name: str) -> Any:
-        """What is not watched, of the namespace."""
+        """Attributes of the namespace that are not watched."""
         return getattr(self._backend.xp, name)
 
     def _timed(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,7 +69,7 @@ class Watch:
         return timed
 
     def asarray(self, array: Any, **options: Any) -> Any:
-        """To the device, where it comes from the host."""
+        """Move an array of the host to the device."""
         function = self._backend.xp.asarray
         return (self._timed("transfer", function) if isinstance(array, np.ndarray) else function)(array, **options)
 
@@ -121,7 +121,7 @@ def main() -> None:
     given = parser.parse_args()
     if why := cupy_device.missing():
         raise SystemExit(f"there is nothing to measure: {why}")
-    import cupy
+    import cupy  # type: ignore[import-not-found]
 
     warnings.simplefilter("ignore")
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()

@@ -1,4 +1,4 @@
-"""Core-seconds of whole blocks against those of the Fourier transforms alone that a convolution of the whole grid would need.
+"""Core-seconds of complete blocks, against those of the FFTs that a convolution of the complete grid would need.
 
 python -m benchmarks.limit segmentation.tif
 
@@ -53,7 +53,7 @@ def per_node(shapes: tuple[tuple[int, int, int], ...], axes: tuple[int, ...]) ->
 
 
 def cube_and_planes(_: int) -> tuple[float, float]:
-    """Of cubes, and of planes one by one."""
+    """Seconds per node for cubes, and for single planes."""
     return per_node(CUBES, (0, 1, 2)), per_node(PLANES, (1, 2))
 
 

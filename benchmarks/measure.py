@@ -1,4 +1,4 @@
-"""Wall seconds and memory of whole commands, processes that they start included."""
+"""Wall seconds and memory of complete commands, with the processes that they start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EVERY_S = 0.2
 
 
 class Measured(NamedTuple):
-    """Of one command: wall seconds, core-seconds of all its processes, largest sum of their PSS, bytes.
+    """Measurement of one command: wall seconds, core-seconds of all its processes, largest sum of their PSS, bytes.
 
     PSS counts a page that n processes share as a n-th in each, so that the sum is what they take together.
     """
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 def measured(
     words: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None, cores: Sequence[int] | None = None
 ) -> Measured:
-    """Run a command to its end, on these cores; what it prints is shown if it fails.
+    """Run a command to its end, on these cores; its output is shown if it fails.
 
     Memory is looked at from any core, so that on a machine of more cores looking takes no time from the command.
     """
@@ -56,7 +56,7 @@ def measured(
 
 
 def _pss(process: psutil.Process) -> int:
-    """Of a process and all below it, bytes."""
+    """PSS of a process and its children, bytes."""
     total = 0
     try:
         family = [process, *process.children(recursive=True)]
@@ -72,7 +72,7 @@ def _pss(process: psutil.Process) -> int:
 
 
 def pin(cores: Sequence[int]) -> None:
-    """Keep this process, and all that it will start, on these cores."""
+    """Bind this process and its children to these cores."""
     os.sched_setaffinity(0, cores)
 
 

@@ -1,4 +1,4 @@
-"""What the peers of simexm start from: dyes on the membranes of some cells, with NumPy alone."""
+"""Input of the peers of simexm: dyes on the membranes of some cells, with NumPy alone."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ DYES_PER_VOXEL = 800 * 32 * 36e-6
 
 def membrane(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Voxels of a cell that touch another id, across faces, (z, y, x)."""
-    found = np.zeros(labels.shape, bool)
+    found: NDArray[np.bool_] = np.zeros(labels.shape, bool)
     for axis in range(3):
         low = tuple(slice(0, -1) if a == axis else slice(None) for a in range(3))
         high = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
         differ = labels[low] != labels[high]
         found[low] |= differ
         found[high] |= differ
-    return found & (labels != 0)
+    found &= labels != 0
+    return found
 
 
 def labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Voxels of the cells that carry dye: a random share, told by the id alone."""
+    """Voxels of the labelled cells: a random share, decided by the id alone."""
     mixed = labels.astype(np.uint32) * np.uint32(2654435761)
     return mixed < np.uint32(SHARE_OF_CELLS * 2**32)
 

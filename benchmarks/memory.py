@@ -42,7 +42,7 @@ COLORS = {
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one experiment; bytes."""
+    """Memory of one experiment, bytes."""
 
     name: str
     tile: tuple[int, int, int]
@@ -68,7 +68,7 @@ def experiment(
     extra: tuple[dict[str, Any], ...] = (),
     **root: Any,
 ) -> dict[str, Any]:
-    """A spec over the phantom: so many dyes, each in a channel of its own."""
+    """A spec over the phantom with so many dyes, each in its own channel."""
     light = {"laser_power_uW": 20} if stage == "confocal" else {"irradiance_W_per_cm2": 10}
     names = list(COLORS)[1:2] if dyes == 1 else list(COLORS)[:dyes]
     return {
@@ -149,7 +149,7 @@ RUNS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def measure_run(name: str) -> Figures:
-    """Run a whole experiment in a process of its own; the peak is the largest that its journal tells."""
+    """Run an experiment in a separate process; the peak is the largest in its journal."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         spec = RUNS[name](folder)
@@ -167,7 +167,7 @@ def measure_run(name: str) -> Figures:
 
 
 def measure(name: str, spec: dict[str, Any]) -> Figures:
-    """Make the block in the middle on a worker of its own."""
+    """Compute the block in the middle on a separate worker."""
     plan = Simulation.from_mapping(spec).plan()
     middle = tuple(n // 2 for n in plan.blocks.position(len(plan.blocks) - 1))
     number = next(n for n in range(len(plan.blocks)) if plan.blocks.position(n) == middle)
@@ -179,7 +179,7 @@ def measure(name: str, spec: dict[str, Any]) -> Figures:
 
 
 def figures(names: list[str]) -> Iterator[Figures]:
-    """Of the experiments whose names begin so; of all, if none are given."""
+    """Measure the experiments whose names begin so; by default all."""
     for name, spec in EXPERIMENTS.items():
         if not names or any(name.startswith(n) for n in names):
             yield measure(name, spec())

@@ -1,4 +1,4 @@
-"""microsim on the same labels. Run in an environment of its own: microsim and tensorstore.
+"""microsim on the same labels. Run in a separate environment with microsim and tensorstore.
 
 python -m benchmarks.microsim_peer LABELS.zarr DYE.json OUT.zarr
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import tensorstore
-from microsim import schema as ms
-from microsim.schema.optical_config import LightSource, OpticalConfig
-from microsim.schema.optical_config.filter import Placement, SpectrumFilter
-from microsim.schema.sample import Fluorophore, FluorophoreDistribution
-from microsim.schema.spectrum import Spectrum
+from microsim import schema as ms  # type: ignore[import-not-found]
+from microsim.schema.optical_config import LightSource, OpticalConfig  # type: ignore[import-not-found]
+from microsim.schema.optical_config.filter import Placement, SpectrumFilter  # type: ignore[import-not-found]
+from microsim.schema.sample import Fluorophore, FluorophoreDistribution  # type: ignore[import-not-found]
+from microsim.schema.spectrum import Spectrum  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
 from benchmarks.membranes import DYES_PER_VOXEL, FACTOR, VOXEL_NM, dyes

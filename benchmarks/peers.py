@@ -44,7 +44,7 @@ ORIGINAL = {
 
 
 def prepare(tiff: Path, size: int, folder: Path) -> Simulation:
-    """Labels of a cube from the volume's middle, and what the peers are told; the simulation that simexm will run."""
+    """Labels of a cube from the volume's middle, parameters of the peers, and the simulation of simexm."""
     volume = tifffile.imread(tiff)
     first = [(n - min(size, n)) // 2 for n in volume.shape]
     tifffile.imwrite(folder / "cut.tif", volume[tuple(slice(a, a + size) for a in first)], compression="zlib")
@@ -71,7 +71,7 @@ def prepare(tiff: Path, size: int, folder: Path) -> Simulation:
 
 
 def kernel(simulation: Simulation) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """simexm's own response on the voxels, as far as simexm follows it: photo-electrons per dye and pixel, float32, (z, y, x)."""
+    """simexm's truncated response on the voxels: photo-electrons per dye and pixel, float32, (z, y, x)."""
     optics, plan = simulation.microscope, simulation.plan().imaging.formation
     assert isinstance(optics, Confocal)
     assert isinstance(plan, OpticsPlan)
@@ -104,7 +104,7 @@ def grid_of(simulation: Simulation) -> tuple[int, int]:
 def runs(
     folder: Path, python: Path | None, chunks: list[str], cores: list[int], fine: OpticsPlan | None = None
 ) -> dict[str, Callable[[], Measured]]:
-    """What is run on these cores, by name; with `fine`, microsim also on simexm's grid and with a response as wide."""
+    """Commands to run on these cores, by name; with `fine`, microsim also on simexm's grid and with an equally wide response."""
     here = {**ONE_THREAD, "PYTHONPATH": str(ROOT)}
 
     def run(*words: str, clear: str, **more: str) -> Measured:

@@ -1,4 +1,4 @@
-"""How time follows the volume and the workers: ratios within one run.
+"""Scaling of time with the volume and the workers: ratios within one run.
 
 python -m benchmarks.scaling segmentation.tif --cores 0 1
 

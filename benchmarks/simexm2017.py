@@ -1,4 +1,4 @@
-"""Two experiments that SimExm (2017) was timed with, from their configuration files and from the shell: seconds and memory.
+"""Seconds and memory of two experiments for which SimExm (2017) was timed, run from their configuration files.
 
 python -m benchmarks.simexm2017 crop segmentation.tif     # 256^3 voxels of the cortex volume, 661 cells, confocal, membrane
 python -m benchmarks.simexm2017 ctc                       # 150 x 773 x 739 moving discs, the configuration pipelines/ctc.ini

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 refuse_windows()
-caches.settle()
+caches.redirect_unwritable()
 
 _HOMES = {
     "Simulation": "simexm.api",
@@ -36,14 +36,14 @@ __all__ = ["Result", "Simulated", "Simulation", "__version__", "cluster", "inges
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use: `import simexm` itself costs nothing."""
+    """Import a public name on first use, so that `import simexm` itself is fast."""
     if name in _HOMES:
         import importlib
         import warnings
 
         from simexm.errors import SimexmWarning
 
-        for text in caches.untold():
+        for text in caches.pending_warnings():
             warnings.warn(text, SimexmWarning, stacklevel=2)
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'simexm' has no attribute {name!r}")

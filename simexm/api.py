@@ -1,12 +1,12 @@
-"""The public door: a simulation that can be planned, previewed and run.
+"""The public API: a simulation that can be planned, previewed and run.
 
-Here floors meet that do not know each other: plans and results get their pictures for notebooks, and a finished run its preview.
+Layers that do not import each other are joined here: plans and results get their HTML for notebooks, a finished run its preview.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simexm.geometry.grid import Triple
 from simexm.machine import refuse_tight_shell
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Simulation(Spec):
-    """One simulated experiment: its specification (see `simexm.spec.simulation.Spec`) and what can be done with it."""
+    """A simulated experiment: its specification (see `simexm.spec.simulation.Spec`), which can be planned, previewed and run."""
 
     def plan(self, *, until: str | None = None, source: LabelSource | None = None, gpu: bool | None = None) -> Plan:
-        """Work out what a run would do; nothing is computed.
+        """Work out what a run would do, without computing anything.
 
         Parameters
         ----------
@@ -35,10 +35,10 @@ class Simulation(Spec):
         source
             Labels to use instead of the spec's own source.
         gpu
-            Whether the workers have GPUs; left out, this machine is looked at.
+            Whether the workers have GPUs; by default, whether this machine has one.
         """
         refuse_tight_shell()
-        from simexm.planning.planner import make_plan  # which loads large libraries
+        from simexm.planning.planner import make_plan  # late: it loads large libraries
 
         return make_plan(self, until=until, source=source, gpu=gpu)
 
@@ -50,25 +50,20 @@ class Simulation(Spec):
         round: int | None = None,
         until: str | None = None,
     ) -> Preview:
-        """Compute a part of the image here and now, the very pixels that a run would write there; nothing is stored.
+        """Compute a part of the image in memory, with the pixels that a run would write.
 
         A notebook shows it as a picture; its `image` and `labels` are NumPy arrays.
 
         Parameters
         ----------
         at
-            The pixel z, y, x around which to look; left out, the middle of the image.
+            The pixel z, y, x in the middle; by default that of the image.
         shape
-            Pixels along z, y, x; left out, 24 planes of one tile or a few, at most 512 a side.
+            Pixels along z, y, x; by default 24 planes of one tile or a few, at most 512 a side.
         round
-            Which round, from 1 on, where there are rounds; left out, the first.
+            Round of imaging, from 1 on; by default the first.
         until
             Stop after this stage.
-
-        Raises
-        ------
-        SpecError, SourceError
-            If it cannot be done.
         """
         from simexm.view.preview import preview
 
@@ -93,13 +88,13 @@ class Simulation(Spec):
         Parameters
         ----------
         output
-            Folder to write, or URL such as s3://bucket/out.zarr; a run that was interrupted there is resumed.
+            Folder to write, or URL such as s3://bucket/out.zarr; an interrupted run there is resumed.
         client
-            Cluster to use; None starts one on this machine.
+            Dask cluster to use; by default one is started on this machine.
         cluster
-            How to start one, for this run alone; see `simexm.cluster`.
+            Cluster to start for this run; see `simexm.cluster`.
         workers
-            Worker processes of that local cluster; None for one on each core.
+            Worker processes on this machine; by default one for each core.
         until
             Stop after this stage.
         overwrite
@@ -107,7 +102,7 @@ class Simulation(Spec):
         quiet
             Show no progress.
         profile
-            Measure where the blocks' time goes; `simexm.run.profile` reads it.
+            Measure what the blocks' time is spent on; `simexm.run.profile` reads it.
 
         Raises
         ------
@@ -117,10 +112,9 @@ class Simulation(Spec):
         from simexm.run.driver import run
         from simexm.view.picture import keep_picture
 
-        return run(
-            self, output, client=client, cluster=cluster, workers=workers, until=until, overwrite=overwrite, quiet=quiet,
-            profile=profile, finished=keep_picture,
-        )  # fmt: skip
+        computer: dict[str, Any] = {"client": client, "cluster": cluster, "workers": workers}
+        shown: dict[str, Any] = {"quiet": quiet, "profile": profile, "finished": keep_picture}
+        return run(self, output, **computer, until=until, overwrite=overwrite, **shown)
 
     def _repr_html_(self) -> str:
         from simexm.view.notebook import simulation_html

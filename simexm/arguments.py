@@ -1,4 +1,4 @@
-"""Checks of what a caller of the Python functions hands over; from the command line such mistakes cannot come."""
+"""Checks of arguments of the Python functions; the command line cannot pass such mistakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simexm.geometry.grid import Triple
 
 
 def whole_number(name: str, value: Any, least: int = -(2**63)) -> int:
-    """Return a whole number of at most 64 bits; raises SpecError if it is none, or below `least`."""
+    """Return a whole number of at most 64 bits; raises SpecError for anything else, or below `least`."""
     if type(value) is bool or not isinstance(value, Integral) or not least <= int(value) < 2**63:
         more = f", {least} or more" if least > -(2**63) else ""
         raise SpecError(f"{name} is {reprlib.repr(value)}; give a whole number{more}")
@@ -20,7 +20,7 @@ def whole_number(name: str, value: Any, least: int = -(2**63)) -> int:
 
 
 def whole_numbers(name: str, value: Any) -> Triple:
-    """Return three whole numbers, z y x; raises SpecError if they are none."""
+    """Return three whole numbers, z y x; raises SpecError for anything else."""
     try:
         parts = [] if isinstance(value, str | bytes | Mapping) else list(value)
     except TypeError:
@@ -32,7 +32,7 @@ def whole_numbers(name: str, value: Any) -> Triple:
 
 
 def text(name: str, value: Any) -> str:
-    """Return a text; raises SpecError if it is none."""
+    """Return a text; raises SpecError for anything else."""
     if not isinstance(value, str):
         raise SpecError(f"{name} is {reprlib.repr(value)}; give it as text")
     return value

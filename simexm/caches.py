@@ -1,8 +1,7 @@
-"""Folders in which numba, CuPy and matplotlib keep what they compiled or looked up: theirs, or a temporary one.
+"""Cache folders of numba, CuPy and matplotlib: the usual ones, or a temporary one if these cannot be written.
 
-Where the home folder and the installation cannot be written, as in containers and on the nodes of clusters, or where a disk
-is full, these libraries raise or do all their work anew in each process. Their folders are then set, by the variables that
-they know, to one in the temporary folder, which the processes started from this one inherit.
+Where neither the home folder nor the installation can be written (containers, cluster nodes, full disks), these libraries raise
+or compile again in each process. Their environment variables are then set to a temporary folder; child processes inherit them.
 """
 
 from __future__ import annotations
@@ -20,17 +19,7 @@ _PROBE_BYTES = 1 << 16
 
 
 class _Cache(NamedTuple):
-    """A library's cache.
-
-    Attributes
-    ----------
-    library
-        Its name.
-    variable
-        The environment variable that says where the cache is.
-    usual
-        Folders that the library tries without the variable, in this order; only numba has several.
-    """
+    """A library's cache: the environment variable of its folder, and the folders that the library tries without it, in order."""
 
     library: str
     variable: str
@@ -64,11 +53,11 @@ _CACHES = (
     _Cache("matplotlib", "MPLCONFIGDIR", _matplotlib),
 )
 
-_untold: list[str] = []
+_pending: list[str] = []
 
 
-def settle() -> None:
-    """Give each library whose cache cannot be written a folder that can; `untold` says so once."""
+def redirect_unwritable() -> None:
+    """Give each library whose cache cannot be written a temporary folder, with a warning in `pending_warnings`."""
     refused = {cache: why for cache in _CACHES if (why := _refusal(cache)) and find_spec(cache.library.lower())}
     if not refused:
         return
@@ -79,30 +68,30 @@ def settle() -> None:
     remedy = f"set {variables} to folders that you may write"
     if folder is None:
         os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
-        _untold.append(
-            f"{names} cannot write their caches ({why}), and there is no temporary folder that is safe for them: each process "
-            f"compiles all anew, which takes a minute or more; {remedy}, or TMPDIR to one of yours"
+        _pending.append(
+            f"{names} cannot write their caches ({why}), and no temporary folder is safe for them: each process compiles "
+            f"everything again, which takes a minute or more; {remedy}, or TMPDIR to one of yours"
         )
         return
     for cache in refused:
         os.environ[cache.variable] = os.path.join(folder, cache.library.lower())
-    _untold.append(
-        f"{names} cannot write their caches ({why}): {folder} takes them, and where that is not kept all is compiled anew each "
-        f"time, which takes a minute or more; {remedy}"
+    _pending.append(
+        f"{names} cannot write their caches ({why}): they use {folder}; if that is deleted, everything is compiled again, which "
+        f"takes a minute or more; {remedy}"
     )
 
 
-def untold() -> Iterator[str]:
-    """What `settle` found and nobody was told yet."""
-    while _untold:
-        yield _untold.pop()
+def pending_warnings() -> Iterator[str]:
+    """Yield each warning of `redirect_unwritable` once."""
+    while _pending:
+        yield _pending.pop()
 
 
 def _refusal(cache: _Cache) -> str:
-    """Why a library cannot write its cache, with the folder; empty where it can."""
+    """The folder of a library's cache and why it cannot be written; empty if it can."""
     given = os.environ.get(cache.variable)
     usual = cache.usual(os.environ)
-    if given and cache.library != "numba":  # which goes on to the usual ones where it cannot use what is given
+    if given and cache.library != "numba":  # numba falls back to the usual ones
         usual = []
     why = ""
     for folder in filter(None, [given, *usual]):
@@ -111,7 +100,7 @@ def _refusal(cache: _Cache) -> str:
             return ""
         why = f"{folder}: {refused}"
         if _is_full(refused):
-            break  # numba would stop at this one, for it asks for a file without bytes
+            break  # numba would choose this one: it tests with an empty file
     return why
 
 
@@ -120,7 +109,7 @@ def _is_full(refused: str) -> bool:
 
 
 def _unwritable(folder: str) -> str:
-    """Why no file can be put into a folder, or a folder not be made; empty where it can. Leaves nothing behind."""
+    """Why a folder cannot be created or written to; empty if it can. Leaves nothing behind."""
     where = os.path.abspath(folder)
     while not os.path.lexists(where) and os.path.dirname(where) != where:
         where = os.path.dirname(where)
@@ -128,9 +117,9 @@ def _unwritable(folder: str) -> str:
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(descriptor, bytes(_PROBE_BYTES))  # a full disk gives a file, but no room in it
+            os.write(descriptor, bytes(_PROBE_BYTES))  # a full disk still creates the file
         finally:
-            os.close(descriptor)  # which is where some network disks tell
+            os.close(descriptor)  # some network disks report errors only here
             os.unlink(probe)
     except OSError as error:
         return error.strerror or str(error)
@@ -138,9 +127,9 @@ def _unwritable(folder: str) -> str:
 
 
 def _temporary() -> str | None:
-    """A folder in the temporary one that only this user can use, kept from one process to the next; None if there is none.
+    """A temporary folder that only this user can write, the same for all processes; None if there is none.
 
-    What lies in a cache is run, so one that somebody else could have put something into is never taken.
+    Caches hold code that is run, so a folder that others could have written to is never used.
     """
     import tempfile
 
@@ -164,13 +153,13 @@ def _temporary() -> str | None:
 
 
 def _is_private(folder: str) -> bool:
-    """Whether a folder is one, this user's, and closed to all others."""
+    """Whether a path is a folder of this user, and closed to all others."""
     found = os.lstat(folder)
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def _anyone_may_rename(parent: str) -> bool:
-    """Whether other users may put folders of theirs in place of what lies in a folder: without the sticky bit of /tmp."""
+    """Whether other users may replace folders below `parent`: it is writable and lacks the sticky bit of /tmp."""
     mode = os.stat(parent).st_mode
     return bool(mode & 0o022) and not mode & stat.S_ISVTX
 

@@ -1,7 +1,7 @@
-"""numba's compiler for our functions, woken at the first call of one: importing it and filling its registries takes 0.8 s.
+"""numba, imported at the first call of a compiled function: importing it and filling its registries takes 0.8 s.
 
-A command that computes little, such as `simexm plan`, then never pays for it. What such a command does need has two forms of
-the same bits, one of NumPy's elementwise operations and one compiled, and `pays` says which is to be taken.
+A command that computes little, such as `simexm plan`, never pays for it. What such a command needs has two forms with the same
+bits, one in NumPy and one compiled; `pays` chooses between them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ _logger = logging.getLogger("simexm")
 
 
 class Compiled:
-    """A function that numba compiles at its first call, from Python or from another compiled function.
-
-    Whatever else is asked of it (`py_func`, `signatures`) its dispatcher answers.
-    """
+    """A function that numba compiles at its first call; other attributes (`py_func`, `signatures`) are its dispatcher's."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         update_wrapper(self, function)
@@ -35,8 +32,8 @@ class Compiled:
 
     @property
     def dispatcher(self) -> Any:
-        """The dispatcher of numba."""
-        # threads that meet here each make one, and all take the first: a lock of ours might wait for numba's
+        """numba's dispatcher."""
+        # concurrent threads may each build one and all use the first: a lock of ours could deadlock with numba's
         if not self._made:
             self._made.append(_compiler(self._options)(self._function))
         return self._made[0]
@@ -46,24 +43,24 @@ class Compiled:
         return self.dispatcher(*arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # asked by copying and pickling, of objects that may not be complete
+        if name.startswith("_"):  # copy and pickle ask incomplete objects
             raise AttributeError(name)
         return getattr(self.dispatcher, name)
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit`, put off until the function is called."""
+    """`numba.njit`, applied when the function is first called."""
     return lambda function: Compiled(function, options)
 
 
 def _compiler(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit`, whose cache is a help and no condition."""
+    """`numba.njit` that also works where its cache cannot be read or written."""
     njit = _numba().njit
 
     def compiler(function: Callable[..., Any]) -> Any:
         try:
             dispatcher = njit(**options)(function)
-        except RuntimeError:  # no folder that numba knows can be written
+        except RuntimeError:  # none of numba's cache folders can be written
             return njit(**{**options, "cache": False})(function)
         if options.get("cache"):
             _share_cache(dispatcher)
@@ -73,10 +70,9 @@ def _compiler(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _share_cache(dispatcher: Any) -> None:
-    """Compile a function in one process at a time, and treat its cached file as a help and no condition.
+    """Compile a function in one process at a time, and tolerate cached code that cannot be read or stored.
 
-    Workers start together and need the same functions: the first one compiles, the others wait and load what it stored. A
-    cached file that cannot be read (a power cut tore it) is replaced, and one that cannot be written is done without.
+    Workers start together and need the same functions: the first one compiles, the others wait and load what it stored.
     """
     cache = dispatcher._cache
     compile_signature, load, save = dispatcher.compile, cache.load_overload, cache.save_overload
@@ -85,10 +81,10 @@ def _share_cache(dispatcher: Any) -> None:
     def read(*arguments: Any) -> Any:
         try:
             return load(*arguments)
-        except Exception as error:  # whatever pickle makes of torn bytes
+        except Exception as error:  # pickle may raise anything on damaged bytes
             _logger.info("%s cannot be read (%s) and is compiled again", cache, error)
             with contextlib.suppress(OSError):
-                cache.flush()  # or it would stay torn
+                cache.flush()  # or it would stay damaged
             return None
 
     def load_overload(*arguments: Any) -> Any:
@@ -102,7 +98,7 @@ def _share_cache(dispatcher: Any) -> None:
         try:
             save(*arguments)
         except OSError as error:
-            _logger.warning("%s is not stored in %s: %s", cache, cache.cache_path, error)
+            _logger.warning("%s cannot be cached in %s: %s", cache, cache.cache_path, error)
 
     def compile_alone(signature: Any) -> Any:
         try:
@@ -149,45 +145,45 @@ class _FileLock:
             self._descriptor = None
 
 
-_awake = False
-_asleep_operations = 0
-WORTH_WAKING = 600_000_000
-"""Operations on numbers that NumPy does, on arrays that stay in the cache, while numba wakes up."""
+_imported = False
+_operations_without = 0
+WORTH_IMPORTING = 600_000_000
+"""Operations that NumPy does, on arrays in the CPU's cache, in the time of numba's import."""
 
 
 def pays(operations: int) -> bool:
-    """Whether so many operations are to be done by the compiled form: where numba is awake, or once it would have been."""
-    global _asleep_operations
-    _asleep_operations += operations
-    return _awake or _asleep_operations > WORTH_WAKING
+    """Whether the compiled form pays off for so many operations: numba is imported, or its import would have paid by now."""
+    global _operations_without
+    _operations_without += operations
+    return _imported or _operations_without > WORTH_IMPORTING
 
 
 def _numba() -> Any:
-    """The library, told that our functions are functions of its own where compiled code names them."""
-    global _awake
-    if not _awake:
+    """Import numba and teach it that a `Compiled` is a function in compiled code."""
+    global _imported
+    if not _imported:
         refuse_tight_shell()
-        # where colorama is installed, numba would have it write an escape sequence to the terminal when the program ends
+        # with colorama installed, numba would write an escape sequence to the terminal at exit
         os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     import numba
     from numba.extending import typeof_impl
 
-    if not _awake:
+    if not _imported:
 
         @typeof_impl.register(Compiled)
         def type_of(value: Compiled, context: Any) -> Any:
             return numba.types.Dispatcher(value.dispatcher)
 
-        _awake = True
+        _imported = True
     return numba
 
 
 _LARGE = ("kernels/emission/emit.py", "legacy2017/kernels/label.py")
-"""Modules whose functions take most of the compiler's memory; a run calls those of one of them."""
+"""Modules whose functions need most memory to compile; a run calls those of one of them."""
 
 
 def is_cached() -> bool:
-    """Whether the large functions were compiled before, as numba's files tell without importing numba."""
+    """Whether the large functions are in numba's cache, without importing numba."""
     sources = [Path(__file__).parent / name for name in _LARGE]
     return any(
         index.stat().st_mtime >= source.stat().st_mtime
@@ -198,7 +194,7 @@ def is_cached() -> bool:
 
 
 def _caches(code: Path) -> Iterator[Path]:
-    """Where numba may keep what it compiles from a folder: the user's choice, beside the source, and in the user's cache."""
+    """Folders where numba may cache the functions of a folder: the user's choice, the user's cache, beside the source."""
     for root in (os.environ.get("NUMBA_CACHE_DIR"), Path.home() / ".cache" / "numba"):
         if root:
             yield from Path(root).glob(f"{code.name}_*")

@@ -1,7 +1,7 @@
 """Errors that a user sees.
 
-Each message states the fact, what it would have caused, and what to type instead. The exit code tells a script
-whether to mend its input (2) or to look at the run (1).
+Each message states the fact, what it would have caused, and what to type instead. Exit code 2 means that the input is wrong,
+1 that the run failed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class SimexmError(Exception):
 
 
 class SpecError(SimexmError, ValueError):
-    """The specification cannot be run as it is written."""
+    """The specification is wrong."""
 
     exit_code = 2
 
@@ -30,20 +30,20 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
 
 
 class SourceGoneError(SourceError):
-    """A source of labels vanished, or was changed, while it was read."""
+    """A source of labels was removed or changed while it was read."""
 
     exit_code = 1
 
 
 class GoneError(SimexmError, FileNotFoundError):
-    """A stored array vanished while it was read: its chunks are missing, and so are its metadata."""
+    """A stored array was removed while it was read: its chunks and its metadata are missing."""
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 class OutputError(SimexmError, OSError):
-    """The output's place cannot be written, or holds something that must not be touched."""
+    """The output cannot be written, or holds data that must not be replaced."""
 
     exit_code = 2
 
@@ -53,14 +53,14 @@ class NoResultError(OutputError):
 
 
 class DiskError(OutputError):
-    """The disk refused in the middle of the work: it is full, or gone."""
+    """The disk failed during the work: it is full, or gone."""
 
     exit_code = 1
 
 
 class RunError(SimexmError, RuntimeError):
-    """A run began and could not be finished; what was done is kept and `run` again does the rest."""
+    """A run could not be finished; finished blocks are kept, and `run` again resumes it."""
 
 
 class SimexmWarning(UserWarning):
-    """Something that the user did not ask for and should know: field, value, consequence, remedy."""
+    """A consequence that the user should know: field, value, consequence, remedy."""

@@ -1,46 +1,33 @@
-"""What this machine gives to this process."""
+"""Limits of this machine: memory, CPUs, processes, open files."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import resource
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import psutil
 
 from simexm.errors import RunError, SpecError
 from simexm.units import size
-
-if TYPE_CHECKING:
-    import psutil
-
-import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
 _PROC = Path("/proc/self")
 MiB = 1 << 20
 MACHINE = "this machine"
 ADDRESS_BYTES = 1600 * MiB
-"""Address space that a process reserves beyond its resident memory: libraries, stacks of threads, buffers of BLAS."""
+"""Address space that a process reserves beyond its resident memory: libraries, thread stacks, BLAS buffers."""
 DATA_BYTES = 1200 * MiB
-"""The same of writable memory, which RLIMIT_DATA counts."""
+"""The same for writable memory, which RLIMIT_DATA counts."""
 
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """Memory that something leaves to processes which are started now.
-
-    Attributes
-    ----------
-    name
-        What limits it.
-    nbytes
-        Bytes that are left.
-    each
-        Whether every process has so many of its own; otherwise all share them.
-    """
+    """Bytes that a limit leaves to new processes: to each of them, or to all together."""
 
     name: str
     nbytes: int
@@ -48,40 +35,33 @@ class MemoryLimit:
 
     @property
     def told(self) -> str:
-        """How much is left, and by what, as the end of a sentence."""
+        """Words for a message: "2 GiB are left by ..."."""
         return f"{size(max(0, self.nbytes))} are {'free on' if self.name == MACHINE else 'left by'} {self.name}"
 
     @property
     def remedy(self) -> str:
-        """How to have more."""
+        """How to get more."""
         return "end other programs" if self.name == MACHINE else "raise that limit"
 
 
 def memory_limits(
     cgroup: Path = _CGROUP, proc: Path = _PROC, environment: Mapping[str, str] = os.environ
 ) -> list[MemoryLimit]:
-    """Return what limits the memory of this process and of those that it starts, the smallest first.
+    """Return the memory limits of this process and of those that it starts, the smallest first.
 
-    Looked at are the machine's free memory, the control groups (versions 1 and 2) of this process and all above it, the memory
-    of a SLURM or LSF job, and the limits of the shell (`ulimit -v`, `ulimit -d`).
-
-    Parameters
-    ----------
-    cgroup, proc
-        Where control groups are mounted, and /proc of this process.
-    environment
-        Variables that a batch queue sets.
+    These are the machine's free memory, the control groups (versions 1 and 2) of this process and all above it, the memory of a
+    SLURM or LSF job (from `environment`), and the limits of the shell (`ulimit -v`, `ulimit -d`).
     """
     own = psutil.Process().memory_info().rss
     found = [MemoryLimit(MACHINE, psutil.virtual_memory().available)]
     found += _of_cgroups(cgroup, proc)
     found += [MemoryLimit(name, total - own) for name, total in _of_queues(environment)]
-    found += _of_rlimits()
+    found += [MemoryLimit(name, most - reserved, each=True) for name, most, reserved in rlimits()]
     return sorted(found, key=lambda limit: limit.nbytes)
 
 
 def _of_cgroups(root: Path, proc: Path) -> Iterator[MemoryLimit]:
-    """Limits of the control groups of this process and of those above them; page cache in them can be freed."""
+    """Limits of this process's control groups and their parents; their page cache counts as free."""
     try:
         lines = (proc / "cgroup").read_text().splitlines()
     except OSError:
@@ -112,7 +92,7 @@ _UNLIMITED = 1 << 60
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None where there is none, as where it says "max"."""
+    """The number in a file; None if there is none, as in "max"."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -129,41 +109,31 @@ def _file_cache(path: Path, prefix: str) -> int:
 
 
 def _of_queues(environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    """Memory of a batch job on this host, bytes, by the variable that tells it."""
-    # SLURM counts in MB, and 0 is all of the node; LSF in kB, and its control group's limit is hexadecimal
+    """Memory of a batch job on this host, bytes, with the variable that holds it."""
+    # SLURM counts in MB, 0 meaning the complete node; LSF in kB, its control group's limit in hexadecimal
     cores = _parsed(environment, "SLURM_CPUS_ON_NODE")
-    told = {
+    found = {
         "SLURM_MEM_PER_NODE": (_parsed(environment, "SLURM_MEM_PER_NODE"), MiB),
         "SLURM_MEM_PER_CPU": (_parsed(environment, "SLURM_MEM_PER_CPU"), MiB * (cores or 1)),
         "LSB_CG_MEMLIMIT": (_parsed(environment, "LSB_CG_MEMLIMIT", 16), 1),
         "LSB_MEMLIMIT": (_parsed(environment, "LSB_MEMLIMIT"), 1 << 10),
     }
-    for name, (count, unit) in told.items():
+    for name, (count, unit) in found.items():
         if count:
             of = f" for each of {cores or 1} CPUs" if name == "SLURM_MEM_PER_CPU" else ""
             yield f"the batch job ({name}={environment[name]}{of})", count * unit
 
 
 def _parsed(environment: Mapping[str, str], name: str, base: int = 10) -> int:
-    """A number from the environment; 0 where there is none."""
+    """A number from the environment; 0 if there is none."""
     try:
         return int(environment.get(name, ""), base)
     except ValueError:
         return 0
 
 
-def _of_rlimits() -> Iterator[MemoryLimit]:
-    """Limits of each process, less what it reserves without using it."""
-    for name, most, reserved in rlimits():
-        yield MemoryLimit(name, most - reserved, each=True)
-
-
 def rlimits() -> Iterator[tuple[str, int, int]]:
-    """Name and bytes of each limit that the shell has set for a process, and bytes reserved, but not used, that it counts."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
+    """Name and bytes of each limit of the shell, and the bytes that a process reserves under it without using them."""
     for name, which, reserved in (
         ("ulimit -v", resource.RLIMIT_AS, ADDRESS_BYTES),
         ("ulimit -d", resource.RLIMIT_DATA, DATA_BYTES),
@@ -174,13 +144,7 @@ def rlimits() -> Iterator[tuple[str, int, int]]:
 
 
 def refuse_tight_shell() -> None:
-    """Refuse to go on where the shell leaves a process too little memory to load libraries: some of them fail, others hang.
-
-    Raises
-    ------
-    SpecError
-        With the limit to raise.
-    """
+    """Raise SpecError if a shell limit leaves too little memory to load libraries: some of them would fail, others hang."""
     memory = psutil.Process().memory_info()
     for name, most, _ in rlimits():
         used = memory.vms if "-v" in name else getattr(memory, "data", memory.vms)
@@ -196,50 +160,35 @@ _LIBRARIES_BYTES = 384 * MiB
 
 
 def cpus() -> int:
-    """CPUs that this process may use: those that it is bound to, and no more than its control group's quota.
+    """CPUs that this process may use: its affinity, limited by its control group's quota.
 
-    As `dask.system.CPU_COUNT`, whose import takes longer than a small run's planning.
+    The same as `dask.system.CPU_COUNT`, whose import takes longer than planning a small run.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(count, _quota()))
 
 
 def refuse_lost_folder() -> None:
-    """Refuse to work in a folder that is gone: relative paths would lead nowhere, and no worker could start.
-
-    Raises
-    ------
-    SpecError
-        It was removed, or the disk that it is on.
-    """
+    """Raise SpecError if the working folder was removed: relative paths would fail, and no worker could start."""
     try:
         os.getcwd()
     except OSError as error:
         raise SpecError(
-            f"the folder that you are in is gone ({error.strerror}): no path and no worker can start from it; type cd FOLDER to "
-            "one that is there, then the command again"
+            f"the working folder is gone ({error.strerror}): relative paths and workers cannot start from it; type cd FOLDER to "
+            "one that exists, then the command again"
         ) from error
 
 
 def refuse_no_processes(count: int) -> None:
-    """Refuse to start worker processes where none would come up: Dask would wait for them for ever.
-
-    Raises
-    ------
-    RunError
-        With what stands in the way.
-    """
+    """Raise RunError if worker processes could not start: Dask would wait for them without end."""
     import multiprocessing
-    import resource
-
-    import psutil
 
     try:
         multiprocessing.get_context("spawn").Lock()
     except OSError as error:
         raise RunError(
-            f"no worker process can be started, since processes cannot share locks here (/dev/shm: {error.strerror}): make "
-            "/dev/shm writable (docker run --tmpfs /dev/shm), or leave --workers out where the run is small enough for threads"
+            f"worker processes cannot start, since processes cannot share locks (/dev/shm: {error.strerror}): make /dev/shm "
+            "writable (docker run --tmpfs /dev/shm), or leave --workers out if the run is small enough for threads"
         ) from error
     _refuse_few_files(count)
     limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -249,8 +198,8 @@ def refuse_no_processes(count: int) -> None:
     needed = running + _DRIVER_THREADS + count * _WORKER_THREADS
     if needed > limit:
         raise RunError(
-            f"{count} workers would need about {needed - running} more processes and threads, but you may have {limit} and "
-            f"{running} are there: they would never come up; raise that (ulimit -u), or give fewer --workers"
+            f"{count} workers need about {needed - running} more processes and threads, but your limit is {limit} and "
+            f"{running} are running: they would never start; raise the limit (ulimit -u), or type fewer --workers"
         )
 
 
@@ -259,15 +208,13 @@ def _refuse_few_files(count: int) -> None:
     allowed = raise_open_files(wanted)
     if wanted > allowed:
         raise RunError(
-            f"{count} workers would take about {wanted} open files and connections of this process, and {allowed} are allowed: "
-            "they would never come up; raise that (ulimit -n), or give fewer --workers"
+            f"{count} workers need about {wanted} open files and connections in this process, but the limit is {allowed}: "
+            "they would never start; raise the limit (ulimit -n), or type fewer --workers"
         )
 
 
 def raise_open_files(wanted: int) -> int:
-    """Let this process have so many files and connections open, or as many as the system lets it; how many that are."""
-    import resource
-
+    """Raise the limit of open files and connections as far as the system allows; return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return max(soft, wanted)
@@ -283,13 +230,13 @@ def _is_mine(process: psutil.Process) -> bool:
 
 
 _DRIVER_THREADS, _WORKER_THREADS = 10, 5
-"""As many as were counted, one or two more; numba and BLAS start none in workers."""
+"""Measured, plus one or two; numba and BLAS start none in workers."""
 _MANY = 10_000
 _DRIVER_FILES, _WORKER_FILES = 26, 12
 
 
 def _quota() -> int:
-    """CPUs of the control group's quota, versions 2 and 1; a large number where there is none."""
+    """CPUs of the control group's quota, versions 2 and 1; a large number if there is none."""
     try:
         if (_CGROUP / "cpu.max").is_file():
             quota, period = (_CGROUP / "cpu.max").read_text().split()

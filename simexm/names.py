@@ -1,7 +1,7 @@
-"""Names: what they may be, in specs and in files alike, and how text that came from a file is shown.
+"""Valid names in specs and files, and safe printing of text that comes from a file.
 
-Names become files, arrays, columns and messages. So a name that is read from a result, which anybody may have written, obeys
-the pattern that the specs' names obey.
+Names become files, arrays, columns and messages. Names read from a result, which anybody may have written, must match the same
+patterns as those of a spec.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import AfterValidator, Field
 LONGEST = 64
 """Characters of a name."""
 NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
-"""What layers and channels may be called."""
+"""Names of layers and channels."""
 REGION = r"^[^\W\d][\w-]*$"
-"""What regions may be called: letters of any alphabet."""
+"""Names of regions: letters of any alphabet."""
 REGION_RULE = f"choose one of letters, digits, - and _ that begins with a letter, {LONGEST} characters at most"
 GROUP = r"^[^\W\d][\w-]*(/[^\W\d][\w-]*){0,2}$"
 """A group below a result's root, such as `labels/cells` or `round_02/expected`."""
@@ -28,13 +28,13 @@ LabelName = Annotated[str, Field(pattern=REGION, max_length=2 * LONGEST + 1)]
 Group = Annotated[str, Field(pattern=GROUP, max_length=4 * LONGEST)]
 
 _KEPT = "\n\t"
-_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # what is assigned to no character yet differs by Python
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # without Cn: unassigned characters differ between Python versions
 _JOINERS = "\u200c\u200d"  # inside emoji and some scripts
 _PLAIN = re.compile(r"[\x20-\x7e\n\t]*")
 
 
 def is_region(name: str) -> bool:
-    """Whether a region may be called so."""
+    """Whether this is a valid name of a region."""
     return len(name) <= LONGEST and "\n" not in name and re.match(REGION, name) is not None
 
 
@@ -48,10 +48,7 @@ RegionName = Annotated[str, Field(max_length=LONGEST, json_schema_extra={"patter
 
 
 def printable(text: str) -> str:
-    """The text with control characters as escapes, so that it can neither move a terminal's cursor nor reverse lines.
-
-    Line ends and tabs stay.
-    """
+    """Escape control characters but line ends and tabs, so that a text cannot move a terminal's cursor or reverse lines."""
     if _PLAIN.fullmatch(text):
         return text
     return "".join(c if c in _KEPT or not _is_control(c) else ascii(c)[1:-1] for c in text)
@@ -71,4 +68,4 @@ def _free_text(text: str) -> str:
 
 
 FreeText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_free_text)]
-"""What experiments and dyes may be called: any text of one line."""
+"""Names of experiments and dyes: any text of one line."""

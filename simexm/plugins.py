@@ -1,7 +1,6 @@
-"""Classes of other packages: found by their entry points, and loaded when they are named, never otherwise.
+"""Classes of other packages, found by their entry points and loaded only when they are named.
 
-A spec is data. What it names is looked up among the entry points of one group, that is, among packages that somebody installed on
-purpose; no word of a spec is a path to code.
+A spec is data: its names are looked up among the entry points of installed packages, and never used as a path to code.
 """
 
 from __future__ import annotations
@@ -31,21 +30,12 @@ def installed(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
 
 @cache
 def load(group: str, name: str, base: type[T], field: str) -> type[T]:
-    """The class of an entry point.
-
-    Parameters
-    ----------
-    group, name
-        Of the entry point.
-    base
-        What the class must be a subclass of, a pydantic model.
-    field
-        The field of it whose default is the name: `stage`, `analysis`.
+    """Load the class of an entry point: a subclass of the model `base` whose `field` (stage, analysis) has the name as default.
 
     Raises
     ------
     SpecError
-        If there is none of that name, there are several, or it cannot be imported or is something else.
+        If there are none or several of that name, or it cannot be imported or is another object.
     """
     points = installed(group).get(name, ())
     if not points:
@@ -66,15 +56,15 @@ def load(group: str, name: str, base: type[T], field: str) -> type[T]:
 
 
 def tag_of(kind: type[Any], field: str) -> str | None:
-    """The name by which a class goes: the default of a field of its model; None where it has none."""
+    """The name of a class: the default of a field of its model; None if it has no such field."""
     found = kind.model_fields.get(field)
     return None if found is None else str(found.default)
 
 
 def versions(group: str, field: str, used: Iterable[object]) -> dict[str, str]:
-    """Versions of the packages that bring these objects' classes; nothing for those of simexm itself.
+    """Versions of the packages of these objects' classes, except simexm, each with a checksum of the class's file.
 
-    Each has a checksum of the class's file behind it, which may be edited in place.
+    The checksum finds edits of packages that are installed in place.
     """
     versions: dict[str, str] = {}
     for each in used:

@@ -1,4 +1,4 @@
-"""A secret at the beginning of an address: who does not know it gets nothing from a web server."""
+"""A secret at the start of a URL's path, without which a web server answers nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from tornado.routing import Matcher
 
 
 class Below(Matcher):
-    """Requests whose path begins with a secret.
-
-    Parameters
-    ----------
-    secret
-        The part of the path between its first two slashes.
-    """
+    """Requests whose path has a secret between its first two slashes."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
-        """As tornado wants it, an empty dictionary where it matches. It takes as long however much of the secret is right."""
+        """Return {} on a match, as tornado expects; the comparison takes constant time."""
         given = request.path.encode().split(b"/", 2)[1:2]
         return {} if given and hmac.compare_digest(given[0], self._secret) else None

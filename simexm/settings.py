@@ -1,4 +1,4 @@
-"""Specs as text: YAML or JSON in, YAML or JSON out, and what is wrong with them in words."""
+"""Read and write specs as YAML or JSON, and explain errors in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simexm.store.small_file import read_small
 
 
 class Frozen(BaseModel):
-    """A model that cannot be changed and refuses keys that it does not know."""
+    """An immutable model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -28,16 +28,16 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 def is_ini(path: Path) -> bool:
-    """Whether a file is a configuration of the 2017 program, by its name; `simexm.legacy2017` reads these."""
+    """Whether a file is by its name a configuration of the 2017 program, which `simexm.legacy2017` reads."""
     return path.suffix.lower() in (".ini", ".cfg")
 
 
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml, where it is there: ten times as fast, and it refuses deep nesting itself."""
+"""libyaml if present: ten times as fast, and it refuses deep nesting itself."""
 
 
-class _Loader(_Safe):
-    """Safe YAML that refuses a key given twice, where PyYAML would silently keep the last."""
+class _Loader(_Safe):  # type: ignore[misc]
+    """Safe YAML loader that refuses duplicate keys, of which PyYAML silently keeps the last."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -45,66 +45,55 @@ class _Loader(_Safe):
             if isinstance(found, int):
                 str(found)  # raises for more digits than Python prints
         except (ValueError, OverflowError, AttributeError) as error:  # such as 5000 digits, or the 30th of February
-            told = shortened(str(node.value))
-            raise yaml.constructor.ConstructorError(
-                None,
-                None,
-                f"{told} cannot be read as a value; put quotes around what is meant as text",
-                node.start_mark,
-            ) from error
+            fault = f"{shortened(str(node.value))} cannot be read as a value; put quotes around text"
+            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark) from error
         return found
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            if key_node.tag == _MERGE:  # `<<`, whose keys may be given again: that is what it is for
+            if key_node.tag == _MERGE:  # `<<`, whose keys may be overridden
                 continue
             key = self.construct_object(key_node, deep=True)
+            fault = None
             if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a list or a mapping; keys are words", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice; keep one of them", key_node.start_mark
-                )
+                fault = "a key is a list or a mapping; keys are words"
+            elif key in seen:
+                fault = f"the key {key!r} is given twice; keep one of them"
+            if fault:
+                raise yaml.constructor.ConstructorError(None, None, fault, key_node.start_mark)
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def parse(text: str, name: str, what: str = "spec") -> dict[str, Any]:
-    """Parse YAML (of which JSON is a part); `name` and `what` stand in messages.
-
-    Raises
-    ------
-    SpecError
-        If the text is no YAML, or not a mapping.
-    """
+    """Parse a mapping in YAML or JSON; raises SpecError, with `name` and `what` in its message, for anything else."""
     try:
         loaded = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader's subclass)
     except yaml.YAMLError as error:
         raise SpecError(f"{name} is not valid YAML or JSON: {_fault(error, text)}") from error
     except RecursionError:
         raise SpecError(
-            f"{name}: lists or mappings are nested too deeply to be read, and no {what} needs more than ten levels; check its "
-            "brackets and indentation"
+            f"{name}: lists or mappings are nested too deeply, and no {what} needs more than ten levels; check its brackets "
+            "and indentation"
         ) from None
     if not isinstance(loaded, dict):
         should = {
             "spec": "a mapping with `source:` and `stages:`; `simexm new` prints an example",
             "settings file": "a mapping of settings, key: value; `simexm new ANALYSIS` prints an example",
         }
-        raise SpecError(f"{name} should be {should.get(what, 'a mapping with `kind:` and what follows it')}")
+        raise SpecError(f"{name} should be {should.get(what, 'a mapping with `kind:` and its keys')}")
     return loaded
 
 
 def shortened(text: str, most: int = 60) -> str:
-    """A text as a message can show it."""
+    """Cut a text for a message."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
 def _fault(error: yaml.YAMLError, text: str) -> str:
-    """What YAML's parser met, and in which line."""
+    """The fault that YAML's parser found, with line and column."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return " ".join(str(error).split())
     mark = error.problem_mark
@@ -115,13 +104,7 @@ def _fault(error: yaml.YAMLError, text: str) -> str:
 
 
 def read(path: Path, what: str = "spec") -> dict[str, Any]:
-    """Read a spec file, or one of another kind, which `what` names.
-
-    Raises
-    ------
-    SpecError
-        If there is no such file, or it cannot be parsed.
-    """
+    """Read a spec, or a file of another kind that `what` names; raises SpecError if it is missing or cannot be parsed."""
     try:
         text = read_small(path, what).decode("utf-8")
     except FileNotFoundError:
@@ -149,7 +132,7 @@ def _remedy(what: str) -> str:
 
 
 def dump(data: dict[str, Any], path: Path | None = None, *, compact: bool = False) -> str:
-    """Return data as YAML, or as JSON where `path` ends in .json; in `compact` YAML only mappings have lines of their own."""
+    """Return data as YAML, or as JSON if `path` ends in .json; `compact` YAML writes lists of values on one line."""
     if path is not None and path.suffix == ".json":
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     dumper = _Compact if compact else yaml.SafeDumper
@@ -163,39 +146,31 @@ class _Compact(yaml.SafeDumper):
 
 
 def explain(error: ValidationError, model: type[BaseModel], name: str, root: str = "the spec") -> SpecError:
-    """Turn pydantic's errors into one message: where, what, and for an unknown key the nearest known one."""
+    """Turn pydantic's errors into one message with places, faults, and for an unknown key the nearest known one."""
     problems = error.errors()
     inside = {problem["loc"][:n] for problem in problems for n in range(len(problem["loc"]))}
-    # a list whose entries are wrong is called too short as well
+    # pydantic also reports a list with wrong entries as too short
     lines = [_line(p, model, root) for p in problems if p["type"] != "too_short" or p["loc"] not in inside]
-    told = list(dict.fromkeys(lines))
+    unique = list(dict.fromkeys(lines))
     head = f"{name}: " if len(lines) == 1 else f"{name} has {len(lines)} problems:\n  "
-    more = [f"and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
-    return SpecError(printable(head + "\n  ".join(told[:_SHOWN] + more)))
+    more = [f"and {len(unique) - _SHOWN} more"] if len(unique) > _SHOWN else []
+    return SpecError(printable(head + "\n  ".join(unique[:_SHOWN] + more)))
 
 
 _SHOWN = 20
-
-
-_SAID = {
-    "tuple_type": "should be a list, [a, b, ...]",
-    "list_type": "should be a list, [a, b, ...]",
-    "dict_type": "should be a mapping, key: value",
-    "model_type": "should be a mapping, key: value",
-    "model_attributes_type": "should be a mapping, key: value",
-    "int_type": "should be a whole number",
-    "int_parsing": "should be a whole number",
-    "int_from_float": "should be a whole number",
-    "float_type": "should be a number",
-    "float_parsing": "should be a number",
+_WORDS = {
+    **dict.fromkeys(("tuple_type", "list_type"), "should be a list, [a, b, ...]"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "should be a mapping, key: value"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "should be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "should be a number"),
 }
-"""What pydantic says in Python's words, in a user's."""
+"""A user's words for pydantic's error types."""
 
 
 def _line(problem: ErrorDetails, model: type[BaseModel], root: str) -> str:
     kind, last = problem["type"], problem["loc"][-1] if problem["loc"] else ""
     if kind == "invalid_key":
-        return f"the key {last} is no word, and no part of {root} is called so; remove it"
+        return f"the key {last} is not a word, and {root} has no such key; remove it"
     if kind == "extra_forbidden":
         where, known = _place(problem["loc"][:-1], model)
         near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
@@ -209,28 +184,28 @@ def _line(problem: ErrorDetails, model: type[BaseModel], root: str) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         context = problem.get("ctx", {})
         key = "stage" if where.startswith("stages") else "kind"
-        found = f"{context['tag']!r} is none" if "tag" in context else f"`{key}:` is missing"
+        found = f"{context['tag']!r} is unknown" if "tag" in context else f"`{key}:` is missing"
         known_tags = context.get("expected_tags", "those that `simexm new` shows")
         if key == "stage":
-            return f"{where}: {found}; a stage is one of {known_tags}; install the package that brings it, if it is another's"
+            return f"{where}: {found}; a stage is one of {known_tags}; if it is another's, install the package that brings it"
         return f"{where}: {found}; a {where} is one of {known_tags}"
     if kind == "too_long":
         context = problem.get("ctx", {})
         return (
-            f"{where} has {context.get('actual_length')} entries, and {context.get('max_length')} are possible at most"
+            f"{where} has {context.get('actual_length')} entries, and at most {context.get('max_length')} are possible"
         )
     value = problem.get("input")
     shown = f" (got {shortened(repr(value))})" if isinstance(value, int | float | str) and kind != "value_error" else ""
-    said = _SAID.get(kind, problem["msg"].removeprefix("Value error, ").replace(" after validation", ""))
-    if value is None and kind in _SAID:
-        said += ", and nothing stands there"
-    return f"{where}: {said}{shown}" if where else f"{said}{shown}"
+    fault = _WORDS.get(kind, problem["msg"].removeprefix("Value error, ").replace(" after validation", ""))
+    if value is None and kind in _WORDS:
+        fault += ", and is empty"
+    return f"{where}: {fault}{shown}" if where else f"{fault}{shown}"
 
 
 def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, list[str]]:
-    """(path as a person writes it, keys known there) for pydantic's location."""
+    """The path as a user writes it, and the known keys, at pydantic's location."""
     candidates: list[type[BaseModel]] = [model]
-    tags: dict[str, type[BaseModel]] = {}  # of the union that the last step came to
+    tags: dict[str, type[BaseModel]] = {}  # of the union at the last step
     words = ""
     for part in loc:
         if isinstance(part, int):
@@ -250,14 +225,14 @@ def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, lis
 
 @typing.runtime_checkable
 class OpenUnion(typing.Protocol):
-    """Part of an annotation: more models that the field can hold, beside those that its type names."""
+    """Part of an annotation: further models that the field can hold, beside those of its type."""
 
     def models(self) -> Sequence[type[BaseModel]]:
-        """Those models."""
+        """The further models."""
 
 
 def _models_in(annotation: Any, tag: str | None = None) -> list[tuple[str, type[BaseModel]]]:
-    """Models that a field can hold, with the names by which pydantic tells them apart."""
+    """Models that a field can hold, with their pydantic tags."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         names = [tag, *(str(annotation.model_fields[k].default) for k in ("stage",) if k in annotation.model_fields)]
         return [(name or annotation.__name__, annotation) for name in (*filter(None, names), annotation.__name__)]

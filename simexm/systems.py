@@ -1,4 +1,4 @@
-"""Which operating systems simexm runs on."""
+"""The operating systems that simexm runs on."""
 
 from __future__ import annotations
 
@@ -12,16 +12,8 @@ _TEXT = (
 
 
 def refuse_windows() -> None:
-    """Say on Windows in one line that nothing would work there.
-
-    Raises
-    ------
-    ImportError
-        To a program that imports simexm.
-    SystemExit
-        With status 2, to the `simexm` command.
-    """
-    platform: str = sys.platform  # mypy takes the system it runs on for the only one
+    """Refuse to run on Windows: ImportError for a program that imports simexm, one line and exit code 2 for the command."""
+    platform: str = sys.platform  # `str`, or mypy assumes the system that it runs on
     if platform != "win32":
         return
     if os.path.basename(sys.argv[0]).removesuffix(".exe") in ("simexm", "-m"):  # or `python -m simexm.cli`

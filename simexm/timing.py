@@ -1,7 +1,6 @@
-"""Where a block's time goes: seconds and bytes by what is done, told apart while a stopwatch runs in the thread.
+"""Profile a block: seconds and bytes by activity, counted while a stopwatch runs in the thread.
 
-Every second counts once: what is timed inside something else is taken away from that. Where no stopwatch runs, `timed` costs
-a look-up, and nothing is kept.
+Every second counts once: nested times are subtracted from the outer ones. Without a stopwatch, `timed` costs one look-up.
 """
 
 from __future__ import annotations
@@ -14,18 +13,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 PROFILE = "profile"
-"""Under which name a block's rows stand in what it returns."""
+"""Key of the rows in a block's record."""
 Span = contextlib.AbstractContextManager[object]
 
 
 class Stopwatch:
-    """Runs in one thread while a `with` block lasts.
-
-    Attributes
-    ----------
-    rows
-        By name: seconds, bytes read, bytes written.
-    """
+    """Counts in one thread during a `with` block; `rows` holds seconds, bytes read and bytes written by name."""
 
     def __init__(self) -> None:
         self.rows: dict[str, tuple[float, int, int]] = {}
@@ -41,14 +34,14 @@ class Stopwatch:
         _here.watch = self._outer
 
     def charge(self) -> None:
-        """Give what passed since the last charge to the innermost span."""
+        """Add the time since the last charge to the innermost span."""
         now = time.perf_counter()
         if self.spans:
             self.spans[-1].seconds += now - self._since
         self._since = now
 
     def add(self, name: str, seconds: float = 0.0, read: int = 0, written: int = 0) -> None:
-        """Count something under a name."""
+        """Add seconds and bytes to a name."""
         s, r, w = self.rows.get(name, (0.0, 0, 0))
         self.rows[name] = s + seconds, r + read, w + written
 
@@ -66,7 +59,7 @@ def _running() -> Stopwatch | None:
 
 
 class _Span:
-    """Time that counts under one name, which may be set until it ends."""
+    """Time that counts under one name, which may change until the span ends."""
 
     __slots__ = ("name", "seconds", "watch")
 
@@ -85,23 +78,13 @@ class _Span:
 
 
 def timed(name: str) -> Span:
-    """Count the seconds of a `with` block under a name. It must not hold a `yield`: see `timed_each`."""
+    """Count the seconds of a `with` block under a name. The block must not contain a `yield`: see `timed_each`."""
     watch = _running()
     return _OFF if watch is None else _Span(watch, name)
 
 
 def timed_each(items: Iterator[T], name: str, of: Callable[[T], str] = lambda item: "") -> Iterator[T]:
-    """The same items; the seconds that it takes to make them count under a name, not what is done with them.
-
-    Parameters
-    ----------
-    items
-        What is made one by one.
-    name
-        Under which they count.
-    of
-        The name of an item, if it has one of its own.
-    """
+    """Yield the items and count the seconds that it takes to produce them, under `of(item)` or else `name`."""
     watch = _running()
     if watch is None:
         yield from items
@@ -118,9 +101,9 @@ def timed_each(items: Iterator[T], name: str, of: Callable[[T], str] = lambda it
 
 @contextlib.contextmanager
 def timed_threads() -> Iterator[Callable[[str], Span]]:
-    """Share out the seconds of a `with` block, in which threads work for this one, as the threads' own seconds are.
+    """Distribute the seconds of a `with` block in proportion to those that its threads count.
 
-    Yields what to use for `timed` in the threads.
+    Yields the function that replaces `timed` in the threads.
     """
     watch = _running()
     if watch is None:
@@ -149,7 +132,7 @@ def timed_threads() -> Iterator[Callable[[str], Span]]:
 
 
 def moved(name: str = "", *, read: int = 0, written: int = 0) -> None:
-    """Count bytes under a name, or under that of what is being timed."""
+    """Count bytes under a name, by default that of the running span."""
     watch = _running()
     if watch is None:
         return

@@ -1,4 +1,4 @@
-"""Sizes, times, lengths and counts as text: one form for all that is printed. What is stored is not written by these."""
+"""Format sizes, times, lengths and counts for printing; stored values are not written by these."""
 
 from __future__ import annotations
 

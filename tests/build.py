@@ -57,11 +57,11 @@ def spec(
 
 
 def simulation(*layers: dict[str, Any], **changes: Any) -> Simulation:
-    """The same, validated; see `spec`."""
+    """The validated `spec`."""
     return Simulation.from_mapping(spec(*layers, **changes))
 
 
 def forget_packages() -> None:
-    """Let entry points be looked up again: packages came or went."""
+    """Clear the caches of entry points, as packages were installed or removed."""
     plugins.installed.cache_clear()
     plugins.load.cache_clear()

@@ -54,7 +54,7 @@ def specs() -> dict[str, dict[str, Any]]:
 
 
 def computed() -> dict[str, dict[str, Any]]:
-    """What the table holds of each run: for each array its digest, and where it is of floats or counts also samples."""
+    """Table entries of each run: digests of arrays, and samples of floats and counts."""
     ids = labels()
     synapse = np.zeros(ids.shape, bool)
     synapse[4:9, 10:18, 12:20] = True
@@ -79,7 +79,7 @@ def computed() -> dict[str, dict[str, Any]]:
 
 
 def entry(key: str, array: NDArray[Any]) -> dict[str, Any]:
-    """What the table holds of an array: samples, too, of what went through the optics."""
+    """Table entry of an array, with samples if the optics changed it."""
     told: dict[str, Any] = {"digest": digests.digest(array)}
     if key in ("image", "expected") or key.split("/")[0].isdigit() or "photons" in key:
         flat = array.ravel().astype(np.float64)
@@ -90,7 +90,7 @@ def entry(key: str, array: NDArray[Any]) -> dict[str, Any]:
 
 
 def made_on() -> dict[str, str]:
-    """The CPU and the libraries on which last bits of images depend."""
+    """CPU and libraries that decide the last bits of images."""
     features = sorted(name for name, has in llvmlite.binding.get_host_cpu_features().items() if has)
     versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "numba")}
     return {"cpu": hashlib.sha256(" ".join(features).encode()).hexdigest()[:16], **versions}

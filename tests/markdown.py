@@ -1,4 +1,4 @@
-"""Pages of Markdown, their blocks of code, and a folder in which a shell types them."""
+"""Markdown pages, their code blocks, and a folder to run them in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Block(NamedTuple):
-    """A fenced block: what stands behind the fence, and the text."""
+    """A fenced block: the word after the fence, and the text."""
 
     kind: str
     text: str
@@ -40,7 +40,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def block(page: str, word: str) -> Block:
-    """The first block of a page in which a word stands."""
+    """The first block of a page that contains a word."""
     return next(each for each in blocks(page) if word in each.text)
 
 
@@ -53,13 +53,13 @@ def make_shell(place: Path) -> None:
 
 
 def put_command(place: Path, name: str, body: str, program: str = "/bin/sh") -> None:
-    """Let `type_in` find one more command in a folder."""
+    """Add a command that `type_in` finds in a folder."""
     (place / "bin" / name).write_text(f"#!{program}\n{body}\n")
     (place / "bin" / name).chmod(0o755)
 
 
 def type_in(line: str, place: Path) -> str:
-    """Type a line into a shell in the folder; returns what it prints to standard output."""
+    """Run a line in a shell in the folder; return its standard output."""
     path = f'PATH="{place}/bin:$PATH"; export PATH; {line}'
     done = subprocess.run(
         ["/bin/sh", "-ec", path], cwd=place, check=True, timeout=200, stdout=subprocess.PIPE, text=True
@@ -68,7 +68,7 @@ def type_in(line: str, place: Path) -> str:
 
 
 def type_here(line: str, place: Path) -> str:
-    """Carry out a line `simexm WORDS... [> FILE]` in this process, as a shell in the folder would; returns what it prints.
+    """Run a line `simexm WORDS... [> FILE]` in this process, as a shell in the folder would; return its output.
 
     It saves the start of a new Python; `type_in` is for whatever else stands in a line.
     """

@@ -1,4 +1,4 @@
-"""Notebooks, executed in a kernel of their own, as Jupyter would."""
+"""Execute notebooks in a separate kernel, as Jupyter does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import nbclient
 import nbformat
 
 
+def read(path: Path) -> Any:
+    """Read a notebook of format 4."""
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+
+
 def execute(notebook: Any, folder: Path, seconds: float = 280) -> Any:
     """Run all cells of a notebook in a folder, and return it with its outputs; a cell that raises fails the test."""
     client = nbclient.NotebookClient(notebook, timeout=seconds, resources={"metadata": {"path": str(folder)}})
@@ -17,7 +22,8 @@ def execute(notebook: Any, folder: Path, seconds: float = 280) -> Any:
 
 def cells_of(*sources: str) -> Any:
     """A notebook of these cells."""
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    nodes: Any = nbformat.v4  # untyped
+    return nodes.new_notebook(cells=[nodes.new_code_cell(source) for source in sources])
 
 
 def outputs_of(notebook: Any, cell: str | int) -> list[Any]:

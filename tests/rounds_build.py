@@ -17,7 +17,7 @@ def cells(shape: tuple[int, int, int] = (40, 80, 80), number: int = 12, seed: in
     seeds = np.random.default_rng(seed).uniform(0, 1, (number, 3)) * np.array(shape)
     grid = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in shape), indexing="ij"), axis=-1)
     nearest = np.argmin(((grid[:, :, :, None, :] - seeds) ** 2).sum(axis=-1), axis=-1)
-    ids = (nearest.astype(np.uint64) + 1) * np.uint64(2**33) + np.uint64(4)
+    ids: NDArray[np.uint64] = (nearest.astype(np.uint64) + 1) * np.uint64(2**33) + np.uint64(4)
     ids[:, :6, :6] = 0
     return ids
 
@@ -34,7 +34,7 @@ def barcodes(**changes: Any) -> dict[str, Any]:
 
 
 def spec(source: Any = "memory", **changes: Any) -> dict[str, Any]:
-    """The whole as plain data: a stain of its own dye, barcodes, three channels. `changes` go to the stage barcodes."""
+    """The spec as plain data: a stain with its own dye, barcodes, three channels; `changes` apply to the stage barcodes."""
     return {
         "name": "rounds",
         "seed": 4,
@@ -65,5 +65,5 @@ def spec(source: Any = "memory", **changes: Any) -> dict[str, Any]:
 
 
 def simulation(source: Any = "memory", keep: tuple[str, ...] = (), **changes: Any) -> Simulation:
-    """The same, validated."""
+    """The validated spec."""
     return Simulation.from_mapping({**spec(source, **changes), "keep": keep})

@@ -1,4 +1,4 @@
-"""The command line where all goes well: what it prints, and how fast it is there."""
+"""The command line without errors: its output and its speed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import yaml
@@ -73,7 +73,7 @@ def imported(words: list[str], modules: list[str], folder: Path | None = None) -
 
 @pytest.fixture
 def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What `simexm new > my.yaml` leaves, in the working directory."""
+    """The file of `simexm new > my.yaml`, in the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text(type_in("new").stdout)
     return tmp_path / "my.yaml"
@@ -160,7 +160,7 @@ def test_plan_as_json_is_the_plan(little: Path) -> None:
         ("tpu", "error: --device tpu: Input should be 'auto', 'cpu' or 'gpu'"),
     ],
 )
-def test_the_device_is_told(device: str, told: str, little: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_is_printed(device: str, told: str, little: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy_device, "missing", lambda: "there is no CUDA device")
     done = type_in("plan", "my.yaml", "--device", device)
     assert done.exit_code == (2 if device == "tpu" else 0)
@@ -219,7 +219,7 @@ def test_info_of_a_damaged_result(little: Path) -> None:
 
 
 def test_our_warnings_are_one_line_and_others_none(little: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the spec's validation, too; colours only on a terminal."""
+    """Also those of the spec's validation; colours only on a terminal."""
     data = yaml.safe_load(little.read_text())
     next(s for s in data["stages"] if s["stage"] == "confocal")["refractive_index"] = 1.5
     little.write_text(yaml.safe_dump(data))

@@ -1,4 +1,4 @@
-"""The floors of the house: a module imports only what stands below it, lazily and for types as well.
+"""Floors of the package: a module imports only modules on lower floors, lazily and for types as well.
 
 `FLOORS` is the order, the lowest first. Folders that share a floor do not know each other.
 """
@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
-"""Of each folder, and of each module that stands alone."""
+"""Floor of each folder and of each single module."""
 
 
 def modules(package: Path) -> list[Path]:
@@ -52,7 +52,7 @@ def floor_of(dotted: str) -> str:
 
 
 def imported(text: str) -> Iterator[str]:
-    """Dotted names of simexm that a module imports, wherever in it the import stands."""
+    """Dotted names of simexm that a module imports, anywhere in it."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.split(".")[0] == "simexm")
@@ -63,7 +63,7 @@ def imported(text: str) -> Iterator[str]:
 
 
 def upward(package: Path) -> list[str]:
-    """Every import of a module that does not stand below the importing one, as text."""
+    """Every import of a module that is not on a lower floor, as text."""
     found = []
     for path in modules(package):
         own = path.relative_to(package).with_suffix("").parts
@@ -75,7 +75,7 @@ def upward(package: Path) -> list[str]:
     return found
 
 
-def test_every_module_stands_on_a_floor() -> None:
+def test_every_module_is_on_a_floor() -> None:
     assert {p.relative_to(PACKAGE).with_suffix("").parts[0] for p in modules(PACKAGE)} <= HEIGHT.keys()
 
 
@@ -93,7 +93,7 @@ def test_imports_point_downwards() -> None:
         "import simexm",
     ],
 )
-def test_an_upward_import_is_found_wherever_it_stands(tmp_path: Path, text: str) -> None:
+def test_an_upward_import_is_found_anywhere(tmp_path: Path, text: str) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "one.py").write_text(text)
     assert len(upward(tmp_path)) == 1

@@ -20,7 +20,7 @@ CACHED = 200 * MiB
 
 
 def group(folder: Path, version: int, limit: int | None) -> None:
-    """Write what the kernel tells of a control group."""
+    """Write the kernel's files of a control group."""
     folder.mkdir(parents=True, exist_ok=True)
     most, used, prefix = (
         ("memory.max", "memory.current", "")

@@ -1,4 +1,4 @@
-"""The notebook of `pipelines/` runs as it stands; and what runs in any notebook tells its progress in one place."""
+"""The notebook of `pipelines/` runs unchanged, and runs in a notebook show their progress in one place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from simexm.result.result import Result
-from tests.notebooks import cells_of, execute, outputs_of
+from tests.notebooks import cells_of, execute, outputs_of, read
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "pipelines").glob("*.ipynb"))
@@ -29,7 +29,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
 def test_notebooks_are_stored_without_what_running_them_leaves(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     nbformat.validate(notebook)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert notebook.metadata.language_info == {"name": "python"}
@@ -40,7 +40,7 @@ def test_notebooks_are_stored_without_what_running_them_leaves(path: Path) -> No
 
 
 def test_ten_cells_and_one_line_to_change() -> None:
-    cells = [c for c in nbformat.read(ROOT / "pipelines" / "simexm.ipynb", as_version=4).cells if c.cell_type == "code"]
+    cells = [c for c in read(ROOT / "pipelines" / "simexm.ipynb").cells if c.cell_type == "code"]
     assert len(cells) == 10
     lines = next(c.source for c in cells if c.id == "cluster").splitlines()
     assert [
@@ -52,13 +52,13 @@ def test_ten_cells_and_one_line_to_change() -> None:
 
 
 @pytest.mark.slow
-def test_it_runs_as_it_stands(tmp_path: Path) -> None:
+def test_it_runs_unchanged(tmp_path: Path) -> None:
     for name in ("pipelines", "cluster_configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     local = tmp_path / "cluster_configs" / "local.yaml"
     local.write_text(local.read_text() + "workers: 2\n")
     folder = tmp_path / "pipelines"
-    done = execute(nbformat.read(folder / "simexm.ipynb", as_version=4), folder)
+    done = execute(read(folder / "simexm.ipynb"), folder)
     for cell in ("simulation", "plan", "preview", "result"):
         (shown,) = outputs_of(done, cell)
         assert "<svg" in shown.data["text/html"] or "<img" in shown.data["text/html"]

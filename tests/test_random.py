@@ -94,7 +94,7 @@ def test_keys_differ_wherever_seed_or_parts_differ() -> None:
     assert derive_key(5, "camera", np.int64(3)) == derive_key(5, "camera", 3)  # type: ignore[arg-type]
 
 
-def test_a_cell_has_one_number_whatever_array_it_stands_in() -> None:
+def test_a_cell_has_one_number_in_any_array() -> None:
     key = derive_key(1, "labelling", "neurons", "cells")
     ids = np.array([1, 2, 2**32, 2**32 + 1, 2**63, 2**64 - 1], dtype=np.uint64)
     u = id_uniform(ids, key)

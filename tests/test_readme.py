@@ -1,4 +1,4 @@
-"""Every command and code block of the project's pages runs as it stands.
+"""Every command and code block of the project's pages runs unchanged.
 
 Those of the tutorial, of ingesting and of analyses run in tests/test_docs.py, those of object storage in tests/storage, those of
 stages in tests/stages, and those of clusters again, on a real queue, in tests/batch.
@@ -79,7 +79,7 @@ def test_every_block_is_known() -> None:
     assert set(BLOCKS) <= set(pages())
 
 
-def test_ci_runs_what_a_fresh_machine_is_told() -> None:
+def test_ci_runs_the_commands_for_a_fresh_machine() -> None:
     """The two commands of the README, and the three of CONTRIBUTING."""
     first, second = (each.text for each in blocks("README.md")[:2])
     assert first == "pip install . && simexm run pipelines/quickstart.yaml\n"

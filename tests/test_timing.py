@@ -1,4 +1,4 @@
-"""Seconds told apart: each counts once, whatever is timed inside what."""
+"""Profiled seconds: each counts once, however spans are nested."""
 
 from __future__ import annotations
 

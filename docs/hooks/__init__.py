@@ -1,1 +1,1 @@
-"""What MkDocs calls while it builds the documentation: parts of pages that are made from the code."""
+"""MkDocs hooks that generate parts of the pages from the code."""

@@ -1,7 +1,7 @@
-"""The diagram of the architecture page: the way of the data, and the floors on which the folders of the package stand.
+"""Draw the diagram of the architecture page: the data flow, and the floors of the package's folders.
 
-The floors are those that `tests/test_floors.py` holds the imports to, and what a folder is for is the first sentence of its
-docstring. A page holds `<!-- floors -->` where the diagram belongs.
+The floors come from `tests/test_floors.py`, the words from the first sentence of each folder's docstring. The diagram replaces
+`<!-- floors -->` in a page.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ WAY = (
     ("store", "shards", "files, then the journal"),
     ("result", "result", "images, labels, tables"),
 )
-"""Steps of the data: the folder that takes it, what it is, and some words."""
+"""Steps of the data flow: folder, name, words."""
 WIDTH, ROW, GAP = 960, 30, 4
 WORDS_X = 220
 
 
 def floors() -> tuple[tuple[str, ...], ...]:
-    """The floors, the lowest first, as the test of imports writes them down."""
+    """The floors of the test of imports, the lowest first."""
     tree = ast.parse((ROOT / "tests" / "test_floors.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "FLOORS":
@@ -43,13 +43,7 @@ def floors() -> tuple[tuple[str, ...], ...]:
 
 
 def purpose(name: str) -> str:
-    """First sentence of the docstring of a folder or module of the package.
-
-    Raises
-    ------
-    ValueError
-        If it has none.
-    """
+    """First sentence of the docstring of a folder or module of the package; raises ValueError if it has none."""
     path = next(p for p in (PACKAGE / name / "__init__.py", PACKAGE / f"{name}.py") if p.is_file())
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     if not text:
@@ -76,7 +70,7 @@ def _way() -> list[str]:
 
 
 def _rows(top: int) -> tuple[list[str], int]:
-    """One band for each floor, the highest first, with a line for each folder on it; and where they end."""
+    """One band for each floor, the highest first, with a line for each folder; and the end of the last band."""
     lines, y = [], top
     for names in reversed(floors()):
         height = ROW * len(names)
@@ -99,7 +93,7 @@ STYLE = (
 
 
 def diagram() -> str:
-    """The diagram as SVG, to stand in a page."""
+    """The diagram as SVG."""
     rows, height = _rows(160)
     return "\n".join(
         [
@@ -115,5 +109,5 @@ def diagram() -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Put the diagram where a page marks its place; MkDocs calls it for each page, as HTML."""
+    """Replace the marker in the HTML of a page by the diagram; called by MkDocs."""
     return html.replace(MARKER, diagram()) if MARKER in html else html

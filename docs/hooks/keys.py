@@ -1,6 +1,6 @@
-"""Tables of every key of specs and cluster files, made from the models that check them.
+"""Write tables of all keys of specs and cluster files from the models that check them.
 
-A page holds `<!-- keys: MODULE.NAME -->` where the tables of a model belong, and of all models that its keys can hold.
+The tables of a model, and of all models in it, replace `<!-- keys: MODULE.NAME -->` in a page.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ UNITS = {
     "GM": "GM (10⁻⁵⁸ m⁴ s)",
     "GiB": "GiB",
 }
-"""Units by the ends of names, the longest first."""
+"""Units by suffix of a name, the longest first."""
 BOUNDS = {
     "gt": "above {}",
     "ge": "{} or more",
@@ -73,7 +73,7 @@ class Key(NamedTuple):
 
 
 def models(root: Any) -> list[type[BaseModel]]:
-    """Every model that a model, or an annotation, can hold, each once and in the order in which keys name them."""
+    """All models in a model or annotation, each once, in the order of the keys."""
     found: dict[type[BaseModel], None] = {}
 
     def walk(annotation: Any) -> None:
@@ -94,7 +94,7 @@ def models(root: Any) -> list[type[BaseModel]]:
 
 
 def _own_stages() -> Iterator[type[BaseModel]]:
-    """The stages that simexm itself brings as an installed package would: those of the 2017 program."""
+    """The stages of simexm that are found by entry points: those of the 2017 program."""
     for point in sorted(entry_points(group="simexm.stages"), key=lambda p: p.name, reverse=True):
         if point.value.startswith("simexm."):
             yield point.load()
@@ -125,7 +125,7 @@ def _key(model: type[BaseModel], name: str, field: FieldInfo) -> Key:
 
 
 def _example(field: FieldInfo) -> str:
-    """How a value is written whose type says only what it becomes, such as a size of memory; "" for others."""
+    """Form of a value whose type describes only the parsed value, such as a size of memory; "" for others."""
     inner = [more for part in typing.get_args(field.annotation) for more in typing.get_args(part)]
     examples = [each.examples for each in (field, *inner) if isinstance(each, FieldInfo) and each.examples]
     return str(examples[0][0]) if examples else ""
@@ -148,12 +148,12 @@ def described(model: type[BaseModel]) -> dict[str, str]:
 
 
 def unit(name: str) -> str:
-    """The unit that the end of a name says."""
+    """The unit by the suffix of a name."""
     return next((word for end, word in UNITS.items() if name.endswith(f"_{end}")), "")
 
 
 def type_in_words(annotation: Any) -> str:
-    """What a key holds, as a reader of YAML would say it; models are links to their tables."""
+    """Type of a key in words of YAML; models are links to their tables."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is types.NoneType:
         return "nothing"
@@ -175,12 +175,12 @@ def type_in_words(annotation: Any) -> str:
 
 
 def bounds(field: FieldInfo) -> str:
-    """What a value of a key must keep to, in words."""
+    """Bounds of a key's value, in words."""
     return "; ".join(dict.fromkeys([*_limits(field.metadata, field.annotation), *_limits_within(field.annotation)]))
 
 
 def _limits_within(annotation: Any) -> Iterator[str]:
-    """Limits that are part of a type: of what may be left out, and of the elements of a list."""
+    """Bounds in a type: of optional values, and of the elements of a list."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         fields = [part.metadata for part in parts[1:] if isinstance(part, FieldInfo)]
@@ -228,19 +228,19 @@ def _default(field: FieldInfo, example: str) -> str:
 
 
 def anchor(model: type[BaseModel]) -> str:
-    """Where the table of a model stands on its page."""
+    """Anchor of a model's table."""
     return model.__name__.lower()
 
 
 def title(model: type[BaseModel]) -> str:
-    """What a model is called: by the word that names it in a spec, where there is one."""
+    """Name of a model: its tag in a spec, if it has one."""
     fields = [model.model_fields[tag] for tag in TAGS if tag in model.model_fields]
     words = [part for field in fields for part in typing.get_args(field.annotation)]
     return f"`{words[0]}`" if len(words) == 1 else model.__name__
 
 
 def table(model: type[BaseModel]) -> str:
-    """A heading, what the docstring of a model begins with, and its keys."""
+    """A heading, the start of the model's docstring, and its keys."""
     about = re.split(r"\n\n(?:Attributes|Parameters)\n-", inspect.cleandoc(model.__doc__ or ""))[0]
     lines = [f"## {title(model)} {{: #{anchor(model)} }}", "", about, "", COLUMNS, re.sub("[^|]+", "---", COLUMNS)]
     for key in keys(model):
@@ -250,11 +250,11 @@ def table(model: type[BaseModel]) -> str:
 
 
 def tables(name: str) -> str:
-    """The tables of a model, or of the models of a union, and of all that they can hold, by its dotted name."""
+    """The tables of a model or union, by its dotted name, and of all models in it."""
     module, _, attribute = name.rpartition(".")
     return "\n\n".join(table(model) for model in models(getattr(importlib.import_module(module), attribute)))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put tables where a page marks their place; MkDocs calls it for each page."""
+    """Replace the markers in a page by tables; called by MkDocs."""
     return MARKER.sub(lambda found: tables(found[1]), markdown)

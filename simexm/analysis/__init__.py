@@ -1,1 +1,1 @@
-"""Jobs over stored volumes and tables, with tables and scores as what they find."""
+"""Jobs over stored volumes and tables that compute tables and scores."""

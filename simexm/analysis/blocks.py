@@ -1,14 +1,14 @@
-"""The worker's side of an analysis: measure a block and write what it found."""
+"""An analysis in a worker: measure a block and write its volumes and tables."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from simexm.analysis.contract import Analysis, Bench, Measured
@@ -28,7 +28,7 @@ from simexm.store.location import Location
 
 @dataclass(frozen=True)
 class Context:
-    """What a worker needs: the analysis, its inputs, the output, the parameter hash, and the memory that was predicted."""
+    """What a worker needs to measure a block."""
 
     analysis: Analysis
     inputs: tuple[Result, ...]
@@ -38,13 +38,13 @@ class Context:
 
 
 def measure_block(context: Context, number: int) -> dict[str, Any]:
-    """Measure one block and write what it found; what is returned goes to the journal."""
+    """Measure and write one block; return its record for the journal."""
     guard.refuse_strange(context.hash, context.place)
     bench = _bench_of(context)
-    measured = _Measured(context, bench, number, bench.measure(number))
-    guard.refuse_strange(context.hash, context.place)  # again: another run may have taken the output meanwhile
-    stored, largest = measured.write_volumes()
-    rows, tables = measured.write_tables()
+    block = _MeasuredBlock(context, bench, number, bench.measure(number))
+    guard.refuse_strange(context.hash, context.place)  # again: another run may own the output by now
+    stored, largest = block.write_volumes()
+    rows, tables = block.write_tables()
     return {
         "rows": rows,
         "stored": stored,
@@ -60,7 +60,7 @@ _opening = threading.Lock()
 
 
 def _bench_of(context: Context) -> Bench:
-    """The opened inputs, once in each process for each driver."""
+    """The opened inputs: opened once in each process for each driver."""
     name = context.hash + context.place.claim
     with _opening:
         if name not in _benches:
@@ -70,18 +70,17 @@ def _bench_of(context: Context) -> Bench:
 
 
 def sums_part(where: Place, name: str, number: int) -> Location:
-    """The file of one block's part of a table of sums."""
-    return part(where, sums_folder(name), number)
+    """File of a block's part of a table of sums."""
+    return part(where, _sums_folder(name), number)
 
 
-def sums_folder(name: str) -> str:
-    """Folder of the blocks' parts of a table of sums."""
+def _sums_folder(name: str) -> str:
     return f"{name}.parts"
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """What a block gave, and where it goes."""
+class _MeasuredBlock:
+    """What a block measured, checked against the bench's declarations and written."""
 
     context: Context
     bench: Bench
@@ -91,10 +90,10 @@ class _Measured:
     def __post_init__(self) -> None:
         declared = {*self.bench.columns, *(p.name for p in self.bench.products)}
         if unlike := declared ^ set(self.found):
-            self._refuse(f"gives {', '.join(sorted(self.found))} instead of {', '.join(sorted(declared))}: {unlike}")
+            self._refuse(f"returns {', '.join(sorted(self.found))} instead of {', '.join(sorted(declared))}: {unlike}")
 
     def write_volumes(self) -> tuple[dict[str, list[list[Any]]], dict[str, list[float]]]:
-        """Write images and label images; [bytes, checksum] of each shard, and the largest values, by the output's group."""
+        """Write images and label images; return [bytes, checksum] of each shard, and the largest values, by group."""
         where, grid = self.context.place, self.bench.grid
         stored: dict[str, list[list[Any]]] = {}
         if grid is None:
@@ -113,21 +112,19 @@ class _Measured:
         shape = (*lead, *grid.blocks[self.number].shape)
         if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.dtype(output.dtype):
             given = f"{found.dtype} of {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
-            self._refuse(f"gives {given} for {output.product.name!r}, which is {output.dtype} of {shape}")
-        assert isinstance(found, np.ndarray)
+            self._refuse(f"returns {given} for {output.product.name!r}, which is {output.dtype} of {shape}")
         return found
 
     def write_tables(self) -> tuple[dict[str, int], dict[str, Stored]]:
-        """Write the block's sums and rows; rows by table, and files by folder."""
+        """Write the block's sums and rows; return the numbers of rows by table, and the files by folder."""
         where = self.context.place
         rows: dict[str, int] = {}
         stored: dict[str, Stored] = {}
         for name in self.bench.columns:
             sums = self.found[name]
             if not isinstance(sums, CellSums):
-                self._refuse(f"gives {type(sums).__name__} for {name!r}, which is a table of sums (CellSums)")
-            assert isinstance(sums, CellSums)
-            stored[sums_folder(name)] = write_part(sums, sums_part(where, name, self.number), where.scratch)
+                self._refuse(f"returns {type(sums).__name__} for {name!r}, which is a table of sums (CellSums)")
+            stored[_sums_folder(name)] = write_part(sums, sums_part(where, name, self.number), where.scratch)
             rows[name] = int(sums.ids.size)
         for product in (p for p in self.bench.products if p.kind == "table"):
             table = to_arrow(self._columns(product))
@@ -138,25 +135,21 @@ class _Measured:
         return rows, stored
 
     def _columns(self, product: Product) -> dict[str, NDArray[Any]]:
-        """Columns in the declared order and data types, so that the parts of all blocks are of one schema."""
+        """Columns in the declared order and dtypes, so that the parts of all blocks have one schema."""
         found = self.found[product.name]
         if not isinstance(found, Mapping) or found.keys() != product.columns.keys():
             given = ", ".join(found) if isinstance(found, Mapping) else type(found).__name__
-            self._refuse(
-                f"gives {given} for the table {product.name!r}, whose columns are {', '.join(product.columns)}"
-            )
-        assert isinstance(found, Mapping)
+            self._refuse(f"returns {given} for the table {product.name!r}, with columns {', '.join(product.columns)}")
         types = {name: object if kind == "str" else np.dtype(kind) for name, kind in product.columns.items()}
         return {name: np.asarray(found[name], kind) for name, kind in types.items()}
 
-    def _refuse(self, fault: str) -> None:
-        raise OutputError(
-            f"block {self.number} of the analysis {self.context.analysis.tag!r} {fault}; update its package"
-        )
+    def _refuse(self, fault: str) -> NoReturn:
+        tag = self.context.analysis.tag
+        raise OutputError(f"block {self.number} of the analysis {tag!r} {fault}; update its package")
 
 
 def _largest(output: Output, data: NDArray[Any]) -> list[float]:
-    """Largest value of each channel at all times; of a label image the largest id."""
+    """Largest value of each channel over time; of a label image the largest id."""
     if output.is_labels:
         return [data.max().item()]
     axes = tuple(n for n in range(data.ndim) if n != data.ndim - 4)

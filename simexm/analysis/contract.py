@@ -1,7 +1,7 @@
-"""What an analysis is: frozen settings that open stored volumes and tables, measure them block by block, and conclude.
+"""The contract of an analysis: frozen settings that open stored volumes and tables, measure them by blocks, and conclude.
 
-The same object serves the command line (`--settings`), a sweep, and Python. An analysis of another package is found by its entry
-point in the group `simexm.analyses`, under its tag; see `simexm.analysis.installed`.
+The same object serves the command line (`--settings`), a sweep, and Python. Analyses of other packages are found by their entry
+points in the group `simexm.analyses`; see `simexm.analysis.installed`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from simexm.store.remote import Remote
 
 if TYPE_CHECKING:
     import distributed
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped]
 
     from simexm.analysis.plan import AnalysisPlan
     from simexm.jobs.clusters import Cluster
@@ -33,19 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """One number that says how good something is.
-
-    Attributes
-    ----------
-    score
-        Its name.
-    value, unit
-        The number, and its unit; "" where it has none.
-    definition
-        How it is computed, in one sentence.
-    subset
-        What it was computed for; "" for everything.
-    """
+    """A measure of quality: `definition` says in a sentence how it is computed, `subset` for what ("" for everything)."""
 
     score: str
     value: float
@@ -56,56 +44,36 @@ class Score:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What an analysis found.
-
-    Attributes
-    ----------
-    tables
-        Tables by name.
-    scores
-        Numbers that sum it up.
-    """
+    """The tables, by name, and scores of an analysis."""
 
     tables: Mapping[str, pa.Table]
     scores: tuple[Score, ...] = ()
 
 
 Measured = CellSums | NDArray[Any] | Mapping[str, NDArray[Any]]
-"""What a block gives of one product, or of one table of sums."""
+"""What a block measures for one product or one table of sums."""
 
 
 class Bench(ABC):
-    """An analysis that has opened its inputs; made once in the driver, and once in each worker.
-
-    Attributes
-    ----------
-    inputs
-        Hash of each input's content, by what the input is called.
-    blocks
-        Number of blocks. It follows from the inputs and the settings alone.
-    voxels
-        Voxels or pixels of all blocks, for the speed that the progress bar shows.
-    core_seconds
-        Rough work of all blocks.
-    block_bytes
-        Predicted memory of a block, beside that of a worker without work.
-    columns
-        Columns of each table of sums, by its name.
-    products
-        Images and label images on `grid`, and tables whose rows are kept block by block (`merge="rows"`). The first image is
-        the main one; those with `varies={"time"}` have an axis of time.
-    grid
-        Where images and label images lie. Its `blocks` are then the blocks of the analysis, of which there are `blocks`.
-    """
+    """An analysis with its inputs opened; built once in the driver and once in each worker."""
 
     inputs: Mapping[str, str]
+    """Hash of each input's content, by the input's name."""
     blocks: int
+    """Number of blocks, decided by the inputs and the settings alone."""
     voxels: int
+    """Voxels or pixels of all blocks, for the speed in the progress bar."""
     core_seconds: float
+    """Rough work of all blocks."""
     block_bytes: int
+    """Predicted memory of a block, without that of an idle worker."""
     columns: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Columns of each table of sums, by its name."""
     products: tuple[Product, ...] = ()
+    """Images and label images on `grid`, and tables of rows stored block by block (`merge="rows"`). The first image is the main
+    one; those with `varies={"time"}` have a time axis."""
     grid: Grid | None = None
+    """Grid of images and label images, if any; its blocks are then those of the analysis."""
 
     @abstractmethod
     def measure(self, number: int) -> Mapping[str, Measured]:
@@ -114,39 +82,29 @@ class Bench(ABC):
         Returns
         -------
         Mapping[str, CellSums | ndarray | Mapping[str, ndarray]]
-            For each table of sums, integers by id; they are added up over all blocks, exactly, in whatever order blocks are
-            done. For each image, the block's pixels, ([t,] c, z, y, x); for each label image, ([t,] z, y, x). For each table of
-            rows, the block's columns by name, (n,) each.
+            For each table of sums, integers by id, which are added over all blocks exactly, in any order. For each image, the
+            block's pixels, ([t,] c, z, y, x); for each label image, ([t,] z, y, x). For each table of rows, its columns, (n,).
         """
 
     @abstractmethod
     def conclude(self, sums: Mapping[str, Iterable[CellSums]]) -> Conclusion:
-        """Make tables and scores of the sums over all blocks.
+        """Compute tables and scores from the sums over all blocks.
 
-        Parameters
-        ----------
-        sums
-            For each table, shares of its ids one after the other, each of bounded size; they can be gone through once.
+        For each table, `sums` iterates once over parts of its ids, each of bounded size.
         """
 
 
 class Analysis(Frozen, ABC):
-    """Settings of an analysis. Subclasses give the field `analysis`, a literal that names the kind, and `open`."""
+    """Settings of an analysis. A subclass has the field `analysis`, a literal with its name, and the method `open`."""
 
     @property
     def tag(self) -> str:
-        """Name of the kind of analysis."""
+        """Name of the analysis."""
         return str(type(self).model_fields["analysis"].default)
 
     @abstractmethod
     def open(self, inputs: tuple[Result, ...]) -> Bench:
-        """Open the inputs.
-
-        Raises
-        ------
-        OutputError
-            If this analysis cannot be made of them.
-        """
+        """Open the inputs; raises OutputError if this analysis cannot read them."""
 
     def run(
         self,
@@ -158,44 +116,38 @@ class Analysis(Frozen, ABC):
         overwrite: bool = False,
         quiet: bool = False,
     ) -> Result:
-        """Analyse stored results, in parallel, and write what is found; an interrupted run is taken up again.
+        """Analyse stored results in parallel; an interrupted run is resumed.
 
         Parameters
         ----------
         inputs
-            Results, or where they are.
+            Results, or their paths or URLs.
         output
             NAME.zarr; tables, scores and the journal go to NAME.run beside it.
         client, cluster, workers
-            Who computes; see `Simulation.run`.
+            See `Simulation.run`.
         overwrite
-            Replace what simexm wrote there before.
+            Replace an earlier simexm result.
         quiet
-            Show failures only.
+            Show only failures.
 
         Raises
         ------
         OutputError
-            If the analysis cannot be made of these inputs, or the output is in the way.
+            If the inputs cannot be analysed, or the output exists and must not be replaced.
         SpecError
             If a worker would have too little memory.
         RunError
             If blocks failed; the others are kept.
         """
-        from simexm.analysis.run import run_analysis  # which loads large libraries
+        from simexm.analysis.run import run_analysis  # late: it loads large libraries
 
         return run_analysis(self, _opened(inputs), output, client, cluster, workers, overwrite=overwrite, quiet=quiet)
 
     def plan(
-        self,
-        *inputs: Result | str | Path | Remote,
-        output: str | Path | Remote | None = None,
-        overwrite: bool = False,
+        self, *inputs: Result | str | Path | Remote, output: str | Path | Remote | None = None, overwrite: bool = False
     ) -> AnalysisPlan:
-        """Open the inputs and work out what `run` would do; nothing is computed.
-
-        With `output`, what stands in its way is refused as `run` would refuse it.
-        """
+        """Open the inputs and plan `run` without computing anything; with `output`, check that it may be written."""
         from simexm.analysis.plan import AnalysisPlan
         from simexm.analysis.run import refuse
 

@@ -1,4 +1,4 @@
-"""The end of an analysis: its conclusion, and the metadata of what it wrote."""
+"""Finish an analysis: conclude, and write tables, scores and metadata."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from simexm.analysis.blocks import sums_part
 from simexm.analysis.contract import Conclusion, Score
@@ -29,7 +29,7 @@ COLORS = ("00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
 
 
 def mark_of(plan: AnalysisPlan, status: str) -> dict[str, Any]:
-    """What the result says of itself."""
+    """Attributes of the result's root that describe it."""
     grid = plan.bench.grid
     return {
         "hash": plan.hash,
@@ -45,7 +45,7 @@ def mark_of(plan: AnalysisPlan, status: str) -> dict[str, Any]:
 
 
 def finish(plan: AnalysisPlan, where: Place, journal: Journal) -> None:
-    """Add up the blocks' sums, conclude, and write tables, scores and metadata; the root's own metadata last of all."""
+    """Add the blocks' sums, conclude, and write tables, scores and metadata, the root's own last."""
     rows = dict.fromkeys(plan.bench.columns, 0)
     largest: dict[str, list[float]] = {}
     for record in journal.records():
@@ -69,11 +69,10 @@ def finish(plan: AnalysisPlan, where: Place, journal: Journal) -> None:
 
 
 def _write_tables(plan: AnalysisPlan, where: Place, found: Conclusion) -> list[str]:
-    """Write the tables and scores of a conclusion; paths below NAME.run."""
+    """Write the tables and scores of a conclusion; return their paths below NAME.run."""
     if twice := sorted({*found.tables} & {*plan.row_tables}):
         raise OutputError(
-            f"the analysis {plan.analysis.tag!r} concludes the table {twice[0]!r}, which its blocks have written; update its "
-            "package"
+            f"the analysis {plan.analysis.tag!r} concludes the table {twice[0]!r}, which its blocks wrote; update its package"
         )
     tables = {f"tables/{name}.parquet": table for name, table in found.tables.items()}
     tables[SCORES] = _scores(plan, found.scores)
@@ -84,7 +83,7 @@ def _write_tables(plan: AnalysisPlan, where: Place, found: Conclusion) -> list[s
 
 
 def _scores(plan: AnalysisPlan, scores: tuple[Score, ...]) -> pa.Table:
-    """One row for each score; `inputs` holds the hashes of what it was computed from, as JSON."""
+    """One row for each score; `inputs` holds the hashes of the inputs as JSON."""
     inputs = json.dumps(dict(plan.bench.inputs), sort_keys=True)
     rows: list[Mapping[str, Any]] = [{"kind": plan.analysis.tag, **asdict(s), "inputs": inputs} for s in scores]
     names = ("kind", "score", "subset", "value", "unit", "definition", "inputs")
@@ -94,7 +93,7 @@ def _scores(plan: AnalysisPlan, scores: tuple[Score, ...]) -> pa.Table:
 
 
 def _write_metadata(plan: AnalysisPlan, where: Place) -> dict[str, Any]:
-    """Write the attributes of all groups but the root, and return the root's: those of the main image, where there is one."""
+    """Write the attributes of all groups but the root; return the root's, those of the main image if there is one."""
     root: dict[str, Any] = {}
     has_main = any(not output.group for output in plan.volumes.outputs)
     for output in plan.volumes.outputs:
@@ -111,10 +110,10 @@ def _write_metadata(plan: AnalysisPlan, where: Place) -> dict[str, Any]:
 def _attributes(plan: AnalysisPlan, where: Place, output: Output, has_main: bool) -> dict[str, Any]:
     grid = plan.bench.grid
     assert grid is not None
+    method, time = "mode" if output.is_labels else "mean", grid.time if output.times else None
     scales = omezarr.multiscales(
-        output.product.name, grid.levels, grid.origin_nm, channels=not output.is_labels,
-        method="mode" if output.is_labels else "mean", time=grid.time if output.times else None,
-    )  # fmt: skip
+        output.product.name, grid.levels, grid.origin_nm, channels=not output.is_labels, method=method, time=time
+    )
     if output.is_labels:
         return omezarr.label_attributes(scales, image="../../" if has_main else None)
     colors = COLORS if len(output.channels) > 1 else ("FFFFFF",)

@@ -1,4 +1,4 @@
-"""The grid on which an analysis writes images and label images, and how the run cuts it into blocks."""
+"""The grid of an analysis's images and label images, and its blocks."""
 
 from __future__ import annotations
 
@@ -29,31 +29,21 @@ _ZERO: Spacing = exact3((0, 0, 0))
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid of all images and label images of an analysis.
-
-    Attributes
-    ----------
-    shape
-        Pixels along z, y, x.
-    pixel_nm
-        Size of a pixel along z, y, x, nm of tissue before expansion.
-    origin_nm
-        Where the first pixel begins, nm of tissue before expansion.
-    time
-        Points in time, where some product varies with time.
-    largest_shard
-        Pixels along each axis that a block holds at most.
-    """
+    """The grid of all images and label images of an analysis; sizes and positions are nm of tissue before expansion."""
 
     shape: Triple
+    """Pixels along z, y, x."""
     pixel_nm: Spacing
     origin_nm: Spacing = _ZERO
+    """Lower corner of the first pixel."""
     time: FrameAxis | None = None
+    """Time points, if any product varies with time."""
     largest_shard: int = LARGEST_SHARD
+    """Largest pixels of a block along each axis."""
 
     @classmethod
     def of(cls, result: Result, of: str = "", *, largest_shard: int = LARGEST_SHARD) -> Grid:
-        """The grid of a result's image, or of what is stored at `of`, such as "labels/cells"; with its points in time."""
+        """The grid and time points of a result's image, or of the group `of`, such as "labels/cells"."""
         dataset = read_group(result.path / result.group(of))["ome"]["multiscales"][0]["datasets"][0]
         found = {t["type"]: t[t["type"]][-3:] for t in dataset["coordinateTransformations"]}
         pixel = each(exact3(found["scale"]), lambda um: um * 1000)
@@ -75,7 +65,7 @@ class Grid:
 
     @cached_property
     def blocks(self) -> Tiling:
-        """The blocks: each is one shard of level 0, at all times and in all channels."""
+        """The blocks: each is one shard of level 0, with all time points and channels."""
         return Volumes((), self.levels, self.storage).blocks
 
     @property
@@ -85,17 +75,14 @@ class Grid:
 
     @property
     def frames(self) -> list[Frame]:
-        """All points in time, or the only frame."""
+        """All time points, or the only frame."""
         return self.acquisition.frames()
 
 
 def volumes_of(analysis: str, grid: Grid | None, products: Sequence[Product]) -> Volumes:
-    """The images and label images of an analysis: the first image is the root's, others are groups, labels stand in `labels/`.
+    """The volumes of an analysis: the first image at the root, other images in groups, label images below `labels/`.
 
-    Raises
-    ------
-    SpecError
-        If the package that brings the analysis declares products that cannot be stored.
+    Raises SpecError if the declared products cannot be stored.
     """
     for product in products:
         if fault := _fault(product, grid):
@@ -118,18 +105,18 @@ def volumes_of(analysis: str, grid: Grid | None, products: Sequence[Product]) ->
 
 
 def _fault(product: Product, grid: Grid | None) -> str:
-    """Why a product cannot be stored; empty where it can."""
+    """Why a product cannot be stored; empty if it can."""
     if len(product.name) > LONGEST or not re.fullmatch(NAME, product.name) or product.name in ("labels", "OME"):
-        return "has no name that a group or file may have"
+        return "is not a valid name of a group or file"
     if product.kind == "table":
-        return "" if product.merge == "rows" and product.columns else "needs columns and the merge `rows`"
+        return "" if product.merge == "rows" and product.columns else "needs columns and merge='rows'"
     kind, itemsize = np.dtype(product.dtype).kind, np.dtype(product.dtype).itemsize
     if grid is None:
         return "needs a grid"
     if not (product.varies or frozenset()) <= ({"time"} if grid.time else set()):
-        return "varies with a frame axis that the grid has not got"
+        return "varies with a frame axis that the grid does not have"
     if product.kind == "labels":
-        return "" if kind == "u" else f"holds {product.dtype}, and ids are unsigned integers"
+        return "" if kind == "u" else f"holds {product.dtype}, but ids are unsigned integers"
     if not (kind == "f" or (kind == "u" and itemsize <= 4)):
-        return f"holds {product.dtype}, and images hold unsigned integers of up to 32 bits or floats"
+        return f"holds {product.dtype}, but images hold unsigned integers of up to 32 bits or floats"
     return "" if product.channels else "has no channel"

@@ -1,4 +1,4 @@
-"""What an analysis will do, worked out before anything runs."""
+"""The plan of an analysis, worked out before anything runs."""
 
 from __future__ import annotations
 
@@ -24,21 +24,13 @@ from simexm.units import GiB
 from simexm.version import FORMAT_VERSION, RESULTS_VERSION
 
 WRITTEN = 2
-"""Copies of a block's images and label images that are held while they are written: coarse levels, and what is encoded."""
+"""Copies of a block's images and label images in memory while they are written: coarse levels and encoded chunks."""
 _LIBRARIES = ("simexm", "numpy", "scipy", "numba")
 
 
 @dataclass(frozen=True)
 class AnalysisMemory:
-    """Predicted memory of a worker, bytes; see `simexm.run.backend.WorkerMemory`.
-
-    Attributes
-    ----------
-    one_block
-        Of each block that is measured at the same time.
-    base
-        Of a worker without work.
-    """
+    """Predicted memory of an idle worker and of each concurrent block, bytes; see `simexm.run.backend.WorkerMemory`."""
 
     one_block: int
     base: int = BASE
@@ -49,23 +41,13 @@ class AnalysisMemory:
         return self.at_once(1)
 
     def at_once(self, blocks: int) -> int:
-        """Peak of a process that measures so many blocks at once, in threads."""
+        """Peak of a process that measures so many blocks at once."""
         return self.base + blocks * self.one_block
 
 
 @dataclass(frozen=True)
 class AnalysisPlan:
-    """An analysis with its inputs.
-
-    Attributes
-    ----------
-    analysis
-        Its settings.
-    inputs
-        What it reads.
-    bench
-        The opened inputs.
-    """
+    """An analysis with its inputs, and these opened as a bench."""
 
     analysis: Analysis
     inputs: tuple[Result, ...]
@@ -73,15 +55,7 @@ class AnalysisPlan:
 
     @classmethod
     def of(cls, analysis: Analysis, inputs: tuple[Result, ...]) -> AnalysisPlan:
-        """Open the inputs and plan the work.
-
-        Raises
-        ------
-        OutputError
-            If the analysis cannot be made of these inputs.
-        SpecError
-            If what its package declares cannot be stored.
-        """
+        """Open the inputs and plan; raises OutputError if they cannot be analysed, SpecError for wrong declarations."""
         plan = cls(analysis, inputs, analysis.open(inputs))
         bench = plan.bench
         if bench.grid is not None and bench.blocks != len(bench.grid.blocks):
@@ -93,12 +67,12 @@ class AnalysisPlan:
 
     @cached_property
     def volumes(self) -> Volumes:
-        """The images and label images that are written."""
+        """The images and label images to write."""
         return volumes_of(self.analysis.tag, self.bench.grid, self.bench.products)
 
     @property
     def row_tables(self) -> list[str]:
-        """Names of the tables whose rows are kept block by block."""
+        """Names of the tables whose rows are stored block by block."""
         return [p.name for p in self.bench.products if p.kind == "table"]
 
     @property
@@ -128,21 +102,20 @@ class AnalysisPlan:
         return "cpu"
 
     def smaller(self, nbytes: int) -> str:
-        """What to do where a worker has only so many bytes."""
-        return f"analyse it where a worker has {self.memory.total / GiB:.2f} GiB, for the blocks are those of the input"
+        """What to do if a worker has only so many bytes."""
+        return f"run it where a worker has {self.memory.total / GiB:.2f} GiB, since the blocks are those of the input"
 
     @cached_property
     def versions(self) -> Mapping[str, str]:
-        """Versions of the program, and of the libraries and packages whose arithmetic decides what is found."""
+        """Versions of simexm and of the libraries and packages that decide the results."""
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
         return {**versions, "results": str(RESULTS_VERSION), **package_version(self.analysis)}
 
     @cached_property
     def hash(self) -> str:
-        """Parameter hash: decides every number that is found."""
-        decisive = {
-            k: v for k, v in self.to_mapping(hashed=False).items() if k in ("kind", "inputs", "settings", "versions")
-        }
+        """Parameter hash, which decides every result."""
+        plan = self.to_mapping(hashed=False)
+        decisive = {key: plan[key] for key in ("kind", "inputs", "settings", "versions")}
         return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def to_mapping(self, hashed: bool = True) -> dict[str, Any]:

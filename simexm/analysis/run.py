@@ -1,4 +1,4 @@
-"""An analysis as a job: its blocks on workers, a journal, coarse levels, tables and scores."""
+"""Run an analysis as a job: blocks on workers, journal, coarse levels, tables and scores."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_analysis(
 
 
 def refuse(plan: AnalysisPlan, where: Place, overwrite: bool) -> None:
-    """Refuse an output that is in the way; see `simexm.run.guard.refuse`."""
+    """Raise if the output must not be written; see `simexm.run.guard.refuse`."""
     guard.refuse(plan.hash, _reads(plan), where, overwrite)
 
 
@@ -74,7 +74,7 @@ def _do(plan: AnalysisPlan, where: Place, backend: Backend, quiet: bool) -> None
 
 
 def _prepare(plan: AnalysisPlan, where: Place) -> None:
-    """Mark the output as ours before anything is in it, and make its folders and arrays."""
+    """Mark the output as simexm's before anything else is written, then create its folders and arrays."""
     retire_scratch(where)
     claim(where.scratch)
     Files(where.run, where.scratch).put(PLAN, (json.dumps(plan.to_mapping(), indent=2) + "\n").encode())

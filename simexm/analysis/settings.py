@@ -1,4 +1,4 @@
-"""Settings of analyses as text: files that are read, and commented ones to edit."""
+"""Settings of analyses as text: read files, and write commented ones to edit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,7 @@ _WIDTH = 110
 
 
 def load_settings(kind: type[Analysis], path: Path | None) -> Analysis:
-    """An analysis with the settings of a YAML or JSON file, or with the defaults where there is none.
-
-    Raises
-    ------
-    SpecError
-        If the file cannot be read, or does not hold settings of this analysis.
-    """
+    """Create an analysis with the settings of a YAML or JSON file, or with the defaults; raises SpecError for wrong settings."""
     name = str(path) if path else f"the analysis {tag_of(kind, 'analysis')!r} without --settings"
     try:
         return kind.model_validate(read(path, "settings file") if path else {})
@@ -37,7 +31,7 @@ def summary(kind: type[Analysis]) -> str:
 
 
 def settings_of(kind: type[Analysis]) -> list[tuple[str, str, str]]:
-    """Name, default as YAML (empty where it must be given), and meaning of each setting."""
+    """Name, default as YAML (empty if required), and meaning of each setting."""
     meanings = _attributes(inspect.getdoc(kind) or "")
     found = []
     for name, field in kind.model_fields.items():
@@ -52,10 +46,10 @@ def settings_of(kind: type[Analysis]) -> list[tuple[str, str, str]]:
 
 
 def settings_text(kind: type[Analysis]) -> str:
-    """Settings with their defaults as YAML to edit, each below its meaning."""
+    """Settings with their defaults as commented YAML to edit."""
     lines = [*_comment(summary(kind)), f"analysis: {tag_of(kind, 'analysis')}"]
     for name, default, meaning in settings_of(kind):
-        lines += ["", *_comment(meaning), f"{name}:{default}" if default else f"{name}:  # must be given"]
+        lines += ["", *_comment(meaning), f"{name}:{default}" if default else f"{name}:  # required"]
     return "\n".join(lines) + "\n"
 
 
@@ -64,7 +58,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _attributes(doc: str) -> dict[str, str]:
-    """What the section `Attributes` of a numpydoc docstring says, by name; several names may share one text."""
+    """Texts of the section `Attributes` of a numpydoc docstring, by name; several names may share one text."""
     section = re.search(r"^Attributes\n-+\n(.*?)(?=^\w[^\n]*\n-{3,}$|\Z)", doc, re.DOTALL | re.MULTILINE)
     found: dict[str, str] = {}
     for names, text in re.findall(

@@ -1,23 +1,13 @@
-"""The command of an analysis: the same for those of simexm and for those that other packages bring."""
+"""Commands of analyses, of simexm or of other packages."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simexm.cli import completion
-from simexm.cli.options import (
-    ClusterOption,
-    DryRunOption,
-    JobsOption,
-    JsonOption,
-    OverwriteOption,
-    QuietOption,
-    WorkersOption,
-    output_option,
-)
+from simexm.cli import completion, options
 from simexm.cli.shared import cluster_of, print_rows, short, stoppable
 
 if TYPE_CHECKING:
@@ -25,15 +15,7 @@ if TYPE_CHECKING:
 
 
 def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callable[..., None]:
-    """Make the function of a command that runs an analysis.
-
-    Parameters
-    ----------
-    name
-        Of the analysis.
-    load
-        Returns its class; called when the command runs, since importing it takes time.
-    """
+    """Build the command that runs the analysis `name`; `load` imports its class when the command runs, since that takes time."""
 
     def run(
         paths: Annotated[
@@ -43,21 +25,21 @@ def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callabl
             ),
         ],
         output: Annotated[
-            str | None, output_option("NAME.zarr; its tables go to NAME.run beside it.", f"INPUT-{name}.zarr")
+            str | None, options.output("NAME.zarr; its tables go to NAME.run beside it.", f"INPUT-{name}.zarr")
         ] = None,
         settings: Annotated[
             Path | None,
             typer.Option(help=f"Settings, YAML or JSON; `simexm new {name}` prints some to edit.", metavar="FILE"),
         ] = None,
-        overwrite: OverwriteOption = False,
-        workers: WorkersOption = None,
-        cluster: ClusterOption = None,
-        jobs: JobsOption = None,
-        dry_run: DryRunOption = False,
-        quiet: QuietOption = False,
-        as_json: JsonOption = False,
+        overwrite: options.Overwrite = False,
+        workers: options.Workers = None,
+        cluster: options.Cluster = None,
+        jobs: options.Jobs = None,
+        dry_run: options.DryRun = False,
+        quiet: options.Quiet = False,
+        as_json: options.Json = False,
     ) -> None:
-        """Run the analysis and print its scores; without a name the output is called after the first input."""
+        """Run the analysis and print its scores; the output is by default named after the first input."""
         from simexm.analysis.settings import load_settings
         from simexm.store.location import location
         from simexm.view.rows import analysis_rows
@@ -70,12 +52,32 @@ def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callabl
             typer.echo(json.dumps(plan.to_mapping(), indent=2))
             return
         with stoppable():
-            found = analysis.run(
+            result = analysis.run(
                 *paths, output=where, cluster=chosen, workers=workers, overwrite=overwrite, quiet=quiet
-            )  # fmt: skip
+            )
         if as_json:
-            typer.echo(json.dumps({s["score"]: s["value"] for s in found.scores().to_pylist()}, indent=2))
+            typer.echo(json.dumps({s["score"]: s["value"] for s in result.scores().to_pylist()}, indent=2))
         else:
-            print_rows(str(short(found.path)), analysis_rows(found))
+            print_rows(str(short(result.path)), analysis_rows(result))
 
     return run
+
+
+def installed_command(name: str) -> Any:
+    """Build the command of an installed analysis; None if none has this name. Raises SpecError if it cannot be loaded."""
+    from rich.markup import escape
+
+    from simexm.analysis import installed
+    from simexm.analysis.settings import settings_of, summary
+
+    if name not in installed.names():
+        return None
+    kind = installed.load(name)
+    rows = [
+        f"{setting}{f', by default{default}' if default else ', required'}: {meaning}"
+        for setting, default, meaning in settings_of(kind)
+    ]
+    help = "\n\n".join(escape(text) for text in [summary(kind), *(["Settings:"] if rows else []), *rows])
+    application = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+    application.command(name=name, help=help)(command_function(name, lambda: kind))
+    return typer.main.get_command(application)

@@ -1,4 +1,4 @@
-"""The application: what all commands share, errors told in one message, and the entry point."""
+"""The application: what all commands share, one message for each error, and the entry point."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class _Group(typer.core.TyperGroup):
         known = super().get_command(ctx, cmd_name)
         if known is not None or cmd_name.startswith("-"):
             return known
-        from simexm.cli.installed import command_of  # only for what is none of ours: it loads large libraries
+        from simexm.cli.analyse import installed_command
 
-        return command_of(cmd_name)
+        return installed_command(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -52,9 +52,9 @@ class _Group(typer.core.TyperGroup):
             ctx.color = False
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            warnings.simplefilter("ignore")  # of other libraries: nothing that a user could mend
+            warnings.simplefilter("ignore")  # of other libraries: a user cannot act on them
             warnings.simplefilter("always", SimexmWarning)
-            for text in caches.untold():
+            for text in caches.pending_warnings():
                 warnings.warn(text, SimexmWarning, stacklevel=1)
             try:
                 refuse_lost_folder()
@@ -68,10 +68,8 @@ class _Group(typer.core.TyperGroup):
             except Exception as error:
                 if _Debug.on or type(error).__module__.startswith("typer"):  # its usage errors
                     raise
-                told, code = _told(error)
-                told = printable(told)
-                logger.error(told)
-                typer.secho(f"error: {told}", fg="red", err=True)
+                text, code = _message_and_code(error)
+                _print_error(printable(text))
                 raise typer.Exit(code) from None
 
 
@@ -105,12 +103,12 @@ class Heading(StrEnum):
 def command(
     heading: Heading, name: str | None = None, help: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a function a command, listed under a heading; its name and docstring are the command's where none are given."""
+    """Register a function as a command below a heading; name and help are by default the function's name and docstring."""
     return app.command(name=name, help=help, rich_help_panel=heading.value)
 
 
 class _Debug:
-    """Whether a traceback is wanted."""
+    """Whether errors are shown with a traceback."""
 
     on = False
 
@@ -125,7 +123,7 @@ def _version(asked: bool) -> None:
 def _common(
     debug: Annotated[bool, typer.Option("--debug", help="Show Python's traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     _Debug.on = debug or bool(os.environ.get("SIMEXM_DEBUG"))
@@ -139,37 +137,36 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
         typer.secho(f"warning: {text}", fg="yellow", err=True)
 
 
-def _told(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit code."""
+def _print_error(text: str) -> None:
+    logger.error(text)
+    typer.secho(f"error: {text}", fg="red", err=True)
+
+
+def _message_and_code(error: Exception) -> tuple[str, int]:
+    """The message for an error, and the exit code."""
     if isinstance(error, SimexmError):
         return str(error), error.exit_code
     if isinstance(error, MemoryError):
         limit = next((f" ({name})" for name, _, _ in rlimits()), "")
-        return (
-            f"the memory is full{limit}; lower execution.memory_GiB in the spec, raise limits, or close other programs",
-            1,
-        )
+        remedy = "lower execution.memory_GiB in the spec, raise the limits, or close other programs"
+        return f"out of memory{limit}; {remedy}", 1
     if isinstance(error, RemoteError):
         return f"{error.filename}: {error.strerror}", 1
     if isinstance(error, OSError) and error.filename:
-        told = f"{error.filename}: {error.strerror or error}; name a file or folder that you may use"
-        return told, 2 if error.errno in _MISTYPED else 1
+        text = f"{error.filename}: {error.strerror or error}; name a file or folder that you may use"
+        return text, 2 if error.errno in _MISTYPED else 1
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
-        return (
-            f"{error.strerror}: the system refuses to go on; mend that (free some space, or close other programs), and try again",
-            1,
-        )
+        return f"{error.strerror}; free disk space or close other programs, then type the command again", 1
     *_, last = traceback.extract_tb(error.__traceback__)
     if Path(last.filename).parts[-2:] == ("dask", "config.py"):
-        folder = "; correct that file, or set DASK_CONFIG to a folder without settings"
-        return f"Dask's own settings cannot be read: {' '.join(str(error).split())}{folder}", 2
-    where = f"{Path(last.filename).name}, line {last.lineno}"
-    told = f"{type(error).__name__}: {error} (in {where}). This is a fault of simexm, not of yours: please report it"
-    return f"{told} with what `simexm --debug ...` shows", 1
+        remedy = "correct that file, or set DASK_CONFIG to a folder without settings"
+        return f"Dask's own settings cannot be read: {' '.join(str(error).split())}; {remedy}", 2
+    text = f"{type(error).__name__}: {error} (in {Path(last.filename).name}, line {last.lineno})"
+    return f"{text}. This is a fault of simexm, not yours: please report it with the output of `simexm --debug ...`", 1
 
 
 _MISTYPED = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
-"""What the system says of paths that can be none, whatever the state of the disk."""
+"""Errors of paths that cannot exist, whatever the state of the disk."""
 
 _OF_THE_MACHINE = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE
@@ -177,7 +174,7 @@ _OF_THE_MACHINE = (
 
 
 def _one_arena() -> None:
-    """Let the threads of this process share one heap: glibc gives each its own, and what one frees no other can use."""
+    """Let all threads share one heap: glibc gives each its own, and no other thread can use what one frees."""
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError):  # not glibc
@@ -188,7 +185,7 @@ _M_ARENA_MAX = -8
 
 
 def main() -> None:
-    """Entry point of the `simexm` command; ends the process."""
+    """Run the `simexm` command and end the process."""
     streams.guard()
     _one_arena()
     try:
@@ -196,20 +193,19 @@ def main() -> None:
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else int(end.code is not None))
     except LostOutputError as lost:
-        _leave(_tell_lost(lost))
+        _leave(_report_lost(lost))
 
 
-def _tell_lost(lost: LostOutputError) -> int:
+def _report_lost(lost: LostOutputError) -> int:
     if not isinstance(lost, ClosedPipeError):
-        logger.error(str(lost))
-        typer.secho(f"error: {lost}", fg="red", err=True)
+        _print_error(str(lost))
     return lost.exit_code
 
 
 def _leave(code: int) -> None:
-    """End at once when all libraries have put their things away: to take down its modules, too, takes Python half a second."""
+    """End the process once the libraries have cleaned up, without the half second in which Python unloads its modules."""
     if (lost := streams.flush()) and not code:
-        code = _tell_lost(lost)
+        code = _report_lost(lost)
     if any(t is not threading.main_thread() and not t.daemon for t in threading.enumerate()):
         sys.exit(code)  # which waits for them
     atexit._run_exitfuncs()

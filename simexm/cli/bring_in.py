@@ -1,4 +1,4 @@
-"""Commands that begin an experiment: ingest, convert, new, schema, fluorophores."""
+"""Commands that prepare an experiment: ingest, convert, new, schema, fluorophores."""
 
 from __future__ import annotations
 
@@ -12,27 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from simexm.cli import completion
+from simexm.cli import completion, options
 from simexm.cli.app import Heading, command
-from simexm.cli.options import (
-    DatasetOption,
-    DryRunOption,
-    JsonOption,
-    ModelOption,
-    OverwriteOption,
-    QuietOption,
-    RoiOption,
-    SeedOption,
-    WorkersOption,
-    output_option,
-)
 from simexm.cli.shared import bar, print_table
 from simexm.errors import OutputError, SimexmWarning, SpecError
 from simexm.units import count, size, times
 
 
 class ColorOrder(StrEnum):
-    """Which colour holds an id's largest byte: the first one."""
+    """Order of an id's bytes in a colour, the highest first."""
 
     RGB = "rgb"
     BGR = "bgr"
@@ -48,15 +36,15 @@ def ingest(
             show_default=False,
         ),
     ],
-    output: Annotated[str, output_option("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", False)],
+    output: Annotated[str, options.output("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", False)],
     voxel_size: Annotated[
         tuple[float, float, float] | None,
-        typer.Option(help="Voxel size, nm; by default what the metadata tell.", metavar="Z Y X", show_default=False),
+        typer.Option(help="Voxel size, nm; by default that of the metadata.", metavar="Z Y X", show_default=False),
     ] = None,
     region: Annotated[
         list[str] | None,
         typer.Option(
-            help="Mask of a further region, of any of these kinds, not 0 inside; may be repeated.",
+            help="Mask of a further region, in any of these formats, nonzero inside; may be repeated.",
             metavar="NAME=PATH",
             show_default=False,
         ),
@@ -64,20 +52,20 @@ def ingest(
     field: Annotated[
         list[str] | None,
         typer.Option(
-            help="Further field of any of these kinds: ids of other objects, classes of tissue, or grey values; may be repeated.",
+            help="Further field, in any of these formats: ids of other objects, tissue classes, or grey values; may be repeated.",
             metavar="NAME=KIND:PATH",
             show_default=False,
         ),
     ] = None,
-    roi: RoiOption = None,
+    roi: options.Roi = None,
     time: Annotated[
         int | None,
-        typer.Option(help="Time point of a series to take, from 0 on.", metavar="N", show_default="all", min=0),
+        typer.Option(help="Time point of a series to read, from 0 on.", metavar="N", show_default="all", min=0),
     ] = None,
     cells: Annotated[
         str, typer.Option(help="merged, or splitted: SOURCE holds one stack or folder for each cell.")
     ] = "merged",
-    dataset: DatasetOption = None,
+    dataset: options.Dataset = None,
     color_ids: Annotated[
         ColorOrder | None,
         typer.Option(
@@ -86,30 +74,28 @@ def ingest(
             show_default="colours are refused",
         ),
     ] = None,
-    workers: WorkersOption = None,
-    overwrite: OverwriteOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
+    workers: options.Workers = None,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Turn a segmentation of any kind and size, and masks of regions, into sharded multiscale OME-Zarr labels.
+    """Convert a segmentation of any format and size, and masks of regions, to sharded multiscale OME-Zarr labels.
 
     Example: simexm ingest segmentation.tif --output cortex.zarr --voxel-size 40 32 32 --region synapse=synapses.tif
     """
     from simexm.ingestion.ingest import ingest as ingest_volume
 
     masks = _named("region", "PATH", region or ())
-    fields: dict[str, Any] = {
-        name: told.partition(":")[::2] for name, told in _named("field", "KIND:PATH", field or ()).items()
-    }
+    pairs = _named("field", "KIND:PATH", field or ())
+    fields: dict[str, Any] = {name: value.partition(":")[::2] for name, value in pairs.items()}
     if cells not in ("merged", "splitted"):
         raise SpecError(f"--cells {cells} is unknown; type merged (one volume of all cells) or splitted (one a cell)")
+    colors = color_ids and color_ids.value
+    content: dict[str, Any] = {"regions": masks, "fields": fields, "cells": cells, "color_ids": colors}
+    part: dict[str, Any] = {"roi": roi, "time": time, "dataset": dataset}
+    how: dict[str, Any] = {"workers": workers, "overwrite": overwrite, "dry_run": dry_run}
     with bar("ingest", quiet) as progress:
-        made = ingest_volume(
-            source, output, voxel_size, regions=masks, fields=fields, roi=roi, time=time,
-            cells="merged" if cells == "merged" else "splitted", dataset=dataset,
-            color_ids=None if color_ids is None else color_ids.value, workers=workers, overwrite=overwrite,
-            dry_run=dry_run, progress=progress,
-        )  # fmt: skip
+        made = ingest_volume(source, output, voxel_size, **content, **part, **how, progress=progress)
     if dry_run or not quiet:
         megavoxels = made.times * math.prod(made.shape) / 1e6
         done = f", largest id {made.largest_id}" if made.largest_id is not None else ""
@@ -125,14 +111,14 @@ def ingest(
 
 
 def _named(option: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
-    """What follows the name in each use of an option, by name."""
+    """Values of a repeated option NAME=VALUE, by name."""
     found = {}
     for pair in pairs:
         name, _, rest = pair.partition("=")
         if not (name and rest):
-            raise SpecError(f"--{option} {pair}: it is not known which is the name; type --{option} NAME={form}")
+            raise SpecError(f"--{option} {pair}: the name is missing; type --{option} NAME={form}")
         if name in found:
-            raise SpecError(f"two {option}s have the same name ({', '.join(pairs)}); give each a name of its own")
+            raise SpecError(f"two {option}s have the same name ({', '.join(pairs)}); give each its own name")
         found[name] = rest
     return found
 
@@ -141,14 +127,14 @@ def _named(option: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
 def convert(
     config: Annotated[Path, typer.Argument(help="Configuration file of SimExm (2017).", show_default=False)],
     output: Annotated[
-        Path | None, output_option("Spec to write, .yaml or .json.", "the configuration's name, .yaml")
+        Path | None, options.output("Spec to write, .yaml or .json.", "the configuration's name, .yaml")
     ] = None,
-    model: ModelOption = "simexm2017",
-    seed: SeedOption = None,
-    overwrite: OverwriteOption = False,
-    quiet: QuietOption = False,
+    model: options.Model = "simexm2017",
+    seed: options.Seed = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Write a .ini file of SimExm (2017) as a native spec, and ingest its ground truth beside it.
+    """Convert an .ini file of SimExm (2017) to a native spec, and ingest its ground truth beside it.
 
     Example: simexm convert config.ini --output my.yaml --model physical
     """
@@ -171,7 +157,7 @@ def convert(
             job.ingest(progress)
     except SourceNotFoundError as error:
         warnings.warn(
-            f"{error} The spec is written all the same; where the ground truth is, type: "
+            f"{error} The spec is written nevertheless; where the ground truth is, type: "
             f"{ingest_command(job.config, job.ground_truth)}",
             SimexmWarning,
             stacklevel=1,
@@ -189,17 +175,17 @@ def new(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Experiment to begin from, one of --list; or an installed analysis, for its settings.",
+            help="Experiment to start from, one of --list; or an installed analysis, for its settings.",
             metavar="[NAME]",
             show_default="a template with comments",
             autocompletion=completion.experiments,
         ),
     ] = None,
-    output: Annotated[Path | None, output_option("Spec to write, .yaml.", "it is printed")] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="List the experiments to begin from.")] = False,
-    overwrite: OverwriteOption = False,
+    output: Annotated[Path | None, options.output("Spec to write, .yaml.", "it is printed")] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the experiments to start from.")] = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Print or write a spec to edit: a commented template, or a ready experiment; or the settings of an analysis.
+    """Print or write a spec to edit, a commented template or a ready experiment; or the settings of an analysis.
 
     Example: simexm new > my.yaml
 
@@ -219,7 +205,7 @@ def new(
         typer.echo(text, nl=False)
         return
     if output.suffix.lower() not in (".yaml", ".yml"):
-        raise OutputError(f"what is written to {output} is YAML; type --output {with_ending(output, '.yaml')}")
+        raise OutputError(f"the spec {output} is YAML; type --output {with_ending(output, '.yaml')}")
     refuse([output], overwrite=overwrite)
     with whole_file(output) as partial:
         partial.write_text(text.replace(f"pipelines/{name}.yaml", str(output)), encoding="utf-8")
@@ -230,7 +216,7 @@ def new(
 
 
 def _settings_text(name: str) -> str:
-    """Commented settings of an installed analysis; empty where there is none of that name."""
+    """Commented settings of an installed analysis; empty if none has that name."""
     from simexm import templates
 
     if name in templates.experiments():
@@ -260,14 +246,16 @@ def fluorophores(
     spec: Annotated[
         Path | None,
         typer.Option(
-            help="Spec whose lasers and filters are drawn as well.", show_default=False, autocompletion=completion.specs
+            help="Spec whose lasers and filters are drawn, too.", show_default=False, autocompletion=completion.specs
         ),
     ] = None,
-    output: Annotated[Path | None, output_option("PNG to write.", "the names, -spectra.png, which is replaced")] = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
+    output: Annotated[
+        Path | None, options.output("PNG to write.", "the names, -spectra.png, which is replaced")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
-    """List the built-in dyes; with names or a spec, draw their spectra and tell what each laser and filter makes of them.
+    """List the built-in dyes; with names or a spec, draw their spectra and list how each laser and filter detects them.
 
     Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
     """

@@ -1,4 +1,4 @@
-"""What the shell offers where TAB is pressed: files of the right kind, and the words that an option knows."""
+"""Shell completion: files of the right kind, and the values of an option."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ _HEAD_BYTES = 1 << 16
 
 
 def one_of(*words: str) -> Callable[[str], list[str]]:
-    """These words."""
+    """Complete one of these words."""
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
 def experiments(incomplete: str) -> list[str]:
-    """Names of the experiments that `simexm new` writes."""
+    """Complete names of the experiments that `simexm new` writes."""
     from simexm.templates import experiments as known
 
     return [name for name in known() if name.startswith(incomplete)]
 
 
 def specs(incomplete: str) -> list[str]:
-    """Specs, and configuration files of 2017."""
+    """Complete specs, and configuration files of 2017."""
     return list(_paths(incomplete, _is_spec))
 
 
 def cluster_files(incomplete: str) -> list[str]:
-    """Cluster files."""
+    """Complete cluster files."""
     return list(_paths(incomplete, _is_cluster_file))
 
 
 def results(incomplete: str) -> list[str]:
-    """Zarr folders."""
+    """Complete Zarr folders."""
     return list(_paths(incomplete, lambda path: path.endswith(".zarr") and os.path.isdir(path)))
 
 
 def _paths(incomplete: str, fits: Callable[[str], bool], depth: int = 1) -> Iterator[str]:
-    """Paths that begin as typed and fit, in this folder and in those right below it; deeper ones the shell completes itself."""
+    """Matching paths in this folder and those directly below it; the shell completes deeper ones itself."""
     folder, begin = os.path.split(incomplete)
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(os.path.expanduser(folder) or ".")):
             if not name.startswith(begin) or (name.startswith(".") and not begin):
                 continue
             path = os.path.join(folder, name)
-            whole = os.path.expanduser(path)
-            if fits(whole):
+            expanded = os.path.expanduser(path)
+            if fits(expanded):
                 yield path
-            elif depth and os.path.isdir(whole) and not name.endswith(".zarr"):
+            elif depth and os.path.isdir(expanded) and not name.endswith(".zarr"):
                 yield from _paths(os.path.join(path, ""), fits, depth - 1)
 
 
@@ -62,7 +62,7 @@ def _is_cluster_file(path: str) -> bool:
 
 
 def _has_key(path: str, key: str) -> bool:
-    """Whether a line near the beginning of a YAML or JSON file begins with this key."""
+    """Whether a line near the beginning of a YAML or JSON file starts with this key."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read(_HEAD_BYTES).splitlines()

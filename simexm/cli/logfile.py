@@ -1,4 +1,4 @@
-"""The option --log-file: what a run tells, with date and time, in a file of the user's choice."""
+"""The option --log-file: append the lines of the log, with date and time, to a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simexm.version import __version__
 
 
 class _File(logging.FileHandler):
-    """A file that may fill up: refused if its first line finds no room, and later given up with one warning."""
+    """A log file on a disk that may fill up: an error at the first line, one warning later."""
 
     begun = False
 
@@ -33,14 +33,14 @@ class _File(logging.FileHandler):
         if not self.begun:
             raise _refused(self.baseFilename, error) from error
         warnings.warn(
-            f"the log file {self.baseFilename} cannot be written any more: {error.strerror or error}; lines from now on are "
-            "missing there; NAME.run/log.txt has those of a run",
+            f"the log file {self.baseFilename} cannot be written any more: {error.strerror or error}; later lines are "
+            "missing there; those of a run are in NAME.run/log.txt",
             SimexmWarning,
             stacklevel=2,
         )
 
     def close(self) -> None:
-        """See `logging.Handler`; what cannot be written was told of."""
+        """See `logging.Handler`; a failed write was reported before."""
         with contextlib.suppress(OSError, ValueError):
             super().close()
 
@@ -55,7 +55,7 @@ class _Lines(logging.Formatter):
 
 
 def _open(ctx: typer.Context, path: Path | None) -> Path | None:
-    """Write what the logger is told to the file, until the command line ends, so that its errors are told there, too."""
+    """Append log lines to the file until the command ends, its errors included."""
     if path is None or ctx.resilient_parsing:
         return path
     try:
@@ -88,8 +88,8 @@ LogFileOption = Annotated[
     Path | None,
     typer.Option(
         "--log-file",
-        help="File to which what happens is added, a line with date and time each.",
-        show_default="NAME.run/log.txt alone",
+        help="File to append log lines to, with date and time.",
+        show_default="only NAME.run/log.txt",
         callback=_open,
     ),
 ]

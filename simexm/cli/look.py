@@ -1,4 +1,4 @@
-"""Commands that show what is stored: show, view, report, info, export."""
+"""Commands that show results: show, view, report, info, export."""
 
 from __future__ import annotations
 
@@ -10,27 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from simexm.cli import completion
+from simexm.cli import completion, options
 from simexm.cli.app import Heading, command
-from simexm.cli.options import (
-    DatasetOption,
-    DryRunOption,
-    JsonOption,
-    LevelOption,
-    OverwriteOption,
-    QuietOption,
-    ResultPath,
-    RoundOption,
-    output_option,
-)
 from simexm.cli.shared import at_round, bar, print_rows, stoppable
 from simexm.errors import NoResultError, OutputError, SimexmWarning, SourceError, SourceNotFoundError
 from simexm.export.formats import Arrangement, Format
 
 
 @command(Heading.LOOK)
-def show(path: ResultPath, round_: RoundOption = None) -> None:
-    """Open a result in a window: sliders and the arrow keys choose the plane (up, down) and the channel (left, right).
+def show(path: options.ResultPath, round_: options.Round = None) -> None:
+    """Open a result in a window; sliders or the arrow keys choose the plane (up, down) and the channel (left, right).
 
     Example: simexm show out.zarr
     """
@@ -53,9 +42,11 @@ def view(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on this machine's loopback.", show_default="a free one")
     ] = 0,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address without opening a browser.")
+    ] = False,
 ) -> None:
-    """Show results in Neuroglancer, in the browser: channels, label images and the ground truth, at any size. Ctrl-C ends it.
+    """Show results of any size in Neuroglancer, in the browser: channels, label images and ground truth. Ctrl-C ends it.
 
     Example: simexm view out.zarr
 
@@ -71,7 +62,7 @@ def view(
                 for sentence in scene.lacking:
                     warnings.warn(sentence, SimexmWarning, stacklevel=1)
             typer.echo(f"view: {viewer.url}")
-            typer.echo(f"from another computer type there: {viewer.tunnel}    (and open the same address)")
+            typer.echo(f"on another computer, type: {viewer.tunnel}    (and open the same address there)")
             typer.echo("Ctrl-C ends it")
             if not no_browser:
                 open_browser(viewer.url)
@@ -84,13 +75,13 @@ def view(
 
 @command(Heading.LOOK)
 def report(
-    path: ResultPath,
+    path: options.ResultPath,
     output: Annotated[
-        Path | None, output_option("HTML file to write.", "the result's name, -report.html, which is replaced")
+        Path | None, options.output("HTML file to write.", "the result's name, -report.html, which is replaced")
     ] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Write a result as one page of HTML to look at, print or send: pictures, light, noise, cells, and how to make it again.
+    """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it.
 
     Example: simexm report out.zarr --output report.html
     """
@@ -113,16 +104,16 @@ def info(
     path: Annotated[
         str,
         typer.Argument(
-            help="Result, NAME.zarr, or a volume of labels of any kind that `simexm ingest` reads; or a URL.",
+            help="Result, NAME.zarr, or a label volume of any format that `simexm ingest` reads; or a URL.",
             metavar="RESULT|VOLUME",
             show_default=False,
             autocompletion=completion.results,
         ),
     ],
-    dataset: DatasetOption = None,
-    as_json: JsonOption = False,
+    dataset: options.Dataset = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Tell what a result holds and how it was made, or what a volume of labels is.
+    """Print what a result holds and how it was computed, or describe a label volume.
 
     Example: simexm info out.zarr
 
@@ -146,11 +137,11 @@ def info(
     elif result.complete:
         print_rows(path, result_rows(result) if result.kind == SIMULATION else analysis_rows(result))
     else:
-        typer.echo(f"{path}: incomplete; type the command that makes it again to go on")
+        typer.echo(f"{path}: incomplete; type the same command again to resume")
 
 
 def _volume(path: str, dataset: str | None, none: NoResultError) -> dict[str, Any]:
-    """The description of a volume of labels; where there is none either, the error says so."""
+    """Describe a label volume; raises `none` if there is nothing at `path`."""
     from simexm.sources.describe import describe
     from simexm.sources.words import COMMAND, speaking
 
@@ -160,18 +151,20 @@ def _volume(path: str, dataset: str | None, none: NoResultError) -> dict[str, An
     except SourceNotFoundError:
         raise none from None
     except SourceError as error:
-        raise OutputError(f"{none}. It is no volume of labels that can be read, either: {error}") from error
+        raise OutputError(f"{none}. It cannot be read as a label volume either: {error}") from error
 
 
 @command(Heading.LOOK)
 def export(
-    path: ResultPath,
-    output: Annotated[Path, output_option("Folder to write files to.", False)],
-    form: Annotated[Format, typer.Option("--format", help="PNG: a folder of images, one a plane.", show_default=False)],
+    path: options.ResultPath,
+    output: Annotated[Path, options.output("Folder to write files to.", False)],
+    form: Annotated[
+        Format, typer.Option("--format", help="PNG: a folder of images, one for each plane.", show_default=False)
+    ],
     channels: Annotated[
         Arrangement,
         typer.Option(
-            help="split: a gray stack each, with the stored values (GIF: 8 bits). merged: in ome-tiff all in one file; in tiff "
+            help="split: a grey stack each, with the stored values (GIF: 8 bits). merged: in ome-tiff all in one file; in tiff "
             "8-bit RGB stacks of three channels; in gif and png 8 bits in their display colours."
         ),
     ] = Arrangement.SPLIT,
@@ -181,21 +174,21 @@ def export(
             help="merged: a stack of ids for each label image. split: one for each cell.", show_default="no labels"
         ),
     ] = None,
-    level: LevelOption = 0,
-    round_: RoundOption = None,
+    level: options.Level = 0,
+    round_: options.Round = None,
     eight_bit: Annotated[
         bool,
         typer.Option(
             "--8bit",
-            help="Scale each channel by its own maximum, value * 255 / maximum. Without, where 8 bits are needed, by its display "
-            "window.",
+            help="Scale each channel by its own maximum, value * 255 / maximum; by default, where 8 bits are needed, by its "
+            "display window.",
         ),
     ] = False,
-    overwrite: OverwriteOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Write a result as TIFF, OME-TIFF, GIF or PNG, whatever its size. Voxel sizes are of the tissue before expansion.
+    """Write a result of any size as TIFF, OME-TIFF, GIF or PNG. Voxel sizes are those of the tissue before expansion.
 
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
     """
@@ -204,16 +197,15 @@ def export(
 
     result = at_round(Result.open(path), round_)
     with bar("export", quiet) as progress:
+        content: dict[str, Any] = {"channels": channels, "labels": labels, "level": level, "eight_bit": eight_bit}
         written = export_result(
-            result, output, form, channels=channels, labels=labels, level=level, eight_bit=eight_bit, overwrite=overwrite,
-            dry_run=dry_run, progress=progress,
-        )  # fmt: skip
+            result, output, form, **content, overwrite=overwrite, dry_run=dry_run, progress=progress
+        )
     if dry_run or not quiet:
-        for each in written[:_LISTED]:
+        for each in written[:_MOST_LISTED]:
             typer.echo(str(each))
-        if len(written) > _LISTED:
-            typer.echo(f"and {len(written) - _LISTED} more below {output}")
+        if len(written) > _MOST_LISTED:
+            typer.echo(f"and {len(written) - _MOST_LISTED} more below {output}")
 
 
-_LISTED = 20
-"""Files that are named at most."""
+_MOST_LISTED = 20

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def _decode() -> "type[Analysis]":
-    from simexm.analysis.barcodes.decode import Decode  # which loads large libraries
+    from simexm.analysis.barcodes.decode import Decode  # late: it loads large libraries
 
     return Decode
 

@@ -1,4 +1,4 @@
-"""Arguments and options of the command line, each declared once: what is the same has one name in all commands.
+"""Arguments and options of the command line, each declared once and named alike in all commands.
 
 VERB INPUT... --output OUT [--overwrite] [--workers N] [--cluster F] [--jobs A:B] [--roi z0:z1,y0:y1,x0:x1] [--dry-run]
 """
@@ -13,20 +13,20 @@ import typer
 from simexm.cli import completion
 
 
-def output_option(help: str, default: str | bool) -> Any:
-    """The option -o, --output of a command; `default` is what the help shows: a text, or False if it must be given."""
+def option(name: str, help: str, metavar: str, default: str | bool = True, **more: Any) -> Any:
+    """An option; `default` is the text that the help shows, False if it shows none."""
+    return typer.Option(name, help=help, metavar=metavar, show_default=default, **more)
+
+
+def output(help: str, default: str | bool) -> Any:
+    """The option -o, --output; `default` as for `option`."""
     return typer.Option("--output", "-o", help=help, show_default=default)
 
 
-def cluster_option(default: str | bool) -> Any:
-    """The option --cluster; `default` as in `output_option`."""
-    return typer.Option(
-        "--cluster",
-        help="Cluster file, such as cluster_configs/slurm.yaml, edited.",
-        metavar="FILE",
-        show_default=default,
-        autocompletion=completion.cluster_files,
-    )
+def cluster(default: str | bool) -> Any:
+    """The option --cluster; `default` as for `option`."""
+    text = "Cluster file, such as cluster_configs/slurm.yaml, edited."
+    return option("--cluster", text, "FILE", default, autocompletion=completion.cluster_files)
 
 
 SpecPath = Annotated[
@@ -43,87 +43,56 @@ ResultPath = Annotated[
         help="Result, NAME.zarr, or its URL.", metavar="RESULT", show_default=False, autocompletion=completion.results
     ),
 ]
-OutputOption = Annotated[
-    str | None, output_option("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", "the spec's name")
+Output = Annotated[
+    str | None, output("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", "the spec's name")
 ]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what is there; a Zarr only if simexm wrote it.")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Workers on this machine.", metavar="N", show_default="one for each core"),
-]
-ClusterOption = Annotated[Path | None, cluster_option("this machine")]
-JobsOption = Annotated[
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output; a Zarr only if simexm wrote it.")]
+Workers = Annotated[int | None, option("--workers", "Workers on this machine.", "N", "one for each core", min=1)]
+Cluster = Annotated[Path | None, cluster("this machine")]
+Jobs = Annotated[
     str | None,
-    typer.Option(
-        "--jobs",
-        help="Jobs of workers to hold in the queue: a number, or MIN:MAX.",
-        metavar="MIN:MAX",
-        show_default="the cluster file's",
+    option("--jobs", "Worker jobs to keep in the queue: a number, or MIN:MAX.", "MIN:MAX", "the cluster file's"),
+]
+Roi = Annotated[
+    str | None,
+    option(
+        "--roi", "Voxels to read, along z, y and x; ranges may be open, as in 0:40,:,100:.", "z0:z1,y0:y1,x0:x1", "all"
     ),
 ]
-RoiOption = Annotated[
+Level = Annotated[int, option("--level", "Level of the pyramid, 0 the finest.", "N", min=0)]
+Dataset = Annotated[
     str | None,
-    typer.Option(
-        "--roi",
-        help="Voxels to take, along z, y and x; without a first or last one, from the beginning or to the end.",
-        metavar="z0:z1,y0:y1,x0:x1",
-        show_default="all",
-    ),
+    option("--dataset", "Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.", "NAME", False),
 ]
-LevelOption = Annotated[int, typer.Option("--level", min=0, help="Level of the pyramid, 0 the finest.", metavar="N")]
-DatasetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset",
-        help="Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.",
-        metavar="NAME",
-        show_default=False,
-    ),
+Round = Annotated[int | None, option("--round", "Round of imaging, from 1 on.", "N", "the first")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything and print what would be done, without starting it.")
 ]
-RoundOption = Annotated[
-    int | None,
-    typer.Option("--round", help="Round of imaging, from 1 on.", metavar="N", show_default="the first"),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, print what would be done, and start nothing.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", help="Seed of every random number.", metavar="N", show_default="the spec's, or 0"),
-]
-ModelOption = Annotated[
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Seed = Annotated[int | None, option("--seed", "Seed of all random numbers.", "N", "the spec's, or 0")]
+Model = Annotated[
     str,
-    typer.Option(
+    option(
         "--model",
-        help="For .ini files: simexm2017 draws as the original did; physical runs the file through the default physics.",
-        metavar="simexm2017|physical",
+        "For .ini files. simexm2017: the original's model; physical: the default physics.",
+        "simexm2017|physical",
         autocompletion=completion.one_of("simexm2017", "physical"),
     ),
 ]
-TileOption = Annotated[
-    tuple[int, int, int] | None,
-    typer.Option("--tile", help="Pixels along z y x that are computed at once.", metavar="Z Y X", show_default=False),
+Tile = Annotated[
+    tuple[int, int, int] | None, option("--tile", "Pixels along z y x that are computed together.", "Z Y X", False)
 ]
-DeviceOption = Annotated[
+Device = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--device",
-        help="auto: a GPU where there is one. gpu: the same, with a warning where there is none. cpu.",
-        metavar="auto|gpu|cpu",
-        show_default="the spec's, or auto",
+        "auto: a GPU if there is one. gpu: the same, with a warning if there is none. cpu.",
+        "auto|gpu|cpu",
+        "the spec's, or auto",
         autocompletion=completion.one_of("auto", "gpu", "cpu"),
     ),
 ]
-UntilOption = Annotated[
-    str | None,
-    typer.Option(
-        "--until",
-        help="Stop after this stage, for example labelling or confocal.",
-        metavar="STAGE",
-        show_default=False,
-    ),
+Until = Annotated[
+    str | None, option("--until", "Stop after this stage, for example labelling or confocal.", "STAGE", False)
 ]

@@ -1,4 +1,4 @@
-"""How several commands read a spec, end in good order, and print."""
+"""What several commands share: reading a spec, stopping cleanly, printing."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what batch queues and service managers send to end a program in good order."""
+    """SIGTERM, with which batch queues and service managers end a program."""
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM, or the loss of the terminal, end the block in as good order as Ctrl-C does."""
+    """Let SIGTERM, or the loss of the terminal, stop the block as cleanly as Ctrl-C does."""
 
     def stop(*_: Any) -> None:
         raise Terminated
@@ -44,7 +44,7 @@ def stoppable() -> Iterator[None]:
 
 
 def cluster_of(path: Path | None, jobs: str | None, workers: int | None = None) -> Cluster | None:
-    """What --cluster and --jobs say; None where they are not given."""
+    """The cluster that --cluster and --jobs describe; None without --cluster."""
     from simexm.errors import SpecError
 
     if path is None:
@@ -52,7 +52,7 @@ def cluster_of(path: Path | None, jobs: str | None, workers: int | None = None) 
             raise SpecError("--jobs is for batch queues; name the queue's file with --cluster, or leave --jobs out")
         return None
     if workers is not None:
-        raise SpecError("the cluster file says how many workers there are; leave --workers out, or --cluster")
+        raise SpecError("the cluster file sets the number of workers; leave --workers out, or --cluster")
     from simexm.jobs.clusters import cluster
 
     return cluster(path, jobs)
@@ -60,7 +60,7 @@ def cluster_of(path: Path | None, jobs: str | None, workers: int | None = None) 
 
 @contextlib.contextmanager
 def bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar, where there is a terminal; yields what to call with the parts done and all parts."""
+    """Show a progress bar if there is a terminal; yields a function of the parts done and the total."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -79,7 +79,7 @@ def load(
     quiet: bool = False,
     device: str | None = None,
 ) -> tuple[Simulation, Job | None]:
-    """The simulation of a spec; or that of a 2017 configuration, whose ground truth is ingested first, and the configuration."""
+    """Load a spec; or a 2017 configuration, returned as well, whose ground truth is ingested first."""
     from simexm.api import Simulation
     from simexm.errors import SpecError
     from simexm.settings import is_ini
@@ -90,8 +90,8 @@ def load(
 
         if output is not None and is_url(output):
             raise SpecError(
-                f"{spec} is a configuration of 2017, whose ground truth and files go beside the output, on a disk; for {output} "
-                f"type `simexm convert {spec} -o {spec.with_suffix('.yaml')}` first, then run that"
+                f"{spec} is a configuration of 2017, whose ground truth and files are written beside the output, on a disk; for "
+                f"{output} type `simexm convert {spec} -o {spec.with_suffix('.yaml')}` first, then run that"
             )
         job = Job.of(spec, model, seed, None if output is None else Path(output))
         with bar("ingest", quiet) as progress:
@@ -105,12 +105,12 @@ def load(
 
 
 def at_round(result: Result, number: int | None) -> Result:
-    """The result at the round that was asked for; tells which one is taken where none was."""
+    """Return the result at a round; without a number, print that the first is shown."""
     if number is None:
         if result.rounds:
             typer.echo(f"round 1 of {result.rounds}; type --round N for another", err=True)
         return result
-    return result if number is None else result.at(round=number)
+    return result.at(round=number)
 
 
 def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
@@ -121,9 +121,9 @@ def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))  # as it is: a name is no markup
+        table.add_row(*(Text(printable(cell)) for cell in row))  # not markup
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(printable(title), style="italic", highlight=False, markup=False, soft_wrap=True)  # as long as it is
+    console.print(printable(title), style="italic", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
 
 
@@ -142,8 +142,8 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
 
 
 def short(path: Location) -> Location:
-    """The path from here, where it lies below."""
+    """The path relative to the working folder, if it is below."""
     try:
         return path.relative_to(Path.cwd()) if isinstance(path, Path) else path
-    except (ValueError, OSError):  # elsewhere; or the working folder went away meanwhile
+    except (ValueError, OSError):  # not below, or the working folder was removed
         return path

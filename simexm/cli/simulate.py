@@ -9,27 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simexm.cli import options
 from simexm.cli.app import Heading, command
 from simexm.cli.logfile import LogFileOption
-from simexm.cli.options import (
-    ClusterOption,
-    DeviceOption,
-    DryRunOption,
-    JobsOption,
-    JsonOption,
-    ModelOption,
-    OutputOption,
-    OverwriteOption,
-    QuietOption,
-    RoundOption,
-    SeedOption,
-    SpecPath,
-    TileOption,
-    UntilOption,
-    WorkersOption,
-    cluster_option,
-    output_option,
-)
 from simexm.cli.shared import Terminated, bar, cluster_of, load, print_rows, print_table, short, stoppable
 from simexm.errors import OutputError, SimexmWarning, SpecError
 from simexm.logs import logger
@@ -44,15 +26,15 @@ if TYPE_CHECKING:
 
 @command(Heading.SIMULATE)
 def plan(
-    spec: SpecPath,
-    tile: TileOption = None,
-    device: DeviceOption = None,
-    until: UntilOption = None,
-    seed: SeedOption = None,
-    model: ModelOption = "simexm2017",
-    as_json: JsonOption = False,
+    spec: options.SpecPath,
+    tile: options.Tile = None,
+    device: options.Device = None,
+    until: options.Until = None,
+    seed: options.Seed = None,
+    model: options.Model = "simexm2017",
+    as_json: options.Json = False,
 ) -> None:
-    """Tell what a run would do: grids, blocks, halo, bytes, memory, seconds. Nothing is computed.
+    """Print what a run would do, without computing anything: grids, blocks, halo, bytes, memory, seconds.
 
     Example: simexm plan my.yaml --json
     """
@@ -61,7 +43,7 @@ def plan(
     made = load(spec, tile, seed, model, device=device)[0].plan(until=until)
     made.warn()
     why = lacking_here(made)
-    if why:  # the run may be meant for another machine
+    if why:  # a warning: the run may be for another machine
         warnings.warn(f"a run on this machine would be refused: {why}", SimexmWarning, stacklevel=1)
     if as_json:
         typer.echo(json.dumps(made.to_mapping(), indent=2))
@@ -79,23 +61,25 @@ def _print_plan(made: Plan) -> None:
 
 @command(Heading.SIMULATE)
 def preview(
-    spec: SpecPath,
+    spec: options.SpecPath,
     output: Annotated[
-        Path | None, output_option("PNG to write.", "the spec's name, -preview.png, which is replaced")
+        Path | None, options.output("PNG to write.", "the spec's name, -preview.png, which is replaced")
     ] = None,
     at: Annotated[
         tuple[int, int, int] | None,
-        typer.Option(help="Pixel z y x around which to look.", metavar="Z Y X", show_default="the middle of the image"),
+        typer.Option(
+            help="Pixel z y x at the centre of the preview.", metavar="Z Y X", show_default="the middle of the image"
+        ),
     ] = None,
-    round_: RoundOption = None,
-    tile: TileOption = None,
-    device: DeviceOption = None,
-    until: UntilOption = None,
-    seed: SeedOption = None,
-    model: ModelOption = "simexm2017",
-    overwrite: OverwriteOption = False,
+    round_: options.Round = None,
+    tile: options.Tile = None,
+    device: options.Device = None,
+    until: options.Until = None,
+    seed: options.Seed = None,
+    model: options.Model = "simexm2017",
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Compute a part of the image, with the very pixels that a run would give, and draw it as a PNG and in the terminal.
+    """Compute a part of the image, pixel by pixel as a run would, and draw it as a PNG and in the terminal.
 
     Example: simexm preview my.yaml
     """
@@ -119,26 +103,26 @@ def preview(
 
 @command(Heading.SIMULATE)
 def run(
-    spec: SpecPath,
-    output: OutputOption = None,
-    workers: WorkersOption = None,
-    cluster: ClusterOption = None,
-    jobs: JobsOption = None,
-    tile: TileOption = None,
-    device: DeviceOption = None,
-    until: UntilOption = None,
-    seed: SeedOption = None,
-    model: ModelOption = "simexm2017",
-    overwrite: OverwriteOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
+    spec: options.SpecPath,
+    output: options.Output = None,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    jobs: options.Jobs = None,
+    tile: options.Tile = None,
+    device: options.Device = None,
+    until: options.Until = None,
+    seed: options.Seed = None,
+    model: options.Model = "simexm2017",
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
     log_file: LogFileOption = None,
     show: Annotated[bool, typer.Option("--show", help="Open the result in a window when it is done.")] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Print where the blocks' time went, when the run is done.")
+        bool, typer.Option("--profile", help="Print what the blocks' time was spent on, when the run is done.")
     ] = False,
 ) -> None:
-    """Run a simulation on a Dask cluster, on this machine or in a batch queue; type it again to resume an interrupted one.
+    """Run a simulation with Dask, on this machine or in a batch queue; type it again to resume an interrupted run.
 
     Example: simexm run my.yaml --output out.zarr --workers 2
 
@@ -164,11 +148,11 @@ def run(
         with stoppable():
             result = simulation.run(
                 where, cluster=chosen, workers=workers, until=until, overwrite=overwrite, quiet=quiet, profile=profile
-            )  # fmt: skip
+            )
     except KeyboardInterrupt as stopped:
-        told = "interrupted; what was finished is kept: type the same command again to go on"
-        logger.error(told)
-        typer.secho(told, err=True)
+        text = "interrupted; finished blocks are kept: type the same command again to resume"
+        logger.error(text)
+        typer.secho(text, err=True)
         raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None
     if job and until is None:
         with bar("files", quiet) as progress:
@@ -191,24 +175,24 @@ def run(
 
         try:
             open_window(result)
-        except NoWindowError as error:  # the run is done all the same
+        except NoWindowError as error:
             warnings.warn(str(error), SimexmWarning, stacklevel=1)
 
 
 @command(Heading.SIMULATE)
 def submit(
-    spec: SpecPath,
-    cluster: Annotated[Path, cluster_option(False)],
-    jobs: JobsOption = None,
-    output: OutputOption = None,
-    tile: TileOption = None,
-    device: DeviceOption = None,
-    until: UntilOption = None,
-    seed: SeedOption = None,
-    overwrite: OverwriteOption = False,
-    dry_run: DryRunOption = False,
+    spec: options.SpecPath,
+    cluster: Annotated[Path, options.cluster(False)],
+    jobs: options.Jobs = None,
+    output: options.Output = None,
+    tile: options.Tile = None,
+    device: options.Device = None,
+    until: options.Until = None,
+    seed: options.Seed = None,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
 ) -> None:
-    """Put a whole run into a batch queue: a job that leads it and submits the workers' jobs. You may log out then.
+    """Submit a run to a batch queue: one job drives it and submits the worker jobs. You may log out.
 
     Example: simexm submit my.yaml --cluster cluster_configs/slurm.yaml --jobs 2:10 --output out.zarr
     """
@@ -218,7 +202,7 @@ def submit(
     chosen = cluster_of(cluster, jobs)
     assert chosen is not None
     if not isinstance(chosen.file, BatchFile):
-        raise SpecError(f"{cluster} is of kind local, where there is no queue to submit to; type `simexm run` instead")
+        raise SpecError(f"{cluster} is of kind local, which has no queue to submit to; type `simexm run` instead")
     simulation = _native(spec, tile, seed, device)
     _, where = _checked(simulation, chosen, output or f"{spec.stem}.zarr", until, overwrite)
     words = ["run", str(spec), "--cluster", str(cluster), "--output", str(where.zarr)]
@@ -230,24 +214,24 @@ def submit(
     words += ["--overwrite"] if overwrite else []
     if dry_run:
         typer.echo(f"# the driver's job\n{driver.script(chosen.file, where.jobs, Path.cwd(), words)}")
-        typer.echo(f"# each job of workers\n{chosen.job_script(where.jobs)}", nl=False)
+        typer.echo(f"# each worker job\n{chosen.job_script(where.jobs)}", nl=False)
         return
     job, queue, log = driver.submit(chosen.file, where.jobs, Path.cwd(), words)
     zarr = short(where.zarr)
     rows = [
-        ("how far it is", f"simexm status {zarr}"),
-        ("what it prints", f"tail -f {short(log)}"),
+        ("progress", f"simexm status {zarr}"),
+        ("output", f"tail -f {short(log)}"),
         ("in the queue", queue.look(job)),
-        ("to stop it", f"{queue.cancel_command} {job}    (what is done is kept; submit again to go on)"),
+        ("to stop it", f"{queue.cancel_command} {job}    (finished blocks are kept; submit again to resume)"),
     ]
-    print_rows(f"submitted job {job}, which leads the run into {zarr}", rows)
+    print_rows(f"submitted job {job}, which drives the run into {zarr}", rows)
 
 
 def _native(spec: Path, tile: tuple[int, int, int] | None, seed: int | None, device: str | None) -> Simulation:
-    """The simulation of a spec that is no configuration of 2017: its ground truth would have to be ingested first."""
+    """Load a spec; refuse a configuration of 2017, whose ground truth would have to be ingested first."""
     if spec.suffix.lower() == ".ini":
         raise SpecError(
-            f"{spec} must be a spec of simexm; type `simexm convert {spec} -o {spec.with_suffix('.yaml')}` first"
+            f"{spec} is a configuration of 2017, not a spec; type `simexm convert {spec} -o {spec.with_suffix('.yaml')}` first"
         )
     return load(spec, tile, seed, device=device)[0]
 
@@ -255,7 +239,7 @@ def _native(spec: Path, tile: tuple[int, int, int] | None, seed: int | None, dev
 def _checked(
     simulation: Simulation, chosen: Cluster | None, output: str, until: str | None, overwrite: bool
 ) -> tuple[Plan, Place]:
-    """Plan a run without starting it, and refuse what would be refused when it starts."""
+    """Plan a run without starting it, and raise the errors that its start would raise."""
     from simexm.jobs.batch.cluster_file import BatchFile
     from simexm.result.place import Place
     from simexm.run import guard

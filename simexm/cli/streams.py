@@ -1,4 +1,4 @@
-"""Standard input, output and error that are full, closed, or know few letters: none of them ends a command in a traceback."""
+"""Standard streams that are full, closed, or lack characters: none of these ends a command with a traceback."""
 
 from __future__ import annotations
 
@@ -12,32 +12,26 @@ from simexm.errors import SimexmError
 
 _SIGPIPE = 13  # not in Python's `signal` on every system
 _COLUMNS = 20
-"""A terminal of fewer is none, and would get one letter a line."""
+"""A narrower COLUMNS is ignored: it would give one letter a line."""
 
 
 class LostOutputError(SimexmError):
-    """Standard output takes nothing more."""
+    """Standard output cannot be written."""
 
 
 class ClosedPipeError(LostOutputError):
-    """Whoever read standard output has ended, such as `head`: nothing is wrong, and nothing is to be told."""
+    """The reader of standard output, such as `head`, has ended: no error, and nothing to print."""
 
-    exit_code = 128 + _SIGPIPE  # what a shell reports of other programs then
+    exit_code = 128 + _SIGPIPE  # as a shell reports it
 
 
 class _Output(io.FileIO):
-    """Standard output; after its first failure it swallows what still comes, so that no second one hides the first."""
+    """Standard output that discards all writes after its first failure, so that no second error hides the first."""
 
     lost = False
 
     def write(self, data: Any, /) -> int:
-        """Write, or tell what the system refused.
-
-        Raises
-        ------
-        LostOutputError
-            At the first failure.
-        """
+        """Write; raises LostOutputError at the first failure."""
         if self.lost:
             return len(data)
         try:
@@ -48,25 +42,25 @@ class _Output(io.FileIO):
                 raise ClosedPipeError("the pipe is closed") from None
             raise LostOutputError(
                 f"standard output cannot be written: {error.strerror}; what the command prints is lost; send it to a "
-                "terminal, or to a file that has room"
+                "terminal, or to a file on a disk with space"
             ) from None
 
 
 class _Errors(io.FileIO):
-    """Standard error: where it cannot be written, there is nobody to tell, and the work goes on."""
+    """Standard error that ignores failed writes: they cannot be reported, and the work goes on."""
 
     def write(self, data: Any, /) -> int:
-        """Write if that is possible."""
+        """Write if possible."""
         with contextlib.suppress(OSError):
             return super().write(data)
         return len(data)
 
 
 def occupy() -> None:
-    """Open the null device under the number of each stream that the caller closed.
+    """Open the null device at the number of each stream that the caller closed.
 
-    Else the next file that is opened gets that number, and what a library prints lands in it, here or in a worker. To be
-    called before any library is imported, for some open files at once.
+    Otherwise the next opened file gets that number, and libraries print into it, in this process or a worker. Call it before
+    any library is imported, since some open files on import.
     """
     for number in range(3):
         try:
@@ -80,7 +74,7 @@ def occupy() -> None:
 
 
 def guard() -> None:
-    """Make the three streams safe to print to; letters that a terminal lacks are written as escapes."""
+    """Make the three streams safe to print to; characters that a terminal lacks are written as escapes."""
     for name, kind in (("stdin", None), ("stdout", _Output), ("stderr", _Errors)):
         before = getattr(sys, name)
         if before is None:  # closed by the caller
@@ -95,7 +89,7 @@ def guard() -> None:
 
 
 def _over(raw: io.FileIO, before: io.TextIOWrapper) -> io.TextIOWrapper:
-    """A text stream over `raw`, as another one was."""
+    """A text stream over `raw` with the settings of `before`."""
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=before.encoding,
@@ -106,7 +100,7 @@ def _over(raw: io.FileIO, before: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 def flush() -> LostOutputError | None:
-    """Write what is held back; the failure, if standard output took it no more."""
+    """Flush both streams; return the failure if standard output could not be written."""
     found = None
     for stream in (sys.stdout, sys.stderr):
         try:

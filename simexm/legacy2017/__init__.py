@@ -1,1 +1,1 @@
-"""The 2017 program: its configuration files, its model and its output files."""
+"""The 2017 program SimExm: its configuration files, its model and its output files."""

@@ -1,8 +1,7 @@
 """The configuration of the 2017 program as models: every key with its default and its range.
 
-Triples stand as in the file, which calls them z, x, y: its x is the row of a slice and its y the column, so that they are
-z, y, x in the order of arrays. Paths are kept as they are written; a relative one begins at the working directory, as it
-did in the original. Nothing is looked up on disk.
+Triples are stored in the order of the file, which calls them z, x, y: its x is the row of a slice and its y the column, so the
+order is that of arrays, z, y, x. Relative paths begin at the working directory, as in the original; none is checked on disk.
 """
 
 from __future__ import annotations
@@ -27,40 +26,28 @@ Bool = Annotated[bool, BOOLEAN]
 Cells = Annotated[Together, choice(get_args(Together))]
 Share = Annotated[float, number(0, 1)]
 LIGHT_NM = (200, 2000)
-"""Wavelengths that any dye or filter reaches."""
+"""Range of the wavelengths of all dyes and filters."""
 
 
 class Section(BaseModel):
-    """A section of the file: it cannot be changed, and knows its keys."""
+    """A section of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def expected(cls, key: str) -> str:
-        """What should stand behind a key, in words."""
+        """The valid values of a key, in words."""
         return next(m.expected for m in cls.model_fields[key].metadata if isinstance(m, Reads))
 
 
 class Region(Section):
-    """A further region: a binary mask, stored like the cells."""
+    """A further region: a binary mask in the format of the cells."""
 
     region_path: Text
 
 
 class GroundTruth(Section):
-    """The segmented volume.
-
-    Attributes
-    ----------
-    offset, bounds
-        First voxel and number of voxels of the part that is used, z x y.
-    isotropic
-        Membrane from the neighbours in space; else from those in the slice.
-    voxel_dim
-        nm, z x y.
-    regions
-        Further regions by name.
-    """
+    """The segmented volume: its crop is `bounds` voxels from `offset` on, z x y."""
 
     image_path: Text
     offset: Annotated[tuple[int, int, int], wholes(("z", "x", "y"), 0, unit="voxels")]
@@ -68,36 +55,27 @@ class GroundTruth(Section):
     format: Annotated[InFormat, choice(get_args(InFormat))]
     gt_cells: Cells
     isotropic: Bool
+    """Find the membrane from the neighbours in 3-D, otherwise from those in the slice."""
     voxel_dim: Annotated[tuple[int, int, int], wholes(("z", "x", "y"), 1, unit="nm")]
     regions: dict[str, Region] = Field(default_factory=dict)
 
 
 class Layer(Section):
-    """One kind of label.
-
-    Attributes
-    ----------
-    region
-        membrane, cytosol or a further region. The original's default, `full`, does not exist.
-    labeling_density
-        Share of the eligible cells that are labelled.
-    protein_density
-        Per nm^3.
-    protein_noise
-        Share of the proteins that are displaced; the original has no default, and 0 is meant.
-    antibody_amp
-        Dyes per protein.
-    single_neuron
-        Label one cell only.
-    """
+    """One kind of label."""
 
     fluorophore: Text = "ATTO425"
     region: Text = "full"
+    """membrane, cytosol or a further region. `full`, the original's default, does not exist."""
     labeling_density: Share = 0.5
+    """Share of the eligible cells that are labelled."""
     protein_density: Share = 0.2
+    """Per nm^3."""
     protein_noise: Share = 0.0
+    """Share of displaced proteins; the original has no default, 0 is assumed."""
     antibody_amp: Annotated[float, number(1)] = 5.0
+    """Dyes per protein."""
     single_neuron: Bool = False
+    """Label one cell only."""
 
     @field_validator("fluorophore")
     @classmethod
@@ -105,18 +83,13 @@ class Layer(Section):
         dyes = sorted(load_builtin())
         if name not in dyes:
             near = difflib.get_close_matches(name.upper(), dyes, n=1)
-            raise ValueError(f"is no dye; {f'did you mean {near[0]}? T' if near else 't'}he dyes are {', '.join(dyes)}")
+            hint = f"did you mean {near[0]}? The" if near else "the"
+            raise ValueError(f"is no dye; {hint} dyes are {', '.join(dyes)}")
         return name
 
 
 class Labeling(Section):
-    """The labels: layers by name are the section's subsections.
-
-    Attributes
-    ----------
-    global_density
-        Share of the cells that any layer may label.
-    """
+    """The labels: `global_density` is the share of cells that any layer may label, each subsection a layer."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -125,26 +98,18 @@ class Labeling(Section):
 
     @property
     def layers(self) -> dict[str, Layer]:
-        """Layers in the sorted order of their names, in which they are taken."""
+        """Layers sorted by name, the order in which they are simulated."""
         return dict(sorted(self.__pydantic_extra__.items()))
 
 
 class Expansion(Section):
-    """The linear factor."""
+    """The linear expansion factor."""
 
     factor: Annotated[float, number(1)]
 
 
 class Channel(Section):
-    """One laser and one detected band.
-
-    Attributes
-    ----------
-    laser_wavelength, laser_filter
-        nm; the filter's lowest and highest.
-    laser_power, laser_percentage
-        W, and the share of it that is used.
-    """
+    """One laser, with the share of its power that is used, and one detected band."""
 
     laser_wavelength: Annotated[int, whole(200, 1000, unit="nm")]
     laser_power: Annotated[float, number(1, unit="W")]
@@ -160,38 +125,25 @@ class Channel(Section):
 
 
 class Optics(Section):
-    """The microscope.
-
-    Attributes
-    ----------
-    focal_plane_depth
-        Spacing of the planes in expanded tissue, nm.
-    objective_back_aperture, objective_factor
-        m and magnification: the laser lights a disc of radius aperture / factor.
-    exposure_time
-        s.
-    pixel_size
-        Of the camera, nm; at the specimen it is pixel_size / objective_factor.
-    pinhole_radius
-        On the camera's side, um.
-    baseline_noise
-        Mean background photons.
-    channels
-        By name; they are taken in the sorted order of their names.
-    """
+    """The microscope; its channels are simulated in sorted order of their names."""
 
     type: Annotated[Microscope, choice(get_args(Microscope))]
     refractory_index: Annotated[float, number(1)]
-    numerical_aperture: Annotated[float, number(above=True)]  # after the index, which its check looks at
+    numerical_aperture: Annotated[float, number(above=True)]  # after the index, which its check reads
     focal_plane_depth: Annotated[int, whole(1, unit="nm")]
+    """Spacing of the planes in expanded tissue."""
     objective_back_aperture: Annotated[float, number(above=True, unit="m")]
     objective_factor: Annotated[float, number(above=True)]
+    """Magnification; the laser illuminates a disc of radius aperture / magnification."""
     exposure_time: Annotated[float, number(above=True, unit="s")]
     objective_efficiency: Share
     detector_efficiency: Share
     pixel_size: Annotated[int, whole(1, unit="nm")]
+    """Of the camera; at the specimen it is pixel_size / objective_factor."""
     pinhole_radius: Annotated[float, number(above=True, unit="um")]
+    """On the camera's side."""
     baseline_noise: Annotated[int, whole(0, unit="photons")]
+    """Mean background."""
     channels: dict[str, Channel] = Field(min_length=1)
 
     @field_validator("numerical_aperture")
@@ -204,15 +156,7 @@ class Optics(Section):
 
 
 class Output(Section):
-    """What is written, and where.
-
-    Attributes
-    ----------
-    sim_channels
-        Three channels per RGB stack, or a stack for each.
-    gt_cells, gt_region
-        Label volumes of the labelled cells, all in one or one for each, of this region.
-    """
+    """Output files: stacks of channels, and of the labelled cells' voxels in one region, merged or one for each."""
 
     name: Text
     path: Text
@@ -230,12 +174,12 @@ class Output(Section):
 
     @property
     def folder(self) -> Path:
-        """PATH/NAME, which holds `simulation` and `groundtruth`."""
+        """PATH/NAME, the folder of `simulation` and `groundtruth`."""
         return Path(self.path) / self.name
 
 
 class Config(Section):
-    """A whole configuration file."""
+    """A configuration file."""
 
     groundtruth: GroundTruth
     labeling: Labeling

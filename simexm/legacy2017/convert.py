@@ -1,7 +1,7 @@
-"""From a 2017 configuration to a native spec, in the model of 2017 or in the default physics.
+"""Convert a 2017 configuration to a native spec, with the model of 2017 or the default physics.
 
-The part of the ground truth that the file names is ingested first (`ingest_arguments`), and the spec reads what came out: the
-ingested volume is the crop, as the original knew nothing around it either.
+The crop of the ground truth is ingested first (`ingest_arguments`), and the spec reads the ingested volume: the original saw
+nothing around the crop either.
 """
 
 from __future__ import annotations
@@ -23,14 +23,11 @@ Model = Literal["simexm2017", "physical"]
 LONGEST = 64
 """Characters of a native name."""
 _TAKEN = {"layer": (), "channel": (), "region": ("membrane", "cytosol", "labels")}
-"""Names that mean something else in an ingested volume."""
+"""Names with another meaning in an ingested volume."""
 
 
 def ingest_arguments(config: Config) -> dict[str, Any]:
-    """Keyword arguments of `simexm.ingestion.ingest.ingest`, but for the output.
-
-    `format` is not among them: the content of the files tells it.
-    """
+    """Keyword arguments of `simexm.ingestion.ingest.ingest`, without the output; it detects the format from the files."""
     truth = config.groundtruth
     regions = _names(truth.regions, "region")
     return {
@@ -43,7 +40,7 @@ def ingest_arguments(config: Config) -> dict[str, Any]:
 
 
 def ingest_command(config: Config, output: str | PathLike[str]) -> str:
-    """The shell command that ingests what `ingest_arguments` names."""
+    """The shell command with the `ingest_arguments`."""
     a = ingest_arguments(config)
     words = ["simexm", "ingest", a["source"], "--output", fspath(output)]
     words += ["--voxel-size", *(f"{v:g}" for v in a["voxel_size_nm"]), "--roi", a["roi"]]
@@ -55,32 +52,29 @@ def ingest_command(config: Config, output: str | PathLike[str]) -> str:
 def convert(
     config: Config, model: Model = "simexm2017", *, source_path: str | PathLike[str], seed: int = 0
 ) -> dict[str, Any]:
-    """The native spec as plain data, which `Simulation.from_mapping` takes.
-
-    Layers and channels come in the sorted order of the file's names, in which the original took them.
+    """Return the native spec as plain data, for `Simulation.from_mapping`; layers and channels are sorted by name.
 
     Parameters
     ----------
     config
         The file.
     model
-        `simexm2017` draws as the original did. `physical` maps the same figures onto the default physics; see
-        `simexm.legacy2017.physical` for what is kept.
+        `simexm2017` is the original's model. `physical` maps its values onto the default physics; see
+        `simexm.legacy2017.physical`.
     source_path
         OME-Zarr that `ingest` wrote with `ingest_arguments`.
     seed
-        Seed of every random number; the original drew anew in each run.
+        Seed of all random numbers; the original had none.
 
     Warns
     -----
     SimexmWarning
-        For each name that a native spec cannot have and, in the physical model, for each key whose meaning is only
-        approximated.
+        For each name that is not valid in a native spec and, in the physical model, for each key that is only approximated.
 
     Raises
     ------
     SpecError
-        If the physical model cannot stand for a key; all of them are named.
+        If the physical model has no counterpart for some keys; the message lists them all.
     """
     names = native_names(config)
     stages = physical.stages(config, names) if model == "physical" else _stages_2017(config, names)
@@ -91,13 +85,7 @@ def convert(
 
 
 def native_names(config: Config) -> dict[str, dict[str, str]]:
-    """Native names of the file's layers, channels and regions, as {"layer": {old: new}, "channel": ..., "region": ...}.
-
-    Warns
-    -----
-    SimexmWarning
-        For each name that changes.
-    """
+    """Native names of layers, channels and regions, {"layer": {old: new}, ...}; warns of each name that changes."""
     places: dict[str, tuple[tuple[str, ...], Mapping[str, Any]]] = {
         "layer": (("labeling",), config.labeling.layers),
         "channel": (("optics", "channels"), config.optics.channels),
@@ -108,8 +96,8 @@ def native_names(config: Config) -> dict[str, dict[str, str]]:
         for old, new in renamed.items():
             if old != new:
                 warnings.warn(
-                    f"{heading((*places[kind][0], old))}: a native spec names a {kind} with letters, digits, - and _, beginning "
-                    f"with a letter, and tells no case apart; it is called {new} there, and random numbers go by that name",
+                    f"{heading((*places[kind][0], old))}: the name of a {kind} in a native spec has letters, digits, - and _, "
+                    f"begins with a letter, and ignores case; it becomes {new}, which also keys the random numbers",
                     SimexmWarning,
                     stacklevel=3,
                 )
@@ -117,13 +105,13 @@ def native_names(config: Config) -> dict[str, dict[str, str]]:
 
 
 def to_yaml_text(mapping: dict[str, Any], comment: str) -> str:
-    """The spec as YAML, below a comment that says where it came from."""
+    """The spec as YAML below a comment."""
     head = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
     return head + settings.dump(mapping)
 
 
 def _names(originals: Iterable[str], kind: str) -> dict[str, str]:
-    """A native name for each original one, in their sorted order; unique whatever the case."""
+    """A native name for each original one, sorted; unique even without case."""
     names: dict[str, str] = {}
     taken = set(_TAKEN[kind])
     fitting = [name for name in sorted(originals) if _fitted(name, kind) == name]

@@ -1,4 +1,4 @@
-"""The files that the 2017 program wrote, where and as it wrote them."""
+"""Write the files of the 2017 program, with its names and formats."""
 
 from __future__ import annotations
 
@@ -23,20 +23,7 @@ _FORMATS = {"tiff": Format.TIFF, "gif": Format.GIF, "image sequence": Format.PNG
 
 @dataclass(frozen=True)
 class Files2017:
-    """What section `output` of a configuration file says.
-
-    Attributes
-    ----------
-    format
-        Of all files.
-    sim_channels
-        Three channels in each red, green and blue stack, or a stack for each channel.
-    gt_cells
-        All cells of a fluorophore in one stack, or a stack for each cell.
-    labels
-        For each fluorophore, names of the label images below labels/ that hold the cells that it labelled, of one layer or
-        several: all of them, or only those voxels that lie in `gt_region`.
-    """
+    """The section `output` of a configuration file, and for each fluorophore the names of its label images below labels/."""
 
     format: Literal["tiff", "gif", "image sequence"]
     sim_channels: Arranged
@@ -49,33 +36,20 @@ def write_2017_files(
 ) -> list[Path]:
     """Write simulation/channel_0.tiff, ... and groundtruth/FLUOROPHORE/all_cells.tiff, ... below `folder`; return the paths.
 
-    Each channel is scaled to 8 bits by its own maximum; ids are exact. Merged channels are channels_012.tiff and so on, red,
-    green and blue, zero where there are no more; split cells are CELLID.tiff. GIFs end in .gif; image sequences are folders
-    of image_NN.png. Where ids do not fit into GIF (255) or PNG (65535), the ground truth is written as TIFF, with a warning.
-
-    Parameters
-    ----------
-    result
-        A finished result; only its finest level is written.
-    folder
-        The configuration's path / name.
-    options
-        See `Files2017`.
-    overwrite
-        Replace files that are there.
-    progress
-        Called with the numbers of planes that are written and to be written.
+    Level 0 is written, each channel scaled to 8 bits by its own maximum; ids are exact. Merged channels are channels_012.tiff and
+    so on in red, green and blue, missing ones zero; split cells are CELLID.tiff. GIFs end in .gif; image sequences are folders
+    of image_NN.png. If ids do not fit into GIF (255) or PNG (65535), the ground truth is written as TIFF, with a warning.
 
     Raises
     ------
     OutputError
-        If the result is not finished, a label image is missing, or a file is in the way or cannot be written.
+        If the result is unfinished, a label image is missing, or a file exists or cannot be written.
     """
     check_folder(folder, result)
     form = _FORMATS[options.format]
     image = open_image(result, 0, by_maximum=True)
     jobs = [(job, form) for job in _simulation(image, folder / "simulation", options)]
-    check(jobs, folder, overwrite=overwrite)  # before the ids are looked for, which takes long
+    check(jobs, folder, overwrite=overwrite)  # before the slow search for ids
     truth = {dye: Labels(image, tuple(names)) for dye, names in options.labels.items()}
     for dye, cells in truth.items():
         jobs += _ground_truth(cells, folder / "groundtruth" / dye, form, options)
@@ -93,8 +67,8 @@ def _simulation(image: Image, folder: Path, options: Files2017) -> list[Job]:
 def _ground_truth(cells: Labels, folder: Path, form: Format, options: Files2017) -> list[tuple[Job, Format]]:
     if not fits(cells, form):
         warnings.warn(
-            f"the largest id below {folder.name} is {cells.largest}, which {options.format} cannot hold, so cells would be taken "
-            "for others; their ground truth is written as TIFF instead. Set format = tiff to have it so for all.",
+            f"the largest id below {folder.name} is {cells.largest}, which {options.format} cannot store, so cells would be "
+            "confused; their ground truth is written as TIFF. Set format = tiff to write all files so.",
             SimexmWarning,
             stacklevel=3,
         )

@@ -1,7 +1,7 @@
-"""Imaging as the program of 2017 did it: photons per voxel, its kernel, background, and its camera.
+"""Imaging of the 2017 program: photons per voxel, kernel, background, camera.
 
-It is kept to repeat that program's images, not for its physics: noise is drawn before the blur, brightness follows the voxel
-size, and spacings are rounded to whole voxels.
+It reproduces that program's images, not physics: noise is drawn before the blur, brightness depends on the voxel size, and
+spacings are rounded to whole voxels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3
 from simexm.geometry.transform import Transform, UniformExpansion
 from simexm.kernels.detector.camera import cut, quarter_octaves
-from simexm.legacy2017 import spectra as spectra
+from simexm.legacy2017 import spectra
 from simexm.legacy2017.imaging_plan import Cost2017, Description2017, Formation2017
 from simexm.legacy2017.kernels import blur as simexm2017_blur
 from simexm.legacy2017.kernels import frame as simexm2017_frame
@@ -45,7 +45,7 @@ class Channel2017(Channel):
     Attributes
     ----------
     laser_power_W, laser_percentage
-        Power of the laser, and share of it that is used.
+        Power of the laser, and the share that is used.
     """
 
     laser_power_W: float = Field(default=50.0, gt=0)
@@ -53,24 +53,24 @@ class Channel2017(Channel):
 
 
 class Imaging2017(Microscope):
-    """The microscope and camera of the 2017 program; the image holds its counts before they are scaled to 8 bits.
+    """The microscope and camera of the 2017 program; the image holds its counts before scaling to 8 bits.
 
     Attributes
     ----------
     microscope
-        Which of the `psf` package's kernels: confocal, widefield (a scanner with an open pinhole), two_photon.
+        Kernel of the `psf` package: confocal, widefield (a scanner with an open pinhole), two_photon.
     expansion_factor
         Linear expansion.
     numerical_aperture, refractive_index
         Of the objective and of the gel.
     focal_plane_depth_nm
-        Spacing of the focal planes in expanded space; every k-th plane of voxels is kept, k being the nearest whole number.
+        Spacing of the focal planes in expanded space, rounded to whole planes of voxels.
     objective_back_aperture_m, objective_factor
-        The laser's radius is their ratio; the factor is the magnification, too.
+        Their ratio is the laser's radius; the factor is also the magnification.
     exposure_s, objective_efficiency, detector_efficiency
-        Exposure time, and the shares of light that pass the objective and are detected.
+        Exposure time, and the shares of the light that the objective transmits and the detector counts.
     camera_pixel_nm
-        The camera's pixel, which over `objective_factor` is the pixel in expanded space.
+        Pixel of the camera; divided by `objective_factor`, the pixel in expanded space.
     pinhole_radius_um
         Radius of the pinhole on the camera's side.
     baseline_photons
@@ -103,7 +103,7 @@ class Imaging2017(Microscope):
         if self.numerical_aperture >= self.refractive_index:
             raise ValueError(
                 f"numerical_aperture {self.numerical_aperture:g} is not below refractive_index {self.refractive_index:g}: "
-                "no light can leave the gel at such an angle; lower the aperture, or correct the index"
+                "no light leaves the gel at such an angle; lower the aperture, or correct the index"
             )
         names = [c.name.lower() for c in self.channels]
         double = sorted(n for n, count in Counter(names).items() if count > 1)
@@ -112,7 +112,7 @@ class Imaging2017(Microscope):
         return self
 
     def transform(self, frame: Mapping[str, int] | None = None) -> UniformExpansion:
-        """Expansion by the factor as it was written."""
+        """Expansion by the exact decimal factor."""
         return UniformExpansion(exact(self.expansion_factor))
 
     @property
@@ -144,11 +144,11 @@ class Imaging2017(Microscope):
 
     @property
     def _kind(self) -> spectra.Microscope:
-        """As the kernels call it."""
+        """Name of the microscope in the kernels."""
         return "two photon" if self.microscope == "two_photon" else self.microscope
 
     def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
-        """Refuse pairs of which the `psf` package makes no kernel."""
+        """Refuse pairs for which the `psf` package has no kernel."""
         for channel in self.channels:
             for dye in dyes:
                 if self.mean_photons(channel, dye) > 0:
@@ -157,7 +157,7 @@ class Imaging2017(Microscope):
     def geometry(
         self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
     ) -> Geometry:
-        """The image's grid: whole voxels, or whole parts of them; plane j is the plane of voxels j * step."""
+        """The image's grid: bins of whole voxels, or whole fractions of them; plane j is voxel plane j * step."""
         factor = transform.scale
         frame = self._frame(voxel_nm)
         z, y, x = voxel_nm
@@ -173,12 +173,12 @@ class Imaging2017(Microscope):
         )
 
     def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
-        """Find the pairs of dye and channel that give any light."""
+        """Find the pairs of dye and channel with any light."""
         means = {(c.name, d): self.mean_photons(c, d) for c in self.channels for d in dyes}
         pairs = tuple(Pair(c, d, spectra.find(d).emission_peak_nm, m) for (c, d), m in means.items() if m > 0)
         if not pairs:
             raise SpecError(
-                "no channel detects any of the dyes in use, so the image would be background alone; match laser_wavelength and "
+                "no channel detects any of the dyes in use, so the image would be only background; match laser_wavelength and "
                 f"laser_filter of {', '.join(c.name for c in self.channels)} to {', '.join(dyes)}"
             )
         formation = Formation2017(self._frame(geometry.voxel_nm), pairs)
@@ -187,25 +187,25 @@ class Imaging2017(Microscope):
     # ---------------------------------------------------------------- a tile
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """The kernel's reach more on each side; by the border, what is reflected there."""
+        """The voxels within the kernel's reach; at the border, those that are reflected there."""
         g = context.geometry
         box = self._voxels(_pixels_of(wanted, g), context)
         return {"fluorophores": g.voxels_nm(box)}
 
     def _voxels(self, pixels: Box, context: RunContext) -> Box:
-        """Voxels of the specimen, from its corner on, that the pixels depend on."""
+        """Voxels that the pixels depend on, counted from the specimen's corner."""
         frame = _formation(context).frame
         depth, height, width = context.geometry.crop.shape
         z = (pixels.start[0] * frame.step, (pixels.stop[0] - 1) * frame.step + 1)
         y = frame.voxels(pixels.start[1], pixels.stop[1], height)
         x = frame.voxels(pixels.start[2], pixels.stop[2], width)
-        ends = [
+        (z0, z1), (y0, y1), (x0, x1) = (
             simexm2017_blur.source_range(*axis, n) for axis, n in zip((z, y, x), (depth, height, width), strict=True)
-        ]
-        return Box((ends[0][0], ends[1][0], ends[2][0]), (ends[0][1], ends[1][1], ends[2][1]))
+        )
+        return Box((z0, y0, x0), (z1, y1, x1))
 
     def run(self, state: TileState) -> None:
-        """Write the counts of the tile, uint32, (channel, z, y, x), and count them."""
+        """Write the tile's counts, uint32, (channel, z, y, x), and their histogram."""
         box, volumes = state.read(FLUOROPHORES)
         counts = np.empty((len(self.channels), *state.pixels.shape), np.uint32)
         for c, channel in enumerate(self.channels):
@@ -218,7 +218,7 @@ class Imaging2017(Microscope):
     def _planes(
         self, channel: Channel2017, box: Box, volumes: Mapping[str, NDArray[np.int32]], state: TileState
     ) -> Iterator[NDArray[np.int64]]:
-        """The tile's planes in one channel, rows and columns of pixels."""
+        """The tile's planes of pixels in one channel."""
         context, pixels = state.context, state.pixels
         formation, crop = _formation(context), context.geometry.crop
         frame = formation.frame
@@ -246,6 +246,7 @@ class Imaging2017(Microscope):
             return blur.planes(photons, depth, wanted)
 
         streams = [blurred(pair) for pair in formation.pairs if pair.channel == channel.name]
+        spans = (pixels.start[1], pixels.stop[1]), (pixels.start[2], pixels.stop[2])
         by_row = light.vignette(height, *rows)
         by_column = light.vignette(width, *columns)
         for z in wanted:
@@ -254,18 +255,14 @@ class Imaging2017(Microscope):
                 image += next(stream)[1]
             origin = (crop.start[0] + z, crop.start[1] + rows[0], crop.start[2] + columns[0])
             light.add_background(self.baseline_photons, by_row, by_column, origin, key("background"), image)
-            yield simexm2017_frame.sample(
-                image, origin, (*crop.start[1:], height, width), frame,
-                (pixels.start[1], pixels.stop[1]), (pixels.start[2], pixels.stop[2]), key("camera"),
-            )  # fmt: skip
+            yield simexm2017_frame.sample(image, origin, (*crop.start[1:], height, width), frame, *spans, key("camera"))
 
     def _kernel(self, pair: Pair, context: RunContext) -> psf.Kernel:
         z, y, x = (float(v) for v in context.geometry.voxel_nm)
         channel = next(c for c in self.channels if c.name == pair.channel)
-        return _kernel(
-            self._kind, (z, y, x), self.expansion_factor, channel.laser_wavelength_nm, pair.emission_nm,
-            self.numerical_aperture, self.refractive_index, self.pinhole_radius_um / self.objective_factor,
-        )  # fmt: skip
+        wavelengths_nm = channel.laser_wavelength_nm, pair.emission_nm
+        optics = self.numerical_aperture, self.refractive_index, self.pinhole_radius_um / self.objective_factor
+        return _kernel(self._kind, (z, y, x), self.expansion_factor, *wavelengths_nm, *optics)
 
 
 @lru_cache(maxsize=64)
@@ -290,7 +287,7 @@ def _formation(context: RunContext) -> Formation2017:
 
 
 def _pixels_of(wanted: NmBox, g: Geometry) -> Box:
-    """The pixels whose box in expanded space this is."""
+    """The pixels of a box in expanded space."""
     start, stop = (
         tuple(
             int((place / g.transform.scale - phase) * g.transform.scale / pixel)

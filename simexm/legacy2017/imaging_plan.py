@@ -1,4 +1,4 @@
-"""What the 2017 program's imaging is resolved to before a run."""
+"""The 2017 program's imaging as resolved before a run."""
 
 from __future__ import annotations
 
@@ -18,34 +18,26 @@ _SECONDS_PER_VOXEL = 60e-9
 
 @dataclass(frozen=True)
 class Formation2017(ImageFormation):
-    """How the 2017 program's imaging is computed.
-
-    Attributes
-    ----------
-    frame
-        How the camera samples voxels.
-    pairs
-        Every dye that gives photons in a channel; `in_focus` is their mean number, which the kernel's peak of 1 leaves as it is.
-    """
+    """The sampling of voxels, and the pairs of dye and channel; `in_focus` is a dye's mean photons, as the kernel's peak is 1."""
 
     frame: simexm2017_frame.Frame
     pairs: tuple[Pair, ...]
 
     @property
     def cell_nm(self) -> None:
-        """Fluorophores come as numbers by voxel, not as points."""
+        """None: fluorophores are counts by voxel, not points."""
         return None
 
 
 @dataclass(frozen=True)
 class Cost2017(ImagingCost):
-    """By the voxels that tiles transform, and the spectra that they hold."""
+    """Cost by the voxels that tiles transform, and memory by their spectra."""
 
     formation: Formation2017
     seconds_per_pixel = 40e-9
 
     def relative(self, axis: int, pixels: int) -> float:
-        """Voxels along one axis that are transformed."""
+        """Transformed voxels along one axis."""
         reach = 2 * psf.REACH
         if axis == 0:
             return pixels * self.formation.frame.step + reach
@@ -53,11 +45,11 @@ class Cost2017(ImagingCost):
 
     @property
     def seconds_per_cost(self) -> float:
-        """By the voxels that all tiles transform."""
+        """Seconds for each transformed voxel."""
         return len(self.formation.pairs) * _SECONDS_PER_VOXEL
 
     def tile_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float) -> int:
-        """For each dye of a channel: the kernel's spectrum, two rings of spectra (two digits of photons), and planes in work."""
+        """For each dye of a channel: the kernel's spectrum, two rings of spectra (two digits of photons), working planes."""
         rows, columns = (math.ceil(self.relative(axis, tile[axis]) * 1.1) for axis in (1, 2))
         dyes = max(sum(p.channel == c for p in self.formation.pairs) for c in {p.channel for p in self.formation.pairs})
         spectrum = rows * (columns // 2 + 1) * 16
@@ -67,7 +59,7 @@ class Cost2017(ImagingCost):
 
 @dataclass(frozen=True)
 class Description2017(ImagingDescription):
-    """Of the sampling in whole voxels, and each pair. It warns of nothing: what this model leaves out is part of it."""
+    """The sampling in whole voxels, and each pair, without warnings: the model's omissions are part of it."""
 
     formation: Formation2017
 
@@ -94,13 +86,11 @@ class Description2017(ImagingDescription):
         """Sampling in whole voxels, and every pair."""
         f = self.formation.frame
         lateral = f"{f.bin} x {f.bin} voxels a pixel" if f.scatter == 1 else f"{f.scatter} x {f.scatter} pixels a voxel"
+        planes = f"every {f.step}. plane of voxels" if f.step > 1 else "every plane of voxels"
         return [
             ("model", "simexm2017"),
-            (
-                "sampling",
-                f"every {f.step}. plane of voxels, {lateral}" if f.step > 1 else f"every plane of voxels, {lateral}",
-            ),
-            *((f"{p.dye} in {p.channel}", f"{p.in_focus:.4g} photons a fluorophore") for p in self.formation.pairs),
+            ("sampling", f"{planes}, {lateral}"),
+            *((f"{p.dye} in {p.channel}", f"{p.in_focus:.4g} photons per fluorophore") for p in self.formation.pairs),
         ]
 
     def provenance(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads the `.ini` files of the 2017 program, and says all that is wrong with one at once."""
+"""Read the `.ini` files of the 2017 program, and report all problems of a file together."""
 
 from __future__ import annotations
 
@@ -13,39 +13,27 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from simexm.errors import SimexmWarning, SpecError
-from simexm.legacy2017.config import Config, Layer, Output
-from simexm.legacy2017.misplaced import TOP, heading, keys_of, model_of, put_right
+from simexm.legacy2017.config import Config, Layer
+from simexm.legacy2017.misplaced import TOP, correct_places, heading, keys_of, model_of
 from simexm.legacy2017.syntax import parse, read_text
 
-__all__ = ["Config", "Output", "read"]
-
 COMPUTED = ("membrane", "cytosol")
-"""Regions that are found from the ids."""
+"""Regions that are computed from the ids."""
 
 
 def read(path: str | Path) -> Config:
-    """Read a configuration file.
-
-    Paths in it stay as they are written: a relative one begins at the working directory, not at the file's folder, as in the
-    original.
+    """Read a configuration file, whose relative paths begin at the working directory, as in the original.
 
     Raises
     ------
     SpecError
-        If there is no such file, it is no text, or anything in it is wrong; the message lists all problems with their
-        sections.
+        If the file is missing, not text, or wrong; the message lists all problems with their sections.
     """
     return from_text(read_text(Path(path)), str(path))
 
 
 def from_text(text: str, name: str) -> Config:
-    """Read a configuration from text; `name` stands in messages.
-
-    Raises
-    ------
-    SpecError
-        If anything in it is wrong.
-    """
+    """Read a configuration from text; raises SpecError, with the file's name, for anything wrong."""
     parsed = parse(text)
     if not any(isinstance(value, dict) for value in parsed.sections.values()):
         raise SpecError(
@@ -53,27 +41,27 @@ def from_text(text: str, name: str) -> Config:
             "a native spec is a file that ends in .yaml or .json"
         )
     raw = parsed.sections
-    problems = [*parsed.problems, *put_right(raw, parsed.aside)]
+    problems = [*parsed.problems, *correct_places(raw, parsed.unread)]
     config = None
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        problems += (_line(p) for p in error.errors() if not _told(p, parsed.aside))
+        problems += (_line(p) for p in error.errors() if not _reported(p, parsed.unread))
     problems += _across(raw)
     if config is None or problems:
         head = f"{name}: " if len(problems) == 1 else f"{name} has {len(problems)} problems:\n  "
         raise SpecError(head + "\n  ".join(problems))
-    _tell_backslashes(config)
+    _warn_of_backslashes(config)
     return config
 
 
-def _told(problem: ErrorDetails, aside: frozenset[str]) -> bool:
-    """Whether a missing name stands in a line that could not be read."""
-    return problem["type"] == "missing" and str(problem["loc"][-1]) in aside
+def _reported(problem: ErrorDetails, unread: frozenset[str]) -> bool:
+    """Whether a missing name is in a line that could not be read."""
+    return problem["type"] == "missing" and str(problem["loc"][-1]) in unread
 
 
 def _line(problem: ErrorDetails) -> str:
-    """One of pydantic's problems in words: section, key, value, what was expected."""
+    """A pydantic error in words: section, key, value, and what was expected."""
     path = tuple(str(part) for part in problem["loc"])
     kind, value = problem["type"], problem.get("input")
     model, key = model_of(path[:-1]) if len(path) > 1 else None, path[-1]
@@ -81,22 +69,20 @@ def _line(problem: ErrorDetails) -> str:
         if model is not None and key in keys_of(model):
             return f"{heading(path[:-1])}: the key {key!r} is missing; it should be {model.expected(key)}"
         own = model_of(path)
-        return f"the section {heading(path)} is missing; " + (
-            f"its keys are {', '.join(keys_of(own))}" if own else _NEED
-        )
+        remedy = f"its keys are {', '.join(keys_of(own))}" if own else _NEED
+        return f"the section {heading(path)} is missing; {remedy}"
     if kind == "too_short":
         return f"{heading(path)}: {_NEED}"
     if kind in ("model_type", "dict_type"):
-        return f"{heading(path[:-1])}: {key} is a key here, and should be the section {heading(path)}".removeprefix(
-            ": "
-        )
+        where = f"{heading(path[:-1])}: " if len(path) > 1 else ""
+        return f"{where}{key} is a key here, and should be the section {heading(path)}"
     if isinstance(value, dict) and model is not None:
-        return f"{heading(path)}: should be no section but a key of {heading(path[:-1])}: {key} = {model.expected(key)}"
-    said = problem["msg"].removeprefix("Value error, ")
-    return f"{heading(path[:-1])}: {key} = {_shown(value)} {said}"
+        return f"{heading(path)}: should be a key of {heading(path[:-1])}, not a section: {key} = {model.expected(key)}"
+    fault = problem["msg"].removeprefix("Value error, ")
+    return f"{heading(path[:-1])}: {key} = {_shown(value)} {fault}"
 
 
-_NEED = "a microscope needs one channel at least, as in [[[channel_1]]] with its laser's keys"
+_NEED = "a microscope needs at least one channel, as in [[[channel_1]]] with its laser's keys"
 
 
 def _shown(value: Any) -> str:
@@ -106,10 +92,10 @@ def _shown(value: Any) -> str:
 
 
 def _across(raw: dict[str, Any]) -> Iterator[str]:
-    """What only several sections together show; looked at in the raw file, so that it is told beside all else."""
+    """Problems across sections, found in the raw file, so that they are reported with all others."""
     masks = _inside(_inside(raw, "groundtruth"), "regions")
     for name in sorted(set(masks) & set(COMPUTED)):
-        yield f"{heading(('groundtruth', 'regions', name))}: {name} is found from the ids; give the mask another name"
+        yield f"{heading(('groundtruth', 'regions', name))}: {name} is computed from the ids; give the mask another name"
     known = list(dict.fromkeys((*COMPUTED, *masks)))
     layers = {name: layer for name, layer in _inside(raw, "labeling").items() if isinstance(layer, dict)}
     if "labeling" in raw and not layers:
@@ -135,8 +121,8 @@ def _inside(raw: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _tell_backslashes(config: Config) -> None:
-    """Paths of Windows on another system: each is one long name there."""
+def _warn_of_backslashes(config: Config) -> None:
+    """Warn of Windows paths on another system, where each is one long name."""
     truth = config.groundtruth
     paths = {"[groundtruth]: image_path": truth.image_path, "[output]: path": config.output.path}
     for name, region in truth.regions.items():
@@ -144,8 +130,8 @@ def _tell_backslashes(config: Config) -> None:
     for key, path in paths.items():
         if os.sep == "/" and "\\" in path and not Path(path).exists():
             warnings.warn(
-                f"{key} = {path} holds backslashes, which part folders on Windows only: here it is one long name. Write it "
-                f"with slashes, such as {path.replace(chr(92), '/')}, and look whether it exists here",
+                f"{key} = {path} holds backslashes, which separate folders only on Windows: on this system it is one long name. "
+                f"Write slashes, as in {path.replace(chr(92), '/')}, and check that it exists on this machine",
                 SimexmWarning,
                 stacklevel=3,
             )

@@ -1,7 +1,7 @@
-"""Labelling as the program of 2017 did it: regions, cells, voxels that move, proteins, dyes.
+"""Labelling of the 2017 program: regions, cells, displaced voxels, proteins, dyes.
 
-It is kept to repeat that program's images, not for its physics. Two passes over the specimen come before it: how many voxels of
-its region each cell has, and how many of them leave the specimen when they are moved.
+It reproduces that program's images, not physics. Two passes over the specimen come first: they count the voxels of each cell in
+the layer's region, and those that leave the specimen when they are displaced.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Layer2017(Frozen):
     protein_density_per_nm3
         Proteins per nm^3 of the region.
     protein_noise
-        floor((1 - protein_noise) n) draws with replacement mark those of a cell's n voxels that stay where they are; the others
-        are moved by a Gaussian of 100 nm along each axis. So some 37 % of them move even at 0.
+        floor((1 - protein_noise) n) draws with replacement mark the voxels, of a cell's n, that stay; the others are displaced by
+        a Gaussian of 100 nm along each axis. So about 37 % move even at 0.
     antibody_amp
         Fluorophores per protein.
     single_neuron
-        Label one cell only: of those that would be labelled, the one with most voxels in the region.
+        Label one cell only: of those to be labelled, the one with most voxels in the region.
     """
 
     name: Name
@@ -77,13 +77,13 @@ class Layer2017(Frozen):
 class Labelling2017(Labeller):
     """Fluorophores per voxel, by the rules of the 2017 program.
 
-    Membrane is where the Laplacian of the ids is not zero: a cell 5 between a cell 4 and a cell 6 has none there. Voxels on
-    the specimen's border are cytosol.
+    Membrane is where the Laplacian of the ids is not zero, so a cell 5 between cells 4 and 6 has none there. Voxels on the
+    specimen's border are cytosol.
 
     Attributes
     ----------
     neighbourhood
-        26: neighbours in space (the original's `isotropic`). 8: in the slice alone.
+        26: neighbours in 3-D (the original's `isotropic`). 8: neighbours in the slice.
     global_density
         Share of the cells that any layer may label.
     layers
@@ -105,9 +105,7 @@ class Labelling2017(Labeller):
         names = [layer.name.lower() for layer in self.layers]
         double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
-            raise ValueError(
-                f"two layers are named {', '.join(double)}; label images and random numbers go by the name"
-            )
+            raise ValueError(f"two layers are named {', '.join(double)}; the name keys label images and random numbers")
         if "cells" in names:
             raise ValueError("a layer cannot be named 'cells': the truth of all cells is stored under that name")
         return self
@@ -118,27 +116,25 @@ class Labelling2017(Labeller):
         return self.layers
 
     def labelled(self, layer: str, ids: NDArray[np.uint64], seed: int, counted: Counted) -> NDArray[np.uint8]:
-        """1 for each id that the layer labels; id 0 is no cell.
-
-        Until the voxels are counted, a layer with `single_neuron` labels all from which its one cell will be chosen.
-        """
+        """1 for each id that the layer labels; before the count, all candidates of `single_neuron`. Id 0 is no cell."""
         mine = next(n for n in self.layers if n.name == layer)
         eligible = id_uniform(ids, derive_key(seed, self.stage, "cells")) < self.global_density
         flags = eligible & (id_uniform(ids, derive_key(seed, self.stage, layer, "cells")) < mine.labeling_density)
         if mine.single_neuron and VOXELS in counted:
             flags &= ids == np.uint64(counted[VOXELS].largest(_column(layer))[0])
-        return (flags & (ids != 0)).astype(np.uint8)
+        flags &= ids != 0
+        return flags.astype(np.uint8)
 
     def reach_nm(self, context: RunContext) -> float:
-        """How far a voxel may move."""
+        """Largest displacement of a voxel."""
         return label.DISPLACEMENT_NM * CUT_SIGMA
 
     def tile_bytes(self, voxels: Box, context: RunContext) -> int:
-        """Fluorophores of each dye, and a copy of the ids and regions within the specimen."""
+        """Fluorophores of each dye, and copies of the ids and regions within the specimen."""
         return voxels.size * (4 * len({layer.dye for layer in self.layers}) + 5)
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """As far as a voxel may move on each side, and one voxel more that the Laplacian looks at."""
+        """The largest displacement on each side, and one more voxel for the Laplacian."""
         voxel = context.geometry.voxel_nm
         reach = label.reach(_floats(voxel))
         z, y, x = ((r + 1) * v for r, v in zip(reach, voxel, strict=True))
@@ -147,12 +143,12 @@ class Labelling2017(Labeller):
     # ---------------------------------------------------------------- passes
 
     def passes(self) -> tuple[CountPass, ...]:
-        """Voxels of each cell in each layer's region; then, of these, those that leave the specimen."""
+        """Count the voxels of each cell in each layer's region, then those of them that leave the specimen."""
         columns = tuple(_column(layer.name) for layer in self.layers)
         return CountPass(VOXELS, columns), CountPass(DROPPED, columns)
 
     def count_box(self, name: str, own: Box, context: RunContext) -> Box | None:
-        """The voxels and their neighbours; only voxels close to the specimen's border can leave it."""
+        """The voxels and their neighbours; None if the box is too far from the border for any voxel to leave."""
         crop = context.geometry.crop
         if name == DROPPED:
             reach = label.reach(_floats(context.geometry.voxel_nm))
@@ -184,8 +180,8 @@ class Labelling2017(Labeller):
         if name != VOXELS:
             return []
         return [
-            f"layer {layer.name!r} will be empty: no cell that it labels has a voxel of the region {layer.region!r}; check the "
-            "region's mask, global_density and labeling_density, or take another seed"
+            f"layer {layer.name!r} will be empty: no cell that it labels has a voxel in the region {layer.region!r}; check the "
+            "region's mask, global_density and labeling_density, or try another seed"
             for layer in self.layers
             if table.largest(_column(layer.name))[1] == 0
         ]
@@ -195,21 +191,21 @@ class Labelling2017(Labeller):
     def see(self, part: LabelPart, state: TileState) -> None:
         """Find the regions within the specimen."""
         inside = part.box.intersect(state.context.geometry.crop)
-        here = inside.relative_to(part.box.start).slices
-        found = self._regions(np.ascontiguousarray(part.index[here]), part, state, here)
+        specimen = inside.relative_to(part.box.start).slices
+        found = self._regions(np.ascontiguousarray(part.index[specimen]), part, state, specimen)
         part.placed, part.regions = part.index, np.zeros(part.index.shape, found.dtype)
-        part.regions[here] = found
+        part.regions[specimen] = found
 
     def run(self, state: TileState) -> None:
-        """Write `fluorophores`: a box of voxels and, by dye, their int32 numbers in it."""
+        """Write `fluorophores`: a box of voxels and, by dye, the int32 counts in it."""
         state.write(REGIONS, RegionRule(in_slice=self.neighbourhood == 8))
         geometry, part = state.context.geometry, state.labels.whole()
         wanted = state.boxes.get("fluorophores")
         if wanted is None:
             return
         inside = part.box.intersect(geometry.crop)
-        here = inside.relative_to(part.box.start).slices
-        index, found = np.ascontiguousarray(part.index[here]), np.ascontiguousarray(part.marked()[here])
+        specimen = inside.relative_to(part.box.start).slices
+        index, found = np.ascontiguousarray(part.index[specimen]), np.ascontiguousarray(part.marked()[specimen])
         target = geometry.voxels(wanted).intersect(geometry.crop)
         own = geometry.own_voxels(state.pixels)
         volumes: dict[str, NDArray[np.int32]] = {}
@@ -225,19 +221,19 @@ class Labelling2017(Labeller):
         index: NDArray[np.int32],
         part: LabelPart,
         state: TileState,
-        here: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None)),
+        specimen: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None)),
     ) -> NDArray[np.integer[Any]]:
         found = simexm2017_regions.laplacian_regions(
             index, part.cells.ids, self.neighbourhood == 8, regions.MEMBRANE, regions.CYTOSOL
         )
-        masks = [(state.context.region_bits[name], mask[here]) for name, mask in part.masks.items()]
+        masks = [(state.context.region_bits[name], mask[specimen]) for name, mask in part.masks.items()]
         bits = found.astype(regions.bits_type_of(masks), copy=False)
         for bit, mask in masks:
             regions.add_mask(index, mask, bits.dtype.type(bit), bits)
         return bits
 
     def _law(self, layer: Layer2017, cells: CellIndex, state: TileState, with_proteins: bool = False) -> label.Layer:
-        """What the layer does to the voxels of each cell."""
+        """The layer's effect on the voxels of each cell."""
         ids, column = cells.ids, _column(layer.name)
         voxel = _floats(state.context.geometry.voxel_nm)
         voxels = state.counted[VOXELS].look_up(ids)[column]

@@ -1,4 +1,4 @@
-"""Running a 2017 configuration: ingest its ground truth, simulate that, and write the files that the original wrote."""
+"""Run a 2017 configuration: ingest its ground truth, simulate it, and write the original's files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from simexm.legacy2017.convert import Model, convert, ingest_arguments, native_n
 from simexm.legacy2017.ini import read
 from simexm.result.result import Result
 from simexm.sources.base import neighbours
-from simexm.spec.simulation import Spec
 from simexm.store.documents import read_mapping
 
 Progress = Callable[[int, int], None]
@@ -25,19 +24,9 @@ _FROM = "ingested_from"
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration file and where its results go.
+    """A configuration file with its model, seed, and output NAME.zarr.
 
-    Attributes
-    ----------
-    config
-        What the file says.
-    model
-        How it is run.
-    seed
-        Of every random number.
-    output
-        The OME-Zarr result, NAME.zarr: by default PATH/NAME.zarr. The original's files go to the folder NAME beside it, which by
-        default is where the original put them.
+    The original's files go to the folder NAME beside the output, by default PATH/NAME, where the original wrote them.
     """
 
     config: Config
@@ -47,63 +36,51 @@ class Job:
 
     @classmethod
     def of(cls, path: Path, model: str = "simexm2017", seed: int | None = None, output: Path | None = None) -> Job:
-        """Read a file.
-
-        Raises
-        ------
-        SpecError
-            If anything in it is wrong, with all its problems; or if there is no such model.
-        """
+        """Read a file; raises SpecError with all its problems, or for an unknown model."""
         if model not in ("simexm2017", "physical"):
-            raise SpecError(f"--model {model} is unknown; type simexm2017 (as the original drew) or physical")
+            raise SpecError(f"--model {model} is unknown; type simexm2017 (the original's model) or physical")
         config = read(path)
         folder = Path(config.output.folder).expanduser()
         return cls(config, model, seed or 0, output or folder.with_name(folder.name + ".zarr"))  # type: ignore[arg-type]
 
     @property
     def folder(self) -> Path:
-        """Where the original's files go."""
+        """Folder of the original's files."""
         return self.output.with_suffix("")
 
     @property
     def ground_truth(self) -> Path:
-        """The ingested part of the ground truth."""
+        """Path of the ingested crop of the ground truth."""
         return self.output.with_suffix(".groundtruth.zarr")
 
-    def spec(self, source: Path | None = None) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         """The native spec as plain data, with the truth that the original's files need."""
-        spec = convert(self.config, self.model, source_path=source or self.ground_truth, seed=self.seed)
+        spec = convert(self.config, self.model, source_path=self.ground_truth, seed=self.seed)
         spec["stages"][-1]["regions"] = [self._region]
         return spec
 
     @property
     def _region(self) -> str:
-        """The region of the original's label volumes, by its native name."""
+        """Native name of the region of the original's label volumes."""
         region = self.config.output.gt_region
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SimexmWarning)  # told by `spec`
+            warnings.simplefilter("ignore", SimexmWarning)  # `spec` warns
             return native_names(self.config)["region"].get(region, region)
 
-    def simulation(self, progress: Progress | None = None) -> Spec:
-        """Ingest the ground truth, unless that is done already, and return what is to be simulated."""
-        simulation = Spec.from_mapping(self.spec(), "the configuration")
-        self.ingest(progress)
-        return simulation
-
     def ingest(self, progress: Progress | None = None) -> None:
-        """Ingest the ground truth, unless the same files were ingested there already."""
+        """Ingest the ground truth unless the same files were ingested already."""
         from simexm.ingestion.ingest import ingest
 
         arguments = ingest_arguments(self.config)
-        told = _fingerprint(arguments)
-        if self._ingested_from() == told:
+        fingerprint = _fingerprint(arguments)
+        if self._ingested_from() == fingerprint:
             return
         self._refuse_missing(arguments)
         self.output.parent.mkdir(parents=True, exist_ok=True)
         ingest(output=self.ground_truth, **arguments, overwrite=True, progress=progress)
         path = self.ground_truth / "zarr.json"
         group = json.loads(path.read_text())
-        group["attributes"]["simexm"][_FROM] = told
+        group["attributes"]["simexm"][_FROM] = fingerprint
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(group))
         partial.replace(path)
@@ -112,12 +89,12 @@ class Job:
         named = {"[groundtruth]: image_path": arguments["source"]}
         named |= {f"[[[{n}]]]: region_path": r.region_path for n, r in self.config.groundtruth.regions.items()}
         for key, path in named.items():
-            whole = Path(path).expanduser()
-            inside = any(parent.is_file() for parent in whole.parents)  # a volume inside an HDF5 file
-            if "*" not in path and "://" not in path and not inside and not whole.exists():
+            expanded = Path(path).expanduser()
+            inside = any(parent.is_file() for parent in expanded.parents)  # a volume inside an HDF5 file
+            if "*" not in path and "://" not in path and not inside and not expanded.exists():
                 raise SourceNotFoundError(
-                    f"{key} = {path} does not exist.{neighbours(Path(path).absolute())} A relative path begins at the folder in "
-                    f"which the command is typed, {Path.cwd()}: correct it in the file, or type the command elsewhere"
+                    f"{key} = {path} does not exist.{neighbours(Path(path).absolute())} A relative path begins at the working "
+                    f"folder, {Path.cwd()}: correct it in the file, or type the command in another folder"
                 )
 
     def _ingested_from(self) -> str | None:
@@ -129,22 +106,15 @@ class Job:
         return found
 
     def check_files(self, overwrite: bool) -> None:
-        """Refuse, before anything runs, to write over files that are there.
-
-        Raises
-        ------
-        OutputError
-            If there are any.
-        """
+        """Raise OutputError if the original's files exist and are not to be overwritten."""
         for name in ("simulation", "groundtruth"):
             if not overwrite and (self.folder / name).exists():
                 raise OutputError(
-                    f"{self.folder / name} is there already, and its files would be replaced; type --overwrite, or "
-                    "another --output"
+                    f"{self.folder / name} exists, and its files would be replaced; type --overwrite, or another --output"
                 )
 
     def write_files(self, result: Result, progress: Progress | None = None) -> list[Path]:
-        """Write what the original wrote, below `folder`."""
+        """Write the original's files below `folder`."""
         from simexm.legacy2017.files import Files2017, write_2017_files
 
         out = self.config.output
@@ -159,7 +129,7 @@ class Job:
 
 
 def _fingerprint(arguments: dict[str, Any]) -> str:
-    """What tells the files and the crop of one ingest from another's."""
+    """Hash of an ingest's arguments and of its files' sizes and times."""
     paths = [arguments["source"], *arguments["regions"].values()]
     files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for path in paths for f in _files(Path(path))]
     return hashlib.blake2b(json.dumps([arguments, files], default=str).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Keys and sections that are misspelt, unknown or in the wrong place: told, and put right so that the rest can be checked."""
+"""Report keys and sections that are misspelt, unknown or misplaced, and correct them, so that the rest can be checked."""
 
 from __future__ import annotations
 
@@ -16,41 +16,33 @@ TOP: dict[str, type[Section]] = {
 MANY: dict[Path, type[Section]] = {
     ("labeling",): Layer, ("groundtruth", "regions"): Region, ("optics", "channels"): Channel,
 }  # fmt: skip
-"""Sections below which there are any number of others, with names of the user's."""
+"""Sections with any number of subsections, named by the user."""
 _HOLDERS = {"regions": ("groundtruth", "regions"), "channels": ("optics", "channels")}
 _NAMED: dict[str, Path] = {**{name: (name,) for name in TOP}, **_HOLDERS}
 
 
 def heading(path: Path) -> str:
-    """A section as the file writes it: [labeling] [[layer1]]."""
+    """A section as in the file: [labeling] [[layer1]]."""
     return " ".join("[" * depth + name + "]" * depth for depth, name in enumerate(path, 1))
 
 
 def model_of(path: Path) -> type[Section] | None:
-    """What stands in a section; None where only sections do, and where none is known."""
+    """The model of a section; None for an unknown section or one with only subsections."""
     return TOP.get(path[0]) if len(path) == 1 else MANY.get(path[:-1])
 
 
 def keys_of(model: type[Section]) -> list[str]:
-    """The keys of a section, in order; its sections are left out."""
+    """The keys of a section, in order, without its subsections."""
     return [name for name in model.model_fields if name not in _HOLDERS]
 
 
-def put_right(raw: dict[str, Any], aside: frozenset[str]) -> list[str]:
-    """Tell what does not belong where it stands, and move it, rename it, or take it out.
-
-    Parameters
-    ----------
-    raw
-        The file's sections; changed in place.
-    aside
-        Names that were told before.
-    """
+def correct_places(raw: dict[str, Any], reported: frozenset[str]) -> list[str]:
+    """Move, rename or remove wrong sections and keys in place; return a message for each but the `reported` names."""
     problems: list[str] = []
     while (found := next(_wrong_sections(raw), None)) is not None:
         path, wanted, message = found
         section = _at(raw, path[:-1]).pop(path[-1])
-        if path[-1] not in aside:
+        if path[-1] not in reported:
             problems.append(message)
         if wanted is not None:
             holder = _at(raw, wanted[:-1], make=True)
@@ -69,7 +61,7 @@ def _sections(raw: dict[str, Any], path: Path = ()) -> Iterator[tuple[Path, dict
 
 
 def _at(raw: dict[str, Any], path: Path, make: bool = False) -> Any:
-    """The section at a path, made where `make` is set; None where a key has its name."""
+    """The section at a path, created if `make` is set; None if a key has its name."""
     section: Any = raw
     for name in path:
         section = section.setdefault(name, {}) if make else section[name]
@@ -79,7 +71,7 @@ def _at(raw: dict[str, Any], path: Path, make: bool = False) -> Any:
 
 
 def _wrong_sections(raw: dict[str, Any]) -> Iterator[tuple[Path, Path | None, str]]:
-    """(where it stands, where it belongs, message) of each section that is not at its place."""
+    """(path, correct path, message) of each misplaced section."""
     for path, section in _sections(raw):
         wanted = _home(path, section)
         if wanted == path:
@@ -99,15 +91,15 @@ def _wrong_sections(raw: dict[str, Any]) -> Iterator[tuple[Path, Path | None, st
 
 
 def _home(path: Path, section: dict[str, Any]) -> Path | None:
-    """Where a section belongs, from its keys or from its name; None where that cannot be told."""
+    """The correct path of a section, from its keys or its name; None if unknown."""
     name, above = path[-1], path[:-1]
     holder = model_of(above) if above else None
     if _NAMED.get(name) == path or (holder is not None and name in keys_of(holder)):
-        return path  # a section in place of a key is told as a wrong value
+        return path  # a section in place of a key is reported as a wrong value
     near = difflib.get_close_matches(name.casefold(), _NAMED, n=1, cutoff=0.75) if above not in MANY else []
     keys = {key for key, value in section.items() if not isinstance(value, dict)}
     by_keys = [many for many, model in MANY.items() if keys & set(model.model_fields)]
-    if by_keys and (not near or len(keys) == len(section)):  # one that holds sections is rather one of the named ones
+    if by_keys and (not near or len(keys) == len(section)):  # with subsections it is rather one of the named sections
         return (*by_keys[0], name)
     if near or name in _NAMED:
         return _NAMED[near[0] if near else name]

@@ -1,7 +1,7 @@
-"""Brightness of the dyes by the rules of SimExm (2017), its odd table look-ups included.
+"""Brightness of the dyes by the rules of SimExm (2017), with its faulty table look-ups.
 
-The rules go by the number of a sample, so they need the tables that the program had: `data/simexm2017.csv`. The default
-model has its own tables and physics (`fluorophores`).
+The rules use indices of samples, so they need that program's tables, `data/simexm2017.csv`. The default model has its own tables
+and physics (`fluorophores`).
 """
 
 from __future__ import annotations
@@ -25,25 +25,17 @@ Microscope = Literal["confocal", "widefield", "two photon"]
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A spectrum sampled at even steps.
-
-    Attributes
-    ----------
-    first_nm, step_nm
-        First wavelength and step.
-    value
-        Shape (n,), any unit.
-    """
+    """A spectrum at even steps from a first wavelength; `value` has shape (n,), any unit."""
 
     first_nm: float
     step_nm: float
     value: NDArray[np.float64]
 
     def excitation_at(self, wavelength_nm: float) -> float:
-        """The value at a wavelength as the 2017 program looked it up, 1 at the table's maximum; 0 outside the table.
+        """The 2017 program's value at a wavelength, 1 at the table's maximum, 0 outside the table.
 
-        With the sample i before the one at or below the wavelength, the weight of sample i + 2 is the distance from sample i
-        in nm, which is a share only where the step is 1 nm. On the last sample, where that program crashed, i + 2 is the last.
+        Sample i is the one before that at or below the wavelength. The weight of sample i + 2 is its distance from sample i in
+        nm, a fraction only for a step of 1 nm. At the last sample, where that program crashed, i + 2 is the last.
         """
         last = self.value.size - 1
         if not self.first_nm <= wavelength_nm <= self.first_nm + last * self.step_nm:
@@ -54,9 +46,9 @@ class Table:
         return float(weight * relative[min(i + 2, last)] + (1 - weight) * relative[min(i + 1, last)])
 
     def share_within(self, low_nm: float, high_nm: float) -> float:
-        """Share of the table's sum inside a band, as the 2017 program summed it.
+        """The 2017 program's share of the table's sum inside a band.
 
-        From the last sample of the band down to the first whose lower neighbour lies in it; sample 0 never counts.
+        The sum runs from the band's last sample down to the first whose lower neighbour is inside; sample 0 never counts.
         """
         share = self.value / self.value.sum()
         i = min(math.floor((high_nm - self.first_nm) / self.step_nm), self.value.size - 1)
@@ -69,19 +61,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Dye:
-    """A dye of the 2017 program.
-
-    Attributes
-    ----------
-    name
-        Its name.
-    extinction_per_M_per_cm, quantum_yield
-        Figures as that program had them.
-    emission_peak_nm
-        What the kernel takes for the wavelength of all emission.
-    excitation, emission
-        Spectra.
-    """
+    """A dye of the 2017 program."""
 
     name: str
     extinction_per_M_per_cm: float
@@ -116,18 +96,12 @@ def _dye(row: Mapping[str, str]) -> Dye:
 
 
 def find(name: str) -> Dye:
-    """The dye called `name`.
-
-    Raises
-    ------
-    SpecError
-        If the 2017 program had none of that name.
-    """
+    """The dye called `name`; raises SpecError if the 2017 program had none."""
     known = dyes()
     if name not in known:
         raise SpecError(
             f"the model simexm2017 has no dye {name!r}, so its brightness is unknown there; "
-            f"take one of {', '.join(sorted(known))}, or the physical model, which takes any dye"
+            f"use one of {', '.join(sorted(known))}, or the physical model, which has any dye"
         )
     return known[name]
 
@@ -142,22 +116,9 @@ def mean_photons(
     objective_efficiency: float,
     detector_efficiency: float,
 ) -> float:
-    """Mean photons that one dye of a channel gives; 0 where the laser or the band misses it.
+    """Mean detected photons of one dye in a channel; 0 if the laser or the band misses it.
 
-    Parameters
-    ----------
-    dye
-        The dye.
-    laser_nm, laser_W
-        The laser's line, and its power times the percentage that is used.
-    band_nm
-        Lowest and highest wavelength detected.
-    exposure_s
-        Exposure time.
-    beam_radius_m
-        Radius of the beam at the specimen: the objective's back aperture over its magnification.
-    objective_efficiency, detector_efficiency
-        Shares of the light that each passes on.
+    `laser_W` is the power times the percentage that is used, `beam_radius_m` the back aperture over the magnification.
     """
     intensity = laser_W / (math.pi * beam_radius_m**2)
     excited = dye.excitation.excitation_at(laser_nm) * dye.quantum_yield * (1e2 * dye.extinction_per_M_per_cm)
@@ -166,19 +127,14 @@ def mean_photons(
 
 
 def check_pair(microscope: Microscope, channel: str, laser_nm: float, dye: Dye) -> None:
-    """Refuse a channel that excites a dye beyond its emission peak, which the `psf` package has no kernel for.
+    """Raise SpecError if a laser is redder than a dye's emission peak, for which the `psf` package has no one-photon kernel.
 
-    Ask only for pairs whose `mean_photons` is not 0: the others are dark, and nobody needs their kernel.
-
-    Raises
-    ------
-    SpecError
-        If the microscope is no two-photon one and the laser is redder than the emission.
+    Check only pairs whose `mean_photons` is not 0: the others need no kernel.
     """
     if microscope != "two photon" and laser_nm > dye.emission_peak_nm:
         raise SpecError(
             f"channel {channel!r} excites {dye.name} at {laser_nm:g} nm, beyond its emission peak at "
-            f"{dye.emission_peak_nm:g} nm, and the model simexm2017 has no {microscope} image of such light; "
-            "give the channel a shorter laser_wavelength, or the dye a channel of its own whose laser or filter misses "
-            "the others, or take the physical model"
+            f"{dye.emission_peak_nm:g} nm, and the model simexm2017 has no {microscope} kernel for it; "
+            "give the channel a shorter laser_wavelength, or the dye its own channel whose laser or filter misses the others, "
+            "or use the physical model"
         )

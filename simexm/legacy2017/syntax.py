@@ -1,4 +1,4 @@
-"""From the bytes of a 2017 configuration file to its nested sections, in ConfigObj's syntax."""
+"""Parse the bytes of a 2017 configuration file, in ConfigObj's syntax, to nested sections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configobj import ConfigObj, ConfigObjError, DuplicateError, InterpolationError, NestingError, Section
+from configobj import ConfigObj, ConfigObjError, DuplicateError, InterpolationError, NestingError, Section  # type: ignore[import-untyped]
 
 from simexm.errors import SimexmWarning, SpecError
 from simexm.store.small_file import read_small
@@ -20,30 +20,17 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Parsed:
-    """What could be read of a file.
-
-    Attributes
-    ----------
-    sections
-        Texts, lists of texts and subsections by name.
-    problems
-        What could not be read, with its line.
-    aside
-        Names in the lines that could not be read: that they are missing needs no second word.
-    """
+    """The readable sections of a file, messages on the other lines, and the names in these, not to be reported as missing."""
 
     sections: dict[str, Any]
     problems: tuple[str, ...]
-    aside: frozenset[str]
+    unread: frozenset[str]
 
 
 def read_text(path: Path) -> str:
-    """Read a file as UTF-8, as UTF-16 where it begins with a byte order mark, else as Windows-1252 with a warning.
+    """Read a file as UTF-8, as UTF-16 after a byte order mark, else as Windows-1252 with a warning.
 
-    Raises
-    ------
-    SpecError
-        If there is no such file, or it is no text.
+    Raises SpecError if it is missing or not text.
     """
     try:
         data = read_small(path, "configuration")
@@ -74,11 +61,11 @@ def _decoded(data: bytes, path: Path) -> str | None:
     except UnicodeDecodeError:
         return None
     if not _CONTROL.search(text):
-        _tell_windows(data, path)
+        _warn_of_windows(data, path)
     return text
 
 
-def _tell_windows(data: bytes, path: Path) -> None:
+def _warn_of_windows(data: bytes, path: Path) -> None:
     lines = []
     for number, line in enumerate(data.splitlines(), 1):
         try:
@@ -87,8 +74,8 @@ def _tell_windows(data: bytes, path: Path) -> None:
             lines.append(f"line {number} as {line.decode('cp1252').strip()!r}")
     more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
     warnings.warn(
-        f"{path} is not UTF-8; it was read as Windows-1252: {', '.join(lines[:3])}{more}. If a path or a name looks wrong "
-        "there, files under it will not be found: save the file as UTF-8",
+        f"{path} is not UTF-8; it was read as Windows-1252: {', '.join(lines[:3])}{more}. If a path or name is wrong "
+        "there, its files will not be found: save the file as UTF-8",
         SimexmWarning,
         stacklevel=2,
     )
@@ -97,11 +84,11 @@ def _tell_windows(data: bytes, path: Path) -> None:
 def parse(text: str) -> Parsed:
     """Parse ConfigObj's syntax: [a], [[b]], lists with commas, quotes, comments after #, %(key)s.
 
-    A line that cannot be read is told, mended or set aside, and the rest is read all the same.
+    A line that cannot be read is reported, repaired or removed, and the rest is read.
     """
     lines = re.split(r"\r\n|\r|\n", text)
     problems: dict[int, str] = {}
-    aside: set[str] = set()
+    unread: set[str] = set()
     while True:
         try:
             config = ConfigObj(list(lines), list_values=True)
@@ -109,18 +96,18 @@ def parse(text: str) -> Parsed:
         except ConfigObjError as error:
             for single in error.errors:
                 n = single.line_number - 1
-                if not lines[n].strip():  # taken out with its section a moment ago
+                if not lines[n].strip():  # removed with its section before
                     continue
                 again = n in problems
                 problems.setdefault(n, f"line {n + 1}, {_fault(single, lines, n)}")
-                aside.add(_name(lines[n]))
-                _mend(lines, n, single, again)
-    told = [problems[n] for n in sorted(problems)]
-    return Parsed(_plain(config, told, ""), tuple(told), frozenset(aside))
+                unread.add(_name(lines[n]))
+                _repair(lines, n, single, again)
+    messages = [problems[n] for n in sorted(problems)]
+    return Parsed(_plain(config, messages, ""), tuple(messages), frozenset(unread))
 
 
-def _mend(lines: list[str], n: int, error: ConfigObjError, again: bool) -> None:
-    """Make line n readable where it is meant to open a section, else take it out, a double section with all it holds."""
+def _repair(lines: list[str], n: int, error: ConfigObjError, again: bool) -> None:
+    """Repair line n if it should open a section, else remove it, a duplicate section with its content."""
     header = _HEADER.match(lines[n])
     if header and header[2].strip() and not again and not isinstance(error, DuplicateError):
         depth = header[1].count("[")
@@ -145,24 +132,24 @@ def _fault(error: ConfigObjError, lines: list[str], n: int) -> str:
         return f"{place}the {kind} {_name(line)!r} is given twice; keep one of them"
     if isinstance(error, NestingError) or line.startswith("["):
         if "too nested" in text:
-            return f"{place}{line} has too many brackets for where it stands; the section above it that holds it is missing"
+            return f"{place}{line} has too many brackets; the section that should contain it is missing"
         return f"{place}the brackets of {line} do not match; a section is [a], a section inside it [[b]], then [[[c]]]"
     if "multiline" in text:
-        return f"{place}the triple quotes of {_name(line)!r} never close; close them"
+        return f"{place}the triple quotes of {_name(line)!r} are not closed; close them"
     if "=" not in line:
         return f"{place}{line!r} is neither a section, [name], nor a key, name = value; a comment begins with #"
-    return f"{place}the value in {line!r} cannot be read; look at its quotes and commas"
+    return f"{place}the value in {line!r} cannot be read; check its quotes and commas"
 
 
 def _name(line: str) -> str:
-    """The key or section that a line is about."""
+    """The key or section of a line."""
     header = _HEADER.match(line)
     name = header[2].strip() if header else re.split(r"[=\s:]", line.strip(), maxsplit=1)[0]
     return name.strip("\"'")
 
 
 def _section_of(lines: list[str], n: int) -> str:
-    """The section that line n stands in, as it opened."""
+    """The section of line n, as in the file."""
     path: list[str] = []
     for line in lines[:n]:
         header = _HEADER.match(line)
@@ -173,13 +160,15 @@ def _section_of(lines: list[str], n: int) -> str:
 
 
 def _plain(section: Section, problems: list[str], place: str) -> dict[str, Any]:
-    """The section as a dictionary, with %(key)s put in."""
+    """The section as a dictionary, with %(key)s interpolated."""
     plain: dict[str, Any] = {}
     for key in (*section.scalars, *section.sections):
         try:
             value = section[key]
         except InterpolationError as error:
-            problems.append(f"{place or 'the top'}: {key}: {str(error).rstrip('.')}; write out what %(...)s stands for")
+            problems.append(
+                f"{place or 'the top'}: {key}: {str(error).rstrip('.')}; write the value instead of %(...)s"
+            )
             value = dict.__getitem__(section, key)
         if isinstance(value, Section):
             brackets = "[" * value.depth, "]" * value.depth

@@ -1,4 +1,4 @@
-"""Values of a 2017 configuration file: how the text behind a key is read, and what is expected there in words."""
+"""Parse values of a 2017 configuration file, and describe the valid ones."""
 
 from __future__ import annotations
 
@@ -16,15 +16,7 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 
 @dataclass(frozen=True)
 class Reads:
-    """Reads one value; stands in the annotation of a model's field.
-
-    Attributes
-    ----------
-    expected
-        What should stand there, as the end of "it should be ...".
-    parse
-        Text (or list of texts) to value; ValueError where it is wrong. Values that are already of the type pass.
-    """
+    """Parser of a value, for the annotation of a model's field; `expected` names the valid values after "should be"."""
 
     expected: str
     parse: Callable[[Any], Any]
@@ -61,7 +53,7 @@ def whole(low: int, high: float = math.inf, *, unit: str = "") -> Reads:
 
 
 def wholes(names: Sequence[str], low: int, *, unit: str = "") -> Reads:
-    """Whole numbers with commas between them, one for each name."""
+    """Whole numbers separated by commas, one for each name."""
 
     def parse(value: Any) -> tuple[int, ...]:
         if not isinstance(value, list | tuple) or len(value) != len(names):
@@ -72,7 +64,7 @@ def wholes(names: Sequence[str], low: int, *, unit: str = "") -> Reads:
 
 
 def choice(names: Sequence[str]) -> Reads:
-    """One of a few names, whatever their case, with a space, _ or - between words."""
+    """One of a few names, in any case, with space, _ or - between words."""
 
     def parse(value: Any) -> str:
         if not isinstance(value, str):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 def planes(shape: tuple[int, int, int], cells: int, seed: int = 0) -> Iterator[NDArray[np.uint16]]:
-    """Label planes (y, x) of uint16, one a time point; where discs meet, the later id lies above."""
+    """Label planes (y, x) of uint16, one a time point; where discs overlap, the higher id is on top."""
     times, height, width = shape
     random = np.random.default_rng(seed)
     radius = random.uniform(0.014, 0.032, cells) * min(height, width)

@@ -108,7 +108,7 @@ def soft(result: Result, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return Soften().run(result, output=tmp_path_factory.mktemp("soft") / "soft.zarr", quiet=True)
 
 
-def test_blocks_join_to_what_the_whole_gives(result: Result, soft: Result) -> None:
+def test_blocks_join_without_seams(result: Result, soft: Result) -> None:
     whole = softened(np.asarray(result.array()[0]))
     assert len(Grid.of(result, largest_shard=16).blocks) > 1
     assert np.array_equal(soft.series()[:, 0], whole)
@@ -174,7 +174,7 @@ def test_lost_shards_are_made_again_by_a_resumed_run(result: Result, tmp_path: P
     assert found.complete
 
 
-def test_it_can_be_looked_at_and_exported(soft: Result, tmp_path: Path) -> None:
+def test_it_can_be_viewed_and_exported(soft: Result, tmp_path: Path) -> None:
     scene = Scene.of(soft)
     assert [p.group for p in scene.pictures] == ["", "raw", "labels/bright"]
     assert scene.lacking == []
@@ -188,7 +188,7 @@ def test_it_can_be_looked_at_and_exported(soft: Result, tmp_path: Path) -> None:
     assert "places" in told
 
 
-def test_labels_alone_can_be_looked_at(result: Result, tmp_path: Path) -> None:
+def test_labels_alone_can_be_viewed(result: Result, tmp_path: Path) -> None:
     found = Soften(with_image=False).run(result, output=tmp_path / "labels.zarr", quiet=True)
     assert [p.group for p in Scene.of(found).pictures] == ["labels/bright"]
     with pytest.raises(OutputError, match="no main image"):
@@ -198,5 +198,5 @@ def test_labels_alone_can_be_looked_at(result: Result, tmp_path: Path) -> None:
 def test_what_a_package_gets_wrong_is_refused(result: Result, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="blocks, and its grid has"):
         Soften(fault="blocks").run(result, output=tmp_path / "blocks.zarr", quiet=True)
-    with pytest.raises(RunError, match=r"gives uint16 of .* for 'soft'"):
+    with pytest.raises(RunError, match=r"uint16 of .* for 'soft'"):
         Soften(fault="shape").run(result, output=tmp_path / "shape.zarr", quiet=True)

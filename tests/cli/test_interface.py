@@ -113,7 +113,7 @@ def test_new_refuses_what_it_does_not_know_and_what_is_there(tmp_path: Path, mon
     assert type_in("new", "-o", "my.yaml", "--overwrite").exit_code == 0
 
 
-def test_info_tells_of_a_volume_of_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_describes_a_label_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tifffile.imwrite("a.tif", np.arange(1, 41, dtype="u2").reshape(2, 4, 5))
     dry = type_in("ingest", "a.tif", "-o", "a.zarr", "--voxel-size", 40, 32, 32, "--roi", "1:,1:,:2", "--dry-run")
@@ -140,7 +140,7 @@ def test_info_tells_of_a_volume_of_labels(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_file_that_is_there_is_kept(
     words: tuple[str, ...], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused before the input is looked at."""
+    """It is refused before the input is read."""
     monkeypatch.chdir(tmp_path)
     Path(name).write_text("mine")
     done = type_in(*words, "-o", name)
@@ -151,7 +151,7 @@ def test_a_file_that_is_there_is_kept(
 
 
 def test_a_dry_run_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It tells the plan, or prints the job scripts of a cluster, and refuses what the run would refuse."""
+    """It prints the plan, or the job scripts of a cluster, and refuses what the run would refuse."""
     monkeypatch.chdir(tmp_path)
     phantom = {"kind": "phantom", "shape": [24, 32, 32], "voxel_size_nm": [40, 32, 32]}
     Path("my.yaml").write_text(yaml.safe_dump(spec() | {"source": phantom}))

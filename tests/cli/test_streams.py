@@ -26,7 +26,7 @@ def begin(*words: str, before: Callable[[], None] | None = None, **streams: obje
     """`simexm WORDS`, which is waited for later, since several start at once."""
     command = [sys.executable, "-m", "simexm.cli", *words]
     given: dict[str, object] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.Popen(command, text=True, preexec_fn=before, **given)  # type: ignore[call-overload]
+    return subprocess.Popen(command, text=True, preexec_fn=before, **given)  # type: ignore[call-overload, no-any-return]
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -54,7 +54,7 @@ def test_output_that_finds_no_room_is_one_line_and_a_failure() -> None:
 
 
 def test_a_reader_that_ends_is_no_error() -> None:
-    """As `simexm new | head -1`: the exit code is that of other programs, and nothing is told."""
+    """As `simexm new | head -1`: the exit code is that of other programs, and nothing is printed."""
     started = []
     for words in COMMANDS:
         reader, writer = os.pipe()
@@ -65,7 +65,7 @@ def test_a_reader_that_ends_is_no_error() -> None:
 
 
 def test_closed_streams_are_the_null_device(tmp_path: Path) -> None:
-    """Whatever is opened next does not get their numbers."""
+    """Files opened later do not get their numbers."""
     plain, quiet, mute, wrong = (
         begin("new"),
         begin("new", before=close(1)),
@@ -121,7 +121,7 @@ def test_a_log_file_that_fills_up_later_is_given_up_with_one_warning() -> None:
 
 
 @needs_dev_full
-def test_a_full_disk_is_told_with_the_name_that_was_asked_for(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_name_that_was_asked_for(tmp_path: Path) -> None:
     (tmp_path / "page.html.partial").symlink_to("/dev/full")
     with (
         pytest.raises(DiskError, match=r"page\.html cannot be written: No space left on device"),
@@ -159,7 +159,7 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "gone").rmdir()
     found = CliRunner().invoke(app, ["info", str(tmp_path / "out.zarr")])
     assert found.exit_code == 2
-    assert "the folder that you are in is gone" in found.stderr
+    assert "the working folder is gone" in found.stderr
 
 
 def test_settings_of_dask_that_cannot_be_read_are_named(tmp_path: Path) -> None:

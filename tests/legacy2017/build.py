@@ -11,10 +11,8 @@ from scipy import ndimage
 from simexm.geometry.grid import Box, Tiling
 from simexm.kernels.labels.cells import CellIndex
 from simexm.kernels.labels.regions import CYTOSOL, MEMBRANE
-from simexm.legacy2017.kernels import blur as blur
+from simexm.legacy2017.kernels import blur, label, light
 from simexm.legacy2017.kernels import frame as frames
-from simexm.legacy2017.kernels import label as label
-from simexm.legacy2017.kernels import light as light
 from simexm.legacy2017.kernels import regions as places
 from simexm.legacy2017.kernels.psf import Kernel
 from simexm.random import derive_key
@@ -26,7 +24,8 @@ def blobs(shape: tuple[int, int, int], cells: int, seed: int, scale: int = 1) ->
     """Random cells, touching, and some no-cell; ids are multiples of `scale`."""
     rng = np.random.default_rng(seed)
     smooth = np.stack([ndimage.gaussian_filter(rng.normal(size=shape), 2) for _ in range(cells + 1)])
-    return smooth.argmax(axis=0).astype(np.uint64) * np.uint64(scale)
+    ids: NDArray[np.uint64] = smooth.argmax(axis=0).astype(np.uint64) * np.uint64(scale)
+    return ids
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Channel:
 
 @dataclass
 class Model:
-    """A crop of a volume, what labels it and what looks at it."""
+    """A crop of a volume with its layers and channels."""
 
     labels: NDArray[np.unsignedinteger]
     crop: Box

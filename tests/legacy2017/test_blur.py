@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simexm.legacy2017.kernels import blur as blur
+from simexm.legacy2017.kernels import blur
 from simexm.legacy2017.kernels import psf as kernels
 
 Volume = NDArray[np.int64]
@@ -30,8 +30,9 @@ def direct(volume: Volume, kernel: kernels.Kernel, z: int, y: int, x: int) -> in
     taps = kernel.taps[np.abs(np.arange(-15, 16))]
     around = padded[z : z + 31, y : y + 31, x : x + 31]
     total = int((around.astype(object) * taps.astype(object)).sum())
-    whole, rest = divmod(total, 2**kernel.bits)
-    return whole + (2 * rest > 2**kernel.bits or (2 * rest == 2**kernel.bits and whole % 2 == 1))
+    unit = 1 << kernel.bits
+    whole, rest = divmod(total, unit)
+    return whole + (2 * rest > unit or (2 * rest == unit and whole % 2 == 1))
 
 
 def whole_image(volume: Volume, kernel: kernels.Kernel, tile: tuple[int, int, int], step: int) -> Volume:

@@ -1,4 +1,4 @@
-"""From a 2017 file to a native spec: the same figures, and word of all that is not the same."""
+"""From a 2017 file to a native spec: the same values, and warnings of all differences."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_spec_as_text_is_the_spec(text: str) -> None:
 # -------------------------------------------------------------------- names
 
 
-def test_names_that_a_spec_cannot_have_are_changed_and_told() -> None:
+def test_names_that_a_spec_cannot_have_are_changed_with_a_warning() -> None:
     text = edited(SYNAPSE, ("[[layer1]]", "[[2 cells]]"), ("[[[channel_1]]]", "[[[Kanal grün]]]"), ("[[[synapse]]]", "[[[the synapses]]]"),
                   ("region = 'synapse'", "region = the synapses"))  # fmt: skip
     with pytest.warns(SimexmWarning) as told:
@@ -116,7 +116,7 @@ def test_names_that_a_spec_cannot_have_are_changed_and_told() -> None:
     messages = [str(w.message) for w in told]
     assert len(messages) == 3
     assert "[labeling] [[2 cells]]" in messages[0]
-    assert "it is called layer_2_cells" in messages[0]
+    assert "layer_2_cells" in messages[0]
     assert "[optics] [[channels]] [[[Kanal grün]]]" in messages[1]
 
 
@@ -164,7 +164,7 @@ def test_the_default_physics_has_the_densities_and_the_grid_of_the_file() -> Non
 
 @pytest.mark.parametrize("factor", [1.0, 7.3, 40.0, 100.0])
 def test_every_plane_takes_the_fluence_of_the_file(factor: float) -> None:
-    """power * percentage * exposure over the lit disc, J / m^2, by scanner and by camera."""
+    """power * percentage * exposure over the illuminated disc, J / m^2, by scanner and by camera."""
     fluence = 50.0 * 0.25 * 0.1 / (math.pi * (1.0 / factor) ** 2)
     edit = ("objective_factor = 40.0", f"objective_factor = {factor}")
     scanner = stage(physical(CONFOCAL, edit)[0], "confocal")
@@ -182,7 +182,7 @@ def test_the_pinhole_of_the_first_channel_is_the_file_s() -> None:
     first, second = optics.channels
     assert optics.pinhole_radius_nm(first) == pytest.approx(50_000 / 40)
     (message,) = [m for m in told if "pinhole" in m]
-    assert "pinhole_radius = 50 um holds for the first channel alone" in message
+    assert "pinhole_radius = 50 um holds for the first channel" in message
     radius_um = optics.pinhole_radius_nm(second) * 40 / 1000
     assert f"{radius_um:.3g} um in channel_2" in message
     assert not [m for m in physical(CONFOCAL)[1] if "pinhole" in m]
@@ -206,7 +206,7 @@ def test_a_filter_that_holds_the_laser_is_refused_when_the_spec_is_read() -> Non
 
 
 TOLD = [
-    (("protein_noise = 0.0", "protein_noise = 0.5"), "[labeling] [[layer1]]: protein_noise = 0.5 has no counterpart and is left out"),
+    (("protein_noise = 0.0", "protein_noise = 0.5"), "[labeling] [[layer1]]: protein_noise = 0.5 has no counterpart and is ignored"),
     (("antibody_amp = 1.0", "antibody_amp = 5"), "antibody_amp = 5 in [labeling] [[layer1]] becomes the mean of a Poisson number"),
     (("baseline_noise = 0", "baseline_noise = 12"), "baseline_noise = 12 photons in each voxel of the ground truth"),
     (("exposure_time = 0.1", "exposure_time = 0.2"), "exposure_time = 0.2 s: a scanner dwells 10 us on a pixel"),
@@ -214,13 +214,13 @@ TOLD = [
 
 
 @pytest.mark.parametrize(("edit", "said"), TOLD, ids=[said[:40] for _, said in TOLD])
-def test_what_is_only_approximated_is_told_once(edit: tuple[str, str], said: str) -> None:
+def test_what_is_only_approximated_is_warned_of_once(edit: tuple[str, str], said: str) -> None:
     told = physical(CONFOCAL, edit)[1]
     assert len([message for message in told if said in message]) == 1
     assert len(told) == 1 + ("exposure" not in said), "and nothing else"
 
 
-def test_cells_chosen_by_each_layer_for_itself_are_told() -> None:
+def test_cells_chosen_by_each_layer_for_itself_are_warned_of() -> None:
     said = "[labeling]: global_density = 0.8 multiplies the cell_fraction of each layer"
     assert [m for m in physical(BRAINBOW)[1] if said in m]
     one, told = physical(CONFOCAL, ("global_density = 1.0", "global_density = 0.8"))
@@ -230,12 +230,12 @@ def test_cells_chosen_by_each_layer_for_itself_are_told() -> None:
 
 def test_what_has_no_counterpart_is_refused_all_at_once() -> None:
     edits = [
-        (("type = 'confocal'", "type = 'two photon'"), "[optics]: type = two photon needs figures that the file does not hold: the laser's repetition_MHz and pulse_fs, and the two_photon_GM cross sections of ATTO488"),
+        (("type = 'confocal'", "type = 'two photon'"), "[optics]: type = two photon needs values that the file does not have: the laser's repetition_MHz and pulse_fs, and the two_photon_GM cross sections of ATTO488"),
         (("single_neuron = False", "single_neuron = True"), "[labeling] [[layer1]]: single_neuron = True"),
         (("labeling_density = 0.5", "labeling_density = 0"), "[labeling] [[layer1]]: labeling_density = 0 labels nothing"),
         (("protein_density = 1e-4", "protein_density = 0"), "[labeling] [[layer1]]: protein_density = 0 labels nothing"),
         (("laser_percentage = 0.25", "laser_percentage = 0"), "[optics] [[channels]] [[[channel_1]]]: laser_percentage = 0 gives no light"),
-        (("detector_efficiency = 0.6", "detector_efficiency = 0"), "[optics]: detector_efficiency = 0 lets no light through"),
+        (("detector_efficiency = 0.6", "detector_efficiency = 0"), "[optics]: detector_efficiency = 0 transmits no light"),
     ]  # fmt: skip
     for edit, said in edits:
         with pytest.raises(SpecError, match=re.escape(said)):

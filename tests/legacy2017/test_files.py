@@ -1,4 +1,4 @@
-"""Files stand where the 2017 program put them and hold what it meant to write."""
+"""Files have the paths of the 2017 program and the content that it should have had."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_merged_channels_and_a_file_for_each_cell(result: Result, tmp_path: Path
 
 @pytest.mark.parametrize("gt_cells", ["merged", "splitted"])
 def test_image_sequences(result: Result, tmp_path: Path, gt_cells: str) -> None:
-    """The ground truth too, where the 2017 program crashed."""
+    """Also the ground truth, where the 2017 program crashed."""
     write(result, tmp_path / "out", "image sequence", "splitted", gt_cells)
     truth = ("all_cells",) if gt_cells == "merged" else ("7", "300")
     folders = [f"simulation/channel_{c}" for c in range(4)] + [f"groundtruth/{d}/{t}" for d in LABELS for t in truth]
@@ -95,7 +95,7 @@ def test_gif_and_ids_that_it_cannot_hold(result: Result, tmp_path: Path) -> None
         assert getattr(gif, "n_frames", 1) == 11
         gif.seek(3)
         np.testing.assert_array_equal(np.asarray(gif.convert("L")), FIRST[3])
-    with pytest.warns(SimexmWarning, match="largest id below ATTO488 is 300, which gif cannot hold"):
+    with pytest.warns(SimexmWarning, match="largest id below ATTO488 is 300, which gif cannot store"):
         write(result, tmp_path / "many", "gif", "splitted", "merged", labels={"ATTO488": ("synapse",)})
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "many/groundtruth/ATTO488/all_cells.tiff"), CELLS)
 

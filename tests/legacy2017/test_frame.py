@@ -11,7 +11,7 @@ from scipy import stats
 from simexm.geometry.grid import Box
 from simexm.kernels.labels.regions import CYTOSOL, MEMBRANE
 from simexm.legacy2017.kernels import frame as frames
-from simexm.legacy2017.kernels import light as light
+from simexm.legacy2017.kernels import light
 from simexm.legacy2017.kernels import psf as kernels
 from simexm.random import derive_key
 from tests.legacy2017.build import Channel, LayerSpec, Model, blobs

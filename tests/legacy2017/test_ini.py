@@ -1,4 +1,4 @@
-"""The 2017 configuration files: what is written is read, and what is wrong is told, all of it at once."""
+"""The 2017 configuration files: they are read as written, and all their problems are reported together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.legacy2017.configs import BRAINBOW, CONFOCAL, CTC, SPLITTED, SYNAPSE,
 
 
 def refused(text: str) -> str:
-    """What is said of a file that is wrong."""
+    """Message of a wrong file."""
     with pytest.raises(SpecError) as error:
         from_text(text, "my.ini")
     return str(error.value)
@@ -172,7 +172,7 @@ def test_what_is_written_is_read(config: Config) -> None:
     assert from_text(written(config), "my.ini") == config
 
 
-# -------------------------------------------------------------------- what is wrong is told
+# -------------------------------------------------------------------- what is wrong is reported
 
 
 def key_lines() -> list[tuple[str, str, str]]:
@@ -219,7 +219,7 @@ BAD = [
     ("isotropic = True", "isotropic = maybe", "[groundtruth]: isotropic = maybe should be True or False"),
     ('image_path = "data/pinky/cells.tif"', "image_path = a, b.tif", "image_path = a, b.tif should be a text; a comma makes a list, so put quotes"),
     ('image_path = "data/pinky/cells.tif"', 'image_path = ""', '[groundtruth]: image_path = "" should be a text'),
-    ("\t#No additional regions", "\t\t[[[membrane]]]\n\t\tregion_path = x", "[groundtruth] [[regions]] [[[membrane]]]: membrane is found from the ids"),
+    ("\t#No additional regions", "\t\t[[[membrane]]]\n\t\tregion_path = x", "[groundtruth] [[regions]] [[[membrane]]]: membrane is computed from the ids"),
     ("\t[[regions]]", "\tregions = x", "[groundtruth]: regions is a key here, and should be the section [groundtruth] [[regions]]"),
     ("\t#No additional regions", "region_path = x", "[groundtruth] [[regions]]: there is no key 'region_path'; it belongs into [groundtruth] [[regions]] [[[NAME]]]"),
     ("global_density = 1.0", "global_density = 1.1", "[labeling]: global_density = 1.1 should be a number from 0 to 1"),
@@ -236,7 +236,7 @@ BAD = [
     ("focal_plane_depth = 500", "focal_plane_depth = 500.5", "[optics]: focal_plane_depth = 500.5 should be a whole number of at least 1, in nm"),
     ("exposure_time = 0.1", "exposure_time = 0", "[optics]: exposure_time = 0 should be a number above 0, in s"),
     ("baseline_noise = 0", "baseline_noise = -1", "[optics]: baseline_noise = -1 should be a whole number of at least 0"),
-    ("baseline_noise = 0", "[[baseline_noise]]\nx = 1", "[optics] [[baseline_noise]]: should be no section but a key of [optics]: baseline_noise = a whole number"),
+    ("baseline_noise = 0", "[[baseline_noise]]\nx = 1", "[optics] [[baseline_noise]]: should be a key of [optics], not a section: baseline_noise = a whole number"),
     ("laser_wavelength = 488", "laser_wavelength = 1001", "[optics] [[channels]] [[[channel_1]]]: laser_wavelength = 1001 should be a whole number from 200 to 1000, in nm"),
     ("laser_power = 50.0", "laser_power = 0.9", "[optics] [[channels]] [[[channel_1]]]: laser_power = 0.9 should be a number of at least 1, in W"),
     ("laser_filter = 500, 550", "laser_filter = 550, 500", "[optics] [[channels]] [[[channel_1]]]: laser_filter = 550, 500 should be two wavelengths in nm, the lower one first"),
@@ -254,27 +254,27 @@ BAD = [
     ("[expansion]", "[[expansion]]", "the section [[expansion]] in [labeling] is at the wrong place; it belongs at [expansion]"),
     ("\t\t[[[channel_1]]]", "\t[[channel_1]]", "the section [[channel_1]] in [optics] is at the wrong place; it belongs at [optics] [[channels]] [[[channel_1]]]"),
     ("\t[[channels]]\n\n\t\t[[[channel_1]]]", "[channels]\n[[channel_1]]", "the section [channels] is at the wrong place; it belongs at [optics] [[channels]]"),
-    ("\t[[channels]]\n", "", "[[[channel_1]]] has too many brackets for where it stands"),
+    ("\t[[channels]]\n", "", "[[[channel_1]]] has too many brackets"),
     ("[expansion]\n\nfactor = 4.0\n", "", "the section [expansion] is missing; its keys are factor"),
     # what ConfigObj cannot read
     ("factor = 4.0", "factor 4.0", "in [expansion]: 'factor 4.0' is neither a section, [name], nor a key, name = value"),
-    ("factor = 4.0", "factor = '4.0", "in [expansion]: the value in \"factor = '4.0\" cannot be read; look at its quotes"),
+    ("factor = 4.0", "factor = '4.0", "in [expansion]: the value in \"factor = '4.0\" cannot be read; check its quotes"),
     ("factor = 4.0", "factor = 4.0\nfactor = 5", "in [expansion]: the key 'factor' is given twice; keep one of them"),
     ("[[layer1]]", "[[layer1]", "in [labeling]: the brackets of [[layer1] do not match"),
     ("factor = 4.0", "factor = 4.0\n[expansion]\nfactor = 5", "in [expansion]: the section 'expansion' is given twice; keep one of them"),
-    ('name = "membrane"', 'name = """membrane', "in [output]: the triple quotes of 'name' never close"),
+    ('name = "membrane"', 'name = """membrane', "in [output]: the triple quotes of 'name' are not closed"),
     ("#Expansion parameters", "; Expansion parameters", "'; Expansion parameters' is neither a section, [name], nor a key, name = value; a comment begins with #"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("old", "new", "said"), BAD, ids=[new.strip()[:30] or old.strip()[:30] for old, new, _ in BAD])
-def test_a_wrong_key_value_or_section_is_told(old: str, new: str, said: str) -> None:
+def test_a_wrong_key_value_or_section_is_reported(old: str, new: str, said: str) -> None:
     message = refused(edited(CONFOCAL, (old, new)))
     assert said in message
     assert message.startswith("my.ini: ") or "triple quotes" in said, "one mistake, one problem"
 
 
-def test_all_problems_of_a_file_are_told_at_once() -> None:
+def test_all_problems_of_a_file_are_reported_together() -> None:
     """Every mistake of the table that leaves the others' lines alone."""
     text, expected, taken = CONFOCAL, [], set[str]()
     for old, new, said in BAD[:35]:
@@ -332,7 +332,7 @@ def test_encodings_and_line_ends_do_not_matter(tmp_path: Path, encoding: str, en
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_windows_1252_is_read_and_told(tmp_path: Path, ends: str) -> None:
+def test_windows_1252_is_read_with_a_warning(tmp_path: Path, ends: str) -> None:
     text = edited(CTC, ('"ctc_seg_stack.tif"', '"Müller/5 µm.tif"'))
     path = tmp_path / "my.ini"
     path.write_bytes(text.replace("\n", ends).encode("cp1252"))

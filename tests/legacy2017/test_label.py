@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from simexm.geometry.grid import Box, Tiling
-from simexm.legacy2017.kernels import label as label
+from simexm.legacy2017.kernels import label
 from simexm.random import derive_key
 
 VOXEL_NM = (40.0, 32.0, 32.0)
@@ -123,7 +123,7 @@ def test_too_many_dyes_are_refused() -> None:
         add(index, regions, crop, layer(1.0, 1e10), out)
 
 
-def test_voxels_that_are_missing_are_told() -> None:
+def test_voxels_that_are_missing_are_refused() -> None:
     index, regions, crop = one_cell((40, 40, 40))
     with pytest.raises(ValueError, match="need the voxels of"):
         label.add_dyes(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Tiling
 from simexm.kernels.labels.regions import CYTOSOL, MEMBRANE
-from simexm.legacy2017 import spectra as spectra
+from simexm.legacy2017 import spectra
 from simexm.legacy2017.kernels import frame as simexm2017_frame
 from simexm.legacy2017.kernels import psf
 from tests.legacy2017.build import Channel, LayerSpec, Model

@@ -1,4 +1,4 @@
-"""Configuration files from the shell: what the original wrote, where it wrote it, and a native spec that gives the same."""
+"""Configuration files from the shell: the original's files at their paths, and a native spec with the same result."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_other_formats(folder: Path, changes: dict[str, str], files: list[str]) 
             assert getattr(gif, "n_frames", 1) == 8
 
 
-def test_all_that_is_wrong_is_told_before_anything_is_made(folder: Path) -> None:
+def test_all_that_is_wrong_is_reported_before_anything_is_written(folder: Path) -> None:
     Path("config.ini").write_text(INI.replace("factor = 4", "factor = x").replace("ATTO488", "ATTO489"))
     result = CliRunner().invoke(app, ["run", "config.ini"])
     assert result.exit_code == 2

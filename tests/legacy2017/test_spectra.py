@@ -78,7 +78,7 @@ def test_mean_photons_are_those_of_the_reference(reference_2017: Path) -> None:
             assert mean == pytest.approx(expected, rel=1e-12)
 
 
-def test_an_unknown_dye_is_told() -> None:
+def test_an_unknown_dye_is_refused() -> None:
     with pytest.raises(SpecError, match=r"no dye 'GFP'.*ATTO488"):
         spectra.find("GFP")
 

@@ -136,7 +136,7 @@ def test_a_single_neuron_is_the_one_with_most_voxels() -> None:
     assert found.cells["dyes_a"].max() > 100
 
 
-def test_a_layer_without_a_voxel_is_told() -> None:
+def test_a_layer_without_a_voxel_is_warned_of() -> None:
     with pytest.warns(SimexmWarning, match="'a' is empty"):
         simulate(
             _two_cells(),

@@ -159,8 +159,8 @@ SOURCES = [
     BadSource("no voxel", lambda f, a, s: _with(s, voxel_size_nm=[0, 32, 32]), ("source.voxel_size_nm[0]", "greater than 0")),
     BadSource("two numbers", lambda f, a, s: _with(s, voxel_size_nm=[32, 32]), ("source.voxel_size_nm has 2 values only",)),
     BadSource("key", lambda f, a, s: _with(s, voxel_size=[1, 1, 1]), ("source: there is no key", "'voxel_size_nm'")),
-    BadSource("kind", lambda f, a, s: {"kind": "phantm", "shape": [9, 9, 9]}, ("source: 'phantm' is none", "'phantom'")),
-    BadSource("nothing", lambda f, a, s: None, ("source: should be a mapping", "nothing stands there")),
+    BadSource("kind", lambda f, a, s: {"kind": "phantm", "shape": [9, 9, 9]}, ("source: 'phantm' is unknown", "'phantom'")),
+    BadSource("nothing", lambda f, a, s: None, ("source: should be a mapping", "is empty")),
 ]  # fmt: skip
 
 

@@ -465,7 +465,7 @@ def test_forged_barcodes_are_not_decoded(rounds: Result, tmp_path: Path) -> None
     for barcode in ("../../x", "\x1b[2J", "", None, "=cmd()"):
         column = pa.array([barcode] * good.num_rows, pa.string())
         pq.write_table(good.set_column(1, "barcode", column), tables / "barcodes.parquet")
-        assert "barcodes.parquet holds what is no barcode" in refused(
+        assert "barcodes.parquet holds text that is no barcode" in refused(
             tmp_path, "decode", "OUT", "--output", "DIR/x.zarr"
         )
     pq.write_table(good.drop_columns(["barcode"]), tables / "barcodes.parquet")

@@ -105,7 +105,7 @@ def test_the_result_knows_the_package(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_stage_that_is_not_installed_is_told(folder: Path) -> None:
     with pytest.raises(
-        SpecError, match=r"stages\[3\]: 'chromatic_shift' is none; .* install the package that brings it"
+        SpecError, match=r"stages\[3\]: 'chromatic_shift' is unknown; .* install the package that brings it"
     ):
         Simulation.load(folder / "shifted.yaml")
     with pytest.raises((OutputError, SpecError), match="chromatic_shift"):
@@ -192,7 +192,7 @@ def test_nothing_is_loaded_that_no_spec_names_and_nothing_replaced(site: Callabl
     assert "thief" not in sys.modules
     data = build.spec()
     data["stages"][4]["stage"] = "ownstage:Own"  # a path to code is no name
-    with pytest.raises(SpecError, match="'ownstage:Own' is none"):
+    with pytest.raises(SpecError, match="'ownstage:Own' is unknown"):
         Simulation.from_mapping(data)
 
 

@@ -1,8 +1,8 @@
-"""Decoding: read the barcodes of cells back from the images of all rounds, and compare with the truth.
+"""Decode the barcodes of cells from the images of all rounds, and compare them with the truth.
 
-The places of amplicons and which cell each lies in are taken from the truth, as a perfect segmentation would give them; their
-letters are read from the images alone. In each round the channels' light is unmixed into dyes by the plan's crosstalk; the
-amplicons' brightnesses in each dye are fitted together, as spots of known shape that may overlap; and a cell's amplicons vote.
+Positions and cells of amplicons come from the truth, as from a perfect segmentation; their letters are read from the images
+alone. In each round the channels are unmixed into dyes by the plan's crosstalk, the brightnesses of the amplicons in each dye are
+fitted together as spots of known shape that may overlap, and the amplicons of a cell vote.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from simexm.analysis.contract import Analysis, Bench, Conclusion, Score
@@ -34,34 +34,34 @@ from simexm.store.location import Location
 from simexm.store.parquet import check_columns
 
 VOTES, CELLS = "votes", "cells"
-"""Tables: of sums over blocks, and of what is found."""
+"""Tables: the sums over blocks, and the result."""
 
 LIGHT_E = 2.0**-20
-"""Photo-electrons in a step of the light that is added up over blocks: integers add up to the same in any order."""
+"""Photo-electrons of one step of light: the sum of integers over blocks does not depend on their order."""
 
 SECONDS_PER_PIXEL = 1e-6
 BYTES_PER_PIXEL = 48
-"""Rough work and memory for a pixel of a round, and of a channel."""
+"""Rough work of a pixel in a round, and memory of a pixel in a channel."""
 
 UNREAD = "?"
-"""Letter of a round in which none of a cell's amplicons shows any light."""
+"""Letter of a round in which a cell's amplicons show no light."""
 
 REACH_NM = (2500.0, 1200.0)
-"""Of a spot, along the axis and across, nm of expanded tissue: what lies further away is not fitted together with it."""
+"""Reach of a spot, axial and lateral, nm of expanded tissue: spots further apart are fitted independently."""
 STEP_NM = (50.0, 20.0)
 _AROUND = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What was read.
+    """Decoded barcodes.
 
     Attributes
     ----------
     table
-        One row a cell with a barcode: `id`, `barcode` (the truth), `decoded` (empty without an amplicon in the image),
-        `amplicons` in the image, `letters_wrong`, `clearness`: of the least clear round, the light of the letter read over that
-        of all letters.
+        One row for each cell with a barcode: `id`, `barcode` (the truth), `decoded` (empty without an amplicon in the image),
+        `amplicons` in the image, `letters_wrong`, and `clearness`, the light of the letter read over that of all letters in the
+        least clear round.
     """
 
     table: pa.Table
@@ -93,18 +93,8 @@ class Decoded:
         letters = sum(len(b) for b, s in zip(self.table["barcode"].to_pylist(), some, strict=True) if s)
         return float(self._column("letters_wrong")[some].sum() / letters) if letters else 0.0
 
-    def to_mapping(self) -> dict[str, Any]:
-        """The sums, for programs."""
-        return {
-            "cells": self.cells,
-            "right": self.right,
-            "wrong": self.wrong,
-            "undecidable": self.undecidable,
-            "share_of_letters_wrong": self.letters_wrong,
-        }
-
     def scores(self) -> tuple[Score, ...]:
-        """The sums as scores."""
+        """The counts as scores."""
         rows = (
             ("cells", self.cells, "cells with a barcode"),
             ("right", self.right, "cells whose barcode was read without an error"),
@@ -122,14 +112,14 @@ class Decoded:
 
 
 def decode(result: Result) -> Decoded:
-    """Read the barcode of every cell from the images of a result with rounds, here and now; nothing is stored.
+    """Read the barcode of every cell from the images of a result with rounds, in this process, without storing anything.
 
-    Images of counts and noise-free ones (`--until` a microscope) can be read. Memory follows a block, and the number of cells.
+    Images may hold counts or be noise-free (`--until` a microscope). Memory grows with a block and with the number of cells.
 
     Raises
     ------
     OutputError
-        If the result is not finished, has no rounds, or no images of light; or if it is of another format.
+        If the result is unfinished, of another format, or has no rounds or no images of light.
     """
     bench = Decode().open((result,))
     sums = [bench.measure(number)[VOTES] for number in range(bench.blocks)]
@@ -139,31 +129,29 @@ def decode(result: Result) -> Decoded:
 class Decode(Analysis):
     """Read the barcodes of cells from the images of all rounds of a result, and compare them with the truth.
 
-    It leaves the table `cells` (see `Decoded`) and the scores of `Decoded.scores`.
+    It writes the table `cells` (see `Decoded`) and the scores of `Decoded.scores`.
     """
 
     analysis: Literal["decode"] = "decode"
 
     def open(self, inputs: tuple[Result, ...]) -> DecodeBench:
-        """Open the result; see `decode` for what is refused."""
+        """Open the result; see `decode` for its errors."""
         if len(inputs) != 1:
             raise OutputError(f"decode reads one result, not {len(inputs)}")
         (result,) = inputs
-        refuse_other_format(result.path, result.provenance, "its tables and images may mean something else")
+        refuse_other_format(result.path, result.provenance, "its tables and images may have another meaning")
         return DecodeBench(result)
 
 
 class DecodeBench(Bench):
-    """A result with what is needed to read it: the microscope, the image's grid, and the shape of a spot."""
+    """A result with the microscope, the image's grid and the shape of a spot."""
 
     def __init__(self, result: Result) -> None:
         if not result.complete:
-            raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again, then decode it")
+            raise OutputError(f"{result.path} is incomplete; type its `simexm run` command again, then decode it")
         simulation = Spec.from_mapping(result.provenance["spec"])
         if not result.rounds or simulation.barcodes is None:
-            raise OutputError(
-                f"{result.path} has no rounds of imaging, so there is no barcode to read; add the stage barcodes"
-            )
+            raise OutputError(f"{result.path} has no rounds of imaging, so no barcode to read; add the stage barcodes")
         quantity = result.provenance["quantity"]
         if quantity not in ("image", "expected") or not isinstance(simulation.microscope, Optics):
             raise OutputError(
@@ -183,7 +171,7 @@ class DecodeBench(Bench):
         self.shape = triple(result.array().shape[1:])
         self.tiling = plan.blocks
         self._refuse_foreign(result.barcodes())
-        for number in range(1, self.rounds + 1):  # damage is found before any work
+        for number in range(1, self.rounds + 1):  # finds damage before any work
             result.at(round=number).array()
         self.unmixing = self._unmixing()
         self.profiles = [self._profile(dye) for dye in self.barcodes.dyes.values()]
@@ -200,7 +188,7 @@ class DecodeBench(Bench):
     def _unmixing(self) -> NDArray[np.float64]:
         """(letters, channels): dyes of each letter per photo-electron of each channel.
 
-        The stains' dyes are told apart, too, where the channels suffice.
+        The dyes of stains are unmixed, too, if there are enough channels.
         """
         channels = [c.name for c in self.optics.all_channels]
         letters = list(self.barcodes.dyes.values())
@@ -215,23 +203,21 @@ class DecodeBench(Bench):
                 unmixing: NDArray[np.float64] = np.linalg.pinv(some / size)[: len(letters)] / size[: len(letters), None]
                 return unmixing
         raise OutputError(
-            f"the channels of {self.result.path} cannot tell the dyes {', '.join(letters)} apart, so no barcode can be read; "
-            "give each letter's dye a channel that sees it best"
+            f"the channels of {self.result.path} cannot separate the dyes {', '.join(letters)}, so no barcode can be read; "
+            "give each letter's dye a channel that detects it best"
         )
 
     def _profile(self, dye: str) -> NDArray[np.float64]:
-        """What a pixel shows of an amplicon with one dye, unmixed, by depth and radius in expanded nm."""
+        """Profile of an amplicon with one dye in the unmixed image, by depth and radius in expanded nm."""
         pair = max((p for p in self.imaging.pairs if p.dye == dye), key=lambda p: p.in_focus)
         channel = next(c for c in self.optics.all_channels if c.name == pair.channel)
         fluorophore = self.fluorophores[dye]
         z, r = (np.arange(0, reach + step, step) for reach, step in zip(REACH_NM, STEP_NM, strict=True))
-        return (
-            spot_profile(
-                lambda depth, radius: self.optics.response(channel, fluorophore, pair.emission_nm, depth, radius),
-                self.barcodes.diameter_nm / 2, self.optics.pixel_size_nm, z, r,
-            )
-            / pair.in_focus
-        )  # fmt: skip
+
+        def response(depth: Any, radius: Any) -> Any:
+            return self.optics.response(channel, fluorophore, pair.emission_nm, depth, radius)
+
+        return spot_profile(response, self.barcodes.diameter_nm / 2, self.optics.pixel_size_nm, z, r) / pair.in_focus
 
     def measure(self, number: int) -> dict[str, CellSums]:
         """Light of each cell's amplicons in a block, by round and letter, in steps of `LIGHT_E`."""
@@ -243,7 +229,7 @@ class DecodeBench(Bench):
         return {VOTES: CellSums(cells, dict(zip(self.columns[VOTES], sums.T, strict=True)))}
 
     def conclude(self, sums: Mapping[str, Iterable[CellSums]]) -> Conclusion:
-        """Let the amplicons of each cell vote, and compare with the barcodes that were given."""
+        """Let the amplicons of each cell vote, and compare with the true barcodes."""
         table = self._compared(add_up([CellSums.none(self.columns[VOTES]), *sums[VOTES]]))
         return Conclusion({CELLS: table}, Decoded(table).scores())
 
@@ -272,12 +258,12 @@ class DecodeBench(Bench):
         word = re.compile(f"[{re.escape(''.join(self.barcodes.letters))}]{{{self.rounds}}}")
         if not all(isinstance(barcode, str) and word.fullmatch(barcode) for barcode in truth["barcode"].to_pylist()):
             raise OutputError(
-                f"{self.result.place.tables / 'barcodes.parquet'} holds what is no barcode of {self.rounds} letters: it was "
-                "damaged, or written by another program; verify the result with `simexm verify`"
+                f"{self.result.place.tables / 'barcodes.parquet'} holds text that is no barcode of {self.rounds} letters: it "
+                "was damaged or written by another program; check the result with `simexm verify`"
             )
 
     def read(self, number: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-        """For a block's own amplicons: their cells, and their light in each round and letter, (n, rounds, letters)."""
+        """Cells of a block's own amplicons, and their light, (n, rounds, letters)."""
         halo = triple(np.ceil(self._halo_nm / self.pixel_nm).astype(int))
         place, cells, own = self._amplicons(number, self._halo_nm)
         pixel = np.floor((place - self.first_nm) / self.pixel_nm + 0.5).astype(np.int64)
@@ -289,7 +275,7 @@ class DecodeBench(Bench):
         return cells[mine], self._light(box, near, place)[mine]
 
     def _light(self, box: Box, near: NDArray[np.int64], place: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Fit the amplicons at `place` to the pixels in and around `near`, for each round and letter."""
+        """Fit the amplicons at `place` to the pixels in and around `near`, (n, rounds, letters)."""
         pixels = np.unique((near[:, None] + _AROUND).reshape(-1, 3), axis=0)
         pixels = pixels[np.all((pixels >= box.start) & (pixels < box.stop), axis=1)]
         at = tuple((pixels - np.array(box.start)).T)
@@ -306,19 +292,18 @@ class DecodeBench(Bench):
         )
 
     def _electrons(self, number: int, box: Box) -> NDArray[np.float64]:
-        """Photo-electrons of a round in a box, without what the camera adds."""
+        """Photo-electrons of a round in a box, without offset and background of the camera."""
         found = np.asarray(self.result.array(0, round=number)[(slice(None), *box.slices)], np.float64)
         if self.camera:
             c = self.camera
-            found = (found - c.offset_counts) / c.gain_counts_per_e - (
-                c.autofluorescence_e + c.stray_light_e + c.dark_e
-            )
+            background_e = c.autofluorescence_e + c.stray_light_e + c.dark_e
+            found = (found - c.offset_counts) / c.gain_counts_per_e - background_e
         return found
 
     def _amplicons(
         self, number: int, halo_nm: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.uint64], NDArray[np.bool_]]:
-        """Place, cell, and whether they are the block's own, of the amplicons in and around a block; ascending along z."""
+        """Position, cell, and whether they are the block's own, of the amplicons in and around a block, sorted by z."""
         block = self.tiling[number]
         low = self.first_nm + (np.array(block.start) - 0.5) * self.pixel_nm - halo_nm
         high = self.first_nm + (np.array(block.stop) - 0.5) * self.pixel_nm + halo_nm
@@ -341,7 +326,7 @@ class DecodeBench(Bench):
 
 
 def _part(path: Location) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
-    """Places (n, 3), nm of tissue, and cells of a block's amplicons."""
+    """Positions (n, 3), nm of tissue, and cells of a block's amplicons."""
     table = read_table(path)
     check_columns(path, table.schema, ["z_nm", "y_nm", "x_nm", "cell"])
     return np.stack([table[f"{a}_nm"].to_numpy() for a in "zyx"], axis=1), table["cell"].to_numpy()

@@ -1,14 +1,14 @@
-"""The blur of SimExm (2017): a volume of photons, padded by reflection, convolved with a kernel of 31^3 samples, rounded.
+"""The blur of SimExm (2017): convolve a volume of photons, padded by reflection, with a kernel of 31^3 samples, and round.
 
-Photons and kernel are whole numbers, and so is every sum of their products; it is computed by transforms in double
-precision and rounded to the whole number that it must be. So the result is the same in any tile. The error before rounding
-is some 2e-3 at most, and no plane is given out whose values lie further than 1/8 from whole numbers.
+Photons and kernel are whole numbers, and so are their sums of products, which are computed by FFTs in double precision
+and rounded to whole numbers. So the result is the same in any tile. The error before rounding is at most about 2e-3,
+and an error above 1/8 raises.
 
-Only the wanted planes are computed. Each plane of photons is transformed within the plane (2-D), a wanted plane is the sum
-of 31 spectra times the kernel's, plane offset by plane offset, and needs one inverse transform.
+Only the wanted planes are computed. Each plane of photons has a 2-D FFT; a wanted plane is the sum of 31 spectra times
+those of the kernel's planes, and one inverse FFT.
 
-Where photons are so many that the error might grow, a plane is split into digits to the base 2^b, the lowest from
--2^(b-1) to 2^(b-1), which are transformed each on its own and put together as whole numbers.
+If photons are so many that the error might grow, a plane is split into digits to the base 2^b, the lowest from -2^(b-1) to
+2^(b-1), which are transformed separately and added as whole numbers.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from simexm.compiled import njit
 from simexm.legacy2017.kernels.psf import REACH, Kernel
 
 Photons = Callable[[int], NDArray[np.int64]]
-"""Gives one source plane: the photons of the voxels that `Blur` was made for."""
+"""Returns a source plane: the photons of the voxels `Blur.source`."""
 
 RING = 40
-"""Spectra of source planes held at a time, at least the 31 that one plane needs."""
+"""Spectra of source planes in memory, at least the 31 of one plane."""
 _LARGEST = 2**62
 _BOUND = 4.0
-"""`error_factor` times the norms may reach this: errors are some 1e-4 of that bound, and `_WORST` is looked after."""
+"""Limit of `error_factor` times the norms: actual errors are about 1e-4 of that bound, and `_WORST` is checked."""
 _WORST = 0.125
 
 
 def reflected(start: int, stop: int, size: int) -> NDArray[np.int64]:
-    """Voxel of 0..size - 1 that each place in start..stop shows, as `numpy.pad` in its mode `reflect` does, however far."""
+    """Voxel of 0..size - 1 at each place in start..stop, reflected as by `numpy.pad` with mode `reflect`, at any distance."""
     if size == 1:
         return np.zeros(stop - start, np.int64)
     period = 2 * (size - 1)
@@ -43,18 +43,18 @@ def reflected(start: int, stop: int, size: int) -> NDArray[np.int64]:
 
 
 def source_range(start: int, stop: int, size: int) -> tuple[int, int]:
-    """Voxels, start and stop, that the blurred voxels start..stop of an axis of `size` depend on."""
+    """Start and stop of the voxels that the blurred voxels start..stop of an axis of `size` depend on."""
     places = reflected(start - REACH, stop + REACH, size)
     return int(places.min()), int(places.max()) + 1
 
 
 def error_factor(samples: int) -> float:
-    """Bound on the largest error of a convolution by transforms over `samples` points, per product of the operands' norms.
+    """Bound on the largest error of a convolution by FFTs over `samples` points, per product of the operands' norms.
 
     Percival, "Rapid multiplication modulo the sum and difference of highly composite numbers", Math. Comp. 72 (2003),
     theorem 5.1 (with Brent, Percival & Zimmermann, Math. Comp. 76, 2007): ((1 + e)^3n (1 + e sqrt 5)^(3n+1) (1 + m)^3n - 1)
-    for 2^n points, rounding error e and error m of the roots of unity, here 2 e. The sum over 31 planes adds 32 e at most.
-    The theorem is for radix 2 and the worst case; what is measured is some 1e-4 of it.
+    for 2^n points, rounding error e and error m of the roots of unity, here 2 e. The sum over 31 planes adds at most 32 e.
+    The theorem is for radix 2 and the worst case; measured errors are about 1e-4 of it.
     """
     n = math.log2(samples) + 1.0
     return 2.0**-53 * (3 * n + math.sqrt(5.0) * (3 * n + 1) + 6 * n + 32)
@@ -62,7 +62,7 @@ def error_factor(samples: int) -> float:
 
 @njit(cache=True, nogil=True)
 def _gather(plane, rows, columns, out):  # type: ignore[no-untyped-def]
-    """Set `out` to the plane padded by reflection, as float; return the sum of squares."""
+    """Copy the plane, padded by reflection, to `out` as floats; return the sum of squares."""
     total = 0.0
     for r in range(rows.size):
         line = plane[rows[r]]
@@ -75,7 +75,7 @@ def _gather(plane, rows, columns, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _take_digit(values, bits, digit):  # type: ignore[no-untyped-def]
-    """Split each whole number into its lowest digit, from -2^(bits - 1) up, and the rest over 2^bits; return its norm^2."""
+    """Split each whole number into its lowest digit, from -2^(bits - 1) up, and the rest / 2^bits; return the rest's norm^2."""
     base = 2.0**bits
     total = 0.0
     for r in range(values.shape[0]):
@@ -122,7 +122,7 @@ def _sum_planes(ring, slots, used, transfer, out):  # type: ignore[no-untyped-de
 
 @njit(cache=True, nogil=True)
 def _add_digit(values, weight, out):  # type: ignore[no-untyped-def]
-    """Add weight * values to `out`, rounded to the whole numbers that they are; return the largest distance from one."""
+    """Add weight * rounded values to `out`; return the largest rounding error."""
     worst = 0.0
     for r in range(out.shape[0]):
         for c in range(out.shape[1]):
@@ -146,7 +146,7 @@ def _shift_down(bits, out):  # type: ignore[no-untyped-def]
 
 
 def _fast_length(n: int) -> int:
-    """Smallest length from `n` on without a prime factor above 7."""
+    """Smallest length >= n without a prime factor above 7."""
     while True:
         rest = n
         for prime in (2, 3, 5, 7):
@@ -158,19 +158,10 @@ def _fast_length(n: int) -> int:
 
 
 class Blur:
-    """The blur of one tile: rows and columns of a crop, by one kernel.
+    """The blur of one tile by one kernel.
 
-    Parameters
-    ----------
-    kernel
-        What to convolve with.
-    rows, columns
-        (start, stop, size): the tile's, and how many the crop has.
-
-    Attributes
-    ----------
-    source
-        (start, stop) of the rows and of the columns of photons that it needs.
+    `rows` and `columns` are (start, stop, size): the tile's range, and the size of the crop. `source` holds (start, stop) of the
+    rows and columns of photons that the tile needs.
     """
 
     def __init__(self, kernel: Kernel, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> None:
@@ -185,13 +176,13 @@ class Blur:
         self._largest_norm = _BOUND / (error_factor(samples) * float(norms[0] + 2 * norms[1:].sum()))
         self._bits = math.floor(math.log2(self._largest_norm / math.sqrt(samples))) + 1
         if self._bits < 1:
-            raise ValueError(f"a tile of {self._inner} voxels is too large to be blurred exactly; make it smaller")
+            raise ValueError(f"a tile of {self._inner} voxels is too large for an exact blur; choose a smaller --tile")
         self._rings: list[NDArray[np.float64]] = []
         self._used = np.zeros((0, RING), np.bool_)
         self._transfer = self._spectra()
 
     def _spectra(self) -> NDArray[np.float64]:
-        """The kernel's spectrum, real as the kernel is even, (rows, REACH + 1, columns // 2 + 1)."""
+        """The kernel's spectrum, real since the kernel is even, (rows, REACH + 1, columns // 2 + 1)."""
         out = np.empty((self._shape[0], REACH + 1, self._shape[1] // 2 + 1))
         plane = np.zeros(self._shape)
         at = [np.arange(-REACH, REACH + 1) % n for n in self._shape]
@@ -201,7 +192,7 @@ class Blur:
         return out
 
     def _load(self, plane: NDArray[np.int64], slot: int) -> None:
-        """Transform one source plane into the rings' slot, digit by digit."""
+        """Store the spectrum of one source plane in a slot of the rings, digit by digit."""
         for ring, used in zip(self._rings, self._used, strict=True):
             if used[slot]:
                 ring[:, slot] = 0
@@ -223,25 +214,9 @@ class Blur:
             digit += 1
 
     def planes(self, photons: Photons, depth: int, wanted: range) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield each wanted plane: its number, and its blurred voxels rounded half to even.
+        """Yield number and blurred voxels, int64, rounded half to even, of each wanted plane of a crop of `depth` planes.
 
-        Parameters
-        ----------
-        photons
-            Photons of a source plane, int64, the rows and columns of `source`; asked for in rising order, each once.
-        depth
-            Planes of the crop.
-        wanted
-            Planes of the crop, in rising order.
-
-        Yields
-        ------
-        int and int64 array, rows and columns of the tile
-
-        Raises
-        ------
-        ValueError
-            If the photons are too many for 64 bits.
+        `photons` is called once for each source plane, in ascending order. Raises ValueError if photons are too many for 64 bits.
         """
         done = 0
         group = (RING - 2 * REACH - 1) // wanted.step + 1

@@ -1,7 +1,7 @@
-"""The camera of SimExm (2017): which planes are kept, and how voxels become pixels.
+"""The camera of SimExm (2017): its planes, and pixels from voxels.
 
-Spacings are rounded to whole voxels: where the camera is coarser than the ground truth, voxels are summed in bins; where it
-is finer, the whole value of each voxel is thrown onto one pixel nearby.
+Spacings are rounded to whole voxels. If the camera is coarser than the ground truth, voxels are summed in bins; if it
+is finer, the value of each voxel is added to one random pixel nearby.
 """
 
 from __future__ import annotations
@@ -17,26 +17,19 @@ from simexm.kernels.numbers.draws import poisson_quantile
 from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
 from simexm.random import Key, philox, unit_float32word
 
-_TABLED = 16  # pixels of a voxel's throw
+_TABLED = 16  # pixels of a voxel's random shift
 _LARGEST_U = 1.0 - 2.0**-33  # of `unit_float32word`
 
 
 class Frame(NamedTuple):
-    """How the camera samples voxels.
-
-    Attributes
-    ----------
-    step
-        Every `step`-th plane is kept, from plane 0.
-    bin
-        Rows and columns of voxels that are summed to one pixel.
-    scatter
-        Pixels per voxel where the camera is the finer one, by which a voxel's value is also thrown on average; 1 for none.
-    """
+    """How the camera samples voxels."""
 
     step: int
+    """Every `step`-th plane is imaged, from plane 0."""
     bin: int
+    """Rows and columns of voxels that are summed to one pixel."""
     scatter: int
+    """Pixels per voxel if the camera is finer, which is also the mean of the random shift; 1 otherwise."""
 
     def shape(self, crop: Triple) -> Triple:
         """Planes, rows and columns of the image of a crop of this shape."""
@@ -44,34 +37,21 @@ class Frame(NamedTuple):
         return -(-z // self.step), -(-y // self.bin) * self.scatter, -(-x // self.bin) * self.scatter
 
     def voxels(self, start: int, stop: int, size: int) -> tuple[int, int]:
-        """Rows (or columns) of voxels, start and stop, that the pixels start..stop of an axis of `size` voxels depend on."""
+        """Start and stop of the voxels that the pixels start..stop of an axis of `size` voxels depend on."""
         if self.scatter == 1:
             return start * self.bin, min(stop * self.bin, size)
         last = size * self.scatter - 1
         furthest = int(poisson_quantile(_LARGEST_U, float(self.scatter)))
-        # what falls beyond the frame lies on its last pixel
+        # values beyond the frame are added to its last pixel
         return max(0, -(-(start - furthest) // self.scatter)), size if stop > last else -(-stop // self.scatter)
 
 
 def frame(
     voxel_nm: tuple[float, float, float], factor: float, pixel_nm: float, objective_factor: float, plane_nm: float
 ) -> Frame:
-    """The sampling that the 2017 program derives from these.
+    """The sampling of the 2017 program; the voxel size of the rows counts for both lateral axes, rounding is half to even.
 
-    Parameters
-    ----------
-    voxel_nm
-        Voxel size, z y x, of which that of the rows counts for both lateral axes.
-    factor
-        Linear expansion.
-    pixel_nm
-        The camera's pixel; `objective_factor` is the magnification.
-    plane_nm
-        Spacing of the planes in expanded space.
-
-    Notes
-    -----
-    Rounding is half to even, as Python's.
+    `pixel_nm` is the camera's pixel, `objective_factor` the magnification, `plane_nm` the spacing of planes in expanded space.
     """
     spacing = pixel_nm / (voxel_nm[1] * factor * objective_factor)
     step = max(1, round(1 / (voxel_nm[0] * factor / plane_nm)))
@@ -87,7 +67,7 @@ def _bin(image, width, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _scatter(image, z, y0, x0, crop, pixels, table, last, start, k0, k1, out):  # type: ignore[no-untyped-def]
-    """Throw each voxel; `crop` is the crop's first voxel (y, x), `last` the frame's last pixel, `start` the first of `out`."""
+    """Shift each voxel; `crop` is the crop's first voxel (y, x), `last` the frame's last pixel, `start` the first of `out`."""
     mean = np.float64(pixels)
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
@@ -110,26 +90,22 @@ def sample(
     columns: tuple[int, int],
     key: Key,
 ) -> NDArray[np.int64]:
-    """Pixels of one plane.
+    """Return one plane of pixels, int64.
 
     Parameters
     ----------
     image
-        Voxels, int64: the rows and columns that `Frame.voxels` gives for the pixels.
+        Voxels, int64: the rows and columns `Frame.voxels` of the pixels.
     origin
-        Place of the first of them in the volume, z y x.
+        Position of the first voxel in the volume, z y x.
     crop
         First row, first column, rows and columns of the crop, in voxels of the volume.
     camera
         The sampling.
     rows, columns
-        Pixels wanted, start and stop.
+        Start and stop of the pixels.
     key
-        One stream for each channel; used where voxels are scattered.
-
-    Returns
-    -------
-    int64, rows and columns of the pixels
+        Key of the channel's stream, for scattered voxels.
     """
     z, y0, x0 = origin
     out = np.zeros((rows[1] - rows[0], columns[1] - columns[0]), np.int64)

@@ -1,11 +1,11 @@
-"""The label of SimExm (2017): voxels that move, the proteins of each and their dyes.
+"""The label of SimExm (2017): displaced voxels, their proteins and dyes.
 
-Every number is a function of the voxel's place in the volume and of its layer's key: the counter (z, y, x, 0) decides how
-many proteins the voxel carries (words 0 and 1) and whether it stays (word 2), (z, y, x, 1) where it moves. So any box gives
-the dyes that the whole crop has there, from the voxels within `reach` of it.
+Every number is a function of the voxel's position in the volume and of its layer's key: the counter (z, y, x, 0) decides the
+proteins of the voxel (words 0 and 1) and whether it stays (word 2), (z, y, x, 1) where it moves. So any box has the dyes of the
+complete crop, computed from the voxels within `reach` of it.
 
-Two numbers of a cell must be known first, each a sum over the voxels of the crop: n, those in the layer's region
-(`simexm2017_regions.count_region`), and n', those that are left when some have moved out of the crop (n less `count_dropped`).
+Two counts of each cell over the crop come first: n, the voxels in the layer's region (`regions.count_region`), and n', those that
+stay inside the crop (n - `count_dropped`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from simexm.kernels.numbers.tails import log1p
 from simexm.random import Key, philox, unit_double, unit_float32word
 
 DISPLACEMENT_NM = 100.0
-"""Standard deviation of a voxel's move along each axis."""
+"""Standard deviation of a voxel's displacement along each axis."""
 MOST_DYES = 2**31 - 1
-"""Largest number of dyes that a voxel of the sum holds."""
+"""Largest number of dyes in a voxel of the sum."""
 _ROUNDING = 1e-15
 _GUIDE_BITS = 12
 _TABLED = 6  # proteins in a voxel
@@ -37,54 +37,39 @@ _log1p = np.vectorize(log1p, otypes=[np.float64])
 
 
 class Layer(NamedTuple):
-    """What one layer does to a voxel; arrays by cell index.
-
-    Attributes
-    ----------
-    bits
-        The layer's region: a voxel counts when its region bits and these have one in common.
-    stay
-        Probability that a voxel of the cell stays (`stay_probability`), float64.
-    proteins
-        Mean number of proteins in each voxel that is left (`proteins_per_voxel`), float64; 0 for a cell without label.
-    dyes
-        Dyes on each protein, need not be whole: those of a voxel are rounded together.
-    voxel_nm
-        Voxel size, z y x.
-    key
-        Key of the layer's stream.
-    """
+    """The effect of one layer on a voxel; arrays are float64 by cell index."""
 
     bits: int
+    """The layer's region: voxels with any of these region bits are in it."""
     stay: NDArray[np.float64]
+    """Probability that a voxel of the cell stays (`stay_probability`)."""
     proteins: NDArray[np.float64]
+    """Mean proteins in each voxel inside the crop (`proteins_per_voxel`); 0 for a cell without label."""
     dyes: float
+    """Dyes on each protein; need not be whole, the sum of a voxel is rounded."""
     voxel_nm: tuple[float, float, float]
     key: Key
 
 
 def reach(voxel_nm: tuple[float, float, float]) -> Triple:
-    """Voxels that a voxel may move along z, y, x: the Gaussian is cut at 4 standard deviations."""
+    """Largest displacement along z, y, x, in voxels: the Gaussian is cut at 4 standard deviations."""
     z, y, x = (math.floor(CUT_SIGMA * DISPLACEMENT_NM / v + 0.5) for v in voxel_nm)
     return z, y, x
 
 
 def _plain(layer: Layer) -> Layer:
-    """The layer with plain floats, for each mixture of types would be compiled on its own."""
+    """The layer with plain floats: numba compiles for each mixture of types."""
     z, y, x = (float(v) for v in layer.voxel_nm)
     return layer._replace(dyes=float(layer.dyes), voxel_nm=(z, y, x))
 
 
 def source_box(target: Box, crop: Box, voxel_nm: tuple[float, float, float]) -> Box:
-    """Voxels of the crop whose proteins may lie in `target`."""
+    """Voxels of the crop whose proteins may be in `target`."""
     return target.grown(reach(voxel_nm)).intersect(crop)
 
 
 def stay_probability(voxels: NDArray[np.int64], noise: float) -> NDArray[np.float64]:
-    """Probability that one of n region voxels is not among floor((1 - noise) n) draws with replacement, taken from 1.
-
-    The draws mark the voxels that stay, so this is 1 - (1 - 1/n)^floor((1 - noise) n); 1 where n is 0.
-    """
+    """Probability 1 - (1 - 1/n)^floor((1 - noise) n) that a voxel, of n, is drawn and stays; 1 if n is 0."""
     n = np.maximum(voxels, 2).astype(np.float64)
     draws = np.floor((1.0 - noise) * voxels)
     marked = 1.0 - exp_array(draws * _log1p(-1.0 / n))
@@ -94,17 +79,18 @@ def stay_probability(voxels: NDArray[np.int64], noise: float) -> NDArray[np.floa
 def proteins_per_voxel(
     left: NDArray[np.int64], density_per_nm3: float, voxel_nm: tuple[float, float, float]
 ) -> NDArray[np.float64]:
-    """Mean proteins in each of a cell's n' voxels, int(density * n' * volume) / n'; 0 where none is left.
+    """Mean proteins in each of a cell's n' voxels, int(density * n' * volume) / n'; 0 if n' is 0.
 
-    A number ~ Poisson(L) that is spread uniformly over n' voxels puts an independent Poisson(L / n') into each.
+    Poisson(L) proteins spread uniformly over n' voxels are independent Poisson(L / n') in each.
     """
     volume = math.prod(voxel_nm)
-    return np.floor(density_per_nm3 * left * volume) / np.maximum(left, 1)
+    means: NDArray[np.float64] = np.floor(density_per_nm3 * left * volume) / np.maximum(left, 1)
+    return means
 
 
 @njit(cache=True, nogil=True)
 def _steps_exactly(w, voxel_nm):  # type: ignore[no-untyped-def]
-    """Whole voxels that a random word moves along an axis."""
+    """Displacement along an axis by a random word, in voxels."""
     return np.int64(np.rint(DISPLACEMENT_NM * normal_quantile_cut(unit_float32word(w)) / voxel_nm))
 
 
@@ -121,7 +107,7 @@ def _fill_steps(voxel_nm, out):  # type: ignore[no-untyped-def]
 
 @lru_cache(maxsize=8)
 def _guide(voxel_nm: tuple[float, float, float]) -> NDArray[np.int32]:
-    """Steps along each axis by the first bits of the random word, (3, 2^bits); `_EITHER` where the further bits decide."""
+    """Steps along each axis by the first bits of the random word, (3, 2^bits); `_EITHER` if the other bits decide."""
     out = np.empty((3, 1 << _GUIDE_BITS), np.int32)
     _fill_steps(voxel_nm, out)
     out.flags.writeable = False
@@ -136,7 +122,7 @@ def _steps(w, guide, voxel_nm):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _move(z, y, x, k0, k1, guide, voxel_nm):  # type: ignore[no-untyped-def]
-    """Where the voxel goes if it does not stay."""
+    """Position of a displaced voxel."""
     words = philox(z, y, x, 1, k0, k1)
     return (
         z + _steps(words[0], guide[0], voxel_nm[0]),
@@ -145,10 +131,10 @@ def _move(z, y, x, k0, k1, guide, voxel_nm):  # type: ignore[no-untyped-def]
     )
 
 
-# One function for each step of a row, so that LLVM vectorises Philox (as in `draws`), and none with a branch inside.
+# One function without branches for each step of a row, so that LLVM vectorises Philox (as in `draws`).
 @njit(cache=True, nogil=True)
 def _candidates(cells, regions, bits, proteins, lo, hi, columns):  # type: ignore[no-untyped-def]
-    """Write the columns of a row that may carry proteins; return how many there are."""
+    """Write the columns of a row that may have proteins; return their number."""
     n = 0
     for x in range(lo, hi):
         columns[n] = x
@@ -158,7 +144,7 @@ def _candidates(cells, regions, bits, proteins, lo, hi, columns):  # type: ignor
 
 @njit(cache=True, nogil=True)
 def _uniforms(z, y, x0, columns, n, k0, k1, number, stays):  # type: ignore[no-untyped-def]
-    """The numbers that decide how many proteins there are and whether the voxel stays, for n voxels of a row."""
+    """The numbers that decide the proteins, and whether the voxel stays, for n voxels of a row."""
     for i in range(n):
         words = philox(z, y, x0 + columns[i], 0, k0, k1)
         number[i] = unit_double(words[0], words[1])
@@ -167,7 +153,7 @@ def _uniforms(z, y, x0, columns, n, k0, k1, number, stays):  # type: ignore[no-u
 
 @njit(cache=True, nogil=True)
 def _carriers(cells, proteins, columns, n, number, stays):  # type: ignore[no-untyped-def]
-    """Keep those of n voxels that may carry a protein: exp(-m) > 1 - m, so below 1 - m the quantile would find none."""
+    """Keep those of n voxels that may have a protein: exp(-m) > 1 - m, so below 1 - m the quantile is 0."""
     kept = 0
     for i in range(n):
         columns[kept] = columns[i]
@@ -179,7 +165,7 @@ def _carriers(cells, proteins, columns, n, number, stays):  # type: ignore[no-un
 
 @njit(cache=True, nogil=True)
 def _count_dropped(index, regions, origin, lo, hi, crop_lo, crop_hi, inner_lo, inner_hi, layer, guide, out):  # type: ignore[no-untyped-def]
-    """Voxels that leave the crop; from inside inner_lo:inner_hi none does."""
+    """Count the voxels that leave the crop; none does from inner_lo:inner_hi."""
     k0, k1 = layer.key
     for z in range(lo[0], hi[0]):
         for y in range(lo[1], hi[1]):
@@ -210,37 +196,24 @@ def count_dropped(
     layer: Layer,
     out: NDArray[np.int64],
 ) -> None:
-    """Add to `out`, by cell index, the voxels of `box` that move out of the crop: summed over the crop, n - n'.
+    """Add to `out`, by cell index, the voxels of `box` that leave the crop: summed over the crop, n - n'.
 
-    `layer.proteins` is not looked at, for it follows from this count. Only voxels within `reach` of the crop's border can
-    leave it: a box that has none of them adds nothing, and need not be asked for.
+    `layer.proteins` is not used, as it depends on this count. A box without voxels within `reach` of the crop's border
+    adds nothing.
     """
-    far = reach(layer.voxel_nm)
-    z, y, x = (-r for r in far)
+    z, y, x = (-r for r in reach(layer.voxel_nm))
     inner = crop.grown((z, y, x)).relative_to(array.start)
     mine = box.relative_to(array.start)
     layer = _plain(layer)
-    _count_dropped(
-        index,
-        regions,
-        array.start,
-        mine.start,
-        mine.stop,
-        crop.start,
-        crop.stop,
-        inner.start,
-        inner.stop,
-        layer,
-        _guide(layer.voxel_nm),
-        out,
-    )
+    boxes = (mine.start, mine.stop, crop.start, crop.stop, inner.start, inner.stop)
+    _count_dropped(index, regions, array.start, *boxes, layer, _guide(layer.voxel_nm), out)
 
 
 @njit(cache=True, nogil=True)
 def _add_dyes(  # type: ignore[no-untyped-def]
     index, regions, origin, lo, hi, crop_lo, crop_hi, target_lo, own_lo, own_hi, layer, guide, table, out, of_cell
 ):
-    """Return the largest number of dyes that a voxel of `out` then holds, or would hold."""
+    """Add the dyes of a box; return the largest number of dyes in a voxel of `out`, before clipping."""
     k0, k1 = layer.key
     bits = regions.dtype.type(layer.bits)
     nz, ny, nx = out.shape
@@ -300,47 +273,33 @@ def add_dyes(
     Parameters
     ----------
     index, regions
-        Cell indices (int32) and region bits of `array`, z y x, which holds the `source_box` of `target`.
+        Cell indices (int32) and region bits of `array`, z y x, which contains the `source_box` of `target`.
     array, crop, target
         Boxes in voxels of the volume.
     layer
-        What the layer does.
+        The layer.
     out
-        int32, shape of `target`, added to: layers of one fluorophore add up.
+        int32, shape of `target`, added to: layers of one fluorophore share it.
     own
-        Voxels of `target` that are to be counted.
+        Voxels whose dyes are counted.
     of_cell
-        int64, by cell index: the dyes that come from the voxels `own`, wherever they move to inside the crop, are added to it.
+        int64, by cell index: the dyes of the voxels `own`, wherever they move inside the crop, are added.
 
     Raises
     ------
     ValueError
-        If a voxel would hold more than `MOST_DYES` dyes, or more than `LARGEST_MEAN` proteins on average.
+        If a voxel has more than `MOST_DYES` dyes, or more than `LARGEST_MEAN` proteins on average.
     """
     if layer.proteins.size and layer.proteins.max() > LARGEST_MEAN:
         raise ValueError(f"{layer.proteins.max():.3g} proteins in a voxel; at most {LARGEST_MEAN:.0f} can be drawn")
     source = source_box(target, crop, layer.voxel_nm)
     if not array.contains(source):
-        raise ValueError(f"the dyes of {target} need the voxels of {source}, the array holds {array} only")
+        raise ValueError(f"the dyes of {target} need the voxels of {source}, but the array has only {array}")
     mine = source.relative_to(array.start)
     counted = own.intersect(source).relative_to(array.start)
     layer = _plain(layer)
-    largest = _add_dyes(
-        index,
-        regions,
-        array.start,
-        mine.start,
-        mine.stop,
-        crop.start,
-        crop.stop,
-        target.start,
-        counted.start,
-        counted.stop,
-        layer,
-        _guide(layer.voxel_nm),
-        cumulative(layer.proteins, _TABLED),
-        out,
-        of_cell,
-    )
+    boxes = (mine.start, mine.stop, crop.start, crop.stop, target.start, counted.start, counted.stop)
+    tables = (_guide(layer.voxel_nm), cumulative(layer.proteins, _TABLED))
+    largest = _add_dyes(index, regions, array.start, *boxes, layer, *tables, out, of_cell)
     if largest > MOST_DYES:
         raise ValueError(f"{largest} dyes in one voxel; at most {MOST_DYES} fit")

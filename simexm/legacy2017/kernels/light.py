@@ -1,6 +1,6 @@
-"""Photons and background of SimExm (2017), plane by plane, before and after the blur.
+"""Photons (before the blur) and background (after it) of SimExm (2017), plane by plane.
 
-Each number is a function of the voxel's place in the volume, counter (z, y, x, 0), and of a key.
+Each number is a function of a key and of the voxel's position in the volume, counter (z, y, x, 0).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simexm.random import Key, philox, unit_double
 
 
 def _table(mean: float) -> NDArray[np.float64]:
-    """P(X <= n) of the counts that matter for a small mean."""
+    """P(X <= n) of the counts that a small mean needs."""
     table: NDArray[np.float64] = cumulative(np.array([mean], np.float64), 24)[0]
     return table
 
@@ -47,29 +47,18 @@ def _photons(dyes, z, y0, x0, mean, table, k0, k1, out):  # type: ignore[no-unty
 
 
 def photons(dyes: NDArray[np.int32], origin: Triple, mean: float, key: Key) -> NDArray[np.int64]:
-    """Photons of the dyes in one plane of voxels.
-
-    All dyes of a voxel give the same number of photons, one draw of Poisson(mean): that is the model of 2017.
+    """Return the photons of one plane of voxels, int64; all dyes of a voxel emit the same draw of Poisson(mean), as in 2017.
 
     Parameters
     ----------
     dyes
         Dyes per voxel, int32, (rows, columns).
     origin
-        Place of the first voxel in the volume, z y x.
+        Position of the first voxel in the volume, z y x.
     mean
-        Photons per dye (`simexm.legacy2017.spectra.mean_photons`).
+        Photons per dye (`simexm.legacy2017.spectra.mean_photons`); ValueError if it cannot be drawn.
     key
-        One stream for each channel and fluorophore.
-
-    Returns
-    -------
-    int64, shape of `dyes`
-
-    Raises
-    ------
-    ValueError
-        If `mean` is no number that can be drawn for.
+        Key of the stream of channel and fluorophore.
     """
     check_mean(mean, mean)
     out = np.empty(dyes.shape, np.int64)
@@ -89,7 +78,7 @@ def _add_background(z, y0, x0, mean, table, by_row, by_column, k0, k1, out):  # 
 
 
 def vignette(size: int, start: int, stop: int) -> NDArray[np.float64]:
-    """exp(-(i - size / 2)^2 / (0.5 size^2)) of the rows or columns start..stop of a crop that has `size` of them."""
+    """exp(-(i - size / 2)^2 / (0.5 size^2)) of the rows or columns start..stop of a crop of `size`."""
     i = np.arange(start, stop, dtype=np.float64)
     falloff: NDArray[np.float64] = exp_array(-((i - size / 2) ** 2) / (0.5 * size**2))
     return falloff
@@ -103,25 +92,18 @@ def add_background(
     key: Key,
     out: NDArray[np.int64],
 ) -> None:
-    """Add background to one plane: Poisson(mean) in each voxel times the vignetting there, rounded half to even.
+    """Add background to one plane `out`, int64: Poisson(mean) in each voxel times the vignetting, rounded half to even.
 
     Parameters
     ----------
     mean
-        Photons per voxel in the middle of the frame.
+        Photons per voxel in the middle of the frame; ValueError if it cannot be drawn.
     by_row, by_column
-        The vignetting of the plane's rows and columns (`vignette`), whose product counts.
+        Factors of the vignetting (`vignette`).
     origin
-        Place of the first voxel in the volume, z y x.
+        Position of the first voxel in the volume, z y x.
     key
-        One stream for each channel.
-    out
-        int64, (rows, columns), added to.
-
-    Raises
-    ------
-    ValueError
-        If `mean` is no number that can be drawn for.
+        Key of the channel's stream.
     """
     check_mean(mean, mean)
     if mean > 0.0:

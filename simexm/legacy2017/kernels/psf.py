@@ -1,7 +1,7 @@
 """The kernel of SimExm (2017), 31 samples along each axis, from the `psf` package, in whole numbers.
 
-Whole numbers make the blur exact (`simexm2017_blur`), and an exact result does not depend on the tile that it was computed
-in: otherwise a value near one half would be rounded up in one tile and down in another.
+Whole numbers make the blur exact, so it does not depend on the tile: otherwise a value near one half could be rounded up in one
+tile and down in another.
 """
 
 from __future__ import annotations
@@ -16,20 +16,16 @@ from numpy.typing import NDArray
 REACH = 15
 """Samples on each side of the middle one."""
 _BITS = 27
-"""Bits that the norm of a kernel is scaled to: below 2^27, so that photons of a few thousand a voxel need no splitting; and
-with 2^26 at least its sum stays within some 1e-6."""
+"""Bits of a kernel's norm: below 2^27, so that a few thousand photons per voxel need no splitting; with at least 2^26,
+the error of
+its sum is about 1e-6."""
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A kernel in units of 2^-bits of its peak.
 
-    Attributes
-    ----------
-    taps
-        int64, (REACH + 1, 2 * REACH + 1, 2 * REACH + 1): planes at |offset| 0 to REACH; even along rows and columns.
-    bits
-        What 1.0 is: 2^bits.
+    `taps` is int64, (REACH + 1, 2 * REACH + 1, 2 * REACH + 1): planes at |offset| 0 to REACH, even along rows and columns.
     """
 
     taps: NDArray[np.int64]
@@ -38,7 +34,8 @@ class Kernel:
     @property
     def norms(self) -> NDArray[np.float64]:
         """Euclidean norm of each plane, (REACH + 1,)."""
-        return np.sqrt((self.taps.astype(np.float64) ** 2).sum(axis=(1, 2)))
+        norms: NDArray[np.float64] = np.sqrt((self.taps.astype(np.float64) ** 2).sum(axis=(1, 2)))
+        return norms
 
     @property
     def total(self) -> int:
@@ -48,17 +45,9 @@ class Kernel:
 
 
 def quantised(volume: NDArray[np.float64]) -> Kernel:
-    """The kernel rounded to whole numbers, as many bits as `_BITS` allows.
+    """Round a kernel, (31, 31, 31), nonnegative and even along each axis, to whole numbers of `_BITS` bits.
 
-    Parameters
-    ----------
-    volume
-        (31, 31, 31), not negative, even along each axis.
-
-    Raises
-    ------
-    ValueError
-        If it is none of that.
+    Raises ValueError for another kernel.
     """
     side = 2 * REACH + 1
     even = volume.shape == (side,) * 3 and all(np.array_equal(volume, np.flip(volume, axis)) for axis in range(3))
@@ -79,34 +68,29 @@ def kernel_volume(
     n: float,
     pinhole_um: float,
 ) -> NDArray[np.float64]:
-    """The kernel as the 2017 program made it, peak 1, (31, 31, 31).
+    """Return the kernel of the 2017 program, peak 1, (31, 31, 31), from the `psf` package's ISOTROPIC model.
 
     Parameters
     ----------
     microscope
-        CONFOCAL, WIDEFIELD or TWOPHOTON of the package's ISOTROPIC model.
+        Kind of kernel.
     voxel_nm
-        Voxel size, z y x; that of the rows serves the columns, too.
+        Voxel size, z y x; that of the rows is also used for the columns.
     factor
         Linear expansion.
     excitation_nm, emission_nm
-        Wavelengths: the laser's, and the dye's emission peak.
+        The laser's wavelength and the dye's emission peak; for confocal and widefield, ValueError unless ascending.
     na, n
         Numerical aperture and refractive index, na < n.
     pinhole_um
         Radius of the pinhole, back-projected, in expanded space.
-
-    Raises
-    ------
-    ValueError
-        If the package refuses: for confocal and widefield, an excitation wavelength longer than the emission's.
     """
     import psf
 
     kind = {"confocal": psf.CONFOCAL, "widefield": psf.WIDEFIELD, "two photon": psf.TWOPHOTON}[microscope]
     if microscope != "two photon" and emission_nm < excitation_nm:
         raise ValueError(f"excitation at {excitation_nm:g} nm is beyond the emission at {emission_nm:g} nm")
-    # the package divides by shape - 1: samples are spaced by 16/15 of a voxel and used as if by one
+    # the package divides by shape - 1, so samples are 16/15 of a voxel apart but used as if one voxel apart
     samples = REACH + 1
     table = psf.PSF(
         psf.ISOTROPIC | kind,

@@ -1,4 +1,4 @@
-"""Regions of SimExm (2017), by a Laplacian of the ids, and how many voxels of a cell lie in one."""
+"""Regions of SimExm (2017), by a Laplacian of the ids, and the voxels of each cell in a region."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simexm.geometry.grid import Box
 
 
 def label_box(box: Box, crop: Box) -> Box:
-    """Voxels whose ids decide the regions of `box`: its neighbours, too, as far as the crop goes."""
+    """Voxels whose ids decide the regions of `box`: it and its neighbours in the crop."""
     return box.grown((1, 1, 1)).intersect(crop)
 
 
@@ -62,22 +62,22 @@ def _laplacian(index, ids, in_slice, membrane, cytosol, out):  # type: ignore[no
 def laplacian_regions(
     index: NDArray[np.int32], ids: NDArray[np.uint64], in_slice: bool, membrane: int, cytosol: int
 ) -> NDArray[np.uint8]:
-    """Region bits by the Laplacian of the ids: `membrane` where it is not zero, `cytosol` where it is, 0 where the id is 0.
+    """Return region bits: `membrane` where the Laplacian of the ids is not zero, `cytosol` where it is, 0 where the id is 0.
 
     Parameters
     ----------
     index
         Cell indices, int32, z y x, 0 = no cell.
     ids
-        Id by index, uint64; the Laplacian is taken of these, modulo 2^64.
+        Id by index, uint64; their Laplacian is modulo 2^64.
     in_slice
         True: the 8 neighbours within the slice; False: all 26.
 
     Returns
     -------
     uint8, shape of `index`
-        Voxels on the array's faces (with `in_slice` on its four sides only) are cytosol. On the border of the crop that is
-        the rule; elsewhere it means nothing, so give one voxel more there, see `label_box`.
+        Voxels on the array's faces (with `in_slice` on its four sides only) are cytosol. This is the rule at the crop's border;
+        elsewhere pass one more voxel (`label_box`).
     """
     out = np.empty(index.shape, np.uint8)
     _laplacian(index, ids, in_slice, np.uint8(membrane), np.uint8(cytosol), out)
@@ -94,13 +94,8 @@ def _count_region(index, regions, lo, hi, bits, out):  # type: ignore[no-untyped
 
 
 def count_region(
-    index: NDArray[np.int32],
-    regions: NDArray[np.integer[Any]],
-    array: Box,
-    box: Box,
-    bits: int,
-    out: NDArray[np.int64],
+    index: NDArray[np.int32], regions: NDArray[np.integer[Any]], array: Box, box: Box, bits: int, out: NDArray[np.int64]
 ) -> None:
-    """Add to `out`, by cell index, the voxels of `box` whose region has one of `bits`: summed over the crop, n."""
+    """Add to `out`, by cell index, the voxels of `box` with any of the region `bits`: summed over the crop, n."""
     inner = box.relative_to(array.start)
     _count_region(index, regions, inner.start, inner.stop, regions.dtype.type(bits), out)
