@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +58,11 @@ class Labels:
     @cached_property
     def ids(self) -> NDArray[np.unsignedinteger]:
         """All ids in ascending order, without 0, found in one pass."""
-        found = np.zeros(0, np.uint8)
+        found: NDArray[Any] = np.zeros(0, np.uint8)
         for plane in self.planes():
             found = np.union1d(found, plane)
-        return found[found != 0]
+        ids: NDArray[np.unsignedinteger] = found[found != 0]
+        return ids
 
 
 def all_cells(labels: Labels, path: Path, form: Format) -> Job:

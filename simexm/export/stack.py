@@ -232,4 +232,4 @@ def slab_depth(array: zarr.Array[Any], budget: int, itemsize: int) -> int:
 
 def largest(planes: Planes) -> float:
     """The largest value of a stack, in one pass."""
-    return max(plane.max() for plane in planes())
+    return float(max(plane.max() for plane in planes()))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import tifffile
@@ -36,12 +37,12 @@ def write_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
     """
     z, _, _ = head.voxel_um
     # ImageJ's origin is where the coordinate 0 lies, in pixels from the first one's corner.
-    origin = {
+    origin: dict[str, Any] = {
         f"{axis}origin": float(Fraction(1, 2) - exact(at) / exact(size))
         for axis, at, size in zip("zyx", head.centre_um, head.voxel_um, strict=True)
         if 2 * exact(at) != exact(size)
     }
-    shown = {}
+    shown: dict[str, Any] = {}
     if not head.rgb:
         shown = dict(zip(("min", "max"), head.channels[0].window, strict=True))
     text = tifffile.imagej_description(
@@ -109,8 +110,8 @@ def needs_bigtiff(head: Head) -> bool:
 @contextmanager
 def _pages(path: Path, head: Head, description: bytes) -> Iterator[Callable[[Plane], None]]:
     _, y, x = head.voxel_um
-    first: dict[str, object] = {"description": description}
-    common: dict[str, object] = {
+    first: dict[str, Any] = {"description": description}
+    common: dict[str, Any] = {
         "metadata": None,
         "photometric": "rgb" if head.rgb else "minisblack",
         "planarconfig": "contig" if head.rgb else None,
@@ -127,7 +128,12 @@ def _pages(path: Path, head: Head, description: bytes) -> Iterator[Callable[[Pla
         def add_deflated(plane: Plane) -> None:
             rows = strip_rows(head)
             strips = (plane[row : row + rows] for row in range(0, plane.shape[0], rows))
-            same = {"shape": plane.shape, "dtype": plane.dtype, "rowsperstrip": rows, "compression": "zlib"}
+            same: dict[str, Any] = {
+                "shape": plane.shape,
+                "dtype": plane.dtype,
+                "rowsperstrip": rows,
+                "compression": "zlib",
+            }
             tif.write((_deflated(strip) for strip in strips), maxworkers=1, **same, **first, **common)
             first.clear()
 

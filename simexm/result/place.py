@@ -126,11 +126,12 @@ class Place:
         Raises RemoteError where a store refuses.
         """
         try:
-            return read_group(self.zarr, RootAttributes)[MARK]
+            found: dict[str, Any] = read_group(self.zarr, RootAttributes)[MARK]
         except RemoteError:
             raise
         except OSError:
             return None
+        return found
 
 
 def refuse_other_format(zarr: Location, told: Mapping[str, Any], consequence: str) -> None:

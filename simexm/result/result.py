@@ -22,7 +22,7 @@ from simexm.store.remote import Remote
 
 if TYPE_CHECKING:
     import dask.array
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
     import zarr
     from numpy.typing import NDArray
 
@@ -261,7 +261,8 @@ class Result:
         import dask.array
 
         stored = self.series(level, of, **places)
-        return dask.array.from_array(stored, chunks=stored.shards or stored.chunks)
+        found: dask.array.Array = dask.array.from_array(stored, chunks=stored.shards or stored.chunks)  # type: ignore[no-untyped-call]
+        return found
 
     def scores(self) -> pyarrow.Table:
         """Scores of an analysis: kind, score, subset, value, unit, definition, inputs."""

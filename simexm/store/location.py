@@ -124,7 +124,7 @@ def folder_of(array: Any) -> Location | None:
     while isinstance(store, WrapperStore):
         store = store._store
     if isinstance(store, LocalStore):
-        return store.root / array.path
+        return Path(store.root / array.path)
     if isinstance(store, FsspecStore):
         folder = Remote(store.fs.unstrip_protocol(store.path)) / array.path
         return folder if folder.can_list else None

@@ -337,7 +337,7 @@ def read_group(group: Location, model: type[Attributes] = Attributes) -> dict[st
     """
     path = group / "zarr.json"
     try:
-        attributes = read_mapping(path).get("attributes")
+        attributes: Any = read_mapping(path).get("attributes")
         obey(model, attributes)
     except MalformedError as error:
         raise refused(path, error) from error
@@ -374,13 +374,17 @@ class _Known(dict[str, Any]):
     path: str
 
     @classmethod
-    def of(cls, value: Any, path: str) -> Any:
-        """The value with all mappings in it replaced."""
+    def of(cls, mapping: Mapping[str, Any], path: str) -> Self:
+        """The mapping with all mappings in it replaced, but the spec."""
+        known = cls({key: each if key == "spec" else cls._each(each, path) for key, each in mapping.items()})
+        known.path = path
+        return known
+
+    @classmethod
+    def _each(cls, value: Any, path: str) -> Any:
         if isinstance(value, Mapping):
-            known = cls({key: each if key == "spec" else cls.of(each, path) for key, each in value.items()})
-            known.path = path
-            return known
-        return [cls.of(each, path) for each in value] if isinstance(value, list) else value
+            return cls.of(value, path)
+        return [cls._each(each, path) for each in value] if isinstance(value, list) else value
 
     def __missing__(self, key: str) -> NoReturn:
         raise _MissingError(

@@ -67,7 +67,7 @@ def collection_xml(images: Sequence[Series]) -> bytes:
     for n, image in enumerate(images):
         _add(root, n, image)
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _add(root: ElementTree.Element, n: int, image: Series) -> None:

@@ -12,12 +12,12 @@ from simexm.store.location import Location
 from simexm.store.remote import Remote
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
 
 
 def read_columns(path: Location, columns: Sequence[str], *, any_text: bool = False) -> pyarrow.Table:
     """A Parquet file, or a folder of such, that has these columns; with `any_text`, all columns may hold texts."""
-    import pyarrow.parquet
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     with _readable(path):
         if isinstance(path, Remote):

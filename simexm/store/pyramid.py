@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,10 +164,10 @@ def downsample_mean(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gener
         For any other data type.
     """
     if a.dtype.kind == "i" and a.dtype.itemsize <= 4:
-        lift = np.dtype(f"u{a.dtype.itemsize}").type(
-            1 << (8 * a.dtype.itemsize - 1)
-        )  # even, so that halves are rounded alike
-        return (downsample_mean(a.view(lift.dtype) ^ lift, factors) ^ lift).view(a.dtype)
+        unsigned: NDArray[Any] = a.view(f"u{a.dtype.itemsize}")
+        lift = unsigned.dtype.type(1 << (8 * a.dtype.itemsize - 1))  # even, so that halves are rounded alike
+        lifted: NDArray[Any] = downsample_mean(unsigned ^ lift, factors) ^ lift
+        return lifted.view(a.dtype)
     out = np.empty(ceil_divide(_shape(a), factors), a.dtype)
     if a.dtype.kind == "u" and a.dtype.itemsize <= 4:
         _mean_integers(np.ascontiguousarray(a), *factors, out)

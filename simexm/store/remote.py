@@ -60,7 +60,7 @@ class Remote(_Path):
         SpecError
             If it holds a password, or the package for it is missing.
         """
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]
 
         protocol, _, rest = url.partition("://")
         if "@" in rest.partition("/")[0]:

@@ -43,7 +43,7 @@ class Server:
 
     def __init__(self, port: int = 0) -> None:
         try:
-            from neuroglancer import server
+            from neuroglancer import server  # type: ignore[import-untyped]
         except ImportError:
             raise OutputError(
                 'Neuroglancer is not installed, so nothing can be shown in a browser; type: pip install "simexm[view]"'

@@ -74,7 +74,7 @@ class Viewer:
     def __init__(self, results: Sequence[Result], port: int = 0) -> None:
         self.scenes = [Scene.of(result) for result in results]
         self._server = Server(port)
-        import neuroglancer
+        import neuroglancer  # type: ignore[import-untyped]
 
         self._viewer = neuroglancer.Viewer()
         names = _unlike([result.path.stem for result in results])

@@ -119,7 +119,8 @@ class Planes:
             for old in [key for key in self.layer if key[1] != first]:
                 del self.layer[old]
             self.layer[channel, first] = np.asarray(stored[channel, first : first + thick])
-        return self.layer[channel, first][plane - first]
+        found: NDArray[Any] = self.layer[channel, first][plane - first]
+        return found
 
 
 def show(result: Result) -> None:

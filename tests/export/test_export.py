@@ -26,7 +26,7 @@ from tests.export.conftest import COLORS, IDS, SCALE_UM, cells, counts, make_res
 
 def by_maximum(channel: NDArray[Any]) -> NDArray[np.uint8]:
     """The 2017 program's scaling."""
-    return np.rint(channel.astype(np.float64) * 255 / channel.max()).astype(np.uint8)
+    return np.asarray(np.rint(channel.astype(np.float64) * 255 / channel.max()), np.uint8)
 
 
 def by_window(channel: NDArray[Any], c: int) -> NDArray[np.uint8]:

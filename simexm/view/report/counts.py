@@ -151,10 +151,12 @@ def _region(result: Result, making: Making, layer: str, region: str, box: Box) -
     if region in ("membrane", "cytosol"):
         volume = Box.of_shape(triple(result.array(0, "labels/cells").shape))
         wide = box.grown((0, 1, 1)).intersect(volume)
-        edge = _edges(elements(result.array(0, "labels/cells"), wide.slices))[box.relative_to(wide.start).slices]
-        return edge if region == "membrane" else ~edge
+        edge: NDArray[np.bool_] = _edges(elements(result.array(0, "labels/cells"), wide.slices))[
+            box.relative_to(wide.start).slices
+        ]
+        return edge if region == "membrane" else np.logical_not(edge)
     if f"{layer}_{region}" in result.label_names:
-        return elements(result.array(0, f"labels/{layer}_{region}"), box.slices) != 0
+        return np.not_equal(elements(result.array(0, f"labels/{layer}_{region}"), box.slices), 0)
     if making.source is None or region not in making.source.fields:
         return None
     geometry = making.plan.geometry
@@ -166,13 +168,13 @@ def _region(result: Result, making: Making, layer: str, region: str, box: Box) -
             [math.floor((first + pixel * (2 * i + 1) / 2) / size) for i in range(box.start[axis], box.stop[axis])]
         )
     around = Box(triple(v[0] for v in voxels), triple(v[-1] + 1 for v in voxels))
-    mask = making.source.read_field(region, around)
-    return mask[np.ix_(*(np.array(v) - v[0] for v in voxels))]
+    mask: NDArray[np.bool_] = making.source.read_field(region, around)[np.ix_(*(np.array(v) - v[0] for v in voxels))]
+    return mask
 
 
 def _edges(cells: NDArray[Any]) -> NDArray[np.bool_]:
     """Pixels of which a neighbour in the plane belongs to another cell, or to none."""
-    edge = np.zeros(cells.shape, bool)
+    edge: NDArray[np.bool_] = np.zeros(cells.shape, bool)
     for axis in (1, 2):
         first, second = (
             tuple(s if a == axis else slice(None) for a in range(3)) for s in (slice(1, None), slice(None, -1))
@@ -180,7 +182,7 @@ def _edges(cells: NDArray[Any]) -> NDArray[np.bool_]:
         unlike = cells[first] != cells[second]
         edge[first] |= unlike
         edge[second] |= unlike
-    return edge & (cells != 0)
+    return np.asarray(edge & (cells != 0))
 
 
 def totals(records: Iterator[Any]) -> Totals:

@@ -110,7 +110,7 @@ class Views:
 
         def over(part: int) -> NDArray[np.float64]:
             grey = together(part).max(axis=-1, keepdims=True)
-            return np.clip(grey * 0.9 + _OVERLAY * id_colors(truth[part]), 0, 1)
+            return np.asarray(np.clip(grey * 0.9 + _OVERLAY * id_colors(truth[part]), 0, 1))
 
         def alone(channel: int) -> Callable[[int], NDArray[np.float64]]:
             return lambda part: merged(data[channel][part][None], [colors[channel]], [self.windows[channel]])
@@ -162,7 +162,8 @@ def _stretched(image: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np
         np.minimum((np.arange(n) + 0.5) * size / n, size - 1).astype(int)
         for n, size in zip(shape, image.shape[:2], strict=True)
     )
-    return image[rows[:, None], columns]
+    found: NDArray[np.float64] = image[rows[:, None], columns]
+    return found
 
 
 def _sections(stored: Any, *channel: int) -> Sections:
