@@ -157,8 +157,8 @@ def convert(
     from simexm.errors import SourceNotFoundError
     from simexm.legacy2017.convert import ingest_command, to_yaml_text
     from simexm.legacy2017.load import Job
+    from simexm.store.atomic_file import refuse
     from simexm.store.location import usable
-    from simexm.store.whole_file import refuse
 
     spec = output or config.with_suffix(".yaml")
     usable(spec)
@@ -208,8 +208,8 @@ def new(
     Example: simexm new brainbow --output my.yaml
     """
     from simexm import templates
+    from simexm.store.atomic_file import atomic_file, refuse
     from simexm.store.location import with_ending
-    from simexm.store.whole_file import refuse, whole_file
 
     if list_all:
         print_table([("experiment", "what it is"), *templates.experiments().items()])
@@ -221,7 +221,7 @@ def new(
     if output.suffix.lower() not in (".yaml", ".yml"):
         raise OutputError(f"what is written to {output} is YAML; type --output {with_ending(output, '.yaml')}")
     refuse([output], overwrite=overwrite)
-    with whole_file(output) as partial:
+    with atomic_file(output) as partial:
         partial.write_text(text.replace(f"pipelines/{name}.yaml", str(output)), encoding="utf-8")
     if name and _settings_text(name):
         typer.echo(f"{output}: type `simexm {name} INPUT --settings {output}`")
@@ -271,7 +271,7 @@ def fluorophores(
 
     Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
     """
-    from simexm.store.whole_file import refuse
+    from simexm.store.atomic_file import refuse
     from simexm.view.fluorophores import dye_rows, sight_rows, tell
 
     refuse([output] if output else [], overwrite=overwrite)

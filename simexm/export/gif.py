@@ -11,7 +11,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from simexm.export.stack import Head, Plane
-from simexm.store.whole_file import whole_file
+from simexm.store.atomic_file import atomic_file
 
 MILLISECONDS = 100
 """Time that a plane is shown."""
@@ -31,7 +31,7 @@ def write_gif(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
     memory, so the few bytes between its frames are written here (GIF89a, with a colour table for each frame).
     """
     _, rows, columns = head.shape
-    with whole_file(path) as partial, partial.open("wb") as file:
+    with atomic_file(path) as partial, partial.open("wb") as file:
         file.write(b"GIF89a" + struct.pack("<HHBBB", columns, rows, 0x70, 0, 0) + _FOREVER)
 
         def add(plane: Plane) -> None:

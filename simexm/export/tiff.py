@@ -20,8 +20,8 @@ import tifffile
 
 from simexm.export.stack import Head, Plane
 from simexm.geometry.grid import exact
+from simexm.store.atomic_file import atomic_file
 from simexm.store.omexml import signed_rgba, xml_text
-from simexm.store.whole_file import whole_file
 from simexm.version import __version__
 
 CLASSIC_LIMIT = 1 << 32
@@ -119,7 +119,7 @@ def _pages(path: Path, head: Head, description: bytes) -> Iterator[Callable[[Pla
         "resolution": (1 / x, 1 / y),
         "resolutionunit": "NONE",  # ImageJ then takes the description's
     }
-    with whole_file(path) as partial, tifffile.TiffWriter(partial, bigtiff=needs_bigtiff(head), ome=False) as tif:
+    with atomic_file(path) as partial, tifffile.TiffWriter(partial, bigtiff=needs_bigtiff(head), ome=False) as tif:
 
         def add(plane: Plane) -> None:
             tif.write(plane, contiguous=True, **first, **common)

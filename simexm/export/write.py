@@ -13,8 +13,8 @@ from simexm.export.png import write_png
 from simexm.export.stack import Head, Job, Plane, Target
 from simexm.export.tiff import write_ome_tiff, write_tiff
 from simexm.result.result import Result
+from simexm.store.atomic_file import refuse
 from simexm.store.location import refuse_url
-from simexm.store.whole_file import refuse
 
 Progress = Callable[[int, int], None]
 """Is told how many planes of how many are written."""

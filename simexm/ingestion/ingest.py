@@ -38,7 +38,7 @@ from simexm.sources.times import refuse_time
 from simexm.sources.words import COMMAND, speaking
 from simexm.sources.zarr.source import warn_of_image
 from simexm.sources.zarr.stack import ZarrStack
-from simexm.store.atomic_group import appearing, refuse_group
+from simexm.store.atomic_group import atomic_group, refuse_group
 from simexm.store.location import Location, location, usable
 from simexm.store.pyramid import plan_levels
 from simexm.store.remote import Remote
@@ -239,7 +239,7 @@ class _Job:
                 self.voxel_size_nm, self.origin_nm, seconds_per_time=seconds_of(stack), workers=self.workers, progress=count,
             )  # fmt: skip
 
-        with appearing(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
+        with atomic_group(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
             written = image("", self.output.name.removesuffix(".zarr"), labels, cell_ids)
             if written.largest == 0:
                 raise SourceError(

@@ -19,7 +19,7 @@ from simexm.store.remote import Remote
 
 
 @contextmanager
-def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Files]:
+def atomic_group(output: Location, *, overwrite: bool, writer: str) -> Iterator[Files]:
     """Yield a hidden place beside `output` to write a Zarr group to, and give it that name if all went well.
 
     In an object store, where nothing can be renamed, it is `output` itself, which is no Zarr group until the metadata of its
@@ -42,7 +42,7 @@ def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Fil
     """
     refuse_group(output, overwrite=overwrite, writer=writer)
     if isinstance(output, Remote):
-        with _appearing_remote(output) as files:
+        with _atomic_remote_group(output) as files:
             yield files
         return
     hidden = output.with_name(f".{output.name}.partial")
@@ -80,7 +80,7 @@ def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Fil
 
 
 def refuse_group(output: Location, *, overwrite: bool, writer: str) -> None:
-    """Refuse a place where `appearing` may not write; touches nothing.
+    """Refuse a place where `atomic_group` may not write; touches nothing.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def refuse_group(output: Location, *, overwrite: bool, writer: str) -> None:
 
 
 @contextmanager
-def _appearing_remote(output: Remote) -> Iterator[Files]:
+def _atomic_remote_group(output: Remote) -> Iterator[Files]:
     hidden = output.with_name(f".{output.name}.partial")
     try:
         claim(hidden)

@@ -17,7 +17,7 @@ from simexm.run.excerpt import excerpt
 from simexm.run.finish import channel_color
 from simexm.run.passes import counted_in_memory
 from simexm.stages.frames import NO_FRAME, Frame
-from simexm.store.whole_file import whole_file
+from simexm.store.atomic_file import atomic_file
 from simexm.units import times
 from simexm.view.picture import Picture, draw, save, window
 
@@ -81,7 +81,7 @@ class Preview:
 
     def save(self, path: str | Path) -> None:
         """Write the picture as a PNG."""
-        with whole_file(Path(path)) as partial:
+        with atomic_file(Path(path)) as partial:
             save(self.picture, partial)
 
     def _repr_html_(self) -> str:

@@ -12,7 +12,7 @@ from simexm.spectra import bands
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.spectrum import Spectrum
-from simexm.store.whole_file import whole_file
+from simexm.store.atomic_file import atomic_file
 from simexm.view.dyes import Bench, Sight, percent, sights
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def draw_spectra(dyes: Sequence[Fluorophore], bench: Bench | None, path: Path, *
         _draw_name(name_axes, axes, dye, lane, max(lanes) + 1)
     _finish(axes, strip, (low, high))
     _head(figure, title)
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
 
 

@@ -16,7 +16,7 @@ from simexm.result.result import Result
 from simexm.run.layout import sensible
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
-from simexm.store.whole_file import whole_file
+from simexm.store.atomic_file import atomic_file
 from simexm.units import duration, size
 from simexm.view.dyes import percent, sights
 from simexm.view.fluorophores import sight_rows
@@ -53,7 +53,7 @@ def write_report(result: Result, output: Path) -> None:
             f"{output} cannot be written: there is no folder {output.parent}; type: mkdir -p {output.parent}"
         )
     page = render(result)
-    with whole_file(output) as partial:
+    with atomic_file(output) as partial:
         partial.write_text(page, encoding="utf-8")
 
 

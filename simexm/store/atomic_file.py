@@ -51,7 +51,7 @@ def _only_images(path: Path) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write a file to; it gets its name if all went well, and is removed if not."""
     partial = partial_of(path)
     with _readable(path):
@@ -61,7 +61,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """The same for a folder of images."""
     partial = partial_of(path)
     with _readable(path):
