@@ -1,4 +1,4 @@
-"""Files and folders of images that have their name only when they are whole."""
+"""Write files and folders of images atomically: under a partial name, renamed when complete."""
 
 from __future__ import annotations
 
@@ -12,38 +12,35 @@ from simexm.errors import DiskError, OutputError, SimexmError
 from simexm.store.files import becoming
 
 IMAGES = "image_*.png"
-"""What a folder of images holds, and nothing else."""
+"""All files of a folder of images."""
 
 
 def partial_of(path: Path) -> Path:
-    """The name of a file while it is written."""
+    """Name of a file while it is written."""
     return path.with_name(path.name + ".partial")
 
 
-def refuse(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse what stands in the way, before anything is written.
+def being_written(partial: Path, path: Path) -> OutputError:
+    """Return the error for an output whose partial file or folder exists."""
+    return OutputError(
+        f"{partial} exists: {path.name} is being written now, or its writer was killed. If none is running, "
+        f"remove it: rm -r {partial}"
+    )
 
-    Raises
-    ------
-    OutputError
-        If a path exists, and with `overwrite` if it is not such a thing as would be written there.
-    """
+
+def refuse(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise OutputError if a path exists, or with `overwrite` if it is not of the kind that would replace it."""
     for path in paths:
         partial = partial_of(path)
         if os.path.lexists(partial):
-            raise OutputError(
-                f"{partial} exists: {path.name} is being written now, or its writer was killed. If none is running, "
-                f"remove it: rm -r {partial}"
-            )
+            raise being_written(partial, path)
         if not os.path.lexists(path):
             continue
         if not overwrite:
             raise OutputError(f"{path} exists and would be lost. Choose another name, or replace it with --overwrite.")
         if path.is_dir() if path.suffix else not _only_images(path):
-            raise OutputError(
-                f"{path} is not such a thing as would be written there, so it is not replaced. Choose another name, or "
-                "move it away."
-            )
+            kind = "a file" if path.suffix else f"a folder of {IMAGES} alone"
+            raise OutputError(f"{path} is not {kind}, so it is not replaced. Choose another name, or move it away.")
 
 
 def _only_images(path: Path) -> bool:
@@ -52,7 +49,7 @@ def _only_images(path: Path) -> bool:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write a file to; it gets its name if all went well, and is removed if not."""
+    """Yield a path beside `path` to write; rename it to `path` at the end, and remove it after an error."""
     partial = partial_of(path)
     with _readable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +59,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder of images."""
+    """Do the same for a folder of images."""
     partial = partial_of(path)
     with _readable(path):
         partial.mkdir(parents=True)
@@ -78,13 +75,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Errors of the system as one message."""
+    """Raise errors of the system as DiskError."""
     try:
         yield
     except SimexmError:
         raise
     except OSError as error:
         raise DiskError(
-            f"{path} cannot be written: {error.strerror or error}. Nothing of it was kept, but files that "
-            "were finished before are. Free some space, or choose another folder."
+            f"{path} cannot be written: {error.strerror or error}. Nothing of it remains, but files finished before do. "
+            "Free some space, or choose another folder."
         ) from error

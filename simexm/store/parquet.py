@@ -1,4 +1,4 @@
-"""Tables of a result, read as if anybody had written them."""
+"""Read tables of a result, which anyone may have written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def read_columns(path: Location, columns: Sequence[str], *, any_text: bool = False) -> pyarrow.Table:
-    """A Parquet file, or a folder of such, that has these columns; with `any_text`, all columns may hold texts."""
+    """Read a Parquet file, or a folder of them, and check its columns; see `check_columns`."""
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     with _readable(path):
@@ -29,7 +29,7 @@ def read_columns(path: Location, columns: Sequence[str], *, any_text: bool = Fal
 
 
 def table_file(path: Location) -> Any:
-    """A Parquet file, opened to be read in pieces (`pyarrow.parquet.ParquetFile`)."""
+    """Open a Parquet file to be read in pieces (`pyarrow.parquet.ParquetFile`)."""
     import pyarrow.parquet
 
     with _readable(path):
@@ -39,26 +39,21 @@ def table_file(path: Location) -> Any:
 
 
 def check_columns(path: Location, schema: pyarrow.Schema, columns: Sequence[str], *, any_text: bool = False) -> None:
-    """Refuse a table of which a run wrote none: texts where numbers should be, columns that name no layer or channel.
+    """Raise OutputError if a run cannot have written a table with this schema.
 
-    Raises
-    ------
-    OutputError
-        With the column.
+    A column of `columns` is missing, has an unusual name, or holds neither numbers nor text; text is allowed in the columns
+    `_TEXTS`, and with `any_text` in all.
     """
-    import pyarrow
+    from pyarrow import types
 
     for name in columns:
         if name not in schema.names:
             raise _no_table(path, f"has no column {name}")
     for field in schema:
-        text = pyarrow.types.is_string(field.type)
-        sound = (
-            text or _is_number(field.type)
-            if any_text
-            else text == (field.name in _TEXTS) and (text or _is_number(field.type))
-        )
-        if not sound or re.fullmatch("[A-Za-z0-9_-]{1,100}", field.name) is None:
+        is_text = types.is_string(field.type)
+        is_number = types.is_integer(field.type) or types.is_floating(field.type)
+        fits = is_text or is_number if any_text else is_text if field.name in _TEXTS else is_number
+        if not fits or re.fullmatch("[A-Za-z0-9_-]{1,100}", field.name) is None:
             raise _no_table(path, f"has a column {ascii(field.name)[:120]} of {field.type}")
 
 
@@ -66,15 +61,9 @@ _TEXTS = frozenset({"layers", "layer", "dye", "region", "barcode"})
 """Columns of text; all others hold numbers."""
 
 
-def _is_number(kind: pyarrow.DataType) -> bool:
-    import pyarrow
-
-    return bool(pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind))
-
-
 @contextlib.contextmanager
 def _readable(path: Location) -> Iterator[None]:
-    """What Arrow says of a file that it cannot read."""
+    """Raise errors of Arrow as OutputError."""
     import pyarrow
 
     try:
@@ -85,5 +74,5 @@ def _readable(path: Location) -> Iterator[None]:
 
 def _no_table(path: Location, fault: str) -> OutputError:
     return OutputError(
-        f"the table {path} {fault}: it was damaged, or written by another program; verify the result with `simexm verify`"
+        f"the table {path} {fault}: it was damaged, or written by another program; check the result with `simexm verify`"
     )

@@ -1,4 +1,4 @@
-"""Reading the files that people write by hand, without waiting for a pipe or filling the memory from a device."""
+"""Read files that people write by hand, without hanging on a pipe or filling memory from a device."""
 
 from __future__ import annotations
 
@@ -9,23 +9,16 @@ from simexm.store.location import usable
 from simexm.units import size
 
 MOST_BYTES = 32 * 2**20
-"""No such file is as long as this; one that is would take minutes to parse."""
+"""Larger than any such file; it would take minutes to parse."""
 
 
 def read_small(path: Path, what: str) -> bytes:
-    """Return what is in a file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    what
-        What it should be, for messages.
+    """Read a file; `what` says in messages what it should be.
 
     Raises
     ------
     SpecError
-        If it cannot be a file of this kind: a named pipe, too long, or no name that a file can have.
+        If it is a named pipe, too long, or no valid file name.
     OSError
         If it cannot be read.
     """
@@ -35,5 +28,5 @@ def read_small(path: Path, what: str) -> bytes:
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise SpecError(f"{path} has more than {size(MOST_BYTES)}, which no {what} has; name the {what} itself")
+        raise SpecError(f"{path} is larger than {size(MOST_BYTES)}, which no {what} is; name the {what} itself")
     return content
