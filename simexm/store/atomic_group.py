@@ -116,9 +116,7 @@ def _atomic_remote_group(output: Remote) -> Iterator[Files]:
     except BaseException as error:
         remove_tree(output, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, SimexmError):
-            raise DiskError(
-                f"{output} cannot be written: {error.strerror or error}. Nothing of it remains."
-            ) from error
+            raise DiskError(f"{output} cannot be written: {error.strerror or error}. Nothing of it remains.") from error
         raise
     finally:
         remove_tree(hidden, ignore_errors=True)
