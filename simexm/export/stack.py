@@ -16,7 +16,7 @@ from simexm.errors import GoneError, OutputError
 from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.machine import cpus
 from simexm.result.at_time import AtTime
-from simexm.result.result import MEND
+from simexm.result.result import REPAIR_HINT
 from simexm.store.reading import Reader
 
 SLAB_BYTES = 1 << 28
@@ -177,7 +177,7 @@ def read_planes(
             raise
         except (OSError, ValueError, RuntimeError) as error:  # of the disk, of checksums, of decoders
             raise OutputError(
-                f"{array.store_path} cannot be read at planes {box.start[0]} to {box.stop[0]}: {error}. {MEND}"
+                f"{array.store_path} cannot be read at planes {box.start[0]} to {box.stop[0]}: {error}. {REPAIR_HINT}"
             ) from error
         slab[(slice(None), *box.slices[1:])] = part if convert is None else convert(part)
 
