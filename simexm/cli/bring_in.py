@@ -272,10 +272,10 @@ def fluorophores(
     Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
     """
     from simexm.store.atomic_file import refuse
-    from simexm.view.fluorophores import dye_rows, sight_rows, tell
+    from simexm.view.fluorophores import dye_rows, report_dyes, sight_rows
 
     refuse([output] if output else [], overwrite=overwrite)
-    told = tell(names or (), spec, output)
+    told = report_dyes(names or (), spec, output)
     if as_json:
         typer.echo(json.dumps(told.to_mapping(), indent=2))
         return

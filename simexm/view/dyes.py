@@ -1,4 +1,4 @@
-"""What the lasers and filters of a spec make of dyes: how well each is excited, seen, and told from the others."""
+"""Compare dyes with the lasers and filters of a spec: excitation, detection and crosstalk."""
 
 from __future__ import annotations
 
@@ -19,24 +19,14 @@ from simexm.stages.microscope.optics import Optics
 from simexm.stages.roles import Labeller, Microscope, NamedChannel
 
 CROSSTALK_SHARE = 0.005
-"""Light of another dye below this share of the wanted one's is not worth a word."""
+"""Crosstalk below this share of the wanted dye's light is not mentioned."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The part of a spec that spectra depend on.
+    """The part of a spec that spectra depend on."""
 
-    Attributes
-    ----------
-    dyes
-        Those that its layers use and those that it brings along, by name.
-    channels
-        Lasers and filters of its microscope.
-    two_photon
-        Whether the lasers excite with two photons.
-    """
-
-    dyes: Mapping[str, Fluorophore]
+    dyes: Mapping[str, Fluorophore]  # of the layers, and those that the spec defines
     channels: Sequence[NamedChannel]
     two_photon: bool
 
@@ -47,21 +37,19 @@ class Sight:
 
     Attributes
     ----------
-    dye
-        The dye.
-    channel
-        The channel.
+    dye, channel
+        The pair.
     excited
-        How well the laser excites the dye, as a share of its best wavelength; None where it is not known (two photons).
+        Excitation by the laser, as a share of that at the best wavelength; None if it is not known (two photons).
     passed
         Share of the dye's emission that the filter passes.
     brightness
         Extinction (or, for two photons, cross section) at the laser line times quantum yield times `passed`.
     signal
-        Brightness over that of the dye that the channel is for, molecule for molecule, in weak light; None where not known,
-        or where the channel is for none of the dyes.
+        Brightness over that of the dye that the channel is for, molecule for molecule, in weak light; None if it is not known,
+        or the channel is for none of the dyes.
     wanted
-        Whether of all channels this one sees the dye best.
+        Whether this is the best channel for the dye.
     """
 
     dye: Fluorophore
@@ -74,7 +62,7 @@ class Sight:
 
 
 class _Light(BaseModel):
-    """The keys of a spec that spectra depend on; the others are not looked at, so that a faulty spec can be drawn, too."""
+    """The keys of a spec that spectra depend on; others are ignored, so that a faulty spec can be drawn, too."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -85,12 +73,12 @@ class _Light(BaseModel):
 def read_bench(path: Path) -> Bench:
     """Read dyes, lasers and filters of a spec file, or of a configuration of 2017.
 
-    A spec whose filters miss its dyes cannot be run, but is read here: to see why is what the picture is for.
+    Specs whose filters miss their dyes are accepted, though they cannot be run: the picture shows why.
 
     Raises
     ------
     SpecError
-        If there is no such file, a dye is unknown, or the stages are wrong or hold no microscope.
+        If the file is missing, a dye is unknown, or the stages are wrong or include no microscope.
     """
     from simexm.legacy2017.load import Job
 
@@ -109,13 +97,7 @@ def read_bench(path: Path) -> Bench:
 
 
 def bench_of(stages: Iterable[Stage], own: Mapping[str, Fluorophore]) -> Bench:
-    """The dyes, lasers and filters of these stages; `own` are dyes that are not built in.
-
-    Raises
-    ------
-    SpecError
-        If a dye is unknown.
-    """
+    """Return dyes, lasers and filters of these stages; `own` are dyes of the spec. Raises SpecError for an unknown dye."""
     stages = tuple(stages)
     used = [layer.dye for s in stages if isinstance(s, Labeller) for layer in s.named_layers]
     used += [dye for s in stages if isinstance(s, Barcodes) for dye in s.dyes.values()]
@@ -125,18 +107,17 @@ def bench_of(stages: Iterable[Stage], own: Mapping[str, Fluorophore]) -> Bench:
 
 
 def sights(dyes: Iterable[Fluorophore], bench: Bench) -> list[Sight]:
-    """Every dye in every channel, dye by dye."""
+    """Compute every dye in every channel, dye by dye."""
     seen: list[Sight] = []
     for dye in dyes:
-        row = [_look(dye, channel, two_photon=bench.two_photon) for channel in bench.channels]
-        best = max(
-            row, key=lambda s: (s.brightness, s.passed + (s.excited or 0.0))
-        )  # a dark dye, too, has a nearest channel
+        row = [_sight(dye, channel, two_photon=bench.two_photon) for channel in bench.channels]
+        # of a dark dye, too, one channel is nearest
+        best = max(row, key=lambda s: (s.brightness, s.passed + (s.excited or 0.0)))
         seen += [replace(s, wanted=s is best) for s in row]
     return [_compared(s, [t for t in seen if t.channel.name == s.channel.name]) for s in seen]
 
 
-def _look(dye: Fluorophore, channel: NamedChannel, *, two_photon: bool) -> Sight:
+def _sight(dye: Fluorophore, channel: NamedChannel, *, two_photon: bool) -> Sight:
     line = channel.laser_wavelength_nm
     passed = dye.emission_share(*channel.band_nm)
     try:
@@ -148,19 +129,19 @@ def _look(dye: Fluorophore, channel: NamedChannel, *, two_photon: bool) -> Sight
 
 
 def _compared(sight: Sight, column: Sequence[Sight]) -> Sight:
-    """With its signal over that of the brightest dye that the channel is for."""
+    """Add the signal over that of the brightest dye that the channel is for."""
     most = max((s.brightness for s in column if s.wanted), default=0.0)
     return sight if sight.excited is None or most == 0 else replace(sight, signal=sight.brightness / most)
 
 
 def remark(sight: Sight, bench: Bench) -> str:
-    """What to know about a dye in a channel; empty where all is well."""
+    """Return a warning about a dye in a channel; empty if there is none."""
     dye, channel = sight.dye, sight.channel
     if sight.excited is None:
         return "two-photon cross section not known at this line"
     line = None if bench.two_photon else channel.laser_wavelength_nm
     if sight.wanted and not sight.excited:
-        return f"not excited: take a laser line near {dye.peak_excitation_nm:.0f} nm"
+        return f"not excited: use a laser line near {dye.peak_excitation_nm:.0f} nm"
     if sight.wanted and bands.looks_dim(dye, channel.band_nm):
         return f"misses the peak at {dye.peak_emission_nm:.0f} nm: {bands.remedy(dye, line)}"
     if not sight.wanted and sight.signal is not None and sight.signal >= CROSSTALK_SHARE:
@@ -169,5 +150,5 @@ def remark(sight: Sight, bench: Bench) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent, with a digit after the point where it is small."""
+    """Format a share in per cent, with a decimal if it is small."""
     return "0%" if share == 0 else "< 0.1%" if share < 0.001 else f"{share:.{0 if share >= 0.1 else 1}%}"

@@ -1,4 +1,4 @@
-"""What `simexm fluorophores` tells: figures of dyes, what a microscope makes of them, and a picture."""
+"""Output of `simexm fluorophores`: figures of dyes, how a microscope sees them, and a picture."""
 
 from __future__ import annotations
 
@@ -16,24 +16,12 @@ from simexm.view.spectra import draw_spectra
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is to be printed.
-
-    Attributes
-    ----------
-    dyes
-        In the order asked for; all built-in ones where none was.
-    bench
-        Lasers and filters of the spec, where one was given.
-    seen
-        Every dye in every channel.
-    picture
-        The file that was drawn.
-    """
+class DyeReport:
+    """Dyes to print."""
 
     dyes: Sequence[Fluorophore]
-    bench: Bench | None
-    seen: Sequence[Sight]
+    bench: Bench | None  # of the spec, if one was named
+    seen: Sequence[Sight]  # every dye in every channel
     picture: Path | None
 
     def to_mapping(self) -> dict[str, Any]:
@@ -46,24 +34,17 @@ class Told:
         return data
 
 
-def tell(names: Sequence[str], spec: Path | None, output: Path | None) -> Told:
-    """Look dyes up, and draw them if any, a spec or a file is named.
+def report_dyes(names: Sequence[str], spec: Path | None, output: Path | None) -> DyeReport:
+    """Look up dyes, and draw them if dyes, a spec or a PNG is named.
 
-    Parameters
-    ----------
-    names
-        Dyes; without any, those of the spec, or else all built-in ones.
-    spec
-        Spec file with dyes, lasers and filters.
-    output
-        PNG to write.
+    Without `names`, report the dyes of the spec, else all built-in ones.
 
     Raises
     ------
     SpecError
         If a dye is unknown, or the spec cannot be read.
     OutputError
-        If the picture would be no PNG.
+        If `output` is no PNG, or its folder does not exist.
     """
     if output and output.suffix.lower() != ".png":
         raise OutputError(f"the picture {output} is a PNG; type --output {with_ending(output, '.png')}")
@@ -82,17 +63,17 @@ def tell(names: Sequence[str], spec: Path | None, output: Path | None) -> Told:
     if picture:
         shown = ", ".join(d.name for d in dyes) if len(dyes) <= 5 else f"{len(dyes)} dyes"
         draw_spectra(dyes, bench, picture, title=f"{shown} with {spec.name}" if spec else shown)
-    return Told(dyes, bench, seen, picture)
+    return DyeReport(dyes, bench, seen, picture)
 
 
 def guessed(dye: Fluorophore) -> str:
-    """Which of its figures are guesses, in words."""
+    """Name the figures of a dye that are guesses."""
     names = [g.removesuffix("_ns").replace("_", " ") for g in dye.guesses]
     return f"guessed: {', '.join(names)}" if names else ""
 
 
 def dye_mapping(dye: Fluorophore) -> dict[str, Any]:
-    """Figures of a dye as plain data, without its spectra."""
+    """Return the figures of a dye as plain data, without spectra."""
     return {
         "name": dye.name,
         "peak_excitation_nm": dye.peak_excitation_nm,
@@ -102,7 +83,7 @@ def dye_mapping(dye: Fluorophore) -> dict[str, Any]:
 
 
 def sight_mapping(sight: Sight, bench: Bench) -> dict[str, Any]:
-    """A dye in a channel as plain data; shares are 0 to 1."""
+    """Return a dye in a channel as plain data; shares are 0 to 1."""
     return {
         "dye": sight.dye.name,
         "channel": sight.channel.name,
@@ -117,7 +98,7 @@ def sight_mapping(sight: Sight, bench: Bench) -> dict[str, Any]:
 
 
 def dye_rows(dyes: Iterable[Fluorophore]) -> list[tuple[str, ...]]:
-    """A table of dyes, its heading first."""
+    """Return a table of dyes, its heading first."""
     head = ("dye", "absorbs at", "emits at", "extinction /M/cm", "yield", "lifetime", "remarks")
     rows = [
         (
@@ -135,7 +116,7 @@ def dye_rows(dyes: Iterable[Fluorophore]) -> list[tuple[str, ...]]:
 
 
 def sight_rows(seen: Iterable[Sight], bench: Bench) -> list[tuple[str, ...]]:
-    """A table of dyes in channels, its heading first."""
+    """Return a table of dyes in channels, its heading first."""
     head = ("dye", "channel", "laser", "excites", "band", "passes", "signal", "remarks")
     rows = [
         (

@@ -1,4 +1,4 @@
-"""A picture of dyes' spectra, with the lasers and filters of a microscope."""
+"""Draw spectra of dyes with the lasers and filters of a microscope."""
 
 from __future__ import annotations
 
@@ -20,23 +20,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LARGEST_LUMINANCE = 0.32
-"""Of a colour on white paper; brighter ones cannot be read."""
+"""Largest luminance of a colour that is readable on white."""
 TOP = 1.03
 _WIDTH, _LANE, _NAMES = 12.5, 0.34, 0.26
-"""Inches of the picture, of a channel's lane, and of a line of dyes' names."""
+"""Width of the picture, and heights of a channel's lane and of a line of dyes' names, inches."""
 _LEFT, _RIGHT = 0.07, 0.975
-"""Where the scale begins and ends, shares of the width."""
+"""Start and end of the wavelength axis, as shares of the width."""
 _ULTRAVIOLET_NM = 300.0
-"""Where the scale may begin, but for lasers: what dyes absorb below matters to nobody."""
+"""Lowest start of the wavelength axis, except for lasers: absorption below does not matter."""
+
+
+_WHITE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+_BOLD: dict[str, Any] = {"va": "center", "fontsize": 10, "fontweight": "bold"}
 
 
 def ink(wavelength_nm: float) -> tuple[float, float, float]:
-    """Colour of a wavelength, dark enough to be read on white."""
+    """Return the colour of a wavelength, dark enough to be read on white."""
     return readable(wavelength_to_rgb(wavelength_nm))
 
 
 def readable(digits: str) -> tuple[float, float, float]:
-    """A colour, RRGGBB, made dark enough to be read on white."""
+    """Darken a colour, RRGGBB, until it can be read on white."""
     rgb = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
     luminance = float(rgb**2.2 @ (0.2126, 0.7152, 0.0722))
     r, g, b = rgb * min(1.0, (LARGEST_LUMINANCE / max(luminance, 1e-9)) ** (1 / 2.2))
@@ -44,18 +48,9 @@ def readable(digits: str) -> tuple[float, float, float]:
 
 
 def draw_spectra(dyes: Sequence[Fluorophore], bench: Bench | None, path: Path, *, title: str = "") -> None:
-    """Write a PNG: excitation and emission over wavelength, each dye in the colour of its light.
+    """Write a PNG of excitation and emission over wavelength, each dye in the colour of its emission.
 
-    Parameters
-    ----------
-    dyes
-        At least one.
-    bench
-        Lasers and filters to draw as well; what a filter passes of the dye that it is for is filled.
-    path
-        The file; replaced when the picture is whole.
-    title
-        Above the picture.
+    With a `bench`, draw lasers and filters as well, and fill the emission that a filter passes of the dye that it is for.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -68,10 +63,9 @@ def draw_spectra(dyes: Sequence[Fluorophore], bench: Bench | None, path: Path, *
     heights = [_LANE * len(channels) + 0.02, above, 4.6, 0.16]
     figure = Figure(figsize=(_WIDTH, sum(heights) + 1.15), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(
-        4, 1, height_ratios=heights, hspace=0, left=_LEFT, right=_RIGHT,
-        top=1 - 0.5 / figure.get_figheight(), bottom=0.6 / figure.get_figheight(),
-    )  # fmt: skip
+    height = figure.get_figheight()
+    margins = {"left": _LEFT, "right": _RIGHT, "bottom": 0.6 / height, "top": 1 - 0.5 / height}
+    grid = figure.add_gridspec(4, 1, height_ratios=heights, hspace=0, **margins)
     lane_axes, name_axes, axes, strip = (figure.add_subplot(grid[i]) for i in range(4))
     for each in (lane_axes, name_axes, axes, strip):
         each.set_xlim(low, high)
@@ -86,7 +80,7 @@ def draw_spectra(dyes: Sequence[Fluorophore], bench: Bench | None, path: Path, *
 
 
 def _limits(dyes: Sequence[Fluorophore], bench: Bench | None) -> tuple[float, float]:
-    """Wavelengths to draw: all the visible bands and what is near, without the far ultraviolet."""
+    """Return the wavelength range of spectra, lasers and filters, without the far ultraviolet."""
     lows = [max(d.peak_excitation_nm - 90, _ULTRAVIOLET_NM) for d in dyes]
     highs = [d.peak_emission_nm + 60 for d in dyes]
     for dye in dyes:
@@ -99,12 +93,12 @@ def _limits(dyes: Sequence[Fluorophore], bench: Bench | None) -> tuple[float, fl
 
 
 def _per_inch(limits: tuple[float, float]) -> float:
-    """Nanometres an inch of paper."""
+    """Return nanometres per inch of the picture."""
     return (limits[1] - limits[0]) / ((_RIGHT - _LEFT) * _WIDTH)
 
 
 def _name_lanes(dyes: Sequence[Fluorophore], nm_per_inch: float) -> list[int]:
-    """A line for each dye's name, so that names side by side do not touch; 0 is the lowest."""
+    """Return a line for each dye's name, from 0 at the bottom, so that neighbours do not touch."""
     ends: list[float] = []
     lanes = {}
     for dye in sorted(dyes, key=lambda d: d.peak_emission_nm):
@@ -117,7 +111,7 @@ def _name_lanes(dyes: Sequence[Fluorophore], nm_per_inch: float) -> list[int]:
 
 
 def _draw_channels(lanes: Axes, others: Sequence[Axes], channels: Sequence[Any]) -> None:
-    """One lane a channel with its laser and its band, both carried on through the spectra below."""
+    """Draw a lane for each channel with its laser and band, both continued through the spectra below."""
     lanes.set_ylim(max(len(channels), 1), 0)
     lanes.axis("off")
     limits = lanes.get_xlim()
@@ -134,16 +128,12 @@ def _draw_channels(lanes: Axes, others: Sequence[Axes], channels: Sequence[Any])
             place, side = high, "left"
         else:
             place, side = low, "right"
-        shown, ground = (text, "none") if side == "center" else (f" {text} ", "white")
-        lanes.text(
-            place, middle, shown, ha=side, va="center", fontsize=10, color="white" if side == "center" else color,
-            fontweight="bold", bbox={"facecolor": ground, "edgecolor": "none", "pad": 1.0},
-            zorder=3 if side == "center" else 1.5,
-        )  # fmt: skip
-        lanes.annotate(
-            f"laser {line:g}", (line, middle), (-7, 0), textcoords="offset points", ha="right", va="center", fontsize=10,
-            color=ink(line), bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-        )  # fmt: skip
+        inside = side == "center"
+        style: dict[str, Any] = {"color": "white", "zorder": 3} if inside else {"color": color, "zorder": 1.5}
+        style["bbox"] = {**_WHITE, "facecolor": "none"} if inside else _WHITE
+        lanes.text(place, middle, text if inside else f" {text} ", ha=side, **_BOLD, **style)
+        left = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 10}
+        lanes.annotate(f"laser {line:g}", (line, middle), (-7, 0), color=ink(line), bbox=_WHITE, **left)
         lanes.plot([line, line], [n + 0.12, len(channels)], color=ink(line), lw=2.5, solid_capstyle="butt")
         for edge in (low, high):
             lanes.plot([edge, edge], [n + 0.88, len(channels)], color=color, lw=0.7, ls=(0, (2, 3)))
@@ -165,52 +155,43 @@ def _draw_dye(axes: Axes, dye: Fluorophore, wanted: Sequence[Sight], *, filled: 
         part = Spectrum.of(dye.emission).within(*band)
         axes.fill_between(part.wavelength_nm, part.value, color=color, alpha=0.5, lw=0, zorder=2)
         place = part.mean_nm() if sight.passed else dye.peak_emission_nm
-        told = f"passes {percent(sight.passed)}"
+        text = f"passes {percent(sight.passed)}"
         if bands.looks_dim(dye, band):
-            told = f"misses the peak\n{told}"
-        box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": color, "lw": 1}
-        axes.text(
-            place, Spectrum.of(dye.emission).at(place) / 2, told, ha="center", va="center", fontsize=10,
-            color=color, fontweight="bold", bbox=box, zorder=7,
-        )  # fmt: skip
+            text = f"misses the peak\n{text}"
+        frame = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": color, "lw": 1}
+        style: dict[str, Any] = {**_BOLD, "color": color, "bbox": frame, "zorder": 7}
+        axes.text(place, Spectrum.of(dye.emission).at(place) / 2, text, ha="center", **style)
         if sight.excited is not None and dye.excitation_at(line) > 0:
             height = min(dye.excitation_at(line), 1.0)
             axes.plot([line], [height], "o", ms=8, color=color, mec="white", mew=1.5, zorder=6, clip_on=False)
-            axes.annotate(
-                f"excites {percent(sight.excited)}", (line, height), (-9, 0), textcoords="offset points", ha="right",
-                va="center", fontsize=10, color=color, fontweight="bold", bbox=box, zorder=7,
-            )  # fmt: skip
+            text = f"excites {percent(sight.excited)}"
+            axes.annotate(text, (line, height), (-9, 0), textcoords="offset points", ha="right", **style)
 
 
 def _draw_name(names: Axes, axes: Axes, dye: Fluorophore, lane: int, lanes: int) -> None:
-    """The name above the emission's peak, with a line down to it."""
-    color = ink(dye.peak_emission_nm)
+    """Write the name above the emission's peak, with a line down to it."""
+    peak, color = dye.peak_emission_nm, ink(dye.peak_emission_nm)
     names.set_ylim(0, lanes)
     names.axis("off")
-    names.plot([dye.peak_emission_nm] * 2, [0, lane + 0.2], color=color, lw=0.8)
-    axes.plot([dye.peak_emission_nm] * 2, [1.0, TOP], color=color, lw=0.8)
-    names.text(
-        dye.peak_emission_nm, lane + 0.5, dye.name, ha="center", va="center", fontsize=11, color=color, fontweight="bold",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-    )  # fmt: skip
+    names.plot([peak] * 2, [0, lane + 0.2], color=color, lw=0.8)
+    axes.plot([peak] * 2, [1.0, TOP], color=color, lw=0.8)
+    names.text(peak, lane + 0.5, dye.name, ha="center", color=color, bbox=_WHITE, **{**_BOLD, "fontsize": 11})
 
 
 def _head(figure: Figure, title: str) -> None:
-    """Title and legend."""
+    """Draw title and legend."""
     from matplotlib.lines import Line2D
 
     height = figure.get_figheight()
     figure.text(_LEFT, 1 - 0.3 / height, title, fontsize=14, fontweight="bold", va="center", color="0.15")
     excitation = Line2D([], [], color="0.35", lw=1.5, ls=(0, (5, 2)), label="excitation")
     emission = Line2D([], [], color="0.35", lw=2.2, label="emission")
-    figure.legend(
-        handles=[excitation, emission], loc="upper right", bbox_to_anchor=(_RIGHT, 1 - 0.1 / height), ncols=2,
-        frameon=False, fontsize=10, labelcolor="0.25",
-    )  # fmt: skip
+    place: dict[str, Any] = {"loc": "upper right", "bbox_to_anchor": (_RIGHT, 1 - 0.1 / height)}
+    figure.legend(handles=[excitation, emission], ncols=2, frameon=False, fontsize=10, labelcolor="0.25", **place)
 
 
 def _finish(axes: Axes, strip: Axes, limits: tuple[float, float]) -> None:
-    """Scales, and a strip of the colours of light."""
+    """Draw the scales, and a strip with the colour of each wavelength."""
     from matplotlib.ticker import MultipleLocator, PercentFormatter
 
     axes.set_ylim(0, TOP)
