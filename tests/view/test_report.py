@@ -149,7 +149,7 @@ def test_what_has_no_meaning_is_left_out(pages: dict[str, Path]) -> None:
         "Brightest cells",
         "Run",
     ]
-    last = ["To make it again"]
+    last = ["To reproduce it"]
     assert heads["image"] == all_of + last
     assert heads["confocal"] == ["Values" if h == "Counts" else h for h in all_of] + last
     assert heads["labelling"] == ["Picture", "Values", "Labelled cells", "Brightest cells", "Run", *last]
@@ -162,7 +162,7 @@ def test_a_page_without_its_run_and_its_labels(results: dict[str, Result], tmp_p
     copy = tmp_path / "copy.zarr"
     shutil.copytree(results["image"].path, copy)
     html = page.render(Result.open(copy))
-    assert re.findall(r"<h[23]>(.*?)</h[23]>", html) == ["Picture", "Counts", "To make it again"]
+    assert re.findall(r"<h[23]>(.*?)</h[23]>", html) == ["Picture", "Counts", "To reproduce it"]
 
 
 def test_signal_to_noise_follows_the_light(stored: Path, client: distributed.Client, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A result on one page of HTML that needs nothing beside itself."""
+"""Write the report on a result: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.store.atomic_file import atomic_file
 from simexm.units import duration, size
-from simexm.view.dyes import percent, sights
+from simexm.view.dyes import CROSSTALK_SHARE, percent, sights
 from simexm.view.fluorophores import sight_rows
 from simexm.view.making import Making
 from simexm.view.report import light
@@ -35,19 +35,14 @@ _THUMBNAIL = 256
 
 
 def write_report(result: Result, output: Path) -> None:
-    """Write the page; the file is whole or not there.
-
-    Raises
-    ------
-    OutputError
-        If the result is not finished or is an analysis's, or the file cannot be written.
-    """
+    """Write the page atomically; raises OutputError for an unfinished result or one of an analysis, or if the disk refuses."""
     if result.kind != SIMULATION:
         raise OutputError(
-            f"{result.path} was made by `simexm {result.kind}`, and reports tell of simulations; type simexm info {result.path}"
+            f"{result.path} was written by `simexm {result.kind}`, but reports are for simulations; type simexm info "
+            f"{result.path}"
         )
     if not result.complete:
-        raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again to go on")
+        raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again to continue it")
     if not output.parent.is_dir():
         raise OutputError(
             f"{output} cannot be written: there is no folder {output.parent}; type: mkdir -p {output.parent}"
@@ -58,34 +53,32 @@ def write_report(result: Result, output: Path) -> None:
 
 
 def render(result: Result) -> str:
-    """The page."""
+    """Return the page's HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("simexm.view.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    pages = PackageLoader("simexm.view.report", ".")
+    environment = Environment(loader=pages, autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"number": number, "size": size, "percent": percent, "seconds": duration}
     return environment.get_template("page.html").render(gather(result))
 
 
 def gather(result: Result) -> dict[str, Any]:
-    """All that the page tells; what has no meaning for the result is None or empty."""
+    """Collect the page's data; entries that do not apply to the result are None or empty."""
     making = Making.of(result)
     views = Views.of(result)
     shape = result.array().shape
     dataset = result.attributes["ome"]["multiscales"][0]["datasets"][0]
+    pixel_um = dataset["coordinateTransformations"][0]["scale"][1:]
     return {
         "title": result.provenance["spec"].get("name", "simulation"),
         "file": result.path.name,
-        "told": result.provenance,
+        "provenance": result.provenance,
         "shape": shape,
         "channels": result.channels,
-        "pixel_nm": [1000 * s for s in dataset["coordinateTransformations"][0]["scale"][1:]],
+        "pixel_nm": [1000 * s for s in pixel_um],
         "expanded_nm": [1000 * s for s in result.provenance["pixel_size_expanded_um"]],
-        "extent_um": [
-            n * s for n, s in zip(shape[1:], dataset["coordinateTransformations"][0]["scale"][1:], strict=True)
-        ],
+        "extent_um": [n * s for n, s in zip(shape[1:], pixel_um, strict=True)],
         "level": views.level,
         "pictures": views.all(),
         "rounds": _rounds(result),
@@ -100,7 +93,7 @@ def gather(result: Result) -> dict[str, Any]:
 
 
 def _rounds(result: Result) -> list[Drawn]:
-    """The plane of each round."""
+    """Draw the plane of each round."""
     shown = range(1, min(result.rounds, ROUNDS_SHOWN) + 1)
     return [Views.of(result.at(round=n), _THUMBNAIL).plane(f"Round {n}") for n in shown]
 
@@ -109,7 +102,7 @@ def _light(making: Making | None, result: Result) -> dict[str, Any]:
     if making is None or result.provenance["quantity"] == "labelled":
         return {"spectra": [], "sights": [], "spreads": [], "microscope": None, "pairs": []}
     bench = light.bench(making.simulation)
-    rows = sight_rows([s for s in sights(bench.dyes.values(), bench) if s.wanted or (s.signal or 0) >= 0.005], bench)
+    seen = [s for s in sights(bench.dyes.values(), bench) if s.wanted or (s.signal or 0) >= CROSSTALK_SHARE]
     microscope = making.simulation.microscope
     formation = making.plan.imaging.formation
     spreads = []
@@ -117,7 +110,7 @@ def _light(making: Making | None, result: Result) -> dict[str, Any]:
         spreads = light.spreads(microscope, formation.pairs, making.simulation)
     return {
         "spectra": light.draw_spectra(bench),
-        "sights": rows,
+        "sights": sight_rows(seen, bench),
         "spreads": spreads,
         "microscope": microscope,
         "pairs": making.record["optics"].get("pairs", []),
@@ -132,30 +125,21 @@ def _counts(result: Result, making: Making | None) -> dict[str, Any]:
         window = (channel["window"]["start"], channel["window"]["end"])
         tint = Tint(channel["label"], channel["color"], window, channel["window"]["max"])
         pixels = int(histogram.sum())
-        if not pixels:  # nothing was counted: the run stopped before the camera
+        if not pixels:  # the run stopped before the camera
             continue
-        largest = max(
-            values[c] for group, values in found.largest.items() if "labels/" not in group and c < len(values)
-        )
+        images = [values for group, values in found.largest.items() if "labels/" not in group]
         histograms.append(
             {
                 "name": tint.name,
                 "figure": draw_histogram(tint, histogram, shade(channel["color"])),
                 "clipped": found.clipped[c],
-                "pixels": pixels,
                 "share": found.clipped[c] / pixels,
-                "largest": largest,
+                "largest": max(values[c] for values in images if c < len(values)),
                 "top": tint.largest,
             }
         )
-    told, untold = strengths(result, making) if making else ([], [])
-    main = result.largest() or result.provenance.get("largest", {}).get(result.group())
-    return {
-        "histograms": histograms,
-        "largest": main,
-        "strengths": told,
-        "untold": untold,
-    }
+    known, unknown = strengths(result, making) if making else ([], [])
+    return {"histograms": histograms, "largest": result.largest(), "strengths": known, "unknown": unknown}
 
 
 def _cells(result: Result) -> dict[str, Any]:
@@ -188,9 +172,9 @@ def _cells(result: Result) -> dict[str, Any]:
 
 def _run(result: Result, making: Making | None) -> dict[str, Any]:
     running = read_running(lambda: _records(result))
-    told: dict[str, Any] = {"running": running, "memory_figure": None}
+    found: dict[str, Any] = {"running": running, "memory_figure": None}
     if running is None:
-        return told
+        return found
     rows = [
         ("Began", datetime.fromtimestamp(running.begin, UTC).strftime("%Y-%m-%d %H:%M UTC")),
         ("Work of all blocks", f"{duration(running.work_s)}; the longest took {duration(running.longest_s)}"),
@@ -198,34 +182,27 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
     ]
     if making:
         record = making.record
+        block, tile = (" × ".join(map(str, record["blocks"][f"{name}_pixels"])) for name in ("block", "tile"))
+        pixels = math.prod(result.array().shape) * max(1, result.rounds)
+        rates = f"{running.blocks / running.seconds:.3g} blocks/s, {pixels / running.seconds / 1e6:.3g} Mpixel/s"
         rows[1:1] = [
-            (
-                "Block, tile (z y x)",
-                " and ".join(" × ".join(map(str, record["blocks"][f"{n}_pixels"])) for n in ("block", "tile")),
-            ),
+            ("Block, tile (z y x)", f"{block} and {tile}"),
             ("Predicted work", f"about {duration(record['core_seconds'])} of one core"),
+            ("Speed", f"{rates}, all channels together"),
         ]
-        done = math.prod(result.array().shape) * max(1, result.rounds) / running.seconds
-        rows.insert(
-            3,
-            (
-                "Speed",
-                f"{running.blocks / running.seconds:.3g} blocks/s, {done / 1e6:.3g} Mpixel/s, all channels together",
-            ),
-        )
         rows.append(("Stored before compression", size(record["bytes_uncompressed"])))
-        told["memory_figure"] = draw_memory(running, record["memory_parts_bytes"])
-    return told | {"speed_figure": draw_speed(running), "run_rows": rows}
+        found["memory_figure"] = draw_memory(running, record["memory_parts_bytes"])
+    return found | {"speed_figure": draw_speed(running), "run_rows": rows}
 
 
 def _records(result: Result) -> Iterator[Record]:
-    """Of the journal, where it is still there."""
+    """Read the journal, if it exists."""
     if result.place.journal.is_dir():
         yield from sensible(Journal(result.place.journal, result.provenance["hash"]).records())
 
 
 def shade(color: str) -> str:
-    """A channel's colour as ink."""
+    """Darken a channel's colour for a figure."""
     if color.upper() == "FFFFFF":
         return ACCENT
     r, g, b = (round(255 * part) for part in readable(color))
@@ -233,12 +210,12 @@ def shade(color: str) -> str:
 
 
 def number(value: float) -> str:
-    """With thin spaces between thousands, and no more digits than matter."""
+    """Format a number with thin spaces between thousands, and at most three decimals' digits."""
     if isinstance(value, float) and value != round(value):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
     return f"{int(value):,}".replace(",", " ")
 
 
 def default_path(result: Result) -> Path:
-    """Where the page goes if nothing is said."""
+    """Return the default path of the page."""
     return Path(f"{result.path.stem}-report.html")
