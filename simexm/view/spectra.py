@@ -132,7 +132,7 @@ def _draw_channels(lanes: Axes, others: Sequence[Axes], channels: Sequence[Any])
         style: dict[str, Any] = {"color": "white", "zorder": 3} if inside else {"color": color, "zorder": 1.5}
         style["bbox"] = {**_WHITE, "facecolor": "none"} if inside else _WHITE
         lanes.text(place, middle, text if inside else f" {text} ", ha=side, **_BOLD, **style)
-        left = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 10}
+        left: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 10}
         lanes.annotate(f"laser {line:g}", (line, middle), (-7, 0), color=ink(line), bbox=_WHITE, **left)
         lanes.plot([line, line], [n + 0.12, len(channels)], color=ink(line), lw=2.5, solid_capstyle="butt")
         for edge in (low, high):

@@ -213,7 +213,7 @@ def test_labels_keep_their_ids_in_the_smallest_type(
 def test_ids_that_fiji_cannot_tell_apart_are_told_once(tmp_path: Path) -> None:
     ids = cells(np.array([2**24 + 1], np.uint64))
     result = make_result(tmp_path / "a.zarr", counts(1), {"cells": ids, "some": ids})
-    with pytest.warns(SimexmWarning, match="16777217, is beyond 16777216.*Fiji") as told:
+    with pytest.warns(SimexmWarning, match="16777217.*16777216.*Fiji") as told:
         export(result, tmp_path / "out", "ome-tiff", labels="merged")
     assert len(told) == 1
 

@@ -152,7 +152,7 @@ def _region(result: Result, making: Making, layer: str, region: str, box: Box) -
         ]
         return edge if region == "membrane" else np.logical_not(edge)
     if f"{layer}_{region}" in result.label_names:
-        return np.not_equal(elements(result.array(0, f"labels/{layer}_{region}"), box.slices), 0)
+        return elements(result.array(0, f"labels/{layer}_{region}"), box.slices).astype(bool)
     if making.source is None or region not in making.source.fields:
         return None
     geometry = making.plan.geometry
