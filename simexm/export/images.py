@@ -79,9 +79,8 @@ def open_image(result: Result, level: int, *, by_maximum: bool) -> Image:
         )
     if not 0 <= level < min(result.levels(), len(result.attributes["ome"]["multiscales"][0]["datasets"])):
         raise OutputError(f"{result.path} has no level {level}. Type --level 0 (the finest) to {result.levels() - 1}.")
-    channels = tuple(
-        Channel(c["label"], c["color"], (c["window"]["start"], c["window"]["end"])) for c in result.channels
-    )
+    shown = zip(result.channels, result.windows, strict=True)
+    channels = tuple(Channel(c["label"], c["color"], window) for c, window in shown)
     return Image(result, level, result.array(level), channels, by_maximum)
 
 

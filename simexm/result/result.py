@@ -181,6 +181,23 @@ class Result:
         return cast("list[dict[str, Any]]", self.attributes["ome"]["omero"]["channels"])
 
     @property
+    def windows(self) -> list[tuple[float, float]]:
+        """Display window of each channel: counts shown as black and as full colour."""
+        return [(c["window"]["start"], c["window"]["end"]) for c in self.channels]
+
+    def pixel_um(self, level: int = 0) -> tuple[float, float, float]:
+        """Return the pixel size of a level of the image, z, y, x, um of tissue."""
+        dataset = self.attributes["ome"]["multiscales"][0]["datasets"][level]
+        z, y, x = dataset["coordinateTransformations"][0]["scale"][-3:]
+        return z, y, x
+
+    def require_complete(self) -> None:
+        """Raise OutputError for an unfinished result."""
+        if not self.complete:
+            command = "run" if self.kind == SIMULATION else self.kind
+            raise OutputError(f"{self.path} is incomplete; type the `simexm {command}` command again to continue it")
+
+    @property
     def label_names(self) -> list[str]:
         """Names of the label images."""
         if self.kind != SIMULATION and not any(name.startswith("labels/") for name in self.provenance["outputs"]):

@@ -28,6 +28,12 @@ def being_written(partial: Path, path: Path) -> OutputError:
     )
 
 
+def refuse_missing_folder(path: Path) -> None:
+    """Raise OutputError if there is no folder to write a file to."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}; type: mkdir -p {path.parent}")
+
+
 def refuse(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Raise OutputError if a path exists, or with `overwrite` if it is not of the kind that would replace it."""
     for path in paths:

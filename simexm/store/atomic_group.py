@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simexm.errors import DiskError, OutputError, SimexmError
-from simexm.store.atomic_file import being_written
+from simexm.store.atomic_file import being_written, refuse_missing_folder
 from simexm.store.claims import claim
 from simexm.store.documents import read_mapping
 from simexm.store.files import Files, remove_tree
@@ -91,10 +91,8 @@ def refuse_group(output: Location, *, overwrite: bool, writer: str) -> None:
         raise OutputError(
             f"{output} does not end in .zarr, by which viewers know an OME-Zarr. Type {output.stem}.zarr."
         )
-    if isinstance(output, Path) and not output.parent.is_dir():
-        raise OutputError(
-            f"{output} cannot be written: there is no folder {output.parent}. Type: mkdir -p {output.parent}"
-        )
+    if isinstance(output, Path):
+        refuse_missing_folder(output)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from simexm.errors import OutputError
 from simexm.spectra.fluorophores import Fluorophore, find, load_builtin
+from simexm.store.atomic_file import refuse_missing_folder
 from simexm.store.location import with_ending
 from simexm.view.dyes import Bench, Sight, percent, read_bench, remark, sights
 from simexm.view.spectra import draw_spectra
@@ -48,10 +49,8 @@ def report_dyes(names: Sequence[str], spec: Path | None, output: Path | None) ->
     """
     if output and output.suffix.lower() != ".png":
         raise OutputError(f"the picture {output} is a PNG; type --output {with_ending(output, '.png')}")
-    if output and not output.parent.is_dir():
-        raise OutputError(
-            f"{output} cannot be written: there is no folder {output.parent}; type: mkdir -p {output.parent}"
-        )
+    if output:
+        refuse_missing_folder(output)
     bench = read_bench(spec) if spec else None
     own = bench.dyes if bench else {}
     dyes = [find(name, own) for name in dict.fromkeys(names)] or list((own or load_builtin()).values())

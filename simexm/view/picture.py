@@ -54,13 +54,10 @@ def picture_of(result: Result) -> Picture:
     level = level_for_screen(result, LARGEST)
     image = result.array(level)
     _, nz, ny, _ = image.shape
-    scales = result.attributes["ome"]["multiscales"][0]["datasets"][level]["coordinateTransformations"][0]["scale"]
     across, along = elements(image, np.s_[:, nz // 2]), elements(image, np.s_[:, :, ny // 2])
     cells = result.array(level, "labels/cells")
     channels = result.channels
-    windows = [(c["window"]["start"], c["window"]["end"]) for c in channels]
-    if result.provenance["quantity"] != "image":
-        windows = [window(a) for a in across]
+    windows = result.windows if result.provenance["quantity"] == "image" else [window(a) for a in across]
     return Picture(
         title=result.attributes["ome"]["multiscales"][0]["name"],
         across=across,
@@ -70,7 +67,7 @@ def picture_of(result: Result) -> Picture:
         colors=[c["color"] for c in channels],
         windows=windows,
         names=[c["label"] for c in channels],
-        pixel_um=(scales[1], scales[2], scales[3]),
+        pixel_um=result.pixel_um(level),
         factor=result.provenance["expansion_factor"],
     )
 

@@ -66,12 +66,10 @@ class Scene:
     def of(cls, result: Result) -> Scene:
         """Find the parts of a result; raises OutputError if the run has only begun, or its plan is unknown."""
         making = Making.of(result)
+        if result.kind != SIMULATION:
+            result.require_complete()
         if result.complete:
             pictures, lacking = [_finished(result, g) for g in _groups(result)], []
-        elif result.kind != SIMULATION:
-            raise OutputError(
-                f"{result.path} is incomplete; type the `simexm {result.kind}` command again to continue it"
-            )
         elif making is None:
             raise OutputError(
                 f"{result.path} is incomplete and {result.place.run / 'plan.json'} cannot be read, so its grid is not known; "

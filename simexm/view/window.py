@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.errors import OutputError
 from simexm.result.result import Result
 from simexm.view.picture import level_for_screen, merged
 from simexm.view.toolkit import open_figure
@@ -50,8 +49,7 @@ class Planes:
     @classmethod
     def of(cls, result: Result) -> Planes:
         """Choose the level; raises OutputError if the result is not finished."""
-        if not result.complete:
-            raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again to continue it")
+        result.require_complete()
         level = level_for_screen(result, LARGEST)
         return cls(result, level, [MERGED, *(c["label"] for c in result.channels)])
 
@@ -64,9 +62,7 @@ class Planes:
     @property
     def pixel_um(self) -> tuple[float, float, float]:
         """Pixel of the level, z y x, um of tissue."""
-        (scales,) = self.result.attributes["ome"]["multiscales"]
-        *_, z, y, x = scales["datasets"][self.level]["coordinateTransformations"][0]["scale"]
-        return z, y, x
+        return self.result.pixel_um(self.level)
 
     @property
     def first(self) -> int:
@@ -82,7 +78,8 @@ class Planes:
         chosen = range(len(channels)) if channel == 0 else [channel - 1]
         data = np.stack([self._read(c, plane) for c in chosen])
         colors = [channels[c]["color"] if channel == 0 else "FFFFFF" for c in chosen]
-        return merged(data, colors, [(channels[c]["window"]["start"], channels[c]["window"]["end"]) for c in chosen])
+        windows = self.result.windows
+        return merged(data, colors, [windows[c] for c in chosen])
 
     def _read(self, channel: int, plane: int) -> NDArray[Any]:
         """Read a plane; its neighbours in the same chunks, decoded with it, are cached."""

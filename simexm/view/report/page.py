@@ -16,7 +16,7 @@ from simexm.result.result import Result
 from simexm.run.layout import sensible
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
-from simexm.store.atomic_file import atomic_file
+from simexm.store.atomic_file import atomic_file, refuse_missing_folder
 from simexm.units import duration, size
 from simexm.view.dyes import CROSSTALK_SHARE, percent, sights
 from simexm.view.fluorophores import sight_rows
@@ -41,12 +41,8 @@ def write_report(result: Result, output: Path) -> None:
             f"{result.path} was written by `simexm {result.kind}`, but reports are for simulations; type simexm info "
             f"{result.path}"
         )
-    if not result.complete:
-        raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again to continue it")
-    if not output.parent.is_dir():
-        raise OutputError(
-            f"{output} cannot be written: there is no folder {output.parent}; type: mkdir -p {output.parent}"
-        )
+    result.require_complete()
+    refuse_missing_folder(output)
     page = render(result)
     with atomic_file(output) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -68,8 +64,7 @@ def gather(result: Result) -> dict[str, Any]:
     making = Making.of(result)
     views = Views.of(result)
     shape = result.array().shape
-    dataset = result.attributes["ome"]["multiscales"][0]["datasets"][0]
-    pixel_um = dataset["coordinateTransformations"][0]["scale"][1:]
+    pixel_um = result.pixel_um()
     return {
         "title": result.provenance["spec"].get("name", "simulation"),
         "file": result.path.name,

@@ -52,10 +52,7 @@ class Views:
         level = 0
         while max(result.array(level).shape[1:]) > largest and level + 1 < result.levels():
             level += 1
-        dataset = result.attributes["ome"]["multiscales"][0]["datasets"][level]
-        _, z, y, x = dataset["coordinateTransformations"][0]["scale"]
-        windows = [(c["window"]["start"], c["window"]["end"]) for c in result.channels]
-        return cls(result, level, (z, y, x), windows)
+        return cls(result, level, result.pixel_um(level), result.windows)
 
     def image(self, channel: int) -> Sections:
         """Read the three sections of a channel."""
