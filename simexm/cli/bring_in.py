@@ -272,7 +272,7 @@ def fluorophores(
     Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
     """
     from simexm.store.atomic_file import refuse
-    from simexm.view.fluorophores import dye_rows, report_dyes, sight_rows
+    from simexm.view.fluorophores import dye_in_channel_rows, dye_rows, report_dyes
 
     refuse([output] if output else [], overwrite=overwrite)
     told = report_dyes(names or (), spec, output)
@@ -280,8 +280,8 @@ def fluorophores(
         typer.echo(json.dumps(told.to_mapping(), indent=2))
         return
     print_table(dye_rows(told.dyes))
-    if told.bench:
-        print_table(sight_rows(told.seen, told.bench))
+    if told.light_path:
+        print_table(dye_in_channel_rows(told.seen, told.light_path))
         typer.echo("signal: of one dye molecule, over that of the dye that the channel is for, in weak light")
     if told.picture:
         typer.echo(f"picture: {told.picture}")

@@ -58,9 +58,9 @@ stroke="none"/>
 
 def simulation_html(simulation: Spec) -> str:
     """Show dyes, lasers and filters, and the settings of each stage."""
-    from simexm.view.report.light import bench, draw_spectra
+    from simexm.view.report.light import draw_spectra, light_path
 
-    drawn = [(300, f"{_caption(name)}{figure}") for name, _, figure in draw_spectra(bench(simulation))]
+    drawn = [(300, f"{_caption(name)}{figure}") for name, _, figure in draw_spectra(light_path(simulation))]
     return _page(simulation.name, "simulation", _simulation_rows(simulation), drawn)
 
 

@@ -17,13 +17,13 @@ from simexm.run.status import status
 from simexm.sources.base import LabelSource
 from simexm.store.metadata import read_group
 from simexm.store.pyramid import plan_levels
-from simexm.view.making import Making, spacing_um, truth_of
+from simexm.view.run_record import RunRecord, spacing_um, truth_of
 
 Um = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Step:
+class LevelGeometry:
     """One level of a pyramid; lengths are in um of tissue before expansion, z, y, x."""
 
     path: str  # of its array, below its group
@@ -32,7 +32,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Tint:
+class ChannelDisplay:
     """Display settings of a channel."""
 
     name: str
@@ -42,13 +42,13 @@ class Tint:
 
 
 @dataclass(frozen=True)
-class Picture:
+class SceneImage:
     """One image or label image."""
 
     group: str  # below the result's root; "" is the root
     name: str
-    steps: Sequence[Step]  # levels, finest first
-    tints: Sequence[Tint]  # channels; none for labels
+    steps: Sequence[LevelGeometry]  # levels, finest first
+    tints: Sequence[ChannelDisplay]  # channels; none for labels
     main: bool = False  # whether it is visible at first
 
 
@@ -57,7 +57,7 @@ class Scene:
     """Everything that a viewer shows of one result."""
 
     result: Result
-    pictures: Sequence[Picture]  # images first, then label images
+    pictures: Sequence[SceneImage]  # images first, then label images
     shape: tuple[int, int, int]  # of the finest level
     truth: LabelSource | None  # the source's labels, if they can be opened
     lacking: Sequence[str]  # a sentence for each missing part, with a remedy
@@ -65,19 +65,19 @@ class Scene:
     @classmethod
     def of(cls, result: Result) -> Scene:
         """Find the parts of a result; raises OutputError if the run has only begun, or its plan is unknown."""
-        making = Making.of(result)
+        run = RunRecord.of(result)
         if result.kind != SIMULATION:
             result.require_complete()
         if result.complete:
             pictures, lacking = [_finished(result, g) for g in _groups(result)], []
-        elif making is None:
+        elif run is None:
             raise OutputError(
                 f"{result.path} is incomplete and {result.place.run / 'plan.json'} cannot be read, so its grid is not known; "
                 "type the `simexm run` command again to continue it"
             )
         else:
-            pictures, lacking = list(_unfinished(result, making)), [_progress(result)]
-        truth, why = truth_of(result, making)
+            pictures, lacking = list(_unfinished(result, run)), [_progress(result)]
+        truth, why = truth_of(result, run)
         if truth is None and result.kind == SIMULATION:
             lacking.append(f"the ground truth cannot be opened and is left out: {why}")
         pictures = sorted(pictures, key=lambda p: not p.tints)
@@ -108,7 +108,7 @@ def _is_main(result: Result, group: str) -> bool:
     return group == next(iter(result.provenance.get("frames", ())), "")
 
 
-def _finished(result: Result, group: str) -> Picture:
+def _finished(result: Result, group: str) -> SceneImage:
     ome = read_group(result.path / group)["ome"]
     steps = []
     for dataset in ome["multiscales"][0]["datasets"]:
@@ -116,29 +116,29 @@ def _finished(result: Result, group: str) -> Picture:
         scale = transforms["scale"]
         centre = transforms.get("translation", [s / 2 for s in scale])
         z, y, x = (c - s / 2 for c, s in zip(centre, scale, strict=True))
-        steps.append(Step(dataset["path"], (scale[0], scale[1], scale[2]), (z, y, x)))
+        steps.append(LevelGeometry(dataset["path"], (scale[0], scale[1], scale[2]), (z, y, x)))
     tints = [
-        Tint(c["label"], c["color"], (c["window"]["start"], c["window"]["end"]), c["window"]["max"])
+        ChannelDisplay(c["label"], c["color"], (c["window"]["start"], c["window"]["end"]), c["window"]["max"])
         for c in ome.get("omero", {}).get("channels", ())
     ]
-    return Picture(group, _name(result, group), steps, tints, _is_main(result, group))
+    return SceneImage(group, _name(result, group), steps, tints, _is_main(result, group))
 
 
-def _unfinished(result: Result, making: Making) -> Iterator[Picture]:
+def _unfinished(result: Result, run: RunRecord) -> Iterator[SceneImage]:
     """Return the planned images, with the levels that blocks write; the coarse ones come last."""
-    geometry = making.plan.geometry
-    levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)[: making.record["blocks"]["levels"]]
+    geometry = run.plan.geometry
+    levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)[: run.record["blocks"]["levels"]]
     corner = spacing_um(geometry.image_origin_nm)
-    steps = [Step(str(n), spacing_um(level.spacing), corner) for n, level in enumerate(levels)]
-    for output in making.record["outputs"]:
+    steps = [LevelGeometry(str(n), spacing_um(level.spacing), corner) for n, level in enumerate(levels)]
+    for output in run.record["outputs"]:
         group = "" if output["path"] == "." else output["path"]
         if not (result.path / group / "0" / "zarr.json").is_file():
             raise OutputError(f"{result.path} has only begun: its arrays do not exist yet; try again in a moment")
         tints = [
-            Tint(name, making.color(name), *_sampled(result.path / group / steps[-1].path, c))
+            ChannelDisplay(name, run.color(name), *_sampled(result.path / group / steps[-1].path, c))
             for c, name in enumerate(output["channels"])
         ]
-        yield Picture(group, _name(result, group), steps, tints, _is_main(result, group))
+        yield SceneImage(group, _name(result, group), steps, tints, _is_main(result, group))
 
 
 def _sampled(array: Path, channel: int) -> tuple[tuple[float, float], float]:

@@ -21,7 +21,7 @@ from simexm.errors import OutputError, SimexmWarning
 from simexm.secret import Below
 from simexm.store import omezarr
 from simexm.store.omezarr import group_bytes
-from simexm.view.scene import Step
+from simexm.view.scene import LevelGeometry
 from simexm.view.volume import ServedVolume
 
 LOOPBACK = "127.0.0.1"
@@ -58,7 +58,9 @@ class Server:
         """Port on loopback."""
         return int(self._server.global_server.port)
 
-    def add_folder(self, name: str, folder: Path, groups: dict[str, Sequence[Step]], axes: str = "czyx") -> None:
+    def add_folder(
+        self, name: str, folder: Path, groups: dict[str, Sequence[LevelGeometry]], axes: str = "czyx"
+    ) -> None:
         """Serve a Zarr's files at /name/; the metadata of `groups` are computed from their levels."""
         metadata = {f"{group}/zarr.json".lstrip("/"): group_file(steps, axes) for group, steps in groups.items()}
         self._add(name, _FolderHandler, {"path": str(folder), "metadata": metadata})
@@ -82,7 +84,7 @@ class Server:
         self._files.add_handlers(".*", [(f"/[^/]*/{name}/(.*)", handler, settings)])
 
 
-def group_file(steps: Sequence[Step], axes: str) -> bytes:
+def group_file(steps: Sequence[LevelGeometry], axes: str) -> bytes:
     """Return a group's metadata as OME-Zarr; those of an unfinished result are not written yet."""
     lead = len(axes) - 3
     space = [

@@ -13,7 +13,7 @@ from simexm.spectra.colour import wavelength_to_rgb
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.spectrum import Spectrum
 from simexm.store.atomic_file import atomic_file
-from simexm.view.dyes import Bench, Sight, percent, sights
+from simexm.view.dyes import DyeInChannel, LightPath, dyes_in_channels, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,17 +47,17 @@ def readable(digits: str) -> tuple[float, float, float]:
     return float(r), float(g), float(b)
 
 
-def draw_spectra(dyes: Sequence[Fluorophore], bench: Bench | None, path: Path, *, title: str = "") -> None:
+def draw_spectra(dyes: Sequence[Fluorophore], light_path: LightPath | None, path: Path, *, title: str = "") -> None:
     """Write a PNG of excitation and emission over wavelength, each dye in the colour of its emission.
 
-    With a `bench`, draw lasers and filters as well, and fill the emission that a filter passes of the dye that it is for.
+    With a `light_path`, draw lasers and filters as well, and fill the emission that a filter passes of the dye that it is for.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    channels = bench.channels if bench else ()
-    seen = sights(dyes, bench) if bench else []
-    low, high = _limits(dyes, bench)
+    channels = light_path.channels if light_path else ()
+    seen = dyes_in_channels(dyes, light_path) if light_path else []
+    low, high = _limits(dyes, light_path)
     lanes = _name_lanes(dyes, _per_inch((low, high)))
     above = _NAMES * (max(lanes) + 1) + 0.1
     heights = [_LANE * len(channels) + 0.02, above, 4.6, 0.16]
@@ -71,7 +71,7 @@ def draw_spectra(dyes: Sequence[Fluorophore], bench: Bench | None, path: Path, *
         each.set_xlim(low, high)
     _draw_channels(lane_axes, (name_axes, axes), channels)
     for dye, lane in zip(dyes, lanes, strict=True):
-        _draw_dye(axes, dye, [s for s in seen if s.dye.name == dye.name and s.wanted], filled=bench is None)
+        _draw_dye(axes, dye, [s for s in seen if s.dye.name == dye.name and s.wanted], filled=light_path is None)
         _draw_name(name_axes, axes, dye, lane, max(lanes) + 1)
     _finish(axes, strip, (low, high))
     _head(figure, title)
@@ -79,14 +79,14 @@ def draw_spectra(dyes: Sequence[Fluorophore], bench: Bench | None, path: Path, *
         figure.savefig(partial, format="png", metadata={"Software": None})
 
 
-def _limits(dyes: Sequence[Fluorophore], bench: Bench | None) -> tuple[float, float]:
+def _limits(dyes: Sequence[Fluorophore], light_path: LightPath | None) -> tuple[float, float]:
     """Return the wavelength range of spectra, lasers and filters, without the far ultraviolet."""
     lows = [max(d.peak_excitation_nm - 90, _ULTRAVIOLET_NM) for d in dyes]
     highs = [d.peak_emission_nm + 60 for d in dyes]
     for dye in dyes:
         emission = Spectrum.of(dye.emission)
         highs.append(float(emission.wavelength_nm[emission.value >= 0.03][-1]))
-    for channel in bench.channels if bench else ():
+    for channel in light_path.channels if light_path else ():
         lows.append(min(channel.laser_wavelength_nm, channel.band_nm[0]) - 60)
         highs.append(max(channel.laser_wavelength_nm, channel.band_nm[1]) + 10)
     return float(np.floor(min(lows) / 10) * 10), float(np.ceil(max(highs) / 10) * 10)
@@ -144,27 +144,27 @@ def _draw_channels(lanes: Axes, others: Sequence[Axes], channels: Sequence[Any])
                 axes.axvline(edge, color=color, lw=0.7, ls=(0, (2, 3)), zorder=1)
 
 
-def _draw_dye(axes: Axes, dye: Fluorophore, wanted: Sequence[Sight], *, filled: bool) -> None:
+def _draw_dye(axes: Axes, dye: Fluorophore, wanted: Sequence[DyeInChannel], *, filled: bool) -> None:
     color = ink(dye.peak_emission_nm)
     (ex, ex_value), (em, em_value) = (np.transpose(points) for points in (dye.excitation, dye.emission))
     axes.plot(ex, ex_value, color=color, lw=1.5, ls=(0, (5, 2)), zorder=3)
     axes.plot(em, em_value, color=color, lw=2.2, zorder=4)
     axes.fill_between(em, em_value, color=color, alpha=0.3 if filled else 0.07, lw=0, zorder=2)
-    for sight in wanted:
-        line, band = sight.channel.laser_wavelength_nm, sight.channel.band_nm
+    for pair in wanted:
+        line, band = pair.channel.laser_wavelength_nm, pair.channel.band_nm
         part = Spectrum.of(dye.emission).within(*band)
         axes.fill_between(part.wavelength_nm, part.value, color=color, alpha=0.5, lw=0, zorder=2)
-        place = part.mean_nm() if sight.passed else dye.peak_emission_nm
-        text = f"passes {percent(sight.passed)}"
+        place = part.mean_nm() if pair.passed else dye.peak_emission_nm
+        text = f"passes {percent(pair.passed)}"
         if bands.looks_dim(dye, band):
             text = f"misses the peak\n{text}"
         frame = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": color, "lw": 1}
         style: dict[str, Any] = {**_BOLD, "color": color, "bbox": frame, "zorder": 7}
         axes.text(place, Spectrum.of(dye.emission).at(place) / 2, text, ha="center", **style)
-        if sight.excited is not None and dye.excitation_at(line) > 0:
+        if pair.excited is not None and dye.excitation_at(line) > 0:
             height = min(dye.excitation_at(line), 1.0)
             axes.plot([line], [height], "o", ms=8, color=color, mec="white", mew=1.5, zorder=6, clip_on=False)
-            text = f"excites {percent(sight.excited)}"
+            text = f"excites {percent(pair.excited)}"
             axes.annotate(text, (line, height), (-9, 0), textcoords="offset points", ha="right", **style)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from simexm.result.place import SIMULATION
 from simexm.result.result import Result
-from simexm.view.scene import Picture, Scene
+from simexm.view.scene import Scene, SceneImage
 from simexm.view.serving import LOOPBACK, Server
 from simexm.view.volume import ServedVolume
 
@@ -142,7 +142,7 @@ def _set(state: Any, scenes: Sequence[Scene], columns: Sequence[Sequence[Layer]]
         state.layout = neuroglancer.row_layout([neuroglancer.LayerGroupViewer(layers=n, layout="xy") for n in names])
 
 
-def _called(picture: Picture, channel: str) -> str:
+def _called(picture: SceneImage, channel: str) -> str:
     return f"{picture.name} {channel}" if picture.name else channel
 
 

@@ -21,8 +21,8 @@ from simexm.sources.zarr.volume import Volume
 from simexm.store.ngff import datasets
 from simexm.store.pyramid import plan_levels
 from simexm.store.shards import ZSTD_LEVEL
-from simexm.view.making import spacing_um
-from simexm.view.scene import Step
+from simexm.view.run_record import spacing_um
+from simexm.view.scene import LevelGeometry
 
 CHUNK = 64
 """Voxels a side of a chunk: at most two megabytes."""
@@ -49,11 +49,11 @@ class ServedVolume:
         return max(self.levels[-1].shape) <= _WIDEST
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[LevelGeometry]:
         """Scale and corner of each level."""
         origin = spacing_um(self.source.origin_nm)
         scales = [combine(self.source.voxel_size_nm, _factors(self.source, v), lambda a, b: a * b) for v in self.levels]
-        return [Step(str(n), spacing_um(scale), origin) for n, scale in enumerate(scales)]
+        return [LevelGeometry(str(n), spacing_um(scale), origin) for n, scale in enumerate(scales)]
 
     def get(self, name: str) -> bytes | None:
         """Return the bytes of a file, None if there is none; raises SourceError if the source cannot be read."""

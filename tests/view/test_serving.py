@@ -34,7 +34,7 @@ from simexm.result.result import Result
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.base import LabelSource, open_source
 from simexm.sources.phantom import Phantom
-from simexm.view.scene import Scene, Step
+from simexm.view.scene import LevelGeometry, Scene
 from simexm.view.serving import Server
 from simexm.view.volume import ServedVolume
 from tests.run.conftest import VOXEL_NM, labels, spec, stored
@@ -73,7 +73,7 @@ def test_folders_are_handed_out_by_ranges_and_nothing_beside_them(server: Server
     (tmp_path / "a.zarr" / "shard").write_bytes(bytes(range(200)))
     (tmp_path / "secret").write_text("mine")
     (tmp_path / "a.zarr" / "link").symlink_to(tmp_path / "secret")
-    server.add_folder("a", tmp_path / "a.zarr", {"inside": [Step("0", (0.5, 0.2, 0.2), (1, 2, 3))]})
+    server.add_folder("a", tmp_path / "a.zarr", {"inside": [LevelGeometry("0", (0.5, 0.2, 0.2), (1, 2, 3))]})
     base = address(server, "a")
     assert fetch(f"{base}shard") == bytes(range(200))
     assert code_of(f"{base}link") == 403

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, triple
 from simexm.result.result import Result, elements
 from simexm.run.totals import Totals
-from simexm.view.making import Making
 from simexm.view.report.ink import GRID, MUTED, in_powers, new_figure, svg
-from simexm.view.scene import Tint
+from simexm.view.run_record import RunRecord
+from simexm.view.scene import ChannelDisplay
 
 BOX = 64
 """Largest side of a sampled box, pixels; at most three boxes along each axis, however large the image is."""
@@ -24,7 +24,7 @@ FEWEST = 50
 """Fewest pixels for a mean."""
 
 
-def draw_histogram(tint: Tint, histogram: NDArray[np.int64], shade: str) -> str:
+def draw_histogram(tint: ChannelDisplay, histogram: NDArray[np.int64], shade: str) -> str:
     """Draw a histogram of counts, both axes logarithmic, with the display window shaded."""
     figure, axes = new_figure(height=2.0)
     bins = np.flatnonzero(histogram)
@@ -83,13 +83,13 @@ class Strength:
         return self.signal_e / self.noise_e if self.noise_e > 0 else math.inf
 
 
-def strengths(result: Result, making: Making) -> tuple[list[Strength], list[str]]:
+def strengths(result: Result, run: RunRecord) -> tuple[list[Strength], list[str]]:
     """Compute the signal-to-noise ratio of each layer; return also the layers without enough pixels.
 
     Both are empty for the 2017 model, which draws noise before it blurs, and for results that stop before the microscope.
     """
-    quantity, camera = result.provenance["quantity"], making.simulation.camera
-    pairs = making.record["optics"].get("pairs", [])
+    quantity, camera = result.provenance["quantity"], run.simulation.camera
+    pairs = run.record["optics"].get("pairs", [])
     if quantity not in ("image", "expected") or not all("electrons_per_dye_in_focus" in p for p in pairs):
         return [], []
     gain, offset, excess, read = 1.0, 0.0, 1.0, 0.0
@@ -98,10 +98,10 @@ def strengths(result: Result, making: Making) -> tuple[list[Strength], list[str]
         excess, read = camera.excess_noise, camera.read_noise_e
     names = [c["label"] for c in result.channels]
     found, untold = [], []
-    for layer in making.simulation.labeller.named_layers:
+    for layer in run.simulation.labeller.named_layers:
         own = [p for p in pairs if p["dye"] == layer.dye and p["channel"] in names]
         best = max(own, key=lambda p: float(p["electrons_per_dye_in_focus"]), default=None)
-        sums = _sums(result, making, layer.name, layer.region, names.index(best["channel"])) if best else None
+        sums = _sums(result, run, layer.name, layer.region, names.index(best["channel"])) if best else None
         if best is None or sums is None:
             untold.append(layer.name)
             continue
@@ -113,14 +113,14 @@ def strengths(result: Result, making: Making) -> tuple[list[Strength], list[str]
 
 
 def _sums(
-    result: Result, making: Making, layer: str, region: str, channel: int
+    result: Result, run: RunRecord, layer: str, region: str, channel: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return number of pixels and sum of counts, of the layer and of the background; None if either has too few pixels."""
     on, off, rest = np.zeros(2), np.zeros(2), np.zeros(2)
     image = result.array()
     for box in _boxes(image.shape[1:]):
         chosen = elements(result.array(0, f"labels/{layer}"), box.slices) != 0
-        inside = _region(result, making, layer, region, box)
+        inside = _region(result, run, layer, region, box)
         if inside is None:
             return None
         counts = np.asarray(image[(channel, *box.slices)], np.float64)
@@ -142,7 +142,7 @@ def _boxes(shape: Sequence[int]) -> Iterator[Box]:
         yield Box.at((z, y, x), triple(min(BOX, n) for n in shape))
 
 
-def _region(result: Result, making: Making, layer: str, region: str, box: Box) -> NDArray[np.bool_] | None:
+def _region(result: Result, run: RunRecord, layer: str, region: str, box: Box) -> NDArray[np.bool_] | None:
     """Return the pixels of a box whose centre lies in a region; None if its mask cannot be read."""
     if region in ("membrane", "cytosol"):
         volume = Box.of_shape(triple(result.array(0, "labels/cells").shape))
@@ -153,16 +153,16 @@ def _region(result: Result, making: Making, layer: str, region: str, box: Box) -
         return edge if region == "membrane" else np.logical_not(edge)
     if f"{layer}_{region}" in result.label_names:
         return elements(result.array(0, f"labels/{layer}_{region}"), box.slices).astype(bool)
-    if making.source is None or region not in making.source.fields:
+    if run.source is None or region not in run.source.fields:
         return None
-    geometry = making.plan.geometry
+    geometry = run.plan.geometry
     start, voxels = geometry.image_origin_nm, []
     for axis in range(3):
         size, pixel = geometry.voxel_nm[axis], geometry.pixel_tissue_nm[axis]
         first, pixels = start[axis] - geometry.origin_nm[axis], range(box.start[axis], box.stop[axis])
         voxels.append([math.floor((first + pixel * (2 * i + 1) / 2) / size) for i in pixels])
     around = Box(triple(v[0] for v in voxels), triple(v[-1] + 1 for v in voxels))
-    mask: NDArray[np.bool_] = making.source.read_field(region, around)[np.ix_(*(np.array(v) - v[0] for v in voxels))]
+    mask: NDArray[np.bool_] = run.source.read_field(region, around)[np.ix_(*(np.array(v) - v[0] for v in voxels))]
     return mask
 
 

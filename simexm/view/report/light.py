@@ -14,20 +14,20 @@ from simexm.spec.simulation import Spec
 from simexm.stages import Confocal, LightSheet, TwoPhoton
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import Channel, OpticsPair
-from simexm.view.dyes import CROSSTALK_SHARE, Bench, Sight, bench_of, sights
+from simexm.view.dyes import CROSSTALK_SHARE, DyeInChannel, LightPath, dyes_in_channels, light_path_of
 from simexm.view.report.ink import GRID, INK, MUTED, new_figure, svg
 from simexm.view.spectra import ink
 
 
-def bench(simulation: Spec) -> Bench:
+def light_path(simulation: Spec) -> LightPath:
     """Return dyes, lasers and filters of a spec."""
-    return bench_of(simulation.stages, {d.name: d for d in simulation.fluorophores().values()})
+    return light_path_of(simulation.stages, {d.name: d for d in simulation.fluorophores().values()})
 
 
-def draw_channel(name: str, seen: Sequence[Sight]) -> str:
+def draw_channel(name: str, seen: Sequence[DyeInChannel]) -> str:
     """Draw a channel's laser and filter over the spectra of the dyes that it sees."""
-    sight = seen[0]
-    line, (low, high) = sight.channel.laser_wavelength_nm, sight.channel.band_nm
+    pair = seen[0]
+    line, (low, high) = pair.channel.laser_wavelength_nm, pair.channel.band_nm
     figure, axes = new_figure()
     axes.axvspan(low, high, color=ink((low + high) / 2), alpha=0.16, lw=0)
     axes.axvline(line, color=ink(line), lw=1.8)
@@ -52,10 +52,10 @@ def draw_channel(name: str, seen: Sequence[Sight]) -> str:
     return svg(figure, f"Channel {name}: spectra of {dyes}, laser at {line:g} nm, filter {low:g} to {high:g} nm")
 
 
-def draw_spectra(found: Bench) -> list[tuple[str, list[str], str]]:
+def draw_spectra(found: LightPath) -> list[tuple[str, list[str], str]]:
     """Return for each channel its name, the dyes that it sees, and a figure."""
     drawn = []
-    seen = sights(found.dyes.values(), found)
+    seen = dyes_in_channels(found.dyes.values(), found)
     for channel in found.channels:
         row = [s for s in seen if s.channel.name == channel.name]
         visible = [s for s in row if s.wanted or (s.signal or 0) >= CROSSTALK_SHARE] or row

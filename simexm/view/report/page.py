@@ -18,16 +18,16 @@ from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.store.atomic_file import atomic_file, refuse_missing_folder
 from simexm.units import duration, size
-from simexm.view.dyes import CROSSTALK_SHARE, percent, sights
-from simexm.view.fluorophores import sight_rows
-from simexm.view.making import Making
+from simexm.view.dyes import CROSSTALK_SHARE, dyes_in_channels, percent
+from simexm.view.fluorophores import dye_in_channel_rows
 from simexm.view.report import light
 from simexm.view.report.cells import draw_cells, read_cells
 from simexm.view.report.counts import draw_histogram, strengths, totals
 from simexm.view.report.ink import ACCENT
 from simexm.view.report.pictures import Drawn, Views
 from simexm.view.report.running import draw_memory, draw_speed, read_running
-from simexm.view.scene import Tint
+from simexm.view.run_record import RunRecord
+from simexm.view.scene import ChannelDisplay
 from simexm.view.spectra import readable
 
 ROUNDS_SHOWN = 24
@@ -61,7 +61,7 @@ def render(result: Result) -> str:
 
 def gather(result: Result) -> dict[str, Any]:
     """Collect the page's data; entries that do not apply to the result are None or empty."""
-    making = Making.of(result)
+    run = RunRecord.of(result)
     views = Views.of(result)
     shape = result.array().shape
     pixel_um = result.pixel_um()
@@ -80,10 +80,10 @@ def gather(result: Result) -> dict[str, Any]:
         "model_2017": result.provenance.get("model") == "simexm2017",
         "until": f" --until {result.provenance['until']}" if result.provenance["quantity"] != "image" else "",
         "spec": settings.dump(result.provenance["spec"], compact=True),
-        **_light(making, result),
-        **_counts(result, making),
+        **_light(run, result),
+        **_counts(result, run),
         **_cells(result),
-        **_run(result, making),
+        **_run(result, run),
     }
 
 
@@ -93,32 +93,36 @@ def _rounds(result: Result) -> list[Drawn]:
     return [Views.of(result.at(round=n), _THUMBNAIL).plane(f"Round {n}") for n in shown]
 
 
-def _light(making: Making | None, result: Result) -> dict[str, Any]:
-    if making is None or result.provenance["quantity"] == "labelled":
-        return {"spectra": [], "sights": [], "spreads": [], "microscope": None, "pairs": []}
-    bench = light.bench(making.simulation)
-    seen = [s for s in sights(bench.dyes.values(), bench) if s.wanted or (s.signal or 0) >= CROSSTALK_SHARE]
-    microscope = making.simulation.microscope
-    formation = making.plan.imaging.formation
+def _light(run: RunRecord | None, result: Result) -> dict[str, Any]:
+    if run is None or result.provenance["quantity"] == "labelled":
+        return {"spectra": [], "dyes_in_channels": [], "spreads": [], "microscope": None, "pairs": []}
+    light_path = light.light_path(run.simulation)
+    seen = [
+        s
+        for s in dyes_in_channels(light_path.dyes.values(), light_path)
+        if s.wanted or (s.signal or 0) >= CROSSTALK_SHARE
+    ]
+    microscope = run.simulation.microscope
+    formation = run.plan.imaging.formation
     spreads = []
     if isinstance(microscope, Optics) and isinstance(formation, OpticsPlan):
-        spreads = light.spreads(microscope, formation.pairs, making.simulation)
+        spreads = light.spreads(microscope, formation.pairs, run.simulation)
     return {
-        "spectra": light.draw_spectra(bench),
-        "sights": sight_rows(seen, bench),
+        "spectra": light.draw_spectra(light_path),
+        "dyes_in_channels": dye_in_channel_rows(seen, light_path),
         "spreads": spreads,
         "microscope": microscope,
-        "pairs": making.record["optics"].get("pairs", []),
+        "pairs": run.record["optics"].get("pairs", []),
     }
 
 
-def _counts(result: Result, making: Making | None) -> dict[str, Any]:
+def _counts(result: Result, run: RunRecord | None) -> dict[str, Any]:
     found = totals(_records(result))
     histograms = []
     channels = result.channels
     for c, (channel, histogram) in enumerate(zip(channels, found.histograms, strict=False)):
         window = (channel["window"]["start"], channel["window"]["end"])
-        tint = Tint(channel["label"], channel["color"], window, channel["window"]["max"])
+        tint = ChannelDisplay(channel["label"], channel["color"], window, channel["window"]["max"])
         pixels = int(histogram.sum())
         if not pixels:  # the run stopped before the camera
             continue
@@ -133,7 +137,7 @@ def _counts(result: Result, making: Making | None) -> dict[str, Any]:
                 "top": tint.largest,
             }
         )
-    known, unknown = strengths(result, making) if making else ([], [])
+    known, unknown = strengths(result, run) if run else ([], [])
     return {"histograms": histograms, "largest": result.largest(), "strengths": known, "unknown": unknown}
 
 
@@ -165,7 +169,7 @@ def _cells(result: Result) -> dict[str, Any]:
     }
 
 
-def _run(result: Result, making: Making | None) -> dict[str, Any]:
+def _run(result: Result, run: RunRecord | None) -> dict[str, Any]:
     running = read_running(lambda: _records(result))
     found: dict[str, Any] = {"running": running, "memory_figure": None}
     if running is None:
@@ -175,8 +179,8 @@ def _run(result: Result, making: Making | None) -> dict[str, Any]:
         ("Work of all blocks", f"{duration(running.work_s)}; the longest took {duration(running.longest_s)}"),
         ("Blocks that took more than one attempt", f"{running.retried}, at most {running.attempts} attempts"),
     ]
-    if making:
-        record = making.record
+    if run:
+        record = run.record
         block, tile = (" × ".join(map(str, record["blocks"][f"{name}_pixels"])) for name in ("block", "tile"))
         pixels = math.prod(result.array().shape) * max(1, result.rounds)
         rates = f"{running.blocks / running.seconds:.3g} blocks/s, {pixels / running.seconds / 1e6:.3g} Mpixel/s"

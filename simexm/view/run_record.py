@@ -18,7 +18,7 @@ _NO_PLAN = (OSError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
-class Making:
+class RunRecord:
     """The plan of a run, and its ground truth."""
 
     record: Mapping[str, Any]  # content of `plan.json`
@@ -27,7 +27,7 @@ class Making:
     missing: str = ""  # why it cannot
 
     @classmethod
-    def of(cls, result: Result) -> Making | None:
+    def of(cls, result: Result) -> RunRecord | None:
         """Read `plan.json`; None if it is missing, or another version wrote it whose specs differ."""
         try:
             record, plan = result.plan_record, result.plan()
@@ -50,10 +50,10 @@ class Making:
         return wavelength_to_rgb(found.peak_emission_nm) if found else "FFFFFF"
 
 
-def truth_of(result: Result, making: Making | None) -> tuple[LabelSource | None, str]:
+def truth_of(result: Result, run: RunRecord | None) -> tuple[LabelSource | None, str]:
     """Open the ground truth of a result, also of a finished one whose plan is gone; else say why that fails."""
-    if making:
-        return making.source, making.missing
+    if run:
+        return run.source, run.missing
     try:
         return open_truth(Spec.from_mapping(result.provenance["spec"]))
     except _NO_PLAN:
