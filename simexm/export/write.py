@@ -32,10 +32,7 @@ _WRITERS: dict[Format, Callable[[Path, Head], AbstractContextManager[Callable[[P
 def check(jobs: Sequence[tuple[Job, Format]], folder: Path, *, overwrite: bool) -> list[Path]:
     """Return the paths of all files, without reading or writing.
 
-    Raises
-    ------
-    OutputError
-        If one lies outside `folder`, exists and may not be replaced, or has planes too large for the format.
+    Raises OutputError if one lies outside `folder`, exists and may not be replaced, or its planes do not fit the format.
     """
     for job, form in jobs:
         _refuse_too_large((target.head for target in job.targets), form)

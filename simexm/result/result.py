@@ -51,10 +51,7 @@ class Result:
     def open(cls, path: str | Path | Remote) -> Result:
         """Open a result, finished or not.
 
-        Raises
-        ------
-        OutputError
-            If it is damaged; NoResultError if there is none.
+        Raises OutputError if it is damaged, NoResultError if there is none.
         """
         found = Place.where(path)
         try:

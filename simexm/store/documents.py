@@ -23,15 +23,7 @@ class MalformedError(ValueError):
 
 
 def read_mapping(path: Location) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises
-    ------
-    OSError
-        If the file is missing or cannot be read.
-    MalformedError
-        As `parse_mapping`.
-    """
+    """Read a JSON object; raises OSError if the file cannot be read, else as `parse_mapping`."""
     if not isinstance(path, Remote):  # there, a size would cost a request
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):

@@ -23,13 +23,7 @@ def is_url(named: str) -> bool:
 
 
 def usable(named: Any) -> str:
-    """Return a path or URL as text.
-
-    Raises
-    ------
-    SpecError
-        If it is of another type, empty, too long, not UTF-8, or holds NUL or half of a surrogate pair.
-    """
+    """Return a path or URL as text; raises SpecError if no file can have this name."""
     if not isinstance(named, str | os.PathLike) or not isinstance(os.fspath(named), str):
         raise SpecError(f"a path or URL is expected, not {reprlib.repr(named)}; give it as text")
     text = os.fspath(named)
@@ -59,13 +53,7 @@ _LONGEST, _LONGEST_PART = 4095, 255
 
 
 def location(named: str | os.PathLike[str] | Remote) -> Location:
-    """Return the file or folder that a user named; links are followed.
-
-    Raises
-    ------
-    SpecError
-        If it is no usable URL, or no valid file name.
-    """
+    """Return the file or folder that a user named; links are followed. Raises SpecError if it is no valid name or URL."""
     if isinstance(named, Remote):
         return named
     text = usable(named)

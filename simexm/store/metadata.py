@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -326,31 +326,24 @@ class Manifest(Read):
 def read_group(group: Location, model: type[Attributes] = Attributes) -> dict[str, Any]:
     """Read the attributes of a group of a result and check them against `model`.
 
-    Raises
-    ------
-    OSError
-        If the file is missing or cannot be read.
-    OutputError
-        If simexm did not write its content; later, if a key is looked up that is missing.
+    Raises OSError if the file is missing or cannot be read, and OutputError if simexm did not write its content; later also
+    if a missing key is looked up.
     """
-    path = group / "zarr.json"
-    try:
-        attributes: Any = read_mapping(path).get("attributes")
-        obey(model, attributes)
-    except MalformedError as error:
-        raise refused(path, error) from error
-    return _Known.of(attributes, str(path))
+    return _read(group / "zarr.json", lambda content: (model, content.get("attributes")))
 
 
 def read_plan(run: Location) -> dict[str, Any]:
     """Read and check `plan.json` of a run or of an analysis; raises as `read_group`."""
-    path = run / "plan.json"
+    return _read(run / "plan.json", lambda content: (AnalysisFile if "kind" in content else PlanFile, content))
+
+
+def _read(path: Location, choose: Callable[[dict[str, Any]], tuple[type[Read], Any]]) -> dict[str, Any]:
     try:
-        plan = read_mapping(path)
-        obey(AnalysisFile if "kind" in plan else PlanFile, plan)
+        model, found = choose(read_mapping(path))
+        obey(model, found)
     except MalformedError as error:
         raise refused(path, error) from error
-    return _Known.of(plan, str(path))
+    return _Known.of(found, str(path))
 
 
 def refused(path: Location, error: MalformedError) -> OutputError:

@@ -188,10 +188,7 @@ class ShardedArray:
     def write(self, position: tuple[int, ...], data: NDArray[np.generic]) -> Stored:
         """Replace a shard atomically by `data`, all of its elements; a shard of zeros has no file.
 
-        Raises
-        ------
-        ValueError
-            If `data` differs in shape or data type: parts of shards are never written.
+        Raises ValueError if `data` differs in shape or data type: parts of shards are never written.
         """
         if data.shape != self.extent(position) or data.dtype != np.dtype(self.dtype):
             raise ValueError(
@@ -209,13 +206,7 @@ class ShardedArray:
         return self.files.put(self.key(position), encoder.to_bytes())
 
     def write_region(self, start: tuple[int, ...], data: NDArray[np.generic]) -> tuple[Stored, ...]:
-        """Replace all shards of a region that begins at `start` and ends at a shard's or the array's end.
-
-        Raises
-        ------
-        ValueError
-            If the region cuts a shard.
-        """
+        """Replace all shards of a region from `start` to a shard's or the array's end; raises ValueError if it cuts a shard."""
         if any(a % s for a, s in zip(start, self.shard, strict=True)):
             raise ValueError(f"no shard of {self.shard} begins at {start}")
         counts = [range(-(-n // s)) for n, s in zip(data.shape, self.shard, strict=True)]

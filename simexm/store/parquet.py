@@ -20,10 +20,7 @@ def read_columns(path: Location, columns: Sequence[str], *, any_text: bool = Fal
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     with _readable(path):
-        if isinstance(path, Remote):
-            found = pyarrow.parquet.read_table(path.key, filesystem=path.system)
-        else:
-            found = pyarrow.parquet.read_table(path)
+        found = pyarrow.parquet.read_table(**_source(path))
     check_columns(path, found.schema, columns, any_text=any_text)
     return found
 
@@ -33,16 +30,18 @@ def table_file(path: Location) -> Any:
     import pyarrow.parquet
 
     with _readable(path):
-        if isinstance(path, Remote):
-            return pyarrow.parquet.ParquetFile(path.key, filesystem=path.system)
-        return pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(**_source(path))
+
+
+def _source(path: Location) -> dict[str, Any]:
+    return {"source": path.key, "filesystem": path.system} if isinstance(path, Remote) else {"source": path}
 
 
 def check_columns(path: Location, schema: pyarrow.Schema, columns: Sequence[str], *, any_text: bool = False) -> None:
-    """Raise OutputError if a run cannot have written a table with this schema.
+    """Raise OutputError for a schema that no run writes.
 
-    A column of `columns` is missing, has an unusual name, or holds neither numbers nor text; text is allowed in the columns
-    `_TEXTS`, and with `any_text` in all.
+    One of `columns` is missing, or a column has an unusual name or holds neither numbers nor text. Text is allowed in the
+    columns `_TEXTS`, with `any_text` in all.
     """
     from pyarrow import types
 

@@ -120,12 +120,8 @@ def downsample_mean(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gener
     """Average the elements of each cell, clipped at the volume's end, in the same data type.
 
     Integers are summed exactly and rounded to nearest, halves to even; floats are summed in float64 in z, y, x order.
-    So the result is the same on every machine and for every partition into aligned regions.
-
-    Raises
-    ------
-    TypeError
-        If `a` (z, y, x) holds neither floats nor integers of at most 32 bits.
+    So the result is the same on every machine and for every partition into aligned regions. Raises TypeError if `a` (z, y, x)
+    holds neither floats nor integers of at most 32 bits.
     """
     if a.dtype.kind == "i" and a.dtype.itemsize <= 4:
         unsigned: NDArray[Any] = a.view(f"u{a.dtype.itemsize}")

@@ -14,10 +14,7 @@ _KINDS = ("ids", "classes", "grey")
 def fields_of(mark: Mapping[str, Any], where: str) -> dict[str, str]:
     """Read names and kinds of fields from the attribute `simexm`; each is a group below, and those of kind "mask" are regions.
 
-    Raises
-    ------
-    SourceError
-        If a name is invalid, and so could lead out of the volume, or a kind is unknown.
+    Raises SourceError if a name is invalid, and so could lead out of the volume, or a kind is unknown.
     """
     regions, fields = mark.get("regions", ()), mark.get("fields", {})
     if not isinstance(regions, list | tuple) or not all(map(_is_name, regions)):

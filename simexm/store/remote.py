@@ -47,13 +47,7 @@ class Remote(_Path):
 
     @classmethod
     def at(cls, url: str) -> Self:
-        """Check a URL that a user named.
-
-        Raises
-        ------
-        SpecError
-            If it holds a password, its protocol is unknown, or the package for it is missing.
-        """
+        """Check a URL; raises SpecError if it holds a password, or its protocol is unknown or its package missing."""
         import fsspec  # type: ignore[import-untyped]
 
         protocol, _, rest = url.partition("://")
@@ -285,10 +279,7 @@ class Remote(_Path):
     def create(self, data: bytes) -> str:
         """Write the file unless it exists, atomically if the store can; return its version.
 
-        Raises
-        ------
-        FileExistsError
-            If it exists with other content.
+        Raises FileExistsError if it exists with other content.
         """
         try:
             return self._put(data, mode="create")
@@ -300,10 +291,7 @@ class Remote(_Path):
     def replace_version(self, data: bytes, version: str) -> str:
         """Replace the file if it still has this version; return the new version. Atomic on S3 only.
 
-        Raises
-        ------
-        FileExistsError
-            If it has another version by now, or is gone.
+        Raises FileExistsError if it has another version by now, or is gone.
         """
         if self._is_s3:
             return self._put(data, IfMatch=version)

@@ -155,25 +155,10 @@ def decode_shard(
     start: tuple[int, ...],
     out: NDArray[Any],
 ) -> None:
-    """Decode a box of one shard into `out`; b"" is a shard of zeros.
+    """Decode a box of one shard into `out`, which has the array's data type; b"" is a shard of zeros.
 
-    zarr-python takes five times as long, on one core however many there are.
-
-    Parameters
-    ----------
-    data
-        Written by `encode_shard`, or by zarr-python with the same codecs.
-    shard, chunk
-        Elements along each axis.
-    start
-        First element of the box, counted in the shard.
-    out
-        The box, in the array's data type.
-
-    Raises
-    ------
-    ValueError
-        If the index or a chunk is damaged.
+    `start` is the box's first element, counted in the shard. zarr-python with the same codecs takes five times as long, on one
+    core however many there are. Raises ValueError if the index or a chunk is damaged.
     """
     if not data:
         out[...] = 0

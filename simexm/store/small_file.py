@@ -15,12 +15,7 @@ MOST_BYTES = 32 * 2**20
 def read_small(path: Path, what: str) -> bytes:
     """Read a file; `what` says in messages what it should be.
 
-    Raises
-    ------
-    SpecError
-        If it is a named pipe, too long, or no valid file name.
-    OSError
-        If it cannot be read.
+    Raises SpecError for a named pipe, a file that is too long, or an invalid name; OSError if it cannot be read.
     """
     usable(path)
     if path.is_fifo() and not path.is_relative_to("/dev"):  # `<(command)` of a shell is below /dev

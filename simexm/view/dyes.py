@@ -73,12 +73,8 @@ class _Light(BaseModel):
 def read_light_path(path: Path) -> LightPath:
     """Read dyes, lasers and filters of a spec file, or of a configuration of 2017.
 
-    Specs whose filters miss their dyes are accepted, though they cannot be run: the picture shows why.
-
-    Raises
-    ------
-    SpecError
-        If the file is missing, a dye is unknown, or the stages are wrong or include no microscope.
+    Specs whose filters miss their dyes are accepted, though they cannot be run: the picture shows why. Raises SpecError if the
+    file is missing, a dye is unknown, or the stages are wrong or include no microscope.
     """
     from simexm.legacy2017.load import Job
 

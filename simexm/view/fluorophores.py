@@ -38,14 +38,8 @@ class DyeReport:
 def report_dyes(names: Sequence[str], spec: Path | None, output: Path | None) -> DyeReport:
     """Look up dyes, and draw them if dyes, a spec or a PNG is named.
 
-    Without `names`, report the dyes of the spec, else all built-in ones.
-
-    Raises
-    ------
-    SpecError
-        If a dye is unknown, or the spec cannot be read.
-    OutputError
-        If `output` is no PNG, or its folder does not exist.
+    Without `names`, report the dyes of the spec, else all built-in ones. Raises SpecError if a dye is unknown or the spec
+    cannot be read, OutputError if `output` is no PNG or its folder does not exist.
     """
     if output and output.suffix.lower() != ".png":
         raise OutputError(f"the picture {output} is a PNG; type --output {with_ending(output, '.png')}")

@@ -22,13 +22,7 @@ class NoWindowError(SimexmError):
 
 
 def open_figure(title: str, size_inches: tuple[float, float], dpi: int, instead: str) -> Figure:
-    """Open a black figure in a window.
-
-    Raises
-    ------
-    NoWindowError
-        If there is no display or no toolkit; its message ends with `instead`: what to type then, and what to do meanwhile.
-    """
+    """Open a black figure in a window; raises NoWindowError, whose message ends with `instead`: what to do meanwhile."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise NoWindowError(
             "there is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); over ssh, log in with "

@@ -99,12 +99,7 @@ class Planes:
 def show(result: Result) -> None:
     """Open a window and return when it is closed.
 
-    Raises
-    ------
-    NoWindowError
-        If there is no display, or no toolkit.
-    OutputError
-        If the result is unfinished or damaged.
+    Raises NoWindowError if there is no display or no toolkit, OutputError if the result is unfinished or damaged.
     """
     planes = Planes.of(result)
     import matplotlib as mpl
