@@ -148,9 +148,8 @@ class Reader:
         largest = largest_file(folder)
         if largest is None:
             return most
-        return min(
-            most, 2 * largest * (1 if self.array.shards else chunks)
-        )  # twice, since it is the largest of a sample
+        bound = 2 * largest  # twice, since it is the largest of a sample
+        return min(most, bound * (1 if self.array.shards else chunks))
 
 
 def _name(codec: Any) -> str:
