@@ -88,6 +88,6 @@ def _readable(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise DiskError(
-            f"{path} cannot be written: {error.strerror or error}. Nothing of it remains, but files finished before do. "
+            f"{path} cannot be written: {error.strerror or error}. Nothing of it was stored, but files finished before remain. "
             "Free some space, or choose another folder."
         ) from error

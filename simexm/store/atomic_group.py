@@ -70,7 +70,7 @@ def atomic_group(output: Location, *, overwrite: bool, writer: str) -> Iterator[
         raise
     except OSError as error:
         raise DiskError(
-            f"{output} cannot be written: {error.strerror or error}. Nothing of it remains. Free some space, or choose "
+            f"{output} cannot be written: {error.strerror or error}. Nothing of it was stored. Free some space, or choose "
             "another folder."
         ) from error
     finally:
@@ -114,7 +114,9 @@ def _atomic_remote_group(output: Remote) -> Iterator[Files]:
     except BaseException as error:
         remove_tree(output, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, SimexmError):
-            raise DiskError(f"{output} cannot be written: {error.strerror or error}. Nothing of it remains.") from error
+            raise DiskError(
+                f"{output} cannot be written: {error.strerror or error}. Nothing of it was stored."
+            ) from error
         raise
     finally:
         remove_tree(hidden, ignore_errors=True)
