@@ -259,7 +259,7 @@ def test_ids_that_do_not_fit_are_refused_before_writing(tmp_path: Path, form: st
 
 def test_an_empty_label_image_is_told(tmp_path: Path) -> None:
     result = make_result(tmp_path / "a.zarr", counts(1), {"cells": cells(IDS[:0])})
-    with pytest.warns(SimexmWarning, match="no cell is in labels/cells"):
+    with pytest.warns(SimexmWarning, match="labels/cells holds no cell"):
         export(result, tmp_path / "out", "tiff", labels="split")
     assert names(tmp_path / "out") == {"green.tiff"}
 
