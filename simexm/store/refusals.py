@@ -21,7 +21,7 @@ def translated(error: Exception, url: str, writing: bool) -> OSError:
         return FileExistsError(errno.EEXIST, "it exists already, or was replaced by another", url)
     if isinstance(error, FileNotFoundError) or code in ("NoSuchKey", "404"):
         if cause == "NoSuchBucket" or writing:
-            return RemoteError(errno.EIO, f"there is no bucket {bucket}; create it, or correct the name", url)
+            return RemoteError(errno.EIO, f"there is no bucket {bucket}; make it, or correct the name", url)
         return FileNotFoundError(errno.ENOENT, "there is no such file", url)
     if "Credential" in kind or "ProfileNotFound" in kind:
         text = (

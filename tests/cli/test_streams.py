@@ -135,10 +135,10 @@ def test_a_full_disk_is_told_with_the_name_that_was_asked_for(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("x" * 251 + ".zarr", "longer than any name of a file"),
+        ("x" * 251 + ".zarr", "too long for the name of a file"),
         ("loop.zarr", "form a circle"),
         ("a\0b.zarr", "cannot be the name of a file"),
-        (os.fsdecode(b"\xe9.zarr"), r"b'\xe9.zarr' is no UTF-8"),
+        (os.fsdecode(b"\xe9.zarr"), r"b'\xe9.zarr' is not UTF-8"),
     ],
     ids=["too long", "a circle of links", "zero byte", "no UTF-8"],
 )
