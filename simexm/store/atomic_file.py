@@ -57,7 +57,7 @@ def _only_images(path: Path) -> bool:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write; rename it to `path` at the end, and remove it after an error."""
     partial = partial_of(path)
-    with _readable(path):
+    with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with becoming(path, partial):
             yield partial
@@ -67,7 +67,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Do the same for a folder of images."""
     partial = partial_of(path)
-    with _readable(path):
+    with _disk_errors(path):
         partial.mkdir(parents=True)
         try:
             yield partial
@@ -80,7 +80,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _disk_errors(path: Path) -> Iterator[None]:
     """Raise errors of the system as DiskError."""
     try:
         yield

@@ -19,7 +19,7 @@ def read_columns(path: Location, columns: Sequence[str], *, any_text: bool = Fal
     """Read a Parquet file, or a folder of them, and check its columns; see `check_columns`."""
     import pyarrow.parquet  # type: ignore[import-untyped]
 
-    with _readable(path):
+    with _arrow_errors(path):
         found = pyarrow.parquet.read_table(**_source(path))
     check_columns(path, found.schema, columns, any_text=any_text)
     return found
@@ -29,7 +29,7 @@ def table_file(path: Location) -> Any:
     """Open a Parquet file to be read in pieces (`pyarrow.parquet.ParquetFile`)."""
     import pyarrow.parquet
 
-    with _readable(path):
+    with _arrow_errors(path):
         return pyarrow.parquet.ParquetFile(**_source(path))
 
 
@@ -61,7 +61,7 @@ _TEXTS = frozenset({"layers", "layer", "dye", "region", "barcode"})
 
 
 @contextlib.contextmanager
-def _readable(path: Location) -> Iterator[None]:
+def _arrow_errors(path: Location) -> Iterator[None]:
     """Raise errors of Arrow as OutputError."""
     import pyarrow
 

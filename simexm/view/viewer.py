@@ -55,7 +55,7 @@ class Viewer:
         import neuroglancer  # type: ignore[import-untyped]
 
         self._viewer = neuroglancer.Viewer()
-        names = _unlike([result.path.stem for result in results])
+        names = _unique([result.path.stem for result in results])
         columns = [
             [*self._layers(f"{n}", scene, f"{name}: " if len(results) > 1 else "")]
             for n, (name, scene) in enumerate(zip(names, self.scenes, strict=True))
@@ -146,7 +146,7 @@ def _called(picture: SceneImage, channel: str) -> str:
     return f"{picture.name} {channel}" if picture.name else channel
 
 
-def _unlike(names: Sequence[str]) -> list[str]:
+def _unique(names: Sequence[str]) -> list[str]:
     """Append a number to each repeated name."""
     return [n if names.count(n) == 1 else f"{n} ({names[:i].count(n) + 1})" for i, n in enumerate(names)]
 

@@ -209,7 +209,7 @@ def shade(color: str) -> str:
 
 
 def number(value: float) -> str:
-    """Format a number with thin spaces between thousands, and at most three decimals' digits."""
+    """Format a number with thin spaces between thousands; fractions get three significant digits."""
     if isinstance(value, float) and value != round(value):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
     return f"{int(value):,}".replace(",", " ")
