@@ -63,10 +63,7 @@ def read_begin(path: Location, count: int) -> bytes:
 
 def files_below(folder: Location) -> Iterator[Location]:
     """All files below a folder, in no stated order."""
-    if isinstance(folder, Remote):
-        yield from folder.files()
-    else:
-        yield from (p for p in folder.rglob("*") if p.is_file())
+    return folder.files() if isinstance(folder, Remote) else (p for p in folder.rglob("*") if p.is_file())
 
 
 def links_below(folder: Location) -> Iterator[Path]:
@@ -106,10 +103,7 @@ def presence(*folders: Location) -> Callable[[str], bool]:
 
 def read_ahead(read: Callable[[_A], _T], files: Iterable[_A], near: Location) -> Iterator[_T]:
     """Apply `read` to each file, in order; concurrently, a few at a time, if `near` is in a store."""
-    if not isinstance(near, Remote):
-        yield from map(read, files)
-        return
-    yield from in_parallel(read, files, READERS)
+    return in_parallel(read, files, READERS) if isinstance(near, Remote) else map(read, files)
 
 
 def in_parallel(work: Callable[[_A], _T], items: Iterable[_A], threads: int) -> Iterator[_T]:

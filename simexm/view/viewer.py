@@ -96,7 +96,7 @@ class Viewer:
                 style = {"shader": shader, "blend": "additive", "opacity": 1.0}
                 layer = neuroglancer.ImageLayer(source=source, local_position=[c], **style)
                 archived = bool(result.acquisition.groups) and not picture.main
-                yield Layer(prefix + _called(picture, tint.name), layer, picture.main, archived)
+                yield Layer(prefix + f"{picture.name} {tint.name}".lstrip(), layer, picture.main, archived)
             if not picture.tints:
                 shown = not truth_visible and (picture.name == "labels/cells" or result.kind != SIMULATION)
                 yield Layer(prefix + picture.name, self._labels(f"{name}/labels", picture.group), shown)
@@ -140,10 +140,6 @@ def _set(state: Any, scenes: Sequence[Scene], columns: Sequence[Sequence[Layer]]
     else:
         names = [[each.name for each in layers] for layers in columns]
         state.layout = neuroglancer.row_layout([neuroglancer.LayerGroupViewer(layers=n, layout="xy") for n in names])
-
-
-def _called(picture: SceneImage, channel: str) -> str:
-    return f"{picture.name} {channel}" if picture.name else channel
 
 
 def _unique(names: Sequence[str]) -> list[str]:
