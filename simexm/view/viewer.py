@@ -17,7 +17,7 @@ from typing import Any
 
 from simexm.result.place import SIMULATION
 from simexm.result.result import Result
-from simexm.view.scene import Scene, SceneImage
+from simexm.view.scene import Scene
 from simexm.view.serving import LOOPBACK, Server
 from simexm.view.volume import ServedVolume
 
