@@ -227,7 +227,9 @@ class Spec(Frozen):
             raise ValueError(f"the layer {min(clash)!r} has the name of a region's label image; rename it")
         for name in self.masks:
             if name in (MEMBRANE, CYTOSOL):
-                raise ValueError(f"a mask cannot be named {name!r}, a region found from the labels; rename it")
+                raise ValueError(
+                    f"a mask cannot be named {name!r}, a region found from the labels; give it another name"
+                )
         return self
 
     @model_validator(mode="after")
