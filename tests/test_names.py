@@ -22,7 +22,7 @@ from simexm.jobs.lock import lock
 from simexm.jobs.lock_owner import holder
 from simexm.names import is_region, printable
 from simexm.sources.arrays import ArrayVolume
-from simexm.store.atomic_group import appearing
+from simexm.store.atomic_group import atomic_group
 from simexm.store.documents import DEEPEST, MalformedError, parse_mapping
 from tests.build import confocal, layer, spec
 from tests.legacy2017.configs import CONFOCAL
@@ -69,7 +69,7 @@ def test_masks_that_an_ingest_is_said_to_have_left_stay_inside(tmp_path: Path, n
     for act in (
         lambda: ingest(tmp_path / "made.zarr", tmp_path / "again.zarr"),
         lambda: Simulation.from_mapping(spec(source={"path": str(tmp_path / "made.zarr")})).plan(),
-        lambda: appearing(tmp_path / "made.zarr", overwrite=True, writer="simexm ingest").__enter__(),
+        lambda: atomic_group(tmp_path / "made.zarr", overwrite=True, writer="simexm ingest").__enter__(),
     ):
         with pytest.raises((SourceError, SpecError), match=r"simexm\.regions"):
             act()

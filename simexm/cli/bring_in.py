@@ -143,8 +143,8 @@ def convert(
     from simexm.errors import SourceNotFoundError
     from simexm.legacy2017.convert import ingest_command, to_yaml_text
     from simexm.legacy2017.load import Job
+    from simexm.store.atomic_file import refuse
     from simexm.store.location import usable
-    from simexm.store.whole_file import refuse
 
     spec = output or config.with_suffix(".yaml")
     usable(spec)
@@ -194,8 +194,8 @@ def new(
     Example: simexm new brainbow --output my.yaml
     """
     from simexm import templates
+    from simexm.store.atomic_file import atomic_file, refuse
     from simexm.store.location import with_ending
-    from simexm.store.whole_file import refuse, whole_file
 
     if list_all:
         print_table([("experiment", "what it is"), *templates.experiments().items()])
@@ -207,7 +207,7 @@ def new(
     if output.suffix.lower() not in (".yaml", ".yml"):
         raise OutputError(f"the spec {output} is YAML; type --output {with_ending(output, '.yaml')}")
     refuse([output], overwrite=overwrite)
-    with whole_file(output) as partial:
+    with atomic_file(output) as partial:
         partial.write_text(text.replace(f"pipelines/{name}.yaml", str(output)), encoding="utf-8")
     if name and _settings_text(name):
         typer.echo(f"{output}: type `simexm {name} INPUT --settings {output}`")
@@ -259,17 +259,17 @@ def fluorophores(
 
     Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
     """
-    from simexm.store.whole_file import refuse
-    from simexm.view.fluorophores import dye_rows, sight_rows, tell
+    from simexm.store.atomic_file import refuse
+    from simexm.view.fluorophores import dye_in_channel_rows, dye_rows, report_dyes
 
     refuse([output] if output else [], overwrite=overwrite)
-    told = tell(names or (), spec, output)
+    told = report_dyes(names or (), spec, output)
     if as_json:
         typer.echo(json.dumps(told.to_mapping(), indent=2))
         return
     print_table(dye_rows(told.dyes))
-    if told.bench:
-        print_table(sight_rows(told.seen, told.bench))
+    if told.light_path:
+        print_table(dye_in_channel_rows(told.seen, told.light_path))
         typer.echo("signal: of one dye molecule, over that of the dye that the channel is for, in weak light")
     if told.picture:
         typer.echo(f"picture: {told.picture}")

@@ -86,8 +86,8 @@ def report(
     Example: simexm report out.zarr --output report.html
     """
     from simexm.result.result import Result
+    from simexm.store.atomic_file import refuse
     from simexm.store.location import with_ending
-    from simexm.store.whole_file import refuse
     from simexm.view.report.page import default_path, write_report
 
     if output and output.suffix.lower() not in (".html", ".htm"):

@@ -83,8 +83,8 @@ def preview(
 
     Example: simexm preview my.yaml
     """
+    from simexm.store.atomic_file import refuse
     from simexm.store.location import refuse_url, with_ending
-    from simexm.store.whole_file import refuse
     from simexm.view.preview import preview as compute
     from simexm.view.terminal import print_picture
 

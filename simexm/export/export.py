@@ -1,4 +1,4 @@
-"""`simexm export`: a result as files that other programs read."""
+"""`simexm export`: write a result in formats of other programs."""
 
 from __future__ import annotations
 
@@ -30,48 +30,46 @@ def export(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write a result's image, and its label images where they are wanted, as TIFF, OME-TIFF, GIF or PNG.
+    """Write a result's image, and on request its label images, as TIFF, OME-TIFF, GIF or PNG.
 
-    Volumes may be of any size: planes are read a slab and written one at a time. Every file has its name only when it is
-    whole.
+    Volumes may be of any size: planes are read in slabs and written one at a time. Files are written atomically.
 
     Parameters
     ----------
     result
         A finished result, or its folder NAME.zarr.
     output
-        Folder of the files: CHANNEL.tiff, or merged.tiff; labels/NAME.tiff, or labels/NAME/CELL.tiff; .ome.tiff, .gif likewise,
-        and folders of images without a suffix for PNG.
+        Folder of the files: CHANNEL.tiff, or merged.tiff; labels/NAME.tiff, or labels/NAME/CELL.tiff; likewise .ome.tiff and
+        .gif; for PNG, folders of images without a suffix.
     format
-        "tiff": stacks that ImageJ reads. "ome-tiff". "gif": an animation through z. "png": a folder of images, one a plane.
+        "tiff": stacks for ImageJ. "ome-tiff". "gif": an animation through z. "png": a folder with an image for each plane.
     channels
-        "split": a gray stack for each channel, with the stored values in all formats but GIF, which is shown in 8 bits.
+        "split": a gray stack for each channel, with the stored values; in GIF with 8 bits.
         "merged": in OME-TIFF all channels, with their colours as metadata; in TIFF 8-bit red, green and blue stacks of three
         channels each; in GIF and PNG all channels in their display colours, 8 bits.
     labels
-        "merged": a stack of ids for each label image. "split": one for each cell in it. None writes none.
+        "merged": a stack of ids for each label image. "split": one for each cell in it. None: no labels.
     level
-        Of the pyramid, 0 the finest.
+        Level of the pyramid, 0 the finest.
     eight_bit
-        Scale each channel by its own maximum: value * 255 / maximum, rounded, as the 2017 program did. Otherwise, where 8 bits
-        are needed, the channel's display window is black to full.
+        Scale each channel by its own maximum: value * 255 / maximum, rounded, as the 2017 program did. By default, where 8 bits
+        are needed, the channel's display window maps to black and full.
     overwrite
-        Replace files that are there.
+        Replace existing files.
     dry_run
         Check everything and write nothing.
     progress
-        Called with the numbers of planes that are written and to be written.
+        Called with the numbers of planes written and to be written.
 
     Returns
     -------
     list of Path
-        The files and folders of images, in the order of writing; after a dry run those that would be written.
+        Files and folders of images in the order of writing, also after a dry run.
 
     Raises
     ------
     OutputError
-        If the result is not finished, has no such level, holds what the format cannot, or a file is in the way or cannot be
-        written.
+        If the result is not finished or has no such level, the format cannot hold it, or a file exists or cannot be written.
     """
     form, arranged = _one_of(Format, format, "format"), _one_of(Arrangement, channels, "channels")
     ids = None if labels is None else _one_of(Arrangement, labels, "labels")
@@ -80,7 +78,7 @@ def export(
     check_folder(where, opened)
     image = open_image(opened, level, by_maximum=eight_bit)
     jobs = [(job, form) for job in _image_jobs(image, where, form, arranged, eight_bit)]
-    check(jobs, where, overwrite=overwrite)  # before the ids are looked for, which takes long
+    check(jobs, where, overwrite=overwrite)  # before the search for ids, which takes long
     if ids is not None:
         jobs += [(job, form) for job in _label_jobs(image, where / "labels", form, ids)]
     if dry_run:
@@ -123,4 +121,4 @@ def _one_of(kind: type[Choice], given: str, argument: str) -> Choice:
         return kind(given)
     except ValueError:
         known = ", ".join(kind)
-        raise OutputError(f"{argument} is {given!r}, which there is not. Choose one of {known}.") from None
+        raise OutputError(f"{argument} is {given!r}, which is unknown. Choose one of {known}.") from None

@@ -1,4 +1,4 @@
-"""The words by which a user chooses what is exported; imports nothing heavy, for the command line."""
+"""Options of the export; imports nothing heavy, for the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Format(StrEnum):
-    """What files are written."""
+    """Format of the files."""
 
     TIFF = "tiff"
     OME_TIFF = "ome-tiff"
@@ -15,7 +15,7 @@ class Format(StrEnum):
 
 
 class Arrangement(StrEnum):
-    """Whether channels, or cells, share a file."""
+    """Whether channels (or cells) share a file."""
 
     MERGED = "merged"
     SPLIT = "split"

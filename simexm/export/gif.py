@@ -1,4 +1,4 @@
-"""Animated GIF, frame by frame."""
+"""Write animated GIFs, frame by frame."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from simexm.export.stack import Head, Plane
-from simexm.store.whole_file import whole_file
+from simexm.store.atomic_file import atomic_file
 
 MILLISECONDS = 100
-"""Time that a plane is shown."""
+"""Display time of a plane."""
 
 LONGEST_SIDE = 65535
-"""Pixels a side that the format can count."""
+"""Most pixels a side that the format allows."""
 
 _GRAY = np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes()
 _FOREVER = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
@@ -27,11 +27,11 @@ _FOREVER = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
 def write_gif(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
     """Yield a function that adds the next plane to an animation, 8-bit gray or red, green and blue.
 
-    Gray values are kept; of colours each frame keeps the best 256. Pillow's own saving of animations holds all frames in
-    memory, so the few bytes between its frames are written here (GIF89a, with a colour table for each frame).
+    Gray values are exact; a colour frame gets its best 256 colours. Pillow holds all frames of an animation in memory, so the
+    few bytes between frames are written here (GIF89a, with a colour table for each frame).
     """
     _, rows, columns = head.shape
-    with whole_file(path) as partial, partial.open("wb") as file:
+    with atomic_file(path) as partial, partial.open("wb") as file:
         file.write(b"GIF89a" + struct.pack("<HHBBB", columns, rows, 0x70, 0, 0) + _FOREVER)
 
         def add(plane: Plane) -> None:

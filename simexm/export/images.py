@@ -1,4 +1,4 @@
-"""The image of a result as stacks: its channels one by one, three by three, or together in their colours."""
+"""Convert the image of a result to stacks: channels one by one, three by three, or merged in their colours."""
 
 from __future__ import annotations
 
@@ -21,27 +21,13 @@ UINT8 = np.dtype(np.uint8)
 
 @dataclass(frozen=True)
 class Image:
-    """One level of a finished result's image.
-
-    Attributes
-    ----------
-    result
-        The result.
-    level
-        Number of the level, 0 being the finest.
-    array
-        Its pixels, (c, z, y, x).
-    channels
-        Names, colours and windows.
-    by_maximum
-        Whether 8 bits are made by each channel's own maximum, as the 2017 program did, instead of its display window.
-    """
+    """One level of a finished result's image."""
 
     result: Result
     level: int
-    array: zarr.Array[Any]
+    array: zarr.Array[Any]  # (c, z, y, x)
     channels: tuple[Channel, ...]
-    by_maximum: bool
+    by_maximum: bool  # scale 8 bits by each channel's maximum, as the 2017 program did, not by its display window
 
     @property
     def shape(self) -> Triple:
@@ -50,7 +36,7 @@ class Image:
         return z, y, x
 
     def head(self, dtype: np.dtype[Any], channels: Sequence[Channel], what: str, *, labels: bool = False) -> Head:
-        """Describe a stack on this level's grid; see `Head`. `what` tells what of the result it holds."""
+        """Describe a stack on this level's grid; `what` names its part of the result. See `Head`."""
         scales = self.result.attributes["ome"]["multiscales"][0]
         transforms = scales["datasets"][self.level]["coordinateTransformations"]
         z, y, x = next(t["scale"][-3:] for t in transforms if t["type"] == "scale")
@@ -68,49 +54,38 @@ class Image:
         )
 
     def to_8bit(self, channel: int) -> To8Bit:
-        """How a channel becomes 8 bits; reads it once where that goes by its maximum and the run did not note that."""
+        """Return a channel's conversion to 8 bits; reads the channel once if it needs a maximum that is not recorded."""
         low, high = self.channels[channel].window
         if self.by_maximum:
-            noted = self.result.largest() if self.level == 0 else None
-            low, high = 0, noted[channel] if noted else largest(lambda: read_planes(self.array, channel))
+            recorded = self.result.largest() if self.level == 0 else None
+            low, high = 0, recorded[channel] if recorded else largest(lambda: read_planes(self.array, channel))
         return to_8bit(low, high, self.array.dtype)
 
     def planes(self, channel: int, *, eight_bit: bool) -> Iterator[Plane]:
-        """One channel, plane by plane, as it is or in 8 bits."""
-        if not eight_bit:
-            yield from read_planes(self.array, channel)
-            return
-        yield from read_planes(self.array, channel, convert=self.to_8bit(channel))
+        """Read one channel, plane by plane, as stored or in 8 bits."""
+        yield from read_planes(self.array, channel, convert=self.to_8bit(channel) if eight_bit else None)
 
-    def together(self, channels: Sequence[int]) -> Iterator[list[Plane]]:
-        """Several channels side by side, in 8 bits."""
+    def together(self, channels: Sequence[int]) -> Iterator[tuple[Plane, ...]]:
+        """Read several channels side by side, in 8 bits."""
         stacks = [read_planes(self.array, c, len(channels), self.to_8bit(c)) for c in channels]
-        for planes in zip(*stacks, strict=True):
-            yield list(planes)
+        yield from zip(*stacks, strict=True)
 
 
 def open_image(result: Result, level: int, *, by_maximum: bool) -> Image:
-    """Open one level of a result.
-
-    Raises
-    ------
-    OutputError
-        If the result is not finished or has no such level.
-    """
+    """Open one level of a result; raises OutputError if the result is not finished or has no such level."""
     if not result.complete:
         raise OutputError(
-            f"{result.path} is not finished, so planes would be missing. Type its `simexm run` command again to go on."
+            f"{result.path} is not finished, so planes would be missing. Type its `simexm run` command again to continue."
         )
     if not 0 <= level < min(result.levels(), len(result.attributes["ome"]["multiscales"][0]["datasets"])):
         raise OutputError(f"{result.path} has no level {level}. Type --level 0 (the finest) to {result.levels() - 1}.")
-    channels = tuple(
-        Channel(c["label"], c["color"], (c["window"]["start"], c["window"]["end"])) for c in result.channels
-    )
+    shown = zip(result.channels, result.windows, strict=True)
+    channels = tuple(Channel(c["label"], c["color"], window) for c, window in shown)
     return Image(result, level, result.array(level), channels, by_maximum)
 
 
 def one_by_one(image: Image, paths: Sequence[Path], *, eight_bit: bool) -> list[Job]:
-    """One gray stack for each channel, in 8 bits or with the values that are stored."""
+    """Return a gray stack for each channel, in 8 bits or with the stored values."""
     dtype = UINT8 if eight_bit else image.array.dtype
 
     def job(c: int, path: Path) -> Job:
@@ -121,7 +96,7 @@ def one_by_one(image: Image, paths: Sequence[Path], *, eight_bit: bool) -> list[
 
 
 def all_in_one(image: Image, path: Path, *, eight_bit: bool) -> Job:
-    """One stack of all channels, one after the other."""
+    """Return one stack of all channels, one after the other."""
     dtype = UINT8 if eight_bit else image.array.dtype
     channels = [_shown(c, eight_bit=eight_bit) for c in image.channels]
 
@@ -133,7 +108,7 @@ def all_in_one(image: Image, path: Path, *, eight_bit: bool) -> Job:
 
 
 def three_by_three(image: Image, paths: Sequence[Path]) -> list[Job]:
-    """One stack in red, green and blue for every three channels, whatever their colours; 8 bits."""
+    """Return an 8-bit stack for every three channels, in red, green and blue whatever their display colours."""
 
     def job(first: int, path: Path) -> Job:
         channels = range(first, min(first + 3, len(image.channels)))
@@ -144,12 +119,12 @@ def three_by_three(image: Image, paths: Sequence[Path]) -> list[Job]:
 
 
 def colored(image: Image, path: Path) -> Job:
-    """One stack of all channels added in their colours; 8 bits."""
+    """Return an 8-bit stack of all channels added in their colours."""
     colors = [c.color for c in image.channels]
     head = image.head(UINT8, (), "colours")
     return single(path, head, lambda: (in_colors(planes, colors) for planes in image.together(range(len(colors)))))
 
 
 def _shown(channel: Channel, *, eight_bit: bool) -> Channel:
-    """The channel with the window of the values that are written."""
+    """Return the channel with the display window of the values that are written."""
     return Channel(channel.name, channel.color, (0.0, 255.0)) if eight_bit else channel

@@ -1,4 +1,4 @@
-"""Folders of PNG images, one a plane."""
+"""Write folders of PNG images, one for each plane."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import imagecodecs
 import numpy as np
 
 from simexm.export.stack import Head, Plane
-from simexm.store.whole_file import whole_folder
+from simexm.store.atomic_file import atomic_folder
 
 
 @contextmanager
 def write_png(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
-    """Yield a function that writes the next plane, 8 or 16 bits of gray or 8 of red, green and blue: image_00.png, ..."""
+    """Yield a function that writes the next plane, 8 or 16 bits of gray or 8 bits of colour: image_00.png, ..."""
     digits = max(2, len(str(head.shape[0] - 1)))
     number = 0
-    with whole_folder(path) as partial:
+    with atomic_folder(path) as partial:
 
         def add(plane: Plane) -> None:
             nonlocal number

@@ -1,4 +1,4 @@
-"""Values to 8 bits, and channels to colours."""
+"""Scale values to 8 bits, and merge channels in colours."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ To8Bit = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 
 def to_8bit(low: float, high: float, dtype: np.dtype[Any]) -> To8Bit:
-    """Return a function that maps `low` to 0 and `high` to 255, rounds to nearest and cuts what lies outside.
+    """Return a function that maps `low` to 0 and `high` to 255, rounds to nearest and clips; all is 0 if high <= low.
 
-    Where nothing lies above `low`, all is 0.
-
-    Parameters
-    ----------
-    low, high
-        A display window; 0 and the channel's maximum for the scaling of the 2017 program.
-    dtype
-        Data type of the planes; up to 16 bits a table does it.
+    For planes (of `dtype`) of up to 16 bits it uses a table.
     """
 
     def scale(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -45,7 +38,7 @@ def _scale(values, low, span, out):  # type: ignore[no-untyped-def]
 
 
 def side_by_side(planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Up to three planes as red, green and blue, (rows, columns, 3); those that are missing are black."""
+    """Merge up to three planes as red, green and blue, (rows, columns, 3); missing ones are black."""
     rgb = np.zeros((*planes[0].shape, 3), np.uint8)
     for c, plane in enumerate(planes):
         rgb[..., c] = plane
@@ -53,7 +46,7 @@ def side_by_side(planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def in_colors(planes: Sequence[NDArray[np.uint8]], colors: Sequence[str]) -> NDArray[np.uint8]:
-    """Any number of planes added in their colours RRGGBB, (rows, columns, 3); sums are cut at 255."""
+    """Add planes in their colours RRGGBB, (rows, columns, 3); sums are clipped at 255."""
     total = np.zeros((*planes[0].shape, 3), np.uint32)
     for plane, color in zip(planes, colors, strict=True):
         table = np.rint(np.arange(256)[:, None] * np.array(list(bytes.fromhex(color))) / 255).astype(np.uint32)

@@ -1,4 +1,4 @@
-"""What is written: stacks of planes that come one after the other, and the reading of them from Zarr slab by slab."""
+"""Describe stacks of planes to write, and read their planes from Zarr slab by slab."""
 
 from __future__ import annotations
 
@@ -16,74 +16,42 @@ from simexm.errors import GoneError, OutputError
 from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.machine import cpus
 from simexm.result.at_time import AtTime
-from simexm.result.result import MEND
+from simexm.result.result import REPAIR_HINT
 from simexm.store.reading import Reader
 
 SLAB_BYTES = 1 << 28
-"""Bytes that are held at most, unless two planes are larger: of the slab that is used, and of that which is being read."""
+"""Most bytes held, unless two planes are larger: of the current slab and the one being read."""
 _READERS = 4
 
 Plane = NDArray[Any]
 Convert = Callable[[NDArray[Any]], NDArray[Any]]
-"""What is done to each element on its own."""
+"""Applied to each element by itself."""
 Planes = Callable[[], Iterator[Plane]]
-"""Reads all planes from the first one on, each time that it is called."""
+"""Reads all planes from the first on; each call starts again."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """How a channel is shown.
-
-    Attributes
-    ----------
-    name
-        Its name.
-    color
-        RRGGBB.
-    window
-        Values shown as black and as full colour.
-    """
+    """Display settings of a channel."""
 
     name: str
-    color: str
-    window: tuple[float, float]
+    color: str  # RRGGBB
+    window: tuple[float, float]  # values shown as black and as full colour
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a writer must know before the first plane.
+    """Metadata that a writer needs before the first plane."""
 
-    Attributes
-    ----------
-    name
-        Of the simulation.
-    source
-        The result's hash and what was taken of it.
-    shape
-        Pixels along z, y, x.
-    dtype
-        Of the planes.
-    voxel_um
-        Size of a pixel along z, y, x, micrometres of tissue before expansion.
-    expansion
-        Linear factor.
-    channels
-        One for each run through z; none where the planes are (rows, columns, 3) in red, green and blue.
-    labels
-        Whether values are ids.
-    centre_um
-        Position of the first pixel's centre along z, y, x, micrometres of tissue before expansion.
-    """
-
-    name: str
-    source: str
+    name: str  # of the simulation
+    source: str  # the result's hash, and which part of it this is
     shape: Triple
     dtype: np.dtype[Any]
-    voxel_um: tuple[float, float, float]
+    voxel_um: tuple[float, float, float]  # of tissue before expansion
     expansion: float
-    channels: tuple[Channel, ...]
-    labels: bool = False
-    centre_um: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    channels: tuple[Channel, ...]  # one for each pass through z; none if planes are (rows, columns, 3) in RGB
+    labels: bool = False  # whether values are ids
+    centre_um: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the first pixel, in tissue before expansion
 
     @property
     def rgb(self) -> bool:
@@ -103,66 +71,38 @@ class Head:
 
 @dataclass(frozen=True)
 class Target:
-    """One file, or one folder of images.
+    """One file, or one folder of images."""
 
-    Attributes
-    ----------
-    path
-        Without the format's suffix.
-    head
-        What it holds.
-    """
-
-    path: Path
+    path: Path  # without the format's suffix
     head: Head
 
 
 @dataclass(frozen=True)
 class Job:
-    """Files that are written in one pass.
-
-    Attributes
-    ----------
-    targets
-        The files.
-    parts
-        For each plane in turn, that plane of each file.
-    """
+    """Files that are written in one pass."""
 
     targets: tuple[Target, ...]
-    parts: Callable[[], Iterator[Iterable[Plane]]]
+    parts: Callable[[], Iterator[Iterable[Plane]]]  # for each plane in turn, that plane of each file
 
     @property
     def count(self) -> int:
-        """Number of planes that are written."""
+        """Number of planes to write."""
         return sum(t.head.count for t in self.targets)
 
 
 def single(path: Path, head: Head, planes: Planes) -> Job:
-    """A job of one file."""
+    """Return a job of one file."""
     return Job((Target(path, head),), lambda: ((plane,) for plane in planes()))
 
 
 def read_planes(
-    array: zarr.Array[Any],
-    channel: int | None = None,
-    share: int = 1,
-    convert: Convert | None = None,
+    array: zarr.Array[Any], channel: int | None = None, share: int = 1, convert: Convert | None = None
 ) -> Iterator[Plane]:
-    """Yield the planes of one channel, (rows, columns); of an array without channels where `channel` is None.
+    """Yield the planes (rows, columns) of one channel, or with None of an array without channels.
 
-    Two slabs of at most a shard's depth are held, of which one is being read while the other is used; less where one would
-    be more than `SLAB_BYTES` over `share`, the number of arrays or channels that are read side by side.
-
-    Parameters
-    ----------
-    convert
-        What is done to the elements, whatever their shape, as soon as they are read.
-
-    Raises
-    ------
-    OutputError
-        If they cannot be read.
+    Two slabs are held: one is read while the other is used. A slab is at most a shard deep, and smaller if both would pass
+    `SLAB_BYTES` / `share`, where `share` is the number of arrays or channels that are read side by side. `convert` is applied
+    to the elements as soon as they are read. Raises OutputError if they cannot be read.
     """
     dtype = array.dtype if convert is None else convert(np.zeros(1, array.dtype)).dtype
     series, before = (array.series, (array.time,)) if isinstance(array, AtTime) else (array, ())
@@ -177,7 +117,7 @@ def read_planes(
             raise
         except (OSError, ValueError, RuntimeError) as error:  # of the disk, of checksums, of decoders
             raise OutputError(
-                f"{array.store_path} cannot be read at planes {box.start[0]} to {box.stop[0]}: {error}. {MEND}"
+                f"{array.store_path} cannot be read at planes {box.start[0]} to {box.stop[0]}: {error}. {REPAIR_HINT}"
             ) from error
         slab[(slice(None), *box.slices[1:])] = part if convert is None else convert(part)
 
@@ -198,17 +138,15 @@ def read_planes(
                     each.result()
                 if n + 1 < len(slabs):
                     following = begin(*slabs[n + 1])
-                for i in range(len(slab)):
-                    yield slab[
-                        i
-                    ].copy()  # whoever holds on to a plane does not keep the slab while the next one is read
-                del slab
+                for plane in slab:
+                    yield plane.copy()  # a caller that holds a plane does not hold the slab
+                del slab, plane
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _slabs(planes: int, depth: int, shard: int) -> list[tuple[int, int]]:
-    """First and last plane but one of each slab; none passes the border of a shard."""
+    """Return start and stop of each slab; none crosses the border of a shard."""
     return [
         (z, min(z + depth, first + shard, planes))
         for first in range(0, planes, shard)
@@ -217,10 +155,7 @@ def _slabs(planes: int, depth: int, shard: int) -> list[tuple[int, int]]:
 
 
 def slab_depth(array: zarr.Array[Any], budget: int, itemsize: int) -> int:
-    """Planes to read at once: a shard's where they fit into `budget` bytes, else whole chunks, else what fits, at least 1.
-
-    An element takes `itemsize` bytes.
-    """
+    """Return how many planes to read at once: a shard's if they fit into `budget` bytes, else full chunks, else at least 1."""
     shard = (array.shards or array.chunks)[-3]
     chunk = array.chunks[-3]
     fitting = budget // (array.shape[-2] * array.shape[-1] * itemsize)
@@ -231,5 +166,5 @@ def slab_depth(array: zarr.Array[Any], budget: int, itemsize: int) -> int:
 
 
 def largest(planes: Planes) -> float:
-    """The largest value of a stack, in one pass."""
-    return max(plane.max() for plane in planes())
+    """Return the largest value of a stack, in one pass."""
+    return float(max(plane.max() for plane in planes()))

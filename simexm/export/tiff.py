@@ -1,7 +1,7 @@
-"""TIFF stacks that ImageJ reads, and OME-TIFF.
+"""Write TIFF stacks for ImageJ, and OME-TIFF.
 
-Planes are written as they come, without compression one after the other in the file, as ImageJ's virtual stacks want them.
-Files that may pass 4 GB are BigTIFF, which Fiji opens through Bio-Formats.
+Planes of images are written uncompressed and contiguous, as ImageJ's virtual stacks need them. Files that may pass 4 GB are
+BigTIFF, which Fiji opens through Bio-Formats.
 https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/specification.html
 """
 
@@ -13,43 +13,40 @@ from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import tifffile
 
 from simexm.export.stack import Head, Plane
 from simexm.geometry.grid import exact
+from simexm.store.atomic_file import atomic_file
 from simexm.store.omexml import signed_rgba, xml_text
-from simexm.store.whole_file import whole_file
 from simexm.version import __version__
 
 CLASSIC_LIMIT = 1 << 32
-"""Bytes that a TIFF file of 32-bit offsets can have."""
+"""Largest TIFF file with 32-bit offsets, bytes."""
 
 
 @contextmanager
 def write_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
-    """Yield a function that adds the next plane to a stack that ImageJ reads.
+    """Yield a function that adds the next plane to a stack with ImageJ's description.
 
-    The description is ImageJ's: spacing in micrometres of tissue before expansion, the origin in pixels, and the display
-    window.
+    It holds the spacing in micrometres of tissue before expansion, the origin in pixels, and the display window.
     """
-    z, _, _ = head.voxel_um
-    # ImageJ's origin is where the coordinate 0 lies, in pixels from the first one's corner.
-    origin = {
+    # ImageJ's origin is the position of the coordinate 0, in pixels from the first pixel's corner.
+    origin: dict[str, Any] = {
         f"{axis}origin": float(Fraction(1, 2) - exact(at) / exact(size))
         for axis, at, size in zip("zyx", head.centre_um, head.voxel_um, strict=True)
         if 2 * exact(at) != exact(size)
     }
-    shown = {}
-    if not head.rgb:
-        shown = dict(zip(("min", "max"), head.channels[0].window, strict=True))
+    shown: dict[str, Any] = {} if head.rgb else dict(zip(("min", "max"), head.channels[0].window, strict=True))
     text = tifffile.imagej_description(
         (*head.shape, 3) if head.rgb else head.shape,
         axes="ZYXS" if head.rgb else "ZYX",
         rgb=head.rgb,
         unit="micron",
-        spacing=z,
+        spacing=head.voxel_um[0],
         expansion_factor=head.expansion,
         **origin,
         **shown,
@@ -60,18 +57,17 @@ def write_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
 
 @contextmanager
 def write_ome_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
-    """Yield a function that adds the next plane to an OME-TIFF; planes run through z of each channel in turn."""
+    """Yield a function that adds the next plane to an OME-TIFF: all z of the first channel, then of the next."""
     with _pages(path, head, ome_xml(head).encode()) as add:
         yield add
 
 
 def ome_xml(head: Head) -> str:
-    """The OME-XML of a file: sizes and positions in micrometres of tissue before expansion, the expanded sizes annotated."""
+    """Return OME-XML with sizes and positions in micrometres of tissue before expansion; expanded sizes are annotated."""
     channels = len(head.channels)
     sizes = dict(zip("ZYX", head.voxel_um, strict=True))
     expanded = {f"ExpandedSize{a}_um": repr(s * head.expansion) for a, s in sizes.items()}
-    # A random UUID would give other bytes each time.
-    identity = uuid.uuid5(uuid.NAMESPACE_OID, repr(head))
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, repr(head))  # a random one would change the bytes each time
     xml = tifffile.OmeXml(UUID=str(identity), Creator=f"simexm {__version__}")
     xml.addimage(
         head.dtype,
@@ -91,13 +87,15 @@ def ome_xml(head: Head) -> str:
 
 
 def _positions(head: Head) -> dict[str, list[float | str]]:
-    """Position of each plane, which is that of its first pixel's centre."""
+    """Return the position of each plane: that of its first pixel's centre."""
     z, y, x = head.centre_um
     depths = [float(exact(z) + k * exact(head.voxel_um[0])) for k in range(head.shape[0])]
-    told: dict[str, list[float | str]] = {
-        "PositionX": [x] * head.count, "PositionY": [y] * head.count, "PositionZ": [*depths * (head.count // head.shape[0])]
-    }  # fmt: skip
-    return told | {f"{name}Unit": ["µm"] * head.count for name in told}
+    positions: dict[str, list[float | str]] = {
+        "PositionX": [x] * head.count,
+        "PositionY": [y] * head.count,
+        "PositionZ": [*depths * (head.count // head.shape[0])],
+    }
+    return positions | {f"{name}Unit": ["µm"] * head.count for name in positions}
 
 
 def needs_bigtiff(head: Head) -> bool:
@@ -109,16 +107,16 @@ def needs_bigtiff(head: Head) -> bool:
 @contextmanager
 def _pages(path: Path, head: Head, description: bytes) -> Iterator[Callable[[Plane], None]]:
     _, y, x = head.voxel_um
-    first: dict[str, object] = {"description": description}
-    common: dict[str, object] = {
+    first: dict[str, Any] = {"description": description}
+    common: dict[str, Any] = {
         "metadata": None,
         "photometric": "rgb" if head.rgb else "minisblack",
         "planarconfig": "contig" if head.rgb else None,
         "software": f"simexm {__version__}",
         "resolution": (1 / x, 1 / y),
-        "resolutionunit": "NONE",  # ImageJ then takes the description's
+        "resolutionunit": "NONE",  # so that ImageJ uses the description's
     }
-    with whole_file(path) as partial, tifffile.TiffWriter(partial, bigtiff=needs_bigtiff(head), ome=False) as tif:
+    with atomic_file(path) as partial, tifffile.TiffWriter(partial, bigtiff=needs_bigtiff(head), ome=False) as tif:
 
         def add(plane: Plane) -> None:
             tif.write(plane, contiguous=True, **first, **common)
@@ -127,22 +125,26 @@ def _pages(path: Path, head: Head, description: bytes) -> Iterator[Callable[[Pla
         def add_deflated(plane: Plane) -> None:
             rows = strip_rows(head)
             strips = (plane[row : row + rows] for row in range(0, plane.shape[0], rows))
-            same = {"shape": plane.shape, "dtype": plane.dtype, "rowsperstrip": rows, "compression": "zlib"}
+            same: dict[str, Any] = {
+                "shape": plane.shape,
+                "dtype": plane.dtype,
+                "rowsperstrip": rows,
+                "compression": "zlib",
+            }
             tif.write((_deflated(strip) for strip in strips), maxworkers=1, **same, **first, **common)
             first.clear()
 
-        yield add_deflated if head.labels else add  # ids deflate a hundredfold, counts are noise
+        yield add_deflated if head.labels else add  # ids compress a hundredfold, noisy counts hardly
 
 
 def strip_rows(head: Head) -> int:
-    """Rows that are deflated together: about 64 KiB, and at most 64 strips a plane."""
+    """Rows of a compressed strip: about 64 KiB, and at most 64 strips a plane."""
     rows = head.shape[1]
     return max(min(rows, (1 << 16) * rows // head.plane_bytes), -(-rows // 64))
 
 
 def _deflated(strip: Plane) -> bytes:
-    # Most strips of one cell are empty; to deflate each of them anew would take several times as long.
-    if not strip.any():
+    if not strip.any():  # most strips of one cell: compressing each again would take several times as long
         return _deflated_zeros(strip.nbytes)
     return bytes(imagecodecs.deflate_encode(strip.tobytes()))
 

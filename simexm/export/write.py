@@ -1,4 +1,4 @@
-"""Doing jobs: all files are checked before the first is written."""
+"""Write the files of jobs, after checking all of them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from simexm.export.png import write_png
 from simexm.export.stack import Head, Job, Plane, Target
 from simexm.export.tiff import write_ome_tiff, write_tiff
 from simexm.result.result import Result
+from simexm.store.atomic_file import refuse
 from simexm.store.location import refuse_url
-from simexm.store.whole_file import refuse
 
 Progress = Callable[[int, int], None]
-"""Is told how many planes of how many are written."""
+"""Called with the numbers of planes written and to be written."""
 
 SUFFIXES = {Format.TIFF: ".tiff", Format.OME_TIFF: ".ome.tiff", Format.GIF: ".gif", Format.PNG: ""}
 
@@ -30,21 +30,16 @@ _WRITERS: dict[Format, Callable[[Path, Head], AbstractContextManager[Callable[[P
 
 
 def check(jobs: Sequence[tuple[Job, Format]], folder: Path, *, overwrite: bool) -> list[Path]:
-    """Return the paths that will be written; nothing is read or written.
+    """Return the paths of all files, without reading or writing.
 
-    Raises
-    ------
-    OutputError
-        If one lies outside of `folder`, exists and may not be replaced, or planes are too large for the format.
+    Raises OutputError if one lies outside `folder`, exists and may not be replaced, or its planes do not fit the format.
     """
     for job, form in jobs:
         _refuse_too_large((target.head for target in job.targets), form)
     paths = [_path(target, form) for job, form in jobs for target in job.targets]
     for path in paths:
         if not path.parent.resolve().is_relative_to(folder.resolve()) or path.name in ("", ".", ".."):
-            raise OutputError(
-                f"{path} lies outside of {folder}, the folder that was named, so nothing is written. Name another."
-            )
+            raise OutputError(f"{path} lies outside of the folder {folder}, so nothing is written. Name another.")
     refuse(paths, overwrite=overwrite)
     return paths
 
@@ -52,13 +47,7 @@ def check(jobs: Sequence[tuple[Job, Format]], folder: Path, *, overwrite: bool) 
 def write(
     jobs: Sequence[tuple[Job, Format]], folder: Path, *, overwrite: bool, progress: Progress | None = None
 ) -> list[Path]:
-    """Write all files below `folder`, once `check` has passed for all; return their paths.
-
-    Raises
-    ------
-    OutputError
-        As `check`, or if the disk refuses.
-    """
+    """Check and write all files below `folder`; return their paths. Raises OutputError as `check`, or if the disk refuses."""
     paths = check(jobs, folder, overwrite=overwrite)
     done, total = 0, sum(job.count for job, _ in jobs)
     for job, form in jobs:
@@ -74,20 +63,14 @@ def write(
 
 
 def check_folder(folder: Path, result: Result) -> None:
-    """Refuse a folder that is none, or lies inside the result.
-
-    Raises
-    ------
-    OutputError
-        With what to type instead.
-    """
+    """Raise OutputError if `folder` is a URL or a file, or lies inside the result."""
     refuse_url(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file, so nothing can be written below it. Name a folder.")
     for ours in (result.path, result.place.run):
         if isinstance(ours, Path) and folder.resolve().is_relative_to(ours):
             raise OutputError(
-                f"{folder} lies inside {ours}, whose readers know no such files. Name a folder beside it."
+                f"{folder} lies inside {ours}, where other files disturb readers. Name a folder beside it."
             )
 
 

@@ -1,1 +1,1 @@
-"""Boxes, tilings, grids and transforms, in exact numbers."""
+"""Boxes, tilings, grids and transforms in exact arithmetic."""

@@ -1,7 +1,7 @@
-"""How the image samples the ground truth.
+"""Grid of the image over the ground truth.
 
 Voxel i covers [i, i + 1) * voxel size, pixel p covers [p, p + 1) * pixel size, and plane k lies at (k + 1/2) * plane spacing;
-a `Transform` leads from one to the other.
+a `Transform` maps tissue to expanded tissue.
 """
 
 from __future__ import annotations
@@ -19,27 +19,13 @@ from simexm.geometry.transform import Transform
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one axis of the image samples one axis of the ground truth.
+    """How one axis of the image samples one axis of the ground truth; lengths are in nm of tissue before expansion."""
 
-    Attributes
-    ----------
-    voxels
-        Number of voxels along the axis (of the crop).
-    voxel_nm
-        Voxel size, nm of tissue before expansion.
-    pixel_nm
-        Pixel pitch or plane spacing, nm of tissue before expansion (the spacing at the specimen over the factor).
-    phase_nm
-        Where pixel 0 begins, nm of tissue from the corner of the crop.
-    fixed_size
-        Pixels along the axis, where a model has a rule of its own for them; None for floor(extent / spacing).
-    """
-
-    voxels: int
+    voxels: int  # of the crop
     voxel_nm: Fraction
-    pixel_nm: Fraction
-    phase_nm: Fraction = Fraction(0)
-    fixed_size: int | None = None
+    pixel_nm: Fraction  # pixel pitch or plane spacing
+    phase_nm: Fraction = Fraction(0)  # where pixel 0 begins, from the corner of the crop
+    fixed_size: int | None = None  # pixels, if a model has its own rule; None: floor(extent / spacing)
 
     @property
     def size(self) -> int:
@@ -49,9 +35,9 @@ class Sampling:
         return max(1, math.floor(self.voxels * self.voxel_nm / self.pixel_nm))
 
     def voxel_at_centre(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Index of the half-open voxel that holds the centre of each pixel in [start, stop), in exact arithmetic.
+        """Return the voxel that holds the centre of each pixel in [start, stop), in exact arithmetic.
 
-        Where the specimen ends before a pixel's centre, the last voxel stands for it.
+        Beyond the end of the specimen it is the last voxel.
         """
         ratio, phase = self.pixel_nm / self.voxel_nm / 2, self.phase_nm / self.voxel_nm
         one = math.lcm(ratio.denominator, phase.denominator)
@@ -60,7 +46,7 @@ class Sampling:
         return np.clip(np.array(index, dtype=np.int64), 0, self.voxels - 1)
 
     def first_voxel(self, pixel: int) -> int:
-        """First voxel that begins at or after the start of `pixel`: blocks of pixels share out the voxels so."""
+        """Return the first voxel that begins at or after `pixel`; this divides the voxels among blocks of pixels."""
         if pixel >= self.size:
             return self.voxels
         if pixel == 0:
@@ -72,48 +58,23 @@ class Sampling:
 class Geometry:
     """The image's grid over the ground truth.
 
-    Attributes
-    ----------
-    volume
-        Voxels of the whole ground truth, z y x.
-    crop
-        The specimen: voxels that may carry label.
-    voxel_nm
-        Voxel size, nm of tissue.
-    origin_nm
-        Position of the ground truth's corner, nm of tissue.
-    transform
-        From tissue to expanded tissue. Its `scale` alone decides the grid of pixels: what deforms the tissue beyond that moves it
-        below a grid that stays.
-    pixel_nm
-        Plane spacing and pixel pitch at the specimen, nm of expanded tissue.
-    phase_nm, fixed_shape
-        See `Sampling`.
+    The grid follows from the transform's `scale` alone; other deformation moves tissue relative to a fixed grid.
     """
 
-    volume: Triple
-    crop: Box
-    voxel_nm: Spacing
-    origin_nm: Spacing
+    volume: Triple  # voxels of the complete ground truth
+    crop: Box  # the specimen: voxels that may carry label
+    voxel_nm: Spacing  # of tissue
+    origin_nm: Spacing  # corner of the ground truth, nm of tissue
     transform: Transform
-    pixel_nm: Spacing
-    phase_nm: Spacing = (Fraction(0),) * 3
+    pixel_nm: Spacing  # plane spacing and pixel pitch, nm of expanded tissue
+    phase_nm: Spacing = (Fraction(0),) * 3  # see `Sampling`
     fixed_shape: Triple | None = None
 
     @property
     def axes(self) -> tuple[Sampling, Sampling, Sampling]:
         """The sampling of each axis, in nm of tissue."""
-        z, y, x = (
-            Sampling(n, v, p / self.transform.scale, phase, size)
-            for n, v, p, phase, size in zip(
-                self.crop.shape,
-                self.voxel_nm,
-                self.pixel_nm,
-                self.phase_nm,
-                self.fixed_shape or (None,) * 3,
-                strict=True,
-            )
-        )
+        fixed = self.fixed_shape or (None,) * 3
+        z, y, x = map(Sampling, self.crop.shape, self.voxel_nm, self.pixel_tissue_nm, self.phase_nm, fixed)
         return z, y, x
 
     @property
@@ -137,13 +98,8 @@ class Geometry:
         z, y, x = (o + c * v for o, c, v in zip(self.origin_nm, self.crop.start, self.voxel_nm, strict=True))
         return z, y, x
 
-    @property
-    def specimen_nm(self) -> Spacing:
-        """Extent of the specimen, nm of tissue."""
-        return combine(self.crop.shape, self.voxel_nm, lambda n, v: n * v)
-
     def pixels_nm(self, box: Box) -> NmBox:
-        """The box of pixels in nm of expanded tissue from the corner of the specimen."""
+        """Convert a box of pixels to nm of expanded tissue from the corner of the specimen."""
         phase = each(self.phase_nm, lambda v: v * self.transform.scale)
         start, stop = (
             combine(combine(corner, self.pixel_nm, lambda a, p: a * p), phase, lambda a, b: a + b)
@@ -152,16 +108,16 @@ class Geometry:
         return NmBox(start, stop)
 
     def pixels(self, box: NmBox) -> Box:
-        """Pixels of the image that `box` (nm of expanded tissue) touches."""
+        """Return the pixels of the image that `box` (nm of expanded tissue) touches."""
         corner = self.pixels_nm(Box.of_shape((0, 0, 0))).start
         start = triple(math.floor((a - c) / p) for a, c, p in zip(box.start, corner, self.pixel_nm, strict=True))
         stop = triple(math.ceil((b - c) / p) for b, c, p in zip(box.stop, corner, self.pixel_nm, strict=True))
         return Box(start, stop).intersect(Box.of_shape(self.shape))
 
     def voxels_at_centres(self, pixels: Box) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Voxel of the whole volume, z y x, where the centre of each pixel lies before expansion; arrays of the box's shape.
+        """Return the voxel z, y, x of the volume that holds each pixel's centre before expansion; arrays of the box's shape.
 
-        For any transform. A uniform one is sampled axis by axis, exactly; see `Sampling.voxel_at_centre`.
+        Works for any transform. A uniform one is sampled exactly, axis by axis: see `Sampling.voxel_at_centre`.
         """
         corner = self.pixels_nm(Box.of_shape((0, 0, 0))).start
         along = (
@@ -176,20 +132,18 @@ class Geometry:
         return w, v, u
 
     def voxels_nm(self, box: Box) -> NmBox:
-        """The box of voxels, counted from the corner of the specimen, in nm of tissue from there."""
-        return NmBox(
-            combine(box.start, self.voxel_nm, lambda a, v: a * v),
-            combine(box.stop, self.voxel_nm, lambda b, v: b * v),
-        )
+        """Convert a box of voxels to nm of tissue, both from the corner of the specimen."""
+        start, stop = (combine(corner, self.voxel_nm, lambda a, v: a * v) for corner in (box.start, box.stop))
+        return NmBox(start, stop)
 
     def voxels(self, box: NmBox) -> Box:
-        """Voxels of the whole volume that `box` (nm of tissue) touches, clipped to the volume."""
+        """Return the voxels of the volume that `box` (nm of tissue) touches, clipped to the volume."""
         start = triple(c + math.floor(a / v) for a, v, c in zip(box.start, self.voxel_nm, self.crop.start, strict=True))
         stop = triple(c + math.ceil(b / v) for b, v, c in zip(box.stop, self.voxel_nm, self.crop.start, strict=True))
         return Box(start, stop).intersect(Box.of_shape(self.volume))
 
     def own_voxels(self, box: Box) -> Box:
-        """Voxels that a box of pixels answers for: boxes that tile the image share out the crop's voxels exactly once."""
+        """Return the voxels that a box of pixels owns: boxes that tile the image own each voxel of the crop exactly once."""
         start = triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.start, self.crop.start, strict=True))
         stop = triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.stop, self.crop.start, strict=True))
         return Box(start, stop)

@@ -1,4 +1,4 @@
-"""Boxes and tilings, in integers and exact rationals. All axes are z, y, x."""
+"""Boxes and tilings in integers and exact rationals; all axes are z, y, x."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Spacing = tuple[Fraction, Fraction, Fraction]
 
 
 def exact(value: float | int | str | Fraction) -> Fraction:
-    """Return the number a person wrote: 162.5 is 325/2 and 0.1 is 1/10, never the nearest binary fraction."""
+    """Convert a decimal number exactly: 162.5 to 325/2 and 0.1 to 1/10, not to the nearest binary fraction."""
     return value if isinstance(value, Fraction) else Fraction(str(value))
 
 
@@ -27,7 +27,7 @@ def exact3(values: tuple[float | Fraction, float | Fraction, float | Fraction]) 
 class Box:
     """A half-open box of integer coordinates, z y x.
 
-    A tile makes thousands of them, so what is called most is written out.
+    A tile creates thousands of them, so the methods called most are written without loops.
     """
 
     start: Triple
@@ -56,7 +56,7 @@ class Box:
 
     @property
     def is_empty(self) -> bool:
-        """True where any axis has no extent."""
+        """Whether any axis has no extent."""
         return self.size == 0
 
     @property
@@ -66,14 +66,14 @@ class Box:
         return z, y, x
 
     def intersect(self, other: Box) -> Box:
-        """The common part, empty (stop == start) where there is none."""
+        """Return the common part; if there is none, an empty box (stop == start)."""
         (a, b, c), (d, e, f) = self.start, other.start
         z, y, x = max(a, d), max(b, e), max(c, f)
         (a, b, c), (d, e, f) = self.stop, other.stop
         return Box((z, y, x), (max(z, min(a, d)), max(y, min(b, e)), max(x, min(c, f))))
 
     def hull(self, other: Box) -> Box:
-        """The smallest box that holds both."""
+        """Return the smallest box that holds both."""
         if self.is_empty:
             return other
         if other.is_empty:
@@ -84,24 +84,24 @@ class Box:
         )
 
     def grown(self, halo: Triple) -> Box:
-        """The box with `halo` elements more on each side."""
+        """Return the box with `halo` more elements on each side."""
         return Box(
             triple(a - h for a, h in zip(self.start, halo, strict=True)),
             triple(b + h for b, h in zip(self.stop, halo, strict=True)),
         )
 
     def shifted(self, by: Triple) -> Box:
-        """The box moved by `by`."""
+        """Return the box moved by `by`."""
         (a, b, c), (d, e, f), (z, y, x) = self.start, self.stop, by
         return Box((a + z, b + y, c + x), (d + z, e + y, f + x))
 
     def relative_to(self, origin: Triple) -> Box:
-        """The box in coordinates that begin at `origin`."""
+        """Return the box in coordinates that begin at `origin`."""
         z, y, x = origin
         return self.shifted((-z, -y, -x))
 
     def contains(self, other: Box) -> bool:
-        """True if `other` lies inside, which an empty box always does."""
+        """Whether `other` lies inside; an empty box always does."""
         return other.is_empty or self.intersect(other) == other
 
 
@@ -121,7 +121,7 @@ class Tiling:
         return math.prod(self.counts)
 
     def position(self, index: int) -> Triple:
-        """Cell coordinates of cell number `index`."""
+        """Position of cell number `index` along z, y, x."""
         _, ny, nx = self.counts
         if not 0 <= index < len(self):
             raise IndexError(f"cell {index} of a tiling of {len(self)}")
@@ -137,43 +137,39 @@ class Tiling:
 
 
 def triple(values: Iterable[SupportsInt]) -> Triple:
-    """Three integers, z, y, x."""
+    """Convert three values to integers, z, y, x."""
     z, y, x = map(int, values)
     return z, y, x
 
 
 @dataclass(frozen=True, slots=True)
 class NmBox:
-    """A half-open box in nm, exact, measured from the corner of the specimen; z y x."""
+    """A half-open box in exact nm from the corner of the specimen, z y x."""
 
     start: Spacing
     stop: Spacing
 
     def scaled(self, by: Fraction) -> NmBox:
-        """The box after uniform scaling about the corner of the specimen."""
+        """Scale the box uniformly about the corner of the specimen."""
         return NmBox(exact3(each(self.start, lambda v: v * by)), exact3(each(self.stop, lambda v: v * by)))
 
     def grown(self, by: Spacing) -> NmBox:
-        """The box with `by` nm more on each side."""
-        return NmBox(
-            exact3(combine(self.start, by, lambda a, h: a - h)),
-            exact3(combine(self.stop, by, lambda b, h: b + h)),
-        )
+        """Return the box with `by` more nm on each side."""
+        start, stop = combine(self.start, by, lambda a, h: a - h), combine(self.stop, by, lambda b, h: b + h)
+        return NmBox(exact3(start), exact3(stop))
 
     def hull(self, other: NmBox) -> NmBox:
-        """The smallest box that holds both."""
+        """Return the smallest box that holds both."""
         return NmBox(exact3(combine(self.start, other.start, min)), exact3(combine(self.stop, other.stop, max)))
 
 
 def each(values: Spacing, do: Callable[[Fraction], Fraction]) -> Spacing:
-    """Apply a function to the values of each axis."""
+    """Apply a function to each axis."""
     z, y, x = (do(v) for v in values)
     return z, y, x
 
 
-def combine(
-    a: tuple[int, int, int] | Spacing, b: tuple[int, int, int] | Spacing, do: Callable[..., Fraction]
-) -> Spacing:
-    """Apply a function to the values of each axis of both."""
+def combine(a: Triple | Spacing, b: Triple | Spacing, do: Callable[..., Fraction]) -> Spacing:
+    """Apply a function of two values to each axis."""
     z, y, x = (do(p, q) for p, q in zip(a, b, strict=True))
     return z, y, x

@@ -1,4 +1,4 @@
-"""A part of a volume as a user names it: z0:z1,y0:y1,x0:x1."""
+"""Parse a region of interest as a user types it: z0:z1,y0:y1,x0:x1."""
 
 from __future__ import annotations
 
@@ -12,43 +12,31 @@ from simexm.errors import SpecError
 from simexm.geometry.grid import Box, Triple
 
 Roi = str | Sequence[slice]
-"""Voxels along z, y and x: the text of the option --roi, or three slices, such as `numpy.s_[0:40, :, 100:300]`."""
+"""Voxels along z, y, x: the text of the option --roi, or three slices, such as `numpy.s_[0:40, :, 100:300]`."""
 
 _RANGE = re.compile(r"\s*(\d{0,18})\s*:\s*(\d{0,18})\s*", re.ASCII)
 
 
 def box_of(roi: Roi | None, shape: Triple, where: str) -> Box:
-    """Return the box that a user chose in a volume.
+    """Return the box that a user chose in a volume of this shape; `where` is the volume's name in messages.
 
-    Parameters
-    ----------
-    roi
-        The voxels to take; a start or a stop that is left out is 0 or the volume's end. None: the whole volume.
-    shape
-        Voxels of the volume along z, y, x.
-    where
-        What the volume is called in messages.
-
-    Raises
-    ------
-    SpecError
-        If it is no region, is empty, or reaches outside.
+    A missing start or stop is 0 or the volume's end; None is the complete volume. Raises SpecError if `roi` is no region, is
+    empty, or reaches outside.
     """
     ranges = _ranges(roi)
     start = tuple(0 if low is None else low for low, _ in ranges)
     stop = tuple(n if high is None else high for (_, high), n in zip(ranges, shape, strict=True))
     if not all(0 <= a < b <= n for a, b, n in zip(start, stop, shape, strict=True)):
-        chosen, whole = (
-            ",".join(f"{a}:{b}" for a, b in zip(*ends, strict=True)) for ends in ((start, stop), ((0,) * 3, shape))
-        )
+        chosen = ",".join(f"{a}:{b}" for a, b in zip(start, stop, strict=True))
+        full = ",".join(f"0:{n}" for n in shape)
         raise SpecError(
-            f"--roi {chosen} (z, y, x) is empty or reaches outside {where}, whose voxels are {whole}; choose a part of these"
+            f"--roi {chosen} (z, y, x) is empty or reaches outside {where}, whose voxels are {full}; choose a part of these"
         )
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
 def _ranges(roi: Any) -> list[tuple[int | None, int | None]]:
-    """Start and stop along z, y, x; None where one is left out."""
+    """Parse start and stop along z, y, x; None for a missing one."""
     if roi is None:
         return [(None, None)] * 3
     found: list[Any]

@@ -16,21 +16,21 @@ Points = tuple[Any, Any, Any]
 """Coordinates z, y, x of points, nm: three arrays of one shape, of NumPy or of a GPU's library."""
 
 SLABS = 64
-"""Layers of a box that `Transform.depth` looks at, at most."""
+"""Layers of a box that `Transform.depth` checks, at most."""
 
 
 class Transform(ABC):
-    """Where tissue lies after expansion: an invertible map, continuous, and ascending along z at each y, x.
+    """Map from tissue to expanded tissue: invertible, continuous, and ascending along z at each y, x.
 
-    Points are moved one by one: the place of a point follows from its coordinates alone, whatever stands beside it in an
-    array. Bounds are conservative, and the bound of a box lies within that of any larger box.
+    A point's position depends on its own coordinates alone, not on other points of the array. Bounds are conservative, and
+    the bound of a box lies within that of any larger box.
 
     Attributes
     ----------
     scale
         Nominal linear expansion. It converts pixel sizes and the lengths of linkers.
     is_uniform
-        Whether coordinates are multiplied by `scale` and nothing else, so that an axis can be sampled by itself, exactly.
+        Whether coordinates are only multiplied by `scale`, so that each axis can be sampled by itself, exactly.
     """
 
     scale: Fraction
@@ -46,38 +46,38 @@ class Transform(ABC):
 
     @abstractmethod
     def bound(self, box: NmBox) -> NmBox:
-        """A box of expanded tissue that holds all of a box of tissue."""
+        """Return a box of expanded tissue that holds all of a box of tissue."""
 
     @abstractmethod
     def bound_inverse(self, box: NmBox) -> NmBox:
-        """A box of tissue that holds all that comes to lie in a box of expanded tissue."""
+        """Return a box of tissue that holds all points that move into a box of expanded tissue."""
 
     def move(self, points_nm: Points) -> None:
-        """Overwrite points of tissue with where they come to lie."""
+        """Move points of tissue in place."""
         for old, new in zip(points_nm, self.apply(points_nm), strict=True):
             old[...] = new
 
     def lowest_z(self, z_nm: float, within: NmBox) -> float:
-        """No point of the box `within` at `z_nm` or above comes to lie below this."""
+        """Return a lower bound of z after expansion, of the points of the box `within` at `z_nm` or above."""
         if z_nm == -math.inf:
             return z_nm
         return float(self.bound(_above(within, Fraction(z_nm))).start[0])
 
     def depth(self, depth_nm: Fraction | float, within: NmBox) -> Fraction | float:
-        """How deep along z a layer of this depth, anywhere in the box `within`, lies after expansion.
+        """Return the depth along z, after expansion, of a layer of this depth anywhere in the box `within`.
 
-        Measured from `lowest_z` of the layer's start.
+        It is measured from `lowest_z` of the layer's start.
         """
-        first, whole = within.start[0], within.stop[0] - within.start[0]
-        slabs = max(1, min(SLABS, math.floor(whole / Fraction(depth_nm)))) if depth_nm > 0 else SLABS
-        thick = whole / slabs
+        first, extent = within.start[0], within.stop[0] - within.start[0]
+        slabs = max(1, min(SLABS, math.floor(extent / Fraction(depth_nm)))) if depth_nm > 0 else SLABS
+        thick = extent / slabs
         # a layer lies in two slabs
         starts = [_above(within, first + n * thick) for n in range(slabs)]
         ends = [NmBox(s.start, (min(s.start[0] + 2 * thick, s.stop[0]), *s.stop[1:])) for s in starts]
         return max(self.bound(e).stop[0] - self.bound(s).start[0] for s, e in zip(starts, ends, strict=True))
 
     def then(self, later: Transform) -> Transform:
-        """The transform followed by another."""
+        """Return this transform followed by another."""
         if IDENTITY in (self, later):
             return later if self == IDENTITY else self
         if self.is_uniform and later.is_uniform:
@@ -111,19 +111,19 @@ class UniformExpansion(Transform):
         return z / factor, y / factor, x / factor
 
     def bound(self, box: NmBox) -> NmBox:
-        """The box itself, expanded."""
+        """Expand the box."""
         return box.scaled(self.scale)
 
     def bound_inverse(self, box: NmBox) -> NmBox:
-        """The box itself before expansion."""
+        """Shrink the box."""
         return box.scaled(1 / self.scale)
 
     def lowest_z(self, z_nm: float, within: NmBox) -> float:
-        """The place itself, expanded."""
+        """Expand the position."""
         return z_nm * float(self.scale)
 
     def depth(self, depth_nm: Fraction | float, within: NmBox) -> Fraction | float:
-        """The depth itself, expanded."""
+        """Expand the depth."""
         return depth_nm * self.scale
 
 
@@ -136,32 +136,32 @@ class Chain(Transform):
     later: Transform
 
     def apply(self, points_nm: Points) -> Points:
-        """Both, the earlier first."""
+        """Apply both, the earlier first."""
         return self.later.apply(self.earlier.apply(points_nm))
 
     def invert(self, points_nm: Points) -> Points:
-        """Both, the later first."""
+        """Invert both, the later first."""
         return self.earlier.invert(self.later.invert(points_nm))
 
     def bound(self, box: NmBox) -> NmBox:
-        """The bound of the earlier's bound."""
+        """Bound the earlier's bound."""
         return self.later.bound(self.earlier.bound(box))
 
     def bound_inverse(self, box: NmBox) -> NmBox:
-        """The same the other way."""
+        """Bound in the reverse order."""
         return self.earlier.bound_inverse(self.later.bound_inverse(box))
 
 
 IDENTITY: Transform = UniformExpansion(Fraction(1))
-"""Tissue as it is."""
+"""No expansion."""
 
 
 def compose(transforms: Iterable[Transform]) -> Transform:
-    """All of them, in this order."""
+    """Chain transforms in this order."""
     return reduce(Transform.then, transforms, IDENTITY)
 
 
 def _above(box: NmBox, z_nm: Fraction) -> NmBox:
-    """The part of a box at `z_nm` and above; the last of it where none is."""
+    """Return the part of a box at `z_nm` and above; its upper face if there is none."""
     _, y, x = box.start
     return NmBox((min(max(z_nm, box.start[0]), box.stop[0]), y, x), box.stop)

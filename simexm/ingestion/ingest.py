@@ -29,7 +29,7 @@ from simexm.sources.times import refuse_time
 from simexm.sources.words import COMMAND, speaking
 from simexm.sources.zarr.source import warn_of_image
 from simexm.sources.zarr.stack import ZarrStack
-from simexm.store.atomic_group import appearing, refuse_group
+from simexm.store.atomic_group import atomic_group, refuse_group
 from simexm.store.files import Files
 from simexm.store.location import Location, location, usable
 from simexm.store.omezarr import write_group
@@ -231,7 +231,7 @@ class _Job:
                 files, path, name, series, *place, seconds_per_time=seconds, workers=self.workers, progress=count
             )
 
-        with appearing(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
+        with atomic_group(self.output, overwrite=self.overwrite, writer=INGESTED) as files:
             written = image("", self.output.name.removesuffix(".zarr"), labels, cell_ids)
             if written.largest == 0:
                 raise SourceError(f"{labels.where}: every voxel is 0, so there is no cell. Is this the segmentation?")

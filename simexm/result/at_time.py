@@ -1,4 +1,4 @@
-"""One point in time of an array that has an axis of time, read as the array of that time alone."""
+"""One time point of an array with a time axis."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ if TYPE_CHECKING:
 
 
 class AtTime:
-    """What of a Zarr array (t, ...) lies at one time; reads as an array of the other axes does.
-
-    Parameters
-    ----------
-    array
-        The whole series.
-    time
-        Number of the point in time, from 0 on.
-    """
+    """Time point `time` (from 0) of a Zarr array (t, ...), read like an array of the other axes."""
 
     def __init__(self, array: zarr.Array[Any], time: int) -> None:
         self.series, self.time = array, time

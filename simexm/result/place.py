@@ -1,4 +1,4 @@
-"""The folders of a result: NAME.zarr, an OME-Zarr image with its labels, and NAME.run beside it with all that is not Zarr."""
+"""Folders of a result: NAME.zarr, an OME-Zarr image with its labels, and NAME.run beside it with all other files."""
 
 from __future__ import annotations
 
@@ -21,47 +21,30 @@ from simexm.version import FORMAT_VERSION
 
 MARK = "simexm"
 SIMULATION = "simulation"
-"""Kind of a result that is no analysis's."""
+"""Kind of a result that a simulation wrote, not an analysis."""
 PREPARING, INCOMPLETE, COMPLETE = "preparing", "incomplete", "complete"
-"""Status of a result: its arrays may not all be there yet, or not any more; blocks are missing; all is there."""
+"""Status of a result: arrays may be missing; blocks are missing; complete."""
 
 PLAN, MANIFEST, SCRATCH, LOCK, JOBS, PROBE = "plan.json", "files.json", "scratch", "lock", "jobs", "probe"
 SCORES = "scores.parquet"
 SOURCE = "source.json"
-"""How the labels' files were when the run began."""
+"""State of the labels' files when the run began."""
 RUN_NAMES = frozenset(
     {PLAN, MANIFEST, SOURCE, SCRATCH, "journal", "passes", "tables", SCORES, FAILURES, "preview.png", LOG}
 )
-"""All that runs put into NAME.run, but the lock, and the jobs of batch queues, which outlast a run that is made again."""
+"""Entries of NAME.run that --overwrite replaces; the lock and the jobs of batch queues remain."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a result stands.
+    """Folders of a result."""
 
-    Attributes
-    ----------
-    zarr
-        The folder NAME.zarr, on a disk or behind a URL.
-    claim
-        Name of the driver's own folder in `scratch/`: the next driver takes it away, and with it the power to write of
-        every worker that an earlier one left; see `simexm.store.files`.
-    """
-
-    zarr: Location
-    claim: str = ""
+    zarr: Location  # NAME.zarr, on a disk or behind a URL
+    claim: str = ""  # name of the driver's folder in `scratch/`; see `simexm.store.claims`
 
     @classmethod
     def at(cls, output: str | Path | Remote) -> Place:
-        """The place, on a disk or in a store, that a user named.
-
-        Raises
-        ------
-        OutputError
-            If the name does not end in .zarr.
-        SpecError
-            If nothing can be written to a URL of this kind.
-        """
+        """Check an output that a user named; raises OutputError if its name does not end in .zarr, SpecError for a bad URL."""
         place = cls.where(output)
         named = place.zarr if isinstance(place.zarr, Remote) else Path(str(output))
         if isinstance(named, Remote):
@@ -75,11 +58,11 @@ class Place:
 
     @classmethod
     def where(cls, output: str | Path | Remote) -> Place:
-        """The same, whatever its name; links are followed."""
+        """Do not check the name; links are followed."""
         return cls(location(output))
 
     def claimed(self) -> Self:
-        """The same for a driver that begins, and holds the lock."""
+        """Return the place with a new claim, for a driver that holds the lock."""
         return replace(self, claim=uuid.uuid4().hex)
 
     @property
@@ -89,12 +72,12 @@ class Place:
 
     @property
     def journal(self) -> Location:
-        """Record of finished blocks."""
+        """Journal of finished blocks."""
         return self.run / "journal"
 
     @property
     def passes(self) -> Location:
-        """What passes before the images counted."""
+        """Counts from the passes before the images."""
         return self.run / "passes"
 
     @property
@@ -104,7 +87,7 @@ class Place:
 
     @property
     def jobs(self) -> Path:
-        """Jobs of batch queues and what they printed: on a disk, to which queues print; below the working folder for a URL."""
+        """Batch jobs and their logs; on a disk, where queues can write: for a URL below the working folder."""
         if isinstance(self.run, Remote):
             word = hashlib.sha256(str(self.run).encode()).hexdigest()[:8]
             return Path("simexm-jobs").resolve() / f"{self.run.stem}-{word}"
@@ -112,7 +95,7 @@ class Place:
 
     @property
     def scratch(self) -> Location:
-        """Files that are being written."""
+        """The driver's claim, with files that are being written."""
         return self.run / SCRATCH / self.claim
 
     @property
@@ -121,47 +104,45 @@ class Place:
         return Files(self.zarr, self.scratch)
 
     def mark(self) -> dict[str, Any] | None:
-        """What the result says of itself; None where there is no simexm result, or a damaged one.
-
-        Raises RemoteError where a store refuses.
-        """
+        """Read the attribute `simexm`; None if the result is missing or damaged. Raises RemoteError if a store refuses."""
         try:
-            return read_group(self.zarr, RootAttributes)[MARK]
+            found: dict[str, Any] = read_group(self.zarr, RootAttributes)[MARK]
         except RemoteError:
             raise
         except OSError:
             return None
+        return found
 
 
-def refuse_other_format(zarr: Location, told: Mapping[str, Any], consequence: str) -> None:
-    """Refuse to go on with a result whose files are of another format; to read it is another matter.
+def refuse_other_format(zarr: Location, record: Mapping[str, Any], consequence: str) -> None:
+    """Refuse to continue a result whose files have another format version; it can still be read.
 
     Parameters
     ----------
     zarr
         The result.
-    told
-        The attribute `simexm` of the result, or its `plan.json`.
+    record
+        Its attribute `simexm`, or its `plan.json`.
     consequence
-        What would happen, as the end of a sentence.
+        What would happen, as a clause of the message.
 
     Raises
     ------
     OutputError
-        With what to type instead.
+        If the format version differs.
     """
-    found = told.get("format")
+    found = record.get("format")
     if found == FORMAT_VERSION:
         return
-    version = told.get("versions", {}).get("simexm")
-    what = "of no format version" if found is None else f"of format version {found}"
-    made_by = "the simexm that made it" if version is None else f"the simexm that made it ({version})"
+    version = record.get("versions", {}).get("simexm")
+    what = "has no format version" if found is None else f"has format version {found}"
+    writer = "the simexm that wrote it" if version is None else f"the simexm that wrote it ({version})"
     raise OutputError(
-        f"{zarr} is {what}, and this simexm writes format version {FORMAT_VERSION}: {consequence}. It still opens, shows and "
-        f"exports. To make it again, type simexm run SPEC --output {zarr} --overwrite; to go on with it, use {made_by}"
+        f"{zarr} {what}, and this simexm writes format version {FORMAT_VERSION}: {consequence}. It still opens, shows and "
+        f"exports. To compute it again, type simexm run SPEC --output {zarr} --overwrite; to continue it, use {writer}"
     )
 
 
 def retire_scratch(place: Place) -> None:
-    """Take the claims of earlier drivers away, with what killed workers left in them."""
+    """Remove the claims of earlier drivers, with the files that killed workers left in them."""
     retire_claims(place.run / SCRATCH)

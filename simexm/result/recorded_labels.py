@@ -1,4 +1,4 @@
-"""The labels of a result as its plan describes them, for working the plan out again without reading them."""
+"""Labels of a result as its plan records them, so that it can be planned again without reading them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simexm.store.shard_list import ShardList
 
 @dataclass(frozen=True)
 class RecordedLabels:
-    """A `simexm.sources.base.LabelSource` whose shape, sizes and names are known, and whose voxels cannot be read."""
+    """A `simexm.sources.base.LabelSource` with shape, sizes and names, but without voxels."""
 
     shape: Triple
     voxel_size_nm: Spacing
@@ -32,7 +32,7 @@ class RecordedLabels:
 
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> RecordedLabels:
-        """Take them from what `plan.json` holds."""
+        """Read them from the content of `plan.json`."""
         source = plan["source"]
         return cls(
             triple(source["shape_voxels"]),
@@ -53,7 +53,7 @@ class RecordedLabels:
 
     def read(self, box: Box, time: int = 0) -> NoReturn:
         """Raise SourceError."""
-        raise SourceError("only the size of the labels is known here; open the source of the spec to read them")
+        raise SourceError("a plan records only the size of its labels; open the source of the spec to read them")
 
     def read_field(self, name: str, box: Box, time: int = 0) -> NoReturn:
         """Raise SourceError."""

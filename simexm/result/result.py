@@ -1,4 +1,4 @@
-"""A finished result, for reading."""
+"""Read what a run or an analysis wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from simexm.store.remote import Remote
 
 if TYPE_CHECKING:
     import dask.array
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
     import zarr
     from numpy.typing import NDArray
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run wrote.
+    """Output of a run or an analysis, for reading.
 
     Attributes
     ----------
     place
         Its folders.
     attributes
-        `simexm` of the Zarr's root, and `ome` of the image; of the frame's, where there are several.
+        `simexm` of the Zarr's root, and `ome` of the image (of several frames, of this frame's image).
     frame
-        Which frame's images are meant where none is named; all 0 where the specimen was imaged once.
+        The frame to read by default; all 0 if the specimen was imaged once.
     """
 
     place: Place
@@ -51,39 +51,31 @@ class Result:
     def open(cls, path: str | Path | Remote) -> Result:
         """Open a result, finished or not.
 
-        Raises
-        ------
-        OutputError
-            If it is damaged; NoResultError if there is none.
+        Raises OutputError if it is damaged, NoResultError if there is none.
         """
         found = Place.where(path)
         try:
             mark = (read_mapping(found.zarr / "zarr.json").get("attributes") or {}).get(MARK)
-            claims = mark is not None and not (isinstance(mark, dict) and "written_by" in mark)  # ingested labels
+            is_result = mark is not None and not (isinstance(mark, dict) and "written_by" in mark)  # ingested labels
         except RemoteError:
             raise
         except MalformedError as error:
             raise OutputError(
-                f"{path} is no simexm result, for its zarr.json {error}; `simexm run SPEC --output NAME.zarr` makes one. If it "
+                f"{path} is no simexm result: its zarr.json {error}; `simexm run SPEC --output NAME.zarr` writes one. If it "
                 f"was one, type: simexm verify {path} --repair"
             ) from error
         except (OSError, AttributeError):
-            claims = False
-        if not claims:
-            there = "is no simexm result" if found.zarr.exists() else "does not exist"
-            raise NoResultError(f"{path} {there}; `simexm run SPEC --output NAME.zarr` makes one")
+            is_result = False
+        if not is_result:
+            fault = "is no simexm result" if found.zarr.exists() else "does not exist"
+            raise NoResultError(f"{path} {fault}; `simexm run SPEC --output NAME.zarr` writes one")
         opened = cls(found, read_group(found.zarr, RootAttributes))
         return opened.at() if opened.acquisition.axes else opened
 
     def at(self, **places: int) -> Result:
-        """The same result, for reading another frame: its place along any axes, from 1 on, such as `round=2, time=5`.
+        """Return the result at another frame, by its position along any axes, from 1 on, such as `round=2, time=5`.
 
-        Along axes that are not named, it stays the frame that is being read.
-
-        Raises
-        ------
-        OutputError
-            If there is no such frame.
+        Positions along other axes remain. Raises OutputError if there is no such frame.
         """
         frame = self._frame(places)
         attributes = {"simexm": self.provenance}
@@ -97,13 +89,13 @@ class Result:
         return self.acquisition.frames()[0]
 
     def _frame(self, places: Mapping[str, int]) -> Frame:
-        """The frame that is being read, but at these places."""
+        """Return the current frame, moved to these positions."""
         frames = self.acquisition
         for axis, place in places.items():
             length = frames.length(axis)
             if not length:
-                held = " and ".join(f"{len(a.coordinates)} {a.name}s" for a in frames.axes) or "one image"
-                raise OutputError(f"{self.path} holds {held}, not {axis}s; leave the {axis} out")
+                content = " and ".join(f"{len(a.coordinates)} {a.name}s" for a in frames.axes) or "one image"
+                raise OutputError(f"{self.path} holds {content}, not {axis}s; leave the {axis} out")
             if not 1 <= place <= length:
                 raise OutputError(f"{self.path} has no {axis} {place}; it has the {axis}s 1 to {length}")
         return (self.frame if any(self.frame) else self._first)._replace(**places)
@@ -115,32 +107,31 @@ class Result:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Spec, seed, hash, versions and sums."""
-        found: dict[str, Any] = self.attributes["simexm"]
-        return found
+        """Spec, seed, hash, versions and totals."""
+        return cast("dict[str, Any]", self.attributes["simexm"])
 
     @property
     def kind(self) -> str:
-        """What made it: `simulation`, or the name of an analysis."""
+        """`simulation`, or the name of the analysis."""
         return str(self.provenance.get("kind", SIMULATION))
 
     @property
     def complete(self) -> bool:
-        """Whether every block and every level is there."""
+        """Whether all blocks and levels are written."""
         return bool(self.provenance.get("status") == COMPLETE)
 
     @property
     def plan_record(self) -> dict[str, Any]:
-        """What `plan.json` holds: the plan that the run followed, as plain data."""
+        """The run's plan as plain data, from `plan.json`."""
         return read_plan(self.place.run)
 
     def plan(self) -> Plan:
-        """TileState out again the plan that the run followed; the labels are not read, and need not be there any more.
+        """Compute the run's plan again from `plan.json`; the labels are not needed.
 
         Raises
         ------
         OutputError
-            If `plan.json` is gone or damaged.
+            If `plan.json` is missing or damaged.
         SpecError
             If this version of simexm, or of a package that adds stages, does not know the spec.
         """
@@ -155,28 +146,24 @@ class Result:
 
     @property
     def acquisition(self) -> Acquisition:
-        """The frames of imaging."""
+        """The frames of the acquisition."""
         return Acquisition.from_mapping(self.provenance.get("acquisition", ()))
 
     @property
     def rounds(self) -> int:
-        """Rounds of imaging; 0 where there are none."""
+        """Number of imaging rounds; 0 if the specimen was imaged once."""
         return self.acquisition.length("round")
 
     def group(self, of: str = "", **places: int) -> str:
-        """Path below the root of an image, or of what belongs to it; of the frame that is being read, but at `places`.
+        """Return the path of an image, or of a group `of` it, below the root; of the current frame, moved to `places`.
 
-        What is the same in all frames stands with the first: label images mostly do.
-
-        Raises
-        ------
-        OutputError
-            If there is no such frame.
+        Groups that are the same in all frames, as label images mostly are, are stored with the first frame. Raises OutputError
+        if there is no such frame or image.
         """
         if not of and self.kind != SIMULATION and "ome" not in self.attributes:
             raise OutputError(
-                f"{self.path} holds no main image, but what `simexm {self.kind}` found: `simexm info` prints its scores, and its "
-                f"tables are in {self.place.tables}"
+                f"{self.path} holds no main image but the output of `simexm {self.kind}`: `simexm info` prints its scores, and "
+                f"its tables are in {self.place.tables}"
             )
         group = f"{self._frame(places).group}/{of}".strip("/")
         known = self.provenance.get("outputs", ())
@@ -187,68 +174,80 @@ class Result:
     @property
     def channels(self) -> list[dict[str, Any]]:
         """Name, colour and display window of each channel."""
-        self.group()  # which refuses what is no image
-        channels: list[dict[str, Any]] = self.attributes["ome"]["omero"]["channels"]
-        return channels
+        self.group()  # raises if there is no image
+        return cast("list[dict[str, Any]]", self.attributes["ome"]["omero"]["channels"])
+
+    @property
+    def windows(self) -> list[tuple[float, float]]:
+        """Display window of each channel: counts shown as black and as full colour."""
+        return [(c["window"]["start"], c["window"]["end"]) for c in self.channels]
+
+    def pixel_um(self, level: int = 0) -> tuple[float, float, float]:
+        """Return the pixel size of a level of the image, z, y, x, um of tissue."""
+        dataset = self.attributes["ome"]["multiscales"][0]["datasets"][level]
+        z, y, x = dataset["coordinateTransformations"][0]["scale"][-3:]
+        return z, y, x
+
+    def require_complete(self) -> None:
+        """Raise OutputError for an unfinished result."""
+        if not self.complete:
+            command = "run" if self.kind == SIMULATION else self.kind
+            raise OutputError(f"{self.path} is incomplete; type the `simexm {command}` command again to continue it")
 
     @property
     def label_names(self) -> list[str]:
         """Names of the label images."""
         if self.kind != SIMULATION and not any(name.startswith("labels/") for name in self.provenance["outputs"]):
             return []
-        names: list[str] = read_group(self.path / self.group("labels"))["ome"]["labels"]
-        return names
+        return cast("list[str]", read_group(self.path / self.group("labels"))["ome"]["labels"])
 
     def levels(self, of: str = "") -> int:
-        """Number of levels of the image, or of what is stored below the root at `of`."""
+        """Number of levels of the image, or of the group `of`."""
         names = {p.name for p in (self.path / self.group(of)).iterdir()}
         return next(n for n in itertools.count() if str(n) not in names)
 
     def largest(self, of: str = "") -> list[float] | None:
-        """Largest value of each channel at level 0, or [largest id] of a label image; None where it was not noted."""
-        found: list[float] | None = self.provenance.get("largest", {}).get(self.group(of))
-        return found
+        """Largest value of each channel at level 0, or [largest id] of a label image; None if it was not recorded."""
+        return cast("list[float] | None", self.provenance.get("largest", {}).get(self.group(of)))
 
     def array(self, level: int = 0, of: str = "", **places: int) -> zarr.Array[Any]:
-        """One level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x).
+        """Return one level as a Zarr array: of the image, (c, z, y, x), or of `of`, such as "labels/cells", (z, y, x).
 
-        Where there are several frames, `places` say which one's, from 1 on, such as `round=2`; otherwise it is the one that is
-        being read (see `at`). To read it raises GoneError where chunks are missing because the array is gone.
+        `places` choose another frame, as in `at`. Reading raises GoneError if chunks are missing because the array is gone.
         """
         array = self.series(level, of, **places)
         if array.ndim == 3 + (not of.startswith("labels/")):
             return array
-        # it has what readers of arrays use
+        # it has the part of the interface that readers use
         return cast("zarr.Array[Any]", AtTime(array, self._frame(places).time - 1))
 
     def series(self, level: int = 0, of: str = "", **places: int) -> zarr.Array[Any]:
-        """The same with its axis of time, where it has one: (t, c, z, y, x), or (t, z, y, x)."""
-        import zarr
+        """Return one level with its time axis, if any: (t, c, z, y, x), or (t, z, y, x); see `array`."""
+        import zarr  # takes half a second
 
-        from simexm.store.presence import watched  # here, since importing zarr takes half a second
+        from simexm.store.presence import watched
 
         name = f"{self.group(of, **places)}/{level}".lstrip("/")
         try:
             array = watched(zarr.open_array(zarr_store(self.path), path=name, mode="r"))
         except FileNotFoundError:
             raise OutputError(
-                f"{self.path} holds no array {name}; name another, or where files were lost make it again with "
+                f"{self.path} holds no array {name}; name another, or if files were lost compute it again with "
                 "`simexm run SPEC --overwrite`"
             ) from None
         except RemoteError:
             raise
-        except Exception as error:  # whatever its parsers meet in damaged metadata
+        except Exception as error:  # zarr's parsers raise anything for damaged metadata
             raise self._no_array(name, f"cannot be opened ({type(error).__name__}: {error})") from error
         if fault := _fault(array, len(self._labels(of, places)), bool(self.acquisition.time)):
             raise self._no_array(name, fault)
         return array
 
     def _labels(self, of: str, places: Mapping[str, int]) -> list[Any]:
-        """Channels of an image as its metadata name them; none of label images, and of what is not finished yet."""
+        """Channels in an image's metadata; none for label images and unfinished results."""
         if of or not self.complete or self._frame(places) != self._frame({}):
             return []
-        channels: list[Any] = self.attributes.get("ome", {}).get("omero", {}).get("channels", [])
-        return channels
+        return cast("list[Any]", self.attributes.get("ome", {}).get("omero", {}).get("channels", []))
 
     def _no_array(self, name: str, fault: str) -> OutputError:
         return OutputError(
@@ -257,31 +256,26 @@ class Result:
         )
 
     def dask(self, level: int = 0, of: str = "", **places: int) -> dask.array.Array:
-        """One level as a Dask array, chunked by shards, with its axis of time where it has one; see `series`."""
-        import dask.array
+        """Return one level as a Dask array chunked by shards, with its time axis, if any; see `series`."""
+        from dask.array import Array, from_array
 
         stored = self.series(level, of, **places)
-        return dask.array.from_array(stored, chunks=stored.shards or stored.chunks)
+        chunks = stored.shards or stored.chunks
+        return cast("Array", from_array(stored, chunks=chunks))  # type: ignore[no-untyped-call]
 
     def scores(self) -> pyarrow.Table:
-        """Scores of an analysis: kind, score, subset, value, unit, definition, inputs."""
+        """Read the scores of an analysis: kind, score, subset, value, unit, definition, inputs."""
         return read_columns(self.place.run / SCORES, list(_SCORES), any_text=True)
 
     def cells(self) -> pyarrow.Table:
-        """The table of cells."""
+        """Read the table of cells."""
         return read_columns(self.place.tables / "cells.parquet", ["id", "voxels", "layers"])
 
     def table(self, name: str) -> pyarrow.Table:
-        """A table that a stage declares, such as `cells`, or that an analysis found.
-
-        Raises
-        ------
-        OutputError
-            If there is no such table.
-        """
+        """Read a table of a stage, such as `cells`, or of an analysis; raises OutputError if there is no such table."""
         if name not in self.tables:
             raise OutputError(
-                f"{self.path} holds no table {name!r}; it holds {', '.join(self.tables) or 'none'}; others come of further stages"
+                f"{self.path} holds no table {name!r}; it holds {', '.join(self.tables) or 'none'}; add the stage that writes it"
             )
         file = self.place.tables / f"{name}.parquet"
         return read_columns(file if file.exists() else self.place.tables / name, [], any_text=True)
@@ -289,21 +283,20 @@ class Result:
     @property
     def tables(self) -> list[str]:
         """Names of the tables."""
-        names: list[str] = self.provenance.get("tables", [])
-        return names
+        return cast("list[str]", self.provenance.get("tables", []))
 
     def barcodes(self) -> pyarrow.Table:
-        """The table of barcodes: id, barcode, amplicons; of results with rounds."""
+        """Read the table of barcodes, of a result with rounds: id, barcode, amplicons."""
         self._refuse_no_rounds()
         return read_columns(self.place.tables / "barcodes.parquet", ["id", "barcode"])
 
     def amplicons(self) -> pyarrow.Table:
-        """The table of amplicons: place, cell, region, dyes; of results with rounds."""
+        """Read the table of amplicons, of a result with rounds: position, cell, region, dyes."""
         self._refuse_no_rounds()
         return read_columns(self.place.tables / "amplicons", ["z_nm", "y_nm", "x_nm", "cell"])
 
     shown: ClassVar[Callable[[Result], str | None]] = lambda _: None
-    """Makes the HTML that a notebook shows; `simexm.api` sets it, for pictures stand on a higher floor."""
+    """Returns the HTML for a notebook; `simexm.api` sets it, since this module may not import `simexm.view`."""
 
     def _repr_html_(self) -> str | None:
         return type(self).shown(self)
@@ -315,7 +308,7 @@ class Result:
             )
 
     def emitters(self) -> pyarrow.Table:
-        """The table of emitters, where they were kept."""
+        """Read the table of emitters; needs `keep: [emitters]` in the spec."""
         folder = self.place.tables / "emitters"
         if not folder.is_dir():
             raise OutputError(f"{self.path} holds no emitters; add `keep: [emitters]` to the spec")
@@ -323,13 +316,7 @@ class Result:
 
 
 def elements(array: zarr.Array[Any], at: Any) -> NDArray[Any]:
-    """Some elements of an array of a result.
-
-    Raises
-    ------
-    OutputError
-        If they cannot be read or decoded.
-    """
+    """Read elements of an array of a result; raises OutputError if they cannot be read or decoded."""
     import numpy as np
 
     try:
@@ -337,14 +324,14 @@ def elements(array: zarr.Array[Any], at: Any) -> NDArray[Any]:
     except (GoneError, RemoteError):
         raise
     except (OSError, ValueError, RuntimeError) as error:  # of the disk, of checksums, of decoders
-        raise OutputError(f"{array.store_path} cannot be read: {error}. {MEND}") from error
+        raise OutputError(f"{array.store_path} cannot be read: {error}. {REPAIR_HINT}") from error
 
 
 def _fault(array: zarr.Array[Any], channels: int, with_time: bool) -> str:
-    """What tells an array from one that a run writes; empty where nothing does."""
+    """Return why a run cannot have written an array; empty if it can."""
     axes, cell = array.ndim, array.shards or array.chunks
     if axes not in range(3, 5 + with_time) or (channels and (axes < 4 or array.shape[-4] != channels)):
-        return f"has the shape {array.shape}, and {channels or 'no'} channels are named"
+        return f"has the shape {array.shape}, but {channels or 'no'} named channels"
     if array.dtype.kind not in "uf" or min(*array.shape, *cell, *array.chunks) < 1 or max(array.shape) >= _LONGEST:
         return f"holds {array.dtype} of the shape {array.shape} in chunks of {array.chunks}"
     if math.prod(array.chunks) * array.dtype.itemsize > _CHUNK_BYTES:
@@ -354,8 +341,8 @@ def _fault(array: zarr.Array[Any], channels: int, with_time: bool) -> str:
 
 _SCORES = ("kind", "score", "subset", "value", "unit", "definition")
 
-MEND = "`simexm verify NAME.zarr --repair` makes again what is damaged"
+REPAIR_HINT = "`simexm verify NAME.zarr --repair` computes damaged parts again"
 
 _LONGEST = 1 << 40
 _CHUNK_BYTES = 1 << 30
-"""Of a chunk, at most; runs write chunks of a few MB."""
+"""Largest chunk that is read; runs write chunks of a few MB."""

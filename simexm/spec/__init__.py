@@ -1,1 +1,1 @@
-"""What a user writes: the models of a specification, its cross-checks, its errors."""
+"""The specification that a user writes: its models, cross-checks and errors."""

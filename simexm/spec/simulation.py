@@ -1,11 +1,11 @@
-"""The root of a specification: where labels come from, the stages, and what to keep."""
+"""The root of a specification: source of labels, stages, and what to store."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -31,13 +31,15 @@ from simexm.units import times
 
 MEMBRANE, CYTOSOL = "membrane", "cytosol"
 
+S = TypeVar("S")
+
 Pixels = Annotated[int, Field(ge=1)]
 Keep = Literal["expected", "labelled", "emitters"]
 
 
 def _source_kind(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    return "zarr" if kind is None else str(kind)  # files tell their own kind
+    return "zarr" if kind is None else str(kind)  # all files; their format is found when they are opened
 
 
 Source = Annotated[Annotated[Phantom, Tag("phantom")] | Annotated[ZarrSource, Tag("zarr")], Discriminator(_source_kind)]
@@ -49,7 +51,7 @@ class Crop(Frozen):
     Attributes
     ----------
     offset, shape
-        First voxel and number of voxels, z y x. Ids around the crop are read to find its membranes, but emit nothing.
+        First voxel and number of voxels, z y x. Voxels around the crop are read to find membranes, but carry no dye.
     """
 
     offset: tuple[int, int, int] = (0, 0, 0)
@@ -57,21 +59,21 @@ class Crop(Frozen):
 
 
 class Execution(Frozen):
-    """How the work is cut up; the device, the tile and the block that follow from it are part of what decides the bytes.
+    """How the work is divided. Device, tile and block affect the bytes of the result.
 
     Attributes
     ----------
     device
-        `auto`: a GPU where there is one. `gpu`: the same, with a warning where there is none. A run never mixes both.
+        `auto`: a GPU if there is one. `gpu`: the same, with a warning if there is none. A run never mixes both.
     require_gpu
-        Refuse to run where there is no GPU.
+        Refuse to run without a GPU.
     memory_GiB
         Memory that one worker may use; decides the default tile.
     tile
-        Pixels along z, y, x that are computed at once; left out, as large as fits.
+        Pixels along z, y, x computed at once; by default as many as fit into memory.
     min_blocks
-        Blocks that there should be at least, if the image is large enough: no more workers than blocks can be busy, but the
-        smaller a block is, the more its halo costs. Left out, 4; 16 where each is still worth five core-seconds.
+        Smallest number of blocks, if the image is large enough: it limits how many workers can be busy, but the halo costs
+        more for small blocks. By default 4, or 16 if each block still takes five core-seconds.
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -100,16 +102,16 @@ class Spec(Frozen):
         Path or URL of labels, or a mapping: `{path, dataset, voxel_size_nm, regions}`, or `{kind: phantom, shape, ...}`.
         A relative path begins at the working directory.
     crop
-        Part of the source; left out, all of it.
+        Part of the source; by default all of it.
     dyes
         Further dyes by name.
     stages
-        What happens, in order.
+        The steps of the experiment, in order.
     keep
         Intermediate results to store as well: `expected` (noise-free image), `labelled` (dyes per pixel and layer),
         `emitters` (every dye, as a table).
     execution
-        How the work is cut up.
+        How the work is divided.
     """
 
     name: FreeText = "simulation"
@@ -130,7 +132,7 @@ class Spec(Frozen):
         Raises
         ------
         SpecError
-            If anything is wrong; the message lists all problems with their place.
+            If anything is wrong; the message lists all problems with their position.
         """
         try:
             return cls.model_validate(data)
@@ -139,17 +141,11 @@ class Spec(Frozen):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a YAML or JSON file.
-
-        Raises
-        ------
-        SpecError
-            If there is no such file, or anything in it is wrong.
-        """
+        """Read a YAML or JSON file; raises SpecError if it is missing or wrong."""
         return cls.from_mapping(settings.read(Path(usable(path))), str(path))
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain data that `from_mapping` reads; what stands at its default is left out, but for the stages' tags."""
+        """Return plain data for `from_mapping`, without defaults."""
         data = self.model_dump(mode="json", exclude_defaults=True)
         data["stages"] = [
             {"stage": s.model_dump()["stage"], **s.model_dump(mode="json", exclude_defaults=True)} for s in self.stages
@@ -159,13 +155,7 @@ class Spec(Frozen):
         return data
 
     def save(self, path: str | Path) -> None:
-        """Write a YAML file, or a JSON file where the name ends in .json.
-
-        Raises
-        ------
-        OutputError
-            If it cannot be written.
-        """
+        """Write a YAML file, or JSON if the name ends in .json; raises OutputError if it cannot be written."""
         named = Path(usable(path))
         try:
             named.write_text(settings.dump(self.to_mapping(), named), encoding="utf-8")
@@ -173,7 +163,7 @@ class Spec(Frozen):
             raise OutputError(f"{path} cannot be written: {error.strerror}; name another file") from error
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values, validated again; raises SpecError where they cannot be."""
+        """Return a copy with other values; raises SpecError if they are invalid."""
         return self.from_mapping({**self.model_dump(), **changes})
 
     # ---------------------------------------------------------------- checks
@@ -185,7 +175,7 @@ class Spec(Frozen):
             missing = [q.name for q in stage.inputs if q.name not in written]
             if missing:
                 raise ValueError(
-                    f"stage {stage.tag!r} reads {' and '.join(missing)}, which no stage before it writes; "
+                    f"stage {stage.tag!r} reads {' and '.join(missing)}, which no earlier stage writes; "
                     "the usual order is regions, labelling, expansion, a microscope, camera, truth"
                 )
             twice = [q.name for q in stage.writes if q.name in written and q not in stage.inputs]
@@ -202,47 +192,43 @@ class Spec(Frozen):
             (Truth, "truth", "truth"),
         ):
             if not any(isinstance(s, role) for s in self.stages):
-                raise ValueError(f"no stage writes {name!r}, without which nothing can be made; add {what}")
-        makes = written | ({"labelled"} if "emitters" in written else set())
+                raise ValueError(f"no stage writes {name!r}, which every simulation needs; add {what}")
+        available = written | ({"labelled"} if "emitters" in written else set())
         for name in self.keep:
-            if name not in makes:
-                raise ValueError(f"keep: {name} cannot be kept, for none of these stages makes it; take it out")
+            if name not in available:
+                raise ValueError(f"keep: {name} cannot be stored, since none of these stages computes it; remove it")
         return self
 
     @model_validator(mode="after")
     def _regions_known(self) -> Self:
         known = (MEMBRANE, CYTOSOL, *self.masks)
+        listed = f"the regions are {', '.join(known)}"
         for layer in self.labeller.named_layers:
             if layer.region not in known:
                 raise ValueError(
                     f"layer {layer.name!r} labels the region {layer.region!r}, which does not exist, so it would stay empty; "
-                    f"the regions are {', '.join(known)}; give further masks under source.regions"
+                    f"{listed}; give further masks under source.regions"
                 )
         for sites in self.barcodes.amplicons if self.barcodes else ():
             if sites.region not in known:
                 raise ValueError(
-                    f"barcodes: amplicons are to form in the region {sites.region!r}, which does not exist, so there would be "
-                    f"none; the regions are {', '.join(known)}; give further masks under source.regions"
+                    f"barcodes: the region {sites.region!r} of amplicons does not exist, so there would be none; {listed}; "
+                    "give further masks under source.regions"
                 )
         for name in self.truth.regions:
             if name not in known:
-                raise ValueError(
-                    f"truth.regions names {name!r}, which does not exist; the regions are {', '.join(known)}"
-                )
-        taken = {AMPLICONS, *(self.barcodes.layer_of_dye.values() if self.barcodes else ())}
-        clash = sorted(taken & {layer.name for layer in self.labeller.named_layers}) if self.barcodes else []
-        if clash:
-            raise ValueError(f"the layer {clash[0]!r} has the name that amplicons go by; give the layer another name")
-        layers = ["cells", *(layer.name for layer in self.labeller.named_layers)]
-        taken = set(layers) & {f"{layer}_{region}" for layer in layers for region in self.truth.regions}
-        if taken:
-            raise ValueError(
-                f"the layer {min(taken)!r} has the name of a region's label image; give the layer another name"
-            )
+                raise ValueError(f"truth.regions names {name!r}, which does not exist; {listed}")
+        layers = [layer.name for layer in self.labeller.named_layers]
+        reserved = {AMPLICONS, *self.barcodes.layer_of_dye.values()} if self.barcodes else set()
+        if clash := reserved & set(layers):
+            raise ValueError(f"the layer {min(clash)!r} has the name that amplicons go by; rename it")
+        layers.append("cells")
+        if clash := set(layers) & {f"{layer}_{region}" for layer in layers for region in self.truth.regions}:
+            raise ValueError(f"the layer {min(clash)!r} has the name of a region's label image; rename it")
         for name in self.masks:
             if name in (MEMBRANE, CYTOSOL):
                 raise ValueError(
-                    f"a mask cannot be named {name!r}, which is found from the labels; give it another name"
+                    f"a mask cannot be named {name!r}, a region found from the labels; give it another name"
                 )
         return self
 
@@ -250,92 +236,81 @@ class Spec(Frozen):
     def _light(self) -> Self:
         try:
             dyes = self.fluorophores()
-            self._letters_told_apart()
+            self._check_letters()
             self.microscope.check(dyes, float(self.transform().scale))
-            self._peaks_seen(dyes)
+            self._warn_of_dim_dyes(dyes)
         except SpecError as error:
             raise ValueError(str(error)) from None
         return self
 
-    def _letters_told_apart(self) -> None:
+    def _check_letters(self) -> None:
         letters, channels = self.barcodes.dyes if self.barcodes else {}, self.microscope.all_channels
         if len(letters) > len(channels):
             raise SpecError(
                 f"{len(letters)} letters have as many dyes, but there are {len(channels)} channels, which cannot "
-                "tell them apart; give at least one channel for each letter's dye"
+                "distinguish them; give at least one channel for each letter's dye"
             )
 
-    def _peaks_seen(self, dyes: Mapping[str, Fluorophore]) -> None:
-        """Warn of a dye whose best channel misses most of its light."""
+    def _warn_of_dim_dyes(self, dyes: Mapping[str, Fluorophore]) -> None:
+        """Warn of dyes whose best channel misses most of their light."""
         for dye in dyes.values():
-            told = bands.dimness(dye, self.microscope.all_channels, two_photon=self.microscope.multiphoton)
-            if told:
-                warnings.warn(told, SimexmWarning, stacklevel=2)
+            warning = bands.dimness(dye, self.microscope.all_channels, two_photon=self.microscope.multiphoton)
+            if warning:
+                warnings.warn(warning, SimexmWarning, stacklevel=2)
 
-    # ---------------------------------------------------------------- what the stages are
+    # ---------------------------------------------------------------- stages by role
 
-    def _one(self, kind: type[Any]) -> Any:
+    def _find(self, kind: type[S]) -> S | None:
         return next((s for s in self.stages if isinstance(s, kind)), None)
 
     @property
     def labeller(self) -> Labeller:
-        """The stage that labels."""
-        stage: Labeller = self._one(Labeller)
-        return stage
+        """The labelling stage."""
+        return cast(Labeller, self._find(Labeller))
 
     @property
     def barcodes(self) -> Barcodes | None:
-        """The stage that makes rounds of imaging, where there is one."""
-        stage: Barcodes | None = self._one(Barcodes)
-        return stage
+        """The stage that adds rounds of imaging, if any."""
+        return self._find(Barcodes)
 
     @property
     def microscope(self) -> Microscope:
-        """The stage that makes the image."""
-        stage: Microscope = self._one(Microscope)
-        return stage
+        """The stage that forms the image."""
+        return cast(Microscope, self._find(Microscope))
 
     def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
-        """From tissue to expanded tissue, by all stages together; see `Stage.transform`."""
+        """Return the map from tissue to expanded tissue, of all stages together; see `Stage.transform`."""
         return compose(stage.transform(frame) for stage in self.stages)
 
     @property
     def camera(self) -> Camera | None:
-        """The detector, where there is one."""
-        stage: Camera | None = self._one(Camera)
-        return stage
+        """The detector, if any."""
+        return self._find(Camera)
 
     @property
     def truth(self) -> Truth:
-        """The stage that samples the truth."""
-        stage: Truth = self._one(Truth)
-        return stage
+        """The stage that samples the ground truth."""
+        return cast(Truth, self._find(Truth))
 
     @property
     def masks(self) -> tuple[str, ...]:
-        """Regions that the source has masks of."""
+        """Regions for which the source has masks."""
         return ("synapse",) if isinstance(self.source, Phantom) else masks_of(self.source.offered())
 
     def fluorophores(self) -> dict[str, Fluorophore]:
-        """The dyes that the layers use, by name.
-
-        Raises
-        ------
-        SpecError
-            If one is unknown, or its file cannot be read.
-        """
+        """Return the dyes of the layers, by name; raises SpecError if one is unknown or its file cannot be read."""
         own = {name: dye.load(name) for name, dye in self.dyes.items()}
         names = [dye for stage in self.stages for dye in stage.emits.values()]
         return {name: find(name, own) for name in names}
 
     def resolved(self) -> Self:
-        """The same simulation without reference to files of dyes or to the working directory."""
+        """Return the same spec without reference to files of dyes or to the working directory."""
         source = self.source.resolved() if isinstance(self.source, ZarrSource) else self.source
         stages = tuple(s.resolved() if isinstance(s, Barcodes) else s for s in self.stages)
         return self.model_copy(update={"source": source, "dyes": self.fluorophores(), "stages": stages})
 
     def with_tile(self, tile: Triple | None) -> Self:
-        """The same simulation computed in tiles of this shape, pixels z y x; None leaves it as it is."""
+        """Return the same spec with tiles of this shape, pixels z y x; None changes nothing."""
         if tile is None:
             return self
         tile = whole_numbers("the tile", tile)
@@ -344,7 +319,7 @@ class Spec(Frozen):
         return self.model_copy(update={"execution": self.execution.model_copy(update={"tile": tile})})
 
     def with_device(self, device: str | None) -> Self:
-        """The same simulation computed on this device, `auto`, `gpu` or `cpu`; None leaves it as it is."""
+        """Return the same spec for this device, `auto`, `gpu` or `cpu`; None changes nothing."""
         if device is None:
             return self
         try:
@@ -354,13 +329,7 @@ class Spec(Frozen):
         return self.model_copy(update={"execution": execution})
 
     def crop_box(self, volume: Triple) -> Box:
-        """The specimen in voxels of a source of this shape.
-
-        Raises
-        ------
-        SpecError
-            If the crop is empty or reaches outside.
-        """
+        """Return the crop of a source of this shape; raises SpecError if it is empty or reaches outside."""
         if self.crop is None:
             return Box.of_shape(volume)
         box = Box.at(self.crop.offset, self.crop.shape)
@@ -369,6 +338,6 @@ class Spec(Frozen):
         if min(self.crop.offset) < 0 or not Box.of_shape(volume).contains(box):
             raise SpecError(
                 f"crop from {list(box.start)} to {list(box.stop)} reaches outside the source, whose shape is {list(volume)}, "
-                "and there is nothing to simulate there; make offset + shape at most that, z y x"
+                "where there is nothing to simulate; make offset + shape at most that, z y x"
             )
         return box

@@ -1,4 +1,4 @@
-"""A result that has its name only when it is whole."""
+"""Write a Zarr group atomically: build it hidden, rename it when complete."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simexm.errors import DiskError, OutputError, SimexmError
+from simexm.store.atomic_file import being_written, refuse_missing_folder
 from simexm.store.claims import claim
 from simexm.store.documents import read_mapping
 from simexm.store.files import Files, remove_tree
@@ -19,40 +20,37 @@ from simexm.store.remote import Remote
 
 
 @contextmanager
-def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Files]:
-    """Yield a hidden place beside `output` to write a Zarr group to, and give it that name if all went well.
+def atomic_group(output: Location, *, overwrite: bool, writer: str) -> Iterator[Files]:
+    """Yield a hidden folder beside `output` to write a Zarr group to; rename it to `output` at the end.
 
-    In an object store, where nothing can be renamed, it is `output` itself, which is no Zarr group until the metadata of its
-    root are written: last of all.
+    Object stores cannot rename: there it is `output` itself, which is no Zarr group until its root's metadata are written,
+    last of all.
 
     Parameters
     ----------
     output
-        The group's folder in the end.
+        The group's folder.
     overwrite
-        Replace a multiscale group there whose attribute "simexm" names `writer` as `written_by` and that holds nothing but
-        its levels; nothing else is ever replaced.
+        Replace a multiscale group whose attribute simexm.written_by is `writer` and that holds only its own levels and
+        fields; nothing else is ever replaced.
     writer
-        What writes the group, such as "simexm ingest".
+        The command that writes the group, such as "simexm ingest".
 
     Raises
     ------
     OutputError
-        If something stands in the way, or the disk refuses.
+        If `output` exists and may not be replaced, or cannot be written.
     """
     refuse_group(output, overwrite=overwrite, writer=writer)
     if isinstance(output, Remote):
-        with _appearing_remote(output) as files:
+        with _atomic_remote_group(output) as files:
             yield files
         return
     hidden = output.with_name(f".{output.name}.partial")
     try:
         hidden.mkdir()
     except FileExistsError:
-        raise OutputError(
-            f"{hidden} exists: {output.name} is being written now, or its writer was killed. If none is running, "
-            f"remove it: rm -r {hidden}"
-        ) from None
+        raise being_written(hidden, output) from None
     except OSError as error:
         raise OutputError(f"{output.parent} cannot be written to: {error.strerror}. Choose another folder.") from error
     try:
@@ -72,7 +70,7 @@ def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Fil
         raise
     except OSError as error:
         raise DiskError(
-            f"{output} cannot be written: {error.strerror or error}. Nothing of it was kept. Free some space, or choose "
+            f"{output} cannot be written: {error.strerror or error}. Nothing of it was stored. Free some space, or choose "
             "another folder."
         ) from error
     finally:
@@ -80,52 +78,44 @@ def appearing(output: Location, *, overwrite: bool, writer: str) -> Iterator[Fil
 
 
 def refuse_group(output: Location, *, overwrite: bool, writer: str) -> None:
-    """Refuse a place where `appearing` may not write; touches nothing.
-
-    Raises
-    ------
-    OutputError
-        With what to type instead.
-    """
+    """Raise OutputError if `atomic_group` may not write to `output`; touches nothing."""
     try:
-        there = output.exists()
+        exists = output.exists()
     except RemoteError as error:
         raise OutputError(f"{output} cannot be written: {error.strerror}") from error
-    if there and not overwrite:
+    if exists and not overwrite:
         raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
-    if there:
+    if exists:
         _refuse_foreign(output, writer)
     if output.suffix != ".zarr":
         raise OutputError(
             f"{output} does not end in .zarr, by which viewers know an OME-Zarr. Type {output.stem}.zarr."
         )
-    if isinstance(output, Path) and not output.parent.is_dir():
-        raise OutputError(
-            f"{output} cannot be written: there is no folder {output.parent}. Type: mkdir -p {output.parent}"
-        )
+    if isinstance(output, Path):
+        refuse_missing_folder(output)
 
 
 @contextmanager
-def _appearing_remote(output: Remote) -> Iterator[Files]:
+def _atomic_remote_group(output: Remote) -> Iterator[Files]:
     hidden = output.with_name(f".{output.name}.partial")
     try:
         claim(hidden)
     except FileExistsError:
         raise OutputError(
-            f"{hidden} exists: {output.name} is being written now, or its writer was killed. If none is running, remove what "
-            f"is below it and below {output}"
+            f"{hidden} exists: {output.name} is being written now, or its writer was killed. If none is running, remove the "
+            f"files below it and below {output}"
         ) from None
     except RemoteError as error:
         raise OutputError(f"{output} cannot be written: {error.strerror}") from error
     try:
-        (output / "zarr.json").unlink(missing_ok=True)  # first: what is half removed is no group
+        (output / "zarr.json").unlink(missing_ok=True)  # first, so that a half-removed group is no group
         remove_tree(output)
         yield Files(output, hidden)
     except BaseException as error:
         remove_tree(output, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, SimexmError):
             raise DiskError(
-                f"{output} cannot be written: {error.strerror or error}. Nothing of it was kept."
+                f"{output} cannot be written: {error.strerror or error}. Nothing of it was stored."
             ) from error
         raise
     finally:
@@ -133,7 +123,7 @@ def _appearing_remote(output: Remote) -> Iterator[Files]:
 
 
 def _refuse_foreign(output: Location, writer: str) -> None:
-    """Refuse to replace what another wrote, and what someone added to."""
+    """Refuse to replace a group of another writer, or one with files of another program."""
     try:
         attributes = read_mapping(output / "zarr.json")["attributes"]
         marked = attributes["simexm"]["written_by"] == writer
@@ -141,7 +131,7 @@ def _refuse_foreign(output: Location, writer: str) -> None:
         marked = False
     if not marked:
         raise OutputError(f"{output} was not written by {writer}, so it is not replaced. Choose another name.")
-    found = _strangers(output, attributes)
+    found = _foreign_files(output, attributes)
     if found:
         raise OutputError(
             f"{output} holds {', '.join(sorted(found))}, which {writer} did not write and --overwrite would delete. Move it "
@@ -149,8 +139,8 @@ def _refuse_foreign(output: Location, writer: str) -> None:
         )
 
 
-def _strangers(group: Location, attributes: Mapping[str, Any]) -> list[str]:
-    """What is in a group beside its levels and the groups of its fields, and in these."""
+def _foreign_files(group: Location, attributes: Mapping[str, Any]) -> list[str]:
+    """List what a group and the groups of its fields hold besides levels and fields."""
     levels, fields = datasets(attributes), fields_of(attributes["simexm"], str(group))
     found = [p.name for p in group.iterdir() if p.name not in ("zarr.json", *levels, *fields)]
     for level in levels:
@@ -159,7 +149,7 @@ def _strangers(group: Location, attributes: Mapping[str, Any]) -> list[str]:
     for field in (f for f in fields if (group / f).exists()):
         try:
             inner = read_mapping(group / field / "zarr.json")["attributes"]
-            found += [f"{field}/{name}" for name in _strangers(group / field, inner)]
+            found += [f"{field}/{name}" for name in _foreign_files(group / field, inner)]
         except (OSError, ValueError, KeyError, TypeError):
             found.append(field)
     return found

@@ -1,4 +1,4 @@
-"""JSON files that simexm wrote, read as if anybody had written them."""
+"""Read JSON files of results, which anyone may have written."""
 
 from __future__ import annotations
 
@@ -19,33 +19,22 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 class MalformedError(ValueError):
-    """A file that is no JSON object, or not the one that is expected there; the message says where it is wrong."""
+    """A file is no JSON object, or not the expected one; the message says where it is wrong."""
 
 
 def read_mapping(path: Location) -> dict[str, Any]:
-    """What a file holds.
-
-    Raises
-    ------
-    OSError
-        If there is no such file, or it cannot be read.
-    MalformedError
-        If it is no JSON object.
-    """
-    if not isinstance(path, Remote):  # of which a size would cost a request
+    """Read a JSON object; raises OSError if the file cannot be read, else as `parse_mapping`."""
+    if not isinstance(path, Remote):  # there, a size would cost a request
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
-            raise MalformedError("is no file")  # a pipe would never end
+            raise MalformedError("is no regular file")  # a pipe might never end
         if about.st_size > LARGEST_BYTES:
             raise MalformedError(f"has {about.st_size} bytes, and at most {LARGEST_BYTES} are read")
     return parse_mapping(path.read_bytes())
 
 
 def parse_mapping(data: bytes) -> dict[str, Any]:
-    """What JSON text holds; raises MalformedError if it is no object, or one that readers take for different things.
-
-    These are keys given twice, NaN, and nesting beyond `DEEPEST`.
-    """
+    """Parse JSON text; raises MalformedError if it is no object, or has duplicate keys, NaN, or nesting beyond `DEEPEST`."""
     try:
         loaded = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
     except RecursionError:
@@ -62,16 +51,16 @@ def parse_mapping(data: bytes) -> dict[str, Any]:
 
 
 def obey(model: type[_M], value: Any) -> _M:
-    """A value as a model of it; raises MalformedError with the place of the first thing that is wrong, and what."""
+    """Validate a value; raises MalformedError with the place and the fault of the first error."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
-        given = first["input"]
-        shown = f" (got {ascii(given)[:80]})" if isinstance(given, str | int | float) else ""
-        said = first["msg"].removeprefix("Value error, ").removeprefix("String ").removeprefix("Input ")
-        raise MalformedError(f"is wrong at {ascii(where)[1:-1]}: {said}{shown}") from None
+        value = first["input"]
+        shown = f" (got {ascii(value)[:80]})" if isinstance(value, str | int | float) else ""
+        fault = first["msg"].removeprefix("Value error, ").removeprefix("String ").removeprefix("Input ")
+        raise MalformedError(f"is wrong at {ascii(where)[1:-1]}: {fault}{shown}") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

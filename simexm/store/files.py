@@ -1,4 +1,4 @@
-"""Files that appear, change and vanish whole, in a folder of a disk or of an object store; see also `claims`."""
+"""Write and remove files atomically, on a disk or in an object store; see also `claims`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PIECE_BYTES = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is stored of one shard or table: its size in bytes (0: no file) and the checksum of its bytes."""
+    """Size in bytes and checksum of a stored file; 0 bytes: no file."""
 
     nbytes: int
     checksum: str
@@ -33,23 +33,23 @@ EMPTY = Stored(0, "")
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A folder whose files appear, change and vanish whole.
+    """A folder whose files are written and removed atomically.
 
     Attributes
     ----------
     root
         The folder.
     scratch
-        The writer's claim, outside `root`: on a disk an existing folder of the same file system, for files that are being
-        written. A killed writer leaves its leftovers there, and never a foreign file inside a Zarr group. Whoever takes it
-        away keeps all who still hold its name from writing, removing included.
+        The writer's claim, outside `root`. On a disk it is an existing folder of the same file system, where files are
+        written before they are renamed; leftovers of a killed writer stay there, never inside a Zarr group. Without it
+        nothing can be written or removed.
     """
 
     root: Location
     scratch: Location
 
     def put(self, key: str, data: bytes) -> Stored:
-        """Replace the file `key` (a path below the root) by `data` in one step and for good; b"" removes it."""
+        """Replace the file `key` (a path below the root) by `data`, atomically and durably; b"" removes it."""
         path = self.root / key
         if not data:
             remove(path, self.scratch)
@@ -65,9 +65,9 @@ class Files:
 
 @contextlib.contextmanager
 def writing(path: Location, scratch: Location, *, new: bool = False) -> Iterator[Path]:
-    """Yield a name for a file that is to be written, which becomes `path` if all goes well and else vanishes.
+    """Yield a path on a disk to write; it becomes `path` at the end, and is removed after an error.
 
-    With `new` there must be no such file yet. Object stores look; on a disk the claim suffices.
+    With `new` the file must not exist. Object stores check that; on a disk the claim suffices.
     """
     if isinstance(path, Remote):
         with tempfile.TemporaryDirectory(prefix="simexm-") as folder:
@@ -82,7 +82,7 @@ def writing(path: Location, scratch: Location, *, new: bool = False) -> Iterator
 
 @contextlib.contextmanager
 def outgoing(path: Location) -> Iterator[Path]:
-    """Yield a name on a disk for a file that needs no claim and may be seen in pieces: `path`, or what is sent there."""
+    """Yield a path on a disk for a file that needs neither claim nor atomicity; in a store, it is uploaded at the end."""
     if isinstance(path, Remote):
         with tempfile.TemporaryDirectory(prefix="simexm-") as folder:
             yield Path(folder) / path.name
@@ -93,7 +93,7 @@ def outgoing(path: Location) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def becoming(path: Path, partial: Path) -> Iterator[Path]:
-    """The same on a disk, with a name of the caller's, which is yielded."""
+    """Yield `partial` to write; rename it to `path` at the end, and remove it after an error."""
     try:
         yield partial
         publish(partial, path)
@@ -101,12 +101,12 @@ def becoming(path: Path, partial: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(partial)):
-            error.filename = str(path)  # a full disk names no file, and nobody knows the partial one
+            error.filename = str(path)  # of a full disk there is no name, and users do not know the partial one
         raise
 
 
 def remove(path: Location, scratch: Location) -> None:
-    """Remove a file, if it is there, by way of the claim: so whoever has lost that removes nothing."""
+    """Remove a file, if it exists, through the claim: a writer that lost its claim removes nothing."""
     if isinstance(path, Remote):
         check_claim(scratch)
         path.unlink(missing_ok=True)
@@ -120,7 +120,7 @@ def remove(path: Location, scratch: Location) -> None:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Give a finished file its name, in one step that survives a power cut; file and folder are on the disk afterwards."""
+    """Rename a finished file atomically; file and folder are synced, so that it survives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _sync(partial)
     os.replace(partial, path)
@@ -136,7 +136,7 @@ def _sync(path: Path) -> None:
 
 
 def append(path: Location, text: str) -> None:
-    """Add text to a file's end, of which there is one writer; an object is written anew, so only for what is rare."""
+    """Append text to a file with one writer. An object is rewritten each time, so use it rarely."""
     if isinstance(path, Remote):
         before = path.read_bytes() if path.is_file() else b""
         path.put(before + text.encode())
@@ -147,17 +147,17 @@ def append(path: Location, text: str) -> None:
 
 def _on_disk(folder: Location) -> Path:
     if isinstance(folder, Remote):
-        raise TypeError(f"{folder} is on no disk, and files on a disk have their claim there")
+        raise TypeError(f"{folder} is in a store, but the claim for files on a disk must be on that disk")
     return folder
 
 
 def checksum(data: bytes) -> str:
-    """The checksum by which the journal knows a file's bytes."""
+    """Checksum of bytes, as the journal stores it."""
     return _checksum(google_crc32c.value(data))
 
 
 def measure(path: Location) -> Stored:
-    """Size and checksum of what is stored, on a disk read in pieces; `EMPTY` where there is no file."""
+    """Size and checksum of a file, which is read in pieces from a disk; `EMPTY` if it is missing."""
     size = crc = 0
     try:
         if isinstance(path, Remote):
@@ -177,7 +177,7 @@ def _checksum(crc: int) -> str:
 
 
 def remove_all(files: Sequence[Location]) -> None:
-    """Remove some files of one folder; in a store with one request for many."""
+    """Remove files of one folder; in a store with one request for many."""
     if files and isinstance(files[0], Remote):
         files[0].remove_keys([str(f) for f in files])
         return
@@ -186,7 +186,7 @@ def remove_all(files: Sequence[Location]) -> None:
 
 
 def remove_tree(path: Location, *, ignore_errors: bool = False) -> None:
-    """Remove a file, or a folder with all that is in it, if it is there."""
+    """Remove a file, or a folder with its content, if it exists."""
     with contextlib.suppress(*((OSError,) if ignore_errors else ())):
         if isinstance(path, Remote):
             path.remove_tree()

@@ -1,4 +1,4 @@
-"""Looking at many files at once: what is in a folder, what of a result is there, and reading ahead."""
+"""List folders, check which of many files exist, and read ahead."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 def scan(folder: Location) -> Iterator[tuple[str, int | None]]:
-    """Names right below a folder; of files the size, of folders None."""
+    """Name and size of each entry directly below a folder; the size of a folder is None."""
     if isinstance(folder, Remote):
         yield from folder.scan()
         return
@@ -38,12 +38,11 @@ def scan(folder: Location) -> Iterator[tuple[str, int | None]]:
             yield entry.name, None if entry.is_dir() else entry.stat().st_size
 
 
-def largest_file(folder: Location, looked_at: int = 256) -> int | None:
-    """Bytes of the largest of some files below a folder; None where there are none, or where a store does not list them."""
+def largest_file(folder: Location, sample: int = 256) -> int | None:
+    """Bytes of the largest of some files below a folder; None if there are none, or the store does not list them."""
     if isinstance(folder, Remote) and not folder.can_list:
         return None
-    sizes = (size for size in islice(_sizes(folder), looked_at))
-    return max(sizes, default=None)
+    return max(islice(_sizes(folder), sample), default=None)
 
 
 def _sizes(folder: Location) -> Iterator[int]:
@@ -55,7 +54,7 @@ def _sizes(folder: Location) -> Iterator[int]:
 
 
 def read_begin(path: Location, count: int) -> bytes:
-    """The first bytes of a file."""
+    """Read the first bytes of a file."""
     if isinstance(path, Remote):
         return path.read_ranges([(0, count)])[0]
     with path.open("rb") as file:
@@ -64,14 +63,11 @@ def read_begin(path: Location, count: int) -> bytes:
 
 def files_below(folder: Location) -> Iterator[Location]:
     """All files below a folder, in no stated order."""
-    if isinstance(folder, Remote):
-        yield from folder.files()
-    else:
-        yield from (p for p in folder.rglob("*") if p.is_file())
+    return folder.files() if isinstance(folder, Remote) else (p for p in folder.rglob("*") if p.is_file())
 
 
 def links_below(folder: Location) -> Iterator[Path]:
-    """All symbolic links below a folder, none of which is followed; stores have none."""
+    """All symbolic links below a folder, without following any; stores have none."""
     waiting = [] if isinstance(folder, Remote) else [folder]
     while waiting:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as entries:
@@ -83,10 +79,10 @@ def links_below(folder: Location) -> Iterator[Path]:
 
 
 def presence(*folders: Location) -> Callable[[str], bool]:
-    """What tells whether a file below these folders is there.
+    """Return a function that checks whether a file below these folders exists.
 
-    A disk is asked for each. An object store is listed once, and of each name 64 bits are kept: so of ten million files one
-    that is gone is overlooked once in a million million times.
+    On a disk it asks for each file. An object store is listed once, and 64 bits of each name are stored: among ten million
+    files, a missing one is overlooked once in 10^12 times.
     """
     remote = [f for f in folders if isinstance(f, Remote)]
     if not remote:
@@ -106,15 +102,12 @@ def presence(*folders: Location) -> Callable[[str], bool]:
 
 
 def read_ahead(read: Callable[[_A], _T], files: Iterable[_A], near: Location) -> Iterator[_T]:
-    """What `read` makes of each file, in order: one after the other where `near` is on a disk, else a few at a time."""
-    if not isinstance(near, Remote):
-        yield from map(read, files)
-        return
-    yield from in_parallel(read, files, READERS)
+    """Apply `read` to each file, in order; concurrently, a few at a time, if `near` is in a store."""
+    return in_parallel(read, files, READERS) if isinstance(near, Remote) else map(read, files)
 
 
 def in_parallel(work: Callable[[_A], _T], items: Iterable[_A], threads: int) -> Iterator[_T]:
-    """What `work` makes of each item, in order, a few at a time."""
+    """Apply `work` to each item in threads, a few at a time; results are in order."""
     feed = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque(pool.submit(work, item) for item in islice(feed, 4 * threads))
@@ -124,7 +117,7 @@ def in_parallel(work: Callable[[_A], _T], items: Iterable[_A], threads: int) -> 
 
 
 def on_disk(path: Location) -> Path:
-    """A file that never changes, on a disk: itself, or a copy that lasts as long as this process."""
+    """Return the path of a file that never changes: on a disk itself, else a copy that lasts as long as this process."""
     if not isinstance(path, Remote):
         return path
     with _fetching:

@@ -1,4 +1,4 @@
-"""Where a file or folder is: on a disk, or behind a URL."""
+"""Files and folders that a user names: paths on a disk, or URLs."""
 
 from __future__ import annotations
 
@@ -12,24 +12,18 @@ from simexm.errors import OutputError, SpecError
 from simexm.store.remote import Remote
 
 Location = Path
-"""A file or folder, on a disk or behind a URL: a Path or a Remote, which type checkers take for one."""
+"""A file or folder on a disk or behind a URL: a Path, or a Remote, which type checkers accept as a Path."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/")
 
 
 def is_url(named: str) -> bool:
-    """Whether a text is a URL and no path."""
+    """Whether a text is a URL, not a path."""
     return "://" in named
 
 
 def usable(named: Any) -> str:
-    """Return a path or URL as text.
-
-    Raises
-    ------
-    SpecError
-        If it is of another type, empty, too long, not UTF-8, or holds NUL or half of a surrogate pair, which no path has.
-    """
+    """Return a path or URL as text; raises SpecError if no file can have this name."""
     if not isinstance(named, str | os.PathLike) or not isinstance(os.fspath(named), str):
         raise SpecError(f"a path or URL is expected, not {reprlib.repr(named)}; give it as text")
     text = os.fspath(named)
@@ -43,14 +37,14 @@ def usable(named: Any) -> str:
         text.encode()
     except UnicodeEncodeError:  # names inside results, in Zarr, Parquet and metadata, are UTF-8
         raise SpecError(
-            f"{encoded!r} is no UTF-8, of which the names inside results are made: rename it, or choose another name; where the "
-            "shell shows it rightly, type the command with PYTHONUTF8=1"
+            f"{encoded!r} is not UTF-8, as names inside results must be: rename it, or choose another name; if the shell "
+            "shows it correctly, type the command with PYTHONUTF8=1"
         ) from None
     if len(encoded) > _LONGEST or any(len(part) > _LONGEST_PART for part in encoded.split(b"/")):
-        raise SpecError(f"{reprlib.repr(text)} is longer than any name of a file; type it again")
+        raise SpecError(f"{reprlib.repr(text)} is too long for the name of a file; type it again")
     if os.path.expanduser(text).startswith("~"):
         raise SpecError(
-            f"{text} names the home folder of a user who does not exist; for a file of this name type ./{text}"
+            f"{text} is the home folder of a user who does not exist; for a file of this name type ./{text}"
         )
     return text
 
@@ -59,13 +53,7 @@ _LONGEST, _LONGEST_PART = 4095, 255
 
 
 def location(named: str | os.PathLike[str] | Remote) -> Location:
-    """The file or folder that a user named; links are followed.
-
-    Raises
-    ------
-    SpecError
-        If nothing can be found at a URL of this kind, or the name is none that a file can have.
-    """
+    """Return the file or folder that a user named; links are followed. Raises SpecError if it is no valid name or URL."""
     if isinstance(named, Remote):
         return named
     text = usable(named)
@@ -80,35 +68,29 @@ def location(named: str | os.PathLike[str] | Remote) -> Location:
         raise SpecError(f"{text} is a URL that lost a slash, as in a pathlib.Path; give it as text: {whole}")
     try:
         return Path(os.path.expanduser(text)).resolve()
-    except (OSError, RuntimeError) as error:  # links that lead in a circle are a RuntimeError before Python 3.13
-        why = getattr(error, "strerror", None) or "it leads through links that lead back to themselves"
+    except (OSError, RuntimeError) as error:  # links in a circle are a RuntimeError before Python 3.13
+        why = getattr(error, "strerror", None) or "its symbolic links form a circle"
         raise SpecError(f"{text} cannot be used as a path: {why}; name another file or folder") from None
 
 
 def from_text(named: str) -> Location:
-    """The file or folder that `str` told."""
+    """Return the location whose `str` is `named`."""
     return Remote(named) if is_url(named) else Path(named)
 
 
 def with_ending(path: Path, ending: str) -> Path:
-    """The same path with another ending, such as ".png"; of a path without a name, a file in that folder."""
+    """Replace a path's ending, such as ".png"; if it has no name, name a file in that folder."""
     return path.with_name(f"{path.stem}{ending}") if path.name else path / f"out{ending}"
 
 
 def refuse_url(named: str | os.PathLike[str]) -> None:
-    """Refuse a URL where a path is needed, one that went through `Path`, which swallows a slash, included.
-
-    Raises
-    ------
-    OutputError
-        With what to type instead.
-    """
+    """Raise OutputError for a URL where a path is needed, also one that lost a slash in a `Path`."""
     if _URL.match(os.fspath(named)):
         raise OutputError(f"{os.fspath(named)} is a URL, and this is written to a disk; name a path")
 
 
 def zarr_store(root: Location) -> Any:
-    """What Zarr takes to read a group or an array."""
+    """Return a store for Zarr to read from."""
     if not isinstance(root, Remote):
         return root
     from zarr.storage import FsspecStore
@@ -117,14 +99,14 @@ def zarr_store(root: Location) -> Any:
 
 
 def folder_of(array: Any) -> Location | None:
-    """Where a Zarr array's chunks are, if it is on a disk or in a store that can be listed."""
+    """Folder of a Zarr array, if it is on a disk or in a store that can be listed."""
     from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
     store = array.store
     while isinstance(store, WrapperStore):
         store = store._store
     if isinstance(store, LocalStore):
-        return store.root / array.path
+        return Path(store.root / array.path)
     if isinstance(store, FsspecStore):
         folder = Remote(store.fs.unstrip_protocol(store.path)) / array.path
         return folder if folder.can_list else None

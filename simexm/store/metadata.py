@@ -1,14 +1,14 @@
-"""What the JSON files of a result may say, as models: names as in specs, numbers that a result can have.
+"""Models of the JSON files of a result.
 
-Readers take the plain data, once they obey. Whoever may write into a result's folder may have written them, so nothing that
-names a file or a size is used before.
+Anyone who can write into a result's folder may have written these files, so no name or size in them is used before the
+file passes its model. Readers then use the plain data.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -19,9 +19,9 @@ from simexm.store.documents import MalformedError, obey, read_mapping
 from simexm.store.location import Location
 
 
-def _unlike(names: list[str]) -> list[str]:
+def _distinct(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name is listed twice")
     return names
 
 
@@ -36,18 +36,18 @@ Hash = Annotated[str, Field(pattern="^[0-9A-Za-z]{1,64}$")]
 FrameGroup = Annotated[
     str, Field(pattern="^(round|session|tile|view)_[0-9]{2,6}(_(session|tile|view)_[0-9]{2,6}){0,3}$")
 ]
-FrameGroups = Annotated[list[FrameGroup], AfterValidator(_unlike)]
-Groups = Annotated[list[Group], AfterValidator(_unlike)]
-Names = Annotated[list[Name], AfterValidator(_unlike)]
-LabelNames = Annotated[list[LabelName], AfterValidator(_unlike)]
+FrameGroups = Annotated[list[FrameGroup], AfterValidator(_distinct)]
+Groups = Annotated[list[Group], AfterValidator(_distinct)]
+Names = Annotated[list[Name], AfterValidator(_distinct)]
+LabelNames = Annotated[list[LabelName], AfterValidator(_distinct)]
 FileKey = Annotated[str, Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$", max_length=1024)]
-"""Path of a file below a folder: no part of it begins with a dot."""
+"""Path of a file below a folder; no part begins with a dot."""
 
 
-def _stored(told: list[Any]) -> list[Any]:
-    match told:
+def _stored(entry: list[Any]) -> list[Any]:
+    match entry:
         case [int(size), str(checksum)] if 0 <= size < 2**63 and re.fullmatch("(crc32c:[0-9a-f]{8})?", checksum):
-            return told
+            return entry
     raise ValueError("should be a size in bytes and a checksum")
 
 
@@ -56,11 +56,11 @@ StoredTold = Annotated[list[Any], AfterValidator(_stored)]
 
 
 MOST_SHARDS = 1 << 30
-"""Of a level, so of blocks; a set of these takes 128 MiB."""
+"""Shards of a level, and so blocks; a bit set of these takes 128 MiB."""
 
 
 class Read(BaseModel):
-    """A mapping of a file: other keys than those that are named here are nobody's concern."""
+    """A mapping in a file; unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -69,7 +69,7 @@ class Read(BaseModel):
 
 
 class Energy(Read):
-    """How much of a dye's light in a channel is in the range that was computed."""
+    """Share of a dye's light in a channel that falls within the computed range of the PSF."""
 
     channel: Name
     dye: FreeText
@@ -126,7 +126,7 @@ class _Dataset(Read):
     @model_validator(mode="after")
     def _scaled(self) -> Self:
         if [t.type for t in self.coordinateTransformations] not in (["scale"], ["scale", "translation"]):
-            raise ValueError("a level has a scale, and may have a translation behind it")
+            raise ValueError("a level needs a scale, optionally followed by a translation")
         return self
 
 
@@ -142,7 +142,7 @@ class _Multiscale(Read):
     @model_validator(mode="after")
     def _numbered(self) -> Self:
         if [d.path for d in self.datasets] != [str(n) for n in range(len(self.datasets))]:
-            raise ValueError("levels are called 0, 1, 2, ...")
+            raise ValueError("levels must be named 0, 1, 2, ...")
         return self
 
 
@@ -164,7 +164,7 @@ class _Omero(Read):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
-        _unlike([c.label for c in self.channels])
+        _distinct([c.label for c in self.channels])
         return self
 
 
@@ -181,7 +181,7 @@ class Ome(Read):
             axes = {len(t.scale if t.type == "scale" else t.translation) for t in dataset.coordinateTransformations}
             with_time = [axis.name for axis in self.multiscales[0].axes][:1] == ["t"]
             if axes != {3 + with_time + ("omero" in self.model_fields_set)}:
-                raise ValueError("an image has the axes c, z, y, x, and labels have z, y, x; time may come before")
+                raise ValueError("an image needs the axes c, z, y, x, and labels z, y, x; either may begin with t")
         return self
 
 
@@ -210,7 +210,7 @@ class _Source(Read):
     def _inside(self) -> Self:
         for start, stop, size in zip(self.crop_start, self.crop_stop, self.shape_voxels, strict=True):
             if not start < stop <= size:
-                raise ValueError("the crop is empty, or reaches outside the volume")
+                raise ValueError("the crop is empty or reaches outside the volume")
         return self
 
 
@@ -221,9 +221,9 @@ class _Image(Read):
     @model_validator(mode="after")
     def _paired(self) -> Self:
         if len(self.levels) != len(self.shards):
-            raise ValueError("levels and shards do not agree in number")
+            raise ValueError("levels and shards differ in number")
         if max(self.counts, default=0) > MOST_SHARDS:
-            raise ValueError(f"its levels have {', '.join(map(str, self.counts))} shards, more than can be")
+            raise ValueError(f"its levels have {', '.join(map(str, self.counts))} shards, more than {MOST_SHARDS}")
         return self
 
     @property
@@ -248,7 +248,7 @@ class _Blocks(_OwnedLevels):
 
 class _Output(Read):
     path: Group | Literal["."]
-    channels: Annotated[list[Name], AfterValidator(_unlike)]
+    channels: Annotated[list[Name], AfterValidator(_distinct)]
     times: Annotated[int, Field(ge=0, le=1 << 20)] = 0
 
 
@@ -263,14 +263,14 @@ class _Optics(Read):
 
 
 class WorkFile(Read):
-    """`plan.json` of whatever was done over many blocks."""
+    """`plan.json` of any job over blocks."""
 
     hash: Hash
     blocks: _BlockCount
 
 
 class _VolumesFile(WorkFile):
-    """`plan.json` of what writes images and label images."""
+    """`plan.json` of a job that writes images or label images."""
 
     image: _Image
     blocks: _OwnedLevels
@@ -278,11 +278,11 @@ class _VolumesFile(WorkFile):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        _unlike([output.path for output in self.outputs])
+        _distinct([output.path for output in self.outputs])
         if not len(self.image.levels) >= self.blocks.levels >= bool(self.outputs):
-            raise ValueError("levels, outputs and blocks do not agree in number")
+            raise ValueError("the number of levels does not fit the outputs and blocks")
         if self.outputs and self.image.counts[0] != self.blocks.count:
-            raise ValueError(f"its levels have {self.image.counts} shards, which are not those of its blocks")
+            raise ValueError(f"its levels have {self.image.counts} shards, but there are {self.blocks.count} blocks")
         return self
 
 
@@ -314,7 +314,7 @@ class PlanFile(_VolumesFile):
 
 
 class Manifest(Read):
-    """`files.json`: size and checksum of files below NAME.zarr and NAME.run; beside them stands the checksum of all that."""
+    """`files.json`: size and checksum of each file below NAME.zarr and NAME.run, and the checksum of all these."""
 
     zarr: dict[FileKey, StoredTold]
     run: dict[FileKey, StoredTold]
@@ -324,42 +324,33 @@ class Manifest(Read):
 
 
 def read_group(group: Location, model: type[Attributes] = Attributes) -> dict[str, Any]:
-    """Attributes of a group of a result, as plain data that obey `model`.
+    """Read the attributes of a group of a result and check them against `model`.
 
-    A key that is missing when it is asked for raises OutputError, too.
-
-    Raises
-    ------
-    OSError
-        If there is no such file, or it cannot be read.
-    OutputError
-        If simexm did not write what it holds.
+    Raises OSError if the file is missing or cannot be read, and OutputError if simexm did not write its content; later also
+    if a missing key is looked up.
     """
-    path = group / "zarr.json"
-    try:
-        attributes = read_mapping(path).get("attributes")
-        obey(model, attributes)
-    except MalformedError as error:
-        raise refused(path, error) from error
-    return _Known.of(attributes, str(path))
+    return _read(group / "zarr.json", lambda content: (model, content.get("attributes")))
 
 
 def read_plan(run: Location) -> dict[str, Any]:
-    """What `plan.json` of a run or of an analysis holds, as plain data that obey its model; raises as `read_group`."""
-    path = run / "plan.json"
+    """Read and check `plan.json` of a run or of an analysis; raises as `read_group`."""
+    return _read(run / "plan.json", lambda content: (AnalysisFile if "kind" in content else PlanFile, content))
+
+
+def _read(path: Location, choose: Callable[[dict[str, Any]], tuple[type[Read], Any]]) -> dict[str, Any]:
     try:
-        plan = read_mapping(path)
-        obey(AnalysisFile if "kind" in plan else PlanFile, plan)
+        model, found = choose(read_mapping(path))
+        obey(model, found)
     except MalformedError as error:
         raise refused(path, error) from error
-    return _Known.of(plan, str(path))
+    return _Known.of(found, str(path))
 
 
 def refused(path: Location, error: MalformedError) -> OutputError:
-    """The error for a file of a result that simexm did not write, or that was damaged since."""
+    """Return the error for a damaged or foreign file of a result."""
     zarr = path if path.suffix == ".zarr" else next((p for p in path.parents if p.suffix in (".zarr", ".run")), path)
     return OutputError(
-        f"{path} {error}: it was damaged, or written by another program, so nothing in it is used. Type: simexm verify "
+        f"{path} {error}: it was damaged, or written by another program, so it is not used. Type: simexm verify "
         f"{zarr.with_suffix('.zarr')} --repair"
     )
 
@@ -369,21 +360,25 @@ class _MissingError(OutputError, KeyError):
 
 
 class _Known(dict[str, Any]):
-    """A mapping of a file, which tells the file where a key is missing."""
+    """A mapping of a file, whose missing keys raise an error that names the file."""
 
     path: str
 
     @classmethod
-    def of(cls, value: Any, path: str) -> Any:
-        """The value with all mappings in it replaced."""
+    def of(cls, mapping: Mapping[str, Any], path: str) -> Self:
+        """Convert a mapping and all mappings in it, except the spec."""
+        known = cls({key: each if key == "spec" else cls._each(each, path) for key, each in mapping.items()})
+        known.path = path
+        return known
+
+    @classmethod
+    def _each(cls, value: Any, path: str) -> Any:
         if isinstance(value, Mapping):
-            known = cls({key: each if key == "spec" else cls.of(each, path) for key, each in value.items()})
-            known.path = path
-            return known
-        return [cls.of(each, path) for each in value] if isinstance(value, list) else value
+            return cls.of(value, path)
+        return [cls._each(each, path) for each in value] if isinstance(value, list) else value
 
     def __missing__(self, key: str) -> NoReturn:
         raise _MissingError(
-            f"{self.path} does not tell {key!r}, which every finished result does: it was damaged, or written by another "
-            "program; verify it with `simexm verify`"
+            f"{self.path} lacks {key!r}, which every finished result has: it was damaged, or written by another "
+            "program; check it with `simexm verify`"
         )

@@ -1,4 +1,4 @@
-"""Where OME-Zarr metadata stand among the attributes of a group."""
+"""Find OME-Zarr metadata in the attributes of a group."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def ome(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The OME metadata among a group's attributes, which 0.5 keeps under "ome" and older versions at the top."""
+    """OME metadata of a group: under "ome" in version 0.5, at the top in older ones."""
     inner = attributes.get("ome")
     return inner if isinstance(inner, Mapping) else attributes
 
 
 def datasets(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Paths of a multiscale group's levels, full resolution first; none where the group is not a multiscale image."""
+    """Paths of a multiscale image's levels, full resolution first; none if the group is no multiscale image."""
     try:
         return tuple(str(d["path"]) for d in ome(attributes)["multiscales"][0]["datasets"])
     except (KeyError, IndexError, TypeError):

@@ -1,4 +1,4 @@
-"""OME-XML of a collection of images, as the layout "bioformats2raw" of OME-Zarr wants it beside them.
+"""Write the OME-XML of a collection of images, which the layout "bioformats2raw" of OME-Zarr requires.
 
 https://ngff.openmicroscopy.org/0.5/#bf2raw and https://docs.openmicroscopy.org/ome-model/latest/ome-xml
 """
@@ -17,43 +17,27 @@ METADATA = "OME/METADATA.ome.xml"
 """Path of the file below a collection's root."""
 _NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _TYPES = {"float32": "float", "float64": "double", "uint64": "double"}
-"""Names that OME has for data types, where NumPy's are others; it knows no integer of 64 bits."""
+"""OME's names of data types, where they differ from NumPy's; it has no 64-bit integers."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
 class Series:
-    """One image of a collection.
+    """One image of a collection."""
 
-    Attributes
-    ----------
-    path
-        Its group below the root.
-    name
-        The name that viewers show.
-    shape
-        Planes, rows and columns.
-    dtype
-        NumPy's name of its data type.
-    pixel_um
-        Size of a pixel along z, y, x, micrometres of tissue before expansion.
-    channels
-        Name and colour, RRGGBB, of each.
-    """
-
-    path: str
+    path: str  # of its group below the root
     name: str
     shape: Triple
-    dtype: str
-    pixel_um: tuple[float, float, float]
-    channels: tuple[tuple[str, str], ...]
+    dtype: str  # NumPy's name
+    pixel_um: tuple[float, float, float]  # z, y, x, of tissue before expansion
+    channels: tuple[tuple[str, str], ...]  # name and colour, RRGGBB, of each
 
 
 def collection_xml(images: Sequence[Series]) -> bytes:
-    """One `Image` for each image, in the order of the collection, with metadata and without pixels.
+    """Return an `Image` element for each image, in order, with metadata only.
 
-    An image's ID ends in its path: napari-ome-zarr looks for it there.
+    An image's ID ends in its path, where napari-ome-zarr looks for it.
     """
     root = ElementTree.Element(
         "OME",
@@ -67,7 +51,7 @@ def collection_xml(images: Sequence[Series]) -> bytes:
     for n, image in enumerate(images):
         _add(root, n, image)
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _add(root: ElementTree.Element, n: int, image: Series) -> None:
@@ -91,10 +75,10 @@ def _add(root: ElementTree.Element, n: int, image: Series) -> None:
 
 
 def xml_text(text: str) -> str:
-    """The text, with a mark in place of each control character, none of which XML can hold."""
+    """Replace control characters, which XML cannot hold."""
     return _CONTROL.sub("\ufffd", text)
 
 
 def signed_rgba(color: str) -> int:
-    """RRGGBB, opaque, as the signed 32-bit integer that OME wants."""
+    """Convert RRGGBB to the signed 32-bit RGBA of OME, opaque."""
     return int.from_bytes(bytes.fromhex(color + "FF"), "big", signed=True)

@@ -1,8 +1,7 @@
-"""OME-Zarr 0.5 groups and arrays as simexm writes them.
+"""Write OME-Zarr 0.5 groups and arrays (https://ngff.openmicroscopy.org/0.5).
 
-The scale is in micrometres of the tissue before expansion, and the translation is the centre of the first element:
-origin + half an element, at every level, of images, labels and ingested sources alike.
-https://ngff.openmicroscopy.org/0.5
+Scales are in micrometres of tissue before expansion. The translation is the centre of the first element: origin + half an
+element, at every level, of images, labels and ingested sources alike.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ VERSION = "0.5"
 
 
 class TimeAxis(Protocol):
-    """Points in time and their unit, as OME-Zarr spells it; "" for plain numbers."""
+    """Points in time, and their unit as OME-Zarr spells it; "" for plain numbers."""
 
     @property
     def coordinates(self) -> tuple[float, ...]: ...
@@ -52,22 +51,22 @@ def multiscales(
     method: str,
     time: TimeAxis | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the `multiscales` metadata of an image (c, z, y, x) or of labels (z, y, x), or of such with time before.
+    """Return the `multiscales` metadata of an image, with the axes (t,) (c,) z, y, x.
 
     Parameters
     ----------
     name
         The name that viewers show.
     levels
-        The levels, with spacings in nm of tissue before expansion; level n is the array called "n".
+        Level n is the array called "n". Spacings are in nm of tissue before expansion.
     origin_nm
-        Where the first element begins, z, y, x, nm of tissue before expansion.
+        Corner of the first element, z, y, x, nm of tissue before expansion.
     channels
-        True where a channel axis leads.
+        Whether there is a channel axis.
     method
-        How levels are made, in words: "mean" or "mode".
+        Downsampling method: "mean" or "mode".
     time
-        The axis of time, where there is one. OME-Zarr knows it by its first step alone; coordinates are kept elsewhere.
+        The time axis, if any. OME-Zarr stores its first step only; the coordinates are stored elsewhere.
     """
     axes: list[dict[str, str]] = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
     if channels:
@@ -98,13 +97,7 @@ def image_attributes(scales: list[dict[str, Any]], **more: Any) -> dict[str, Any
 def label_attributes(scales: list[dict[str, Any]], *, image: str | None = None) -> dict[str, Any]:
     """Return the attributes of a label image's group.
 
-    Parameters
-    ----------
-    scales
-        Its `multiscales`.
-    image
-        Path from this group to the image that it labels ("../../" below an image's labels/), None where it stands
-        alone.
+    `image` is the path from there to the image that it labels, such as "../../"; None if there is no image.
     """
     label: dict[str, Any] = {"version": VERSION}
     if image is not None:
@@ -118,9 +111,9 @@ def labels_group_attributes(names: list[str]) -> dict[str, Any]:
 
 
 def collection_attributes() -> dict[str, Any]:
-    """Return the attributes of a group that holds several images; `series_attributes` are those of its child `OME`.
+    """Return the attributes of a group of several images, in the layout "bioformats2raw" of OME-Zarr 0.5.
 
-    This is the "bioformats2raw.layout" of OME-Zarr 0.5, the one collection of images that it knows.
+    Its child group `OME` gets `series_attributes`.
     """
     return {"ome": {"version": VERSION, "bioformats2raw.layout": 3}}
 
@@ -131,61 +124,47 @@ def series_attributes(paths: list[str]) -> dict[str, Any]:
 
 
 def write_group(files: Files, path: str, attributes: Mapping[str, Any]) -> None:
-    """Write a Zarr v3 group's metadata, in one step, at `path` below the root ("" for the root itself)."""
+    """Write a Zarr v3 group's metadata atomically, at `path` below the root ("" for the root itself)."""
     files.put(f"{path}/zarr.json".lstrip("/"), group_bytes(attributes))
 
 
 def group_bytes(attributes: Mapping[str, Any]) -> bytes:
-    """The metadata file of a group."""
+    """Return the content of a group's `zarr.json`."""
     return json.dumps({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}, indent=2).encode()
 
 
 def shard_key(array: str, position: tuple[int, ...]) -> str:
-    """Path of a shard of an array, the array's path before it."""
+    """Path of an array's shard, relative to where `array` is."""
     return "/".join([array, "c", *map(str, position)])
 
 
 @dataclass(frozen=True, slots=True)
 class ShardedArray:
-    """A sharded Zarr v3 array, fill value 0, that is written one whole shard at a time. Cheap to pickle.
-
-    Attributes
-    ----------
-    files
-        Where it is stored.
-    path
-        The array's path below the root, such as "labels/cells/0".
-    shape, shard, chunk
-        Elements along each axis; `chunk` divides `shard`, which may be larger than the array.
-    dtype
-        Name of the NumPy data type, such as "uint16".
-    axes
-        One letter an axis, such as "czyx".
-    """
+    """A sharded Zarr v3 array with fill value 0, written one complete shard at a time. Cheap to pickle."""
 
     files: Files
-    path: str
+    path: str  # below the root of `files`, such as "labels/cells/0"
     shape: tuple[int, ...]
-    shard: tuple[int, ...]
-    chunk: tuple[int, ...]
+    shard: tuple[int, ...]  # may be larger than the array
+    chunk: tuple[int, ...]  # divides `shard`
     dtype: str
-    axes: str
+    axes: str  # one letter each, such as "czyx"
 
     def create(self) -> None:
         """Write the array's metadata."""
         self.files.put(f"{self.path}/zarr.json", self._metadata())
 
     def is_created(self) -> bool:
-        """Whether they are as `create` writes them."""
+        """Whether the stored metadata are those that `create` writes."""
         try:
             return (self.files.root / f"{self.path}/zarr.json").read_bytes() == self._metadata()
         except FileNotFoundError:
             return False
 
     def _metadata(self) -> bytes:
-        made: dict[str, Buffer] = {}
+        stored: dict[str, Buffer] = {}
         zarr.create_array(
-            MemoryStore(made),
+            MemoryStore(stored),
             name=self.path,
             shape=self.shape,
             dtype=self.dtype,
@@ -196,30 +175,20 @@ class ShardedArray:
             dimension_names=tuple(self.axes),
             zarr_format=3,
         )
-        return made[f"{self.path}/zarr.json"].to_bytes()
+        return stored[f"{self.path}/zarr.json"].to_bytes()
 
     def key(self, position: tuple[int, ...]) -> str:
-        """Path below the root of the shard with these shard coordinates."""
+        """Path of a shard below the root; `position` counts shards along each axis."""
         return shard_key(self.path, position)
 
     def extent(self, position: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the part of the array that a shard holds, clipped where the array ends."""
+        """Shape of the part of the array in a shard, clipped where the array ends."""
         return tuple(min(s, n - p * s) for p, s, n in zip(position, self.shard, self.shape, strict=True))
 
     def write(self, position: tuple[int, ...], data: NDArray[np.generic]) -> Stored:
-        """Replace one whole shard in one step; where all of `data` is zero the shard has no file.
+        """Replace a shard atomically by `data`, all of its elements; a shard of zeros has no file.
 
-        Parameters
-        ----------
-        position
-            The shard's coordinates, counted in shards.
-        data
-            All of the array's elements in that shard, in the array's data type.
-
-        Raises
-        ------
-        ValueError
-            If shape or data type is another one: a part of a shard is never written.
+        Raises ValueError if `data` differs in shape or data type: parts of shards are never written.
         """
         if data.shape != self.extent(position) or data.dtype != np.dtype(self.dtype):
             raise ValueError(
@@ -229,30 +198,17 @@ class ShardedArray:
         return self.files.put(self.key(position), encode_shard(data, self.shard, self.chunk))
 
     def encoder(self) -> Encoder:
-        """An empty shard, to be filled chunk by chunk."""
+        """Return an empty shard to be filled chunk by chunk."""
         return Encoder(self.shard, self.chunk, np.dtype(self.dtype))
 
     def put(self, position: tuple[int, ...], encoder: Encoder) -> Stored:
-        """Replace one whole shard in one step by all that was added to `encoder`; where that is zero it has no file."""
+        """Replace a shard atomically by what was added to `encoder`; a shard of zeros has no file."""
         return self.files.put(self.key(position), encoder.to_bytes())
 
     def write_region(self, start: tuple[int, ...], data: NDArray[np.generic]) -> tuple[Stored, ...]:
-        """Replace all shards of a region that begins and ends where shards do, or ends where the array does.
-
-        Parameters
-        ----------
-        start
-            The first element, a multiple of the shard along each axis.
-        data
-            All elements of the region.
-
-        Raises
-        ------
-        ValueError
-            If the region cuts a shard.
-        """
+        """Replace all shards of a region from `start` to a shard's or the array's end; raises ValueError if it cuts a shard."""
         if any(a % s for a, s in zip(start, self.shard, strict=True)):
-            raise ValueError(f"{start} is not where a shard of {self.shard} begins")
+            raise ValueError(f"no shard of {self.shard} begins at {start}")
         counts = [range(-(-n // s)) for n, s in zip(data.shape, self.shard, strict=True)]
         stored = []
         for cell in itertools.product(*counts):
@@ -267,5 +223,5 @@ class ShardedArray:
 
 
 def micrometres(nm: Fraction) -> float:
-    """A length of metadata."""
+    """Convert nanometres."""
     return float(nm / _NM_PER_UM)

@@ -1,4 +1,4 @@
-"""Tables of a result, read as if anybody had written them."""
+"""Read tables of a result, which anyone may have written."""
 
 from __future__ import annotations
 
@@ -12,53 +12,47 @@ from simexm.store.location import Location
 from simexm.store.remote import Remote
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
 
 
 def read_columns(path: Location, columns: Sequence[str], *, any_text: bool = False) -> pyarrow.Table:
-    """A Parquet file, or a folder of such, that has these columns; with `any_text`, all columns may hold texts."""
-    import pyarrow.parquet
+    """Read a Parquet file, or a folder of them, and check its columns; see `check_columns`."""
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
-    with _readable(path):
-        if isinstance(path, Remote):
-            found = pyarrow.parquet.read_table(path.key, filesystem=path.system)
-        else:
-            found = pyarrow.parquet.read_table(path)
+    with _arrow_errors(path):
+        found = pyarrow.parquet.read_table(**_source(path))
     check_columns(path, found.schema, columns, any_text=any_text)
     return found
 
 
 def table_file(path: Location) -> Any:
-    """A Parquet file, opened to be read in pieces (`pyarrow.parquet.ParquetFile`)."""
+    """Open a Parquet file to be read in pieces (`pyarrow.parquet.ParquetFile`)."""
     import pyarrow.parquet
 
-    with _readable(path):
-        if isinstance(path, Remote):
-            return pyarrow.parquet.ParquetFile(path.key, filesystem=path.system)
-        return pyarrow.parquet.ParquetFile(path)
+    with _arrow_errors(path):
+        return pyarrow.parquet.ParquetFile(**_source(path))
+
+
+def _source(path: Location) -> dict[str, Any]:
+    return {"source": path.key, "filesystem": path.system} if isinstance(path, Remote) else {"source": path}
 
 
 def check_columns(path: Location, schema: pyarrow.Schema, columns: Sequence[str], *, any_text: bool = False) -> None:
-    """Refuse a table of which a run wrote none: texts where numbers should be, columns that name no layer or channel.
+    """Raise OutputError for a schema that no run writes.
 
-    Raises
-    ------
-    OutputError
-        With the column.
+    One of `columns` is missing, or a column has an unusual name or holds neither numbers nor text. Text is allowed in the
+    columns `_TEXTS`, with `any_text` in all.
     """
-    import pyarrow
+    from pyarrow import types
 
     for name in columns:
         if name not in schema.names:
             raise _no_table(path, f"has no column {name}")
     for field in schema:
-        text = pyarrow.types.is_string(field.type)
-        sound = (
-            text or _is_number(field.type)
-            if any_text
-            else text == (field.name in _TEXTS) and (text or _is_number(field.type))
-        )
-        if not sound or re.fullmatch("[A-Za-z0-9_-]{1,100}", field.name) is None:
+        is_text = types.is_string(field.type)
+        is_number = types.is_integer(field.type) or types.is_floating(field.type)
+        fits = is_text or is_number if any_text else is_text if field.name in _TEXTS else is_number
+        if not fits or re.fullmatch("[A-Za-z0-9_-]{1,100}", field.name) is None:
             raise _no_table(path, f"has a column {ascii(field.name)[:120]} of {field.type}")
 
 
@@ -66,15 +60,9 @@ _TEXTS = frozenset({"layers", "layer", "dye", "region", "barcode"})
 """Columns of text; all others hold numbers."""
 
 
-def _is_number(kind: pyarrow.DataType) -> bool:
-    import pyarrow
-
-    return bool(pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind))
-
-
 @contextlib.contextmanager
-def _readable(path: Location) -> Iterator[None]:
-    """What Arrow says of a file that it cannot read."""
+def _arrow_errors(path: Location) -> Iterator[None]:
+    """Raise errors of Arrow as OutputError."""
     import pyarrow
 
     try:
@@ -85,5 +73,5 @@ def _readable(path: Location) -> Iterator[None]:
 
 def _no_table(path: Location, fault: str) -> OutputError:
     return OutputError(
-        f"the table {path} {fault}: it was damaged, or written by another program; verify the result with `simexm verify`"
+        f"the table {path} {fault}: it was damaged, or written by another program; check the result with `simexm verify`"
     )

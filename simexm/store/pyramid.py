@@ -1,8 +1,8 @@
-"""The levels of a multiscale volume: which there are, how each is stored, and how a level follows from the one above.
+"""Levels of a multiscale volume: their shapes, shards and chunks, and downsampling.
 
-Everything here is a pure function of shapes and spacings, so the writer of a block and the writer of the coarse levels
-agree without talking to each other. Level n is always made from level n - 1, cell by cell, cells beginning at multiples
-of the factors; therefore any region that begins at a multiple of a level's factors can be downsampled on its own.
+All functions are pure, so the writer of a block and the writer of the coarse levels agree without exchanging data. Level n
+is computed from level n - 1, cell by cell; cells begin at multiples of the factors, so any region that begins at a multiple
+of a level's factors can be downsampled by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +27,19 @@ Downsample = Callable[[NDArray[np.generic], Triple], NDArray[np.generic]]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level of a pyramid.
+    """One level of a pyramid."""
 
-    Attributes
-    ----------
-    factors
-        Elements of level 0 along z, y, x in one element of this level.
-    shape
-        Elements along z, y, x: level 0's shape over the factors, rounded up.
-    spacing
-        Size of one element, in the unit that level 0's was given in.
-    """
-
-    factors: Triple
-    shape: Triple
-    spacing: Spacing
+    factors: Triple  # elements of level 0 in one element of this level
+    shape: Triple  # level 0's shape over the factors, rounded up
+    spacing: Spacing  # size of an element, in the unit of level 0's
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How one level is cut up on disk.
+    """Elements along z, y, x of one level's shards and of the chunks inside them.
 
-    Attributes
-    ----------
-    shard, chunk
-        Elements along z, y, x of a shard and of the chunks inside it.
-    owned
-        True where the block that writes one shard of level 0 also writes exactly one of this level; a level that is
-        not owned is made from the stored one above it when all blocks are done.
+    An `owned` level has exactly one shard for each shard of level 0, written by the same block. Other levels are computed
+    from the stored level above when all blocks are done.
     """
 
     shard: Triple
@@ -62,18 +48,11 @@ class Storage:
 
 
 def plan_levels(shape: Triple, spacing: Spacing) -> tuple[Level, ...]:
-    """Return the levels of a volume, full resolution first.
+    """Return the levels of a volume with this shape and spacing, full resolution first.
 
-    Each level halves every axis that is longer than 1, except those whose elements are already at least twice as large
-    as the finest such axis's: they wait until spacing is isotropic within 2. The last level has no axis longer than 64.
-    There are at least three levels, fewer only where one element is left before that.
-
-    Parameters
-    ----------
-    shape
-        Elements along z, y, x of level 0.
-    spacing
-        Size of an element of level 0 along z, y, x.
+    Each level halves every axis longer than 1, except axes whose spacing is already at least twice the finest: they wait
+    until spacing is isotropic within 2. The last level has no axis longer than 64. There are at least three levels, unless
+    a single element is left before that.
     """
     if min(shape) < 1:
         raise ValueError(f"a volume of shape {shape} has no levels")
@@ -93,11 +72,11 @@ def plan_levels(shape: Triple, spacing: Spacing) -> tuple[Level, ...]:
 
 
 def plan_storage(levels: tuple[Level, ...], shard: Triple, chunk: Triple) -> tuple[Storage, ...]:
-    """Return how each level is stored, given level 0's shard and the largest chunk that is wanted.
+    """Return shards and chunks of each level, from level 0's shard and the largest chunk.
 
-    A level's shard is level 0's divided by the level's factors, as long as they divide it and its longest axis is not
-    below 32. The levels left over hold little, and each of their shards is a single chunk, so that making one reads
-    no more than eight chunks of the level above.
+    A level's shard is level 0's divided by the level's factors, as long as they divide it and its longest axis is at least
+    32. The remaining levels are small; each of their shards is a single chunk, so that computing one reads at most eight
+    chunks of the level above.
     """
     storage: list[Storage] = []
     for level in levels:
@@ -108,7 +87,8 @@ def plan_storage(levels: tuple[Level, ...], shard: Triple, chunk: Triple) -> tup
             fitted = triple(_largest_divisor(n, c) for n, c in zip(own, chunk, strict=True))
             storage.append(Storage(own, fitted, True))
         else:
-            fitted = triple(min(c, _power_of_two(n)) for c, n in zip(chunk, level.shape, strict=True))
+            powers_of_two = (1 << (n - 1).bit_length() for n in level.shape)
+            fitted = triple(min(c, p) for c, p in zip(chunk, powers_of_two, strict=True))
             storage.append(Storage(fitted, fitted, False))
     return tuple(storage)
 
@@ -126,47 +106,28 @@ def step_factors(upper: Level, lower: Level) -> Triple:
 def pyramid(
     data: NDArray[np.generic], levels: tuple[Level, ...], downsample: Downsample
 ) -> tuple[NDArray[np.generic], ...]:
-    """Return a region of level 0 and what follows from it on each further level.
+    """Downsample a region of the first of `levels` to all of them; return it and its coarser copies.
 
-    Parameters
-    ----------
-    data
-        (z, y, x) region of the first of `levels` that begins at a multiple of every level's factors and ends so, or at
-        the volume's end.
-    levels
-        The levels wanted, the first being that of `data`.
-    downsample
-        `downsample_mean` or `downsample_labels`.
+    `data` is (z, y, x). It begins at a multiple of every level's factors and ends at one, or where the volume ends.
     """
-    made = [data]
+    found = [data]
     for upper, lower in itertools.pairwise(levels):
-        made.append(downsample(made[-1], step_factors(upper, lower)))
-    return tuple(made)
+        found.append(downsample(found[-1], step_factors(upper, lower)))
+    return tuple(found)
 
 
 def downsample_mean(a: NDArray[np.generic], factors: Triple) -> NDArray[np.generic]:
-    """Average the elements of each cell, those that are there at the far edge, keeping the data type.
+    """Average the elements of each cell, clipped at the volume's end, in the same data type.
 
     Integers are summed exactly and rounded to nearest, halves to even; floats are summed in float64 in z, y, x order.
-    So the result is the same on every machine and in every partition into aligned regions.
-
-    Parameters
-    ----------
-    a
-        (z, y, x) array of integers of at most 32 bits, or of floats.
-    factors
-        Elements of a cell along z, y, x.
-
-    Raises
-    ------
-    TypeError
-        For any other data type.
+    So the result is the same on every machine and for every partition into aligned regions. Raises TypeError if `a` (z, y, x)
+    holds neither floats nor integers of at most 32 bits.
     """
     if a.dtype.kind == "i" and a.dtype.itemsize <= 4:
-        lift = np.dtype(f"u{a.dtype.itemsize}").type(
-            1 << (8 * a.dtype.itemsize - 1)
-        )  # even, so that halves are rounded alike
-        return (downsample_mean(a.view(lift.dtype) ^ lift, factors) ^ lift).view(a.dtype)
+        unsigned: NDArray[Any] = a.view(f"u{a.dtype.itemsize}")
+        lift = unsigned.dtype.type(1 << (8 * a.dtype.itemsize - 1))  # even, so that halves are rounded alike
+        lifted: NDArray[Any] = downsample_mean(unsigned ^ lift, factors) ^ lift
+        return lifted.view(a.dtype)
     out = np.empty(ceil_divide(_shape(a), factors), a.dtype)
     if a.dtype.kind == "u" and a.dtype.itemsize <= 4:
         _mean_integers(np.ascontiguousarray(a), *factors, out)
@@ -178,18 +139,11 @@ def downsample_mean(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gener
 
 
 def downsample_labels(a: NDArray[np.generic], factors: Triple) -> NDArray[np.generic]:
-    """Take the most frequent id of each cell, of equally frequent ones the largest.
+    """Return the mode of each cell of (z, y, x) integers; of equally frequent ids the largest.
 
-    The mode keeps a label where it is (picking a fixed corner would shift it by half a pixel against the averaged
-    image), never invents an id, and needs nothing from outside the cell. Ties go to the largest id so that a thin
-    process, not the background 0 beside it, survives.
-
-    Parameters
-    ----------
-    a
-        (z, y, x) array of integers.
-    factors
-        Elements of a cell along z, y, x; small, since each cell costs their product squared at worst.
+    The mode keeps labels in place (a fixed corner would shift them by half a pixel against the averaged image) and never
+    invents an id. Ties go to the largest id so that a thin process survives, not the background 0 beside it. At worst a
+    cell costs the square of its elements, so `factors` should be small.
     """
     out = np.empty(ceil_divide(_shape(a), factors), a.dtype)
     _mode(np.ascontiguousarray(a), *factors, out)
@@ -197,7 +151,7 @@ def downsample_labels(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gen
 
 
 def extremes(a: NDArray[np.generic]) -> tuple[int, int]:
-    """The smallest and the largest of an array of integers, in one go: half the time of NumPy's two."""
+    """Smallest and largest of an array of integers, in one pass: half the time of NumPy's two."""
     smallest, largest = _extremes(np.ascontiguousarray(a).ravel())
     return int(smallest), int(largest)
 
@@ -245,7 +199,7 @@ def _rounded(total, n):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _round_pairs(line, n, out):  # type: ignore[no-untyped-def]
-    """Means over n elements, of which neighbours in `line` are sums; with no division where n is a power of two."""
+    """Divide the sum of each two neighbours by n, halves to even; by shifts where n is a power of two."""
     bits = np.uint64(0)
     while np.uint64(1) << bits < n:
         bits += np.uint64(1)
@@ -329,15 +283,8 @@ def _mode_of_8(a, cell, out):  # type: ignore[no-untyped-def]
     for x in range(a.shape[2] // 2):
         i, j = 2 * x, 2 * x + 1
         first = p[i]
-        if (
-            (p[j] == first)
-            & (q[i] == first)
-            & (q[j] == first)
-            & (r[i] == first)
-            & (r[j] == first)
-            & (s[i] == first)
-            & (s[j] == first)
-        ):
+        upper = (p[j] == first) & (q[i] == first) & (q[j] == first)
+        if upper & (r[i] == first) & (r[j] == first) & (s[i] == first) & (s[j] == first):
             out[x] = first
         else:
             cell[0], cell[1], cell[2], cell[3] = p[i], p[j], q[i], q[j]
@@ -347,7 +294,7 @@ def _mode_of_8(a, cell, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _most_frequent(cell, n):  # type: ignore[no-untyped-def]
-    """Of equally frequent ones the largest."""
+    """Return the mode; of equally frequent values the largest."""
     best, most = cell[0], 0
     for i in range(n):
         count = 0
@@ -361,11 +308,6 @@ def _most_frequent(cell, n):  # type: ignore[no-untyped-def]
 
 def _largest_divisor(n: int, limit: int) -> int:
     return next(d for d in range(min(n, limit), 0, -1) if n % d == 0)
-
-
-def _power_of_two(n: int) -> int:
-    """Round up to a power of two."""
-    return 1 << (n - 1).bit_length()
 
 
 def _shape(a: NDArray[np.generic]) -> Triple:

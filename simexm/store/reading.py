@@ -1,4 +1,4 @@
-"""Reading boxes of Zarr arrays from several threads, and fast where simexm wrote them."""
+"""Read boxes of Zarr arrays from several threads; fast for arrays that simexm wrote."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from simexm.store.shard_list import ShardList
 from simexm.store.shards import decode_shard, opened_shard
 
 AT_ONCE_BYTES = 64 * 2**20
-"""zarr-python decodes up to ten chunks at once; it is given no more chunks than these bytes hold, or one that is larger."""
+"""Decoded bytes of the chunks that zarr-python reads in one call; a larger chunk is read alone."""
 _ZARR_AT_ONCE = 10
+"""Chunks that zarr-python decodes concurrently."""
 _SMALL_BYTES = 32 * 2**20
-"""How well chunks are compressed is not looked at where they take no more than this anyhow; on a disk as in a store, since the
-prediction decides the tile, and so the bytes of the result."""
+"""Chunks up to this size are counted uncompressed, without checking how well they compress; on a disk as in a store, since
+the predicted memory decides the tile, and so the bytes of the result."""
 _IN_PLACE = frozenset({"blosc", "zstd", "lz4"})
-"""Compressors that tell how large their content is, so that no decoder has to join pieces."""
+"""Compressors that state the decoded size, so that a decoder joins no pieces."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Reader:
     array
         The array.
     folder
-        Where its shards are, if they are such as simexm writes, on a disk or in a store: these are decoded here, all others
-        by zarr-python, which needs five times as long and one core alone.
+        Where its shards are, if they have simexm's format: they are decoded by `simexm.store.shards`. All others are read
+        by zarr-python, which takes five times as long, on one core.
     listed
-        Chunk files that exist, where that is known: if one of these is missing, it was not left out for being zero.
+        Chunk files known to exist; a missing one of these is an error, not a chunk of zeros.
     """
 
     array: zarr.Array[Any]
@@ -50,7 +51,7 @@ class Reader:
 
     @classmethod
     def of(cls, array: zarr.Array[Any], listed: ShardList | None = None) -> Reader:
-        """How to read this array."""
+        """Choose how to read an array."""
         folder = folder_of(array) if _is_ours(array) else None
         return cls(array if folder else watched(array, listed), folder, listed)
 
@@ -62,19 +63,19 @@ class Reader:
 
     @property
     def piece(self) -> Triple:
-        """Elements along z, y, x whose boxes are well read side by side."""
+        """Shape z, y, x of boxes that are best read concurrently."""
         z, y, x = (self.array.shards or self.array.chunks)[-3:]
         return (z, y, x) if self.folder else (z, y, self.array.shape[-1])
 
     def read(self, box: Box, lead: tuple[int, ...] = ()) -> NDArray[Any]:
-        """The elements of a box, z y x, at the indices `lead` along the axes before.
+        """Read a box, z y x, at the indices `lead` along the leading axes.
 
         Raises
         ------
         GoneError
-            If a chunk is missing, and the array is not there any more.
+            If a chunk is missing because the array is gone.
         OSError, ValueError, RuntimeError
-            If a shard cannot be read or decoded, or is missing though it is listed.
+            If a shard cannot be read or decoded, or a listed one is missing.
         """
         if self.folder is None:
             return self._by_zarr(box, lead)
@@ -105,14 +106,14 @@ class Reader:
     def _by_zarr(self, box: Box, lead: tuple[int, ...]) -> NDArray[Any]:
         parts = list(_parts(box, self._chunks_at_once()))
         if len(parts) == 1:
-            return np.asarray(self.array[(*lead, *box.slices)])  # type: ignore[index]  # numbers and slices together
+            return np.asarray(self.array[(*lead, *box.slices)])  # type: ignore[index]
         out = np.empty(box.shape, self.array.dtype)
         for part in parts:
             out[part.relative_to(box.start).slices] = np.asarray(self.array[(*lead, *part.slices)])  # type: ignore[index]
         return out
 
     def _chunks_at_once(self) -> Triple:
-        """Elements along z, y, x of the chunks that zarr-python is given at once."""
+        """Shape z, y, x of the box that zarr-python reads in one call."""
         z, y, x = self.array.chunks[-3:]
         rest = max(1, AT_ONCE_BYTES // self._chunk_bytes)
         row = min(rest, -(-self.shape[2] // x))
@@ -124,23 +125,22 @@ class Reader:
         return math.prod(self.array.chunks) * self.array.dtype.itemsize
 
     def decoding_bytes(self, chunks: int) -> int:
-        """Return how many bytes are held at most while a box that touches so many chunks is decoded, beside what is returned.
+        """Return the most bytes that decoding a box of so many chunks holds, apart from the box itself.
 
-        A chunk is decoded whole, and held compressed meanwhile.
+        A chunk is held both decoded and compressed.
         """
-        whole = self._chunk_bytes
+        chunk_bytes = self._chunk_bytes
         if self.folder is not None:
-            return whole + self._stored_bytes(chunks)
-        # the last piece of a box may touch few chunks, others as many as fit
-        at_once = max(1, min(chunks, AT_ONCE_BYTES // whole))
+            return chunk_bytes + self._stored_bytes(chunks)
+        at_once = max(1, min(chunks, AT_ONCE_BYTES // chunk_bytes))
         copies = sum(_name(c) != "transpose" for c in self.array.filters)
         compressors = [_name(c) for c in self.array.compressors]
         copies += any(n not in ("crc32c", "") for n in compressors)
         copies += any(n not in (*_IN_PLACE, "crc32c", "") for n in compressors)
-        return min(at_once, _ZARR_AT_ONCE) * whole * copies + self._stored_bytes(at_once)
+        return min(at_once, _ZARR_AT_ONCE) * chunk_bytes * copies + self._stored_bytes(at_once)
 
     def _stored_bytes(self, chunks: int) -> int:
-        """Bytes of so many chunks as they are stored, or of the shard in which they are."""
+        """Compressed bytes of so many chunks, or of their shard."""
         most = chunks * self._chunk_bytes
         folder = folder_of(self.array)
         if folder is None or most <= _SMALL_BYTES:
@@ -148,17 +148,18 @@ class Reader:
         largest = largest_file(folder)
         if largest is None:
             return most
-        return min(most, 2 * largest * (1 if self.array.shards else chunks))  # twice, for not all are looked at
+        bound = 2 * largest  # twice, since it is the largest of a sample
+        return min(most, bound * (1 if self.array.shards else chunks))
 
 
 def _name(codec: Any) -> str:
-    """The name of a codec of Zarr 2 or 3, without the prefix of those that both have."""
+    """Name of a codec of Zarr 2 or 3, without the prefix "numcodecs."."""
     found = getattr(codec, "codec_id", None) or codec.to_dict()["name"]
     return str(found).removeprefix("numcodecs.")
 
 
 def _parts(box: Box, step: Triple) -> Iterator[Box]:
-    """Parts of a box, cut at multiples of `step`."""
+    """Cut a box at multiples of `step`."""
     axes = []
     for start, stop, size in zip(box.start, box.stop, step, strict=True):
         inner = range((start // size + 1) * size, stop, size)
@@ -168,7 +169,7 @@ def _parts(box: Box, step: Triple) -> Iterator[Box]:
 
 
 def _is_ours(array: zarr.Array[Any]) -> bool:
-    """Whether shards are as `simexm.store.shards` makes them: chunks in C order, little-endian, Zstd, index at the end."""
+    """Whether shards have the format of `simexm.store.shards`."""
     about: Any = array.metadata
     codecs = [c.to_dict() for c in about.codecs] if about.zarr_format == 3 else []
     if [c["name"] for c in codecs] != ["sharding_indexed"]:

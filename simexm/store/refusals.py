@@ -1,4 +1,4 @@
-"""What a store says that refuses, whatever its library calls it, as an `OSError` with the URL and a remedy in it."""
+"""Translate errors of any store's library to an `OSError` with the URL and a remedy."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ _CONFLICTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
 class RemoteError(OSError):
-    """A store refused; `strerror` says why and what to do."""
+    """A store refused a request; `strerror` says why and what to do."""
 
 
 def translated(error: Exception, url: str, writing: bool) -> OSError:
-    """The error to raise instead: of a missing file, of one that is there already, or `RemoteError`."""
+    """Return the error to raise instead: FileNotFoundError, FileExistsError or RemoteError."""
     kind, cause = type(error).__name__, type(error.__cause__).__name__
     response = getattr(error.__cause__, "response", None)
     code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
     bucket = "/".join(url.split("/")[:3])
     if isinstance(error, FileExistsError) or code in _CONFLICTS:
-        return FileExistsError(errno.EEXIST, "it is there already, or was replaced by another", url)
+        return FileExistsError(errno.EEXIST, "it exists already, or was replaced by another", url)
     if isinstance(error, FileNotFoundError) or code in ("NoSuchKey", "404"):
         if cause == "NoSuchBucket" or writing:
             return RemoteError(errno.EIO, f"there is no bucket {bucket}; make it, or correct the name", url)

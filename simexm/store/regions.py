@@ -1,4 +1,4 @@
-"""Fields that stand beside labels: their names and kinds, as the attributes of the group give them."""
+"""Names and kinds of the fields beside ingested labels, from the attributes of their group."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ _KINDS = ("ids", "classes", "grey")
 
 
 def fields_of(mark: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Names and kinds of the fields that ingest left, by the mark that it left; each is a group beside the labels.
+    """Read names and kinds of fields from the attribute `simexm`; each is a group below, and those of kind "mask" are regions.
 
-    Those of kind "mask" are regions.
-
-    Raises
-    ------
-    SourceError
-        If one of them is no name of a field, which could lead out of the volume, or its kind is none.
+    Raises SourceError if a name is invalid, and so could lead out of the volume, or a kind is unknown.
     """
     regions, fields = mark.get("regions", ()), mark.get("fields", {})
     if not isinstance(regions, list | tuple) or not all(map(_is_name, regions)):
@@ -33,8 +28,8 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and is_region(name)
 
 
-def _forged(where: str, what: str, told: Any) -> SourceError:
+def _forged(where: str, what: str, value: Any) -> SourceError:
     return SourceError(
-        f"{where}: the attribute simexm.{what} is {ascii(told)[:200]}, and {what} are called with letters, digits, '_' and "
-        "'-': it was not written by simexm ingest, and could lead out of the volume. Ingest the volume again"
+        f"{where}: the attribute simexm.{what} is {ascii(value)[:200]}, but names of {what} consist of letters, digits, '_' "
+        "and '-': simexm ingest did not write it, and it could lead out of the volume. Ingest the volume again"
     )

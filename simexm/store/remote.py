@@ -1,9 +1,9 @@
-"""Files behind a URL, through fsspec: an object store, where a file is a key and a folder is what keys begin with.
+"""Files behind a URL, through fsspec: in an object store a file is a key, and a folder is a prefix of keys.
 
-Whatever a store says of what went wrong comes out as an `OSError` with the URL in it: `FileNotFoundError` where there is
-nothing, `RemoteError` for all else. Options (endpoint, profile, anonymous) are fsspec's and the store's own: environment
-variables such as AWS_PROFILE, AWS_ENDPOINT_URL and FSSPEC_S3_ANON, and the files in ~/.aws and ~/.config/fsspec. They are
-never written down, so every worker needs them, too.
+Errors of a store are raised as an `OSError` with the URL: `FileNotFoundError` for a missing file, else `RemoteError`.
+Endpoint, profile and anonymous access are set as for fsspec and the store: by environment variables such as AWS_PROFILE,
+AWS_ENDPOINT_URL and FSSPEC_S3_ANON, and by files in ~/.aws and ~/.config/fsspec. simexm never stores them, so every worker
+needs them, too.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from simexm.store.refusals import RemoteError, translated
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _READ_ONLY = frozenset({"http", "https"})
 _UPLOAD_BYTES = 1 << 26
-"""Larger files are sent from the disk in parts."""
+"""Larger files are uploaded in parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a store says of a file: its size in bytes, when it was written (seconds since 1970), and which version it is."""
+    """Size in bytes, time of writing (seconds since 1970) and version of a file."""
 
     st_size: int
     st_mtime: float
@@ -34,33 +34,21 @@ class About:
 
 
 if TYPE_CHECKING:
-    _Path = Path  # so that what is written for paths is checked for both
+    _Path = Path  # type checkers accept a Remote wherever code is written for paths
 else:
-    _Path = object  # but nothing may take it for a name on a disk
+    _Path = object  # at run time it is no path: open() and os refuse it
 
 
 @dataclass(frozen=True, slots=True)
 class Remote(_Path):
-    """A place in a store. It has the names that `pathlib.Path` has, as far as simexm needs them, and is no `os.PathLike`.
+    """A file or folder in a store, with the part of the interface of `pathlib.Path` that simexm needs."""
 
-    Attributes
-    ----------
-    url
-        Such as s3://bucket/folder/name, without a slash at its end.
-    """
-
-    url: str
+    url: str  # such as s3://bucket/folder/name, without a slash at its end
 
     @classmethod
     def at(cls, url: str) -> Self:
-        """The place that a URL names.
-
-        Raises
-        ------
-        SpecError
-            If it holds a password, or the package for it is missing.
-        """
-        import fsspec
+        """Check a URL; raises SpecError if it holds a password, or its protocol is unknown or its package missing."""
+        import fsspec  # type: ignore[import-untyped]
 
         protocol, _, rest = url.partition("://")
         if "@" in rest.partition("/")[0]:
@@ -71,16 +59,13 @@ class Remote(_Path):
         try:
             fsspec.get_filesystem_class(protocol)
         except ImportError as error:
-            extra = (
-                "'simexm[s3]'" if _PACKAGES.get(protocol) == "s3fs" else _PACKAGES.get(protocol, "the package it names")
-            )
-            raise SpecError(
-                f"{url} needs a package that is not installed ({error}); type: pip install {extra}"
-            ) from error
+            package = _PACKAGES.get(protocol, "the package it names")
+            extra = "'simexm[s3]'" if package == "s3fs" else package
+            fault = f"{url} needs a package that is not installed ({error}); type: pip install {extra}"
+            raise SpecError(fault) from error
         except ValueError as error:
-            raise SpecError(
-                f"{url}: there is no kind of storage {protocol}://; name a path, or s3://BUCKET/NAME"
-            ) from error
+            fault = f"{url}: there is no kind of storage {protocol}://; name a path, or s3://BUCKET/NAME"
+            raise SpecError(fault) from error
         return cls(f"{protocol}://{rest.rstrip('/')}")
 
     # ---------------------------------------------------------------- names
@@ -92,49 +77,49 @@ class Remote(_Path):
         return type(self)(f"{self.url}/{key.strip('/')}") if key.strip("/") else self
 
     def joinpath(self, *parts: str) -> Self:  # type: ignore[override]
-        """A place below."""
+        """As `pathlib.Path` does."""
         return self / "/".join(parts)
 
     @property
     def protocol(self) -> str:
-        """What stands before ://."""
+        """Part before ://."""
         return self.url.partition("://")[0]
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """As `pathlib.Path` does."""
         return self._pure.name
 
     @property
     def stem(self) -> str:
-        """The last part without its suffix."""
+        """As `pathlib.Path` does."""
         return self._pure.stem
 
     @property
     def suffix(self) -> str:
-        """The end of the name from its last dot on."""
+        """As `pathlib.Path` does."""
         return self._pure.suffix
 
     @property
     def parent(self) -> Self:
-        """The folder, at last the bucket."""
+        """The folder above; of a bucket, the bucket itself."""
         return next(iter(self.parents), self)
 
     @property
     def parents(self) -> tuple[Self, ...]:
-        """All folders above, nearest first, at last the bucket."""
+        """All folders above, nearest first, down to the bucket."""
         return tuple(self._with(p) for p in self._pure.parents if p.name)
 
     def with_name(self, name: str) -> Self:
-        """Another one beside it."""
+        """As `pathlib.Path` does."""
         return self._with(self._pure.with_name(name))
 
     def with_suffix(self, suffix: str) -> Self:
-        """The same with another suffix."""
+        """As `pathlib.Path` does."""
         return self._with(self._pure.with_suffix(suffix))
 
     def relative_to(self, folder: Path) -> PurePosixPath:  # type: ignore[override]
-        """The part below a folder."""
+        """As `pathlib.Path` does."""
         if not isinstance(folder, Remote) or folder.protocol != self.protocol:
             raise ValueError(f"{self} is not below {folder}")
         return self._pure.relative_to(folder._pure)
@@ -146,23 +131,23 @@ class Remote(_Path):
     def _with(self, path: PurePosixPath) -> Self:
         return type(self)(f"{self.protocol}://{path}")
 
-    # ---------------------------------------------------------------- looking
+    # ---------------------------------------------------------------- reading
 
     @property
     def system(self) -> Any:
-        """The fsspec file system, which caches no listings: others write, too."""
+        """The fsspec file system; it caches no listings, since others write, too."""
         import fsspec
 
         return fsspec.filesystem(self.protocol, use_listings_cache=False)
 
     @property
     def key(self) -> str:
-        """The name that the file system knows, bucket first."""
+        """Name within the file system, bucket first."""
         return str(self.system._strip_protocol(self.url))
 
     def stat(self) -> About:  # type: ignore[override]
-        """Size, time and version of a file; raises FileNotFoundError where there is none."""
-        with self._told():
+        """Size, time and version of a file; raises FileNotFoundError if it is missing."""
+        with self._translated():
             about = self.system.info(self.key)
         if about["type"] != "file":
             raise FileNotFoundError(errno.ENOENT, "there is no such file", self.url)
@@ -172,15 +157,15 @@ class Remote(_Path):
 
     @property
     def can_list(self) -> bool:
-        """Whether the store tells what is in a folder, as web servers need not."""
+        """Whether the store lists folders; web servers need not."""
         return self.protocol not in _READ_ONLY
 
     def exists(self) -> bool:
-        """Whether there is a file, or any file below."""
+        """Whether there is a file of this name, or any file below it."""
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        """Whether there is a file of this name."""
+        """As `pathlib.Path` does."""
         try:
             self.stat()
         except FileNotFoundError:
@@ -192,28 +177,28 @@ class Remote(_Path):
         return next(self.iterdir(), None) is not None
 
     def is_symlink(self) -> bool:
-        """No store has links."""
+        """Stores have no links."""
         return False
 
     def iterdir(self) -> Generator[Self, None, None]:
-        """Files and folders right below; none where there is no such folder."""
+        """Files and folders directly below; none if there is no such folder."""
         for name, _ in self.scan():
             yield self / name
 
     def scan(self) -> Iterator[tuple[str, int | None]]:
-        """Their names; of files the size, of folders None."""
+        """Name and size of each entry; the size of a folder is None."""
         for name, size, _ in self.entries():
             yield name, size
 
     def entries(self) -> Iterator[tuple[str, int | None, str]]:
-        """Their names; of files size and version, of folders None and nothing."""
-        with contextlib.suppress(FileNotFoundError), self._told():
+        """Name, size and version of each entry; of a folder name, None and ""."""
+        with contextlib.suppress(FileNotFoundError), self._translated():
             if self._is_s3:
                 for page in self._pages(Delimiter="/"):
                     for each in page.get("CommonPrefixes", ()):
                         yield each["Prefix"].rstrip("/").rpartition("/")[2], None, ""
                     for each in page.get("Contents", ()):
-                        if not each["Key"].endswith("/"):  # what some programs put there for the folder itself
+                        if not each["Key"].endswith("/"):  # some programs write an object for the folder itself
                             yield each["Key"].rpartition("/")[2], int(each["Size"]), str(_version(each))
                 return
             for each in self.system.ls(self.key, detail=True):
@@ -224,8 +209,8 @@ class Remote(_Path):
                     yield key.rpartition("/")[2], int(each["size"] or 0), str(_version(each) or _time(each))
 
     def files(self) -> Iterator[Self]:
-        """All files below, in one listing, which on S3 is read page by page."""
-        with self._told():
+        """All files below, in one listing; on S3 page by page."""
+        with self._translated():
             if self._is_s3:
                 bucket = self.key.partition("/")[0]
                 found = (f"{bucket}/{each['Key']}" for page in self._pages() for each in page.get("Contents", ()))
@@ -239,7 +224,7 @@ class Remote(_Path):
         return self.protocol in ("s3", "s3a")
 
     def _pages(self, **options: str) -> Iterator[Mapping[str, Any]]:
-        """A listing of what is below, a thousand keys at a time."""
+        """List the keys below, a thousand at a time."""
         bucket, _, prefix = self.key.partition("/")
         options |= {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
         while True:
@@ -250,70 +235,63 @@ class Remote(_Path):
             options["ContinuationToken"] = page["NextContinuationToken"]
 
     def read_bytes(self) -> bytes:
-        """The whole file."""
-        with self._told():
+        """As `pathlib.Path` does."""
+        with self._translated():
             data: bytes = self.system.cat_file(self.key)
         return data
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Bytes from `start` up to `stop`, of each (start, stop), fetched at once; a negative start counts from the end."""
-        with self._told():
+        """Fetch the bytes of each (start, stop), concurrently; a negative start counts from the end."""
+        with self._translated():
             if len(ranges) == 1:
                 start, stop = ranges[0]
                 return [self.system.cat_file(self.key, start=start, end=None if start < 0 else stop)]
             starts, stops = zip(*ranges, strict=True)
-            found: list[bytes] = self.system.cat_ranges(
-                [self.key] * len(ranges), list(starts), list(stops), on_error="raise"
-            )
+            keys = [self.key] * len(ranges)
+            found: list[bytes] = self.system.cat_ranges(keys, list(starts), list(stops), on_error="raise")
         return found
 
     def read_text(self, encoding: str = "utf-8") -> str:  # type: ignore[override]
-        """The whole file as text."""
+        """As `pathlib.Path` does."""
         return self.read_bytes().decode(encoding)
 
     # ---------------------------------------------------------------- writing
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: folders are there as soon as a file is."""
+        """Do nothing: a folder exists as soon as a file is in it."""
 
     def rmdir(self) -> None:
-        """Nothing: folders are gone as soon as their files are."""
+        """Do nothing: a folder ends with its last file."""
 
     def put(self, data: bytes) -> str:
-        """Replace the file in one step; returns its version."""
+        """Replace the file atomically; return its version."""
         return self._put(data)
 
     def upload(self, file: Path, *, new: bool = False) -> None:
-        """Replace the file in one step by one of this machine, or make it if it is `new`: see `create`."""
+        """Replace the file atomically by a local one; with `new`, create it: see `create`."""
         if file.stat().st_size <= _UPLOAD_BYTES:
             data = file.read_bytes()
             self.create(data) if new else self._put(data)
             return
-        with self._told(writing=True):
+        with self._translated(writing=True):
             self.system.put_file(str(file), self.key, **({"mode": "create"} if new else {}))
 
     def create(self, data: bytes) -> str:
-        """Make the file if it is not there, in one step where the store knows how; returns its version.
+        """Write the file unless it exists, atomically if the store can; return its version.
 
-        Raises
-        ------
-        FileExistsError
-            If there is one with other content already.
+        Raises FileExistsError if it exists with other content.
         """
         try:
             return self._put(data, mode="create")
         except FileExistsError:
-            if self.read_bytes() != data:  # else an answer was lost and the request sent again
+            if self.read_bytes() != data:  # else the answer was lost and the request sent again
                 raise
             return self.stat().version
 
     def replace_version(self, data: bytes, version: str) -> str:
-        """Replace the file if it is still of this version; returns the new one. In one step on S3 alone.
+        """Replace the file if it still has this version; return the new version. Atomic on S3 only.
 
-        Raises
-        ------
-        FileExistsError
-            If it is of another version by now, or gone.
+        Raises FileExistsError if it has another version by now, or is gone.
         """
         if self._is_s3:
             return self._put(data, IfMatch=version)
@@ -326,39 +304,39 @@ class Remote(_Path):
         return self._put(data)
 
     def _put(self, data: bytes, **conditions: str) -> str:
-        with self._told(writing=True):
+        with self._translated(writing=True):
             answer = self.system.pipe_file(self.key, data, **conditions)
         version = answer.get("ETag") if isinstance(answer, dict) else None
         return str(version) if version else self.stat().version
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Remove the file."""
+        """As `pathlib.Path` does."""
         if not missing_ok:
             self.stat()
-        with contextlib.suppress(FileNotFoundError), self._told():
+        with contextlib.suppress(FileNotFoundError), self._translated():
             self.system.rm_file(self.key)
 
     def remove_keys(self, urls: list[str]) -> None:
-        """Remove files of this store."""
-        with contextlib.suppress(FileNotFoundError), self._told():
+        """Remove files of this store in one request for many."""
+        with contextlib.suppress(FileNotFoundError), self._translated():
             self.system.rm(urls)
 
     def remove_tree(self) -> None:
         """Remove all files below."""
         if self.is_dir():
-            with contextlib.suppress(FileNotFoundError), self._told():
+            with contextlib.suppress(FileNotFoundError), self._translated():
                 self.system.rm(self.key, recursive=True)
 
-    # ---------------------------------------------------------------- what a store says
+    # ---------------------------------------------------------------- errors
 
     def refuse_read_only(self) -> None:
-        """Raise where nothing can be written."""
+        """Raise SpecError if the store cannot be written to."""
         if self.protocol in _READ_ONLY:
             raise SpecError(f"{self} can be read, but not written to; name a path, or s3://BUCKET/NAME.zarr")
 
     @contextlib.contextmanager
-    def _told(self, writing: bool = False) -> Iterator[None]:
-        """Errors of any store as `OSError`s."""
+    def _translated(self, writing: bool = False) -> Iterator[None]:
+        """Raise errors of any store as `OSError`."""
         try:
             yield
         except RemoteError:
@@ -368,10 +346,10 @@ class Remote(_Path):
 
 
 def _time(about: Mapping[str, Any]) -> Any:
-    """When a file was written, as its store tells it; 0 where it does not."""
+    """Time of writing as the store reports it, else 0."""
     return next((about[k] for k in ("LastModified", "mtime", "updated", "created") if about.get(k)), 0.0)
 
 
 def _version(about: Mapping[str, Any]) -> Any:
-    """Which version of a file it is; None where the store does not tell."""
+    """Version as the store reports it, else None."""
     return next((about[k] for k in ("ETag", "etag", "generation", "md5Hash") if about.get(k)), None)

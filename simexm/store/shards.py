@@ -1,11 +1,10 @@
-"""Whole shards of Zarr v3 arrays, as bytes; `simexm.store.files` puts them in place in one step.
+"""Encode and decode complete shards of Zarr v3 arrays; `simexm.store.files` writes their bytes atomically.
 
-zarr-python rewrites a shard through its event loop and one thread a chunk and does not fsync. Here a block of data
-becomes the bytes of one shard in the calling thread, and the bytes become a file that is either absent, the former one
-or the new one, whatever is killed when.
+zarr-python writes a shard through its event loop with one thread a chunk, and does not fsync. Here the calling thread
+encodes it, and the file is absent, old or new whenever a process is killed.
 
 Format: "sharding_indexed" of the Zarr v3 core codecs (ZEP 2), index at the end with its crc32c, chunks in C order,
-little-endian, Zstd; all-zero chunks are left out, and an all-zero shard has no file.
+little-endian, Zstd. All-zero chunks are left out, and an all-zero shard has no file.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from simexm.store.location import Location
 from simexm.store.remote import Remote
 from simexm.timing import moved
 
-# Level 1 stores Poisson counts within 4 % of the size of levels 2 to 5 at half their time or less, labels within 15 %.
+# Against levels 2 to 5, level 1 needs half the time or less; counts take at most 4 % more space, labels 15 %.
 ZSTD_LEVEL = 1
 _ABSENT = 2**64 - 1
 _ZSTD_HEAD = 18
@@ -35,48 +34,38 @@ _zstd = Zstd(level=ZSTD_LEVEL)
 
 
 class Encoder:
-    """The bytes of one shard, from its elements, some chunks at a time.
-
-    Parameters
-    ----------
-    shard
-        Elements of a shard along each axis.
-    chunk
-        Elements of a chunk along each axis; divides `shard`.
-    dtype
-        Data type of the elements.
-    """
+    """Encode one shard, some chunks at a time; `chunk` divides `shard`."""
 
     def __init__(self, shard: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._shard, self._chunk = shard, chunk
         self._index = np.full((*(s // c for s, c in zip(shard, chunk, strict=True)), 2), _ABSENT, dtype="<u8")
-        self._room = np.zeros(chunk, dtype.newbyteorder("<"))  # one for all chunks: it stays in the cache
+        self._buffer = np.zeros(chunk, dtype.newbyteorder("<"))  # reused for all chunks: it stays in the CPU's cache
         self._parts: list[bytes] = []
         self._offset = 0
 
     def add(self, start: tuple[int, ...], data: NDArray[np.generic]) -> None:
-        """Encode the chunks of a box that begins at `start`, where a chunk does, and ends so, or where the array does."""
-        chunk, room = self._chunk, self._room
+        """Encode the chunks of a box that begins at a chunk's start and ends at a chunk's or the array's end."""
+        chunk, buffer = self._chunk, self._buffer
         if any(a % c or a + n > s for a, n, s, c in zip(start, data.shape, self._shard, chunk, strict=True)):
             raise ValueError(f"{data.shape} at {start} are no chunks of {chunk} in a shard of {self._shard}")
         counts = (range(-(-n // c)) for n, c in zip(data.shape, chunk, strict=True))
         for position in itertools.product(*counts):
             part = data[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, chunk, strict=True))]
             if part.shape != chunk:
-                room[...] = 0
-            room[tuple(map(slice, part.shape))] = part
-            # Compared as bits: -0.0 and NaN are no fill values. Most often the first element tells.
-            bits = room.view(f"u{room.itemsize}").ravel()
+                buffer[...] = 0
+            buffer[tuple(map(slice, part.shape))] = part
+            # Compared as bits, since -0.0 and NaN are no fill values; mostly the first element decides.
+            bits = buffer.view(f"u{buffer.itemsize}").ravel()
             if not bits[0] and not bits.any():
                 continue
-            encoded = bytes(_zstd.encode(room))
+            encoded = bytes(_zstd.encode(buffer))
             at = tuple(a // c + p for a, c, p in zip(start, chunk, position, strict=True))
             self._index[at] = self._offset, len(encoded)
             self._offset += len(encoded)
             self._parts.append(encoded)
 
     def to_bytes(self) -> bytes:
-        """All that was added; none (b"") where every element is zero."""
+        """Return the shard's bytes; b"" if every element is zero."""
         if not self._parts:
             return b""
         footer = self._index.tobytes()
@@ -84,49 +73,35 @@ class Encoder:
 
 
 def encode_shard(data: NDArray[np.generic], shard: tuple[int, ...], chunk: tuple[int, ...]) -> bytes:
-    """Return the bytes of one shard, none (b"") where every element is zero; see `Encoder`.
-
-    `data` holds the shard's elements; an axis is shorter than `shard` where the array ends inside the shard.
-    """
+    """Encode one shard; b"" if every element is zero. `data` is smaller than `shard` where the array ends inside it."""
     encoder = Encoder(shard, chunk, data.dtype)
     encoder.add((0,) * data.ndim, data)
     return encoder.to_bytes()
 
 
 class Ranges:
-    """A shard in a store, of which only what is asked for is fetched.
-
-    Parameters
-    ----------
-    path
-        The shard.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
+    """Fetch ranges of bytes of a shard in a store; raises FileNotFoundError if the shard is missing."""
 
     def __init__(self, path: Remote) -> None:
         self._path = path
         (self._tail,) = path.read_ranges([(-TAIL_BYTES, 0)])
 
     def last(self, count: int) -> bytes:
-        """The last bytes."""
+        """Return the last bytes."""
         if count <= len(self._tail) or len(self._tail) < TAIL_BYTES:
             return self._tail[-count:]
         return self._path.read_ranges([(-count, 0)])[0]
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Each (offset, length): neighbours in one request, several requests at once."""
-        whole: list[list[int]] = []  # start and stop of each request
+        """Return the bytes of each (offset, length); neighbours share a request, and requests run concurrently."""
+        requests: list[list[int]] = []  # start and stop
         for offset, length in sorted(ranges):
-            if whole and offset - whole[-1][1] <= GAP_BYTES:
-                whole[-1][1] = max(whole[-1][1], offset + length)
+            if requests and offset - requests[-1][1] <= GAP_BYTES:
+                requests[-1][1] = max(requests[-1][1], offset + length)
             else:
-                whole.append([offset, offset + length])
-        pieces = self._path.read_ranges([(a, b) for a, b in whole]) if whole else []
-        starts = [a for a, _ in whole]
+                requests.append([offset, offset + length])
+        pieces = self._path.read_ranges([(a, b) for a, b in requests]) if requests else []
+        starts = [a for a, _ in requests]
         found = []
         for offset, length in ranges:
             n = bisect.bisect_right(starts, offset) - 1
@@ -135,16 +110,16 @@ class Ranges:
 
 
 TAIL_BYTES = 1 << 14
-"""Fetched at first: most indices are shorter."""
+"""Fetched first, since most indices are shorter."""
 GAP_BYTES = 1 << 18
-"""Fetched rather than asked for anew."""
+"""Gap between two ranges up to which one request fetches both."""
 
 
 @contextlib.contextmanager
 def opened_shard(path: Location) -> Iterator[bytes | mmap.mmap | Ranges]:
-    """A shard's bytes, of which only those that are looked at are read; b"" where there is no file.
+    """Open a shard so that only the bytes used are read; b"" if the file is missing.
 
-    A missing file means zeros only while the array itself is there: whoever reads must look (see `simexm.store.reading`).
+    A missing file means zeros only while the array exists; callers must check that (see `simexm.store.reading`).
     """
     if isinstance(path, Remote):
         try:
@@ -163,7 +138,7 @@ def opened_shard(path: Location) -> Iterator[bytes | mmap.mmap | Ranges]:
 
 
 def zstd_size(head: bytes) -> int | None:
-    """Bytes that a Zstd frame says that it decodes to, by its first 18 bytes (RFC 8878, 3.1.1); None where it does not."""
+    """Decoded size that a Zstd frame states in its first 18 bytes (RFC 8878, 3.1.1), if any."""
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         return None
     kind, single, dictionary = head[4] >> 6, head[4] >> 5 & 1, head[4] & 3
@@ -180,25 +155,10 @@ def decode_shard(
     start: tuple[int, ...],
     out: NDArray[Any],
 ) -> None:
-    """Take a box out of the bytes of one shard; b"" stands for a shard of zeros.
+    """Decode a box of one shard into `out`, which has the array's data type; b"" is a shard of zeros.
 
-    zarr-python needs five times as long for it, on one core however many there are.
-
-    Parameters
-    ----------
-    data
-        What `encode_shard` made, or zarr-python with the same codecs.
-    shard, chunk
-        Elements along each axis.
-    start
-        First element of the box, counted in the shard.
-    out
-        Receives the box, of the array's data type.
-
-    Raises
-    ------
-    ValueError
-        If the index or a chunk is damaged.
+    `start` is the box's first element, counted in the shard. zarr-python with the same codecs takes five times as long, on one
+    core however many there are. Raises ValueError if the index or a chunk is damaged.
     """
     if not data:
         out[...] = 0
@@ -206,8 +166,8 @@ def decode_shard(
     counts = tuple(s // c for s, c in zip(shard, chunk, strict=True))
     size = 16 * math.prod(counts)
     end = data.last(size + 4) if isinstance(data, Ranges) else data[-4 - size :]
-    footer, told = end[:-4], end[-4:]
-    if len(footer) != size or google_crc32c.value(footer).to_bytes(4, "little") != told:
+    footer, checksum = end[:-4], end[-4:]
+    if len(footer) != size or google_crc32c.value(footer).to_bytes(4, "little") != checksum:
         raise ValueError("the index of a shard does not match its checksum")
     index = np.frombuffer(footer, "<u8").reshape(*counts, 2)
     ranges = (range(a // c, -(-(a + n) // c)) for a, n, c in zip(start, out.shape, chunk, strict=True))
@@ -223,7 +183,7 @@ def decode_shard(
     places = [(int(index[p][0]), int(index[p][1])) for p in inside]
     moved(read=size + 4 + sum(n for _, n in places))
     encoded = data.fetch(places) if isinstance(data, Ranges) else (data[a : a + n] for a, n in places)
-    for (position, (into, here)), chunk_bytes in zip(inside.items(), encoded, strict=True):
+    for (position, (into, inner)), chunk_bytes in zip(inside.items(), encoded, strict=True):
         try:
             decodes_to = zstd_size(chunk_bytes[:_ZSTD_HEAD])
             if decodes_to is not None and decodes_to != nbytes:
@@ -232,4 +192,4 @@ def decode_shard(
             part = np.frombuffer(decoded, out.dtype.newbyteorder("<")).reshape(chunk)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"chunk {position} of a shard cannot be decoded: {error}") from error
-        out[into] = part[here]
+        out[into] = part[inner]

@@ -1,4 +1,4 @@
-"""What the lasers and filters of a spec make of dyes: how well each is excited, seen, and told from the others."""
+"""Compare dyes with the lasers and filters of a spec: excitation, detection and crosstalk."""
 
 from __future__ import annotations
 
@@ -19,49 +19,37 @@ from simexm.stages.microscope.optics import Optics
 from simexm.stages.roles import Labeller, Microscope, NamedChannel
 
 CROSSTALK_SHARE = 0.005
-"""Light of another dye below this share of the wanted one's is not worth a word."""
+"""Crosstalk below this share of the wanted dye's light is not mentioned."""
 
 
 @dataclass(frozen=True)
-class Bench:
-    """The part of a spec that spectra depend on.
+class LightPath:
+    """The part of a spec that spectra depend on."""
 
-    Attributes
-    ----------
-    dyes
-        Those that its layers use and those that it brings along, by name.
-    channels
-        Lasers and filters of its microscope.
-    two_photon
-        Whether the lasers excite with two photons.
-    """
-
-    dyes: Mapping[str, Fluorophore]
+    dyes: Mapping[str, Fluorophore]  # of the layers, and those that the spec defines
     channels: Sequence[NamedChannel]
     two_photon: bool
 
 
 @dataclass(frozen=True)
-class Sight:
+class DyeInChannel:
     """One dye in one channel.
 
     Attributes
     ----------
-    dye
-        The dye.
-    channel
-        The channel.
+    dye, channel
+        The pair.
     excited
-        How well the laser excites the dye, as a share of its best wavelength; None where it is not known (two photons).
+        Excitation by the laser, as a share of that at the best wavelength; None if it is not known (two photons).
     passed
         Share of the dye's emission that the filter passes.
     brightness
         Extinction (or, for two photons, cross section) at the laser line times quantum yield times `passed`.
     signal
-        Brightness over that of the dye that the channel is for, molecule for molecule, in weak light; None where not known,
-        or where the channel is for none of the dyes.
+        Brightness over that of the dye that the channel is for, molecule for molecule, in weak light; None if it is not known,
+        or the channel is for none of the dyes.
     wanted
-        Whether of all channels this one sees the dye best.
+        Whether this is the best channel for the dye.
     """
 
     dye: Fluorophore
@@ -74,7 +62,7 @@ class Sight:
 
 
 class _Light(BaseModel):
-    """The keys of a spec that spectra depend on; the others are not looked at, so that a faulty spec can be drawn, too."""
+    """The keys of a spec that spectra depend on; others are ignored, so that a faulty spec can be drawn, too."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -82,15 +70,11 @@ class _Light(BaseModel):
     stages: tuple[AnyStage, ...]
 
 
-def read_bench(path: Path) -> Bench:
+def read_light_path(path: Path) -> LightPath:
     """Read dyes, lasers and filters of a spec file, or of a configuration of 2017.
 
-    A spec whose filters miss its dyes cannot be run, but is read here: to see why is what the picture is for.
-
-    Raises
-    ------
-    SpecError
-        If there is no such file, a dye is unknown, or the stages are wrong or hold no microscope.
+    Specs whose filters miss their dyes are accepted, though they cannot be run: the picture shows why. Raises SpecError if the
+    file is missing, a dye is unknown, or the stages are wrong or include no microscope.
     """
     from simexm.legacy2017.load import Job
 
@@ -99,75 +83,68 @@ def read_bench(path: Path) -> Bench:
         light = _Light.model_validate(data)
     except ValidationError as error:
         raise settings.explain(error, _Light, str(path)) from None
-    bench = bench_of(light.stages, {name: dye.load(name) for name, dye in light.dyes.items()})
-    if not bench.channels:
+    light_path = light_path_of(light.stages, {name: dye.load(name) for name, dye in light.dyes.items()})
+    if not light_path.channels:
         raise SpecError(
             f"{path} has no microscope, so there are no lasers and filters to draw; add one to its stages (confocal, "
             "widefield, two_photon, light_sheet), or leave --spec out"
         )
-    return bench
+    return light_path
 
 
-def bench_of(stages: Iterable[Stage], own: Mapping[str, Fluorophore]) -> Bench:
-    """The dyes, lasers and filters of these stages; `own` are dyes that are not built in.
-
-    Raises
-    ------
-    SpecError
-        If a dye is unknown.
-    """
+def light_path_of(stages: Iterable[Stage], own: Mapping[str, Fluorophore]) -> LightPath:
+    """Return dyes, lasers and filters of these stages; `own` are dyes of the spec. Raises SpecError for an unknown dye."""
     stages = tuple(stages)
     used = [layer.dye for s in stages if isinstance(s, Labeller) for layer in s.named_layers]
     used += [dye for s in stages if isinstance(s, Barcodes) for dye in s.dyes.values()]
     channels = [channel for s in stages if isinstance(s, Microscope) for channel in s.all_channels]
     two_photon = any(isinstance(s, Optics) and s.multiphoton for s in stages)
-    return Bench({name: find(name, own) for name in dict.fromkeys([*used, *own])}, channels, two_photon)
+    return LightPath({name: find(name, own) for name in dict.fromkeys([*used, *own])}, channels, two_photon)
 
 
-def sights(dyes: Iterable[Fluorophore], bench: Bench) -> list[Sight]:
-    """Every dye in every channel, dye by dye."""
-    seen: list[Sight] = []
+def dyes_in_channels(dyes: Iterable[Fluorophore], light_path: LightPath) -> list[DyeInChannel]:
+    """Compute every dye in every channel, dye by dye."""
+    seen: list[DyeInChannel] = []
     for dye in dyes:
-        row = [_look(dye, channel, two_photon=bench.two_photon) for channel in bench.channels]
-        best = max(
-            row, key=lambda s: (s.brightness, s.passed + (s.excited or 0.0))
-        )  # a dark dye, too, has a nearest channel
+        row = [_dye_in_channel(dye, channel, two_photon=light_path.two_photon) for channel in light_path.channels]
+        # of a dark dye, too, one channel is nearest
+        best = max(row, key=lambda s: (s.brightness, s.passed + (s.excited or 0.0)))
         seen += [replace(s, wanted=s is best) for s in row]
     return [_compared(s, [t for t in seen if t.channel.name == s.channel.name]) for s in seen]
 
 
-def _look(dye: Fluorophore, channel: NamedChannel, *, two_photon: bool) -> Sight:
+def _dye_in_channel(dye: Fluorophore, channel: NamedChannel, *, two_photon: bool) -> DyeInChannel:
     line = channel.laser_wavelength_nm
     passed = dye.emission_share(*channel.band_nm)
     try:
         excited = bands.excited_share(dye, line, two_photon=two_photon)
         strength = dye.two_photon_GM_at(line) if two_photon else excited * dye.extinction_per_M_per_cm
     except SpecError:  # no cross section is known
-        return Sight(dye, channel, None, passed, 0.0)
-    return Sight(dye, channel, excited, passed, strength * dye.quantum_yield * passed)
+        return DyeInChannel(dye, channel, None, passed, 0.0)
+    return DyeInChannel(dye, channel, excited, passed, strength * dye.quantum_yield * passed)
 
 
-def _compared(sight: Sight, column: Sequence[Sight]) -> Sight:
-    """With its signal over that of the brightest dye that the channel is for."""
+def _compared(pair: DyeInChannel, column: Sequence[DyeInChannel]) -> DyeInChannel:
+    """Add the signal over that of the brightest dye that the channel is for."""
     most = max((s.brightness for s in column if s.wanted), default=0.0)
-    return sight if sight.excited is None or most == 0 else replace(sight, signal=sight.brightness / most)
+    return pair if pair.excited is None or most == 0 else replace(pair, signal=pair.brightness / most)
 
 
-def remark(sight: Sight, bench: Bench) -> str:
-    """What to know about a dye in a channel; empty where all is well."""
-    dye, channel = sight.dye, sight.channel
-    if sight.excited is None:
+def remark(pair: DyeInChannel, light_path: LightPath) -> str:
+    """Return a warning about a dye in a channel; empty if there is none."""
+    dye, channel = pair.dye, pair.channel
+    if pair.excited is None:
         return "two-photon cross section not known at this line"
-    line = None if bench.two_photon else channel.laser_wavelength_nm
-    if sight.wanted and not sight.excited:
-        return f"not excited: take a laser line near {dye.peak_excitation_nm:.0f} nm"
-    if sight.wanted and bands.looks_dim(dye, channel.band_nm):
+    line = None if light_path.two_photon else channel.laser_wavelength_nm
+    if pair.wanted and not pair.excited:
+        return f"not excited: use a laser line near {dye.peak_excitation_nm:.0f} nm"
+    if pair.wanted and bands.looks_dim(dye, channel.band_nm):
         return f"misses the peak at {dye.peak_emission_nm:.0f} nm: {bands.remedy(dye, line)}"
-    if not sight.wanted and sight.signal is not None and sight.signal >= CROSSTALK_SHARE:
+    if not pair.wanted and pair.signal is not None and pair.signal >= CROSSTALK_SHARE:
         return "crosstalk"
     return ""
 
 
 def percent(share: float) -> str:
-    """A share in per cent, with a digit after the point where it is small."""
+    """Format a share in per cent, with a decimal if it is small."""
     return "0%" if share == 0 else "< 0.1%" if share < 0.001 else f"{share:.{0 if share >= 0.1 else 1}%}"

@@ -1,4 +1,4 @@
-"""What `simexm fluorophores` tells: figures of dyes, what a microscope makes of them, and a picture."""
+"""Output of `simexm fluorophores`: figures of dyes, how a microscope sees them, and a picture."""
 
 from __future__ import annotations
 
@@ -10,89 +10,63 @@ from typing import Any
 
 from simexm.errors import OutputError
 from simexm.spectra.fluorophores import Fluorophore, find, load_builtin
+from simexm.store.atomic_file import refuse_missing_folder
 from simexm.store.location import with_ending
-from simexm.view.dyes import Bench, Sight, percent, read_bench, remark, sights
+from simexm.view.dyes import DyeInChannel, LightPath, dyes_in_channels, percent, read_light_path, remark
 from simexm.view.spectra import draw_spectra
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is to be printed.
-
-    Attributes
-    ----------
-    dyes
-        In the order asked for; all built-in ones where none was.
-    bench
-        Lasers and filters of the spec, where one was given.
-    seen
-        Every dye in every channel.
-    picture
-        The file that was drawn.
-    """
+class DyeReport:
+    """Dyes to print."""
 
     dyes: Sequence[Fluorophore]
-    bench: Bench | None
-    seen: Sequence[Sight]
+    light_path: LightPath | None  # of the spec, if one was named
+    seen: Sequence[DyeInChannel]  # every dye in every channel
     picture: Path | None
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain data; shares are 0 to 1."""
         data: dict[str, Any] = {"dyes": [dye_mapping(d) for d in self.dyes]}
-        if self.bench:
-            data["pairs"] = [sight_mapping(s, self.bench) for s in self.seen]
+        if self.light_path:
+            data["pairs"] = [dye_in_channel_mapping(s, self.light_path) for s in self.seen]
         if self.picture:
             data["picture"] = str(self.picture)
         return data
 
 
-def tell(names: Sequence[str], spec: Path | None, output: Path | None) -> Told:
-    """Look dyes up, and draw them if any, a spec or a file is named.
+def report_dyes(names: Sequence[str], spec: Path | None, output: Path | None) -> DyeReport:
+    """Look up dyes, and draw them if dyes, a spec or a PNG is named.
 
-    Parameters
-    ----------
-    names
-        Dyes; without any, those of the spec, or else all built-in ones.
-    spec
-        Spec file with dyes, lasers and filters.
-    output
-        PNG to write.
-
-    Raises
-    ------
-    SpecError
-        If a dye is unknown, or the spec cannot be read.
-    OutputError
-        If the picture would be no PNG.
+    Without `names`, report the dyes of the spec, else all built-in ones. Raises SpecError if a dye is unknown or the spec
+    cannot be read, OutputError if `output` is no PNG or its folder does not exist.
     """
     if output and output.suffix.lower() != ".png":
         raise OutputError(f"the picture {output} is a PNG; type --output {with_ending(output, '.png')}")
-    if output and not output.parent.is_dir():
-        raise OutputError(
-            f"{output} cannot be written: there is no folder {output.parent}; type: mkdir -p {output.parent}"
-        )
-    bench = read_bench(spec) if spec else None
-    own = bench.dyes if bench else {}
+    if output:
+        refuse_missing_folder(output)
+    light_path = read_light_path(spec) if spec else None
+    own = light_path.dyes if light_path else {}
     dyes = [find(name, own) for name in dict.fromkeys(names)] or list((own or load_builtin()).values())
-    seen = sights(dyes, bench) if bench else []
+    seen = dyes_in_channels(dyes, light_path) if light_path else []
     picture = output
     if picture is None and (names or spec):
         stem = spec.stem if spec else re.sub(r"[^\w.+-]+", "_", "-".join(list(dict.fromkeys(names))[:4]))
         picture = Path(f"{stem}-spectra.png")
     if picture:
         shown = ", ".join(d.name for d in dyes) if len(dyes) <= 5 else f"{len(dyes)} dyes"
-        draw_spectra(dyes, bench, picture, title=f"{shown} with {spec.name}" if spec else shown)
-    return Told(dyes, bench, seen, picture)
+        draw_spectra(dyes, light_path, picture, title=f"{shown} with {spec.name}" if spec else shown)
+    return DyeReport(dyes, light_path, seen, picture)
 
 
 def guessed(dye: Fluorophore) -> str:
-    """Which of its figures are guesses, in words."""
+    """Name the figures of a dye that are guesses."""
     names = [g.removesuffix("_ns").replace("_", " ") for g in dye.guesses]
     return f"guessed: {', '.join(names)}" if names else ""
 
 
 def dye_mapping(dye: Fluorophore) -> dict[str, Any]:
-    """Figures of a dye as plain data, without its spectra."""
+    """Return the figures of a dye as plain data, without spectra."""
     return {
         "name": dye.name,
         "peak_excitation_nm": dye.peak_excitation_nm,
@@ -101,23 +75,23 @@ def dye_mapping(dye: Fluorophore) -> dict[str, Any]:
     }
 
 
-def sight_mapping(sight: Sight, bench: Bench) -> dict[str, Any]:
-    """A dye in a channel as plain data; shares are 0 to 1."""
+def dye_in_channel_mapping(pair: DyeInChannel, light_path: LightPath) -> dict[str, Any]:
+    """Return a dye in a channel as plain data; shares are 0 to 1."""
     return {
-        "dye": sight.dye.name,
-        "channel": sight.channel.name,
-        "laser_wavelength_nm": sight.channel.laser_wavelength_nm,
-        "band_nm": list(sight.channel.band_nm),
-        "excited_share": sight.excited,
-        "passed_share": sight.passed,
-        "signal_share": sight.signal,
-        "wanted": sight.wanted,
-        "remark": remark(sight, bench),
+        "dye": pair.dye.name,
+        "channel": pair.channel.name,
+        "laser_wavelength_nm": pair.channel.laser_wavelength_nm,
+        "band_nm": list(pair.channel.band_nm),
+        "excited_share": pair.excited,
+        "passed_share": pair.passed,
+        "signal_share": pair.signal,
+        "wanted": pair.wanted,
+        "remark": remark(pair, light_path),
     }
 
 
 def dye_rows(dyes: Iterable[Fluorophore]) -> list[tuple[str, ...]]:
-    """A table of dyes, its heading first."""
+    """Return a table of dyes, its heading first."""
     head = ("dye", "absorbs at", "emits at", "extinction /M/cm", "yield", "lifetime", "remarks")
     rows = [
         (
@@ -134,8 +108,8 @@ def dye_rows(dyes: Iterable[Fluorophore]) -> list[tuple[str, ...]]:
     return [head, *rows]
 
 
-def sight_rows(seen: Iterable[Sight], bench: Bench) -> list[tuple[str, ...]]:
-    """A table of dyes in channels, its heading first."""
+def dye_in_channel_rows(seen: Iterable[DyeInChannel], light_path: LightPath) -> list[tuple[str, ...]]:
+    """Return a table of dyes in channels, its heading first."""
     head = ("dye", "channel", "laser", "excites", "band", "passes", "signal", "remarks")
     rows = [
         (
@@ -146,7 +120,7 @@ def sight_rows(seen: Iterable[Sight], bench: Bench) -> list[tuple[str, ...]]:
             f"{s.channel.band_nm[0]:g} to {s.channel.band_nm[1]:g} nm",
             percent(s.passed),
             "-" if s.signal is None else percent(s.signal),
-            remark(s, bench),
+            remark(s, light_path),
         )
         for s in seen
     ]

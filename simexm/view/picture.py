@@ -1,4 +1,4 @@
-"""Pictures: the middle of an image across and along the axis, its channels in their colours, and the truth beside it."""
+"""Draw the middle plane and section of an image, its channels in their colours, with the truth beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
 LARGEST = 1024
-"""Pixels a side of what is shown at most."""
+"""Most pixels a side of the level that is drawn."""
 
 PANEL, MARGIN, CAPTION, TITLE = 590, 6, 26, 34
 """Width of a panel, space between panels, and heights of a caption and of the title, in pixels of the picture."""
@@ -27,50 +27,37 @@ PANEL, MARGIN, CAPTION, TITLE = 590, 6, 26, 34
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn.
-
-    Attributes
-    ----------
-    title
-        Above the picture.
-    across, along
-        Middle plane (channels, y, x) and middle section (channels, z, x).
-    truth, truth_along
-        Ids of the middle plane, (y, x), and of the middle section, (z, x).
-    colors, windows, names
-        Of the channels.
-    pixel_um
-        z, y, x in tissue.
-    factor
-        Expansion.
-    """
+    """Data of a picture; `colors`, `windows` and `names` are those of the channels."""
 
     title: str
-    across: NDArray[Any]
-    along: NDArray[Any]
-    truth: NDArray[Any]
-    truth_along: NDArray[Any]
+    across: NDArray[Any]  # middle plane (channels, y, x)
+    along: NDArray[Any]  # middle section (channels, z, x)
+    truth: NDArray[Any]  # ids of the plane
+    truth_along: NDArray[Any]  # ids of the section
     colors: list[str]
     windows: list[tuple[float, float]]
     names: list[str]
-    pixel_um: tuple[float, float, float]
+    pixel_um: tuple[float, float, float]  # in tissue
     factor: float
 
 
-def picture_of(result: Result) -> Picture:
-    """The middle of a finished result, from the finest level that has at most about a thousand pixels a side."""
+def level_for_screen(result: Result, largest: int) -> int:
+    """Return the finest level with at most `largest` rows and columns, or else the coarsest."""
     level = 0
-    while max(result.array(level).shape[2:]) > LARGEST and level + 1 < result.levels():
+    while max(result.array(level).shape[2:]) > largest and level + 1 < result.levels():
         level += 1
+    return level
+
+
+def picture_of(result: Result) -> Picture:
+    """Read the middle of a finished result, from the finest level with at most `LARGEST` pixels a side."""
+    level = level_for_screen(result, LARGEST)
     image = result.array(level)
     _, nz, ny, _ = image.shape
-    scales = result.attributes["ome"]["multiscales"][0]["datasets"][level]["coordinateTransformations"][0]["scale"]
     across, along = elements(image, np.s_[:, nz // 2]), elements(image, np.s_[:, :, ny // 2])
     cells = result.array(level, "labels/cells")
     channels = result.channels
-    windows = [(c["window"]["start"], c["window"]["end"]) for c in channels]
-    if result.provenance["quantity"] != "image":
-        windows = [window(a) for a in across]
+    windows = result.windows if result.provenance["quantity"] == "image" else [window(a) for a in across]
     return Picture(
         title=result.attributes["ome"]["multiscales"][0]["name"],
         across=across,
@@ -80,13 +67,13 @@ def picture_of(result: Result) -> Picture:
         colors=[c["color"] for c in channels],
         windows=windows,
         names=[c["label"] for c in channels],
-        pixel_um=(scales[1], scales[2], scales[3]),
+        pixel_um=result.pixel_um(level),
         factor=result.provenance["expansion_factor"],
     )
 
 
 def merged(channels: NDArray[Any], colors: list[str], windows: list[tuple[float, float]]) -> NDArray[np.float64]:
-    """Add channels in their colours, (rows, columns, 3), 0 to 1."""
+    """Add channels in their colours; returns (rows, columns, 3), 0 to 1."""
     total = np.zeros((*channels.shape[1:], 3))
     for data, color, (low, high) in zip(channels, colors, windows, strict=True):
         rgb = np.array([int(color[i : i + 2], 16) / 255 for i in (0, 2, 4)])
@@ -95,12 +82,10 @@ def merged(channels: NDArray[Any], colors: list[str], windows: list[tuple[float,
 
 
 def id_colors(ids: NDArray[Any]) -> NDArray[np.float64]:
-    """A colour of its own for each id, black for 0, (rows, columns, 3)."""
+    """Colour each id differently, 0 black; returns (rows, columns, 3), 0 to 1."""
     hashed = ids.astype(np.uint64)
-    for shift, factor in (
-        (30, 0xBF58476D1CE4E5B9),
-        (27, 0x94D049BB133111EB),
-    ):  # splitmix64's: ids may differ in high bits alone
+    # splitmix64, since ids may differ in high bits alone
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         hashed = (hashed ^ (hashed >> np.uint64(shift))) * np.uint64(factor)
     rgb = np.stack([(hashed >> np.uint64(s)) & np.uint64(255) for s in (56, 40, 24)], axis=-1).astype(np.float64) / 255
     return np.where(ids[..., None] == 0, 0.0, 0.25 + 0.75 * rgb)
@@ -136,7 +121,7 @@ def draw(picture: Picture) -> Image.Image:
 
 
 def save(picture: Picture, path: Path) -> None:
-    """Write what `draw` draws as a PNG."""
+    """Draw a picture and write it as a PNG."""
     draw(picture).save(path, format="PNG")
 
 
@@ -165,25 +150,19 @@ def _font(size: int) -> Any:
 
 
 def window(data: NDArray[Any]) -> tuple[float, float]:
-    """Dark and bright of a channel, from what is there of it."""
+    """Return a display window for a channel, from its pixels."""
     low, high = np.quantile(data, (0.02, 0.998))
     return float(low), float(max(high, low + 1e-9))
 
 
 def round_down(value: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
+    """Round down to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(next(power * f for f in (5, 2, 1) if power * f <= value * (1 + 1e-9)))
 
 
 def keep_picture(where: Place) -> None:
-    """Draw a finished result as `preview.png` beside it. A disk that refuses the picture is a warning: the result is complete.
-
-    Raises
-    ------
-    RunError
-        If the image cannot be read.
-    """
+    """Draw a finished result as `preview.png`. Warn if the disk refuses; raise RunError if the image cannot be read."""
     path = where.run / "preview.png"
     try:
         with outgoing(path) as partial:

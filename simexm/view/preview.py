@@ -1,4 +1,4 @@
-"""A look at some part of the image before it is run: the very pixels that a run would write there."""
+"""Preview part of an image before it is run, with exactly the pixels that a run would write."""
 
 from __future__ import annotations
 
@@ -17,44 +17,28 @@ from simexm.run.excerpt import excerpt
 from simexm.run.finish import channel_color
 from simexm.run.passes import counted_in_memory
 from simexm.stages.frames import NO_FRAME, Frame
-from simexm.store.whole_file import whole_file
+from simexm.store.atomic_file import atomic_file
 from simexm.units import times
 from simexm.view.picture import Picture, draw, save, window
 
 USUAL: Triple = (24, 512, 512)
-"""Pixels along z, y, x that are computed at most, unless others are asked for."""
+"""Most pixels along z, y, x of a preview, unless a shape is given."""
 
 
 @dataclass(frozen=True, repr=False)
 class Preview:
-    """Part of an image, as a run would write it.
-
-    Attributes
-    ----------
-    plan
-        What a run would do.
-    box
-        Which pixels of the image, z y x.
-    at
-        The pixel through which the picture's plane and section go, z y x.
-    image
-        (channels, z, y, x): counts; photo-electrons or dyes where the plan stops earlier.
-    labels
-        Ids of the cells on the same grid, (z, y, x).
-    frame
-        Which frame's image; all 0 where the specimen is imaged once.
-    """
+    """Part of an image, as a run would write it."""
 
     plan: Plan
-    box: Box
-    at: Triple
-    image: NDArray[Any]
-    labels: NDArray[Any]
-    frame: Frame = NO_FRAME
+    box: Box  # pixels of the image
+    at: Triple  # the pixel through which the picture's plane and section go
+    image: NDArray[Any]  # (channels, z, y, x): counts; photo-electrons or dyes if the plan stops earlier
+    labels: NDArray[Any]  # ids of the cells, (z, y, x)
+    frame: Frame = NO_FRAME  # all 0 if the specimen is imaged once
 
     @cached_property
     def picture(self) -> Picture:
-        """Plane and section through `at`. Dark and bright are of what is here, for the rest is not known yet."""
+        """Plane and section through `at`; display windows follow from the preview's pixels alone."""
         plan, names = self.plan, list(self.plan.outputs[0].channels)
         k, j, _ = (a - b for a, b in zip(self.at, self.box.start, strict=True))
         z, y, x = (float(p) / 1000 for p in plan.geometry.pixel_tissue_nm)
@@ -81,7 +65,7 @@ class Preview:
 
     def save(self, path: str | Path) -> None:
         """Write the picture as a PNG."""
-        with whole_file(Path(path)) as partial:
+        with atomic_file(Path(path)) as partial:
             save(self.picture, partial)
 
     def _repr_html_(self) -> str:
@@ -100,13 +84,13 @@ def preview(plan: Plan, at: Triple | None = None, shape: Triple | None = None, r
     source = plan.simulation.source.open()
     counted = counted_in_memory(plan, source)
     found = excerpt(plan, source, counted, box, frame)
-    # where label images do not vary, they are made with the first frame alone
+    # label images that do not vary are computed with the first frame only
     labels = found if "labels/cells" in found else excerpt(plan, source, counted, box)
     return Preview(plan, box, place, found[""], labels["labels/cells"], frame)
 
 
 def _inside(plan: Plan, at: Triple | None) -> Triple:
-    """A pixel of the image; the middle one, where none is named."""
+    """Return a pixel of the image; by default the middle one."""
     place = at if at is not None else triple(n // 2 for n in plan.shape)
     if not all(0 <= a < n for a, n in zip(place, plan.shape, strict=True)):
         raise SpecError(
@@ -122,13 +106,13 @@ def _known_frame(plan: Plan, round: int | None) -> Frame:
         return first
     rounds = plan.acquisition.length("round")
     if not 1 <= whole_number("round", round, 0) <= rounds:
-        there = f"the rounds 1 to {rounds}" if rounds else "one image and no rounds"
-        raise SpecError(f"there is no round {round}: the plan has {there}; leave the round out, or name another")
+        known = f"the rounds 1 to {rounds}" if rounds else "one image and no rounds"
+        raise SpecError(f"there is no round {round}: the plan has {known}; leave the round out, or name another")
     return first._replace(round=round)
 
 
 def _box_around(plan: Plan, at: Triple, shape: Triple) -> Box:
-    """A box of this shape with a pixel in its middle, or as near to that as the image's ends let it be."""
+    """Return a box of this shape around a pixel, shifted or clipped at the image's ends."""
     if min(shape) < 1:
         raise SpecError(f"a preview of {times(shape)} pixels is empty; give at least 1 along each of z, y, x")
     size = triple(min(n, s) for n, s in zip(plan.shape, shape, strict=True))
@@ -137,9 +121,9 @@ def _box_around(plan: Plan, at: Triple, shape: Triple) -> Box:
 
 
 def box_of(plan: Plan, at: Triple) -> Box:
-    """What is shown if no shape is asked for: planes of the tile that holds a pixel, and of those beside it if tiles are small.
+    """Return the default box: planes of the tile that holds a pixel, and of its neighbours if tiles are small.
 
-    Whatever is wanted of a tile, all of its rows and columns must be computed.
+    Any part of a tile costs all of its rows and columns.
     """
     around = _box_around(plan, at, USUAL)
     (y0, y1), (x0, x1) = (_tiles_around(plan, axis, at[axis]) for axis in (1, 2))
@@ -147,7 +131,7 @@ def box_of(plan: Plan, at: Triple) -> Box:
 
 
 def _tiles_around(plan: Plan, axis: int, pixel: int) -> tuple[int, int]:
-    """First and last + 1 pixel, along one axis, of as many tiles around a pixel as are not too much."""
+    """Return start and stop, along one axis, of as many tiles around a pixel as `USUAL` allows."""
     low, high = _tile_along(plan, axis, pixel)
     while True:
         wider = [(_tile_along(plan, axis, low - 1)[0], high)] if low > 0 else []
@@ -159,7 +143,7 @@ def _tiles_around(plan: Plan, axis: int, pixel: int) -> tuple[int, int]:
 
 
 def _tile_along(plan: Plan, axis: int, pixel: int) -> tuple[int, int]:
-    """First and last + 1 pixel, along one axis, of the tile in which a pixel lies."""
+    """Return start and stop, along one axis, of the tile that holds a pixel."""
     block = pixel // plan.block[axis] * plan.block[axis]
     start = block + (pixel - block) // plan.tile[axis] * plan.tile[axis]
     return start, min(start + plan.tile[axis], block + plan.block[axis], plan.shape[axis])

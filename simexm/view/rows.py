@@ -1,4 +1,4 @@
-"""Plans and results told in a few lines, each as what and how much: for the terminal and for notebooks."""
+"""Summarise plans, results and volumes as rows of (what, value), for the terminal and for notebooks."""
 
 from __future__ import annotations
 
@@ -16,23 +16,18 @@ Rows = list[tuple[str, str]]
 
 
 def plan_rows(plan: Plan) -> Rows:
-    """What a run would do."""
+    """Summarise what a run would do."""
     m = plan.to_mapping()
     image, blocks, source = m["image"], m["blocks"], m["source"]
     cores = cpus()
     crop = (b - a for a, b in zip(source["crop_start"], source["crop_stop"], strict=True))
+    pixel = (
+        f"{times(image['pixel_size_expanded_nm'])} nm expanded = {times(image['pixel_size_tissue_nm'])} nm of tissue"
+    )
+    seconds = m["core_seconds"]
     return [
-        (
-            "source",
-            f"{times(crop)} voxels of {times(source['voxel_size_nm'])} nm",
-        ),
-        (
-            "image",
-            (
-                f"{len(image['channels'])} x {times(image['shape_pixels'])} (c, z, y, x), "
-                f"{times(image['pixel_size_expanded_nm'])} nm expanded = {times(image['pixel_size_tissue_nm'])} nm of tissue"
-            ),
-        ),
+        ("source", f"{times(crop)} voxels of {times(source['voxel_size_nm'])} nm"),
+        ("image", f"{len(image['channels'])} x {times(image['shape_pixels'])} (c, z, y, x), {pixel}"),
         *(
             (f"{a['axis']}s", f"{len(a['coordinates'])} such images, one for each {a['axis']}")
             for a in m["acquisition"]
@@ -43,10 +38,7 @@ def plan_rows(plan: Plan) -> Rows:
         ("stored", f"{size(m['bytes_uncompressed'])} before compression, about {blocks['files']} files"),
         ("device", "GPU" if m["device"] == "gpu" else "CPU"),
         ("memory", _memory(plan)),
-        (
-            "time",
-            f"about {duration(m['core_seconds'])} of one core, {duration(m['core_seconds'] / cores)} on {count(cores, 'core')}",
-        ),
+        ("time", f"about {duration(seconds)} of one core, {duration(seconds / cores)} on {count(cores, 'core')}"),
         ("hash", m["hash"]),
     ]
 
@@ -61,14 +53,11 @@ def _memory(plan: Plan) -> str:
 
 
 def result_rows(result: Result) -> Rows:
-    """What a finished result holds and how it was made."""
+    """Summarise a finished simulation."""
     p, image = result.provenance, result.array()
     energy = ", ".join(f"{s['dye']} in {s['channel']}: {s['share']:.1%}" for s in p.get("psf_energy_share", ()))
     return [
-        (
-            "image",
-            f"{times(image.shape)} (c, z, y, x), {image.dtype}, {result.levels()} levels, {p['quantity']}",
-        ),
+        ("image", f"{times(image.shape)} (c, z, y, x), {image.dtype}, {result.levels()} levels, {p['quantity']}"),
         ("channels", ", ".join(c["label"] for c in result.channels)),
         *((f"{axis.name}s", f"{len(axis.coordinates)}{_amplicons(axis.name, p)}") for axis in result.acquisition.axes),
         ("labels", ", ".join(result.label_names)),
@@ -86,7 +75,7 @@ def _amplicons(axis: str, provenance: Any) -> str:
 
 
 def analysis_rows(result: Result) -> Rows:
-    """What an analysis was made of, and its scores, as (what, value)."""
+    """Summarise the inputs, settings and scores of an analysis."""
     about = result.provenance
     rows = [("analysis", result.kind)]
     rows += [(name, f"hash {value}") for name, value in about["inputs"].items()]
@@ -100,12 +89,12 @@ def analysis_rows(result: Result) -> Rows:
 
 
 def volume_rows(volume: Mapping[str, Any]) -> Rows:
-    """What a volume of labels is; see `simexm.sources.describe`."""
+    """Summarise a label volume; see `simexm.sources.describe`."""
     shape, voxel, stored = volume["shape_voxels"], volume["voxel_size_nm"], volume["storage"]
     masks = [f"{field['name']} ({field['kind']}, {field['dtype']})" for field in volume["fields"][1:]]
     between = f", {volume['seconds_per_time']:g} s apart" if volume["seconds_per_time"] else ""
     series = [("time points", f"{volume['times']}{between}")] if volume["times"] > 1 else []
-    storage = [f"{name.removesuffix('_voxels')}s of {times(stored[name])}" for name in _PARTS if stored.get(name)]
+    storage = [f"{part}s of {times(cell)}" for part in ("chunk", "shard") if (cell := stored.get(f"{part}_voxels"))]
     if stored.get("levels"):
         storage.append(count(stored["levels"], "level"))
     tissue = [n * s / 1000 for n, s in zip(shape, voxel or (), strict=False)]
@@ -118,6 +107,3 @@ def volume_rows(volume: Mapping[str, Any]) -> Rows:
         ("regions", ", ".join(masks) or "-"),
         ("stored", ", ".join(storage) or "-"),
     ]
-
-
-_PARTS = ("chunk_voxels", "shard_voxels")

@@ -1,4 +1,4 @@
-"""What of a result can be looked at, and where it lies in tissue: images, label images, and the ground truth."""
+"""Images, label images and ground truth of a result, with their positions in tissue, for a viewer."""
 
 from __future__ import annotations
 
@@ -17,111 +17,69 @@ from simexm.run.status import status
 from simexm.sources.base import LabelSource
 from simexm.store.metadata import read_group
 from simexm.store.pyramid import plan_levels
-from simexm.view.making import Making, spacing_um, truth_of
+from simexm.view.run_record import RunRecord, spacing_um, truth_of
 
 Um = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One level of a pyramid.
+class LevelGeometry:
+    """One level of a pyramid; lengths are in um of tissue before expansion, z, y, x."""
 
-    Attributes
-    ----------
-    path
-        Of its array, below its group.
-    scale_um, corner_um
-        Size of an element, and where the first one begins; z, y, x, um of tissue before expansion.
-    """
-
-    path: str
-    scale_um: Um
-    corner_um: Um
+    path: str  # of its array, below its group
+    scale_um: Um  # size of an element
+    corner_um: Um  # of the first element
 
 
 @dataclass(frozen=True)
-class Tint:
-    """How a channel is shown: name, RRGGBB, the counts that are black and bright, and the largest that there may be."""
+class ChannelDisplay:
+    """Display settings of a channel."""
 
     name: str
-    color: str
-    window: tuple[float, float]
-    largest: float
+    color: str  # RRGGBB
+    window: tuple[float, float]  # counts shown as black and as full colour
+    largest: float  # largest possible count
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image or label image.
+class SceneImage:
+    """One image or label image."""
 
-    Attributes
-    ----------
-    group
-        Below the result's root; "" is the root.
-    name
-        For people.
-    steps
-        Its levels, finest first.
-    tints
-        Its channels; none where it holds labels.
-    main
-        Whether it is shown at first.
-    """
-
-    group: str
+    group: str  # below the result's root; "" is the root
     name: str
-    steps: Sequence[Step]
-    tints: Sequence[Tint]
-    main: bool = False
+    steps: Sequence[LevelGeometry]  # levels, finest first
+    tints: Sequence[ChannelDisplay]  # channels; none for labels
+    main: bool = False  # whether it is visible at first
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything of one result.
-
-    Attributes
-    ----------
-    result
-        The result.
-    pictures
-        Images first, then label images.
-    shape
-        Planes, rows, columns of the finest level.
-    truth
-        The labels that it was made from; None where they cannot be reached.
-    lacking
-        What is not there, and what to do about it, one sentence each.
-    """
+    """Everything that a viewer shows of one result."""
 
     result: Result
-    pictures: Sequence[Picture]
-    shape: tuple[int, int, int]
-    truth: LabelSource | None
-    lacking: Sequence[str]
+    pictures: Sequence[SceneImage]  # images first, then label images
+    shape: tuple[int, int, int]  # of the finest level
+    truth: LabelSource | None  # the source's labels, if they can be opened
+    lacking: Sequence[str]  # a sentence for each missing part, with a remedy
 
     @classmethod
     def of(cls, result: Result) -> Scene:
-        """Look at what is there.
-
-        Raises
-        ------
-        OutputError
-            If the run has only begun, or nobody knows what it is to write.
-        """
-        making = Making.of(result)
+        """Find the parts of a result; raises OutputError if the run has only begun, or its plan is unknown."""
+        run = RunRecord.of(result)
+        if result.kind != SIMULATION:
+            result.require_complete()
         if result.complete:
             pictures, lacking = [_finished(result, g) for g in _groups(result)], []
-        elif result.kind != SIMULATION:
-            raise OutputError(f"{result.path} is incomplete; type the `simexm {result.kind}` command again to go on")
-        elif making is None:
+        elif run is None:
             raise OutputError(
                 f"{result.path} is incomplete and {result.place.run / 'plan.json'} cannot be read, so its grid is not known; "
-                "type the `simexm run` command again to go on"
+                "type the `simexm run` command again to continue it"
             )
         else:
-            pictures, lacking = list(_unfinished(result, making)), [_progress(result)]
-        truth, why = truth_of(result, making)
+            pictures, lacking = list(_unfinished(result, run)), [_progress(result)]
+        truth, why = truth_of(result, run)
         if truth is None and result.kind == SIMULATION:
-            lacking.append(f"the ground truth cannot be reached and is left out: {why}")
+            lacking.append(f"the ground truth cannot be opened and is left out: {why}")
         pictures = sorted(pictures, key=lambda p: not p.tints)
         if not pictures:
             raise OutputError(f"{result.path} holds neither images nor labels; `simexm info` prints its scores")
@@ -130,7 +88,7 @@ class Scene:
 
 
 def _groups(result: Result) -> list[str]:
-    """Of everything that a finished result holds."""
+    """Return the groups of all images and label images of a finished result."""
     frames, outputs = result.provenance.get("frames", ()), result.provenance.get("outputs")
     if outputs is None:
         outputs = [f"labels/{name}" for name in result.label_names]
@@ -139,7 +97,7 @@ def _groups(result: Result) -> list[str]:
 
 
 def _name(result: Result, group: str) -> str:
-    """`round 2`, `labels/cells` without the frame that holds it, or the result's own quantity."""
+    """Name a group for people: `round 2`; `labels/cells` without its frame; else the group."""
     head, _, rest = group.partition("/")
     if head in result.provenance.get("frames", ()):
         return rest if rest.startswith("labels/") else " ".join([*head.replace("_0", "_").split("_"), rest]).strip()
@@ -150,40 +108,41 @@ def _is_main(result: Result, group: str) -> bool:
     return group == next(iter(result.provenance.get("frames", ())), "")
 
 
-def _finished(result: Result, group: str) -> Picture:
+def _finished(result: Result, group: str) -> SceneImage:
     ome = read_group(result.path / group)["ome"]
     steps = []
     for dataset in ome["multiscales"][0]["datasets"]:
-        told = {t["type"]: t[t["type"]][-3:] for t in dataset["coordinateTransformations"]}
-        scale, centre = told["scale"], told.get("translation", [s / 2 for s in told["scale"]])
+        transforms = {t["type"]: t[t["type"]][-3:] for t in dataset["coordinateTransformations"]}
+        scale = transforms["scale"]
+        centre = transforms.get("translation", [s / 2 for s in scale])
         z, y, x = (c - s / 2 for c, s in zip(centre, scale, strict=True))
-        steps.append(Step(dataset["path"], (scale[0], scale[1], scale[2]), (z, y, x)))
+        steps.append(LevelGeometry(dataset["path"], (scale[0], scale[1], scale[2]), (z, y, x)))
     tints = [
-        Tint(c["label"], c["color"], (c["window"]["start"], c["window"]["end"]), c["window"]["max"])
+        ChannelDisplay(c["label"], c["color"], (c["window"]["start"], c["window"]["end"]), c["window"]["max"])
         for c in ome.get("omero", {}).get("channels", ())
     ]
-    return Picture(group, _name(result, group), steps, tints, _is_main(result, group))
+    return SceneImage(group, _name(result, group), steps, tints, _is_main(result, group))
 
 
-def _unfinished(result: Result, making: Making) -> Iterator[Picture]:
-    """What the plan says will be there; of levels those that blocks write, for the coarse ones come last."""
-    geometry = making.plan.geometry
-    levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)[: making.record["blocks"]["levels"]]
+def _unfinished(result: Result, run: RunRecord) -> Iterator[SceneImage]:
+    """Return the planned images, with the levels that blocks write; the coarse ones come last."""
+    geometry = run.plan.geometry
+    levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)[: run.record["blocks"]["levels"]]
     corner = spacing_um(geometry.image_origin_nm)
-    steps = [Step(str(n), spacing_um(level.spacing), corner) for n, level in enumerate(levels)]
-    for output in making.record["outputs"]:
+    steps = [LevelGeometry(str(n), spacing_um(level.spacing), corner) for n, level in enumerate(levels)]
+    for output in run.record["outputs"]:
         group = "" if output["path"] == "." else output["path"]
         if not (result.path / group / "0" / "zarr.json").is_file():
-            raise OutputError(f"{result.path} has only begun: its arrays are not there yet; look again in a moment")
+            raise OutputError(f"{result.path} has only begun: its arrays do not exist yet; try again in a moment")
         tints = [
-            Tint(name, making.color(name), *_sampled(result.path / group / steps[-1].path, c))
+            ChannelDisplay(name, run.color(name), *_sampled(result.path / group / steps[-1].path, c))
             for c, name in enumerate(output["channels"])
         ]
-        yield Picture(group, _name(result, group), steps, tints, _is_main(result, group))
+        yield SceneImage(group, _name(result, group), steps, tints, _is_main(result, group))
 
 
 def _sampled(array: Path, channel: int) -> tuple[tuple[float, float], float]:
-    """Display window and largest value, from the first shard that there is."""
+    """Return display window and largest value, from the first shard found."""
     import zarr
 
     folder = array / "c" / str(channel)
@@ -205,7 +164,8 @@ def _sampled(array: Path, channel: int) -> tuple[tuple[float, float], float]:
 
 def _progress(result: Result) -> str:
     found = status(result.path)
-    driver = "it is running" if found.driver and found.driver.alive else "type the `simexm run` command again to go on"
+    running = found.driver and found.driver.alive
+    driver = "it is running" if running else "type the `simexm run` command again to continue it"
     return (
         f"{result.path} is incomplete ({driver}): {found.done} of {found.blocks} blocks are done, the others are black, and "
         "contrast is a guess; reload the page to see more of it"

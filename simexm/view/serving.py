@@ -1,7 +1,7 @@
-"""Files for a browser on this machine: of folders, and of volumes that are made as they are asked for.
+"""Serve files of folders and of computed volumes to a browser on this machine.
 
-They are handed out by Neuroglancer's own server, so that there is one port to forward, and none but loopback. Whoever can
-reach the port (any user of this machine) must know an unguessable address, too.
+Neuroglancer's own server serves them, so that there is one port to forward, on loopback only. Every user of this machine can
+reach the port, so the address contains a secret.
 """
 
 from __future__ import annotations
@@ -21,29 +21,21 @@ from simexm.errors import OutputError, SimexmWarning
 from simexm.secret import Below
 from simexm.store import omezarr
 from simexm.store.omezarr import group_bytes
-from simexm.view.scene import Step
-from simexm.view.volume import MadeVolume
+from simexm.view.scene import LevelGeometry
+from simexm.view.volume import ServedVolume
 
 LOOPBACK = "127.0.0.1"
 
 
 class Server:
-    """Neuroglancer's server, and what it hands out beside its client.
+    """Neuroglancer's server on a loopback port (0: any free one), with further files.
 
-    Parameters
-    ----------
-    port
-        On loopback; 0 takes a free one.
-
-    Raises
-    ------
-    OutputError
-        If the port is taken, or neuroglancer is not installed.
+    Raises OutputError if the port is in use, or neuroglancer is not installed.
     """
 
     def __init__(self, port: int = 0) -> None:
         try:
-            from neuroglancer import server
+            from neuroglancer import server  # type: ignore[import-untyped]
         except ImportError:
             raise OutputError(
                 'Neuroglancer is not installed, so nothing can be shown in a browser; type: pip install "simexm[view]"'
@@ -63,26 +55,28 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Port on loopback."""
         return int(self._server.global_server.port)
 
-    def add_folder(self, name: str, folder: Path, groups: dict[str, Sequence[Step]], axes: str = "czyx") -> None:
-        """Hand out a Zarr's files at /name/; `groups` are images, and what to tell of where their levels lie."""
-        told = {f"{group}/zarr.json".lstrip("/"): group_file(steps, axes) for group, steps in groups.items()}
-        self._add(name, _Folder, {"path": str(folder), "told": told})
+    def add_folder(
+        self, name: str, folder: Path, groups: dict[str, Sequence[LevelGeometry]], axes: str = "czyx"
+    ) -> None:
+        """Serve a Zarr's files at /name/; the metadata of `groups` are computed from their levels."""
+        metadata = {f"{group}/zarr.json".lstrip("/"): group_file(steps, axes) for group, steps in groups.items()}
+        self._add(name, _FolderHandler, {"path": str(folder), "metadata": metadata})
 
-    def add_volume(self, name: str, volume: MadeVolume) -> None:
-        """Hand out a volume at /name/."""
-        told = {"zarr.json": group_file(volume.steps, "zyx")}
-        self._add(name, _Made, {"volume": volume, "told": told, "ended": self._ended})
+    def add_volume(self, name: str, volume: ServedVolume) -> None:
+        """Serve a volume at /name/."""
+        metadata = {"zarr.json": group_file(volume.steps, "zyx")}
+        self._add(name, _VolumeHandler, {"volume": volume, "metadata": metadata, "ended": self._ended})
 
     def url(self, name: str, group: str = "") -> str:
-        """What Neuroglancer calls a group at /name/."""
+        """Neuroglancer's URL of a group at /name/."""
         inside = f"{group}/" if group else ""
         return f"http://{LOOPBACK}:{self.port}/{self._secret}/{name}/{inside}|zarr3:"
 
     def stop(self) -> None:
-        """End it; what is being made for a browser is finished first, and what waits to be made is not begun."""
+        """Stop the server; chunks in progress are finished first, and waiting ones are not begun."""
         self._ended.set()
         self._server.stop()
 
@@ -90,8 +84,8 @@ class Server:
         self._files.add_handlers(".*", [(f"/[^/]*/{name}/(.*)", handler, settings)])
 
 
-def group_file(steps: Sequence[Step], axes: str) -> bytes:
-    """A group's metadata as OME-Zarr; an unfinished result has none of its own yet."""
+def group_file(steps: Sequence[LevelGeometry], axes: str) -> bytes:
+    """Return a group's metadata as OME-Zarr; those of an unfinished result are not written yet."""
     lead = len(axes) - 3
     space = [
         {"name": a, "type": "channel"} if a == "c" else {"name": a, "type": "space", "unit": "micrometer"} for a in axes
@@ -108,60 +102,60 @@ def group_file(steps: Sequence[Step], axes: str) -> bytes:
     return group_bytes(attributes)
 
 
-class _Folder(tornado.web.StaticFileHandler):
-    """Files below a folder, in pieces and by ranges; some of them others than those on the disk."""
+class _FolderHandler(tornado.web.StaticFileHandler):
+    """Serve files below a folder, in pieces and by ranges; `metadata` replace those on the disk."""
 
-    def initialize(self, path: str, told: dict[str, bytes]) -> None:  # type: ignore[override]
+    def initialize(self, path: str, metadata: dict[str, bytes]) -> None:  # type: ignore[override]
         super().initialize(path)
-        self.told = told
+        self.metadata = metadata
 
     async def get(self, path: str, include_body: bool = True) -> None:
-        if path in self.told:
+        if path in self.metadata:
             self.set_header("Content-Type", "application/json")
             self.set_extra_headers(path)
-            self.finish(self.told[path])
-        elif "\0" in path:  # no file has such a name, and the parent would fail at it
+            self.finish(self.metadata[path])
+        elif "\0" in path:  # no file has such a name, and the parent would raise
             raise tornado.web.HTTPError(404)
         else:
             await super().get(path, include_body)
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
-        """Refuse what a symbolic link leads out to, too, which the parent follows."""
+        """Refuse files outside the folder, also behind symbolic links, which the parent follows."""
         if not Path(absolute_path).resolve().is_relative_to(Path(root).resolve()):
             raise tornado.web.HTTPError(403)
         return super().validate_absolute_path(root, absolute_path)
 
     def compute_etag(self) -> str | None:
-        return None  # the parent reads the whole file to make one
+        return None  # the parent would read the complete file
 
     def set_extra_headers(self, path: str) -> None:
-        self.set_header("Cache-Control", "no-store")  # while a run goes on, shards appear
+        self.set_header("Cache-Control", "no-store")  # during a run, shards are added
 
 
-class _Made(tornado.web.RequestHandler):
-    """Files of a volume, made in threads, so that other files are handed out meanwhile."""
+class _VolumeHandler(tornado.web.RequestHandler):
+    """Serve files of a volume, computed in threads, so that other files are served meanwhile."""
 
     SUPPORTED_METHODS = ("GET", "HEAD")
     busy = threading.BoundedSemaphore(2)
-    """Chunks that are made at once: more would only hold more memory."""
+    """Limits the chunks computed concurrently: more would only hold more memory."""
 
-    def initialize(self, volume: MadeVolume, told: dict[str, bytes], ended: threading.Event) -> None:
-        self.volume, self.told, self.ended = volume, told, ended
+    def initialize(self, volume: ServedVolume, metadata: dict[str, bytes], ended: threading.Event) -> None:
+        self.volume, self.metadata, self.ended = volume, metadata, ended
 
     async def get(self, path: str) -> None:
-        """Answer with what is told under a path, or with a part of the volume that is made now."""
-        made = self.told.get(path)
-        if made is None:
-            made = await asyncio.get_running_loop().run_in_executor(None, self._make, path)
-        if made is None:
+        """Answer with metadata, or with a chunk that is computed now."""
+        data = self.metadata.get(path)
+        if data is None:
+            data = await asyncio.get_running_loop().run_in_executor(None, self._compute, path)
+        if data is None:
             raise tornado.web.HTTPError(404)
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Type", "application/octet-stream")
-        self.finish(made)
+        self.finish(data)
 
     head = get
 
-    def _make(self, path: str) -> bytes | None:
+    def _compute(self, path: str) -> bytes | None:
         with self.busy:
             try:
                 return None if self.ended.is_set() else self.volume.get(path)

@@ -1,4 +1,4 @@
-"""A picture of dyes' spectra, with the lasers and filters of a microscope."""
+"""Draw spectra of dyes with the lasers and filters of a microscope."""
 
 from __future__ import annotations
 
@@ -12,99 +12,93 @@ from simexm.spectra import bands
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.spectrum import Spectrum
-from simexm.store.whole_file import whole_file
-from simexm.view.dyes import Bench, Sight, percent, sights
+from simexm.store.atomic_file import atomic_file
+from simexm.view.dyes import DyeInChannel, LightPath, dyes_in_channels, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LARGEST_LUMINANCE = 0.32
-"""Of a colour on white paper; brighter ones cannot be read."""
+"""Largest luminance of a colour that is readable on white."""
 TOP = 1.03
 _WIDTH, _LANE, _NAMES = 12.5, 0.34, 0.26
-"""Inches of the picture, of a channel's lane, and of a line of dyes' names."""
+"""Width of the picture, and heights of a channel's lane and of a line of dyes' names, inches."""
 _LEFT, _RIGHT = 0.07, 0.975
-"""Where the scale begins and ends, shares of the width."""
+"""Start and end of the wavelength axis, as shares of the width."""
 _ULTRAVIOLET_NM = 300.0
-"""Where the scale may begin, but for lasers: what dyes absorb below matters to nobody."""
+"""Lowest start of the wavelength axis, except for lasers: absorption below does not matter."""
+
+
+_WHITE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+_BOLD: dict[str, Any] = {"va": "center", "fontsize": 10, "fontweight": "bold"}
 
 
 def ink(wavelength_nm: float) -> tuple[float, float, float]:
-    """Colour of a wavelength, dark enough to be read on white."""
+    """Return the colour of a wavelength, dark enough to be read on white."""
     return readable(wavelength_to_rgb(wavelength_nm))
 
 
 def readable(digits: str) -> tuple[float, float, float]:
-    """A colour, RRGGBB, made dark enough to be read on white."""
+    """Darken a colour, RRGGBB, until it can be read on white."""
     rgb = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
     luminance = float(rgb**2.2 @ (0.2126, 0.7152, 0.0722))
     r, g, b = rgb * min(1.0, (LARGEST_LUMINANCE / max(luminance, 1e-9)) ** (1 / 2.2))
     return float(r), float(g), float(b)
 
 
-def draw_spectra(dyes: Sequence[Fluorophore], bench: Bench | None, path: Path, *, title: str = "") -> None:
-    """Write a PNG: excitation and emission over wavelength, each dye in the colour of its light.
+def draw_spectra(dyes: Sequence[Fluorophore], light_path: LightPath | None, path: Path, *, title: str = "") -> None:
+    """Write a PNG of excitation and emission over wavelength, each dye in the colour of its emission.
 
-    Parameters
-    ----------
-    dyes
-        At least one.
-    bench
-        Lasers and filters to draw as well; what a filter passes of the dye that it is for is filled.
-    path
-        The file; replaced when the picture is whole.
-    title
-        Above the picture.
+    With a `light_path`, draw lasers and filters as well, and fill the emission that a filter passes of the dye that it is for.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    channels = bench.channels if bench else ()
-    seen = sights(dyes, bench) if bench else []
-    low, high = _limits(dyes, bench)
+    channels = light_path.channels if light_path else ()
+    seen = dyes_in_channels(dyes, light_path) if light_path else []
+    low, high = _limits(dyes, light_path)
     lanes = _name_lanes(dyes, _per_inch((low, high)))
     above = _NAMES * (max(lanes) + 1) + 0.1
     heights = [_LANE * len(channels) + 0.02, above, 4.6, 0.16]
     figure = Figure(figsize=(_WIDTH, sum(heights) + 1.15), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(
-        4, 1, height_ratios=heights, hspace=0, left=_LEFT, right=_RIGHT,
-        top=1 - 0.5 / figure.get_figheight(), bottom=0.6 / figure.get_figheight(),
-    )  # fmt: skip
+    height = figure.get_figheight()
+    margins = {"left": _LEFT, "right": _RIGHT, "bottom": 0.6 / height, "top": 1 - 0.5 / height}
+    grid = figure.add_gridspec(4, 1, height_ratios=heights, hspace=0, **margins)
     lane_axes, name_axes, axes, strip = (figure.add_subplot(grid[i]) for i in range(4))
     for each in (lane_axes, name_axes, axes, strip):
         each.set_xlim(low, high)
     _draw_channels(lane_axes, (name_axes, axes), channels)
     for dye, lane in zip(dyes, lanes, strict=True):
-        _draw_dye(axes, dye, [s for s in seen if s.dye.name == dye.name and s.wanted], filled=bench is None)
+        _draw_dye(axes, dye, [s for s in seen if s.dye.name == dye.name and s.wanted], filled=light_path is None)
         _draw_name(name_axes, axes, dye, lane, max(lanes) + 1)
     _finish(axes, strip, (low, high))
     _head(figure, title)
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
 
 
-def _limits(dyes: Sequence[Fluorophore], bench: Bench | None) -> tuple[float, float]:
-    """Wavelengths to draw: all the visible bands and what is near, without the far ultraviolet."""
+def _limits(dyes: Sequence[Fluorophore], light_path: LightPath | None) -> tuple[float, float]:
+    """Return the wavelength range of spectra, lasers and filters, without the far ultraviolet."""
     lows = [max(d.peak_excitation_nm - 90, _ULTRAVIOLET_NM) for d in dyes]
     highs = [d.peak_emission_nm + 60 for d in dyes]
     for dye in dyes:
         emission = Spectrum.of(dye.emission)
         highs.append(float(emission.wavelength_nm[emission.value >= 0.03][-1]))
-    for channel in bench.channels if bench else ():
+    for channel in light_path.channels if light_path else ():
         lows.append(min(channel.laser_wavelength_nm, channel.band_nm[0]) - 60)
         highs.append(max(channel.laser_wavelength_nm, channel.band_nm[1]) + 10)
     return float(np.floor(min(lows) / 10) * 10), float(np.ceil(max(highs) / 10) * 10)
 
 
 def _per_inch(limits: tuple[float, float]) -> float:
-    """Nanometres an inch of paper."""
+    """Return nanometres per inch of the picture."""
     return (limits[1] - limits[0]) / ((_RIGHT - _LEFT) * _WIDTH)
 
 
 def _name_lanes(dyes: Sequence[Fluorophore], nm_per_inch: float) -> list[int]:
-    """A line for each dye's name, so that names side by side do not touch; 0 is the lowest."""
+    """Return a line for each dye's name, from 0 at the bottom, so that neighbours do not touch."""
     ends: list[float] = []
     lanes = {}
     for dye in sorted(dyes, key=lambda d: d.peak_emission_nm):
@@ -117,7 +111,7 @@ def _name_lanes(dyes: Sequence[Fluorophore], nm_per_inch: float) -> list[int]:
 
 
 def _draw_channels(lanes: Axes, others: Sequence[Axes], channels: Sequence[Any]) -> None:
-    """One lane a channel with its laser and its band, both carried on through the spectra below."""
+    """Draw a lane for each channel with its laser and band, both continued through the spectra below."""
     lanes.set_ylim(max(len(channels), 1), 0)
     lanes.axis("off")
     limits = lanes.get_xlim()
@@ -134,16 +128,12 @@ def _draw_channels(lanes: Axes, others: Sequence[Axes], channels: Sequence[Any])
             place, side = high, "left"
         else:
             place, side = low, "right"
-        shown, ground = (text, "none") if side == "center" else (f" {text} ", "white")
-        lanes.text(
-            place, middle, shown, ha=side, va="center", fontsize=10, color="white" if side == "center" else color,
-            fontweight="bold", bbox={"facecolor": ground, "edgecolor": "none", "pad": 1.0},
-            zorder=3 if side == "center" else 1.5,
-        )  # fmt: skip
-        lanes.annotate(
-            f"laser {line:g}", (line, middle), (-7, 0), textcoords="offset points", ha="right", va="center", fontsize=10,
-            color=ink(line), bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-        )  # fmt: skip
+        inside = side == "center"
+        style: dict[str, Any] = {"color": "white", "zorder": 3} if inside else {"color": color, "zorder": 1.5}
+        style["bbox"] = {**_WHITE, "facecolor": "none"} if inside else _WHITE
+        lanes.text(place, middle, text if inside else f" {text} ", ha=side, **_BOLD, **style)
+        left: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 10}
+        lanes.annotate(f"laser {line:g}", (line, middle), (-7, 0), color=ink(line), bbox=_WHITE, **left)
         lanes.plot([line, line], [n + 0.12, len(channels)], color=ink(line), lw=2.5, solid_capstyle="butt")
         for edge in (low, high):
             lanes.plot([edge, edge], [n + 0.88, len(channels)], color=color, lw=0.7, ls=(0, (2, 3)))
@@ -154,63 +144,54 @@ def _draw_channels(lanes: Axes, others: Sequence[Axes], channels: Sequence[Any])
                 axes.axvline(edge, color=color, lw=0.7, ls=(0, (2, 3)), zorder=1)
 
 
-def _draw_dye(axes: Axes, dye: Fluorophore, wanted: Sequence[Sight], *, filled: bool) -> None:
+def _draw_dye(axes: Axes, dye: Fluorophore, wanted: Sequence[DyeInChannel], *, filled: bool) -> None:
     color = ink(dye.peak_emission_nm)
     (ex, ex_value), (em, em_value) = (np.transpose(points) for points in (dye.excitation, dye.emission))
     axes.plot(ex, ex_value, color=color, lw=1.5, ls=(0, (5, 2)), zorder=3)
     axes.plot(em, em_value, color=color, lw=2.2, zorder=4)
     axes.fill_between(em, em_value, color=color, alpha=0.3 if filled else 0.07, lw=0, zorder=2)
-    for sight in wanted:
-        line, band = sight.channel.laser_wavelength_nm, sight.channel.band_nm
+    for pair in wanted:
+        line, band = pair.channel.laser_wavelength_nm, pair.channel.band_nm
         part = Spectrum.of(dye.emission).within(*band)
         axes.fill_between(part.wavelength_nm, part.value, color=color, alpha=0.5, lw=0, zorder=2)
-        place = part.mean_nm() if sight.passed else dye.peak_emission_nm
-        told = f"passes {percent(sight.passed)}"
+        place = part.mean_nm() if pair.passed else dye.peak_emission_nm
+        text = f"passes {percent(pair.passed)}"
         if bands.looks_dim(dye, band):
-            told = f"misses the peak\n{told}"
-        box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": color, "lw": 1}
-        axes.text(
-            place, Spectrum.of(dye.emission).at(place) / 2, told, ha="center", va="center", fontsize=10,
-            color=color, fontweight="bold", bbox=box, zorder=7,
-        )  # fmt: skip
-        if sight.excited is not None and dye.excitation_at(line) > 0:
+            text = f"misses the peak\n{text}"
+        frame = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": color, "lw": 1}
+        style: dict[str, Any] = {**_BOLD, "color": color, "bbox": frame, "zorder": 7}
+        axes.text(place, Spectrum.of(dye.emission).at(place) / 2, text, ha="center", **style)
+        if pair.excited is not None and dye.excitation_at(line) > 0:
             height = min(dye.excitation_at(line), 1.0)
             axes.plot([line], [height], "o", ms=8, color=color, mec="white", mew=1.5, zorder=6, clip_on=False)
-            axes.annotate(
-                f"excites {percent(sight.excited)}", (line, height), (-9, 0), textcoords="offset points", ha="right",
-                va="center", fontsize=10, color=color, fontweight="bold", bbox=box, zorder=7,
-            )  # fmt: skip
+            text = f"excites {percent(pair.excited)}"
+            axes.annotate(text, (line, height), (-9, 0), textcoords="offset points", ha="right", **style)
 
 
 def _draw_name(names: Axes, axes: Axes, dye: Fluorophore, lane: int, lanes: int) -> None:
-    """The name above the emission's peak, with a line down to it."""
-    color = ink(dye.peak_emission_nm)
+    """Write the name above the emission's peak, with a line down to it."""
+    peak, color = dye.peak_emission_nm, ink(dye.peak_emission_nm)
     names.set_ylim(0, lanes)
     names.axis("off")
-    names.plot([dye.peak_emission_nm] * 2, [0, lane + 0.2], color=color, lw=0.8)
-    axes.plot([dye.peak_emission_nm] * 2, [1.0, TOP], color=color, lw=0.8)
-    names.text(
-        dye.peak_emission_nm, lane + 0.5, dye.name, ha="center", va="center", fontsize=11, color=color, fontweight="bold",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-    )  # fmt: skip
+    names.plot([peak] * 2, [0, lane + 0.2], color=color, lw=0.8)
+    axes.plot([peak] * 2, [1.0, TOP], color=color, lw=0.8)
+    names.text(peak, lane + 0.5, dye.name, ha="center", color=color, bbox=_WHITE, **{**_BOLD, "fontsize": 11})
 
 
 def _head(figure: Figure, title: str) -> None:
-    """Title and legend."""
+    """Draw title and legend."""
     from matplotlib.lines import Line2D
 
     height = figure.get_figheight()
     figure.text(_LEFT, 1 - 0.3 / height, title, fontsize=14, fontweight="bold", va="center", color="0.15")
     excitation = Line2D([], [], color="0.35", lw=1.5, ls=(0, (5, 2)), label="excitation")
     emission = Line2D([], [], color="0.35", lw=2.2, label="emission")
-    figure.legend(
-        handles=[excitation, emission], loc="upper right", bbox_to_anchor=(_RIGHT, 1 - 0.1 / height), ncols=2,
-        frameon=False, fontsize=10, labelcolor="0.25",
-    )  # fmt: skip
+    place: dict[str, Any] = {"loc": "upper right", "bbox_to_anchor": (_RIGHT, 1 - 0.1 / height)}
+    figure.legend(handles=[excitation, emission], ncols=2, frameon=False, fontsize=10, labelcolor="0.25", **place)
 
 
 def _finish(axes: Axes, strip: Axes, limits: tuple[float, float]) -> None:
-    """Scales, and a strip of the colours of light."""
+    """Draw the scales, and a strip with the colour of each wavelength."""
     from matplotlib.ticker import MultipleLocator, PercentFormatter
 
     axes.set_ylim(0, TOP)

@@ -1,4 +1,4 @@
-"""A picture in the terminal: each character cell shows two pixels, the upper one as its ink and the lower one as its ground."""
+"""Print a picture in the terminal; each character shows two pixels, in its foreground and background colours."""
 
 from __future__ import annotations
 
@@ -15,20 +15,16 @@ UPPER_HALF = "▀"
 
 
 def print_picture(picture: Picture, console: Console | None = None) -> None:
-    """Print the image of the middle plane as wide as the terminal is, or a cell for each pixel where there is room.
-
-    Nothing is printed where there is no terminal, or one without colours.
-    """
+    """Print the middle plane as wide as the terminal, at most a character for each pixel; nothing without a colour terminal."""
     console = console or Console()
     if console.is_terminal and console.color_system is not None and not console.no_color:
         console.print(in_cells(picture, console.width), soft_wrap=True)
 
 
 def in_cells(picture: Picture, columns: int) -> Text:
-    """The image of the middle plane in its colours, at most so many columns wide."""
-    shown = np.rint(_shrunk(merged(picture.across, picture.colors, picture.windows), picture, columns) * 255).astype(
-        int
-    )
+    """Return the middle plane as coloured text, at most so many columns wide."""
+    image = _shrunk(merged(picture.across, picture.colors, picture.windows), picture, columns)
+    shown = np.rint(image * 255).astype(int)
     if len(shown) % 2:
         shown = np.concatenate([shown, np.zeros_like(shown[:1])])
     text = Text(no_wrap=True, end="")
@@ -44,7 +40,7 @@ def _numbers(color: NDArray[Any]) -> str:
 
 
 def _shrunk(image: NDArray[np.float64], picture: Picture, columns: int) -> NDArray[np.float64]:
-    """The image in square pixels, each the mean of what it covers; itself where there is room for it."""
+    """Average the image to square pixels; unchanged if it fits."""
     from PIL import Image
 
     _, y, x = picture.pixel_um

@@ -1,4 +1,4 @@
-"""A Matplotlib figure in a window, through whatever toolkit can open one here; or what to do instead."""
+"""Open a Matplotlib figure in a window, through the first toolkit that can; else say what to do instead."""
 
 from __future__ import annotations
 
@@ -16,28 +16,13 @@ if TYPE_CHECKING:
 
 
 class NoWindowError(SimexmError):
-    """No window can be opened here; what to install or to do instead is in the message."""
+    """No window can be opened; the message says what to install or to do instead."""
 
     exit_code = 2
 
 
 def open_figure(title: str, size_inches: tuple[float, float], dpi: int, instead: str) -> Figure:
-    """A black figure in a window, through the first toolkit that can open one.
-
-    Parameters
-    ----------
-    title
-        Of the window.
-    size_inches, dpi
-        Width and height, and pixels an inch.
-    instead
-        What to do when a window can be opened, and what meanwhile; ends the message where none can be.
-
-    Raises
-    ------
-    NoWindowError
-        If there is no display, or nothing to open a window with.
-    """
+    """Open a black figure in a window; raises NoWindowError, whose message ends with `instead`: what to do meanwhile."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise NoWindowError(
             "there is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set); over ssh, log in with "
@@ -58,20 +43,20 @@ def open_figure(title: str, size_inches: tuple[float, float], dpi: int, instead:
         )
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or "of this session"
     raise NoWindowError(
-        f"no window can be opened on the display {display} ({'; '.join(faults)}); mend that, or over ssh log in again with "
+        f"no window can be opened on the display {display} ({'; '.join(faults)}); repair that, or over ssh log in again with "
         f"`ssh -X`, {instead}"
     )
 
 
 class _DisplayError(Exception):
-    """A toolkit is there, but cannot open the display; says why."""
+    """A toolkit is installed, but cannot open the display."""
 
 
 def _tk(title: str, size_inches: tuple[float, float], dpi: int) -> Figure:
     import tkinter
 
     try:
-        held = tkinter.Tk()  # until the window is there: an X server whose last client leaves may refuse the next one
+        held = tkinter.Tk()  # held until the window is open: an X server whose last client left may refuse the next one
     except tkinter.TclError as error:
         raise _DisplayError(str(error)) from None
     try:
@@ -90,15 +75,13 @@ def _qt(title: str, size_inches: tuple[float, float], dpi: int) -> Figure:
 
 @contextmanager
 def _other_client() -> Iterator[None]:
-    """Let another process open the display through Qt first, which ends a process that has no display, and hold it so long."""
+    """Open the display in another process first, since Qt ends a process that cannot; hold it meanwhile."""
     program = (
         "from matplotlib.backends.qt_compat import QtWidgets\n"
         "app = QtWidgets.QApplication([])\nprint(flush=True)\ninput()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], text=True, errors="replace",
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as client:  # fmt: skip
+    command, pipe = [sys.executable, "-c", program], subprocess.PIPE
+    with subprocess.Popen(command, text=True, errors="replace", stdin=pipe, stdout=pipe, stderr=pipe) as client:
         assert client.stdout is not None
         assert client.stderr is not None
         try:
@@ -111,7 +94,7 @@ def _other_client() -> Iterator[None]:
 
 
 TOOLKITS = (_tk, _qt)
-"""What opens a window, best first: Tk comes with most Pythons."""
+"""Best first: Tk comes with most Pythons."""
 
 
 def _figure(backend: str, title: str, size_inches: tuple[float, float], dpi: int) -> Figure:

@@ -1,4 +1,4 @@
-"""Results in Neuroglancer: what is shown, how it is laid out, and where to find it."""
+"""Show results in Neuroglancer: layers, layout and address."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typing import Any
 
 from simexm.result.place import SIMULATION
 from simexm.result.result import Result
-from simexm.view.scene import Picture, Scene
+from simexm.view.scene import Scene
 from simexm.view.serving import LOOPBACK, Server
-from simexm.view.volume import MadeVolume
+from simexm.view.volume import ServedVolume
 
 _PANEL = 450
-"""Pixels of the screen into which the whole image is to fit when several panels are side by side."""
+"""Pixels of the screen into which the complete image should fit when several panels are side by side."""
 _SLIDER = 4
-"""Where the contrast's slider ends, over the window's end: with the camera's largest count there it could hardly be moved."""
+"""End of the contrast slider over the window's end; up to the camera's largest count it could hardly be adjusted."""
 _ALPHA = 0.25
-"""Of label images over an image."""
+"""Opacity of label images over an image."""
 _SHADER = """#uicontrol invlerp contrast(range=[{low}, {high}], window=[0, {end}])
 #uicontrol vec3 color color(default="#{color}")
 void main() {{ emitRGB(color * contrast()); }}
@@ -35,49 +35,27 @@ void main() {{ emitRGB(color * contrast()); }}
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of Neuroglancer.
+    """One layer of Neuroglancer."""
 
-    Attributes
-    ----------
-    name
-        Unlike all others.
-    layer
-        Neuroglancer's own.
-    visible
-        Whether it is shown at first.
-    archived
-        Whether it is only in the list of layers, of which there may be hundreds, and not in the bar.
-    """
-
-    name: str
-    layer: Any
+    name: str  # unique
+    layer: Any  # Neuroglancer's own
     visible: bool
-    archived: bool = False
+    archived: bool = False  # only in the list of layers, which may hold hundreds, not in the bar
 
 
 class Viewer:
-    """Some results in Neuroglancer, side by side.
+    """Results in Neuroglancer, side by side, on a loopback port (0: any free one).
 
-    Parameters
-    ----------
-    results
-        What to show.
-    port
-        On loopback; 0 takes a free one.
-
-    Raises
-    ------
-    OutputError
-        If a run has only begun, or the page cannot be served.
+    Raises OutputError if a run has only begun, or the page cannot be served.
     """
 
     def __init__(self, results: Sequence[Result], port: int = 0) -> None:
         self.scenes = [Scene.of(result) for result in results]
         self._server = Server(port)
-        import neuroglancer
+        import neuroglancer  # type: ignore[import-untyped]
 
         self._viewer = neuroglancer.Viewer()
-        names = _unlike([result.path.stem for result in results])
+        names = _unique([result.path.stem for result in results])
         columns = [
             [*self._layers(f"{n}", scene, f"{name}: " if len(results) > 1 else "")]
             for n, (name, scene) in enumerate(zip(names, self.scenes, strict=True))
@@ -87,17 +65,17 @@ class Viewer:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return str(self._viewer.get_viewer_url())
 
     @property
     def tunnel(self) -> str:
-        """What to type on another computer to reach it there at the same address."""
+        """The command that forwards the port, so that another computer can open the same address."""
         port = self._server.port
         return f"ssh -L {port}:{LOOPBACK}:{port} {getpass.getuser()}@{socket.gethostname()}"
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._server.stop()
 
     def _layers(self, name: str, scene: Scene, prefix: str) -> Iterator[Layer]:
@@ -107,30 +85,29 @@ class Viewer:
         for kind, axes in (("images", "czyx"), ("labels", "zyx")):
             groups = {p.group: p.steps for p in scene.pictures if bool(p.tints) == (kind == "images")}
             self._server.add_folder(f"{name}/{kind}", result.path, groups, axes)
-        truth = MadeVolume(scene.truth) if scene.truth else None
-        overseen = truth is not None and truth.overseen  # else it waits until someone who has zoomed in turns it on
+        truth = ServedVolume(scene.truth) if scene.truth else None
+        truth_visible = truth is not None and truth.has_overview  # else the user turns it on after zooming in
         for picture in scene.pictures:
             for c, tint in enumerate(picture.tints):
                 low, high = tint.window
                 end = max(high, min(tint.largest, _SLIDER * high))
                 shader = _SHADER.format(low=_number(low), high=_number(high), end=_number(end), color=tint.color)
-                layer = neuroglancer.ImageLayer(
-                    source=self._server.url(f"{name}/images", picture.group),
-                    shader=shader, blend="additive", opacity=1.0, local_position=[c],
-                )  # fmt: skip
+                source = self._server.url(f"{name}/images", picture.group)
+                style = {"shader": shader, "blend": "additive", "opacity": 1.0}
+                layer = neuroglancer.ImageLayer(source=source, local_position=[c], **style)
                 archived = bool(result.acquisition.groups) and not picture.main
-                yield Layer(prefix + _called(picture, tint.name), layer, picture.main, archived)
+                yield Layer(prefix + f"{picture.name} {tint.name}".lstrip(), layer, picture.main, archived)
             if not picture.tints:
-                shown = not overseen and (picture.name == "labels/cells" or result.kind != SIMULATION)
+                shown = not truth_visible and (picture.name == "labels/cells" or result.kind != SIMULATION)
                 yield Layer(prefix + picture.name, self._labels(f"{name}/labels", picture.group), shown)
         if truth is not None:
             self._server.add_volume(f"{name}/truth", truth)
-            yield Layer(f"{prefix}ground truth", self._labels(f"{name}/truth", ""), overseen)
+            yield Layer(f"{prefix}ground truth", self._labels(f"{name}/truth", ""), truth_visible)
 
     def _labels(self, name: str, group: str) -> Any:
         import neuroglancer
 
-        # with no cell chosen all are shown, and those under the mouse are brighter
+        # without a selection all cells are shown, and those under the mouse are brighter
         return neuroglancer.SegmentationLayer(
             source=self._server.url(name, group), selected_alpha=_ALPHA, not_selected_alpha=0.0
         )
@@ -148,7 +125,7 @@ def _set(state: Any, scenes: Sequence[Scene], columns: Sequence[Sequence[Layer]]
     )
     nz, ny, nx = shape
     state.position = [x0 / dx + nx / 2, y0 / dy + ny / 2, z0 / dz + nz // 2 + 0.5]
-    # in units of the smallest pixel, on which Neuroglancer's scale rests
+    # in units of the smallest pixel, as Neuroglancer's scales are
     longest = max(nz * dz, ny * dy, nx * dx) / min(dz, dy, dx)
     state.cross_section_scale = longest / _PANEL
     state.projection_scale = 2 * longest
@@ -156,48 +133,39 @@ def _set(state: Any, scenes: Sequence[Scene], columns: Sequence[Sequence[Layer]]
     state.show_slices = True
     for layers in columns:
         for each in layers:
-            state.layers.append(
-                neuroglancer.ManagedLayer(
-                    name=each.name, layer=each.layer, visible=each.visible, archived=each.archived
-                )
-            )
+            flags = {"visible": each.visible, "archived": each.archived}
+            state.layers.append(neuroglancer.ManagedLayer(name=each.name, layer=each.layer, **flags))
     if len(columns) == 1:
         state.layout = "4panel"
     else:
-        views = [
-            neuroglancer.LayerGroupViewer(layers=[each.name for each in layers], layout="xy") for layers in columns
-        ]
-        state.layout = neuroglancer.row_layout(views)
+        names = [[each.name for each in layers] for layers in columns]
+        state.layout = neuroglancer.row_layout([neuroglancer.LayerGroupViewer(layers=n, layout="xy") for n in names])
 
 
-def _called(picture: Picture, channel: str) -> str:
-    return f"{picture.name} {channel}" if picture.name else channel
-
-
-def _unlike(names: Sequence[str]) -> list[str]:
-    """Names with a number behind those that come again."""
+def _unique(names: Sequence[str]) -> list[str]:
+    """Append a number to each repeated name."""
     return [n if names.count(n) == 1 else f"{n} ({names[:i].count(n) + 1})" for i, n in enumerate(names)]
 
 
 def _number(value: float) -> str:
-    """As Neuroglancer's shaders read it: without an exponent where it is whole, for a count must be one of its data type."""
+    """Format a number for Neuroglancer's shaders: an integer without an exponent, since a count must be of the data type."""
     return str(int(value)) if value == int(value) else f"{value:.9g}"
 
 
 def open_browser(url: str) -> bool:
-    """Show an address in this machine's browser, where there is a screen; whether it could be.
+    """Open an address in this machine's browser, if there is a screen; return whether it opened.
 
-    The browser is given a file that only the user can read, and that leads there: whoever is on the machine can read the
-    command lines of all programs, and the address is as good as a password.
+    The browser opens a private file that redirects to the address: the address contains a secret, and all users of the machine
+    can read the command lines of programs.
     """
     import webbrowser
 
     graphical = not sys.platform.startswith("linux") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     )
-    if not graphical:  # else it would take a browser in the terminal
+    if not graphical:  # else a text browser would start in the terminal
         return False
-    folder = Path(tempfile.mkdtemp(prefix="simexm-view-"))  # for the user alone
+    folder = Path(tempfile.mkdtemp(prefix="simexm-view-"))  # readable by the user only
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     page = folder / "view.html"
     page.write_text(

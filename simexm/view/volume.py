@@ -1,4 +1,4 @@
-"""Labels of any source as a Zarr of chunks that are made when they are asked for, so that a browser can read them."""
+"""Present labels of any source as a Zarr whose chunks are computed on request, so that a browser can read them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
-from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.geometry.grid import Box, Spacing, Triple, combine
 from simexm.sources.base import LabelSource, Voxels
 from simexm.sources.phantom import PhantomVolume
 from simexm.sources.zarr import ngff
@@ -21,60 +21,42 @@ from simexm.sources.zarr.volume import Volume
 from simexm.store.ngff import datasets
 from simexm.store.pyramid import plan_levels
 from simexm.store.shards import ZSTD_LEVEL
-from simexm.view.making import spacing_um
-from simexm.view.scene import Step
+from simexm.view.run_record import spacing_um
+from simexm.view.scene import LevelGeometry
 
 CHUNK = 64
-"""Voxels a side of what is read at once: two megabytes at most."""
+"""Voxels a side of a chunk: at most two megabytes."""
 _WIDEST = 32 * CHUNK
 _DEEPEST = 8
-"""A phantom's coarser levels are made from its tissue, too: the time for a chunk grows with the cells in it."""
+"""Largest factor of a phantom's level: it is computed from the tissue, so the time for a chunk grows with its cells."""
 _zstd = Zstd(level=ZSTD_LEVEL)
 _KEY = re.compile(r"(\d+)/c/(\d+)/(\d+)/(\d+)")
 
 
 @dataclass(frozen=True)
-class MadeVolume:
-    """A label volume behind the file names of a Zarr v3.
-
-    Attributes
-    ----------
-    source
-        Where the ids come from.
-    levels
-        The source and its coarser copies.
-    """
+class ServedVolume:
+    """A label volume, read by the file names of a Zarr v3."""
 
     source: LabelSource
-    levels: Sequence[Voxels] = field(init=False)
+    levels: Sequence[Voxels] = field(init=False)  # the source and its coarser copies
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", (self.source, *_coarser(self.source)))
 
     @property
-    def overseen(self) -> bool:
-        """Whether a view of the whole needs few chunks: without coarse levels, one of a large volume would need millions."""
+    def has_overview(self) -> bool:
+        """Whether a view of the complete volume needs few chunks, not millions as without coarse levels."""
         return max(self.levels[-1].shape) <= _WIDEST
 
     @property
-    def steps(self) -> list[Step]:
-        """Size and place of each level's voxels."""
+    def steps(self) -> list[LevelGeometry]:
+        """Scale and corner of each level."""
         origin = spacing_um(self.source.origin_nm)
-        steps = []
-        for n, level in enumerate(self.levels):
-            times = zip(self.source.voxel_size_nm, _factors(self.source, level), strict=True)
-            z, y, x = (size * factor for size, factor in times)
-            steps.append(Step(str(n), spacing_um((z, y, x)), origin))
-        return steps
+        scales = [combine(self.source.voxel_size_nm, _factors(self.source, v), lambda a, b: a * b) for v in self.levels]
+        return [LevelGeometry(str(n), spacing_um(scale), origin) for n, scale in enumerate(scales)]
 
     def get(self, name: str) -> bytes | None:
-        """The bytes of a file; None where there is none.
-
-        Raises
-        ------
-        SourceError
-            If the source cannot be read.
-        """
+        """Return the bytes of a file, None if there is none; raises SourceError if the source cannot be read."""
         level, _, file = name.partition("/")
         if file == "zarr.json" and level.isdigit() and int(level) < len(self.levels):
             return self._metadata(self.levels[int(level)].shape)
@@ -87,7 +69,7 @@ class MadeVolume:
         return self._chunk(self.levels[number], (cell[0], cell[1], cell[2]))
 
     def _metadata(self, shape: Triple) -> bytes:
-        told = {
+        metadata = {
             "zarr_format": 3,
             "node_type": "array",
             "shape": list(shape),
@@ -102,7 +84,7 @@ class MadeVolume:
             "dimension_names": ["z", "y", "x"],
             "attributes": {},
         }
-        return json.dumps(told).encode()
+        return json.dumps(metadata).encode()
 
     def _chunk(self, level: Voxels, cell: Triple) -> bytes | None:
         z, y, x = (c * CHUNK for c in cell)
@@ -110,23 +92,20 @@ class MadeVolume:
         if box.is_empty:
             return None
         dtype: Any = np.dtype(self.source.dtype).newbyteorder("<")
-        whole = np.zeros((CHUNK,) * 3, dtype)
-        whole[box.relative_to((z, y, x)).slices] = level.read(box)
-        return bytes(_zstd.encode(whole))
+        data = np.zeros((CHUNK,) * 3, dtype)
+        data[box.relative_to((z, y, x)).slices] = level.read(box)
+        return bytes(_zstd.encode(data))
 
 
 def _factors(source: LabelSource, level: Voxels) -> Spacing:
-    """Size of a level's voxels over that of the source's."""
+    """Return the size of a level's voxels over that of the source's."""
     if isinstance(level, PhantomVolume):
-        z, y, x = (a / b for a, b in zip(level.voxel_size_nm, source.voxel_size_nm, strict=True))
-        return z, y, x
+        return combine(level.voxel_size_nm, source.voxel_size_nm, lambda a, b: a / b)
     if isinstance(source, ZarrLabels) and isinstance(level, Volume):
         fine, coarse = (_stored_size(v) for v in (source.labels, level))
-        if fine and coarse:  # what is stored, even where the user gave the voxels another size
-            z, y, x = (b / a for a, b in zip(fine, coarse, strict=True))
-            return z, y, x
-    z, y, x = (Fraction(max(1, round(a / b))) for a, b in zip(source.shape, level.shape, strict=True))
-    return z, y, x
+        if fine and coarse:  # from the metadata, even if the user gave the voxels another size
+            return combine(fine, coarse, lambda a, b: b / a)
+    return combine(source.shape, level.shape, lambda a, b: Fraction(max(1, round(a / b))))
 
 
 def _stored_size(volume: Volume) -> Spacing | None:

@@ -1,4 +1,4 @@
-"""A result in a window: one plane at a time, with sliders for plane and channel."""
+"""Show a result in a window, one plane at a time, with sliders for plane and channel."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.errors import OutputError
 from simexm.result.result import Result
+from simexm.view.picture import level_for_screen, merged
 from simexm.view.toolkit import open_figure
 
 if TYPE_CHECKING:
@@ -19,57 +19,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LARGEST = 1024
-"""Pixels a side of the level that is shown, at most, unless the coarsest is larger."""
+"""Most pixels a side of the level that is shown, unless the coarsest is larger."""
 KEPT_BYTES = 2**28
-"""Of decoded planes, all channels together; a level with thicker chunks is read plane by plane."""
+"""Most bytes of cached planes, all channels together; a level with thicker chunks is read plane by plane."""
 MERGED = "merged"
 
 PLANE_SLIDER = (0.14, 0.075, 0.62, 0.03)
 CHANNEL_SLIDER = (0.14, 0.03, 0.62, 0.03)
 """Left, bottom, width, height in shares of the window."""
 SLIDER_MARGIN = 0.025
-"""Room at each end of a slider, in shares of its range: half of a handle that stands there would not feel the mouse."""
+"""Margin at each end of a slider, as a share of its range: else half of a handle there would not react to the mouse."""
 _IMAGE = (0.01, 0.13, 0.98, 0.82)
 _SIZE_INCHES, _DPI = (7.6, 8.4), 100
 _WAIT_MS = 10
-"""After the last movement of a slider, before its plane is read: a drag asks for more planes than can be drawn."""
+"""Delay between the last movement of a slider and reading its plane: a drag passes more planes than can be drawn."""
 
 
 @dataclass(frozen=True)
 class Planes:
-    """The planes of a result at the level that suits a screen.
-
-    Attributes
-    ----------
-    result
-        What is shown.
-    level
-        Of its pyramid.
-    names
-        What can be shown: all channels together, then each.
-    layer
-        Decoded planes of the chunks that were read last, by channel and first plane.
-    """
+    """Planes of a result at the level that suits a screen."""
 
     result: Result
     level: int
-    names: list[str]
-    layer: dict[tuple[int, int], NDArray[Any]] = field(default_factory=dict)
+    names: list[str]  # choices of the channel slider: all channels merged, then each
+    layer: dict[tuple[int, int], NDArray[Any]] = field(
+        default_factory=dict
+    )  # cached chunks, by channel and first plane
 
     @classmethod
     def of(cls, result: Result) -> Planes:
-        """Choose the finest level that is no larger than a screen.
-
-        Raises
-        ------
-        OutputError
-            If the result is not finished.
-        """
-        if not result.complete:
-            raise OutputError(f"{result.path} is incomplete; type the `simexm run` command again to go on")
-        level = 0
-        while max(result.array(level).shape[2:]) > LARGEST and level + 1 < result.levels():
-            level += 1
+        """Choose the level; raises OutputError if the result is not finished."""
+        result.require_complete()
+        level = level_for_screen(result, LARGEST)
         return cls(result, level, [MERGED, *(c["label"] for c in result.channels)])
 
     @property
@@ -80,36 +61,28 @@ class Planes:
 
     @property
     def pixel_um(self) -> tuple[float, float, float]:
-        """Of the level, z y x, um of tissue."""
-        (scales,) = self.result.attributes["ome"]["multiscales"]
-        *_, z, y, x = scales["datasets"][self.level]["coordinateTransformations"][0]["scale"]
-        return z, y, x
+        """Pixel of the level, z y x, um of tissue."""
+        return self.result.pixel_um(self.level)
 
     @property
     def first(self) -> int:
-        """The plane that viewers open: the middle one."""
+        """The plane shown first: the middle one."""
         return self.shape[0] // 2
 
     def rgb(self, plane: int, channel: int) -> NDArray[np.float64]:
-        """Read a plane and no chunk beside its own, (rows, columns, 3), 0 to 1.
+        """Read a plane, and no chunks but its own; returns (rows, columns, 3), 0 to 1, in the display windows.
 
-        Parameters
-        ----------
-        plane
-            Of the level.
-        channel
-            0 for all in their colours, n for the n-th alone, in grey; dark and bright as the result's windows say.
+        Channel 0 is all channels in their colours, channel n the n-th alone in grey.
         """
-        from simexm.view.picture import merged
-
         channels = self.result.channels
         chosen = range(len(channels)) if channel == 0 else [channel - 1]
         data = np.stack([self._read(c, plane) for c in chosen])
         colors = [channels[c]["color"] if channel == 0 else "FFFFFF" for c in chosen]
-        return merged(data, colors, [(channels[c]["window"]["start"], channels[c]["window"]["end"]) for c in chosen])
+        windows = self.result.windows
+        return merged(data, colors, [windows[c] for c in chosen])
 
     def _read(self, channel: int, plane: int) -> NDArray[Any]:
-        """A plane; its neighbours in the same chunks, which are decoded with it, are kept for the next call."""
+        """Read a plane; its neighbours in the same chunks, decoded with it, are cached."""
         stored = self.result.array(self.level)
         thick = stored.chunks[1]
         if thick * stored.nbytes > KEPT_BYTES * stored.shape[1]:
@@ -119,18 +92,14 @@ class Planes:
             for old in [key for key in self.layer if key[1] != first]:
                 del self.layer[old]
             self.layer[channel, first] = np.asarray(stored[channel, first : first + thick])
-        return self.layer[channel, first][plane - first]
+        found: NDArray[Any] = self.layer[channel, first][plane - first]
+        return found
 
 
 def show(result: Result) -> None:
     """Open a window and return when it is closed.
 
-    Raises
-    ------
-    NoWindowError
-        If there is no display, or nothing to open a window with.
-    OutputError
-        If the result is not finished, or damaged.
+    Raises NoWindowError if there is no display or no toolkit, OutputError if the result is unfinished or damaged.
     """
     planes = Planes.of(result)
     import matplotlib as mpl
@@ -144,25 +113,17 @@ def show(result: Result) -> None:
     keymaps = {k: [key for key in v if key not in taken] for k, v in mpl.rcParams.items() if k.startswith("keymap.")}
     with mpl.rc_context({**keymaps, "figure.raise_window": True}):
         figure = open_figure(f"{result.path.name} - simexm", _SIZE_INCHES, _DPI, instead)
-        viewer = Viewer(planes, figure)  # held until the window is closed: Matplotlib keeps no hold of its callbacks
+        viewer = Viewer(planes, figure)  # referenced until the window is closed: Matplotlib holds callbacks weakly
         try:
             pyplot.show(block=True)
         finally:
             del viewer
-            with suppress(Exception):  # of the toolkit: the window may have been destroyed from outside
+            with suppress(Exception):  # the toolkit's: the window may have been destroyed from outside
                 pyplot.close(figure)
 
 
 class Viewer:
-    """Sliders, keys and the picture that follows them.
-
-    Parameters
-    ----------
-    planes
-        What to show.
-    figure
-        Where, on any of Matplotlib's backends.
-    """
+    """Sliders, keys and the picture that they control, in a figure of any of Matplotlib's backends."""
 
     def __init__(self, planes: Planes, figure: Figure) -> None:
         from matplotlib.widgets import Slider
@@ -175,7 +136,7 @@ class Viewer:
         self._image = axes.imshow(
             np.zeros((rows, columns, 3)), extent=(0, columns * x, rows * y, 0), interpolation="nearest"
         )
-        self._told = figure.text(0.5, 0.975, "", color="white", ha="center", va="center", fontsize=11)
+        self._title = figure.text(0.5, 0.975, "", color="white", ha="center", va="center", fontsize=11)
         style: dict[str, Any] = {"valstep": 1, "initcolor": "none", "color": "0.65", "track_color": "0.25"}
         self._plane = Slider(figure.add_axes(PLANE_SLIDER), "plane", 0, max(nz - 1, 1), valinit=planes.first, **style)
         self._channel = Slider(figure.add_axes(CHANNEL_SLIDER), "channel", 0, len(planes.names) - 1, valinit=0, **style)
@@ -196,12 +157,12 @@ class Viewer:
 
     @property
     def plane(self) -> int:
-        """Where the plane slider stands."""
+        """Position of the plane slider."""
         return min(round(self._plane.val), self._planes.shape[0] - 1)
 
     @property
     def channel(self) -> int:
-        """Where the channel slider stands; 0 is all of them."""
+        """Position of the channel slider; 0 is all channels."""
         return round(self._channel.val)
 
     def _soon(self, _: float) -> None:
@@ -215,7 +176,7 @@ class Viewer:
         self._plane.valtext.set_text(f"{self.plane + 1} of {nz}")
         self._channel.valtext.set_text(name)
         level = f", level {self._planes.level}" if self._planes.level else ""
-        self._told.set_text(f"{name}, {depth:.2f} µm deep in tissue{level}")
+        self._title.set_text(f"{name}, {depth:.2f} µm deep in tissue{level}")
 
     def _draw(self) -> None:
         self._label()

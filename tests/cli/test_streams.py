@@ -15,7 +15,7 @@ from simexm.cli import app
 from simexm.cli.logfile import _File
 from simexm.errors import DiskError, SimexmWarning
 from simexm.logs import logger
-from simexm.store.whole_file import whole_file
+from simexm.store.atomic_file import atomic_file
 from tests.build import simulation
 
 COMMANDS = [["new"], ["--help"], ["--version"]]
@@ -125,7 +125,7 @@ def test_a_full_disk_is_reported_with_the_name_that_was_asked_for(tmp_path: Path
     (tmp_path / "page.html.partial").symlink_to("/dev/full")
     with (
         pytest.raises(DiskError, match=r"page\.html cannot be written: No space left on device"),
-        whole_file(tmp_path / "page.html") as partial,
+        atomic_file(tmp_path / "page.html") as partial,
         partial.open("w") as file,
     ):
         file.write("x")
@@ -135,10 +135,10 @@ def test_a_full_disk_is_reported_with_the_name_that_was_asked_for(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("x" * 251 + ".zarr", "longer than any name of a file"),
-        ("loop.zarr", "links that lead back to themselves"),
+        ("x" * 251 + ".zarr", "too long for the name of a file"),
+        ("loop.zarr", "form a circle"),
         ("a\0b.zarr", "cannot be the name of a file"),
-        (os.fsdecode(b"\xe9.zarr"), r"b'\xe9.zarr' is no UTF-8"),
+        (os.fsdecode(b"\xe9.zarr"), r"b'\xe9.zarr' is not UTF-8"),
     ],
     ids=["too long", "a circle of links", "zero byte", "no UTF-8"],
 )

@@ -26,7 +26,7 @@ from tests.export.conftest import COLORS, IDS, SCALE_UM, cells, counts, make_res
 
 def by_maximum(channel: NDArray[Any]) -> NDArray[np.uint8]:
     """The 2017 program's scaling."""
-    return np.rint(channel.astype(np.float64) * 255 / channel.max()).astype(np.uint8)
+    return np.asarray(np.rint(channel.astype(np.float64) * 255 / channel.max()), np.uint8)
 
 
 def by_window(channel: NDArray[Any], c: int) -> NDArray[np.uint8]:
@@ -213,7 +213,7 @@ def test_labels_keep_their_ids_in_the_smallest_type(
 def test_ids_that_fiji_cannot_tell_apart_are_told_once(tmp_path: Path) -> None:
     ids = cells(np.array([2**24 + 1], np.uint64))
     result = make_result(tmp_path / "a.zarr", counts(1), {"cells": ids, "some": ids})
-    with pytest.warns(SimexmWarning, match="16777217, is beyond 16777216.*Fiji") as told:
+    with pytest.warns(SimexmWarning, match="16777217.*16777216.*Fiji") as told:
         export(result, tmp_path / "out", "ome-tiff", labels="merged")
     assert len(told) == 1
 
@@ -259,7 +259,7 @@ def test_ids_that_do_not_fit_are_refused_before_writing(tmp_path: Path, form: st
 
 def test_an_empty_label_image_is_told(tmp_path: Path) -> None:
     result = make_result(tmp_path / "a.zarr", counts(1), {"cells": cells(IDS[:0])})
-    with pytest.warns(SimexmWarning, match="no cell is in labels/cells"):
+    with pytest.warns(SimexmWarning, match="labels/cells holds no cell"):
         export(result, tmp_path / "out", "tiff", labels="split")
     assert names(tmp_path / "out") == {"green.tiff"}
 
@@ -320,7 +320,7 @@ def test_what_no_export_wrote_is_never_replaced(small: Result, tmp_path: Path) -
     (tmp_path / "b" / "green").mkdir(parents=True)
     (tmp_path / "b" / "green" / "thesis.txt").write_text("mine")
     for folder, form in (("a", "tiff"), ("b", "png")):
-        with pytest.raises(OutputError, match="is not such a thing as would be written"):
+        with pytest.raises(OutputError, match="is not replaced"):
             export(small, tmp_path / folder, form, overwrite=True)
     assert names(tmp_path / "b") == {"green/thesis.txt"}
     assert names(tmp_path / "a") == set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from simexm.geometry.grid import NmBox
 from simexm.geometry.transform import Points, Transform
@@ -24,7 +24,7 @@ class Warp(Transform):
     middle_nm: int
     width_nm: int
 
-    def _push(self, at):  # type: ignore[no-untyped-def]
+    def _push(self, at: Any) -> Any:
         t = (at - self.middle_nm) / self.width_nm
         return self.push_nm / (1.0 + t * t)
 

@@ -167,5 +167,5 @@ def test_a_laser_beyond_the_emission_is_refused_by_name() -> None:
 
 
 def test_what_the_model_does_not_make_cannot_be_kept() -> None:
-    with pytest.raises(SpecError, match="keep: emitters cannot be kept"):
+    with pytest.raises(SpecError, match="keep: emitters cannot be stored"):
         Simulation.from_mapping({**small_2017(), "keep": ["emitters"]})

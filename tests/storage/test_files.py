@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -141,7 +141,13 @@ def test_text_is_added_at_the_end(folder: Path) -> None:
 def test_names_of_urls_are_cut_as_those_of_paths_are() -> None:
     url, path = Remote("s3://bucket/a/b.zarr"), Path("/bucket/a/b.zarr")
     assert (url.name, url.stem, url.suffix) == (path.name, path.stem, path.suffix)
-    for act in (lambda p: p.parent, lambda p: p / "c/d", lambda p: p.with_suffix(".run"), lambda p: p.with_name("x")):
+    acts: tuple[Callable[[Path], Path], ...] = (
+        lambda p: p.parent,
+        lambda p: p / "c/d",
+        lambda p: p.with_suffix(".run"),
+        lambda p: p.with_name("x"),
+    )
+    for act in acts:
         assert str(act(url)) == f"s3:/{act(path)}"
     assert [str(p) for p in url.parents] == ["s3://bucket/a", "s3://bucket"]
     assert str((url / "c/0").relative_to(url)) == "c/0"

@@ -51,9 +51,9 @@ def test_a_prefix_that_is_gone_is_not_zeros(
     assert again.state(BOX, ())[""] == before
     assert (before.files, before.names) == (here.state(BOX, ())[""].files, here.state(BOX, ())[""].names)
     there.remove_tree()
-    for read in (lambda: again.read(BOX), lambda: again.read(Box((0, 0, 0), (4, 4, 4)))):
+    for box in (BOX, Box((0, 0, 0), (4, 4, 4))):
         with pytest.raises(SourceGoneError, match="is gone"):
-            read()
+            again.read(box)
     with pytest.raises(SourceError):
         again.state(BOX, ())
     _upload(files, there)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import distributed
 import numpy as np
@@ -135,7 +135,7 @@ def test_a_result_is_read_as_a_local_one(here: Result, there: Result, tmp_path: 
     assert again.complete
     assert (again.levels(), again.label_names, again.channels) == (here.levels(), here.label_names, here.channels)
     np.testing.assert_array_equal(np.asarray(again.array()), np.asarray(here.array()))
-    np.testing.assert_array_equal(again.dask(1).compute(scheduler="threads"), np.asarray(here.array(1)))
+    np.testing.assert_array_equal(np.asarray(again.dask(1)), np.asarray(here.array(1)))
     for table in ("cells", "emitters"):
         assert getattr(again, table)().equals(getattr(here, table)())
     for name, result in (("here", here), ("there", again)):
@@ -216,8 +216,7 @@ def test_a_journal_in_a_store_merges_its_segments(bucket: Remote, monkeypatch: p
 
 
 def _journal(output: Remote) -> Remote:
-    where: Any = Place.where(output).journal
-    return where
+    return cast(Remote, Place.where(output).journal)
 
 
 def _driver(spec: Path, output: Remote) -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,8 +14,8 @@ import tensorstore
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ome_zarr.io import parse_url
-from ome_zarr.reader import Reader
+from ome_zarr.io import parse_url  # type: ignore[import-untyped]
+from ome_zarr.reader import Reader  # type: ignore[import-untyped]
 from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
 from simexm.geometry.grid import Triple, exact3
@@ -166,7 +167,7 @@ def test_groups_validate_and_open_without_a_warning(files: Files) -> None:
         nodes = list(Reader(location)())
     assert [d.shape for d in nodes[0].data] == [(2, *level.shape) for level in levels]
     for dataset, level in zip(image.attributes.ome.multiscales[0].datasets, levels, strict=True):
-        scale, translation = dataset.coordinateTransformations
+        scale, translation = cast(Any, dataset.coordinateTransformations)
         assert scale.scale == [1.0, *(float(s / 1000) for s in level.spacing)]
         # In micrometres, the centre of the level's first element.
         centre = [float((o + s / 2) / 1000) for o, s in zip(origin, level.spacing, strict=True)]

@@ -22,11 +22,11 @@ from simexm.api import Simulation
 from simexm.cli import app
 from simexm.jobs.journal import Record
 from simexm.result.result import Result
-from simexm.view.making import Making
 from simexm.view.report import cells as cells_of
 from simexm.view.report import page
 from simexm.view.report.counts import strengths
 from simexm.view.report.running import read_running
+from simexm.view.run_record import RunRecord
 from tests import rounds_build
 from tests.build import confocal, layer
 from tests.build import spec as tiny_spec
@@ -149,7 +149,7 @@ def test_what_has_no_meaning_is_left_out(pages: dict[str, Path]) -> None:
         "Brightest cells",
         "Run",
     ]
-    last = ["To make it again"]
+    last = ["To reproduce it"]
     assert heads["image"] == all_of + last
     assert heads["confocal"] == ["Values" if h == "Counts" else h for h in all_of] + last
     assert heads["labelling"] == ["Picture", "Values", "Labelled cells", "Brightest cells", "Run", *last]
@@ -162,7 +162,7 @@ def test_a_page_without_its_run_and_its_labels(results: dict[str, Result], tmp_p
     copy = tmp_path / "copy.zarr"
     shutil.copytree(results["image"].path, copy)
     html = page.render(Result.open(copy))
-    assert re.findall(r"<h[23]>(.*?)</h[23]>", html) == ["Picture", "Counts", "To make it again"]
+    assert re.findall(r"<h[23]>(.*?)</h[23]>", html) == ["Picture", "Counts", "To reproduce it"]
 
 
 def test_signal_to_noise_follows_the_light(stored: Path, client: distributed.Client, tmp_path: Path) -> None:
@@ -175,10 +175,10 @@ def test_signal_to_noise_follows_the_light(stored: Path, client: distributed.Cli
         run = Simulation.from_mapping(changed).run(
             tmp_path / f"{power}.zarr", until="confocal", client=client, quiet=True
         )
-        making = Making.of(run)
-        assert making
-        found, untold = strengths(run, making)
-        assert untold == []
+        record = RunRecord.of(run)
+        assert record
+        found, unknown = strengths(run, record)
+        assert unknown == []
         told[power] = {s.layer: s for s in found}
     assert [(s.layer, s.channel, s.where) for s in told[1.0].values()] == [
         ("membrane", "green", "cell borders"),
@@ -195,9 +195,9 @@ def test_signal_of_the_camera_is_that_of_the_light(results: dict[str, Result]) -
     """From counts, signals are those of the noise-free image, and the background holds the stray light besides."""
     found = {}
     for kind in ("image", "confocal"):
-        making = Making.of(results[kind])
-        assert making
-        found[kind] = {s.layer: s for s in strengths(results[kind], making)[0]}
+        record = RunRecord.of(results[kind])
+        assert record
+        found[kind] = {s.layer: s for s in strengths(results[kind], record)[0]}
     for name, s in found["image"].items():
         free = found["confocal"][name]
         assert s.signal_e == pytest.approx(free.signal_e, rel=0.03)

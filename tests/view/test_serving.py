@@ -34,9 +34,9 @@ from simexm.result.result import Result
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.base import LabelSource, open_source
 from simexm.sources.phantom import Phantom
-from simexm.view.scene import Scene, Step
+from simexm.view.scene import LevelGeometry, Scene
 from simexm.view.serving import Server
-from simexm.view.volume import MadeVolume
+from simexm.view.volume import ServedVolume
 from tests.run.conftest import VOXEL_NM, labels, spec, stored
 
 __all__ = ["labels", "stored"]
@@ -73,7 +73,7 @@ def test_folders_are_handed_out_by_ranges_and_nothing_beside_them(server: Server
     (tmp_path / "a.zarr" / "shard").write_bytes(bytes(range(200)))
     (tmp_path / "secret").write_text("mine")
     (tmp_path / "a.zarr" / "link").symlink_to(tmp_path / "secret")
-    server.add_folder("a", tmp_path / "a.zarr", {"inside": [Step("0", (0.5, 0.2, 0.2), (1, 2, 3))]})
+    server.add_folder("a", tmp_path / "a.zarr", {"inside": [LevelGeometry("0", (0.5, 0.2, 0.2), (1, 2, 3))]})
     base = address(server, "a")
     assert fetch(f"{base}shard") == bytes(range(200))
     assert code_of(f"{base}link") == 403
@@ -143,7 +143,7 @@ def test_a_source_is_handed_out_as_it_is(
 ) -> None:
     """Every level, read by zarr-python over HTTP's bytes, is that of the source, and lies where the source's voxels lie."""
     for n, source in enumerate(sources(stored, tmp_path, labels)):
-        volume = MadeVolume(source)
+        volume = ServedVolume(source)
         server.add_volume(f"v{n}", volume)
         copy = tmp_path / f"v{n}"
         for step, level in zip(volume.steps, volume.levels, strict=True):
@@ -167,9 +167,9 @@ def test_a_source_is_handed_out_as_it_is(
 
 
 def test_a_volume_without_coarse_levels_is_not_shown_as_a_whole() -> None:
-    assert MadeVolume(Phantom(shape=(500, 10000, 10000), voxel_size_nm=(40, 32, 32)).open()).overseen
-    assert not MadeVolume(Phantom(shape=(10**5, 10**5, 10**5), voxel_size_nm=(40, 32, 32)).open()).overseen
-    assert not MadeVolume(ArrayVolume(np.zeros((1, 1, 3000), np.uint8), VOXEL_NM)).overseen
+    assert ServedVolume(Phantom(shape=(500, 10000, 10000), voxel_size_nm=(40, 32, 32)).open()).has_overview
+    assert not ServedVolume(Phantom(shape=(10**5, 10**5, 10**5), voxel_size_nm=(40, 32, 32)).open()).has_overview
+    assert not ServedVolume(ArrayVolume(np.zeros((1, 1, 3000), np.uint8), VOXEL_NM)).has_overview
 
 
 @pytest.fixture(scope="module")

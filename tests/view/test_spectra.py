@@ -22,7 +22,7 @@ from simexm.errors import SimexmWarning
 from simexm.spectra import bands
 from simexm.spectra.fluorophores import load_builtin
 from simexm.stages.microscope.confocal import ScannerChannel
-from simexm.view.dyes import Bench, sights
+from simexm.view.dyes import LightPath, dyes_in_channels
 from simexm.view.spectra import ink
 from tests.build import confocal, layer, simulation, spec
 from tests.legacy2017.configs import CONFOCAL, edited
@@ -176,8 +176,8 @@ def test_each_dye_has_one_channel_and_none_outshines_those_of_its_own(
     names: list[str], lines: list[tuple[float, float, float]]
 ) -> None:
     channels = [channel(f"c{n}", line, line + gap, line + gap + width) for n, (line, gap, width) in enumerate(lines)]
-    bench = Bench({}, [ScannerChannel.model_validate(c) for c in channels], two_photon=False)
-    seen = sights([DYES[n] for n in names], bench)
+    light_path = LightPath({}, [ScannerChannel.model_validate(c) for c in channels], two_photon=False)
+    seen = dyes_in_channels([DYES[n] for n in names], light_path)
     assert len(seen) == len(names) * len(channels)
     for name in names:
         row = [s for s in seen if s.dye.name == name]

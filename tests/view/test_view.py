@@ -281,7 +281,7 @@ def test_rounds_and_what_cannot_be_reached(browser: Any, tmp_path: Path) -> None
     result = Simulation.from_mapping(rounds_build.spec(named)).run(tmp_path / "rounds.zarr", quiet=True)
     source.rename(tmp_path / "gone.zarr")
     with viewing(browser, result.path) as shown:
-        assert "the ground truth cannot be reached" in shown.said
+        assert "the ground truth cannot be opened" in shown.said
         layers = {each["name"]: each for each in shown.state["layers"]}
         images = [f"round {n} {c}" for n in (1, 2, 3) for c in ("A", "stain", "C")]
         assert [*layers] == [*images, "labels/cells", "labels/stain"]

@@ -1,1 +1,1 @@
-"""The report on a result: one HTML page."""
+"""Report on a result: one HTML page."""

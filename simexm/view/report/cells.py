@@ -1,4 +1,4 @@
-"""The table of cells, read in pieces: how many are labelled, with how many dyes, and how bright they are."""
+"""Summarise the table of cells: how many are labelled, with how many dyes, and how bright they are."""
 
 from __future__ import annotations
 
@@ -20,32 +20,18 @@ _BINS = np.logspace(-1, 12, 53)
 
 @dataclass(frozen=True)
 class Cells:
-    """Sums over the table.
-
-    Attributes
-    ----------
-    number
-        Cells in the image.
-    labelled, dyes
-        Of each layer: cells that it labels, and its dyes on them.
-    brightest
-        Rows of the cells with the most photo-electrons, brightest first.
-    channels
-        Names of the channels.
-    photons
-        Of each channel the number of cells by the decimal power of their photo-electrons.
-    """
+    """Totals of the table."""
 
     number: int
-    labelled: Mapping[str, int]
-    dyes: Mapping[str, int]
-    brightest: Sequence[Mapping[str, Any]]
+    labelled: Mapping[str, int]  # cells of each layer
+    dyes: Mapping[str, int]  # of each layer
+    brightest: Sequence[Mapping[str, Any]]  # rows, brightest first
     channels: Sequence[str]
-    photons: Mapping[str, Any]
+    photons: Mapping[str, Any]  # for each channel a histogram of the cells' photo-electrons, in `_BINS`
 
 
 def read_cells(result: Result) -> Cells | None:
-    """Read the table in pieces; None where it is gone."""
+    """Read the table in pieces; None if it is missing."""
     path = result.place.tables / "cells.parquet"
     if not path.is_file():
         return None
@@ -79,16 +65,16 @@ def read_cells(result: Result) -> Cells | None:
 
 
 def draw_cells(cells: Cells, shades: Mapping[str, str]) -> str | None:
-    """How bright the cells are, by channel; None where none is bright at all."""
-    there = [c for c in cells.channels if cells.photons[c].any()]
-    if not there:
+    """Draw a histogram of the cells' brightness in each channel; None if all are dark."""
+    channels = [c for c in cells.channels if cells.photons[c].any()]
+    if not channels:
         return None
     figure, axes = new_figure(height=2.1)
-    for c in there:
+    for c in channels:
         axes.stairs(cells.photons[c], _BINS, color=shades.get(c, INK), lw=1.5, label=c)
-    some = np.flatnonzero(sum(cells.photons[c] for c in there))
+    filled = np.flatnonzero(sum(cells.photons[c] for c in channels))
     axes.set_xscale("log")
-    axes.set_xlim(_BINS[max(0, some[0] - 1)], _BINS[min(_BINS.size - 1, some[-1] + 2)])
+    axes.set_xlim(_BINS[max(0, filled[0] - 1)], _BINS[min(_BINS.size - 1, filled[-1] + 2)])
     axes.set_xlabel("photo-electrons of a cell, in focus")
     axes.set_ylabel("cells")
     in_powers(axes.xaxis)

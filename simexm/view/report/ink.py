@@ -1,4 +1,4 @@
-"""Figures as SVG that stands inside a page: its text is the page's, and its greys follow light and dark."""
+"""Figures as SVG inside a page: text uses the page's font, and greys follow its light or dark scheme."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER, ACCENT = "#010203", "#010204", "#010205", "#010206", "#010207"
-"""Stand for the page's colours while a figure is drawn; no figure holds such a black of its own."""
+"""Placeholders for the page's colours while a figure is drawn; figures use no such black otherwise."""
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "rule", PAPER: "paper", ACCENT: "accent"}
 _POINTS = 8
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def new_figure(width: float = 3.7, height: float = 2.35) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes, in inches of a page 3.7 inches wide: the width of a phone."""
+    """Return a figure with one pair of axes, in inches; 3.7 inches are the width of a phone."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -45,12 +45,12 @@ def new_figure(width: float = 3.7, height: float = 2.35) -> tuple[Figure, Axes]:
 
 
 def key(axes: Axes, **changes: Any) -> None:
-    """A legend in the page's colours."""
+    """Add a legend in the page's colours."""
     axes.legend(fontsize=_POINTS, frameon=False, labelcolor=INK, handlelength=1.4, **changes)
 
 
 def in_powers(axis: Axis) -> None:
-    """A logarithmic axis whose labels are plain text: 1, 10, 100, 10³; mathematical text would bring a font of its own."""
+    """Label a logarithmic axis in plain text: 1, 10, 100, 10³; mathematical text would need its own font."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     def written(value: float, _: object) -> str:
@@ -62,38 +62,31 @@ def in_powers(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def svg(figure: Figure, told: str) -> str:
-    """The figure as an SVG element; `told` is what it shows, for those who cannot see it."""
+def svg(figure: Figure, description: str) -> str:
+    """Convert a figure to an SVG element; the description is for readers who cannot see it."""
     import matplotlib as mpl
 
     out = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": told}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(
-        r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>",
-        rf'<svg role="img" viewBox="\1"><title>{_escaped(told)}</title>',
-        text,
-        count=1,
-    )
+    title = description.replace("&", "&amp;").replace("<", "&lt;")
+    start = rf'<svg role="img" viewBox="\1"><title>{title}</title>'
+    text = re.sub(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>", start, text, count=1)
     for color, name in _NAMES.items():
         text = text.replace(color, f"var(--{name})")
     text = re.sub(r"font: ([^;\"]*?)(\d+(?:\.\d+)?)px [^;\"]*", r"font: \1\2px var(--sans)", text)
-    unlike = f"{zlib.crc32(told.encode()):08x}"  # the same name in two figures would be one element
-    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>f{unlike}", text)
+    unique = f"{zlib.crc32(description.encode()):08x}"  # the same id in two figures would be one element
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>f{unique}", text)
     return text.strip()
 
 
 def png(image: NDArray[np.float64]) -> str:
-    """An RGB or RGBA image, 0 to 1, as a data URI."""
+    """Convert an RGB or RGBA image, 0 to 1, to a data URI."""
     from PIL import Image
 
     out = io.BytesIO()
     Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(out, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

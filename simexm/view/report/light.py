@@ -1,10 +1,11 @@
-"""Dyes, lasers and filters, and how far the microscope spreads the light of a point."""
+"""Dyes, lasers and filters, and the microscope's point spread function."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,20 +14,20 @@ from simexm.spec.simulation import Spec
 from simexm.stages import Confocal, LightSheet, TwoPhoton
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import Channel, OpticsPair
-from simexm.view.dyes import Bench, Sight, bench_of, sights
+from simexm.view.dyes import CROSSTALK_SHARE, DyeInChannel, LightPath, dyes_in_channels, light_path_of
 from simexm.view.report.ink import GRID, INK, MUTED, new_figure, svg
 from simexm.view.spectra import ink
 
 
-def bench(simulation: Spec) -> Bench:
-    """Dyes, lasers and filters of a spec."""
-    return bench_of(simulation.stages, {d.name: d for d in simulation.fluorophores().values()})
+def light_path(simulation: Spec) -> LightPath:
+    """Return dyes, lasers and filters of a spec."""
+    return light_path_of(simulation.stages, {d.name: d for d in simulation.fluorophores().values()})
 
 
-def draw_channel(name: str, seen: Sequence[Sight]) -> str:
-    """What the laser and the filter of a channel make of the dyes that it sees."""
-    sight = seen[0]
-    line, (low, high) = sight.channel.laser_wavelength_nm, sight.channel.band_nm
+def draw_channel(name: str, seen: Sequence[DyeInChannel]) -> str:
+    """Draw a channel's laser and filter over the spectra of the dyes that it sees."""
+    pair = seen[0]
+    line, (low, high) = pair.channel.laser_wavelength_nm, pair.channel.band_nm
     figure, axes = new_figure()
     axes.axvspan(low, high, color=ink((low + high) / 2), alpha=0.16, lw=0)
     axes.axvline(line, color=ink(line), lw=1.8)
@@ -43,54 +44,40 @@ def draw_channel(name: str, seen: Sequence[Sight]) -> str:
     axes.set_ylim(0, 1.12)
     axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
     axes.set_xlabel("wavelength, nm")
-    side = "right" if line <= (low + high) / 2 else "left"
-    axes.annotate(
-        f"laser {line:g}", (line, 1.05), (-4 if side == "right" else 4, 0), textcoords="offset points", ha=side,
-        va="center", fontsize=8, color=INK,
-    )  # fmt: skip
-    axes.text((low + high) / 2, 1.05, f"{low:g}–{high:g}", ha="center", va="center", fontsize=8, color=INK)
+    side, offset = ("right", -4) if line <= (low + high) / 2 else ("left", 4)
+    style: dict[str, Any] = {"va": "center", "fontsize": 8, "color": INK}
+    axes.annotate(f"laser {line:g}", (line, 1.05), (offset, 0), textcoords="offset points", ha=side, **style)
+    axes.text((low + high) / 2, 1.05, f"{low:g}–{high:g}", ha="center", **style)
     dyes = ", ".join(each.dye.name for each in seen)
     return svg(figure, f"Channel {name}: spectra of {dyes}, laser at {line:g} nm, filter {low:g} to {high:g} nm")
 
 
-def draw_spectra(found: Bench) -> list[tuple[str, list[str], str]]:
-    """Of each channel its name, the dyes that it sees, and the picture."""
+def draw_spectra(found: LightPath) -> list[tuple[str, list[str], str]]:
+    """Return for each channel its name, the dyes that it sees, and a figure."""
     drawn = []
-    seen = sights(found.dyes.values(), found)
+    seen = dyes_in_channels(found.dyes.values(), found)
     for channel in found.channels:
         row = [s for s in seen if s.channel.name == channel.name]
-        there = [s for s in row if s.wanted or (s.signal or 0) >= 0.005] or row
-        drawn.append((channel.name, [s.dye.name for s in there], draw_channel(channel.name, there)))
+        visible = [s for s in row if s.wanted or (s.signal or 0) >= CROSSTALK_SHARE] or row
+        drawn.append((channel.name, [s.dye.name for s in visible], draw_channel(channel.name, visible)))
     return drawn
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The response to a point of one dye in one channel, nm of expanded tissue.
-
-    Attributes
-    ----------
-    channel, dye
-        Names.
-    lateral_nm, axial_nm
-        Full width at half maximum of the response that the simulation uses; axial None where it never falls to half.
-    textbook_lateral, textbook_axial
-        The same by the textbook's formula, in words.
-    figure
-        Section through the axis.
-    """
+    """Point spread function of one dye in one channel; full widths at half maximum are in nm of expanded tissue."""
 
     channel: str
     dye: str
     lateral_nm: float
-    axial_nm: float | None
+    axial_nm: float | None  # None if it never falls to half
     textbook_lateral: str
     textbook_axial: str
-    figure: str
+    figure: str  # section through the axis
 
 
 def spreads(optics: Optics, pairs: Sequence[OpticsPair], simulation: Spec) -> list[Spread]:
-    """Of the dye that each channel sees best."""
+    """Return the point spread function of each channel for the dye that it sees best."""
     dyes = {d.name: d for d in simulation.fluorophores().values()}
     found = []
     for channel in optics.all_channels:
@@ -114,12 +101,12 @@ def spreads(optics: Optics, pairs: Sequence[OpticsPair], simulation: Spec) -> li
 
 
 def textbook(optics: Optics, channel: Channel, emission_nm: float) -> tuple[list[float], list[float]]:
-    """Lateral and axial full width at half maximum, nm; two values where the formulas leave a range.
+    """Return lateral and axial full width at half maximum by formula, nm; two values each if the formulas give a range.
 
-    Widefield and confocal: Wilhelm, Groebler, Gluch & Heinz, "Confocal Laser Scanning Microscopy", Carl Zeiss (for a pinhole
-    above 1 Airy unit only the excitation counts, below 0.25 both beams). Two photons: Zipfel, Williams & Webb, Nat.
-    Biotechnol. 21, 1369 (2003). A light sheet of 1 / e^2 half thickness w has the width w sqrt(2 ln 2), combined with that of
-    the objective by 1 / sqrt(a^-2 + b^-2).
+    Widefield and confocal: Wilhelm, Groebler, Gluch & Heinz, "Confocal Laser Scanning Microscopy", Carl Zeiss (above 1 Airy
+    unit excitation alone counts, below 0.25 both beams). Two photons: Zipfel, Williams & Webb, Nat. Biotechnol. 21, 1369
+    (2003). A light sheet of 1 / e^2 half thickness w has the width w sqrt(2 ln 2), combined with that of the objective by
+    1 / sqrt(a^-2 + b^-2).
     """
     na, n, line = optics.numerical_aperture, optics.refractive_index, channel.laser_wavelength_nm
     depth = n - math.sqrt(n * n - na * na)
@@ -147,13 +134,12 @@ def _range(values: Sequence[float]) -> str:
 def _draw(channel: str, dye: str, table: response.Response) -> str:
     figure, axes = new_figure(3.7, 2.9)
     half = np.concatenate([table.table[:, :0:-1], table.table], axis=1)
-    whole = np.concatenate([half[:0:-1], half]) / table.table[0, 0]
+    section = np.concatenate([half[:0:-1], half]) / table.table[0, 0]
     r, z = table.r_nm[-1] / 1000, table.z_nm[-1] / 1000
-    axes.imshow(
-        np.sqrt(whole), extent=(-r, r, z, -z), cmap="magma", vmin=0, vmax=1, interpolation="bilinear", aspect="equal"
-    )
-    columns, rows = (np.linspace(-end, end, size) for end, size in zip((r, z), whole.shape[::-1], strict=True))
-    axes.contour(columns, rows, whole, levels=[0.5], colors="white", linewidths=0.9)
+    style: dict[str, Any] = {"cmap": "magma", "vmin": 0, "vmax": 1, "interpolation": "bilinear", "aspect": "equal"}
+    axes.imshow(np.sqrt(section), extent=(-r, r, z, -z), **style)
+    columns, rows = (np.linspace(-end, end, size) for end, size in zip((r, z), section.shape[::-1], strict=True))
+    axes.contour(columns, rows, section, levels=[0.5], colors="white", linewidths=0.9)
     axes.grid(visible=False)
     axes.set_xlabel("x, µm expanded")
     axes.set_ylabel("z, µm expanded")
@@ -162,7 +148,5 @@ def _draw(channel: str, dye: str, table: response.Response) -> str:
         axes.spines[side].set_visible(False)
     axes.axhline(0, color=GRID, lw=0)
     axes.tick_params(colors=MUTED)
-    return svg(
-        figure,
-        f"Section through the point spread function of {dye} in channel {channel}; the line is half of the maximum",
-    )
+    about = f"Section through the point spread function of {dye} in channel {channel}; the line is half of the maximum"
+    return svg(figure, about)

@@ -1,4 +1,4 @@
-"""The picture: three orthogonal views through the middle, in true proportions, with a scale bar."""
+"""Draw three orthogonal views through the middle of an image, in true proportions, with a scale bar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simexm.view.picture import id_colors, merged, round_down
 from simexm.view.report.ink import png
 
 LARGEST = 640
-"""Elements along an axis of the level that is drawn, and pixels of the picture's longest side."""
+"""Most elements along an axis of the level that is drawn, and pixels of the picture's longest side."""
 _GAP = 6
 _OVERLAY = 0.45
 
@@ -24,57 +24,27 @@ Sections = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Three views in one picture.
-
-    Attributes
-    ----------
-    name
-        What they show.
-    href
-        The picture, a data URI.
-    width, height
-        Its pixels.
-    rows
-        Those of the plane.
-    bar
-        Length of the scale bar in pixels of the picture.
-    bar_um, expanded_um
-        The same in um of tissue and of expanded tissue.
-    color
-        Of the channel, RRGGBB; "" where there is none.
-    """
+    """A picture of three views."""
 
     name: str
-    href: str
+    href: str  # data URI
     width: int
     height: int
-    rows: int
-    bar: float
-    bar_um: float
-    expanded_um: float
-    color: str = ""
+    rows: int  # of the plane
+    bar: float  # length of the scale bar, pixels
+    bar_um: float  # the same in tissue
+    expanded_um: float  # the same in expanded tissue
+    color: str = ""  # of the channel, RRGGBB
 
 
 @dataclass(frozen=True)
 class Views:
-    """How a result is drawn.
-
-    Attributes
-    ----------
-    result
-        The result.
-    level
-        Of its pyramid.
-    element_um
-        z, y, x of the level's elements, um of tissue.
-    windows
-        Dark and bright of each channel.
-    """
+    """A level of a result, to be drawn."""
 
     result: Result
     level: int
-    element_um: tuple[float, float, float]
-    windows: Sequence[tuple[float, float]]
+    element_um: tuple[float, float, float]  # size of the level's elements in tissue
+    windows: Sequence[tuple[float, float]]  # display window of each channel
 
     @classmethod
     def of(cls, result: Result, largest: int = LARGEST) -> Views:
@@ -82,23 +52,14 @@ class Views:
         level = 0
         while max(result.array(level).shape[1:]) > largest and level + 1 < result.levels():
             level += 1
-        dataset = result.attributes["ome"]["multiscales"][0]["datasets"][level]
-        _, z, y, x = dataset["coordinateTransformations"][0]["scale"]
-        windows = [(c["window"]["start"], c["window"]["end"]) for c in result.channels]
-        return cls(result, level, (z, y, x), windows)
+        return cls(result, level, result.pixel_um(level), result.windows)
 
     def image(self, channel: int) -> Sections:
-        """The three sections of a channel."""
-        stored = self.result.array(self.level)
-        return _sections(stored, channel)
-
-    def ids(self, of: str = "labels/cells") -> Sections:
-        """The three sections of a label image."""
-        stored = self.result.array(self.level, of)
-        return _sections(stored)
+        """Read the three sections of a channel."""
+        return _sections(self.result.array(self.level), channel)
 
     def all(self) -> list[Drawn]:
-        """All channels together, the truth over them, and each channel."""
+        """Draw all channels together, the same under the true cells, and each channel."""
         channels = self.result.channels
         data = [self.image(c) for c in range(len(channels))]
         colors = [c["color"] for c in channels]
@@ -106,11 +67,11 @@ class Views:
         def together(part: int) -> NDArray[np.float64]:
             return merged(np.stack([d[part] for d in data]), colors, list(self.windows))
 
-        truth = self.ids()
+        truth = _sections(self.result.array(self.level, "labels/cells"))
 
         def over(part: int) -> NDArray[np.float64]:
             grey = together(part).max(axis=-1, keepdims=True)
-            return np.clip(grey * 0.9 + _OVERLAY * id_colors(truth[part]), 0, 1)
+            return np.asarray(np.clip(grey * 0.9 + _OVERLAY * id_colors(truth[part]), 0, 1))
 
         def alone(channel: int) -> Callable[[int], NDArray[np.float64]]:
             return lambda part: merged(data[channel][part][None], [colors[channel]], [self.windows[channel]])
@@ -122,7 +83,7 @@ class Views:
         return drawn
 
     def plane(self, name: str) -> Drawn:
-        """All channels together, of the plane alone."""
+        """Draw all channels together, only the plane."""
         channels = self.result.channels
         data = np.stack([self.image(c)[0] for c in range(len(channels))])
         image = merged(data, [c["color"] for c in channels], list(self.windows))
@@ -137,7 +98,7 @@ class Views:
 
     def _drawn(self, name: str, part: Callable[[int], NDArray[np.float64]], color: str = "") -> Drawn:
         z, y, x = self._pixels()
-        sheet = np.zeros((y + _GAP + z, x + _GAP + z, 4))  # with nothing between the views and in the corner
+        sheet = np.zeros((y + _GAP + z, x + _GAP + z, 4))  # transparent between the views and in the corner
         sheet[:y, :x] = _opaque(_stretched(part(0), (y, x)))
         sheet[y + _GAP :, :x] = _opaque(_stretched(part(1), (z, x)))
         sheet[:y, x + _GAP :] = _opaque(_stretched(part(2), (y, z)))
@@ -157,12 +118,13 @@ def _opaque(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _stretched(image: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Each element over as many pixels as it covers."""
+    """Scale an image by repeating elements."""
     rows, columns = (
         np.minimum((np.arange(n) + 0.5) * size / n, size - 1).astype(int)
         for n, size in zip(shape, image.shape[:2], strict=True)
     )
-    return image[rows[:, None], columns]
+    found: NDArray[np.float64] = image[rows[:, None], columns]
+    return found
 
 
 def _sections(stored: Any, *channel: int) -> Sections:

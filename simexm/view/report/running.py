@@ -1,4 +1,4 @@
-"""How the run went: blocks over time, memory measured and predicted, and what had to be tried again."""
+"""Summarise how a run went: blocks over time, retries, and measured and predicted memory."""
 
 from __future__ import annotations
 
@@ -17,44 +17,28 @@ _BINS = 120
 
 @dataclass(frozen=True)
 class Running:
-    """Sums over the journal.
-
-    Attributes
-    ----------
-    blocks, retried, attempts
-        Blocks that were made, those of them that took more than one attempt, and the most that one took.
-    hosts
-        Machines that made them.
-    begin, end
-        Times of the first and of the last block, s since 1970.
-    work_s, longest_s
-        Seconds of all blocks together, and of the longest.
-    peak_bytes, predicted_bytes
-        Most memory that a worker held, and what was predicted for it, which depends on how many blocks it computed at once.
-    done
-        Blocks done in each of equal parts of the time between.
-    """
+    """Totals of the journal."""
 
     blocks: int
-    retried: int
-    attempts: int
+    retried: int  # blocks that took more than one attempt
+    attempts: int  # most attempts of a block
     hosts: int
-    begin: float
-    end: float
-    work_s: float
+    begin: float  # of the first block, s since 1970
+    end: float  # of the last block
+    work_s: float  # of all blocks together
     longest_s: float
-    peak_bytes: int
-    predicted_bytes: int
-    done: NDArray[np.int64]
+    peak_bytes: int  # of the fullest worker
+    predicted_bytes: int  # for that worker, with as many blocks at once as it computed
+    done: NDArray[np.int64]  # blocks done in each of equal parts of the time
 
     @property
     def seconds(self) -> float:
-        """From the beginning of the first block to the end of the last; pauses count."""
+        """From the start of the first block to the end of the last, pauses included."""
         return self.end - self.begin
 
 
 def read_running(records: Callable[[], Iterator[Record]]) -> Running | None:
-    """Go twice through a journal, holding one line at a time; None where it is empty."""
+    """Read a journal twice, one line at a time; None if it is empty."""
     blocks = retried = attempts = peak = predicted = 0
     begin, end, work, longest = float("inf"), 0.0, 0.0, 0.0
     hosts: set[str] = set()
@@ -64,8 +48,8 @@ def read_running(records: Callable[[], Iterator[Record]]) -> Running | None:
         attempts = max(attempts, record.attempt)
         begin, end = min(begin, record.time - record.seconds), max(end, record.time)
         work, longest = work + record.seconds, max(longest, record.seconds)
-        told = (int(record.result.get(f"{what}_bytes", 0)) for what in ("peak", "predicted"))
-        peak, predicted = max((peak, predicted), tuple(told))
+        memory = (int(record.result.get("peak_bytes", 0)), int(record.result.get("predicted_bytes", 0)))
+        peak, predicted = max((peak, predicted), memory)
         if len(hosts) < 1000:
             hosts.add(record.host)
     if not blocks:
@@ -77,10 +61,9 @@ def read_running(records: Callable[[], Iterator[Record]]) -> Running | None:
 
 
 def draw_speed(running: Running) -> str:
-    """Blocks done over time."""
-    unit, name = next(
-        (u, n) for u, n in ((3600, "hours"), (60, "minutes"), (1, "seconds")) if running.seconds > 3 * u or u == 1
-    )
+    """Draw the blocks done over time."""
+    units = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+    unit, name = next((u, n) for u, n in units if running.seconds > 3 * u or u == 1)
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = new_figure(height=2.0)
@@ -95,7 +78,7 @@ def draw_speed(running: Running) -> str:
 
 
 def draw_memory(running: Running, predicted: Mapping[str, int]) -> str:
-    """Memory of the fullest worker beside what was predicted, whose parts for one block are `predicted`."""
+    """Draw measured and predicted memory of the fullest worker; `predicted` are the parts for one block."""
     total = running.predicted_bytes
     figure, axes = new_figure(height=1.25)
     axes.barh([1], [total / GiB], color=MUTED, height=0.5)

@@ -1,4 +1,4 @@
-"""How a result is or was made, as far as its own files tell: also of one that is not finished, or whose labels are gone."""
+"""Plan and ground truth of a result, from its own files; also of an unfinished one, or one whose labels are gone."""
 
 from __future__ import annotations
 
@@ -18,29 +18,17 @@ _NO_PLAN = (OSError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
-class Making:
-    """The plan of a run, read back from `plan.json`.
+class RunRecord:
+    """The plan of a run, and its ground truth."""
 
-    Attributes
-    ----------
-    record
-        What `plan.json` holds.
-    plan
-        The plan itself.
-    source
-        The ground truth; None where it cannot be reached.
-    missing
-        Why not.
-    """
-
-    record: Mapping[str, Any]
+    record: Mapping[str, Any]  # content of `plan.json`
     plan: Plan
-    source: LabelSource | None
-    missing: str = ""
+    source: LabelSource | None  # the ground truth, if it can be opened
+    missing: str = ""  # why it cannot
 
     @classmethod
-    def of(cls, result: Result) -> Making | None:
-        """Read it back; None where `plan.json` is gone, or was written by a version that knows other specs."""
+    def of(cls, result: Result) -> RunRecord | None:
+        """Read `plan.json`; None if it is missing, or another version wrote it whose specs differ."""
         try:
             record, plan = result.plan_record, result.plan()
         except _NO_PLAN:
@@ -53,7 +41,7 @@ class Making:
         return self.plan.simulation
 
     def color(self, name: str) -> str:
-        """RRGGBB of a channel or layer, near to what the run gives it when it is done."""
+        """Return RRGGBB of a channel or layer, close to what the finished run stores."""
         for channel in self.simulation.microscope.all_channels:
             if channel.name == name:
                 return channel.color or wavelength_to_rgb(sum(channel.band_nm) / 2)
@@ -62,10 +50,10 @@ class Making:
         return wavelength_to_rgb(found.peak_emission_nm) if found else "FFFFFF"
 
 
-def truth_of(result: Result, making: Making | None) -> tuple[LabelSource | None, str]:
-    """The ground truth of a result, also of a finished one whose plan is gone; or why it cannot be read."""
-    if making:
-        return making.source, making.missing
+def truth_of(result: Result, run: RunRecord | None) -> tuple[LabelSource | None, str]:
+    """Open the ground truth of a result, also of a finished one whose plan is gone; else say why that fails."""
+    if run:
+        return run.source, run.missing
     try:
         return open_truth(Spec.from_mapping(result.provenance["spec"]))
     except _NO_PLAN:
@@ -73,7 +61,7 @@ def truth_of(result: Result, making: Making | None) -> tuple[LabelSource | None,
 
 
 def open_truth(simulation: Spec) -> tuple[LabelSource | None, str]:
-    """The ground truth of a spec, or why it cannot be read."""
+    """Open the ground truth of a spec; else say why that fails."""
     try:
         return simulation.source.open(), ""
     except (SimexmError, OSError, ImportError, ValueError) as error:
@@ -81,6 +69,6 @@ def open_truth(simulation: Spec) -> tuple[LabelSource | None, str]:
 
 
 def spacing_um(spacing: Spacing) -> tuple[float, float, float]:
-    """Exact nanometres as micrometres."""
+    """Convert exact nanometres to micrometres."""
     z, y, x = (float(s) / 1000 for s in spacing)
     return z, y, x
