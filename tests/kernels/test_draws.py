@@ -73,11 +73,7 @@ EXPONENTS = np.concatenate([RNG.uniform(-707, 708, 50_000), RNG.normal(size=50_0
     ids=["exp", "log", "normal quantile"],
 )
 def test_elementary_functions(
-    function: Any,
-    array: Callable[[Floats], Floats],
-    reference: Callable[[Floats], Floats],
-    x: Floats,
-    ulps: float,
+    function: Any, array: Callable[[Floats], Floats], reference: Callable[[Floats], Floats], x: Floats, ulps: float
 ) -> None:
     """Right to a few units in the last place, and the same bits compiled and by arrays."""
     got, expected = apply(function, x), reference(x)

@@ -147,11 +147,7 @@ class CpuDevice:
         return transfer
 
     def image(
-        self,
-        spectra: NDArray[np.complex64],
-        grid: LateralGrid,
-        inner: tuple[slice, slice],
-        out: NDArray[np.float32],
+        self, spectra: NDArray[np.complex64], grid: LateralGrid, inner: tuple[slice, slice], out: NDArray[np.float32]
     ) -> None:
         """See `Device`."""
         for k, spectrum in enumerate(spectra):

@@ -42,7 +42,7 @@ class CuPy:
     """See `Backend`."""
 
     def __init__(self) -> None:
-        import cupy
+        import cupy  # type: ignore[import-not-found]
 
         self.xp: Any = cupy
         self.out_of_memory: type[Exception] = cupy.cuda.memory.OutOfMemoryError

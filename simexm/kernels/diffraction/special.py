@@ -146,7 +146,8 @@ def bessel_01(x: float, table: Array) -> tuple[float, float]:
         j1 = _between_samples_1(t, table[i, 1], table[i, 3], table[i + 1, 1], table[i + 1, 3])
         return j0, j1
     s, c = sin_cos(x)
-    return _asymptotic_1(x, s, c, math.sqrt(math.pi * x))
+    j0, j1 = _asymptotic_1(x, s, c, math.sqrt(math.pi * x))
+    return j0, j1
 
 
 @njit(cache=True, nogil=True)

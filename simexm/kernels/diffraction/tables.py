@@ -116,7 +116,8 @@ def _rule(wavenumber: float, cosine: float, z_nm: float, r_nm: float) -> int:
     of x, and n nodes integrate a degree of 2 n exactly.
     """
     degree = wavenumber * (z_nm * (1.0 - cosine) / 2.0 + r_nm * math.sqrt((1.0 - cosine) / 2.0))
-    return 4 * math.ceil((degree / 2.0 + 2.0 * degree ** (1.0 / 3.0) + 16.0) / 4.0)
+    quarter: int = math.ceil((degree / 2.0 + 2.0 * degree ** (1.0 / 3.0) + 16.0) / 4.0)
+    return 4 * quarter
 
 
 def _apodisation(c: Array, cosine: float, excitation: bool) -> Array:

@@ -73,12 +73,7 @@ def emitted_photons(
 
 
 def two_photon_rate_per_s(
-    cross_section_GM: float,
-    photon_flux_per_m2_per_s: T,
-    *,
-    repetition_Hz: float,
-    pulse_s: float,
-    g: float = 0.66,
+    cross_section_GM: float, photon_flux_per_m2_per_s: T, *, repetition_Hz: float, pulse_s: float, g: float = 0.66
 ) -> T:
     """Excitations per second of a dye in its ground state by pulsed light, two photons each.
 

@@ -201,11 +201,7 @@ def _spread(hits, law, specimen, voxel_nm, words, at, linker, of, mirror, weight
         hit = hits[of[j]]
         sub = hit.sub
         far = ((mirror[j] & 4) != 0, (mirror[j] & 2) != 0, (mirror[j] & 1) != 0)
-        u = (
-            unit_float32word(words[0, at[j]]),
-            unit_float32word(words[1, at[j]]),
-            unit_float32word(words[2, at[j]]),
-        )
+        u = (unit_float32word(words[0, at[j]]), unit_float32word(words[1, at[j]]), unit_float32word(words[2, at[j]]))
         z = (hit.z - specimen[0]) * voxel_nm[0] + sub // (cuts[1] * cuts[2]) * size[0]
         y = (hit.y - specimen[1]) * voxel_nm[1] + sub // cuts[2] % cuts[1] * size[1]
         x = (hit.x - specimen[2]) * voxel_nm[2] + sub % cuts[2] * size[2]

@@ -58,7 +58,8 @@ jit = njit(cache=True, nogil=True)
 @jit
 def cell_of(k: int, c: int, s: float) -> int:
     """Index of the lattice cell of family k that holds s; c is 0 for the first axis across, 1 for the second."""
-    return math.floor((s - FAMILY[k, _CENTRE + c]) / FAMILY[k, PITCH] + 0.5)
+    index: int = math.floor((s - FAMILY[k, _CENTRE + c]) / FAMILY[k, PITCH] + 0.5)
+    return index
 
 
 @jit
@@ -239,8 +240,8 @@ def owner_of(k: int, i: int, j: int, w: float, k0: int, k1: int) -> int:
         begin, _, number, body = piece_of(k, i, j, w, k0, k1)
         if body != NEVER:
             cell = _body_cell(k, i, j, body)
-            return code_of(0, cell[0], cell[1], cell[2])
+            return int(code_of(0, cell[0], cell[1], cell[2]))
         parent, pi, pj, along = fork_of(k, i, j, begin, number, k0, k1)
         if parent < 0:
-            return code_of(k + 1, i, j, number)
+            return int(code_of(k + 1, i, j, number))
         k, i, j, w = parent, pi, pj, along

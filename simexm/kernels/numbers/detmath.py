@@ -110,7 +110,7 @@ def exp(x: float) -> float:
         return math.nan
     k = math.floor(x * _INV_LN2 + 0.5)
     scale = np.int64((np.int64(k) + 1023) << 52).view(np.float64)
-    return _exp_near_zero_1(x, float(k)) * scale
+    return float(_exp_near_zero_1(x, float(k)) * scale)
 
 
 @njit(cache=True, nogil=True)
@@ -126,7 +126,7 @@ def log(x: float) -> float:
     if m > _SQRT_2:
         m *= 0.5
         k += 1
-    return _log_of_parts_1(m - 1.0, float(k))
+    return float(_log_of_parts_1(m - 1.0, float(k)))
 
 
 @njit(cache=True, nogil=True)
@@ -134,18 +134,18 @@ def normal_quantile(u: float) -> float:
     """Return the standard normal quantile of u in (0, 1) to 1e-15 relative (Wichura 1988, AS 241, PPND16)."""
     q = u - 0.5
     if abs(q) <= _CENTRAL:
-        return _quantile_centre_1(q)
+        return float(_quantile_centre_1(q))
     tail = u if q < 0.0 else 1.0 - u
     root = math.sqrt(-log(tail))
     magnitude = _quantile_tail_1(root) if root <= 5.0 else _quantile_far_tail_1(root)
-    return -magnitude if q < 0.0 else magnitude
+    return float(-magnitude if q < 0.0 else magnitude)
 
 
 @njit(cache=True, nogil=True)
 def normal_quantile_cut(u: float) -> float:
     """Return the quantile of u in (0, 1) for the standard normal cut at 4 sigma (the rest renormalised)."""
     x = normal_quantile(_CUT_TAIL + u * (1.0 - 2.0 * _CUT_TAIL))
-    return min(max(x, -CUT_SIGMA), CUT_SIGMA)
+    return float(min(max(x, -CUT_SIGMA), CUT_SIGMA))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

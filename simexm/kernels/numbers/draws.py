@@ -7,6 +7,7 @@ computations of nearly the same rate r give the same count in all but a share |d
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ EXPANSION_SIGMA = 4.0
 _jit = njit(cache=True, nogil=True, error_model="numpy")
 
 
-def poisson_expansion(w, mean, root):  # type: ignore[no-untyped-def]
+def poisson_expansion(w: Any, mean: Any, root: Any) -> Any:
     """Return the continuous Poisson quantile at the normal quantile w, root = sqrt(mean).
 
     Giles, "Algorithm 955: approximation of the inverse Poisson cumulative distribution function", ACM TOMS 42
@@ -42,7 +43,7 @@ def poisson_expansion(w, mean, root):  # type: ignore[no-untyped-def]
     return mean + (root * w + (first + (second + third / root) / root))
 
 
-def poisson_expansion_error(w, mean, root):  # type: ignore[no-untyped-def]
+def poisson_expansion_error(w: Any, mean: Any, root: Any) -> Any:
     """Return a bound on the error of `poisson_expansion` for mean >= 10 and |w| <= 4.
 
     The next order is (-w/58 + w**3/284 + w**5/750) mean**(-3/2) by a fit; this bound is at least 1.5 times the error
@@ -86,7 +87,7 @@ def poisson_quantile(u: float, mean: float) -> int:
     error = _poisson_expansion_error_1(w, mean, root)
     if abs(w) <= EXPANSION_SIGMA and x - below > error and x - below < 1.0 - error:
         return n
-    return tails.poisson_settle(n, u, mean)
+    return int(tails.poisson_settle(n, u, mean))
 
 
 @_jit
@@ -102,7 +103,7 @@ def _binomial_guess(u: float, n: int, p: float) -> int:
 def _binomial_quantile_rare(u: float, n: int, p: float) -> int:
     """`binomial_quantile` for 0 < p <= 1/2."""
     if n * p >= SMALL_MEAN:
-        return tails.binomial_settle(_binomial_guess(u, n, p), u, n, p)
+        return int(tails.binomial_settle(_binomial_guess(u, n, p), u, n, p))
     odds = p / (1.0 - p)
     k = 0
     term = tails.binomial_pmf(0, n, p)
@@ -132,9 +133,9 @@ def binomial_quantile(u: float, n: int, p: float) -> int:
     if p >= 1.0:
         return n
     if p <= 0.5:
-        return _binomial_quantile_rare(u, n, p)
+        return int(_binomial_quantile_rare(u, n, p))
     # P(X <= k) >= u is P(failures < n - k) <= 1 - u: count the failures, which are the rarer.
-    return n - _binomial_quantile_rare(1.0 - u, n, 1.0 - p)
+    return n - int(_binomial_quantile_rare(1.0 - u, n, 1.0 - p))
 
 
 # One function for each step of a row: with the search in the same function as Philox, or the loop over a row in the one
@@ -219,7 +220,8 @@ def poisson_field(
     """
     if mean.size:
         check_mean(float(mean.min()), float(mean.max()))
-    return _poisson_field(mean, z0, y0, x0, *key)
+    counts: NDArray[np.uint32] = _poisson_field(mean, z0, y0, x0, *key)
+    return counts
 
 
 def normal_field(
@@ -242,4 +244,5 @@ def normal_field(
     -------
     array of float64, shape `shape`
     """
-    return _normal_field(*shape, z0, y0, x0, draw, *key)
+    field: NDArray[np.float64] = _normal_field(*shape, z0, y0, x0, draw, *key)
+    return field

@@ -67,22 +67,22 @@ _deviance_series_1 = _jit(deviance_series)
 
 @_jit
 def _stirling_error(n: int) -> float:
-    return STIRLING_ERROR[n] if n < 16 else _stirling_series_1(float(n))
+    return float(STIRLING_ERROR[n] if n < 16 else _stirling_series_1(float(n)))
 
 
 @_jit
 def _deviance(x: float, mean: float) -> float:
     if abs(x - mean) < 0.1 * (x + mean):
-        return _deviance_series_1(x, mean)
-    return x * detmath.log(x / mean) + mean - x
+        return float(_deviance_series_1(x, mean))
+    return float(x * detmath.log(x / mean) + mean - x)
 
 
 @_jit
 def _poisson_pmf(n: int, mean: float) -> float:
     if n == 0:
-        return detmath.exp(-mean)
+        return float(detmath.exp(-mean))
     x = float(n)
-    return detmath.exp(-_stirling_error(n) - _deviance(x, mean)) / math.sqrt(TWO_PI * x)
+    return float(detmath.exp(-_stirling_error(n) - _deviance(x, mean)) / math.sqrt(TWO_PI * x))
 
 
 @_jit
@@ -94,7 +94,7 @@ def poisson_lower(n: int, mean: float) -> float:
         term *= k / mean
         total += term
         k -= 1.0
-    return _poisson_pmf(n, mean) * total
+    return float(_poisson_pmf(n, mean) * total)
 
 
 @_jit
@@ -106,7 +106,7 @@ def poisson_upper(n: int, mean: float) -> float:
         term *= mean / k
         total += term
         k += 1.0
-    return _poisson_pmf(n + 1, mean) * total
+    return float(_poisson_pmf(n + 1, mean) * total)
 
 
 @_jit
@@ -137,13 +137,13 @@ def binomial_pmf(k: int, n: int, p: float) -> float:
     """Return the probability of k successes out of n, 0 < p < 1."""
     q = 1.0 - p
     if k == 0:
-        return detmath.exp(n * log1p(-p))
+        return float(detmath.exp(n * log1p(-p)))
     if k == n:
-        return detmath.exp(n * detmath.log(p))
+        return float(detmath.exp(n * detmath.log(p)))
     x, y = float(k), float(n - k)
     exponent = _stirling_error(n) - _stirling_error(k) - _stirling_error(n - k)
     exponent -= _deviance(x, n * p) + _deviance(y, n * q)
-    return detmath.exp(exponent) * math.sqrt(n / (TWO_PI * x * y))
+    return float(detmath.exp(exponent) * math.sqrt(n / (TWO_PI * x * y)))
 
 
 @_jit
@@ -155,7 +155,7 @@ def _binomial_lower(k: int, n: int, p: float) -> float:
         term *= odds * j / (n - j + 1.0)
         total += term
         j -= 1.0
-    return binomial_pmf(k, n, p) * total
+    return float(binomial_pmf(k, n, p) * total)
 
 
 @_jit
@@ -169,7 +169,7 @@ def _binomial_upper(k: int, n: int, p: float) -> float:
         term *= odds * (n - j) / (j + 1.0)
         total += term
         j += 1.0
-    return binomial_pmf(k + 1, n, p) * total
+    return float(binomial_pmf(k + 1, n, p) * total)
 
 
 @_jit

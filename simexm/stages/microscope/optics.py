@@ -209,7 +209,7 @@ class Optics(Microscope):
             energy = hankel.plane_energy(table.table, table.r_nm)[: furthest + 1]
         beyond = psf_response.left_out_share(energy, z, depth_nm, self.tail)
         inside = _integrals(energy)
-        return inside * ((1.0 - beyond) / inside[-1])
+        return np.asarray(inside * ((1.0 - beyond) / inside[-1]))
 
     def _reach(self, kept: list[NDArray[np.float64]], node_z: float, depth_nm: float) -> int:
         """Node planes of the axial range: the user's, or as far as matters, never beyond the specimen's thickness.

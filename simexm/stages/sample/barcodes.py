@@ -347,7 +347,7 @@ class Barcodes(Stage):
         return AmpliconKeys(*(derive_key(seed, self.stage, region, what) for what in ("number", "place", "dye")))
 
     def _carries(self, ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint8]:
-        return (self.codes(ids, seed)[:, 0] != NO_LETTER).astype(np.uint8)
+        return np.asarray(self.codes(ids, seed)[:, 0] != NO_LETTER, np.uint8)
 
     def _find(self, part: LabelPart, state: TileState, carries: NDArray[np.uint8]) -> list[Amplicons]:
         context = state.context

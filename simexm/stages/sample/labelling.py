@@ -223,7 +223,7 @@ class Labelling(Labeller):
         """1 for each id that the layer labels; id 0 is no cell."""
         fraction = next(n.cell_fraction for n in self.layers if n.name == layer)
         key = derive_key(seed, "labelling", layer, "cells")
-        return ((id_uniform(ids, key) < fraction) & (ids != 0)).astype(np.uint8)
+        return np.asarray((id_uniform(ids, key) < fraction) & (ids != 0), np.uint8)
 
     def reach_nm(self, context: RunContext) -> float:
         """The longest linker."""
