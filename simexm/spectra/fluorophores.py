@@ -1,4 +1,4 @@
-"""Dyes: what a fluorophore absorbs, emits and how fast, and the table of built-in ones."""
+"""Dyes: absorption, emission and lifetime of a fluorophore, and the table of built-in dyes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from simexm.spectra.spectrum import Points, Spectrum, main_band_peak
 
 
 def check_points(points: Points) -> Points:
-    """Refuse what is no spectrum: fewer than two points, wavelengths out of order, negative or all-zero values."""
+    """Refuse invalid spectra: fewer than two points, wavelengths out of order, negative or all-zero values."""
     if len(points) < 2:
-        raise ValueError(f"a spectrum needs at least 2 points [wavelength_nm, value], this one has {len(points)}")
+        raise ValueError(f"a spectrum needs at least 2 points [wavelength_nm, value], not {len(points)}")
     for (before, _), (after, _) in pairwise(points):
         if after <= before:
             raise ValueError(f"wavelengths must increase, but {after:g} nm follows {before:g} nm; sort the points")
     for wavelength_nm, value in points:
         if value < 0:
             raise ValueError(
-                f"the value at {wavelength_nm:g} nm is negative ({value:g}); subtract the baseline, type 0"
+                f"the value at {wavelength_nm:g} nm is negative ({value:g}); subtract the baseline, or write 0"
             )
     if not any(value for _, value in points):
         raise ValueError("every value of the spectrum is 0; give the dye's measured spectrum")
@@ -54,12 +54,12 @@ CheckedPoints = Annotated[Points, AfterValidator(check_points)]
 
 
 class Fluorophore(BaseModel):
-    """A dye with all of its figures; serialises to JSON and back without loss.
+    """A dye with all of its figures; serialises to JSON without loss.
 
     Attributes
     ----------
     name
-        The name that labelling layers use.
+        Name that labelling layers use.
     extinction_per_M_per_cm
         Decadic molar extinction coefficient at the maximum of the longest-wavelength absorption band.
     quantum_yield
@@ -71,7 +71,7 @@ class Fluorophore(BaseModel):
     emission
         (wavelength nm, relative photons per nm) points; scaled to 1 at the peak.
     two_photon_GM
-        (wavelength nm, two-photon absorption cross section in GM = 1e-58 m^4 s) points, or None where none is known.
+        (wavelength nm, two-photon absorption cross section in GM = 1e-58 m^4 s) points; None if unknown.
     guesses
         Names of the figures that are guesses.
     source
@@ -91,7 +91,7 @@ class Fluorophore(BaseModel):
     source: str = ""
 
     def load(self, name: str, folder: Path = Path()) -> Fluorophore:
-        """The same dye under `name`, as every form of a dye in a spec has it; `folder` is not used."""
+        """Copy of the dye under `name`; `folder` is not used."""
         return Fluorophore(**{**self.model_dump(), "name": name})
 
     @property
@@ -124,7 +124,7 @@ class Fluorophore(BaseModel):
         band = Spectrum.of(self.emission).within(low_nm, high_nm)
         if band.integral() == 0:
             raise SpecError(
-                f"{self.name} emits nothing between {low_nm:g} and {high_nm:g} nm, so none of its light is detected; "
+                f"{self.name} emits nothing between {low_nm:g} and {high_nm:g} nm, so none of its light would be detected; "
                 f"it emits from {self.emission[0][0]:g} to {self.emission[-1][0]:g} nm, "
                 f"most at {self.peak_emission_nm:g} nm: move the band there"
             )
@@ -136,20 +136,20 @@ class Fluorophore(BaseModel):
         Raises
         ------
         SpecError
-            If no cross section is known, or none at this wavelength.
+            If the cross section at this wavelength is unknown.
         """
         figures = f"like: {self.name}, two_photon_GM: 30" if self.name in load_builtin() else "..., two_photon_GM: 30"
         remedy = f"under `dyes:` write `{self.name}: {{{figures}}}` with the cross section in GM at your laser's line"
         if self.two_photon_GM is None:
             raise SpecError(
                 f"no two-photon cross section of {self.name} is known, "
-                f"so its brightness at {wavelength_nm:g} nm cannot be told; {remedy}"
+                f"so its brightness at {wavelength_nm:g} nm cannot be computed; {remedy}"
             )
         low, high = self.two_photon_GM[0][0], self.two_photon_GM[-1][0]
         if not low <= wavelength_nm <= high:
             raise SpecError(
                 f"the two-photon cross section of {self.name} is known from {low:g} to {high:g} nm only, "
-                f"so its brightness at {wavelength_nm:g} nm cannot be told; move the laser there, or {remedy}"
+                f"so its brightness at {wavelength_nm:g} nm cannot be computed; move the laser there, or {remedy}"
             )
         return Spectrum.of(self.two_photon_GM).at(wavelength_nm)
 
@@ -161,7 +161,7 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
 
 @cache
 def load_builtin() -> Mapping[str, Fluorophore]:
-    """The built-in dyes by name, read from the package on first use."""
+    """Built-in dyes by name, read from the package on first use."""
     spectra: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in _rows("spectra.csv"):
         point = float(row["wavelength_nm"]), float(row["value"])
@@ -187,12 +187,12 @@ def load_builtin() -> Mapping[str, Fluorophore]:
 
 
 def find(name: str, extra: Mapping[str, Fluorophore] = MappingProxyType({})) -> Fluorophore:
-    """The dye called `name`: one of `extra` (the user's own, which win), else a built-in one.
+    """Dye called `name` among the user's own (`extra`, which take precedence) and the built-in ones.
 
     Raises
     ------
     SpecError
-        If there is none; the message names the dyes with the nearest names.
+        If there is none; the message lists the nearest names.
     """
     dyes = {**load_builtin(), **extra}
     if name in dyes:
@@ -204,10 +204,10 @@ def find(name: str, extra: Mapping[str, Fluorophore] = MappingProxyType({})) -> 
     hint = f"did you mean {' or '.join(near)}? All of them" if near else "the dyes"
     raise SpecError(
         f"there is no dye {name!r}, so nothing can be labelled with it; {hint}: {', '.join(sorted(dyes))}. "
-        "Give a further one under `dyes:`"
+        "Define another one under `dyes:`"
     )
 
 
 def _letters(name: str) -> str:
-    """What is left of a name without case, spaces, dashes and the word "fluor" in Alexa Fluor."""
+    """Lower-case name without spaces, dashes and the word "fluor" of Alexa Fluor, for comparison."""
     return re.sub(r"[\W_]+|fluor", "", name.casefold())

@@ -122,7 +122,7 @@ BAD = [
     ExpectFail(
         "dye number",
         _layer(dyes_per_protein={"distribution": "fixed", "mean": 3}),
-        ("fixed", "given by sites", "not by mean"),
+        ("fixed", "sites", "mean"),
     ),
     ExpectFail("layer cells", _layer(name="cells"), ("cannot be named 'cells'", "choose another")),
     ExpectFail("layer name", _layer(name="a/b"), ("layers[0].name", "pattern")),

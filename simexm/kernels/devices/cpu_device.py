@@ -1,4 +1,4 @@
-"""The CPU as a `Device`: arrays are NumPy's, and the work is done by the compiled kernels."""
+"""The CPU as a `Device`: NumPy arrays and compiled kernels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class CpuNodePlanes:
-    """`NodePlanes` by the compiled kernels; node plane n is held in slot n % slots."""
+    """`NodePlanes` on the CPU; node plane n is held in slot n % slots."""
 
     def __init__(self, grid: NodeGrid) -> None:
         band_y, band_x = grid.lateral.band
@@ -65,20 +65,12 @@ class CpuNodePlanes:
         """See `NodePlanes`."""
         if self._used.any():
             g, grid = self._grid, self._grid.lateral
-            imaging.project(
-                self._planes.view(np.float32),
-                self._used,
-                *response,
-                g.step,
-                wanted.start,
-                *grid.pixels,
-                grid.nodes[1],
-                out,
-            )
+            planes = self._planes.view(np.float32)
+            imaging.project(planes, self._used, response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
 
 
 class CpuDevice:
-    """The CPU: arrays are NumPy's, and kernels are compiled."""
+    """See the module."""
 
     name = "cpu"
     capacity = emit.CAPACITY

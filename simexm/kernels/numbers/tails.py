@@ -1,9 +1,8 @@
-"""Poisson and binomial probabilities and tail sums to some 1e-13 relative, and the quantile that they settle.
+"""Poisson and binomial probabilities and tail sums, to about 1e-13 relative, and exact quantiles from them.
 
-Probabilities by the saddle point (Loader, "Fast and accurate computation of binomial probabilities", 2000), tails as
-sums of the ratios of neighbouring probabilities: all terms positive, nothing cancels. Built on `detmath` alone, so
-that the same bits come out on every machine. Functions are compiled and take scalars; the three texts without a loop
-or a branch are shared with the array reference in `draws_numpy`.
+Probabilities by saddle point (Loader, "Fast and accurate computation of binomial probabilities", 2000), tails as sums of ratios
+of neighbouring probabilities: all terms are positive, nothing cancels. Built on `detmath` alone, so bit-identical on every
+machine. Functions are compiled and take scalars; formulas without loop or branch are shared with `draws_numpy`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from simexm.kernels.numbers import detmath
 
 TWO_PI = 2.0 * math.pi
 NEGLIGIBLE = 1e-17
-"""A tail's sum ends at a term of this share of it (each further term is smaller yet)."""
+"""A tail sum ends at a term of this share of the sum; further terms are smaller still."""
 
 STIRLING_ERROR = np.array(
     [
@@ -40,7 +39,7 @@ STIRLING_ERROR = np.array(
         0.005554733551962801,
     ]
 )
-"""log(n!) - log(sqrt(2 pi n) (n / e)**n) for n = 1..15 (element 0 is not used)."""
+"""log(n!) - log(sqrt(2 pi n) (n / e)**n) for n = 1..15 (element 0 is unused)."""
 
 _jit = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -53,7 +52,7 @@ def stirling_series(n: Any) -> Any:
 
 
 def deviance_series(x: Any, mean: Any) -> Any:
-    """Compute x log(x / mean) + mean - x without cancellation, for |x - mean| < 0.1 (x + mean) (Loader 2000, section 3)."""
+    """Return x log(x / mean) + mean - x without cancellation, for |x - mean| < 0.1 (x + mean) (Loader 2000, section 3)."""
     v = (x - mean) / (x + mean)
     w = v * v
     s = 1.0 / 11.0 + w * (1.0 / 13.0 + w * (1.0 / 15.0 + w * (1.0 / 17.0 + w * (1.0 / 19.0))))
@@ -111,7 +110,7 @@ def poisson_upper(n: int, mean: float) -> float:
 
 @_jit
 def poisson_settle(n: int, u: float, mean: float) -> int:
-    """Return the smallest n with P(X <= n) >= u, from a guess that is near it. Mean at least 2**-53."""
+    """Return the smallest n with P(X <= n) >= u, starting from a near guess. Mean at least 2**-53."""
     if u < 0.5:
         while poisson_lower(n, mean) < u:
             n += 1
@@ -174,7 +173,7 @@ def _binomial_upper(k: int, n: int, p: float) -> float:
 
 @_jit
 def binomial_settle(k: int, u: float, n: int, p: float) -> int:
-    """Return the smallest k with P(X <= k) >= u, from a guess in 0..n that is near it. 0 < p < 1."""
+    """Return the smallest k with P(X <= k) >= u, starting from a near guess in 0..n. 0 < p < 1."""
     if u < 0.5:
         while k < n and _binomial_lower(k, n, p) < u:
             k += 1

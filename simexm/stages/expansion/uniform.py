@@ -1,4 +1,4 @@
-"""Expansion: the gel swells and carries its dyes along."""
+"""Uniform expansion of the gel."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ class Expansion(Moving):
     factor: float = Field(default=4.0, ge=1, le=100)
 
     def transform(self, frame: Mapping[str, int] | None = None) -> UniformExpansion:
-        """Expansion by the factor as it was written."""
+        """Expansion by the exact decimal factor of the spec."""
         return UniformExpansion(exact(self.factor))

@@ -1,4 +1,4 @@
-"""Two-photon laser scanning."""
+"""Two-photon laser scanning microscope."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables
 from simexm.kernels.diffraction.hankel import plane_energy
 from simexm.kernels.emission import photophysics
@@ -20,18 +19,18 @@ from simexm.stages.roles import MOST_CHANNELS
 
 
 class TwoPhoton(Optics):
-    """A pulsed infrared laser excites in its focus alone; all the light that the objective takes in is detected.
+    """A pulsed infrared laser excites dyes in its focus; all light that the objective collects is detected.
 
     Attributes
     ----------
     channels
-        Lasers and bands; each is imaged after the other.
+        Lasers and bands, imaged one after the other.
     dwell_us
-        Time that the beam spends on a pixel.
+        Dwell time per pixel.
     repetition_MHz, pulse_fs
         Pulses per second, and their full width at half maximum at the specimen.
     pulse_shape_g
-        Second-order coherence of the pulse's shape: 0.66 for Gaussian pulses (Xu & Webb 1996).
+        Temporal coherence factor of the pulse shape: 0.66 for Gaussian pulses (Xu & Webb 1996).
     """
 
     stage: Literal["two_photon"] = "two_photon"
@@ -41,7 +40,6 @@ class TwoPhoton(Optics):
     pulse_fs: float = Field(gt=0, le=1e6)
     pulse_shape_g: float = Field(default=0.66, gt=0, le=2)
 
-    tail: ClassVar[psf_response.Tail] = "inverse_square"
     multiphoton: ClassVar[bool] = True
 
     @property
@@ -49,7 +47,7 @@ class TwoPhoton(Optics):
         return self.channels
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
-        """Whether a channel's light excites a dye at all."""
+        """See `Optics`."""
         return dye.two_photon_GM_at(channel.laser_wavelength_nm) > 0
 
     def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,7 +69,7 @@ class TwoPhoton(Optics):
         z_nm: NDArray[np.float64],
         r_nm: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Pulses absorbed in pairs, saturation and detector, pointwise; see the class."""
+        """Two-photon excitation, saturation and detection, pointwise."""
         beam = tables.excitation_table(
             z_nm, r_nm, channel.laser_wavelength_nm, self.numerical_aperture, self.refractive_index
         )
@@ -80,7 +78,7 @@ class TwoPhoton(Optics):
         )
 
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Falls off as 1 / z^2: planes within 10 um are added up, each over the whole cone of light."""
+        """See `Optics`; summed over the cone of light in planes within 10 um, beyond which it is left out (1 / z^2)."""
         photons = np.zeros(z_nm.shape)
         near = z_nm <= 10_000
         na, n = self.numerical_aperture, self.refractive_index

@@ -1,4 +1,4 @@
-"""Widefield: the whole field is lit, a camera takes all the light."""
+"""Widefield microscope: even illumination, camera detection."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class CameraChannel(Channel):
 
 
 class Widefield(Optics):
-    """Even illumination; every plane receives the same light from a dye, spread by its distance.
+    """Even illumination; every plane receives the same light from a dye, blurred by its distance.
 
     Attributes
     ----------
     channels
-        Lasers and bands; each is imaged after the other.
+        Lasers and bands, imaged one after the other.
     exposure_s
         Exposure of one plane.
     """
@@ -50,16 +50,12 @@ class Widefield(Optics):
     def all_channels(self) -> tuple[Channel, ...]:
         return self.channels
 
-    def excites(self, channel: Channel, dye: Fluorophore) -> bool:
-        """Whether a channel's light excites a dye at all."""
-        return dye.excitation_at(channel.laser_wavelength_nm) > 0
-
     def profile(self, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Irradiance at depth z from the focal plane, over that of the channel: even light."""
+        """Irradiance at distance z from the focal plane relative to the channel's: 1."""
         return np.ones_like(z_nm)
 
     def _photons(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Photons that a dye at depth z emits during one exposure, (nz,)."""
+        """Photons that a dye at distance z emits during one exposure, (nz,)."""
         assert isinstance(channel, CameraChannel)
         return photophysics.emitted_photons(
             self.cross_section_m2(channel, dye),
@@ -78,10 +74,10 @@ class Widefield(Optics):
         z_nm: NDArray[np.float64],
         r_nm: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """The dye's image, as bright as its depth is lit."""
+        """The dye's image, scaled by the photons that it emits at each distance."""
         image = tables.emission_table(z_nm, r_nm, emission_nm, self.numerical_aperture, self.refractive_index)
         return image * (self._photons(channel, dye, z_nm) * self.collected(channel, dye))[:, None]
 
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Photons that a dye emits at each depth while a plane is taken."""
+        """See `Optics`."""
         return self._photons(channel, dye, z_nm)
