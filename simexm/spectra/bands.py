@@ -14,8 +14,8 @@ from simexm.spectra.spectrum import Spectrum
 DIM_SHARE = 1 / 3
 """A filter that misses the peak of a dye and passes less than this share of its emission is taken for a mistake.
 
-A band that begins just above the peak because of the laser line passes more; a narrow band around the peak may pass less
-on purpose.
+A band that begins just above the peak because of the laser line passes more; a narrow band around the peak may pass
+less on purpose.
 """
 LASER_GAP_NM = 10.0
 """Gap that a filter needs above its laser line to block scattered light."""
@@ -23,13 +23,7 @@ _STEP_NM = 5.0
 
 
 def excited_share(dye: Fluorophore, laser_nm: float, *, two_photon: bool) -> float:
-    """Absorption (or two-photon cross section) at a laser line relative to the dye's maximum.
-
-    Raises
-    ------
-    SpecError
-        If the dye's two-photon cross section at this line is unknown.
-    """
+    """Absorption, or two-photon cross section, at a laser line relative to the dye's maximum; SpecError if unknown."""
     if not two_photon:
         return dye.excitation_at(laser_nm)
     here = dye.two_photon_GM_at(laser_nm)
@@ -51,14 +45,7 @@ def looks_dim(dye: Fluorophore, band_nm: tuple[float, float]) -> bool:
 def fitting_band(dye: Fluorophore, laser_nm: float | None) -> tuple[float, float] | None:
     """Band in which the dye emits more than half of its maximum, rounded outwards to 5 nm.
 
-    Parameters
-    ----------
-    laser_nm
-        Laser line above which the band must begin; None for two-photon excitation.
-
-    Returns
-    -------
-        Lowest and highest wavelength, nm; None if the band above the line cannot include the peak.
+    It begins above the laser line (None for two-photon excitation); None if it cannot include the peak.
     """
     emission = Spectrum.of(dye.emission)
     peak = int(np.argmax(emission.value))

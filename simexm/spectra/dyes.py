@@ -11,8 +11,8 @@ above the header; those in the spec take precedence::
     400,0.02,,
     ...
 
-Files exported by FPbase can be read directly (`wavelength`, `NAME ex` or `NAME ab`, `NAME em`). Their figures go into the
-spec; their two-photon column is ignored, because it is relative and not in GM.
+Files exported by FPbase can be read directly (`wavelength`, `NAME ex` or `NAME ab`, `NAME em`). Their figures go into
+the spec; their two-photon column is ignored, because it is relative and not in GM.
 """
 
 from __future__ import annotations

@@ -42,15 +42,13 @@ def _scaled(points: Points, peak: int) -> Points:
     return tuple((wavelength_nm, value / top) for wavelength_nm, value in points)
 
 
-def _normalised_excitation(points: Points) -> Points:
-    return _scaled(points, main_band_peak(points))
-
-
-def _normalised_emission(points: Points) -> Points:
-    return _scaled(points, max(range(len(points)), key=lambda i: points[i][1]))
+def _brightest(points: Points) -> int:
+    return max(range(len(points)), key=lambda i: points[i][1])
 
 
 CheckedPoints = Annotated[Points, AfterValidator(check_points)]
+_Excitation = Annotated[CheckedPoints, AfterValidator(lambda points: _scaled(points, main_band_peak(points)))]
+_Emission = Annotated[CheckedPoints, AfterValidator(lambda points: _scaled(points, _brightest(points)))]
 
 
 class Fluorophore(BaseModel):
@@ -84,8 +82,8 @@ class Fluorophore(BaseModel):
     extinction_per_M_per_cm: float = Field(gt=0)
     quantum_yield: float = Field(gt=0, le=1)
     lifetime_ns: float = Field(gt=0)
-    excitation: Annotated[CheckedPoints, AfterValidator(_normalised_excitation)]
-    emission: Annotated[CheckedPoints, AfterValidator(_normalised_emission)]
+    excitation: _Excitation
+    emission: _Emission
     two_photon_GM: CheckedPoints | None = None
     guesses: tuple[str, ...] = ()
     source: str = ""
@@ -102,7 +100,7 @@ class Fluorophore(BaseModel):
     @property
     def peak_emission_nm(self) -> float:
         """Wavelength of the emission's maximum, nm."""
-        return max(self.emission, key=lambda point: point[1])[0]
+        return self.emission[_brightest(self.emission)][0]
 
     def excitation_at(self, wavelength_nm: float) -> float:
         """Absorption at `wavelength_nm` relative to that at `peak_excitation_nm`; 0 outside the table."""
@@ -114,13 +112,7 @@ class Fluorophore(BaseModel):
         return emission.within(low_nm, high_nm).integral() / emission.integral()
 
     def mean_emission_nm(self, low_nm: float, high_nm: float) -> float:
-        """Photon-weighted mean emission wavelength inside [low_nm, high_nm], nm.
-
-        Raises
-        ------
-        SpecError
-            If the dye emits nothing there.
-        """
+        """Photon-weighted mean emission wavelength inside [low_nm, high_nm], nm; SpecError if the dye emits nothing there."""
         band = Spectrum.of(self.emission).within(low_nm, high_nm)
         if band.integral() == 0:
             raise SpecError(
@@ -131,13 +123,7 @@ class Fluorophore(BaseModel):
         return min(max(band.mean_nm(), low_nm), high_nm)
 
     def two_photon_GM_at(self, wavelength_nm: float) -> float:
-        """Two-photon absorption cross section at `wavelength_nm`, GM (1e-58 m^4 s).
-
-        Raises
-        ------
-        SpecError
-            If the cross section at this wavelength is unknown.
-        """
+        """Two-photon absorption cross section at `wavelength_nm`, GM (1e-58 m^4 s); SpecError if unknown."""
         figures = f"like: {self.name}, two_photon_GM: 30" if self.name in load_builtin() else "..., two_photon_GM: 30"
         remedy = f"under `dyes:` write `{self.name}: {{{figures}}}` with the cross section in GM at your laser's line"
         if self.two_photon_GM is None:
@@ -187,13 +173,7 @@ def load_builtin() -> Mapping[str, Fluorophore]:
 
 
 def find(name: str, extra: Mapping[str, Fluorophore] = MappingProxyType({})) -> Fluorophore:
-    """Dye called `name` among the user's own (`extra`, which take precedence) and the built-in ones.
-
-    Raises
-    ------
-    SpecError
-        If there is none; the message lists the nearest names.
-    """
+    """Dye called `name` among the user's own (`extra`, which take precedence) and the built-in ones; SpecError if none."""
     dyes = {**load_builtin(), **extra}
     if name in dyes:
         return dyes[name]

@@ -57,9 +57,9 @@ class Spectrum:
 def main_band_peak(points: Points) -> int:
     """Index of the maximum of the longest-wavelength (S0-S1) absorption band.
 
-    The band is the first run of points from the red end that reach half of the table's maximum. So a dye that absorbs more
-    in the far ultraviolet (ATTO465) gets its visible maximum, and one with its main band in the near ultraviolet (Alexa350,
-    ATTO390) gets that. The extinction coefficient that makers publish refers to this maximum.
+    The band is the first run of points from the red end that reach half of the table's maximum. So a dye that absorbs
+    more in the far ultraviolet (ATTO465) gets its visible maximum, and one with its main band in the near ultraviolet
+    (Alexa350, ATTO390) gets that. The extinction coefficient that makers publish refers to this maximum.
     """
     value = Spectrum.of(points).value
     high = value >= value.max() / 2

@@ -1,8 +1,8 @@
 """The contract of a stage: a frozen model that declares its inputs, its outputs and its halo, and computes one block.
 
-The model that the user writes in a spec is the object that runs. To add physics, write a subclass of `Stage` in a file of
-its own and list it in `simexm/stages/__init__.py`, or ship it in a package of your own (see `docs/stage.md`). The planner
-and the block runner need no change.
+The model that the user writes in a spec is the object that runs. To add physics, write a subclass of `Stage` in a file
+of its own and list it in `simexm/stages/__init__.py`, or ship it in a package of your own (see `docs/stage.md`). The
+planner and the block runner need no change.
 """
 
 from __future__ import annotations
@@ -38,30 +38,10 @@ from simexm.stages.quantities import (
 from simexm.stages.state import CellTable, Counted, ImageCounts, RunContext, Tally, Tile, TileState
 
 __all__ = [
-    "EMITTERS",
-    "EXPANDED",
-    "EXPECTED",
-    "IMAGE",
-    "LABELLED",
-    "LABELS",
-    "REGIONS",
-    "TRUTH",
-    "CellTable",
-    "Chunk",
-    "CountPass",
-    "Counted",
-    "EmitterStream",
-    "ImageCounts",
-    "LabelPart",
-    "LabelStream",
-    "Quantity",
-    "RegionRule",
-    "RunContext",
-    "Stage",
-    "Tally",
-    "Tile",
-    "TileState",
-]
+    "EMITTERS", "EXPANDED", "EXPECTED", "IMAGE", "LABELLED", "LABELS", "REGIONS", "TRUTH",
+    "CellTable", "Chunk", "CountPass", "Counted", "EmitterStream", "ImageCounts", "LabelPart", "LabelStream",
+    "Quantity", "RegionRule", "RunContext", "Stage", "Tally", "Tile", "TileState",
+]  # fmt: skip
 """What the module of a stage imports."""
 
 

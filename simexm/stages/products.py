@@ -11,8 +11,8 @@ from typing import Literal
 class Product:
     """Something that a run stores.
 
-    An image is a quantity on the pixel grid. The last image that the stages declare is the main one; the others are stored
-    if the spec's `keep` names them. Label images and tables are always stored, unless they are `optional`.
+    An image is a quantity on the pixel grid. The last image that the stages declare is the main one; the others are
+    stored if the spec's `keep` names them. Label images and tables are always stored, unless they are `optional`.
 
     Attributes
     ----------
@@ -35,8 +35,8 @@ class Product:
     key
         Integer column of a summed table whose equal values are added up; not one of `columns`.
     merge
-        How the blocks' rows become a table. `sum`: add up rows of equal key, in one file. `rows`: store each block's rows, in
-        a folder of files. `derived`: compute from the summed rows of the table `source` at the end.
+        How the blocks' rows become a table. `sum`: add up rows of equal key, in one file. `rows`: store each block's
+        rows, in a folder of files. `derived`: compute from the summed rows of the table `source` at the end.
     optional
         Whether the product is stored only if the spec's `keep` names it.
     about

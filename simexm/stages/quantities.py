@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box
 from simexm.kernels.devices.device import Cells
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.kernels.labels.cells import CellIndex
 
 

@@ -1,7 +1,7 @@
 """Two roles of stages that planning needs before anything runs: the one that labels cells, and the microscope.
 
-They name layers and channels, and give the size of the image and its cost. Every other stage is known by what it reads and
-writes alone.
+They name layers and channels, and give the size of the image and its cost. Every other stage is known by what it reads
+and writes alone.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ class Labeller(Stage):
     ) -> dict[str, NDArray[Any]]:
         """Columns of the table of cells, one row per cell of the specimen.
 
-        `id`; `voxels` in the specimen; `layers` that label the cell, comma-separated; counts of other stages; `dyes_LAYER`;
-        `photons_CHANNEL`: expected photo-electrons of all its dyes in the channel, each counted in its own plane.
+        `id`; `voxels` in the specimen; `layers` that label the cell, comma-separated; counts of other stages;
+        `dyes_LAYER`; `photons_CHANNEL`: expected photo-electrons of all its dyes in the channel, each counted in its
+        own plane.
         """
         ids = sums["id"]
         flags = {n.name: self.labelled(n.name, ids, context.seed, counted) != 0 for n in self.named_layers}

@@ -37,7 +37,8 @@ class RunContext:
     imaging
         The plan of the microscope; None until it is resolved.
     clump_cell_nm
-        Size, z y x, nm of tissue, of a cell within which the positions of many dyes do not matter; None: they always do.
+        Size, z y x, nm of tissue, of a cell within which the positions of many dyes do not matter; None: they always
+        do.
     clump_above
         Mean number of dyes in such a cell above which their number is drawn at once.
     device

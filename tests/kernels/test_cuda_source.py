@@ -18,7 +18,7 @@ from simexm.kernels.devices.cpu_device import CPU
 from simexm.kernels.devices.device import Cells, Device, NodeGrid, Where
 from simexm.kernels.emission import amplicons, emit
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.emit import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging.image import LateralGrid
 from simexm.kernels.labels.regions import crofton_weights
 from simexm.kernels.numbers import detmath

@@ -13,7 +13,7 @@ from scipy.interpolate import CubicSpline
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, Tiling, Triple, exact3
 from simexm.geometry.transform import IDENTITY
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield

@@ -15,7 +15,7 @@ from simexm import simulate
 from simexm.api import Simulation
 from simexm.errors import SpecError
 from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.run.in_memory import Simulated
 from simexm.stages.contract import Chunk
 from simexm.stages.sample.barcodes import Barcodes, in_order

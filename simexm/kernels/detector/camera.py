@@ -15,24 +15,12 @@ from simexm.random import Key
 
 
 class Detector(NamedTuple):
-    """Parameters that turn one channel's expected image into counts.
+    """Parameters of one channel: counts = gain * electrons + offset, clipped at `top`; the last three are random keys."""
 
-    Attributes
-    ----------
-    lit_e, dark_e
-        Photo-electrons per pixel added to the signal before and after applying the illumination profile.
-    read_noise_e, excess_noise
-        Standard deviation of the read noise; variance of the multiplied signal over that of the electrons.
-    gain, offset, top
-        counts = gain * electrons + offset, clipped at `top`.
-    shot, read, excess
-        Random keys.
-    """
-
-    lit_e: float
-    dark_e: float
-    read_noise_e: float
-    excess_noise: float
+    lit_e: float  # electrons per pixel added to the signal before the illumination profile is applied
+    dark_e: float  # electrons per pixel added after it
+    read_noise_e: float  # standard deviation
+    excess_noise: float  # variance of the multiplied signal over that of the electrons
     gain: float
     offset: float
     top: float

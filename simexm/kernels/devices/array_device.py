@@ -1,7 +1,7 @@
 """A GPU as a `Device`: primitives of `cuda/` through a launcher, everything else by the Python array API.
 
-This module does not depend on CuPy: `cupy_device` provides the namespace and launcher of a real GPU. Tests provide a strict
-array-API namespace and primitives compiled for the host, so that this code runs without a GPU, too.
+This module does not depend on CuPy: `cupy_device` provides the namespace and launcher of a real GPU. Tests provide a
+strict array-API namespace and primitives compiled for the host, so that this code runs without a GPU, too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from simexm.geometry.grid import Triple
 from simexm.kernels.detector import camera
 from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.devices.array_planes import ArrayNodePlanes, Backend, batch, reals, wholes
-from simexm.kernels.devices.device import Cells, Floats, NodeGrid, Where
+from simexm.kernels.devices.device import Cells, Floats, Indices, NodeGrid, Where
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.emit import IDENTITY, EmissionLaw, Emitters, LayerKeys, refuse_crowded
+from simexm.kernels.emission.emit import refuse_crowded
+from simexm.kernels.emission.points import IDENTITY, EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging import planes
 from simexm.kernels.imaging.image import LateralGrid, Transfer
 from simexm.kernels.labels.regions import bits_type_of
@@ -105,13 +106,7 @@ class ArrayDevice:
         return planes.add_masks(out, index, [(bit, self.put(mask)) for bit, mask in masks], self.xp)
 
     def gather_where(
-        self,
-        cells: Cells,
-        wanted: int,
-        z: NDArray[np.int64],
-        y: NDArray[np.int64],
-        x: NDArray[np.int64],
-        out: NDArray[np.int32],
+        self, cells: Cells, wanted: int, z: Indices, y: Indices, x: Indices, out: NDArray[np.int32]
     ) -> None:
         """See `Device`."""
         at = (self.put(z), self.put(y), self.put(x))

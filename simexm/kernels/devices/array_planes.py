@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.kernels.devices.device import NodeGrid, Window
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.kernels.imaging import planes
 from simexm.kernels.imaging.deposit import UNIT, refuse_early
 
@@ -30,7 +30,8 @@ class Backend(Protocol):
     def launch(self, name: str, count: int, *arguments: Any) -> None:
         """Run a primitive over `count` elements.
 
-        Arrays of `xp` are passed by address, integers as 64 bits, floats as doubles, NumPy arrays by value as structures.
+        Arrays of `xp` are passed by address, integers as 64 bits, floats as doubles, NumPy arrays by value as
+        structures.
         """
 
     def to_host(self, array: Any) -> NDArray[Any]:

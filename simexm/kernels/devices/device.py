@@ -1,6 +1,7 @@
 """The interface of a device, CPU or GPU, that computes a tile; see `cpu_device` and `array_device`.
 
-Stages use it without knowing which device it is. Arrays that a device returns can only be passed back to it or to `to_host`.
+Stages use it without knowing which device it is. Arrays that a device returns can only be passed back to it or to
+`to_host`.
 """
 
 from __future__ import annotations
@@ -14,23 +15,16 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.emit import EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging.image import LateralGrid, Transfer
 
 Floats = tuple[float, float, float]
+Indices = NDArray[np.int64]
 T = TypeVar("T")
 
 
 class Cells(NamedTuple):
-    """A box of the ground truth on a device.
-
-    Attributes
-    ----------
-    index, regions
-        Cell indices (int32) and region bits (see `regions.bits_type`), z y x.
-    array
-        Voxels of the volume that they cover.
-    """
+    """Cell indices (int32) and region bits (`regions.bits_type`), z y x, of the voxels `array`, on a device."""
 
     index: Any
     regions: Any
@@ -49,27 +43,17 @@ class Where(NamedTuple):
 class NodeGrid(NamedTuple):
     """Nodes of the simulation grid around a tile, on which dyes are deposited.
 
-    Attributes
-    ----------
-    lateral
-        Shape of the lateral transforms.
-    node, shape
-        First node, and number of nodes, along z, y, x.
-    depth
-        Node planes that emitters can touch between two floors of the stream.
-    per_nm, shift
-        Position p lies at p * per_nm - shift nodes.
-    wanted, step, reach
-        Image planes to compute; plane k lies at node plane k * step and sees `reach` node planes on each side.
+    Position p lies at p * per_nm - shift nodes. Image plane k lies at node plane k * step and sees `reach` node planes
+    on each side.
     """
 
     lateral: LateralGrid
-    node: Triple
-    shape: Triple
-    depth: int
+    node: Triple  # first node
+    shape: Triple  # number of nodes
+    depth: int  # node planes that emitters can touch between two floors of the stream
     per_nm: Floats
     shift: Floats
-    wanted: range
+    wanted: range  # image planes to compute
     step: int
     reach: int
 
@@ -88,7 +72,8 @@ class NodePlanes(Protocol):
     def advance(self, plane: int) -> Iterator[range]:
         """Transform the node planes below `plane`, which no later emitter touches.
 
-        Yield ascending ranges of image planes whose node planes are all available; `project` each range before the next.
+        Yield ascending ranges of image planes whose node planes are all available; `project` each range before the
+        next.
         """
 
     def project(self, response: Any, wanted: range, out: Any) -> None:
@@ -178,13 +163,7 @@ class Device(Protocol):
         """Draw counts (uint16); return the number of clipped pixels and the histogram `camera.quarter_octaves`."""
 
     def gather_where(
-        self,
-        cells: Cells,
-        wanted: int,
-        z: NDArray[np.int64],
-        y: NDArray[np.int64],
-        x: NDArray[np.int64],
-        out: NDArray[np.int32],
+        self, cells: Cells, wanted: int, z: Indices, y: Indices, x: Indices, out: NDArray[np.int32]
     ) -> None:
         """Write cell indices at all combinations of z, y, x to the host's array `out`; 0 without any of the bits `wanted`."""
 

@@ -1,6 +1,7 @@
 """Cubic spline through the samples of an even function: its integral and half width.
 
-Equal to `scipy.interpolate.CubicSpline` of the samples and their mirror image, without its import, the slowest part of a plan.
+Equal to `scipy.interpolate.CubicSpline` of the samples and their mirror image, without its import, the slowest part of
+a plan.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Response of an instrument to a dye at (z, r), from diffraction tables.
 
-A `Response` table is per nm^2: a pixel expects rate * (integral of the table over the pixel), `rate` in photo-electrons:
+A `Response` table is per nm^2: a pixel expects rate * (integral of the table over the pixel), `rate` in
+photo-electrons:
 
-- widefield: the emission table itself;
-- light sheet: the emission table times `light_sheet_profile`;
-- confocal: excitation per nm^2 and unit power, saturated pointwise (see `photophysics`), times `pinhole_table`; the integral over
+- widefield: the emission table itself; - light sheet: the emission table times `light_sheet_profile`; - confocal:
+excitation per nm^2 and unit power, saturated pointwise (see `photophysics`), times `pinhole_table`; the integral over
   the pixel times power * dwell / pixel area is the mean over the pixel times power * dwell;
 - two-photon: the same with the excitation table squared, pointwise pulse saturation, and no pinhole.
 
@@ -23,11 +23,9 @@ from numpy.typing import NDArray
 from simexm import compiled
 from simexm.compiled import njit
 from simexm.kernels.diffraction import even_spline
-from simexm.kernels.diffraction.special import gauss_legendre, sin_cos_array
+from simexm.kernels.diffraction.special import Array, gauss_legendre, sin_cos_array
 from simexm.kernels.diffraction.tables import emission_table
 from simexm.kernels.numbers import detmath
-
-Array = NDArray[np.float64]
 
 _STENCIL = 6  # points of the interpolation between radii
 _AT_ONCE = 8000  # sums that fit into the cache together
@@ -38,15 +36,7 @@ Tail = Literal["constant", "inverse_square"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
-    """Response to a dye, symmetric about the axis and the focal plane.
-
-    Attributes
-    ----------
-    z_nm, r_nm
-        Depths and radii, from 0 and evenly spaced, shapes (nz,) and (nr,).
-    table
-        Shape (nz, nr), per nm^2.
-    """
+    """Response to a dye, (nz, nr), per nm^2, symmetric about axis and focal plane; z and r start at 0, evenly spaced."""
 
     z_nm: Array
     r_nm: Array
@@ -64,20 +54,10 @@ def light_sheet_profile(z_nm: Array, waist_nm: float) -> Array:
 
 
 def pinhole_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float, radius_nm: float) -> Array:
-    """Share of a dye's collected light that passes a round pinhole: the emission table integrated over its disc.
+    """Share of a dye's collected light that passes a round pinhole: the emission table integrated over its disc, (nz, nr).
 
-    Parameters
-    ----------
-    z_nm, r_nm
-        Depths, and distances of the dye from the axis (from 0, evenly spaced): shapes (nz,) and (nr,).
-    wavelength_nm, na, n
-        As for `emission_table`.
-    radius_nm
-        Radius of the pinhole, referred to the specimen.
-
-    Returns
-    -------
-    Shape (nz, nr), between 0 and 1.
+    The dye lies at depths (nz,) and distances from the axis (nr,), from 0, evenly spaced; `radius_nm` is referred to
+    the specimen.
     """
     spacing_nm = float(r_nm[-1]) / (r_nm.size - 1)
     radii = np.arange(r_nm.size + pinhole_margin(radius_nm, spacing_nm), dtype=np.float64) * spacing_nm
@@ -92,26 +72,11 @@ def pinhole_margin(radius_nm: float, spacing_nm: float) -> int:
 def pinhole_share(emission: Array, spacing_nm: float, radius_nm: float) -> Array:
     """Convolve a radial function of the plane with a disc: D(r) = int over the disc about r of f dA.
 
-    Integrates by a Gauss-Legendre rule over the radius and a midpoint rule over the angle (both converge exponentially for a
-    band-limited f), and interpolates between radii by polynomials of degree five.
+    Integrates by a Gauss-Legendre rule over the radius and a midpoint rule over the angle (both converge exponentially
+    for a band-limited f), and interpolates between radii by polynomials of degree five.
 
-    Parameters
-    ----------
-    emission
-        Shape (nz, nr), per nm^2, at radii 0, d, 2 d, ..., at least eight in the shortest period; d = 10 nm is enough.
-    spacing_nm
-        d.
-    radius_nm
-        Radius of the disc.
-
-    Returns
-    -------
-    Shape (nz, nr - pinhole_margin(radius_nm, spacing_nm)).
-
-    Raises
-    ------
-    ValueError
-        If the radius is not positive, or the table is too short.
+    `emission` (nz, nr) is at radii 0, d, 2 d, ... with d = `spacing_nm`, at least eight in the shortest period (10 nm
+    is enough). The result has `pinhole_margin` fewer radii.
     """
     size = emission.shape[1] - pinhole_margin(radius_nm, spacing_nm)
     if not radius_nm > 0.0 or size < 1:
@@ -195,25 +160,19 @@ def _apply_rows(table: Array, first: NDArray[np.int64], matrix: Array) -> Array:
 def left_out_share(plane_energy: Array, z_nm: Array, depth_nm: float, tail: Tail) -> float:
     """Share of a uniformly stained stack's light that lies beyond the axial range of a table.
 
-    Computed for the first plane of the stack, where it is largest: dyes lie from 0 to the depth L on one side. With S(z) the
-    energy of the response in a plane and R the range,
+    Computed for the first plane of the stack, where it is largest: dyes lie from 0 to the depth L on one side. With
+    S(z) the energy of the response in a plane and R the range,
 
         share = tail / (int_0^R S dz + tail).
 
-    - "constant" (widefield; light sheet, as an upper bound): tail = S(R) (L - R), which for S = 1 makes it 1 - R / L;
-    - "inverse_square" (scanners far from focus): tail = C (1 / R - 1 / L), C = mean of S z^2 over the outer quarter of the
+    - "constant" (widefield; light sheet, as an upper bound): tail = S(R) (L - R), which for S = 1 makes it 1 - R / L; -
+    "inverse_square" (scanners far from focus): tail = C (1 / R - 1 / L), C = mean of S z^2 over the outer quarter of
+    the
       range. With a pinhole that passes the whole cone at R, use "constant".
 
     Light beyond the lateral end of the table is not included; for tables of unit energy it is 1 - S(z).
 
-    Parameters
-    ----------
-    plane_energy
-        S at depths `z_nm`, shape (nz,).
-    z_nm
-        Depths from 0 to R, evenly spaced, shape (nz,).
-    depth_nm
-        L, in the same (expanded) space.
+    `plane_energy` is S at the depths `z_nm` from 0 to R, evenly spaced; `depth_nm` is L.
     """
     range_nm = float(z_nm[-1])
     if depth_nm <= range_nm:

@@ -1,8 +1,8 @@
 """Sine, cosine, Bessel functions and Gauss-Legendre nodes for diffraction integrals, bit-identical on every machine.
 
-Like `detmath`, built on IEEE additions, products, quotients and roots alone: SciPy's Bessel functions depend on the C library's
-sine and NumPy's nodes on LAPACK, both of which choose their code by CPU type. Functions without suffix are compiled and take
-scalars, those ending in ``_array`` take arrays; both share the formulas.
+Like `detmath`, built on IEEE additions, products, quotients and roots alone: SciPy's Bessel functions depend on the C
+library's sine and NumPy's nodes on LAPACK, both of which choose their code by CPU type. Functions without suffix are
+compiled and take scalars, those ending in ``_array`` take arrays; both share the formulas.
 """
 
 from __future__ import annotations

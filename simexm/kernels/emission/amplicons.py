@@ -1,6 +1,7 @@
 """Draw amplicons in voxels, and the positions of their dyes.
 
-As in `emit`, every random number depends on the voxel's position in the volume: counter (z, y, x, draw), one key per purpose.
+As in `emit`, every random number depends on the voxel's position in the volume: counter (z, y, x, draw), one key per
+purpose.
 """
 
 from __future__ import annotations
@@ -27,33 +28,15 @@ _ROUNDING = 1e-15
 
 
 class Amplicons(NamedTuple):
-    """Amplicons of a tile; arrays of one length n, in ascending planes of voxels.
+    """Amplicons of a tile, n of them, in ascending planes of voxels."""
 
-    Attributes
-    ----------
-    place
-        Centre, nm of tissue from the corner of the specimen, float64, (n, 3).
-    voxel
-        Voxel of the volume that holds the centre, int32, (n, 3).
-    number
-        Index of the amplicon within its voxel, int32.
-    cell
-        Index of its cell in the block's `CellIndex`, int32.
-    dyes
-        Number of dyes, int32.
-    region
-        Index of its region, uint8.
-    own
-        1 if its voxel belongs to the tile, uint8; 0 in the halo.
-    """
-
-    place: NDArray[np.float64]
-    voxel: NDArray[np.int32]
-    number: NDArray[np.int32]
-    cell: NDArray[np.int32]
-    dyes: NDArray[np.int32]
-    region: NDArray[np.uint8]
-    own: NDArray[np.uint8]
+    place: NDArray[np.float64]  # (n, 3), centre, nm of tissue from the corner of the specimen
+    voxel: NDArray[np.int32]  # (n, 3), voxel of the volume that holds the centre
+    number: NDArray[np.int32]  # index within the voxel
+    cell: NDArray[np.int32]  # index in the block's `CellIndex`
+    dyes: NDArray[np.int32]  # number of dyes
+    region: NDArray[np.uint8]  # index of the region
+    own: NDArray[np.uint8]  # 1 if the voxel belongs to the tile; 0 in the halo
 
     @classmethod
     def empty(cls, n: int) -> Amplicons:
@@ -139,20 +122,10 @@ def find_amplicons(
 ) -> Amplicons:
     """Find the amplicons of one region, ordered by plane, row, column.
 
-    Parameters
-    ----------
-    index, regions
-        Cell indices (int32) and region bits of `array`, z y x.
-    carries
-        uint8 by cell index: whether the cell carries a barcode.
-    region, bits
-        Index of the region in the stage, and its bit.
-    mean
-        Mean number of amplicons in a voxel.
-    dyes, fixed
-        Dyes of an amplicon: their number if `fixed`, or the mean of a Poisson number.
-    array, specimen, inside, own
-        Boxes in voxels of the volume: extent of the arrays, of the specimen, of the search, of the tile.
+    `index` and `regions` are cell indices and region bits of `array`, z y x; `carries` says by cell index whether a
+    cell has a barcode. `mean` is that of amplicons in a voxel, `dyes` the number of dyes (or, unless `fixed`, their
+    Poisson mean). `array`, `specimen`, `inside` and `own` are the extent of the arrays, of the specimen, of the search
+    and of the tile, in voxels of the volume.
     """
     here = inside.intersect(specimen).intersect(array).relative_to(array.start)
     mine = own.relative_to(array.start)
@@ -203,16 +176,9 @@ def _scatter(amplicons, keys, radius, first, out):  # type: ignore[no-untyped-de
 
 
 def scatter_dyes(amplicons: Amplicons, keys: NDArray[np.int64], radius_nm: float, room: Emitters) -> Iterator[Emitters]:
-    """Yield the dyes of amplicons, spread evenly over balls, in chunks that fit into `room`.
+    """Yield the dyes of amplicons, spread evenly over balls, in chunks that reuse `room` (at least `MOST_DYES`).
 
-    Parameters
-    ----------
-    keys
-        Key of the dyes' stream for each region, int64, (regions, 2).
-    radius_nm
-        Radius of the balls, nm of tissue.
-    room
-        Buffers that every chunk reuses, of at least `MOST_DYES`.
+    `keys` are those of the dyes' streams by region, int64, (regions, 2).
     """
     first = 0
     while first < amplicons.number.size:

@@ -1,7 +1,7 @@
 """Draw proteins in voxels, dyes on proteins, and the position of each dye.
 
-Every random number depends on the voxel's position in the volume: counter (z, y, x, draw), one key per purpose. So a voxel has
-the same dyes in any block, tile or crop.
+Every random number depends on the voxel's position in the volume: counter (z, y, x, draw), one key per purpose. So a
+voxel has the same dyes in any block, tile or crop.
 """
 
 from __future__ import annotations
@@ -15,53 +15,19 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Box
-from simexm.kernels.emission.points import (
-    BINOMIAL,
-    HIT,
-    HITS,
-    IDENTITY,
-    IDENTITY_BYTES,
-    POINTS_OF_CLUMP,
-    POISSON,
-    UNSPECIFIC,
-    EmissionLaw,
-    Emitters,
-    LayerKeys,
-    place_hits,
-)
+from simexm.kernels.emission.points import HIT, HITS, IDENTITY, EmissionLaw, Emitters, LayerKeys, place_hits
 from simexm.kernels.labels.regions import surface_um2
-from simexm.kernels.numbers.detmath import CUT_SIGMA
 from simexm.kernels.numbers.draws import poisson_quantile
 from simexm.random import philox, unit_double
 
-__all__ = [
-    "BINOMIAL",
-    "CAPACITY",
-    "CUT_SIGMA",
-    "EMITTER_BYTES",
-    "IDENTITY",
-    "IDENTITY_BYTES",
-    "POINTS_OF_CLUMP",
-    "POISSON",
-    "UNSPECIFIC",
-    "EmissionLaw",
-    "Emitters",
-    "LayerKeys",
-    "emit_layer",
-]
-
 CAPACITY = 1 << 18
 """Emitters in one chunk."""
-
-EMITTER_BYTES = 3 * 8 + 2 * 4 + 1
+_ROUNDING = 1e-15
 
 
 def emitter_bytes(identified: bool) -> int:
     """Bytes of an emitter, with or without its identity."""
-    return EMITTER_BYTES + IDENTITY_BYTES * identified
-
-
-_ROUNDING = 1e-15
+    return 3 * 8 + 2 * 4 + 1 + 4 * len(IDENTITY) * identified
 
 
 # One function per step of a row, so that LLVM vectorises Philox (as in `draws`).
@@ -98,8 +64,8 @@ def _emit(  # type: ignore[no-untyped-def]
 ):
     """Emit the sub-cells of the box `inside` of the arrays, from number `first`; boxes are (start, stop).
 
-    Return (emitters written, number of the next sub-cell). Sub-cells are numbered by plane, row, part of the voxel, column; a
-    row's columns without label come last.
+    Return (emitters written, number of the next sub-cell). Sub-cells are numbered by plane, row, part of the voxel,
+    column; a row's columns without label come last.
     """
     (lo, hi), (own_lo, own_hi) = inside, own
     n = 0
@@ -176,22 +142,12 @@ def emit_layer(
     room: Emitters,
     dyes_of_cell: NDArray[np.int64],
 ) -> Iterator[Emitters]:
-    """Yield the emitters of one layer's voxels, in chunks that fit into `room`.
+    """Yield the emitters of one layer's voxels, in chunks that reuse the buffers `room`: copy what you need before the next.
 
-    Parameters
-    ----------
-    index, regions
-        Cell indices (int32) and region bits of `array`, z y x.
-    labelled
-        uint8 by cell index: whether the layer labels the cell.
-    weights
-        Surface of a voxel per differing neighbour, um^2, (3, 3, 3); see `regions.crofton_weights`.
-    array, specimen, inside, own
-        Boxes in voxels of the volume: extent of the arrays, of the specimen, of what emits now, of what is counted.
-    room
-        Buffers that every chunk reuses: copy what you need before the next.
-    dyes_of_cell
-        int64 by cell index; dyes of proteins in `own` are added to it.
+    `index` and `regions` are cell indices and region bits of `array`, z y x; `labelled` says by cell index whether the
+    layer labels a cell; `weights` come from `regions.crofton_weights`. `array`, `specimen`, `inside` and `own` are the
+    extent of the arrays, of the specimen, of what emits now and of what is counted, in voxels of the volume. Dyes of
+    proteins in `own` are added to `dyes_of_cell`.
     """
     inside = inside.intersect(specimen).intersect(array).relative_to(array.start)
     mine = own.relative_to(array.start)

@@ -74,21 +74,10 @@ def two_photon_rate_per_s(
 ) -> T:
     """Two-photon excitations per second of a dye in its ground state by pulsed light.
 
-    sigma2 Phi^2 g / (2 f tau): Xu & Webb, J. Opt. Soc. Am. B 13, 481 (1996), whose sigma2 counts absorbed photons, two per
-    excitation; g / (f tau) is the mean square flux of the pulses over their squared mean flux.
-
-    Parameters
-    ----------
-    cross_section_GM
-        Two-photon absorption cross section sigma2, GM = 1e-58 m^4 s.
-    photon_flux_per_m2_per_s
-        Photon flux Phi at the dye, averaged over time.
-    repetition_Hz
-        Pulses per second, f.
-    pulse_s
-        Full width at half maximum of a pulse, tau.
-    g
-        Factor of the pulse shape, 0.66 for a Gaussian.
+    sigma2 Phi^2 g / (2 f tau), with the time-averaged flux Phi, repetition rate f, pulse length tau (FWHM) and pulse
+    shape g (0.66 for a Gaussian): Xu & Webb, J. Opt. Soc. Am. B 13, 481 (1996). Their sigma2 (GM = 1e-58 m^4 s) counts
+    absorbed photons, two per excitation; g / (f tau) is the mean square flux of the pulses over their squared mean
+    flux.
     """
     return photon_flux_per_m2_per_s**2 * (cross_section_GM * GM_M4_S * g / (2 * repetition_Hz * pulse_s))
 
@@ -103,13 +92,7 @@ def pulse_saturated_rate_per_s(rate_per_s: T, repetition_Hz: float) -> T:
 
 
 def collection_share(numerical_aperture: float, refractive_index: float) -> float:
-    """Share of isotropically emitted light that the objective collects: (1 - cos(asin(NA / n))) / 2.
-
-    Raises
-    ------
-    ValueError
-        If NA is not between 0 and the refractive index.
-    """
+    """Share of isotropically emitted light that the objective collects: (1 - cos(asin(NA / n))) / 2."""
     sine = numerical_aperture / refractive_index
     if not 0 < sine <= 1:
         raise ValueError(f"NA {numerical_aperture:g} must be above 0 and at most the index {refractive_index:g}")

@@ -1,8 +1,8 @@
 """From proteins to dyes at points, many voxels at a time.
 
-A hit is a sub-cell of a voxel with at least one protein. Hundreds of hits are drawn together, each step a loop over arrays
-that the compiler vectorises; a call per dye took three times as long. Draws depend on the voxel alone, so the order does not
-matter.
+A hit is a sub-cell of a voxel with at least one protein. Hundreds of hits are drawn together, each step a loop over
+arrays that the compiler vectorises; a call per dye took three times as long. Draws depend on the voxel alone, so the
+order does not matter.
 """
 
 from __future__ import annotations
@@ -22,24 +22,14 @@ from simexm.random import Key, philox, unit_double, unit_float32word
 POISSON, BINOMIAL = 0, 1
 
 POINTS_OF_CLUMP = 8
-"""Points that share the dyes of a sub-cell drawn at once: a random one and its mirror images in the sub-cell's middle planes,
-so that the centroid does not fluctuate more than that of many separate dyes."""
+"""Points that share the dyes of a sub-cell drawn at once: a random one and its mirror images in the sub-cell's middle
+planes, so that the centroid does not fluctuate more than that of many separate dyes."""
 
 HITS = 512
 """Hits drawn together."""
 
-HIT = np.dtype(
-    [
-        ("number", np.int64),
-        ("z", np.int64),
-        ("y", np.int64),
-        ("x", np.int64),
-        ("sub", np.int64),
-        ("proteins", np.int64),
-        ("cell", np.int32),
-        ("own", np.bool_),
-    ]
-)
+_COUNTS = [(name, np.int64) for name in ("number", "z", "y", "x", "sub", "proteins")]
+HIT = np.dtype([*_COUNTS, ("cell", np.int32), ("own", np.bool_)])
 """A hit: its number (see `emit`), voxel in the volume, sub-cell, proteins, cell index, and whether its dyes are counted."""
 
 _MAX_DYES_BITS = 12
@@ -47,40 +37,27 @@ _LARGE = 4096
 
 
 IDENTITY = ("z", "y", "x", "part", "draw", "kind")
-"""Columns that identify an emitter within its layer: voxel in the volume, part of the voxel (sub-cell or, for amplicons, the
-index of the region), number of its draw, and kind (`PROTEIN`, `UNSPECIFIC` or `AMPLICON`). The lowest 12 bits of the draw
-number the dyes of a protein."""
+"""Columns that identify an emitter within its layer: voxel in the volume, part of the voxel (sub-cell or, for
+amplicons, the index of the region), number of its draw, and kind (`PROTEIN`, `UNSPECIFIC` or `AMPLICON`). The lowest 12
+bits of the draw number the dyes of a protein."""
 PROTEIN, UNSPECIFIC, AMPLICON = 0, 1, 2
-
-IDENTITY_BYTES = 4 * len(IDENTITY)
 
 _UNIDENTIFIED = np.empty((0, len(IDENTITY)), np.int32)
 
 
 class Emitters(NamedTuple):
-    """Dyes as points; arrays of one length n.
+    """Dyes as points, n of them; z, y, x are in nm from the corner of the specimen (the crop).
 
-    Attributes
-    ----------
-    z, y, x
-        Position, nm, float64, from the corner of the specimen (the crop).
-    weight
-        Dyes at the point, int32.
-    cell
-        Index of the cell in the block's `CellIndex`, int32.
-    own
-        1 if the protein's voxel lies in the box whose emitters are counted, uint8; 0 in the halo.
-    identity
-        Columns of `IDENTITY`, int32, (n, 6), the same in any tile and on any device; (0, 6) if no stage needs them.
+    Identities are the same in any tile and on any device; (0, 6) if no stage needs them.
     """
 
     z: NDArray[np.float64]
     y: NDArray[np.float64]
     x: NDArray[np.float64]
-    weight: NDArray[np.int32]
-    cell: NDArray[np.int32]
-    own: NDArray[np.uint8]
-    identity: NDArray[np.int32] = _UNIDENTIFIED
+    weight: NDArray[np.int32]  # dyes at the point
+    cell: NDArray[np.int32]  # index in the block's `CellIndex`
+    own: NDArray[np.uint8]  # 1 if the protein's voxel lies in the box whose emitters are counted; 0 in the halo
+    identity: NDArray[np.int32] = _UNIDENTIFIED  # (n, 6), columns of `IDENTITY`
 
     @classmethod
     def empty(cls, capacity: int, identified: bool = False) -> Emitters:
@@ -111,36 +88,20 @@ class Emitters(NamedTuple):
 class EmissionLaw(NamedTuple):
     """Distribution of one layer's emitters in a voxel, as plain numbers.
 
-    Attributes
-    ----------
-    mean
-        Mean proteins per voxel or, with `by_surface`, per um^2 of its surface.
-    by_surface
-        Whether `mean` is multiplied by the voxel's surface.
-    region_bits
-        Bits of which a voxel must have one; 0: all voxels of the tissue.
-    kind, dyes, kept
-        POISSON: dyes per protein ~ Poisson(dyes * kept). BINOMIAL: ~ Binomial(dyes, kept).
-    sigma
-        Standard deviation of the linker along z, y, x, nm of tissue; (0, 0, 0): no linker.
-    subcells
-        Sub-cells of a voxel along z, y, x; by Poisson splitting each draws its own proteins.
-    clumped
-        Whether the dyes of a sub-cell are drawn at once and shared among a few points, instead of protein by protein.
-    marked
-        Kind in the identity of its emitters: `PROTEIN` or `UNSPECIFIC`.
+    Dyes per protein are Poisson(dyes * kept) or Binomial(dyes, kept), by `kind`. With `clumped`, the dyes of a sub-cell
+    are drawn at once and shared among a few points, instead of protein by protein.
     """
 
-    mean: float
+    mean: float  # proteins per voxel or, with `by_surface`, per um^2 of its surface
     by_surface: bool
-    region_bits: int
-    kind: int
+    region_bits: int  # a voxel must have one of them; 0: all voxels of the tissue
+    kind: int  # POISSON or BINOMIAL
     dyes: float
     kept: float
-    sigma: tuple[float, float, float]
-    subcells: Triple
+    sigma: tuple[float, float, float]  # standard deviation of the linker, nm of tissue; zeros: no linker
+    subcells: Triple  # of a voxel; by Poisson splitting each draws its own proteins
     clumped: bool
-    marked: int = PROTEIN
+    marked: int = PROTEIN  # kind in the identity of its emitters: PROTEIN or UNSPECIFIC
 
 
 class LayerKeys(NamedTuple):
@@ -190,8 +151,8 @@ def _philox_many(z, y, x, draw, k0, k1, count, out):  # type: ignore[no-untyped-
 def _spread(hits, law, specimen, voxel_nm, words, at, linker, of, mirror, weight, count, n, out):  # type: ignore[no-untyped-def]
     """Write `count` points from out[n].
 
-    Point j = corner of hit `of[j]` + uniform (from words[:, at[j]]) * size + linker[:, j] * sigma, mirrored along the axes whose
-    bits are set in `mirror[j]`.
+    Point j = corner of hit `of[j]` + uniform (from words[:, at[j]]) * size + linker[:, j] * sigma, mirrored along the
+    axes whose bits are set in `mirror[j]`.
     """
     cuts = law.subcells
     size = (voxel_nm[0] / cuts[0], voxel_nm[1] / cuts[1], voxel_nm[2] / cuts[2])

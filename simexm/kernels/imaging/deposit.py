@@ -1,9 +1,10 @@
 """Deposit points on a grid by quadratic weights in fixed-point integers, so that the order of summation does not matter.
 
-Along each axis a dye is distributed over its nearest node and the two neighbours by the quadratic B-spline (the "triangular
-shaped cloud" of Hockney & Eastwood, Computer Simulation Using Particles, 1988, section 5-3). Its blur has the variance c^2 / 4
-wherever the dye lies between nodes of pitch c, so that one linear filter undoes it for every dye. The blur of linear weights
-varies between 0 and c^2 / 4: right on average, but wrong by 1 to 4 % of the peak for a single dye.
+Along each axis a dye is distributed over its nearest node and the two neighbours by the quadratic B-spline (the
+"triangular shaped cloud" of Hockney & Eastwood, Computer Simulation Using Particles, 1988, section 5-3). Its blur has
+the variance c^2 / 4 wherever the dye lies between nodes of pitch c, so that one linear filter undoes it for every dye.
+The blur of linear weights varies between 0 and c^2 / 4: right on average, but wrong by 1 to 4 % of the peak for a
+single dye.
 """
 
 from __future__ import annotations
@@ -40,23 +41,11 @@ def _weights(fraction):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ignore[no-untyped-def]
-    """Add emitters to a ring of planes; return how many reach planes above the ring and are left out.
+    """Add emitters to a ring of planes, int64; return how many reach planes above the ring and are left out.
 
-    Parameters
-    ----------
-    z, y, x
-        Positions, nm, float64, (n,).
-    weight
-        Dyes at each position, int32, (n,).
-    per_nm, shift
-        Position p lies at p * per_nm - shift nodes (z y x triples of float).
-    node
-        First node (z y x) of the grid; weights outside the grid are dropped.
-    base, end
-        First plane in the ring, and end of the grid (exclusive); plane k is at index k % len(ring), and weights below `base`
-        are dropped.
-    ring
-        int64, (planes, rows, columns), changed in place.
+    Position p (nm) lies at p * per_nm - shift nodes. `node` is the first node of the grid, `base` the first plane in
+    the ring, `end` that after the grid; plane k is at index k % len(ring). Weights outside the grid or below `base` are
+    dropped.
     """
     depth, ny, nx = ring.shape
     top = min(end, base + depth)
@@ -127,16 +116,8 @@ def refuse_early(count: int) -> None:
 class Ring:
     """A window of planes of the simulation grid that moves up along z and yields the planes that it leaves.
 
-    Parameters
-    ----------
-    node
-        First node of the grid, z y x.
-    shape
-        Nodes along z, y, x.
-    depth
-        Planes in the window: the reach of a chunk of emitters along z.
-    width
-        Row length of the yielded planes; rows are padded with zeros.
+    The grid has `shape` nodes from `node`, z y x. The window has `depth` planes, the reach of a chunk of emitters. Rows
+    of the yielded planes are padded with zeros to `width`.
     """
 
     def __init__(self, node: Triple, shape: Triple, depth: int, width: int) -> None:
@@ -174,8 +155,8 @@ class Ring:
     def advance(self, plane: int) -> Iterator[tuple[int, range, Callable[[int, int], NDArray[np.float32]]]]:
         """Move the window up to `plane`; yield (plane, rows, take) for each plane with dyes that it leaves.
 
-        Call `take(first, stop)` once for each range of the rows: it returns dyes per node, float32, (rows, `width`), valid until
-        the next call.
+        Call `take(first, stop)` once for each range of the rows: it returns dyes per node, float32, (rows, `width`),
+        valid until the next call.
         """
         plane = min(plane, self.end)
         depth = len(self.planes)

@@ -1,14 +1,14 @@
 """From dyes on the simulation grid to the expected image, plane by plane.
 
-The simulation grid is the pixel grid divided by integers (m_z, m, m), with a node at every pixel centre: pixel p is node m * p.
-The image of a tile is
+The simulation grid is the pixel grid divided by integers (m_z, m, m), with a node at every pixel centre: pixel p is
+node m * p. The image of a tile is
 
     expected[k, p] = sum over node planes s, nodes n of  g_(s - m_z k)(m p - n) * dyes[s, n],
 
-where g is the response integrated over a pixel. It is computed in the lateral Fourier domain: one forward 2-D transform per
-node plane, a sum over the node planes within the axial range of each image plane, aliasing of the spectrum onto the pixels
-(equivalent to sampling every m-th node), and one small inverse transform per image plane. Nothing is transformed along z, so
-memory follows the tile and not the axial range, and planes lie at exact positions.
+where g is the response integrated over a pixel. It is computed in the lateral Fourier domain: one forward 2-D transform
+per node plane, a sum over the node planes within the axial range of each image plane, aliasing of the spectrum onto the
+pixels (equivalent to sampling every m-th node), and one small inverse transform per image plane. Nothing is transformed
+along z, so memory follows the tile and not the axial range, and planes lie at exact positions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.compiled import njit
-from simexm.kernels.diffraction.special import sinc_array
+from simexm.kernels.diffraction.special import Array, sinc_array
 
 AT_ONCE = 8
 """Image planes whose node-plane spectra are held together, because neighbours share most of them."""
@@ -32,21 +32,11 @@ ROWS = 96
 
 @dataclass(frozen=True)
 class LateralGrid:
-    """Shape of a tile's lateral transforms.
+    """Shape of a tile's lateral transforms along y, x."""
 
-    Attributes
-    ----------
-    pixels
-        Length of the coarse (pixel) transform along y, x: tile and halos, padded to a fast length.
-    subdivision
-        Nodes per pixel m along y and x.
-    band
-        Highest frequency of the response along y and x, cycles per transform length.
-    """
-
-    pixels: tuple[int, int]
-    subdivision: int
-    band: tuple[int, int]
+    pixels: tuple[int, int]  # length of the coarse (pixel) transform: tile and halos, padded to a fast length
+    subdivision: int  # nodes per pixel m
+    band: tuple[int, int]  # highest frequency of the response, cycles per transform length
 
     @property
     def nodes(self) -> tuple[int, int]:
@@ -55,26 +45,14 @@ class LateralGrid:
 
 
 class Transfer(NamedTuple):
-    """A transfer function, interpolated by `project`.
+    """A transfer function, interpolated by `project`; factors are pixel aperture and grid correction."""
 
-    Attributes
-    ----------
-    table
-        float64, (n, offsets): transfer at spatial frequency i / per_cycle by |offset| in node planes; zero beyond.
-    per_cycle
-        Samples of the table per unit of frequency (nm).
-    frequency_y, factor_y
-        Spatial frequencies of rows 0 to band_y, cycles per nm, and their factors (pixel aperture, grid correction).
-    frequency_x, factor_x
-        The same for columns.
-    """
-
-    table: NDArray[np.float64]
-    per_cycle: float
-    frequency_y: NDArray[np.float64]
-    factor_y: NDArray[np.float64]
-    frequency_x: NDArray[np.float64]
-    factor_x: NDArray[np.float64]
+    table: Array  # (n, offsets), at spatial frequency i / per_cycle by |offset| in node planes; zero beyond
+    per_cycle: float  # samples per unit of frequency, nm
+    frequency_y: Array  # of rows 0 to band_y, cycles per nm
+    factor_y: Array
+    frequency_x: Array  # of columns 0 to band_x
+    factor_x: Array
 
 
 def plane_spectrum(
@@ -82,15 +60,9 @@ def plane_spectrum(
 ) -> None:
     """Forward transform of one node plane, limited to the band.
 
-    Parameters
-    ----------
-    dyes
-        Called with ascending ranges (first, stop) of rows; returns dyes per node, float32, (rows, columns), padded with zeros
-        up to `grid.nodes`.
-    held
-        Rows that can contain dyes.
-    out
-        complex64, (2 * band_y + 1, band_x + 1). Rows are the frequencies 0, 1, ..., band_y, -band_y, ..., -1.
+    `dyes` is called with ascending ranges (first, stop) within the rows `held` and returns dyes per node, float32,
+    (rows, columns), padded with zeros up to `grid.nodes`. `out` is complex64, (2 * band_y + 1, band_x + 1); its rows
+    are the frequencies 0, 1, ..., band_y, -band_y, ..., -1.
     """
     from scipy import fft
 
@@ -164,24 +136,11 @@ def _spread_row(transfer, qy, out):  # type: ignore[no-untyped-def]
 def project(planes, used, transfer, step, wanted, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
     """Add the weighted node planes to the coarse spectra of image planes.
 
-    The transfer function is interpolated row by row (four-point Lagrange): in full, a wide one would take more memory than
-    everything else.
-
-    Parameters
-    ----------
-    planes
-        float32, (slots, 2 * band_y + 1, 2 * (band_x + 1)), real and imaginary parts interleaved: a window of spectra from
-        `plane_spectrum`, node plane n in slot n % slots.
-    used
-        bool by slot; a slot that is not used must be all zeros.
-    transfer
-        See `Transfer`.
-    step
-        m_z: image plane k lies at node plane k * step.
-    wanted
-        First image plane of `out`.
-    out
-        complex64, (image planes, grid_y, grid_x // 2 + 1).
+    The transfer function is interpolated row by row (four-point Lagrange): in full, a wide one would take more memory
+    than everything else. `planes` is a window of spectra from `plane_spectrum`, node plane n in slot n % slots,
+    float32, (slots, 2 * band_y + 1, 2 * (band_x + 1)), real and imaginary parts interleaved; slots not `used` must be
+    zero. Image plane k lies at node plane k * step. `out` begins with image plane `wanted`, complex64, (image planes,
+    grid_y, grid_x // 2 + 1).
     """
     slots, rows, columns = planes.shape
     reach = transfer.table.shape[1] - 1
@@ -217,13 +176,13 @@ def _add_weighted(weight, a, b, total, n):  # type: ignore[no-untyped-def]
         total[i] += weight[i] * (a[i] + b[i])
 
 
-def sharpened(cycles: NDArray[np.float64]) -> NDArray[np.float64]:
+def sharpened(cycles: Array) -> Array:
     """Transfer that undoes the blur of the quadratic weights, 1 / sinc^3, at frequencies in cycles per node."""
     blur = sinc_array(cycles)
     return 1 / (blur * blur * blur)
 
 
-def sharpened_along_z(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
+def sharpened_along_z(spectrum: Array) -> Array:
     """Undo that blur along the axial offsets of a response even in z, (offsets + 2, n) to (offsets, n).
 
     1 / sinc^3 as a series in the second difference d, 1 - d / 8 + 37 d^2 / 1920, to sixth order; conserves the sum.
@@ -245,13 +204,7 @@ def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray
 
 
 def fast_pixels(least: int, subdivision: int) -> int:
-    """Smallest coarse length from `least` whose fine length has only the factors 2, 3, 5 and 7.
-
-    Raises
-    ------
-    ValueError
-        If the subdivision has other factors.
-    """
+    """Smallest coarse length from `least` whose fine length has only the factors 2, 3, 5 and 7, as the subdivision must."""
     if not _is_fast(subdivision):
         raise ValueError(f"{subdivision} nodes per pixel allow no fast transform of any length")
     return next(n for n in itertools.count(least) if _is_fast(n))

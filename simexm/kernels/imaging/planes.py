@@ -1,7 +1,7 @@
 """Imaging by the Python array API, for GPUs: what `image` and `gather` compile for the CPU.
 
-`xp` is the namespace, CuPy or any other library that follows the standard; each call processes many planes. Results agree
-with the compiled functions to the rounding of float32, because sums run in a different order.
+`xp` is the namespace, CuPy or any other library that follows the standard; each call processes many planes. Results
+agree with the compiled functions to the rounding of float32, because sums run in a different order.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from simexm.kernels.imaging.image import LateralGrid, Transfer
 def plane_spectra(dyes: Any, grid: LateralGrid, xp: Any) -> Any:
     """Forward transforms of node planes, limited to the band; see `image.plane_spectrum`.
 
-    `dyes` are per node, float32, (planes, rows, columns), padded with zeros up to `grid.nodes`. Return complex64, (planes,
-    2 * band_y + 1, band_x + 1); rows are the frequencies 0, 1, ..., band_y, -band_y, ..., -1.
+    `dyes` are per node, float32, (planes, rows, columns), padded with zeros up to `grid.nodes`. Return complex64,
+    (planes, 2 * band_y + 1, band_x + 1); rows are the frequencies 0, 1, ..., band_y, -band_y, ..., -1.
     """
     qy, qx = grid.band
     ny, nx = grid.nodes
@@ -63,16 +63,10 @@ class Response:
 
 
 def project(spectra: Any, response: Response, step: int, centre: int, count: int, xp: Any) -> Any:
-    """Sum node planes into the fine spectra of image planes, complex64, (count, 2 * band_y + 1, band_x + 1).
+    """Sum node planes, from `plane_spectra`, into the fine spectra of image planes, (count, 2 * band_y + 1, band_x + 1).
 
-    Parameters
-    ----------
-    spectra
-        complex64, (node planes, 2 * band_y + 1, band_x + 1), from `plane_spectra`.
-    step
-        m_z, node planes from one image plane to the next.
-    centre, count
-        Slot of `spectra` of the first image plane, and number of image planes. All their offsets must be held.
+    The first image plane lies at slot `centre` of `spectra`, the others follow every `step` slots; all offsets must be
+    held.
     """
     total = None
     last = centre + step * (count - 1) + 1

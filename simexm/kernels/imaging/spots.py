@@ -9,27 +9,18 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 
+Array = NDArray[np.float64]
 SWEEPS = 2000
 _SETTLED = 1e-5
 
-Response = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+Response = Callable[[Array, Array], Array]
 
 
-def spot_profile(
-    response: Response, ball_nm: float, pixel_nm: float, z_nm: NDArray[np.float64], r_nm: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def spot_profile(response: Response, ball_nm: float, pixel_nm: float, z_nm: Array, r_nm: Array) -> Array:
     """Response of a pixel at depth z and radius r from the centre of a ball of dyes, per dye, (nz, nr).
 
-    Parameters
-    ----------
-    response
-        Called with depths (n,) and radii (m,): per dye and nm^2 of pixel, (n, m).
-    ball_nm
-        Radius of the ball, which is filled evenly.
-    pixel_nm
-        Side of a pixel.
-    z_nm, r_nm
-        Depths and radii, ascending from 0, evenly spaced.
+    `response` takes depths (n,) and radii (m,) and returns values per dye and nm^2 of pixel, (n, m). `ball_nm` is the
+    radius of the evenly filled ball, `pixel_nm` the side of a pixel; depths and radii ascend from 0, evenly spaced.
     """
     from scipy.ndimage import map_coordinates
 
@@ -114,23 +105,11 @@ def _descend(starts, columns, values, wanted, found):  # type: ignore[no-untyped
     return SWEEPS
 
 
-def brightnesses(
-    pixels: NDArray[np.float64],
-    data: NDArray[np.float64],
-    spots: NDArray[np.float64],
-    profile: NDArray[np.float64],
-    step_nm: tuple[float, float],
-) -> NDArray[np.float64]:
+def brightnesses(pixels: Array, data: Array, spots: Array, profile: Array, step_nm: tuple[float, float]) -> Array:
     """Non-negative least-squares brightness of each spot for each right-hand side, (spots, k).
 
-    Parameters
-    ----------
-    pixels, spots
-        Positions in nm, (n, 3) and (m, 3), ascending along z.
-    data
-        Pixel values, (n, k).
-    profile, step_nm
-        Response to a spot of brightness 1, on a grid of depths and radii with these steps.
+    Positions of pixels (n, 3) and spots (m, 3) are in nm, ascending along z; `data` are pixel values, (n, k). `profile`
+    is the response to a spot of brightness 1, on a grid of depths and radii with steps `step_nm`.
     """
     from scipy import sparse
 

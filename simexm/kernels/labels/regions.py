@@ -1,11 +1,11 @@
 """Membrane and cytosol of cells, and the membrane surface of each voxel.
 
-The surface is estimated by Crofton's formula on the 26 neighbours (Legland, Kieu & Devaux 2007, Image Anal Stereol 26, 83-92;
-Lehmann & Legland 2012, Insight Journal 852): S = 2 * sum over differing neighbours d of c_d * V / |v_d|, where c_d is the share
-of directions nearest to d (both orientations together) and V the voxel's volume. It is a sum over voxels, so each block can
-compute its part, and unlike a count of faces it does not depend on the voxel size. With thirteen directions, the surface of a
-plane is right within 8 % at any tilt for cubes and for 40 x 32 x 32 nm, 15 % at an aspect of 3; the mean over tilts is exact, so
-closed surfaces are right within 3 %.
+The surface is estimated by Crofton's formula on the 26 neighbours (Legland, Kieu & Devaux 2007, Image Anal Stereol 26,
+83-92; Lehmann & Legland 2012, Insight Journal 852): S = 2 * sum over differing neighbours d of c_d * V / |v_d|, where
+c_d is the share of directions nearest to d (both orientations together) and V the voxel's volume. It is a sum over
+voxels, so each block can compute its part, and unlike a count of faces it does not depend on the voxel size. With
+thirteen directions, the surface of a plane is right within 8 % at any tilt for cubes and for 40 x 32 x 32 nm, 15 % at
+an aspect of 3; the mean over tilts is exact, so closed surfaces are right within 3 %.
 """
 
 from __future__ import annotations
@@ -65,20 +65,9 @@ def _uniform_rows(plane, out):  # type: ignore[no-untyped-def]
 def cell_regions(index, in_slice, out):  # type: ignore[no-untyped-def]
     """Write MEMBRANE or CYTOSOL to `out` (uint8) for every voxel whose index is not 0.
 
-    Parameters
-    ----------
-    index
-        Cell indices, int32, z y x, 0 = no cell. Neighbours outside the array do not count, so every side inside the volume
-        needs a halo of one voxel, whose own result is invalid.
-    in_slice
-        True: 8 neighbours within the slice (anisotropic volumes); False: all 26.
-    out
-        uint8, shape of `index`.
-
-    Notes
-    -----
-    A voxel is inside if its neighbourhood has a single id. Equality is transitive, so the test of 26 neighbours separates into
-    tests of 2 along each axis.
+    Neighbours are all 26 or, with `in_slice`, 8 within the slice. Those outside the array do not count, so every side
+    inside the volume needs a halo of one voxel, whose own result is invalid. A voxel is cytosol if its neighbourhood
+    has a single id. Equality is transitive, so the test of 26 neighbours separates into tests of 2 along each axis.
     """
     nz, ny, nx = index.shape
     flat = np.empty((3, ny, nx), np.uint8)  # previous, current and next plane
@@ -117,8 +106,8 @@ def add_mask(index, mask, bit, out):  # type: ignore[no-untyped-def]
 def crofton_weights(voxel_nm: tuple[float, float, float], in_slice: bool) -> NDArray[np.float64]:
     """Surface in um^2 of a voxel per neighbour (z, y, x from -1) of another id; shape (3, 3, 3).
 
-    With `in_slice` surfaces are taken as perpendicular to the slice: the perimeter by the same formula in 2-D (S = pi / 2 * ...)
-    from the eight neighbours within the slice, times its thickness.
+    With `in_slice` surfaces are taken as perpendicular to the slice: the perimeter by the same formula in 2-D (S = pi /
+    2 * ...) from the eight neighbours within the slice, times its thickness.
     """
     offsets = [o for o in itertools.product((-1, 0, 1), repeat=3) if o != (0, 0, 0) and not (in_slice and o[0])]
     vectors = np.array(offsets) * np.array(voxel_nm)

@@ -1,7 +1,7 @@
 """Blocks of the procedural neuropil: ids of voxels, and synapses between touching cells.
 
-Space is divided into cubic cells; this module gathers the capsules near each cell, and `cells` fills its voxels. Everything
-depends on positions in nm only and is computed in the same order for any block, so blocks agree to the bit.
+Space is divided into cubic cells; this module gathers the capsules near each cell, and `cells` fills its voxels.
+Everything depends on positions in nm only and is computed in the same order for any block, so blocks agree to the bit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tapered capsules, the elements of the procedural neuropil, and their cost at a point.
 
-A capsule is the array a (z, y, x), b (z, y, x), r_a, r_b, nm: the points within a radius of the segment a-b that varies linearly
-from r_a to r_b.
+A capsule is the array a (z, y, x), b (z, y, x), r_a, r_b, nm: the points within a radius of the segment a-b that varies
+linearly from r_a to r_b.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def cost_at(d, r, slope):  # type: ignore[no-untyped-def]
 def with_facts(capsules):  # type: ignore[no-untyped-def]
     """Append derived values to capsules, from (n, 8) to (n, 11).
 
-    These are the inverse squared length (0 for a ball), the largest change of cost per nm outside, and that inside, chosen so
-    that the depth on the axis is at least `AXIS_DEPTH_NM`.
+    These are the inverse squared length (0 for a ball), the largest change of cost per nm outside, and that inside,
+    chosen so that the depth on the axis is at least `AXIS_DEPTH_NM`.
     """
     out = np.empty((len(capsules), 11))
     for n in range(len(capsules)):

@@ -1,9 +1,9 @@
 """Assign the voxels of a cell of space to the capsules of the procedural neuropil.
 
-A point belongs to the process with the nearest surface (d - r for a capsule of radius r whose axis is at distance d), or in which
-it lies deepest. Depth is scaled to be equal on every axis, so that a thick process never cuts a thin one. Points far from every
-process belong to an astrocyte; where two processes are about equally near there is extracellular space. So processes fill the
-room that their neighbours leave.
+A point belongs to the process with the nearest surface (d - r for a capsule of radius r whose axis is at distance d),
+or in which it lies deepest. Depth is scaled to be equal on every axis, so that a thick process never cuts a thin one.
+Points far from every process belong to an astrocyte; where two processes are about equally near there is extracellular
+space. So processes fill the room that their neighbours leave.
 
 Voxels are processed in bricks, each with only the capsules that can matter in it.
 """
@@ -121,16 +121,10 @@ def _voxels(cell, size, first, count):  # type: ignore[no-untyped-def]
 
 @jit
 def fill_cell(out, synapse, start, voxel_nm, cell, capsules, ids, patches, pairs, k0, k1):  # type: ignore[no-untyped-def]
-    """Fill the voxels of one cell of space; other parameters as for `blocks.fill`.
+    """Fill the voxels of one cell of space, as `blocks.fill` does.
 
-    Parameters
-    ----------
-    cell
-        Index of the cell, (3,).
-    capsules, ids
-        Capsules that can matter in the cell, from `with_facts`, (n, 11), and their ids, (n,).
-    patches, pairs
-        Synapses that can reach into the cell, (m, 11), and the ids of both neurons, (m, 2).
+    `capsules` (n, 11), from `with_facts`, and `ids` (n,) are those that can matter in the cell; `patches` (m, 11) are
+    synapses that can reach into it, `pairs` (m, 2) the ids of their neurons.
     """
     soft = _soft(cell, k0, k1)
     domain = (cell[0] // ASTROCYTE_CELLS, cell[1] // ASTROCYTE_CELLS, cell[2] // ASTROCYTE_CELLS)

@@ -118,21 +118,10 @@ def _spine(k, i, j, n, a, b, radius, k0, k1):  # type: ignore[no-untyped-def]
 
 @jit
 def skeleton(low, high, k0, k1):  # type: ignore[no-untyped-def]
-    """Capsules that reach into a box of real space, and possibly more, always in the same order.
+    """Capsules that reach into the box `low` to `high` of real space, nm, and possibly more, always in the same order.
 
-    Parameters
-    ----------
-    low, high
-        The box, nm, float64 (3,).
-    k0, k1
-        Random key of the tissue.
-
-    Returns
-    -------
-    capsules, ids
-        Capsules, float64 (n, 8), and their ids, int64 (n,).
-    tips, tip_ids
-        Tips of spine heads, nm, with the directions of the spines, float64 (m, 6), and their ids, int64 (m,).
+    Return capsules (n, 8), their ids (n,), tips of spine heads with the directions of the spines (m, 6), and their ids
+    (m,).
     """
     lattices = lattices_of(low, high, k0, k1)
     bounds = origins_of(low, high, lattices)

@@ -1,8 +1,8 @@
 """Processes of the procedural neuropil: course, radius, and neuron of each.
 
-Processes follow straight lines, interleaved so that they pass each other: three families of dendrites and three of axons, each
-parallel to one axis of a cubic frame, with one tube per cell of a square lattice across the axis. Axons swerve around dendrites.
-`skeleton` tilts and bends the frame, so that no direction is special.
+Processes follow straight lines, interleaved so that they pass each other: three families of dendrites and three of
+axons, each parallel to one axis of a cubic frame, with one tube per cell of a square lattice across the axis. Axons
+swerve around dendrites. `skeleton` tilts and bends the frame, so that no direction is special.
 
 Everything is a hash of lattice indices. Lengths are nm; coordinates s = (0, 1, 2) are those of the straight frame.
 """

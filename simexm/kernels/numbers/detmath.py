@@ -1,11 +1,11 @@
 """exp, log and the normal quantile from +, -, *, /, sqrt and the bits of a double: bit-identical on every machine.
 
-Mathematical libraries (and NumPy's vector code for a CPU type) can differ in the last bit of a transcendental function, and a
-draw that compares it with another number would depend on the machine. IEEE 754 defines the five operations used here exactly,
-as long as the compiler does not contract them (numba without fastmath does not).
+Mathematical libraries (and NumPy's vector code for a CPU type) can differ in the last bit of a transcendental function,
+and a draw that compares it with another number would depend on the machine. IEEE 754 defines the five operations used
+here exactly, as long as the compiler does not contract them (numba without fastmath does not).
 
-Functions without suffix are compiled and take scalars; those ending in ``_array`` take NumPy (or, by ``xp``, CuPy) arrays and
-return the same bits, because they share the formulas and differ only in branching.
+Functions without suffix are compiled and take scalars; those ending in ``_array`` take NumPy (or, by ``xp``, CuPy)
+arrays and return the same bits, because they share the formulas and differ only in branching.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compiled draws by the inverse distribution function, from one uniform number each.
 
-The inverse is exact: the smallest n with CDF(n) >= u. It is monotonic in u and in the mean, so two nearly equal rates give the
-same count in all but a share |difference of rate| of the pixels.
+The inverse is exact: the smallest n with CDF(n) >= u. It is monotonic in u and in the mean, so two nearly equal rates
+give the same count in all but a share |difference of rate| of the pixels.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def poisson_expansion(w: Any, mean: Any, root: Any) -> Any:
 def poisson_expansion_error(w: Any, mean: Any, root: Any) -> Any:
     """Return a bound on the error of `poisson_expansion` for mean >= 10 and |w| <= 4.
 
-    By a fit, the next order is (-w/58 + w**3/284 + w**5/750) mean**(-3/2); the bound is at least 1.5 times the measured error
-    for every mean from 10. The last term covers rounding.
+    By a fit, the next order is (-w/58 + w**3/284 + w**5/750) mean**(-3/2); the bound is at least 1.5 times the measured
+    error for every mean from 10. The last term covers rounding.
     """
     s = w * w
     return (0.03 + 0.002 * (s * s * s)) / (mean * root) + 1e-15 * mean
@@ -183,8 +183,8 @@ def poisson_field(
 ) -> NDArray[np.uint32]:
     """Draw a Poisson count for every pixel of a box, uint32.
 
-    Pixel (i, j, k) uses the random number of counter (z0 + i, y0 + j, x0 + k, 0) only, so its count does not depend on the box or
-    on other pixels.
+    Pixel (i, j, k) uses the random number of counter (z0 + i, y0 + j, x0 + k, 0) only, so its count does not depend on
+    the box or on other pixels.
 
     Parameters
     ----------

@@ -17,8 +17,8 @@ Array = NDArray[np.float64]
 def add_product(total: Array, a: Array, b: Array) -> None:
     """Add the matrix product of a (m, k) and b (k, n) to `total` (m, n).
 
-    Groups of four terms are summed as (0 + 1) + (2 + 3) and added in order; up to three remaining terms are added one by one. So
-    the product can be added in pieces if all but the last have a multiple of four terms.
+    Groups of four terms are summed as (0 + 1) + (2 + 3) and added in order; up to three remaining terms are added one
+    by one. So the product can be added in pieces if all but the last have a multiple of four terms.
     """
     if compiled.pays(a.size * b.shape[1]):
         _loops(total, a, b)

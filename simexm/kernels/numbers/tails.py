@@ -1,8 +1,9 @@
 """Poisson and binomial probabilities and tail sums, to about 1e-13 relative, and exact quantiles from them.
 
-Probabilities by saddle point (Loader, "Fast and accurate computation of binomial probabilities", 2000), tails as sums of ratios
-of neighbouring probabilities: all terms are positive, nothing cancels. Built on `detmath` alone, so bit-identical on every
-machine. Functions are compiled and take scalars; formulas without loop or branch are shared with `draws_numpy`.
+Probabilities by saddle point (Loader, "Fast and accurate computation of binomial probabilities", 2000), tails as sums
+of ratios of neighbouring probabilities: all terms are positive, nothing cancels. Built on `detmath` alone, so
+bit-identical on every machine. Functions are compiled and take scalars; the test's array reference shares the formulas
+without loop or branch.
 """
 
 from __future__ import annotations
@@ -21,24 +22,11 @@ NEGLIGIBLE = 1e-17
 
 STIRLING_ERROR = np.array(
     [
-        0.0,
-        0.08106146679532726,
-        0.0413406959554093,
-        0.02767792568499834,
-        0.020790672103765093,
-        0.016644691189821193,
-        0.013876128823070748,
-        0.01189670994589177,
-        0.010411265261972096,
-        0.00925546218271273,
-        0.00833056343336287,
-        0.007573675487951841,
-        0.00694284010720953,
-        0.006408994188004207,
-        0.0059513701127588475,
-        0.005554733551962801,
+        0.0, 0.08106146679532726, 0.0413406959554093, 0.02767792568499834, 0.020790672103765093, 0.016644691189821193,
+        0.013876128823070748, 0.01189670994589177, 0.010411265261972096, 0.00925546218271273, 0.00833056343336287,
+        0.007573675487951841, 0.00694284010720953, 0.006408994188004207, 0.0059513701127588475, 0.005554733551962801,
     ]
-)
+)  # fmt: skip
 """log(n!) - log(sqrt(2 pi n) (n / e)**n) for n = 1..15 (element 0 is unused)."""
 
 _jit = njit(cache=True, nogil=True, error_model="numpy")

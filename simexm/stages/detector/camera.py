@@ -53,8 +53,8 @@ class Camera(Stage):
     read_noise_e
         Standard deviation of the read noise, electrons.
     excess_noise
-        Variance of the multiplied signal over that of the electrons: 1 for a camera, about 1.2 for a photomultiplier, 2 for an
-        EMCCD. The excess is drawn as Gaussian.
+        Variance of the multiplied signal over that of the electrons: 1 for a camera, about 1.2 for a photomultiplier, 2
+        for an EMCCD. The excess is drawn as Gaussian.
     gain_counts_per_e, offset_counts, bits
         counts = gain * electrons + offset, clipped to 0 ... 2^bits - 1.
     """

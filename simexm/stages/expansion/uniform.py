@@ -18,7 +18,8 @@ class Expansion(Moving):
     Attributes
     ----------
     factor
-        Linear factor; 4 to 4.5 for the first protocol (Chen, Tillberg & Boyden, Science 2015), up to 20 for iterated ones.
+        Linear factor; 4 to 4.5 for the first protocol (Chen, Tillberg & Boyden, Science 2015), up to 20 for iterated
+        ones.
     """
 
     stage: Literal["expansion"] = "expansion"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from simexm.kernels.diffraction import response as psf_response
@@ -13,7 +12,7 @@ from simexm.kernels.diffraction import tables
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Channel
+from simexm.stages.microscope.optics_plan import Array, Channel
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -37,9 +36,9 @@ class ScannerChannel(Channel):
 class Confocal(Optics):
     """A focused laser is scanned; a pinhole passes the light from near the focus.
 
-    A dye at (z, r) from the focus is excited at the rate k = sigma * P * E(z, r) / (h nu), where E is the focused beam per
-    nm^2 at unit power, and saturates as k / (1 + k tau). The pinhole passes the share of its light that falls into a disc
-    about the axis. A pixel is the mean of this over its area times the dwell time.
+    A dye at (z, r) from the focus is excited at the rate k = sigma * P * E(z, r) / (h nu), where E is the focused beam
+    per nm^2 at unit power, and saturates as k / (1 + k tau). The pinhole passes the share of its light that falls into
+    a disc about the axis. A pixel is the mean of this over its area times the dwell time.
 
     Attributes
     ----------
@@ -64,21 +63,14 @@ class Confocal(Optics):
         """Radius of the pinhole, referred to the specimen."""
         return self.pinhole_airy_units * 0.61 * sum(channel.band_nm) / 2 / self.numerical_aperture
 
-    def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: Array) -> Array:
         """Photons emitted per second at `per_nm2` of the beam's power."""
         assert isinstance(channel, ScannerChannel)
         sigma = self.cross_section_m2(channel, dye)
         rate = photophysics.excitation_rate_per_s(sigma, channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
         return photophysics.saturated_rate_per_s(rate, dye.lifetime_ns) * dye.quantum_yield
 
-    def response(
-        self,
-        channel: Channel,
-        dye: Fluorophore,
-        emission_nm: float,
-        z_nm: NDArray[np.float64],
-        r_nm: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
+    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
         """Excitation, saturation, pinhole and detection, pointwise."""
         na, n = self.numerical_aperture, self.refractive_index
         beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, na, n)
@@ -86,7 +78,7 @@ class Confocal(Optics):
         detected = self._rate(channel, dye, beam) * passed * self.collected(channel, dye)
         return detected * (self.dwell_us * 1e-6 / self.pixel_size_nm**2)
 
-    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
         """See `Optics`; equal in all planes, each crossed by the full beam. Saturation, which lowers it, is neglected."""
         assert isinstance(channel, ScannerChannel)
         sigma = self.cross_section_m2(channel, dye)

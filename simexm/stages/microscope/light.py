@@ -19,13 +19,7 @@ SEEN_SHARE = 0.01
 
 
 def check_light(optics: Optics, dyes: Mapping[str, Fluorophore], factor: float) -> None:
-    """Refuse bands that contain their laser line and dyes that no channel sees; warn of an index far from the gel's.
-
-    Raises
-    ------
-    SpecError
-        If the image would be dark, or swamped by laser light.
-    """
+    """Refuse bands that contain their laser line and dyes that no channel sees; warn of an index far from the gel's."""
     for channel in optics.all_channels:
         low, high = channel.band_nm
         line = channel.laser_wavelength_nm

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from simexm.kernels.diffraction import response
+from simexm.stages.microscope.optics_plan import Array
 from simexm.stages.microscope.widefield import Widefield
 
 
@@ -24,6 +23,6 @@ class LightSheet(Widefield):
     stage: Literal["light_sheet"] = "light_sheet"  # type: ignore[assignment]
     sheet_waist_um: float = Field(gt=0, le=1000)
 
-    def profile(self, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    def profile(self, z_nm: Array) -> Array:
         """Gaussian profile across the sheet."""
         return response.light_sheet_profile(z_nm, self.sheet_waist_um * 1000)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
@@ -28,7 +27,7 @@ from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
 from simexm.stages.microscope.optics_image import expected_image
-from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Channel, OpticsPair, OpticsPlan
+from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Array, Channel, OpticsPair, OpticsPlan
 from simexm.stages.roles import ImagingPlan, Microscope
 
 RADIAL_STEP_NM = 10.0
@@ -51,8 +50,8 @@ class Optics(Microscope):
     numerical_aperture, refractive_index
         Aperture of the objective, and index of the expanded gel (close to water's 1.333).
     pixel_size_nm, plane_spacing_nm
-        Pixel pitch at the specimen (camera pixel over magnification, or scan step) and step of the stage, nm of expanded
-        tissue.
+        Pixel pitch at the specimen (camera pixel over magnification, or scan step) and step of the stage, nm of
+        expanded tissue.
     axial_range_um
         Distance above and below a plane from which light is simulated, um of expanded tissue. By default the range that
         holds 95 % of a uniformly stained stack's light, but at most 5 um for widefield and light sheet.
@@ -95,18 +94,11 @@ class Optics(Microscope):
         return dye.excitation_at(channel.laser_wavelength_nm) > 0
 
     @abstractmethod
-    def response(
-        self,
-        channel: Channel,
-        dye: Fluorophore,
-        emission_nm: float,
-        z_nm: NDArray[np.float64],
-        r_nm: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
+    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
         """Photo-electrons per dye and nm^2 of pixel at distances z and radii r from the focus, (nz, nr)."""
 
     @abstractmethod
-    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
         """Photons that one dye emits in all directions while a plane at distance z is imaged, (nz,)."""
 
     def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
@@ -190,9 +182,7 @@ class Optics(Microscope):
             return psf_tables.holding_radius_nm(range_nm, emission, na, n, LATERAL_SHARE)
         return psf_tables.lateral_radius_nm(range_nm, max(channel.laser_wavelength_nm, emission), na, n)
 
-    def _kept(
-        self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float
-    ) -> NDArray[np.float64]:
+    def _kept(self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float) -> Array:
         """Share of a uniformly stained stack's light within axial ranges of 0, 1, 2, ... node planes.
 
         Computed for the first plane of the stack, for which it is lowest: all dyes lie on one side.
@@ -211,7 +201,7 @@ class Optics(Microscope):
         inside = _integrals(energy)
         return np.asarray(inside * ((1.0 - beyond) / inside[-1]))
 
-    def _reach(self, kept: list[NDArray[np.float64]], node_z: float, depth_nm: float) -> int:
+    def _reach(self, kept: list[Array], node_z: float, depth_nm: float) -> int:
         """Node planes of the axial range: the user's or the default, at most the specimen's thickness.
 
         Two nodes are added to the thickness, over which the weights of a dye can spread.
@@ -266,11 +256,12 @@ class Optics(Microscope):
     def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
         """Pass band and stop band of lateral frequencies, per nm, at most the Nyquist frequency of the grid.
 
-        Frequencies above the pass band contribute a negligible part of any plane's response. They fade out: a sharp edge would
-        ring across the tile, differently in each.
+        Frequencies above the pass band contribute a negligible part of any plane's response. They fade out: a sharp
+        edge would ring across the tile, differently in each.
 
-        A lens passes nothing above 2 NA / wavelength; a camera's response has content beyond it only because its table ends at
-        the lateral radius. A scanner's table is cut and sampled, too, which causes most of its content in the highest third.
+        A lens passes nothing above 2 NA / wavelength; a camera's response has content beyond it only because its table
+        ends at the lateral radius. A scanner's table is cut and sampled, too, which causes most of its content in the
+        highest third.
         """
         highest = 0.5 / node_nm
         if self.tail == "constant":
@@ -306,7 +297,7 @@ def _formation(context: RunContext) -> OpticsPlan:
     return context.imaging.formation
 
 
-def _integrals(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+def _integrals(energy: Array) -> Array:
     """Integrals of an even function from 0 to each sample, in units of the spacing, by cubics through four samples."""
     line = np.concatenate([energy[1:2], energy, energy[-1:]])
     steps = (13 * (line[1:-2] + line[2:-1]) - line[:-3] - line[3:]) / 24

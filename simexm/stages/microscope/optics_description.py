@@ -48,25 +48,19 @@ class OpticsDescription(ImagingDescription):
     def rows(self) -> list[tuple[str, str]]:
         """See `ImagingDescription`."""
         halo = (math.ceil(self.plan.reach / self.plan.subdivision[0]), self.plan.halo, self.plan.halo)
+        grid = f"{times(self.plan.node_nm)} nm expanded, {times(self.plan.subdivision)} nodes a pixel"
         rows = [
-            (
-                "simulation grid",
-                f"{times(self.plan.node_nm)} nm expanded, {times(self.plan.subdivision)} nodes a pixel",
-            ),
+            ("simulation grid", grid),
             ("PSF", f"+-{self.plan.range_nm / 1000:.3g} um along z, halo {times(halo)} pixels"),
         ]
         for p in self.plan.pairs:
             axial, lateral = p.fwhm_nm
-            rows.append(
-                (
-                    f"{p.dye} in {p.channel}",
-                    (
-                        f"{p.in_focus:.3g} electrons a dye in focus, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
-                        f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
-                        "over the stack"
-                    ),
-                )
+            text = (
+                f"{p.in_focus:.3g} electrons a dye in focus, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
+                f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
+                "over the stack"
             )
+            rows.append((f"{p.dye} in {p.channel}", text))
         return rows
 
     def remarks(self) -> list[str]:

@@ -16,6 +16,7 @@ from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.stages.roles import ImageFormation, Pair
 
+Array = NDArray[np.float64]
 LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range above which a run warns."""
 
@@ -133,10 +134,10 @@ class OpticsPlan(ImageFormation):
         """Samples of the radial transfer functions."""
         return math.ceil(self.band_per_nm * self.per_cycle) + 4
 
-    def kept(self, frequency_per_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    def kept(self, frequency_per_nm: Array) -> Array:
         """Factor by which each lateral frequency is kept, 0 to 1."""
         faded = (frequency_per_nm - self.whole_per_nm) / max(self.band_per_nm - self.whole_per_nm, 1e-12)
-        share: NDArray[np.float64] = np.cos(np.clip(faded, 0, 1) * (math.pi / 2)) ** 2
+        share: Array = np.cos(np.clip(faded, 0, 1) * (math.pi / 2)) ** 2
         share[frequency_per_nm > self.band_per_nm] = 0
         return share
 

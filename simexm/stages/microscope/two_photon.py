@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from simexm.kernels.diffraction import tables
@@ -14,7 +13,7 @@ from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.confocal import ScannerChannel
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Channel
+from simexm.stages.microscope.optics_plan import Array, Channel
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -50,7 +49,7 @@ class TwoPhoton(Optics):
         """See `Optics`."""
         return dye.two_photon_GM_at(channel.laser_wavelength_nm) > 0
 
-    def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: Array) -> Array:
         """Photons emitted per second at `per_nm2` of the beam's mean power."""
         assert isinstance(channel, ScannerChannel)
         flux = photophysics.photon_flux_per_m2_per_s(channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
@@ -61,14 +60,7 @@ class TwoPhoton(Optics):
         )  # fmt: skip
         return photophysics.pulse_saturated_rate_per_s(rate, frequency) * dye.quantum_yield
 
-    def response(
-        self,
-        channel: Channel,
-        dye: Fluorophore,
-        emission_nm: float,
-        z_nm: NDArray[np.float64],
-        r_nm: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
+    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
         """Two-photon excitation, saturation and detection, pointwise."""
         beam = tables.excitation_table(
             z_nm, r_nm, channel.laser_wavelength_nm, self.numerical_aperture, self.refractive_index
@@ -77,7 +69,7 @@ class TwoPhoton(Optics):
             self.collected(channel, dye) * self.dwell_us * 1e-6 / self.pixel_size_nm**2
         )
 
-    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
         """See `Optics`; summed over the cone of light in planes within 10 um, beyond which it is left out (1 / z^2)."""
         photons = np.zeros(z_nm.shape)
         near = z_nm <= 10_000

@@ -61,9 +61,9 @@ class Sites(Frozen):
 class Barcodes(Stage):
     """Barcoded cells: in each round, the amplicons of a cell carry the dye of its barcode's letter for that round.
 
-    Amplicons per voxel are Poisson(density * volume), centred at random positions in the voxel; their dyes are spread evenly
-    over a ball. Positions are the same in every round, only the dye changes. Later stages run once per round, and each
-    round has its own image.
+    Amplicons per voxel are Poisson(density * volume), centred at random positions in the voxel; their dyes are spread
+    evenly over a ball. Positions are the same in every round, only the dye changes. Later stages run once per round,
+    and each round has its own image.
 
     Attributes
     ----------
@@ -72,8 +72,8 @@ class Barcodes(Stage):
     dyes
         Dye of each letter, by letter (one character).
     codebook
-        CSV file with the columns id and barcode; cells that it lacks carry none. By default each cell's letters are drawn at
-        random.
+        CSV file with the columns id and barcode; cells that it lacks carry none. By default each cell's letters are
+        drawn at random.
     codebook_digest
         Digest of the codebook's content, as results state it; a file with other content is refused.
     cell_fraction
@@ -373,8 +373,8 @@ class Barcodes(Stage):
 def in_order(streams: Sequence[Iterator[Chunk]]) -> Iterator[Chunk]:
     """Merge streams of chunks in ascending order of their floors, so that the result keeps the promise of `Chunk`.
 
-    A stream is a sequence of floors, each followed by its chunks. The lowest floor is yielded next, with its chunks: all later
-    floors lie at or above it.
+    A stream is a sequence of floors, each followed by its chunks. The lowest floor is yielded next, with its chunks:
+    all later floors lie at or above it.
     """
     waiting: list[tuple[Chunk, Iterator[Chunk]]] = []
     for stream in streams:

@@ -21,21 +21,11 @@ NO_LETTER = 255
 
 @dataclass(frozen=True)
 class Codebook:
-    """Barcodes read from a file.
+    """Barcodes read from a file."""
 
-    Attributes
-    ----------
-    ids
-        uint64, (n,), ascending.
-    codes
-        Index of the letter in each round, uint8, (n, rounds).
-    digest
-        Digest of ids and codes, independent of the file's path and layout.
-    """
-
-    ids: NDArray[np.uint64]
-    codes: NDArray[np.uint8]
-    digest: str
+    ids: NDArray[np.uint64]  # ascending
+    codes: NDArray[np.uint8]  # index of the letter in each round, (n, rounds)
+    digest: str  # of ids and codes, independent of the file's path and layout
 
     def of(self, ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """Codes of these cells, (n, rounds); `NO_LETTER` for those that the codebook lacks."""
@@ -48,13 +38,7 @@ class Codebook:
 
 
 def read_codebook(path: str, rounds: int, letters: str) -> Codebook:
-    """Read a CSV file with the columns `id` and `barcode`.
-
-    Raises
-    ------
-    SpecError
-        If the file cannot be read, a barcode has a wrong length or an unknown letter, or an id is 0 or repeated.
-    """
+    """Read a CSV file with the columns `id` and `barcode`; SpecError for bad files, ids, letters and lengths."""
     try:
         about = Path(path).stat()
         if not stat.S_ISREG(about.st_mode):

@@ -14,9 +14,11 @@ from pydantic import Field, model_validator
 
 from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.kernels.devices.device import Where
-from simexm.kernels.emission import emit
+from simexm.kernels.emission.emit import CAPACITY, emitter_bytes
+from simexm.kernels.emission.points import BINOMIAL, POISSON, UNSPECIFIC, EmissionLaw, LayerKeys
 from simexm.kernels.labels import regions
 from simexm.kernels.labels.cells import ByCell, counts
+from simexm.kernels.numbers.detmath import CUT_SIGMA
 from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
@@ -66,10 +68,10 @@ class DyesPerProtein(Frozen):
         return self
 
     def law(self, retention: float) -> tuple[int, float, float]:
-        """(kind, dyes, kept) of `emit.EmissionLaw` if each dye is retained with probability `retention`."""
+        """(kind, dyes, kept) of `EmissionLaw` if each dye is retained with probability `retention`."""
         if self.distribution == "poisson":
-            return emit.POISSON, float(self.mean or 0), retention
-        return emit.BINOMIAL, float(self.sites or 0), retention * (self.probability or 1.0)
+            return POISSON, float(self.mean or 0), retention
+        return BINOMIAL, float(self.sites or 0), retention * (self.probability or 1.0)
 
     @property
     def average(self) -> float:
@@ -135,7 +137,7 @@ class Layer(Frozen):
         """Standard deviation of the linker in nm of tissue."""
         return self.linker_nm / factor if self.stained == "after_expansion" else self.linker_nm
 
-    def law(self, context: RunContext) -> emit.EmissionLaw:
+    def law(self, context: RunContext) -> EmissionLaw:
         """The emission law of a voxel."""
         kind, dyes, kept = self.dyes_per_protein.law(self.retention)
         volume = math.prod(float(v) for v in context.geometry.voxel_nm) * 1e-9
@@ -145,16 +147,14 @@ class Layer(Frozen):
         subcells, clumped = subdivide(context, full * dyes * kept, full)
         sigma = self.sigma_nm(float(context.geometry.transform.scale))
         bits = context.region_bits[self.region]
-        return emit.EmissionLaw(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
+        return EmissionLaw(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
 
-    def unspecific_law(self, context: RunContext) -> emit.EmissionLaw:
+    def unspecific_law(self, context: RunContext) -> EmissionLaw:
         """The emission law of unspecific binding, dye by dye."""
         volume = math.prod(float(v) for v in context.geometry.voxel_nm) * 1e-9
         mean = self.unspecific_per_um3 * volume * self.retention
         subcells, clumped = subdivide(context, mean, mean)
-        return emit.EmissionLaw(
-            mean, False, 0, emit.BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped, emit.UNSPECIFIC
-        )
+        return EmissionLaw(mean, False, 0, BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped, UNSPECIFIC)
 
 
 def _largest_surface_um2(context: RunContext) -> float:
@@ -166,9 +166,10 @@ def _largest_surface_um2(context: RunContext) -> float:
 def subdivide(context: RunContext, dyes_per_voxel: float, proteins_per_voxel: float) -> tuple[Triple, bool]:
     """Sub-cells of a voxel (z, y, x), and whether each draws its number of dyes at once.
 
-    If a cell of `context.clump_cell_nm` would hold more than `context.clump_above` dyes on average, the voxel is divided
-    into sub-cells no larger than that, which draw at once. Otherwise dyes are drawn protein by protein, in sub-cells of at
-    most a few thousand dyes and proteins, because the number of either is part of the counter of a draw.
+    If a cell of `context.clump_cell_nm` would hold more than `context.clump_above` dyes on average, the voxel is
+    divided into sub-cells no larger than that, which draw at once. Otherwise dyes are drawn protein by protein, in
+    sub-cells of at most a few thousand dyes and proteins, because the number of either is part of the counter of a
+    draw.
     """
     voxel = [float(v) for v in context.geometry.voxel_nm]
     if context.clump_cell_nm is not None:
@@ -184,8 +185,8 @@ def subdivide(context: RunContext, dyes_per_voxel: float, proteins_per_voxel: fl
 class Labelling(Labeller):
     """Dyes on cells, as points.
 
-    Proteins per voxel are Poisson(density * volume, or * surface), at random positions in the voxel. Each carries its own
-    dyes, retained with probability `retention`, at a Gaussian linker's distance from the protein.
+    Proteins per voxel are Poisson(density * volume, or * surface), at random positions in the voxel. Each carries its
+    own dyes, retained with probability `retention`, at a Gaussian linker's distance from the protein.
 
     Attributes
     ----------
@@ -227,18 +228,18 @@ class Labelling(Labeller):
 
     def reach_nm(self, context: RunContext) -> float:
         """Length of the longest linker."""
-        return max(layer.sigma_nm(float(context.geometry.transform.scale)) for layer in self.layers) * emit.CUT_SIGMA
+        return max(layer.sigma_nm(float(context.geometry.transform.scale)) for layer in self.layers) * CUT_SIGMA
 
     def tile_bytes(self, voxels: Box, context: RunContext) -> int:
         """One set of emitter buffers, reused for every chunk."""
-        return emit.CAPACITY * emit.emitter_bytes(context.identified)
+        return CAPACITY * emitter_bytes(context.identified)
 
     def run(self, state: TileState) -> None:
         """Write the stream of emitters; reading it fills the tally."""
         context, labels = state.context, state.labels
         geometry = context.geometry
         voxel_nm = _floats(geometry.voxel_nm)
-        reach = max(exact(layer.sigma_nm(float(geometry.transform.scale)) * emit.CUT_SIGMA) for layer in self.layers)
+        reach = max(exact(layer.sigma_nm(float(geometry.transform.scale)) * CUT_SIGMA) for layer in self.layers)
         source = geometry.voxels(state.boxes["emitters"].grown(exact3((reach,) * 3))).intersect(geometry.crop)
         own = geometry.own_voxels(state.pixels)
         device = state.device
@@ -284,9 +285,7 @@ class Labelling(Labeller):
         dyes = {layer.name: layer.dye for layer in self.layers}
         state.write(EMITTERS, EmitterStream(dyes, float(depth * geometry.voxel_nm[0] + 2 * reach), chunks))
 
-    def _streams(
-        self, dye: str, state: TileState
-    ) -> Iterator[tuple[Layer, emit.EmissionLaw, ByCell, emit.LayerKeys, bool]]:
+    def _streams(self, dye: str, state: TileState) -> Iterator[tuple[Layer, EmissionLaw, ByCell, LayerKeys, bool]]:
         """Yield each layer of a dye, and its unspecific part, as (layer, law, labelled cells, keys, whether specific)."""
         for layer in (n for n in self.layers if n.dye == dye):
             labelled = ByCell(partial(self.labelled, layer.name, seed=state.context.seed, counted=state.counted))
@@ -296,8 +295,8 @@ class Labelling(Labeller):
                 yield layer, layer.unspecific_law(state.context), labelled, keys, False
 
 
-def _keys(seed: int, layer: str, kind: str) -> emit.LayerKeys:
-    return emit.LayerKeys(
+def _keys(seed: int, layer: str, kind: str) -> LayerKeys:
+    return LayerKeys(
         *(derive_key(seed, "labelling", layer, kind + purpose) for purpose in ("number", "place", "linker"))
     )
 

@@ -12,8 +12,8 @@ from simexm.stages.contract import LABELS, REGIONS, LabelPart, Quantity, RegionR
 class Regions(Stage):
     """Membrane, cytosol, and any region for which the source has a mask.
 
-    Membrane: voxels of a cell with a neighbour of another id (0 counts as an id; outside the volume there is no neighbour).
-    Cytosol: the rest of the cell. Masks of the source are cut to cells.
+    Membrane: voxels of a cell with a neighbour of another id (0 counts as an id; outside the volume there is no
+    neighbour). Cytosol: the rest of the cell. Masks of the source are cut to cells.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Array reference of the compiled draws in `draws`: the same bits, on NumPy or CuPy.
+"""Array reference of the compiled draws in `simexm.kernels.numbers.draws`: the same bits, on NumPy or CuPy.
 
 Every step is an array operation. Operations on each element follow the order of the compiled code; finished elements are carried
 along unchanged.
