@@ -77,7 +77,7 @@ class Barcodes(Stage):
     codebook_digest
         Digest of the codebook's content, as results state it; a file with other content is refused.
     cell_fraction
-        Share of the cells that carry a barcode; the choice depends on the cell's id alone.
+        Share of the cells that carry a barcode; chosen by seed and cell id, so a cell is the same everywhere.
     amplicons
         Regions and densities of amplicons; each region once. A voxel in two of them can hold amplicons of both.
     diameter_nm

@@ -91,7 +91,7 @@ class Layer(Frozen):
     region
         `membrane`, `cytosol`, or a mask of the source.
     cell_fraction
-        Share of the cells that are labelled; the choice depends on the cell's id alone.
+        Share of the cells that are labelled; chosen by seed and cell id, so a cell is labelled alike everywhere.
     density_per_um2, density_per_um3
         Labelled proteins per um^2 of cell surface (membrane only) or per um^3 of the region; give one of the two.
     dyes_per_protein
