@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: the arithmetic, which knows neither Dask nor Zarr nor pydantic."""
+"""Numerical kernels: arrays in, arrays out, without Dask, Zarr or pydantic."""

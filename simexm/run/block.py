@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, Tiling
 from simexm.jobs.sums_by_id import CellSums, add_up
 from simexm.kernels.detector.camera import BINS
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.kernels.labels.cells import count_voxels
 from simexm.planning.outputs import Output
 from simexm.planning.plan import Plan

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simexm.arguments import whole_number
 from simexm.errors import SimexmWarning, SpecError
 from simexm.jobs.sums_by_id import CellSums, add_up
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.run.block import Columns, EmitterSink, compute_frames

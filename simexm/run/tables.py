@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simexm.jobs.sums_by_id import CellSums, merged, write_part
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.planning.outputs import Table
 from simexm.planning.plan import Plan
 from simexm.result.place import Place

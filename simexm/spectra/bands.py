@@ -1,4 +1,4 @@
-"""Whether a filter fits a dye, and which one would."""
+"""Check whether a filter fits a dye, and suggest one that does."""
 
 from __future__ import annotations
 
@@ -14,22 +14,16 @@ from simexm.spectra.spectrum import Spectrum
 DIM_SHARE = 1 / 3
 """A filter that misses the peak of a dye and passes less than this share of its emission is taken for a mistake.
 
-A band that begins just above the peak, because the laser line stands there, passes more than that; a narrow band around
-the peak may pass less on purpose.
+A band that begins just above the peak because of the laser line passes more; a narrow band around the peak may pass
+less on purpose.
 """
 LASER_GAP_NM = 10.0
-"""Room that a filter needs above its laser line to keep scattered light out."""
+"""Gap that a filter needs above its laser line to block scattered light."""
 _STEP_NM = 5.0
 
 
 def excited_share(dye: Fluorophore, laser_nm: float, *, two_photon: bool) -> float:
-    """How well a laser line excites the dye, as a share of its best wavelength's absorption (or cross section for two photons).
-
-    Raises
-    ------
-    SpecError
-        If the dye's two-photon cross section at this line is not known.
-    """
+    """Absorption, or two-photon cross section, at a laser line relative to the dye's maximum; SpecError if unknown."""
     if not two_photon:
         return dye.excitation_at(laser_nm)
     here = dye.two_photon_GM_at(laser_nm)
@@ -38,7 +32,7 @@ def excited_share(dye: Fluorophore, laser_nm: float, *, two_photon: bool) -> flo
 
 
 def misses_peak(dye: Fluorophore, band_nm: tuple[float, float]) -> bool:
-    """Whether the wavelength at which the dye emits most lies outside the band."""
+    """Whether the dye's emission peak lies outside the band."""
     low, high = band_nm
     return not low <= dye.peak_emission_nm <= high
 
@@ -49,18 +43,9 @@ def looks_dim(dye: Fluorophore, band_nm: tuple[float, float]) -> bool:
 
 
 def fitting_band(dye: Fluorophore, laser_nm: float | None) -> tuple[float, float] | None:
-    """Where the dye emits more than half of its maximum, rounded outwards to 5 nm, nm.
+    """Band in which the dye emits more than half of its maximum, rounded outwards to 5 nm.
 
-    Parameters
-    ----------
-    dye
-        The dye.
-    laser_nm
-        Line above which the band has to begin, or None where the laser is far away (two photons).
-
-    Returns
-    -------
-        Lowest and highest wavelength; None if the line leaves no room below the peak, so that no band can hold it.
+    It begins above the laser line (None for two-photon excitation); None if it cannot include the peak.
     """
     emission = Spectrum.of(dye.emission)
     peak = int(np.argmax(emission.value))
@@ -76,12 +61,12 @@ def fitting_band(dye: Fluorophore, laser_nm: float | None) -> tuple[float, float
 
 
 def remedy(dye: Fluorophore, laser_nm: float | None) -> str:
-    """What to change where a filter misses the dye: another band, or another laser where no band would do."""
+    """Suggest another band for a dye that the filter misses, or another laser if no band fits."""
     band = fitting_band(dye, laser_nm)
     if band is None:
         return (
-            f"take a laser line nearer to {dye.peak_excitation_nm:.0f} nm, where it absorbs most: a band has to begin above "
-            f"the line, and so above the peak"
+            f"use a laser line nearer to {dye.peak_excitation_nm:.0f} nm, where it absorbs most: a band must begin above the "
+            f"line, which here is above the peak"
         )
     return f"move band_nm to [{band[0]:g}, {band[1]:g}], which passes {dye.emission_share(*band):.0%}"
 
@@ -98,7 +83,7 @@ class Filtered(Protocol):
 
 
 def dimness(dye: Fluorophore, channels: Sequence[Filtered], *, two_photon: bool) -> str:
-    """What to warn of where even the channel that sees a dye best misses most of its light; empty where all is well."""
+    """Warning if even the channel that sees a dye best misses most of its light; empty otherwise."""
     strength = {c.name: excited_share(dye, c.laser_wavelength_nm, two_photon=two_photon) for c in channels}
     best = max(channels, key=lambda c: strength[c.name] * dye.emission_share(*c.band_nm))
     if not looks_dim(dye, best.band_nm):
@@ -107,5 +92,5 @@ def dimness(dye: Fluorophore, channels: Sequence[Filtered], *, two_photon: bool)
     return (
         f"band_nm {low:g} to {high:g} of channel {best.name!r} misses the emission peak of {dye.name} at "
         f"{dye.peak_emission_nm:g} nm and passes {dye.emission_share(low, high):.0%} of its light, so its layers "
-        f"will look dim; {remedy(dye, None if two_photon else best.laser_wavelength_nm)}"
+        f"will be dim; {remedy(dye, None if two_photon else best.laser_wavelength_nm)}"
     )

@@ -1,7 +1,7 @@
 """A user's own dyes: measured spectra in a CSV file, a few numbers, or a built-in dye with other figures.
 
-A CSV file has a header and one row per wavelength; a cell is left blank where a spectrum was not measured. Figures
-stand in comment lines above the header, and those in the spec win::
+A CSV file has a header and one row per wavelength; cells that were not measured are blank. Figures are in comment lines
+above the header; those in the spec take precedence::
 
     # extinction_per_M_per_cm: 90000
     # quantum_yield: 0.8
@@ -11,8 +11,8 @@ stand in comment lines above the header, and those in the spec win::
     400,0.02,,
     ...
 
-The files that FPbase exports are read as they are (`wavelength`, `NAME ex` or `NAME ab`, `NAME em`); their figures go
-into the spec, and their relative two-photon column is left out, for it is not in GM.
+Files exported by FPbase can be read directly (`wavelength`, `NAME ex` or `NAME ab`, `NAME em`). Their figures go into
+the spec; their two-photon column is ignored, because it is relative and not in GM.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from simexm.spectra.spectrum import Points
 from simexm.store.small_file import read_small
 
 _COLUMNS = ("wavelength_nm", "excitation", "emission", "two_photon_GM")
-# One number for the cross section holds at every wavelength a two-photon laser may have.
+# A single cross section applies to every wavelength of a two-photon laser.
 _ANY_TWO_PHOTON_LASER_NM = (500.0, 2000.0)
 
 
@@ -50,7 +50,7 @@ class _Figures(BaseModel):
     two_photon_GM
         Two-photon absorption cross section: a number for all wavelengths, or (wavelength nm, GM) points.
     source
-        Where the figures come from.
+        Origin of the figures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,7 +62,7 @@ class _Figures(BaseModel):
     source: str | None = None
 
     def given(self) -> dict[str, Any]:
-        """The figures that were given, as arguments of `Fluorophore`."""
+        """Figures that are set, as arguments of `Fluorophore`."""
         values = {figure: getattr(self, figure) for figure in _Figures.model_fields}
         if isinstance(self.two_photon_GM, float):
             values["two_photon_GM"] = _flat(self.two_photon_GM)
@@ -70,9 +70,9 @@ class _Figures(BaseModel):
 
 
 class CsvDye(_Figures):
-    """A dye whose spectra stand in a CSV file.
+    """A dye with spectra in a CSV file.
 
-    The columns are wavelength_nm, excitation, emission and two_photon_GM. Files that FPbase exports are read as they are.
+    The columns are wavelength_nm, excitation, emission and two_photon_GM. Files exported by FPbase work, too.
 
     Attributes
     ----------
@@ -83,12 +83,12 @@ class CsvDye(_Figures):
     csv: Path
 
     def load(self, name: str, folder: Path = Path()) -> Fluorophore:
-        """Read the dye and call it `name`; a relative path begins at `folder`."""
+        """Read the dye and call it `name`; a relative path starts at `folder`."""
         return from_csv(folder / self.csv, name, **self.given())
 
 
 class LikeDye(_Figures):
-    """A built-in dye with some figures of your own, such as a two-photon cross section.
+    """A built-in dye with some of your own figures, such as a two-photon cross section.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class LikeDye(_Figures):
     like: str
 
     def load(self, name: str, folder: Path = Path()) -> Fluorophore:
-        """The built-in dye under a new name, with the given figures instead of its own; `folder` is not used."""
+        """Copy of the built-in dye under `name` with the given figures; `folder` is not used."""
         base = find(self.like)
         given = self.given()
         note = f"like {self.like} ({base.source}) but for {', '.join(given)}" if given else base.source
@@ -113,7 +113,7 @@ class LikeDye(_Figures):
 
 
 class GaussianDye(BaseModel):
-    """A dye from a few numbers: Gaussian spectra, without the shoulders and the red tail that a measured dye has.
+    """A dye from a few numbers, with Gaussian spectra: no shoulders and no red tail, unlike a real dye.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class GaussianDye(BaseModel):
     excitation_fwhm_nm, emission_fwhm_nm
         Full width of the spectrum at half of its maximum.
     extinction_per_M_per_cm, quantum_yield, lifetime_ns, two_photon_GM, source
-        As of any other dye; see `CsvDye`.
+        As for any other dye; see `CsvDye`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -138,7 +138,7 @@ class GaussianDye(BaseModel):
     source: str = ""
 
     def load(self, name: str, folder: Path = Path()) -> Fluorophore:
-        """The dye under its name, its spectra cut at three times their FWHM; `folder` is not used."""
+        """The dye with spectra cut at three times their FWHM; `folder` is not used."""
         two_photon = self.two_photon_GM
         return Fluorophore(
             name=name,
@@ -154,7 +154,7 @@ class GaussianDye(BaseModel):
 
 
 def _kind(value: Any) -> str:
-    """Which of the four forms was written, so that an error speaks of that form alone."""
+    """Which of the four forms was written, so that an error is about that form only."""
     keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", {})
     for key, kind in (("csv", "csv"), ("like", "like"), ("excitation", "tabulated")):
         if key in keys:
@@ -169,28 +169,26 @@ Dye = Annotated[
     | Annotated[GaussianDye, Tag("gaussian")],
     Discriminator(_kind),
 ]
-"""A value of the spec's `dyes:` mapping; its `load(name, folder)` gives the `Fluorophore`.
+"""A value of the spec's `dyes:` mapping; its `load(name, folder)` returns the `Fluorophore`.
 
-A `Fluorophore` is one itself, so that a resolved spec can hold every point and runs without other files.
+A `Fluorophore` itself is allowed, so that a resolved spec is complete without other files.
 """
 
 
 def from_csv(path: Path | str, name: str | None = None, **figures: Any) -> Fluorophore:
-    """Read a dye from a CSV file (format: see this module).
+    """Read a dye from a CSV file; the module docstring describes the format.
 
     Parameters
     ----------
-    path
-        The file.
     name
-        The dye's name; without one, that of the file.
+        Name of the dye; by default that of the file.
     **figures
-        Arguments of `Fluorophore` that replace what the file says.
+        Arguments of `Fluorophore` that replace those of the file.
 
     Raises
     ------
     SpecError
-        If the file is missing, lacks a column or a figure, or holds something that is not a number.
+        If the file is missing, lacks a column or a figure, or contains something that is not a number.
     """
     path = Path(path)
     name = name or path.stem
@@ -207,7 +205,7 @@ def from_csv(path: Path | str, name: str | None = None, **figures: Any) -> Fluor
         missing = [figure for figure in needed if figure not in known]
         if missing:
             raise SpecError(
-                f"{path} does not tell {', '.join(missing)} of the dye {name!r}, so its brightness is unknown; "
+                f"{path} lacks {', '.join(missing)} of the dye {name!r}, so its brightness is unknown; "
                 "add a line such as `# quantum_yield: 0.8` above the header (a column for a spectrum), "
                 "or give the figure beside `csv:`"
             )
@@ -226,7 +224,7 @@ def _columns(path: Path, rows: list[tuple[int, str]]) -> dict[str, Any]:
         raise SpecError(f"{path} has no column wavelength_nm; its header should be {','.join(_COLUMNS)}")
     twice = sorted({title for title in header if title and header.count(title) > 1})
     if twice:
-        raise SpecError(f"{path} has more than one column of {', '.join(twice)}; delete those that are not meant")
+        raise SpecError(f"{path} has more than one column {', '.join(twice)}; delete the others")
     points: dict[str, list[tuple[float, float]]] = {}
     for number, line in rows[1:]:
         cells = dict(zip(header, next(csv.reader([line])), strict=False))
@@ -240,7 +238,7 @@ def _columns(path: Path, rows: list[tuple[int, str]]) -> dict[str, Any]:
 
 
 def _column(path: Path, title: str) -> str | None:
-    """Our name of a column; None for one of FPbase's that is left out."""
+    """Our name of a column; None for a column of FPbase that is ignored."""
     title = title.strip()
     if title in _COLUMNS:
         return title
@@ -261,7 +259,7 @@ def _flat(cross_section_GM: float) -> Points:
 
 
 def _gaussian(peak_nm: float, fwhm_nm: float) -> Points:
-    """A Gaussian of peak 1 at steps of FWHM / 20 (linear between them: within 0.2 % of the peak)."""
+    """Gaussian of peak 1 in steps of FWHM / 20; linear interpolation errs by at most 0.2 % of the peak."""
     steps = np.arange(-60, 61) / 20
     heights = detmath.exp_array(-4 * detmath.log_array(2.0) * steps * steps)
     points = zip((peak_nm + steps * fwhm_nm).tolist(), heights.tolist(), strict=True)

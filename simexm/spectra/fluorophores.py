@@ -1,4 +1,4 @@
-"""Dyes: what a fluorophore absorbs, emits and how fast, and the table of built-in ones."""
+"""Dyes: absorption, emission and lifetime of a fluorophore, and the table of built-in dyes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from simexm.spectra.spectrum import Points, Spectrum, main_band_peak
 
 
 def check_points(points: Points) -> Points:
-    """Refuse what is no spectrum: fewer than two points, wavelengths out of order, negative or all-zero values."""
+    """Refuse invalid spectra: fewer than two points, wavelengths out of order, negative or all-zero values."""
     if len(points) < 2:
-        raise ValueError(f"a spectrum needs at least 2 points [wavelength_nm, value], this one has {len(points)}")
+        raise ValueError(f"a spectrum needs at least 2 points [wavelength_nm, value], not {len(points)}")
     for (before, _), (after, _) in pairwise(points):
         if after <= before:
             raise ValueError(f"wavelengths must increase, but {after:g} nm follows {before:g} nm; sort the points")
     for wavelength_nm, value in points:
         if value < 0:
             raise ValueError(
-                f"the value at {wavelength_nm:g} nm is negative ({value:g}); subtract the baseline, type 0"
+                f"the value at {wavelength_nm:g} nm is negative ({value:g}); subtract the baseline, or write 0"
             )
     if not any(value for _, value in points):
         raise ValueError("every value of the spectrum is 0; give the dye's measured spectrum")
@@ -42,24 +42,22 @@ def _scaled(points: Points, peak: int) -> Points:
     return tuple((wavelength_nm, value / top) for wavelength_nm, value in points)
 
 
-def _normalised_excitation(points: Points) -> Points:
-    return _scaled(points, main_band_peak(points))
-
-
-def _normalised_emission(points: Points) -> Points:
-    return _scaled(points, max(range(len(points)), key=lambda i: points[i][1]))
+def _brightest(points: Points) -> int:
+    return max(range(len(points)), key=lambda i: points[i][1])
 
 
 CheckedPoints = Annotated[Points, AfterValidator(check_points)]
+_Excitation = Annotated[CheckedPoints, AfterValidator(lambda points: _scaled(points, main_band_peak(points)))]
+_Emission = Annotated[CheckedPoints, AfterValidator(lambda points: _scaled(points, _brightest(points)))]
 
 
 class Fluorophore(BaseModel):
-    """A dye with all of its figures; serialises to JSON and back without loss.
+    """A dye with all of its figures; serialises to JSON without loss.
 
     Attributes
     ----------
     name
-        The name that labelling layers use.
+        Name that labelling layers use.
     extinction_per_M_per_cm
         Decadic molar extinction coefficient at the maximum of the longest-wavelength absorption band.
     quantum_yield
@@ -71,7 +69,7 @@ class Fluorophore(BaseModel):
     emission
         (wavelength nm, relative photons per nm) points; scaled to 1 at the peak.
     two_photon_GM
-        (wavelength nm, two-photon absorption cross section in GM = 1e-58 m^4 s) points, or None where none is known.
+        (wavelength nm, two-photon absorption cross section in GM = 1e-58 m^4 s) points; None if unknown.
     guesses
         Names of the figures that are guesses.
     source
@@ -84,14 +82,14 @@ class Fluorophore(BaseModel):
     extinction_per_M_per_cm: float = Field(gt=0)
     quantum_yield: float = Field(gt=0, le=1)
     lifetime_ns: float = Field(gt=0)
-    excitation: Annotated[CheckedPoints, AfterValidator(_normalised_excitation)]
-    emission: Annotated[CheckedPoints, AfterValidator(_normalised_emission)]
+    excitation: _Excitation
+    emission: _Emission
     two_photon_GM: CheckedPoints | None = None
     guesses: tuple[str, ...] = ()
     source: str = ""
 
     def load(self, name: str, folder: Path = Path()) -> Fluorophore:
-        """The same dye under `name`, as every form of a dye in a spec has it; `folder` is not used."""
+        """Copy of the dye under `name`; `folder` is not used."""
         return Fluorophore(**{**self.model_dump(), "name": name})
 
     @property
@@ -102,7 +100,7 @@ class Fluorophore(BaseModel):
     @property
     def peak_emission_nm(self) -> float:
         """Wavelength of the emission's maximum, nm."""
-        return max(self.emission, key=lambda point: point[1])[0]
+        return self.emission[_brightest(self.emission)][0]
 
     def excitation_at(self, wavelength_nm: float) -> float:
         """Absorption at `wavelength_nm` relative to that at `peak_excitation_nm`; 0 outside the table."""
@@ -114,42 +112,30 @@ class Fluorophore(BaseModel):
         return emission.within(low_nm, high_nm).integral() / emission.integral()
 
     def mean_emission_nm(self, low_nm: float, high_nm: float) -> float:
-        """Photon-weighted mean emission wavelength inside [low_nm, high_nm], nm.
-
-        Raises
-        ------
-        SpecError
-            If the dye emits nothing there.
-        """
+        """Photon-weighted mean emission wavelength inside [low_nm, high_nm], nm; SpecError if the dye emits nothing there."""
         band = Spectrum.of(self.emission).within(low_nm, high_nm)
         if band.integral() == 0:
             raise SpecError(
-                f"{self.name} emits nothing between {low_nm:g} and {high_nm:g} nm, so none of its light is detected; "
+                f"{self.name} emits nothing between {low_nm:g} and {high_nm:g} nm, so none of its light would be detected; "
                 f"it emits from {self.emission[0][0]:g} to {self.emission[-1][0]:g} nm, "
                 f"most at {self.peak_emission_nm:g} nm: move the band there"
             )
         return min(max(band.mean_nm(), low_nm), high_nm)
 
     def two_photon_GM_at(self, wavelength_nm: float) -> float:
-        """Two-photon absorption cross section at `wavelength_nm`, GM (1e-58 m^4 s).
-
-        Raises
-        ------
-        SpecError
-            If no cross section is known, or none at this wavelength.
-        """
+        """Two-photon absorption cross section at `wavelength_nm`, GM (1e-58 m^4 s); SpecError if unknown."""
         figures = f"like: {self.name}, two_photon_GM: 30" if self.name in load_builtin() else "..., two_photon_GM: 30"
         remedy = f"under `dyes:` write `{self.name}: {{{figures}}}` with the cross section in GM at your laser's line"
         if self.two_photon_GM is None:
             raise SpecError(
                 f"no two-photon cross section of {self.name} is known, "
-                f"so its brightness at {wavelength_nm:g} nm cannot be told; {remedy}"
+                f"so its brightness at {wavelength_nm:g} nm cannot be computed; {remedy}"
             )
         low, high = self.two_photon_GM[0][0], self.two_photon_GM[-1][0]
         if not low <= wavelength_nm <= high:
             raise SpecError(
                 f"the two-photon cross section of {self.name} is known from {low:g} to {high:g} nm only, "
-                f"so its brightness at {wavelength_nm:g} nm cannot be told; move the laser there, or {remedy}"
+                f"so its brightness at {wavelength_nm:g} nm cannot be computed; move the laser there, or {remedy}"
             )
         return Spectrum.of(self.two_photon_GM).at(wavelength_nm)
 
@@ -161,7 +147,7 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
 
 @cache
 def load_builtin() -> Mapping[str, Fluorophore]:
-    """The built-in dyes by name, read from the package on first use."""
+    """Built-in dyes by name, read from the package on first use."""
     spectra: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in _rows("spectra.csv"):
         point = float(row["wavelength_nm"]), float(row["value"])
@@ -187,13 +173,7 @@ def load_builtin() -> Mapping[str, Fluorophore]:
 
 
 def find(name: str, extra: Mapping[str, Fluorophore] = MappingProxyType({})) -> Fluorophore:
-    """The dye called `name`: one of `extra` (the user's own, which win), else a built-in one.
-
-    Raises
-    ------
-    SpecError
-        If there is none; the message names the dyes with the nearest names.
-    """
+    """Dye called `name` among the user's own (`extra`, which take precedence) and the built-in ones; SpecError if none."""
     dyes = {**load_builtin(), **extra}
     if name in dyes:
         return dyes[name]
@@ -204,10 +184,10 @@ def find(name: str, extra: Mapping[str, Fluorophore] = MappingProxyType({})) -> 
     hint = f"did you mean {' or '.join(near)}? All of them" if near else "the dyes"
     raise SpecError(
         f"there is no dye {name!r}, so nothing can be labelled with it; {hint}: {', '.join(sorted(dyes))}. "
-        "Give a further one under `dyes:`"
+        "Define another one under `dyes:`"
     )
 
 
 def _letters(name: str) -> str:
-    """What is left of a name without case, spaces, dashes and the word "fluor" in Alexa Fluor."""
+    """Lower-case name without spaces, dashes and the word "fluor" of Alexa Fluor, for comparison."""
     return re.sub(r"[\W_]+|fluor", "", name.casefold())

@@ -1,6 +1,6 @@
 """Stages: the steps of a simulation, one file each.
 
-New physics is one more file and one more name in `BuiltIn`; or a package of its own, see `simexm.stages.installed`.
+To add one, write its file and list it in `BuiltIn`, or install it from another package (`simexm.stages.installed`).
 """
 
 from __future__ import annotations

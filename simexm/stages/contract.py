@@ -1,8 +1,8 @@
-"""What a stage is: a frozen model that says what it reads, what it writes, how far it looks, and what it does to a block.
+"""The contract of a stage: a frozen model that declares its inputs, its outputs and its halo, and computes one block.
 
-What the user writes in a spec and what runs on a block are the same object. To add physics, write a file with one
-more subclass of `Stage` and name it in `simexm/stages/__init__.py`, or in a package of your own (`docs/stage.md`
-shows one); the planner and the block runner need no change.
+The model that the user writes in a spec is the object that runs. To add physics, write a subclass of `Stage` in a file
+of its own and list it in `simexm/stages/__init__.py`, or ship it in a package of your own (see `docs/stage.md`). The
+planner and the block runner need no change.
 """
 
 from __future__ import annotations
@@ -38,44 +38,16 @@ from simexm.stages.quantities import (
 from simexm.stages.state import CellTable, Counted, ImageCounts, RunContext, Tally, Tile, TileState
 
 __all__ = [
-    "EMITTERS",
-    "EXPANDED",
-    "EXPECTED",
-    "IMAGE",
-    "LABELLED",
-    "LABELS",
-    "REGIONS",
-    "TRUTH",
-    "CellTable",
-    "Chunk",
-    "CountPass",
-    "Counted",
-    "EmitterStream",
-    "ImageCounts",
-    "LabelPart",
-    "LabelStream",
-    "Quantity",
-    "RegionRule",
-    "RunContext",
-    "Stage",
-    "Tally",
-    "Tile",
-    "TileState",
-]
-"""All that the file of a stage needs."""
+    "EMITTERS", "EXPANDED", "EXPECTED", "IMAGE", "LABELLED", "LABELS", "REGIONS", "TRUTH",
+    "CellTable", "Chunk", "CountPass", "Counted", "EmitterStream", "ImageCounts", "LabelPart", "LabelStream",
+    "Quantity", "RegionRule", "RunContext", "Stage", "Tally", "Tile", "TileState",
+]  # fmt: skip
+"""What the module of a stage imports."""
 
 
 @dataclass(frozen=True)
 class CountPass:
-    """A pass over the whole specimen that adds something up by cell, before any image is made.
-
-    Attributes
-    ----------
-    name
-        Of the pass and its table.
-    columns
-        Of the table.
-    """
+    """A pass over the whole specimen that sums quantities by cell before imaging; `name` is also that of its table."""
 
     name: str
     columns: tuple[str, ...]
@@ -84,21 +56,21 @@ class CountPass:
 class Stage(Frozen):
     """One step of a simulation.
 
-    Subclasses give the tag `stage` that names them in a spec, `reads` and `writes`, and the two methods.
+    A subclass defines the field `stage` (its name in a spec), `reads`, `writes`, `needs` and `run`.
     """
 
     reads: ClassVar[tuple[Quantity, ...]]
-    """What the stage reads of what earlier stages wrote."""
+    """Quantities that the stage reads; earlier stages write them."""
     writes: ClassVar[tuple[Quantity, ...]]
-    """What the stage writes for later ones."""
+    """Quantities that the stage writes for later ones."""
     whole_labels: ClassVar[bool] = False
-    """Whether the stage wants the labels of a tile at once, not part by part."""
+    """Whether the stage needs the labels of a tile in one part."""
     always: ClassVar[bool] = False
-    """Whether the stage runs however early a run stops."""
+    """Whether the stage runs even if `until` ends the run at an earlier stage."""
     on_gpu: ClassVar[bool] = True
-    """Whether the stage can work on a GPU: whether it leaves to `TileState.device` what takes long."""
+    """Whether the stage can run on a GPU, that is, computes through `TileState.device`."""
     wants_identity: ClassVar[bool] = False
-    """Whether the stage asks for the identities of emitters; see `simexm.kernels.emission.points.IDENTITY`."""
+    """Whether the stage needs the identity of each emitter; see `simexm.kernels.emission.points.IDENTITY`."""
 
     @property
     def tag(self) -> str:
@@ -107,112 +79,111 @@ class Stage(Frozen):
 
     @property
     def inputs(self) -> tuple[Quantity, ...]:
-        """What this very stage reads, where that follows from its values."""
+        """Quantities that this instance reads; override where they depend on its fields."""
         return self.reads
 
     @property
     def frame_axes(self) -> tuple[FrameAxis, ...]:
-        """Axes along which this stage has the specimen imaged again."""
+        """Frame axes that the stage adds: the specimen is imaged once for each place along them."""
         return ()
 
     @property
     def varies(self) -> frozenset[str]:
-        """Frame axes with which what it writes varies by its own doing; what follows from its inputs is known without."""
+        """Frame axes with which the stage itself makes its output vary; variation of its inputs is added automatically."""
         return frozenset()
 
     @property
     def emits(self) -> Mapping[str, str]:
-        """Dye of each layer of emitters that the stage adds, by the layer's name."""
+        """Dye of each layer of emitters that the stage adds, by layer name."""
         return {}
 
     @property
     def regions_used(self) -> tuple[tuple[str, str], ...]:
-        """(region, what is done there, in words) of every region that the stage asks for."""
+        """Regions that the stage uses, as (region, phrase for messages such as "layer 'a' labels")."""
         return ()
 
     def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
-        """How this stage moves tissue; the same in all frames where none is given."""
+        """Displacement of tissue by this stage; without `frame`, the one common to all frames."""
         return IDENTITY
 
     def passes(self) -> tuple[CountPass, ...]:
-        """Sums by cell that the stage must know before it can run, in the order in which they are made."""
+        """Count passes that must run before imaging, in order."""
         return ()
 
     def count_box(self, name: str, own: Box, context: RunContext) -> Box | None:
-        """Voxels that pass `name` must read to count the voxels `own`; None where nothing is to be counted there."""
+        """Voxels that pass `name` reads to count the voxels `own`; None if it has nothing to count there."""
         raise TypeError(f"{type(self).__name__} has no pass {name}")
 
     def count(self, name: str, own: Box, part: LabelPart, state: TileState) -> dict[str, NDArray[np.int64]]:
-        """Count the voxels `own`, which lie in `part`, for pass `name`; columns by cell index."""
+        """Count the voxels `own` of `part` for pass `name`; return columns by cell index."""
         raise TypeError(f"{type(self).__name__} has no pass {name}")
 
     def counted_warnings(self, name: str, table: CellTable) -> list[str]:
-        """What the table of pass `name` tells that a user should know before the images are made."""
+        """Warnings, before imaging, about the table of pass `name`."""
         return []
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """Box of each quantity read, given the box `wanted` of what the stage writes.
+        """Box of each input that the stage needs to write the box `wanted` of its output.
 
-        Boxes are nm from the corner of the specimen, of tissue for what lies before expansion and of expanded tissue for
-        what lies after it.
+        Boxes are in nm from the corner of the specimen: tissue before expansion, expanded tissue after it.
         """
         return {q.name: wanted for q in self.inputs}
 
     def see(self, part: LabelPart, state: TileState) -> None:
-        """Take what is wanted of a part of the labels while it is there; stages see it in their order.
+        """Process a part of the labels while it is in memory; stages are called in order.
 
-        A part that comes `again` has been counted.
+        A part with `again` set was processed before.
         """
 
     def run(self, state: TileState) -> None:
-        """Read and write what the stage declares, for one tile; once for each frame where that makes a difference."""
-        raise TypeError(f"{type(self).__name__} does not say what it does")
+        """Compute one tile: read the inputs, write the outputs. Called once for each frame in which they differ."""
+        raise TypeError(f"{type(self).__name__} has no method `run`")
 
     # ---------------------------------------------------------------- what is stored
 
     def products(self, context: RunContext) -> tuple[Product, ...]:
-        """Images, label images and tables that the stage makes. Columns of a table can come from several stages."""
+        """Images, label images and tables that the stage stores. Several stages can add columns to one table."""
         return ()
 
     def store(self, product: Product, state: TileState, out: NDArray[Any]) -> None:
         """Write the tile's part of a label image into `out`, (z, y, x)."""
-        raise TypeError(f"{type(self).__name__} does not say what the label image {product.name} holds")
+        raise TypeError(f"{type(self).__name__} declares the label image {product.name} but has no method `store`")
 
     def rows(self, product: Product, state: TileState) -> dict[str, NDArray[Any]]:
-        """The tile's rows of a table, of its first frame: arrays of one length by column, the key's among them."""
-        raise TypeError(f"{type(self).__name__} does not say what the rows of {product.name} are")
+        """The tile's rows of a table, from its first frame: equally long arrays by column, the key column included."""
+        raise TypeError(f"{type(self).__name__} declares the table {product.name} but has no method `rows`")
 
     def table(
         self, product: Product, sums: Mapping[str, NDArray[Any]], context: RunContext, counted: Counted
     ) -> dict[str, NDArray[Any]]:
-        """Columns of a table as it is stored, from a part of its summed rows; of a derived one, from those of its source.
+        """Columns of a table as stored, from a batch of its summed rows (of a derived table: its source's rows).
 
-        Left as it is, just these.
+        By default the summed columns themselves.
         """
         return dict(sums)
 
     def sums(self, product: Product, sums: Mapping[str, NDArray[Any]]) -> dict[str, int]:
-        """Numbers to add up over all rows of a table beside the sums of its columns, from a part of them."""
+        """Further totals over all rows of a table, from a batch of its summed rows; added over the batches."""
         return {}
 
     def end_warnings(self, sums: Mapping[str, int]) -> list[str]:
-        """What a user should know of the sums of a whole run, by column or as `sums` names them."""
+        """Warnings at the end of a run, from its totals by column or as named by `sums`."""
         return []
 
     def provenance(self, sums: Mapping[str, int]) -> dict[str, Any]:
-        """What a result's attributes keep of these sums, as plain data."""
+        """Attributes of the result, as plain data, from the same totals."""
         return {}
 
     # ---------------------------------------------------------------- what it costs
 
     def tile_bytes(self, voxels: Box, context: RunContext) -> int:
-        """Bytes that the stage holds of a tile of so many voxels, beside those of ids, regions and pixels."""
+        """Bytes that the stage holds for a tile of these voxels, beside ids, regions and pixels."""
         return 0
 
     def pixel_bytes(self, context: RunContext) -> int:
-        """Bytes that the stage holds for each pixel of a tile."""
+        """Bytes that the stage holds per pixel of a tile."""
         return 0
 
     def reach_nm(self, context: RunContext) -> float:
-        """How far along an axis a dye may lie from the voxel that it belongs to, nm of tissue."""
+        """Largest distance along an axis between a dye and its voxel, nm of tissue."""
         return 0.0

@@ -1,4 +1,4 @@
-"""Stages of other packages, in the models of a spec; see `simexm.plugins`."""
+"""Accept stages of other packages in a spec; see `simexm.plugins`."""
 
 from __future__ import annotations
 
@@ -17,29 +17,24 @@ GROUP = "simexm.stages"
 
 
 def installed() -> Mapping[str, object]:
-    """Entry points of stages, by the stage's name."""
+    """Entry points of stages, by stage name."""
     return plugins.installed(GROUP)
 
 
 def load(name: str) -> type[Stage]:
-    """The class of an installed stage; see `simexm.plugins.load` for what it raises."""
+    """Load an installed stage; see `simexm.plugins.load` for errors."""
     return plugins.load(GROUP, name, Stage, "stage")
 
 
 def versions(stages: Iterable[Stage]) -> dict[str, str]:
-    """Versions of the packages that bring these stages; see `simexm.plugins.versions`."""
+    """Versions of the packages that provide these stages."""
     return plugins.versions(GROUP, "stage", stages)
 
 
 class OrInstalled:
-    """Annotation of a union of built-in stages, told apart by `stage`: lets it hold installed ones, too.
+    """Annotation that lets a union of built-in stages, discriminated by `stage`, hold installed stages, too.
 
-    A built-in stage cannot be replaced.
-
-    Parameters
-    ----------
-    built_in
-        Their names.
+    An installed stage cannot replace a built-in one.
     """
 
     def __init__(self, built_in: Iterable[str]) -> None:
@@ -52,13 +47,13 @@ class OrInstalled:
             if name not in self.built_in:
                 try:
                     found.append(load(name))
-                except SpecError:  # told where a spec names it
+                except SpecError:  # raised again if a spec names the stage
                     continue
         return found
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        as_it_is = core_schema.wrap_serializer_function_ser_schema(lambda v, h: h(v), schema=core_schema.any_schema())
-        return core_schema.no_info_wrap_validator_function(self._validate, handler(source), serialization=as_it_is)
+        unchanged = core_schema.wrap_serializer_function_ser_schema(lambda v, h: h(v), schema=core_schema.any_schema())
+        return core_schema.no_info_wrap_validator_function(self._validate, handler(source), serialization=unchanged)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         known = handler(schema)

@@ -1,4 +1,4 @@
-"""Products: the images, label images and tables that a stage declares, by which they are planned, stored and opened."""
+"""Products: declarations of the images, label images and tables of a run, used to plan, store and open them."""
 
 from __future__ import annotations
 
@@ -11,40 +11,36 @@ from typing import Literal
 class Product:
     """Something that a run stores.
 
-    An image is a quantity on the pixel grid. Of those that the stages declare, the last one is the main image; the others are
-    stored where the spec's `keep` names them. Label images and tables are always stored, unless they are `optional`.
+    An image is a quantity on the pixel grid. The last image that the stages declare is the main one; the others are
+    stored if the spec's `keep` names them. Label images and tables are always stored, unless they are `optional`.
 
     Attributes
     ----------
     name
-        Of images, the quantity; of label images, the name below `labels/`; of tables, the file's name.
-    kind
-        What it is.
+        Quantity of an image, name of a label image below `labels/`, or file name of a table.
     axes
-        Of images and label images, without time, which is added where the product varies with it; "" for tables.
+        Axes of an image or label image without time, which is added if the product varies with it; "" for tables.
     dtype
-        Name of the data type of the elements; "" for tables.
+        Data type of the elements; "" for tables.
     unit
-        What an element says.
+        Meaning of an element.
     channels
         Names along the channel axis.
     largest
-        Largest value that can be, where it is known.
+        Largest possible value, if known.
     varies
-        Frame axes with which it varies; None where it follows from what the stage reads.
+        Frame axes with which the product varies; None: those of the stage's inputs.
     columns
-        Of tables: the data type of each column, by name.
+        Data types of a table's columns, by name.
     key
-        Of tables whose parts are added up: the column of integers by which they are; not one of `columns`.
+        Integer column of a summed table whose equal values are added up; not one of `columns`.
     merge
-        Of tables. `sum`: rows of equal key are added up, and the table is one file. `rows`: each block's rows are kept, and the
-        table is a folder of them. `derived`: made, at the end, of the sums of the table `source`.
-    source
-        Name of the table that a derived one is made of.
+        How the blocks' rows become a table. `sum`: add up rows of equal key, in one file. `rows`: store each block's
+        rows, in a folder of files. `derived`: compute from the summed rows of the table `source` at the end.
     optional
-        Whether it is stored only where the spec's `keep` names it.
+        Whether the product is stored only if the spec's `keep` names it.
     about
-        Further words for the stage itself, such as the region to which a label image is cut.
+        Notes for the stage itself, such as the region to which a label image is cut.
     """
 
     name: str

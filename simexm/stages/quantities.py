@@ -1,4 +1,4 @@
-"""What stages pass on: quantities, the labels of a tile part by part, and streams of emitters."""
+"""Data that stages exchange: quantities, labels of a tile part by part, and emitter streams."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box
 from simexm.kernels.devices.device import Cells
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.kernels.labels.cells import CellIndex
 
 
 class Quantity(NamedTuple):
-    """Something that stages pass on: its name, axes and unit, and the data type in which it is stored, where it can be."""
+    """A quantity that stages exchange: name, axes, unit, and the dtype in which it can be stored, if it can."""
 
     name: str
     axes: str
@@ -27,7 +27,7 @@ class Quantity(NamedTuple):
 
 LABELS = Quantity("labels", "zyx", "cell id of each voxel")
 REGIONS = Quantity("regions", "zyx", "bits of the regions that each voxel belongs to")
-"""Found part by part, see `LabelPart.regions`; what is written for the tile is a `RegionRule`."""
+"""Computed part by part (`LabelPart.regions`); the value written for the tile is a `RegionRule`."""
 EMITTERS = Quantity("emitters", "n", "nm of tissue")
 EXPANDED = Quantity("expanded", "n", "nm of expanded tissue")
 EXPECTED = Quantity("expected", "czyx", "photo-electrons per pixel", "float32")
@@ -39,7 +39,7 @@ TRUTH = Quantity("truth", "zyx", "cell id of each pixel")
 
 @dataclass(frozen=True)
 class RegionRule:
-    """How regions were found: `in_slice` tells whether neighbours count in the slice alone, not in space."""
+    """How regions were found; `in_slice`: by neighbours within the slice only."""
 
     in_slice: bool
 
@@ -51,21 +51,21 @@ class LabelPart:
     Attributes
     ----------
     core
-        Voxels of the whole volume that this part stands for: the cores of all parts share out the tile's labels.
+        Voxels, in volume coordinates, that this part covers; the cores of all parts tile the labels.
     box
-        Voxels that the arrays cover: the core and, inside the tile's labels, one voxel more on each side.
+        Voxels of the arrays: the core with a halo of one voxel, clipped to the tile's labels.
     index
         Cell indices, int32, shape of `box`; see `CellIndex`.
     cells
-        Ids by index, of the parts so far.
+        Ids by index, of the parts read so far.
     masks
-        bool, shape of `box`, by name.
+        Masks by name, bool, shape of `box`.
     placed, regions
-        Cell indices and bits of regions on the device, shape of `box`, once a stage has found the regions.
+        Cell indices and region bits on the device, shape of `box`, once a stage has found the regions.
     opens
-        Whether it is the first of those at its height.
+        Whether this is the first part at its z.
     again
-        Whether the stages have seen it before.
+        Whether the stages have processed it before.
     """
 
     core: Box
@@ -79,26 +79,26 @@ class LabelPart:
     again: bool = False
 
     def marked(self) -> Any:
-        """The bits of regions."""
+        """Region bits."""
         assert self.regions is not None, "no stage has found regions"
         return self.regions
 
     def on_device(self) -> Cells:
-        """Cell indices and the bits of their regions."""
+        """Cell indices and region bits."""
         return Cells(self.placed, self.marked(), self.box)
 
 
 class LabelStream(ABC):
-    """The labels of a tile, part by part, in ascending z; they may be asked for more than once.
+    """The labels of a tile, part by part, in ascending z; can be read more than once.
 
     Attributes
     ----------
     box
-        Voxels of the whole volume.
+        Voxels of the labels, in volume coordinates.
     cells
-        Ids by index, of the parts so far.
+        Ids by index, of the parts read so far.
     depth
-        Planes of voxels that come in any order: 1 where every part spans the box across the axis, so that planes ascend too.
+        Planes of voxels that may come in any order; 1 if every part spans whole planes, so that planes ascend, too.
     seen
         Whether all parts have been read once.
     """
@@ -110,23 +110,23 @@ class LabelStream(ABC):
 
     @abstractmethod
     def parts(self) -> Iterator[LabelPart]:
-        """Yield the parts, each after all stages have seen it; see `Stage.see`. Buffers are used again."""
+        """Yield the parts, each after all stages have processed it (`Stage.see`). Buffers are reused."""
 
     def survey(self) -> None:
-        """Make sure that the stages have seen all parts."""
+        """Have the stages process all parts, unless they have already."""
         if not self.seen:
             for _ in self.parts():
                 pass
 
     def whole(self) -> LabelPart:
-        """The only part, for stages that want the labels of a tile at once; see `Stage.whole_labels`."""
+        """The only part, for stages with `Stage.whole_labels`."""
         (part,) = self.parts()
         return part
 
 
 @dataclass
 class Chunk:
-    """A few emitters of one layer; or, with `layer` None, word that all later ones lie at `floor_nm` or above."""
+    """Some emitters of one layer; or, if `layer` is None, a promise that all later ones lie at `floor_nm` or above."""
 
     layer: str | None
     emitters: Emitters
@@ -142,13 +142,13 @@ class EmitterStream:
     dyes
         Dye of each layer.
     reach_nm
-        How far along z an emitter of a chunk may lie above the last announced floor.
+        Largest distance along z of an emitter above the last announced floor.
     chunks
-        Called with a dye: yields its layers' chunks. Buffers are used again; take what you need before the next.
+        Called with a dye; yields the chunks of its layers. Buffers are reused: copy what you need before the next.
     varying
         Dyes whose chunks differ from frame to frame.
     kept_as
-        Name of a layer in the table of emitters, where it is not its own.
+        Name of a layer in the table of emitters, if not its own.
     """
 
     dyes: Mapping[str, str]

@@ -1,7 +1,7 @@
-"""The two roles that the engine asks for by name: the stage that labels cells, and the microscope.
+"""Two roles of stages that planning needs before anything runs: the one that labels cells, and the microscope.
 
-All else a stage is known by what it reads and writes. These two also say what the result is called (layers, channels), how large
-it is, and what it costs, which must be known before anything runs.
+They name layers and channels, and give the size of the image and its cost. Every other stage is known by what it reads
+and writes alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from simexm.stages.products import Product, image
 CELLS = "cells"
 """Name of the table of cells, and of the label image that shows all of them."""
 MOST_LAYERS, MOST_CHANNELS = 500, 100
-"""More would be a mistake: each layer has a label image, and each channel an image, of its own."""
+"""More are taken for a mistake: each layer is a label image, each channel an image."""
 
 
 class NamedLayer(Protocol):
@@ -50,7 +50,7 @@ class Labeller(Stage):
 
     @abstractmethod
     def labelled(self, layer: str, ids: NDArray[np.uint64], seed: int, counted: Counted) -> NDArray[np.uint8]:
-        """1 for each id that the layer labels; id 0 is no cell. `counted` is what the stage's passes have counted."""
+        """1 for each id that the layer labels; id 0 is no cell. `counted` holds the tables of the stage's count passes."""
 
     @property
     def emits(self) -> Mapping[str, str]:
@@ -59,11 +59,11 @@ class Labeller(Stage):
 
     @property
     def regions_used(self) -> tuple[tuple[str, str], ...]:
-        """The regions that layers label."""
+        """Regions that the layers label."""
         return tuple((layer.region, f"layer {layer.name!r} labels") for layer in self.named_layers)
 
     def products(self, context: RunContext) -> tuple[Product, ...]:
-        """The table of cells; where the stage makes emitters, their table and their image, too."""
+        """The table of cells and, if the stage writes emitters, their table and their image."""
         places = dict.fromkeys(("z_nm", "y_nm", "x_nm"), "float64")
         photons = {f"photons_{channel}": "float32" for channel in context.channels}
         columns = {**places, "layer": "str", "dye": "str", "cell": "uint64", "dyes": "int32", **photons}
@@ -85,10 +85,11 @@ class Labeller(Stage):
     def table(
         self, product: Product, sums: Mapping[str, NDArray[Any]], context: RunContext, counted: Counted
     ) -> dict[str, NDArray[Any]]:
-        """Columns of the table of cells, one row a cell of the specimen.
+        """Columns of the table of cells, one row per cell of the specimen.
 
-        `id`; `voxels` in the specimen; `layers` that label it, comma-separated; what other stages count of it; `dyes_LAYER`;
-        `photons_CHANNEL`: photo-electrons that the channel expects of its layers' dyes, each in the plane that it lies in.
+        `id`; `voxels` in the specimen; `layers` that label the cell, comma-separated; counts of other stages;
+        `dyes_LAYER`; `photons_CHANNEL`: expected photo-electrons of all its dyes in the channel, each counted in its
+        own plane.
         """
         ids = sums["id"]
         flags = {n.name: self.labelled(n.name, ids, context.seed, counted) != 0 for n in self.named_layers}
@@ -105,10 +106,10 @@ class Labeller(Stage):
         return columns
 
     def end_warnings(self, sums: Mapping[str, int]) -> list[str]:
-        """Layers that are empty."""
+        """Warn of empty layers."""
         return [
-            f"layer {layer.name!r} is empty: no labelled cell has a voxel of region {layer.region!r} that carries a dye; check "
-            "region, share of cells and density"
+            f"layer {layer.name!r} is empty: no labelled cell carries a dye in region {layer.region!r}; check region, "
+            "cell_fraction and density"
             for layer in self.named_layers
             if not sums.get(f"dyes_{layer.name}")
         ]
@@ -119,7 +120,7 @@ class Labeller(Stage):
 
 
 def electrons_of(context: RunContext) -> dict[str, dict[str, float]]:
-    """Photo-electrons that one dye of each layer gives each channel in the plane that it lies in."""
+    """Photo-electrons per channel of one dye of each layer, in its own plane."""
     by_pair = {(p.channel, p.dye): p.in_focus for p in context.imaging.formation.pairs} if context.imaging else {}
     return {
         layer: {channel: by_pair.get((channel, dye), 0.0) for channel in context.channels}
@@ -128,7 +129,7 @@ def electrons_of(context: RunContext) -> dict[str, dict[str, float]]:
 
 
 class NamedChannel(Protocol):
-    """A channel: its name, laser, band, and colour, where the user chose one."""
+    """A channel: name, laser, band, and the colour if the user chose one."""
 
     @property
     def name(self) -> str: ...
@@ -146,12 +147,10 @@ class Pair:
 
     Attributes
     ----------
-    channel, dye
-        Names.
     emission_nm
         Wavelength for which the response was computed.
     in_focus
-        Photo-electrons that one dye gives to the plane it lies in.
+        Photo-electrons of one dye in its own plane.
     """
 
     channel: str
@@ -161,96 +160,81 @@ class Pair:
 
 
 class ImageFormation(ABC):
-    """How light makes the image: a function of the spec alone, the same for every tile.
-
-    Attributes
-    ----------
-    pairs
-        Every dye that a channel sees.
-    """
+    """How light forms the image; depends on the spec alone. `pairs` lists every dye that a channel sees."""
 
     pairs: tuple[Pair, ...]
 
     @property
     @abstractmethod
     def cell_nm(self) -> Spacing | None:
-        """Cell of the grid on which dyes are placed, nm of expanded tissue; None where they do not come as points."""
+        """Cell of the grid on which dyes are deposited, nm of expanded tissue; None if dyes are not points."""
 
 
 class ImagingCost(ABC):
-    """What making the image takes, of time and of memory.
+    """Time and memory that imaging takes.
 
     Attributes
     ----------
     seconds_per_pixel
-        Rough seconds of one core for a pixel of a channel: the camera, coarser levels, truth, and encoding.
+        Rough core-seconds per pixel and channel for the camera, coarser levels, truth, and encoding.
     """
 
     seconds_per_pixel: ClassVar[float]
 
     @abstractmethod
     def relative(self, axis: int, pixels: int) -> float:
-        """Relative cost of a block of so many pixels along one axis; the cost of a block is the product."""
+        """Relative cost of a block of this length along one axis; the cost of a block is the product over axes."""
 
     @property
     @abstractmethod
     def seconds_per_cost(self) -> float:
-        """Rough seconds of one core for a block of cost 1."""
+        """Rough core-seconds of a block of cost 1."""
 
     def core_seconds(self, tiles: Mapping[Triple, int]) -> float:
-        """Rough seconds of one core for so many tiles of each shape."""
+        """Rough core-seconds of all tiles, given their number by shape."""
         costs = (n * math.prod(self.relative(axis, p) for axis, p in enumerate(shape)) for shape, n in tiles.items())
         return sum(costs) * self.seconds_per_cost
 
     @abstractmethod
     def tile_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float) -> int:
-        """Most bytes that imaging a tile holds at once beside the image.
-
-        Emitters that come together lie within `chunk_nm` along z, expanded.
-        """
+        """Peak bytes of imaging a tile beside the image; the emitters of a chunk span `chunk_nm` along z, expanded."""
 
     def kept_bytes(self, tile: Triple, channels: int) -> int:
-        """Of these, what is kept from one frame of imaging to the next."""
+        """The part of `tile_bytes` that is held from one frame to the next."""
         return 0
 
     def device_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float, at_once: int) -> int:
-        """The same of a GPU's memory, where so many image planes are made at once.
-
-        Raises
-        ------
-        TypeError
-            If the stage computes on the CPU only.
-        """
-        raise TypeError(f"{type(self).__name__} does not say what it takes of a GPU's memory")
+        """Peak bytes of GPU memory when `at_once` image planes are computed together; TypeError for CPU-only stages."""
+        raise TypeError(f"{type(self).__name__} does not predict GPU memory")
 
 
 class ImagingDescription(ABC):
-    """What people and files are told of how the image is made."""
+    """Description of the imaging for `plan`, warnings and results."""
 
     @abstractmethod
     def describe(self, tile: Triple) -> dict[str, Any]:
-        """What `plan` shows, as plain data; `pairs` among it."""
+        """The plan as plain data, `pairs` included."""
 
     @abstractmethod
     def rows(self) -> list[tuple[str, str]]:
-        """The same for people, (what, value)."""
+        """The plan as (name, value) rows to print."""
 
     def remarks(self) -> list[str]:
-        """What `plan` says below it."""
+        """Remarks that `plan` prints below the rows."""
         return []
 
     def warnings(self) -> list[str]:
-        """What to warn of before a run."""
+        """Warnings before a run."""
         return []
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """What the result keeps of it, as plain data."""
+        """Attributes of the result, as plain data."""
 
 
 @dataclass(frozen=True)
 class ImagingPlan:
-    """What a microscope is resolved to before a run."""
+    """A microscope resolved for a run."""
 
     formation: ImageFormation
     cost: ImagingCost
@@ -258,13 +242,7 @@ class ImagingPlan:
 
 
 class Microscope(Stage):
-    """A stage that makes an image.
-
-    Attributes
-    ----------
-    multiphoton
-        Whether two photons excite a dye together, so that its one-photon spectrum does not count.
-    """
+    """A stage that forms an image; `multiphoton` if two photons excite a dye together."""
 
     multiphoton: ClassVar[bool] = False
 
@@ -273,7 +251,7 @@ class Microscope(Stage):
         return (image(EXPECTED.name, context.channels, EXPECTED.dtype, EXPECTED.unit),)
 
     def pixel_bytes(self, context: RunContext) -> int:
-        """The expected image, and the counts that a detector makes of it."""
+        """The expected image and the detector's counts."""
         return (4 + 2) * len(context.channels)
 
     @property
@@ -283,20 +261,14 @@ class Microscope(Stage):
 
     @abstractmethod
     def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
-        """Raise SpecError where one of the dyes cannot be seen; `factor` is the nominal linear expansion."""
+        """Raise SpecError if a dye cannot be seen; `factor` is the nominal linear expansion."""
 
     @abstractmethod
     def geometry(
         self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
     ) -> Geometry:
-        """The image's grid; `transform` is that of all stages together."""
+        """The pixel grid; `transform` is that of all stages together."""
 
     @abstractmethod
     def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
-        """TileState out all that does not depend on the tile.
-
-        Raises
-        ------
-        SpecError
-            If no image can be made with these dyes.
-        """
+        """Compute everything that does not depend on the tile; SpecError if these dyes give no image."""

@@ -1,4 +1,4 @@
-"""What a stage works with: what is the same for a whole run, and the tile in the making."""
+"""What a stage works with: the context of the run, and the tile being computed."""
 
 from __future__ import annotations
 
@@ -24,40 +24,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunContext:
-    """All that a block knows beside its own box; the same on every worker.
+    """Everything that a block needs beside its box; the same on every worker.
 
     Attributes
     ----------
-    seed
-        Seed of the whole simulation.
     geometry
-        The image's grid over the ground truth, and the transform between them.
+        The pixel grid over the ground truth, and the transform between them.
     region_bits
-        Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks that a layer labels.
+        Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks in use.
     dye_of_layer
         Dye of each layer that labels cells.
     imaging
-        What the microscope was resolved to; None only while it is.
+        The plan of the microscope; None until it is resolved.
     clump_cell_nm
-        Size, z y x, nm of tissue, of a cell within which the places of many dyes do not matter; None where they always do.
+        Size, z y x, nm of tissue, of a cell within which the positions of many dyes do not matter; None: they always
+        do.
     clump_above
-        Mean dyes in such a cell above which their number is drawn at once.
+        Mean number of dyes in such a cell above which their number is drawn at once.
     device
-        `cpu` or `gpu`, for the whole run.
+        `cpu` or `gpu`.
     identified
-        Whether emitters carry their identities, because a stage asks for them.
-    acquisition
-        The frames of imaging.
+        Whether emitters carry identities, because a stage needs them.
     channels
         Names of the microscope's channels.
     dyes
-        The dyes in use, by name.
-    id_dtype
-        Data type of the cells' ids.
+        Dyes in use, by name.
     labeller
-        The stage that labels cells; None only where nothing is labelled.
+        The stage that labels cells; None if nothing is labelled.
     emits
-        Dye of each layer of emitters, of those that label cells and of further ones.
+        Dye of each layer of emitters, whether it labels cells or not.
     """
 
     seed: int
@@ -78,12 +73,12 @@ class RunContext:
 
     @property
     def masks(self) -> tuple[str, ...]:
-        """Regions that are read from the source, not found from the labels."""
+        """Regions that are read from the source, not computed from the labels."""
         return tuple(name for name in self.region_bits if name not in ("membrane", "cytosol"))
 
 
 class ImageCounts(NamedTuple):
-    """What a detector counts in one channel of a tile: pixels cut at the largest count, and all counts in quarter octaves."""
+    """One channel of a tile: the number of clipped pixels, and the histogram of counts in quarter octaves."""
 
     clipped: int
     histogram: NDArray[np.int64]
@@ -91,18 +86,9 @@ class ImageCounts(NamedTuple):
 
 @dataclass
 class Tally:
-    """What a block counts on the way.
+    """What a block counts: voxels by cell, dyes by layer and cell, unspecific dyes by layer.
 
-    Attributes
-    ----------
-    voxels
-        Voxels of each cell.
-    dyes
-        Dyes of each layer in each cell.
-    unspecific
-        Dyes of each layer bound outside any cell's label.
-    images
-        Of each channel of the frame that is being made; empty where no detector counts.
+    `images` has one entry for each channel of the current frame, and none without a detector.
     """
 
     voxels: ByCell = field(default_factory=counts)
@@ -113,26 +99,22 @@ class Tally:
 
 @dataclass
 class Tile:
-    """One tile in the making, as the block holds it; stages see it through `TileState`.
+    """A tile being computed, as the block holds it; a stage sees it through `TileState`.
 
     Attributes
     ----------
-    context
-        What all blocks share.
     pixels
         The tile, in pixels of the image.
     boxes
-        nm box wanted of each quantity, as the planner walked them back from `pixels`.
+        Box needed of each quantity, nm, as the planner derived them backwards from `pixels`.
     counted
-        Tables of the passes before.
+        Tables of the count passes.
     values
         Quantities written so far, by name.
-    tally
-        Counts.
     stream
-        The labels of the tile; None where there are none.
+        Labels of the tile; None if it has none.
     frame
-        The frame that is being made; all 0 while that is made which all frames share.
+        Current frame; `NO_FRAME` while computing what all frames share.
     """
 
     context: RunContext
@@ -147,17 +129,17 @@ class Tile:
     _shared: dict[str, Any] = field(default_factory=dict)
 
     def of(self, stage: Stage) -> TileState:
-        """The tile as a stage sees it."""
+        """The view of one stage."""
         return TileState(self, stage, self._scratch.setdefault(id(stage), {}))
 
     @property
     def device(self) -> Device:
-        """Where the tile is computed."""
+        """Device that computes the tile."""
         return device(self.context.device)
 
     @property
     def labels(self) -> LabelStream:
-        """The labels of the tile."""
+        """Labels of the tile."""
         assert self.stream is not None, "this tile has no labels"
         return self.stream
 
@@ -167,18 +149,18 @@ class Tile:
         return self.labels.cells.ids
 
     def share(self) -> None:
-        """Keep what is written so far for all frames. Arrays of it cannot be written to any more."""
+        """Share the values written so far with all frames. Their arrays become read-only."""
         self._shared = dict(self.values)
         for value in self._shared.values():
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
 
     def begin(self, frame: Frame) -> None:
-        """Begin a frame: forget what the one before it made."""
+        """Begin a frame: drop the values of the one before."""
         self.values, self.frame, self.tally.images = dict(self._shared), frame, []
 
     def release(self) -> None:
-        """Let go of all that was made: streams close over the tile, a ring that would outlive it."""
+        """Drop all values: streams refer back to the tile, a cycle that would keep it alive."""
         self.stream = None
         for held in (self.values, self._shared, self._scratch):
             held.clear()
@@ -186,12 +168,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class TileState:
-    """A tile as one stage sees it: it reads and writes what it declares, and has room of its own.
+    """A tile as one stage sees it: only quantities that the stage declares can be read or written.
 
-    Attributes
-    ----------
-    scratch
-        The stage's own values; they last as long as the tile, through all frames, and nobody else sees them.
+    `scratch` holds the stage's private values for the life of the tile, through all frames.
     """
 
     _tile: Tile
@@ -199,30 +178,18 @@ class TileState:
     scratch: dict[str, Any]
 
     def read(self, quantity: Quantity) -> Any:
-        """What an earlier stage wrote.
-
-        Raises
-        ------
-        TypeError
-            If the stage does not declare that it reads this.
-        """
+        """Value that an earlier stage wrote; TypeError if the stage does not declare the quantity in `reads`."""
         self._declared(quantity, self._stage.inputs, "reads")
         return self._tile.values[quantity.name]
 
     def write(self, quantity: Quantity, value: Any) -> None:
-        """Hand a value on to later stages.
-
-        Raises
-        ------
-        TypeError
-            If the stage does not declare that it writes this.
-        """
+        """Pass a value to later stages; TypeError if the stage does not declare the quantity in `writes`."""
         self._declared(quantity, self._stage.writes, "writes")
         self._tile.values[quantity.name] = value
 
     @property
     def labels(self) -> LabelStream:
-        """The labels of the tile; raises as `read` where the stage does not declare them."""
+        """Labels of the tile; TypeError if the stage does not declare them in `reads`."""
         self._declared(LABELS, self._stage.inputs, "reads")
         return self._tile.labels
 
@@ -243,34 +210,34 @@ class TileState:
 
     @property
     def boxes(self) -> Mapping[str, NmBox]:
-        """Boxes wanted of each quantity, nm, as the planner walked them back from `pixels`."""
+        """Box needed of each quantity, nm."""
         return self._tile.boxes
 
     @property
     def tally(self) -> Tally:
-        """What the block counts."""
+        """Counts of the block."""
         return self._tile.tally
 
     @property
     def counted(self) -> Counted:
-        """Tables of the passes before."""
+        """Tables of the count passes."""
         return self._tile.counted
 
     @property
     def frame(self) -> Frame:
-        """The frame that is being made; all 0 where the specimen is imaged once, or the stage is the same in all frames."""
+        """Current frame; `NO_FRAME` if the specimen is imaged once or the stage is the same in all frames."""
         return self._tile.frame
 
     @property
     def device(self) -> Device:
-        """Where the tile is computed."""
+        """Device that computes the tile."""
         return self._tile.device
 
     def _declared(self, quantity: Quantity, declared: tuple[Quantity, ...], what: str) -> None:
         if quantity not in declared:
             raise TypeError(
-                f"the stage {self._stage.tag!r} {what} {quantity.name!r} without declaring it, so nothing would make sure that "
-                f"it is there, and halos would be wrong; add it to `{what}` of {type(self._stage).__name__}"
+                f"stage {self._stage.tag!r} {what} {quantity.name!r} without declaring it, so it might be missing and its halo "
+                f"would be wrong; add it to `{what}` of {type(self._stage).__name__}"
             )
 
 
@@ -278,11 +245,11 @@ class CellTable(Protocol):
     """Sums over the whole specimen, by cell."""
 
     def look_up(self, ids: NDArray[np.uint64]) -> dict[str, NDArray[np.int64]]:
-        """Columns at these ids, (n,) each; 0 where the table has no such id."""
+        """Columns at these ids, (n,) each; 0 for ids that the table lacks."""
 
     def largest(self, column: str) -> tuple[int, int]:
-        """(id, value) of the largest value of a column, the smallest id of equals; (0, 0) where all are 0."""
+        """(id, value) of the largest value of a column, the smallest id of equals; (0, 0) if all are 0."""
 
 
 Counted = Mapping[str, CellTable]
-"""Tables that were counted in passes before the images are made, by the pass's name."""
+"""Tables of the count passes, by pass name."""

@@ -18,7 +18,7 @@ from simexm.kernels.devices.cpu_device import CPU
 from simexm.kernels.devices.device import Cells, Device, NodeGrid, Where
 from simexm.kernels.emission import amplicons, emit
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.emit import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging.image import LateralGrid
 from simexm.kernels.labels.regions import crofton_weights
 from simexm.kernels.numbers import detmath
@@ -276,7 +276,7 @@ def test_an_emitter_beyond_the_ring_is_told(gpu: ArrayDevice) -> None:
     )
     planes = gpu.node_planes(grid)
     planes.add(put(gpu, dots(500, (2000.0, 900.0, 900.0))))
-    with pytest.raises(ValueError, match="further up"):
+    with pytest.raises(ValueError, match="would be lost"):
         list(planes.advance(80))
 
 
@@ -328,7 +328,7 @@ def test_what_cannot_be_drawn_is_told(gpu: ArrayDevice, wrong: float) -> None:
     expected = np.ones((1, 4, 4), np.float32)
     expected[0, 2, 2] = wrong
     for device in (gpu, CPU):
-        with pytest.raises(ValueError, match=r"a Poisson field takes numbers|more electrons than a count can tell"):
+        with pytest.raises(ValueError, match=r"a Poisson field|more electrons"):
             device.draw_counts(
                 device.put(expected),
                 (0, 0, 0),

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from simexm.compiled import njit
-from simexm.kernels.numbers import detmath, draws, draws_numpy
+from simexm.kernels.numbers import detmath, draws
 from simexm.random import derive_key
+from tests.kernels import draws_reference
 
 Floats = NDArray[np.float64]
 LEAST_U, LARGEST_U = 2.0**-53, 1.0 - 2.0**-53
@@ -73,11 +74,7 @@ EXPONENTS = np.concatenate([RNG.uniform(-707, 708, 50_000), RNG.normal(size=50_0
     ids=["exp", "log", "normal quantile"],
 )
 def test_elementary_functions(
-    function: Any,
-    array: Callable[[Floats], Floats],
-    reference: Callable[[Floats], Floats],
-    x: Floats,
-    ulps: float,
+    function: Any, array: Callable[[Floats], Floats], reference: Callable[[Floats], Floats], x: Floats, ulps: float
 ) -> None:
     """Right to a few units in the last place, and the same bits compiled and by arrays."""
     got, expected = apply(function, x), reference(x)
@@ -147,7 +144,7 @@ def test_nothing_is_counted_where_nothing_is_expected() -> None:
 def test_a_mean_that_cannot_be_drawn_is_refused(bad: float) -> None:
     mean = np.ones((1, 2, 3))
     mean[0, 1, 1] = bad
-    for field in (draws.poisson_field, draws_numpy.poisson_field_array):
+    for field in (draws.poisson_field, draws_reference.poisson_field_array):
         with pytest.raises(ValueError, match="means from"):
             field(mean, 0, 0, 0, (1, 2))
 
@@ -177,15 +174,15 @@ def test_compiled_fields_equal_the_array_reference(dtype: type[np.floating[Any]]
     key = derive_key(0, "camera")
     got = draws.poisson_field(mean, 3, 2**32 - 20, 10**6, key)
     assert got.dtype == np.uint32
-    assert np.array_equal(got, draws_numpy.poisson_field_array(mean, 3, 2**32 - 20, 10**6, key))
+    assert np.array_equal(got, draws_reference.poisson_field_array(mean, 3, 2**32 - 20, 10**6, key))
     normal = draws.normal_field((40, 50, 60), 3, 2**32 - 20, 10**6, key, draw=1)
-    assert np.array_equal(normal, draws_numpy.normal_field_array((40, 50, 60), 3, 2**32 - 20, 10**6, key, draw=1))
+    assert np.array_equal(normal, draws_reference.normal_field_array((40, 50, 60), 3, 2**32 - 20, 10**6, key, draw=1))
 
 
 def test_extreme_uniforms_agree_with_the_array_reference() -> None:
     rng = np.random.default_rng(6)
     u, mean = uniforms(rng, 50_000), means(rng, 50_000)
-    assert np.array_equal(poisson_quantiles(u, mean), draws_numpy.poisson_quantile_array(u, mean))
+    assert np.array_equal(poisson_quantiles(u, mean), draws_reference.poisson_quantile_array(u, mean))
 
 
 @pytest.mark.parametrize("mean", [0.3, 7.0, 40.0, 3000.0])

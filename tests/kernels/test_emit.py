@@ -12,8 +12,9 @@ from scipy import stats
 
 from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.kernels.emission import emit
-from simexm.kernels.emission.emit import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import BINOMIAL, POINTS_OF_CLUMP, POISSON, EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.labels.regions import crofton_weights, regions_of
+from simexm.kernels.numbers.detmath import CUT_SIGMA
 from simexm.random import derive_key
 
 VOXEL_NM = (40.0, 32.0, 32.0)
@@ -158,7 +159,7 @@ def test_linkers_are_gaussian_and_cut(clumped: bool) -> None:
     first = np.unique(without.z, return_index=True)[1]
     for s, a, b in zip(sigma, without[:3], with_linker[:3], strict=True):
         step = (b - a)[first] / s
-        assert np.abs(step).max() <= emit.CUT_SIGMA + 1e-9
+        assert np.abs(step).max() <= CUT_SIGMA + 1e-9
         assert np.abs(step).max() > 3.5
         assert stats.kstest(step, stats.truncnorm(-4, 4).cdf).pvalue > 1e-4
     steps = np.array([(b - a)[first] for a, b in zip(without[:3], with_linker[:3], strict=True)])
@@ -178,9 +179,9 @@ def test_dyes_drawn_at_once_do_not_shake_the_picture_more_than_one_by_one() -> N
     """A dense voxel's centroid: 5000 dyes scatter it by 0.4 % of a voxel; a few random points would by 10 %."""
     shape = (6, 20, 20)
     found, _ = _emit(_law(5000.0, dyes=1.0, clumped=True, sigma=(4.0, 4.0, 4.0)), np.ones(shape, np.int32))
-    assert found.weight.size == math.prod(shape) * emit.POINTS_OF_CLUMP
+    assert found.weight.size == math.prod(shape) * POINTS_OF_CLUMP
     for axis in range(3):
-        weight, place = (a.reshape(-1, emit.POINTS_OF_CLUMP) for a in (found.weight, found[axis]))
+        weight, place = (a.reshape(-1, POINTS_OF_CLUMP) for a in (found.weight, found[axis]))
         centroid = (weight * place).sum(axis=1) / weight.sum(axis=1) / VOXEL_NM[axis] % 1
         assert centroid.std() < 1 / math.sqrt(12 * 5000)
         assert centroid.mean() == pytest.approx(0.5, abs=1e-3)

@@ -19,7 +19,7 @@ from simexm.kernels.devices.array_device import ArrayDevice, DeviceMemoryError
 from simexm.kernels.devices.array_planes import Backend
 from simexm.kernels.devices.cpu_device import CPU
 from simexm.kernels.devices.device import Cells, Device, NodeGrid
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging import planes
 from simexm.kernels.imaging.image import LateralGrid, Transfer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import psf
@@ -133,23 +134,21 @@ class TestTables:
 
     @pytest.mark.parametrize(
         ("kind", "table", "keyword"),
-        [
-            (psf.EXCITATION, tables.excitation_table, "ex_wavelen"),
-            (psf.EMISSION, tables.emission_table, "em_wavelen"),
-        ],
+        [(psf.EXCITATION, tables.excitation_table, "ex_wavelen"), (psf.EMISSION, tables.emission_table, "em_wavelen")],
     )
     @pytest.mark.parametrize(("na", "n"), [(0.4, 1.33), (1.15, 1.33), (1.4, 1.515)])
     def test_near_focus_the_package_agrees(
         self, kind: psf.PsfType, table: Table, keyword: str, na: float, n: float
     ) -> None:
         z, r = uniform(500.0, 100.0), uniform(15 * EM_NM / na, 10.0)
+        wavelength: dict[str, Any] = {keyword: EM_NM}
         package = psf.PSF(
             psf.ISOTROPIC | kind,
             shape=(z.size, r.size),
             dims=(z[-1] / 1e3, r[-1] / 1e3),  # spacing = dims / (shape - 1)
             num_aperture=na,
             refr_index=n,
-            **{keyword: EM_NM},
+            **wavelength,
         ).data
         ours = table(z, r, EM_NM, na, n)
         # the package interpolates Bessel functions linearly in steps of 0.1, an error of up to 6e-4 of an amplitude

@@ -132,7 +132,7 @@ def _plane_ratio(normal: NDArray[np.float64], voxel_nm: tuple[float, float, floa
 
 def _directions(n: int, seed: int) -> NDArray[np.float64]:
     vectors = np.random.default_rng(seed).normal(size=(n, 3))
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize("voxel_nm", [(40, 32, 32), (30, 30, 30)])

@@ -215,7 +215,7 @@ def test_a_model_without_gpu_code_stays_on_the_cpu(gpu: str) -> None:
 def test_a_worker_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy_device, "missing", lambda: "there is no CUDA device")
     cupy_device.gpu.cache_clear()
-    with pytest.raises(RuntimeError, match="start workers only where there is one"):
+    with pytest.raises(RuntimeError, match=r"there is no CUDA device.*--device cpu"):
         cupy_device.gpu()
 
 

@@ -77,14 +77,14 @@ def test_an_fpbase_export_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (FILE.replace("# quantum_yield: 0.9", ""), "does not tell quantum_yield of the dye 'my'.*# quantum_yield: 0.8"),
+        (FILE.replace("# quantum_yield: 0.9", ""), "quantum_yield of the dye 'my'.*# quantum_yield: 0.8"),
         (FILE.replace("emission", "emision"), "'emision' that would be ignored; did you mean emission"),
         (FILE.replace("480,2,", "480,x,"), "line 8: .*'x'"),
         (FILE.replace("0.9", "90 %"), "quantum_yield"),
         (FILE.replace("0.9", "90"), "quantum_yield.*less than or equal to 1"),
         (FILE.replace("500,0,4", "470,0,4"), "470 nm follows 480 nm"),
         (FILE.replace("500,0,4", "500,0,nan"), "emission.*finite"),
-        (FILE.replace("two_photon_GM", "emission"), "more than one column of emission"),
+        (FILE.replace("two_photon_GM", "emission"), "more than one column emission"),
         (FILE.replace("wavelength_nm,", "emission,"), "no column wavelength_nm|more than one"),
         ("# nothing\n", "is empty; its header should be"),
     ],

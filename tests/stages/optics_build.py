@@ -13,7 +13,7 @@ from scipy.interpolate import CubicSpline
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, Tiling, Triple, exact3
 from simexm.geometry.transform import IDENTITY
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
@@ -107,14 +107,10 @@ class Bench:
 
     def centre(self) -> Array:
         """Centre of the middle pixel, nm."""
-        return (np.array(self.shape) // 2 + 0.5) * self.pitch
+        return np.asarray((np.array(self.shape) // 2 + 0.5) * self.pitch)
 
     def image(
-        self,
-        points: Mapping[str, Array] | Array,
-        *,
-        tile: Triple | None = None,
-        plan: OpticsPlan | None = None,
+        self, points: Mapping[str, Array] | Array, *, tile: Triple | None = None, plan: OpticsPlan | None = None
     ) -> NDArray[np.float32]:
         """Expected image (channel, z, y, x) of points (n, 3) by dye, computed in tiles."""
         by_dye = points if isinstance(points, Mapping) else {next(iter(self.dyes)): np.atleast_2d(points)}
@@ -157,7 +153,7 @@ class Bench:
         values = curve(np.hypot(y[:, None], x[None, :])).reshape(
             self.shape[1], offsets.size, self.shape[2], offsets.size
         )
-        return np.einsum("aibj,i,j->ab", values, weight, weight)
+        return np.asarray(np.einsum("aibj,i,j->ab", values, weight, weight))
 
     def profile(self, distance_nm: float) -> tuple[Array, Array]:
         """Radii in steps of 5 nm as far as the image reaches, and the response there at a distance from the plane."""

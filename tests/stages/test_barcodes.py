@@ -15,7 +15,7 @@ from simexm import simulate
 from simexm.api import Simulation
 from simexm.errors import SpecError
 from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.run.in_memory import Simulated
 from simexm.stages.contract import Chunk
 from simexm.stages.sample.barcodes import Barcodes, in_order
@@ -222,7 +222,7 @@ def test_hash_knows_the_content_of_the_codebook(tmp_path: Path) -> None:
     again = Simulation.from_mapping(a.simulation.to_mapping())
     assert again.plan().hash == a.hash
     write_codebook(tmp_path / "a.csv", "id,barcode\n5,CCC\n")
-    with pytest.raises(SpecError, match=r"codebook.*is not the one.*restore the file"):
+    with pytest.raises(SpecError, match=r"codebook_digest.*restore the file"):
         again.plan()
 
 
@@ -267,7 +267,7 @@ def test_a_stain_of_a_letter_s_dye(labels: NDArray[np.uint64]) -> None:
     ("changes", "told"),
     [
         ({"dyes": {"A": "ATTO488", "C": "ATTO999"}}, r"ATTO999.*"),
-        ({"dyes": {"AB": "ATTO488"}}, r"letter 'AB'.*one character"),
+        ({"dyes": {"AB": "ATTO488"}}, r"'AB'.*one character"),
         ({"dyes": {"A": "ATTO488", "C": "ATTO488"}}, r"two letters have the dye ATTO488"),
         ({"dyes": {}}, r"dyes"),
         ({"rounds": 0}, r"rounds"),
@@ -276,7 +276,7 @@ def test_a_stain_of_a_letter_s_dye(labels: NDArray[np.uint64]) -> None:
         ({"amplicons": [{"region": "cytosol", "density_per_um3": 1}] * 2}, r"'cytosol' twice"),
         ({"amplicons": [{"region": "cytosol"}]}, r"density_per_um3"),
         ({"dyes": dict(zip("ACGT", ("ATTO488", "ATTO550", "ATTO647N", "ATTO425"), strict=True))}, r"4 letters.*3 channels"),
-        ({"codebook_digest": "00"}, r"codebook_digest is given without a codebook"),
+        ({"codebook_digest": "00"}, r"codebook_digest .*without a codebook"),
     ],
 )  # fmt: skip
 def test_bad_spec(changes: dict[str, Any], told: str) -> None:
@@ -289,13 +289,13 @@ def test_bad_spec(changes: dict[str, Any], told: str) -> None:
     [
         ("id,barcode\n5,ACAC\n", r"line 2.*'ACAC' of cell 5 has 4 letters, but there are 3 rounds"),
         ("id,barcode\n5,AC\n", r"has 2 letters"),
-        ("id,barcode\n5,AXA\n", r"letter 'X'.*has no dye; the letters are A, C"),
-        ("id,barcode\n5,ACA\n5,CCC\n", r"line 3.*cell 5 has a barcode already"),
-        ("id,barcode\n0,ACA\n", r"no cell can have the id 0"),
-        ("id,barcode\nfive,ACA\n", r"'five' is no whole number"),
-        ("cell,code\n5,ACA\n", r"columns cell, code, but id and barcode are needed"),
+        ("id,barcode\n5,AXA\n", r"letter 'X'.*has no dye.*A, C"),
+        ("id,barcode\n5,ACA\n5,CCC\n", r"line 3.*cell 5 "),
+        ("id,barcode\n0,ACA\n", r"line 2.*id 0 "),
+        ("id,barcode\nfive,ACA\n", r"line 2.*id 'five' "),
+        ("cell,code\n5,ACA\n", r"columns cell, code, .*id and barcode"),
         ("", r"\(none\)"),
-        ("id,barcode\n", r"names no cell"),
+        ("id,barcode\n", r"lists no cell"),
         ("id,barcode\n5\n", r"has 0 letters"),
         (None, r"cannot be read.*columns id,barcode"),
     ],
@@ -324,7 +324,7 @@ def test_bad_places() -> None:
 
 
 def test_amplicons_nowhere_are_told_of(labels: NDArray[np.uint64]) -> None:
-    with pytest.warns(UserWarning, match=r"no amplicon at all.*check the regions"):
+    with pytest.warns(UserWarning, match=r"no amplicons.*check.*regions"):
         made(labels, simulation(amplicons=[{"region": "cytosol", "density_per_um3": 1e-9}]))
 
 

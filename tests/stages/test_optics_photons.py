@@ -41,11 +41,7 @@ def test_a_plane_receives_of_every_dye_what_its_distance_lets_it(kind: str, plan
         np.testing.assert_allclose(sums, expected, rtol=5e-3)
 
 
-CAMERAS = [
-    ("widefield", 1.15, {"axial_range_um": 2.0}),
-    ("widefield", 0.5, {}),
-    ("light_sheet", 1.15, {}),
-]
+CAMERAS = [("widefield", 1.15, {"axial_range_um": 2.0}), ("widefield", 0.5, {}), ("light_sheet", 1.15, {})]
 
 
 @pytest.mark.parametrize(("kind", "na", "more"), CAMERAS)

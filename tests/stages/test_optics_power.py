@@ -21,7 +21,7 @@ def bench(kind: str, power: float) -> Bench:
 
 def image(b: Bench) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """A dye in the middle pixel, in focus."""
-    return b.image(b.centre())[0, 0].astype(np.float64)
+    return np.asarray(b.image(b.centre())[0, 0], np.float64)
 
 
 @pytest.mark.parametrize(

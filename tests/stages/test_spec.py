@@ -122,7 +122,7 @@ BAD = [
     ExpectFail(
         "dye number",
         _layer(dyes_per_protein={"distribution": "fixed", "mean": 3}),
-        ("fixed", "given by sites", "not by mean"),
+        ("fixed", "sites", "mean"),
     ),
     ExpectFail("layer cells", _layer(name="cells"), ("cannot be named 'cells'", "choose another")),
     ExpectFail("layer name", _layer(name="a/b"), ("layers[0].name", "pattern")),
@@ -284,7 +284,7 @@ def _specs(draw: st.DrawFn) -> Spec:
         optics |= {"stage": kind, "channels": [{**light, "irradiance_W_per_cm2": draw(SIZE)}]}
     if kind == "light_sheet":
         optics["sheet_waist_um"] = 2
-    camera = {"read_noise_e": draw(st.floats(0, 9)), "bits": draw(st.integers(8, 16))}
+    camera: dict[str, object] = {"read_noise_e": draw(st.floats(0, 9)), "bits": draw(st.integers(8, 16))}
     if draw(st.booleans()):
         camera["illumination"] = {"frame_pixels": [64, 128], "edge": 0.5}
     return spec(

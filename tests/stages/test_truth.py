@@ -93,7 +93,7 @@ def _centroid_um(weight: NDArray[Any], result: Simulated) -> NDArray[np.float64]
     at = [
         (w.sum(axis=tuple(b for b in range(3) if b != a)) * np.arange(n)).sum() / w.sum() for a, n in enumerate(w.shape)
     ]
-    return np.array(at) * scale["scale"] + shift["translation"]
+    return np.asarray(np.array(at) * scale["scale"] + shift["translation"])
 
 
 @pytest.mark.parametrize("offset", [(0, 0, 0), (2, 6, 3)], ids=["whole", "crop"])

@@ -1,1 +1,1 @@
-"""From light to counts."""
+"""Detectors: from photo-electrons to counts."""

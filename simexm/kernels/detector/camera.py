@@ -15,24 +15,12 @@ from simexm.random import Key
 
 
 class Detector(NamedTuple):
-    """What turns one channel's expected image into counts.
+    """Parameters of one channel: counts = gain * electrons + offset, clipped at `top`; the last three are random keys."""
 
-    Attributes
-    ----------
-    lit_e, dark_e
-        Photo-electrons per pixel that are added to the signal before and after the light's profile.
-    read_noise_e, excess_noise
-        Standard deviation of the read noise; variance of the multiplied signal over that of the electrons.
-    gain, offset, top
-        counts = gain * electrons + offset, cut at `top`.
-    shot, read, excess
-        Keys of the draws.
-    """
-
-    lit_e: float
-    dark_e: float
-    read_noise_e: float
-    excess_noise: float
+    lit_e: float  # electrons per pixel added to the signal before the illumination profile is applied
+    dark_e: float  # electrons per pixel added after it
+    read_noise_e: float  # standard deviation
+    excess_noise: float  # variance of the multiplied signal over that of the electrons
     gain: float
     offset: float
     top: float
@@ -42,29 +30,22 @@ class Detector(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Relative irradiance of a box of pixels: the product of a factor for each row and one for each column, float64."""
+    """Relative irradiance of a box of pixels as the product of a factor per row and one per column, float64."""
 
     y: NDArray[np.float64]
     x: NDArray[np.float64]
 
     def product(self) -> NDArray[np.float64]:
-        """Of each pixel, (rows, columns)."""
+        """Irradiance of each pixel, (rows, columns)."""
         return self.y[:, None] * self.x[None, :]
 
 
 def draw_counts(
     expected: NDArray[np.float32], start: Triple, detector: Detector, profile: Profile, out: NDArray[np.uint16]
 ) -> int:
-    """Draw the counts of a box of pixels, plane by plane; return the number of pixels cut at the top.
+    """Draw the counts of a box of pixels (z, y, x) from photo-electrons per pixel; return the number of clipped pixels.
 
-    Parameters
-    ----------
-    expected
-        Photo-electrons per pixel, (z, y, x).
-    start
-        First pixel in the whole image.
-    out
-        Counts, of the same shape.
+    `start` is the first pixel in the image.
     """
     d, clipped = detector, 0
     z0, y0, x0 = start
@@ -85,7 +66,7 @@ def draw_counts(
 
 @njit(cache=True, nogil=True)
 def digitise(electrons, noise, gain, offset, top, out):  # type: ignore[no-untyped-def]
-    """Set `out` to round(gain * (electrons + noise) + offset), half up, within 0 and `top`; return the pixels cut at `top`."""
+    """Set `out` to round(gain * (electrons + noise) + offset), half up, clipped to 0 ... `top`; return the pixels above."""
     clipped = 0
     flat_e, flat_n, flat_o = electrons.reshape(-1), noise.reshape(-1), out.reshape(-1)
     for i in range(flat_e.size):
@@ -98,16 +79,16 @@ def digitise(electrons, noise, gain, offset, top, out):  # type: ignore[no-untyp
 
 
 BINS = 130
-"""Bins of `quarter_octaves`, the last one for the largest counts of 32 bits."""
-_QUARTERS = np.array([math.isqrt(math.isqrt(2**q)) for q in range(128)], np.uint64)  # the largest count in bin q + 1
+"""Bins of `quarter_octaves`; the last one holds the largest counts of 32 bits."""
+_QUARTERS = np.array([math.isqrt(math.isqrt(2**q)) for q in range(128)], np.uint64)  # largest count in bin q + 1
 BIN_OF = np.concatenate([[0], np.searchsorted(_QUARTERS, np.arange(1, 1 << 16)) + 1]).astype(np.uint8)
 """Bin of each count below 2^16."""
 
 
 def quarter_octaves(counts: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
-    """Histogram of counts of at most 32 bits in bins of a quarter of an octave, int64 (`BINS`,).
+    """Histogram of counts of at most 32 bits in quarter-octave bins, int64 (`BINS`,).
 
-    Bin 0 holds 0, bin b >= 1 what is above 2^((b - 2) / 4) and at most 2^((b - 1) / 4).
+    Bin 0 is the count 0; bin b >= 1 is above 2^((b - 2) / 4) and at most 2^((b - 1) / 4).
     """
     out = np.zeros(BINS, np.int64)
     _count_quarters(counts.reshape(-1), BIN_OF, _QUARTERS, out)
@@ -126,7 +107,7 @@ def _count_quarters(counts, bin_of, quarters, out):  # type: ignore[no-untyped-d
 
 @njit(cache=True, nogil=True)
 def cut(image, top, out):  # type: ignore[no-untyped-def]
-    """Set `out` to the plane of whole numbers, at most `top`; return the number of pixels cut there."""
+    """Set `out` to the plane of integers clipped at `top`; return the number of clipped pixels."""
     clipped = 0
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
@@ -136,7 +117,7 @@ def cut(image, top, out):  # type: ignore[no-untyped-def]
 
 
 def octave_quantile(histogram: NDArray[np.int64], share: float) -> float:
-    """Upper edge of the bin in which the histogram passes `share` of its pixels."""
+    """Upper edge of the bin that contains the quantile `share` of the pixels."""
     total = np.cumsum(histogram)
     bin_ = int(np.searchsorted(total, share * total[-1]))
     return 0.0 if bin_ == 0 else float(2 ** ((bin_ - 1) / 4))

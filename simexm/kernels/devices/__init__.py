@@ -1,1 +1,1 @@
-"""CPU and GPU behind one interface."""
+"""CPU and GPU with one interface."""

@@ -1,7 +1,7 @@
-"""A GPU as a `Device`: the primitives of `cuda/` through a launcher, all else on arrays of a standard namespace.
+"""A GPU as a `Device`: primitives of `cuda/` through a launcher, everything else by the Python array API.
 
-Nothing here knows CuPy: `cupy_device` gives the namespace and the launcher of a real GPU. The tests give a namespace that has
-nothing but the standard, and the primitives compiled for the host, so that all of this runs without a GPU, too.
+This module does not depend on CuPy: `cupy_device` provides the namespace and launcher of a real GPU. Tests provide a
+strict array-API namespace and primitives compiled for the host, so that this code runs without a GPU, too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from simexm.geometry.grid import Triple
 from simexm.kernels.detector import camera
 from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.devices.array_planes import ArrayNodePlanes, Backend, batch, reals, wholes
-from simexm.kernels.devices.device import Cells, Floats, NodeGrid, Where
+from simexm.kernels.devices.device import Cells, Floats, Indices, NodeGrid, Where
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.emit import IDENTITY, EmissionLaw, Emitters, LayerKeys, refuse_crowded
+from simexm.kernels.emission.emit import refuse_crowded
+from simexm.kernels.emission.points import IDENTITY, EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging import planes
 from simexm.kernels.imaging.image import LateralGrid, Transfer
 from simexm.kernels.labels.regions import bits_type_of
@@ -30,9 +31,9 @@ T = TypeVar("T")
 CAPACITY = 1 << 22
 """Emitters in one chunk."""
 COUNTED = 1 << 24
-"""Sub-cells whose emitters are counted in one launch, at most: a row, where that has more."""
+"""Most sub-cells per launch of the count, unless a single row has more."""
 SLAB = 8
-"""Planes of voxels that emit together: fewer, larger launches."""
+"""Planes of voxels that emit together, for fewer, larger launches."""
 
 _REAL, _WHOLE = "<f8", "<i8"
 EMISSION = np.dtype(
@@ -46,7 +47,7 @@ EMISSION = np.dtype(
         ("lo", _WHOLE, 3), ("hi", _WHOLE, 3), ("own_lo", _WHOLE, 3), ("own_hi", _WHOLE, 3),
     ]
 )  # fmt: skip
-"""`Emission` of `cuda/emit.cuh`."""
+"""The struct `Emission` of `cuda/emit.cuh`."""
 DETECTOR = np.dtype(
     [
         ("lit", _REAL), ("dark", _REAL), ("read_noise", _REAL), ("excess", _REAL),
@@ -54,15 +55,15 @@ DETECTOR = np.dtype(
         ("shot", _WHOLE, 2), ("read", _WHOLE, 2), ("surplus", _WHOLE, 2), ("start", _WHOLE, 3), ("shape", _WHOLE, 3),
     ]
 )  # fmt: skip
-"""`Detector` of `cuda/camera.cuh`."""
+"""The struct `Detector` of `cuda/camera.cuh`."""
 
 
 class DeviceMemoryError(MemoryError):
-    """A tile does not fit into the GPU's memory."""
+    """A tile does not fit into GPU memory."""
 
 
 class ArrayDevice:
-    """See `Device`."""
+    """See the module."""
 
     name = "gpu"
     slab = SLAB
@@ -105,13 +106,7 @@ class ArrayDevice:
         return planes.add_masks(out, index, [(bit, self.put(mask)) for bit, mask in masks], self.xp)
 
     def gather_where(
-        self,
-        cells: Cells,
-        wanted: int,
-        z: NDArray[np.int64],
-        y: NDArray[np.int64],
-        x: NDArray[np.int64],
-        out: NDArray[np.int32],
+        self, cells: Cells, wanted: int, z: Indices, y: Indices, x: Indices, out: NDArray[np.int32]
     ) -> None:
         """See `Device`."""
         at = (self.put(z), self.put(y), self.put(x))
@@ -154,7 +149,7 @@ class ArrayDevice:
     def _emit(
         self, emission: NDArray[Any], subcells: int, inputs: tuple[Any, ...], room: Emitters, dyes_of_cell: Any
     ) -> Iterator[Emitters]:
-        """Count the emitters of each sub-cell, add the counts up, and write them, as many at a time as there is room for."""
+        """Count the emitters of each sub-cell, sum the counts, and write emitters in chunks that fit into `room`."""
         xp = self.xp
         counts = xp.empty(subcells, dtype=xp.int32)
         self.launch("count_emitters", subcells, emission, *inputs, subcells, counts)
@@ -231,22 +226,16 @@ class ArrayDevice:
         )  # fmt: skip
         clipped, impossible = (int(n) for n in self.to_host(problems))
         if impossible:
-            raise ValueError(f"{impossible} pixels expect more electrons than a count can tell, or no number at all")
+            raise ValueError(f"{impossible} pixels expect more electrons than can be drawn, or NaN")
         return clipped, self.to_host(histogram)
 
     def attempt(self, work: Callable[[], T]) -> T:
-        """See `Device`: with all free memory given back before the second time.
-
-        Raises
-        ------
-        DeviceMemoryError
-            If the memory was too small even then.
-        """
+        """See `Device`; releases all free memory before the second call, and raises DeviceMemoryError if that fails, too."""
         try:
             return work()
         except self._backend.out_of_memory:
-            pass  # first let go of the error, whose traceback holds the arrays
-        gc.collect()  # and so do generators that stopped half-way
+            pass  # leave the block: the traceback of the error refers to arrays
+        gc.collect()  # as do suspended generators
         self._backend.free()
         try:
             return work()
@@ -257,7 +246,7 @@ class ArrayDevice:
 def _emission(
     cells: Cells, where: Where, law: EmissionLaw, keys: LayerKeys, weights: NDArray[np.float64], bits_bytes: int
 ) -> NDArray[Any]:
-    """All that a launch is told of a layer, but for `lo` and `hi`; (1,) of `EMISSION`."""
+    """Parameters of a layer for a launch, without `lo`, `hi` and `identified`; (1,) of `EMISSION`."""
     parts = math.prod(law.subcells)
     own = where.own.relative_to(cells.array.start)
     values = np.zeros(1, EMISSION)

@@ -1,4 +1,4 @@
-"""Dyes on their way to spectra on a GPU: what a primitive deposits, and arrays of a standard namespace; see `array_device`."""
+"""From dyes to spectra of node planes on a GPU: deposit by a primitive, transforms by the array API; see `array_device`."""
 
 from __future__ import annotations
 
@@ -9,64 +9,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.kernels.devices.device import NodeGrid, Window
-from simexm.kernels.emission.emit import Emitters
+from simexm.kernels.emission.points import Emitters
 from simexm.kernels.imaging import planes
-from simexm.kernels.imaging.deposit import UNIT, told_early
+from simexm.kernels.imaging.deposit import UNIT, refuse_early
 
 AT_ONCE = 64
-"""Planes of the image for which spectra of node planes are held."""
+"""Image planes whose node-plane spectra are held together."""
 BATCH_BYTES = 256 << 20
-"""Arrays in between are about so large at most, where planes go through many at a time."""
+"""Approximate limit of temporary arrays, which sets how many planes are processed together."""
 
 
 class Backend(Protocol):
-    """What makes arrays and runs primitives."""
+    """Source of arrays, and launcher of primitives."""
 
     xp: Any
     """Namespace of the Python array API."""
     out_of_memory: type[Exception]
-    """Raised where an array does not fit."""
+    """Exception of a failed allocation."""
 
     def launch(self, name: str, count: int, *arguments: Any) -> None:
         """Run a primitive over `count` elements.
 
-        Arrays of `xp` are passed by their address, whole numbers as 64 bits, floats as doubles, arrays of NumPy by value, as
-        the structure that they are.
+        Arrays of `xp` are passed by address, integers as 64 bits, floats as doubles, NumPy arrays by value as
+        structures.
         """
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        """Copy an array of `xp`."""
+        """Copy an array of `xp` to NumPy."""
 
     def free(self) -> None:
-        """Give back the memory that is kept for arrays to come, and what FFT plans hold."""
+        """Release pooled memory and FFT plans."""
 
 
 def reals(values: Sequence[float]) -> NDArray[np.float64]:
-    """Doubles that a primitive takes by value."""
+    """Pack doubles that a primitive takes by value."""
     return np.array(values, np.float64)
 
 
 def wholes(values: Sequence[int]) -> NDArray[np.int64]:
-    """Whole numbers of 64 bits that a primitive takes by value."""
+    """Pack 64-bit integers that a primitive takes by value."""
     return np.array(values, np.int64)
 
 
 class ArrayNodePlanes:
-    """`NodePlanes` on a device, in batches of planes; the spectra held begin with the first node plane that is seen."""
+    """`NodePlanes` on a device, in batches of planes; held spectra start at the first node plane of the window."""
 
     def __init__(self, backend: Backend, grid: NodeGrid) -> None:
         self._backend, self._grid = backend, grid
         xp = backend.xp
         self._base = grid.node[0]
-        """Node planes below are transformed."""
+        """Node planes below it are transformed."""
         self._reached = grid.node[0]
-        """Node planes from here on hold nothing."""
+        """Node planes from it on are empty."""
         self._ring = xp.zeros((grid.depth, *grid.shape[1:]), dtype=xp.int64)
         self._early = xp.zeros(1, dtype=xp.int64)
         self._window = Window(grid, AT_ONCE)
         self._spectra = self._dark(self._window.slots)
         self._lit = False
-        """Whether any plane held so far had dyes."""
+        """Whether any plane so far had dyes."""
 
     def _dark(self, count: int) -> Any:
         band_y, band_x = self._grid.lateral.band
@@ -82,13 +82,7 @@ class ArrayNodePlanes:
         )  # fmt: skip
 
     def advance(self, plane: int) -> Iterator[range]:
-        """See `NodePlanes`.
-
-        Raises
-        ------
-        ValueError
-            If emitters reached beyond the ring, when the last plane is handed over.
-        """
+        """See `NodePlanes`; ValueError at the last plane if emitters lay beyond the ring."""
         g, window = self._grid, self._window
         plane = min(plane, g.end)
         nodes_y, nodes_x = g.lateral.nodes
@@ -98,7 +92,7 @@ class ArrayNodePlanes:
             if room <= 0:
                 yield from self._seen()
                 continue
-            if self._base >= self._reached:  # the spectra held are 0 there
+            if self._base >= self._reached:  # empty planes: their spectra are 0
                 self._base = min(plane, self._base + room)
                 continue
             slot = self._base % g.depth
@@ -112,8 +106,7 @@ class ArrayNodePlanes:
         if plane == g.end:
             while window.wanted:
                 yield from self._seen()
-            if early := int(self._early[0]):
-                raise ValueError(told_early(early))
+            refuse_early(int(self._early[0]))
 
     def _transform(self, slot: int, count: int) -> None:
         xp, at = self._backend.xp, self._base - self._window.first
@@ -146,5 +139,5 @@ class ArrayNodePlanes:
 
 
 def batch(bytes_each: int) -> int:
-    """How many planes go through at a time, when each needs so many bytes in between."""
+    """Number of planes to process together if each needs `bytes_each` of temporary memory."""
     return max(1, BATCH_BYTES // bytes_each)

@@ -1,4 +1,4 @@
-"""The CPU as a `Device`: arrays are NumPy's, and the work is done by the compiled kernels."""
+"""The CPU as a `Device`: NumPy arrays and compiled kernels."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Triple
 from simexm.kernels.detector import camera
 from simexm.kernels.detector.camera import Detector, Profile
-from simexm.kernels.devices.device import Cells, Floats, NodeGrid, Where, Window
+from simexm.kernels.devices.device import Cells, Floats, Indices, NodeGrid, Where, Window
 from simexm.kernels.emission import emit
 from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
-from simexm.kernels.emission.emit import EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
 from simexm.kernels.imaging.image import LateralGrid, Transfer
@@ -24,8 +24,8 @@ from simexm.kernels.numbers import gather
 T = TypeVar("T")
 
 
-class CpuNodePlanes:
-    """`NodePlanes` by the compiled kernels; node plane n is held in slot n % slots."""
+class _NodePlanes:
+    """`NodePlanes` on the CPU; node plane n is held in slot n % slots."""
 
     def __init__(self, grid: NodeGrid) -> None:
         band_y, band_x = grid.lateral.band
@@ -37,12 +37,10 @@ class CpuNodePlanes:
         self._used = np.zeros(slots, np.bool_)
 
     def add(self, emitters: Emitters) -> None:
-        """See `NodePlanes`."""
         e, g = emitters, self._grid
         self._ring.add(e.z, e.y, e.x, e.weight, g.per_nm, g.shift)
 
     def advance(self, plane: int) -> Iterator[range]:
-        """See `NodePlanes`."""
         window, slots = self._window, self._window.slots
         for node, held, take in self._ring.advance(plane):
             while node >= window.first + slots:
@@ -62,48 +60,34 @@ class CpuNodePlanes:
                 self._used[slot] = False
 
     def project(self, response: Transfer, wanted: range, out: NDArray[np.complex64]) -> None:
-        """See `NodePlanes`."""
         if self._used.any():
             g, grid = self._grid, self._grid.lateral
-            imaging.project(
-                self._planes.view(np.float32),
-                self._used,
-                *response,
-                g.step,
-                wanted.start,
-                *grid.pixels,
-                grid.nodes[1],
-                out,
-            )
+            planes = self._planes.view(np.float32)
+            imaging.project(planes, self._used, response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
 
 
-class CpuDevice:
-    """The CPU: arrays are NumPy's, and kernels are compiled."""
+class _CpuDevice:
+    """See `Device`."""
 
     name = "cpu"
     capacity = emit.CAPACITY
     slab = 2
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
-        """See `Device`."""
         return array
 
     def to_host(self, array: NDArray[Any]) -> NDArray[Any]:
-        """See `Device`."""
         return array
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """See `Device`."""
         return np.zeros(shape, dtype)
 
     def room(self, capacity: int, identified: bool = False) -> Emitters:
-        """See `Device`."""
         return Emitters.empty(capacity, identified)
 
     def regions(
         self, index: NDArray[np.int32], neighbourhood: int, masks: Sequence[tuple[int, NDArray[np.bool_]]]
     ) -> NDArray[np.integer[Any]]:
-        """See `Device`."""
         bits = regions_of(index, neighbourhood).astype(bits_type_of(masks), copy=False)
         for bit, mask in masks:
             add_mask(index, mask, bits.dtype.type(bit), bits)
@@ -120,7 +104,6 @@ class CpuDevice:
         room: Emitters,
         dyes_of_cell: NDArray[np.int64],
     ) -> Iterator[Emitters]:
-        """See `Device`."""
         yield from emit.emit_layer(
             cells.index, cells.regions, labelled, weights, law, keys,
             array=cells.array, specimen=where.specimen, inside=where.inside, own=where.own,
@@ -130,30 +113,21 @@ class CpuDevice:
     def scatter(
         self, amplicons: Amplicons, keys: NDArray[np.int64], radius_nm: float, room: Emitters
     ) -> Iterator[Emitters]:
-        """See `Device`."""
         yield from scatter_dyes(amplicons, keys, radius_nm, room)
 
     def deposit_counts(self, emitters: Emitters, per_nm: Floats, start: Triple, out: NDArray[np.int64]) -> None:
-        """See `Device`."""
         e = emitters
         deposit_counts(e.z, e.y, e.x, e.weight, per_nm, start, out)
 
-    def node_planes(self, grid: NodeGrid) -> CpuNodePlanes:
-        """See `Device`."""
-        return CpuNodePlanes(grid)
+    def node_planes(self, grid: NodeGrid) -> _NodePlanes:
+        return _NodePlanes(grid)
 
     def response(self, transfer: Transfer) -> Transfer:
-        """See `Device`."""
         return transfer
 
     def image(
-        self,
-        spectra: NDArray[np.complex64],
-        grid: LateralGrid,
-        inner: tuple[slice, slice],
-        out: NDArray[np.float32],
+        self, spectra: NDArray[np.complex64], grid: LateralGrid, inner: tuple[slice, slice], out: NDArray[np.float32]
     ) -> None:
-        """See `Device`."""
         for k, spectrum in enumerate(spectra):
             out[k] = imaging.inverse_plane(spectrum, grid)[inner]
 
@@ -165,25 +139,16 @@ class CpuDevice:
         profile: Profile,
         out: NDArray[np.uint16],
     ) -> tuple[int, NDArray[np.int64]]:
-        """See `Device`."""
         clipped = camera.draw_counts(expected, start, detector, profile, out)
         return clipped, camera.quarter_octaves(out)
 
     def gather_where(
-        self,
-        cells: Cells,
-        wanted: int,
-        z: NDArray[np.int64],
-        y: NDArray[np.int64],
-        x: NDArray[np.int64],
-        out: NDArray[np.int32],
+        self, cells: Cells, wanted: int, z: Indices, y: Indices, x: Indices, out: NDArray[np.int32]
     ) -> None:
-        """See `Device`."""
         gather.gather_where(cells.index, cells.regions, cells.regions.dtype.type(wanted), z, y, x, out)
 
     def attempt(self, work: Callable[[], T]) -> T:
-        """See `Device`."""
         return work()
 
 
-CPU = CpuDevice()
+CPU = _CpuDevice()

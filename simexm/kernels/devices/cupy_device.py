@@ -1,4 +1,4 @@
-"""A CUDA device through CuPy: the backend of `array_device` where there is a GPU."""
+"""CuPy as the backend of `array_device`, for CUDA devices."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from simexm.kernels.devices.array_device import ArrayDevice
 
 SOURCES = Path(__file__).parent / "cuda"
 OPTIONS = ("--std=c++17", "--fmad=false")
-"""Contracted, a product and a sum are rounded once instead of twice: other bits than the CPU's."""
+"""Without contraction: fused multiply-add rounds once instead of twice, unlike the CPU."""
 _THREADS = 128
 _BLOCKS = 1 << 16
 _SHARE = 0.95
-"""Of the GPU's memory: the rest is the driver's and the display's."""
+"""Share of GPU memory to use; the rest is for driver and display."""
 _PLANS = 8
-"""FFT plans that are kept: each holds a work area."""
+"""FFT plans in the cache, each with a work area."""
 
 
 def kernel_text(name: str = "simexm.cu", before: set[str] | None = None) -> str:
-    """The primitives in one text, every header once: CuPy keeps what it compiled by this text, and sees no file's change."""
+    """Join the sources, each header once: CuPy caches by this text and does not notice changes of included files."""
     known = set() if before is None else before
     known.add(name)
     lines = []
@@ -42,7 +42,7 @@ class CuPy:
     """See `Backend`."""
 
     def __init__(self) -> None:
-        import cupy
+        import cupy  # type: ignore[import-not-found]
 
         self.xp: Any = cupy
         self.out_of_memory: type[Exception] = cupy.cuda.memory.OutOfMemoryError
@@ -72,37 +72,37 @@ class CuPy:
 
 
 def lacking() -> str:
-    """Which package a GPU would need; empty where all are installed."""
+    """Message if CuPy is not installed; empty otherwise."""
     return "" if importlib.util.find_spec("cupy") else "CuPy is not installed (pip install 'simexm[gpu]')"
 
 
 @cache
 def missing() -> str:
-    """Why there is no GPU to compute on; empty where there is one."""
+    """Why no GPU can be used; empty if one can."""
     if why := lacking():
         return why
     try:
         return "" if count() else "there is no CUDA device"
-    except Exception as error:  # whatever the library or the driver says
+    except Exception as error:  # of library or driver
         return f"no CUDA device answers ({type(error).__name__}: {error})"
 
 
 def count() -> int:
-    """CUDA devices of this process."""
+    """Number of CUDA devices of this process."""
     import cupy
 
     return int(cupy.cuda.runtime.getDeviceCount())
 
 
 def version() -> str:
-    """CuPy's."""
+    """Version of CuPy."""
     import cupy
 
     return str(cupy.__version__)
 
 
 def free_bytes() -> int:
-    """Memory of the device that nobody holds, with what this process keeps for arrays to come, bytes."""
+    """Free memory of the device, including this process's pool, bytes."""
     import cupy
 
     free, _ = cupy.cuda.runtime.memGetInfo()
@@ -111,16 +111,10 @@ def free_bytes() -> int:
 
 @cache
 def gpu() -> ArrayDevice:
-    """The device that this process computes on.
-
-    Raises
-    ------
-    RuntimeError
-        If there is none.
-    """
+    """The GPU of this process; RuntimeError if there is none."""
     if why := missing():
         raise RuntimeError(
-            f"this run computes on GPUs, but on {socket.gethostname()} {why}; start workers only where there is one, or run "
-            "with --device cpu into another output"
+            f"this run uses GPUs, but on {socket.gethostname()} {why}; start workers on GPU nodes only, or run with "
+            "--device cpu into another output"
         )
     return ArrayDevice(CuPy())

@@ -1,7 +1,7 @@
-"""Where a tile is computed: what the stages ask for, on the CPU or on a GPU.
+"""The interface of a device, CPU or GPU, that computes a tile; see `cpu_device` and `array_device`.
 
-A stage asks its device and never which one it is. Arrays that a device returns are its own: they go back to it, or through
-`to_host`. See `cpu_device` and `array_device`.
+Stages use it without knowing which device it is. Arrays that a device returns can only be passed back to it or to
+`to_host`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,16 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.emit import EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging.image import LateralGrid, Transfer
 
 Floats = tuple[float, float, float]
+Indices = NDArray[np.int64]
 T = TypeVar("T")
 
 
 class Cells(NamedTuple):
-    """A box of the ground truth on a device.
-
-    Attributes
-    ----------
-    index, regions
-        Cell indices (int32) and region bits (see `regions.bits_type`), z y x.
-    array
-        Voxels of the whole volume that they cover.
-    """
+    """Cell indices (int32) and region bits (`regions.bits_type`), z y x, of the voxels `array`, on a device."""
 
     index: Any
     regions: Any
@@ -39,15 +32,7 @@ class Cells(NamedTuple):
 
 
 class Where(NamedTuple):
-    """Which voxels emit, boxes in voxels of the whole volume.
-
-    Attributes
-    ----------
-    specimen, inside, own
-        What exists, what emits now, and what is counted.
-    voxel_nm
-        Size of a voxel, nm of tissue.
-    """
+    """Which voxels emit, in voxels of the volume: extent of the specimen, of what emits now, and of what is counted."""
 
     specimen: Box
     inside: Box
@@ -56,69 +41,52 @@ class Where(NamedTuple):
 
 
 class NodeGrid(NamedTuple):
-    """Where dyes are deposited: nodes of the simulation grid around a tile.
+    """Nodes of the simulation grid around a tile, on which dyes are deposited.
 
-    Attributes
-    ----------
-    lateral
-        Shape of the lateral transforms.
-    node, shape
-        First node, and nodes along z, y, x.
-    depth
-        Node planes that emitters can touch between two floors.
-    per_nm, shift
-        Position p lies at p * per_nm - shift nodes.
-    wanted, step, reach
-        Planes of the image that are wanted; plane k lies at node plane k * step, and sees so many to either side.
+    Position p lies at p * per_nm - shift nodes. Image plane k lies at node plane k * step and sees `reach` node planes
+    on each side.
     """
 
     lateral: LateralGrid
-    node: Triple
-    shape: Triple
-    depth: int
+    node: Triple  # first node
+    shape: Triple  # number of nodes
+    depth: int  # node planes that emitters can touch between two floors of the stream
     per_nm: Floats
     shift: Floats
-    wanted: range
+    wanted: range  # image planes to compute
     step: int
     reach: int
 
     @property
     def end(self) -> int:
-        """First node plane that the grid no longer holds."""
+        """End of the node planes, exclusive."""
         return self.node[0] + self.shape[0]
 
 
 class NodePlanes(Protocol):
-    """Dyes of one kind on their way to spectra, plane by plane of the simulation grid."""
+    """Deposit of one dye and spectra of its node planes, plane by plane."""
 
     def add(self, emitters: Emitters) -> None:
         """Deposit emitters."""
 
     def advance(self, plane: int) -> Iterator[range]:
-        """No emitter will touch a plane below this one: transform those.
+        """Transform the node planes below `plane`, which no later emitter touches.
 
-        Yields the planes of the image, in ascending order, of which all that they see is there: `project` them then.
+        Yield ascending ranges of image planes whose node planes are all available; `project` each range before the
+        next.
         """
 
     def project(self, response: Any, wanted: range, out: Any) -> None:
-        """Add what image planes see to their spectra; see `imaging.project`."""
+        """Add the node planes to the spectra of image planes; see `image.project`."""
 
 
 class Window:
-    """The image planes to be made next, and the node planes that they see.
-
-    Parameters
-    ----------
-    grid
-        Where dyes are deposited.
-    at_once
-        Image planes that are made together.
-    """
+    """The next image planes to compute, `at_once` together, and the node planes that they see."""
 
     def __init__(self, grid: NodeGrid, at_once: int) -> None:
         self._grid, self._at_once = grid, at_once
         self.slots = min(grid.shape[0], (at_once - 1) * grid.step + 2 * grid.reach + 1)
-        """Node planes that are held."""
+        """Node planes to hold."""
         self.wanted = range(0)
         self._begin(grid.wanted.start)
 
@@ -127,18 +95,18 @@ class Window:
 
     @property
     def first(self) -> int:
-        """First node plane that they see."""
+        """First node plane that the image planes see."""
         return self.wanted.start * self._grid.step - self._grid.reach
 
     def move(self) -> range:
-        """Go on to the next image planes; the node planes that they and all later ones do not see."""
+        """Move to the next image planes; return the node planes that are no longer seen."""
         before = self.first
         self._begin(self.wanted.stop)
         return range(before, self.first)
 
 
 class Device(Protocol):
-    """What stages ask for."""
+    """A CPU or GPU."""
 
     name: str
     capacity: int
@@ -147,19 +115,19 @@ class Device(Protocol):
     """Planes of voxels that emit together."""
 
     def put(self, array: NDArray[Any]) -> Any:
-        """The device's copy of an array of the host, or the array itself."""
+        """Copy an array of the host to the device, if necessary."""
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        """The host's copy of an array of the device, or the array itself."""
+        """Copy an array of the device to the host, if necessary."""
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An array of zeros."""
+        """Array of zeros."""
 
     def room(self, capacity: int, identified: bool = False) -> Emitters:
-        """Uninitialised room for emitters, with their identities or without."""
+        """Uninitialised buffers for emitters, with or without identities."""
 
     def regions(self, index: Any, neighbourhood: int, masks: Sequence[tuple[int, NDArray[np.bool_]]]) -> Any:
-        """Region bits, of `regions.bits_type_of(masks)`; `masks` are pairs of bit and mask, cut to cells."""
+        """Region bits, of the dtype `regions.bits_type_of(masks)`; masks are cut to cells."""
 
     def emit(
         self,
@@ -181,39 +149,30 @@ class Device(Protocol):
         """Add emitters to the pixels that hold them; see `deposit.deposit_counts`."""
 
     def node_planes(self, grid: NodeGrid) -> NodePlanes:
-        """Empty planes."""
+        """Empty node planes."""
 
     def response(self, transfer: Transfer) -> Any:
-        """A transfer function as `NodePlanes.project` takes it."""
+        """Prepare a transfer function for `NodePlanes.project`."""
 
     def image(self, spectra: Any, grid: LateralGrid, inner: tuple[slice, slice], out: Any) -> None:
-        """Expected image, float32, (planes, y, x), the part `inner` of each plane, of one channel's coarse spectra."""
+        """Write one channel's expected image, float32, (planes, y, x): the part `inner` of the inverse coarse spectra."""
 
     def draw_counts(
         self, expected: Any, start: Triple, detector: Detector, profile: Profile, out: Any
     ) -> tuple[int, NDArray[np.int64]]:
-        """Draw counts (uint16); return the number of pixels cut at the top, and `camera.quarter_octaves` of the counts."""
+        """Draw counts (uint16); return the number of clipped pixels and the histogram `camera.quarter_octaves`."""
 
     def gather_where(
-        self,
-        cells: Cells,
-        wanted: int,
-        z: NDArray[np.int64],
-        y: NDArray[np.int64],
-        x: NDArray[np.int64],
-        out: NDArray[np.int32],
+        self, cells: Cells, wanted: int, z: Indices, y: Indices, x: Indices, out: NDArray[np.int32]
     ) -> None:
-        """Write cell indices at each combination of three lists of array indices to the host's array `out`.
-
-        Where a voxel's regions have none of the bits `wanted`, 0 is written.
-        """
+        """Write cell indices at all combinations of z, y, x to the host's array `out`; 0 without any of the bits `wanted`."""
 
     def attempt(self, work: Callable[[], T]) -> T:
-        """Do the work, twice where the device's memory was too full the first time."""
+        """Call `work`, and once more if the device ran out of memory."""
 
 
 def device(name: str) -> Device:
-    """The device of this process that a plan names, `cpu` or `gpu`."""
+    """Device of this process: `cpu` or `gpu`."""
     from simexm.kernels.devices import cpu_device, cupy_device
 
     if name == "cpu":

@@ -1,6 +1,7 @@
-"""The cubic spline through the samples of an even function: its integral, and where it has fallen to half its maximum.
+"""Cubic spline through the samples of an even function: its integral and half width.
 
-What `scipy.interpolate.CubicSpline` gives of the samples and their mirror image; its import takes longer than all else in a plan.
+Equal to `scipy.interpolate.CubicSpline` of the samples and their mirror image, without its import, the slowest part of
+a plan.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ Array = NDArray[np.float64]
 
 
 def integral(x: Array, y: Array) -> float:
-    """From 0 to the last x, of the function whose values are `y` at `x` = 0, ..., ascending."""
+    """Integral from 0 to the last x of the function with values `y` at ascending `x` from 0."""
     a, b, c, d = _cubics(x, y)
     h = np.diff(x)
     parts = d * h + c * (h * h) * 0.5 + b * (h * h * h) * (1.0 / 3.0) + a * (h * h * h * h) * 0.25
-    return float(np.cumsum(parts)[-1])  # one by one, unlike a sum
+    return float(np.cumsum(parts)[-1])  # sequential, unlike a sum
 
 
 def half_width(x: Array, y: Array) -> float | None:
-    """Least x at which the function has fallen to half its value at 0; None if no sample is that low."""
+    """Smallest x at which the function is half its value at 0; None if no sample is that low."""
     half = 0.5 * float(y[0])
     low = np.flatnonzero(y <= half)
     if low.size == 0:
@@ -49,10 +50,9 @@ def _cubics(x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def _derivatives(x: Array, h: Array, slope: Array) -> Array:
-    """Of the spline at its samples: continuous second derivatives, and at the two outermost inner samples third ones, too.
+    """First derivatives of the not-a-knot spline at its samples.
 
-    The equations of de Boor (A Practical Guide to Splines, chapter IV), three derivatives in each, solved without pivoting, which
-    they need not.
+    Solves the tridiagonal equations of de Boor (A Practical Guide to Splines, chapter IV); they need no pivoting.
     """
     ends = float(x[2] - x[0]), float(x[-1] - x[-3])
     below = [*h[1:].tolist(), ends[1]]

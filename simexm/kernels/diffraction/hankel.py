@@ -1,10 +1,10 @@
 """Integrals of radial functions over the plane: energy, and the two-dimensional Fourier transform (Hankel, order 0).
 
-A table holds a smooth even function of the radius at 0, d, 2 d, ... and nothing beyond: its end is part of the kernel. Inside,
-the trapezoid rule is exact for a function sampled above its Nyquist rate; what needs care are the two ends. At r = 0 the
-integrand r * f(r) has a kink as an even function, and the Euler-Maclaurin terms of f, f'', f'''' and f(6) are added by
-differences that use the evenness of f. At the outer end, where only the small remainder of f is cut, Gregory's differences
-serve (Abramowitz & Stegun 23.1.30 and 25.4.7; DLMF 2.10).
+A table samples a smooth even function of the radius at 0, d, 2 d, ...; beyond its end the function is 0. Inside, the
+trapezoid rule is exact above the Nyquist rate; the two ends need corrections. At r = 0 the integrand r * f(r) has a
+kink as an even function: the Euler-Maclaurin terms of f, f'', f'''' and f(6) are added by differences that use the
+evenness of f. At the outer end, where f is small, Gregory's differences suffice (Abramowitz & Stegun 23.1.30 and
+25.4.7; DLMF 2.10).
 """
 
 from __future__ import annotations
@@ -12,25 +12,19 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simexm.kernels.diffraction.special import bessel_01_array
+from simexm.kernels.diffraction.special import Array, bessel_01_array
 from simexm.kernels.numbers.ordered_product import add_product
 
 _GREGORY = (1 / 12, 1 / 24, 19 / 720, 3 / 160, 863 / 60480)
-_FEWEST = 16  # samples, so that the corrections of the two ends keep apart
-_TILE = 64  # radii whose Bessel functions are at hand together
+_FEWEST = 16  # samples, so that the corrections of the two ends do not overlap
+_TILE = 64  # radii whose Bessel functions are held together
 
 
-def radial_weights(size: int, spacing_nm: float) -> NDArray[np.float64]:
+def radial_weights(size: int, spacing_nm: float) -> Array:
     """Weights w, nm^2, with sum(w * f) = 2 pi int f(r) r dr from 0 to the last radius, shape (size,).
 
-    Of eighth order in the spacing, for f even and smooth, sampled at 0, spacing, 2 spacing, ...
-
-    Raises
-    ------
-    ValueError
-        For fewer than 16 samples.
+    Eighth order in the spacing, for f even and smooth, sampled at 0, spacing, 2 spacing, ..., at least 16 times.
     """
     if size < _FEWEST:
         raise ValueError(f"a radial table needs at least {_FEWEST} radii, not {size}")
@@ -49,43 +43,18 @@ def radial_weights(size: int, spacing_nm: float) -> NDArray[np.float64]:
     return weights * (2.0 * math.pi * spacing_nm**2)
 
 
-def plane_energy(table: NDArray[np.float64], r_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Integral of each row over the disc that the table covers, 2 pi int f r dr.
-
-    Parameters
-    ----------
-    table
-        Shape (nz, nr), per nm^2.
-    r_nm
-        Radii 0, d, 2 d, ..., shape (nr,).
-
-    Returns
-    -------
-    Shape (nz,): S(z), what a plane at the depth z receives of a dye, without unit.
-    """
-    rows: NDArray[np.float64] = np.cumsum(
-        table * radial_weights(r_nm.size, _spacing(r_nm)), axis=1
-    )  # one by one, unlike a sum
+def plane_energy(table: Array, r_nm: Array) -> Array:
+    """Energy S(z) of each row of a table (nz, nr), per nm^2, at radii 0, d, 2 d, ...: 2 pi int f r dr, shape (nz,)."""
+    weighted = table * radial_weights(r_nm.size, _spacing(r_nm))
+    rows: Array = np.cumsum(weighted, axis=1)  # sequential, unlike a sum
     return rows[:, -1].copy()
 
 
-def radial_spectrum(
-    table: NDArray[np.float64], r_nm: NDArray[np.float64], k_per_nm: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Two-dimensional Fourier transform of each row, H(k) = 2 pi int f(r) J0(2 pi k r) r dr, ended where the table ends.
+def radial_spectrum(table: Array, r_nm: Array, k_per_nm: Array) -> Array:
+    """Two-dimensional Fourier transform of each row, H(k) = 2 pi int f(r) J0(2 pi k r) r dr up to the last radius.
 
-    Parameters
-    ----------
-    table
-        Shape (nz, nr), per nm^2.
-    r_nm
-        Radii 0, d, 2 d, ..., shape (nr,). The error is below 1e-6 of H(0) up to k = 1 / (10 d).
-    k_per_nm
-        Spatial frequencies in cycles per nm, any, shape (nk,).
-
-    Returns
-    -------
-    Shape (nz, nk), real; H(0) is the row's `plane_energy`.
+    From a table (nz, nr), per nm^2, at radii 0, d, 2 d, ... to frequencies (nk,), cycles per nm: shape (nz, nk), real.
+    The error is below 1e-6 of H(0), the row's `plane_energy`, up to k = 1 / (10 d).
     """
     weighted = table * radial_weights(r_nm.size, _spacing(r_nm))
     k = 2.0 * math.pi * np.abs(k_per_nm, dtype=np.float64)
@@ -101,7 +70,7 @@ def _pieces(size: int, length: int) -> list[slice]:
     return [slice(start, min(start + length, size)) for start in range(0, size, length)]
 
 
-def _spacing(r_nm: NDArray[np.float64]) -> float:
+def _spacing(r_nm: Array) -> float:
     spacing = float(r_nm[-1]) / (r_nm.size - 1)
     if r_nm[0] != 0.0 or not np.allclose(np.diff(r_nm), spacing, rtol=1e-9, atol=0.0):
         raise ValueError("radii must begin at 0 and be evenly spaced")

@@ -1,14 +1,14 @@
-"""From diffraction tables to what an instrument records of a dye at (z, r), step by step.
+"""Response of an instrument to a dye at (z, r), from diffraction tables.
 
-A `Response` table is per nm^2, such that a pixel expects rate * int over the pixel of table dA, `rate` in photo-electrons:
+A `Response` table is per nm^2: a pixel expects rate * (integral of the table over the pixel), `rate` in
+photo-electrons:
 
-- widefield: the emission table itself;
-- light sheet: the emission table times `light_sheet_profile`, for the sheet's irradiance at its centre;
-- confocal: excitation per nm^2 and unit power, saturated pointwise where it is (see `photophysics`), then times
-  `pinhole_table`; the integral over the pixel times power * dwell / pixel area is the mean over the pixel times power * dwell;
-- two-photon: the same with the excitation table squared, saturated pointwise by pulses, and no pinhole.
+- widefield: the emission table itself; - light sheet: the emission table times `light_sheet_profile`; - confocal:
+excitation per nm^2 and unit power, saturated pointwise (see `photophysics`), times `pinhole_table`; the integral over
+  the pixel times power * dwell / pixel area is the mean over the pixel times power * dwell;
+- two-photon: the same with the excitation table squared, pointwise pulse saturation, and no pinhole.
 
-Nothing is renormalised at the end of a table; `left_out_share` says what lies beyond.
+Truncated tables are not renormalised; `left_out_share` is the light beyond.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ from numpy.typing import NDArray
 from simexm import compiled
 from simexm.compiled import njit
 from simexm.kernels.diffraction import even_spline
-from simexm.kernels.diffraction.special import gauss_legendre, sin_cos_array
+from simexm.kernels.diffraction.special import Array, gauss_legendre, sin_cos_array
 from simexm.kernels.diffraction.tables import emission_table
 from simexm.kernels.numbers import detmath
 
-Array = NDArray[np.float64]
-
 _STENCIL = 6  # points of the interpolation between radii
-_AT_ONCE = 8000  # sums that lie in the cache together
+_AT_ONCE = 8000  # sums that fit into the cache together
 _PHASE_PER_SAMPLE = math.pi / 4  # the table has at least eight samples in its shortest period
 
 Tail = Literal["constant", "inverse_square"]
@@ -38,15 +36,7 @@ Tail = Literal["constant", "inverse_square"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
-    """What is recorded of a dye, symmetric about the axis and the focal plane.
-
-    Attributes
-    ----------
-    z_nm, r_nm
-        Depths and radii, from 0 and evenly spaced, shapes (nz,) and (nr,).
-    table
-        Shape (nz, nr), per nm^2.
-    """
+    """Response to a dye, (nz, nr), per nm^2, symmetric about axis and focal plane; z and r start at 0, evenly spaced."""
 
     z_nm: Array
     r_nm: Array
@@ -58,26 +48,16 @@ class Response:
 
 
 def light_sheet_profile(z_nm: Array, waist_nm: float) -> Array:
-    """Irradiance across a Gaussian sheet over that at its centre, exp(-2 z^2 / w^2); `waist_nm` is the 1/e^2 half thickness."""
+    """Relative irradiance across a Gaussian sheet, exp(-2 z^2 / w^2); `waist_nm` is the 1/e^2 half thickness."""
     profile: Array = detmath.exp_array(-2.0 * (z_nm / waist_nm) ** 2)
     return profile
 
 
 def pinhole_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float, radius_nm: float) -> Array:
-    """Share of a dye's light in the detection cone that passes a round pinhole, the emission table over the pinhole's disc.
+    """Share of a dye's collected light that passes a round pinhole: the emission table integrated over its disc, (nz, nr).
 
-    Parameters
-    ----------
-    z_nm, r_nm
-        Depths, and distances of the dye from the axis (from 0, evenly spaced): shapes (nz,) and (nr,).
-    wavelength_nm, na, n
-        As for `emission_table`.
-    radius_nm
-        Radius of the pinhole over the magnification.
-
-    Returns
-    -------
-    Shape (nz, nr), between 0 and 1.
+    The dye lies at depths (nz,) and distances from the axis (nr,), from 0, evenly spaced; `radius_nm` is referred to
+    the specimen.
     """
     spacing_nm = float(r_nm[-1]) / (r_nm.size - 1)
     radii = np.arange(r_nm.size + pinhole_margin(radius_nm, spacing_nm), dtype=np.float64) * spacing_nm
@@ -85,44 +65,31 @@ def pinhole_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: 
 
 
 def pinhole_margin(radius_nm: float, spacing_nm: float) -> int:
-    """Radii by which the result of `pinhole_share` is shorter than its input."""
+    """Number of radii by which `pinhole_share` shortens its input."""
     return math.ceil(radius_nm / spacing_nm) + _STENCIL
 
 
 def pinhole_share(emission: Array, spacing_nm: float, radius_nm: float) -> Array:
     """Convolve a radial function of the plane with a disc: D(r) = int over the disc about r of f dA.
 
-    A Gauss-Legendre rule over the disc's radius and a midpoint rule over its angle (both converge exponentially for a
-    band-limited f), between the radii of the table by polynomials of degree five.
+    Integrates by a Gauss-Legendre rule over the radius and a midpoint rule over the angle (both converge exponentially
+    for a band-limited f), and interpolates between radii by polynomials of degree five.
 
-    Parameters
-    ----------
-    emission
-        Shape (nz, nr), per nm^2, at radii 0, d, 2 d, ... with eight or more of them in the shortest period: 10 nm does.
-    spacing_nm
-        d.
-    radius_nm
-        Radius of the disc.
-
-    Returns
-    -------
-    Shape (nz, nr - pinhole_margin(radius_nm, spacing_nm)).
-
-    Raises
-    ------
-    ValueError
-        If the radius is not positive, or the table too short for it.
+    `emission` (nz, nr) is at radii 0, d, 2 d, ... with d = `spacing_nm`, at least eight in the shortest period (10 nm
+    is enough). The result has `pinhole_margin` fewer radii.
     """
     size = emission.shape[1] - pinhole_margin(radius_nm, spacing_nm)
     if not radius_nm > 0.0 or size < 1:
-        raise ValueError(f"a pinhole of {radius_nm} nm needs a positive radius and a table of more than its own extent")
+        raise ValueError(
+            f"a pinhole of radius {radius_nm} nm needs a positive radius and a table that is wider than it"
+        )
     radius = radius_nm / spacing_nm
     first, matrix = _disc_matrix(size, radius)
     return _apply_rows(emission, first, matrix * spacing_nm**2)
 
 
 def _distance(i: Any, s: Any, cosine: Any) -> Any:
-    """Squared, between points at the radii i and s whose directions have this cosine; rounding may leave it below 0."""
+    """Squared distance of points at radii i and s at an angle of this cosine; rounding can make it negative."""
     return i * i + s * s + 2.0 * i * s * cosine
 
 
@@ -139,14 +106,13 @@ _lagrange_1 = njit(cache=True, nogil=True)(_lagrange)
 
 
 def _disc_matrix(size: int, radius: float) -> tuple[NDArray[np.int64], Array]:
-    """Weights of the table's samples in D at each of `size` radii (in samples), and the first sample of each."""
+    """First sample, and weights of the samples, of D at each of `size` radii; lengths in samples."""
     turn = _PHASE_PER_SAMPLE * radius
     nodes, weights = gauss_legendre(8 + math.ceil(turn / 4.0 + turn ** (1.0 / 3.0)))
     angles = 8 + math.ceil(turn / 2.0 + turn ** (1.0 / 3.0))
     reach = math.ceil(radius) + _STENCIL
-    _, cosines = sin_cos_array(
-        math.pi * (np.arange(angles) + 0.5) / angles
-    )  # of the half circle; the other is its image
+    half_circle = math.pi * (np.arange(angles) + 0.5) / angles  # the other half is symmetric
+    _, cosines = sin_cos_array(half_circle)
     s = 0.5 * radius * (1.0 + nodes)
     weights = 0.5 * radius * weights * s * 2.0 * math.pi / angles
     first = np.maximum(np.arange(size) - reach, 0)
@@ -164,9 +130,8 @@ def _disc_loops(first: NDArray[np.int64], s: Array, weights: Array, cosines: Arr
                 distance = math.sqrt(max(0.0, _distance_1(i, s[k], cosines[j])))
                 left = int(distance) - _STENCIL // 2 + 1
                 for a in range(_STENCIL):
-                    matrix[i, abs(left + a) - first[i]] += _lagrange_1(
-                        distance - left, a, weights[k]
-                    )  # the table is even
+                    at = abs(left + a) - first[i]  # the table is even
+                    matrix[i, at] += _lagrange_1(distance - left, a, weights[k])
 
 
 def _disc_elementwise(first: NDArray[np.int64], s: Array, weights: Array, cosines: Array, matrix: Array) -> None:
@@ -182,7 +147,7 @@ def _disc_elementwise(first: NDArray[np.int64], s: Array, weights: Array, cosine
 
 def _apply_rows(table: Array, first: NDArray[np.int64], matrix: Array) -> Array:
     result = np.zeros((len(table), first.size))
-    still = int(np.count_nonzero(first == 0))  # these begin at the axis, every further one a sample later
+    still = int(np.count_nonzero(first == 0))  # these begin at the axis, each later one a sample further out
     at_once = max(1, _AT_ONCE // first.size)
     for start in range(0, len(table), at_once):
         rows, sums = table[start : start + at_once], result[start : start + at_once]
@@ -193,28 +158,21 @@ def _apply_rows(table: Array, first: NDArray[np.int64], matrix: Array) -> Array:
 
 
 def left_out_share(plane_energy: Array, z_nm: Array, depth_nm: float, tail: Tail) -> float:
-    """Share of the light of a uniformly stained stack that lies beyond the axial range of a table.
+    """Share of a uniformly stained stack's light that lies beyond the axial range of a table.
 
-    For the first plane of the stack, which sees dyes from 0 to the stack's depth L on one side, the share is the largest:
-    with S(z) the energy of the response in a plane and R the range,
+    Computed for the first plane of the stack, where it is largest: dyes lie from 0 to the depth L on one side. With
+    S(z) the energy of the response in a plane and R the range,
 
         share = tail / (int_0^R S dz + tail).
 
-    - "constant" (widefield; light sheet, as an upper bound): tail = S(R) (L - R), which for S = 1 makes it 1 - R / L;
-    - "inverse_square" (scanners, whose excitation and detection cones overlap so far from focus):
-      tail = C (1 / R - 1 / L), C = mean of S z^2 over the outer quarter of the range. For a pinhole so wide that it passes
-      the whole cone at R the law does not hold yet: use "constant".
+    - "constant" (widefield; light sheet, as an upper bound): tail = S(R) (L - R), which for S = 1 makes it 1 - R / L; -
+    "inverse_square" (scanners far from focus): tail = C (1 / R - 1 / L), C = mean of S z^2 over the outer quarter of
+    the
+      range. With a pinhole that passes the whole cone at R, use "constant".
 
-    Light beyond the lateral end of the table is not in it; for tables of unit energy that is 1 - S(z).
+    Light beyond the lateral end of the table is not included; for tables of unit energy it is 1 - S(z).
 
-    Parameters
-    ----------
-    plane_energy
-        S at depths `z_nm`, shape (nz,).
-    z_nm
-        Depths from 0 to R, evenly spaced, shape (nz,).
-    depth_nm
-        L, in the same (expanded) space.
+    `plane_energy` is S at the depths `z_nm` from 0 to R, evenly spaced; `depth_nm` is L.
     """
     range_nm = float(z_nm[-1])
     if depth_nm <= range_nm:

@@ -1,8 +1,8 @@
-"""Sine, cosine, Bessel functions and Gauss-Legendre nodes for diffraction integrals, with the same bits on every machine.
+"""Sine, cosine, Bessel functions and Gauss-Legendre nodes for diffraction integrals, bit-identical on every machine.
 
-Like `detmath`, from IEEE additions, products, quotients and roots alone: SciPy's Bessel functions rest on the sine of the
-C library and NumPy's nodes on LAPACK, which both choose their code by CPU type. As there, functions without suffix are compiled
-and take scalars, those that end in ``_array`` take arrays, and both run the same text of each formula.
+Like `detmath`, built on IEEE additions, products, quotients and roots alone: SciPy's Bessel functions depend on the C
+library's sine and NumPy's nodes on LAPACK, both of which choose their code by CPU type. Functions without suffix are
+compiled and take scalars, those ending in ``_array`` take arrays; both share the formulas.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simexm.compiled import njit
 
 Array = NDArray[np.float64]
 
-# pi / 2 in two parts, the first of 33 bits, so that its product with a whole number below 2**20 is exact
+# pi / 2 in two parts, the first of 33 bits, so that its product with an integer below 2**20 is exact
 _HALF_PI_HIGH = float.fromhex("0x1.921fb54400000p+0")
 _HALF_PI_LOW = float.fromhex("0x1.0b4611a626331p-34")
 _SIN = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(9))
@@ -70,10 +70,7 @@ def sin_cos_array(x: Array) -> tuple[Array, Array]:
 
 
 def sinc_array(x: Array) -> Array:
-    """sin(pi x) / (pi x) of each element, 1 at 0: `np.sinc` with the same bits on every machine.
-
-    NumPy's sine depends on the CPU's vector instructions.
-    """
+    """sin(pi x) / (pi x) of each element, 1 at 0: `np.sinc`, bit-identical on every machine."""
     phase = math.pi * np.where(x != 0.0, x, 1.0)
     return np.where(x != 0.0, sin_cos_array(phase)[0] / phase, 1.0)
 
@@ -111,7 +108,7 @@ def bessel_table() -> Array:
 
 
 def _between_samples(t: Any, left: Any, slope_left: Any, right: Any, slope_right: Any) -> Any:
-    """The cubic with these values and derivatives at both ends of a step of the table, t of it from the left."""
+    """Cubic Hermite interpolation in a step of the table, at the fraction t from the left."""
     h00 = (1.0 + 2.0 * t) * (1.0 - t) * (1.0 - t)
     h10 = t * (1.0 - t) * (1.0 - t) / _STEPS_PER_UNIT
     h01 = t * t * (3.0 - 2.0 * t)
@@ -146,7 +143,8 @@ def bessel_01(x: float, table: Array) -> tuple[float, float]:
         j1 = _between_samples_1(t, table[i, 1], table[i, 3], table[i + 1, 1], table[i + 1, 3])
         return j0, j1
     s, c = sin_cos(x)
-    return _asymptotic_1(x, s, c, math.sqrt(math.pi * x))
+    j0, j1 = _asymptotic_1(x, s, c, math.sqrt(math.pi * x))
+    return j0, j1
 
 
 @njit(cache=True, nogil=True)
@@ -180,7 +178,7 @@ def gauss_legendre(n: int) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=64)
 def gauss_legendre_rules(sizes: tuple[int, ...]) -> dict[int, tuple[Array, Array]]:
-    """`gauss_legendre` of each size: together, for NumPy is slow to begin and quick to go on."""
+    """Compute `gauss_legendre` of several sizes together, which saves NumPy's overhead per call."""
     sizes = tuple(sorted(set(sizes), reverse=True))
     guesses = [sin_cos_array(math.pi * (np.arange(n, dtype=np.float64) + 0.75) / (n + 0.5))[1] for n in sizes]
     find = _legendre_roots_1 if compiled.pays(30 * sum(n * n for n in sizes)) else _legendre_roots
@@ -191,7 +189,7 @@ def gauss_legendre_rules(sizes: tuple[int, ...]) -> dict[int, tuple[Array, Array
 
 
 def _legendre_roots(x: Array, degree: NDArray[np.int64]) -> tuple[Array, Array]:
-    """The roots near `x` of the Legendre polynomials of these degrees, which descend, and their weights in Gauss's rules."""
+    """Roots near `x` of Legendre polynomials of these (descending) degrees, and their Gauss weights."""
     slope = np.ones_like(x)
     for _ in range(6):  # Newton from within 1e-2 of a spacing: three steps reach the last bit
         before, value = np.ones_like(x), x.copy()

@@ -1,8 +1,9 @@
-"""Intensity of a focused beam and of the image of a dye, as tables over depth and radius.
+"""Tables, over depth and radius, of the intensity of a focused beam and of the image of a dye.
 
-The model is that of the ISOTROPIC type of the `psf` package (Richards & Wolf, Proc. R. Soc. A 253, 358, 1959, averaged over
-polarisation as in Huang, Perroud & Zare, ChemPhysChem 5, 1523, 2004, supporting information). With c = cos(theta),
-s = sin(theta), k = 2 pi n / wavelength and the apodisation A(c), its three field integrals over c from cos(alpha) to 1 are
+The model is that of the ISOTROPIC type of the `psf` package (Richards & Wolf, Proc. R. Soc. A 253, 358, 1959, averaged
+over polarisation as in Huang, Perroud & Zare, ChemPhysChem 5, 1523, 2004, supporting information). With c = cos(theta),
+s = sin(theta), k = 2 pi n / wavelength and the apodisation A(c), its three field integrals over c from cos(alpha) to 1
+are
 
     I0 = int A (1 + c) J0(k r s) exp(i k z c) dc
     I1 = int A   2 s   J1(k r s) exp(i k z c) dc
@@ -10,18 +11,18 @@ s = sin(theta), k = 2 pi n / wavelength and the apodisation A(c), its three fiel
 
 and the table is |I0|^2 + |I1|^2 + |I2|^2. Excitation: A = sqrt(c) exp(-(s / sin(alpha))^2), a Gaussian beam whose 1/e^2
 radius is that of the back aperture. Emission: A = 1, the package's sqrt(c / sqrt(1 - M^2 s^2)) at magnification M = 1.
-(A vectorial model has half of this |I1|^2; the package's choice is what makes it wide at high aperture.)
+(A vectorial model has half of this |I1|^2; the package's choice makes the PSF wide at high aperture.)
 
-The package itself evaluates these with 80 trapezoids and linearly interpolated Bessel functions that end at
-k r s = 100. At NA 1.15 that is 1e-3 of the peak off in focus, 10 % of it in the outer rings, 8 % of the plane's maximum at
-8 um of defocus and a thousandfold at 40 um, where 80 steps no longer resolve the phase. So the integrals are evaluated here
-by Gauss-Legendre rules that grow with depth and radius, to 1e-8 of the local value everywhere.
+The package evaluates the integrals with 80 trapezoids and linearly interpolated Bessel functions that end at k r s =
+100. At NA 1.15 its error is 1e-3 of the peak in focus, 10 % in the outer rings, 8 % of the plane's maximum at 8 um of
+defocus and a factor of a thousand at 40 um, where 80 steps do not resolve the phase. This module uses Gauss-Legendre
+rules that grow with depth and radius, accurate to 1e-8 of the local value.
 
-By Parseval's theorem for the Hankel transform, the integral over an infinite plane is the same at all depths,
+By Parseval's theorem for the Hankel transform, the integral over a plane is the same at all depths,
 
     2 pi int |I|^2 r dr = (2 pi / k^2) int A^2 (6 - 2 c^2) / c dc,
 
-and dividing by it gives unit energy in each plane without reference to where a table ends.
+and dividing by it gives unit energy in each plane wherever a table ends.
 """
 
 from __future__ import annotations
@@ -29,58 +30,48 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simexm.kernels.diffraction import hankel
-from simexm.kernels.diffraction.special import bessel_01_array, gauss_legendre, gauss_legendre_rules, sin_cos_array
+from simexm.kernels.diffraction.special import (
+    Array,
+    bessel_01_array,
+    gauss_legendre,
+    gauss_legendre_rules,
+    sin_cos_array,
+)
 from simexm.kernels.numbers import detmath
 from simexm.kernels.numbers.ordered_product import add_product
 
-Array = NDArray[np.float64]
-
-_FURTHEST_RINGS = 60.0  # wavelengths over NA outside the cone of light, where `holding_radius_nm` gives up
-_TILE = 64  # radii evaluated together: their Bessel functions stay in the cache while all depths pass
+_FURTHEST_RINGS = 60.0  # limit of `holding_radius_nm` outside the cone of light, in wavelengths over NA
+_TILE = 64  # radii evaluated together, so that their Bessel functions stay in the cache for all depths
 
 
 def excitation_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float) -> Array:
-    """Irradiance of a focused beam of unit power.
+    """Irradiance of a focused beam of unit power, (nz, nr), per nm^2, with integral 1 over every plane.
 
-    Parameters
-    ----------
-    z_nm, r_nm
-        Depths and radii from the focus, nm, shapes (nz,) and (nr,).
-    wavelength_nm
-        Vacuum wavelength.
-    na, n
-        Numerical aperture, and refractive index at the specimen, na < n.
-
-    Returns
-    -------
-    Shape (nz, nr), per nm^2: the integral over every infinite plane is 1, so a beam of power P has the irradiance P * table.
+    At depths (nz,) and radii (nr,) from the focus, for the vacuum wavelength, aperture `na` and refractive index `n` >
+    `na`.
     """
     return _table(z_nm, r_nm, wavelength_nm, na, n, True)
 
 
 def emission_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float) -> Array:
-    """Image of a dye, referred to the specimen: the widefield point spread function.
-
-    Parameters as for `excitation_table`. Returns shape (nz, nr), per nm^2; the integral over every infinite plane is 1.
-    """
+    """Image of a dye, referred to the specimen: the widefield point spread function, as `excitation_table`."""
     return _table(z_nm, r_nm, wavelength_nm, na, n, False)
 
 
 def lateral_radius_nm(range_nm: float, wavelength_nm: float, na: float, n: float) -> float:
-    """Radius that holds the light cone at the depth `range_nm`: range * tan(alpha) + 3 wavelength / NA."""
+    """Radius of the light cone at the depth `range_nm`, with margin: range * tan(alpha) + 3 wavelength / NA."""
     sine = na / n
     return range_nm * sine / math.sqrt(1.0 - sine * sine) + 3.0 * wavelength_nm / na
 
 
 def holding_radius_nm(range_nm: float, wavelength_nm: float, na: float, n: float, share: float) -> float:
-    """Radius, at least `lateral_radius_nm`, of the discs in focus and at the depth `range_nm` that hold this share of the light.
+    """Radius, at least `lateral_radius_nm`, that encloses this share of the light in focus and at the depth `range_nm`.
 
-    The rings of an aperture fall off as 1 / r^3 (J1(x)^2 / x^2, Born & Wolf 8.5.2), so what lies beyond a radius falls off
-    only as its inverse: three wavelengths over NA leave out up to 6 % of a dye's light. Sixty outside the cone are the limit,
-    which an aperture close to the refractive index may reach before it holds the share.
+    Diffraction rings fall off as 1 / r^3 (J1(x)^2 / x^2, Born & Wolf 8.5.2), so the light beyond a radius falls off
+    only as 1 / r: a margin of three wavelengths over NA leaves out up to 6 %. The margin is limited to sixty, which may
+    hold less than the share for an aperture close to the refractive index.
     """
     least = lateral_radius_nm(range_nm, wavelength_nm, na, n)
     step = wavelength_nm / na / 12.0  # six samples in the shortest period
@@ -112,11 +103,12 @@ def _table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float, 
 def _rule(wavenumber: float, cosine: float, z_nm: float, r_nm: float) -> int:
     """Number of nodes, a multiple of 4.
 
-    On c = cos(alpha) + (1 - cos(alpha)) (1 + cos(x)) / 2 the phase k z c + k r s turns at most at the rate `degree` per unit
+    With c = cos(alpha) + (1 - cos(alpha)) (1 + cos(x)) / 2 the phase k z c + k r s changes at most by `degree` per unit
     of x, and n nodes integrate a degree of 2 n exactly.
     """
     degree = wavenumber * (z_nm * (1.0 - cosine) / 2.0 + r_nm * math.sqrt((1.0 - cosine) / 2.0))
-    return 4 * math.ceil((degree / 2.0 + 2.0 * degree ** (1.0 / 3.0) + 16.0) / 4.0)
+    quarter: int = math.ceil((degree / 2.0 + 2.0 * degree ** (1.0 / 3.0) + 16.0) / 4.0)
+    return 4 * quarter
 
 
 def _apodisation(c: Array, cosine: float, excitation: bool) -> Array:
@@ -127,19 +119,19 @@ def _apodisation(c: Array, cosine: float, excitation: bool) -> Array:
 
 
 def _energy(wavenumber: float, cosine: float, excitation: bool) -> float:
-    """Integral of the unscaled intensity over a plane, nm^2."""
+    """Integral of the unnormalised intensity over a plane, nm^2."""
     nodes, weights = gauss_legendre(_rule(wavenumber, cosine, 0.0, 0.0))
     half = 0.5 * (1.0 - cosine)
     c = cosine + half * (1.0 + nodes)
     a = _apodisation(c, cosine, excitation)
     terms = half * weights * a * a * (6.0 - 2.0 * c * c) / c
-    return 2.0 * math.pi / (wavenumber * wavenumber) * float(np.cumsum(terms)[-1])  # one by one, unlike a sum
+    return 2.0 * math.pi / (wavenumber * wavenumber) * float(np.cumsum(terms)[-1])  # sequential, unlike a sum
 
 
 def _intensity(
     z: Array, r: Array, wavenumber: float, cosine: float, excitation: bool, nodes: Array, weights: Array
 ) -> Array:
-    """Return |I0|^2 + |I1|^2 + |I2|^2, shape (nz, nr), not scaled."""
+    """Unnormalised intensity |I0|^2 + |I1|^2 + |I2|^2, shape (nz, nr)."""
     half = 0.5 * (1.0 - cosine)
     c = cosine + half * (1.0 + nodes)
     s = np.sqrt(1.0 - c * c)

@@ -1,1 +1,1 @@
-"""From cells to emitters: where dyes sit, and how much light they give."""
+"""From cells to emitters: positions of dyes, and photons per dye."""

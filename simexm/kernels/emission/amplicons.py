@@ -1,6 +1,7 @@
-"""Amplicons: which voxels hold one, and where the dyes of each lie.
+"""Draw amplicons in voxels, and the positions of their dyes.
 
-As in `emit`, every number is a function of the voxel's place in the volume: counter (z, y, x, draw), one key for each purpose.
+As in `emit`, every random number depends on the voxel's position in the volume: counter (z, y, x, draw), one key per
+purpose.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from simexm.random import Key, philox, unit_double, unit_float32word
 
 AMPLICON_BYTES = 3 * 8 + 3 * 4 + 3 * 4 + 2
 MOST_DYES = 1 << 12
-"""Dyes of one amplicon at most: the number of a dye is part of the counter of its draws."""
+"""Most dyes of an amplicon: the index of a dye is part of the counter of its draws."""
 
 _TRY_BITS = 8
 _DYE_BITS = 12
@@ -27,56 +28,38 @@ _ROUNDING = 1e-15
 
 
 class Amplicons(NamedTuple):
-    """Amplicons of a tile; arrays of one length n, in ascending planes of voxels.
+    """Amplicons of a tile, n of them, in ascending planes of voxels."""
 
-    Attributes
-    ----------
-    place
-        Centre, nm of tissue from the corner of the specimen, float64, (n, 3).
-    voxel
-        The voxel that holds the centre, of the whole volume, int32, (n, 3).
-    number
-        Which one it is in its voxel, int32.
-    cell
-        Index of its cell in the block's `CellIndex`, int32.
-    dyes
-        How many dyes it carries, int32.
-    region
-        Number of the region that it was found in, uint8.
-    own
-        1 where its voxel belongs to the tile, uint8; 0 in the halo.
-    """
-
-    place: NDArray[np.float64]
-    voxel: NDArray[np.int32]
-    number: NDArray[np.int32]
-    cell: NDArray[np.int32]
-    dyes: NDArray[np.int32]
-    region: NDArray[np.uint8]
-    own: NDArray[np.uint8]
+    place: NDArray[np.float64]  # (n, 3), centre, nm of tissue from the corner of the specimen
+    voxel: NDArray[np.int32]  # (n, 3), voxel of the volume that holds the centre
+    number: NDArray[np.int32]  # index within the voxel
+    cell: NDArray[np.int32]  # index in the block's `CellIndex`
+    dyes: NDArray[np.int32]  # number of dyes
+    region: NDArray[np.uint8]  # index of the region
+    own: NDArray[np.uint8]  # 1 if the voxel belongs to the tile; 0 in the halo
 
     @classmethod
     def empty(cls, n: int) -> Amplicons:
-        """Uninitialised room for `n` of them."""
+        """Uninitialised buffers of `n` amplicons."""
         return cls(
             np.empty((n, 3)), np.empty((n, 3), np.int32), np.empty(n, np.int32), np.empty(n, np.int32),
             np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8),
         )  # fmt: skip
 
     def select(self, which: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Amplicons:
-        """Some of them."""
+        """Some of the amplicons."""
         place, voxel, number, cell, dyes, region, own = self
         return Amplicons(place[which], voxel[which], number[which], cell[which], dyes[which], region[which], own[which])
 
 
 def join(parts: Sequence[Amplicons]) -> Amplicons:
-    """All of them, one part after the other."""
+    """Concatenate amplicons."""
     columns: Any = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Amplicons(*columns)
 
 
 class AmpliconKeys(NamedTuple):
-    """Keys of a region's streams: how many amplicons a voxel holds, where and how bright each is, where its dyes are."""
+    """Keys of a region's random streams: number of amplicons, their place and dyes, and the places of dyes."""
 
     number: Key
     place: Key
@@ -85,25 +68,10 @@ class AmpliconKeys(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _find(  # type: ignore[no-untyped-def]
-    index,
-    regions,
-    carries,
-    region,
-    bits,
-    mean,
-    dyes,
-    fixed,
-    keys,
-    origin,
-    specimen,
-    voxel_nm,
-    lo,
-    hi,
-    own_lo,
-    own_hi,
-    out,
+    index, regions, carries, region, bits, mean, dyes, fixed, keys, origin, specimen, voxel_nm, inside, own, out
 ):
-    """Write the amplicons of array box lo:hi to `out`; return how many there are (no more than fit are written)."""
+    """Write the amplicons of the box `inside` (start, stop) of the arrays that fit into `out`; return the number found."""
+    (lo, hi), (own_lo, own_hi) = inside, own
     n = 0
     for z in range(lo[0], hi[0]):
         for y in range(lo[1], hi[1]):
@@ -129,10 +97,8 @@ def _find(  # type: ignore[no-untyped-def]
                         out.cell[n] = index[z, y, x]
                         out.dyes[n] = dyes if fixed else poisson_quantile(unit_float32word(words[3]), float(dyes))
                         out.region[n] = region
-                        inside = (
-                            own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1] and own_lo[2] <= x < own_hi[2]
-                        )
-                        out.own[n] = np.uint8(inside)
+                        own_zy = own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1]
+                        out.own[n] = np.uint8(own_zy and own_lo[2] <= x < own_hi[2])
                     n += 1
     return n
 
@@ -154,22 +120,12 @@ def find_amplicons(
     own: Box,
     voxel_nm: tuple[float, float, float],
 ) -> Amplicons:
-    """Amplicons of one region, in ascending planes, rows, columns.
+    """Find the amplicons of one region, ordered by plane, row, column.
 
-    Parameters
-    ----------
-    index, regions
-        Cell indices (int32) and region bits of `array`, z y x.
-    carries
-        uint8 by cell index: whether the cell carries a barcode.
-    region, bits
-        Number of the region among the stage's, and its bit.
-    mean
-        Amplicons in a voxel.
-    dyes, fixed
-        Dyes of an amplicon: their number, or the mean of a Poisson number.
-    array, specimen, inside, own
-        Boxes in voxels of the whole volume: what the arrays cover, what exists, what is looked at, what belongs to the tile.
+    `index` and `regions` are cell indices and region bits of `array`, z y x; `carries` says by cell index whether a
+    cell has a barcode. `mean` is that of amplicons in a voxel, `dyes` the number of dyes (or, unless `fixed`, their
+    Poisson mean). `array`, `specimen`, `inside` and `own` are the extent of the arrays, of the specimen, of the search
+    and of the tile, in voxels of the volume.
     """
     here = inside.intersect(specimen).intersect(array).relative_to(array.start)
     mine = own.relative_to(array.start)
@@ -178,7 +134,7 @@ def find_amplicons(
         out = Amplicons.empty(room)
         found = _find(
             index, regions, carries, region, bits, mean, dyes, fixed, keys, array.start, specimen.start, voxel_nm,
-            here.start, here.stop, mine.start, mine.stop, out,
+            (here.start, here.stop), (mine.start, mine.stop), out,
         )  # fmt: skip
         if found <= room:
             return out.select(slice(0, found))
@@ -187,7 +143,7 @@ def find_amplicons(
 
 @njit(cache=True, nogil=True)
 def _scatter(amplicons, keys, radius, first, out):  # type: ignore[no-untyped-def]
-    """Write the dyes of amplicons from `first` on as long as they fit; return (dyes written, amplicon to go on with)."""
+    """Write the dyes of amplicons from `first`, as many as fit; return (dyes written, next amplicon)."""
     n = 0
     for i in range(first, amplicons.number.size):
         if n + amplicons.dyes[i] > out.z.size:
@@ -196,7 +152,7 @@ def _scatter(amplicons, keys, radius, first, out):  # type: ignore[no-untyped-de
         key = keys[amplicons.region[i]]
         for d in range(amplicons.dyes[i]):
             draw = ((amplicons.number[i] << _DYE_BITS) | d) << _TRY_BITS
-            # a point of the cube, again until it lies in the ball: exact, and without a function whose last bit may differ
+            # rejection from the cube: exact, and without functions whose last bit depends on the machine
             for _ in range(1 << _TRY_BITS):
                 words = philox(z, y, x, draw, key[0], key[1])
                 a = 2.0 * unit_float32word(words[0]) - 1.0
@@ -220,18 +176,9 @@ def _scatter(amplicons, keys, radius, first, out):  # type: ignore[no-untyped-de
 
 
 def scatter_dyes(amplicons: Amplicons, keys: NDArray[np.int64], radius_nm: float, room: Emitters) -> Iterator[Emitters]:
-    """Yield the dyes of amplicons, spread evenly over balls, in chunks that fit into `room`.
+    """Yield the dyes of amplicons, spread evenly over balls, in chunks that reuse `room` (at least `MOST_DYES`).
 
-    Parameters
-    ----------
-    amplicons
-        Whose dyes.
-    keys
-        Key of the dyes' stream for each region, int64, (regions, 2).
-    radius_nm
-        Of the ball, nm of tissue.
-    room
-        Buffer that each chunk reuses; it holds at least `MOST_DYES`.
+    `keys` are those of the dyes' streams by region, int64, (regions, 2).
     """
     first = 0
     while first < amplicons.number.size:

@@ -1,7 +1,7 @@
-"""Proteins in voxels, dyes on proteins, and where each dye sits.
+"""Draw proteins in voxels, dyes on proteins, and the position of each dye.
 
-Every number is a function of the voxel's place in the volume: counter (z, y, x, draw), one key for each purpose. A voxel
-gives the same dyes in any block, tile or crop.
+Every random number depends on the voxel's position in the volume: counter (z, y, x, draw), one key per purpose. So a
+voxel has the same dyes in any block, tile or crop.
 """
 
 from __future__ import annotations
@@ -15,59 +15,25 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Box
-from simexm.kernels.emission.points import (
-    BINOMIAL,
-    HIT,
-    HITS,
-    IDENTITY,
-    IDENTITY_BYTES,
-    POINTS_OF_CLUMP,
-    POISSON,
-    UNSPECIFIC,
-    EmissionLaw,
-    Emitters,
-    LayerKeys,
-    place_hits,
-)
+from simexm.kernels.emission.points import HIT, HITS, IDENTITY, EmissionLaw, Emitters, LayerKeys, place_hits
 from simexm.kernels.labels.regions import surface_um2
-from simexm.kernels.numbers.detmath import CUT_SIGMA
 from simexm.kernels.numbers.draws import poisson_quantile
 from simexm.random import philox, unit_double
 
-__all__ = [
-    "BINOMIAL",
-    "CAPACITY",
-    "CUT_SIGMA",
-    "EMITTER_BYTES",
-    "IDENTITY",
-    "IDENTITY_BYTES",
-    "POINTS_OF_CLUMP",
-    "POISSON",
-    "UNSPECIFIC",
-    "EmissionLaw",
-    "Emitters",
-    "LayerKeys",
-    "emit_layer",
-]
-
 CAPACITY = 1 << 18
 """Emitters in one chunk."""
-
-EMITTER_BYTES = 3 * 8 + 2 * 4 + 1
-
-
-def emitter_bytes(identified: bool) -> int:
-    """Bytes of an emitter, with its identity or without."""
-    return EMITTER_BYTES + IDENTITY_BYTES * identified
-
-
 _ROUNDING = 1e-15
 
 
-# One function for each step of a row, so that LLVM vectorises Philox (as in `draws`).
+def emitter_bytes(identified: bool) -> int:
+    """Bytes of an emitter, with or without its identity."""
+    return 3 * 8 + 2 * 4 + 1 + 4 * len(IDENTITY) * identified
+
+
+# One function per step of a row, so that LLVM vectorises Philox (as in `draws`).
 @njit(cache=True, nogil=True)
 def _candidates(cells, bits, labelled, wanted, lo, hi, columns):  # type: ignore[no-untyped-def]
-    """Write the columns of a row that carry the label; return how many there are."""
+    """Write the columns of the labelled voxels of a row; return their number."""
     if wanted == 0:
         for x in range(lo, hi):
             columns[x - lo] = x
@@ -86,7 +52,7 @@ def _candidates(cells, bits, labelled, wanted, lo, hi, columns):  # type: ignore
 
 @njit(cache=True, nogil=True)
 def _uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
-    """The number that decides how many proteins there are, for `n` voxels of a row."""
+    """Draw the number that decides the count of proteins, for `n` voxels of a row."""
     for i in range(n):
         words = philox(z, y, x0 + columns[i], 0, k0, k1)
         u[i] = unit_double(words[0], words[1])
@@ -94,28 +60,14 @@ def _uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _emit(  # type: ignore[no-untyped-def]
-    index,
-    regions,
-    labelled,
-    weights,
-    law,
-    keys,
-    origin,
-    specimen,
-    voxel_nm,
-    lo,
-    hi,
-    own_lo,
-    own_hi,
-    first,
-    out,
-    dyes_of_cell,
+    index, regions, labelled, weights, law, keys, origin, specimen, voxel_nm, inside, own, first, out, dyes_of_cell
 ):
-    """Emit the sub-cells of array box lo:hi, from number `first` on.
+    """Emit the sub-cells of the box `inside` of the arrays, from number `first`; boxes are (start, stop).
 
-    Returns (emitters written, number of the sub-cell to go on with). Numbers go by plane, row, part of the voxel, column; the
-    columns of a row that carry no label count as its last.
+    Return (emitters written, number of the next sub-cell). Sub-cells are numbered by plane, row, part of the voxel,
+    column; a row's columns without label come last.
     """
+    (lo, hi), (own_lo, own_hi) = inside, own
     n = 0
     width = hi[2] - lo[2]
     parts = law.subcells[0] * law.subcells[1] * law.subcells[2]
@@ -137,10 +89,10 @@ def _emit(  # type: ignore[no-untyped-def]
             number = (row * parts + sub) * width
             if number + found <= first:
                 continue
-            # each sub-cell of a voxel has a stream of its own: counter = the voxel, key = the layer's, marked by the sub-cell
+            # each sub-cell has its own stream: counter = voxel, key = the layer's key, modified by the sub-cell
             _uniforms(u, gz, gy, origin[2], columns, found, keys.number[0], keys.number[1] ^ sub)
             for i in range(max(0, first - number), found):
-                # exp(-m) > 1 - m: no protein, as the quantile would find, without its exponential
+                # exp(-m) > 1 - m: no protein; saves the quantile's exponential
                 if u[i] < 1.0 - most - _ROUNDING:
                     continue
                 x = columns[i]
@@ -170,13 +122,8 @@ def _emit(  # type: ignore[no-untyped-def]
 
 
 def refuse_crowded(room: int) -> NoReturn:
-    """Refuse a sub-cell whose emitters do not fit into the room for one chunk.
-
-    Raises
-    ------
-    ValueError
-    """
-    raise ValueError(f"one sub-cell of a voxel carries more than {room} dyes; the plan must cut it into smaller ones")
+    """Raise ValueError: the emitters of one sub-cell do not fit into a chunk."""
+    raise ValueError(f"a sub-cell of a voxel carries more than {room} dyes; the plan must divide it further")
 
 
 def emit_layer(
@@ -195,26 +142,12 @@ def emit_layer(
     room: Emitters,
     dyes_of_cell: NDArray[np.int64],
 ) -> Iterator[Emitters]:
-    """Yield the emitters of one layer's voxels, in chunks that fit into `room`.
+    """Yield the emitters of one layer's voxels, in chunks that reuse the buffers `room`: copy what you need before the next.
 
-    Parameters
-    ----------
-    index, regions
-        Cell indices (int32) and region bits of `array`, z y x.
-    labelled
-        uint8 by cell index: whether the layer labels this cell.
-    weights
-        Surface of a voxel for each differing neighbour, um^2, (3, 3, 3); see `regions.crofton_weights`.
-    array, specimen, inside, own
-        Boxes in voxels of the whole volume: what the arrays cover, what exists, what emits now, what is counted.
-    room
-        Buffer that each chunk reuses: take what you need before the next.
-    dyes_of_cell
-        int64 by cell index; the dyes of proteins in `own` are added to it.
-
-    Yields
-    ------
-    Emitters
+    `index` and `regions` are cell indices and region bits of `array`, z y x; `labelled` says by cell index whether the
+    layer labels a cell; `weights` come from `regions.crofton_weights`. `array`, `specimen`, `inside` and `own` are the
+    extent of the arrays, of the specimen, of what emits now and of what is counted, in voxels of the volume. Dyes of
+    proteins in `own` are added to `dyes_of_cell`.
     """
     inside = inside.intersect(specimen).intersect(array).relative_to(array.start)
     mine = own.relative_to(array.start)
@@ -223,7 +156,7 @@ def emit_layer(
     while first < total:
         count, done = _emit(
             index, regions, labelled, weights, law, keys, array.start, specimen.start, voxel_nm,
-            inside.start, inside.stop, mine.start, mine.stop, first, room, dyes_of_cell,
+            (inside.start, inside.stop), (mine.start, mine.stop), first, room, dyes_of_cell,
         )  # fmt: skip
         if count:
             yield room.first(count)

@@ -1,6 +1,6 @@
-"""Photons that a dye absorbs and emits: textbook relations in SI units, for floats and arrays alike.
+"""Photons that a dye absorbs and emits: textbook relations in SI units, for floats and arrays.
 
-Everything is per dye molecule. Irradiance is in W / m^2 in the sample, wavelengths are vacuum wavelengths in nm.
+All rates are per dye molecule. Irradiance is in W / m^2 in the sample, wavelengths are vacuum wavelengths in nm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T", float, NDArray[np.float64])
 def cross_section_m2(extinction_per_M_per_cm: float) -> float:
     """Absorption cross section (m^2) of a decadic molar extinction coefficient (per M per cm).
 
-    ln(10) * 0.1 * eps / N_A: the logarithm turns the decadic coefficient into the natural one, and 1 / (M cm) is
+    ln(10) * 0.1 * eps / N_A: ln(10) converts the decadic to the natural coefficient, and 1 / (M cm) is
     0.1 m^2 / mol (Lakowicz, Principles of Fluorescence Spectroscopy, 3rd ed., chapter 2).
     """
     return float(detmath.log_array(10.0)) * 0.1 * extinction_per_M_per_cm / AVOGADRO_PER_MOL
@@ -37,20 +37,17 @@ def photon_energy_J(wavelength_nm: float) -> float:
 
 
 def photon_flux_per_m2_per_s(irradiance_W_per_m2: T, wavelength_nm: float) -> T:
-    """Photons per m^2 and second of an irradiance."""
+    """Photon flux of an irradiance, photons per m^2 and second."""
     return irradiance_W_per_m2 / photon_energy_J(wavelength_nm)
 
 
 def excitation_rate_per_s(cross_section_m2: float, irradiance_W_per_m2: T, wavelength_nm: float) -> T:
-    """Excitations per second of a dye in its ground state, one photon each.
-
-    `cross_section_m2` is that at `wavelength_nm`: the peak's times the relative excitation spectrum.
-    """
+    """One-photon excitations per second of a dye in its ground state, with its cross section at `wavelength_nm`."""
     return cross_section_m2 * photon_flux_per_m2_per_s(irradiance_W_per_m2, wavelength_nm)
 
 
 def saturated_rate_per_s(rate_per_s: T, lifetime_ns: float) -> T:
-    """Excitations per second of a dye that absorbs nothing while excited: k / (1 + k tau), below 1 / tau.
+    """Excitations per second of a dye that does not absorb while excited: k / (1 + k tau), below 1 / tau.
 
     The stationary solution of a two-level dye (Tsien, Ernst & Waggoner in Pawley (ed.), Handbook of Biological Confocal
     Microscopy, 3rd ed., chapter 16).
@@ -67,59 +64,37 @@ def emitted_photons(
     quantum_yield: float,
     lifetime_ns: float,
 ) -> T:
-    """Photons that a dye emits in all directions during an exposure to steady light, saturation included."""
+    """Photons that a dye emits in all directions during an exposure to steady light, with saturation."""
     rate = excitation_rate_per_s(cross_section_m2, irradiance_W_per_m2, wavelength_nm)
     return saturated_rate_per_s(rate, lifetime_ns) * (exposure_s * quantum_yield)
 
 
 def two_photon_rate_per_s(
-    cross_section_GM: float,
-    photon_flux_per_m2_per_s: T,
-    *,
-    repetition_Hz: float,
-    pulse_s: float,
-    g: float = 0.66,
+    cross_section_GM: float, photon_flux_per_m2_per_s: T, *, repetition_Hz: float, pulse_s: float, g: float = 0.66
 ) -> T:
-    """Excitations per second of a dye in its ground state by pulsed light, two photons each.
+    """Two-photon excitations per second of a dye in its ground state by pulsed light.
 
-    sigma2 Phi^2 g / (2 f tau): Xu & Webb, J. Opt. Soc. Am. B 13, 481 (1996), whose sigma2 counts absorbed
-    photons, two for an excitation; g / (f tau) is the pulses' mean square flux over the square of their mean flux.
-
-    Parameters
-    ----------
-    cross_section_GM
-        Two-photon absorption cross section sigma2, GM = 1e-58 m^4 s.
-    photon_flux_per_m2_per_s
-        Photon flux Phi at the dye, averaged over pulses and pauses.
-    repetition_Hz
-        Pulses per second, f.
-    pulse_s
-        Full width at half maximum of a pulse, tau.
-    g
-        Shape of the pulse, 0.66 for a Gaussian one.
+    sigma2 Phi^2 g / (2 f tau), with the time-averaged flux Phi, repetition rate f, pulse length tau (FWHM) and pulse
+    shape g (0.66 for a Gaussian): Xu & Webb, J. Opt. Soc. Am. B 13, 481 (1996). Their sigma2 (GM = 1e-58 m^4 s) counts
+    absorbed photons, two per excitation; g / (f tau) is the mean square flux of the pulses over their squared mean
+    flux.
     """
     return photon_flux_per_m2_per_s**2 * (cross_section_GM * GM_M4_S * g / (2 * repetition_Hz * pulse_s))
 
 
 def pulse_saturated_rate_per_s(rate_per_s: T, repetition_Hz: float) -> T:
-    """Excitations per second when a pulse excites a dye at most once: f (1 - exp(-rate / f)).
+    """Excitations per second if a pulse excites a dye at most once: f (1 - exp(-rate / f)).
 
-    Pulses are far shorter than the lifetime, and dyes are back in the ground state before the next one.
+    Pulses are much shorter than the lifetime, and dyes return to the ground state between them.
     """
     once: T = -repetition_Hz * detmath.expm1_array(-rate_per_s / repetition_Hz)[()]
     return once
 
 
 def collection_share(numerical_aperture: float, refractive_index: float) -> float:
-    """Share of isotropically emitted light that the objective takes in: (1 - cos(asin(NA / n))) / 2.
-
-    Raises
-    ------
-    ValueError
-        If NA is not between 0 and the refractive index.
-    """
+    """Share of isotropically emitted light that the objective collects: (1 - cos(asin(NA / n))) / 2."""
     sine = numerical_aperture / refractive_index
     if not 0 < sine <= 1:
         raise ValueError(f"NA {numerical_aperture:g} must be above 0 and at most the index {refractive_index:g}")
-    # 1 - cos = sin^2 / (1 + cos), which loses no digits at a low NA.
+    # 1 - cos = sin^2 / (1 + cos), accurate at a low NA.
     return sine * sine / (1 + math.sqrt(1 - sine * sine)) / 2

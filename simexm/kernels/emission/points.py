@@ -1,8 +1,8 @@
 """From proteins to dyes at points, many voxels at a time.
 
-A sub-cell of a voxel with proteins is a hit. What follows from it is drawn for some hundreds of them together, step by step,
-each step a loop over arrays that the compiler makes vector code of; a call for each dye took three times as long. The draws
-are functions of the voxel, so no order matters.
+A hit is a sub-cell of a voxel with at least one protein. Hundreds of hits are drawn together, each step a loop over
+arrays that the compiler vectorises; a call per dye took three times as long. Draws depend on the voxel alone, so the
+order does not matter.
 """
 
 from __future__ import annotations
@@ -22,70 +22,46 @@ from simexm.random import Key, philox, unit_double, unit_float32word
 POISSON, BINOMIAL = 0, 1
 
 POINTS_OF_CLUMP = 8
-"""Points that share the dyes of one sub-cell where sub-cells are drawn at once: a random one and its mirror images in the
-sub-cell's middle planes, so that the sub-cell's centroid does not fluctuate more than that of its many dyes would."""
+"""Points that share the dyes of a sub-cell drawn at once: a random one and its mirror images in the sub-cell's middle
+planes, so that the centroid does not fluctuate more than that of many separate dyes."""
 
 HITS = 512
-"""Hits that are drawn together."""
+"""Hits drawn together."""
 
-HIT = np.dtype(
-    [
-        ("number", np.int64),
-        ("z", np.int64),
-        ("y", np.int64),
-        ("x", np.int64),
-        ("sub", np.int64),
-        ("proteins", np.int64),
-        ("cell", np.int32),
-        ("own", np.bool_),
-    ]
-)
-"""A sub-cell with proteins: its number (see `emit`), its voxel in the whole volume, which part of it, proteins, the cell's
-index, and whether its dyes are counted."""
+_COUNTS = [(name, np.int64) for name in ("number", "z", "y", "x", "sub", "proteins")]
+HIT = np.dtype([*_COUNTS, ("cell", np.int32), ("own", np.bool_)])
+"""A hit: its number (see `emit`), voxel in the volume, sub-cell, proteins, cell index, and whether its dyes are counted."""
 
 _MAX_DYES_BITS = 12
 _LARGE = 4096
 
 
 IDENTITY = ("z", "y", "x", "part", "draw", "kind")
-"""What tells an emitter of a layer from all others of the specimen, as integers: its voxel in the whole volume, the part of the
-voxel, the number of its draw there, and what it is: `PROTEIN`, `UNSPECIFIC` or `AMPLICON`. The part of an amplicon's dye is the
-region of its site. Of several dyes on a protein, the lowest 12 bits of the draw number the dye."""
+"""Columns that identify an emitter within its layer: voxel in the volume, part of the voxel (sub-cell or, for
+amplicons, the index of the region), number of its draw, and kind (`PROTEIN`, `UNSPECIFIC` or `AMPLICON`). The lowest 12
+bits of the draw number the dyes of a protein."""
 PROTEIN, UNSPECIFIC, AMPLICON = 0, 1, 2
-
-IDENTITY_BYTES = 4 * len(IDENTITY)
 
 _UNIDENTIFIED = np.empty((0, len(IDENTITY)), np.int32)
 
 
 class Emitters(NamedTuple):
-    """Dyes as points; arrays of one length n.
+    """Dyes as points, n of them; z, y, x are in nm from the corner of the specimen (the crop).
 
-    Attributes
-    ----------
-    z, y, x
-        Position, nm, float64, from the corner of the specimen (the crop).
-    weight
-        Dyes at the point, int32.
-    cell
-        Index of the cell in the block's `CellIndex`, int32.
-    own
-        1 where the protein's voxel belongs to the box whose emitters are counted, uint8; 0 in the halo.
-    identity
-        Columns of `IDENTITY`, int32, (n, 6), the same in any tile and on any device; (0, 6) where no stage asks for them.
+    Identities are the same in any tile and on any device; (0, 6) if no stage needs them.
     """
 
     z: NDArray[np.float64]
     y: NDArray[np.float64]
     x: NDArray[np.float64]
-    weight: NDArray[np.int32]
-    cell: NDArray[np.int32]
-    own: NDArray[np.uint8]
-    identity: NDArray[np.int32] = _UNIDENTIFIED
+    weight: NDArray[np.int32]  # dyes at the point
+    cell: NDArray[np.int32]  # index in the block's `CellIndex`
+    own: NDArray[np.uint8]  # 1 if the protein's voxel lies in the box whose emitters are counted; 0 in the halo
+    identity: NDArray[np.int32] = _UNIDENTIFIED  # (n, 6), columns of `IDENTITY`
 
     @classmethod
     def empty(cls, capacity: int, identified: bool = False) -> Emitters:
-        """Uninitialised room for `capacity` emitters, with their identities or without."""
+        """Uninitialised buffers of `capacity` emitters."""
         return cls(
             np.empty(capacity), np.empty(capacity), np.empty(capacity),
             np.empty(capacity, np.int32), np.empty(capacity, np.int32), np.empty(capacity, np.uint8),
@@ -93,7 +69,7 @@ class Emitters(NamedTuple):
         )  # fmt: skip
 
     def first(self, count: int) -> Emitters:
-        """Views of the first `count` emitters."""
+        """View of the first `count` emitters."""
         return self.select(slice(0, count))
 
     def select(self, which: slice | NDArray[np.bool_]) -> Emitters:
@@ -104,48 +80,32 @@ class Emitters(NamedTuple):
         )
 
     def moved(self, move: Callable[[tuple[Any, Any, Any]], tuple[Any, Any, Any]]) -> Emitters:
-        """The same emitters at other places; `move` is called with the arrays of z, y, x."""
+        """Emitters at the positions that `move` returns for the arrays z, y, x."""
         z, y, x = move((self.z, self.y, self.x))
         return self._replace(z=z, y=y, x=x)
 
 
 class EmissionLaw(NamedTuple):
-    """What one layer puts into a voxel, as plain numbers.
+    """Distribution of one layer's emitters in a voxel, as plain numbers.
 
-    Attributes
-    ----------
-    mean
-        Proteins in a voxel, or per um^2 of its surface when `by_surface`.
-    by_surface
-        Whether `mean` is multiplied by the voxel's surface.
-    region_bits
-        A voxel counts when its region bits and these have one in common; 0 = every voxel of the tissue.
-    kind, dyes, kept
-        POISSON: dyes per protein ~ Poisson(dyes * kept). BINOMIAL: ~ Binomial(dyes, kept).
-    sigma
-        Standard deviation of the linker along z, y, x, nm of tissue; (0, 0, 0) for none.
-    subcells
-        Parts along z, y, x into which a voxel is cut; by Poisson splitting each draws its own proteins.
-    clumped
-        Draw the dyes of a sub-cell at once and share them among a few points, instead of protein by protein.
-    marked
-        What its emitters are, in their identity: `PROTEIN` or `UNSPECIFIC`.
+    Dyes per protein are Poisson(dyes * kept) or Binomial(dyes, kept), by `kind`. With `clumped`, the dyes of a sub-cell
+    are drawn at once and shared among a few points, instead of protein by protein.
     """
 
-    mean: float
+    mean: float  # proteins per voxel or, with `by_surface`, per um^2 of its surface
     by_surface: bool
-    region_bits: int
-    kind: int
+    region_bits: int  # a voxel must have one of them; 0: all voxels of the tissue
+    kind: int  # POISSON or BINOMIAL
     dyes: float
     kept: float
-    sigma: tuple[float, float, float]
-    subcells: Triple
+    sigma: tuple[float, float, float]  # standard deviation of the linker, nm of tissue; zeros: no linker
+    subcells: Triple  # of a voxel; by Poisson splitting each draws its own proteins
     clumped: bool
-    marked: int = PROTEIN
+    marked: int = PROTEIN  # kind in the identity of its emitters: PROTEIN or UNSPECIFIC
 
 
 class LayerKeys(NamedTuple):
-    """Keys of a layer's streams: how many proteins, where and how bright each is, and each dye's linker."""
+    """Keys of a layer's random streams: number of proteins, their place and dyes, and linkers."""
 
     number: Key
     place: Key
@@ -154,7 +114,7 @@ class LayerKeys(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _dyes_of(u, kind, dyes, kept, proteins):  # type: ignore[no-untyped-def]
-    """Dyes that `proteins` proteins carry in all, by the quantile of their sum: exact where the sum has a name."""
+    """Draw the total number of dyes on `proteins` proteins by the quantile of their sum."""
     if kind == POISSON:
         return poisson_quantile(u, dyes * kept * proteins)
     n = np.int64(dyes) * proteins
@@ -162,7 +122,7 @@ def _dyes_of(u, kind, dyes, kept, proteins):  # type: ignore[no-untyped-def]
         return n
     if n <= _LARGE:
         return binomial_quantile(u, n, kept)
-    # a sub-cell with thousands of dyes: the normal limit, cut at 4 sigma, is within 1 / sqrt(n) of the binomial
+    # thousands of dyes: the normal limit, cut at 4 sigma, is within 1 / sqrt(n) of the binomial
     mean = n * kept
     draw = np.floor(mean + np.sqrt(mean * (1.0 - kept)) * normal_quantile_cut(u) + 0.5)
     return np.int64(min(max(draw, 0.0), n))
@@ -170,7 +130,7 @@ def _dyes_of(u, kind, dyes, kept, proteins):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _words(hits, of, draw, count, key, out):  # type: ignore[no-untyped-def]
-    """out[:, j] = the Philox words of `draw[j]` of the stream of hit `of[j]`, uint32, (4, count)."""
+    """Set out[:, j] to the Philox words of draw `draw[j]` of hit `of[j]`; uint32, (4, count)."""
     z, y, x = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
     k = np.empty(count, np.int64)
     for j in range(count):
@@ -189,10 +149,10 @@ def _philox_many(z, y, x, draw, k0, k1, count, out):  # type: ignore[no-untyped-
 
 @njit(cache=True, nogil=True)
 def _spread(hits, law, specimen, voxel_nm, words, at, linker, of, mirror, weight, count, n, out):  # type: ignore[no-untyped-def]
-    """Write `count` points from out[n] on.
+    """Write `count` points from out[n].
 
-    Each is the corner of hit `of[j]` + (uniform, from words[:, at[j]]) * size + linker[:, j] * sigma, mirrored in the axes of the
-    bits of `mirror[j]`.
+    Point j = corner of hit `of[j]` + uniform (from words[:, at[j]]) * size + linker[:, j] * sigma, mirrored along the
+    axes whose bits are set in `mirror[j]`.
     """
     cuts = law.subcells
     size = (voxel_nm[0] / cuts[0], voxel_nm[1] / cuts[1], voxel_nm[2] / cuts[2])
@@ -201,11 +161,7 @@ def _spread(hits, law, specimen, voxel_nm, words, at, linker, of, mirror, weight
         hit = hits[of[j]]
         sub = hit.sub
         far = ((mirror[j] & 4) != 0, (mirror[j] & 2) != 0, (mirror[j] & 1) != 0)
-        u = (
-            unit_float32word(words[0, at[j]]),
-            unit_float32word(words[1, at[j]]),
-            unit_float32word(words[2, at[j]]),
-        )
+        u = (unit_float32word(words[0, at[j]]), unit_float32word(words[1, at[j]]), unit_float32word(words[2, at[j]]))
         z = (hit.z - specimen[0]) * voxel_nm[0] + sub // (cuts[1] * cuts[2]) * size[0]
         y = (hit.y - specimen[1]) * voxel_nm[1] + sub // cuts[2] % cuts[1] * size[1]
         x = (hit.x - specimen[2]) * voxel_nm[2] + sub % cuts[2] * size[2]
@@ -226,7 +182,7 @@ def _spread(hits, law, specimen, voxel_nm, words, at, linker, of, mirror, weight
 
 @njit(cache=True, nogil=True)
 def _identify(hits, of, draw, law, count, n, out):  # type: ignore[no-untyped-def]
-    """Write the identities of `count` points, from out[n] on: draw `draw[j]` of hit `of[j]`."""
+    """Write the identities of `count` points from out[n]: draw `draw[j]` of hit `of[j]`."""
     for j in range(count):
         hit, row = hits[of[j]], out.identity[n + j]
         row[0], row[1], row[2] = hit.z, hit.y, hit.x
@@ -235,7 +191,7 @@ def _identify(hits, of, draw, law, count, n, out):  # type: ignore[no-untyped-de
 
 @njit(cache=True, nogil=True)
 def _linkers(hits, of, draw, count, key, out):  # type: ignore[no-untyped-def]
-    """out[:, j] = standard normal numbers, cut at 4 sigma, of `draw[j]` of the stream of hit `of[j]`, float64, (3, count)."""
+    """Set out[:, j] to normal numbers, cut at 4 sigma, of draw `draw[j]` of hit `of[j]`; float64, (3, count)."""
     words = np.empty((4, count), np.uint32)
     _words(hits, of, draw, count, key, words)
     u = np.empty(count)
@@ -338,12 +294,9 @@ def _place_clumps(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_ce
 
 @njit(cache=True, nogil=True)
 def place_hits(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_cell):  # type: ignore[no-untyped-def]
-    """Write the emitters of `count` hits from out[n] on, hit by hit.
+    """Write the emitters of `count` hits from out[n].
 
-    Returns
-    -------
-    (emitters in `out` now, hits of which all emitters are there)
-        Where the next hit's do not fit, none of them is written.
+    Return (emitters in `out`, hits written); a hit whose emitters do not all fit is not written.
     """
     if law.clumped:
         return _place_clumps(hits, count, law, keys, specimen, voxel_nm, n, out, dyes_of_cell)

@@ -1,9 +1,10 @@
-"""Points into a grid by quadratic weights in fixed-point integers, so that no order of summation changes a bit.
+"""Deposit points on a grid by quadratic weights in fixed-point integers, so that the order of summation does not matter.
 
-Along each axis a dye is shared out over its nearest node and that one's two neighbours by the quadratic B-spline (the
-"triangular shaped cloud" of Hockney & Eastwood, Computer Simulation Using Particles, 1988, section 5-3). Its blur has the
-variance c^2 / 4 wherever the dye lies between nodes of pitch c, so that one linear filter takes it back for every dye.
-Linear weights blur by between 0 and c^2 / 4: right on average, but a single dye would be 1 to 4 % of its peak off.
+Along each axis a dye is distributed over its nearest node and the two neighbours by the quadratic B-spline (the
+"triangular shaped cloud" of Hockney & Eastwood, Computer Simulation Using Particles, 1988, section 5-3). Its blur has
+the variance c^2 / 4 wherever the dye lies between nodes of pitch c, so that one linear filter undoes it for every dye.
+The blur of linear weights varies between 0 and c^2 / 4: right on average, but wrong by 1 to 4 % of the peak for a
+single dye.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from simexm.compiled import njit
 from simexm.geometry.grid import Triple
 
 FRACTION_BITS = 10
-"""Bits of a weight along one axis: positions are told to 1/1024 of a cell."""
+"""Bits of a weight along one axis: positions are resolved to 1/1024 of a cell."""
 
 UNIT = 1 << (3 * FRACTION_BITS)
-"""What one dye adds to the grid in all."""
+"""Sum that one dye adds to the grid."""
 
 
 @njit(cache=True, nogil=True)
 def _weights(fraction):  # type: ignore[no-untyped-def]
-    """Weights of the nodes below, at and above, of a point `fraction` (0 to 1) on from halfway below its nearest node.
+    """Weights of the nodes below, at and above a point, which lies `fraction` (0 to 1) past the midpoint below its nearest node.
 
-    Their sum is 2^FRACTION_BITS and their centroid the point, both to the last bit.
+    Their sum is exactly 2^FRACTION_BITS, and their centroid the point.
     """
     one = np.int64(1 << FRACTION_BITS)
     t = np.int64(fraction * one + 0.5)
@@ -40,23 +41,11 @@ def _weights(fraction):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ignore[no-untyped-def]
-    """Add emitters to a ring of planes; return how many reach planes of the grid that the ring does not hold yet.
+    """Add emitters to a ring of planes, int64; return how many reach planes above the ring and are left out.
 
-    Parameters
-    ----------
-    z, y, x
-        Positions, nm, float64, (n,).
-    weight
-        Dyes at each position, int32, (n,).
-    per_nm, shift
-        Position p lies at p * per_nm - shift nodes (z y x triples of float).
-    node
-        First node (z y x) that the grid holds; what falls outside is left out, cell by cell.
-    base, end
-        First plane that the ring holds now, and the grid's last + 1; plane k lies at index k % len(ring), and planes before
-        `base` are lost.
-    ring
-        int64, (planes, rows, columns), changed in place.
+    Position p (nm) lies at p * per_nm - shift nodes. `node` is the first node of the grid, `base` the first plane in
+    the ring, `end` that after the grid; plane k is at index k % len(ring). Weights outside the grid or below `base` are
+    dropped.
     """
     depth, ny, nx = ring.shape
     top = min(end, base + depth)
@@ -99,7 +88,7 @@ def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ign
 
 @njit(cache=True, nogil=True)
 def _take(rows, dyes):  # type: ignore[no-untyped-def]
-    """Dyes per node of some rows of the ring, into `dyes` (float32), whose rows may be longer; the ring's are empty then."""
+    """Move some rows of the ring to `dyes` (dyes per node, float32), whose rows may be longer; clear the ring's."""
     for r in range(rows.shape[0]):
         row, out = rows[r], dyes[r]
         for i in range(row.size):
@@ -109,7 +98,7 @@ def _take(rows, dyes):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def deposit_counts(z, y, x, weight, per_nm, start, out):  # type: ignore[no-untyped-def]
-    """Add each emitter to the pixel whose half-open box holds it; `start` is the first pixel of `out` (int64, z y x)."""
+    """Add each emitter to the pixel whose half-open box contains it; `start` is the first pixel of `out` (int64, z y x)."""
     for i in range(z.size):
         k = np.int64(np.floor(z[i] * per_nm[0])) - start[0]
         r = np.int64(np.floor(y[i] * per_nm[1])) - start[1]
@@ -118,24 +107,17 @@ def deposit_counts(z, y, x, weight, per_nm, start, out):  # type: ignore[no-unty
             out[k, r, c] += weight[i]
 
 
-def told_early(count: int) -> str:
-    """What is wrong where emitters lie above the planes that are held."""
-    return f"{count} emitters lie further up than their stream may reach, and would be lost"
+def refuse_early(count: int) -> None:
+    """Raise ValueError if `count` emitters lie above the ring."""
+    if count:
+        raise ValueError(f"{count} emitters lie beyond the reach that their stream announced, and would be lost")
 
 
 class Ring:
-    """A window of planes of the simulation grid that moves up the z axis; planes that it leaves are handed over.
+    """A window of planes of the simulation grid that moves up along z and yields the planes that it leaves.
 
-    Parameters
-    ----------
-    node
-        First node of the grid, z y x.
-    shape
-        Nodes along z, y, x.
-    depth
-        Planes held at a time: what one chunk of emitters can reach along z.
-    width
-        Nodes along x of what is handed over: the grid's, and zeros.
+    The grid has `shape` nodes from `node`, z y x. The window has `depth` planes, the reach of a chunk of emitters. Rows
+    of the yielded planes are padded with zeros to `width`.
     """
 
     def __init__(self, node: Triple, shape: Triple, depth: int, width: int) -> None:
@@ -147,7 +129,7 @@ class Ring:
 
     @property
     def end(self) -> int:
-        """First plane that the grid no longer holds."""
+        """End of the grid along z, exclusive."""
         return self.node[0] + self.shape[0]
 
     def add(
@@ -159,13 +141,7 @@ class Ring:
         per_nm: tuple[float, float, float],
         shift: tuple[float, float, float],
     ) -> None:
-        """Deposit emitters.
-
-        Raises
-        ------
-        ValueError
-            If some of them reach beyond the window: the stream did not keep to the reach that it announced.
-        """
+        """Deposit emitters; ValueError if some lie beyond the reach that their stream announced."""
         if not z.size:
             return
         planes = _reached(z, per_nm[0], shift[0], range(self.base, self.base + len(self.planes)))
@@ -174,15 +150,13 @@ class Ring:
             slot = plane % len(self.planes)
             before = self._touched[slot]
             self._touched[slot] = range(min(before.start, rows.start), max(before.stop, rows.stop)) if before else rows
-        early = deposit(z, y, x, weight, per_nm, shift, self.node, self.base, self.end, self.planes)
-        if early:
-            raise ValueError(told_early(early))
+        refuse_early(deposit(z, y, x, weight, per_nm, shift, self.node, self.base, self.end, self.planes))
 
     def advance(self, plane: int) -> Iterator[tuple[int, range, Callable[[int, int], NDArray[np.float32]]]]:
-        """Move the window up to `plane`; yield each plane that it leaves, if it holds dyes, in which rows, and what takes them.
+        """Move the window up to `plane`; yield (plane, rows, take) for each plane with dyes that it leaves.
 
-        That is called with the first and last + 1 of some of these rows, each once, and gives the dyes per node, float32,
-        (rows, `width`), until it is called again.
+        Call `take(first, stop)` once for each range of the rows: it returns dyes per node, float32, (rows, `width`),
+        valid until the next call.
         """
         plane = min(plane, self.end)
         depth = len(self.planes)
@@ -202,6 +176,6 @@ class Ring:
 
 
 def _reached(position: NDArray[np.float64], per_nm: float, shift: float, within: range) -> range:
-    """Nodes that positions may touch along one axis, and one more on each side, for they are told by less careful sums."""
+    """Nodes that positions can touch along one axis, with a margin of one for rounding."""
     low, high = (math.floor(v * per_nm - shift) for v in (float(position.min()), float(position.max())))
     return range(max(within.start, low - 1), min(within.stop, high + 4))

@@ -1,14 +1,14 @@
-"""From dyes on the simulation grid to the expected image, plane by plane of the grid.
+"""From dyes on the simulation grid to the expected image, plane by plane.
 
-The simulation grid is the pixel grid divided by integers (m_z, m, m), its nodes placed so that every pixel's centre on its
-plane is a node: pixel p is node m * p. The image of a tile is
+The simulation grid is the pixel grid divided by integers (m_z, m, m), with a node at every pixel centre: pixel p is
+node m * p. The image of a tile is
 
     expected[k, p] = sum over node planes s, nodes n of  g_(s - m_z k)(m p - n) * dyes[s, n],
 
-where g is the response integrated over a pixel. It is computed in the lateral Fourier domain: one 2-D transform for each node
-plane (forward only), a sum over planes within the axial range for each wanted plane, the spectrum folded on the pixels' own
-(which is what sampling every m-th node means), and one small inverse transform for each plane. Nothing is transformed along z,
-so memory follows the tile and not the axial range, and planes lie exactly where they should.
+where g is the response integrated over a pixel. It is computed in the lateral Fourier domain: one forward 2-D transform
+per node plane, a sum over the node planes within the axial range of each image plane, aliasing of the spectrum onto the
+pixels (equivalent to sampling every m-th node), and one small inverse transform per image plane. Nothing is transformed
+along z, so memory follows the tile and not the axial range, and planes lie at exact positions.
 """
 
 from __future__ import annotations
@@ -22,33 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.compiled import njit
-from simexm.kernels.diffraction.special import sinc_array
+from simexm.kernels.diffraction.special import Array, sinc_array
 
 AT_ONCE = 8
-"""Planes of the image for which spectra of node planes are held: what one of them sees is mostly seen by its neighbours, too."""
-
-
+"""Image planes whose node-plane spectra are held together, because neighbours share most of them."""
 ROWS = 96
-"""Rows of a node plane that are transformed at a time: they stay in the cache on their way from dyes to spectrum."""
+"""Rows of a node plane that are transformed together, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
 class LateralGrid:
-    """Shape of a tile's lateral transforms.
+    """Shape of a tile's lateral transforms along y, x."""
 
-    Attributes
-    ----------
-    pixels
-        Length of the coarse (pixel) transform along y, x: tile and halo on both sides, padded to a fast length.
-    subdivision
-        Nodes per pixel m, the same along y and x.
-    band
-        Highest frequency kept along y and x, in cycles per transform length: the response has none beyond it.
-    """
-
-    pixels: tuple[int, int]
-    subdivision: int
-    band: tuple[int, int]
+    pixels: tuple[int, int]  # length of the coarse (pixel) transform: tile and halos, padded to a fast length
+    subdivision: int  # nodes per pixel m
+    band: tuple[int, int]  # highest frequency of the response, cycles per transform length
 
     @property
     def nodes(self) -> tuple[int, int]:
@@ -57,42 +45,24 @@ class LateralGrid:
 
 
 class Transfer(NamedTuple):
-    """A transfer function, of which `project` interpolates what it needs.
+    """A transfer function, interpolated by `project`; factors are pixel aperture and grid correction."""
 
-    Attributes
-    ----------
-    table
-        float64, (n, offsets): transfer at spatial frequency i / per_cycle by |offset| in node planes; zero beyond.
-    per_cycle
-        Samples of the table per unit of frequency (nm).
-    frequency_y, factor_y
-        Spatial frequencies of rows 0 to band_y, cycles per nm, and what multiplies each (pixel aperture, grid correction).
-    frequency_x, factor_x
-        The same of the columns.
-    """
-
-    table: NDArray[np.float64]
-    per_cycle: float
-    frequency_y: NDArray[np.float64]
-    factor_y: NDArray[np.float64]
-    frequency_x: NDArray[np.float64]
-    factor_x: NDArray[np.float64]
+    table: Array  # (n, offsets), at spatial frequency i / per_cycle by |offset| in node planes; zero beyond
+    per_cycle: float  # samples per unit of frequency, nm
+    frequency_y: Array  # of rows 0 to band_y, cycles per nm
+    factor_y: Array
+    frequency_x: Array  # of columns 0 to band_x
+    factor_x: Array
 
 
 def plane_spectrum(
     dyes: Callable[[int, int], NDArray[np.float32]], held: range, grid: LateralGrid, out: NDArray[np.complex64]
 ) -> None:
-    """Forward transform of one node plane, only the frequencies within the band.
+    """Forward transform of one node plane, limited to the band.
 
-    Parameters
-    ----------
-    dyes
-        Called with the first and last + 1 of some rows of the grid, in ascending order: dyes per node, float32, (rows,
-        columns), padded with zeros up to `grid.nodes`.
-    held
-        Rows that are asked for; the others hold no dyes.
-    out
-        complex64, (2 * band_y + 1, band_x + 1), overwritten. Rows hold frequencies 0, 1, ..., band_y, -band_y, ..., -1.
+    `dyes` is called with ascending ranges (first, stop) within the rows `held` and returns dyes per node, float32,
+    (rows, columns), padded with zeros up to `grid.nodes`. `out` is complex64, (2 * band_y + 1, band_x + 1); its rows
+    are the frequencies 0, 1, ..., band_y, -band_y, ..., -1.
     """
     from scipy import fft
 
@@ -111,9 +81,9 @@ def plane_spectrum(
 
 @njit(cache=True, nogil=True)
 def _fold(row, count, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
-    """Add one row of a fine half spectrum to the coarse half spectrum of plane k: frequencies alias modulo the coarse length.
+    """Add one row of a fine half spectrum to the coarse one of plane k: frequencies alias modulo the coarse length.
 
-    `row` holds real and imaginary parts in turn, of `count` frequencies.
+    `row` has `count` frequencies, real and imaginary parts interleaved.
     """
     cy = qy % grid_y
     my = -qy % grid_y
@@ -130,11 +100,18 @@ def _fold(row, count, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def _spread_row(table, per_cycle, frequency_y, factor_y, frequency_x, factor_x, out):  # type: ignore[no-untyped-def]
-    """Fill one row of frequencies; return the columns up to the last within the band; see `project`.
+def _spread_row(transfer, qy, out):  # type: ignore[no-untyped-def]
+    """Interpolate row qy of the transfer function by offset; return the number of columns within the table.
 
-    The real part goes to out[offset, 2 * qx], the imaginary part to its neighbour.
+    Every factor is written twice, for the real and the imaginary part: out[offset, 2 * qx] and the next.
     """
+    table, per_cycle, frequency_x, factor_x = (
+        transfer.table,
+        transfer.per_cycle,
+        transfer.frequency_x,
+        transfer.factor_x,
+    )
+    frequency_y, factor_y = transfer.frequency_y[qy], transfer.factor_y[qy]
     n, offsets = table.shape
     for c in range(frequency_x.size):
         t = np.sqrt(frequency_y**2 + frequency_x[c] ** 2) * per_cycle
@@ -156,49 +133,21 @@ def _spread_row(table, per_cycle, frequency_y, factor_y, frequency_x, factor_x, 
 
 
 @njit(cache=True, nogil=True)
-def project(  # type: ignore[no-untyped-def]
-    planes,
-    used,
-    table,
-    per_cycle,
-    frequency_y,
-    factor_y,
-    frequency_x,
-    factor_x,
-    step,
-    wanted,
-    grid_y,
-    grid_x,
-    fine_x,
-    out,
-):
-    """Sum node planes into the coarse spectra of the wanted planes.
+def project(planes, used, transfer, step, wanted, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+    """Add the weighted node planes to the coarse spectra of image planes.
 
-    The transfer function is interpolated row by row (four-point Lagrange), for as a whole it would take more memory than
-    all else where the response is wide.
-
-    Parameters
-    ----------
-    planes
-        float32, (slots, 2 * band_y + 1, 2 * (band_x + 1)), real and imaginary parts in turn: a window of spectra of node
-        planes as `plane_spectrum` makes them, plane n in slot n % slots.
-    used
-        bool for each slot; one without dyes, or whose plane is none that is wanted, must be all zeros.
-    table, per_cycle, frequency_y, factor_y, frequency_x, factor_x
-        See `Transfer`.
-    step
-        m_z: image plane k lies at node plane k * step.
-    wanted
-        First image plane; `out` holds as many as follow.
-    out
-        complex64, (image planes, grid_y, grid_x // 2 + 1), added to.
+    The transfer function is interpolated row by row (four-point Lagrange): in full, a wide one would take more memory
+    than everything else. `planes` is a window of spectra from `plane_spectrum`, node plane n in slot n % slots,
+    float32, (slots, 2 * band_y + 1, 2 * (band_x + 1)), real and imaginary parts interleaved; slots not `used` must be
+    zero. Image plane k lies at node plane k * step. `out` begins with image plane `wanted`, complex64, (image planes,
+    grid_y, grid_x // 2 + 1).
     """
     slots, rows, columns = planes.shape
-    reach = table.shape[1] - 1
+    reach = transfer.table.shape[1] - 1
     response = np.empty((reach + 1, columns), np.float32)
     total = np.empty(columns, np.float32)
-    for qy in range(frequency_y.size):
-        count = _spread_row(table, per_cycle, frequency_y[qy], factor_y[qy], frequency_x, factor_x, response)
+    for qy in range(transfer.frequency_y.size):
+        count = _spread_row(transfer, qy, response)
         for sign in (1, -1):
             if count == 0 or (qy == 0 and sign < 0):
                 continue
@@ -214,7 +163,7 @@ def project(  # type: ignore[no-untyped-def]
                 _fold(total, count, k, sign * qy, grid_y, grid_x, fine_x, out)
 
 
-# Functions of their own, so that LLVM vectorises them.
+# Separate functions, so that LLVM vectorises them.
 @njit(cache=True, nogil=True)
 def _weigh(weight, a, total, n):  # type: ignore[no-untyped-def]
     for i in range(n):
@@ -227,16 +176,16 @@ def _add_weighted(weight, a, b, total, n):  # type: ignore[no-untyped-def]
         total[i] += weight[i] * (a[i] + b[i])
 
 
-def sharpened(cycles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Transfer that takes back the blur of the quadratic weights, 1 / sinc^3, at frequencies in cycles per node."""
+def sharpened(cycles: Array) -> Array:
+    """Transfer that undoes the blur of the quadratic weights, 1 / sinc^3, at frequencies in cycles per node."""
     blur = sinc_array(cycles)
     return 1 / (blur * blur * blur)
 
 
-def sharpened_along_z(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same along the axial offsets of a response that is even in them, (offsets + 2, n) to (offsets, n).
+def sharpened_along_z(spectrum: Array) -> Array:
+    """Undo that blur along the axial offsets of a response even in z, (offsets + 2, n) to (offsets, n).
 
-    1 / sinc^3 as a series in the second difference d: 1 - d / 8 + 37 d^2 / 1920, to sixth order. It keeps the sum.
+    1 / sinc^3 as a series in the second difference d, 1 - d / 8 + 37 d^2 / 1920, to sixth order; conserves the sum.
     """
     even = np.concatenate([spectrum[2:0:-1], spectrum])
     second = np.diff(even, n=2, axis=0)
@@ -244,7 +193,7 @@ def sharpened_along_z(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray[np.float32]:
-    """Pixels of one image plane, float32, `grid.pixels`, from its coarse half spectrum."""
+    """Inverse transform of one image plane from its coarse half spectrum; float32, `grid.pixels`."""
     from scipy import fft
 
     scale = np.float32(1 / grid.subdivision**2)
@@ -255,15 +204,9 @@ def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray
 
 
 def fast_pixels(least: int, subdivision: int) -> int:
-    """Smallest coarse length of at least `least` whose fine length splits into the factors 2, 3, 5 and 7.
-
-    Raises
-    ------
-    ValueError
-        If the subdivision itself does not.
-    """
+    """Smallest coarse length from `least` whose fine length has only the factors 2, 3, 5 and 7, as the subdivision must."""
     if not _is_fast(subdivision):
-        raise ValueError(f"{subdivision} nodes a pixel make no fast transform of any length")
+        raise ValueError(f"{subdivision} nodes per pixel allow no fast transform of any length")
     return next(n for n in itertools.count(least) if _is_fast(n))
 
 

@@ -1,8 +1,7 @@
-"""The array side of imaging, for a GPU: what `imaging` and `gather` compile for the CPU, on arrays of any namespace.
+"""Imaging by the Python array API, for GPUs: what `image` and `gather` compile for the CPU.
 
-Only functions of the Python array API standard are used, so that CuPy, and any other library that keeps to it, can run
-them; many planes go through each call. `xp` is the namespace. Results agree with the compiled functions to the rounding
-of float32, for sums run in another order.
+`xp` is the namespace, CuPy or any other library that follows the standard; each call processes many planes. Results
+agree with the compiled functions to the rounding of float32, because sums run in a different order.
 """
 
 from __future__ import annotations
@@ -16,17 +15,10 @@ from simexm.kernels.imaging.image import LateralGrid, Transfer
 
 
 def plane_spectra(dyes: Any, grid: LateralGrid, xp: Any) -> Any:
-    """Forward transforms of node planes, only the frequencies within the band; see `imaging.plane_spectrum`.
+    """Forward transforms of node planes, limited to the band; see `image.plane_spectrum`.
 
-    Parameters
-    ----------
-    dyes
-        Dyes per node, float32, (planes, rows, columns); padded with zeros up to `grid.nodes`.
-
-    Returns
-    -------
-    complex64, (planes, 2 * band_y + 1, band_x + 1)
-        Rows hold frequencies 0, 1, ..., band_y, -band_y, ..., -1.
+    `dyes` are per node, float32, (planes, rows, columns), padded with zeros up to `grid.nodes`. Return complex64,
+    (planes, 2 * band_y + 1, band_x + 1); rows are the frequencies 0, 1, ..., band_y, -band_y, ..., -1.
     """
     qy, qx = grid.band
     ny, nx = grid.nodes
@@ -36,7 +28,7 @@ def plane_spectra(dyes: Any, grid: LateralGrid, xp: Any) -> Any:
 
 
 class Response:
-    """A transfer function on a device, interpolated at all frequencies for one offset at a time (four-point Lagrange)."""
+    """A transfer function on a device, interpolated for one offset at a time (four-point Lagrange)."""
 
     def __init__(self, transfer: Transfer, put: Callable[[NDArray[Any]], Any], xp: Any) -> None:
         self._xp = xp
@@ -71,18 +63,10 @@ class Response:
 
 
 def project(spectra: Any, response: Response, step: int, centre: int, count: int, xp: Any) -> Any:
-    """Sum node planes into the fine spectra of image planes, complex64, (count, 2 * band_y + 1, band_x + 1).
+    """Sum node planes, from `plane_spectra`, into the fine spectra of image planes, (count, 2 * band_y + 1, band_x + 1).
 
-    Parameters
-    ----------
-    spectra
-        complex64, (node planes, 2 * band_y + 1, band_x + 1), as `plane_spectra` makes them.
-    response
-        Transfer function.
-    step
-        m_z, node planes from one image plane to the next.
-    centre, count
-        Slot of `spectra` at which the first image plane lies, and how many follow in steps. All offsets of each must be held.
+    The first image plane lies at slot `centre` of `spectra`, the others follow every `step` slots; all offsets must be
+    held.
     """
     total = None
     last = centre + step * (count - 1) + 1
@@ -96,9 +80,9 @@ def project(spectra: Any, response: Response, step: int, centre: int, count: int
 
 
 def fold(fine: Any, grid: LateralGrid, xp: Any) -> Any:
-    """Half spectra on the pixels, complex64, (planes, pixels_y, pixels_x // 2 + 1), of half spectra within the band.
+    """Alias half spectra of the band onto the pixels, complex64, (planes, pixels_y, pixels_x // 2 + 1).
 
-    Frequencies alias modulo the pixels' length: this is what taking every m-th node means.
+    Equivalent to sampling every m-th node.
     """
     planes = fine.shape[0]
     qy, qx = grid.band
@@ -109,37 +93,37 @@ def fold(fine: Any, grid: LateralGrid, xp: Any) -> Any:
         return xp.zeros((planes, rows, columns), dtype=fine.dtype)
 
     def alias(columns: Any) -> Any:
-        """Columns 0, 1, ... summed modulo the pixels' length."""
+        """Sum columns modulo the pixels' length."""
         times = -(-columns.shape[2] // gx)
         padded = xp.concat([columns, zeros(gy, times * gx - columns.shape[2])], axis=2)
         return xp.sum(xp.reshape(padded, (planes, gy, times, gx)), axis=2)
 
     rows = xp.concat([fine[:, : qy + 1, :], zeros(ny - 2 * qy - 1, qx + 1), fine[:, qy + 1 :, :]], axis=1)
     rows = xp.sum(xp.reshape(rows, (planes, grid.subdivision, gy, qx + 1)), axis=1)
-    # the half that is not held is the mirrored conjugate of the other, but for the columns that have no partner
+    # the other half is the mirrored conjugate, except for columns without a partner
     partners = xp.concat([zeros(gy, 1), rows[:, :, 1 : qx if 2 * qx == nx else qx + 1]], axis=2)
     mirrored = xp.roll(xp.flip(alias(partners), axis=(1, 2)), (1, 1), axis=(1, 2))
     return (alias(rows) + xp.conj(mirrored))[:, :, : gx // 2 + 1]
 
 
 def inverse_planes(spectra: Any, grid: LateralGrid, xp: Any) -> Any:
-    """Pixels of image planes, float32, (planes, *grid.pixels), from their coarse half spectra; see `imaging.inverse_plane`."""
+    """Inverse transforms of image planes, float32, (planes, *grid.pixels), from coarse half spectra."""
     columns = xp.fft.ifft(spectra, axis=1)
     return xp.fft.irfft(columns, n=grid.pixels[1], axis=2) * (1.0 / grid.subdivision**2)
 
 
 def gather(volume: Any, z: Any, y: Any, x: Any, xp: Any) -> Any:
-    """volume[z, y, x] at each combination of three lists of indices."""
+    """volume[z, y, x] at all combinations of three lists of indices."""
     return xp.take(xp.take(xp.take(volume, z, axis=0), y, axis=1), x, axis=2)
 
 
 def keep_where(values: Any, bits: Any, wanted: int, xp: Any) -> Any:
-    """The values where `bits` has one of the bits `wanted`, else 0."""
+    """Values where `bits` has one of the bits `wanted`, else 0."""
     return xp.where((bits & wanted) != 0, values, xp.zeros_like(values))
 
 
 def add_masks(regions: Any, index: Any, masks: Any, xp: Any) -> Any:
-    """Region bits with those of masks added in cells; `masks` are pairs of bit and bool array."""
+    """Add to region bits those of masks, pairs of bit and bool array, within cells."""
     for bit, mask in masks:
         regions = regions | (xp.astype(mask & (index != 0), regions.dtype) * bit)
     return regions

@@ -1,4 +1,4 @@
-"""How bright each of many overlapping spots is: least squares with brightnesses that are not negative."""
+"""Brightness of many overlapping spots by non-negative least squares."""
 
 from __future__ import annotations
 
@@ -9,27 +9,18 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 
+Array = NDArray[np.float64]
 SWEEPS = 2000
 _SETTLED = 1e-5
 
-Response = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+Response = Callable[[Array, Array], Array]
 
 
-def spot_profile(
-    response: Response, ball_nm: float, pixel_nm: float, z_nm: NDArray[np.float64], r_nm: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """What a pixel at depth z and radius r from the centre of a ball of dyes records of each of its dyes, (nz, nr).
+def spot_profile(response: Response, ball_nm: float, pixel_nm: float, z_nm: Array, r_nm: Array) -> Array:
+    """Response of a pixel at depth z and radius r from the centre of a ball of dyes, per dye, (nz, nr).
 
-    Parameters
-    ----------
-    response
-        Called with depths (n,) and radii (m,): per dye and nm^2 of pixel, (n, m).
-    ball_nm
-        Radius of the ball, over which dyes are spread evenly.
-    pixel_nm
-        Side of a pixel, whose square is taken as turned at random.
-    z_nm, r_nm
-        Ascending, from 0 on, evenly spaced.
+    `response` takes depths (n,) and radii (m,) and returns values per dye and nm^2 of pixel, (n, m). `ball_nm` is the
+    radius of the evenly filled ball, `pixel_nm` the side of a pixel; depths and radii ascend from 0, evenly spaced.
     """
     from scipy.ndimage import map_coordinates
 
@@ -37,7 +28,7 @@ def spot_profile(
     z, y, x = (a.ravel() for a in np.meshgrid(line, line, line, indexing="ij"))
     inside = z * z + y * y + x * x <= 1
     depth, side, along = z[inside] * ball_nm, y[inside] * ball_nm, x[inside] * ball_nm
-    # four points stand for the pixel: those of the Gaussian quadrature, at 1 / sqrt(3) of half its side
+    # the pixel is represented by four Gaussian quadrature points, at 1 / sqrt(3) of half its side
     step = pixel_nm / 2 / np.sqrt(3)
     dz, dr = z_nm[1] - z_nm[0], r_nm[1] - r_nm[0]
     far_z = np.arange(0, z_nm[-1] + ball_nm + 2 * dz, dz)
@@ -55,9 +46,9 @@ def spot_profile(
 
 @njit(cache=True, nogil=True)
 def design(pixels, spots, profile, step_z, step_r, reach_z, reach_r, rows, columns, values):  # type: ignore[no-untyped-def]
-    """Write what each pixel sees of each spot as (row, column, value); return how many there are (no more than fit are written).
+    """Write the response of each pixel to each spot as (row, column, value), as many as fit; return their number.
 
-    `pixels` and `spots` are places in nm, (n, 3), both ascending along z; `profile` as `spot_profile` makes it.
+    `pixels` and `spots` are positions in nm, (n, 3), ascending along z; `profile` comes from `spot_profile`.
     """
     n = 0
     first = 0
@@ -89,7 +80,7 @@ def design(pixels, spots, profile, step_z, step_r, reach_z, reach_r, rows, colum
 
 @njit(cache=True, nogil=True)
 def _descend(starts, columns, values, wanted, found):  # type: ignore[no-untyped-def]
-    """Coordinate descent on gram @ found = wanted with found >= 0, all right-hand sides at once; return the sweeps made."""
+    """Solve gram @ found = wanted, found >= 0, by coordinate descent; return the number of sweeps."""
     spots, sides = wanted.shape
     for sweep in range(SWEEPS):
         moved = 0.0
@@ -114,23 +105,11 @@ def _descend(starts, columns, values, wanted, found):  # type: ignore[no-untyped
     return SWEEPS
 
 
-def brightnesses(
-    pixels: NDArray[np.float64],
-    data: NDArray[np.float64],
-    spots: NDArray[np.float64],
-    profile: NDArray[np.float64],
-    step_nm: tuple[float, float],
-) -> NDArray[np.float64]:
-    """Brightness of each spot for each right-hand side, (spots, k), not negative, by least squares.
+def brightnesses(pixels: Array, data: Array, spots: Array, profile: Array, step_nm: tuple[float, float]) -> Array:
+    """Non-negative least-squares brightness of each spot for each right-hand side, (spots, k).
 
-    Parameters
-    ----------
-    pixels, spots
-        Places in nm, (n, 3) and (m, 3), both ascending along z.
-    data
-        What the pixels recorded, (n, k).
-    profile, step_nm
-        What a pixel sees of a spot of brightness 1, on a grid of depths and radii with these steps.
+    Positions of pixels (n, 3) and spots (m, 3) are in nm, ascending along z; `data` are pixel values, (n, k). `profile`
+    is the response to a spot of brightness 1, on a grid of depths and radii with steps `step_nm`.
     """
     from scipy import sparse
 

@@ -1,4 +1,4 @@
-"""Cell ids of up to 64 bits as small indices, so that every later table is a plain array."""
+"""Map cell ids of up to 64 bits to small indices, so that tables by cell are plain arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @njit(cache=True, nogil=True)
 def _slot(cell, ids, table, shift):  # type: ignore[no-untyped-def]
-    """Position in `table` that holds `cell` or the empty place where it belongs (linear probing)."""
+    """Position of `cell` in the hash table, or the free position for it (linear probing)."""
     mask = table.size - 1
     place = np.int64((cell * _GOLDEN) >> np.uint64(shift))
     while True:
@@ -27,7 +27,7 @@ def _slot(cell, ids, table, shift):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _index_rows(labels, first, index, ids, count, table, shift):  # type: ignore[no-untyped-def]
-    """Index rows of labels (z, y, x) from number `first` on until the table is half full; return (ids known, rows done)."""
+    """Index rows of labels (z, y, x) from row `first` until the table is half full; return (ids known, rows done)."""
     nz, ny, nx = labels.shape
     previous = np.uint64(0)
     slot = 0
@@ -52,9 +52,9 @@ def _index_rows(labels, first, index, ids, count, table, shift):  # type: ignore
 
 
 class CellIndex:
-    """A growing bijection between the cell ids met so far and 0, 1, 2, ...; index 0 is always id 0 (no cell).
+    """A growing bijection between the cell ids so far and 0, 1, 2, ...; index 0 is always id 0 (no cell).
 
-    The numbers depend on the order of meeting and live only inside one block; nothing stored may show them.
+    Indices depend on the order of first occurrence and are valid within one block only: never store them.
     """
 
     def __init__(self) -> None:
@@ -72,11 +72,11 @@ class CellIndex:
 
     @property
     def ids(self) -> NDArray[np.uint64]:
-        """Ids by index, uint64."""
+        """Ids by index."""
         return self._ids[: self._count]
 
     def add(self, labels: NDArray[np.unsignedinteger]) -> NDArray[np.int32]:
-        """Return the index of each element of `labels` (any shape), learning new ids on the way."""
+        """Return the index of each element of `labels` (any shape), adding new ids."""
         index = np.empty(labels.shape, np.int32)
         self.add_to(np.ascontiguousarray(labels).reshape(1, 1, -1), index.reshape(1, 1, -1))
         return index
@@ -92,20 +92,14 @@ class CellIndex:
 
 
 class ByCell:
-    """Values by cell index, worked out for cells as they are met.
-
-    Parameters
-    ----------
-    of
-        Called with ids, uint64 (n,): their values, (n, ...), of one type.
-    """
+    """Values by cell index, computed when a cell first occurs, by `of`: from ids, uint64 (n,), to values (n, ...)."""
 
     def __init__(self, of: Callable[[NDArray[np.uint64]], NDArray[Any]]) -> None:
         self._of = of
         self._values = of(np.zeros(0, np.uint64))
 
     def at(self, ids: NDArray[np.uint64]) -> NDArray[Any]:
-        """Values of all `ids`, of which those asked for before come first; what is changed in place is kept."""
+        """Values of all `ids`, which extend those of the last call; changes in place persist."""
         known = len(self._values)
         if ids.size > known:
             self._values = np.concatenate([self._values, self._of(ids[known:])])
@@ -113,7 +107,7 @@ class ByCell:
 
 
 def counts() -> ByCell:
-    """Numbers by cell index, int64, from 0 on."""
+    """Counters by cell index, int64, initially 0."""
     return ByCell(lambda ids: np.zeros(ids.size, np.int64))
 
 
@@ -123,7 +117,7 @@ def count_voxels(index, start, stop, out):  # type: ignore[no-untyped-def]
     for z in range(start[0], stop[0]):
         for y in range(start[1], stop[1]):
             row = index[z, y, start[2] : stop[2]]
-            cell, run = 0, 0  # runs, for adding to one place again and again waits for the sum before
+            cell, run = 0, 0  # count runs: repeated additions to one place would wait for each other
             for x in range(row.size):
                 if row[x] != cell:
                     out[cell] += run

@@ -1,11 +1,11 @@
-"""Which voxels of a cell touch something else, and how much surface they carry.
+"""Membrane and cytosol of cells, and the membrane surface of each voxel.
 
 The surface is estimated by Crofton's formula on the 26 neighbours (Legland, Kieu & Devaux 2007, Image Anal Stereol 26,
-83-92; Lehmann & Legland 2012, Insight Journal 852): S = 2 * sum over neighbours that differ of c_d * V / |v_d|, c_d being
-the share of the sphere of directions that is nearest to neighbour d (of both orientations together), V the voxel's volume.
-It is a sum over voxels, so any block can compute its part, and it does not depend on the voxel size as a count of faces does.
-Thirteen directions leave a plane's surface, by its tilt, within 8 % of the truth for cubes and for 40 x 32 x 32 nm, 15 % at an
-aspect of 3; the mean over all tilts is exact, so that closed surfaces come within 3 %.
+83-92; Lehmann & Legland 2012, Insight Journal 852): S = 2 * sum over differing neighbours d of c_d * V / |v_d|, where
+c_d is the share of directions nearest to d (both orientations together) and V the voxel's volume. It is a sum over
+voxels, so each block can compute its part, and unlike a count of faces it does not depend on the voxel size. With
+thirteen directions, the surface of a plane is right within 8 % at any tilt for cubes and for 40 x 32 x 32 nm, 15 % at
+an aspect of 3; the mean over tilts is exact, so closed surfaces are right within 3 %.
 """
 
 from __future__ import annotations
@@ -23,27 +23,24 @@ from simexm.geometry.grid import Triple
 MEMBRANE = 1
 CYTOSOL = 2
 FIRST_MASK = 4
-"""Bit of the first mask; the next has twice that, and so on."""
+"""Bit of the first mask; each further mask has the next higher bit."""
 MOST_MASKS = 61
-"""Masks whose bits fit beside these two into 63 bits."""
+"""Most masks: their bits and these two fit into 63 bits."""
 
 
 def bits_type(bits: int) -> np.dtype[Any]:
-    """Narrowest type that holds so many bits of regions, 63 at most.
-
-    Beyond 32 it is signed: compiled code mixes it with whole numbers of 64 bits, which are.
-    """
+    """Narrowest dtype for this many region bits, at most 63; beyond 32 it is signed, as integers in compiled code are."""
     return np.dtype("u1" if bits <= 8 else "u2" if bits <= 16 else "u4" if bits <= 32 else "i8")
 
 
 def bits_type_of(masks: Sequence[tuple[int, Any]]) -> np.dtype[Any]:
-    """The same for the bits of masks, pairs of bit and mask."""
+    """Narrowest dtype for the bits of these masks, pairs of bit and mask."""
     return bits_type(max((bit for bit, _ in masks), default=CYTOSOL).bit_length())
 
 
 @njit(cache=True, nogil=True)
 def _uniform_rows(plane, out):  # type: ignore[no-untyped-def]
-    """Set `out` to 1 where the 3 x 3 neighbourhood within the plane holds one index only; neighbours off the plane are none."""
+    """Set `out` to 1 where the 3 x 3 neighbourhood, clipped to the plane, has a single index."""
     ny, nx = plane.shape
     row = np.empty((ny, nx), np.uint8)
     for y in range(ny):
@@ -68,23 +65,12 @@ def _uniform_rows(plane, out):  # type: ignore[no-untyped-def]
 def cell_regions(index, in_slice, out):  # type: ignore[no-untyped-def]
     """Write MEMBRANE or CYTOSOL to `out` (uint8) for every voxel whose index is not 0.
 
-    Parameters
-    ----------
-    index
-        Cell indices, int32, z y x, 0 = no cell. Voxels beyond the array are no neighbours, so every side that is not
-        the border of the volume needs a halo of one voxel, whose own result is meaningless.
-    in_slice
-        True: only the 8 neighbours within the slice count (anisotropic volumes); False: all 26.
-    out
-        uint8, shape of `index`.
-
-    Notes
-    -----
-    A voxel is inside when its whole neighbourhood holds one id. Equality is transitive, so the test of 26 neighbours falls
-    apart into three tests of 2, one for each axis.
+    Neighbours are all 26 or, with `in_slice`, 8 within the slice. Those outside the array do not count, so every side
+    inside the volume needs a halo of one voxel, whose own result is invalid. A voxel is cytosol if its neighbourhood
+    has a single id. Equality is transitive, so the test of 26 neighbours separates into tests of 2 along each axis.
     """
     nz, ny, nx = index.shape
-    flat = np.empty((3, ny, nx), np.uint8)  # of the plane before, this one, and the next
+    flat = np.empty((3, ny, nx), np.uint8)  # previous, current and next plane
     for z in range(min(2, nz)):
         _uniform_rows(index[z], flat[z])
     for z in range(nz):
@@ -109,7 +95,7 @@ def cell_regions(index, in_slice, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def add_mask(index, mask, bit, out):  # type: ignore[no-untyped-def]
-    """Set `bit` (of the type of `out`) in `out` where the mask is true in a cell."""
+    """Set `bit` (of the dtype of `out`) in `out` where the mask is true within a cell."""
     for z in range(index.shape[0]):
         for y in range(index.shape[1]):
             for x in range(index.shape[2]):
@@ -118,10 +104,10 @@ def add_mask(index, mask, bit, out):  # type: ignore[no-untyped-def]
 
 
 def crofton_weights(voxel_nm: tuple[float, float, float], in_slice: bool) -> NDArray[np.float64]:
-    """Surface in um^2 that a voxel gains for each of its 27 neighbours (z, y, x from -1) of another id; shape (3, 3, 3).
+    """Surface in um^2 of a voxel per neighbour (z, y, x from -1) of another id; shape (3, 3, 3).
 
-    With `in_slice` only the eight neighbours within the slice are looked at, as if every surface stood upright on it: the
-    perimeter by the same formula in the plane (S = pi / 2 * ...) times the slice's thickness.
+    With `in_slice` surfaces are taken as perpendicular to the slice: the perimeter by the same formula in 2-D (S = pi /
+    2 * ...) from the eight neighbours within the slice, times its thickness.
     """
     offsets = [o for o in itertools.product((-1, 0, 1), repeat=3) if o != (0, 0, 0) and not (in_slice and o[0])]
     vectors = np.array(offsets) * np.array(voxel_nm)
@@ -141,15 +127,15 @@ def crofton_weights(voxel_nm: tuple[float, float, float], in_slice: bool) -> NDA
     volume = float(np.prod(voxel_nm))
     weights = np.zeros((3, 3, 3))
     for (z, y, x), s, n in zip(offsets, share, length, strict=True):
-        # `share` counts one orientation; a crossing is seen from inside by one of the two, so the pair's share applies
-        # and twelve digits of it, for the last bits of Qhull's areas depend on the machine, and draws on the surface
+        # `share` is of one orientation, but a crossing counts for one of the two only, so the pair's share applies;
+        # rounded to twelve digits, because the last bits of Qhull's areas depend on the machine and draws on the surface
         weights[z + 1, y + 1, x + 1] = float(f"{factor * 2 * s * volume / n * 1e-6:.12g}")
     return weights
 
 
 @njit(cache=True, nogil=True, inline="always")
 def surface_um2(index, z, y, x, weights):  # type: ignore[no-untyped-def]
-    """Surface of voxel (z, y, x) in um^2; neighbours beyond the array are none."""
+    """Surface of voxel (z, y, x) in um^2; neighbours outside the array do not count."""
     nz, ny, nx = index.shape
     own = index[z, y, x]
     total = 0.0
@@ -171,12 +157,12 @@ def surface_um2(index, z, y, x, weights):  # type: ignore[no-untyped-def]
 
 
 def regions_of(index: NDArray[np.int32], neighbourhood: int) -> NDArray[np.uint8]:
-    """Region bits of each voxel: MEMBRANE or CYTOSOL inside cells, 0 outside. See `cell_regions`."""
+    """Region bits of each voxel: MEMBRANE or CYTOSOL in cells, 0 outside; see `cell_regions`."""
     out = np.empty(index.shape, np.uint8)
     cell_regions(index, neighbourhood == 8, out)
     return out
 
 
 def halo(neighbourhood: int) -> Triple:
-    """Voxels that the region test looks beyond its own."""
+    """Halo of the region test, voxels z y x."""
     return (0, 1, 1) if neighbourhood == 8 else (1, 1, 1)

@@ -1,1 +1,1 @@
-"""The phantom: a procedural piece of neuropil."""
+"""The phantom: procedural neuropil."""

@@ -1,6 +1,6 @@
-"""How the straight frame of `neuropil_tubes` becomes tissue: it is tilted, x = T s, and bent by smooth noise, x + D(x).
+"""Tilt the straight frame of `tubes`, x = T s, and bend it by smooth noise, x + D(x).
 
-Lengths are nm, coordinates x and those of real space z, y, x.
+Lengths are nm; coordinates x and those of real space are z, y, x.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from simexm.kernels.neuropil.tubes import jit
 from simexm.random import philox
 from simexm.random import unit_float32word as unit
 
-# Tilt of the frame: orthogonal, its own inverse, and no axis of it near one of the volume's.
+# Tilt of the frame: orthogonal, its own inverse, with no axis near one of the volume's.
 TILT = np.array([[1.0, 2.0, 2.0], [2.0, 1.0, -2.0], [2.0, -2.0, 1.0]]) / 3.0
-# Octaves of bending: lattice spacing and amplitude. The steepest D is well below 1, so that bending can be undone.
+# Octaves of the bend: lattice spacing and amplitude. The gradient of D is well below 1, so that bending is invertible.
 OCTAVES = ((24000.0, 18000.0), (7000.0, 3800.0), (2300.0, 900.0))
 _FARTHEST = sum(amplitude for _, amplitude in OCTAVES)
 _NOISE = 40
-AROUND_NM = 15000.0  # farthest from the places that go into a box where D is still known
+AROUND_NM = 15000.0  # margin around the origins of a box within which D is known
 _SAMPLE_NM = 1500.0
-_SLACK_NM = 700.0  # by which bent space may bulge between two samples
+_SLACK_NM = 700.0  # bound of the bulge of bent space between two samples
 
 
 @jit
 def _lattice(octave, low, high, k0, k1):  # type: ignore[no-untyped-def]
-    """Index of the first spline coefficient of one octave of D in a box, and the coefficients, (z, y, x, 3)."""
+    """Spline coefficients of one octave of D in a box: index of the first, and coefficients (z, y, x, 3)."""
     spacing, amplitude = OCTAVES[octave]
     start, shape = np.empty(3, np.int64), np.empty(3, np.int64)
     for axis in range(3):
@@ -88,7 +88,7 @@ def _shift(x, lattices):  # type: ignore[no-untyped-def]
 
 @jit
 def tilted(s):  # type: ignore[no-untyped-def]
-    """A point in the tilted frame."""
+    """Tilt a point."""
     return (
         TILT[0, 0] * s[0] + TILT[0, 1] * s[1] + TILT[0, 2] * s[2],
         TILT[1, 0] * s[0] + TILT[1, 1] * s[1] + TILT[1, 2] * s[2],
@@ -98,14 +98,14 @@ def tilted(s):  # type: ignore[no-untyped-def]
 
 @jit
 def bent(x, lattices):  # type: ignore[no-untyped-def]
-    """A point moved by the bend."""
+    """Bend a point."""
     d = _shift(x, lattices)
     return x[0] + d[0], x[1] + d[1], x[2] + d[2]
 
 
 @jit
 def origins_of(low, high, lattices):  # type: ignore[no-untyped-def]
-    """Bounds of the places that bending and tilting take into a box: unbent (rows 0 and 1), straight (2 and 3)."""
+    """Bounds of the points that tilting and bending map into a box: before bending (rows 0, 1), before tilting (2, 3)."""
     bounds = np.empty((4, 3))
     bounds[0::2], bounds[1::2] = 1e300, -1e300
     counts = np.ceil((high - low) / _SAMPLE_NM).astype(np.int64)

@@ -1,7 +1,7 @@
-"""Blocks of the procedural neuropil: ids of voxels, and the synapses between the cells that touch there.
+"""Blocks of the procedural neuropil: ids of voxels, and synapses between touching cells.
 
-Space is cut into cubic cells, for each of which the capsules that matter are gathered; `neuropil_cells` does the rest. All
-depends on positions in nm only, computed in the same order whatever block is asked for, so that blocks agree to the bit.
+Space is divided into cubic cells; this module gathers the capsules near each cell, and `cells` fills its voxels.
+Everything depends on positions in nm only and is computed in the same order for any block, so blocks agree to the bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SYNAPSE_RADIUS_NM = (150.0, 250.0)
 
 @jit
 def _gather(things, reaches, first, shape):  # type: ignore[no-untyped-def]
-    """For each of a grid of cells, which capsules come nearer to it than their reach, as offsets into a list of them."""
+    """List the capsules within their reach of each cell of a grid: offsets by cell, and indices of capsules."""
     half = 0.5 * math.sqrt(3.0) * CELL_NM
     counts = np.zeros(shape[0] * shape[1] * shape[2] + 1, np.int64)
     listed = np.empty(0, np.int64)
@@ -30,7 +30,7 @@ def _gather(things, reaches, first, shape):  # type: ignore[no-untyped-def]
         if filling:
             counts = np.cumsum(counts)
             listed = np.empty(counts[-1], np.int64)
-        # The last entry of a cell is filled in first, so that counts end as offsets.
+        # A cell's entries are filled in from the last, so that counts end up as offsets.
         for n in range(len(things) - 1, -1, -1):
             capsule, reach = things[n], reaches[n]
             for axis in range(3):
@@ -53,7 +53,7 @@ def _gather(things, reaches, first, shape):  # type: ignore[no-untyped-def]
 
 @jit
 def _synapses(capsules, ids, tips, tip_ids, first, shape, offsets, listed):  # type: ignore[no-untyped-def]
-    """Synapses at the tips of spines: centre and radius, as capsules, and the two neurons that meet in each."""
+    """Synapses at the tips of spines: centre and radius as capsules, and the ids of both neurons."""
     out, pairs = np.empty((len(tips), 8)), np.empty((len(tips), 2), np.int64)
     found = 0
     for n in range(len(tips)):
@@ -73,7 +73,7 @@ def _synapses(capsules, ids, tips, tip_ids, first, shape, offsets, listed):  # t
                     best, other = cost, ids[m]
         if is_neuron(other):
             least, most = SYNAPSE_RADIUS_NM
-            share = tips[n, 3] * tips[n, 3]  # from the direction, which is random
+            share = tips[n, 3] * tips[n, 3]  # the direction is random
             out[found, :3] = out[found, 3:6] = tips[n, :3]
             out[found, 6] = out[found, 7] = least + (most - least) * share
             pairs[found, 0], pairs[found, 1] = tip_ids[n], other
@@ -90,22 +90,13 @@ def fill(
     k0: int,
     k1: int,
 ) -> None:
-    """Write the ids of the voxels from `start` on, 0 for extracellular space, and whether they lie in a synapse.
+    """Fill a block (z, y, x) with ids, 0 for extracellular space, and whether voxels lie in a synapse.
 
-    Parameters
-    ----------
-    ids_out, synapse
-        Filled, (z, y, x).
-    start
-        Global index of the first voxel, (3,).
-    voxel_nm
-        Voxel size, nm, (3,).
-    k0, k1
-        Key of the tissue.
+    `start` is the index of the first voxel in the volume, (k0, k1) the random key of the tissue.
     """
     first, shape = np.empty(3, np.int64), np.empty(3, np.int64)
     for axis in range(3):
-        # One cell more on each side, for synapses there may reach into the box.
+        # One more cell on each side, whose synapses can reach into the box.
         first[axis] = math.floor((start[axis] + 0.5) * voxel_nm[axis] / CELL_NM) - 1
         stop = math.floor((start[axis] + ids_out.shape[axis] - 0.5) * voxel_nm[axis] / CELL_NM) + 2
         shape[axis] = stop - first[axis]
@@ -123,17 +114,5 @@ def fill(
             for c in range(1, shape[2] - 1):
                 n = (a * shape[1] + b) * shape[2] + c
                 cell[0], cell[1], cell[2] = first[0] + a, first[1] + b, first[2] + c
-                near, meets = listed[offsets[n] : offsets[n + 1]], patch_listed[patch_offsets[n] : patch_offsets[n + 1]]
-                fill_cell(
-                    ids_out,
-                    synapse,
-                    start,
-                    voxel_nm,
-                    cell,
-                    capsules[near],
-                    ids[near],
-                    patches[meets],
-                    pairs[meets],
-                    k0,
-                    k1,
-                )
+                m, p = listed[offsets[n] : offsets[n + 1]], patch_listed[patch_offsets[n] : patch_offsets[n + 1]]
+                fill_cell(ids_out, synapse, start, voxel_nm, cell, capsules[m], ids[m], patches[p], pairs[p], k0, k1)

@@ -1,7 +1,7 @@
-"""Tapered capsules, of which the procedural neuropil is made, and what they bid for a point.
+"""Tapered capsules, the elements of the procedural neuropil, and their cost at a point.
 
-A capsule is an array of a (z, y, x), b (z, y, x), r_a, r_b, nm: the points within a radius, which goes from r_a to r_b, of
-the segment a-b.
+A capsule is the array a (z, y, x), b (z, y, x), r_a, r_b, nm: the points within a radius of the segment a-b that varies
+linearly from r_a to r_b.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ AXIS_DEPTH_NM = 250.0
 
 @jit
 def cost_at(d, r, slope):  # type: ignore[no-untyped-def]
-    """Return the bid, the less the better, at distance d from the axis where the radius is r; slope is that inside."""
+    """Cost of a capsule at distance d from its axis, where its radius is r; the lowest wins. `slope` applies inside."""
     e = d - r
     return e if e > 0.0 else e * slope
 
 
 @jit
 def with_facts(capsules):  # type: ignore[no-untyped-def]
-    """Append to capsules, (n, 8), what is asked of them often, (n, 11).
+    """Append derived values to capsules, from (n, 8) to (n, 11).
 
-    That is the inverse square of the length (0 for a ball), the most by which cost changes per nm outside, and inside;
-    inside, it is made to reach `AXIS_DEPTH_NM` on the axis of whatever is thinner than that.
+    These are the inverse squared length (0 for a ball), the largest change of cost per nm outside, and that inside,
+    chosen so that the depth on the axis is at least `AXIS_DEPTH_NM`.
     """
     out = np.empty((len(capsules), 11))
     for n in range(len(capsules)):
@@ -42,7 +42,7 @@ def with_facts(capsules):  # type: ignore[no-untyped-def]
 
 @jit
 def distance_to(p0, p1, p2, capsule):  # type: ignore[no-untyped-def]
-    """Distance of a point from a capsule's axis, and the radius there."""
+    """Distance of a point from a capsule's axis, and the radius at the nearest point of the axis."""
     z, y, x = p0 - capsule[0], p1 - capsule[1], p2 - capsule[2]
     dz, dy, dx = capsule[3] - capsule[0], capsule[4] - capsule[1], capsule[5] - capsule[2]
     t = min(1.0, max(0.0, (z * dz + y * dy + x * dx) * capsule[8]))

@@ -1,11 +1,11 @@
-"""Cells of the procedural neuropil: which of its capsules owns each voxel.
+"""Assign the voxels of a cell of space to the capsules of the procedural neuropil.
 
-A point belongs to the process whose surface is nearest (d - r for a capsule of radius r whose axis is at distance d), or
-within which it lies most deeply; the depth is so scaled that it is the same on every axis, however thin the process:
-nothing is ever cut by something thicker. What is far from every process is left to an astrocyte, and where two are
-about equally near is extracellular space. So processes are as thick as their neighbours leave them room.
+A point belongs to the process with the nearest surface (d - r for a capsule of radius r whose axis is at distance d),
+or in which it lies deepest. Depth is scaled to be equal on every axis, so that a thick process never cuts a thin one.
+Points far from every process belong to an astrocyte; where two processes are about equally near there is extracellular
+space. So processes fill the room that their neighbours leave.
 
-Voxels are taken brick by brick. For each brick, the capsules that cannot matter in it are left out first.
+Voxels are processed in bricks, each with only the capsules that can matter in it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from simexm.random import philox
 from simexm.random import unit_float32word as unit
 
 CELL_NM = 1024.0
-ASTROCYTE_CELLS = 44  # along a side of an astrocyte's domain
-FAR_NM = (75.0, 260.0)  # range, over space, of the distance from every process beyond which astrocytes begin
-GAP_NM = (-8.0, 25.0)  # range, over space, of half the width of gaps; none where negative
-CLEFT_NM = 10.0  # greatest half width of a gap in a synapse
-SYNAPSE_DEPTH_NM = 60.0  # on either side of the middle of the cleft
-MATTERS_NM = 2.0 * max(GAP_NM[1], SYNAPSE_DEPTH_NM)  # excess cost beyond which a capsule makes no difference
+ASTROCYTE_CELLS = 44  # per side of an astrocyte's domain
+FAR_NM = (75.0, 260.0)  # range over space of the distance from processes at which astrocytes begin
+GAP_NM = (-8.0, 25.0)  # range over space of half the width of gaps; no gap if negative
+CLEFT_NM = 10.0  # largest half width of a gap in a synapse
+SYNAPSE_DEPTH_NM = 60.0  # on both sides of the middle of the cleft
+MATTERS_NM = 2.0 * max(GAP_NM[1], SYNAPSE_DEPTH_NM)  # excess cost beyond which a capsule is irrelevant
 _SOFT = 60
 _NOBODY = 1e9
-_IN_SYNAPSE = 1024.0  # added to a gap to mark a voxel
+_IN_SYNAPSE = 1024.0  # added to the gap to mark a voxel
 
-_BRICK_NM, _SIDE = 330.0, 8  # a brick is as many voxels along each side as make the first, and at most the second
+_BRICK_NM, _SIDE = 330.0, 8  # size of a brick's side, and its most voxels
 _N = _SIDE**3
-# Parts of a brick's buffer: positions; the two least costs and whose they are; half the width of the gap.
+# Parts of a brick's buffer: positions; the two lowest costs and their owners; half the width of the gap.
 _Z, _Y, _X, _BEST, _SECOND, _OWN, _OTHER, _GAP = 0, _N, 2 * _N, 3 * _N, 4 * _N, 5 * _N, 6 * _N, 7 * _N
 
 
 @jit
 def _compare(buffer, count, capsule, origin, own):  # type: ignore[no-untyped-def]
-    """Let a capsule compete for the voxels of a brick. In float32 and free of branches, for the sake of speed."""
+    """Update the two lowest costs in a brick with a capsule's. In float32 and without branches, for speed."""
     az, ay, ax = (
         np.float32(capsule[0] - origin[0]),
         np.float32(capsule[1] - origin[1]),
@@ -75,7 +75,7 @@ def _compare(buffer, count, capsule, origin, own):  # type: ignore[no-untyped-de
 
 @jit
 def _soft(cell, k0, k1):  # type: ignore[no-untyped-def]
-    """Half gap and far distance at the corners of a cell, between which they are interpolated: (2, 2, 2, 2)."""
+    """Half gap and far distance at the corners of a cell, for interpolation, (2, 2, 2, 2)."""
     out = np.empty((2, 2, 2, 2), np.float32)
     for a in range(2):
         for b in range(2):
@@ -88,7 +88,7 @@ def _soft(cell, k0, k1):  # type: ignore[no-untyped-def]
 
 @jit
 def _pick(capsules, ids, among, kept, bounds, centre, half, matters):  # type: ignore[no-untyped-def]
-    """List in `kept` which of `among` make a difference in a ball; return how many, and whether one id has it to itself."""
+    """List in `kept` those of `among` that matter in a ball; return their number, and whether one id fills the ball."""
     least, only = FAR_NM[1], 0
     for n in range(len(among)):
         capsule = capsules[among[n]]
@@ -109,7 +109,7 @@ def _pick(capsules, ids, among, kept, bounds, centre, half, matters):  # type: i
 
 @jit
 def _voxels(cell, size, first, count):  # type: ignore[no-untyped-def]
-    """Range of the voxels whose centres lie in a cell, along one axis, of `count` from voxel `first` on."""
+    """Range, along one axis, of voxels with centres in a cell, among `count` voxels from `first`."""
     low = math.floor(cell * CELL_NM / size) - 1
     while math.floor((low + 0.5) * size / CELL_NM) < cell:
         low += 1
@@ -121,18 +121,10 @@ def _voxels(cell, size, first, count):  # type: ignore[no-untyped-def]
 
 @jit
 def fill_cell(out, synapse, start, voxel_nm, cell, capsules, ids, patches, pairs, k0, k1):  # type: ignore[no-untyped-def]
-    """Write what `fill` writes for the voxels of one cell.
+    """Fill the voxels of one cell of space, as `blocks.fill` does.
 
-    Parameters
-    ----------
-    out, synapse, start, voxel_nm, k0, k1
-        As for `fill`.
-    cell
-        Its index, (3,).
-    capsules, ids
-        Those that may matter in the cell, as from `with_facts`, (n, 11), and whose they are, (n,).
-    patches, pairs
-        Synapses that may reach into the cell, (m, 11), and the ids that meet in each, (m, 2).
+    `capsules` (n, 11), from `with_facts`, and `ids` (n,) are those that can matter in the cell; `patches` (m, 11) are
+    synapses that can reach into it, `pairs` (m, 2) the ids of their neurons.
     """
     soft = _soft(cell, k0, k1)
     domain = (cell[0] // ASTROCYTE_CELLS, cell[1] // ASTROCYTE_CELLS, cell[2] // ASTROCYTE_CELLS)
@@ -158,7 +150,7 @@ def fill_cell(out, synapse, start, voxel_nm, cell, capsules, ids, patches, pairs
                 if alone:
                     out[a : to[0], b : to[1], c : to[2]] = ids[near[0]]
                     continue
-                # Quarters, long along x: fewer capsules matter in each.
+                # Quarters, long along x, in each of which fewer capsules matter.
                 for from_[0] in range(a, end_z, half_z):
                     for from_[1] in range(b, end_y, half_y):
                         to[0], to[1] = min(from_[0] + half_z, end_z), min(from_[1] + half_y, end_y)
@@ -172,7 +164,7 @@ def fill_cell(out, synapse, start, voxel_nm, cell, capsules, ids, patches, pairs
 
 @jit
 def _ball(start, voxel_nm, from_, to, centre):  # type: ignore[no-untyped-def]
-    """Put the middle of a brick into `centre` and return the distance of the farthest centre of a voxel from it."""
+    """Write the middle of a brick to `centre`; return the largest distance of a voxel centre from it."""
     half2 = 0.0
     for axis in range(3):
         centre[axis] = (start[axis] + 0.5 * (from_[axis] + to[axis])) * voxel_nm[axis]
@@ -184,7 +176,7 @@ def _ball(start, voxel_nm, from_, to, centre):  # type: ignore[no-untyped-def]
 def _fill_brick(  # type: ignore[no-untyped-def]
     out, synapse, from_, to, centre, half, origin, capsules, ids, near, kept, bounds, patches, pairs, buffer, astrocyte
 ):
-    """Write ids and synapses of a brick that is laid out in the buffer."""
+    """Write ids and synapses of the brick in the buffer."""
     meets = False
     for patch in patches:
         meets |= distance_to(centre[0], centre[1], centre[2], patch)[0] < patch[6] + half
@@ -220,7 +212,7 @@ def _fill_brick(  # type: ignore[no-untyped-def]
 
 @jit
 def _place(buffer, start, voxel_nm, from_, to, origin, soft):  # type: ignore[no-untyped-def]
-    """Begin a brick: where its voxels are, and an astrocyte everywhere."""
+    """Initialise the buffer: positions of the brick's voxels, all owned by the astrocyte."""
     per_nm = np.float32(1.0 / CELL_NM)
     n = 0
     for a in range(from_[0], to[0]):
@@ -241,7 +233,7 @@ def _place(buffer, start, voxel_nm, from_, to, origin, soft):  # type: ignore[no
 
 @jit
 def _between(soft, z, y):  # type: ignore[no-untyped-def]
-    """Interpolate one of `_soft` along z and y, each a share of the cell: at both ends of x."""
+    """Interpolate values of `_soft` along z and y (fractions of the cell), at both ends of x."""
     a, b = soft[0, 0, 0] + (soft[1, 0, 0] - soft[0, 0, 0]) * z, soft[0, 1, 0] + (soft[1, 1, 0] - soft[0, 1, 0]) * z
     c, d = soft[0, 0, 1] + (soft[1, 0, 1] - soft[0, 0, 1]) * z, soft[0, 1, 1] + (soft[1, 1, 1] - soft[0, 1, 1]) * z
     return a + (b - a) * y, c + (d - c) * y
@@ -249,7 +241,7 @@ def _between(soft, z, y):  # type: ignore[no-untyped-def]
 
 @jit
 def _mark(buffer, count, patch, pair, origin, ids, kept):  # type: ignore[no-untyped-def]
-    """Mark the voxels of a brick that lie in a synapse, and narrow the gap there."""
+    """Mark the voxels of a brick in a synapse, and narrow their gap."""
     z0, y0, x0 = np.float32(patch[0] - origin[0]), np.float32(patch[1] - origin[1]), np.float32(patch[2] - origin[2])
     radius2 = np.float32(patch[6] * patch[6])
     for n in range(count):

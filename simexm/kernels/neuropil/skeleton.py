@@ -1,7 +1,6 @@
-"""The skeleton of the procedural neuropil in a box: every process as a chain of tapered capsules in real space.
+"""Skeleton of the procedural neuropil in a box: every process as a chain of tapered `capsules` in real space.
 
-A capsule is the set of points whose distance from a segment a-b is at most a radius that goes from r_a to r_b. The straight
-frame of `neuropil_tubes` is tilted and bent by `neuropil_bend`. Only nodes are bent: radii stay true.
+The straight frame of `tubes` is tilted and bent by `bend`. Only nodes are bent, so that radii stay the same.
 """
 
 from __future__ import annotations
@@ -34,13 +33,15 @@ from simexm.random import philox
 from simexm.random import unit_float32word as unit
 
 _SPINE, _SPINY = 48, 56
-_REACH_NM = np.array([2000.0] * DENDRITES + [1300.0] * (TUBES - DENDRITES))  # from a node to what may hang on it
-_LEFT_OUT_NM = 150.0  # depth inside a cell body at which processes that ran into it are no longer followed
+_REACH_NM = np.array(
+    [2000.0] * DENDRITES + [1300.0] * (TUBES - DENDRITES)
+)  # largest distance of a spine or branch from its node
+_LEFT_OUT_NM = 150.0  # depth inside a cell body at which processes end
 
 
 @jit
 def _far(x, bounds, reach):  # type: ignore[no-untyped-def]
-    """True if bending takes nothing within `reach` of x into the box."""
+    """True if nothing within `reach` of x is bent into the box."""
     far = False
     for axis in range(3):
         far |= x[axis] < bounds[0, axis] - reach or x[axis] > bounds[1, axis] + reach
@@ -65,7 +66,7 @@ def _bodies(bounds, lattices, k0, k1):  # type: ignore[no-untyped-def]
                 if _far(x, bounds, reach):
                     continue
                 p = bent(x, lattices)
-                # A little longer than wide, along the first family.
+                # Slightly elongated, along the first family.
                 for axis in range(3):
                     stretch = 0.2 * radius * TILT[axis, 0]
                     out[n, axis], out[n, 3 + axis] = p[axis] - stretch, p[axis] + stretch
@@ -77,7 +78,7 @@ def _bodies(bounds, lattices, k0, k1):  # type: ignore[no-untyped-def]
 
 @jit
 def _inside(p, bodies):  # type: ignore[no-untyped-def]
-    """True if a point is well inside one of the cell bodies."""
+    """True if a point is deep inside a cell body."""
     for n in range(len(bodies)):
         d0 = p[0] - 0.5 * (bodies[n, 0] + bodies[n, 3])
         d1 = p[1] - 0.5 * (bodies[n, 1] + bodies[n, 4])
@@ -99,7 +100,7 @@ def _put(out, ids, n, a, b, r_a, r_b, cell):  # type: ignore[no-untyped-def]
 
 @jit
 def _spine(k, i, j, n, a, b, radius, k0, k1):  # type: ignore[no-untyped-def]
-    """Centre and radius of the head of the spine on segment n of a dendrite, its neck's radius (0: none), its way out."""
+    """Spine on segment n of a dendrite: centre and radius of its head, radius of its neck (0: no spine), direction."""
     words, more = philox(i, j, n, _SPINE + k, k0, k1), philox(i, j, n, _SPINY + k, k0, k1)
     d0, d1, d2 = 2.0 * unit(words[0]) - 1.0, 2.0 * unit(words[1]) - 1.0, 2.0 * unit(words[2]) - 1.0
     e0, e1, e2 = b[0] - a[0], b[1] - a[1], b[2] - a[2]
@@ -117,25 +118,10 @@ def _spine(k, i, j, n, a, b, radius, k0, k1):  # type: ignore[no-untyped-def]
 
 @jit
 def skeleton(low, high, k0, k1):  # type: ignore[no-untyped-def]
-    """Return all capsules that reach into a box of real space, perhaps with some that do not.
+    """Capsules that reach into the box `low` to `high` of real space, nm, and possibly more, always in the same order.
 
-    Parameters
-    ----------
-    low, high
-        The box, nm, float64 (3,).
-    k0, k1
-        Key of the tissue.
-
-    Returns
-    -------
-    capsules
-        a (z, y, x), b (z, y, x), r_a, r_b, nm, float64 (n, 8). Always in the same order.
-    ids
-        Whose they are, int64 (n,).
-    tips
-        Tips of the heads of spines, nm, and the directions in which these point, float64 (m, 6).
-    tip_ids
-        Whose they are, int64 (m,).
+    Return capsules (n, 8), their ids (n,), tips of spine heads with the directions of the spines (m, 6), and their ids
+    (m,).
     """
     lattices = lattices_of(low, high, k0, k1)
     bounds = origins_of(low, high, lattices)
@@ -157,30 +143,15 @@ def skeleton(low, high, k0, k1):  # type: ignore[no-untyped-def]
         for i in range(first[k, 0], last[k, 0]):
             for j in range(first[k, 1], last[k, 1]):
                 if tube_of(k, i, j, k0, k1)[2] > 0.0:
-                    n, tip = _follow(
-                        k,
-                        i,
-                        j,
-                        first[k, 2],
-                        last[k, 2],
-                        bounds,
-                        lattices,
-                        bodies,
-                        out,
-                        ids,
-                        n,
-                        tips,
-                        tip_ids,
-                        tip,
-                        k0,
-                        k1,
-                    )
+                    nodes, filled = (first[k, 2], last[k, 2]), (out, ids, n, tips, tip_ids, tip)
+                    n, tip = _follow(k, i, j, nodes, bounds, lattices, bodies, filled, k0, k1)
     return out[:n], ids[:n], tips[:tip], tip_ids[:tip]
 
 
 @jit
-def _follow(k, i, j, first, last, bounds, lattices, bodies, out, ids, n, tips, tip_ids, tip, k0, k1):  # type: ignore[no-untyped-def]
-    """Append the capsules of one tube between two nodes, with spines and what joins branches to their parents."""
+def _follow(k, i, j, nodes, bounds, lattices, bodies, filled, k0, k1):  # type: ignore[no-untyped-def]
+    """Append the capsules of one tube between two nodes, with spines and joints to parent branches; return both counts."""
+    (first, last), (out, ids, n, tips, tip_ids, tip) = nodes, filled
     reach, step = _REACH_NM[k], FAMILY[k, STEP]
     phase = tube_of(k, i, j, k0, k1)[3]
     before, r_before, linked = (0.0, 0.0, 0.0), 0.0, False

@@ -1,10 +1,10 @@
-"""The processes of the procedural neuropil: where each runs, how thick it is, and which neuron it belongs to.
+"""Processes of the procedural neuropil: course, radius, and neuron of each.
 
-Processes follow straight lines, woven so that they pass each other: three families of dendrites and three of axons, each
-parallel to one axis of a cubic frame, one tube to each cell of a square lattice across it. Axons swerve round dendrites.
-`neuropil_skeleton` tilts and bends the frame, so that no direction is left that looks special.
+Processes follow straight lines, interleaved so that they pass each other: three families of dendrites and three of
+axons, each parallel to one axis of a cubic frame, with one tube per cell of a square lattice across the axis. Axons
+swerve around dendrites. `skeleton` tilts and bends the frame, so that no direction is special.
 
-Everything here is a hash of lattice indices. Lengths are nm, coordinates s = (0, 1, 2) are those of the straight frame.
+Everything is a hash of lattice indices. Lengths are nm; coordinates s = (0, 1, 2) are those of the straight frame.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from simexm.random import unit_float32word as unit
 
 _P = 3000.0
 _Q = _P / 3.0
-# Families: axis; lattice pitch and place of the cells' centres along the two other axes; greatest offset from there;
-# least and greatest radius; how unequal radii are; share of empty cells; distance between nodes; greatest wandering of
-# a node; relative change of calibre; probability that the process ends within a soma pitch; probability that it begins
-# as a branch, and of which family. Axes of different families pass each other at half the pitch, dendrites and axons
-# at a quarter of the finer.
+# Families: axis; lattice pitch, and cell centres along the two other axes; largest offset from there; smallest and largest
+# radius; skew of radii; share of empty cells; distance between nodes; largest lateral shift of a node; relative change of
+# calibre; probability that the process ends within a soma pitch; probability that it begins as a branch, and the parent's
+# family. Axes of different families pass each other at half the pitch, dendrites and axons at a quarter of the finer one.
 _AXIS, PITCH, _CENTRE, _OFFSET, _R_MIN, _R_MAX, _SKEW, _EMPTY, STEP, _WANDER, _SWELL, _END, _BRANCH, _PARENT = (
     0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
 )  # fmt: skip
@@ -43,7 +42,7 @@ AXES = np.array([[int(f[_AXIS]), *sorted({0, 1, 2} - {int(f[_AXIS])})] for f in 
 ASTROCYTE = 7  # kind of id, its highest bits; a cell body is 0, families are 1 ... 6
 SOMA_PITCH_NM = 24000.0
 SOMA_RADIUS_NM = (3700.0, 5000.0)
-_LONGEST = 12  # soma pitches after which a process ends for certain
+_LONGEST = 12  # soma pitches after which every process ends
 NEVER = -(2**62)
 
 # Counters of the streams of random numbers; 0 ... 5 are the nodes of the families.
@@ -57,8 +56,9 @@ jit = njit(cache=True, nogil=True)
 
 @jit
 def cell_of(k: int, c: int, s: float) -> int:
-    """Index of the lattice cell of family k that holds s; c is 0 for the first axis across, 1 for the second."""
-    return math.floor((s - FAMILY[k, _CENTRE + c]) / FAMILY[k, PITCH] + 0.5)
+    """Index of the lattice cell of family k that contains s; c is 0 for the first transverse axis, 1 for the second."""
+    index: int = math.floor((s - FAMILY[k, _CENTRE + c]) / FAMILY[k, PITCH] + 0.5)
+    return index
 
 
 @jit
@@ -78,13 +78,13 @@ def tube_of(k: int, i: int, j: int, k0: int, k1: int) -> tuple[float, float, flo
 
 @jit
 def _swerve(k, w, u, v, radius, k0, k1):  # type: ignore[no-untyped-def]
-    """Where an axon that would pass (u, v) at w runs instead, so as to go round the dendrites."""
+    """Displacement of an axon at (u, v) and w that makes it avoid the dendrites."""
     aw, au = AXES[k, 0], AXES[k, 1]
     du = dv = 0.0
     for d in range(DENDRITES):
         r_out = 0.5 * FAMILY[d, PITCH]
         across = w, u, v
-        # The dendrite's axes, as places in (w, u, v).
+        # The dendrite's axes, as indices into (w, u, v).
         first = 0 if AXES[d, 1] == aw else (1 if AXES[d, 1] == au else 2)
         second = 0 if AXES[d, 2] == aw else (1 if AXES[d, 2] == au else 2)
         i, j = cell_of(d, 0, across[first]), cell_of(d, 1, across[second])
@@ -94,14 +94,14 @@ def _swerve(k, w, u, v, radius, k0, k1):  # type: ignore[no-untyped-def]
         core = thick + radius
         a, b = across[first] - a, across[second] - b
         if AXES[d, 0] == aw:
-            # Parallel: what lay in the disc of radius r_out is pushed into a ring of the same outline, evenly.
+            # Parallel: the disc of radius r_out is mapped evenly to a ring with the same outline.
             dist2 = a * a + b * b
             if dist2 < r_out * r_out:
                 grown = math.sqrt(core * core / max(dist2, 1.0) + 1.0 - core * core / (r_out * r_out)) - 1.0
                 du += a * grown
                 dv += b * grown
             continue
-        # Across: over or under, always on the side where the lattice has it.
+        # Crossing: over or under, on the side where the lattice puts it.
         along, off = (a, b) if first == 0 else (b, a)
         bump = 1.0 - (along / r_out) ** 2
         share = 1.0 - abs(off) / r_out
@@ -134,7 +134,7 @@ def node_of(k: int, i: int, j: int, n: int, k0: int, k1: int) -> tuple[float, fl
 
 @jit
 def on_axes(k: int, w: float, u: float, v: float) -> tuple[float, float, float]:
-    """Put a place along (w) and across (u, v) the axis of family k in the order of the frame's axes."""
+    """Reorder coordinates along (w) and across (u, v) the axis of family k to the frame's axes."""
     if AXES[k, 0] == 0:
         return w, u, v
     if AXES[k, 0] == 1:
@@ -160,7 +160,7 @@ def body_of(c0: int, c1: int, c2: int, k0: int, k1: int) -> tuple[float, float, 
 
 @jit
 def _body_cell(k, i, j, m):  # type: ignore[no-untyped-def]
-    """Lattice cell of cell bodies that holds stretch m of a tube."""
+    """Lattice cell of cell bodies that contains stretch m of a tube."""
     u = i * FAMILY[k, PITCH] + FAMILY[k, _CENTRE]
     v = j * FAMILY[k, PITCH] + FAMILY[k, _CENTRE + 1]
     return on_axes(k, m, math.floor(u / SOMA_PITCH_NM), math.floor(v / SOMA_PITCH_NM))
@@ -168,9 +168,9 @@ def _body_cell(k, i, j, m):  # type: ignore[no-untyped-def]
 
 @jit
 def _break(k, i, j, m, k0, k1):  # type: ignore[no-untyped-def]
-    """Whether the process in a tube ends in stretch m, a soma pitch long, and where along the tube.
+    """Whether the process in a tube ends in stretch m (one soma pitch long), and where along the tube.
 
-    0: it goes on. 1: it ends, and so does, or begins, another. 2: it runs into a cell body. 3: it grows from a cell body.
+    0: it continues. 1: it ends and another one begins. 2: it runs into a cell body. 3: it grows from a cell body.
     """
     cell = _body_cell(k, i, j, m)
     body = body_of(cell[0], cell[1], cell[2], k0, k1)
@@ -188,7 +188,7 @@ def _break(k, i, j, m, k0, k1):  # type: ignore[no-untyped-def]
 
 @jit
 def piece_of(k: int, i: int, j: int, w: float, k0: int, k1: int) -> tuple[float, float, int, int]:
-    """The process in a tube at w: where it begins and ends, its number, and the stretch with its cell body or NEVER."""
+    """Process in a tube at w: its begin and end, number, and the stretch of its cell body or NEVER."""
     m = math.floor(w / SOMA_PITCH_NM)
     how, end = _break(k, i, j, m, k0, k1)
     first, last = m, m
@@ -208,7 +208,7 @@ def piece_of(k: int, i: int, j: int, w: float, k0: int, k1: int) -> tuple[float,
 
 @jit
 def fork_of(k: int, i: int, j: int, begin: float, number: int, k0: int, k1: int) -> tuple[int, int, int, float]:
-    """Family, cell and place along it of the tube that a process branches from at its beginning; family -1 if none."""
+    """Tube from which a process branches: family (-1: none), lattice cell, and position along it."""
     if unit(philox(i, j, number, _FORK + k, k0, k1)[0]) >= FAMILY[k, _BRANCH]:
         return -1, 0, 0, 0.0
     parent = int(FAMILY[k, _PARENT])
@@ -222,25 +222,25 @@ def fork_of(k: int, i: int, j: int, begin: float, number: int, k0: int, k1: int)
 
 @jit
 def code_of(kind: int, a: int, b: int, c: int) -> int:
-    """Pack a kind and three lattice indices into an id, one for one: 3, 21, 21 and 16 bits."""
+    """Pack a kind and three lattice indices into a unique id: 3, 21, 21 and 16 bits."""
     return (((kind << 21 | (a + (1 << 20))) << 21) | (b + (1 << 20))) << 16 | (c + (1 << 15))
 
 
 @jit
 def is_neuron(cell: int) -> bool:
-    """True if an id is neither extracellular space nor an astrocyte."""
+    """Whether an id is a neuron, not extracellular space or an astrocyte."""
     return cell != 0 and cell >> 58 != ASTROCYTE
 
 
 @jit
 def owner_of(k: int, i: int, j: int, w: float, k0: int, k1: int) -> int:
-    """Id of the neuron that a tube belongs to at w: that of its cell body, of what it branches from, or its own."""
+    """Id of the neuron of a tube at w: that of its cell body, of its parent branch, or its own."""
     while True:
         begin, _, number, body = piece_of(k, i, j, w, k0, k1)
         if body != NEVER:
             cell = _body_cell(k, i, j, body)
-            return code_of(0, cell[0], cell[1], cell[2])
+            return int(code_of(0, cell[0], cell[1], cell[2]))
         parent, pi, pj, along = fork_of(k, i, j, begin, number, k0, k1)
         if parent < 0:
-            return code_of(k + 1, i, j, number)
+            return int(code_of(k + 1, i, j, number))
         k, i, j, w = parent, pi, pj, along

@@ -1,1 +1,1 @@
-"""Mathematical functions and random draws that have the same bits on every machine."""
+"""Mathematical functions and random draws, bit-identical on every machine."""

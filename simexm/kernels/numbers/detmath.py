@@ -1,11 +1,11 @@
-"""exp, log and the normal quantile from +, -, *, /, sqrt and the bits of a double: the same bits on every machine.
+"""exp, log and the normal quantile from +, -, *, /, sqrt and the bits of a double: bit-identical on every machine.
 
-The mathematical library of a platform (and NumPy's vector code for a CPU type) may round a transcendental differently
-in its last bit; a draw that compares such a number with another would then depend on the machine. IEEE 754 fixes the
-five operations used here, and no compiler may contract them (numba without fastmath does not).
+Mathematical libraries (and NumPy's vector code for a CPU type) can differ in the last bit of a transcendental function,
+and a draw that compares it with another number would depend on the machine. IEEE 754 defines the five operations used
+here exactly, as long as the compiler does not contract them (numba without fastmath does not).
 
-Functions without suffix are compiled and take scalars; those that end in ``_array`` take NumPy (or, by ``xp``, CuPy)
-arrays and give the same bits: both run the same text of each formula, only the choice of branch differs.
+Functions without suffix are compiled and take scalars; those ending in ``_array`` take NumPy (or, by ``xp``, CuPy)
+arrays and return the same bits, because they share the formulas and differ only in branching.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from simexm.compiled import njit
 _LN2_HI, _LN2_LO = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _INV_LN2 = 1.44269504088896338700
 _SQRT_2 = 1.4142135623730951
-_TINY = 2.0**-1022  # the smallest normal double; below it results would depend on the flush-to-zero flag of the CPU
+_TINY = 2.0**-1022  # smallest normal double; below it results depend on the flush-to-zero flag of the CPU
 EXP_LOWEST, EXP_HIGHEST = -708.0, 709.0
-"""`exp` is 0 below the first and infinite above the second: what lies between needs no subnormal number."""
+"""`exp` is 0 below and infinite above this range, in which no result is subnormal."""
 
 CUT_SIGMA = 4.0
-"""Where `normal_quantile_cut` ends."""
-_CENTRAL = 0.425  # where `_quantile_centre` holds
+"""Bound of `normal_quantile_cut`."""
+_CENTRAL = 0.425  # range of `_quantile_centre`
 _CUT_TAIL = 3.167124183311992e-05  # share of a normal distribution below -4 sigma
 
 
@@ -91,7 +91,7 @@ def _quantile_far_tail(root: Any) -> Any:
     return a / b
 
 
-# The same text, compiled for scalars.
+# The same formulas, compiled for scalars.
 _exp_near_zero_1 = njit(cache=True, nogil=True, error_model="numpy")(_exp_near_zero)
 _log_of_parts_1 = njit(cache=True, nogil=True, error_model="numpy")(_log_of_parts)
 _quantile_centre_1 = njit(cache=True, nogil=True, error_model="numpy")(_quantile_centre)
@@ -110,12 +110,12 @@ def exp(x: float) -> float:
         return math.nan
     k = math.floor(x * _INV_LN2 + 0.5)
     scale = np.int64((np.int64(k) + 1023) << 52).view(np.float64)
-    return _exp_near_zero_1(x, float(k)) * scale
+    return float(_exp_near_zero_1(x, float(k)) * scale)
 
 
 @njit(cache=True, nogil=True)
 def log(x: float) -> float:
-    """Return the natural logarithm within 1 ulp; below 2**-1022 -inf, of a negative number NaN."""
+    """Return the natural logarithm within 1 ulp; -inf below 2**-1022, NaN for negative numbers."""
     if not x >= _TINY:
         return -math.inf if x >= 0.0 else math.nan
     if x == math.inf:
@@ -126,7 +126,7 @@ def log(x: float) -> float:
     if m > _SQRT_2:
         m *= 0.5
         k += 1
-    return _log_of_parts_1(m - 1.0, float(k))
+    return float(_log_of_parts_1(m - 1.0, float(k)))
 
 
 @njit(cache=True, nogil=True)
@@ -134,24 +134,24 @@ def normal_quantile(u: float) -> float:
     """Return the standard normal quantile of u in (0, 1) to 1e-15 relative (Wichura 1988, AS 241, PPND16)."""
     q = u - 0.5
     if abs(q) <= _CENTRAL:
-        return _quantile_centre_1(q)
+        return float(_quantile_centre_1(q))
     tail = u if q < 0.0 else 1.0 - u
     root = math.sqrt(-log(tail))
     magnitude = _quantile_tail_1(root) if root <= 5.0 else _quantile_far_tail_1(root)
-    return -magnitude if q < 0.0 else magnitude
+    return float(-magnitude if q < 0.0 else magnitude)
 
 
 @njit(cache=True, nogil=True)
 def normal_quantile_cut(u: float) -> float:
-    """Return the quantile of u in (0, 1) for the standard normal cut at 4 sigma (the rest renormalised)."""
+    """Return the quantile of u in (0, 1) of the standard normal truncated at 4 sigma (renormalised)."""
     x = normal_quantile(_CUT_TAIL + u * (1.0 - 2.0 * _CUT_TAIL))
-    return min(max(x, -CUT_SIGMA), CUT_SIGMA)
+    return float(min(max(x, -CUT_SIGMA), CUT_SIGMA))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def normal_quantile_cut_many(u, out):  # type: ignore[no-untyped-def]
-    """out[i] = `normal_quantile_cut(u[i])`, float64, (n,): a third of the time of as many calls."""
-    for i in range(u.size):  # as if all lay in the middle, where 85 % do: without a branch this becomes vector code
+    """Set out[i] to `normal_quantile_cut(u[i])`, float64, (n,), in a third of the time of separate calls."""
+    for i in range(u.size):  # treat all as central, which 85 % are: without a branch the loop is vectorised
         out[i] = _quantile_centre_1(_CUT_TAIL + u[i] * (1.0 - 2.0 * _CUT_TAIL) - 0.5)
     for i in range(u.size):
         if not abs(_CUT_TAIL + u[i] * (1.0 - 2.0 * _CUT_TAIL) - 0.5) <= _CENTRAL:
@@ -183,7 +183,7 @@ def log_array(x: Any, xp: ModuleType = np) -> Any:
 
 
 def expm1_array(x: Any) -> Any:
-    """Return e**x - 1 of each element within some ulp, also near 0: `np.expm1` with the same bits on every machine.
+    """Return e**x - 1 of each element within a few ulp, also near 0: `np.expm1`, bit-identical on every machine.
 
     (u - 1) x / log(u) with u = exp(x), in which the rounding of u cancels (Higham, Accuracy and Stability of Numerical
     Algorithms, 2nd ed., section 1.14.1, after Kahan).
@@ -201,7 +201,7 @@ def normal_quantile_array(u: Any, xp: ModuleType = np) -> Any:
     q = u - 0.5
     central = abs(q) <= _CENTRAL
     root = xp.sqrt(-log_array(xp.where(central, 0.05, xp.where(q < 0.0, u, 1.0 - u)), xp))
-    # Outside its own range each formula is merely wasted work, for they have no pole there.
+    # Both formulas are evaluated for all elements: neither has a pole outside its range.
     magnitude = xp.where(root <= 5.0, _quantile_tail(root), _quantile_far_tail(root))
     return xp.where(central, _quantile_centre(xp.where(central, q, 0.0)), xp.where(q < 0.0, -magnitude, magnitude))
 

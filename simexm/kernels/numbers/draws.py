@@ -1,12 +1,13 @@
-"""Draws by the inverse distribution function, one uniform number each, compiled.
+"""Compiled draws by the inverse distribution function, from one uniform number each.
 
-The inverse is exact: the smallest n with CDF(n) >= u. It therefore rises with u and with the mean, so that two
-computations of nearly the same rate r give the same count in all but a share |difference of r| of the pixels.
+The inverse is exact: the smallest n with CDF(n) >= u. It is monotonic in u and in the mean, so two nearly equal rates
+give the same count in all but a share |difference of rate| of the pixels.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,24 +17,24 @@ from simexm.kernels.numbers import detmath, tails
 from simexm.random import Key, philox, unit_double
 
 SMALL_MEAN = 10.0
-"""Below it the distribution is summed from 0; above it the normal expansion gives a guess."""
+"""Below this mean the distribution is summed from 0; above, the normal expansion gives a guess."""
 LEAST_MEAN = 2.0**-53
-"""At or below it P(X > 0) is less than the smallest 1 - u that `unit_double` gives: the count is 0."""
+"""At or below this mean P(X > 0) is less than the smallest 1 - u of `unit_double`: the count is 0."""
 LARGEST_MEAN = 2.0**31
-"""Largest mean that a field takes: its counts still fit 32 bits."""
+"""Largest mean of a field: its counts still fit 32 bits."""
 SUMMED_U = 1.0 - 2.0**-10
-"""Above this u the sum from 0 has lost the relative accuracy of 1 - CDF; the upper tail decides."""
+"""Above this u the sum from 0 loses the relative accuracy of 1 - CDF; the upper tail decides."""
 EXPANSION_SIGMA = 4.0
-"""Beyond it the error bound of the normal expansion is not claimed; the tail decides."""
+"""Beyond this quantile the error bound of the normal expansion is not valid; the tail decides."""
 
 _jit = njit(cache=True, nogil=True, error_model="numpy")
 
 
-def poisson_expansion(w, mean, root):  # type: ignore[no-untyped-def]
+def poisson_expansion(w: Any, mean: Any, root: Any) -> Any:
     """Return the continuous Poisson quantile at the normal quantile w, root = sqrt(mean).
 
     Giles, "Algorithm 955: approximation of the inverse Poisson cumulative distribution function", ACM TOMS 42
-    (2016), article 7, the normal expansion to order 1 / mean. The count is its floor.
+    (2016), article 7: the normal expansion to order 1 / mean. The count is its floor.
     """
     s = w * w
     first = 1.0 / 3.0 + s * (1.0 / 6.0)
@@ -42,11 +43,11 @@ def poisson_expansion(w, mean, root):  # type: ignore[no-untyped-def]
     return mean + (root * w + (first + (second + third / root) / root))
 
 
-def poisson_expansion_error(w, mean, root):  # type: ignore[no-untyped-def]
+def poisson_expansion_error(w: Any, mean: Any, root: Any) -> Any:
     """Return a bound on the error of `poisson_expansion` for mean >= 10 and |w| <= 4.
 
-    The next order is (-w/58 + w**3/284 + w**5/750) mean**(-3/2) by a fit; this bound is at least 1.5 times the error
-    measured at every mean from 10 on. The last term is for rounding.
+    By a fit, the next order is (-w/58 + w**3/284 + w**5/750) mean**(-3/2); the bound is at least 1.5 times the measured
+    error for every mean from 10. The last term covers rounding.
     """
     s = w * w
     return (0.03 + 0.002 * (s * s * s)) / (mean * root) + 1e-15 * mean
@@ -58,15 +59,7 @@ _poisson_expansion_error_1 = _jit(poisson_expansion_error)
 
 @_jit
 def poisson_quantile(u: float, mean: float) -> int:
-    """Return the smallest n with P(X <= n) >= u for a Poisson X: 0 where the mean is not positive.
-
-    Parameters
-    ----------
-    u
-        In the open interval (0, 1).
-    mean
-        Finite.
-    """
+    """Return the smallest n with P(X <= n) >= u for a Poisson X, u in (0, 1); 0 unless the (finite) mean is positive."""
     if not mean > LEAST_MEAN:
         return 0
     if mean < SMALL_MEAN:
@@ -86,12 +79,12 @@ def poisson_quantile(u: float, mean: float) -> int:
     error = _poisson_expansion_error_1(w, mean, root)
     if abs(w) <= EXPANSION_SIGMA and x - below > error and x - below < 1.0 - error:
         return n
-    return tails.poisson_settle(n, u, mean)
+    return int(tails.poisson_settle(n, u, mean))
 
 
 @_jit
 def _binomial_guess(u: float, n: int, p: float) -> int:
-    """A number of successes near the quantile (Cornish-Fisher to the skewness), 0 < p <= 1/2."""
+    """Guess the quantile by Cornish-Fisher to the skewness, 0 < p <= 1/2."""
     w = detmath.normal_quantile(u)
     q = 1.0 - p
     x = n * p + math.sqrt(n * p * q) * w + (q - p) * (w * w - 1.0) / 6.0 + 0.5
@@ -102,7 +95,7 @@ def _binomial_guess(u: float, n: int, p: float) -> int:
 def _binomial_quantile_rare(u: float, n: int, p: float) -> int:
     """`binomial_quantile` for 0 < p <= 1/2."""
     if n * p >= SMALL_MEAN:
-        return tails.binomial_settle(_binomial_guess(u, n, p), u, n, p)
+        return int(tails.binomial_settle(_binomial_guess(u, n, p), u, n, p))
     odds = p / (1.0 - p)
     k = 0
     term = tails.binomial_pmf(0, n, p)
@@ -121,24 +114,24 @@ def binomial_quantile(u: float, n: int, p: float) -> int:
     Parameters
     ----------
     u
-        In the open interval (0, 1), a value of `unit_double` (so that 1 - u is exact).
+        In (0, 1), a value of `unit_double` (so that 1 - u is exact).
     n
-        Number of trials; 0 where it is not positive.
+        Number of trials; not positive counts as 0.
     p
-        Probability of success; 0 and less count as never, 1 and more as always.
+        Probability of success; clipped to [0, 1].
     """
     if n <= 0 or not p > 0.0:
         return 0
     if p >= 1.0:
         return n
     if p <= 0.5:
-        return _binomial_quantile_rare(u, n, p)
-    # P(X <= k) >= u is P(failures < n - k) <= 1 - u: count the failures, which are the rarer.
-    return n - _binomial_quantile_rare(1.0 - u, n, 1.0 - p)
+        return int(_binomial_quantile_rare(u, n, p))
+    # P(X <= k) >= u is P(failures < n - k) <= 1 - u: count failures, which are rarer.
+    return n - int(_binomial_quantile_rare(1.0 - u, n, 1.0 - p))
 
 
-# One function for each step of a row: with the search in the same function as Philox, or the loop over a row in the one
-# that allocates, LLVM does not vectorise Philox (14 ns a pixel instead of 1.6).
+# One function per step of a row: LLVM does not vectorise Philox in a function that also searches or allocates (14 ns a pixel
+# instead of 1.6).
 @_jit
 def _uniform_row(u, z, y, x0, draw, k0, k1):  # type: ignore[no-untyped-def]
     for k in range(u.shape[0]):
@@ -180,66 +173,40 @@ def _normal_field(nz, ny, nx, z0, y0, x0, draw, k0, k1):  # type: ignore[no-unty
 
 
 def check_mean(lowest: float, highest: float) -> None:
-    """Refuse means that no count can be drawn for.
-
-    Raises
-    ------
-    ValueError
-        If one is NaN or above `LARGEST_MEAN`.
-    """
+    """Raise ValueError if a mean is NaN or above `LARGEST_MEAN`."""
     if not (lowest <= highest <= LARGEST_MEAN):
-        raise ValueError(f"means from {lowest} to {highest}: a Poisson field takes numbers up to {LARGEST_MEAN:.0f}")
+        raise ValueError(f"means from {lowest} to {highest}: a Poisson field needs numbers up to {LARGEST_MEAN:.0f}")
 
 
 def poisson_field(
     mean: NDArray[np.float32] | NDArray[np.float64], z0: int, y0: int, x0: int, key: Key
 ) -> NDArray[np.uint32]:
-    """Draw a count for every pixel of a box.
+    """Draw a Poisson count for every pixel of a box, uint32.
 
-    Pixel (i, j, k) uses the random number of counter (z0 + i, y0 + j, x0 + k, 0) alone, so that its count does not
-    depend on the box that it is computed in or on any other pixel's mean.
+    Pixel (i, j, k) uses the random number of counter (z0 + i, y0 + j, x0 + k, 0) only, so its count does not depend on
+    the box or on other pixels.
 
     Parameters
     ----------
     mean
-        Expected counts, axes z, y, x; what is not positive gives 0.
+        Expected counts, (z, y, x); 0 is drawn unless positive. ValueError if one is NaN or above `LARGEST_MEAN`.
     z0, y0, x0
-        Index of the first pixel in the whole image.
+        Index of the first pixel in the image.
     key
-        Key of the stream, one for each channel and purpose (`simexm.random.derive_key`).
-
-    Returns
-    -------
-    array of uint32, shape of `mean`
-
-    Raises
-    ------
-    ValueError
-        If a mean is NaN or above `LARGEST_MEAN`.
+        Key of the stream, one per channel and purpose (`simexm.random.derive_key`).
     """
     if mean.size:
         check_mean(float(mean.min()), float(mean.max()))
-    return _poisson_field(mean, z0, y0, x0, *key)
+    counts: NDArray[np.uint32] = _poisson_field(mean, z0, y0, x0, *key)
+    return counts
 
 
 def normal_field(
     shape: tuple[int, int, int], z0: int, y0: int, x0: int, key: Key, draw: int = 0
 ) -> NDArray[np.float64]:
-    """Draw a standard normal number for every pixel of a box.
+    """Draw a standard normal number for every pixel of a box, float64, as `poisson_field` does.
 
-    Parameters
-    ----------
-    shape
-        Pixels along z, y, x.
-    z0, y0, x0
-        Index of the first pixel in the whole image.
-    key
-        Key of the stream, another than that of the counts.
-    draw
-        Fourth word of the counter, for a stream that needs several numbers for a pixel.
-
-    Returns
-    -------
-    array of float64, shape `shape`
+    `draw` is the fourth word of the counter, for streams with several numbers per pixel.
     """
-    return _normal_field(*shape, z0, y0, x0, draw, *key)
+    field: NDArray[np.float64] = _normal_field(*shape, z0, y0, x0, draw, *key)
+    return field

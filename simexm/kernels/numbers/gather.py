@@ -1,6 +1,6 @@
-"""Picking elements by place and by value, compiled: NumPy's own indexing takes several times as long.
+"""Compiled indexing, several times faster than NumPy's.
 
-Indices are never negative; as unsigned numbers they spare the compiled code the look at the sign.
+Indices are never negative; casting them to unsigned saves the check for negative ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from simexm.compiled import njit
 
 @njit(cache=True, nogil=True)
 def gather(volume, z, y, x, out):  # type: ignore[no-untyped-def]
-    """out[i, j, k] = volume[z[i], y[j], x[k]]."""
+    """Set out[i, j, k] to volume[z[i], y[j], x[k]]."""
     for i in range(z.size):
         for j in range(y.size):
             row, into = volume[z[i], y[j]], out[i, j]
@@ -22,7 +22,7 @@ def gather(volume, z, y, x, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def gather_where(volume, bits, wanted, z, y, x, out):  # type: ignore[no-untyped-def]
-    """The same where `bits` has one of the bits `wanted`, else 0."""
+    """Do the same where `bits` has one of the bits `wanted`; 0 elsewhere."""
     for i in range(z.size):
         for j in range(y.size):
             row, here, into = volume[z[i], y[j]], bits[z[i], y[j]], out[i, j]
@@ -33,7 +33,7 @@ def gather_where(volume, bits, wanted, z, y, x, out):  # type: ignore[no-untyped
 
 @njit(cache=True, nogil=True)
 def look_up(table, index, out):  # type: ignore[no-untyped-def]
-    """Set `out` to table[index], in three dimensions."""
+    """Set `out` to table[index], (z, y, x)."""
     for i in range(index.shape[0]):
         for j in range(index.shape[1]):
             row, into = index[i, j], out[i, j]

@@ -1,6 +1,6 @@
-"""The matrix product whose every bit is fixed: BLAS sums in an order of its own for each CPU type.
+"""Matrix product with a fixed order of summation, unlike BLAS, whose order depends on the CPU type.
 
-It has two forms of the same bits, see `simexm.compiled`: one compiled, one of NumPy's elementwise operations.
+Two forms give the same bits, one compiled and one of NumPy's elementwise operations; see `simexm.compiled`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,10 @@ Array = NDArray[np.float64]
 
 
 def add_product(total: Array, a: Array, b: Array) -> None:
-    """Add the matrix product a b to `total`.
+    """Add the matrix product of a (m, k) and b (k, n) to `total` (m, n).
 
-    From the first to the last, four terms are summed as (0 + 1) + (2 + 3) and then added; up to three that are left over, one by
-    one. So the product may be added in pieces, of which all but the last have a multiple of four terms.
-
-    Parameters
-    ----------
-    total
-        Shape (m, n).
-    a, b
-        Shapes (m, k) and (k, n).
+    Groups of four terms are summed as (0 + 1) + (2 + 3) and added in order; up to three remaining terms are added one
+    by one. So the product can be added in pieces if all but the last have a multiple of four terms.
     """
     if compiled.pays(a.size * b.shape[1]):
         _loops(total, a, b)
@@ -37,7 +30,7 @@ def add_product(total: Array, a: Array, b: Array) -> None:
 def _loops(total: Array, a: Array, b: Array) -> None:
     whole = a.shape[1] - a.shape[1] % 4
     for row in range(a.shape[0]):
-        for k in range(0, whole, 4):  # four terms at a time: the sums are loaded and stored a quarter as often
+        for k in range(0, whole, 4):  # four terms at a time save three of four loads and stores of the sums
             a0, a1, a2, a3 = a[row, k], a[row, k + 1], a[row, k + 2], a[row, k + 3]
             for j in range(b.shape[1]):
                 total[row, j] += (a0 * b[k, j] + a1 * b[k + 1, j]) + (a2 * b[k + 2, j] + a3 * b[k + 3, j])
@@ -47,7 +40,7 @@ def _loops(total: Array, a: Array, b: Array) -> None:
 
 
 def _elementwise(total: Array, a: Array, b: Array) -> None:
-    if a.shape[0] > b.shape[1]:  # the longer axis last: NumPy's innermost loop
+    if a.shape[0] > b.shape[1]:  # longer axis last, for NumPy's inner loop
         total, a, b = total.T, b.T, a.T
     a, b, result = a[:, :, None], np.ascontiguousarray(b), np.ascontiguousarray(total)
     first, second, third = (np.empty_like(result) for _ in range(3))

@@ -1,4 +1,4 @@
-"""The Poisson quantile of `draws` by a table, for a few means below `SMALL_MEAN` that are drawn from many times."""
+"""Poisson quantile of `draws` by table lookup, for many draws of a few means below `SMALL_MEAN`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simexm.kernels.numbers.draws import SMALL_MEAN, SUMMED_U, poisson_quantile
 def _fill(mean, out):  # type: ignore[no-untyped-def]
     for i in range(mean.size):
         if mean[i] < SMALL_MEAN:
-            # the same sum, term by term, as in `poisson_quantile`
+            # the same sum as in `poisson_quantile`, term by term
             term = detmath.exp(-mean[i])
             total = term
             out[i, 0] = total
@@ -25,7 +25,7 @@ def _fill(mean, out):  # type: ignore[no-untyped-def]
 
 
 def cumulative(mean: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """P(X <= n) for n = 0..size - 1 and each mean, (means, size); zeros where the mean is `SMALL_MEAN` or more."""
+    """P(X <= n) for n = 0..size - 1 and each mean, (means, size); zeros for means from `SMALL_MEAN`."""
     out = np.zeros((mean.size, size))
     _fill(mean, out)
     return out
@@ -33,7 +33,7 @@ def cumulative(mean: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 @njit(cache=True, nogil=True, inline="always")
 def tabled_quantile(u, mean, row):  # type: ignore[no-untyped-def]
-    """`poisson_quantile(u, mean)`, the same number, by that mean's row of `cumulative`."""
+    """Return `poisson_quantile(u, mean)`, looked up in the mean's row of `cumulative`."""
     if u > SUMMED_U or u > row[-1]:
         return poisson_quantile(u, mean)
     n = 0

@@ -1,9 +1,9 @@
-"""Poisson and binomial probabilities and tail sums to some 1e-13 relative, and the quantile that they settle.
+"""Poisson and binomial probabilities and tail sums, to about 1e-13 relative, and exact quantiles from them.
 
-Probabilities by the saddle point (Loader, "Fast and accurate computation of binomial probabilities", 2000), tails as
-sums of the ratios of neighbouring probabilities: all terms positive, nothing cancels. Built on `detmath` alone, so
-that the same bits come out on every machine. Functions are compiled and take scalars; the three texts without a loop
-or a branch are shared with the array reference in `draws_numpy`.
+Probabilities by saddle point (Loader, "Fast and accurate computation of binomial probabilities", 2000), tails as sums
+of ratios of neighbouring probabilities: all terms are positive, nothing cancels. Built on `detmath` alone, so
+bit-identical on every machine. Functions are compiled and take scalars; the test's array reference shares the formulas
+without loop or branch.
 """
 
 from __future__ import annotations
@@ -18,29 +18,16 @@ from simexm.kernels.numbers import detmath
 
 TWO_PI = 2.0 * math.pi
 NEGLIGIBLE = 1e-17
-"""A tail's sum ends at a term of this share of it (each further term is smaller yet)."""
+"""A tail sum ends at a term of this share of the sum; further terms are smaller still."""
 
 STIRLING_ERROR = np.array(
     [
-        0.0,
-        0.08106146679532726,
-        0.0413406959554093,
-        0.02767792568499834,
-        0.020790672103765093,
-        0.016644691189821193,
-        0.013876128823070748,
-        0.01189670994589177,
-        0.010411265261972096,
-        0.00925546218271273,
-        0.00833056343336287,
-        0.007573675487951841,
-        0.00694284010720953,
-        0.006408994188004207,
-        0.0059513701127588475,
-        0.005554733551962801,
+        0.0, 0.08106146679532726, 0.0413406959554093, 0.02767792568499834, 0.020790672103765093, 0.016644691189821193,
+        0.013876128823070748, 0.01189670994589177, 0.010411265261972096, 0.00925546218271273, 0.00833056343336287,
+        0.007573675487951841, 0.00694284010720953, 0.006408994188004207, 0.0059513701127588475, 0.005554733551962801,
     ]
-)
-"""log(n!) - log(sqrt(2 pi n) (n / e)**n) for n = 1..15 (element 0 is not used)."""
+)  # fmt: skip
+"""log(n!) - log(sqrt(2 pi n) (n / e)**n) for n = 1..15 (element 0 is unused)."""
 
 _jit = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -53,7 +40,7 @@ def stirling_series(n: Any) -> Any:
 
 
 def deviance_series(x: Any, mean: Any) -> Any:
-    """Compute x log(x / mean) + mean - x without cancellation, for |x - mean| < 0.1 (x + mean) (Loader 2000, section 3)."""
+    """Return x log(x / mean) + mean - x without cancellation, for |x - mean| < 0.1 (x + mean) (Loader 2000, section 3)."""
     v = (x - mean) / (x + mean)
     w = v * v
     s = 1.0 / 11.0 + w * (1.0 / 13.0 + w * (1.0 / 15.0 + w * (1.0 / 17.0 + w * (1.0 / 19.0))))
@@ -67,22 +54,22 @@ _deviance_series_1 = _jit(deviance_series)
 
 @_jit
 def _stirling_error(n: int) -> float:
-    return STIRLING_ERROR[n] if n < 16 else _stirling_series_1(float(n))
+    return float(STIRLING_ERROR[n] if n < 16 else _stirling_series_1(float(n)))
 
 
 @_jit
 def _deviance(x: float, mean: float) -> float:
     if abs(x - mean) < 0.1 * (x + mean):
-        return _deviance_series_1(x, mean)
-    return x * detmath.log(x / mean) + mean - x
+        return float(_deviance_series_1(x, mean))
+    return float(x * detmath.log(x / mean) + mean - x)
 
 
 @_jit
 def _poisson_pmf(n: int, mean: float) -> float:
     if n == 0:
-        return detmath.exp(-mean)
+        return float(detmath.exp(-mean))
     x = float(n)
-    return detmath.exp(-_stirling_error(n) - _deviance(x, mean)) / math.sqrt(TWO_PI * x)
+    return float(detmath.exp(-_stirling_error(n) - _deviance(x, mean)) / math.sqrt(TWO_PI * x))
 
 
 @_jit
@@ -94,7 +81,7 @@ def poisson_lower(n: int, mean: float) -> float:
         term *= k / mean
         total += term
         k -= 1.0
-    return _poisson_pmf(n, mean) * total
+    return float(_poisson_pmf(n, mean) * total)
 
 
 @_jit
@@ -106,12 +93,12 @@ def poisson_upper(n: int, mean: float) -> float:
         term *= mean / k
         total += term
         k += 1.0
-    return _poisson_pmf(n + 1, mean) * total
+    return float(_poisson_pmf(n + 1, mean) * total)
 
 
 @_jit
 def poisson_settle(n: int, u: float, mean: float) -> int:
-    """Return the smallest n with P(X <= n) >= u, from a guess that is near it. Mean at least 2**-53."""
+    """Return the smallest n with P(X <= n) >= u, starting from a near guess. Mean at least 2**-53."""
     if u < 0.5:
         while poisson_lower(n, mean) < u:
             n += 1
@@ -137,13 +124,13 @@ def binomial_pmf(k: int, n: int, p: float) -> float:
     """Return the probability of k successes out of n, 0 < p < 1."""
     q = 1.0 - p
     if k == 0:
-        return detmath.exp(n * log1p(-p))
+        return float(detmath.exp(n * log1p(-p)))
     if k == n:
-        return detmath.exp(n * detmath.log(p))
+        return float(detmath.exp(n * detmath.log(p)))
     x, y = float(k), float(n - k)
     exponent = _stirling_error(n) - _stirling_error(k) - _stirling_error(n - k)
     exponent -= _deviance(x, n * p) + _deviance(y, n * q)
-    return detmath.exp(exponent) * math.sqrt(n / (TWO_PI * x * y))
+    return float(detmath.exp(exponent) * math.sqrt(n / (TWO_PI * x * y)))
 
 
 @_jit
@@ -155,7 +142,7 @@ def _binomial_lower(k: int, n: int, p: float) -> float:
         term *= odds * j / (n - j + 1.0)
         total += term
         j -= 1.0
-    return binomial_pmf(k, n, p) * total
+    return float(binomial_pmf(k, n, p) * total)
 
 
 @_jit
@@ -169,12 +156,12 @@ def _binomial_upper(k: int, n: int, p: float) -> float:
         term *= odds * (n - j) / (j + 1.0)
         total += term
         j += 1.0
-    return binomial_pmf(k + 1, n, p) * total
+    return float(binomial_pmf(k + 1, n, p) * total)
 
 
 @_jit
 def binomial_settle(k: int, u: float, n: int, p: float) -> int:
-    """Return the smallest k with P(X <= k) >= u, from a guess in 0..n that is near it. 0 < p < 1."""
+    """Return the smallest k with P(X <= k) >= u, starting from a near guess in 0..n. 0 < p < 1."""
     if u < 0.5:
         while k < n and _binomial_lower(k, n, p) < u:
             k += 1

@@ -1,1 +1,1 @@
-"""Detectors: from light to counts."""
+"""Detectors: from photo-electrons to counts."""

@@ -1,4 +1,4 @@
-"""The detector: where photons become counts, and the only place where they fluctuate."""
+"""The detector: from expected photo-electrons to counts, with shot and read noise."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from simexm.stages.products import Product, image
 
 
 class Illumination(Frozen):
-    """Light that falls off towards the edges of the camera's frame, as a Gaussian.
+    """Gaussian fall-off of light towards the edges of the camera frame.
 
     Attributes
     ----------
     frame_pixels
-        Rows and columns of the frame. A larger image is tiled with frames from its corner on.
+        Rows and columns of the frame. A larger image is tiled with frames from its corner.
     edge
-        Light at the middle of the frame's edges over that at its centre.
+        Light at the middle of the frame's edges relative to its centre.
     """
 
     frame_pixels: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
@@ -45,18 +45,18 @@ class Camera(Stage):
     Attributes
     ----------
     autofluorescence_e
-        Photo-electrons of the tissue itself per pixel and plane; lit as unevenly as the signal.
+        Photo-electrons of the tissue itself per pixel and plane; follows the illumination profile, like the signal.
     stray_light_e, dark_e
-        Photo-electrons per pixel and plane from stray light and dark current; not lit.
+        Photo-electrons per pixel and plane from stray light and dark current; independent of the profile.
     illumination
-        Profile over the frame; left out, even.
+        Illumination profile over the frame; even by default.
     read_noise_e
         Standard deviation of the read noise, electrons.
     excess_noise
-        Variance of the multiplied signal over that of the electrons: 1 for a camera, about 1.2 for a photomultiplier, 2 for an
-        EMCCD. The surplus is drawn as Gaussian.
+        Variance of the multiplied signal over that of the electrons: 1 for a camera, about 1.2 for a photomultiplier, 2
+        for an EMCCD. The excess is drawn as Gaussian.
     gain_counts_per_e, offset_counts, bits
-        counts = gain * electrons + offset, cut to 0 ... 2^bits - 1.
+        counts = gain * electrons + offset, clipped to 0 ... 2^bits - 1.
     """
 
     stage: Literal["camera"] = "camera"
@@ -75,7 +75,7 @@ class Camera(Stage):
 
     @property
     def varies(self) -> frozenset[str]:
-        """Noise differs from frame to frame, whatever else does not."""
+        """Every frame axis: noise differs in each frame."""
         return frozenset(AXES)
 
     def products(self, context: RunContext) -> tuple[Product, ...]:
@@ -83,7 +83,7 @@ class Camera(Stage):
         return (image(IMAGE.name, context.channels, IMAGE.dtype, IMAGE.unit, float(2**self.bits - 1)),)
 
     def run(self, state: TileState) -> None:
-        """Write the counts of the tile, uint16, (channel, z, y, x), and count them."""
+        """Write the counts of the tile, uint16, (channel, z, y, x), and tally their histogram."""
         expected: Any = state.read(EXPECTED)
         device = state.device
         counts = device.zeros(expected.shape, np.uint16)

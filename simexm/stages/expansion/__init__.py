@@ -1,1 +1,1 @@
-"""Expansion: where tissue comes to lie."""
+"""Expansion: displacement of tissue and dyes."""

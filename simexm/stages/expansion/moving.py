@@ -1,4 +1,4 @@
-"""What stages that move tissue have in common: they carry the dyes along."""
+"""Base of stages that move tissue, and the dyes in it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Moving(Stage):
 
     @abstractmethod
     def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
-        """How tissue moves; the same in all frames where none is given."""
+        """Displacement of tissue; without `frame`, the one common to all frames."""
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """The tissue that comes to lie in the box."""
+        """The tissue that is moved into the box."""
         return {"emitters": self.transform().bound_inverse(wanted)}
 
     def run(self, state: TileState) -> None:
-        """Move the positions of the stream."""
+        """Move the emitters of the stream."""
         before: EmitterStream = state.read(EMITTERS)
         transform = self.transform()
-        # emitters come from the voxels that touch the wanted box, and lie no further from it than these reach
+        # emitters come from voxels that touch the needed box, so they lie within the reach and a voxel of it
         reach = exact3((exact(before.reach_nm),) * 3)
         within = state.boxes["emitters"].grown(reach).grown(state.context.geometry.voxel_nm)
 

@@ -1,4 +1,4 @@
-"""Expansion: the gel swells and carries its dyes along."""
+"""Uniform expansion of the gel."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ class Expansion(Moving):
     Attributes
     ----------
     factor
-        Linear factor; 4 to 4.5 for the first protocol (Chen, Tillberg & Boyden, Science 2015), up to 20 for iterated ones.
+        Linear factor; 4 to 4.5 for the first protocol (Chen, Tillberg & Boyden, Science 2015), up to 20 for iterated
+        ones.
     """
 
     stage: Literal["expansion"] = "expansion"
     factor: float = Field(default=4.0, ge=1, le=100)
 
     def transform(self, frame: Mapping[str, int] | None = None) -> UniformExpansion:
-        """Expansion by the factor as it was written."""
+        """Expansion by the exact decimal factor of the spec."""
         return UniformExpansion(exact(self.factor))

@@ -1,11 +1,10 @@
-"""Confocal laser scanning."""
+"""Confocal laser scanning microscope."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from simexm.kernels.diffraction import response as psf_response
@@ -13,7 +12,7 @@ from simexm.kernels.diffraction import tables
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Channel
+from simexm.stages.microscope.optics_plan import Array, Channel
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -30,25 +29,25 @@ class ScannerChannel(Channel):
 
     @property
     def power_W(self) -> float:
-        """The power in SI units."""
+        """Power in W."""
         return self.laser_power_uW * 1e-6
 
 
 class Confocal(Optics):
-    """A focused laser is scanned; a pinhole keeps the light from near the focus.
+    """A focused laser is scanned; a pinhole passes the light from near the focus.
 
-    A dye at (z, r) from the focus is excited at the rate sigma * P * E(z, r) / (h nu), E being the focused beam per nm^2 and
-    unit power, saturates pointwise as k / (1 + k tau), and its light passes the pinhole with the share that falls into the
-    pinhole's disc about the axis. A pixel is the mean of this over its area, times the dwell time.
+    A dye at (z, r) from the focus is excited at the rate k = sigma * P * E(z, r) / (h nu), where E is the focused beam
+    per nm^2 at unit power, and saturates as k / (1 + k tau). The pinhole passes the share of its light that falls into
+    a disc about the axis. A pixel is the mean of this over its area times the dwell time.
 
     Attributes
     ----------
     channels
-        Lasers and bands; each is imaged after the other.
+        Lasers and bands, imaged one after the other.
     dwell_us
-        Time that the beam spends on a pixel.
+        Dwell time per pixel.
     pinhole_airy_units
-        Diameter of the pinhole over that of the Airy disc, 1.22 lambda / NA at the middle of the channel's band.
+        Pinhole diameter in units of the Airy disc, 1.22 lambda / NA at the middle of the channel's band.
     """
 
     stage: Literal["confocal"] = "confocal"
@@ -56,44 +55,31 @@ class Confocal(Optics):
     dwell_us: float = Field(default=5.0, gt=0, le=1e6)
     pinhole_airy_units: float = Field(default=1.0, gt=0.05, le=20)
 
-    tail: ClassVar[psf_response.Tail] = "inverse_square"
-
     @property
     def all_channels(self) -> tuple[Channel, ...]:
         return self.channels
 
-    def excites(self, channel: Channel, dye: Fluorophore) -> bool:
-        """Whether a channel's light excites a dye at all."""
-        return dye.excitation_at(channel.laser_wavelength_nm) > 0
-
     def pinhole_radius_nm(self, channel: Channel) -> float:
-        """Radius of the pinhole, at the specimen."""
+        """Radius of the pinhole, referred to the specimen."""
         return self.pinhole_airy_units * 0.61 * sum(channel.band_nm) / 2 / self.numerical_aperture
 
-    def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: Array) -> Array:
         """Photons emitted per second at `per_nm2` of the beam's power."""
         assert isinstance(channel, ScannerChannel)
         sigma = self.cross_section_m2(channel, dye)
         rate = photophysics.excitation_rate_per_s(sigma, channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
         return photophysics.saturated_rate_per_s(rate, dye.lifetime_ns) * dye.quantum_yield
 
-    def response(
-        self,
-        channel: Channel,
-        dye: Fluorophore,
-        emission_nm: float,
-        z_nm: NDArray[np.float64],
-        r_nm: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Beam, saturation, pinhole and detector, pointwise; see the class."""
+    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
+        """Excitation, saturation, pinhole and detection, pointwise."""
         na, n = self.numerical_aperture, self.refractive_index
         beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, na, n)
         passed = psf_response.pinhole_table(z_nm, r_nm, emission_nm, na, n, self.pinhole_radius_nm(channel))
         detected = self._rate(channel, dye, beam) * passed * self.collected(channel, dye)
         return detected * (self.dwell_us * 1e-6 / self.pixel_size_nm**2)
 
-    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The same for every plane, since each takes the beam's whole power; saturation would only lower it."""
+    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
+        """See `Optics`; equal in all planes, each crossed by the full beam. Saturation, which lowers it, is neglected."""
         assert isinstance(channel, ScannerChannel)
         sigma = self.cross_section_m2(channel, dye)
         mean_irradiance = channel.power_W / (self.pixel_size_nm * 1e-9) ** 2

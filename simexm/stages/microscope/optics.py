@@ -1,4 +1,4 @@
-"""What the microscopes have in common: a pixel grid, channels, and how far and how finely light is followed."""
+"""Base of the microscopes: pixel grid, channels, and the resolution and range of the simulation grid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
@@ -28,36 +27,36 @@ from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
 from simexm.stages.microscope.optics_image import expected_image
-from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Channel, OpticsPair, OpticsPlan
+from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Array, Channel, OpticsPair, OpticsPlan
 from simexm.stages.roles import ImagingPlan, Microscope
 
 RADIAL_STEP_NM = 10.0
 LATERAL_SHARE = 0.9952
-"""Of a camera plane's light, what lies within the lateral radius, in focus and at the end of the axial range."""
+"""Share of a camera plane's light within the lateral radius, in focus and at the end of the axial range."""
 FURTHEST_NM = 5_000
-"""Default axial range at most, where light does not fall off."""
+"""Largest default axial range of a camera, whose response does not fall off along z."""
 NODES_PER_FWHM = 4.0
 _NEGLIGIBLE = 5e-5
-"""Of the peak of a dye's image: what the highest frequencies could add to any of its pixels at most if they were kept."""
+"""Largest contribution of the discarded high frequencies to any pixel, relative to the peak of a dye's image."""
 _FADING_RINGS = 4.0
-"""Over so many periods within the lateral radius the highest frequencies fade out, so that beyond it nothing rings."""
+"""Periods within the lateral radius over which the highest frequencies fade out, to suppress ringing beyond it."""
 
 
 class Optics(Microscope):
-    """A microscope over a pixel grid.
+    """A microscope with a pixel grid.
 
     Attributes
     ----------
     numerical_aperture, refractive_index
-        Of the objective, and of the expanded gel (close to water's 1.333).
+        Aperture of the objective, and index of the expanded gel (close to water's 1.333).
     pixel_size_nm, plane_spacing_nm
-        Pixel pitch at the specimen (camera pixel over magnification, or scan step) and step of the stage, nm of expanded
-        tissue.
+        Pixel pitch at the specimen (camera pixel over magnification, or scan step) and step of the stage, nm of
+        expanded tissue.
     axial_range_um
-        How far above and below a plane light is followed, um of expanded tissue. Left out: as far as keeps all but 5 %
-        of a uniformly stained stack's light, but for widefield and light sheet at most 5 um.
+        Distance above and below a plane from which light is simulated, um of expanded tissue. By default the range that
+        holds 95 % of a uniformly stained stack's light, but at most 5 um for widefield and light sheet.
     objective_transmission, detector_efficiency
-        Shares of the light that the objective and its optics transmit, and that the detector turns into electrons.
+        Transmission of the objective and its optics, and quantum efficiency of the detector.
     """
 
     numerical_aperture: float = Field(gt=0, le=2)
@@ -77,54 +76,47 @@ class Optics(Microscope):
         if self.numerical_aperture >= self.refractive_index:
             raise ValueError(
                 f"numerical_aperture {self.numerical_aperture:g} is not below refractive_index {self.refractive_index:g}: "
-                "no light can leave the gel at such an angle; lower the aperture, or correct the index"
+                "no light leaves the gel at such an angle; lower the aperture, or correct the index"
             )
         names = [c.name.lower() for c in self.all_channels]
         double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
-            raise ValueError(f"two channels are named {', '.join(double)}; give each its own name")
+            raise ValueError(f"two channels are named {', '.join(double)}; rename one")
         return self
 
     @property
     @abstractmethod
     def all_channels(self) -> tuple[Channel, ...]:
-        """The channels, whatever their kind."""
+        """The channels, in order."""
 
-    @abstractmethod
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
         """Whether the channel's laser excites the dye at all."""
+        return dye.excitation_at(channel.laser_wavelength_nm) > 0
 
     @abstractmethod
-    def response(
-        self,
-        channel: Channel,
-        dye: Fluorophore,
-        emission_nm: float,
-        z_nm: NDArray[np.float64],
-        r_nm: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Photo-electrons per dye and nm^2 of pixel at depths and radii, (nz, nr)."""
+    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
+        """Photo-electrons per dye and nm^2 of pixel at distances z and radii r from the focus, (nz, nr)."""
 
     @abstractmethod
-    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Photons that one dye emits, in all directions, while a plane at the distance z is taken, (nz,)."""
+    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
+        """Photons that one dye emits in all directions while a plane at distance z is imaged, (nz,)."""
 
     def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
-        """See `simexm.stages.microscope.light`."""
+        """See `check_light`."""
         check_light(self, dyes, factor)
 
     @property
     def spacing_nm(self) -> Spacing:
-        """Plane spacing and pixel pitch, exact."""
+        """Plane spacing and pixel pitch z, y, x, nm, exact."""
         return exact3((self.plane_spacing_nm, self.pixel_size_nm, self.pixel_size_nm))
 
     def cross_section_m2(self, channel: Channel, dye: Fluorophore) -> float:
-        """Of the dye, for one photon of the channel's laser."""
+        """One-photon absorption cross section of the dye at the channel's laser line."""
         peak = photophysics.cross_section_m2(dye.extinction_per_M_per_cm)
         return peak * dye.excitation_at(channel.laser_wavelength_nm)
 
     def collected(self, channel: Channel, dye: Fluorophore) -> float:
-        """Photo-electrons per photon emitted, pinhole aside."""
+        """Photo-electrons per emitted photon, without a pinhole."""
         return (
             photophysics.collection_share(self.numerical_aperture, self.refractive_index)
             * self.objective_transmission
@@ -144,17 +136,17 @@ class Optics(Microscope):
     def geometry(
         self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
     ) -> Geometry:
-        """Pixels and planes of the sizes given, from the specimen's corner on."""
+        """Pixels and planes from the specimen's corner."""
         return Geometry(volume, crop, voxel_nm, origin_nm, transform, self.spacing_nm)
 
     def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
-        """Choose grid and range. Light cannot come from further away than the expanded specimen is thick."""
+        """Choose the simulation grid and its range, at most the thickness of the expanded specimen."""
         expanded = geometry.transform.bound(geometry.voxels_nm(Box.of_shape(geometry.crop.shape)))
         depth_nm = float(expanded.stop[0] - expanded.start[0])
         seen = self.seen(dyes)
         if not seen:
             raise SpecError(
-                "no channel detects any of the dyes in use, so the image would be noise alone; match the lasers and "
+                "no channel detects any of the dyes in use, so the image would be only noise; match the lasers and "
                 f"bands of {', '.join(c.name for c in self.all_channels)} to {', '.join(dyes) or 'a dye'}"
             )
         sine = self.numerical_aperture / self.refractive_index
@@ -181,26 +173,24 @@ class Optics(Microscope):
         return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
 
     def _radius_nm(self, channel: Channel, emission: float, range_nm: float) -> float:
-        """Lateral radius of the response: that of the light cones, and for a camera as far as the rings matter.
+        """Lateral radius of the response: the light cone and, for a camera, its diffraction rings.
 
-        A scanner's response is a product of two such patterns, whose rings fall off too fast to matter.
+        A scanner's response is a product of two such patterns, whose rings fall off fast enough to be neglected.
         """
         na, n = self.numerical_aperture, self.refractive_index
         if self.tail == "constant":
             return psf_tables.holding_radius_nm(range_nm, emission, na, n, LATERAL_SHARE)
         return psf_tables.lateral_radius_nm(range_nm, max(channel.laser_wavelength_nm, emission), na, n)
 
-    def _kept(
-        self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float
-    ) -> NDArray[np.float64]:
-        """Share of a uniformly stained stack's light that axial ranges of 0, 1, 2, ... node planes keep.
+    def _kept(self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float) -> Array:
+        """Share of a uniformly stained stack's light within axial ranges of 0, 1, 2, ... node planes.
 
-        For the first plane of the stack, which sees dyes from 0 to the stack's depth on one side, where the share is lowest.
+        Computed for the first plane of the stack, for which it is lowest: all dyes lie on one side.
         """
         most = max(1, math.ceil(depth_nm / node_z))
         if self.tail == "constant":
             z = np.arange(most + 1, dtype=np.float64) * node_z
-            energy = self.emitted(channel, dye, z)  # in proportion: an infinite plane receives all that is collected
+            energy = self.emitted(channel, dye, z)  # up to a factor: an infinite plane receives all collected light
         else:
             furthest = min(most, max(8, math.ceil(max(20.0, self.axial_range_um or 0.0) * 1000 / node_z)))
             radius = self._radius_nm(channel, emission, furthest * node_z)
@@ -209,12 +199,12 @@ class Optics(Microscope):
             energy = hankel.plane_energy(table.table, table.r_nm)[: furthest + 1]
         beyond = psf_response.left_out_share(energy, z, depth_nm, self.tail)
         inside = _integrals(energy)
-        return inside * ((1.0 - beyond) / inside[-1])
+        return np.asarray(inside * ((1.0 - beyond) / inside[-1]))
 
-    def _reach(self, kept: list[NDArray[np.float64]], node_z: float, depth_nm: float) -> int:
-        """Node planes of the axial range: the user's, or as far as matters, never beyond the specimen's thickness.
+    def _reach(self, kept: list[Array], node_z: float, depth_nm: float) -> int:
+        """Node planes of the axial range: the user's or the default, at most the specimen's thickness.
 
-        That is two nodes more than the thickness, over which the weights of a dye may spread.
+        Two nodes are added to the thickness, over which the weights of a dye can spread.
         """
         most = max(1, math.ceil(depth_nm / node_z)) + 2
         if self.axial_range_um is not None:
@@ -234,7 +224,7 @@ class Optics(Microscope):
         radius: float,
         coarse: int = 1,
     ) -> psf_response.Response:
-        """Response on the node planes 0 to reach + 2 (two more than used, for the grid correction)."""
+        """Tabulate the response on node planes 0 to reach + 2; the last two serve the grid correction."""
         z = np.arange(reach + 3, dtype=np.float64) * node_z
         step = RADIAL_STEP_NM * coarse
         r = np.arange(max(17, math.ceil(radius / step) + 1), dtype=np.float64) * step
@@ -264,13 +254,14 @@ class Optics(Microscope):
         return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
 
     def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
-        """Up to which frequency all is kept (per nm), and where nothing is, at most the grid's highest.
+        """Pass band and stop band of lateral frequencies, per nm, at most the Nyquist frequency of the grid.
 
-        What is not kept whole makes up a negligible part of any plane's response. It fades out, for a sharp end would ring
-        across the whole tile, and the next tile would ring otherwise.
+        Frequencies above the pass band contribute a negligible part of any plane's response. They fade out: a sharp
+        edge would ring across the tile, differently in each.
 
-        A lens passes none above 2 NA / wavelength; what a camera's response has beyond it comes of its end at the lateral
-        radius alone. A scanner's table ends at a radius, too, and is sampled: that is most of what it has in the highest third.
+        A lens passes nothing above 2 NA / wavelength; a camera's response has content beyond it only because its table
+        ends at the lateral radius. A scanner's table is cut and sampled, too, which causes most of its content in the
+        highest third.
         """
         highest = 0.5 / node_nm
         if self.tail == "constant":
@@ -284,14 +275,14 @@ class Optics(Microscope):
         return whole, min(highest, whole + _FADING_RINGS / float(table.r_nm[-1]))
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """The response's reach more on each side, and one node for the weights."""
+        """A halo of the response's reach, and one node for the deposit weights."""
         plan = _formation(context)
         lateral = plan.halo * self.spacing_nm[1] + plan.node_nm[1]
         axial = (plan.reach + 1) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
 
     def run(self, state: TileState) -> None:
-        """Write the expected image of the tile, on its device, float32, (channel, z, y, x), photo-electrons per pixel."""
+        """Write the expected image of the tile, float32 on its device, (channel, z, y, x), photo-electrons per pixel."""
         kept = state.scratch if any(state.frame) else None
         stream = state.read(EXPANDED)
         expected = expected_image(
@@ -306,8 +297,8 @@ def _formation(context: RunContext) -> OpticsPlan:
     return context.imaging.formation
 
 
-def _integrals(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Integrals of an even function from 0 to each of its samples, in units of their spacing, by cubics through four of them."""
+def _integrals(energy: Array) -> Array:
+    """Integrals of an even function from 0 to each sample, in units of the spacing, by cubics through four samples."""
     line = np.concatenate([energy[1:2], energy, energy[-1:]])
     steps = (13 * (line[1:-2] + line[2:-1]) - line[:-3] - line[3:]) / 24
     if len(steps):

@@ -1,4 +1,4 @@
-"""What people and files are told of the optics."""
+"""Description of the optics for `plan`, warnings and results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BLEACHING_PHOTONS = 1e5
 
 @dataclass(frozen=True)
 class OpticsDescription(ImagingDescription):
-    """Of the simulation grid, the range of the response, and each pair."""
+    """Describe the simulation grid, the range of the response, and each pair."""
 
     plan: OpticsPlan
 
     def describe(self, tile: Triple) -> dict[str, Any]:
-        """Grid, range, and every pair."""
+        """See `ImagingDescription`."""
         return {
             "simulation_grid_expanded_nm": [float(v) for v in self.plan.node_nm],
             "nodes_per_pixel": list(self.plan.subdivision),
@@ -46,49 +46,43 @@ class OpticsDescription(ImagingDescription):
         }
 
     def rows(self) -> list[tuple[str, str]]:
-        """Grid, range, and every pair."""
+        """See `ImagingDescription`."""
         halo = (math.ceil(self.plan.reach / self.plan.subdivision[0]), self.plan.halo, self.plan.halo)
+        grid = f"{times(self.plan.node_nm)} nm expanded, {times(self.plan.subdivision)} nodes a pixel"
         rows = [
-            (
-                "simulation grid",
-                f"{times(self.plan.node_nm)} nm expanded, {times(self.plan.subdivision)} nodes a pixel",
-            ),
+            ("simulation grid", grid),
             ("PSF", f"+-{self.plan.range_nm / 1000:.3g} um along z, halo {times(halo)} pixels"),
         ]
         for p in self.plan.pairs:
             axial, lateral = p.fwhm_nm
-            rows.append(
-                (
-                    f"{p.dye} in {p.channel}",
-                    (
-                        f"{p.in_focus:.3g} electrons a dye in focus, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
-                        f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
-                        "over the stack"
-                    ),
-                )
+            text = (
+                f"{p.in_focus:.3g} electrons a dye in focus, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
+                f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
+                "over the stack"
             )
+            rows.append((f"{p.dye} in {p.channel}", text))
         return rows
 
     def remarks(self) -> list[str]:
-        """Of bleaching."""
+        """Remark on bleaching."""
         return [
             f"{p.dye} would emit {p.emitted_in_stack:.2g} photons in {p.channel}: most dyes bleach after "
-            f"{BLEACHING_PHOTONS:.0e} to 1e6, and bleaching is not simulated; lower the light or take fewer planes"
+            f"{BLEACHING_PHOTONS:.0e} to 1e6, and bleaching is not simulated; lower the light or image fewer planes"
             for p in self.plan.pairs
             if p.emitted_in_stack > BLEACHING_PHOTONS
         ]
 
     def warnings(self) -> list[str]:
-        """Of light that the axial range leaves out."""
+        """Warn of light beyond the axial range."""
         return [
             f"axial_range_um {self.plan.range_nm / 1000:.3g} leaves out {p.left_out:.0%} of the light of a uniformly "
-            f"stained stack ({p.dye} in {p.channel}): haze will be too weak; give a larger axial_range_um"
+            f"stained stack ({p.dye} in {p.channel}), so haze is too weak; give a larger axial_range_um"
             for p in self.plan.pairs
             if p.left_out > LEFT_OUT_LIMIT
         ]
 
     def provenance(self) -> dict[str, Any]:
-        """The share of each PSF's energy that is within the axial range."""
+        """Share of each PSF's energy within the axial range."""
         return {
             "psf_energy_share": [{"channel": p.channel, "dye": p.dye, "share": 1 - p.left_out} for p in self.plan.pairs]
         }

@@ -1,4 +1,4 @@
-"""From a stream of dyes to the expected image of a tile: the work that all microscopes share."""
+"""Image formation shared by all microscopes: from an emitter stream to the expected image of a tile."""
 
 from __future__ import annotations
 
@@ -35,22 +35,9 @@ def expected_image(
     device: Device,
     kept: dict[str, Any] | None = None,
 ) -> Any:
-    """Expected image of a tile on the device, float32, (channel, z, y, x), photo-electrons per pixel.
+    """Compute the expected image of a tile on the device, float32, (channel, z, y, x), photo-electrons per pixel.
 
-    Parameters
-    ----------
-    optics, plan
-        The microscope, and what it was resolved to.
-    stream
-        Where dyes are.
-    dyes
-        Spectra, by name.
-    tile
-        Pixels.
-    device
-        Where it is computed, and where the emitters of the stream are.
-    kept
-        Where there are several frames: holds the spectra of the dyes that do not vary, from the tile's first frame on.
+    `tile` is in pixels. With several frames, `kept` caches the image spectra of the dyes that do not vary between them.
     """
     grid = plan.lateral(tile.shape)
     names = [c.name for c in optics.all_channels]
@@ -71,7 +58,9 @@ def expected_image(
 
     def add(spectra: Any, some: Iterable[str]) -> Any:
         for dye in some:
-            add_dye(spectra, dye)  # a call of its own, so that one dye's planes are gone before the next one's come
+            add_dye(
+                spectra, dye
+            )  # in a function, so that one dye's planes are freed before the next one's are allocated
         return spectra
 
     used_dyes = list(dict.fromkeys(stream.dyes.values()))
@@ -95,9 +84,9 @@ def expected_image(
 def node_windows(
     stream: EmitterStream, dye: str, plan: OpticsPlan, tile: Box, device: Device
 ) -> Iterator[tuple[range, NodePlanes]]:
-    """Deposit one dye and transform its node planes, as many at a time as some planes of the image see.
+    """Deposit one dye and transform its node planes, a window of image planes at a time.
 
-    Yields planes of the image in ascending order, and what holds all that they see.
+    Yields ranges of image planes, ascending, with the transformed node planes that they see.
     """
     m = plan.subdivision
     low, high = plan.node_planes(tile)
@@ -124,9 +113,9 @@ def node_windows(
 def transfer(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: image.LateralGrid
 ) -> image.Transfer:
-    """Transfer function of one pair on a tile's frequencies.
+    """Transfer function of one pair on a tile's frequencies, photo-electrons per pixel and dye.
 
-    In photo-electrons per pixel for a dye: response, pixel aperture and grid correction together.
+    The product of response, pixel aperture and grid correction.
     """
     m = grid.subdivision
     table = _radial(optics, plan, pair, dye)
@@ -138,13 +127,13 @@ def transfer(
 
 @lru_cache(maxsize=32)
 def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> NDArray[np.float64]:
-    """Radial transfer on the axial offsets, (frequencies, reach + 1), corrected for the weights along z."""
+    """Radial transfer by axial offset, (frequencies, reach + 1), corrected for the deposit weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
     k = np.arange(plan.frequencies) / plan.per_cycle
     spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
     spectrum *= plan.kept(k)
     response = image.sharpened_along_z(spectrum)
-    # the outermost planes stand for half a node each, so that the range ends at them whatever the pitch
+    # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
     return np.ascontiguousarray(response.T)

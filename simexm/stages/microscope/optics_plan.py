@@ -1,4 +1,4 @@
-"""What the optics are resolved to before a run: channels, the dyes that they see, and the simulation grid."""
+"""The optics resolved for a run: channels, the dyes that they see, and the simulation grid."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.stages.roles import ImageFormation, Pair
 
+Array = NDArray[np.float64]
 LEFT_OUT_LIMIT = 0.05
-"""Share of a thick stack's light beyond the axial range, above which there is a warning."""
+"""Share of a thick stack's light beyond the axial range above which a run warns."""
 
 
 class Channel(Frozen):
@@ -26,13 +27,13 @@ class Channel(Frozen):
     Attributes
     ----------
     name
-        Names the channel and its random streams.
+        Name of the channel and its random streams.
     laser_wavelength_nm
-        Excitation line.
+        Wavelength of the laser.
     band_nm
         Lowest and highest wavelength that the filters pass.
     color
-        RRGGBB for viewers; left out, the colour of the light that it detects.
+        RRGGBB for viewers; by default the colour of the detected light.
     """
 
     name: Name
@@ -57,9 +58,9 @@ class OpticsPair(Pair):
     Attributes
     ----------
     emitted_in_stack
-        Photons that a dye in the middle of the specimen emits, in all directions, while the whole stack is taken.
+        Photons that a dye in the middle of the specimen emits in all directions while the stack is imaged.
     left_out
-        Share of a uniformly stained stack's light that lies beyond the axial range or, for a camera, the lateral radius.
+        Share of a uniformly stained stack's light beyond the axial range or, for a camera, beyond the lateral radius.
     fwhm_nm
         Axial and lateral full width at half maximum; axial None where the range does not reach it.
     """
@@ -71,7 +72,7 @@ class OpticsPair(Pair):
 
 @dataclass(frozen=True)
 class OpticsPlan(ImageFormation):
-    """How the optics are computed; a function of the spec alone, the same for every tile.
+    """How the optics are computed; depends on the spec alone.
 
     Attributes
     ----------
@@ -80,15 +81,13 @@ class OpticsPlan(ImageFormation):
     node_nm
         Pitch of the simulation grid, nm of expanded tissue.
     range_nm, radius_nm
-        How far the response reaches along and across the axis, nm of expanded tissue.
+        Axial range and lateral radius of the response, nm of expanded tissue.
     reach
         Node planes within the range.
     halo
         Pixels within the radius.
     whole_per_nm, band_per_nm
-        Lateral frequencies are kept up to the first, and fade out up to the second.
-    pairs
-        Every dye that a channel sees.
+        Pass band and stop band of lateral frequencies; those between fade out.
     """
 
     subdivision: Triple
@@ -103,31 +102,31 @@ class OpticsPlan(ImageFormation):
 
     @property
     def cell_nm(self) -> Spacing:
-        """A cell of the simulation grid."""
+        """Cell of the simulation grid."""
         return self.node_nm
 
     def dyes(self) -> tuple[str, ...]:
-        """Dyes that any channel sees."""
+        """Dyes that a channel sees."""
         return tuple(dict.fromkeys(p.dye for p in self.pairs))
 
     def lateral(self, tile: Triple) -> image.LateralGrid:
-        """Transforms of a tile of this shape."""
+        """Lateral transforms of a tile of this shape."""
         m = self.subdivision[1]
         y, x = (image.fast_pixels(n + 2 * self.halo, m) for n in tile[1:])
         node = float(self.node_nm[1])
         band_y, band_x = (min(n * m // 2, math.floor(self.band_per_nm * n * m * node)) for n in (y, x))
         if band_y == y * m // 2 and (y * m) % 2 == 0:
-            band_y -= 1  # the one frequency without a partner: it would need a rule of its own and carries nothing
+            band_y -= 1  # the Nyquist frequency carries nothing and has no conjugate, so it would need a special case
         return image.LateralGrid((y, x), m, (band_y, band_x))
 
     def node_planes(self, tile: Box) -> tuple[int, int]:
-        """First and last + 1 node plane that the planes of a tile see."""
+        """First node plane that the planes of a tile see, and the end (exclusive)."""
         m = self.subdivision[0]
         return tile.start[0] * m - self.reach, (tile.stop[0] - 1) * m + self.reach + 1
 
     @property
     def per_cycle(self) -> float:
-        """Samples of the radial transfer functions per 1 / nm: a table that ends at a radius R needs steps well below 1 / R."""
+        """Samples of the radial transfer functions per 1 / nm; a table of radius R needs steps well below 1 / R."""
         return 16.0 * self.radius_nm
 
     @property
@@ -135,19 +134,19 @@ class OpticsPlan(ImageFormation):
         """Samples of the radial transfer functions."""
         return math.ceil(self.band_per_nm * self.per_cycle) + 4
 
-    def kept(self, frequency_per_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of each lateral frequency that is kept."""
+    def kept(self, frequency_per_nm: Array) -> Array:
+        """Factor by which each lateral frequency is kept, 0 to 1."""
         faded = (frequency_per_nm - self.whole_per_nm) / max(self.band_per_nm - self.whole_per_nm, 1e-12)
-        share: NDArray[np.float64] = np.cos(np.clip(faded, 0, 1) * (math.pi / 2)) ** 2
+        share: Array = np.cos(np.clip(faded, 0, 1) * (math.pi / 2)) ** 2
         share[frequency_per_nm > self.band_per_nm] = 0
         return share
 
     def window(self, tile: Box) -> int:
-        """Node planes whose spectra are held at once."""
+        """Node planes whose spectra are held together."""
         low, high = self.node_planes(tile)
         return min(high - low, (image.AT_ONCE - 1) * self.subdivision[0] + 2 * self.reach + 1)
 
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:
-    """Node planes that emitters can touch between two floors."""
+    """Node planes that emitters can touch between two floors of the stream."""
     return math.ceil(reach_nm / float(plan.node_nm[0])) + 3

@@ -1,37 +1,35 @@
-"""Two-photon laser scanning."""
+"""Two-photon laser scanning microscope."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables
 from simexm.kernels.diffraction.hankel import plane_energy
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.confocal import ScannerChannel
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Channel
+from simexm.stages.microscope.optics_plan import Array, Channel
 from simexm.stages.roles import MOST_CHANNELS
 
 
 class TwoPhoton(Optics):
-    """A pulsed infrared laser excites in its focus alone; all the light that the objective takes in is detected.
+    """A pulsed infrared laser excites dyes in its focus; all light that the objective collects is detected.
 
     Attributes
     ----------
     channels
-        Lasers and bands; each is imaged after the other.
+        Lasers and bands, imaged one after the other.
     dwell_us
-        Time that the beam spends on a pixel.
+        Dwell time per pixel.
     repetition_MHz, pulse_fs
         Pulses per second, and their full width at half maximum at the specimen.
     pulse_shape_g
-        Second-order coherence of the pulse's shape: 0.66 for Gaussian pulses (Xu & Webb 1996).
+        Temporal coherence factor of the pulse shape: 0.66 for Gaussian pulses (Xu & Webb 1996).
     """
 
     stage: Literal["two_photon"] = "two_photon"
@@ -41,7 +39,6 @@ class TwoPhoton(Optics):
     pulse_fs: float = Field(gt=0, le=1e6)
     pulse_shape_g: float = Field(default=0.66, gt=0, le=2)
 
-    tail: ClassVar[psf_response.Tail] = "inverse_square"
     multiphoton: ClassVar[bool] = True
 
     @property
@@ -49,10 +46,10 @@ class TwoPhoton(Optics):
         return self.channels
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
-        """Whether a channel's light excites a dye at all."""
+        """See `Optics`."""
         return dye.two_photon_GM_at(channel.laser_wavelength_nm) > 0
 
-    def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: Array) -> Array:
         """Photons emitted per second at `per_nm2` of the beam's mean power."""
         assert isinstance(channel, ScannerChannel)
         flux = photophysics.photon_flux_per_m2_per_s(channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
@@ -63,15 +60,8 @@ class TwoPhoton(Optics):
         )  # fmt: skip
         return photophysics.pulse_saturated_rate_per_s(rate, frequency) * dye.quantum_yield
 
-    def response(
-        self,
-        channel: Channel,
-        dye: Fluorophore,
-        emission_nm: float,
-        z_nm: NDArray[np.float64],
-        r_nm: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Pulses absorbed in pairs, saturation and detector, pointwise; see the class."""
+    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
+        """Two-photon excitation, saturation and detection, pointwise."""
         beam = tables.excitation_table(
             z_nm, r_nm, channel.laser_wavelength_nm, self.numerical_aperture, self.refractive_index
         )
@@ -79,8 +69,8 @@ class TwoPhoton(Optics):
             self.collected(channel, dye) * self.dwell_us * 1e-6 / self.pixel_size_nm**2
         )
 
-    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Falls off as 1 / z^2: planes within 10 um are added up, each over the whole cone of light."""
+    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
+        """See `Optics`; summed over the cone of light in planes within 10 um, beyond which it is left out (1 / z^2)."""
         photons = np.zeros(z_nm.shape)
         near = z_nm <= 10_000
         na, n = self.numerical_aperture, self.refractive_index

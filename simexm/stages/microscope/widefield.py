@@ -1,11 +1,10 @@
-"""Widefield: the whole field is lit, a camera takes all the light."""
+"""Widefield microscope: even illumination, camera detection."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from simexm.kernels.diffraction import response as psf_response
@@ -13,7 +12,7 @@ from simexm.kernels.diffraction import tables
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Channel
+from simexm.stages.microscope.optics_plan import Array, Channel
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -30,12 +29,12 @@ class CameraChannel(Channel):
 
 
 class Widefield(Optics):
-    """Even illumination; every plane receives the same light from a dye, spread by its distance.
+    """Even illumination; every plane receives the same light from a dye, blurred by its distance.
 
     Attributes
     ----------
     channels
-        Lasers and bands; each is imaged after the other.
+        Lasers and bands, imaged one after the other.
     exposure_s
         Exposure of one plane.
     """
@@ -50,16 +49,12 @@ class Widefield(Optics):
     def all_channels(self) -> tuple[Channel, ...]:
         return self.channels
 
-    def excites(self, channel: Channel, dye: Fluorophore) -> bool:
-        """Whether a channel's light excites a dye at all."""
-        return dye.excitation_at(channel.laser_wavelength_nm) > 0
-
-    def profile(self, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Irradiance at depth z from the focal plane, over that of the channel: even light."""
+    def profile(self, z_nm: Array) -> Array:
+        """Irradiance at distance z from the focal plane relative to the channel's: 1."""
         return np.ones_like(z_nm)
 
-    def _photons(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Photons that a dye at depth z emits during one exposure, (nz,)."""
+    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
+        """See `Optics`."""
         assert isinstance(channel, CameraChannel)
         return photophysics.emitted_photons(
             self.cross_section_m2(channel, dye),
@@ -70,18 +65,7 @@ class Widefield(Optics):
             lifetime_ns=dye.lifetime_ns,
         )
 
-    def response(
-        self,
-        channel: Channel,
-        dye: Fluorophore,
-        emission_nm: float,
-        z_nm: NDArray[np.float64],
-        r_nm: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """The dye's image, as bright as its depth is lit."""
+    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
+        """The dye's image, scaled by the photons that it emits at each distance."""
         image = tables.emission_table(z_nm, r_nm, emission_nm, self.numerical_aperture, self.refractive_index)
-        return image * (self._photons(channel, dye, z_nm) * self.collected(channel, dye))[:, None]
-
-    def emitted(self, channel: Channel, dye: Fluorophore, z_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Photons that a dye emits at each depth while a plane is taken."""
-        return self._photons(channel, dye, z_nm)
+        return image * (self.emitted(channel, dye, z_nm) * self.collected(channel, dye))[:, None]

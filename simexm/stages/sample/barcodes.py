@@ -1,4 +1,4 @@
-"""Barcodes: amplicons whose dye changes from round to round, spelling the barcode of their cell (in-situ sequencing)."""
+"""Barcodes: in-situ sequencing, amplicons whose dye in each round is a letter of their cell's barcode."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ROOM = 1 << 16
 
 
 class Sites(Frozen):
-    """Where amplicons form.
+    """A region in which amplicons form.
 
     Attributes
     ----------
@@ -59,11 +59,11 @@ class Sites(Frozen):
 
 
 class Barcodes(Stage):
-    """Cells carry barcodes; amplicons in them light up, in each round, in the dye of the barcode's letter for that round.
+    """Barcoded cells: in each round, the amplicons of a cell carry the dye of its barcode's letter for that round.
 
-    Amplicons per voxel are Poisson(density * volume), each centred at a random place in its voxel, and its dyes are spread
-    evenly over a ball. They are the same in every round (each dye is replaced by one of the round's kind at the same place).
-    Everything after this stage is done once a round, and there is one image for each.
+    Amplicons per voxel are Poisson(density * volume), centred at random positions in the voxel; their dyes are spread
+    evenly over a ball. Positions are the same in every round, only the dye changes. Later stages run once per round,
+    and each round has its own image.
 
     Attributes
     ----------
@@ -72,18 +72,18 @@ class Barcodes(Stage):
     dyes
         Dye of each letter, by letter (one character).
     codebook
-        CSV file with the columns id and barcode; cells that it lacks carry none. Left out, each cell's letters are drawn at
-        random.
+        CSV file with the columns id and barcode; cells that it lacks carry none. By default each cell's letters are
+        drawn at random.
     codebook_digest
-        Of the codebook's content, as results give it; a file of other content is refused.
+        Digest of the codebook's content, as results state it; a file with other content is refused.
     cell_fraction
-        Share of the cells that carry a barcode; a cell is alike everywhere.
+        Share of the cells that carry a barcode; chosen by seed and cell id, so a cell is the same everywhere.
     amplicons
-        Where they form, and how densely; each region once. A voxel that is in two of them may hold amplicons of both.
+        Regions and densities of amplicons; each region once. A voxel in two of them can hold amplicons of both.
     diameter_nm
-        Of the ball, nm of expanded tissue.
+        Diameter of the ball, nm of expanded tissue.
     dyes_per_amplicon, distribution
-        Mean number of dyes of an amplicon: `poisson`, or `fixed`.
+        Dyes of an amplicon: the mean of a `poisson` number, or a `fixed` number.
     """
 
     stage: Literal["barcodes"] = "barcodes"
@@ -105,47 +105,43 @@ class Barcodes(Stage):
         wrong = [letter for letter in self.dyes if len(letter) != 1 or not (letter.isascii() and letter.isalnum())]
         if wrong:
             raise ValueError(
-                f"dyes names the letter {wrong[0]!r}, but a barcode has one letter or digit for each round; give one character "
-                "for each dye, such as A: ATTO488"
+                f"dyes has the key {wrong[0]!r}, but a barcode has one letter or digit per round; use one character for each "
+                "dye, such as A: ATTO488"
             )
         names = list(self.dyes.values())
         double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
             raise ValueError(
-                f"two letters have the dye {double[0]}, so nothing tells them apart; give each a dye of its own"
+                f"two letters have the dye {double[0]} and could not be distinguished; give each its own dye"
             )
         regions = [s.region for s in self.amplicons]
         twice = sorted(r for r, count in Counter(regions).items() if count > 1)
         if twice:
-            raise ValueError(f"amplicons names the region {twice[0]!r} twice; add the densities up")
+            raise ValueError(
+                f"amplicons lists the region {twice[0]!r} twice; write it once with the sum of the densities"
+            )
         return self
 
     @model_validator(mode="after")
     def _codebook_known(self) -> Self:
         if self.codebook_digest is not None and self.codebook is None:
-            raise ValueError("codebook_digest is given without a codebook; name the file, or leave both out")
+            raise ValueError("codebook_digest is set without a codebook; name the file, or leave both out")
         return self
 
-    # ---------------------------------------------------------------- what it is called
+    # ---------------------------------------------------------------- names
 
     @property
     def letters(self) -> str:
-        """The letters, in order."""
+        """Letters, in order."""
         return "".join(self.dyes)
 
     @property
     def layer_of_dye(self) -> dict[str, str]:
-        """Name of the amplicons that show each dye in a round, by dye."""
+        """Layer of the amplicons that carry a dye in a round, by dye."""
         return {dye: f"{AMPLICONS}_{letter}" for letter, dye in self.dyes.items()}
 
     def resolved(self) -> Barcodes:
-        """The same with the codebook's place and content told.
-
-        Raises
-        ------
-        SpecError
-            If the codebook cannot be read, or is another than `codebook_digest` says.
-        """
+        """Copy with the codebook's absolute path and digest; SpecError if it cannot be read or has another digest."""
         book = self._book()
         if book is None:
             return self
@@ -158,16 +154,15 @@ class Barcodes(Stage):
         book = read_codebook(str(Path(self.codebook).expanduser()), self.rounds, self.letters)
         if self.codebook_digest not in (None, book.digest):
             raise SpecError(
-                f"the codebook {self.codebook} is not the one that codebook_digest tells of ({book.digest[:12]} instead of "
-                f"{str(self.codebook_digest)[:12]}), so the barcodes would be others; restore the file, or leave "
-                "codebook_digest out"
+                f"the codebook {self.codebook} has the digest {book.digest[:12]}, not the codebook_digest "
+                f"{str(self.codebook_digest)[:12]}, so barcodes would differ; restore the file, or leave codebook_digest out"
             )
         return book
 
     # ---------------------------------------------------------------- barcodes of cells
 
     def codes(self, ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint8]:
-        """Number of each cell's letter in each round, (n, rounds); `NO_LETTER` where the cell carries no barcode."""
+        """Index of each cell's letter in each round, (n, rounds); `NO_LETTER` for cells without a barcode."""
         book = self._book()
         codes = random_codes(ids, self.rounds, len(self.dyes), seed) if book is None else book.of(ids)
         carries = (id_uniform(ids, derive_key(seed, self.stage, "cells")) < self.cell_fraction) & (ids != 0)
@@ -175,28 +170,28 @@ class Barcodes(Stage):
         return codes
 
     def lacking(self, ids: NDArray[np.uint64]) -> int:
-        """How many of these cells the codebook lacks; 0 where there is none."""
+        """Number of these cells that the codebook lacks; 0 without a codebook."""
         book = self._book()
         return 0 if book is None else int((book.of(ids)[:, 0] == NO_LETTER).sum())
 
     def texts(self, codes: NDArray[np.uint8]) -> list[str]:
-        """Barcodes as text; empty where there is none."""
+        """Barcodes as text; empty for cells without one."""
         letters = self.letters
         return ["" if row[0] == NO_LETTER else "".join(letters[c] for c in row) for row in codes]
 
-    # ---------------------------------------------------------------- how far and how much
+    # ---------------------------------------------------------------- halo and memory
 
     def reach_nm(self, context: RunContext) -> float:
         """Radius of the ball, nm of tissue."""
         return self.diameter_nm / 2 / float(context.geometry.transform.scale)
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """The ball's radius more on each side."""
+        """A halo of the ball's radius."""
         own = wanted.grown(exact3((exact(self.reach_nm(context)),) * 3))
         return {"regions": own, "labels": own, "emitters": wanted}
 
     def tile_bytes(self, voxels: Box, context: RunContext) -> int:
-        """Amplicons of a tile (the densest region everywhere, and half more for their copies), their dyes, the codebook."""
+        """Amplicons (at the highest density, three times for copies), their dyes, and the codebook."""
         volume_um3 = voxels.size * math.prod(float(v) for v in context.geometry.voxel_nm) * 1e-9
         mean = volume_um3 * max(s.density_per_um3 for s in self.amplicons)
         book = self._book()
@@ -207,10 +202,10 @@ class Barcodes(Stage):
             + stored
         )
 
-    # ---------------------------------------------------------------- a tile
+    # ---------------------------------------------------------------- computing a tile
 
     def see(self, part: LabelPart, state: TileState) -> None:
-        """Find the amplicons of a part that reach into the tile or belong to it."""
+        """Find the amplicons of a part that belong to the tile or reach into it."""
         if part.again:
             return
         carries = state.scratch.setdefault("carries", ByCell(partial(self._carries, seed=state.context.seed)))
@@ -218,7 +213,7 @@ class Barcodes(Stage):
         found += self._find(part, state, carries.at(part.cells.ids))
 
     def run(self, state: TileState) -> None:
-        """Write the stream of emitters with the amplicons' dyes added, each in the dye of the frame's round."""
+        """Add the amplicons' dyes, those of the frame's round, to the stream of emitters."""
         before: EmitterStream = state.read(EMITTERS)
         state.labels.survey()
         context = state.context
@@ -250,7 +245,7 @@ class Barcodes(Stage):
         state.write(EMITTERS, EmitterStream(dyes, reach, chunks, before.varying | frozenset(letter_of), kept_as))
 
     def _found(self, state: TileState) -> Amplicons:
-        """The tile's amplicons by plane, region, row and column, however the labels were cut into parts."""
+        """Amplicons of the tile sorted by plane, region, row and column, so that parts do not matter."""
         if "parts" in state.scratch:
             found = join(state.scratch.pop("parts"))
             order = np.lexsort((found.voxel[:, 2], found.voxel[:, 1], found.region, found.voxel[:, 0]))
@@ -258,30 +253,30 @@ class Barcodes(Stage):
         amplicons: Amplicons = state.scratch["found"]
         return amplicons
 
-    # ---------------------------------------------------------------- what is stored
+    # ---------------------------------------------------------------- products
 
     @property
     def frame_axes(self) -> tuple[FrameAxis, ...]:
-        """The rounds."""
+        """One axis: the rounds."""
         return (FrameAxis("round", tuple(range(1, self.rounds + 1))),)
 
     @property
     def varies(self) -> frozenset[str]:
-        """The dye of an amplicon changes from round to round."""
+        """Rounds: the dye of an amplicon changes."""
         return frozenset({"round"})
 
     @property
     def emits(self) -> dict[str, str]:
-        """Dye of the amplicons that show each letter."""
+        """Dye of the amplicons of each letter, by layer."""
         return {layer: dye for dye, layer in self.layer_of_dye.items()}
 
     @property
     def regions_used(self) -> tuple[tuple[str, str], ...]:
-        """Where amplicons form."""
+        """Regions in which amplicons form."""
         return tuple((sites.region, "amplicons form in") for sites in self.amplicons)
 
     def products(self, context: RunContext) -> tuple[Product, ...]:
-        """Amplicons: their table, how many each cell holds, and the barcodes of cells."""
+        """Tables of amplicons, of their number in each cell, and of barcodes."""
         places = dict.fromkeys(("z_nm", "y_nm", "x_nm"), "float64")
         columns = {**places, "cell": "uint64", "region": "str", "dyes": "int32"}
         texts = {"id": "uint64", "barcode": "str", AMPLICONS: "int64"}
@@ -292,7 +287,7 @@ class Barcodes(Stage):
         )
 
     def rows(self, product: Product, state: TileState) -> dict[str, NDArray[Any]]:
-        """Amplicons of the tile's own, or how many of them each cell holds.
+        """Amplicons whose voxel belongs to the tile, or their number in each cell.
 
         `z_nm`, `y_nm`, `x_nm` in tissue, in the coordinates of the ground truth; `cell`; `region`; `dyes`.
         """
@@ -313,7 +308,7 @@ class Barcodes(Stage):
     def table(
         self, product: Product, sums: Mapping[str, NDArray[Any]], context: RunContext, counted: Counted
     ) -> dict[str, NDArray[Any]]:
-        """Columns of the table of barcodes, one row a cell that carries one: `id`, `barcode`, `amplicons` in the specimen."""
+        """Columns of the table of barcodes, one row per barcoded cell: `id`, `barcode`, `amplicons` in the specimen."""
         texts = np.array(self.texts(self.codes(sums["id"], context.seed)), dtype=object)
         some = texts != ""
         return {"id": sums["id"][some], "barcode": texts[some], AMPLICONS: sums[AMPLICONS][some]}
@@ -323,31 +318,31 @@ class Barcodes(Stage):
         return {"lacking": self.lacking(sums["id"])} if product.name == BARCODES else {}
 
     def end_warnings(self, sums: Mapping[str, int]) -> list[str]:
-        """That there is no amplicon, or cells are not in the codebook."""
+        """Warn if there is no amplicon, or the codebook lacks cells."""
         found = []
         if not sums.get(AMPLICONS):
             found.append(
-                "there is no amplicon at all, so no barcode can be read: no cell with a barcode has a voxel of the regions "
-                "that holds one; check the regions, density_per_um3, cell_fraction and the codebook's ids"
+                "there are no amplicons, so no barcode can be read; check that barcoded cells overlap the regions, and check "
+                "density_per_um3, cell_fraction and the codebook's ids"
             )
         if lacking := sums.get("lacking"):
             found.append(
-                f"{lacking} cells are not in the codebook, so they carry no barcode and hold no amplicon; add lines "
-                "id,barcode for them where that is not meant"
+                f"{lacking} cells are not in the codebook, so they carry no barcode and no amplicons; if that is not intended, "
+                "add lines id,barcode for them"
             )
         return found
 
     def provenance(self, sums: Mapping[str, int]) -> dict[str, Any]:
-        """How many amplicons there are."""
+        """Number of amplicons."""
         return {AMPLICONS: sums.get(AMPLICONS, 0)}
 
-    # ---------------------------------------------------------------- how they are found
+    # ---------------------------------------------------------------- finding amplicons
 
     def _keys(self, seed: int, region: str) -> AmpliconKeys:
         return AmpliconKeys(*(derive_key(seed, self.stage, region, what) for what in ("number", "place", "dye")))
 
     def _carries(self, ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint8]:
-        return (self.codes(ids, seed)[:, 0] != NO_LETTER).astype(np.uint8)
+        return np.asarray(self.codes(ids, seed)[:, 0] != NO_LETTER, np.uint8)
 
     def _find(self, part: LabelPart, state: TileState, carries: NDArray[np.uint8]) -> list[Amplicons]:
         context = state.context
@@ -376,10 +371,10 @@ class Barcodes(Stage):
 
 
 def in_order(streams: Sequence[Iterator[Chunk]]) -> Iterator[Chunk]:
-    """Merge streams of chunks by the floors that they announce, so that what holds of each holds of all together.
+    """Merge streams of chunks in ascending order of their floors, so that the result keeps the promise of `Chunk`.
 
-    A stream is a sequence of floors, each with the chunks that follow it. The lowest floor comes next: all later ones lie at it
-    or above, and its own chunks within its stream's reach of it.
+    A stream is a sequence of floors, each followed by its chunks. The lowest floor is yielded next, with its chunks:
+    all later floors lie at or above it.
     """
     waiting: list[tuple[Chunk, Iterator[Chunk]]] = []
     for stream in streams:

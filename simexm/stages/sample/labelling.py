@@ -1,4 +1,4 @@
-"""Labelling: which cells carry a dye, how many proteins, how many dyes on each, and where every dye sits."""
+"""Labelling: which cells are labelled, how many proteins and dyes they carry, and where each dye sits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from pydantic import Field, model_validator
 
 from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.kernels.devices.device import Where
-from simexm.kernels.emission import emit
+from simexm.kernels.emission.emit import CAPACITY, emitter_bytes
+from simexm.kernels.emission.points import BINOMIAL, POISSON, UNSPECIFIC, EmissionLaw, LayerKeys
 from simexm.kernels.labels import regions
 from simexm.kernels.labels.cells import ByCell, counts
+from simexm.kernels.numbers.detmath import CUT_SIGMA
 from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
@@ -40,13 +42,13 @@ class DyesPerProtein(Frozen):
     Attributes
     ----------
     distribution
-        `poisson`: mean `mean`. `binomial`: `sites` places, each filled with `probability`. `fixed`: exactly `sites`.
+        `poisson`: mean `mean`. `binomial`: `sites` sites, each filled with `probability`. `fixed`: exactly `sites`.
     mean
         Mean number of dyes, for `poisson`.
     sites
-        Places for dyes, for `binomial`; number of dyes, for `fixed`.
+        Binding sites, for `binomial`; number of dyes, for `fixed`.
     probability
-        Probability that a place is filled, for `binomial`.
+        Probability that a site is filled, for `binomial`.
     """
 
     distribution: Literal["poisson", "binomial", "fixed"] = "poisson"
@@ -60,16 +62,16 @@ class DyesPerProtein(Frozen):
         given = {k for k in ("mean", "sites", "probability") if getattr(self, k) is not None}
         if wanted != given:
             raise ValueError(
-                f"a {self.distribution} number of dyes is given by {' and '.join(sorted(wanted))}, "
-                f"not by {' and '.join(sorted(given)) or 'nothing'}"
+                f"a {self.distribution} number of dyes needs {' and '.join(sorted(wanted))}, "
+                f"not {' and '.join(sorted(given)) or 'nothing'}"
             )
         return self
 
     def law(self, retention: float) -> tuple[int, float, float]:
-        """(kind, dyes, kept) for `emit.EmissionLaw`, each dye being kept with probability `retention`."""
+        """(kind, dyes, kept) of `EmissionLaw` if each dye is retained with probability `retention`."""
         if self.distribution == "poisson":
-            return emit.POISSON, float(self.mean or 0), retention
-        return emit.BINOMIAL, float(self.sites or 0), retention * (self.probability or 1.0)
+            return POISSON, float(self.mean or 0), retention
+        return BINOMIAL, float(self.sites or 0), retention * (self.probability or 1.0)
 
     @property
     def average(self) -> float:
@@ -83,25 +85,25 @@ class Layer(Frozen):
     Attributes
     ----------
     name
-        Names the layer's label image and its random streams: letters, digits, - and _.
+        Name of the layer, its label image and its random streams: letters, digits, - and _.
     dye
         Name of a dye.
     region
         `membrane`, `cytosol`, or a mask of the source.
     cell_fraction
-        Share of the cells that are labelled; a cell is labelled alike everywhere.
+        Share of the cells that are labelled; chosen by seed and cell id, so a cell is labelled alike everywhere.
     density_per_um2, density_per_um3
-        Labelled proteins per um^2 of cell surface (membrane only) or per um^3 of the region; one of the two.
+        Labelled proteins per um^2 of cell surface (membrane only) or per um^3 of the region; give one of the two.
     dyes_per_protein
         Distribution of dyes on a protein.
     retention
-        Probability that a dye is still there after anchoring, digestion and polymerisation.
+        Probability that a dye survives anchoring, digestion and polymerisation.
     linker_nm
-        Standard deviation, along each axis, of the distance from protein to dye; cut at 4 standard deviations.
+        Standard deviation along each axis of the distance from protein to dye, truncated at 4 standard deviations.
     stained
         `before_expansion`: the linker expands with the tissue. `after_expansion`: it keeps its length.
     unspecific_per_um3
-        Dyes bound anywhere in the tissue, inside cells or not, per um^3.
+        Dyes bound unspecifically per um^3 of tissue, inside cells and outside.
     """
 
     name: Name
@@ -120,13 +122,13 @@ class Layer(Frozen):
     def _one_density(self) -> Self:
         if self.name == "cells":
             raise ValueError(
-                "a layer cannot be named 'cells': the truth of all cells is stored under that name; choose another"
+                "a layer cannot be named 'cells': the label image of all cells has that name; choose another"
             )
         if (self.density_per_um2 is None) == (self.density_per_um3 is None):
             raise ValueError(f"layer {self.name!r} needs exactly one of density_per_um2 and density_per_um3")
         if self.density_per_um2 is not None and self.region != "membrane":
             raise ValueError(
-                f"layer {self.name!r} gives density_per_um2, which is per surface of the membrane, but labels the region "
+                f"layer {self.name!r} gives density_per_um2, which is per surface of membrane, but labels region "
                 f"{self.region!r}; give density_per_um3"
             )
         return self
@@ -135,8 +137,8 @@ class Layer(Frozen):
         """Standard deviation of the linker in nm of tissue."""
         return self.linker_nm / factor if self.stained == "after_expansion" else self.linker_nm
 
-    def law(self, context: RunContext) -> emit.EmissionLaw:
-        """What the layer puts into one voxel; `context` decides whether sub-cells are drawn at once."""
+    def law(self, context: RunContext) -> EmissionLaw:
+        """The emission law of a voxel."""
         kind, dyes, kept = self.dyes_per_protein.law(self.retention)
         volume = math.prod(float(v) for v in context.geometry.voxel_nm) * 1e-9
         by_surface = self.density_per_um2 is not None
@@ -145,30 +147,29 @@ class Layer(Frozen):
         subcells, clumped = subdivide(context, full * dyes * kept, full)
         sigma = self.sigma_nm(float(context.geometry.transform.scale))
         bits = context.region_bits[self.region]
-        return emit.EmissionLaw(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
+        return EmissionLaw(mean, by_surface, bits, kind, dyes, kept, (sigma, sigma, sigma), subcells, clumped)
 
-    def unspecific_law(self, context: RunContext) -> emit.EmissionLaw:
-        """What binds anywhere, dye by dye."""
+    def unspecific_law(self, context: RunContext) -> EmissionLaw:
+        """The emission law of unspecific binding, dye by dye."""
         volume = math.prod(float(v) for v in context.geometry.voxel_nm) * 1e-9
         mean = self.unspecific_per_um3 * volume * self.retention
         subcells, clumped = subdivide(context, mean, mean)
-        return emit.EmissionLaw(
-            mean, False, 0, emit.BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped, emit.UNSPECIFIC
-        )
+        return EmissionLaw(mean, False, 0, BINOMIAL, 1.0, 1.0, (0.0, 0.0, 0.0), subcells, clumped, UNSPECIFIC)
 
 
 def _largest_surface_um2(context: RunContext) -> float:
-    """A generous bound of the surface of one voxel: its six faces."""
+    """Upper bound of the surface in one voxel: its six faces."""
     z, y, x = (float(v) * 1e-3 for v in context.geometry.voxel_nm)
     return 2 * (z * y + y * x + z * x)
 
 
 def subdivide(context: RunContext, dyes_per_voxel: float, proteins_per_voxel: float) -> tuple[Triple, bool]:
-    """Parts of a voxel that draw at once, and whether they do.
+    """Sub-cells of a voxel (z, y, x), and whether each draws its number of dyes at once.
 
-    Where a cell of `context.clump_cell_nm` would hold more than `context.clump_above` dyes on average, the voxel is cut into
-    parts no larger than such a cell, each of which draws its number of dyes directly; below, protein by protein, in parts
-    that keep a few thousand dyes and proteins at most (the number of either is part of the counter of a draw).
+    If a cell of `context.clump_cell_nm` would hold more than `context.clump_above` dyes on average, the voxel is
+    divided into sub-cells no larger than that, which draw at once. Otherwise dyes are drawn protein by protein, in
+    sub-cells of at most a few thousand dyes and proteins, because the number of either is part of the counter of a
+    draw.
     """
     voxel = [float(v) for v in context.geometry.voxel_nm]
     if context.clump_cell_nm is not None:
@@ -182,15 +183,15 @@ def subdivide(context: RunContext, dyes_per_voxel: float, proteins_per_voxel: fl
 
 
 class Labelling(Labeller):
-    """Dyes on the cells, as points.
+    """Dyes on cells, as points.
 
-    Proteins per voxel are Poisson(density * volume, or * surface), each at a random place in its voxel, with its own dyes,
-    each kept with `retention`, at the protein plus a Gaussian linker.
+    Proteins per voxel are Poisson(density * volume, or * surface), at random positions in the voxel. Each carries its
+    own dyes, retained with probability `retention`, at a Gaussian linker's distance from the protein.
 
     Attributes
     ----------
     layers
-        What is labelled, and with which dye.
+        Labels and their dyes.
     """
 
     stage: Literal["labelling"] = "labelling"
@@ -205,40 +206,40 @@ class Labelling(Labeller):
         double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
             raise ValueError(
-                f"two layers are named {', '.join(double)}; label images and random numbers go by the name"
+                f"two layers are named {', '.join(double)}, but label images and random streams need distinct names; rename one"
             )
         return self
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """The longest linker more on each side; labels one voxel further still, for surfaces."""
+        """A halo of the longest linker; one voxel more of labels, for surfaces."""
         own = wanted.grown(exact3((exact(self.reach_nm(context)),) * 3))
         return {"regions": own, "labels": own.grown(context.geometry.voxel_nm)}
 
     @property
     def named_layers(self) -> tuple[Layer, ...]:
-        """The layers, in order."""
+        """See `Labeller`."""
         return self.layers
 
     def labelled(self, layer: str, ids: NDArray[np.uint64], seed: int, counted: Counted) -> NDArray[np.uint8]:
-        """1 for each id that the layer labels; id 0 is no cell."""
+        """See `Labeller`."""
         fraction = next(n.cell_fraction for n in self.layers if n.name == layer)
         key = derive_key(seed, "labelling", layer, "cells")
-        return ((id_uniform(ids, key) < fraction) & (ids != 0)).astype(np.uint8)
+        return np.asarray((id_uniform(ids, key) < fraction) & (ids != 0), np.uint8)
 
     def reach_nm(self, context: RunContext) -> float:
-        """The longest linker."""
-        return max(layer.sigma_nm(float(context.geometry.transform.scale)) for layer in self.layers) * emit.CUT_SIGMA
+        """Length of the longest linker."""
+        return max(layer.sigma_nm(float(context.geometry.transform.scale)) for layer in self.layers) * CUT_SIGMA
 
     def tile_bytes(self, voxels: Box, context: RunContext) -> int:
-        """Emitters are drawn into one set of buffers, over and over."""
-        return emit.CAPACITY * emit.emitter_bytes(context.identified)
+        """One set of emitter buffers, reused for every chunk."""
+        return CAPACITY * emitter_bytes(context.identified)
 
     def run(self, state: TileState) -> None:
-        """Write the stream of emitters; the tally fills while it is read."""
+        """Write the stream of emitters; reading it fills the tally."""
         context, labels = state.context, state.labels
         geometry = context.geometry
         voxel_nm = _floats(geometry.voxel_nm)
-        reach = max(exact(layer.sigma_nm(float(geometry.transform.scale)) * emit.CUT_SIGMA) for layer in self.layers)
+        reach = max(exact(layer.sigma_nm(float(geometry.transform.scale)) * CUT_SIGMA) for layer in self.layers)
         source = geometry.voxels(state.boxes["emitters"].grown(exact3((reach,) * 3))).intersect(geometry.crop)
         own = geometry.own_voxels(state.pixels)
         device = state.device
@@ -284,10 +285,8 @@ class Labelling(Labeller):
         dyes = {layer.name: layer.dye for layer in self.layers}
         state.write(EMITTERS, EmitterStream(dyes, float(depth * geometry.voxel_nm[0] + 2 * reach), chunks))
 
-    def _streams(
-        self, dye: str, state: TileState
-    ) -> Iterator[tuple[Layer, emit.EmissionLaw, ByCell, emit.LayerKeys, bool]]:
-        """Layers of a dye, with their laws, which cells they label, keys, and whether they label cells, not all tissue."""
+    def _streams(self, dye: str, state: TileState) -> Iterator[tuple[Layer, EmissionLaw, ByCell, LayerKeys, bool]]:
+        """Yield each layer of a dye, and its unspecific part, as (layer, law, labelled cells, keys, whether specific)."""
         for layer in (n for n in self.layers if n.dye == dye):
             labelled = ByCell(partial(self.labelled, layer.name, seed=state.context.seed, counted=state.counted))
             yield layer, layer.law(state.context), labelled, _keys(state.context.seed, layer.name, ""), True
@@ -296,8 +295,8 @@ class Labelling(Labeller):
                 yield layer, layer.unspecific_law(state.context), labelled, keys, False
 
 
-def _keys(seed: int, layer: str, kind: str) -> emit.LayerKeys:
-    return emit.LayerKeys(
+def _keys(seed: int, layer: str, kind: str) -> LayerKeys:
+    return LayerKeys(
         *(derive_key(seed, "labelling", layer, kind + purpose) for purpose in ("number", "place", "linker"))
     )
 

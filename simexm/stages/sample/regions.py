@@ -12,13 +12,13 @@ from simexm.stages.contract import LABELS, REGIONS, LabelPart, Quantity, RegionR
 class Regions(Stage):
     """Membrane, cytosol, and any region for which the source has a mask.
 
-    Membrane is a voxel of a cell with a neighbour of another id (0 is another id, beyond the volume is none); cytosol is
-    the rest of the cell. Masks of the source are cut to cells, too.
+    Membrane: voxels of a cell with a neighbour of another id (0 counts as an id; outside the volume there is no
+    neighbour). Cytosol: the rest of the cell. Masks of the source are cut to cells.
 
     Attributes
     ----------
     neighbourhood
-        26: neighbours in space. 8: in the slice alone, for slices much thicker than a pixel.
+        26: neighbours in 3-D. 8: neighbours in the slice only, for slices much thicker than a pixel.
     """
 
     stage: Literal["regions"] = "regions"
@@ -28,17 +28,17 @@ class Regions(Stage):
     writes: ClassVar[tuple[Quantity, ...]] = (REGIONS,)
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """One voxel more on each side that the neighbourhood looks at."""
+        """A halo of one voxel along the axes of the neighbourhood."""
         halo = kernel.halo(self.neighbourhood)
         z, y, x = (h * v for h, v in zip(halo, context.geometry.voxel_nm, strict=True))
         return {"labels": wanted.grown(exact3((z, y, x)))}
 
     def see(self, part: LabelPart, state: TileState) -> None:
-        """Find the regions; the outermost voxels of the part's box are right only on the volume's border."""
+        """Find the regions; the outermost voxels of the part's box are valid only on the volume's border."""
         masks = [(state.context.region_bits[name], mask) for name, mask in part.masks.items()]
         part.placed = state.device.put(part.index)
         part.regions = state.device.regions(part.placed, self.neighbourhood, masks)
 
     def run(self, state: TileState) -> None:
-        """Hand on the rule by which membranes were found; surfaces are measured by it."""
+        """Write the rule by which membranes were found; it also decides how surfaces are measured."""
         state.write(REGIONS, RegionRule(in_slice=self.neighbourhood == 8))

@@ -1,1 +1,1 @@
-"""Truth: what the image shows, exactly."""
+"""Truth: the labels behind the image."""

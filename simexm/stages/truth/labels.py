@@ -1,4 +1,4 @@
-"""Truth: labels on the image's grid, by the image's own transform."""
+"""Truth: labels on the pixel grid, by the transform of the image."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from simexm.stages.contract import LABELS, REGIONS, TRUTH, LabelPart, Quantity, 
 from simexm.stages.products import Product, labels
 
 _AT_ONCE: Triple = (1, 128, 512)
-"""Pixels whose centres are inverted together, so that coordinates take little memory."""
+"""Pixels inverted together, to bound the memory of coordinates."""
 
 
 class Truth(Stage):
-    """The cell at each pixel's centre: that of the half-open voxel which holds the centre before expansion.
+    """The cell at each pixel centre: that of the half-open voxel that holds the centre before expansion.
 
-    In exact arithmetic where expansion is uniform.
+    Computed in exact arithmetic if expansion is uniform.
 
     Attributes
     ----------
     regions
-        Regions of which there are label images, too: `labels/LAYER_REGION` holds the layer's cells where they are in the region.
+        Regions that get label images, too: `labels/LAYER_REGION` holds the layer's cells within the region.
     """
 
     stage: Literal["truth"] = "truth"
@@ -36,16 +36,16 @@ class Truth(Stage):
 
     @property
     def inputs(self) -> tuple[Quantity, ...]:
-        """Regions, too, where they are wanted."""
+        """Labels and, if label images of regions are asked for, regions."""
         return (LABELS, REGIONS) if self.regions else (LABELS,)
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """The same box before expansion; a voxel of margin where the specimen is thinner than half a pixel."""
+        """The box before expansion, with a voxel of margin for specimens thinner than half a pixel."""
         tissue = context.geometry.transform.bound_inverse(wanted).grown(context.geometry.voxel_nm)
         return {q.name: tissue for q in self.inputs}
 
     def see(self, part: LabelPart, state: TileState) -> None:
-        """Gather the pixels whose centres lie in the part."""
+        """Gather the pixels with centres in the part."""
         if part.again:
             return
         for name in ("", *self.regions):
@@ -56,7 +56,7 @@ class Truth(Stage):
             self._gather_points(part, state)
 
     def _gather_axes(self, part: LabelPart, state: TileState) -> None:
-        """Gather by the exact sampling of each axis."""
+        """Gather axis by axis, with exact sampling."""
         geometry = state.context.geometry
         index: list[NDArray[np.int64]] = []
         where: list[slice] = []
@@ -73,7 +73,7 @@ class Truth(Stage):
             state.device.gather_where(part.on_device(), bit, z, y, x, state.scratch[name][at])
 
     def _gather_points(self, part: LabelPart, state: TileState) -> None:
-        """Gather pixel by pixel: where a centre lies outside the specimen, there is nothing, 0."""
+        """Gather pixel by pixel; 0 outside the specimen."""
         geometry = state.context.geometry
         core = part.core.intersect(geometry.crop)
         if core.is_empty:
@@ -95,12 +95,12 @@ class Truth(Stage):
                 state.scratch[name][where][here] = np.where(inside, cells, 0)
 
     def run(self, state: TileState) -> None:
-        """Write cell indices of the tile, int32, (z, y, x), of all cells and of those in each region."""
+        """Write cell indices of the tile, int32, (z, y, x), of all cells and within each region."""
         state.labels.survey()
         state.write(TRUTH, dict(state.scratch))
 
     def products(self, context: RunContext) -> tuple[Product, ...]:
-        """A label image of all cells, of each layer's, and of each layer's cut to each region."""
+        """Label images of all cells, of each layer, and of each layer within each region."""
         layers = tuple(context.dye_of_layer)
         whole = [labels(layer, context.id_dtype, layer=layer, region="") for layer in ("cells", *layers)]
         cut = [
@@ -111,7 +111,7 @@ class Truth(Stage):
         return (*whole, *cut)
 
     def store(self, product: Product, state: TileState, out: NDArray[Any]) -> None:
-        """The ids of the cells that the layer labels."""
+        """Write the ids of the cells that the layer labels."""
         ids, layer = state.cell_ids, product.about["layer"]
         if layer != "cells":
             labeller = state.context.labeller
@@ -126,5 +126,5 @@ class Truth(Stage):
 
     @property
     def regions_used(self) -> tuple[tuple[str, str], ...]:
-        """Those of which there are label images."""
+        """Regions with label images."""
         return tuple((region, "the stage truth makes label images of") for region in self.regions)

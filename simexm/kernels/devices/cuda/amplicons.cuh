@@ -1,4 +1,4 @@
-// Dyes of amplicons: `amplicons._scatter`. One thread looks after one amplicon.
+// Dyes of amplicons: `amplicons._scatter`. One thread per amplicon.
 #pragma once
 #include "numbers.cuh"
 #include "threads.cuh"
@@ -6,7 +6,7 @@
 constexpr whole TRY_BITS = 8, DYE_BITS = 12;
 constexpr int AMPLICON = 2;  // kind in identities
 
-// `ends` is the running sum of the dyes.
+// `ends` is the cumulative sum of the dyes.
 extern "C" __global__ void scatter_dyes(const double *place, const int *voxel, const int *number, const int *cells,
                                         const int *dyes, const unsigned char *region, const unsigned char *owned,
                                         const whole *ends, const whole *keys, double radius, whole first, whole stop,
@@ -19,7 +19,7 @@ extern "C" __global__ void scatter_dyes(const double *place, const int *voxel, c
     for (whole d = 0; d < dyes[i]; ++d, ++n) {
       whole draw = ((whole)number[i] << DYE_BITS | d) << TRY_BITS;
       double a = 0.0, b = 0.0, c = 0.0;
-      // a point of the cube, again until it lies in the ball
+      // rejection from the cube
       for (int tries = 0; tries < 1 << TRY_BITS; ++tries, ++draw) {
         Words w = philox(voxel[3 * i], voxel[3 * i + 1], voxel[3 * i + 2], draw, key[0], key[1]);
         a = 2.0 * unit_float32word(w.a) - 1.0;

@@ -1,18 +1,18 @@
-// From expected photo-electrons to counts: stages/camera.py with kernels/draws.py and kernels/camera.py, pixel by pixel.
+// From expected photo-electrons to counts, pixel by pixel: kernels/detector/camera.py and kernels/numbers/draws.py.
 #pragma once
 #include "draws.cuh"
 #include "threads.cuh"
 
-// `array_device.DETECTOR` is its twin; all fields are of 8 bytes.
+// Layout of `array_device.DETECTOR`; all fields have 8 bytes.
 struct Detector {
-  double lit, dark;               // electrons added to the signal before and after the light's profile
+  double lit, dark;               // electrons added to the signal before and after the illumination profile
   double read_noise, excess;      // standard deviation, electrons; excess noise - 1
   double gain, offset, top;       // counts
   Key shot, read, surplus;
-  Triple start, shape;            // first pixel in the whole image; pixels
+  Triple start, shape;            // first pixel in the image; pixels
 };
 
-// `problems[0]` counts pixels cut at the top, `problems[1]` means that no count can be drawn for.
+// `problems[0]` counts clipped pixels, `problems[1]` pixels with means for which no count can be drawn.
 extern "C" __global__ void draw_counts(Detector d, const float *expected, const double *profile_y,
                                        const double *profile_x, const unsigned char *bin_of, unsigned short *counts,
                                        word64 *histogram, word64 *problems) {

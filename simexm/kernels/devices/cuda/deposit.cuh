@@ -1,4 +1,4 @@
-// Points into a grid by quadratic weights in fixed-point integers: kernels/deposit.py. Sums of integers know no order.
+// Deposit by quadratic weights in fixed-point integers, whose sums do not depend on the order: kernels/imaging/deposit.py.
 #pragma once
 #include "numbers.cuh"
 #include "threads.cuh"
@@ -13,7 +13,7 @@ __device__ inline void quadratic(double fraction, whole *w) {
   w[1] = FRACTION_ONE - w[0] - w[2];
 }
 
-// See `deposit.deposit`; `early` counts the emitters that reach planes which the ring does not hold yet.
+// See `deposit.deposit`; `early` counts the emitters that reach planes above the ring.
 extern "C" __global__ void deposit(const double *z, const double *y, const double *x, const int *weight, whole count,
                                    Point per_nm, Point shift, Triple node, whole base, whole end, whole depth, whole ny,
                                    whole nx, word64 *ring, word64 *early) {
@@ -51,7 +51,7 @@ extern "C" __global__ void deposit(const double *z, const double *y, const doubl
   }
 }
 
-// Add each emitter to the pixel whose half-open box holds it; see `deposit.deposit_counts`.
+// Add each emitter to the pixel whose half-open box contains it; see `deposit.deposit_counts`.
 extern "C" __global__ void deposit_counts(const double *z, const double *y, const double *x, const int *weight,
                                           whole count, Point per_nm, Triple start, whole nz, whole ny, whole nx,
                                           word64 *out) {

@@ -1,4 +1,4 @@
-// Poisson and binomial counts by the inverse distribution function: the same numbers as kernels/draws.py and tails.py.
+// Poisson and binomial counts by the inverse distribution function: the same numbers as kernels/numbers/draws.py and tails.py.
 #pragma once
 #include "numbers.cuh"
 

@@ -1,7 +1,7 @@
-// Proteins in voxels, dyes on proteins, and where each dye sits: kernels/emit.py, in two launches.
+// Proteins in voxels, dyes on proteins, and positions of dyes, in two launches: kernels/emission/emit.py and points.py.
 //
-// One thread looks after one sub-cell. `count_emitters` tells how many emitters each has; after a running sum of these,
-// `write_emitters` writes them, each sub-cell's at its own place, in the order of the CPU's: plane, row, part, column.
+// One thread per sub-cell. `count_emitters` counts the emitters of each; after a cumulative sum, `write_emitters` writes them
+// in the order of the CPU: plane, row, part, column.
 #pragma once
 #include "draws.cuh"
 #include "regions.cuh"
@@ -9,10 +9,10 @@
 constexpr whole POISSON = 0, POINTS_OF_CLUMP = 8, MOST_DYES_BITS = 12, LARGE = 4096;
 constexpr double ROUNDING = 1e-15;
 
-// All fields are of 8 bytes, so that every compiler lays them out alike; `array_device.EMISSION` is its twin.
+// Layout of `array_device.EMISSION`; all fields have 8 bytes, so that every compiler agrees on it.
 struct Emission {
   double mean, dyes, kept;    // of the law; mean of a sub-cell
-  double most;                // a bound of the mean of any sub-cell
+  double most;                // upper bound of the mean of any sub-cell
   Point sigma, voxel_nm, size;  // linker; voxel; sub-cell
   whole by_surface, region_bits, bits_bytes, kind, clumped;
   whole marked, identified;  // kind in identities, and whether they are written
@@ -28,10 +28,10 @@ struct Emitters {
   double *z, *y, *x;
   int *weight, *cell;
   unsigned char *own;
-  int *identity;  // 6 for each emitter; null where no stage asks for them
+  int *identity;  // 6 per emitter; null if no stage needs them
 };
 
-// Dyes that `proteins` proteins carry in all.
+// Total number of dyes on `proteins` proteins.
 __device__ inline whole dyes_of(double u, const Emission &law, whole proteins) {
   if (law.kind == POISSON) return poisson_quantile(u, law.dyes * law.kept * proteins);
   whole n = (whole)law.dyes * proteins;
@@ -70,7 +70,7 @@ __device__ inline void identify(const Emitters &out, whole n, whole z, whole y, 
   row[3] = (int)part, row[4] = (int)draw, row[5] = (int)kind;
 }
 
-// Number of emitters of the sub-cell `at` (in the order above); with `WRITE`, they are written from place `n` on.
+// Count the emitters of sub-cell `at` (in the order above); with `WRITE`, also write them from index `n`.
 template <bool WRITE>
 __device__ inline whole sub_cell(whole at, const Emission &law, const int *index, const void *regions,
                                  const unsigned char *labelled, const double *weights, const Emitters &out, whole n,
@@ -82,7 +82,7 @@ __device__ inline whole sub_cell(whole at, const Emission &law, const int *index
   whole voxel = (z * law.shape.y + y) * law.shape.x + x;
   if (law.region_bits != 0 && ((bits_of(regions, voxel, law.bits_bytes) & law.region_bits) == 0 || labelled[index[voxel]] == 0)) return 0;
   whole gz = law.origin.z + z, gy = law.origin.y + y, gx = law.origin.x + x;
-  // each sub-cell of a voxel has a stream of its own: counter = the voxel, key = the layer's, marked by the sub-cell
+  // each sub-cell has its own stream: counter = voxel, key = the layer's key, modified by the sub-cell
   Words drawn = philox(gz, gy, gx, 0, law.number.a, law.number.b ^ sub);
   double u = unit_double(drawn.a, drawn.b);
   if (u < 1.0 - law.most - ROUNDING) return 0;
@@ -146,7 +146,7 @@ extern "C" __global__ void count_emitters(Emission law, const int *index, const 
   }
 }
 
-// Write the emitters of the sub-cells first:stop; `ends` is the running sum of the counts, `base` what lies before `first`.
+// Write the emitters of the sub-cells first:stop; `ends` is the cumulative sum of counts, `base` the sum before `first`.
 extern "C" __global__ void write_emitters(Emission law, const int *index, const void *regions,
                                           const unsigned char *labelled, const double *weights, const whole *ends,
                                           whole first, whole stop, whole base, double *z, double *y, double *x,

@@ -1,4 +1,4 @@
-// Draws for whole arrays, for checks of the functions of a number.
+// Draws for arrays, to test the scalar functions.
 #pragma once
 #include "draws.cuh"
 #include "threads.cuh"
@@ -12,7 +12,7 @@ extern "C" __global__ void binomial_quantiles(const double *u, const whole *tria
   EACH(i, count) { out[i] = binomial_quantile(u[i], trials[i], share[i]); }
 }
 
-// exp, log, normal quantile and cut normal quantile of each number, one after another in `out`.
+// exp, log, normal quantile and truncated normal quantile of each number, interleaved in `out`.
 extern "C" __global__ void functions(const double *x, whole count, double *out) {
   EACH(i, count) {
     out[4 * i] = exponential(x[i]);

@@ -1,7 +1,7 @@
-// Random words and the functions that turn them into numbers: the same bits as simexm/random.py and kernels/detmath.py.
+// Random words and elementary functions: the same bits as simexm/random.py and kernels/numbers/detmath.py.
 //
-// Only +, -, *, /, sqrt and the bits of a double are used, all of which IEEE 754 fixes; compile without contraction
-// (nvcc and NVRTC: --fmad=false, GCC: -ffp-contract=off). Each formula is cited beside its Python text.
+// Only +, -, *, /, sqrt and the bits of a double are used, all defined exactly by IEEE 754; compile without contraction
+// (nvcc and NVRTC: --fmad=false, GCC: -ffp-contract=off). The Python code cites the sources of the formulas.
 #pragma once
 
 typedef unsigned int word;

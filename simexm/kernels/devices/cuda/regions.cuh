@@ -1,11 +1,11 @@
-// Regions of cells, and the surface of a voxel: kernels/regions.py.
+// Regions of cells, and the surface of a voxel: kernels/labels/regions.py.
 #pragma once
 #include "numbers.cuh"
 #include "threads.cuh"
 
 constexpr unsigned char MEMBRANE = 1, CYTOSOL = 2;
 
-// Bits of the regions of a voxel, which are stored in so many bytes each; see `regions.bits_type`.
+// Region bits of a voxel, stored in `bytes` bytes; see `regions.bits_type`.
 __device__ inline whole bits_of(const void *regions, whole voxel, whole bytes) {
   if (bytes == 1) return ((const unsigned char *)regions)[voxel];
   if (bytes == 2) return ((const unsigned short *)regions)[voxel];
@@ -32,7 +32,7 @@ extern "C" __global__ void cell_regions(const int *index, whole nz, whole ny, wh
   }
 }
 
-// Surface of voxel (z, y, x) in um^2 by the weights (3, 3, 3) of differing neighbours; beyond the array there are none.
+// Surface of voxel (z, y, x) in um^2 by the weights (3, 3, 3) of differing neighbours within the array.
 __device__ inline double surface_um2(const int *index, Triple shape, whole z, whole y, whole x, const double *weights) {
   whole at = (z * shape.y + y) * shape.x + x;
   int own = index[at];

@@ -1,4 +1,4 @@
-// A kernel goes over its elements in strides of the grid, so that any grid does the work, and one thread on a host as well.
+// Grid-stride loop: any grid size works, and so does one thread on a host.
 #pragma once
 
 #define EACH(i, count) \

@@ -1,7 +1,7 @@
-"""Array reference of the counts and normal numbers that `draws` compiles: the same bits, on NumPy or CuPy.
+"""Array reference of the compiled draws in `simexm.kernels.numbers.draws`: the same bits, on NumPy or CuPy.
 
-Every step is an array operation, so the order of the operations on one element is that of the compiled code, and an
-element that is finished is merely carried along.
+Every step is an array operation. Operations on each element follow the order of the compiled code; finished elements are carried
+along unchanged.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _by_sum(u: Any, mean: Any, xp: ModuleType) -> Any:
 
 
 def _by_expansion(u: Any, mean: Any, xp: ModuleType) -> Any:
-    """Large means: the normal expansion, and a tail where its error could matter."""
+    """Large means: use the normal expansion, or a tail where its error could matter."""
     w, root = normal_quantile_array(u, xp), xp.sqrt(mean)
     x = xp.maximum(draws.poisson_expansion(w, mean, root), 0.0)
     below = xp.floor(x)
@@ -89,21 +89,7 @@ def _by_expansion(u: Any, mean: Any, xp: ModuleType) -> Any:
 
 
 def poisson_quantile_array(u: Any, mean: Any, xp: ModuleType = np) -> Any:
-    """Return `draws.poisson_quantile` of each element.
-
-    Parameters
-    ----------
-    u
-        Array in the open interval (0, 1).
-    mean
-        Array of the same shape, finite.
-    xp
-        Array namespace, NumPy or CuPy.
-
-    Returns
-    -------
-    array of int64, shape of `u`
-    """
+    """Return `draws.poisson_quantile` of each element, int64; `xp` is the array namespace, NumPy or CuPy."""
     n = xp.zeros(u.shape, dtype=xp.int64)
     mean = mean.astype(xp.float64)
     small = (mean > draws.LEAST_MEAN) & (mean < draws.SMALL_MEAN)
