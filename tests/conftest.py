@@ -29,9 +29,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `--dist loadfile`, hand out the folders of `TOGETHER` as a whole."""
     if config.getvalue("dist") != "loadfile":
         return None
-    from xdist.scheduler import LoadFileScheduling
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-    class ByFileOrFolder(LoadFileScheduling):
+    class ByFileOrFolder(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             folder = next((f for f in TOGETHER if nodeid.startswith(f"tests/{f}")), None)
             return folder or str(super()._split_scope(nodeid))
