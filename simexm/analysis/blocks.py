@@ -39,10 +39,10 @@ class Context:
 
 def measure_block(context: Context, number: int) -> dict[str, Any]:
     """Measure one block and write what it found; what is returned goes to the journal."""
-    guard.refuse_strange(context.hash, context.place)
+    guard.refuse_other_run(context.hash, context.place)
     bench = _bench_of(context)
     measured = _Measured(context, bench, number, bench.measure(number))
-    guard.refuse_strange(context.hash, context.place)  # again: another run may have taken the output meanwhile
+    guard.refuse_other_run(context.hash, context.place)  # again: another run may have taken the output meanwhile
     stored, largest = measured.write_volumes()
     rows, tables = measured.write_tables()
     return {

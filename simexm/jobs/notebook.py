@@ -1,6 +1,6 @@
-"""Progress inside a notebook: one output that changes in place, with what a person should know of below the bar.
+"""Progress in a notebook: a bar that is updated in place, with messages below it.
 
-Plain HTML that is replaced, for widgets need a package of their own and leave nothing in a saved notebook.
+Plain HTML, since widgets need a package of their own and are missing from a saved notebook.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KEPT_LINES = 8
 
 
 class Counts(Protocol):
-    """What the bar shows."""
+    """Numbers and text of the bar."""
 
     total: int
 
@@ -32,22 +32,14 @@ class Counts(Protocol):
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook, whose outputs can be replaced."""
+    """Return whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None
 
 
 class InNotebook:
-    """Listener that shows a bar in the cell that runs.
-
-    Parameters
-    ----------
-    counts
-        What it shows.
-    describe
-        Gives the line of an event that a person should know of.
-    """
+    """Listener that shows a bar in the running cell, and below it the lines that `describe` returns for events."""
 
     def __init__(self, counts: Counts, describe: Callable[[Event], str | None]) -> None:
         from IPython.display import display
@@ -55,26 +47,26 @@ class InNotebook:
         self._counts, self._describe = counts, describe
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._shown_s = time.monotonic()
-        self._handle: Any = display(self._shown(), raw=True, display_id=True)
+        self._handle: Any = display(self._html(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
         self._counts.add(event)
-        text = None if isinstance(event, Retried) else self._describe(event)  # those are counted in the bar
+        text = None if isinstance(event, Retried) else self._describe(event)  # retries are counted in the bar
         if text is not None:
             self._lines.append(text)
         if text is not None or isinstance(event, RunFinished) or time.monotonic() - self._shown_s > _EVERY_S:
             self._shown_s = time.monotonic()
-            self._handle.update(self._shown(), raw=True)
+            self._handle.update(self._html(), raw=True)
 
-    def _shown(self) -> dict[str, str]:
-        told = str(self._counts)
+    def _html(self) -> dict[str, str]:
+        text = str(self._counts)
         share = 100 * self._counts.completed / max(self._counts.total, 1)
         lines = "".join(f"<div>{escape(line)}</div>" for line in self._lines)
         page = (
             '<div style="font-size: 13px; line-height: 1.5; color: inherit">'
             '<div style="height: 6px; max-width: 30em; border-radius: 3px; background: rgba(128, 128, 128, .3)">'
             f'<div style="height: 6px; width: {share:.1f}%; border-radius: 3px; background: #3b82d0"></div></div>'
-            f'<div>{escape(told)}</div><div style="color: #808080">{lines}</div></div>'
+            f'<div>{escape(text)}</div><div style="color: #808080">{lines}</div></div>'
         )
-        return {"text/html": page, "text/plain": "\n".join([told, *self._lines])}
+        return {"text/html": page, "text/plain": "\n".join([text, *self._lines])}

@@ -333,7 +333,7 @@ def test_label_names_lead_to_no_other_file(copy: Path) -> None:
             "too long": {"shape": [1, 10**15, 9, 9]},
             "negative": {"shape": [1, -3, 9, 9]},
             "of two axes": {"shape": [9, 9]},
-            "of other channels": {"shape": [5, 6, 30, 30]},
+            "other channels": {"shape": [5, 6, 30, 30]},
             "of no codecs": {"codecs": "x"},
         },
         "too long",
