@@ -92,11 +92,11 @@ class Cluster:
         Parameters
         ----------
         folder
-            Folder for records and output of jobs. Nothing else may use it meanwhile.
+            For records and output of jobs; nothing else may use it meanwhile.
         report
             Called with messages for the user while it waits.
         most_blocks
-            Number of blocks to do: there will be no more workers.
+            Number of blocks to do, above which there are no workers.
         gpus
             GPUs of this machine for workers on it, one each; empty on the CPU.
 
@@ -192,7 +192,7 @@ def _submit(
     raise_open_files(_FILES + _FILES_PER_WORKER * limits[1] * file.workers)
     stack.enter_context(_settings(kind)())
     record.make()
-    security = Security.temporary() if file.tls else None
+    security = Security.temporary() if file.tls else None  # type: ignore[no-untyped-call]
     paths = _credential_paths(record.folder)
     if security is not None:
         tls = security.get_tls_config_for_role("worker")
@@ -210,7 +210,7 @@ def _submit(
         raise RunError(f"the scheduler cannot be started on the interface {file.interface!r}: {error}") from error
     started.simexm_jobs = Jobs(started, file, record, limits)
     stack.callback(_end, started, record, kind)
-    client = distributed.Client(started, set_as_default=False)
+    client = distributed.Client(started, set_as_default=False)  # type: ignore[no-untyped-call]
     stack.callback(client.close)
     if started.dashboard_link:  # in a file, since a driver in a job has no terminal, and others may read its output
         stack.enter_context(_private({record.folder / "dashboard.txt": started.dashboard_link + "\n"}))
@@ -220,9 +220,9 @@ def _submit(
 def _listen(file: BatchFile) -> dict[str, str]:
     """Return the address on which the scheduler listens; never all of them."""
     if file.interface == "auto":
-        return {"host": distributed.utils.get_ip()}
+        return {"host": distributed.utils.get_ip()}  # type: ignore[no-untyped-call]
     try:
-        return {"host": distributed.utils.get_ip_interface(file.interface)}
+        return {"host": distributed.utils.get_ip_interface(file.interface)}  # type: ignore[no-untyped-call]
     except ValueError as error:
         known = ", ".join(name for _, name in socket.if_nameindex())
         raise SpecError(

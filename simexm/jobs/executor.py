@@ -120,7 +120,7 @@ class _Run:
         keep: Callable[[int | None], Sequence[str]] | None,
     ) -> None:
         self.name = f"simexm-{uuid.uuid4().hex}"
-        self.client = client
+        self.client: Any = client  # its methods are untyped, and those of `completed`
         self.workers = Workers(client)
         self.feed: Iterator[int] | None = iter(blocks)  # None when it has ended
         self.journal = journal
@@ -131,8 +131,9 @@ class _Run:
         self.too_short: set[str] = set()  # those of them that never finished a block; emptied when a block is done
         self.outcome = Outcome()
         self.retries = Retries(attempts)
-        self.in_flight: dict[distributed.Future, Task] = {}
-        self.completed = distributed.as_completed(loop=client.loop, with_results=True, raise_errors=False)
+        self.in_flight: dict[distributed.Future[Any], Task] = {}
+        as_completed: Any = distributed.as_completed
+        self.completed = as_completed(loop=client.loop, with_results=True, raise_errors=False)
         self.submitted = 0
         self.failures_in_a_row = 0
 

@@ -23,53 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A function over many blocks, and the files in which its progress is stored.
-
-    Attributes
-    ----------
-    function, context
-        Called as `function(context, block)`; the context is pickled once for each worker.
-    total
-        Number of blocks.
-    hash
-        Parameter hash, which decides what each block writes.
-    folder
-        Folder of the log and of the list of failures.
-    journal, scratch
-        Folder of the journal, and folder for files that are being written.
-    blocks
-        Name of the blocks in messages.
-    what
-        Name of the work before the progress bar's numbers; empty for images.
-    shows_progress
-        Whether to show a progress bar.
-    voxels
-        Voxels or pixels of all blocks together, for the speed in the progress bar.
-    core_seconds
-        Expected work of all blocks together; it sizes the first tasks only.
-    is_sound
-        Returns whether the files of a finished block, listed in its record, exist. If not, the block is done again.
-    merge
-        Called with the journal when all blocks are done.
-    lost
-        Called when blocks failed; returns an error if the whole output can no longer be written.
-    """
+    """A function over many blocks, and the files in which its progress is stored."""
 
     function: BlockFunction
-    context: Any
-    total: int
-    hash: str
-    folder: Location
-    journal: Location
-    scratch: Location
-    blocks: str = "blocks"
-    what: str = ""
+    context: Any  # first argument of the function, pickled once for each worker
+    total: int  # number of blocks
+    hash: str  # parameter hash, which decides what each block writes
+    folder: Location  # of the log and of the list of failures
+    journal: Location  # folder of the journal
+    scratch: Location  # folder for files that are being written
+    blocks: str = "blocks"  # name of the blocks in messages
+    what: str = ""  # name of the work before the progress bar's numbers; empty for images
     shows_progress: bool = True
-    voxels: int = 0
-    core_seconds: float | None = None
-    is_sound: Callable[[Record], bool] = lambda record: True
-    merge: Callable[[Journal], None] | None = None
-    lost: Callable[[], RunError | None] = lambda: None
+    voxels: int = 0  # or pixels, of all blocks together, for the speed in the progress bar
+    core_seconds: float | None = None  # expected for all blocks together; it sizes the first tasks only
+    is_sound: Callable[[Record], bool] = lambda record: True  # whether the files of a finished block exist
+    merge: Callable[[Journal], None] | None = None  # called when all blocks are done
+    lost: Callable[[], RunError | None] = lambda: None  # makes an error if the whole output can no longer be written
 
     def open_journal(self) -> Journal:
         """Open the journal, and ignore the records of blocks whose files are missing."""

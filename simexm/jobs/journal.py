@@ -61,17 +61,7 @@ _FIELDS = frozenset({"hash", *Record.__slots__})
 
 
 class Journal:
-    """The journal of one output. Use `Journal.open` to write to it.
-
-    Attributes
-    ----------
-    done
-        Blocks in the journal, those of the next commit included.
-    unreadable
-        Number of damaged lines (torn, or with a wrong checksum) that were removed when the journal was opened.
-    damaged
-        Number of damaged lines in each segment when it was last read.
-    """
+    """The journal of one output. Use `Journal.open` to write to it."""
 
     def __init__(
         self, path: Location, parameter_hash: str, scratch: Location | None = None, total: int = MOST_SHARDS
@@ -80,9 +70,9 @@ class Journal:
         self.scratch = scratch or path
         self.parameter_hash = parameter_hash
         self.total = min(total, MOST_SHARDS)
-        self.done = Bitmap()
-        self.unreadable = 0
-        self.damaged: dict[Location, int] = {}
+        self.done = Bitmap()  # includes blocks of the next commit
+        self.unreadable = 0  # damaged lines (torn, or with a wrong checksum) that `open` removed
+        self.damaged: dict[Location, int] = {}  # damaged lines of each segment when it was last read
         self._lines: list[bytes] = []
         self._oldest = 0.0  # monotonic time of the first line that waits
         self._next = 0

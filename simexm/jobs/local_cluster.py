@@ -111,7 +111,7 @@ def local_client(
         _settings(),
         tempfile.TemporaryDirectory(prefix="simexm-workers-", ignore_cleanup_errors=True) as folder,
         _started(count, memory_limit or 0, dashboard, gpus, folder) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
+        distributed.Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
     ):
         yield client
 
@@ -120,7 +120,7 @@ def _started(
     count: int, memory_limit: int | str, dashboard: bool, gpus: Sequence[str], folder: str
 ) -> distributed.SpecCluster:
     """Start a cluster with all its workers; try again if one does not start, as happens on overloaded machines."""
-    security = Security.temporary()
+    security = Security.temporary()  # type: ignore[no-untyped-call]
     both = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
     options = {
         **both,
@@ -135,7 +135,7 @@ def _started(
     envs = [env | {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [env] * count
     for left in reversed(range(_STARTS)):
         try:
-            return LocalCluster(
+            return LocalCluster(  # type: ignore[no-untyped-call]
                 scheduler={"cls": Scheduler, "options": {**both, "dashboard": dashboard}},
                 workers={n: {"cls": Nanny, "options": {**options, "env": envs[n]}} for n in range(count)},
                 security=security,

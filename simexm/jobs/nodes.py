@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import secrets
 import time
 from typing import Any
@@ -37,15 +38,16 @@ class Scheduler(distributed.Scheduler):
         Dask's own prefix is not enough: its page at / redirects to the prefix, and /sitemap.json names it.
         """
         if not self._secret:
-            self.http_application = RoutingApplication(routes)
+            self.http_application = RoutingApplication(routes)  # type: ignore[no-untyped-call]
             return
-        super().start_http_server(routes, *address, **options)
+        super().start_http_server(routes, *address, **options)  # type: ignore[no-untyped-call]
         self.http_server.request_callback = RuleRouter([Rule(Below(self._secret), self.http_application)])
 
     @property
     def dashboard_link(self) -> str:
         """Link to the dashboard, for the user alone; empty without one."""
-        return f"http://127.0.0.1:{self.http_server.port}/{self._secret}/status" if self._secret else ""
+        port = self.http_server.port if self._secret else 0  # type: ignore[attr-defined]
+        return f"http://127.0.0.1:{port}/{self._secret}/status" if self._secret else ""
 
     async def check_worker_ttl(self) -> None:
         """Restart workers without a heartbeat for a long time.
@@ -53,7 +55,8 @@ class Scheduler(distributed.Scheduler):
         They seem silent, too, after this process was stopped, the machine suspended or the clock set. Then heartbeats
         come again within seconds, so wait for these first.
         """
-        if any(time.time() - worker.last_seen > self.worker_ttl for worker in self.workers.values()):
+        ttl_s = self.worker_ttl or math.inf
+        if any(time.time() - worker.last_seen > ttl_s for worker in self.workers.values()):
             await asyncio.sleep(_HEARTBEATS_S)
         await super().check_worker_ttl()
 
@@ -66,14 +69,14 @@ class Worker(distributed.Worker):
 
     def start_http_server(self, routes: list[Any], *address: Any, **options: Any) -> None:
         """Start none."""
-        self.http_application = RoutingApplication(routes)
+        self.http_application = RoutingApplication(routes)  # type: ignore[no-untyped-call]
 
 
 class Nanny(distributed.Nanny):
     """A nanny that starts a `Worker`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, worker_class=Worker, **options)
+        super().__init__(*arguments, **{**options, "worker_class": Worker})
 
 
 class DashboardLink:

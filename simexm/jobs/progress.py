@@ -64,18 +64,8 @@ def progress(
 ) -> Iterator[Listener]:
     """Yield a listener that shows a live bar in a terminal or a notebook, elsewhere a plain line every few seconds.
 
-    Parameters
-    ----------
-    total, voxels
-        Blocks, and voxels or pixels, of the job; the latter for the speed.
-    already_done
-        Blocks that an earlier run did; they count as done, but not for the speed.
-    console
-        Output; None for the standard error stream.
-    quiet
-        Show failures only.
-    what
-        Name of the work; empty for images.
+    `voxels` of the job, or pixels, give the speed. Blocks that are `already_done` count as done, but not for the speed.
+    `what` names the work, empty for images. With `quiet`, only failures are shown.
     """
     tally = _Tally(total, voxels / max(total, 1), already_done, what)
     if console is None and not quiet and in_notebook():

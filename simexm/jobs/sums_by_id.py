@@ -32,18 +32,10 @@ MOST_SHARES = 256
 
 @dataclass
 class CellSums:
-    """Integer sums by cell; rows in ascending order of ids.
+    """Integer sums by cell; rows in ascending order of ids."""
 
-    Attributes
-    ----------
-    ids
-        uint64, (n,).
-    columns
-        int64, (n,), by name.
-    """
-
-    ids: NDArray[np.uint64]
-    columns: dict[str, NDArray[np.int64]]
+    ids: NDArray[np.uint64]  # (n,)
+    columns: dict[str, NDArray[np.int64]]  # (n,) each, by name
 
     @classmethod
     def none(cls, columns: Iterable[str]) -> CellSums:
@@ -94,19 +86,9 @@ def write_part(sums: CellSums, path: Location, scratch: Location) -> Stored:
 def merged(parts: Iterable[Location], rows: int, columns: Sequence[str], scratch: Location) -> Iterator[CellSums]:
     """Add up the blocks' parts by id, in memory bounded by `SHARE_ROWS` or a 256th of all rows.
 
-    One pass over the parts distributes rows to files ("shares") by a hash of the id; then each share is added up, so that
-    rows are in ascending order of ids within a share.
-
-    Parameters
-    ----------
-    parts
-        Files of `write_part`.
-    rows
-        Number of rows of all of them.
-    columns
-        Their columns.
-    scratch
-        The driver's claim, for the shares' files; in a store a temporary folder is used instead.
+    One pass over the parts, files of `write_part`, distributes their `rows` to files ("shares") by a hash of the id; then
+    each share is added up, so that rows are in ascending order of ids within a share. Shares are written to `scratch`, or
+    to a temporary folder if that is in an object store.
     """
     shares = min(MOST_SHARES, max(1, -(-rows // SHARE_ROWS)))
     none = CellSums.none(columns)

@@ -59,7 +59,7 @@ class Work(distributed.WorkerPlugin):
 
     def __init__(self, name: str, function: BlockFunction, context: Any) -> None:
         self.name = name
-        self.pickled = dumps((function, context))
+        self.pickled = dumps((function, context))  # type: ignore[no-untyped-call]
 
     def setup(self, worker: distributed.Worker) -> None:
         """Store the pickle; the first task loads it, since loading here would block the worker's event loop."""
@@ -82,7 +82,7 @@ def _load(name: str) -> tuple[BlockFunction, Any]:
     with _loading:
         if name not in _loaded:
             try:
-                _loaded[name] = loads(_pickled[name])
+                _loaded[name] = loads(_pickled[name])  # type: ignore[no-untyped-call]
             except Exception as error:
                 raise LoadError(f"{type(error).__name__}: {error}") from None
         return _loaded[name]

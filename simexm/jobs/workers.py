@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from concurrent.futures import CancelledError
+from typing import Any
 
 import distributed
 
@@ -16,20 +17,12 @@ _GONE = (OSError, CancelledError, ValueError)
 
 
 class Workers:
-    """The workers of `client`.
-
-    Attributes
-    ----------
-    threads
-        Number of threads by address, as of the last `refresh`.
-    absent_s
-        Time without any worker.
-    """
+    """The workers of `client`."""
 
     def __init__(self, client: distributed.Client) -> None:
-        self.client = client
-        self.threads: dict[str, int] = {}
-        self.absent_s = 0.0
+        self.client: Any = client  # its methods are untyped
+        self.threads: dict[str, int] = {}  # by address, as of the last `refresh`
+        self.absent_s = 0.0  # time without any worker
         self._asked_s = time.monotonic()
         self._ask()
 
@@ -96,7 +89,7 @@ class Workers:
         if (scheduler := self.client.scheduler) is not None:
             self.client.loop.add_callback(scheduler.retire_workers, workers=[worker], close_workers=True)
 
-    def dismiss(self, name: str, futures: list[distributed.Future]) -> None:
+    def dismiss(self, name: str, futures: list[distributed.Future[Any]]) -> None:
         """Cancel what is in flight and unregister the work called `name`, if the scheduler still listens."""
         with contextlib.suppress(*_GONE):
             if self.client.status == "running":

@@ -32,19 +32,8 @@ _SLACK = 1.2
 def resolve_device(execution: Execution, stages: Sequence[Stage], have: bool | None = None) -> str:
     """Choose the device of a run, `cpu` or `gpu`.
 
-    Parameters
-    ----------
-    execution
-        The spec's wishes.
-    stages
-        All stages of the run.
-    have
-        Whether the workers have GPUs, if a cluster file says so; None to check this machine.
-
-    Raises
-    ------
-    SpecError
-        A GPU is required and there is none, or a stage cannot use it.
+    `have` says whether the workers have GPUs, if that is known from a cluster file; otherwise this machine is checked.
+    Raises SpecError if a GPU is required and there is none, or a stage cannot use it.
     """
     if execution.device == "cpu":
         if have:

@@ -31,41 +31,21 @@ EMITTER_FILE = 160 * MiB
 
 @dataclass(frozen=True)
 class TileMemory:
-    """Memory of a worker for a tile, bytes, by purpose.
+    """Memory of a worker for a tile, bytes, by purpose."""
 
-    Attributes
-    ----------
-    base
-        An idle worker, and its cache of chunks.
-    labels
-        A part of the tile's labels, and a brick of ids while it is read.
-    reading
-        Chunks of the source that are decoded at once.
-    labelling, imaging
-        Emitters and light.
-    tile, block
-        Outputs of the tile, and of the block.
-    writing
-        Coarser levels of the block, and encoded shards.
-    kept
-        Arrays of the tile that the next frame needs, kept while the block is written.
-    several
-        Whether a block has several tiles; the first of them touches most of the block's arrays, a single one only at the end.
-    compiling
-        The compiler, if its results are not cached yet. Not used for the choice of tiles, which decide bytes.
-    """
-
-    base: int
-    labels: int
-    reading: int
-    labelling: int
-    imaging: int
-    tile: int
-    block: int
-    writing: int
-    kept: int
-    several: bool
-    compiling: int = 0
+    base: int  # an idle worker, and its cache of chunks
+    labels: int  # a part of the tile's labels, and a brick of ids while it is read
+    reading: int  # chunks of the source that are decoded at once
+    labelling: int  # emitters
+    imaging: int  # light
+    tile: int  # outputs of the tile
+    block: int  # outputs of the block
+    writing: int  # coarser levels of the block, and encoded shards
+    kept: int  # arrays of the tile that the next frame needs, kept while the block is written
+    several: (
+        bool  # whether a block has several tiles: the first touches most of its arrays, a single one only at the end
+    )
+    compiling: int = 0  # the compiler, if its results are not cached; not used for tiles, which decide bytes
 
     @property
     def parts_bytes(self) -> dict[str, int]:
@@ -112,26 +92,18 @@ def tile_memory(
 
     Parameters
     ----------
-    voxels
-        Voxels of the ground truth that the tile reads, z y x.
-    part
-        Voxels of labels that are held at once; see `simexm.run.labels`.
-    id_bytes
-        Bytes of an id.
-    masks
-        Number of masks read with the labels.
+    voxels, part
+        Voxels of the ground truth that the tile reads, and voxels of labels that are held at once (`simexm.run.labels`).
+    id_bytes, masks
+        Bytes of an id, and number of masks read with the labels.
     tile, block
         Pixels of a tile and of a shard.
-    tile_bytes
-        Bytes per pixel of the tile's outputs.
-    stored_bytes
-        Bytes per pixel of each stored array, for each channel.
-    labelling, imaging
-        See `Labeller.tile_bytes` and `ImagingCost.tile_bytes`.
+    tile_bytes, stored_bytes
+        Bytes per pixel of the tile's outputs, and of each stored array, for each channel.
+    labelling, imaging, reading
+        See `Labeller.tile_bytes`, `ImagingCost.tile_bytes` and `LabelSource.reading_bytes`.
     kept
         See `ImagingCost.kept_bytes`, plus outputs of stages that run once; None with a single frame.
-    reading
-        See `LabelSource.reading_bytes`.
     """
     held = math.prod(min(n, p + 3) for n, p in zip(voxels, part, strict=True))
     bricks = min(held, math.prod(brick(voxels, id_bytes)))

@@ -20,30 +20,14 @@ from simexm.store.pyramid import Level, Storage
 
 @dataclass(frozen=True)
 class Output:
-    """One multiscale array that a run writes.
+    """One multiscale array that a run writes."""
 
-    Attributes
-    ----------
-    path
-        Group below the image's; "" is the image itself.
-    product
-        The stage's declaration.
-    stage
-        Number of the stage that declares it.
-    varies
-        Frame axes with which it varies.
-    frame
-        The first frame of its group.
-    times
-        Length of its time axis; 0 without one.
-    """
-
-    path: str
+    path: str  # of its group below the image's; "" is the image itself
     product: Product
-    stage: int
-    varies: frozenset[str] = frozenset()
-    frame: Frame = NO_FRAME
-    times: int = 0
+    stage: int  # number of the stage that declares it
+    varies: frozenset[str] = frozenset()  # frame axes
+    frame: Frame = NO_FRAME  # the first of its group
+    times: int = 0  # length of its time axis; 0 without one
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -91,21 +75,11 @@ class Output:
 
 @dataclass(frozen=True)
 class Volumes:
-    """The images and label images that a run or an analysis writes, all on one grid.
+    """The images and label images that a run or an analysis writes, all on one grid."""
 
-    Attributes
-    ----------
-    outputs
-        The arrays, the main image first, if there is one.
-    levels
-        The pyramid of each array.
-    storage
-        Shards and chunks of each level.
-    """
-
-    outputs: tuple[Output, ...]
-    levels: tuple[Level, ...]
-    storage: tuple[Storage, ...]
+    outputs: tuple[Output, ...]  # the main image first, if there is one
+    levels: tuple[Level, ...]  # the pyramid of each output
+    storage: tuple[Storage, ...]  # shards and chunks of each level
 
     @property
     def blocks(self) -> Tiling:
@@ -144,18 +118,10 @@ class Volumes:
 
 @dataclass(frozen=True)
 class Table:
-    """One table that a run stores.
+    """One table that a run stores."""
 
-    Attributes
-    ----------
-    product
-        Its first declaration, with the columns of all declarations.
-    stages
-        Numbers of the stages that declare it; the first makes the stored table.
-    """
-
-    product: Product
-    stages: tuple[int, ...]
+    product: Product  # the first declaration, with the columns of all
+    stages: tuple[int, ...]  # numbers of the stages that declare it; the first makes the stored table
 
 
 def tables_of(stages: Sequence[Stage], context: RunContext, keep: Sequence[str]) -> tuple[Table, ...]:

@@ -35,46 +35,20 @@ SECONDS_PER_VOXEL = 25e-9
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """A simulation with everything derived from it.
+    """A simulation with everything derived from it."""
 
-    Attributes
-    ----------
-    simulation
-        The resolved spec.
-    until
-        The last stage that runs.
-    stages
-        The stages that run.
-    context
-        Data that all blocks share.
-    id_dtype
-        Data type of the ids.
-    identity
-        Fingerprint of the source's content; see `LabelSource.identity`.
-    block, tile
-        Pixels of a shard, and of what is computed at once; z y x.
-    part
-        Voxels of labels that are held at once, z y x.
-    volumes
-        The images and label images to write, the main image first.
-    memory
-        Predicted peak of a worker.
-    versions
-        Versions of the program and of the libraries that decide bytes.
-    """
-
-    simulation: Spec
-    until: str
-    stages: tuple[Stage, ...]
-    context: RunContext
+    simulation: Spec  # with all defaults resolved
+    until: str  # the last stage that runs
+    stages: tuple[Stage, ...]  # those that run
+    context: RunContext  # shared by all blocks
     id_dtype: str
-    identity: str
-    block: Triple
-    tile: Triple
-    part: Triple
+    identity: str  # fingerprint of the source's content; see `LabelSource.identity`
+    block: Triple  # pixels of a shard, z y x
+    tile: Triple  # pixels that are computed at once
+    part: Triple  # voxels of labels that are held at once
     volumes: Volumes
-    memory: TileMemory
-    versions: Mapping[str, str]
+    memory: TileMemory  # predicted peak of a worker
+    versions: Mapping[str, str]  # of the program and of the libraries that decide bytes
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -306,14 +280,8 @@ def emitters_depth_nm(
 ) -> float:
     """Return the extent in z of a chunk of emitters, nm of expanded tissue.
 
-    Parameters
-    ----------
-    stages, context
-        Of the plan.
-    part, voxels
-        Voxels of labels that are held at once, and of the tile.
-    slab
-        Planes of voxels whose emitters form a chunk, if parts span the tile in y and x.
+    `part` and `voxels` are those of labels that are held at once, and of the tile. If parts span the tile in y and x, a
+    chunk holds the emitters of `slab` planes of voxels.
     """
     reach = max((s.reach_nm(context) for s in stages), default=0.0)
     planes = slab if part[1] >= voxels[1] and part[2] >= voxels[2] else part[0] + 1

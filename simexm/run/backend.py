@@ -66,27 +66,13 @@ _MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class Backend:
-    """What computes the blocks.
+    """What computes the blocks."""
 
-    Attributes
-    ----------
-    client
-        The user's cluster, if any.
-    cluster
-        The cluster to start from a cluster file, if any.
-    workers
-        Number of processes or threads of this machine, if there is neither.
-    threads
-        Whether they are threads of this process.
-    gpus
-        GPUs of this machine, one for each worker; empty on the CPU.
-    """
-
-    client: distributed.Client | None
-    cluster: Cluster | None
-    workers: int
-    threads: bool
-    gpus: tuple[str, ...] = ()
+    client: distributed.Client | None  # of the user's cluster
+    cluster: Cluster | None  # to start from a cluster file
+    workers: int  # processes or threads of this machine, if there is neither client nor cluster
+    threads: bool  # whether these are threads of this process
+    gpus: tuple[str, ...] = ()  # of this machine, one for each worker; empty on the CPU
 
     @classmethod
     def of(
@@ -98,10 +84,7 @@ class Backend:
     ) -> Backend:
         """Choose workers for a plan; see `Simulation.run` for the parameters.
 
-        Raises
-        ------
-        SpecError
-            A worker, or its GPU, would have too little memory for a tile, or fewer than one worker is requested.
+        Raises SpecError if a worker, or its GPU, has too little memory for a tile, or fewer than one worker is requested.
         """
         gpus: tuple[str, ...] = ()
         on_gpu = isinstance(work, Plan) and work.device == "gpu"

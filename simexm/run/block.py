@@ -45,28 +45,15 @@ Columns = dict[str, NDArray[Any]]
 class BlockResult:
     """One frame of a block.
 
-    Attributes
-    ----------
-    box
-        Pixels of the image.
-    frame
-        Frame of the acquisition.
-    arrays
-        By path of the outputs that this frame makes: (channels, z, y, x) for images, (z, y, x) for label images.
-    sums
-        Rows of tables that are added up over blocks, by table; of the specimen, not of the frame.
-    rows
-        Rows of the other tables that blocks fill, likewise.
-    statistics
-        A few hundred bytes for the journal; of this and all earlier frames.
+    `arrays` are those of the outputs that the frame makes, by path: (channels, z, y, x) for images, (z, y, x) for labels.
     """
 
-    box: Box
+    box: Box  # pixels of the image
     frame: Frame
     arrays: Columns
-    sums: dict[str, CellSums]
-    rows: dict[str, Columns]
-    statistics: dict[str, Any] = field(default_factory=dict)
+    sums: dict[str, CellSums]  # rows of tables that are added up over blocks; of the specimen, not of the frame
+    rows: dict[str, Columns]  # rows of the other tables, likewise
+    statistics: dict[str, Any] = field(default_factory=dict)  # of this and all earlier frames, for the journal
 
 
 def compute_box(
@@ -85,19 +72,9 @@ def compute_frames(
 ) -> Generator[BlockResult, None, None]:
     """Compute a box of pixels frame by frame, each tile by tile; drop one result before you ask for the next.
 
-    If the box is a single tile, what all frames share is kept between them; otherwise it is computed again for each
-    frame, so that memory grows neither with the frames nor with the box.
-
-    Parameters
-    ----------
-    plan, source
-        The plan, and the volume of labels.
-    counted
-        Tables of the plan's passes.
-    box
-        A block, or any other box.
-    sink
-        Called with the emitters, if they are stored.
+    If the box, a block or any other, is a single tile, what all frames share is kept between them; otherwise it is computed
+    again for each frame, so that memory grows neither with the frames nor with the box. `counted` are the tables of the
+    plan's passes.
     """
     tiles = Tiling(box, plan.tile)
     tables = _Tables(plan)
@@ -256,20 +233,14 @@ def _timed(stream: EmitterStream) -> EmitterStream:
 
 
 class _Tap:
-    """Count a stream of emitters per pixel, and pass those of the first frame to the sink.
-
-    Attributes
-    ----------
-    counts
-        Dyes per pixel of the frame, (layers, z, y, x); None if no output needs them.
-    """
+    """Count a stream of emitters per pixel, and pass those of the first frame to the sink."""
 
     def __init__(self, plan: Plan, tile: Tile, sink: EmitterSink | None) -> None:
         self._plan, self._tile, self._sink = plan, tile, sink
         self._layers = list(plan.context.emits)
         self._labelled = [o for o in plan.outputs if o.product.name == LABELLED.name]
         self._frame: Frame | None = None
-        self.counts: Any | None = None
+        self.counts: Any | None = None  # dyes per pixel of the frame, (layers, z, y, x), if an output needs them
 
     def begin(self, frame: Frame) -> None:
         """Restart the counts for another frame."""

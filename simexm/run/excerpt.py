@@ -24,23 +24,8 @@ def excerpt(
 
     FFTs of another tile have another length, and their rounding may change a count, even with the same draws. In y and x
     whole tiles are computed. In z each plane is summed on its own, so that on the CPU only the box's planes are computed;
-    a GPU computes planes in batches.
-
-    Parameters
-    ----------
-    plan, source
-        The run's plan, and the volume of labels.
-    counted
-        Tables of the plan's passes.
-    box
-        Pixels, inside the image.
-    frame
-        One of the plan's frames, by default the first.
-
-    Returns
-    -------
-    dict
-        By path of the outputs that the frame makes: (channels, z, y, x) for images, (z, y, x) for label images.
+    a GPU computes planes in batches. Returns the arrays of the outputs that the frame, by default the first, makes, by path:
+    (channels, z, y, x) for images, (z, y, x) for label images.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for tile in tiles_of(plan, box):

@@ -46,18 +46,9 @@ _REASONS = {
 
 
 def refuse(parameter_hash: str, reads: Iterable[Location], place: Place, overwrite: bool) -> None:
-    """Raise OutputError if something else is at an output, which is left as it is.
+    """Raise OutputError if an output cannot be written, or holds anything but a result to resume or overwrite.
 
-    Parameters
-    ----------
-    parameter_hash
-        Hash of the run.
-    reads
-        Inputs, which must not be overwritten.
-    place
-        The output.
-    overwrite
-        Whether to replace an earlier result of simexm.
+    Nor may it be one of the inputs, `reads`. Nothing is changed.
     """
     try:
         _refuse(parameter_hash, reads, place, overwrite)

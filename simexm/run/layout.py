@@ -88,27 +88,13 @@ def valid_records(records: Iterable[Record], model: type[LevelRecord] = BlockRec
 
 @dataclass(frozen=True)
 class Layout:
-    """Division of a result into files.
+    """Division of a result into files."""
 
-    Attributes
-    ----------
-    count
-        Number of blocks.
-    groups
-        Each output's group, number of times, and number of channels; 0 without such an axis.
-    levels
-        Shards of each level.
-    owned
-        Number of levels, from the full resolution on, that blocks write.
-    record
-        Model of a block's result in the journal.
-    """
-
-    count: int
-    groups: tuple[tuple[str, int, int], ...]
-    levels: tuple[Tiling, ...]
-    owned: int
-    record: type[WorkRecord]
+    count: int  # of blocks
+    groups: tuple[tuple[str, int, int], ...]  # of each output: path, times and channels; 0 without such an axis
+    levels: tuple[Tiling, ...]  # shards of each level
+    owned: int  # number of levels, from the full resolution on, that blocks write
+    record: type[WorkRecord]  # model of a block's result in the journal
 
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> Layout:
@@ -193,16 +179,9 @@ def files_of_run(plan: Plan, where: Place) -> tuple[list[Location], list[Locatio
 
 
 def write_manifest(where: Place, zarr: Iterable[Location], run: Iterable[Location], root: bytes) -> None:
-    """Write sizes and checksums of files that are in no journal.
+    """Write sizes and checksums of files in NAME.zarr and NAME.run that are in no journal; missing ones are left out.
 
-    Parameters
-    ----------
-    where
-        The result.
-    zarr, run
-        Files below NAME.zarr and below NAME.run; missing ones are left out.
-    root
-        Content of the root's metadata file, which is written after this.
+    `root` is the content of the root's metadata file, which is written later.
     """
     files = {"zarr": _measured(zarr, where.zarr), "run": _measured(run, where.run)}
     files["zarr"]["zarr.json"] = [len(root), checksum(root)]

@@ -52,12 +52,10 @@ def repair(
         Called with each damage before anything is repaired.
     simulation
         A spec with the new path of the source if that has moved; None for the spec in the result.
-    client, workers, quiet
-        As in `Simulation.run`.
+    client, workers, quiet, finished
+        As in `driver.run`.
     progress
         Called with the numbers of verified and of all blocks.
-    finished
-        Called when the result is complete again.
 
     Raises
     ------

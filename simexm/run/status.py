@@ -24,37 +24,19 @@ _RECENT_S = 600.0  # the speed is that of the last so many seconds
 
 @dataclass(frozen=True)
 class Status:
-    """Progress of a run.
-
-    Attributes
-    ----------
-    blocks, done, failed
-        Numbers of all blocks, of those in the journal, and of those that the last attempt set aside.
-    passes
-        Passes before the images, by name: whether they are finished, and the number of their finished blocks.
-    complete
-        Whether the result is complete.
-    blocks_per_s, left_s
-        Recent speed, and the remaining time at this speed; None while unknown.
-    driver
-        The process that drives the run, or was killed while it did; None without one.
-    driver_job
-        The job of the driver, if `simexm submit` started it.
-    jobs, workers
-        Number of jobs by phase, and of connected workers, as last recorded by the driver.
-    """
+    """Progress of a run."""
 
     blocks: int
-    done: int
-    failed: int
-    passes: dict[str, dict[str, Any]]
+    done: int  # blocks in the journal
+    failed: int  # blocks that the last attempt set aside
+    passes: dict[str, dict[str, Any]]  # by name: `finished`, and the number of blocks `done`
     complete: bool
-    blocks_per_s: float | None
-    left_s: float | None
-    driver: Holder | None
-    driver_job: dict[str, Any] = field(default_factory=dict)
-    jobs: dict[str, int] = field(default_factory=dict)
-    workers: int | None = None
+    blocks_per_s: float | None  # recent speed; None while unknown
+    left_s: float | None  # remaining time at this speed
+    driver: Holder | None  # the process that drives the run, or was killed while it did
+    driver_job: dict[str, Any] = field(default_factory=dict)  # if `simexm submit` started the driver
+    jobs: dict[str, int] = field(default_factory=dict)  # number by phase, as last recorded by the driver
+    workers: int | None = None  # connected ones, as last recorded by the driver
 
     def to_mapping(self) -> dict[str, Any]:
         """Convert to plain data."""

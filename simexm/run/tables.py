@@ -73,15 +73,7 @@ def write_parts(plan: Plan, where: Place, number: int, result: BlockResult) -> d
 
 
 class EmitterFile:
-    """Stream a block's emitters into a Parquet file that is renamed into place when complete.
-
-    Attributes
-    ----------
-    sink
-        Called with emitters; None if they are not kept.
-    stored
-        Size and checksum of the file, once it is closed.
-    """
+    """Stream a block's emitters through `sink` into a Parquet file that is renamed into place when complete."""
 
     def __init__(self, plan: Plan, where: Place, number: int) -> None:
         self._plan = plan
@@ -90,7 +82,7 @@ class EmitterFile:
         self._file = contextlib.ExitStack()  # open from the first emitter on
         self._writer: pq.ParquetWriter | None = None
         self.sink = self._add if EMITTERS.name in plan.simulation.keep else None
-        self.stored = EMPTY
+        self.stored = EMPTY  # size and checksum, once it is closed
 
     def _add(self, layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> None:
         table = to_arrow(emitter_columns(self._plan, layer, emitters, ids))
@@ -125,21 +117,8 @@ def to_arrow(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
 def merge(plan: Plan, where: Place, rows: Mapping[str, int], counted: Counted) -> dict[str, int]:
     """Add up the blocks' parts of each summed table, and make the tables derived from it.
 
-    See `sums_by_id.merged` for order and memory.
-
-    Parameters
-    ----------
-    plan, where
-        The run.
-    rows
-        Number of rows of all parts, by table.
-    counted
-        Tables of the plan's passes.
-
-    Returns
-    -------
-    dict
-        Sums over the rows, see `Stage.sums`.
+    See `sums_by_id.merged` for order and memory; `rows` are the numbers of rows of all parts, by table, and `counted` the
+    tables of the plan's passes. Returns sums over the rows, see `Stage.sums`.
     """
     totals: dict[str, int] = {}
     for product in (t.product for t in plan.tables if t.product.merge == "sum"):

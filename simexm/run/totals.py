@@ -15,34 +15,16 @@ from simexm.planning.plan import Plan
 
 @dataclass
 class Totals:
-    """Sums over blocks.
-
-    Attributes
-    ----------
-    blocks
-        Number of blocks.
-    voxels
-        Number of voxels in cells.
-    unspecific
-        Dyes of each layer bound outside its cells.
-    clipped, histograms
-        Pixels clipped at the camera's largest count, and counts in quarter octaves, by channel, over all frames.
-    sums
-        Sums of the tables' columns, and further sums of stages over their rows; see `Stage.sums`.
-    rows
-        Number of rows in the blocks' parts of each summed table.
-    largest
-        Largest value of each channel, by output.
-    """
+    """Sums over blocks."""
 
     blocks: int = 0
-    voxels: int = 0
-    unspecific: dict[str, int] = field(default_factory=dict)
-    clipped: list[int] = field(default_factory=list)
-    histograms: list[NDArray[np.int64]] = field(default_factory=list)
-    sums: dict[str, int] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    largest: dict[str, list[float]] = field(default_factory=dict)
+    voxels: int = 0  # in cells
+    unspecific: dict[str, int] = field(default_factory=dict)  # dyes of each layer bound outside its cells
+    clipped: list[int] = field(default_factory=list)  # pixels at the camera's largest count, by channel, in all frames
+    histograms: list[NDArray[np.int64]] = field(default_factory=list)  # of counts in quarter octaves, likewise
+    sums: dict[str, int] = field(default_factory=dict)  # of the tables' columns, and those of `Stage.sums`
+    rows: dict[str, int] = field(default_factory=dict)  # number in the blocks' parts of each summed table
+    largest: dict[str, list[float]] = field(default_factory=dict)  # value of each channel, by output
 
     def add(self, statistics: Mapping[str, Any]) -> None:
         """Add the `BlockResult.statistics` of a block."""

@@ -63,28 +63,8 @@ class Damaged:
 class Verification:
     """Check all files of a result; iterate over it for the damages.
 
-    Parameters
-    ----------
-    where
-        The result.
-    progress
-        Called with the numbers of verified and of all blocks.
-    plan_is_new
-        Whether plan.json was just written again, and is used to find the shards whatever its recorded checksum.
-
-    Attributes
-    ----------
-    files, bytes
-        Number and size of the files checked so far.
-    damaged
-        Damages found so far.
-    unfinished
-        Number of blocks that are not done; in a complete result a block without a record is damaged instead.
-
-    Raises
-    ------
-    OutputError
-        There is no result.
+    `progress` is called with the numbers of verified and of all blocks. With `plan_is_new`, plan.json was just written
+    again and is used to find the shards whatever its recorded checksum. Raises OutputError if there is no result.
     """
 
     def __init__(
@@ -92,8 +72,11 @@ class Verification:
     ) -> None:
         self.where = where
         self._plan_is_new = plan_is_new
-        self.files = self.bytes = self.unfinished = 0
-        self.damaged = Damaged()
+        self.files = self.bytes = 0  # number and size of the files checked so far
+        self.unfinished = (
+            0  # blocks that are not done; in a complete result a block without a record is damaged instead
+        )
+        self.damaged = Damaged()  # found so far
         self._progress = progress
         mark = where.mark()
         if mark is None and read_plan(where) is None:

@@ -68,19 +68,8 @@ def write(
 ) -> dict[str, list[list[Any]]]:
     """Write one frame of a block on all levels that blocks write, coarse ones first.
 
-    Parameters
-    ----------
-    volumes, where
-        The volumes, and the result.
-    number, frame
-        Number of the block, and the frame.
-    made
-        Arrays by the output's path: (channels, z, y, x) for images, (z, y, x) for label images.
-
-    Returns
-    -------
-    dict
-        [bytes, checksum] of each shard, in the order of writing, by the output's group.
+    `made` are the arrays by the output's path: (channels, z, y, x) for images, (z, y, x) for label images. Returns
+    [bytes, checksum] of each shard, in the order of writing, by the output's group.
     """
     owned = volumes.owned
     outputs = [o for o in volumes.outputs if o.made_in(frame)]

@@ -28,28 +28,14 @@ from simexm.timing import PROFILE, Stopwatch, moved, timed
 
 @dataclass(frozen=True)
 class Context:
-    """Input of every block of a run.
-
-    Attributes
-    ----------
-    plan, place
-        The plan, and the result.
-    counting
-        Name of the pass, if this is one.
-    profile
-        Whether to time each kind of work.
-    listed
-        Chunk files of the labels ("") and of the masks that existed when the driver began.
-    at_once
-        Number of blocks that one process computes at the same time.
-    """
+    """Input of every block of a run."""
 
     plan: Plan
     place: Place
-    counting: str | None = None
-    profile: bool = False
-    listed: Mapping[str, ShardList] = field(default_factory=dict)
-    at_once: int = 1
+    counting: str | None = None  # name of the pass, if this is one
+    profile: bool = False  # whether to time each kind of work
+    listed: Mapping[str, ShardList] = field(default_factory=dict)  # chunk files when the driver began; "" is labels
+    at_once: int = 1  # blocks that one process computes at the same time
 
 
 def run_block(context: Context, number: int) -> dict[str, Any]:

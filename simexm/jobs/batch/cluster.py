@@ -38,7 +38,7 @@ def cluster_class(kind: str) -> Any:
     base = options.cluster_class(kind)
     queue = QUEUES[kind]
 
-    class Job(base.job_cls):  # type: ignore[name-defined]
+    class Job(base.job_cls):  # type: ignore[name-defined, misc]
         def __init__(
             self,
             scheduler: str,

@@ -30,20 +30,13 @@ _GONE_S = 60.0
 
 
 class Record:
-    """The folder of a run's jobs.
-
-    Attributes
-    ----------
-    folder
-        Its path; the jobs' output goes there, too.
-    name
-        Name of the jobs in the queue, unique to this run.
-    """
+    """The folder of a run's jobs, with their output."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         owner = self.folder.parent if self.folder.name == "jobs" else self.folder
         word = re.sub(r"[^A-Za-z0-9_.-]", "_", owner.stem)[:24]
+        # of the jobs in the queue, unique to this run
         self.name = f"simexm-{word}-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:8]}"
 
     @property

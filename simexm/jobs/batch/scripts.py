@@ -25,16 +25,9 @@ _OWN_ADDRESS = (
 
 
 def job_options(file: BatchFile, name: str, folder: Path, credentials: Mapping[str, Path]) -> dict[str, Any]:
-    """Make the arguments of dask-jobqueue's class for the jobs of workers.
+    """Make the arguments of dask-jobqueue's class for the jobs of workers, with their output in `folder`.
 
-    Parameters
-    ----------
-    name
-        Name of the jobs.
-    folder
-        Folder of their output.
-    credentials
-        Files of certificates by Dask's setting; empty without TLS.
+    `credentials` are the files of certificates by Dask's setting.
     """
     auto = file.interface == _AUTO
     worker_words = ["--preload", "simexm.jobs.task", "--worker-class", "simexm.jobs.nodes.Worker"]
