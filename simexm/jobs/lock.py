@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from simexm.errors import OutputError
-from simexm.jobs.lock_owner import BEAT_S, STALE_S, held, machine, me, owner_in, perhaps_held
+from simexm.jobs.lock_owner import BEAT_S, STALE_S, beating, held, machine, me, owner_in, perhaps_held
 from simexm.jobs.object_lock import object_lock
 from simexm.store.location import Location
 from simexm.store.remote import Remote
@@ -50,17 +50,11 @@ def lock(path: Location) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}. Fix that, or choose another --output") from error
-    ended = threading.Event()
-    beat = threading.Thread(target=_beat, args=(descriptor, ended), name="simexm-lock", daemon=True)
-    beat.start()
     try:
-        yield
+        with beating(_beat, descriptor):
+            yield
     finally:
-        ended.set()
-        beat.join()
-        with contextlib.suppress(
-            OSError
-        ):  # it must not hide what the block raised; closing the file ends the lock anyway
+        with contextlib.suppress(OSError):  # not to hide what the block raised; closing the file ends the lock anyway
             if _same_file(descriptor, path):
                 path.unlink()
         os.close(descriptor)

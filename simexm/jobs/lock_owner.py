@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,19 @@ from simexm.store.remote import Remote
 
 BEAT_S = 10.0  # heartbeat of a holder: it touches its lock
 STALE_S = 90.0  # without a heartbeat the holder is dead; network file systems show a touch up to a minute late
+
+
+@contextlib.contextmanager
+def beating(beat: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Call `beat(*arguments, ended)` in a thread for the length of the block; it returns when `ended` is set."""
+    ended = threading.Event()
+    thread = threading.Thread(target=beat, args=(*arguments, ended), name="simexm-lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @dataclass(frozen=True)

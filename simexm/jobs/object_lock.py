@@ -17,7 +17,7 @@ from typing import Any
 
 from simexm.errors import OutputError
 from simexm.jobs import lock_owner
-from simexm.jobs.lock_owner import BEAT_S, held, is_alive_locally, me, owner_in, perhaps_held
+from simexm.jobs.lock_owner import BEAT_S, beating, held, is_alive_locally, me, owner_in, perhaps_held
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
 
@@ -41,14 +41,10 @@ def object_lock(path: Remote) -> Iterator[None]:
         lock.take()
     except RemoteError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    ended = threading.Event()
-    beat = threading.Thread(target=lock.beat, args=(ended,), name="simexm-lock", daemon=True)
-    beat.start()
     try:
-        yield
+        with beating(lock.beat):
+            yield
     finally:
-        ended.set()
-        beat.join()
         with contextlib.suppress(OSError):
             lock.release()
 

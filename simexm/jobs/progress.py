@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
+from html import escape
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from simexm.jobs import events
 from simexm.jobs.events import BlockFailed, Event, Listener, Message, Retried, RunStarted, WorkerLost
-from simexm.jobs.notebook import InNotebook, in_notebook
 from simexm.logs import logger
 from simexm.names import printable
 from simexm.store.files import append
@@ -23,6 +26,7 @@ from simexm.store.location import Location
 from simexm.units import count, duration
 
 _PLAIN_EVERY_S = 5.0
+_NOTEBOOK_EVERY_S, _NOTEBOOK_LINES = 0.2, 8
 
 
 def describe(event: Event) -> str | None:
@@ -69,7 +73,7 @@ def progress(
     """
     tally = _Tally(total, voxels / max(total, 1), already_done, what)
     if console is None and not quiet and in_notebook():
-        yield InNotebook(tally, describe_to_user)
+        yield _InNotebook(tally)
         return
     console = console or Console(stderr=True)
     if quiet or not console.is_terminal:
@@ -149,6 +153,49 @@ class _Tally:
         if self.failed:
             text += f", {self.failed} failed"
         return text
+
+
+class _InNotebook:
+    """Shows a bar in the running cell, with messages below it.
+
+    Plain HTML, since widgets need a package of their own and are missing from a saved notebook.
+    """
+
+    def __init__(self, tally: _Tally) -> None:
+        from IPython.display import display
+
+        self.tally = tally
+        self.lines: deque[str] = deque(maxlen=_NOTEBOOK_LINES)
+        self.shown_s = time.monotonic()
+        self.handle: Any = display(self._html(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def __call__(self, event: Event) -> None:
+        self.tally.add(event)
+        text = None if isinstance(event, Retried) else describe_to_user(event)  # retries are counted in the bar
+        if text is not None:
+            self.lines.append(text)
+        if text is not None or time.monotonic() - self.shown_s > _NOTEBOOK_EVERY_S:
+            self.shown_s = time.monotonic()
+            self.handle.update(self._html(), raw=True)
+
+    def _html(self) -> dict[str, str]:
+        text = str(self.tally)
+        share = 100 * self.tally.completed / max(self.tally.total, 1)
+        lines = "".join(f"<div>{escape(line)}</div>" for line in self.lines)
+        page = (
+            '<div style="font-size: 13px; line-height: 1.5; color: inherit">'
+            '<div style="height: 6px; max-width: 30em; border-radius: 3px; background: rgba(128, 128, 128, .3)">'
+            f'<div style="height: 6px; width: {share:.1f}%; border-radius: 3px; background: #3b82d0"></div></div>'
+            f'<div>{escape(text)}</div><div style="color: #808080">{lines}</div></div>'
+        )
+        return {"text/html": page, "text/plain": "\n".join([text, *self.lines])}
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
 
 
 class _Live:

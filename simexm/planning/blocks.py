@@ -115,9 +115,8 @@ def _duration(costs: list[list[float]], total: float, bound: float) -> float:
     """
     # all blocks along an axis cost the same, except the last, which is smaller
     least = sum(max(total, n * math.prod(c[0] for c in costs)) for n in WORKERS) / len(WORKERS)
-    if least >= bound or math.prod(len(c) for c in costs) > 16 * max(
-        WORKERS
-    ):  # with many blocks, the last hardly matter
+    many = math.prod(len(c) for c in costs) > 16 * max(WORKERS)  # then the last blocks hardly matter
+    if least >= bound or many:
         return least
     needed = 0.0
     for n in WORKERS:

@@ -19,10 +19,9 @@ from simexm.geometry.grid import Box, Tiling, Triple, triple
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.labels.regions import CYTOSOL, FIRST_MASK, MEMBRANE, MOST_MASKS
 from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
-from simexm.planning.bricks import brick
 from simexm.planning.frames import GROUP_AXES, Variation, acquisition, main_of, main_quantity, once_and_each
 from simexm.planning.gpu import resolve_device
-from simexm.planning.memory import BASE, COMPILING, EMITTER_FILE, TileMemory, parts, tile_memory
+from simexm.planning.memory import BASE, COMPILING, EMITTER_FILE, TileMemory, brick, parts, tile_memory
 from simexm.planning.outputs import Output, Volumes
 from simexm.planning.plan import Plan, emitters_depth_nm, imaging_repeats, voxels_read
 from simexm.planning.plausible import refuse_single_pixel, refuse_size

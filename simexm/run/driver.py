@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simexm.errors import SimexmWarning
 from simexm.jobs.events import Execute
 from simexm.jobs.job import Job, run_job
-from simexm.jobs.journal import Record
+from simexm.jobs.journal import Journal, Record
 from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.result.place import Place
@@ -27,11 +27,13 @@ from simexm.run.same_source import SameSource
 from simexm.run.verify import Damaged
 from simexm.run.worker import Context, count_block, run_block
 from simexm.stages.contract import CountPass
+from simexm.store.location import Location
 
 if TYPE_CHECKING:
     import distributed
 
     from simexm.jobs.clusters import Cluster
+    from simexm.jobs.task import BlockFunction
     from simexm.spec.simulation import Spec
 
 COUNT_SECONDS_PER_VOXEL = 20e-9
@@ -100,10 +102,7 @@ def _do(plan: Plan, where: Place, backend: Backend, quiet: bool, damaged: Damage
 
     with backend.start(where, len(plan.blocks), quiet) as execute:
         _run_passes(context, execute, quiet)
-        images = job_in(
-            where, plan.hash, len(plan.blocks), run_block, context, where.journal,
-            voxels=plan.geometry.crop.size, core_seconds=plan.core_seconds, is_sound=is_sound,
-        )  # fmt: skip
+        images = _job(context, run_block, where.journal, core_seconds=plan.core_seconds, is_sound=is_sound)
         journal = run_job(images, execute, quiet=quiet)
         make_levels(plan.volumes, plan.hash, where, execute, layout, exists, damaged.levels)
     source.end()
@@ -123,12 +122,20 @@ def _run_passes(context: Context, execute: Execute, quiet: bool) -> None:
 
 def _pass_job(context: Context, wanted: CountPass) -> Job:
     """Make the job that counts for one pass and merges its table."""
-    plan, where = context.plan, context.place
-    exists, voxels = passes.list_parts(where, wanted.name), plan.geometry.crop.size
-    return job_in(
-        where, plan.hash, len(plan.blocks), count_block, replace(context, counting=wanted.name),
-        passes.folder(where, wanted.name) / "journal", what=f"counting {wanted.name}",
-        voxels=voxels, core_seconds=COUNT_SECONDS_PER_VOXEL * voxels,
-        is_sound=lambda record: exists(str(passes.part(where, wanted.name, record.block))),
-        merge=lambda journal: passes.merge(plan, where, wanted, sum(r.result["rows"] for r in journal.records())),
-    )  # fmt: skip
+    plan, where, name = context.plan, context.place, wanted.name
+    exists = passes.list_parts(where, name)
+
+    def is_sound(record: Record) -> bool:
+        return exists(str(passes.part(where, name, record.block)))
+
+    def merge(journal: Journal) -> None:
+        passes.merge(plan, where, wanted, sum(record.result["rows"] for record in journal.records()))
+
+    counting, path, what = replace(context, counting=name), passes.folder(where, name) / "journal", f"counting {name}"
+    seconds = COUNT_SECONDS_PER_VOXEL * plan.geometry.crop.size
+    return _job(counting, count_block, path, what=what, core_seconds=seconds, is_sound=is_sound, merge=merge)
+
+
+def _job(context: Context, function: BlockFunction, journal: Location, **more: Any) -> Job:
+    plan, where, voxels = context.plan, context.place, context.plan.geometry.crop.size
+    return job_in(where, plan.hash, len(plan.blocks), function, context, journal, voxels=voxels, **more)

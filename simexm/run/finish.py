@@ -60,10 +60,8 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
             continue  # the only image, written last
         places = (f"{axis} {place}" for axis, place in output.frame.named if axis != "time")
         label = output.path.rpartition("/")[2] or " ".join([name, *places])
-        scales = omezarr.multiscales(
-            label, plan.levels, origin,
-            channels=not output.is_labels, method="mode" if output.is_labels else "mean", time=_time(plan, output),
-        )  # fmt: skip
+        channels, method, time = not output.is_labels, "mode" if output.is_labels else "mean", _time(plan, output)
+        scales = omezarr.multiscales(label, plan.levels, origin, channels=channels, method=method, time=time)
         if output.is_labels:
             attributes = omezarr.label_attributes(scales, image="../../")
         else:

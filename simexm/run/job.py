@@ -22,7 +22,4 @@ def job_in(
     def lost() -> RunError | None:
         return guard.lost(where) if guard.is_lost(where) or guard.is_gone(where) else None
 
-    return Job(
-        function, context, total, parameter_hash, where.run, journal, where.scratch,
-        lost=lost, **more,
-    )  # fmt: skip
+    return Job(function, context, total, parameter_hash, where.run, journal, where.scratch, lost=lost, **more)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.labels.cells import CellIndex
-from simexm.planning.bricks import brick
+from simexm.planning.memory import brick
 from simexm.sources.base import LabelSource
 from simexm.stages.contract import LabelPart, LabelStream
 from simexm.timing import timed

@@ -90,10 +90,10 @@ def _job(task: LevelTask, damaged: Bitmap, layout: Layout, exists: Exists) -> Jo
         files = layout.of_level(where, level, record.block, record.result)
         return record.block not in damaged and all_exist(files, exists)
 
+    count, journal, blocks = len(task.shards), journal_of(where, level), f"shards of level {level}"
     return job_in(
-        where, task.hash, len(task.shards), make_shard, task, journal_of(where, level),
-        blocks=f"shards of level {level}", shows_progress=False, is_sound=is_sound,
-    )  # fmt: skip
+        where, task.hash, count, make_shard, task, journal, blocks=blocks, shows_progress=False, is_sound=is_sound
+    )
 
 
 def _times(a: Triple, b: Triple) -> Triple:

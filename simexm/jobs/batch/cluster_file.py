@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from simexm import settings
 from simexm.errors import SpecError
@@ -109,13 +109,13 @@ class BatchFile(Frozen):
 
     @property
     @abstractmethod
-    def account_name(self) -> str | None:
-        """SLURM's account, LSF's project."""
-
-    @property
-    @abstractmethod
     def walltime_s(self) -> int:
-        """The walltime in seconds."""
+        """Walltime in seconds."""
+
+    @field_validator("options")
+    @classmethod
+    def _known(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return options.check(info.data["kind"], given)
 
     @model_validator(mode="after")
     def _gpu_alone(self) -> Self:
@@ -150,18 +150,8 @@ class SlurmFile(BatchFile):
     gpu_example: ClassVar[str] = "--gres=gpu:1"
 
     @property
-    def account_name(self) -> str | None:
-        return self.account
-
-    @property
     def walltime_s(self) -> int:
-        """The walltime in seconds."""
         return slurm_seconds(self.walltime)
-
-    @field_validator("options")
-    @classmethod
-    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return options.check("slurm", given)
 
 
 class LsfFile(BatchFile):
@@ -180,18 +170,8 @@ class LsfFile(BatchFile):
     gpu_example: ClassVar[str] = '-gpu "num=1"'
 
     @property
-    def account_name(self) -> str | None:
-        return self.project
-
-    @property
     def walltime_s(self) -> int:
-        """The walltime in seconds."""
         return lsf_seconds(self.walltime)
-
-    @field_validator("options")
-    @classmethod
-    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return options.check("lsf", given)
 
 
 ClusterFile = LocalFile | SlurmFile | LsfFile

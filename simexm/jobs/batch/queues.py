@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import shutil
 import subprocess
@@ -140,7 +141,7 @@ def describe(states: Mapping[str, JobState] | None) -> str:
 
 def _run(command: list[str], given: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command of the queue, protected from Ctrl-C in the terminal."""
-    return subprocess.run(
-        command, input=given, stdin=subprocess.DEVNULL if given is None else None, capture_output=True, text=True,
-        timeout=_COMMAND_S, start_new_session=True, check=False,
-    )  # fmt: skip
+    run = functools.partial(
+        subprocess.run, capture_output=True, text=True, timeout=_COMMAND_S, start_new_session=True, check=False
+    )
+    return run(command, stdin=subprocess.DEVNULL) if given is None else run(command, input=given)
