@@ -183,7 +183,7 @@ def prepare_tile(
     def visit(part: LabelPart) -> None:
         for stage, state in visitors:
             with timed(stage.tag):
-                stage.see(part, state)
+                stage.visit(part, state)
         mine = own.intersect(part.core).relative_to(part.box.start)
         if not part.again and not mine.is_empty:
             with timed("cells: count voxels"):

@@ -158,7 +158,7 @@ class Stage(Frozen):
         """
         return {q.name: wanted for q in self.inputs}
 
-    def see(self, part: LabelPart, state: TileState) -> None:
+    def visit(self, part: LabelPart, state: TileState) -> None:
         """Take what is wanted of a part of the labels while it is there; stages see it in their order.
 
         A part that comes `again` has been counted.

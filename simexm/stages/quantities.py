@@ -110,7 +110,7 @@ class LabelStream(ABC):
 
     @abstractmethod
     def parts(self) -> Iterator[LabelPart]:
-        """Yield the parts, each after all stages have seen it; see `Stage.see`. Buffers are used again."""
+        """Yield the parts, each after all stages have visited it; see `Stage.visit`. Buffers are used again."""
 
     def survey(self) -> None:
         """Make sure that the stages have seen all parts."""

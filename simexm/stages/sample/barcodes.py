@@ -209,7 +209,7 @@ class Barcodes(Stage):
 
     # ---------------------------------------------------------------- a tile
 
-    def see(self, part: LabelPart, state: TileState) -> None:
+    def visit(self, part: LabelPart, state: TileState) -> None:
         """Find the amplicons of a part that reach into the tile or belong to it."""
         if part.again:
             return
