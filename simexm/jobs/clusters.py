@@ -99,11 +99,6 @@ class Cluster:
             Number of blocks to do, above which there are no workers.
         gpus
             GPUs of this machine for workers on it, one each; empty on the CPU.
-
-        Raises
-        ------
-        RunError
-            The queue accepts no job, or jobs end before a worker connects.
         """
         if not isinstance(self.file, BatchFile):
             with local_client(self.file.workers, self.file.memory_per_worker, gpus=gpus) as client:

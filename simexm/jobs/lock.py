@@ -33,12 +33,7 @@ def lock(path: Location) -> Iterator[None]:
     with a heartbeat: its holder touches it every `BEAT_S` seconds. A holder is dead if, on its own machine, the kernel's
     advisory lock on the file has ended, or, seen from another machine, where such locks may be invisible, the file was
     not touched for `STALE_S` seconds by the file system's clock. Then the lock is taken over; if several drivers try, one
-    gets it.
-
-    Raises
-    ------
-    OutputError
-        Another driver holds the lock, or may still hold it; or the file cannot be written.
+    gets it. Raises OutputError if another driver holds the lock or may still hold it, or the file cannot be written.
     """
     if isinstance(path, Remote):
         with object_lock(path):

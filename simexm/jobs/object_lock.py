@@ -30,11 +30,7 @@ def object_lock(path: Remote) -> Iterator[None]:
 
     A holder is dead if, on its own machine, its process is gone, or, seen from another machine, it has not written the
     object for `STALE_S` seconds by the store's clock. Then the lock is taken over; if several drivers try, one gets it.
-
-    Raises
-    ------
-    OutputError
-        Another driver holds the lock, or may still hold it; or the store refuses.
+    Raises OutputError if another driver holds the lock or may still hold it, or the store refuses the write.
     """
     lock = _Lock(path)
     try:

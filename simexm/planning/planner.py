@@ -52,10 +52,7 @@ def make_plan(
 ) -> Plan:
     """Plan a run; see `Simulation.plan` for the parameters.
 
-    Raises
-    ------
-    SpecError, SourceError
-        It cannot be computed, or would not fit into memory.
+    Raises SpecError or SourceError if it cannot be computed, or would not fit into memory.
     """
     resolved = simulation.resolved()
     opened = source if source is not None else resolved.source.open()

@@ -77,10 +77,7 @@ def carry_out(
 ) -> None:
     """Compute everything that is missing or damaged in a prepared output whose lock is held; then call `finished`.
 
-    Raises
-    ------
-    RunError, DiskError
-        It cannot be finished now.
+    Raises RunError or DiskError if it cannot be finished now.
     """
     with outputs.kept(where):
         _do(plan, where, backend, quiet, damaged or Damaged(), profile)

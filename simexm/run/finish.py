@@ -36,12 +36,7 @@ WINDOW = (0.02, 0.998)
 def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None:
     """Write tables and metadata when every block and level is stored; the image's own metadata last.
 
-    Raises
-    ------
-    RunError
-        A block is missing.
-    SourceError
-        There was no cell in the whole specimen.
+    Raises RunError if a block is missing, SourceError if there was no cell in the whole specimen.
     """
     totals = Totals()
     for record in journal.records():

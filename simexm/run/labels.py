@@ -36,16 +36,9 @@ def read_part(source: LabelSource, box: Box, masks: Sequence[str]) -> LabelPart:
 
 
 class TileLabels(LabelStream):
-    """The labels of a box of a source.
+    """The labels and masks of a box of a source, in parts of `part` voxels (z y x).
 
-    Parameters
-    ----------
-    source, box, masks
-        The volume, a box of voxels, and names of masks to read with it.
-    part
-        Voxels of a part, z y x; cut to the box. A box of one part is read once and kept.
-    visit
-        Called with every part before it is yielded; with a kept part only once.
+    A box of one part is read once and kept. `visit` is called with every part before it is yielded, with a kept one once.
     """
 
     def __init__(

@@ -39,12 +39,7 @@ class SameSource:
     def begin(cls, plan: Plan, where: Place) -> SameSource:
         """List all files, and compare them with the list of an earlier driver of the same run.
 
-        Raises
-        ------
-        RunError
-            They have changed.
-        SourceError
-            They cannot be listed.
+        Raises RunError if they have changed, SourceError if they cannot be listed.
         """
         states = _list_files(plan)
         earlier = _read(where)

@@ -109,12 +109,8 @@ class Jobs:
     def keep(self, left: int | None = None) -> list[str]:
         """Submit or cancel jobs up to the number wanted, if a query is due; return messages for the user.
 
-        `left` is the number of blocks that are not done yet, if known.
-
-        Raises
-        ------
-        RunError
-            The queue accepts no job, or jobs end before a worker connects.
+        `left` is the number of blocks that are not done yet, if known. Raises RunError if the queue accepts no job, or jobs
+        end before a worker connects.
         """
         now, workers = time.monotonic(), self.workers
         if workers != self._workers or self._ending:

@@ -25,12 +25,7 @@ def script(file: BatchFile, folder: Path, here: Path, words: Sequence[str]) -> s
 def submit(file: BatchFile, folder: Path, here: Path, words: Sequence[str]) -> tuple[str, Queue, Path]:
     """Submit it; return the job's id, its queue, and the file of its output.
 
-    Raises
-    ------
-    OutputError
-        A driver for this output is already in the queue.
-    SubmitError
-        The queue refused the job.
+    Raises OutputError if a driver for this output is already in the queue, SubmitError if the queue refuses the job.
     """
     record, queue = Record(folder), QUEUES[file.kind]
     waiting = [job for job, state in (queue.states(record.driver_name) or {}).items() if state.phase != "ending"]
