@@ -118,7 +118,7 @@ for most in (plan.memory.at_once(2), plan.memory.at_once(1), plan.memory.total -
         warnings.simplefilter("always")
         try:
             backend = Backend.of(plan)
-            print(backend.here, backend.workers, [str(w.message) for w in told])
+            print(backend.threads, backend.workers, [str(w.message) for w in told])
         except SpecError as error:
             print(error)
 """

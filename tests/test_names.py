@@ -117,7 +117,7 @@ def test_forged_lines_of_a_record_name_no_job(tmp_path: Path) -> None:
     for line in LINES:
         for name in ("state.json", "driver.json"):
             (record.folder / name).write_text(line)
-        assert record.last_seen() == {"jobs": {}, "workers": None}
+        assert record.read_state() == {"jobs": {}, "workers": None}
         assert record.driver() == {}
 
 

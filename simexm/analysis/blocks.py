@@ -39,10 +39,10 @@ class Context:
 
 def measure_block(context: Context, number: int) -> dict[str, Any]:
     """Measure and write one block; return its record for the journal."""
-    guard.refuse_strange(context.hash, context.place)
+    guard.refuse_other_run(context.hash, context.place)
     bench = _bench_of(context)
     block = _MeasuredBlock(context, bench, number, bench.measure(number))
-    guard.refuse_strange(context.hash, context.place)  # again: another run may own the output by now
+    guard.refuse_other_run(context.hash, context.place)  # again: another run may own the output by now
     stored, largest = block.write_volumes()
     rows, tables = block.write_tables()
     return {

@@ -14,9 +14,9 @@ from simexm.jobs.job import Job, run_job
 from simexm.result.place import INCOMPLETE, MARK, PLAN, Place, retire_scratch
 from simexm.result.result import Result
 from simexm.run import guard, volumes
-from simexm.run.backend import Backend, refuse_strange
+from simexm.run.backend import Backend, check_types
 from simexm.run.job import job_in
-from simexm.run.layout import Layout, Look, all_there, look_at
+from simexm.run.layout import Exists, Layout, all_exist, list_files
 from simexm.run.levels import make_levels
 from simexm.run.output import begin, held, kept
 from simexm.store.claims import claim
@@ -44,7 +44,7 @@ def run_analysis(
 ) -> Result:
     """See `Analysis.run`."""
     where = Place.at(output).claimed()
-    refuse_strange(client, cluster)
+    check_types(client, cluster)
     plan = AnalysisPlan.of(analysis, inputs)
     refuse(plan, where, overwrite)
     backend = Backend.of(plan, client, cluster, workers)
@@ -66,10 +66,10 @@ def _reads(plan: AnalysisPlan) -> list[Location]:
 
 def _do(plan: AnalysisPlan, where: Place, backend: Backend, quiet: bool) -> None:
     layout = Layout.of(plan.to_mapping())
-    is_there = look_at(where, layout)
-    with backend.way(where, len(plan.blocks), quiet) as execute:
-        journal = run_job(_job(plan, where, backend, layout, is_there), execute, quiet=quiet)
-        make_levels(plan.volumes, plan.hash, where, execute, layout, is_there)
+    exists = list_files(where, layout)
+    with backend.start(where, len(plan.blocks), quiet) as execute:
+        journal = run_job(_job(plan, where, backend, layout, exists), execute, quiet=quiet)
+        make_levels(plan.volumes, plan.hash, where, execute, layout, exists)
     finish(plan, where, journal)
 
 
@@ -83,12 +83,12 @@ def _prepare(plan: AnalysisPlan, where: Place) -> None:
     if fresh:
         volumes.create(plan.volumes, where)
     else:
-        volumes.mend(plan.volumes, where)
+        volumes.create_missing(plan.volumes, where)
     for folder in (where.journal, where.tables):
         folder.mkdir(exist_ok=True)
 
 
-def _job(plan: AnalysisPlan, where: Place, backend: Backend, layout: Layout, is_there: Look) -> Job:
+def _job(plan: AnalysisPlan, where: Place, backend: Backend, layout: Layout, exists: Exists) -> Job:
     predicted = plan.memory.at_once(backend.at_once)
     return job_in(
         where,
@@ -100,5 +100,5 @@ def _job(plan: AnalysisPlan, where: Place, backend: Backend, layout: Layout, is_
         what=plan.analysis.tag,
         voxels=plan.bench.voxels,
         core_seconds=plan.core_seconds,
-        is_sound=lambda record: all_there(layout.of_block(where, record.block, record.result), is_there),
+        is_sound=lambda record: all_exist(layout.of_block(where, record.block, record.result), exists),
     )

@@ -38,11 +38,11 @@ def plan(
 
     Example: simexm plan my.yaml --json
     """
-    from simexm.run.backend import lacking_here
+    from simexm.run.backend import why_too_large
 
     made = load(spec, tile, seed, model, device=device)[0].plan(until=until)
     made.warn()
-    why = lacking_here(made)
+    why = why_too_large(made)
     if why:  # a warning: the run may be for another machine
         warnings.warn(f"a run on this machine would be refused: {why}", SimexmWarning, stacklevel=1)
     if as_json:

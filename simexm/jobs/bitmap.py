@@ -1,4 +1,4 @@
-"""A set of block numbers in one bit each."""
+"""A set of block numbers that stores one bit for each."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 
 class Bitmap:
-    """A set of non-negative integers that takes one bit for each number up to the largest."""
+    """A set of non-negative integers that stores one bit for each number up to the largest."""
 
     def __init__(self) -> None:
         self._bits = bytearray()
         self._count = 0
 
     def add(self, number: int) -> None:
-        """Put `number` in."""
+        """Add `number`."""
         byte, bit = divmod(number, 8)
         if byte >= len(self._bits):
             # Half as much again, so that a growing set is not copied at every step.
@@ -23,13 +23,13 @@ class Bitmap:
             self._count += 1
 
     def discard(self, number: int) -> None:
-        """Take `number` out, if it is there."""
+        """Remove `number`, if it is in the set."""
         if number in self:
             self._bits[number // 8] &= ~(1 << number % 8)
             self._count -= 1
 
     def missing(self, stop: int) -> Iterator[int]:
-        """Yield the numbers of range(stop) that are not in the set, in order, as it is when each is reached."""
+        """Yield the numbers of range(stop) that are not in the set, in order; the set may change meanwhile."""
         for byte in range(-(-stop // 8)):
             if byte < len(self._bits) and self._bits[byte] == 0xFF:
                 continue

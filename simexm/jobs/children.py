@@ -1,22 +1,22 @@
-"""Whether this process can start workers."""
+"""Check whether this process can start workers."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 
-_with_workers: set[int] = set()  # this process, once it has started some, and those that it was forked from
+_with_workers: set[int] = set()  # this process, once it has started workers, and its parents by fork that have
 
 
-def have_workers() -> None:
+def note_workers() -> None:
     """Note that this process starts workers."""
     _with_workers.add(os.getpid())
 
 
-def why_none() -> str | None:
-    """Why this process cannot start workers, if so: Dask would wait for them for ever.
+def why_no_workers() -> str | None:
+    """Return why this process cannot start workers, None if it can; Dask would wait for them forever.
 
-    Python lets a daemonic process start no other; and threads in which Dask works are not there in a fork of their process.
+    Python lets a daemonic process start no other, and a fork lacks the threads in which Dask works.
     """
     if multiprocessing.current_process().daemon:
         return "this is a process of a multiprocessing.Pool, which Python lets start no others"

@@ -1,4 +1,4 @@
-"""Clusters from a cluster file: on this machine, or in the jobs of a batch queue."""
+"""Start the workers of a cluster file: on this machine, or in the jobs of a batch queue."""
 
 from __future__ import annotations
 
@@ -36,39 +36,36 @@ from simexm.store.location import usable
 
 _POLL_S = 0.25
 _FILES, _FILES_PER_WORKER = 256, 2
-"""Open files of a driver: connections, mostly, for which a login node's usual 1024 are few."""
+"""Open files of a driver, mostly connections; the usual limit of a login node, 1024, may not be enough."""
 _PLACEHOLDER = "tcp://<driver>:0"
 
 
 class Cluster:
-    """A way to start workers. Made by `simexm.cluster`.
+    """Workers that can be started. Made by `simexm.cluster`.
 
-    Use it as a context manager for a Dask client, or give it to `Simulation.run`, which starts it after all checks.
+    Use it as a context manager for a Dask client, or pass it to `Simulation.run`, which starts it after all checks.
 
     Attributes
     ----------
     file
-        What the cluster file says.
+        Content of the cluster file.
     jobs
         Smallest and largest number of jobs.
     """
 
     def __init__(self, file: ClusterFile, jobs: tuple[int, int] | None = None) -> None:
         if isinstance(file, LocalFile) and jobs is not None:
-            raise SpecError("jobs are for batch queues, and the cluster file's kind is local; leave --jobs out")
+            raise SpecError("jobs are for batch queues, but the cluster file's kind is local; leave --jobs out")
         self.file = file
         self.jobs = jobs or (file.jobs if isinstance(file, BatchFile) else (1, 1))
         self._stack: contextlib.ExitStack | None = None
         if isinstance(file, BatchFile):
-            self.job_script()  # a cluster file that dask-jobqueue cannot take is told before anything is done
+            self.job_script()  # raises early if dask-jobqueue cannot use the cluster file
 
     def job_script(self, folder: Path | None = None) -> str:
-        """The script of a job of workers, as it would be submitted; empty on this machine, where there are no jobs.
+        """Make the script of a job of workers, as it would be submitted; empty if workers run on this machine.
 
-        Raises
-        ------
-        SpecError
-            dask-jobqueue cannot make one.
+        Raises SpecError if dask-jobqueue cannot make one.
         """
         if not isinstance(self.file, BatchFile):
             return ""
@@ -81,31 +78,27 @@ class Cluster:
         except (TypeError, ValueError, KeyError) as error:
             hint = "; set options: {lsf_units: mb}" if isinstance(error, KeyError) else ""
             raise SpecError(
-                f"the installed dask-jobqueue makes no job script of this cluster file: {type(error).__name__}: {error}{hint}"
+                f"the installed dask-jobqueue cannot make a job script from this cluster file: {type(error).__name__}: "
+                f"{error}{hint}"
             ) from error
         return text
 
     @contextlib.contextmanager
     def start(
-        self, folder: Path, tell: Callable[[str], None], most_blocks: int | None = None, gpus: Sequence[str] = ()
+        self, folder: Path, report: Callable[[str], None], most_blocks: int | None = None, gpus: Sequence[str] = ()
     ) -> Iterator[distributed.Client]:
-        """Start the workers, wait for the first of them, and yield a client; nothing is left behind afterwards.
+        """Start the workers, wait for the first, and yield a client; all jobs are cancelled afterwards.
 
         Parameters
         ----------
         folder
-            Where jobs are written down and print to. Nobody else may use it meanwhile.
-        tell
-            Called with what a person should read while it waits.
+            For records and output of jobs; nothing else may use it meanwhile.
+        report
+            Called with messages for the user while it waits.
         most_blocks
-            Blocks that there are to do: there will be no more workers.
+            Number of blocks to do, above which there are no workers.
         gpus
-            GPUs of this machine for workers on it, one each; none where they compute on the CPU.
-
-        Raises
-        ------
-        RunError
-            The queue takes no job, or jobs end before a worker comes.
+            GPUs of this machine for workers on it, one each; empty on the CPU.
         """
         if not isinstance(self.file, BatchFile):
             with local_client(self.file.workers, self.file.memory_per_worker, gpus=gpus) as client:
@@ -113,14 +106,12 @@ class Cluster:
             return
         with contextlib.ExitStack() as stack:
             client, jobs = _submit(stack, self.file, Record(folder), self.jobs)
-            told = jobs.keep(most_blocks)
             while True:
-                for text in told:
-                    tell(text)
+                for text in jobs.keep(most_blocks):
+                    report(text)
                 if jobs.workers:
                     break
                 time.sleep(_POLL_S)
-                told = jobs.keep(most_blocks)
             yield client
 
     def __enter__(self) -> distributed.Client:
@@ -148,12 +139,12 @@ def cluster(path: str | Path, jobs: int | str | tuple[int, int] | None = None) -
     path
         See `cluster_configs/` for examples to edit.
     jobs
-        Number of jobs, or smallest and largest number; left out, the file's.
+        Number of jobs, or smallest and largest number; by default that of the file.
 
     Raises
     ------
     SpecError
-        Anything in the file is wrong, or the number of jobs.
+        The file or the number of jobs is wrong.
 
     Examples
     --------
@@ -169,14 +160,14 @@ def cluster(path: str | Path, jobs: int | str | tuple[int, int] | None = None) -
 
 
 def jobs_of(client: distributed.Client) -> Jobs | None:
-    """The batch jobs in which a client's workers live, if `Cluster` started them."""
+    """Return the batch jobs in which a client's workers run, if `Cluster` started them."""
     found = getattr(client.cluster, "simexm_jobs", None)
     return found if isinstance(found, Jobs) else None
 
 
 @functools.cache
 def _settings(kind: str) -> Callable[[], AbstractContextManager[None]]:
-    """Dask's configuration while jobs are made and scheduled: ours, and none of the user's for job queues."""
+    """Set Dask's configuration for jobs: simexm's, and none of the user's for job queues."""
     return shared(lambda: dask.config.set({**CONFIG, f"jobqueue.{kind}": options.defaults(kind)}))
 
 
@@ -191,20 +182,19 @@ def _credential_paths(folder: Path) -> dict[str, Path]:
 def _submit(
     stack: contextlib.ExitStack, file: BatchFile, record: Record, limits: tuple[int, int]
 ) -> tuple[distributed.Client, Jobs]:
-    """Start the scheduler, and see to it that `stack` ends it and all jobs."""
+    """Start the scheduler; closing `stack` ends it and all jobs."""
     kind = file.kind
     raise_open_files(_FILES + _FILES_PER_WORKER * limits[1] * file.workers)
     stack.enter_context(_settings(kind)())
     record.make()
-    security = Security.temporary() if file.tls else None
+    security = Security.temporary() if file.tls else None  # type: ignore[no-untyped-call]
+    paths = _credential_paths(record.folder)
     if security is not None:
-        told = security.get_tls_config_for_role("worker")
-        texts = told["ca_file"], told["cert"], told["key"]
-        stack.enter_context(_private(dict(zip(_credential_paths(record.folder).values(), texts, strict=True))))
-    made = scripts.job_options(file, record.name, record.folder, _credential_paths(record.folder))
+        tls = security.get_tls_config_for_role("worker")
+        stack.enter_context(_private(dict(zip(paths.values(), (tls["ca_file"], tls["cert"], tls["key"]), strict=True))))
     try:
         started = cluster_class(kind)(
-            **made,
+            **scripts.job_options(file, record.name, record.folder, paths),
             security=security,
             silence_logs=logging.CRITICAL,
             scheduler_cls=Scheduler,
@@ -215,21 +205,19 @@ def _submit(
         raise RunError(f"the scheduler cannot be started on the interface {file.interface!r}: {error}") from error
     started.simexm_jobs = Jobs(started, file, record, limits)
     stack.callback(_end, started, record, kind)
-    client = distributed.Client(started, set_as_default=False)
+    client = distributed.Client(started, set_as_default=False)  # type: ignore[no-untyped-call]
     stack.callback(client.close)
-    if (
-        started.dashboard_link
-    ):  # a driver that runs in a job has no terminal to tell it in, and what jobs print, others may read
+    if started.dashboard_link:  # in a file, since a driver in a job has no terminal, and others may read its output
         stack.enter_context(_private({record.folder / "dashboard.txt": started.dashboard_link + "\n"}))
     return client, started.simexm_jobs
 
 
 def _listen(file: BatchFile) -> dict[str, str]:
-    """Where the scheduler listens: on one address, never on all."""
+    """Return the address on which the scheduler listens; never all of them."""
     if file.interface == "auto":
-        return {"host": distributed.utils.get_ip()}
+        return {"host": distributed.utils.get_ip()}  # type: ignore[no-untyped-call]
     try:
-        return {"host": distributed.utils.get_ip_interface(file.interface)}
+        return {"host": distributed.utils.get_ip_interface(file.interface)}  # type: ignore[no-untyped-call]
     except ValueError as error:
         known = ", ".join(name for _, name in socket.if_nameindex())
         raise SpecError(
@@ -238,10 +226,10 @@ def _listen(file: BatchFile) -> dict[str, str]:
 
 
 def _end(started: Any, record: Record, kind: str) -> None:
-    """Cancel every job and end the scheduler; a second Ctrl-C does not leave jobs behind."""
-    with _undisturbed():
+    """Cancel every job and end the scheduler, whatever signals arrive."""
+    with _signals_ignored():
         queue = QUEUES[kind]
-        queue.cancel(queue.states(record.name) or ())  # all at once
+        queue.cancel(queue.states(record.name) or ())  # with one command
         for job in list(started.workers.values()):
             job.job_id = None  # or Dask would cancel each by a command of its own
         with contextlib.suppress(Exception):
@@ -250,17 +238,17 @@ def _end(started: Any, record: Record, kind: str) -> None:
         if left is None or left:
             which = " ".join(left or (entry["id"] for entry in record.jobs()))
             warnings.warn(
-                f"jobs may be left in the queue, which did not end them in time: look with `{queue.list_command}`, and type: "
+                f"the queue did not end all jobs in time: check with `{queue.list_command}`, and cancel them: "
                 f"{queue.cancel_command} {which}",
                 SimexmWarning,
                 stacklevel=2,
             )
         else:
-            record.seen(kind, {}, 0)
+            record.write_state(kind, {}, 0)
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def _signals_ignored() -> Iterator[None]:
     """Ignore Ctrl-C and SIGTERM for the length of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -275,7 +263,7 @@ def _undisturbed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _private(texts: Mapping[Path, str]) -> Iterator[None]:
-    """Files that only the user can read, for the length of the block."""
+    """Write files that only the user can read, for the length of the block."""
     try:
         for path, text in texts.items():
             path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""What the executor tells those who listen: progress bar, log file, list of failures, tests.
+"""Events that the executor sends to listeners: progress bar, log file, list of failures, tests.
 
-A listener is any callable that takes one event. It is called in the driver's main thread, in the order in which things
-became known, and what it raises ends the run.
+A listener is any callable that takes one event. It is called in the driver's main thread, in order of arrival; an
+exception in it ends the run.
 """
 
 from __future__ import annotations
@@ -13,37 +13,23 @@ from typing import Any
 LOG, FAILURES = "log.txt", "failed.jsonl"
 """Files of a job's listeners, in its folder."""
 
-KEPT_FAILURES = 100  # in the outcome; all of them go to the listeners
+_KEPT_FAILURES = 100  # in the outcome; listeners get all of them
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A block that was set aside.
-
-    Attributes
-    ----------
-    block
-        Number of the block.
-    error
-        Type and message of the last error, one line.
-    traceback
-        The worker's traceback, empty where a worker died and could not give one.
-    attempts
-        How many times the block was tried in this run.
-    host
-        Where it was tried last.
-    """
+    """A block that was set aside."""
 
     block: int
-    error: str
-    traceback: str
+    error: str  # type and message of the last error, one line
+    traceback: str  # from the worker; empty where it died
     attempts: int
-    host: str
+    host: str  # of the last attempt
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The first block is about to be handed out."""
+    """The first block is about to be submitted."""
 
     workers: int
     threads: int
@@ -52,26 +38,18 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class BlockDone:
-    """A block is finished; its record reaches the journal within a second.
-
-    Attributes
-    ----------
-    result
-        What the block function returned.
-    seconds
-        Time that the block took on its worker.
-    """
+    """A block is finished; its record reaches the journal within a second."""
 
     block: int
     attempt: int
-    result: Mapping[str, Any]
+    result: Mapping[str, Any]  # of the block function
     host: str
-    seconds: float
+    seconds: float  # on its worker
 
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """A block raised and is tried again; `attempt` is the one that failed."""
+    """A block raised in its attempt number `attempt` and is tried again."""
 
     block: int
     attempt: int
@@ -103,7 +81,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """No block is left, or the run was stopped; the journal holds all that is counted here."""
+    """No block is left, or the run was stopped; the journal holds all blocks counted here."""
 
     done: int
     failed: int
@@ -113,25 +91,21 @@ class RunFinished:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run came to.
-
-    Attributes
-    ----------
-    done
-        Blocks finished in this run.
-    failed_count
-        Blocks set aside in this run.
-    failed
-        The first hundred of them.
-    """
+    """Blocks that a run finished, blocks that it set aside, and the first hundred of these."""
 
     done: int = 0
     failed_count: int = 0
     failed: list[Failure] = field(default_factory=list)
+
+    def add_failure(self, failure: Failure) -> None:
+        """Count a failure."""
+        self.failed_count += 1
+        if len(self.failed) < _KEPT_FAILURES:
+            self.failed.append(failure)
 
 
 Event = RunStarted | BlockDone | Retried | BlockFailed | WorkerLost | Message | RunFinished
 Listener = Callable[[Event], None]
 
 Execute = Callable[..., Outcome]
-"""How blocks are run: `executor.execute` with a client, or `here.execute_here` with threads."""
+"""How blocks are run: `executor.execute` with a client, or `threads.execute_in_threads`."""

@@ -1,8 +1,7 @@
-"""A job: one function over many numbered blocks. Whatever is done over many blocks is done in this way.
+"""Run one function over many numbered blocks: images, passes, coarse levels and analyses all work this way.
 
-A job keeps a journal, so that a later driver does only what is not done yet, and nothing that was found damaged is believed. It
-shows its progress, writes its log, lists what failed, and merges what the blocks left when all are done. Who computes is not its
-affair: see `Execute`.
+A job keeps a journal, so that a later driver does only the blocks that are missing or damaged. It shows progress, writes
+a log, lists failures, and merges the blocks' outputs when all are done. An `Execute` computes the blocks.
 """
 
 from __future__ import annotations
@@ -24,88 +23,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A function over many blocks, and where its progress is kept.
-
-    Attributes
-    ----------
-    function
-        Called with `context` and a block's number; see `simexm.jobs.task.BlockFunction`.
-    context
-        The same for all blocks; it is pickled once for each worker.
-    total
-        Number of blocks.
-    hash
-        Parameter hash: decides what each block writes.
-    folder
-        Folder of the log and of the list of failures.
-    journal
-        Folder of the journal.
-    scratch
-        Folder for files that are being written.
-    blocks
-        What the blocks are called in messages.
-    what
-        What is being done, before the progress bar's numbers; empty for the images.
-    shows_progress
-        Whether the job takes long enough for a progress bar.
-    voxels
-        Voxels or pixels of the whole job, for the speed that the progress bar shows.
-    core_seconds
-        Expected work of the whole job; it shapes the first tasks only.
-    is_sound
-        Whether what a finished block left is there, by its record. Otherwise the block is done again.
-    merge
-        Called with the journal when all blocks are done; None where nothing is to be merged.
-    lost
-        Called where blocks failed: why the whole output takes nothing more, if that is so.
-    """
+    """A function over many blocks, and the files in which its progress is stored."""
 
     function: BlockFunction
-    context: Any
-    total: int
-    hash: str
-    folder: Location
-    journal: Location
-    scratch: Location
-    blocks: str = "blocks"
-    what: str = ""
+    context: Any  # first argument of the function, pickled once for each worker
+    total: int  # number of blocks
+    hash: str  # parameter hash, which decides what each block writes
+    folder: Location  # of the log and of the list of failures
+    journal: Location  # folder of the journal
+    scratch: Location  # folder for files that are being written
+    blocks: str = "blocks"  # name of the blocks in messages
+    what: str = ""  # name of the work before the progress bar's numbers; empty for images
     shows_progress: bool = True
-    voxels: int = 0
-    core_seconds: float | None = None
-    is_sound: Callable[[Record], bool] = lambda record: True
-    merge: Callable[[Journal], None] | None = None
-    lost: Callable[[], RunError | None] = lambda: None
+    voxels: int = 0  # or pixels, of all blocks together, for the speed in the progress bar
+    core_seconds: float | None = None  # expected for all blocks together; it sizes the first tasks only
+    is_sound: Callable[[Record], bool] = lambda record: True  # whether the files of a finished block exist
+    merge: Callable[[Journal], None] | None = None  # called when all blocks are done
+    lost: Callable[[], RunError | None] = lambda: None  # makes an error if the whole output can no longer be written
 
     def open_journal(self) -> Journal:
-        """Open the journal, and drop the records of blocks that must be done again."""
+        """Open the journal, and ignore the records of blocks whose files are missing."""
         journal = Journal.open(self.journal, self.hash, self.scratch, self.total)
         journal.distrust(record.block for record in journal.records() if not self.is_sound(record))
         return journal
 
 
 def run_job(job: Job, execute: Execute, *, quiet: bool = False) -> Journal:
-    """Do the blocks that are not done yet, then merge.
+    """Do the blocks that are not done yet, then merge; return the journal with a record of every block.
 
-    Parameters
-    ----------
-    job
-        What to do.
-    execute
-        Who does it.
-    quiet
-        Show failures only.
-
-    Returns
-    -------
-    Journal
-        With a record of every block.
+    With `quiet`, only failures are shown.
 
     Raises
     ------
     RunError
-        If blocks failed. The others are kept, and the next call does only those that failed.
+        Blocks failed. The others are kept, and the next call does only those that failed.
     OutputError
-        If the journal is that of other parameters.
+        The journal was written with other parameters.
     """
     journal = job.open_journal()
     log = LogFile(job.folder / LOG)
@@ -141,5 +94,5 @@ def _execute(job: Job, journal: Journal, execute: Execute, log: Listener, quiet:
         first = outcome.failed[0]
         raise RunError(
             f"{outcome.failed_count} of {job.total} {job.blocks} failed, the first with: {first.error} (on {first.host}). "
-            f"The others are kept; {job.folder / FAILURES} lists them. Mend the cause and type the same command again"
+            f"The others are kept; {job.folder / FAILURES} lists the failures. Fix the cause and type the same command again"
         )

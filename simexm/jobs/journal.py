@@ -5,12 +5,12 @@ A line is one finished block::
     {"block": 7, "hash": "9f2c...", "attempt": 1, "host": "node3", "seconds": 1.25, "time": 1.7e9, "result": {...},
      "crc32c": "1a2b3c4d"}
 
-`result` is what the block function returned: sizes, checksums, statistics, empty or not. `crc32c` is the checksum of all
-that stands before it in the line. A line without it, or with a wrong one, is not believed: its block is made again, and the
-next driver takes the line out. Lines are gathered for a second at most, written to a file elsewhere, synced, and renamed to
-the next number (or put, if no other driver has), so that a segment that exists is whole. From time to time the newest are
-merged into one (``000000-000511.jsonl``), so that the number of files does not follow the length of the run; a segment that a
-merged one covers counts no more and is removed.
+`result` is what the block function returned: sizes, checksums, statistics, empty or not. `crc32c` is the checksum of the
+line up to that key. A line without it, or with a wrong one, is ignored: its block is computed again, and the next driver
+removes the line. Lines are gathered for a second at most, written to a temporary file, synced, and renamed to the next
+number (in a store: put, unless the object exists), so that every segment is complete. From time to time the newest are
+merged into one (``000000-000511.jsonl``), so that long runs do not leave many files; a segment that a merged one covers
+is ignored and removed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from simexm.store.remote import Remote
 
 COMMIT_S = 0.5
 _MERGE_FILES = 512
-_MERGE_BYTES = 1 << 23  # a segment is read whole
+_MERGE_BYTES = 1 << 23  # a segment is read into memory
 _NAME = re.compile(r"([0-9]{6,18})(?:-([0-9]{6,18}))?\.jsonl")
 _LARGEST_BYTES = 1 << 28  # of a segment that is read
-_LATEST_S = 1e11  # since 1970, or of work: thousands of years
+_LATEST_S = 1e11  # thousands of years; limit for times since 1970 and for durations
 _SEAL = (b',"crc32c":"', b'"}')
 _SEAL_BYTES = len(_SEAL[0]) + 8 + len(_SEAL[1])
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -47,7 +47,7 @@ _decode = json.JSONDecoder().decode
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One finished block; see the module's text."""
+    """One finished block; see the module's docstring."""
 
     block: int
     attempt: int
@@ -61,18 +61,7 @@ _FIELDS = frozenset({"hash", *Record.__slots__})
 
 
 class Journal:
-    """The journal of one output. Made by `Journal.open`.
-
-    Attributes
-    ----------
-    done
-        The blocks that the journal holds, or will hold after the next commit.
-    unreadable
-        Lines that were torn, or had a wrong checksum, and were taken out when the journal was opened; their blocks are not in
-        `done`.
-    damaged
-        How many such lines each segment had when it was read last.
-    """
+    """The journal of one output. Use `Journal.open` to write to it."""
 
     def __init__(
         self, path: Location, parameter_hash: str, scratch: Location | None = None, total: int = MOST_SHARDS
@@ -81,9 +70,9 @@ class Journal:
         self.scratch = scratch or path
         self.parameter_hash = parameter_hash
         self.total = min(total, MOST_SHARDS)
-        self.done = Bitmap()
-        self.unreadable = 0
-        self.damaged: dict[Location, int] = {}
+        self.done = Bitmap()  # includes blocks of the next commit
+        self.unreadable = 0  # damaged lines (torn, or with a wrong checksum) that `open` removed
+        self.damaged: dict[Location, int] = {}  # damaged lines of each segment when it was last read
         self._lines: list[bytes] = []
         self._oldest = 0.0  # monotonic time of the first line that waits
         self._next = 0
@@ -94,19 +83,15 @@ class Journal:
     def open(
         cls, path: Location, parameter_hash: str, scratch: Location | None = None, total: int = MOST_SHARDS
     ) -> Journal:
-        """Open or begin the journal in the folder `path`, and take damaged lines out of it.
+        """Open or begin the journal in the folder `path`, and remove damaged lines from it.
 
         Parameters
         ----------
-        path
-            Its folder.
-        parameter_hash
-            Of the run whose blocks it holds.
         scratch
-            Folder for segments that are being written; without it, nothing can be written any more. Left out, the journal's
-            own.
+            Folder for segments that are being written, by default the journal's own. Once it is deleted, every further
+            write fails.
         total
-            Blocks of the run; a line of a block beyond is damaged.
+            Number of blocks of the run; a line with a higher block number is damaged.
 
         Raises
         ------
@@ -125,7 +110,7 @@ class Journal:
             raise
         except OSError as error:
             raise OutputError(
-                f"cannot use the journal {path}: {error.strerror}. Choose another --output, or mend that"
+                f"cannot use the journal {path}: {error.strerror}. Fix that, or choose another --output"
             ) from error
         return journal
 
@@ -146,17 +131,14 @@ class Journal:
         self.done.add(block)
 
     def commit_if_due(self) -> None:
-        """Commit if lines have waited for `COMMIT_S` seconds."""
+        """Commit if the oldest waiting line is `COMMIT_S` seconds old."""
         if self._lines and time.monotonic() - self._oldest >= COMMIT_S:
             self.commit()
 
     def commit(self) -> None:
-        """Write the lines that wait as one segment, synced to the disk.
+        """Write the waiting lines as one segment, synced to the disk.
 
-        Raises
-        ------
-        OutputError
-            The disk is full or has gone away. The lines are kept for the next try.
+        Raises OutputError if the disk is full or gone; the lines are kept for the next try.
         """
         if not self._lines:
             return
@@ -174,7 +156,7 @@ class Journal:
             ) from error
 
     def records(self) -> Iterator[Record]:
-        """Each finished block's last record, in no stated order, without holding more than one segment in memory."""
+        """Yield each finished block's last record, in no particular order, one segment in memory at a time."""
         self.commit()
         seen = Bitmap()
         for path, _, _ in reversed(self._segments()):
@@ -184,12 +166,12 @@ class Journal:
                     yield Record(**{name: entry[name] for name in Record.__slots__})
 
     def distrust(self, blocks: Iterable[int]) -> None:
-        """Take back from `done` blocks that shall be done again."""
+        """Remove blocks that must be done again from `done`."""
         for block in blocks:
             self.done.discard(block)
 
     def _segments(self) -> list[tuple[Location, int, int]]:
-        """Segments that count, in order, with their first and last number."""
+        """List segments that no merged one covers, in order, with their first and last number."""
         found = []
         for path in self.path.iterdir():
             if match := _NAME.fullmatch(path.name):
@@ -209,8 +191,8 @@ class Journal:
                 if entry["hash"] != self.parameter_hash:
                     raise OutputError(
                         f"{self.path} was written with other parameters (hash {printable(entry['hash'])[:12]}, now "
-                        f"{self.parameter_hash[:12]}): one image would mix two simulations. Give the former "
-                        "specification again, choose another --output, or start anew with --overwrite"
+                        f"{self.parameter_hash[:12]}): one image would mix two simulations. Use the former "
+                        "specification, choose another --output, or start again with --overwrite"
                     )
                 self.done.add(entry["block"])
             self._next = last + 1
@@ -218,7 +200,7 @@ class Journal:
                 self._count_segment(path.stat().st_size)
 
     def _entries(self, path: Location) -> Iterator[dict[str, Any]]:
-        """The lines of a segment that are believed, the last first; the others are counted in `damaged`."""
+        """Yield the valid lines of a segment, the last first, and count the others in `damaged`."""
         self.damaged.pop(path, None)
         for line in reversed(_lines(path)):
             entry = _parse(line, self.total)
@@ -228,7 +210,7 @@ class Journal:
                 yield entry
 
     def _clean(self) -> None:
-        """Take damaged lines out, so that the next look at the journal finds it sound."""
+        """Remove damaged lines from the files."""
         self.unreadable = sum(self.damaged.values())
         for path in self.damaged:
             with writing(path, self.scratch) as partial, partial.open("wb") as file:
@@ -243,7 +225,7 @@ class Journal:
         self._unmerged_bytes += size
 
     def _merge(self) -> None:
-        """Join the unmerged segments into one. A crash at any point loses nothing and counts nothing twice."""
+        """Merge the segments that are not merged yet. A crash at any point loses nothing and counts nothing twice."""
         singles = [segment for segment in self._segments() if segment[1] == segment[2]]
         self._unmerged = self._unmerged_bytes = 0
         if len(singles) > 1:
@@ -254,28 +236,28 @@ class Journal:
 
 
 def damaged_lines(journal: Journal) -> str:
-    """What the log tells of lines that were taken out."""
+    """Describe the lines that were removed, for the log."""
     return (
-        f"{journal.unreadable} lines of {journal.path} were torn or had a wrong checksum; they were taken out, and their blocks "
-        "are made again"
+        f"{journal.unreadable} lines of {journal.path} were torn or had a wrong checksum; they were removed, and their "
+        "blocks are computed again"
     )
 
 
 def _sealed(line: bytes) -> bytes:
-    """A line of JSON with its checksum as the last key, and its end."""
+    """Append the checksum to a line of JSON as its last key, and a line break."""
     before, after = _SEAL
     return b"%s%s%08x%s\n" % (line[:-1], before, google_crc32c.value(line[:-1]), after)
 
 
 def _lines(path: Location) -> list[bytes]:
-    """Lines of a segment; one alone, which is none, where it is larger than segments are."""
+    """Read the lines of a segment; a file larger than any segment is read as one damaged line."""
     if not isinstance(path, Remote) and path.stat().st_size > _LARGEST_BYTES:
         return [b""]
     return path.read_bytes().splitlines()
 
 
 def _parse(line: bytes, total: int) -> dict[str, Any] | None:
-    """The entry; None for a line that was torn, that has another checksum, or that no driver wrote."""
+    """Parse a line; None if it is torn, has a wrong checksum, or was not written by a driver."""
     body, seal = line[:-_SEAL_BYTES], line[-_SEAL_BYTES:]
     if seal != b"%s%08x%s" % (_SEAL[0], google_crc32c.value(body), _SEAL[1]):
         return None
@@ -283,11 +265,11 @@ def _parse(line: bytes, total: int) -> dict[str, Any] | None:
         entry = _decode(line.decode())
     except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and entry.keys() >= _FIELDS and _is_sensible(entry, total) else None
+    return entry if isinstance(entry, dict) and entry.keys() >= _FIELDS and _is_valid(entry, total) else None
 
 
-def _is_sensible(entry: Mapping[str, Any], total: int) -> bool:
-    """Whether all that every line tells is of its kind."""
+def _is_valid(entry: Mapping[str, Any], total: int) -> bool:
+    """Check types and ranges of an entry."""
     block, attempt, seconds, time = entry["block"], entry["attempt"], entry["seconds"], entry["time"]
     return (
         type(block) is type(attempt) is int

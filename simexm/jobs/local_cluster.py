@@ -1,4 +1,4 @@
-"""A Dask cluster on this machine, for as long as a `with` block lasts."""
+"""Start a Dask cluster on this machine for the length of a `with` block."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import distributed
 from distributed.security import Security
 
 from simexm.errors import RunError, SpecError
-from simexm.jobs.children import have_workers, why_none
+from simexm.jobs.children import note_workers, why_no_workers
 from simexm.jobs.nodes import LocalCluster, Nanny, Scheduler
 from simexm.jobs.shared import shared
 from simexm.machine import cpus, refuse_lost_folder, refuse_no_processes
 
 CONFIG = {
-    # Tasks wait at the scheduler, not at busy workers: a worker that dies then takes only what it was running.
+    # Tasks wait at the scheduler, not at busy workers: a worker that dies loses only what it was running.
     "distributed.scheduler.worker-saturation": 1.0,
     # The executor counts deaths itself, block by block.
     "distributed.scheduler.allowed-failures": 0,
-    # Dask sees none of our memory: blocks write to disk and return a few hundred bytes. So there is nothing to spill,
-    # and a paused worker would never wake. A worker above its limit is killed and its block is tried again.
+    # Dask holds no data: blocks write to disk and return a few hundred bytes. So there is nothing to spill, and a paused
+    # worker would never resume. A worker above its limit is killed and its block is tried again.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 1.0,
-    # Start up fast, and let nothing sample or remember more than the dashboard shows.
+    # Start fast; sample and store no more than the dashboard shows.
     "distributed.worker.profile.enabled": False,
     "distributed.diagnostics.nvml": False,
     "distributed.admin.system-monitor.gil.enabled": False,
@@ -39,29 +39,29 @@ CONFIG = {
     "distributed.scheduler.dashboard.tasks.task-stream-length": 10000,
 }
 
-# So long after a worker's death Dask closes its nanny if the worker is not there just then, be it that it died once more and
-# is being started again: the cluster would be one worker short for good. Nannies of this machine need no such help.
+# Dask's timeout for the return of a dead worker. After it Dask closes the nanny, even if the worker is just being started
+# again, and the cluster would lack a worker until its end. Nannies on this machine do not get lost.
 _NEVER = "365 days"
 
-_STARTS = 3  # tries to start a cluster
-_START_S = 180.0  # until a worker that does not come is given up; it imports much, and the machine may be busy
+_STARTS = 3  # attempts to start a cluster
+_START_S = 180.0  # timeout for a worker to connect; its imports are slow, and the machine may be busy
 
-# Each worker computes in one thread; libraries that start their own would fight over the cores, and the order in which
-# they add would follow their number. These are read when a library is loaded, so they must stand before the process.
+# Each worker computes in one thread: threads of libraries would compete for the cores, and their number would change the
+# order of sums. Libraries read these when they are loaded, so they are set before the process starts.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
     "VECLIB_MAXIMUM_THREADS": "1",
-    # Dask's default gives each freed array back to the system at once, and the next one costs its page faults again:
-    # temporaries were measured 2 to 10 times slower. One arena keeps those below 32 MiB; larger ones would stay resident
+    # By Dask's default each freed array is returned to the system at once, and the next one costs page faults again:
+    # temporaries were measured 2 to 10 times slower. One arena keeps those below 32 MiB; larger ones would stay resident.
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "33554432",
 }
 
-_SET_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # in this process, and left there
+_SET_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # in this process, and never restored
 
 
 @contextlib.contextmanager
@@ -71,47 +71,47 @@ def local_client(
     dashboard: bool = True,
     gpus: Sequence[str] = (),
 ) -> Iterator[distributed.Client]:
-    """Start worker processes of one thread each, reachable by nobody but this process, and yield a client.
+    """Start worker processes of one thread each that only this process can reach, and yield a client.
 
-    All of them listen on loopback, where any user of the machine could talk to them. So they talk over TLS, with a key that
-    is made for this one cluster, is held in memory and goes to the workers through pipes. (OpenSSL takes keys from files only:
-    each process writes it for an instant into a folder that only the user can read.)
+    They listen on loopback, which any user of the machine can reach. So they use TLS, with a key made for this cluster,
+    held in memory and passed to the workers through pipes. (OpenSSL reads keys from files only: each process writes it
+    for an instant into a folder that only the user can read.)
 
     Parameters
     ----------
     workers
         Number of processes; None for one on each core that this process may use.
     memory_limit
-        Resident memory of one worker, bytes or text such as "2 GiB", above which it is killed and started again; None
-        for no limit.
+        Resident memory of one worker, bytes or text such as "2 GiB", above which it is killed and restarted; None for no
+        limit.
     dashboard
-        Whether to serve Dask's dashboard, on a free port and below an address that nobody guesses. Without bokeh there is none.
+        Whether to serve Dask's dashboard (it needs bokeh), on a free port and below a secret path.
     gpus
-        As CUDA_VISIBLE_DEVICES names them: each worker sees one of its own, and there are no more workers than these. None
-        where workers compute on the CPU.
+        Names as in CUDA_VISIBLE_DEVICES: each worker sees one of its own, and there is at most one worker for each. Empty
+        on the CPU.
 
     Raises
     ------
     SpecError
-        Fewer than one worker, or this process can start none.
+        `workers` is below 1, or this process can start none.
     RunError
         Workers cannot be started.
     """
     if workers is not None and workers < 1:
-        raise SpecError(f"{workers} workers would compute nothing. Give --workers 1 or more")
+        raise SpecError(f"{workers} workers would compute nothing. Set --workers to 1 or more")
     refuse_lost_folder()
-    if why := why_none():
+    if why := why_no_workers():
         raise SpecError(
-            f"there can be no workers: {why}. Start them elsewhere, or spawn processes instead of forking them"
+            f"no workers can be started: {why}. Start them from another process, or spawn processes instead of forking them"
         )
     count = min(workers or len(gpus), len(gpus)) if gpus else workers or cpus()
     refuse_no_processes(count)
-    have_workers()
+    note_workers()
     with (
         _settings(),
         tempfile.TemporaryDirectory(prefix="simexm-workers-", ignore_cleanup_errors=True) as folder,
         _started(count, memory_limit or 0, dashboard, gpus, folder) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
+        distributed.Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
     ):
         yield client
 
@@ -119,8 +119,8 @@ def local_client(
 def _started(
     count: int, memory_limit: int | str, dashboard: bool, gpus: Sequence[str], folder: str
 ) -> distributed.SpecCluster:
-    """A cluster whose workers are there; tried again where one did not come up, as happens on machines that are overloaded."""
-    security = Security.temporary()
+    """Start a cluster with all its workers; try again if one does not start, as happens on overloaded machines."""
+    security = Security.temporary()  # type: ignore[no-untyped-call]
     both = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
     options = {
         **both,
@@ -135,7 +135,7 @@ def _started(
     envs = [env | {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [env] * count
     for left in reversed(range(_STARTS)):
         try:
-            return LocalCluster(
+            return LocalCluster(  # type: ignore[no-untyped-call]
                 scheduler={"cls": Scheduler, "options": {**both, "dashboard": dashboard}},
                 workers={n: {"cls": Nanny, "options": {**options, "env": envs[n]}} for n in range(count)},
                 security=security,
@@ -144,14 +144,14 @@ def _started(
         except Exception as error:
             if not left:
                 raise RunError(
-                    f"{count} workers could not be started on this machine, {_STARTS} times: {_innermost(error)}. Look for "
-                    "limits on processes, memory or open files (ulimit -a), or give fewer --workers"
+                    f"{count} workers could not be started on this machine in {_STARTS} attempts: {_innermost(error)}. Check "
+                    "the limits on processes, memory and open files (ulimit -a), or set fewer --workers"
                 ) from error
     raise AssertionError
 
 
 def _innermost(error: BaseException) -> str:
-    """What an error says that was raised first of all; Dask wraps it in others that say only that something did not start."""
+    """Return the message of the first error in a chain; Dask wraps it in errors that only say that a start failed."""
     while error.__cause__ is not None:
         error = error.__cause__
     return "".join(traceback.format_exception_only(error)).strip()
@@ -160,7 +160,7 @@ def _innermost(error: BaseException) -> str:
 @shared
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """Dask's settings and environment variables, for processes started meanwhile; what they were before comes back."""
+    """Set Dask's settings and environment variables for processes started meanwhile, and restore them afterwards."""
     with dask.config.set({**CONFIG, "distributed.deploy.lost-worker-timeout": _NEVER}):
         before = {name: os.environ.get(name) for name in (*ENVIRONMENT, *_SET_BY_DASK)}
         os.environ.update(ENVIRONMENT)

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from simexm.errors import OutputError
-from simexm.jobs.lock_owner import BEAT_S, STALE_S, held, machine, me, owner_in, perhaps_held
+from simexm.jobs.lock_owner import BEAT_S, STALE_S, beating, held, machine, me, owner_in, perhaps_held
 from simexm.jobs.object_lock import object_lock
 from simexm.store.location import Location
 from simexm.store.remote import Remote
 
 _SETTLE_S = 1.0
-# What file systems answer that know no advisory locks; exclusive creation and the beat must do there.
+# Errors of file systems without advisory locks, where exclusive creation and the heartbeat must suffice.
 _NO_FLOCK = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 
 
@@ -29,16 +29,11 @@ _NO_FLOCK = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 def lock(path: Location) -> Iterator[None]:
     """Hold the lock `path` for the length of the block, and remove it afterwards.
 
-    Behind a URL it is an object: see `simexm.jobs.object_lock`. On a disk the file names host and process, and its holder
-    touches it every `BEAT_S` seconds. A dead holder is known by one of two signs. On its own machine the kernel's advisory
-    lock on the file has ended, however the process ended. From another machine, to which a file system may not show such
-    locks, its file has not been touched for `STALE_S` seconds, by the file system's clock. Then the lock is taken over, by
-    one only of several that try at once.
-
-    Raises
-    ------
-    OutputError
-        Another driver holds the lock, or may do so still; or the file cannot be written.
+    In an object store it is an object: see `simexm.jobs.object_lock`. On a disk it is a file that names host and process,
+    with a heartbeat: its holder touches it every `BEAT_S` seconds. A holder is dead if, on its own machine, the kernel's
+    advisory lock on the file has ended, or, seen from another machine, where such locks may be invisible, the file was
+    not touched for `STALE_S` seconds by the file system's clock. Then the lock is taken over; if several drivers try, one
+    gets it. Raises OutputError if another driver holds the lock or may still hold it, or the file cannot be written.
     """
     if isinstance(path, Remote):
         with object_lock(path):
@@ -49,17 +44,12 @@ def lock(path: Location) -> Iterator[None]:
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}. Choose another --output, or mend that") from error
-    ended = threading.Event()
-    beat = threading.Thread(target=_beat, args=(descriptor, ended), name="simexm-lock", daemon=True)
-    beat.start()
+        raise OutputError(f"cannot write {path}: {error.strerror}. Fix that, or choose another --output") from error
     try:
-        yield
+        with beating(_beat, descriptor):
+            yield
     finally:
-        ended.set()
-        beat.join()
-        # where the disk refuses that, too, what the block raised is to be told; with the descriptor the lock ends all the same
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # not to hide what the block raised; closing the file ends the lock anyway
             if _same_file(descriptor, path):
                 path.unlink()
         os.close(descriptor)
@@ -67,7 +57,7 @@ def lock(path: Location) -> Iterator[None]:
 
 def _beat(descriptor: int, ended: threading.Event) -> None:
     while not ended.wait(BEAT_S):
-        with contextlib.suppress(OSError):  # a disk that is away for a while
+        with contextlib.suppress(OSError):  # the disk may be unreachable for a while
             os.utime(descriptor)
 
 
@@ -87,7 +77,7 @@ def _take(path: Path) -> int:
                 if age_s < STALE_S:
                     raise perhaps_held(path, owner, age_s)
             _write(descriptor)
-            if not ended:  # others may have come to the same end at this moment: the last to write has it
+            if not ended:  # others may take it over at the same moment: the last to write holds it
                 time.sleep(_SETTLE_S)
                 if not _same_file(descriptor, path) or _read(descriptor) != me():
                     raise held(path, _read(descriptor))
@@ -99,9 +89,9 @@ def _take(path: Path) -> int:
 
 
 def _flock(descriptor: int, path: Path, patience_s: float) -> bool:
-    """Take the advisory lock. False if the file system has none.
+    """Take the advisory lock; False if the file system has none.
 
-    Whoever made the file has some patience, since others may look into it before it is locked.
+    The creator of the file waits up to `patience_s`, since others may read it before it is locked.
     """
     until_s = time.monotonic() + patience_s
     while True:
@@ -123,7 +113,7 @@ def _open(path: Path) -> tuple[int, bool]:
         try:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), True
         except FileExistsError:
-            with contextlib.suppress(FileNotFoundError):  # its holder removed it just now
+            with contextlib.suppress(FileNotFoundError):  # removed by its holder meanwhile
                 return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), False  # a link is not followed
 
 
@@ -135,7 +125,7 @@ def _same_file(descriptor: int, path: Path) -> bool:
 
 
 def _age_s(descriptor: int, path: Path) -> float:
-    """Seconds since the lock was touched, by the file system's clock, which need not be this machine's."""
+    """Return the seconds since the lock was touched, by the file system's clock."""
     with tempfile.TemporaryFile(dir=path.parent) as probe:
         return os.fstat(probe.fileno()).st_mtime - os.fstat(descriptor).st_mtime
 

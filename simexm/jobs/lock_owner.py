@@ -1,12 +1,13 @@
-"""Who holds an output's lock, and what a second driver is told."""
+"""The holder of an output's lock, and the errors that a second driver raises."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,29 +20,34 @@ from simexm.store.documents import MalformedError, obey, parse_mapping
 from simexm.store.location import Location
 from simexm.store.remote import Remote
 
-BEAT_S = 10.0  # how often a holder touches its lock
-STALE_S = 90.0  # untouched for so long, a lock's holder is dead; network file systems show a touch up to a minute late
+BEAT_S = 10.0  # heartbeat of a holder: it touches its lock
+STALE_S = 90.0  # without a heartbeat the holder is dead; network file systems show a touch up to a minute late
+
+
+@contextlib.contextmanager
+def beating(beat: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Call `beat(*arguments, ended)` in a thread for the length of the block; it returns when `ended` is set."""
+    ended = threading.Event()
+    thread = threading.Thread(target=beat, args=(*arguments, ended), name="simexm-lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds, or held, a lock.
-
-    Attributes
-    ----------
-    host, pid
-        Its machine and process.
-    alive
-        Whether it lives: on its own machine as the processes there tell, from elsewhere by its last sign of life.
-    """
+    """The process that holds, or held, a lock."""
 
     host: str
     pid: int
-    alive: bool
+    alive: bool  # by the list of processes on the same machine, from another one by the last heartbeat
 
 
 def holder(path: Location) -> Holder | None:
-    """Who holds the lock, by looking alone; None where there is none."""
+    """Read who holds the lock, without taking it; None where there is no lock."""
     try:
         owner, touched_s = owner_in(path.read_bytes()), path.stat().st_mtime
     except OSError:
@@ -49,19 +55,17 @@ def holder(path: Location) -> Holder | None:
     if not owner:
         return None
     host, pid = owner["host"], owner["pid"]
-    if isinstance(path, Remote) and (alive := lives_here(owner)) is not None:
+    if isinstance(path, Remote) and (alive := is_alive_locally(owner)) is not None:
         return Holder(host, pid, alive)
     if isinstance(path, Remote) or (host, owner.get("machine")) != (socket.gethostname(), machine()):
         return Holder(host, pid, time.time() - touched_s < STALE_S)
     try:
-        return Holder(host, pid, psutil.Process(pid).create_time() < touched_s + 1.0)  # or another got its number
+        return Holder(host, pid, psutil.Process(pid).create_time() < touched_s + 1.0)  # later: the pid was reused
     except psutil.Error:
         return Holder(host, pid, False)
 
 
 class _Owner(BaseModel):
-    """What `me` told."""
-
     model_config = ConfigDict(strict=True, extra="allow")
 
     host: Annotated[str, Field(pattern=r"^[\w.:-]+$", max_length=255)]
@@ -69,7 +73,7 @@ class _Owner(BaseModel):
 
 
 def owner_in(data: bytes) -> dict[str, Any]:
-    """What a lock says of its holder; nothing where that is torn, or nothing that a holder writes."""
+    """Parse the content of a lock; empty if it is torn or was not written by a holder."""
     try:
         owner = parse_mapping(data)
         obey(_Owner, owner)
@@ -79,7 +83,7 @@ def owner_in(data: bytes) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Identify the machine since it was started; containers on it share its kernel, and so its advisory locks."""
+    """Identify the machine since its boot; containers on it share its kernel, and so its advisory locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -87,25 +91,19 @@ def machine() -> str:
 
 
 def namespace() -> str:
-    """Among whose processes the numbers of processes count; containers have their own."""
+    """Identify the namespace of process numbers; containers have their own."""
     with contextlib.suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
     return ""
 
 
-def lives_here(owner: Mapping[str, Any]) -> bool | None:
-    """Whether a holder on this machine lives, by no clock but the machine's own; None for holders elsewhere.
-
-    Parameters
-    ----------
-    owner
-        What `me` said in the holder.
-    """
+def is_alive_locally(owner: Mapping[str, Any]) -> bool | None:
+    """Return whether a holder on this machine is alive, by the machine's own clock; None for holders elsewhere."""
     mine = me()
     if any(owner.get(k) != mine[k] for k in ("host", "machine", "namespace")):
         return None
     try:
-        return bool(psutil.Process(int(owner["pid"])).create_time() == owner["started"])  # or another got its number
+        return bool(psutil.Process(int(owner["pid"])).create_time() == owner["started"])  # otherwise the pid was reused
     except psutil.Error:
         return False
 
@@ -122,7 +120,7 @@ def me() -> dict[str, Any]:
 
 
 def held(path: Location, owner: Mapping[str, Any]) -> OutputError:
-    """The error where another driver holds the lock."""
+    """Make the error to raise when another driver holds the lock."""
     return OutputError(
         f"{path} is held by {_who(owner)}: two runs into one output would do all work twice. Wait for it, or end it there "
         f"with: kill {owner.get('pid', '<pid>')}"
@@ -130,9 +128,9 @@ def held(path: Location, owner: Mapping[str, Any]) -> OutputError:
 
 
 def perhaps_held(path: Location, owner: Mapping[str, Any], age_s: float) -> OutputError:
-    """The error where another driver may hold it still."""
+    """Make the error to raise when another driver may still hold the lock."""
     return OutputError(
-        f"{path} is held by {_who(owner)}, which gave a sign of life {max(0.0, age_s):.0f} s ago: two runs into one output "
+        f"{path} is held by {_who(owner)}, whose last heartbeat was {max(0.0, age_s):.0f} s ago: two runs into one output "
         f"would do all work twice. Wait for it, or end it there; if it is dead, type the same command again in "
         f"{STALE_S - age_s:.0f} s"
     )

@@ -1,13 +1,14 @@
-"""Dask's scheduler, workers and nannies, without the web servers that anyone on the machine could read.
+"""Dask's scheduler, workers and nannies, without web servers that anyone on the machine could read.
 
-What they say to each other is encrypted, and each shows a certificate. But Dask gives every scheduler and every worker a web
-server besides, which asks nobody who he is. Workers get none here, and the scheduler's answers only below a secret.
+Their connections are encrypted and need a certificate, but Dask also starts a web server in every scheduler and worker,
+with no authentication. Here workers have none, and the scheduler's answers only below a secret path.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import secrets
 import time
 from typing import Any
@@ -18,19 +19,11 @@ from tornado.routing import Rule, RuleRouter
 
 from simexm.secret import Below
 
-_HEARD_AGAIN_S = 20.0  # workers say every 0.5 to some 6 s, the more the seldomer, that they live
+_HEARTBEATS_S = 20.0  # long enough for a heartbeat of every worker: one every 0.5 s, with many workers about every 6 s
 
 
 class Scheduler(distributed.Scheduler):
-    """A scheduler whose dashboard, if it has one, is found only by whoever knows its address.
-
-    Parameters
-    ----------
-    dashboard
-        Whether to serve Dask's dashboard. Without bokeh there is none.
-    dashboard_address
-        Where; a free port of loopback.
-    """
+    """A scheduler that serves its dashboard, if any (it needs bokeh), only below a secret path on a loopback port."""
 
     def __init__(self, *, dashboard: bool = False, dashboard_address: str = "127.0.0.1:0", **options: Any) -> None:
         served = dashboard and importlib.util.find_spec("bokeh") is not None
@@ -40,29 +33,31 @@ class Scheduler(distributed.Scheduler):
         )
 
     def start_http_server(self, routes: list[Any], *address: Any, **options: Any) -> None:
-        """Listen for a browser, and answer nothing but what begins with the secret.
+        """Serve only paths below the secret.
 
-        Dask's own prefix does not do alone: its page at / leads whoever comes to the prefix, and /sitemap.json names it.
+        Dask's own prefix is not enough: its page at / redirects to the prefix, and /sitemap.json names it.
         """
         if not self._secret:
-            self.http_application = RoutingApplication(routes)
+            self.http_application = RoutingApplication(routes)  # type: ignore[no-untyped-call]
             return
-        super().start_http_server(routes, *address, **options)
+        super().start_http_server(routes, *address, **options)  # type: ignore[no-untyped-call]
         self.http_server.request_callback = RuleRouter([Rule(Below(self._secret), self.http_application)])
 
     @property
     def dashboard_link(self) -> str:
-        """Where the dashboard is: for the eyes of the user alone. Empty where there is none."""
-        return f"http://127.0.0.1:{self.http_server.port}/{self._secret}/status" if self._secret else ""
+        """Link to the dashboard, for the user alone; empty without one."""
+        port = self.http_server.port if self._secret else 0  # type: ignore[attr-defined]
+        return f"http://127.0.0.1:{port}/{self._secret}/status" if self._secret else ""
 
     async def check_worker_ttl(self) -> None:
-        """Start workers again that have been silent for long.
+        """Restart workers without a heartbeat for a long time.
 
-        They seem silent, too, where this very process could not hear them, stopped or suspended with the whole machine, or
-        where its clock was set. Then they are heard again within seconds, for which it waits.
+        They seem silent, too, after this process was stopped, the machine suspended or the clock set. Then heartbeats
+        come again within seconds, so wait for these first.
         """
-        if any(time.time() - worker.last_seen > self.worker_ttl for worker in self.workers.values()):
-            await asyncio.sleep(_HEARD_AGAIN_S)
+        ttl_s = self.worker_ttl or math.inf
+        if any(time.time() - worker.last_seen > ttl_s for worker in self.workers.values()):
+            await asyncio.sleep(_HEARTBEATS_S)
         await super().check_worker_ttl()
 
 
@@ -73,27 +68,27 @@ class Worker(distributed.Worker):
         super().__init__(*arguments, **{**options, "dashboard": False})
 
     def start_http_server(self, routes: list[Any], *address: Any, **options: Any) -> None:
-        """Do not."""
-        self.http_application = RoutingApplication(routes)
+        """Start none."""
+        self.http_application = RoutingApplication(routes)  # type: ignore[no-untyped-call]
 
 
 class Nanny(distributed.Nanny):
-    """A nanny of such a worker."""
+    """A nanny that starts a `Worker`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, worker_class=Worker, **options)
+        super().__init__(*arguments, **{**options, "worker_class": Worker})
 
 
 class DashboardLink:
-    """Mixed into a cluster of Dask's: the link that leads to our scheduler's dashboard."""
+    """Mixin for clusters: the link to the dashboard of `Scheduler`."""
 
     scheduler: Any
 
     @property
     def dashboard_link(self) -> str:
-        """Empty where there is no dashboard."""
+        """Empty without a dashboard."""
         return str(self.scheduler.dashboard_link)
 
 
 class LocalCluster(DashboardLink, distributed.SpecCluster):
-    """Scheduler in this process, and workers as they are described."""
+    """A scheduler in this process, and workers by their specification."""

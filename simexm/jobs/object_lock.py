@@ -1,8 +1,8 @@
-"""The lock of an output in an object store: an object that only one driver can have made.
+"""The lock of an output in an object store: an object that only one driver can create.
 
-It is made by a put that the store refuses where there is one (If-None-Match), and written anew every `BEAT_S` seconds by
-a put that the store refuses where it is not the version that the holder wrote last (If-Match). Stores that do not know
-such conditions are found out, and then the last to write has the lock after a second of waiting.
+It is created by a put that the store refuses if the object exists (If-None-Match), and written again every `BEAT_S`
+seconds by a put that the store refuses if the holder did not write the stored version (If-Match). Stores that ignore
+such conditions are detected: there the driver that wrote last holds the lock, after a second of waiting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from simexm.errors import OutputError
 from simexm.jobs import lock_owner
-from simexm.jobs.lock_owner import BEAT_S, held, lives_here, me, owner_in, perhaps_held
+from simexm.jobs.lock_owner import BEAT_S, beating, held, is_alive_locally, me, owner_in, perhaps_held
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
 
@@ -28,27 +28,19 @@ _SETTLE_S = 1.0
 def object_lock(path: Remote) -> Iterator[None]:
     """Hold the lock for the length of the block, and remove it afterwards.
 
-    A dead holder is known by one of two signs: on its own machine its process is gone; from elsewhere, its object has not
-    been written for `STALE_S` seconds by the store's clock. Then the lock is taken over, by one only of several that try.
-
-    Raises
-    ------
-    OutputError
-        Another driver holds the lock, or may do so still; or the store refuses.
+    A holder is dead if, on its own machine, its process is gone, or, seen from another machine, it has not written the
+    object for `STALE_S` seconds by the store's clock. Then the lock is taken over; if several drivers try, one gets it.
+    Raises OutputError if another driver holds the lock or may still hold it, or the store refuses the write.
     """
     lock = _Lock(path)
     try:
         lock.take()
     except RemoteError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    ended = threading.Event()
-    beat = threading.Thread(target=lock.beat, args=(ended,), name="simexm-lock", daemon=True)
-    beat.start()
     try:
-        yield
+        with beating(lock.beat):
+            yield
     finally:
-        ended.set()
-        beat.join()
         with contextlib.suppress(OSError):
             lock.release()
 
@@ -61,24 +53,24 @@ class _Lock:
         self.beats = 0
 
     def take(self) -> None:
-        """Make the object, or take a dead holder's over; raises where another holds it."""
+        """Create the object, or take it over from a dead holder; raise if another driver holds it."""
         while True:
             try:
-                if self.path.is_file():  # for stores that know no conditions
+                if self.path.is_file():  # for stores without conditions
                     self._take_over()
                 else:
                     self.version = self.path.create(self._text())
                 break
-            except (FileExistsError, FileNotFoundError):  # made, or removed by its holder, just now
+            except (FileExistsError, FileNotFoundError):  # created, or removed by its holder, meanwhile
                 continue
-        if not self._conditions_count():
-            time.sleep(_SETTLE_S)  # others may have come to the same end at this moment: the last to write has it
+        if not self._has_conditions():
+            time.sleep(_SETTLE_S)  # others may take it at the same moment: the last to write holds it
         if not self._is_mine():
             raise held(self.path, self._read())
 
     def _take_over(self) -> None:
         about, owner = self.path.stat(), self._read()
-        alive = lives_here(owner)
+        alive = is_alive_locally(owner)
         if alive:
             raise held(self.path, owner)
         if alive is None:
@@ -91,29 +83,29 @@ class _Lock:
             raise held(self.path, self._read()) from None
 
     def beat(self, ended: threading.Event) -> None:
-        """Write it anew from time to time until `ended`, or until another has it."""
+        """Write it again every `BEAT_S` seconds until `ended`, or until another driver holds it."""
         while not ended.wait(BEAT_S):
             self.beats += 1
             try:
                 if not self._is_mine():
-                    return  # another has it, and took the claims away before it wrote anything
+                    return  # the new holder removed the claims before it wrote anything
                 self.version = self.path.replace_version(self._text(), self.version)
-            except FileExistsError:  # or an answer was lost and the request sent again: the next beat tells
+            except FileExistsError:  # taken over, or only a request sent twice: the next heartbeat shows which
                 with contextlib.suppress(OSError):
                     self.version = self.path.stat().version
-            except OSError:  # a network that is away for a while
+            except OSError:  # the network may be down for a while
                 continue
 
     def release(self) -> None:
-        """Remove it, if it is still this process's."""
+        """Remove it, if this process still holds it."""
         if self._is_mine():
             self.path.unlink(missing_ok=True)
 
     def _is_mine(self) -> bool:
-        return self._read().get("token") == self.owner["token"]
+        return bool(self._read().get("token") == self.owner["token"])
 
-    def _conditions_count(self) -> bool:
-        """Whether the store refuses to make what is there."""
+    def _has_conditions(self) -> bool:
+        """Return whether the store refuses to create an object that exists."""
         try:
             self.version = self.path.create(self._text(more=True))
         except FileExistsError:
@@ -121,7 +113,7 @@ class _Lock:
         return False
 
     def _now(self) -> float:
-        """The store's clock, which need not be this machine's."""
+        """Read the store's clock."""
         probe = self.path.with_name("probe")
         probe.put(uuid.uuid4().bytes)
         now_s = probe.stat().st_mtime
@@ -135,5 +127,5 @@ class _Lock:
             return {}
 
     def _text(self, more: bool = False) -> bytes:
-        """What is written; another text each time, so that each version has a name of its own."""
+        """Make the object's content; it differs each time, so that each version has its own tag."""
         return json.dumps({**self.owner, "beat": self.beats + more}).encode() + b"\n"

@@ -1,30 +1,24 @@
-"""Listeners that tell a person how a run is going, on the terminal and in the run's folder."""
+"""Listeners that report the progress of a run, on the terminal, in a notebook and in the run's folder."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
+import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
+from html import escape
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from simexm.jobs.events import (
-    BlockDone,
-    BlockFailed,
-    Event,
-    Listener,
-    Message,
-    Retried,
-    RunFinished,
-    RunStarted,
-    WorkerLost,
-)
-from simexm.jobs.notebook import InNotebook, in_notebook
+from simexm.jobs import events
+from simexm.jobs.events import BlockFailed, Event, Listener, Message, Retried, RunStarted, WorkerLost
 from simexm.logs import logger
 from simexm.names import printable
 from simexm.store.files import append
@@ -32,39 +26,33 @@ from simexm.store.location import Location
 from simexm.units import count, duration
 
 _PLAIN_EVERY_S = 5.0
+_NOTEBOOK_EVERY_S, _NOTEBOOK_LINES = 0.2, 8
 
 
 def describe(event: Event) -> str | None:
-    """One line for an event that a person should know of, without control characters; None for a finished block."""
-    text = _described(event)
-    return None if text is None else printable(text)
-
-
-def _described(event: Event) -> str | None:
+    """Describe an event in one line without control characters; None for a finished block."""
     match event:
         case RunStarted():
-            return f"running on {count(event.workers, 'worker')} with {count(event.threads, 'thread')}"
+            text = f"running on {count(event.workers, 'worker')} with {count(event.threads, 'thread')}"
         case Retried():
-            return f"block {event.block} failed on {event.host} (attempt {event.attempt}), will be tried again: {event.error}"
+            text = f"block {event.block} failed on {event.host} (attempt {event.attempt}), will be tried again: {event.error}"
         case BlockFailed(failure):
-            return f"block {failure.block} set aside after {count(failure.attempts, 'attempt')}: {failure.error}"
+            text = f"block {failure.block} set aside after {count(failure.attempts, 'attempt')}: {failure.error}"
         case WorkerLost():
-            return f"worker {event.worker} died; {count(len(event.blocks), 'block')} will be run again"
+            text = f"worker {event.worker} died; {count(len(event.blocks), 'block')} will be run again"
         case Message():
-            return event.text
-        case RunFinished():
+            text = event.text
+        case events.RunFinished():
             end = "finished" if event.complete else "stopped"
             failed = f", {count(event.failed, 'block')} failed" if event.failed else ""
-            return f"{end}: {count(event.done, 'block')} done in {duration(event.seconds)}{failed}"
-        case BlockDone():
+            text = f"{end}: {count(event.done, 'block')} done in {duration(event.seconds)}{failed}"
+        case events.BlockDone():
             return None
+    return printable(text)
 
 
 def describe_to_user(event: Event) -> str | None:
-    """The same, with what is for the eyes of the user alone: the dashboard's address, which is as good as a password.
-
-    For a terminal or a notebook, never for a file that others may read.
-    """
+    """Describe an event with the dashboard's address, which is secret: for a terminal or notebook, never for a file."""
     text = describe(event)
     return f"{text}, dashboard at {event.dashboard}" if isinstance(event, RunStarted) and event.dashboard else text
 
@@ -78,67 +66,43 @@ def progress(
     quiet: bool = False,
     what: str = "",
 ) -> Iterator[Listener]:
-    """Yield a listener that shows a live bar, in a terminal or a notebook, or else a plain line every few seconds.
+    """Yield a listener that shows a live bar in a terminal or a notebook, elsewhere a plain line every few seconds.
 
-    Parameters
-    ----------
-    total
-        Blocks of the whole job.
-    voxels
-        Voxels (or pixels) of the whole job, for the speed.
-    already_done
-        Blocks that an earlier run did; they count as done, but not for the speed.
-    console
-        Where to write; None for the standard error stream.
-    quiet
-        Tell only of failures.
-    what
-        What is being done, where it is not the images.
+    `voxels` of the job, or pixels, give the speed. Blocks that are `already_done` count as done, but not for the speed.
+    `what` names the work, empty for images. With `quiet`, only failures are shown.
     """
     tally = _Tally(total, voxels / max(total, 1), already_done, what)
     if console is None and not quiet and in_notebook():
-        yield InNotebook(tally, describe_to_user)
+        yield _InNotebook(tally)
         return
     console = console or Console(stderr=True)
     if quiet or not console.is_terminal:
         yield _Plain(tally, console, quiet)
         return
-    columns = (
-        BarColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns, console=console, transient=False) as bar:
+    with Progress(BarColumn(), TextColumn("{task.fields[text]}"), console=console, transient=False) as bar:
         yield _Live(tally, bar)
 
 
 class LogFile:
-    """Listener that appends to a text file, a line with date and time for each event but finished blocks; and tells the logger.
-
-    Finished blocks stand in the journal; here they would drown the rest.
-    """
+    """Listener that writes each event but finished blocks, which are in the journal, to a text file and to the logger."""
 
     def __init__(self, path: Location) -> None:
         self.path = path
 
     def __call__(self, event: Event) -> None:
-        """Append what an event says."""
+        """Append an event, with date and time."""
         text = describe(event)
         if text is None:
             return
         if isinstance(event, BlockFailed) and event.failure.traceback:
             text += "\n" + printable(event.failure.traceback.rstrip())
-        logger.log(_level(event), "%s", text)
+        level = logging.WARNING if isinstance(event, Retried | WorkerLost) else logging.INFO
+        logger.log(logging.ERROR if isinstance(event, BlockFailed) else level, "%s", text)
         append(self.path, f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
 
 
-def _level(event: Event) -> int:
-    if isinstance(event, BlockFailed):
-        return logging.ERROR
-    return logging.WARNING if isinstance(event, Retried | WorkerLost) else logging.INFO
-
-
 class FailedFile:
-    """Listener that lists the blocks set aside in a file of JSON lines, which exists only when there are some."""
+    """Listener that lists the blocks set aside in a file of JSON lines; no file without failures."""
 
     def __init__(self, path: Location) -> None:
         self.path = path
@@ -152,7 +116,7 @@ class FailedFile:
 
 
 class _Tally:
-    """What the bar shows: blocks, speed, time left."""
+    """Text of the bar: blocks, speed, time left."""
 
     def __init__(self, total: int, voxels_per_block: float, already_done: int, what: str) -> None:
         self.what = f"{what}: " if what else ""
@@ -167,7 +131,7 @@ class _Tally:
         match event:
             case RunStarted():
                 self.start_s = time.monotonic()
-            case BlockDone():
+            case events.BlockDone():
                 self.done += 1
             case BlockFailed():
                 self.failed += 1
@@ -191,6 +155,49 @@ class _Tally:
         return text
 
 
+class _InNotebook:
+    """Shows a bar in the running cell, with messages below it.
+
+    Plain HTML, since widgets need a package of their own and are missing from a saved notebook.
+    """
+
+    def __init__(self, tally: _Tally) -> None:
+        from IPython.display import display
+
+        self.tally = tally
+        self.lines: deque[str] = deque(maxlen=_NOTEBOOK_LINES)
+        self.shown_s = time.monotonic()
+        self.handle: Any = display(self._html(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def __call__(self, event: Event) -> None:
+        self.tally.add(event)
+        text = None if isinstance(event, Retried) else describe_to_user(event)  # retries are counted in the bar
+        if text is not None:
+            self.lines.append(text)
+        if text is not None or time.monotonic() - self.shown_s > _NOTEBOOK_EVERY_S:
+            self.shown_s = time.monotonic()
+            self.handle.update(self._html(), raw=True)
+
+    def _html(self) -> dict[str, str]:
+        text = str(self.tally)
+        share = 100 * self.tally.completed / max(self.tally.total, 1)
+        lines = "".join(f"<div>{escape(line)}</div>" for line in self.lines)
+        page = (
+            '<div style="font-size: 13px; line-height: 1.5; color: inherit">'
+            '<div style="height: 6px; max-width: 30em; border-radius: 3px; background: rgba(128, 128, 128, .3)">'
+            f'<div style="height: 6px; width: {share:.1f}%; border-radius: 3px; background: #3b82d0"></div></div>'
+            f'<div>{escape(text)}</div><div style="color: #808080">{lines}</div></div>'
+        )
+        return {"text/html": page, "text/plain": "\n".join([text, *self.lines])}
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
 class _Live:
     def __init__(self, tally: _Tally, bar: Progress) -> None:
         self.tally = tally
@@ -201,7 +208,7 @@ class _Live:
         self.tally.add(event)
         self.bar.update(self.task, completed=self.tally.completed, text=str(self.tally))
         text = describe_to_user(event)
-        if text is not None and not isinstance(event, Retried):  # those are counted in the bar
+        if text is not None and not isinstance(event, Retried):  # retries are counted in the bar
             self.bar.console.print(text, markup=False, highlight=False)
 
 
@@ -210,7 +217,7 @@ class _Plain:
         self.tally = tally
         self.console = console
         self.quiet = quiet
-        self.told_s = time.monotonic()
+        self.printed_s = time.monotonic()
 
     def __call__(self, event: Event) -> None:
         self.tally.add(event)
@@ -219,8 +226,8 @@ class _Plain:
                 self._print(describe(event))
         elif text := describe(event):
             self._print(text)
-        elif time.monotonic() - self.told_s > _PLAIN_EVERY_S:
-            self.told_s = time.monotonic()
+        elif time.monotonic() - self.printed_s > _PLAIN_EVERY_S:
+            self.printed_s = time.monotonic()
             self._print(str(self.tally))
 
     def _print(self, text: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Changes to this very process, for as long as anyone needs them."""
+"""Changes to this process that several threads share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from contextlib import AbstractContextManager, ExitStack
 
 
 def shared(change: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
-    """Let several threads make the same change to the process: the first makes it, the last takes it back.
+    """Let several threads make the same change to the process: the first makes it, the last undoes it.
 
-    If each saved what it found, the second would find what the first has set, and leave that behind for good.
-
-    Parameters
-    ----------
-    change
-        A context manager without arguments.
+    If each saved and restored the state, the second would save what the first has set, and leave that behind.
     """
     lock, stack, holders = threading.Lock(), ExitStack(), 0
 

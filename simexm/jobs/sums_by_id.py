@@ -1,4 +1,4 @@
-"""Sums by cell: what blocks count, added up over all of them in bounded memory, and looked up again by id."""
+"""Sums by cell: counts of all blocks, added up in bounded memory, stored, and looked up by id."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -25,33 +25,25 @@ from simexm.store.metadata import Count, Read, refused
 from simexm.store.remote import Remote
 
 SHARE_ROWS = 2_000_000
-"""Rows of the parts that are added up at once, as long as that takes no more than `MOST_SHARES` shares."""
+"""Rows of the parts in one share, which are added up in memory; more if `MOST_SHARES` shares are not enough."""
 
 MOST_SHARES = 256
 
 
 @dataclass
 class CellSums:
-    """Integers that were added up by cell; rows in ascending order of ids.
+    """Integer sums by cell; rows in ascending order of ids."""
 
-    Attributes
-    ----------
-    ids
-        uint64, (n,).
-    columns
-        int64, (n,), by name.
-    """
-
-    ids: NDArray[np.uint64]
-    columns: dict[str, NDArray[np.int64]]
+    ids: NDArray[np.uint64]  # (n,)
+    columns: dict[str, NDArray[np.int64]]  # (n,) each, by name
 
     @classmethod
     def none(cls, columns: Iterable[str]) -> CellSums:
-        """No cell yet."""
+        """Make sums without any cell."""
         return cls(np.zeros(0, np.uint64), dict.fromkeys(columns, np.zeros(0, np.int64)))
 
     def look_up(self, ids: NDArray[np.uint64]) -> dict[str, NDArray[np.int64]]:
-        """Columns at these ids, (n,) each; 0 where there is no such id."""
+        """Return the columns at these ids, (n,) each; 0 for a missing id."""
         place = np.searchsorted(self.ids, ids)
         found = place < self.ids.size
         found[found] = self.ids[place[found]] == ids[found]
@@ -62,7 +54,7 @@ class CellSums:
         return result
 
     def largest(self, column: str) -> tuple[int, int]:
-        """(id, value) of the largest value of a column, the smallest id of equals; (0, 0) where all are 0."""
+        """Return (id, value) of the largest value of a column, the smallest id of equals; (0, 0) if all are 0."""
         values = self.columns[column]
         if not values.size or not values.max():
             return 0, 0
@@ -85,28 +77,18 @@ def add_up(parts: Sequence[CellSums]) -> CellSums:
 
 
 def write_part(sums: CellSums, path: Location, scratch: Location) -> Stored:
-    """Write a block's part in one step."""
+    """Write a block's part atomically."""
     with writing(path, scratch) as partial:
         pq.write_table(_arrow(sums), partial, compression="zstd")
         return measure(partial)
 
 
 def merged(parts: Iterable[Location], rows: int, columns: Sequence[str], scratch: Location) -> Iterator[CellSums]:
-    """Add the blocks' parts up by id, in memory bounded by `SHARE_ROWS` or a 256th of all rows.
+    """Add up the blocks' parts by id, in memory bounded by `SHARE_ROWS` or a 256th of all rows.
 
-    Rows are shared out among files by a hash of the id in one pass over the parts; then one share after the other is added up,
-    so that rows are in ascending order of ids within a share.
-
-    Parameters
-    ----------
-    parts
-        Files that `write_part` wrote.
-    rows
-        Rows of all of them.
-    columns
-        Their columns.
-    scratch
-        The driver's claim; the shares' files are in it, or where that is on no disk in a temporary folder.
+    One pass over the parts, files of `write_part`, distributes their `rows` to files ("shares") by a hash of the id; then
+    each share is added up, so that rows are in ascending order of ids within a share. Shares are written to `scratch`, or
+    to a temporary folder if that is in an object store.
     """
     shares = min(MOST_SHARES, max(1, -(-rows // SHARE_ROWS)))
     none = CellSums.none(columns)
@@ -132,14 +114,9 @@ def merged(parts: Iterable[Location], rows: int, columns: Sequence[str], scratch
 
 
 class StoredSums:
-    """Sums by cell in a folder, one memory-mapped file for each share, so that a look-up reads only what it needs.
+    """Sums by cell in a folder that `store` wrote, one memory-mapped file a share, so that a look-up reads few of them.
 
-    From a store each process fetches a share once.
-
-    Parameters
-    ----------
-    folder
-        What `store` wrote.
+    From an object store each process fetches a share once.
     """
 
     def __init__(self, folder: Location) -> None:
@@ -151,7 +128,7 @@ class StoredSums:
         self._shares: dict[int, CellSums] = {}
 
     def look_up(self, ids: NDArray[np.uint64]) -> dict[str, NDArray[np.int64]]:
-        """Columns at these ids, (n,) each; 0 where there is no such id."""
+        """Return the columns at these ids, (n,) each; 0 for a missing id."""
         shares = self._about["shares"]
         share = _share(ids, shares)
         result = {name: np.zeros(len(ids), np.int64) for name in self._about["largest"]}
@@ -162,7 +139,7 @@ class StoredSums:
         return result
 
     def largest(self, column: str) -> tuple[int, int]:
-        """(id, value) of the largest value of a column, the smallest id of equals; (0, 0) where all are 0."""
+        """Return (id, value) of the largest value of a column, the smallest id of equals; (0, 0) if all are 0."""
         cell, value = self._about["largest"][column]
         return int(cell), int(value)
 
@@ -182,7 +159,7 @@ class _About(Read):
 
 
 def store(folder: Location, shares: Iterable[CellSums], columns: Sequence[str], scratch: Location) -> None:
-    """Write sums for `StoredSums`; the folder counts as whole once its description is there, which comes last."""
+    """Write sums for `StoredSums`; the description is written last and marks the folder as complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _ABOUT).unlink(missing_ok=True)
     largest = dict.fromkeys(columns, (0, 0))
@@ -196,16 +173,15 @@ def store(folder: Location, shares: Iterable[CellSums], columns: Sequence[str], 
         ):
             writer.write_table(table.combine_chunks())
         for name in columns:
-            here = sums.largest(name)
-            best = largest[name]
-            if here[1] > best[1] or (here[1] == best[1] and 0 < here[0] < best[0]):
-                largest[name] = here
+            found, best = sums.largest(name), largest[name]
+            if found[1] > best[1] or (found[1] == best[1] and 0 < found[0] < best[0]):
+                largest[name] = found
     with writing(folder / _ABOUT, scratch) as partial:
         partial.write_text(json.dumps({"shares": number, "largest": largest}))
 
 
 def is_stored(folder: Location) -> bool:
-    """Whether `store` came to its end there."""
+    """Return whether `store` finished in this folder."""
     return (folder / _ABOUT).is_file()
 
 
@@ -216,7 +192,7 @@ def _share(ids: NDArray[np.uint64], shares: int) -> NDArray[np.uint64]:
 def read_table(path: Location) -> pa.Table:
     """Read a Parquet file."""
     source = pa.BufferReader(path.read_bytes()) if isinstance(path, Remote) else path
-    with pq.ParquetFile(source) as file:  # Arrow's own `read_table` brings in the whole of its datasets for it
+    with pq.ParquetFile(source) as file:  # Arrow's own `read_table` imports its datasets for it, which is slow
         return file.read()
 
 

@@ -1,4 +1,4 @@
-"""The worker's side: what one Dask task does."""
+"""Run one Dask task on a worker."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from distributed.protocol.pickle import dumps, loads
 BlockFunction = Callable[[Any, int], Mapping[str, Any]]
 
 JOB_END = "SIMEXM_JOB_END"
-"""Variable in which a batch job's script tells when the queue will end it, in seconds since the node was booted."""
-_MARGIN_S = 5.0  # between a block's expected end and its job's, to hand over what is done
+"""Environment variable, set by a batch job's script: when the queue ends the job, in seconds since the node booted."""
+_MARGIN_S = 5.0  # between a block's expected end and its job's, to send results
 _CAUTION = 1.5  # how much longer than expected a block may take
 
 
 class BlockReport(NamedTuple):
-    """What became of one block: a result, or an error and its traceback."""
+    """Outcome of one block: a result, or an error and its traceback."""
 
     block: int
     seconds: float
@@ -37,21 +37,13 @@ class BlockReport(NamedTuple):
 
 
 class TaskReport(NamedTuple):
-    """What became of one task's blocks, and where.
-
-    Attributes
-    ----------
-    back
-        Blocks that were not begun, since the worker's job would have ended before they did.
-    fresh
-        Whether this worker has not done a single block.
-    """
+    """Outcome of one task's blocks, and where they ran."""
 
     host: str
     worker: str
     blocks: list[BlockReport]
-    back: tuple[int, ...] = ()
-    fresh: bool = False
+    back: tuple[int, ...] = ()  # not begun, since the worker's job would end too soon
+    fresh: bool = False  # whether this worker has not finished any block
 
 
 class LoadError(Exception):
@@ -61,20 +53,20 @@ class LoadError(Exception):
 class Work(distributed.WorkerPlugin):
     """Function and context of a run, sent to each worker once.
 
-    The scheduler hands a plugin to workers that join or return later, before their first task; scattered data would be
-    lost with the worker that holds it, and an argument would travel with every task.
+    The scheduler sends a plugin to workers that join later, too, before their first task. Scattered data would be lost
+    with the worker that holds it, and an argument would be sent with every task.
     """
 
     def __init__(self, name: str, function: BlockFunction, context: Any) -> None:
         self.name = name
-        self.pickled = dumps((function, context))
+        self.pickled = dumps((function, context))  # type: ignore[no-untyped-call]
 
     def setup(self, worker: distributed.Worker) -> None:
-        """Keep the pickle; it is loaded by the first task, since loading would hold up the worker's event loop."""
+        """Store the pickle; the first task loads it, since loading here would block the worker's event loop."""
         _pickled[self.name] = self.pickled
 
     def teardown(self, worker: distributed.Worker) -> None:
-        """Forget the run."""
+        """Delete everything that is stored for the run."""
         _pickled.pop(self.name, None)
         _loaded.pop(self.name, None)
         _longest_s.pop(self.name, None)
@@ -82,7 +74,7 @@ class Work(distributed.WorkerPlugin):
 
 _pickled: dict[str, bytes] = {}
 _loaded: dict[str, tuple[BlockFunction, Any]] = {}
-_longest_s: dict[str, float] = {}  # that a block of the run took here
+_longest_s: dict[str, float] = {}  # longest time of a block of the run on this worker
 _loading = threading.Lock()
 
 
@@ -90,18 +82,18 @@ def _load(name: str) -> tuple[BlockFunction, Any]:
     with _loading:
         if name not in _loaded:
             try:
-                _loaded[name] = loads(_pickled[name])
+                _loaded[name] = loads(_pickled[name])  # type: ignore[no-untyped-call]
             except Exception as error:
                 raise LoadError(f"{type(error).__name__}: {error}") from None
         return _loaded[name]
 
 
 def run_blocks(name: str, blocks: array[int], expected_s: float) -> TaskReport:
-    """Run some blocks, one after the other; a block that raises harms no other.
+    """Run some blocks, one after the other; a block that raises does not affect the others.
 
-    `expected_s` is what others took for a block, 0 where nobody knows. In a batch job that would end before the next block
-    does, this and the rest are handed back, and the worker takes nothing more: to be killed in the middle would cost the
-    time and put the blame on the block.
+    `expected_s` is the measured time of a block on all workers, 0 if unknown. If the batch job would end before the next
+    block does, this and the remaining blocks are handed back and the worker is paused: killed in the middle, a block
+    would lose its time and count as failed.
     """
     function, context = _load(name)
     worker = distributed.get_worker()
@@ -124,16 +116,16 @@ def run_blocks(name: str, blocks: array[int], expected_s: float) -> TaskReport:
 
 
 def _left_s() -> float:
-    """Seconds until the queue ends this worker's job; without end, where there is none."""
+    """Return the seconds until the queue ends this worker's job; infinity outside a job."""
     end_s = os.environ.get(JOB_END)
     return math.inf if end_s is None else float(end_s) - uptime_s()
 
 
 def uptime_s() -> float:
-    """Seconds since boot, read where the job's script reads them: containers may show another number than the kernel's clock."""
+    """Return seconds since boot, from the file that the job's script reads: in a container the kernel's clock may differ."""
     return float(Path("/proc/uptime").read_text().split()[0])
 
 
 def dask_setup(worker: distributed.Worker) -> None:
-    """As a preload of a worker: Ctrl-C in the terminal is for the driver, which ends the workers in good order."""
+    """Ignore Ctrl-C in a worker: the driver handles it and shuts the workers down."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

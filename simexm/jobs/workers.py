@@ -1,46 +1,37 @@
-"""The workers of a Dask client, as far as the executor needs to know them, and the loss of their scheduler."""
+"""The workers of a Dask client as the executor sees them, and the loss of their scheduler."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from concurrent.futures import CancelledError
+from typing import Any
 
 import distributed
 
 from simexm.errors import RunError
 from simexm.jobs.task import Work
 
-# What calls to a scheduler raise that has gone away: comm errors are OSErrors; a closed client gives the other two.
+# Raised by calls to a scheduler that is gone: comm errors are OSErrors; a closed client raises the other two.
 _GONE = (OSError, CancelledError, ValueError)
 
 
 class Workers:
-    """The workers of `client`.
-
-    Attributes
-    ----------
-    threads
-        Number of threads by address, as of the last `refresh`.
-    absent_s
-        For how long there has been no worker at all.
-    """
+    """The workers of `client`."""
 
     def __init__(self, client: distributed.Client) -> None:
-        self.client = client
-        self.threads: dict[str, int] = {}
-        self.absent_s = 0.0
+        self.client: Any = client  # its methods are untyped
+        self.threads: dict[str, int] = {}  # by address, as of the last `refresh`
+        self.absent_s = 0.0  # time without any worker
         self._asked_s = time.monotonic()
         self._ask()
 
     @property
     def total_threads(self) -> int:
-        """Threads of all workers together."""
         return sum(self.threads.values())
 
     @property
     def scheduler(self) -> str:
-        """Address of the scheduler."""
         return str(self.client.scheduler.address) if self.client.scheduler else "an unknown address"
 
     @property
@@ -52,12 +43,9 @@ class Workers:
             return None
 
     def refresh(self, max_age_s: float) -> bool:
-        """Ask the scheduler for its workers if the last answer is older than `max_age_s`; True if it was.
+        """Ask the scheduler for its workers if the last answer is older than `max_age_s`; return whether it was.
 
-        Raises
-        ------
-        RunError
-            The scheduler is lost.
+        Raises RunError if the scheduler is lost.
         """
         age_s = time.monotonic() - self._asked_s
         if age_s < max_age_s:
@@ -74,41 +62,35 @@ class Workers:
             raise self.lost(error) from error
 
     def other_than(self, worker: str, choice: int) -> str | None:
-        """A worker other than `worker`, on another host where there is one; None if there is no other."""
+        """Choose a worker other than `worker`, on another host where there is one; None if there is no other."""
         others = [other for other in self.threads if other != worker]
         candidates = [other for other in others if _host(other) != _host(worker)] or others
         return candidates[choice % len(candidates)] if candidates else None
 
     def install(self, work: Work) -> None:
-        """Give `work` to all workers, those that come later included.
+        """Send `work` to all workers, those that join later included.
 
-        Raises
-        ------
-        RunError
-            A worker cannot take it, or the scheduler is lost.
+        Raises RunError if a worker cannot load it, or the scheduler is lost.
         """
         try:
             self.client.register_plugin(work)
         except (OSError, CancelledError) as error:
             raise self.lost(error) from error
         except Exception as error:
-            raise RunError(
-                f"workers cannot load simexm ({type(error).__name__}: {error}): nothing can run. Install the same "
-                "simexm and Python packages on every worker, then type the same command again"
-            ) from error
+            raise cannot_load(f"{type(error).__name__}: {error}") from error
 
     def forget_history(self) -> None:
-        """Empty the lists in which Dask's spans keep a note of each submission, some 300 bytes, for ever."""
-        with contextlib.suppress(Exception):  # a kindness to the scheduler: one that does not know it runs as well
+        """Empty the lists in which Dask's spans store some 300 bytes for each submission and never free them."""
+        with contextlib.suppress(Exception):  # saves memory only: a scheduler without spans runs as well
             self.client.run_on_scheduler(_forget_submissions)
 
     def retire(self, worker: str) -> None:
-        """Let a worker end in good order; does not wait for it."""
+        """Shut a worker down gracefully; does not wait for it."""
         if (scheduler := self.client.scheduler) is not None:
             self.client.loop.add_callback(scheduler.retire_workers, workers=[worker], close_workers=True)
 
-    def dismiss(self, name: str, futures: list[distributed.Future]) -> None:
-        """Cancel what is in flight and take the work called `name` back, if the scheduler still listens."""
+    def dismiss(self, name: str, futures: list[distributed.Future[Any]]) -> None:
+        """Cancel what is in flight and unregister the work called `name`, if the scheduler still listens."""
         with contextlib.suppress(*_GONE):
             if self.client.status == "running":
                 if futures:
@@ -116,11 +98,19 @@ class Workers:
                 self.client.unregister_worker_plugin(name)
 
     def lost(self, error: BaseException) -> RunError:
-        """The error to raise when the scheduler is gone."""
+        """Make the error to raise when the scheduler is gone."""
         return RunError(
-            f"the Dask scheduler at {self.scheduler} was lost or restarted ({error}): nobody hands out blocks any more. "
-            "Blocks already done are kept; start the cluster again and type the same command for the rest"
+            f"the Dask scheduler at {self.scheduler} was lost or restarted ({error}): no more blocks can be submitted. "
+            "Finished blocks are kept; start the cluster again and type the same command for the rest"
         )
+
+
+def cannot_load(reason: str) -> RunError:
+    """Make the error to raise when workers cannot unpickle what they should run."""
+    return RunError(
+        f"workers cannot load simexm ({reason}): nothing can run. Install the same simexm and Python packages on every "
+        "worker, then type the same command again"
+    )
 
 
 def _forget_submissions(dask_scheduler: distributed.Scheduler) -> None:

@@ -188,7 +188,7 @@ class Labelling2017(Labeller):
 
     # ---------------------------------------------------------------- a tile
 
-    def see(self, part: LabelPart, state: TileState) -> None:
+    def visit(self, part: LabelPart, state: TileState) -> None:
         """Find the regions within the specimen."""
         inside = part.box.intersect(state.context.geometry.crop)
         specimen = inside.relative_to(part.box.start).slices

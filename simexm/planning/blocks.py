@@ -1,4 +1,4 @@
-"""How an image is cut into blocks: shapes only."""
+"""Choose the shapes of blocks and tiles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ from simexm.geometry.grid import Triple, triple
 LARGEST = 512
 FEWEST, ENOUGH = 4, 16
 WORTH_SECONDS = 5.0
-"""A block should be worth so many core-seconds before an image is cut into more than `FEWEST`, for halos cost most in small
-blocks: the 512^3 benchmark took 24 core-seconds in 16 blocks, 18 in 4."""
+"""Least core-seconds of a block if there are more than `FEWEST` blocks: halos cost most in small ones (the 512^3 benchmark took
+24 core-seconds in 16 blocks, 18 in 4)."""
 WORKERS = (2, 4)
-"""Among so many blocks should be fairly shared. Not how many there are: that may not change what is written."""
+"""Numbers of workers among which blocks should be shared fairly; not the actual number, which must not change the output."""
 ALIKE = 1.03
-"""Up to so many times the least is as good, so that the smallest block is chosen: it takes less memory."""
+"""Times up to so many times the shortest count as equal; of these the smallest block is chosen, which needs the least memory."""
 ALIGN: Triple = (8, 16, 16)
-"""Blocks are multiples of this, so that the first levels of the pyramid divide them."""
+"""Blocks are multiples of this, so that the factors of the first pyramid levels divide them."""
 
 
 def choose_block(
@@ -33,24 +34,24 @@ def choose_block(
     seconds_per_cost: float,
     fewest: int | None = None,
 ) -> Triple:
-    """Choose the shape of a block.
+    """Choose the shape of a block, at most 512 pixels a side.
 
-    At most 512 pixels a side; of those that leave enough blocks and fit into memory, the one that holds `WORKERS` shortest, or
-    the smallest of those that hold them hardly longer. The number of workers plays no part, so that it cannot change what
-    is written.
+    Of the shapes that make enough blocks and fit into memory, choose the one for which `WORKERS` take the shortest time, or
+    the smallest of those that take hardly longer. The actual number of workers is not used, so that it cannot change the
+    output.
 
     Parameters
     ----------
     shape
         Pixels of the image.
     cost
-        Relative cost of a block along one axis: called with (axis, pixels); the cost of a block is the product.
+        Relative cost of a block along one axis, called with (axis, pixels); the cost of a block is the product.
     fits
-        Whether a block of this shape can be computed at once.
+        Returns whether a block of this shape can be computed at once.
     seconds_per_cost
         Core-seconds of a block of cost 1.
     fewest
-        Blocks that there should be at least where the image allows; left out, 4, or up to 16 by the work.
+        Least number of blocks, if the image allows; by default 4, or up to 16 by the amount of work.
     """
     sizes = [_sizes(n, a) for n, a in zip(shape, ALIGN, strict=True)]
     costs = [
@@ -68,7 +69,7 @@ def choose_block(
             break
         if not possible[where]:
             continue
-        needed = _held([axis[n] for axis, n in zip(costs, where, strict=True)], float(totals[where]), ALIKE * least)
+        needed = _duration([axis[n] for axis, n in zip(costs, where, strict=True)], float(totals[where]), ALIKE * least)
         if needed >= ALIKE * least:
             continue
         block = triple(axis[n] for axis, n in zip(sizes, where, strict=True))
@@ -76,7 +77,7 @@ def choose_block(
             found.append((needed, block))
             least = min(least, needed)
         else:
-            possible[tuple(slice(n, None) for n in where)] = False  # nor do larger ones
+            possible[tuple(slice(n, None) for n in where)] = False  # larger ones do not fit either
     alike = sorted((math.prod(block), block) for needed, block in found if needed < ALIKE * least)
     return next((block for _, block in alike if fits(block)), triple(s[0] for s in sizes))
 
@@ -84,15 +85,14 @@ def choose_block(
 def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:
     """Return the largest tile made by halving sides of `tile` that fits; None if not even the smallest does.
 
-    The longest side is halved first. If that leads to nothing, planes are: where the halo is wide, they alone decide.
+    The longest side is halved first. If no such tile fits, z is halved first: with a wide halo only planes matter.
     """
-    return _halved(tile, fits, lambda t: t) or _halved(
-        tile, fits, lambda t: (t[0] * LARGEST if t[0] > 1 else 0, *t[1:])
-    )
+    by_planes = partial(_halved, tile, fits, lambda t: (t[0] * LARGEST if t[0] > 1 else 0, *t[1:]))
+    return _halved(tile, fits, lambda t: t) or by_planes()
 
 
 def _halved(tile: Triple, fits: Callable[[Triple], bool], weights: Callable[[Triple], Triple]) -> Triple | None:
-    """The largest tile that fits, the side of the largest weight being halved each time, down to 8."""
+    """Halve the side of the largest weight, down to 8, until the tile fits."""
     while not fits(tile):
         weight = weights(tile)
         longest = max(range(3), key=lambda a: (weight[a], a))
@@ -103,18 +103,20 @@ def _halved(tile: Triple, fits: Callable[[Triple], bool], weights: Callable[[Tri
 
 
 def clipped(a: Triple, b: Triple) -> Triple:
-    """The smaller of two lengths along each axis."""
+    """Return the smaller of two lengths along each axis."""
     return triple(min(m, n) for m, n in zip(a, b, strict=True))
 
 
-def _held(costs: list[list[float]], total: float, bound: float) -> float:
-    """How long workers are held on average over `WORKERS`, who take blocks of these costs along each axis in order.
+def _duration(costs: list[list[float]], total: float, bound: float) -> float:
+    """Return worker time, busy or idle, until all blocks are done, on average over `WORKERS`.
 
-    `total` is what all blocks cost together. What takes at least as long as `bound` is not worked out to the end.
+    `costs` are those of blocks along each axis, in the order of computation, and `total` is the sum over all blocks. If
+    the lower limit is at least `bound`, it is returned instead.
     """
-    # all blocks along an axis cost the same, but for the last, which is smaller
+    # all blocks along an axis cost the same, except the last, which is smaller
     least = sum(max(total, n * math.prod(c[0] for c in costs)) for n in WORKERS) / len(WORKERS)
-    if least >= bound or math.prod(len(c) for c in costs) > 16 * max(WORKERS):  # the last blocks hardly count
+    many = math.prod(len(c) for c in costs) > 16 * max(WORKERS)  # then the last blocks hardly matter
+    if least >= bound or many:
         return least
     needed = 0.0
     for n in WORKERS:
@@ -126,9 +128,9 @@ def _held(costs: list[list[float]], total: float, bound: float) -> float:
 
 
 def _outer(axes: list[NDArray[Any]]) -> NDArray[Any]:
-    """Products of a value along z, one along y and one along x."""
+    """Multiply values along z, y and x, each with each."""
     z, y, x = axes
-    return z[:, None, None] * y[:, None] * x
+    return np.asarray(z[:, None, None] * y[:, None] * x)
 
 
 def _sizes(n: int, align: int) -> list[int]:
@@ -137,6 +139,6 @@ def _sizes(n: int, align: int) -> list[int]:
 
 
 def _costs(n: int, block: int, axis: int, cost: Callable[[int, int], float]) -> list[float]:
-    """Of each block along an axis."""
+    """List the cost of each block along an axis."""
     full, rest = divmod(n, block)
     return [cost(axis, block)] * full + [cost(axis, rest)] * (rest > 0)

@@ -1,4 +1,4 @@
-"""What of a run is made once, and what for each frame of the acquisition: it follows from what stages read and declare."""
+"""Derive from the stages' inputs and declarations what a run computes once, and what for each frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simexm.stages.frames import AXES, Acquisition, FrameAxis
 
 
 def main_quantity(stage: Stage) -> str | None:
-    """What a stage leaves on the image's grid: image, expected, labelled, or None."""
+    """Return the quantity that a stage writes on the image's grid: image, expected, labelled, or None."""
     names = {q.name for q in stage.writes}
     if names & {EMITTERS.name, EXPANDED.name}:
         return LABELLED.name
@@ -19,28 +19,20 @@ def main_quantity(stage: Stage) -> str | None:
 
 
 def main_of(stages: Sequence[Stage]) -> str:
-    """The quantity of the main image: that of the last stage which leaves one."""
+    """Return the quantity of the main image: that of the last stage with one."""
     return next(m for m in (main_quantity(s) for s in reversed(stages)) if m)
 
 
 @dataclass(frozen=True)
 class Variation:
-    """With which frame axes things vary.
-
-    Attributes
-    ----------
-    stages
-        Axes with which what each stage writes varies, in the order of the stages.
-    quantities
-        The same by quantity.
-    """
+    """Frame axes with which the outputs of each stage vary, and each quantity."""
 
     stages: tuple[frozenset[str], ...]
     quantities: Mapping[str, frozenset[str]]
 
     @classmethod
     def of(cls, stages: Sequence[Stage], axes: Set[str]) -> Variation:
-        """What varies with which of these axes: what a stage itself varies with, and what its inputs do."""
+        """Join the axes of each stage, out of `axes`, with those of its inputs."""
         quantities: dict[str, frozenset[str]] = {}
         found = []
         for stage in stages:
@@ -48,25 +40,22 @@ class Variation:
             varies = stage.varies.intersection(axes).union(*inputs)
             quantities |= {q.name: varies for q in stage.writes}
             found.append(varies)
-        # dyes per pixel are counted as the emitters come by
+        # dyes per pixel vary as the emitters do, from which they are counted
         return cls(tuple(found), {LABELLED.name: quantities.get(EMITTERS.name, frozenset()), **quantities})
 
 
 def acquisition(stages: Sequence[Stage]) -> Acquisition:
-    """The frames of imaging: along each axis that a stage adds and with which the main image varies.
+    """Make the frames of imaging: along each axis that a stage adds and with which the main image varies.
 
-    Raises
-    ------
-    SpecError
-        If two stages add the same axis.
+    Raises SpecError if two stages add the same axis.
     """
     added: dict[str, tuple[FrameAxis, Stage]] = {}
     for stage in stages:
         for axis in stage.frame_axes:
             if axis.name in added:
                 raise SpecError(
-                    f"the stages {added[axis.name][1].tag!r} and {stage.tag!r} both add the frame axis {axis.name!r}, so how "
-                    "often the specimen is imaged is not known; take one of them out"
+                    f"the stages {added[axis.name][1].tag!r} and {stage.tag!r} both add the frame axis {axis.name!r}, so the "
+                    "number of frames is unknown; remove one of them"
                 )
             added[axis.name] = axis, stage
     varies = Variation.of(stages, added.keys()).quantities[main_of(stages)]
@@ -74,9 +63,9 @@ def acquisition(stages: Sequence[Stage]) -> Acquisition:
 
 
 def once_and_each(stages: Sequence[Stage], frames: Acquisition) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
-    """The stages that run once for all frames, and those that run for each; all of the latter where there is one frame.
+    """Return the stages that run once for all frames, and those that run for each; with one frame all are of the latter.
 
-    A stage that replaces what an earlier one still needs for the next frame runs for each, too.
+    A stage that replaces an input of an earlier one, needed again in the next frame, runs for each, too.
     """
     if not frames.axes:
         return (), tuple(stages)
@@ -91,7 +80,7 @@ def once_and_each(stages: Sequence[Stage], frames: Acquisition) -> tuple[tuple[S
 
 
 def varying_dyes(stages: Sequence[Stage], frames: Acquisition, dyes: Set[str], until: Stage) -> Set[str]:
-    """Those dyes that the stage `until` (the microscope) must follow anew in each frame."""
+    """Return the dyes that the stage `until` (the microscope) must compute again in each frame."""
     each = once_and_each(stages, frames)[1] if frames.axes else ()
     if until not in each:
         return set()
@@ -100,4 +89,4 @@ def varying_dyes(stages: Sequence[Stage], frames: Acquisition, dyes: Set[str], u
 
 
 GROUP_AXES = AXES[:-1]
-"""Axes of which each place has a group of its own; time is an axis of the arrays."""
+"""Axes with a group for each coordinate; time is an axis of the arrays instead."""

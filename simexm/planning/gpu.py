@@ -1,4 +1,4 @@
-"""Which device a run computes on, and whether a GPU's memory suffices for its tiles."""
+"""Choose the device of a run, and check whether a GPU's memory suffices for its tiles."""
 
 from __future__ import annotations
 
@@ -24,53 +24,42 @@ if TYPE_CHECKING:
     from simexm.spec.simulation import Execution
 
 _BATCHES = 3
-"""Arrays in between, the library's work area for a transform, and what the pool keeps beside them."""
+"""Intermediate arrays, the FFT library's work area, and memory that the pool holds beside them."""
 _SLACK = 1.2
-"""Arrays come and go in many sizes, and not all that is freed fits the next."""
+"""For fragmentation: freed memory does not always fit the next array."""
 
 
 def resolve_device(execution: Execution, stages: Sequence[Stage], have: bool | None = None) -> str:
-    """The device that a run computes on, `cpu` or `gpu`, for as long as it lasts.
+    """Choose the device of a run, `cpu` or `gpu`.
 
-    Parameters
-    ----------
-    execution
-        What is wanted.
-    stages
-        All stages of the run.
-    have
-        Whether the workers have GPUs, where a cluster file says so; None to look on this machine.
-
-    Raises
-    ------
-    SpecError
-        If a GPU is required and there is none, or a stage cannot use it.
+    `have` says whether the workers have GPUs, if that is known from a cluster file; otherwise this machine is checked.
+    Raises SpecError if a GPU is required and there is none, or a stage cannot use it.
     """
     if execution.device == "cpu":
         if have:
             warnings.warn(
-                "execution.device is cpu, but the cluster file asks the queue for GPUs, which would stand idle; take its gpu "
-                "line out, or set device to auto",
+                "execution.device is cpu, but the cluster file requests GPUs from the queue, which would be idle; remove its "
+                "gpu line, or set device to auto",
                 SimexmWarning,
                 stacklevel=3,
             )
         return "cpu"
     why = next((_cpu_only(s) for s in stages if not s.on_gpu), "")
     if not why and have is False:
-        why = "the cluster file asks for none (its gpu line)"
+        why = "the cluster file requests none (its gpu line)"
     elif not why:
-        # where workers have GPUs, the driver needs none, but the same Python packages as they
+        # if workers have GPUs, the driver needs none, but it needs the same Python packages
         why = cupy_device.lacking() if have else cupy_device.missing()
     if not why:
         return "gpu"
     if execution.require_gpu:
         raise SpecError(
-            f"execution.require_gpu is set, but {why}: nothing is computed; run where there is a GPU, or take require_gpu out"
+            f"execution.require_gpu is set, but {why}: nothing is computed; run on a machine with a GPU, or remove require_gpu"
         )
     if execution.device == "gpu":
         warnings.warn(
-            f"execution.device is gpu, but {why}: the run computes on the CPU, which takes longer; set device to auto where "
-            "that is fine, or require_gpu to have it refused",
+            f"execution.device is gpu, but {why}: the run computes on the CPU, which takes longer; set device to auto if that "
+            "is fine, or require_gpu to get an error instead",
             SimexmWarning,
             stacklevel=3,
         )
@@ -78,7 +67,7 @@ def resolve_device(execution: Execution, stages: Sequence[Stage], have: bool | N
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """GPUs of the machine that the process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """List the GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES."""
     if cupy_device.missing():
         return ()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -88,11 +77,11 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def device_bytes(plan: Plan, tile: Triple) -> int:
-    """Memory of the GPU that a tile of a plan needs, bytes: arrays as `array_device` holds them, by their shapes."""
+    """Predict the GPU memory of a tile of a plan, bytes, from the shapes of the arrays in `array_device`."""
     context, simulation = plan.context, plan.simulation
     voxels = voxels_read(plan.stages, context, tile)
     held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
-    # cell indices and regions; masks, and the bits that they are added to, come and go
+    # cell indices and regions; masks, and bits before and after a mask is added, for a while
     bits = bits_type(2 + len(context.masks)).itemsize
     labels = held * (4 + bits * (1 + 2 * bool(context.masks)) + len(context.masks))
     emitters = COUNTED * 12 + CAPACITY * emitter_bytes(context.identified)
@@ -104,25 +93,19 @@ def device_bytes(plan: Plan, tile: Triple) -> int:
 
 
 def refuse_full(plan: Plan, free: int) -> None:
-    """Refuse a plan whose tiles need more memory than the GPU has free.
-
-    Raises
-    ------
-    SpecError
-        With the tile to use instead.
-    """
+    """Raise SpecError if a plan's tiles need more memory than the GPU has free."""
     needed = device_bytes(plan, plan.tile)
     if needed > free:
         raise SpecError(
-            f"a tile of {times(plan.tile)} pixels needs {size(needed)} of the GPU's memory, but "
-            f"{size(free)} are free: it would stop half-way; {tile_for(plan, free)}, or end other programs on it"
+            f"a tile of {times(plan.tile)} pixels needs {size(needed)} of the GPU's memory, but only {size(free)} are "
+            f"free: the run would stop halfway; {tile_for(plan, free)}, or end other programs on it"
         )
 
 
 def tile_for(plan: Plan, free: int) -> str:
-    """What to type for smaller tiles than the plan's that a GPU with so many free bytes can compute."""
+    """Return what to type for smaller tiles that a GPU with so many free bytes can compute."""
     tile = smaller(plan.tile, lambda t: t != plan.tile and device_bytes(plan, t) <= free)
-    return f"give --tile {' '.join(map(str, tile))}" if tile else "no tile is small enough: simulate fewer channels"
+    return f"set --tile {' '.join(map(str, tile))}" if tile else "no tile is small enough: simulate fewer channels"
 
 
 def _cpu_only(stage: Stage) -> str:

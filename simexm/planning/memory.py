@@ -1,77 +1,60 @@
-"""How much memory a tile needs, before anything runs.
+"""Predict the memory of a tile before anything runs.
 
-A pure function of shapes. Each line is an array that the block code holds, named as there; what is held at the same time is
-added, what follows one another competes. The tests hold the prediction against measured peaks.
+A pure function of shapes. Each term is an array of the block code, with its name; arrays that exist at the same time are
+added, of others the largest counts. Tests compare the prediction with measured peaks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from simexm.geometry.grid import Triple
 from simexm.kernels.labels.regions import bits_type
-from simexm.planning.bricks import CHUNK, brick
 from simexm.sources.chunk_cache import CACHE_BYTES
+
+CHUNK = 64
+"""Side of a box of voxels that most sources read efficiently."""
+
+BRICK_BYTES = 16 * 2**20
+"""Size of a brick of ids and cell indices; ids are read in bricks, since they need up to twice the memory of cell indices."""
 
 MiB = 1 << 20
 BASE = 448 * MiB
-"""A worker with everything imported; 270 to 350 MiB where no function has to be compiled."""
+"""A worker with all imports; measured 270 to 350 MiB if no function has to be compiled."""
 
 COMPILING = 192 * MiB
-"""What the compiler takes beyond that in the first run after an installation."""
+"""The compiler, in the first run after an installation."""
 
 WRITERS = 4
-"""Shards that are written at once: most of it is waiting for the disk."""
+"""Shards that are written at once: writing mostly waits for the disk."""
 
 EMITTER_FILE = 160 * MiB
-"""Where emitters are kept: one chunk of them as columns, as Arrow's, and in Parquet's encoder."""
+"""A chunk of emitters to store: as columns, in Arrow, and in Parquet's encoder."""
 
 
 @dataclass(frozen=True)
 class TileMemory:
-    """Bytes that a worker needs for a tile, by what they are for.
+    """Memory of a worker for a tile, bytes, by purpose."""
 
-    Attributes
-    ----------
-    base
-        A worker without work, and the chunks that it keeps.
-    labels
-        A part of the tile's labels, and what is read on the way to it.
-    reading
-        Chunks of the source that are decoded at once on that way.
-    labelling, imaging
-        Emitters and light.
-    tile
-        What is made of the tile.
-    block
-        What is made of the block.
-    writing
-        Its coarser levels, and encoded shards.
-    kept
-        What of the tile is kept while its block is written, for the next frame.
-    several
-        Whether a block has several tiles; the first of them touches most of the block's arrays, a single one only in the end.
-    compiling
-        The compiler, where its results are not cached yet. It plays no part in the choice of tiles, which decide bytes.
-    """
-
-    base: int
-    labels: int
-    reading: int
-    labelling: int
-    imaging: int
-    tile: int
-    block: int
-    writing: int
-    kept: int
-    several: bool
-    compiling: int = 0
+    base: int  # an idle worker, and its cache of chunks
+    labels: int  # a part of the tile's labels, and a brick of ids while it is read
+    reading: int  # chunks of the source that are decoded at once
+    labelling: int  # emitters
+    imaging: int  # light
+    tile: int  # outputs of the tile
+    block: int  # outputs of the block
+    writing: int  # coarser levels of the block, and encoded shards
+    kept: int  # arrays of the tile that the next frame needs, kept while the block is written
+    several: (
+        bool  # whether a block has several tiles: the first touches most of its arrays, a single one only at the end
+    )
+    compiling: int = 0  # the compiler, if its results are not cached; not used for tiles, which decide bytes
 
     @property
     def parts_bytes(self) -> dict[str, int]:
-        """What is held for what, bytes."""
+        """Bytes by purpose."""
         return {name: value for name, value in vars(self).items() if name != "several"}
 
     @property
@@ -82,7 +65,7 @@ class TileMemory:
 
     @property
     def steady(self) -> int:
-        """Predicted peak of a worker that has compiled all functions before, bytes; by this, tiles are chosen."""
+        """Predicted peak of a worker without the compiler, bytes; tiles are chosen by this."""
         return self.base + self.one_block
 
     @property
@@ -91,12 +74,8 @@ class TileMemory:
         return self.at_once(1)
 
     def at_once(self, blocks: int) -> int:
-        """Predicted peak of a process that computes so many blocks at once, in threads; bytes."""
+        """Predict the peak of a process that computes so many blocks at once, in threads; bytes."""
         return self.base + self.compiling + blocks * self.one_block
-
-    def compiled(self, before: bool) -> TileMemory:
-        """The same where all functions were compiled before, or were not."""
-        return replace(self, compiling=0 if before else COMPILING)
 
 
 def tile_memory(
@@ -118,32 +97,24 @@ def tile_memory(
 
     Parameters
     ----------
-    voxels
-        Voxels of the ground truth that the tile reads, z y x.
-    part
-        Voxels of which labels are held at once; see `simexm.run.labels`.
-    id_bytes
-        Bytes of an id.
-    masks
-        Masks read beside the labels.
+    voxels, part
+        Voxels of the ground truth that the tile reads, and voxels of labels that are held at once (`simexm.run.labels`).
+    id_bytes, masks
+        Bytes of an id, and number of masks read with the labels.
     tile, block
         Pixels of a tile and of a shard.
-    tile_bytes
-        Bytes per pixel of what is made of a tile.
-    stored_bytes
-        Bytes per pixel of each array that is stored, for each channel.
-    labelling, imaging
-        See `Labeller.tile_bytes` and `ImagingCost.tile_bytes`.
+    tile_bytes, stored_bytes
+        Bytes per pixel of the tile's outputs, and of each stored array, for each channel.
+    labelling, imaging, reading
+        See `Labeller.tile_bytes`, `ImagingCost.tile_bytes` and `LabelSource.reading_bytes`.
     kept
-        See `ImagingCost.kept_bytes`; with what stages keep that run once; None where there is one frame.
-    reading
-        See `LabelSource.reading_bytes`.
+        See `ImagingCost.kept_bytes`, plus outputs of stages that run once; None with a single frame.
     """
     held = math.prod(min(n, p + 3) for n, p in zip(voxels, part, strict=True))
     bricks = min(held, math.prod(brick(voxels, id_bytes)))
-    planes = 4 * voxels[1] * voxels[2] if voxels[0] > part[0] else 0  # carried on from part to part
+    planes = 4 * voxels[1] * voxels[2] if voxels[0] > part[0] else 0  # kept for the next part
     pixels = math.prod(block)
-    # ids compress to a few percent; of noise hardly a bit may be saved, and a shard's chunks are joined
+    # ids compress to a few percent, noise hardly at all; a shard's chunks are joined
     encoded = 2 * sum(sorted(n for n in stored_bytes if n <= 4)[-WRITERS:])
     bits = bits_type(2 + masks).itemsize
     labels = held * (4 + bits + (bits > 1) + masks) + planes * (4 + masks)
@@ -162,10 +133,19 @@ def tile_memory(
     )
 
 
-def parts(voxels: Triple, once: bool) -> Iterator[Triple]:
-    """Parts of a tile's labels to choose from, the best first: all at once, layers, and boxes, down to the smallest.
+def brick(shape: Triple, id_bytes: int) -> Triple:
+    """Choose the shape of a brick: multiples of a chunk, extended along x first."""
+    sides = [CHUNK, CHUNK, CHUNK]
+    for axis in (2, 1, 0):
+        while sides[axis] < shape[axis] and 2 * sides[0] * sides[1] * sides[2] * (id_bytes + 4) <= BRICK_BYTES:
+            sides[axis] *= 2
+    return sides[0], sides[1], sides[2]
 
-    Where labels are gone through `once`, in thin layers at once: all would be held for nothing.
+
+def parts(voxels: Triple, once: bool) -> Iterator[Triple]:
+    """Yield shapes of parts of a tile's labels, the best first: the whole tile, layers, and boxes, down to the smallest.
+
+    If labels are read only `once`, start with thin layers: nothing is gained by holding the whole tile.
     """
     z, y, x = (-(-n // CHUNK) * CHUNK for n in voxels)
     if not once:

@@ -1,4 +1,4 @@
-"""What is stored: images and label images on one grid, and tables."""
+"""Stored outputs of a run: images and label images on one grid, and tables."""
 
 from __future__ import annotations
 
@@ -20,30 +20,14 @@ from simexm.store.pyramid import Level, Storage
 
 @dataclass(frozen=True)
 class Output:
-    """One multiscale array that a run writes.
+    """One multiscale array that a run writes."""
 
-    Attributes
-    ----------
-    path
-        Group below the image's; "" is the image itself.
-    product
-        What it holds.
-    stage
-        Number of the stage that declares it.
-    varies
-        Frame axes with which it varies.
-    frame
-        The first frame of its group.
-    times
-        Length of its axis of time; 0 where it has none.
-    """
-
-    path: str
+    path: str  # of its group below the image's; "" is the image itself
     product: Product
-    stage: int
-    varies: frozenset[str] = frozenset()
-    frame: Frame = NO_FRAME
-    times: int = 0
+    stage: int  # number of the stage that declares it
+    varies: frozenset[str] = frozenset()  # frame axes
+    frame: Frame = NO_FRAME  # the first of its group
+    times: int = 0  # length of its time axis; 0 without one
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -52,7 +36,6 @@ class Output:
 
     @property
     def dtype(self) -> str:
-        """Name of the data type."""
         return self.product.dtype
 
     @property
@@ -62,65 +45,54 @@ class Output:
 
     @property
     def is_labels(self) -> bool:
-        """Labels take the mode when they shrink, images the mean."""
+        """Whether it is downsampled by the mode, as labels are, not by the mean."""
         return self.product.kind == "labels"
 
     @property
     def axes(self) -> str:
-        """Of its arrays."""
+        """Axes of its arrays."""
         return "t" * bool(self.times) + self.product.axes
 
     @property
     def leads(self) -> list[tuple[int, ...]]:
-        """Places along time and channels, in the order in which they are written: each has shards of its own."""
+        """Indices along time and channels, in the order of writing; each has shards of its own."""
         lengths = (self.times, len(self.channels))
         return list(itertools.product(*(range(n) for n in lengths if n)))
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain data, for `plan.json`."""
-        return {
-            "path": self.group or ".", "channels": list(self.channels), "dtype": self.dtype, "times": self.times
-        }  # fmt: skip
+        """Convert to plain data, for `plan.json`."""
+        path = self.group or "."
+        return {"path": path, "channels": list(self.channels), "dtype": self.dtype, "times": self.times}
 
     def made_in(self, frame: Frame) -> bool:
-        """Whether a frame makes some of it: its group's frames, and of those that do not differ for it the first."""
+        """Return whether a frame writes to it: one of its group, and the first of those among which it does not vary."""
         return frame.group == self.frame.group and frame == frame.along(self.varies)
 
     def at(self, frame: Frame) -> tuple[int, ...]:
-        """Where in its arrays a frame is: (time,), or () without an axis of time."""
+        """Return the index of a frame in its arrays: (time,), or () without a time axis."""
         return (frame.time - 1,) if self.times else ()
 
 
 @dataclass(frozen=True)
 class Volumes:
-    """The images and label images that a run or an analysis writes, all on one grid.
+    """The images and label images that a run or an analysis writes, all on one grid."""
 
-    Attributes
-    ----------
-    outputs
-        The arrays, the main image first where there is one.
-    levels
-        The pyramid of each of them.
-    storage
-        How each level is stored.
-    """
-
-    outputs: tuple[Output, ...]
-    levels: tuple[Level, ...]
-    storage: tuple[Storage, ...]
+    outputs: tuple[Output, ...]  # the main image first, if there is one
+    levels: tuple[Level, ...]  # the pyramid of each output
+    storage: tuple[Storage, ...]  # shards and chunks of each level
 
     @property
     def blocks(self) -> Tiling:
-        """Shards of level 0; a block writes one of them, for each output, time and channel."""
+        """Shards of level 0; a block writes one of them for each output, time and channel."""
         return self.shards(0)
 
     def shards(self, level: int) -> Tiling:
-        """Shards of a level."""
+        """Return the shards of a level."""
         return Tiling(Box.of_shape(self.levels[level].shape), self.storage[level].shard)
 
     @property
     def owned(self) -> int:
-        """How many levels, from the full resolution on, are written by blocks."""
+        """Number of levels, from the full resolution on, that blocks write."""
         return sum(s.owned for s in self.storage)
 
     @property
@@ -131,7 +103,7 @@ class Volumes:
 
     @property
     def labels_groups(self) -> dict[str, list[str]]:
-        """Names of the label images, by the group that holds them."""
+        """Names of the label images, by group."""
         found: dict[str, list[str]] = {}
         for output in self.outputs:
             if output.is_labels:
@@ -140,28 +112,20 @@ class Volumes:
         return found
 
     def pyramid(self) -> dict[str, Any]:
-        """Shapes of the levels and of their shards as plain data, for `plan.json`."""
+        """Convert the shapes of the levels and their shards to plain data, for `plan.json`."""
         return {"levels": [list(s.shape) for s in self.levels], "shards": [list(s.shard) for s in self.storage]}
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table that a run stores.
+    """One table that a run stores."""
 
-    Attributes
-    ----------
-    product
-        The first declaration of it, with the columns of all.
-    stages
-        Numbers of the stages that declare it, the first of which says how it is stored.
-    """
-
-    product: Product
-    stages: tuple[int, ...]
+    product: Product  # the first declaration, with the columns of all
+    stages: tuple[int, ...]  # numbers of the stages that declare it; the first makes the stored table
 
 
 def tables_of(stages: Sequence[Stage], context: RunContext, keep: Sequence[str]) -> tuple[Table, ...]:
-    """Put the stages' declarations of tables together; optional ones only where they are to be kept."""
+    """Merge the stages' declarations of tables; optional ones only if they are in `keep`."""
     found: dict[str, Table] = {}
     for number, stage in enumerate(stages):
         for product in stage.products(context):
@@ -173,9 +137,9 @@ def tables_of(stages: Sequence[Stage], context: RunContext, keep: Sequence[str])
             elif (known.product.key, known.product.merge) != (product.key, "sum"):
                 raise SpecError(
                     f"the stages {stages[known.stages[0]].tag!r} and {stage.tag!r} both declare the table {product.name!r}, "
-                    "whose rows cannot be added up together; rename one, or give both the same key and `sum`"
+                    "whose rows cannot be added up together; rename one, or declare both with the same key and `sum`"
                 )
             else:
-                together = replace(known.product, columns={**known.product.columns, **product.columns})
-                found[product.name] = Table(together, (*known.stages, number))
+                merged = replace(known.product, columns={**known.product.columns, **product.columns})
+                found[product.name] = Table(merged, (*known.stages, number))
     return tuple(found.values())

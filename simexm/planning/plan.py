@@ -1,4 +1,4 @@
-"""What a run will do, worked out before anything runs: grids, boxes, blocks, tiles, memory, and the hash of it all."""
+"""The plan of a run, made before anything runs: grids, boxes, blocks, tiles, memory, and the parameter hash."""
 
 from __future__ import annotations
 
@@ -35,55 +35,29 @@ SECONDS_PER_VOXEL = 25e-9
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """A simulation with all that follows from it.
+    """A simulation with everything derived from it."""
 
-    Attributes
-    ----------
-    simulation
-        The resolved spec.
-    until
-        The last stage that runs.
-    stages
-        The stages that run.
-    context
-        What every block knows.
-    id_dtype
-        Data type of the ids.
-    identity
-        What tells the source's content from another's; see `LabelSource.identity`.
-    block, tile
-        Pixels of a shard, and of what is computed at once; z y x.
-    part
-        Voxels of which labels are held at once, z y x.
-    volumes
-        The images and label images that are written, the main image first.
-    memory
-        Predicted peak of a worker.
-    versions
-        Of the program and the libraries that decide bytes.
-    """
-
-    simulation: Spec
-    until: str
-    stages: tuple[Stage, ...]
-    context: RunContext
+    simulation: Spec  # with all defaults resolved
+    until: str  # the last stage that runs
+    stages: tuple[Stage, ...]  # those that run
+    context: RunContext  # shared by all blocks
     id_dtype: str
-    identity: str
-    block: Triple
-    tile: Triple
-    part: Triple
+    identity: str  # fingerprint of the source's content; see `LabelSource.identity`
+    block: Triple  # pixels of a shard, z y x
+    tile: Triple  # pixels that are computed at once
+    part: Triple  # voxels of labels that are held at once
     volumes: Volumes
-    memory: TileMemory
-    versions: Mapping[str, str]
+    memory: TileMemory  # predicted peak of a worker
+    versions: Mapping[str, str]  # of the program and of the libraries that decide bytes
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """The images and label images that are written, the main image first."""
+        """The images and label images to write, the main image first."""
         return self.volumes.outputs
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """The pyramid of all outputs."""
+        """The pyramid of every output."""
         return self.volumes.levels
 
     @property
@@ -93,11 +67,11 @@ class Plan:
 
     @property
     def device(self) -> str:
-        """Where blocks are computed, `cpu` or `gpu`."""
+        """Device that computes blocks, `cpu` or `gpu`."""
         return self.context.device
 
     def smaller(self, nbytes: int) -> str:
-        """What to type for tiles of which a worker with so many bytes can compute one."""
+        """Return what to type for tiles that a worker with so many bytes can compute."""
         from simexm.planning.planner import smaller_tile
 
         return smaller_tile(self, nbytes)
@@ -109,44 +83,42 @@ class Plan:
 
     @property
     def blocks(self) -> Tiling:
-        """Blocks of the image."""
         return Tiling(Box.of_shape(self.shape), self.block)
 
     @property
     def acquisition(self) -> Acquisition:
-        """The frames of imaging."""
         return self.context.acquisition
 
     @cached_property
     def frames(self) -> list[Frame]:
-        """All frames, in the order in which they are made."""
+        """All frames, in the order of computation."""
         return self.acquisition.frames()
 
     @cached_property
     def once_and_each(self) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
-        """The stages that run once for all frames, and those that run for each."""
+        """Stages that run once for all frames, and stages that run for each."""
         return once_and_each(self.stages, self.acquisition)
 
     @cached_property
     def tables(self) -> tuple[Table, ...]:
-        """The tables that are stored, in the order of their declaration."""
+        """The tables to store, in the order of their declaration."""
         return tables_of(self.stages, self.context, self.simulation.keep)
 
     @property
     def main(self) -> str:
-        """Which quantity the main image is: image, expected or labelled."""
+        """Quantity of the main image: image, expected or labelled."""
         return main_of(self.stages)
 
     @cached_property
     def hash(self) -> str:
-        """Parameter hash: decides every output byte."""
+        """Parameter hash, which decides every output byte."""
         return hashlib.blake2b(json.dumps(self._decisive(), sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def _decisive(self) -> dict[str, Any]:
         spec = self.simulation.to_mapping()
         spec.pop("execution", None)
         if not isinstance(self.simulation.source, Phantom):
-            # Not where the source stands but what it holds decides, so that a project can be moved.
+            # The content of the source decides, not its path, so that a project can be moved.
             source = {k: v for k, v in spec["source"].items() if k != "path"}
             fields = {name: {**each, "path": ""} for name, each in spec["source"].get("fields", {}).items()}
             spec["source"] = {**source, "regions": list(self.simulation.source.regions), "fields": fields}
@@ -161,14 +133,14 @@ class Plan:
             "ids": self.id_dtype,
             "block": self.block,
             "tile": self.tile,
-            **({"part": self.part} if "emitters" in self.simulation.keep else {}),  # they are kept in its order
+            **({"part": self.part} if "emitters" in self.simulation.keep else {}),  # it decides their order in the file
             "device": self.context.device,
             "versions": dict(self.versions),
         }
 
     @property
     def imaging(self) -> ImagingPlan:
-        """What the microscope was resolved to."""
+        """The resolved microscope."""
         assert self.context.imaging is not None
         return self.context.imaging
 
@@ -184,7 +156,7 @@ class Plan:
 
     @property
     def imaging_repeats(self) -> float:
-        """How often the dyes are imaged on average."""
+        """Average number of times that a dye is imaged."""
         return imaging_repeats(self.imaging.formation, self.stages, self.acquisition, self.simulation.microscope)
 
     @property
@@ -193,7 +165,7 @@ class Plan:
         return self.volumes.stored_bytes
 
     def boxes(self, pixels: Box) -> dict[str, NmBox]:
-        """Box of every quantity that a tile needs, walked back through the stages; see `Stage.needs`."""
+        """Return the box of every quantity that a tile needs; see `walk_back`."""
         return walk_back(self.stages, self.context, pixels)
 
     def warn(self) -> None:
@@ -202,7 +174,7 @@ class Plan:
             warnings.warn(text, SimexmWarning, stacklevel=2)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The plan as plain data, for programs and for `plan.json`."""
+        """Convert to plain data, for programs and for `plan.json`."""
         g = self.geometry
         return {
             "hash": self.hash,
@@ -251,14 +223,14 @@ class Plan:
         return f"Plan({self.simulation.name!r}: {channels} x {shape} (c, z, y, x), {len(self.blocks)} blocks, hash {self.hash})"
 
     shown: ClassVar[Callable[[Plan], str | None]] = lambda _: None
-    """Makes the HTML that a notebook shows; `simexm.api` sets it, for pictures stand on a higher floor."""
+    """Makes the HTML for a notebook; set by `simexm.api`, since this module may not import pictures."""
 
     def _repr_html_(self) -> str:
         return type(self).shown(self) or repr(self)
 
 
 def imaging_repeats(imaging: ImageFormation, stages: Sequence[Stage], frames: Acquisition, microscope: Stage) -> float:
-    """How often the dyes are imaged on average: those that vary in each frame that does, others once."""
+    """Return how often a dye is imaged on average: varying dyes in each frame, others once."""
     if not frames.axes:
         return 1.0
     seen = {p.dye for p in imaging.pairs}
@@ -267,9 +239,10 @@ def imaging_repeats(imaging: ImageFormation, stages: Sequence[Stage], frames: Ac
 
 
 def walk_back(stages: Sequence[Stage], context: RunContext, pixels: Box) -> dict[str, NmBox]:
-    """Box of every quantity, nm from the specimen's corner, that is needed to make `pixels` of all that is stored.
+    """Return the box of every quantity, nm from the specimen's corner, that is needed to compute `pixels` of all outputs.
 
-    The tile's own voxels (counted, and whose emitters are kept) are wanted, too.
+    Walks back through the stages; see `Stage.needs`. Includes the tile's own voxels, whose cells are counted and whose
+    emitters may be stored.
     """
     g = context.geometry
     image = g.pixels_nm(pixels)
@@ -289,9 +262,9 @@ def walk_back(stages: Sequence[Stage], context: RunContext, pixels: Box) -> dict
 
 
 def voxels_read(stages: Sequence[Stage], context: RunContext, tile: Triple) -> Box:
-    """Voxels of the ground truth that a tile in the middle of the image reads, wherever in a voxel it begins.
+    """Return the voxels of the ground truth that a tile in the middle of the image reads, wherever in a voxel it begins.
 
-    Where expansion is not uniform, the most that a tile there or by the image's borders reads.
+    If expansion is not uniform, the most that a tile there or at the image's borders reads.
     """
     g = context.geometry
     starts = [(max(0, (n - t) // 2), 0, max(0, n - t)) for n, t in zip(g.shape, tile, strict=True)]
@@ -305,16 +278,10 @@ def voxels_read(stages: Sequence[Stage], context: RunContext, tile: Triple) -> B
 def emitters_depth_nm(
     stages: Sequence[Stage], context: RunContext, part: Triple, voxels: Triple, slab: int = 1
 ) -> float:
-    """How deep along z emitters that come together may lie, nm of expanded tissue.
+    """Return the extent in z of a chunk of emitters, nm of expanded tissue.
 
-    Parameters
-    ----------
-    stages, context
-        Of the plan.
-    part, voxels
-        Voxels of which labels are held at once, and of the tile.
-    slab
-        Planes of voxels that are emitted at once where parts span the tile across the axis.
+    `part` and `voxels` are those of labels that are held at once, and of the tile. If parts span the tile in y and x, a
+    chunk holds the emitters of `slab` planes of voxels.
     """
     reach = max((s.reach_nm(context) for s in stages), default=0.0)
     planes = slab if part[1] >= voxels[1] and part[2] >= voxels[2] else part[0] + 1
@@ -324,7 +291,7 @@ def emitters_depth_nm(
 
 
 def _tile_shapes(blocks: Tiling, tile: Triple) -> dict[Triple, int]:
-    """Shapes of all tiles and how many there are of each; from the few shapes along each axis."""
+    """Count the tiles of each shape, from the few lengths along each axis."""
     axes = []
     for n, b, t in zip(blocks.box.shape, blocks.cell, tile, strict=True):
         found: dict[int, int] = {}

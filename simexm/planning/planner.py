@@ -1,4 +1,4 @@
-"""How a plan is made: choose grids, blocks and tiles, predict memory, and refuse what cannot be done."""
+"""Make a plan: choose grids, blocks and tiles, predict memory, and refuse what cannot be computed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.metadata
 import math
 import warnings
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -18,17 +19,11 @@ from simexm.geometry.grid import Box, Tiling, Triple, triple
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.labels.regions import CYTOSOL, FIRST_MASK, MEMBRANE, MOST_MASKS
 from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
-from simexm.planning.bricks import brick
 from simexm.planning.frames import GROUP_AXES, Variation, acquisition, main_of, main_quantity, once_and_each
 from simexm.planning.gpu import resolve_device
-from simexm.planning.memory import BASE, EMITTER_FILE, TileMemory, parts, tile_memory
+from simexm.planning.memory import BASE, COMPILING, EMITTER_FILE, TileMemory, brick, parts, tile_memory
 from simexm.planning.outputs import Output, Volumes
-from simexm.planning.plan import (
-    Plan,
-    emitters_depth_nm,
-    imaging_repeats,
-    voxels_read,
-)
+from simexm.planning.plan import Plan, emitters_depth_nm, imaging_repeats, voxels_read
 from simexm.planning.plausible import refuse_single_pixel, refuse_size
 from simexm.sources.chunk_cache import CACHE_BYTES
 from simexm.sources.fields import masks_of
@@ -55,12 +50,9 @@ _SEARCHED_CHUNKS = 512
 def make_plan(
     simulation: Spec, *, until: str | None = None, source: LabelSource | None = None, gpu: bool | None = None
 ) -> Plan:
-    """Work out what a run would do; see `Simulation.plan` for the parameters.
+    """Plan a run; see `Simulation.plan` for the parameters.
 
-    Raises
-    ------
-    SpecError, SourceError
-        If it cannot be done, or would not fit into memory.
+    Raises SpecError or SourceError if it cannot be computed, or would not fit into memory.
     """
     resolved = simulation.resolved()
     opened = source if source is not None else resolved.source.open()
@@ -73,8 +65,8 @@ def make_plan(
     refuse_single_pixel(geometry)
     if max(geometry.shape) > _LONGEST:
         raise SpecError(
-            f"the image would have {times(geometry.shape)} pixels (z y x), and {_LONGEST:.0e} along an "
-            "axis are possible at most; check voxel_size_nm, pixel_size_nm and plane_spacing_nm, all in nm, or give a crop"
+            f"the image would have {times(geometry.shape)} pixels (z y x), but at most {_LONGEST:.0e} along an axis are "
+            "possible; check voxel_size_nm, pixel_size_nm and plane_spacing_nm, all in nm, or set a crop"
         )
     if source is None:
         _refuse_empty(opened, crop)
@@ -82,7 +74,7 @@ def make_plan(
     in_use = [(stage, region, what) for stage in stages for region, what in stage.regions_used]
     for _, region, what in in_use:
         if region not in ("membrane", "cytosol", *masks_of(opened.fields)):
-            raise SpecError(f"{what} the region {region!r}, of which the source has no mask")
+            raise SpecError(f"{what} the region {region!r}, for which the source has no mask")
     if source is None and not isinstance(resolved.source, Phantom):
         labelled = {region for stage, region, _ in in_use if stage.emits}
         _warn_of_empty_regions(opened, crop, labelled & set(masks_of(opened.fields)))
@@ -91,8 +83,8 @@ def make_plan(
     masks = [name for name in masks_of(opened.fields) if name in used]
     if len(masks) > MOST_MASKS:
         raise SpecError(
-            f"{len(masks)} regions with a mask are labelled or shown, and {MOST_MASKS} at most can be told apart in a voxel; "
-            "label fewer of them, or unite some masks"
+            f"{len(masks)} regions with a mask are labelled or shown, but at most {MOST_MASKS} are possible; label fewer of "
+            "them, or merge some masks"
         )
     bits |= {name: FIRST_MASK << i for i, name in enumerate(masks)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
@@ -130,7 +122,7 @@ def make_plan(
     seconds_per_cost = imaging.cost.seconds_per_cost * imaging_repeats(
         imaging.formation, stages, context.acquisition, resolved.microscope
     )
-    planes = LARGEST if fits(ALIGN) else 1  # where not even the smallest block fits at once, it is made plane by plane
+    planes = LARGEST if fits(ALIGN) else 1  # if not even the smallest block fits at once, it is computed plane by plane
     if planes > 1 or fits(ALIGN, 1):
         fewest = resolved.execution.min_blocks
         block = choose_block(
@@ -143,9 +135,9 @@ def make_plan(
     fitting = smaller(tile, lambda t: predict(t, block)[1].steady <= limit)
     if fitting is None or (asked is not None and fitting != tile):
         if fitting is None and asked is None:
-            tile = clipped((1, 256, 256), geometry.shape)  # what takes bearable time: halos cost most in small tiles
+            tile = clipped((1, 256, 256), geometry.shape)  # halos of smaller tiles would take too long
         needed = predict(tile, block)[1].steady / GiB
-        remedy = f"give --tile {' '.join(map(str, fitting))}, or" if fitting else _without_tile(reading, limit)
+        remedy = f"set --tile {' '.join(map(str, fitting))}, or" if fitting else _without_tile(reading, limit)
         raise SpecError(
             f"a tile of {times(tile)} pixels needs {size(needed * GiB)} in each worker, but execution.memory_GiB is "
             f"{resolved.execution.memory_GiB:g}: workers would be killed; {remedy} raise memory_GiB to "
@@ -164,18 +156,18 @@ def make_plan(
         tile=tile,
         part=part,
         volumes=Volumes(outputs, levels, plan_storage(levels, block, CHUNK)),
-        memory=memory.compiled(compiled.is_cached()),
+        memory=memory if compiled.is_cached() else replace(memory, compiling=COMPILING),
         versions={**_versions(device), **installed.versions(stages)},
     )
 
 
 def _name_of(simulation: Spec) -> str:
-    """What messages call a simulation's source."""
+    """Name a simulation's source in messages."""
     return "the phantom" if isinstance(simulation.source, Phantom) else f"the source {simulation.source.path}"
 
 
 def _clump_cell_nm(formation: ImageFormation, factor: float) -> tuple[float, float, float] | None:
-    """Cell of the grid on which dyes are placed, nm of tissue; see `RunContext.clump_cell_nm`."""
+    """Return the cell of the grid on which dyes are placed, nm of tissue; see `RunContext.clump_cell_nm`."""
     if formation.cell_nm is None:
         return None
     z, y, x = (float(n) / factor for n in formation.cell_nm)
@@ -184,27 +176,27 @@ def _clump_cell_nm(formation: ImageFormation, factor: float) -> tuple[float, flo
 
 @cache
 def _versions(device: str) -> Mapping[str, str]:
-    """Of the program, of its results, and of the libraries whose arithmetic decides bytes."""
+    """Return the versions of the program, of its results, and of the libraries whose arithmetic decides bytes."""
     versions = {name: importlib.metadata.version(name) for name in ("simexm", "numpy", "scipy", "numba")}
     return {**versions, "results": str(RESULTS_VERSION)} | ({"cupy": cupy_device.version()} if device == "gpu" else {})
 
 
 def _stages_until(simulation: Spec, until: str | None) -> tuple[Stage, ...]:
-    """The stages up to and with `until`; the truth is always made."""
+    """Return the stages up to and including `until`, and those that always run, such as the truth."""
     tags = [str(type(s).model_fields["stage"].default) for s in simulation.stages]
     if until is None or text("until", until) == tags[-1]:
         return tuple(simulation.stages)
     possible = [t for t, s in zip(tags, simulation.stages, strict=True) if main_quantity(s)]
     if until not in possible:
         raise SpecError(
-            f"--until {until}: nothing on the image's grid is stored after that stage; one of {', '.join(possible)}"
+            f"--until {until}: nothing on the image's grid is stored after that stage; type one of {', '.join(possible)}"
         )
     kept = list(simulation.stages[: tags.index(until) + 1])
     return (*kept, *(s for s in simulation.stages[len(kept) :] if s.always))
 
 
 def _outputs(simulation: Spec, stages: Sequence[Stage], context: RunContext) -> tuple[Output, ...]:
-    """All images and label images that are stored, the main one first; each group of frames has those that vary with it."""
+    """List all stored images and label images, the main one first; each group of frames has those that vary with it."""
     frames, main = context.acquisition, main_of(stages)
     variation = Variation.of(stages, frames.names)
 
@@ -227,7 +219,7 @@ def _outputs(simulation: Spec, stages: Sequence[Stage], context: RunContext) -> 
     images = {product.name: (number, product, varies) for number, product, varies in declared("image")}
     kept = sorted(name for name in images if name in simulation.keep and name != main)
     found = [*outputs("", *images[main]), *(o for name in kept for o in outputs(name, *images[name]))]
-    found.sort(key=lambda output: output.frame)  # which keeps the order within a group
+    found.sort(key=lambda output: output.frame)  # stable, so the order within a group stays
     for number, product, varies in declared("labels"):
         found += outputs(f"labels/{product.name}", number, product, varies)
     return tuple(found)
@@ -244,17 +236,20 @@ def _predict(
     limit: int,
     reading: int,
 ) -> tuple[Triple, TileMemory]:
-    """Voxels of which labels are held at once, the best that keep memory below `limit`, and the memory; the least, if none do."""
+    """Choose the voxels of labels that are held at once, and predict the memory.
+
+    Of `parts` the first that keeps memory below `limit`, or, if none does, the one with the least memory.
+    """
     assert context.imaging is not None
     cost, g = context.imaging.cost, context.geometry
     voxels = voxels_read(stages, context, tile)
     labelling = sum(s.tile_bytes(voxels, context) for s in stages) + EMITTER_FILE * ("emitters" in simulation.keep)
     frames = context.acquisition
     first = frames.frames()[0]
-    at_once = [o for o in outputs if o.made_in(first)]  # one frame after the other is made and written
+    at_once = [o for o in outputs if o.made_in(first)]  # frames are computed and written one after the other
     channels = len(context.channels)
     stored = [np.dtype(o.dtype).itemsize for o in at_once for _ in range(max(1, len(o.channels)))]
-    # of dyes per pixel, which are counted in 64 bits before they are stored
+    # dyes per pixel are counted in 64 bits, then stored in 32
     counted = len(context.emits) * any(o.product.name == LABELLED.name for o in at_once)
     made = sum(s.pixel_bytes(context) for s in simulation.stages) + 12 * counted
     kept = None
@@ -263,10 +258,10 @@ def _predict(
         once = once_and_each(stages, frames)[0]
         kept += math.prod(tile) * sum(s.pixel_bytes(context) for s in once if main_quantity(s))
     whole = any(s.whole_labels for s in stages)
-    # they are gone through dye by dye, and frame by frame
-    in_one_go = not whole and not frames.axes and len(set(context.dye_of_layer.values())) == 1
+    # labels are read again for each dye and each frame
+    once_only = not whole and not frames.axes and len(set(context.dye_of_layer.values())) == 1
     choice = None
-    for part in parts(voxels.shape, in_one_go):
+    for part in parts(voxels.shape, once_only):
         chunk_nm = emitters_depth_nm(stages, context, part, voxels.shape)
         needed = tile_memory(
             voxels=voxels.shape,
@@ -291,41 +286,38 @@ def _predict(
 
 
 def smaller_tile(plan: Plan, nbytes: int) -> str:
-    """What to type for tiles of which a worker with so many bytes can compute one; for a plan whose tiles it cannot."""
+    """Return what to type for smaller tiles, of which a worker with so many bytes can compute one."""
     limit = int(plan.simulation.execution.memory_GiB * GiB)  # by which the plan for that tile will choose its parts
+    reading = plan.memory.reading
 
     def fits(tile: Triple) -> bool:
-        _, needed = _predict(
-            plan.stages, plan.context, plan.simulation, plan.outputs, plan.id_dtype, tile, plan.block, limit,
-            plan.memory.reading,
-        )  # fmt: skip
+        spec, outputs, block = plan.simulation, plan.outputs, plan.block
+        needed = _predict(plan.stages, plan.context, spec, outputs, plan.id_dtype, tile, block, limit, reading)[1]
         return needed.steady + plan.memory.compiling <= nbytes
 
     tile = smaller(plan.tile, fits)
     if tile:
-        return f"give --tile {' '.join(map(str, tile))}"
-    if 0.9 * nbytes > plan.memory.base + plan.memory.reading:
-        return (
-            f"set execution.memory_GiB to {0.9 * nbytes / GiB:.2g} for smaller blocks, in these no tile is small enough"
-        )
+        return f"set --tile {' '.join(map(str, tile))}"
+    if 0.9 * nbytes > plan.memory.base + reading:
+        return f"set execution.memory_GiB to {0.9 * nbytes / GiB:.2g} for smaller blocks, as no tile of these is small enough"
     return "no tile is small enough: a worker that only reads the labels needs more"
 
 
 def _without_tile(reading: int, limit: int) -> str:
-    """What to do where no tile is small enough, as the beginning of a remedy."""
+    """Begin the remedy if no tile is small enough."""
     if 2 * reading > limit - BASE - CACHE_BYTES:
         return (
-            f"no tile is small enough, for reading the labels alone needs {size(reading)}, as their chunks are large and "
-            "decoded whole: store them in smaller ones (simexm ingest SOURCE -o NAME.zarr), or"
+            f"no tile is small enough, since reading the labels alone needs {size(reading)}: their chunks are large; store "
+            "them in smaller ones (simexm ingest SOURCE -o NAME.zarr), or"
         )
     return "no tile is small enough; use larger pixels, whose halo is smaller, or fewer channels, or"
 
 
 def _refuse_empty(source: LabelSource, crop: Box) -> None:
-    """Refuse a source without a cell, looking at most at a few thousand chunks: normally the first has one.
+    """Refuse a source without a cell, after reading at most a few thousand chunks; normally the first has one.
 
-    Of a volume of more chunks the finest level that has no more is looked at. Thin and sparse cells may vanish from it, so that
-    it can only be a reason to warn.
+    A larger volume is checked on its finest level with few enough chunks. Thin and sparse cells may be missing there, so
+    this can only issue a warning.
     """
     for level in (source, *source.coarser):
         start = triple(a * n // m for a, n, m in zip(crop.start, level.shape, source.shape, strict=True))
@@ -344,13 +336,13 @@ def _refuse_empty(source: LabelSource, crop: Box) -> None:
                 )
                 return
             raise SourceError(
-                "every label in the crop is 0, so there is no cell to label and the image would be noise alone; "
+                "every label in the crop is 0, so there is no cell to label and the image would be only noise; "
                 "check the source's path, dataset and crop"
             )
 
 
 def _warn_of_empty_regions(source: LabelSource, crop: Box, regions: Set[str]) -> None:
-    """Warn of masks that overlap no cell; a crop of more than a few hundred chunks is not searched, for it would take long."""
+    """Warn of masks that overlap no cell; a crop of more than a few hundred chunks is not searched, to save time."""
     cells = Tiling(crop, triple(min(64, n) for n in crop.shape))
     if len(cells) > _SEARCHED_CHUNKS:
         return

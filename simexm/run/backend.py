@@ -1,4 +1,4 @@
-"""What computes the blocks of a run: a cluster of the user's, one of our own, or threads of this very process."""
+"""Choose what computes the blocks of a run: the user's cluster, a new one, or threads of this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from simexm.arguments import whole_number
 from simexm.errors import SimexmWarning, SpecError
-from simexm.jobs.children import why_none
+from simexm.jobs.children import why_no_workers
 from simexm.jobs.events import LOG, Execute, Message
 from simexm.jobs.progress import LogFile
 from simexm.jobs.shared import shared
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Work(Protocol):
-    """What is to be computed, as far as it matters who computes it: a plan of a simulation, or of an analysis."""
+    """The plan of a simulation or of an analysis, as far as the choice of workers depends on it."""
 
     @property
     def blocks(self) -> Sized: ...
@@ -58,35 +58,21 @@ class WorkerMemory(Protocol):
         """Return the peak of a process that computes so many blocks at once, in threads."""
 
 
-HERE_SECONDS = 20.0
-"""Where threads of this process are thought to need less, they do the work: to start workers, and to import all in each, takes
-some five seconds of every core, and hundreds of MB. Many threads would get into each other's way."""
-_HERE_THREADS = 4
+THREADS_SECONDS = 20.0
+"""A job of less expected time runs in threads of this process: to start workers costs each core some five seconds and hundreds
+of MB. More than `_MOST_THREADS` threads do not speed it up further."""
+_MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
 class Backend:
-    """Who computes.
+    """What computes the blocks."""
 
-    Attributes
-    ----------
-    client
-        The user's cluster, if any.
-    cluster
-        One that is to be started as a cluster file says, if any.
-    workers
-        How many processes or threads of this machine, where there is neither.
-    here
-        Whether they are threads of this process.
-    gpus
-        GPUs of this machine that the workers share out, one each; none where the run computes on the CPU.
-    """
-
-    client: distributed.Client | None
-    cluster: Cluster | None
-    workers: int
-    here: bool
-    gpus: tuple[str, ...] = ()
+    client: distributed.Client | None  # of the user's cluster
+    cluster: Cluster | None  # to start from a cluster file
+    workers: int  # processes or threads of this machine, if there is neither client nor cluster
+    threads: bool  # whether these are threads of this process
+    gpus: tuple[str, ...] = ()  # of this machine, one for each worker; empty on the CPU
 
     @classmethod
     def of(
@@ -96,20 +82,13 @@ class Backend:
         cluster: Cluster | None = None,
         workers: int | None = None,
     ) -> Backend:
-        """What fits a plan; see `Simulation.run` for the parameters.
+        """Choose workers for a plan; see `Simulation.run` for the parameters.
 
-        Raises
-        ------
-        SpecError
-            If a worker, or its GPU, would have too little memory for a tile, or less than one is asked for.
+        Raises SpecError if a worker, or its GPU, has too little memory for a tile, or fewer than one worker is requested.
         """
         gpus: tuple[str, ...] = ()
-        if (
-            isinstance(work, Plan)
-            and work.device == "gpu"
-            and not workers_have_gpus(client, cluster)
-            and client is None
-        ):
+        on_gpu = isinstance(work, Plan) and work.device == "gpu"
+        if isinstance(work, Plan) and on_gpu and client is None and not workers_have_gpus(client, cluster):
             gpus = visible_gpus()
             refuse_full(work, cupy_device.free_bytes())
         if client is not None or cluster is not None:
@@ -119,32 +98,32 @@ class Backend:
         blocks = len(work.blocks)
         if workers is not None and workers > blocks:
             warnings.warn(
-                f"{blocks} instead of {workers} workers: there are no more blocks, and others would be idle; set "
-                f"execution.min_blocks to {workers} or more for smaller blocks, which cost more in all for their halos",
+                f"{blocks} instead of {workers} workers: there are only {blocks} blocks, and the others would be idle; set "
+                f"execution.min_blocks to {workers} or more for smaller blocks, whose halos cost more in total",
                 SimexmWarning,
                 stacklevel=2,
             )
         most = min(blocks, len(gpus) or cpus()) if workers is None else min(workers, blocks, len(gpus) or workers)
-        # one process for each GPU, and this one for the first
-        here = workers is None and (most == 1 if gpus else _is_small(work, most))
-        if not here and not gpus and (why := why_none()):
-            here = True
+        # a single GPU is used by this process
+        threads = workers is None and (most == 1 if gpus else _is_small(work, most))
+        if not threads and not gpus and (why := why_no_workers()):
+            threads = True
             if workers is not None:
                 warnings.warn(f"threads instead of workers: {why}; the bytes are the same", SimexmWarning, stacklevel=2)
-        return cls(None, None, _fitting(most, work, here), here, gpus)
+        return cls(None, None, _fitting(most, work, threads), threads, gpus)
 
     @property
     def at_once(self) -> int:
-        """Blocks that one process computes at the same time."""
-        return self.workers if self.here else 1
+        """Number of blocks that one process computes at the same time."""
+        return self.workers if self.threads else 1
 
     @contextlib.contextmanager
-    def way(self, where: Place, blocks: int, quiet: bool) -> Iterator[Execute]:
-        """How so many blocks are run, while a `with` block lasts."""
-        if self.here:
-            from simexm.jobs.threads import execute_here
+    def start(self, where: Place, blocks: int, quiet: bool) -> Iterator[Execute]:
+        """Start the workers for at most so many blocks, and yield the function that runs blocks on them."""
+        if self.threads:
+            from simexm.jobs.threads import execute_in_threads
 
-            yield partial(execute_here, threads=self.workers)
+            yield partial(execute_in_threads, threads=self.workers)
             return
         from simexm.jobs.executor import execute
 
@@ -154,12 +133,12 @@ class Backend:
         if self.cluster is not None:
             log = LogFile(where.run / LOG)
 
-            def tell(text: str) -> None:
+            def report(text: str) -> None:
                 log(Message(text))
                 if not quiet:
                     print(text, file=sys.stderr, flush=True)
 
-            with _caller_hidden(), self.cluster.start(where.jobs, tell, blocks, self.gpus) as started:
+            with _caller_hidden(), self.cluster.start(where.jobs, report, blocks, self.gpus) as started:
                 yield partial(execute, client=started, keep=_keeper(started))
             return
         from simexm.jobs.local_cluster import local_client
@@ -168,40 +147,34 @@ class Backend:
             yield partial(execute, client=started)
 
 
-def refuse_strange(client: Any, cluster: Any) -> None:
-    """Refuse what is no Dask client, and what is no cluster of a cluster file.
-
-    Raises
-    ------
-    SpecError
-        With what to give instead.
-    """
+def check_types(client: Any, cluster: Any) -> None:
+    """Raise SpecError unless these are None, or a Dask client and a cluster of a cluster file."""
     if client is not None:
         from distributed import Client
 
         if not isinstance(client, Client):
-            raise SpecError(f"client is {reprlib.repr(client)}; give a distributed.Client, or leave it out")
+            raise SpecError(f"client is {reprlib.repr(client)}; pass a distributed.Client, or leave it out")
     if cluster is not None:
         from simexm.jobs.clusters import Cluster
 
         if not isinstance(cluster, Cluster):
             raise SpecError(
-                f"cluster is {reprlib.repr(cluster)}; give what simexm.cluster(path) returns, or leave it out"
+                f"cluster is {reprlib.repr(cluster)}; pass the return value of simexm.cluster(path), or leave it out"
             )
 
 
-def threads_here(work: Work) -> int:
-    """How many threads of one process compute a small plan on this machine's CPU, memory apart; 0 where workers are started."""
+def threads_for(work: Work) -> int:
+    """Return how many threads compute a small plan on this machine's CPU, memory apart; 0 if workers are started."""
     most = min(len(work.blocks), cpus())
     return most if work.device == "cpu" and _is_small(work, most) else 0
 
 
 def _is_small(work: Work, threads: int) -> bool:
-    return work.core_seconds < HERE_SECONDS * min(threads, _HERE_THREADS)
+    return work.core_seconds < THREADS_SECONDS * min(threads, _MOST_THREADS)
 
 
 def workers_have_gpus(client: distributed.Client | None, cluster: Cluster | None) -> bool | None:
-    """Whether the jobs of a batch queue ask for GPUs; None where workers are not in such jobs."""
+    """Return whether the jobs of a batch queue request GPUs; None if workers are not in such jobs."""
     if client is None and cluster is None:
         return None
     from simexm.jobs.batch.cluster_file import BatchFile
@@ -232,10 +205,10 @@ def _refuse_small_workers(work: Work, client: distributed.Client | None, cluster
 @shared
 @contextlib.contextmanager
 def _caller_hidden() -> Iterator[None]:
-    """Keep new processes from importing the caller's script, of which they need nothing.
+    """Keep new processes from importing the caller's script, which they do not need.
 
-    A script without `if __name__ == "__main__":` would start its run anew in each worker. (Python's multiprocessing finds
-    the script by these two names when it starts a process, and Dask starts one whenever a worker has died.)
+    A script without `if __name__ == "__main__":` would start its run again in each worker. (Python's multiprocessing
+    finds the script by these two names when it starts a process, and Dask starts one whenever a worker dies.)
     """
     main = sys.modules["__main__"]
     before: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
@@ -247,8 +220,8 @@ def _caller_hidden() -> Iterator[None]:
         vars(main).update(before)
 
 
-def lacking_here(work: Work) -> str | None:
-    """Return why a worker of a plan would be refused on this machine; None where it would not."""
+def why_too_large(work: Work) -> str | None:
+    """Return why a worker of a plan does not fit into this machine's memory; None if it does."""
     return next(filter(None, (_too_little(work, limit) for limit in memory_limits())), None)
 
 
@@ -263,12 +236,9 @@ def _too_little(work: Work, limit: MemoryLimit) -> str | None:
 
 
 def _fitting(count: int, work: Work, threads: bool) -> int:
-    """As many workers as memory allows, processes or threads of this one; the tile stays as planned, for it decides bytes.
+    """Lower the number of processes or threads to what memory allows; the tile stays as planned, since it decides bytes.
 
-    Raises
-    ------
-    SpecError
-        If not even one fits.
+    Raises SpecError if not even one fits.
     """
     memory = work.memory
     needed = memory.total
@@ -294,17 +264,10 @@ def _fitting(count: int, work: Work, threads: bool) -> int:
 
 
 def refuse_plan(work: Work, file: LocalFile | BatchFile) -> None:
-    """Refuse a plan whose blocks need more memory than a worker has.
-
-    Raises
-    ------
-    SpecError
-        With what to set instead.
-    """
+    """Raise SpecError if a plan's blocks need more memory than a worker has."""
     limit, needed = file.memory_per_worker, work.memory.total
     if limit is not None and needed > limit:
         raise SpecError(
-            f"a worker needs {size(needed)}, but the cluster file gives it {size(limit)}: it would be "
-            f"killed; set memory_per_worker to {math.ceil(10 * needed / GiB) / 10:g} GiB or more there, or "
-            f"{work.smaller(limit)}"
+            f"a worker needs {size(needed)}, but the cluster file allows {size(limit)}: it would be killed; set "
+            f"memory_per_worker to {math.ceil(10 * needed / GiB) / 10:g} GiB or more there, or {work.smaller(limit)}"
         )

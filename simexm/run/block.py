@@ -1,6 +1,6 @@
-"""One block: read the ground truth with its halo, run the stages tile by tile, gather what is stored.
+"""Compute one block: read the ground truth with its halo, run the stages tile by tile, gather the outputs.
 
-A pure function of plan, source and block number. It knows stages by what they read and write only.
+A pure function of plan, source and block number. It knows stages only by what they read and write.
 """
 
 from __future__ import annotations
@@ -36,43 +36,30 @@ from simexm.stages.frames import Frame
 from simexm.timing import timed, timed_each
 
 EmitterSink = Callable[[str, Emitters, NDArray[np.uint64]], None]
-"""Called with a layer, emitters (nm of tissue from the specimen's corner) and the ids that their cell indices stand for."""
+"""Called with a layer, emitters (nm of tissue from the specimen's corner) and the ids of their cell indices."""
 
 Columns = dict[str, NDArray[Any]]
 
 
 @dataclass
 class BlockResult:
-    """All that a block makes of one frame.
+    """One frame of a block.
 
-    Attributes
-    ----------
-    box
-        Pixels of the image.
-    frame
-        Which frame it is.
-    arrays
-        By the output's path, of what this frame makes: (channels, z, y, x) for images, (z, y, x) for label images.
-    sums
-        Rows of the tables that are added up, by the table's name; of the specimen, not of the frame.
-    rows
-        Rows of the other tables that blocks fill, likewise.
-    statistics
-        A few hundred bytes for the journal; of this frame and those before together.
+    `arrays` are those of the outputs that the frame makes, by path: (channels, z, y, x) for images, (z, y, x) for labels.
     """
 
-    box: Box
+    box: Box  # pixels of the image
     frame: Frame
     arrays: Columns
-    sums: dict[str, CellSums]
-    rows: dict[str, Columns]
-    statistics: dict[str, Any] = field(default_factory=dict)
+    sums: dict[str, CellSums]  # rows of tables that are added up over blocks; of the specimen, not of the frame
+    rows: dict[str, Columns]  # rows of the other tables, likewise
+    statistics: dict[str, Any] = field(default_factory=dict)  # of this and all earlier frames, for the journal
 
 
 def compute_box(
     plan: Plan, source: LabelSource, counted: Counted, box: Box, sink: EmitterSink | None = None
 ) -> BlockResult:
-    """Compute a box of pixels, of the first frame where there are several; see `compute_frames`."""
+    """Compute a box of pixels of the first frame; see `compute_frames`."""
     frames = compute_frames(plan, source, counted, box, sink)
     try:
         return next(frames)
@@ -83,23 +70,11 @@ def compute_box(
 def compute_frames(
     plan: Plan, source: LabelSource, counted: Counted, box: Box, sink: EmitterSink | None = None
 ) -> Generator[BlockResult, None, None]:
-    """Compute a box of pixels, tile by tile, and frame by frame: drop one result before you ask for the next.
+    """Compute a box of pixels frame by frame, each tile by tile; drop one result before you ask for the next.
 
-    What is the same in all frames is kept between them where the box is a single tile, and made again where it is not, so that
-    memory follows neither the frames nor the box.
-
-    Parameters
-    ----------
-    plan
-        What to do.
-    source
-        Where labels come from.
-    counted
-        Tables of the plan's passes.
-    box
-        A block, or any other box.
-    sink
-        Takes the emitters, if they are kept.
+    If the box, a block or any other, is a single tile, what all frames share is kept between them; otherwise it is computed
+    again for each frame, so that memory grows neither with the frames nor with the box. `counted` are the tables of the
+    plan's passes.
     """
     tiles = Tiling(box, plan.tile)
     tables = _Tables(plan)
@@ -116,7 +91,7 @@ def compute_frames(
             tile, tap = kept or prepare_tile(plan, source, counted, pixels, frame, sink)
             compute_tile(plan, tile, tap, frame)
             with timed("tiles put together"):
-                _place(plan, tile, outputs, arrays, pixels.relative_to(box.start))
+                _copy(plan, tile, outputs, arrays, pixels.relative_to(box.start))
             for total, new in zip(images, tile.tally.images, strict=False):
                 total["clipped"] += new.clipped
                 total["histogram"] += new.histogram
@@ -151,7 +126,7 @@ def compute_frames(
 
 
 class _Tables:
-    """The rows of a block's tables, tile by tile."""
+    """Gather the rows of a block's tables, tile by tile."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -164,7 +139,7 @@ class _Tables:
                 self._rows[table.product.name] = []
 
     def add(self, tile: Tile) -> int:
-        """Ask the stages for a tile's rows; return the voxels of its cells."""
+        """Add the stages' rows of a tile; return the number of voxels in its cells."""
         for table in self._plan.tables:
             name, columns = table.product.name, table.product.columns
             for stage in (self._plan.stages[n] for n in table.stages):
@@ -176,47 +151,47 @@ class _Tables:
         return int(tile.tally.voxels.at(tile.cell_ids)[tile.cell_ids != 0].sum())
 
     def sums(self) -> dict[str, CellSums]:
-        """Rows of the tables that are added up, one for each key."""
+        """Return the rows of tables that are added up, one for each key."""
         self._sums = {name: [add_up(parts)] for name, parts in self._sums.items()}
         return {name: parts[0] for name, parts in self._sums.items()}
 
     def rows(self) -> dict[str, Columns]:
-        """Rows of the other tables."""
+        """Return the rows of the other tables."""
         return {
             name: {c: np.concatenate([p[c] for p in parts]) for c in parts[0]} for name, parts in self._rows.items()
         }
 
 
 def _summed(found: Mapping[str, NDArray[Any]], key: str, columns: Iterable[str]) -> CellSums:
-    """A stage's rows of a table as sums by key, with zeros for the columns that other stages fill."""
+    """Add up a stage's rows of a table by key, with zeros in the columns of other stages."""
     keys, where = np.unique(found[key].astype(np.uint64), return_inverse=True)
-    made = CellSums(keys, {column: np.zeros(keys.size, np.int64) for column in columns})
+    sums = CellSums(keys, {column: np.zeros(keys.size, np.int64) for column in columns})
     for column in found.keys() - {key}:
-        np.add.at(made.columns[column], where, found[column])
-    return made
+        np.add.at(sums.columns[column], where, found[column])
+    return sums
 
 
 def prepare_tile(
     plan: Plan, source: LabelSource, counted: Counted, pixels: Box, frame: Frame, sink: EmitterSink | None
 ) -> tuple[Tile, _Tap]:
-    """Begin a tile with this frame, and run the stages that are the same in all frames; none where there is one frame."""
+    """Begin a tile with this frame, and run the stages that all frames share; none if there is only one frame."""
     boxes = plan.boxes(pixels)
     tile = Tile(plan.context, pixels, boxes, counted)
     own = plan.geometry.own_voxels(pixels)
-    seeing = [(stage, tile.of(stage)) for stage in plan.stages]
+    visitors = [(stage, tile.of(stage)) for stage in plan.stages]
 
-    def see(part: LabelPart) -> None:
-        for stage, state in seeing:
+    def visit(part: LabelPart) -> None:
+        for stage, state in visitors:
             with timed(stage.tag):
-                stage.see(part, state)
+                stage.visit(part, state)
         mine = own.intersect(part.core).relative_to(part.box.start)
         if not part.again and not mine.is_empty:
             with timed("cells: count voxels"):
                 count_voxels(part.index, mine.start, mine.stop, tile.tally.voxels.at(part.cells.ids))
 
     wanted = plan.geometry.voxels(boxes["labels"])
-    with timed("cells: index"):  # with the first use of compiled code in each worker
-        tile.stream = TileLabels(source, wanted, plan.context.masks, plan.part, see)
+    with timed("cells: index"):  # includes the first call of compiled code in each worker
+        tile.stream = TileLabels(source, wanted, plan.context.masks, plan.part, visit)
     tap = _Tap(plan, tile, sink)
     tap.begin(frame)
     _run(plan, tile, plan.once_and_each[0], tap)
@@ -229,7 +204,7 @@ def compute_tile(plan: Plan, tile: Tile, tap: _Tap, frame: Frame) -> None:
     tile.begin(frame)
     tap.begin(frame)
     _run(plan, tile, plan.once_and_each[1], tap)
-    if EMITTERS.name in tile.values and not _consumed(plan.stages):
+    if EMITTERS.name in tile.values and not any(EXPECTED in s.writes for s in plan.stages):  # no stage reads them
         stream: EmitterStream = tile.values[EMITTERS.name]
         for dye in dict.fromkeys(stream.dyes.values()):
             for _ in stream.chunks(dye):
@@ -248,10 +223,6 @@ def _run(plan: Plan, tile: Tile, stages: tuple[Stage, ...], tap: _Tap) -> None:
             tile.values[EMITTERS.name] = tap.of(_timed(tile.values[EMITTERS.name]))
 
 
-def _consumed(stages: tuple[Stage, ...]) -> bool:
-    return any(EXPECTED in s.writes for s in stages)
-
-
 def _timed(stream: EmitterStream) -> EmitterStream:
     def chunks(dye: str) -> Iterator[Chunk]:
         return timed_each(
@@ -262,44 +233,38 @@ def _timed(stream: EmitterStream) -> EmitterStream:
 
 
 class _Tap:
-    """Counts a tile's emitters per pixel as they come by, and hands those of the first frame to the sink, as wanted.
-
-    Attributes
-    ----------
-    counts
-        Where dyes per pixel of the frame are counted, (layers, z, y, x); None where they are not wanted.
-    """
+    """Count a stream of emitters per pixel, and pass those of the first frame to the sink."""
 
     def __init__(self, plan: Plan, tile: Tile, sink: EmitterSink | None) -> None:
         self._plan, self._tile, self._sink = plan, tile, sink
         self._layers = list(plan.context.emits)
         self._labelled = [o for o in plan.outputs if o.product.name == LABELLED.name]
         self._frame: Frame | None = None
-        self.counts: Any | None = None
+        self.counts: Any | None = None  # dyes per pixel of the frame, (layers, z, y, x), if an output needs them
 
     def begin(self, frame: Frame) -> None:
-        """Count from 0 for another frame."""
+        """Restart the counts for another frame."""
         if frame != self._frame:
             self._frame, self.counts = frame, None
             if any(o.made_in(frame) for o in self._labelled):
                 self.counts = self._tile.device.zeros((len(self._layers), *self._tile.pixels.shape), np.int64)
 
     def of(self, stream: EmitterStream) -> EmitterStream:
-        """The same stream, tapped."""
+        """Wrap a stream, so that its emitters are counted and stored."""
         if not self._labelled and self._sink is None:
             return stream
 
         def chunks(dye: str) -> Iterator[Chunk]:
             for chunk in stream.chunks(dye):
                 if chunk.layer is not None:
-                    self._take(chunk, chunk.layer, stream.kept_as)
+                    self._record(chunk, chunk.layer, stream.kept_as)
                 yield chunk
 
-        # what is counted in each frame must come by in each
+        # dyes that are counted in each frame must be streamed in each
         counted = any(o.varies for o in self._labelled)
         return replace(stream, chunks=chunks, varying=frozenset(stream.dyes.values()) if counted else stream.varying)
 
-    def _take(self, chunk: Chunk, layer: str, kept_as: Mapping[str, str]) -> None:
+    def _record(self, chunk: Chunk, layer: str, kept_as: Mapping[str, str]) -> None:
         tile, device = self._tile, self._tile.device
         if self.counts is not None:
             geometry = tile.context.geometry
@@ -315,8 +280,8 @@ class _Tap:
                 self._sink(kept_as.get(layer, layer), emitters.select(emitters.own != 0), tile.cell_ids)
 
 
-def _place(plan: Plan, tile: Tile, outputs: Sequence[Output], arrays: Mapping[str, NDArray[Any]], where: Box) -> None:
-    """Copy what a tile made into the block's arrays."""
+def _copy(plan: Plan, tile: Tile, outputs: Sequence[Output], arrays: Mapping[str, NDArray[Any]], where: Box) -> None:
+    """Copy a tile's outputs into the block's arrays."""
     for output in outputs:
         part = arrays[output.path][(..., *where.slices)]
         if output.is_labels:
@@ -326,13 +291,13 @@ def _place(plan: Plan, tile: Tile, outputs: Sequence[Output], arrays: Mapping[st
             part[...] = tile.device.to_host(tile.values[output.product.name])
 
 
-def by_id(ids: NDArray[np.uint64], here: NDArray[np.bool_], columns: Mapping[str, NDArray[np.int64]]) -> CellSums:
-    """Sums by cell index as sums by id, of the cells that are `here`."""
-    here = here & (ids != 0)
-    order = np.argsort(ids[here], kind="stable")
-    return CellSums(ids[here][order], {name: n[here][order] for name, n in columns.items()})
+def by_id(ids: NDArray[np.uint64], chosen: NDArray[np.bool_], columns: Mapping[str, NDArray[np.int64]]) -> CellSums:
+    """Turn sums by cell index into sums by id, for the chosen cells."""
+    chosen = chosen & (ids != 0)
+    order = np.argsort(ids[chosen], kind="stable")
+    return CellSums(ids[chosen][order], {name: n[chosen][order] for name, n in columns.items()})
 
 
 def _sparse(histogram: NDArray[np.int64]) -> list[list[int]]:
-    """Bins that hold something, as [bin, number]."""
+    """List the bins that are not empty, as [bin, number]."""
     return [[int(b), int(histogram[b])] for b in np.flatnonzero(histogram)]

@@ -1,4 +1,4 @@
-"""A run from plan to finished result: output, blocks, coarse levels, and the end."""
+"""Run a simulation from plan to finished result: output, passes, blocks, coarse levels, metadata."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simexm.errors import SimexmWarning
 from simexm.jobs.events import Execute
 from simexm.jobs.job import Job, run_job
-from simexm.jobs.journal import Record as BlockRecord
+from simexm.jobs.journal import Journal, Record
 from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.result.place import Place
 from simexm.result.result import Result
 from simexm.run import folders, guard, passes
 from simexm.run import output as outputs
-from simexm.run.backend import Backend, refuse_strange, workers_have_gpus
+from simexm.run.backend import Backend, check_types, workers_have_gpus
 from simexm.run.finish import finish
 from simexm.run.job import job_in
-from simexm.run.layout import Layout, all_there, look_at
+from simexm.run.layout import Layout, all_exist, list_files
 from simexm.run.levels import make_levels
 from simexm.run.same_source import SameSource
 from simexm.run.verify import Damaged
 from simexm.run.worker import Context, count_block, run_block
 from simexm.stages.contract import CountPass
+from simexm.store.location import Location
 
 if TYPE_CHECKING:
     import distributed
 
     from simexm.jobs.clusters import Cluster
+    from simexm.jobs.task import BlockFunction
     from simexm.spec.simulation import Spec
 
 COUNT_SECONDS_PER_VOXEL = 20e-9
@@ -52,7 +54,7 @@ def run(
 ) -> Result:
     """See `Simulation.run`; `finished` is called when the result is complete, before the lock is released."""
     where = Place.at(output).claimed()
-    refuse_strange(client, cluster)
+    check_types(client, cluster)
     plan = make_plan(simulation, until=until, gpu=workers_have_gpus(client, cluster))
     plan.warn()
     reads = tuple(guard.labels_read(plan.simulation.source))
@@ -73,12 +75,9 @@ def carry_out(
     profile: bool = False,
     finished: Callable[[Place], None] = lambda place: None,
 ) -> None:
-    """Make all that is not there, and what is damaged, in a prepared place whose lock is held; then call `finished`.
+    """Compute everything that is missing or damaged in a prepared output whose lock is held; then call `finished`.
 
-    Raises
-    ------
-    RunError, DiskError
-        If it cannot be finished now.
+    Raises RunError or DiskError if it cannot be finished now.
     """
     with outputs.kept(where):
         _do(plan, where, backend, quiet, damaged or Damaged(), profile)
@@ -90,52 +89,50 @@ def _do(plan: Plan, where: Place, backend: Backend, quiet: bool, damaged: Damage
     if low:
         warnings.warn(low, SimexmWarning, stacklevel=2)
     layout = Layout.of(plan.to_mapping())
-    is_there = look_at(where, layout)
+    exists = list_files(where, layout)
     source = SameSource.begin(plan, where)
     context = Context(plan, where, profile=profile, listed=source.listed, at_once=backend.at_once)
 
-    def is_sound(record: BlockRecord) -> bool:
-        return record.block not in damaged.blocks and all_there(
-            layout.of_block(where, record.block, record.result), is_there
-        )
+    def is_sound(record: Record) -> bool:
+        files = layout.of_block(where, record.block, record.result)
+        return record.block not in damaged.blocks and all_exist(files, exists)
 
-    with backend.way(where, len(plan.blocks), quiet) as execute:
-        _passes(context, execute, quiet)
-        images = job_in(
-            where, plan.hash, len(plan.blocks), run_block, context, where.journal,
-            voxels=plan.geometry.crop.size, core_seconds=plan.core_seconds, is_sound=is_sound,
-        )  # fmt: skip
+    with backend.start(where, len(plan.blocks), quiet) as execute:
+        _run_passes(context, execute, quiet)
+        images = _job(context, run_block, where.journal, core_seconds=plan.core_seconds, is_sound=is_sound)
         journal = run_job(images, execute, quiet=quiet)
-        make_levels(plan.volumes, plan.hash, where, execute, layout, is_there, damaged.levels)
+        make_levels(plan.volumes, plan.hash, where, execute, layout, exists, damaged.levels)
     source.end()
     finish(plan, where, journal, passes.counted_on_disk(plan, where))
 
 
-def _passes(context: Context, execute: Execute, quiet: bool) -> None:
-    """Make the passes that are not made yet, and warn of what they show."""
+def _run_passes(context: Context, execute: Execute, quiet: bool) -> None:
+    """Run the passes that are not finished, and issue the stages' warnings about their tables."""
     plan, where = context.plan, context.place
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
             run_job(_pass_job(context, wanted), execute, quiet=quiet)
-        passes.forget_parts(where, wanted)
+        passes.remove_parts(where, wanted)
         for text in stage.counted_warnings(wanted.name, passes.table_of(where, wanted.name)):
             warnings.warn(text, SimexmWarning, stacklevel=2)
 
 
 def _pass_job(context: Context, wanted: CountPass) -> Job:
-    """The job that counts for one pass and merges its table."""
-    plan, where = context.plan, context.place
-    is_there = passes.parts_there(where, wanted.name)
-    return job_in(
-        where,
-        plan.hash,
-        len(plan.blocks),
-        count_block,
-        replace(context, counting=wanted.name),
-        passes.folder(where, wanted.name) / "journal",
-        what=f"counting {wanted.name}",
-        voxels=plan.geometry.crop.size,
-        core_seconds=COUNT_SECONDS_PER_VOXEL * plan.geometry.crop.size,
-        is_sound=lambda record: is_there(str(passes.part(where, wanted.name, record.block))),
-        merge=lambda journal: passes.merge(plan, where, wanted, sum(r.result["rows"] for r in journal.records())),
-    )
+    """Make the job that counts for one pass and merges its table."""
+    plan, where, name = context.plan, context.place, wanted.name
+    exists = passes.list_parts(where, name)
+
+    def is_sound(record: Record) -> bool:
+        return exists(str(passes.part(where, name, record.block)))
+
+    def merge(journal: Journal) -> None:
+        passes.merge(plan, where, wanted, sum(record.result["rows"] for record in journal.records()))
+
+    counting, path, what = replace(context, counting=name), passes.folder(where, name) / "journal", f"counting {name}"
+    seconds = COUNT_SECONDS_PER_VOXEL * plan.geometry.crop.size
+    return _job(counting, count_block, path, what=what, core_seconds=seconds, is_sound=is_sound, merge=merge)
+
+
+def _job(context: Context, function: BlockFunction, journal: Location, **more: Any) -> Job:
+    plan, where, voxels = context.plan, context.place, context.plan.geometry.crop.size
+    return job_in(where, plan.hash, len(plan.blocks), function, context, journal, voxels=voxels, **more)

@@ -1,4 +1,4 @@
-"""A part of the image, of the very pixels that a run writes there."""
+"""Compute a part of the image with exactly the pixels of a run."""
 
 from __future__ import annotations
 
@@ -20,52 +20,34 @@ from simexm.stages.frames import Frame
 def excerpt(
     plan: Plan, source: LabelSource, counted: Counted, box: Box, frame: Frame | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Compute a box of pixels in the run's own tiles, so that every bit is the run's.
+    """Compute a box of pixels in the run's own tiles, so that every bit equals the run's.
 
-    The transforms of another tile have another length, and their rounding may change a count: the same draws are not enough.
-    Across the axis whole tiles are computed, wherever the box ends. Along it each plane is summed on its own, so that only the
-    planes that are wanted are made; not so on a GPU, which takes planes in batches.
-
-    Parameters
-    ----------
-    plan
-        What a run would do.
-    source
-        Where labels come from.
-    counted
-        Tables of the plan's passes.
-    box
-        Pixels, inside the image.
-    frame
-        Which of the plan's frames; left out, the first.
-
-    Returns
-    -------
-    dict
-        By the output's path: (channels, z, y, x) for images, (z, y, x) for labels, of what the frame makes.
+    FFTs of another tile have another length, and their rounding may change a count, even with the same draws. In y and x
+    whole tiles are computed. In z each plane is summed on its own, so that on the CPU only the box's planes are computed;
+    a GPU computes planes in batches. Returns the arrays of the outputs that the frame, by default the first, makes, by path:
+    (channels, z, y, x) for images, (z, y, x) for label images.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for tile in tiles_of(plan, box):
-        made = box_of_planes(tile, box) if plan.context.device == "cpu" else tile
-        found = _of_frame(plan, source, counted, made, frame or plan.frames[0])
+        computed = box_of_planes(tile, box) if plan.context.device == "cpu" else tile
+        found = _of_frame(plan, source, counted, computed, frame or plan.frames[0])
         part = tile.intersect(box)
+        inside = part.relative_to(computed.start).slices
         for path, values in found.arrays.items():
             if path not in arrays:
                 arrays[path] = np.zeros((*values.shape[:-3], *box.shape), values.dtype)
-            arrays[path][(..., *part.relative_to(box.start).slices)] = values[
-                (..., *part.relative_to(made.start).slices)
-            ]
+            arrays[path][(..., *part.relative_to(box.start).slices)] = values[(..., *inside)]
     return arrays
 
 
 def tiles_of(plan: Plan, box: Box) -> Iterator[Box]:
-    """The tiles that a run computes, of which some pixel is in the box; only these are looked at."""
+    """Yield the run's tiles that overlap a box, without a search through all tiles."""
     for block in _met(plan.blocks, box):
         yield from _met(Tiling(block, plan.tile), box)
 
 
 def _met(tiling: Tiling, box: Box) -> Iterator[Box]:
-    """The cells of a tiling that meet a box."""
+    """Yield the cells of a tiling that overlap a box."""
     inside = box.intersect(tiling.box).relative_to(tiling.box.start)
     if inside.is_empty:
         return
@@ -76,7 +58,7 @@ def _met(tiling: Tiling, box: Box) -> Iterator[Box]:
 
 
 def box_of_planes(tile: Box, box: Box) -> Box:
-    """A tile's planes that a box wants."""
+    """Cut a tile to the planes of a box."""
     return Box((max(tile.start[0], box.start[0]), *tile.start[1:]), (min(tile.stop[0], box.stop[0]), *tile.stop[1:]))
 
 

@@ -1,4 +1,4 @@
-"""The end of a run: tables, what the blocks add up to, metadata, picture."""
+"""Finish a run: tables, totals over blocks, metadata."""
 
 from __future__ import annotations
 
@@ -30,18 +30,13 @@ from simexm.store.omexml import METADATA, Series, collection_xml
 from simexm.version import FORMAT_VERSION
 
 WINDOW = (0.02, 0.998)
-"""Shares of the pixels below the darkest and the brightest count that viewers show."""
+"""Quantiles of the counts at the ends of the viewers' display window."""
 
 
 def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None:
-    """Write all that is left when every block and level is there; the image's own metadata last of all.
+    """Write tables and metadata when every block and level is stored; the image's own metadata last.
 
-    Raises
-    ------
-    RunError
-        If a block is missing.
-    SourceError
-        If there was no cell in the whole specimen.
+    Raises RunError if a block is missing, SourceError if there was no cell in the whole specimen.
     """
     totals = Totals()
     for record in journal.records():
@@ -57,21 +52,18 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
     series: list[Series] = []
     for output in plan.outputs:
         if not output.group:
-            continue  # the only image, which comes last
+            continue  # the only image, written last
         places = (f"{axis} {place}" for axis, place in output.frame.named if axis != "time")
         label = output.path.rpartition("/")[2] or " ".join([name, *places])
-        scales = omezarr.multiscales(
-            label, plan.levels, origin,
-            channels=not output.is_labels, method="mode" if output.is_labels else "mean", time=_time(plan, output),
-        )  # fmt: skip
+        channels, method, time = not output.is_labels, "mode" if output.is_labels else "mean", _time(plan, output)
+        scales = omezarr.multiscales(label, plan.levels, origin, channels=channels, method=method, time=time)
         if output.is_labels:
             attributes = omezarr.label_attributes(scales, image="../../")
         else:
             omero = _omero(plan, totals, where, output)
             if not output.path:
                 series.append(_series(plan, output, label, omero))
-            quantity = _quantity(output)
-            attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: quantity}
+            attributes = {**omezarr.image_attributes(scales, omero=omero), place.MARK: _quantity(output)}
         folders.write_attributes(where, output.group, attributes)
     for group, names in plan.volumes.labels_groups.items():
         folders.write_attributes(where, group, omezarr.labels_group_attributes(names))
@@ -90,7 +82,7 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
     attributes = {**attributes, place.MARK: _provenance(plan, totals)}
     write_manifest(where, *files_of_run(plan, where), omezarr.group_bytes(attributes))
     folders.write_attributes(where, "", attributes)
-    remove_tree(where.run / place.SCRATCH, ignore_errors=True)  # with what killed workers left
+    remove_tree(where.run / place.SCRATCH, ignore_errors=True)  # with files of killed workers
 
 
 def _series(plan: Plan, output: Output, name: str, omero: Mapping[str, Any]) -> Series:
@@ -100,18 +92,18 @@ def _series(plan: Plan, output: Output, name: str, omero: Mapping[str, Any]) -> 
 
 
 def _quantity(output: Output) -> dict[str, str]:
-    """What an image holds, along which axes, in which unit."""
+    """Describe an image: quantity, axes, unit."""
     axes = output.axes.replace("c", "l") if output.product.name == LABELLED.name else output.axes
     return {"quantity": output.product.name, "axes": axes, "unit": output.product.unit}
 
 
 def _time(plan: Plan, output: Output) -> FrameAxis | None:
-    """The axis of time of an output, if it has one."""
+    """Return the time axis of an output, if it has one."""
     return plan.acquisition.time if output.times else None
 
 
 def _omero(plan: Plan, totals: Totals, where: Place, output: Output) -> dict[str, Any]:
-    """Names, colours and display windows of the channels; the windows of counts are the same in all frames."""
+    """Make names, colours and display windows of the channels; windows of counts are the same in all frames."""
     channels = []
     for c, name in enumerate(output.channels):
         if not output.path and plan.main == "image":
@@ -127,14 +119,14 @@ def _omero(plan: Plan, totals: Totals, where: Place, output: Output) -> dict[str
 
 
 def coarsest_window(volumes: Volumes, where: Place, output: Output, channel: int) -> dict[str, float]:
-    """Display window of a channel: from 0 to the largest value of the coarsest level."""
+    """Make a channel's display window: from 0 to the largest value of the coarsest level."""
     coarsest = np.asarray(arrays(volumes, where, output)[-1].open()[(..., channel, *(slice(None),) * 3)])
     largest = float(coarsest.max())
     return {"min": 0.0, "max": largest, "start": 0.0, "end": max(largest, 1e-9)}
 
 
 def channel_color(plan: Plan, name: str) -> str:
-    """RRGGBB of a channel: the user's, or that of its brightest dye's light; of a layer, that of its dye."""
+    """Return RRGGBB of a channel: the user's, or of its brightest dye's emission; of a layer, of its dye's emission."""
     for channel in plan.simulation.microscope.all_channels:
         if channel.name == name:
             if channel.color:

@@ -1,4 +1,4 @@
-"""Prepare the folders of a result and write its metadata, as a plan asks for them."""
+"""Prepare the folders of a result and write its metadata."""
 
 from __future__ import annotations
 
@@ -19,20 +19,16 @@ from simexm.version import FORMAT_VERSION
 
 
 def prepare(plan: Plan, place: Place) -> None:
-    """Make the folders and the arrays' metadata. The image's own metadata come last, so that viewers see no half result.
-
-    Raises
-    ------
-    OSError
-        If the disk refuses.
-    """
+    """Make the folders and the arrays' metadata; the image's own come last, so that viewers show no unfinished result."""
     retire_scratch(place)
     claim(place.scratch)
     mark = place.mark()
     if mark is None or mark.get("status") == PREPARING:
         _write_all(plan, place)
-    else:
-        _mend_metadata(plan, place)
+    else:  # an earlier run wrote it; repair what was damaged since, which this run's end would accept
+        if not has_plan(plan, place):
+            write_plan(plan, place)
+        volumes.create_missing(plan.volumes, place)
     for folder in (place.journal, place.tables):
         folder.mkdir(exist_ok=True)
 
@@ -43,7 +39,7 @@ def write_plan(plan: Plan, place: Place) -> None:
 
 
 def has_plan(plan: Plan, place: Place) -> bool:
-    """Whether `plan.json` is as `write_plan` would write it."""
+    """Return whether `plan.json` is as `write_plan` would write it."""
     try:
         return (place.run / PLAN).read_bytes() == _plan_bytes(plan)
     except OSError:
@@ -55,17 +51,15 @@ def _plan_bytes(plan: Plan) -> bytes:
 
 
 def write_mark(plan: Plan, place: Place, status: str) -> None:
-    """Mark a result as ours, and say how far it is."""
-    write_attributes(
-        place, "", {MARK: {"hash": plan.hash, "format": FORMAT_VERSION, **contents(plan), "status": status}}
-    )
+    """Mark a result as simexm's, with its status."""
+    mark = {"hash": plan.hash, "format": FORMAT_VERSION, **contents(plan), "status": status}
+    write_attributes(place, "", {MARK: mark})
 
 
 def _write_all(plan: Plan, place: Place) -> None:
     write_plan(plan, place)
-    # a result is marked as ours before anything is in it, so that one that was never finished is known by its mark, too
-    write_mark(plan, place, PREPARING)
-    for path in place.zarr.iterdir():  # of one that was stopped here
+    write_mark(plan, place, PREPARING)  # first, so that unfinished results are recognised, too
+    for path in place.zarr.iterdir():  # of a run that was stopped while preparing
         if path.is_dir():
             remove_tree(path)
     volumes.create(plan.volumes, place)
@@ -73,7 +67,7 @@ def _write_all(plan: Plan, place: Place) -> None:
 
 
 def contents(plan: Plan) -> dict[str, list[Any]]:
-    """What stands below the root beside the main image's own arrays: the outputs' groups, those of frames, and tables."""
+    """List what is below the root beside the main image's arrays: groups of outputs and of frames, and tables."""
     frames = {"frames": plan.acquisition.groups} if plan.acquisition.groups else {}
     axes = {"acquisition": plan.acquisition.to_mapping()} if plan.acquisition.axes else {}
     tables = [table.product.name for table in plan.tables]
@@ -81,24 +75,17 @@ def contents(plan: Plan) -> dict[str, list[Any]]:
 
 
 def write_attributes(place: Place, path: str, attributes: Mapping[str, Any]) -> None:
-    """Replace the attributes of a group in one step."""
+    """Replace the attributes of a group atomically."""
     write_group(place.files, path, attributes)
 
 
 def check_free(plan: Plan, place: Place) -> str | None:
-    """A warning where the disk seems too small for the result, else None; object stores do not tell."""
+    """Return a warning if the disk seems too small for the result, else None."""
     if isinstance(place.zarr, Remote):
-        return None
+        return None  # object stores do not report free space
     folder = next(p for p in (place.zarr, *place.zarr.parents) if p.exists())
     free = shutil.disk_usage(folder).free
     needed = plan.stored_bytes // 2  # counts compress to about half
     if needed > free:
         return f"about {size(needed)} will be written, but {folder} has {size(free)} free; the run may stop halfway"
     return None
-
-
-def _mend_metadata(plan: Plan, place: Place) -> None:
-    """Write again what was damaged since an earlier run wrote it: the end of this one would take it for sound."""
-    if not has_plan(plan, place):
-        write_plan(plan, place)
-    volumes.mend(plan.volumes, place)

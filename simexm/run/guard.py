@@ -1,4 +1,4 @@
-"""What stands in the way of an output, and removing what simexm itself wrote there and nothing else."""
+"""Refuse outputs that cannot be written safely, and remove what simexm wrote there, nothing else."""
 
 from __future__ import annotations
 
@@ -46,36 +46,18 @@ _REASONS = {
 
 
 def refuse(parameter_hash: str, reads: Iterable[Location], place: Place, overwrite: bool) -> None:
-    """Refuse an output that is in the way; touches nothing.
+    """Raise OutputError if an output cannot be written, or holds anything but a result to resume or overwrite.
 
-    Parameters
-    ----------
-    parameter_hash
-        Of what is to be written.
-    reads
-        What is read for it, and must not be overwritten.
-    place
-        The output.
-    overwrite
-        Whether what simexm wrote there before is to be replaced.
-
-    Raises
-    ------
-    OutputError
-        With what to type instead.
+    Nor may it be one of the inputs, `reads`. Nothing is changed.
     """
-    with _readable(place):
+    try:
         _refuse(parameter_hash, reads, place, overwrite)
+    except RemoteError as error:  # no bucket, no credentials, no permission
+        raise OutputError(why(error, f"{place.zarr} cannot be used as the output")) from error
 
 
 def refuse_links(place: Place) -> None:
-    """Refuse a result with symbolic links in it: what is written, or removed, there would be outside; touches nothing.
-
-    Raises
-    ------
-    OutputError
-        With what to do instead.
-    """
+    """Raise OutputError if a result holds symbolic links: files would be written or removed outside of it."""
     for link in links_in(place):
         raise OutputError(
             f"{link} is a symbolic link to {os.readlink(link)}, where runs would write and delete outside of the result, so "
@@ -84,7 +66,7 @@ def refuse_links(place: Place) -> None:
 
 
 def links_in(place: Place) -> Iterator[Path]:
-    """Symbolic links in a result; NAME.zarr itself may be one, which is followed when it is named."""
+    """Yield the symbolic links in a result; NAME.zarr itself may be one, and is followed."""
     if place.run.is_symlink():
         yield place.run
         return
@@ -108,7 +90,7 @@ def _refuse(parameter_hash: str, reads: Iterable[Location], place: Place, overwr
                 "another --output, or replace them with --overwrite"
             )
     elif overwrite:
-        _refuse_strangers(place, mark)
+        _refuse_foreign_arrays(place, mark)
     elif mark["hash"] != parameter_hash:
         raise OutputError(
             f"{place.zarr} holds a result of other parameters, or of other labels (hash {mark['hash'][:12]}, now "
@@ -116,28 +98,19 @@ def _refuse(parameter_hash: str, reads: Iterable[Location], place: Place, overwr
         )
     elif mark.get("status") == COMPLETE:
         raise OutputError(
-            f"{place.zarr} is there already, complete and of these parameters; make it again with --overwrite"
+            f"{place.zarr} exists already, complete and with these parameters; compute it again with --overwrite"
         )
     _refuse_unwritable(place)
 
 
-@contextlib.contextmanager
-def _readable(place: Place) -> Iterator[None]:
-    """What a store says that refuses: no bucket, no credentials, no permission."""
-    try:
-        yield
-    except RemoteError as error:
-        raise OutputError(why(error, f"{place.zarr} cannot be used as the output")) from error
-
-
 def clear(place: Place) -> None:
-    """Remove what runs wrote at a place that `refuse` let pass: the Zarr, and in NAME.run what runs put there but lock and jobs.
+    """Remove the files of runs from an output that `refuse` accepted: NAME.zarr, and NAME.run but for lock and jobs.
 
-    Stopped halfway, what is left no longer passes for an image, but still for simexm's.
+    If it is stopped halfway, the rest is marked as simexm's but not as an image.
     """
     mark = place.mark()
-    retire_scratch(place)  # before all else: from now on no worker of an earlier run can write
-    remove_tree(place.journal)  # next: it must not vouch for shards that are gone
+    retire_scratch(place)  # first: from now on no worker of an earlier run can write
+    remove_tree(place.journal)  # next: it must not list shards that are gone
     for name in RUN_NAMES - {PLAN}:
         remove_tree(place.run / name)
     if mark is not None:
@@ -153,19 +126,14 @@ def clear(place: Place) -> None:
         remove_tree(place.zarr)
         remove_tree(place.run / SCRATCH)
     with contextlib.suppress(OSError):
-        place.zarr.rmdir()  # where it is there and empty
+        place.zarr.rmdir()  # if it exists and is empty
     remove_tree(place.run / PLAN)
 
 
-def refuse_strange(parameter_hash: str, place: Place) -> None:
-    """Keep a worker that an earlier run left from writing.
+def refuse_other_run(parameter_hash: str, place: Place) -> None:
+    """Raise OutputError if the output is gone or now belongs to another run: a worker of the earlier run must not write.
 
-    One that falls asleep after this look fails all the same when it writes: its scratch folder went away with its run.
-
-    Raises
-    ------
-    OutputError
-        If the output is gone, or belongs to another run by now.
+    A worker that is suspended after this check fails when it writes: its scratch folder was removed with its run.
     """
     mark = place.mark()
     if mark is None:
@@ -175,18 +143,18 @@ def refuse_strange(parameter_hash: str, place: Place) -> None:
 
 
 def why(error: OSError, doing: str) -> str:
-    """What the system refused, and what to do about it."""
+    """Describe an error of the file system, and what to do about it."""
     if isinstance(error, RemoteError):
         return f"{doing}: {error.strerror}"
     if error.errno in _REASONS:
         return f"{doing}: {_REASONS[error.errno]}"
     where = f" ({error.filename})" if error.filename else ""
-    return f"{doing}: {error.strerror or error}{where}; choose another --output, or mend that"
+    return f"{doing}: {error.strerror or error}{where}; fix that, or choose another --output"
 
 
 def stopped(error: OSError, place: Place) -> DiskError | RunError:
-    """The error for a disk, or a connection, that refuses in the middle of a run."""
-    kept = f"What was finished is kept in {place.zarr.name} and {place.run.name}"
+    """Make the error to raise when a disk or a connection fails during a run."""
+    kept = f"Finished blocks are kept in {place.zarr.name} and {place.run.name}"
     if is_lost(place) or is_gone(place):
         return lost(place)
     if isinstance(error, OutputError):
@@ -198,16 +166,16 @@ def stopped(error: OSError, place: Place) -> DiskError | RunError:
         return DiskError(f"the run stopped{where}: {error.strerror}. {kept}: then type the same command again")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return DiskError(
-            f"the run stopped: too many open files{where}. {kept}: raise that (ulimit -n), then type it again"
+            f"the run stopped: too many open files{where}. {kept}: raise the limit (ulimit -n), then type the same command again"
         )
     return DiskError(
-        f"the run stopped, for the disk refuses: {error.strerror}{where}. {kept}: mend that (free some space), then type "
+        f"the run stopped, since the disk failed: {error.strerror}{where}. {kept}: fix that (free some space), then type "
         "the same command again"
     )
 
 
 def is_lost(place: Place) -> bool:
-    """Whether another driver took the claim away."""
+    """Return whether another driver removed the claim."""
     try:
         return not has_claim(place.scratch) and place.run.is_dir()
     except RemoteError:
@@ -215,7 +183,7 @@ def is_lost(place: Place) -> bool:
 
 
 def is_gone(place: Place) -> bool:
-    """Whether the output was renamed or removed."""
+    """Return whether the output was renamed or removed."""
     try:
         return place.mark() is None or not (place.run / PLAN).is_file()
     except OSError:
@@ -223,25 +191,25 @@ def is_gone(place: Place) -> bool:
 
 
 def lost(place: Place) -> RunError:
-    """The error where it did, or where the output is gone."""
+    """Make the error to raise when the claim is lost or the output is gone."""
     if is_gone(place):
         return RunError(
             f"{place.zarr} or {place.run.name} beside it is gone: they were renamed or removed while the run was writing them, "
             "and nothing more is written. Put both back under these names and type the same command again; if they are lost, "
-            "remove what is left, and the command begins anew"
+            "remove what is left, and the command starts again from the first block"
         )
     return RunError(
-        f"another run has taken {place.zarr} over, since this one gave no sign of life or its lock was removed: this one "
-        "stopped and writes nothing more"
+        f"another run has taken over {place.zarr}, since this one had no heartbeat or its lock was removed: this one stopped "
+        "and writes nothing more"
     )
 
 
 def labels_read(source: object) -> Iterator[Location]:
-    """Where a source and its fields stand, as far as they stand anywhere."""
+    """Yield the stored volumes of a source and its fields."""
     if isinstance(source, ZarrSource):
         yield location(source.path)
         for path in (*source.regions.values(), *(each.path for each in source.fields.values())):
-            if is_url(path) or not is_url(source.path):  # others lie inside the source
+            if is_url(path) or not is_url(source.path):  # others are inside the source
                 yield location(path)
 
 
@@ -249,7 +217,7 @@ def _refuse_inputs(reads: Iterable[Location], place: Place) -> None:
     for read in reads:
         if place.zarr in (read, *read.parents) or read in place.zarr.parents:
             raise OutputError(
-                f"{place.zarr} is read from, for the input is {read}, so it cannot be written; choose another --output"
+                f"{place.zarr} cannot be written, since the input {read} is read from it; choose another --output"
             )
 
 
@@ -259,8 +227,8 @@ def _refuse_foreign_zarr(place: Place) -> None:
         return
     if zarr.exists() or zarr.is_symlink():
         raise OutputError(
-            f"{zarr} exists and is no simexm result, so it is left alone, --overwrite or not; choose another --output. If it was "
-            f"one, its zarr.json is damaged: simexm verify {zarr} --repair"
+            f"{zarr} exists and is no simexm result, so it is left as it is, even with --overwrite; choose another --output. If "
+            f"it was one, its zarr.json is damaged: simexm verify {zarr} --repair"
         )
 
 
@@ -269,7 +237,7 @@ def _refuse_foreign_run(place: Place) -> None:
     if not (run.exists() or run.is_symlink()) or _is_ours(run):
         return
     raise OutputError(
-        f"{run}, where the run's tables and journal would go, exists and is no simexm run folder, so it is left alone; "
+        f"{run}, the folder for the run's tables and journal, exists and is no simexm run folder, so it is left as it is; "
         "choose another --output"
     )
 
@@ -289,8 +257,8 @@ def _holds_work(place: Place) -> bool:
     return any(True for folder in (place.journal, place.tables) for _ in files_below(folder))
 
 
-def _refuse_strangers(place: Place, mark: Mapping[str, Any]) -> None:
-    """Refuse to replace a result to which someone added arrays of their own."""
+def _refuse_foreign_arrays(place: Place, mark: Mapping[str, Any]) -> None:
+    """Raise if a result to replace holds arrays that no run wrote."""
     frames = mark.get("frames", ())
     known = {"zarr.json", "labels", *mark.get("outputs", ()), *frames, *(["OME"] if frames else ())}
     found = []
@@ -319,7 +287,7 @@ def _below(folder: Location) -> list[str]:
 def _refuse_unwritable(place: Place) -> None:
     if isinstance(place.zarr, Remote):
         probe = place.zarr.with_suffix(".run") / PROBE
-        probe.put(b"")  # what is allowed is known from trying alone
+        probe.put(b"")  # only a write shows whether writing is allowed
         probe.unlink(missing_ok=True)
         return
     folder = next(p for p in (place.zarr, *place.zarr.parents) if p.exists())
@@ -327,7 +295,7 @@ def _refuse_unwritable(place: Place) -> None:
         raise OutputError(f"{folder} is a file, so nothing can be written below it; choose another --output")
     for where in {folder, place.zarr.parent if place.zarr.parent.exists() else folder}:
         try:
-            with tempfile.TemporaryFile(dir=where) as file:  # asking is not enough: a full disk says yes
+            with tempfile.TemporaryFile(dir=where) as file:  # permissions are not enough: the disk may be full
                 file.write(bytes(_PROBE_BYTES))
                 file.flush()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The whole pipeline on arrays in memory: NumPy in, NumPy out, no cluster, the same block code."""
+"""Simulate arrays in memory: NumPy in, NumPy out, no cluster, the same block code."""
 
 from __future__ import annotations
 
@@ -29,22 +29,21 @@ from simexm.spec.simulation import Spec
 
 @dataclass(frozen=True)
 class Simulated:
-    """What `simulate` returns.
+    """Result of `simulate`.
 
     Attributes
     ----------
     image
-        (channels, z, y, x): camera counts; photo-electrons or dyes where the run stops earlier. Where there are several frames,
-        their places along each axis come before: (rounds, channels, z, y, x), (rounds, times, channels, z, y, x).
+        (channels, z, y, x): camera counts; photo-electrons or dyes if the run stops earlier. Frame axes come first:
+        (rounds, channels, z, y, x), (rounds, times, channels, z, y, x).
     labels
         Ids on the image's grid, (z, y, x), by name: `cells`, and each layer.
     kept
-        Intermediate results that the spec keeps, by name, (channels or layers, z, y, x); of each frame, as
-        `image`.
+        Intermediate results that the spec keeps, by name, (channels or layers, z, y, x), with frame axes as in `image`.
     tables
-        Columns of the tables that the stages declare, by name: `cells`; `emitters` where they are kept.
+        Columns of the tables that the stages declare, by name: `cells`; `emitters` if they are kept.
     plan
-        What was done; `plan.shape`, `plan.geometry`.
+        The plan; see `plan.shape`, `plan.geometry`.
     """
 
     image: NDArray[Any]
@@ -55,12 +54,12 @@ class Simulated:
 
     @property
     def cells(self) -> dict[str, NDArray[Any]]:
-        """Columns of the table of cells."""
+        """Columns of the cell table."""
         return self.tables["cells"]
 
     @property
     def emitters(self) -> dict[str, NDArray[Any]]:
-        """Columns of the table of emitters; empty unless kept."""
+        """Columns of the emitter table; empty unless kept."""
         return self.tables.get("emitters", {})
 
 
@@ -81,26 +80,26 @@ def simulate(
     Parameters
     ----------
     labels
-        Cell ids, (z, y, x) or as `axes` says, integers; 0 is outside every cell. They take the place of the spec's source.
+        Cell ids, (z, y, x) or as in `axes`, integers; 0 is outside every cell. They replace the spec's source.
     simulation
-        What to do.
+        The spec.
     voxel_size_nm
-        z, y, x, nm of tissue; left out, that of the spec's source.
+        z, y, x, nm of tissue; by default that of the spec's source.
     regions
         Masks of further regions, (z, y, x), by name.
     fields
-        Further fields, what each is and its array, (z, y, x). Names of classes are regions, too.
+        Further fields with their arrays, (z, y, x). Names of classes are regions, too.
     until
         Stop after this stage.
     axes
-        Of the labels: "zyx"; "tzyx" of a time series; "tyx" of one of single planes.
+        Axes of the labels: "zyx"; "tzyx" for a time series; "tyx" for a series of single planes.
     time
-        The time point of a series to simulate, from 0 on; left out, that of the spec's source.
+        Time point of a series, from 0 on; by default that of the spec's source.
 
     Raises
     ------
     SimexmError
-        If the labels or the spec cannot be used.
+        The labels or the spec cannot be used.
     """
     plan, source = _planned(labels, simulation, voxel_size_nm, regions, fields, axes, time, until)
     plan.warn()
@@ -113,7 +112,7 @@ def simulate(
         rows.append({k: np.array(v) for k, v in emitter_columns(plan, layer, emitters, ids).items()})
 
     sink: EmitterSink | None = keep if "emitters" in simulation.keep else None
-    if sink is not None:  # the columns are there even where no dye is
+    if sink is not None:  # so that the columns exist even without any dye
         sink(next(iter(plan.context.dye_of_layer)), Emitters.empty(0), np.zeros(1, np.uint64))
     totals = Totals()
     parts: dict[str, list[CellSums]] = {}
@@ -141,7 +140,7 @@ def simulate(
         warnings.warn(text, SimexmWarning, stacklevel=2)
 
     def image(path: str) -> NDArray[Any]:
-        """An image, or those of all frames with which it varies, along their axes."""
+        """Stack an image of all frames with which it varies, along their axes."""
         found = [o for o in plan.outputs if o.path == path]
         axes = [a for a in plan.acquisition.axes if a.name in found[0].varies and a.name != "time"]
         images = np.stack([arrays[o.group] for o in found])
@@ -166,21 +165,21 @@ def _planned(
     time: int | None,
     until: str | None,
 ) -> tuple[Plan, ArrayVolume]:
-    """The plan, and the arrays as a source; see `simulate`."""
+    """Make the plan, and wrap the arrays as a source; see `simulate`."""
     if not isinstance(simulation, Spec):
         raise SpecError(
-            f"the simulation is a {type(simulation).__name__}; make one of it by Simulation.load(path) or "
+            f"the simulation is a {type(simulation).__name__}; convert it with Simulation.load(path) or "
             "Simulation.from_mapping(data)"
         )
     size = simulation.source.voxel_size_nm if voxel_size_nm is None else voxel_size_nm
     if size is None:
-        raise SpecError("the voxel size of the labels is unknown; give voxel_size_nm=(z, y, x) in nm of tissue")
+        raise SpecError("the voxel size of the labels is unknown; pass voxel_size_nm=(z, y, x) in nm of tissue")
     if time is None and "t" in axes:
         time = getattr(simulation.source, "time", None)
     time = None if time is None else whole_number("time", time, 0)
     source = ArrayVolume(labels, size, regions, fields, axes=axes, time=time)
     if not source.any():
-        raise SpecError("every label is 0, so there is no cell to label and the image would be noise alone")
+        raise SpecError("every label is 0, so there is no cell to label and the image would be only noise")
     masks = dict.fromkeys(masks_of(source.fields), "-")
     named = simulation.model_copy(update={"source": ZarrSource(path="memory://labels", time=time, regions=masks)})
     return make_plan(Spec.from_mapping(named.model_dump()), until=until, source=source), source

@@ -1,4 +1,4 @@
-"""Jobs whose output is a result: where their journals, logs and scratch files stand."""
+"""Make jobs that write to a result."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 def job_in(
     where: Place, parameter_hash: str, total: int, function: BlockFunction, context: Any, journal: Location, **more: Any
 ) -> Job:
-    """Make a job that writes to a result; see `simexm.jobs.job.Job` for the parameters."""
+    """Make a job with its journal, log and scratch files in a result; see `simexm.jobs.job.Job` for the parameters."""
 
     def lost() -> RunError | None:
         return guard.lost(where) if guard.is_lost(where) or guard.is_gone(where) else None
 
-    return Job(
-        function, context, total, parameter_hash, where.run, journal, where.scratch,
-        lost=lost, **more,
-    )  # fmt: skip
+    return Job(function, context, total, parameter_hash, where.run, journal, where.scratch, lost=lost, **more)

@@ -1,8 +1,8 @@
-"""Labels of a tile, read part by part: what of them is in memory does not follow the tile's size.
+"""Read the labels of a tile in parts, so that memory does not grow with the tile.
 
-Parts end where chunks of 64 voxels do, as far as they can, less one voxel: a part is known up to the voxel before the last one
-read, for regions look one voxel ahead. The last two planes that were read are carried on to the next parts above, so that along
-the axis, where most parts meet, nothing is read twice.
+If possible, parts end one voxel before the end of a chunk of 64 voxels: regions depend on the next voxel, so a part is
+complete up to the voxel before the last one read. The last two planes are kept for the next parts in z, where most parts
+meet, so that they are not read twice.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.labels.cells import CellIndex
-from simexm.planning.bricks import brick
+from simexm.planning.memory import brick
 from simexm.sources.base import LabelSource
 from simexm.stages.contract import LabelPart, LabelStream
 from simexm.timing import timed
 
 _INDEX = ""
-"""Among the names of masks, that of the cell indices."""
+"""Name of the cell indices, beside the names of masks."""
 
 _READ = "labels: read and decode"
 
@@ -36,25 +36,18 @@ def read_part(source: LabelSource, box: Box, masks: Sequence[str]) -> LabelPart:
 
 
 class TileLabels(LabelStream):
-    """The labels of a box of a source.
+    """The labels and masks of a box of a source, in parts of `part` voxels (z y x).
 
-    Parameters
-    ----------
-    source, box, masks
-        What is read.
-    part
-        Voxels of a part, z y x; cut to the box. A box of one part is read once and kept.
-    see
-        Called with every part before it is passed on, with one that is kept only once.
+    A box of one part is read once and kept. `visit` is called with every part before it is yielded, with a kept one once.
     """
 
     def __init__(
-        self, source: LabelSource, box: Box, masks: Sequence[str], part: Triple, see: Callable[[LabelPart], None]
+        self, source: LabelSource, box: Box, masks: Sequence[str], part: Triple, visit: Callable[[LabelPart], None]
     ) -> None:
         bounds = [part_bounds(a, b, n) for a, b, n in zip(box.start, box.stop, part, strict=True)]
         z, y, x = (list(itertools.pairwise(b)) for b in bounds)
         super().__init__(box, 1 if len(y) == len(x) == 1 else max(b - a for a, b in z))
-        self._source, self._masks, self._see = source, masks, see
+        self._source, self._masks, self._visit = source, masks, visit
         self._ranges = z, y, x
         self._keeps = len(z) == len(y) == len(x) == 1
         self._kept: LabelPart | None = None
@@ -67,18 +60,18 @@ class TileLabels(LabelStream):
             return
         for part in _Parts(self._source, self, self._masks, self._ranges):
             part.again = self.seen
-            self._see(part)
+            self._visit(part)
             if self._keeps:
                 self._kept = part
             yield part
             if not self._keeps:
-                # whoever still holds the part shall not keep these alive while the next is read
+                # free these before the next part is read, even if the part is still referenced
                 part.placed = part.regions = None
         self.seen = True
 
 
 def part_bounds(start: int, stop: int, size: int) -> list[int]:
-    """Where parts of `size` voxels begin and end along an axis: one voxel before multiples of `size`."""
+    """List the bounds of parts of `size` voxels along an axis: one voxel before multiples of `size`."""
     if stop - start <= size:
         return [start, stop]
     first = (start + 1) // size * size + size
@@ -87,7 +80,7 @@ def part_bounds(start: int, stop: int, size: int) -> list[int]:
 
 
 class _Parts:
-    """Goes through the parts of a stream once."""
+    """Iterate once over the parts of a stream."""
 
     def __init__(
         self,
@@ -100,7 +93,7 @@ class _Parts:
         room = [max(b - a for a, b in axis) + 2 for axis in self.ranges]
         most = int(np.prod([min(r, n) for r, n in zip(room, stream.box.shape, strict=True)]))
         self.room = _empty((most,), masks)
-        # the last two planes that were read, and those of the parts below, which neighbours beside still need
+        # the last two planes read in this layer of parts, and those of the layer below
         across = (2, *stream.box.shape[1:]) if len(ranges[0]) > 1 else (0, 0, 0)
         self.above, self.below = _empty(across, masks), _empty(across, masks)
 
@@ -128,30 +121,30 @@ class _Parts:
 
 
 def _empty(shape: tuple[int, ...], masks: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Room for cell indices, under the name `_INDEX`, and masks, under theirs."""
+    """Allocate arrays for cell indices, named `_INDEX`, and masks."""
     return {_INDEX: np.empty(shape, np.int32), **{name: np.empty(shape, np.bool_) for name in masks}}
 
 
 def _read(source: LabelSource, box: Box, cells: CellIndex, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Read a box into arrays of its shape, ids and masks brick by brick together, for a source may make both at once."""
+    """Read a box into arrays, brick by brick, ids and masks of a brick together: a source may compute both at once."""
     shape = brick(box.shape, source.dtype.itemsize)
     axes = [_cuts(a, b, n) for a, b, n in zip(box.start, box.stop, shape, strict=True)]
     for z, y, x in itertools.product(*axes):
         one = Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
-        here = one.relative_to(box.start).slices
+        inside = one.relative_to(box.start).slices
         for name, array in arrays.items():
             if name == _INDEX:
                 with timed(_READ):
                     ids = source.read(one)
                 with timed("cells: index"):
-                    cells.add_to(ids, array[here])
+                    cells.add_to(ids, array[inside])
                 del ids  # before the next are read
             else:
                 with timed(_READ):
-                    array[here] = source.read_field(name, one)
+                    array[inside] = source.read_field(name, one)
 
 
 def _cuts(start: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """[start, stop) cut at multiples of `size`."""
+    """Cut [start, stop) at multiples of `size`."""
     inner = range((start // size + 1) * size, stop, size)
     return list(itertools.pairwise((start, *inner, stop)))

@@ -1,4 +1,4 @@
-"""Which files the pieces of a run leave, and where: to find them takes neither the source nor the microscope."""
+"""List the files of a result, block by block, from its plan.json alone, without source or microscope."""
 
 from __future__ import annotations
 
@@ -30,18 +30,15 @@ from simexm.store.omexml import METADATA
 from simexm.store.omezarr import shard_key
 
 
-class Left(NamedTuple):
-    """A file, and what a record says of it; of 0 bytes where there shall be none.
+class StoredFile(NamedTuple):
+    """A file with its recorded size and checksum; 0 bytes if it should not exist."""
 
-    The path is plain text, since a resumed run looks at all of them.
-    """
-
-    path: str
+    path: str  # not a Path, for speed: a resumed run checks all files
     stored: Stored
 
 
-class LevelTold(Read):
-    """What `make_shard` told of a shard of a coarse level."""
+class LevelRecord(Read):
+    """Result of `make_shard` for a shard of a coarse level."""
 
     stored: dict[Group | Literal[""], list[StoredTold]]
 
@@ -62,8 +59,8 @@ Folder = Annotated[str, Field(pattern=NAME.replace("$", r"(\.parts)?$"), max_len
 """Folder of the parts of a table."""
 
 
-class WorkTold(LevelTold):
-    """What every block tells, of a run or of an analysis."""
+class WorkRecord(LevelRecord):
+    """Result of any block, of a run or of an analysis."""
 
     tables: dict[Folder, StoredTold]
     rows: dict[Name, Count]
@@ -71,8 +68,8 @@ class WorkTold(LevelTold):
     peak_bytes: Count
 
 
-class BlockTold(WorkTold):
-    """What `run_block` told of a block."""
+class BlockRecord(WorkRecord):
+    """Result of `run_block` for a block."""
 
     voxels: Count
     sums: dict[Name, dict[str, Count]]
@@ -81,8 +78,8 @@ class BlockTold(WorkTold):
     profile: dict[str, Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(default_factory=dict)
 
 
-def sensible(records: Iterable[Record], model: type[LevelTold] = BlockTold) -> Iterator[Record]:
-    """Those records that blocks, or shards of coarse levels, told."""
+def valid_records(records: Iterable[Record], model: type[LevelRecord] = BlockRecord) -> Iterator[Record]:
+    """Yield the records that a block, or a shard of a coarse level, may have written."""
     for record in records:
         with contextlib.suppress(MalformedError):
             obey(model, record.result)
@@ -91,31 +88,17 @@ def sensible(records: Iterable[Record], model: type[LevelTold] = BlockTold) -> I
 
 @dataclass(frozen=True)
 class Layout:
-    """How a result is cut into files.
+    """Division of a result into files."""
 
-    Attributes
-    ----------
-    count
-        Number of blocks.
-    groups
-        Each output's group, number of times, and number of channels; 0 where it has no such axis.
-    levels
-        Shards of each level.
-    owned
-        How many levels, from the full resolution on, are written by blocks.
-    told
-        What the journal holds of a block.
-    """
-
-    count: int
-    groups: tuple[tuple[str, int, int], ...]
-    levels: tuple[Tiling, ...]
-    owned: int
-    told: type[WorkTold]
+    count: int  # of blocks
+    groups: tuple[tuple[str, int, int], ...]  # of each output: path, times and channels; 0 without such an axis
+    levels: tuple[Tiling, ...]  # shards of each level
+    owned: int  # number of levels, from the full resolution on, that blocks write
+    record: type[WorkRecord]  # model of a block's result in the journal
 
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> Layout:
-        """The layout by what `plan.json` of a run or an analysis holds."""
+        """Make the layout from the content of a run's or an analysis' `plan.json`."""
         image = plan["image"]
         levels = zip(image["levels"], image["shards"], strict=True)
         return cls(
@@ -123,58 +106,55 @@ class Layout:
             tuple((o["path"].removeprefix("."), o.get("times", 0), len(o["channels"])) for o in plan["outputs"]),
             tuple(Tiling(Box.of_shape(triple(shape)), triple(shard)) for shape, shard in levels),
             plan["blocks"]["levels"],
-            WorkTold if "kind" in plan else BlockTold,
+            WorkRecord if "kind" in plan else BlockRecord,
         )
 
     def total(self, level: int | None) -> int:
-        """Number of blocks, or of shards of a coarse level."""
+        """Return the number of blocks, or of shards of a coarse level."""
         return self.count if level is None else len(self.levels[level])
 
-    def of_block(self, where: Place, number: int, result: Mapping[str, Any]) -> Iterator[Left]:
-        """What a block left, in the order of writing within each output, by its record in the journal.
+    def of_block(self, where: Place, number: int, result: Mapping[str, Any]) -> Iterator[StoredFile]:
+        """Yield the files of a block, in the order of writing within each output, from its result in the journal.
 
-        Raises
-        ------
-        MalformedError
-            If no block of this run told that.
+        Raises MalformedError if no block of this run can have this result.
         """
-        told = obey(self.told, result)
-        if isinstance(told, BlockTold) and len(told.images) != self.groups[0][2]:
-            raise MalformedError("tells of other channels")
+        record = obey(self.record, result)
+        if isinstance(record, BlockRecord) and len(record.images) != self.groups[0][2]:
+            raise MalformedError("has other channels")
         if self.groups:
             yield from self._shards(where, reversed(range(self.owned)), self.levels[0].position(number), result)
         for folder, stored in result["tables"].items():
-            yield Left(str(tables.part(where, folder, number)), Stored(*stored))
+            yield StoredFile(str(tables.part(where, folder, number)), Stored(*stored))
 
-    def of_level(self, where: Place, level: int, number: int, result: Mapping[str, Any]) -> Iterator[Left]:
-        """What `make_shard` left, by its record in the level's journal; raises as `of_block`."""
-        obey(LevelTold, result)
+    def of_level(self, where: Place, level: int, number: int, result: Mapping[str, Any]) -> Iterator[StoredFile]:
+        """Yield the files of `make_shard`, from its result in the level's journal; raises as `of_block`."""
+        obey(LevelRecord, result)
         yield from self._shards(where, [level], self.levels[level].position(number), result)
 
     def _shards(
         self, where: Place, levels: Iterable[int], position: Triple, result: Mapping[str, Any]
-    ) -> Iterator[Left]:
-        """The shards at one position of some levels, of all outputs, times and channels, time after time."""
+    ) -> Iterator[StoredFile]:
+        """Yield the shards at one position of some levels, of all outputs, times and channels, time after time."""
         root, levels = str(where.zarr), list(levels)
         for group, times, channels in self.groups:
             shards = result["stored"].get(group, ())
             if len(shards) != len(levels) * max(1, channels) * max(1, times):
-                raise MalformedError(f"tells of {len(shards)} shards of {group or 'the image'}")
-            told = iter(shards)
+                raise MalformedError(f"has {len(shards)} shards of {group or 'the image'}")
+            stored = iter(shards)
             at_channels: list[tuple[int, ...]] = [(c, *position) for c in range(channels)] or [position]
             at_times: list[tuple[int, ...]] = [(t,) for t in range(times)] or [()]
             for time, level in itertools.product(at_times, levels):
                 array = f"{root}/{group}/{level}" if group else f"{root}/{level}"
                 for place in at_channels:
-                    yield Left(shard_key(array, (*time, *place)), Stored(*next(told)))
+                    yield StoredFile(shard_key(array, (*time, *place)), Stored(*next(stored)))
 
 
-Look = Callable[[str], bool]
-"""Whether a file is there."""
+Exists = Callable[[str], bool]
+"""Return whether a file exists."""
 
 
-def look_at(where: Place, layout: Layout) -> Look:
-    """What tells which files of a run's arrays, and of its blocks' tables, are there: a store is listed once."""
+def list_files(where: Place, layout: Layout) -> Exists:
+    """List the files of a run's arrays and of its blocks' tables once; return a function that looks a file up."""
     arrays = [
         where.zarr / f"{group}/{level}/c".lstrip("/")
         for group, *_ in layout.groups
@@ -183,86 +163,79 @@ def look_at(where: Place, layout: Layout) -> Look:
     return presence(*arrays, where.tables)
 
 
-def all_there(files: Iterator[Left], is_there: Look) -> bool:
-    """Whether every file that holds something is there; what is in them is not looked at. Not where the record makes no sense."""
+def all_exist(files: Iterator[StoredFile], exists: Exists) -> bool:
+    """Return whether all files exist that should; their content is not checked. False for a malformed record."""
     try:
-        return all(is_there(path) for path, stored in files if stored.nbytes)
+        return all(exists(path) for path, stored in files if stored.nbytes)
     except MalformedError:
         return False
 
 
 def files_of_run(plan: Plan, where: Place) -> tuple[list[Location], list[Location]]:
-    """List the files below NAME.zarr, and those below NAME.run, that no journal records."""
+    """List the files below NAME.zarr and below NAME.run that are in no journal."""
     zarr = [where.zarr / key for key in sorted(metadata_keys(plan))]
     merged = [where.tables / tables.file_name(t.product) for t in plan.tables if t.product.merge != "rows"]
     return zarr, [where.run / PLAN, *merged, *sorted(p for p in files_below(where.passes) if p.parent.name == "table")]
 
 
 def write_manifest(where: Place, zarr: Iterable[Location], run: Iterable[Location], root: bytes) -> None:
-    """Write sizes and checksums of files of which no journal tells.
+    """Write sizes and checksums of files in NAME.zarr and NAME.run that are in no journal; missing ones are left out.
 
-    Parameters
-    ----------
-    where
-        The result.
-    zarr, run
-        Files below NAME.zarr and below NAME.run; those that do not exist are left out.
-    root
-        What the root's metadata file will hold, which is written after this.
+    `root` is the content of the root's metadata file, which is written later.
     """
-    told = {name: _told(files, folder) for name, files, folder in (("zarr", zarr, where.zarr), ("run", run, where.run))}
-    told["zarr"]["zarr.json"] = [len(root), checksum(root)]
-    text = json.dumps({**told, "checksum": _checksum(told)}, indent=2)
+    files = {"zarr": _measured(zarr, where.zarr), "run": _measured(run, where.run)}
+    files["zarr"]["zarr.json"] = [len(root), checksum(root)]
+    text = json.dumps({**files, "checksum": _checksum(files)}, indent=2)
     Files(where.run, where.scratch).put(MANIFEST, text.encode())
 
 
-def read_manifest(where: Place) -> list[Left]:
-    """What `write_manifest` wrote.
+def read_manifest(where: Place) -> list[StoredFile]:
+    """Read the files that `write_manifest` recorded.
 
     Raises
     ------
     OSError
-        If it is gone.
+        The manifest is missing.
     MalformedError
-        If it is damaged, by its own checksum.
+        It is damaged, by its own checksum.
     OutputError
-        If it is not damaged, and yet no run wrote it: it names files outside of the result.
+        It is not damaged, but no run wrote it: it names files outside of the result.
     """
-    told = read_mapping(where.run / MANIFEST)
-    if told.pop("checksum", None) != _checksum(told):
-        raise MalformedError("holds other bytes than were written: its own checksum is another")
+    files = read_mapping(where.run / MANIFEST)
+    if files.pop("checksum", None) != _checksum(files):
+        raise MalformedError("has changed since it was written: its own checksum differs")
     try:
-        obey(Manifest, told)
+        obey(Manifest, files)
     except MalformedError as error:
         raise OutputError(
             f"{where.run / MANIFEST} {error}. No run writes that, and it could lead out of the result, so nothing is touched. "
-            "Do not trust this result; make it anew with `simexm run --overwrite`"
+            "Do not trust this result; compute it again with `simexm run --overwrite`"
         ) from error
     folders = (("zarr", where.zarr), ("run", where.run))
-    return [Left(str(folder / key), Stored(*stored)) for name, folder in folders for key, stored in told[name].items()]
+    return [StoredFile(str(folder / key), Stored(*s)) for name, folder in folders for key, s in files[name].items()]
 
 
-def _checksum(told: Mapping[str, Any]) -> str:
-    return checksum(json.dumps(told, sort_keys=True, separators=(",", ":")).encode())
+def _checksum(files: Mapping[str, Any]) -> str:
+    return checksum(json.dumps(files, sort_keys=True, separators=(",", ":")).encode())
 
 
 def array_key(group: str, level: int) -> str:
-    """Path below the root of an array's metadata file."""
+    """Return the path of an array's metadata file below the root."""
     return f"{group}/{level}/zarr.json".lstrip("/")
 
 
 def metadata_keys(plan: Plan) -> set[str]:
-    """Paths below the root of all metadata files of a run, but for the root's own."""
+    """List the paths of a run's metadata files below the root, without the root's own."""
     return volume_keys(plan.volumes) | ({"OME/zarr.json", METADATA} if plan.acquisition.groups else set())
 
 
 def volume_keys(volumes: Volumes) -> set[str]:
-    """Paths below the root of the metadata files of all arrays and their groups, but for the root's own."""
+    """List the paths of the metadata files of arrays and their groups below the root, without the root's own."""
     arrays = {array_key(o.group, n) for o in volumes.outputs for n in range(len(volumes.levels))}
     groups = {str(folder / "zarr.json") for key in arrays for folder in PurePosixPath(key).parents[1:]}
     return (arrays | groups) - {"zarr.json"}
 
 
-def _told(files: Iterable[Location], folder: Location) -> dict[str, list[Any]]:
+def _measured(files: Iterable[Location], folder: Location) -> dict[str, list[Any]]:
     found = {str(path.relative_to(folder)): measure(path) for path in files}
     return {key: [stored.nbytes, stored.checksum] for key, stored in found.items() if stored.nbytes}

@@ -1,4 +1,4 @@
-"""The coarse levels that no block owns: a small last pass, level by level, each shard from the stored level above it."""
+"""Compute the coarse levels that no block writes, level by level, each shard from the next finer level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simexm.planning.outputs import Volumes
 from simexm.result.place import Place
 from simexm.run import guard
 from simexm.run.job import job_in
-from simexm.run.layout import Layout, Look, all_there
+from simexm.run.layout import Exists, Layout, all_exist
 from simexm.run.volumes import arrays
 from simexm.store.location import Location
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
@@ -34,14 +34,13 @@ class LevelTask:
 
     @property
     def shards(self) -> Tiling:
-        """Shards of the level."""
         return self.volumes.shards(self.level)
 
 
 def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
-    """Make shard `number` of the level for every output and channel; what is returned goes to the level's journal."""
+    """Compute shard `number` of the level for every output and channel; return its record for the level's journal."""
     volumes = task.volumes
-    guard.refuse_strange(task.hash, task.place)
+    guard.refuse_other_run(task.hash, task.place)
     box = task.shards[number]
     position = task.shards.position(number)
     upper, lower = volumes.levels[task.level - 1], volumes.levels[task.level]
@@ -53,15 +52,15 @@ def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
         source = Reader.of(levels[task.level - 1].open())
         for lead in output.leads:
             data = source.read(above, lead)
-            made = (downsample_labels if output.is_labels else downsample_mean)(data, factors)
-            part = made.reshape((1,) * len(lead) + made.shape)
-            told = levels[task.level].write((*lead, *position), part)
-            stored[output.group].append([told.nbytes, told.checksum])
+            coarse = (downsample_labels if output.is_labels else downsample_mean)(data, factors)
+            part = coarse.reshape((1,) * len(lead) + coarse.shape)
+            written = levels[task.level].write((*lead, *position), part)
+            stored[output.group].append([written.nbytes, written.checksum])
     return {"stored": stored}
 
 
 def journal_of(where: Place, level: int) -> Location:
-    """The journal of a level's shards."""
+    """Return the folder of a level's journal."""
     return where.journal / "levels" / str(level)
 
 
@@ -71,46 +70,30 @@ def make_levels(
     where: Place,
     execute: Execute,
     layout: Layout,
-    is_there: Look,
-    again: Mapping[int, Bitmap] = MappingProxyType({}),
+    exists: Exists,
+    damaged: Mapping[int, Bitmap] = MappingProxyType({}),
 ) -> None:
-    """Make what is not there yet of each level that no block owns, in order.
+    """Compute the missing and the damaged shards of each level that no block writes, in order.
 
-    Parameters
-    ----------
-    volumes, parameter_hash, where
-        What is written, by which parameters, and where.
-    execute
-        How shards are made.
-    layout
-        How `volumes` are cut into files.
-    is_there
-        Which files were there when the run began.
-    again
-        By level, shards that are made though they are there.
-
-    Raises
-    ------
-    RunError
-        If a shard cannot be made.
+    `exists` looks up the files that existed when the run began; `damaged` holds shards by level. Raises RunError if a
+    shard fails.
     """
     for level in range(volumes.owned, len(volumes.levels)):
         task = LevelTask(volumes, parameter_hash, where, level)
-        run_job(_job(task, again.get(level, Bitmap()), layout, is_there), execute)
+        run_job(_job(task, damaged.get(level, Bitmap()), layout, exists), execute)
 
 
-def _job(task: LevelTask, damaged: Bitmap, layout: Layout, is_there: Look) -> Job:
+def _job(task: LevelTask, damaged: Bitmap, layout: Layout, exists: Exists) -> Job:
     where, level = task.place, task.level
 
     def is_sound(record: Record) -> bool:
-        return record.block not in damaged and all_there(
-            layout.of_level(where, level, record.block, record.result), is_there
-        )
+        files = layout.of_level(where, level, record.block, record.result)
+        return record.block not in damaged and all_exist(files, exists)
 
+    count, journal, blocks = len(task.shards), journal_of(where, level), f"shards of level {level}"
     return job_in(
-        where, task.hash, len(task.shards), make_shard, task, journal_of(where, level),
-        blocks=f"shards of level {level}", shows_progress=False, is_sound=is_sound,
-    )  # fmt: skip
+        where, task.hash, count, make_shard, task, journal, blocks=blocks, shows_progress=False, is_sound=is_sound
+    )
 
 
 def _times(a: Triple, b: Triple) -> Triple:

@@ -1,4 +1,4 @@
-"""How an output is taken, begun and left: the same for a simulation and an analysis."""
+"""Lock, prepare and release an output, for simulations and analyses alike."""
 
 from __future__ import annotations
 
@@ -15,29 +15,23 @@ from simexm.store.location import Location
 
 @contextlib.contextmanager
 def held(parameter_hash: str, reads: Iterable[Location], where: Place, overwrite: bool) -> Iterator[None]:
-    """Hold the lock of an output that is not in the way; jobs that an earlier driver left in a queue are cancelled.
+    """Hold the lock of an output, and cancel jobs that an earlier driver left in a queue.
 
-    See `simexm.run.guard.refuse` for the parameters and what is raised.
+    See `simexm.run.guard.refuse` for parameters and errors.
     """
     try:
         with lock(where.run / LOCK):
-            guard.refuse(parameter_hash, reads, where, overwrite)  # another driver may have ended meanwhile
+            guard.refuse(parameter_hash, reads, where, overwrite)  # again: another driver may have finished meanwhile
             if where.jobs.is_dir():
                 Record(where.jobs).cancel_leftovers()
             yield
     finally:
         with contextlib.suppress(OSError):
-            where.run.rmdir()  # where nothing came to be in it
+            where.run.rmdir()  # if it is empty
 
 
 def begin(where: Place, overwrite: bool, prepare: Callable[[], None]) -> None:
-    """Make room in a held output and prepare it; nothing is left where the disk refuses a new one.
-
-    Raises
-    ------
-    OutputError
-        If the disk refuses.
-    """
+    """Clear and prepare a locked output; raise OutputError and leave nothing new if that fails."""
     fresh = overwrite or where.mark() is None
     try:
         if fresh:
@@ -51,13 +45,7 @@ def begin(where: Place, overwrite: bool, prepare: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def kept(where: Place) -> Iterator[None]:
-    """Say what was kept where a disk or a connection refuses in the middle of the work.
-
-    Raises
-    ------
-    RunError, DiskError
-        With what to do.
-    """
+    """Turn errors of disk and network during the work into RunError or DiskError that say what was kept."""
     try:
         yield
     except (SourceError, GoneError):

@@ -1,4 +1,4 @@
-"""Passes over the whole specimen that come before the images: sums by cell that stages must know."""
+"""Passes over the specimen before the images: sums by cell that stages need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simexm.planning.plan import Plan
 from simexm.result.place import Place
 from simexm.run.block import by_id
 from simexm.run.labels import read_part
-from simexm.run.layout import Look
+from simexm.run.layout import Exists
 from simexm.sources.base import LabelSource
 from simexm.stages.contract import Counted, CountPass, Stage, Tile
 from simexm.store.files import remove_tree
@@ -22,14 +22,14 @@ from simexm.store.location import Location
 
 
 def all_passes(plan: Plan) -> Iterator[tuple[Stage, CountPass]]:
-    """Every pass, in order, with the stage that wants it."""
+    """Yield every pass, in order, with the stage that needs it."""
     for stage in plan.stages:
         for one in stage.passes():
             yield stage, one
 
 
 def count_box(plan: Plan, source: LabelSource, counted: Counted, stage: Stage, wanted: CountPass, box: Box) -> CellSums:
-    """Count the voxels that a box of pixels answers for, tile by tile."""
+    """Count the voxels that belong to a box of pixels, tile by tile."""
     parts = [CellSums.none(wanted.columns)]
     for tile in Tiling(box, plan.tile):
         own = plan.geometry.own_voxels(tile)
@@ -44,7 +44,7 @@ def count_box(plan: Plan, source: LabelSource, counted: Counted, stage: Stage, w
 
 
 def counted_in_memory(plan: Plan, source: LabelSource) -> Counted:
-    """Make all passes here and now."""
+    """Run all passes in memory."""
     counted: dict[str, CellSums] = {}
     for stage, wanted in all_passes(plan):
         counted[wanted.name] = add_up([count_box(plan, source, counted, stage, wanted, b) for b in plan.blocks])
@@ -52,17 +52,17 @@ def counted_in_memory(plan: Plan, source: LabelSource) -> Counted:
 
 
 def folder(where: Place, name: str) -> Location:
-    """The folder of a pass: its journal, its parts, and its table."""
+    """Return the folder of a pass, with its journal, parts, and table."""
     return where.passes / name
 
 
 def part(where: Place, name: str, number: int) -> Location:
-    """The file of one block's sums."""
+    """Return the file of one block's sums."""
     return _parts(where, name) / f"block-{number:07d}.parquet"
 
 
-def parts_there(where: Place, name: str) -> Look:
-    """What tells which of them are there."""
+def list_parts(where: Place, name: str) -> Exists:
+    """List the parts once; return a function that looks a file up."""
     return presence(_parts(where, name))
 
 
@@ -75,12 +75,12 @@ def _table(where: Place, name: str) -> Location:
 
 
 def table_of(where: Place, name: str) -> StoredSums:
-    """The table of a pass that was made."""
+    """Open the table of a finished pass."""
     return StoredSums(_table(where, name))
 
 
 def counted_on_disk(plan: Plan, where: Place, before: str | None = None) -> Counted:
-    """The tables of all passes, or of those before `before`."""
+    """Open the tables of all passes, or of those before `before`."""
     counted: dict[str, StoredSums] = {}
     for _, wanted in all_passes(plan):
         if wanted.name == before:
@@ -90,7 +90,7 @@ def counted_on_disk(plan: Plan, where: Place, before: str | None = None) -> Coun
 
 
 def write_block(plan: Plan, where: Place, source: LabelSource, name: str, number: int) -> dict[str, Any]:
-    """Count one block for pass `name` and write its part; what is returned goes to the pass's journal."""
+    """Count one block for pass `name` and write its part; return its record for the pass's journal."""
     stage, wanted = next((s, p) for s, p in all_passes(plan) if p.name == name)
     sums = count_box(plan, source, counted_on_disk(plan, where, name), stage, wanted, plan.blocks[number])
     write_part(sums, part(where, name, number), where.scratch)
@@ -104,11 +104,11 @@ def merge(plan: Plan, where: Place, wanted: CountPass, rows: int) -> None:
     store(_table(where, wanted.name), shares, wanted.columns, where.scratch)
 
 
-def forget_parts(where: Place, wanted: CountPass) -> None:
-    """Remove the parts of a pass whose table is whole."""
+def remove_parts(where: Place, wanted: CountPass) -> None:
+    """Remove the parts of a merged pass."""
     remove_tree(_parts(where, wanted.name), ignore_errors=True)
 
 
 def is_merged(where: Place, wanted: CountPass) -> bool:
-    """Whether a pass's table is whole."""
+    """Return whether a pass's table is complete."""
     return is_stored(_table(where, wanted.name))

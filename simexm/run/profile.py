@@ -1,4 +1,4 @@
-"""Where the core-seconds of a run went, added up from what its blocks told."""
+"""Add up the core-seconds of a run by kind of work, from the records of its blocks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from simexm.jobs.journal import Journal, Record
 from simexm.result.result import Result
-from simexm.run.layout import LevelTold, sensible
+from simexm.run.layout import LevelRecord, valid_records
 from simexm.timing import PROFILE
 from simexm.units import size
 
@@ -17,28 +17,16 @@ UNTIMED = "blocks done without --profile"
 
 @dataclass(frozen=True)
 class Row:
-    """What one kind of work took, in all blocks together.
-
-    Attributes
-    ----------
-    name
-        Of the work.
-    seconds
-        On one core each.
-    read
-        Bytes of stored shards, compressed; of other stores than simexm writes nobody knows.
-    written
-        Bytes of files.
-    """
+    """One kind of work in all blocks together."""
 
     name: str
-    seconds: float
-    read: int = 0
-    written: int = 0
+    seconds: float  # on one core each
+    read: int = 0  # bytes of stored shards, compressed; unknown for stores that simexm did not write
+    written: int = 0  # bytes of files
 
 
 def profile(result: Result) -> list[Row]:
-    """The rows of a result, the longest first: all its blocks, the passes before them and the coarse levels after them."""
+    """Make the rows of a result, the longest first, of its passes, blocks and coarse levels."""
     where, parameter_hash = result.place, str(result.provenance["hash"])
     sums: dict[str, list[float]] = {}
 
@@ -47,7 +35,7 @@ def profile(result: Result) -> list[Row]:
         for n, value in enumerate((seconds, read, written)):
             row[n] += value
 
-    for record in sensible(Journal(where.journal, parameter_hash).records()):
+    for record in valid_records(Journal(where.journal, parameter_hash).records()):
         rows = record.result.get(PROFILE)
         if rows is None:
             add(UNTIMED, record.seconds, 0, sum(_stored(record)))
@@ -60,29 +48,26 @@ def profile(result: Result) -> list[Row]:
             add(f"pass {folder.name}", record.seconds)
     levels = where.journal / "levels"
     for folder in sorted(levels.iterdir()) if levels.is_dir() else ():
-        for record in sensible(Journal(folder, parameter_hash).records(), LevelTold):
+        for record in valid_records(Journal(folder, parameter_hash).records(), LevelRecord):
             add("coarse levels", record.seconds, 0, sum(_stored(record)))
     found = [Row(name, seconds, int(read), int(written)) for name, (seconds, read, written) in sums.items()]
     return sorted(found, key=lambda row: (row.name in (REST, UNTIMED), -row.seconds))
 
 
 def table(rows: list[Row]) -> list[tuple[str, ...]]:
-    """The rows as text, heading first and sum last."""
-    whole = sum(row.seconds for row in rows)
-    total = Row("all", whole, sum(row.read for row in rows), sum(row.written for row in rows))
-    lines = [("where blocks spent their time", "core-seconds", "share", "read", "written")]
+    """Format the rows as text, heading first and sum last."""
+    seconds = sum(row.seconds for row in rows)
+    total = Row("all", seconds, sum(row.read for row in rows), sum(row.written for row in rows))
+    lines: list[tuple[str, ...]] = [("where blocks spent their time", "core-seconds", "share", "read", "written")]
     for row in (*rows, total):
-        share = row.seconds / whole if whole else 0.0
-        lines.append((row.name, f"{row.seconds:12.2f}", f"{share:5.1%}", _size(row.read), _size(row.written)))
-    return [*lines]
-
-
-def _size(nbytes: int) -> str:
-    return f"{size(nbytes):>8}" if nbytes else ""
+        share = row.seconds / seconds if seconds else 0.0
+        sizes = (f"{size(nbytes):>8}" if nbytes else "" for nbytes in (row.read, row.written))
+        lines.append((row.name, f"{row.seconds:12.2f}", f"{share:5.1%}", *sizes))
+    return lines
 
 
 def _stored(record: Record) -> Iterator[int]:
-    """Bytes of the shards and tables of a block, or of the shards of a coarse level."""
+    """Yield the bytes of the shards and tables of a block, or of the shards of a coarse level."""
     for shards in record.result["stored"].values():
         yield from (int(nbytes) for nbytes, _ in shards)
     yield from (int(nbytes) for nbytes, _ in record.result.get("tables", {}).values())

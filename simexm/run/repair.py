@@ -1,4 +1,4 @@
-"""Making again what is damaged in a result, and nothing else."""
+"""Repair a result: compute again what is damaged, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def repair(
     output: str | Path,
-    tell: Callable[[Damage], None],
+    report: Callable[[Damage], None],
     *,
     simulation: Spec | None = None,
     client: distributed.Client | None = None,
@@ -39,42 +39,40 @@ def repair(
     progress: Progress = lambda done, total: None,
     finished: Callable[[Place], None] = lambda place: None,
 ) -> Verification:
-    """Verify a result and make again the blocks, coarse shards, tables and metadata that are damaged.
+    """Verify a result and compute damaged blocks, coarse shards, tables and metadata again.
 
-    Every other file keeps its bytes. A pass that came before the images is made again as a whole, since its parts are not
-    kept. A result that was never finished is finished.
+    All other files keep their bytes. A pass before the images is repeated completely, since its parts are not kept. An
+    unfinished result is finished.
 
     Parameters
     ----------
     output
         The result.
-    tell
-        Called with each damage before anything is mended.
+    report
+        Called with each damage before anything is repaired.
     simulation
-        Where the source has moved: the spec that names its new place; None for the one that the result keeps.
-    client, workers, quiet
-        As in `Simulation.run`.
+        A spec with the new path of the source if that has moved; None for the spec in the result.
+    client, workers, quiet, finished
+        As in `driver.run`.
     progress
-        Called with blocks verified and all blocks.
-    finished
-        Called when the result is complete again.
+        Called with the numbers of verified and of all blocks.
 
     Raises
     ------
     OutputError
-        If there is no result, or it is of another format, or was made by other versions.
+        There is no result, or it has another format, or was computed by other versions.
     """
     where = Place.where(output).claimed()
-    Verification(where)  # refuses before a lock or folder is made
+    Verification(where)  # raises before a lock or folder is made
     guard.refuse_links(where)
-    told = where.mark() or read_plan(where) or {}
-    kind = told.get("kind", place.SIMULATION)
+    attributes = where.mark() or read_plan(where) or {}
+    kind = attributes.get("kind", place.SIMULATION)
     if kind != place.SIMULATION:
         raise OutputError(
-            f"{where.zarr} was made by `simexm {kind}`, and only simulations can be repaired; type that command again with "
-            "--overwrite"
+            f"{where.zarr} was written by `simexm {kind}`, and only simulations can be repaired; type that command again "
+            "with --overwrite"
         )
-    place.refuse_other_format(where.zarr, told, "what a repair makes again would not fit its other files")
+    place.refuse_other_format(where.zarr, attributes, "repaired files would not fit its other files")
     with lock(where.run / LOCK):
         plan = _plan_again(where, simulation)
         place.retire_scratch(where)
@@ -82,13 +80,13 @@ def repair(
         try:
             plan_is_new = not folders.has_plan(plan, where)
             if plan_is_new:
-                tell(Damage(where.run / place.PLAN, "is not the plan of this result"))
+                report(Damage(where.run / place.PLAN, "is not the plan of this result"))
                 folders.write_plan(plan, where)
             found = Verification(where, progress, plan_is_new=plan_is_new)
             for damage in found:
-                tell(damage)
+                report(damage)
             if not found.sound:
-                _mend_named(plan, where, found.damaged.files)
+                _repair_metadata(plan, where, found.damaged.files)
                 backend = Backend.of(plan, client, workers=workers)
                 carry_out(plan, where, backend, quiet, found.damaged, finished=finished)
         finally:
@@ -97,48 +95,48 @@ def repair(
 
 
 def _plan_again(where: Place, simulation: Spec | None) -> Plan:
-    """The plan by which the result was made."""
+    """Plan the result's run again."""
     from simexm.spec.simulation import Spec
 
-    kept = [k for k in (read_plan(where), where.mark()) if k and {"hash", "until", "spec"} <= k.keys()]
-    if not kept:
+    stored = [k for k in (read_plan(where), where.mark()) if k and {"hash", "until", "spec"} <= k.keys()]
+    if not stored:
         raise OutputError(
-            f"neither {where.zarr} nor {where.run} holds the spec any more; run it again with --overwrite"
+            f"the spec is missing in both {where.zarr} and {where.run}; compute the result again with --overwrite"
         )
-    for n, told in enumerate(kept):  # if one of the two is damaged, the other is not
+    for n, known in enumerate(stored):  # one of the two may be damaged
         try:
-            plan = make_plan(simulation or Spec.from_mapping(told["spec"]), until=told["until"])
+            plan = make_plan(simulation or Spec.from_mapping(known["spec"]), until=known["until"])
         except SourceError as error:
             raise OutputError(
-                f"nothing can be made again without the labels: {error}. Where they have moved, type --spec SPEC with a spec "
-                "that names their new place"
+                f"nothing can be repaired without the labels: {error}. If they have moved, type --spec SPEC with a spec that "
+                "names their new path"
             ) from error
         except SpecError:
-            if n + 1 < len(kept):
+            if n + 1 < len(stored):
                 continue
             raise
-        if plan.hash == told["hash"]:
+        if plan.hash == known["hash"]:
             return plan
     raise OutputError(
-        f"{where.zarr} was made by other parameters, labels or versions (hash {told['hash'][:12]}, now {plan.hash[:12]}), so "
-        f"what would be made now does not fit in: {_differences(told, plan)}. Use those, or make all anew with "
-        "`simexm run --overwrite`"
+        f"{where.zarr} was computed with other parameters, labels or versions (hash {known['hash'][:12]}, now "
+        f"{plan.hash[:12]}), so repaired blocks would not fit the others: {_differences(known, plan)}. Use those, or compute "
+        "all of it again with `simexm run --overwrite`"
     )
 
 
-def _differences(kept: dict[str, Any], plan: Plan) -> str:
-    then, now = kept.get("versions", {}), plan.versions
-    told = [f"{name} {then[name]}, now {now.get(name)}" for name in then if then[name] != now.get(name)]
-    return "it was made with " + ", ".join(told) if told else "its spec or its labels are others"
+def _differences(stored: dict[str, Any], plan: Plan) -> str:
+    then, now = stored.get("versions", {}), plan.versions
+    changed = [f"{name} {then[name]}, now {now.get(name)}" for name in then if then[name] != now.get(name)]
+    return "it was computed with " + ", ".join(changed) if changed else "its spec or its labels differ"
 
 
-def _mend_named(plan: Plan, where: Place, files: list[Location]) -> None:
-    """Write metadata anew, and let passes be made anew; all else that has a name is written when a run ends.
+def _repair_metadata(plan: Plan, where: Place, files: list[Location]) -> None:
+    """Write damaged metadata again, and remove damaged passes; the run's end writes everything else again.
 
-    Groups are still empty then, too, but Zarr would stumble over one that it cannot read.
+    Groups stay empty until that end, but Zarr could not open a damaged one.
     """
     damaged = set(files)
-    if where.run / place.MANIFEST in damaged:  # so that nothing tells whether the files that it names are sound
+    if where.run / place.MANIFEST in damaged:  # then the files that it lists cannot be checked
         damaged |= {where.zarr / key for key in metadata_keys(plan)} | {
             where.passes / w.name for _, w in passes.all_passes(plan)
         }
@@ -161,5 +159,5 @@ def _mend_named(plan: Plan, where: Place, files: list[Location]) -> None:
 
 
 def _ends_pass(path: Location, wanted: CountPass, where: Place) -> bool:
-    """Whether a pass must be made again for a damaged file; before its table is there, its journal tells which blocks."""
+    """Return whether a damaged file makes a pass start again; without a table, its journal still lists its blocks."""
     return path.parent.name != "journal" or passes.is_merged(where, wanted)

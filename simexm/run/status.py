@@ -1,4 +1,4 @@
-"""How far a run is, told by what lies in NAME.run: from any machine that sees it, whether the driver runs or not."""
+"""Read the progress of a run from the files in NAME.run, on any machine, whether the driver is running or not."""
 
 from __future__ import annotations
 
@@ -19,56 +19,32 @@ from simexm.store.location import Location
 from simexm.store.metadata import read_plan
 from simexm.store.refusals import RemoteError
 
-_RECENT_S = 600.0  # what the speed is taken from
+_RECENT_S = 600.0  # the speed is that of the last so many seconds
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is.
-
-    Attributes
-    ----------
-    blocks, done, failed
-        Blocks of the run; those in the journal; and those that the last attempt set aside.
-    passes
-        Passes before the images, by name: whether they are finished, and their blocks that are done.
-    complete
-        Whether the result is whole.
-    blocks_per_s, left_s
-        Speed of late, and the time that is left at this speed; None while nobody knows.
-    driver
-        The process that leads the run, or was killed while it did: host, pid, and whether it lives; None where there is none.
-    driver_job
-        The job in which `simexm submit` put it, where it did.
-    jobs, workers
-        Jobs by phase and connected workers, as the driver saw them last.
-    """
+    """Progress of a run."""
 
     blocks: int
-    done: int
-    failed: int
-    passes: dict[str, dict[str, Any]]
+    done: int  # blocks in the journal
+    failed: int  # blocks that the last attempt set aside
+    passes: dict[str, dict[str, Any]]  # by name: `finished`, and the number of blocks `done`
     complete: bool
-    blocks_per_s: float | None
-    left_s: float | None
-    driver: Holder | None
-    driver_job: dict[str, Any] = field(default_factory=dict)
-    jobs: dict[str, int] = field(default_factory=dict)
-    workers: int | None = None
+    blocks_per_s: float | None  # recent speed; None while unknown
+    left_s: float | None  # remaining time at this speed
+    driver: Holder | None  # the process that drives the run, or was killed while it did
+    driver_job: dict[str, Any] = field(default_factory=dict)  # if `simexm submit` started the driver
+    jobs: dict[str, int] = field(default_factory=dict)  # number by phase, as last recorded by the driver
+    workers: int | None = None  # connected ones, as last recorded by the driver
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain data."""
+        """Convert to plain data."""
         return asdict(self)
 
 
 def status(output: str | Path) -> Status:
-    """Read how far the run that writes `output` is; changes nothing.
-
-    Raises
-    ------
-    SpecError
-        No run has begun there.
-    """
+    """Read the progress of the run that writes `output`, without changing anything; raise SpecError if there is none."""
     where = Place.where(output)
     record = Record(where.jobs)
     driver = holder(where.run / LOCK)
@@ -82,13 +58,13 @@ def status(output: str | Path) -> Status:
     except OSError:
         if not record.driver():
             raise SpecError(
-                f"{where.run} holds no run of simexm, so there is nothing to tell; name the NAME.zarr that a run writes"
+                f"{where.run} holds no run of simexm, so there is nothing to report; name the NAME.zarr of a run"
             ) from None
         return Status(0, 0, 0, {}, False, None, None, driver, record.driver())
     times = _times(where.journal, parameter_hash, blocks)
     speed = _speed(times) if driver and driver.alive else None
     mark = where.mark()
-    seen = record.last_seen()
+    seen = record.read_state()
     jobs: dict[str, int] = {}
     for job in seen["jobs"].values() if driver else ():
         jobs[job["phase"]] = jobs.get(job["phase"], 0) + 1
@@ -109,7 +85,7 @@ def status(output: str | Path) -> Status:
 
 
 def _times(journal: Location, parameter_hash: str, blocks: int) -> array[float]:
-    """When each block was done, in order; the driver may merge segments meanwhile."""
+    """Read when each block was finished, in order; try again if the driver merges segments meanwhile."""
     for _ in range(5):
         try:
             found = array("d", (record.time for record in Journal(journal, parameter_hash, total=blocks).records()))
@@ -125,7 +101,7 @@ def _speed(times: array[float]) -> float | None:
     if not times:
         return None
     first = times[bisect_left(times, times[-1] - _RECENT_S)]
-    since = len(times) - bisect_right(times, first)  # blocks of one task are told at once, and were done before
+    since = len(times) - bisect_right(times, first)  # blocks of one task have one time, at the task's end
     return since / (times[-1] - first) if since else None
 
 

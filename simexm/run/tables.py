@@ -1,15 +1,16 @@
-"""Tables of a run: a Parquet part for each block, and a merge of bounded memory at the end."""
+"""Tables of a run: a Parquet part for each block, merged at the end in bounded memory."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from simexm.jobs.sums_by_id import CellSums, merged, write_part
@@ -26,11 +27,11 @@ from simexm.store.location import Location
 
 
 def emitter_columns(plan: Plan, layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
-    """Columns of the table of emitters.
+    """Make the columns of the emitter table.
 
     `z_nm`, `y_nm`, `x_nm` in tissue, in the coordinates of the ground truth; `layer`, `dye`; `cell`, 0 for unspecific label;
-    `dyes` at the point; `photons_CHANNEL`, photo-electrons that the channel expects of them in the plane that they lie in.
-    Layers whose dye differs from frame to frame have neither dye nor photons.
+    `dyes`, their number at the point; `photons_CHANNEL`, expected photo-electrons of the channel with the plane in focus.
+    Layers whose dye varies between frames have neither dye nor photons.
     """
     origin = [float(o) for o in plan.geometry.specimen_origin_nm]
     columns: dict[str, NDArray[Any]] = {
@@ -48,17 +49,17 @@ def emitter_columns(plan: Plan, layer: str, emitters: Emitters, ids: NDArray[np.
 
 
 def folder(table: Product) -> str:
-    """Folder of the parts that blocks write of a table."""
+    """Return the folder of a table's parts."""
     return f"{table.name}.parts" if table.merge == "sum" else table.name
 
 
 def part(where: Place, folder: str, number: int) -> Location:
-    """The file of one block's part of a table."""
+    """Return the file of one block's part of a table."""
     return where.tables / folder / f"block-{number:07d}.parquet"
 
 
 def write_parts(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[str, Stored]:
-    """Write a block's parts of all tables, each in one step, by folder; the emitters' is written as they come."""
+    """Write a block's parts of all tables but the emitters', each atomically; return them by folder."""
     stored = {}
     for product in (t.product for t in plan.tables):
         path = part(where, folder(product), number)
@@ -72,29 +73,21 @@ def write_parts(plan: Plan, where: Place, number: int, result: BlockResult) -> d
 
 
 class EmitterFile:
-    """A block's emitters, streamed into a Parquet file that appears whole; nothing where they are not kept.
-
-    Attributes
-    ----------
-    sink
-        Takes the emitters; None where they are not kept.
-    stored
-        What was written, once it is closed.
-    """
+    """Stream a block's emitters through `sink` into a Parquet file that is renamed into place when complete."""
 
     def __init__(self, plan: Plan, where: Place, number: int) -> None:
         self._plan = plan
         self._path = part(where, EMITTERS.name, number)
         self._scratch = where.scratch
-        self._whole = contextlib.ExitStack()  # from the first emitter on, the file that will appear
+        self._file = contextlib.ExitStack()  # open from the first emitter on
         self._writer: pq.ParquetWriter | None = None
         self.sink = self._add if EMITTERS.name in plan.simulation.keep else None
-        self.stored = EMPTY
+        self.stored = EMPTY  # size and checksum, once it is closed
 
     def _add(self, layer: str, emitters: Emitters, ids: NDArray[np.uint64]) -> None:
         table = to_arrow(emitter_columns(self._plan, layer, emitters, ids))
         if self._writer is None:
-            self._partial = self._whole.enter_context(writing(self._path, self._scratch))
+            self._partial = self._file.enter_context(writing(self._path, self._scratch))
             self._writer = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
         self._writer.write_table(table)
 
@@ -111,69 +104,52 @@ class EmitterFile:
             elif self.sink is not None and kind is None:
                 remove(self._path, self._scratch)
         except BaseException as failed:
-            self._whole.__exit__(type(failed), failed, failed.__traceback__)
+            self._file.__exit__(type(failed), failed, failed.__traceback__)
             raise
-        self._whole.__exit__(kind, error, trace)
+        self._file.__exit__(kind, error, trace)
 
 
 def to_arrow(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
-    """Columns as a table; those of objects are texts."""
+    """Convert columns to a table; columns of objects are texts."""
     return pa.table({k: pa.array(v, pa.string()) if v.dtype == object else pa.array(v) for k, v in columns.items()})
 
 
 def merge(plan: Plan, where: Place, rows: Mapping[str, int], counted: Counted) -> dict[str, int]:
-    """Add up the blocks' parts of each table that is added up, and make the tables that are derived of it.
+    """Add up the blocks' parts of each summed table, and make the tables derived from it.
 
-    See `sums_by_id.merged` for order and memory.
-
-    Parameters
-    ----------
-    plan, where
-        The run.
-    rows
-        Rows of all parts, by table.
-    counted
-        Tables of the passes before.
-
-    Returns
-    -------
-    dict
-        Sums over the rows, see `Stage.sums`.
+    See `sums_by_id.merged` for order and memory; `rows` are the numbers of rows of all parts, by table, and `counted` the
+    tables of the plan's passes. Returns sums over the rows, see `Stage.sums`.
     """
     totals: dict[str, int] = {}
-    for table in (t for t in plan.tables if t.product.merge == "sum"):
-        product = table.product
+    for product in (t.product for t in plan.tables if t.product.merge == "sum"):
         parts = (part(where, folder(product), n) for n in range(len(plan.blocks)))
-        made = made_of(plan, product)
+        partial: dict[str, Path] = {}
         writers: dict[str, pq.ParquetWriter] = {}
         with contextlib.ExitStack() as stack:
-            partial = {
-                one.product.name: stack.enter_context(writing(where.tables / file_name(one.product), where.scratch))
-                for one in made
-            }
+            for one in (t.product for t in derived(plan, product)):
+                partial[one.name] = stack.enter_context(writing(where.tables / file_name(one), where.scratch))
             for sums in merged(parts, rows.get(product.name, 0), list(product.columns), where.scratch):
                 for name, columns in finished(plan, product, sums, counted, totals).items():
                     data = to_arrow(columns)
                     if name not in writers:
-                        writers[name] = stack.enter_context(
-                            pq.ParquetWriter(partial[name], data.schema, compression="zstd")
-                        )
+                        writer = pq.ParquetWriter(partial[name], data.schema, compression="zstd")
+                        writers[name] = stack.enter_context(writer)
                     writers[name].write_table(data)
     return totals
 
 
-def made_of(plan: Plan, product: Product) -> list[Table]:
-    """The tables that are made of the sums of a table: itself, and those derived of it."""
+def derived(plan: Plan, product: Product) -> list[Table]:
+    """List a summed table and the tables derived from it."""
     return [t for t in plan.tables if t.product == product or t.product.source == product.name]
 
 
 def finished(
     plan: Plan, product: Product, sums: CellSums, counted: Counted, totals: dict[str, int]
 ) -> dict[str, dict[str, NDArray[Any]]]:
-    """Columns of the tables that are made of some rows of a table, by name; adds to `totals` what stages sum over them."""
+    """Make the columns of a summed table and those derived from it for some rows; add the stages' sums to `totals`."""
     columns = {product.key: sums.ids, **sums.columns}
     tables = {}
-    for table in made_of(plan, product):
+    for table in derived(plan, product):
         stage = plan.stages[table.stages[0]]
         tables[table.product.name] = stage.table(table.product, columns, plan.context, counted)
         for name, value in stage.sums(table.product, columns).items():
@@ -182,5 +158,5 @@ def finished(
 
 
 def file_name(table: Product) -> str:
-    """File of a table that is merged, or folder of one that is not."""
+    """Return the file of a merged table, or the folder of one that is not merged."""
     return table.name if table.merge == "rows" else f"{table.name}.parquet"

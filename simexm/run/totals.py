@@ -1,4 +1,4 @@
-"""What the blocks' statistics add up to, and what that tells a person."""
+"""Add up the blocks' statistics, and make warnings from them."""
 
 from __future__ import annotations
 
@@ -15,37 +15,19 @@ from simexm.planning.plan import Plan
 
 @dataclass
 class Totals:
-    """Sums over blocks.
-
-    Attributes
-    ----------
-    blocks
-        How many were added.
-    voxels
-        Voxels of cells.
-    unspecific
-        Dyes of each layer bound outside its cells.
-    clipped, histograms
-        Pixels cut at the camera's largest count, and counts in quarter octaves, by channel, of all frames together.
-    sums
-        Of the columns of tables, and what else stages add up over their rows; see `Stage.sums`.
-    rows
-        Rows of the blocks' parts of each table that is added up.
-    largest
-        Largest value of each channel, by output.
-    """
+    """Sums over blocks."""
 
     blocks: int = 0
-    voxels: int = 0
-    unspecific: dict[str, int] = field(default_factory=dict)
-    clipped: list[int] = field(default_factory=list)
-    histograms: list[NDArray[np.int64]] = field(default_factory=list)
-    sums: dict[str, int] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    largest: dict[str, list[float]] = field(default_factory=dict)
+    voxels: int = 0  # in cells
+    unspecific: dict[str, int] = field(default_factory=dict)  # dyes of each layer bound outside its cells
+    clipped: list[int] = field(default_factory=list)  # pixels at the camera's largest count, by channel, in all frames
+    histograms: list[NDArray[np.int64]] = field(default_factory=list)  # of counts in quarter octaves, likewise
+    sums: dict[str, int] = field(default_factory=dict)  # of the tables' columns, and those of `Stage.sums`
+    rows: dict[str, int] = field(default_factory=dict)  # number in the blocks' parts of each summed table
+    largest: dict[str, list[float]] = field(default_factory=dict)  # value of each channel, by output
 
     def add(self, statistics: Mapping[str, Any]) -> None:
-        """Add what `BlockResult.statistics` tells of one block."""
+        """Add the `BlockResult.statistics` of a block."""
         self.blocks += 1
         self.voxels += statistics["voxels"]
         added = [(self.unspecific, statistics["unspecific"]), (self.rows, statistics.get("rows", {}))]
@@ -63,13 +45,13 @@ class Totals:
                 self.histograms[c][bin_] += number
 
     def warnings(self, plan: Plan) -> list[str]:
-        """What only the run could know: empty layers, clipped pixels."""
-        told = [text for stage in plan.stages for text in stage.end_warnings(self.sums)]
+        """List warnings that are known only after the run: empty layers, clipped pixels."""
+        texts = [text for stage in plan.stages for text in stage.end_warnings(self.sums)]
         pixels = int(np.prod(plan.shape)) * len(plan.frames)
         for channel, clipped in zip(plan.outputs[0].channels, self.clipped, strict=True):
             if clipped:
-                told.append(
-                    f"{clipped} pixels of channel {channel!r} ({clipped / pixels:.2%}) are cut at the camera's largest count; "
-                    "lower the light or gain_counts_per_e, or raise bits"
+                texts.append(
+                    f"{clipped} pixels of channel {channel!r} ({clipped / pixels:.2%}) are clipped at the camera's largest "
+                    "count; lower the light or gain_counts_per_e, or raise bits"
                 )
-        return told
+        return texts

@@ -1,4 +1,4 @@
-"""Looking for damage: every file of a result against the size and checksum that were recorded when it was written."""
+"""Verify a result: compare every file with the size and checksum that were recorded when it was written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simexm.jobs.bitmap import Bitmap
 from simexm.jobs.journal import Journal, Record
 from simexm.result.place import COMPLETE, MANIFEST, PLAN, Place
 from simexm.run import guard
-from simexm.run.layout import Layout, Left, read_manifest
+from simexm.run.layout import Layout, StoredFile, read_manifest
 from simexm.run.levels import journal_of
 from simexm.store import metadata
 from simexm.store.documents import MalformedError
@@ -21,31 +21,19 @@ from simexm.store.listing import in_parallel
 from simexm.store.location import Location, from_text
 
 THREADS = 8
-"""Files that are read at once; a disk far away takes that many, and one thread checks gigabytes a second."""
+"""Files that are read at once, for disks of high latency; one thread alone checks gigabytes a second."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something that is not as it was written.
-
-    Attributes
-    ----------
-    path
-        The file.
-    what
-        What is wrong with it.
-    block
-        The block, or the shard of a coarse level, that it belongs to, if any.
-    level
-        The coarse level; None for blocks.
-    """
+    """A damaged file, and what is wrong with it."""
 
     path: Location
     what: str
-    block: int | None = None
-    level: int | None = None
+    block: int | None = None  # or shard of a coarse level; None if the file belongs to neither
+    level: int | None = None  # None for blocks
 
     def __str__(self) -> str:
         whose = "" if self.block is None else f"block {self.block}: "
@@ -56,24 +44,14 @@ class Damage:
 
 @dataclass
 class Damaged:
-    """What must be made again, in a bit a block.
-
-    Attributes
-    ----------
-    blocks
-        Blocks.
-    levels
-        Shards of coarse levels, by level.
-    files
-        Files that belong to neither.
-    """
+    """Blocks, shards of coarse levels, and other files that must be repaired; one bit for each block or shard."""
 
     blocks: Bitmap = field(default_factory=Bitmap)
     levels: dict[int, Bitmap] = field(default_factory=dict)
     files: list[Location] = field(default_factory=list)
 
     def add(self, damage: Damage) -> None:
-        """Take note of one."""
+        """Record a damage."""
         if damage.block is None:
             self.files.append(damage.path)
         elif damage.level is None:
@@ -83,30 +61,10 @@ class Damaged:
 
 
 class Verification:
-    """One look at all files of a result; iterate over it for what is damaged.
+    """Check all files of a result; iterate over it for the damages.
 
-    Parameters
-    ----------
-    where
-        The result.
-    progress
-        Called with blocks verified and all blocks.
-    plan_is_new
-        Whether plan.json was just written anew, so that it tells where the shards are whatever checksum is recorded of it.
-
-    Attributes
-    ----------
-    files, bytes
-        What was looked at so far.
-    damaged
-        What was found so far.
-    unfinished
-        Blocks that a run did not get to; in a complete result a block without a record is damaged instead.
-
-    Raises
-    ------
-    OutputError
-        If there is no result.
+    `progress` is called with the numbers of verified and of all blocks. With `plan_is_new`, plan.json was just written
+    again and is used to find the shards whatever its recorded checksum. Raises OutputError if there is no result.
     """
 
     def __init__(
@@ -114,8 +72,11 @@ class Verification:
     ) -> None:
         self.where = where
         self._plan_is_new = plan_is_new
-        self.files = self.bytes = self.unfinished = 0
-        self.damaged = Damaged()
+        self.files = self.bytes = 0  # number and size of the files checked so far
+        self.unfinished = (
+            0  # blocks that are not done; in a complete result a block without a record is damaged instead
+        )
+        self.damaged = Damaged()  # found so far
         self._progress = progress
         mark = where.mark()
         if mark is None and read_plan(where) is None:
@@ -124,7 +85,7 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether the result is whole, as far as was looked."""
+        """Whether the result is complete and undamaged, as far as it was checked."""
         d = self.damaged
         return not (d.blocks or d.levels or d.files or self.unfinished)
 
@@ -145,7 +106,7 @@ class Verification:
         if plan is None and plan_file not in {d.path for d in named}:
             yield Damage(plan_file, "is missing or cannot be read")
         if plan is None or (plan_file in {d.path for d in named} and not self._plan_is_new):
-            return  # where the shards are is written nowhere else; who mends the plan looks again
+            return  # only the plan lists the shards; repair writes it again and then verifies again
         layout = Layout.of(plan)
         try:
             yield from self._recorded(self.where.journal, plan["hash"], layout, None)
@@ -154,13 +115,13 @@ class Verification:
             yield from self._counted(plan["hash"], layout.count)
         except FileNotFoundError as error:
             raise OutputError(
-                f"{error.filename} vanished: a run is writing {self.where.zarr}; verify it again when that has ended"
+                f"{error.filename} disappeared: a run is writing {self.where.zarr}; verify it again when that has ended"
             ) from None
 
     def _manifest(self) -> Iterator[Damage]:
         path = self.where.run / MANIFEST
         try:
-            told = read_manifest(self.where)
+            files = read_manifest(self.where)
         except MalformedError as error:
             yield Damage(path, str(error))
             return
@@ -169,12 +130,12 @@ class Verification:
         except OSError as error:
             yield Damage(path, f"cannot be read: {error.strerror or error}")
             return
-        for left in told:
-            if what := self._compare(left):
-                yield Damage(from_text(left.path), what)
+        for file in files:
+            if what := self._compare(file):
+                yield Damage(from_text(file.path), what)
 
     def _recorded(self, path: Location, parameter_hash: str, layout: Layout, level: int | None) -> Iterator[Damage]:
-        """Compare what a journal tells of; then name what it should tell of and does not."""
+        """Compare the files of a journal's records; then yield the blocks without a record."""
         total = layout.total(level)
         seen = Bitmap()
         journal = Journal(path, parameter_hash, total=total)
@@ -185,7 +146,7 @@ class Verification:
                     seen.add(record.block)
                     yield record
 
-        def look(record: Record) -> list[Damage]:
+        def check(record: Record) -> list[Damage]:
             try:
                 if level is None:
                     files = list(layout.of_block(self.where, record.block, record.result))
@@ -195,7 +156,7 @@ class Verification:
                 return [Damage(path, f"holds a record that {error}", record.block, level)]
             return [Damage(from_text(f.path), what, record.block, level) for f in files if (what := self._compare(f))]
 
-        for found in in_parallel(look, records(), THREADS):
+        for found in in_parallel(check, records(), THREADS):
             yield from found
             self._progress(len(seen), total)
         yield from _damaged_lines(journal)
@@ -206,7 +167,7 @@ class Verification:
                 self.unfinished += level is None
 
     def _counted(self, parameter_hash: str, blocks: int) -> Iterator[Damage]:
-        """Look at the journals of passes; their tables are named in the list of files."""
+        """Check the journals of passes; their tables are in the manifest."""
         for folder in sorted(self.where.passes.iterdir()) if self.where.passes.is_dir() else ():
             if (folder / "journal").is_dir():
                 journal = Journal(folder / "journal", parameter_hash, total=blocks)
@@ -214,18 +175,18 @@ class Verification:
                     pass
                 yield from _damaged_lines(journal)
 
-    def _compare(self, left: Left) -> str | None:
-        """What is wrong with a file, or None."""
-        path, stored = from_text(left.path), left.stored
+    def _compare(self, file: StoredFile) -> str | None:
+        """Return what is wrong with a file, or None."""
+        path, stored = from_text(file.path), file.stored
         self.files += 1
         self.bytes += stored.nbytes
         try:
             size = path.stat().st_size
             if not stored.nbytes:
-                return "is there, though nothing but zeros was written"
+                return "exists, although the block was empty"
             if size != stored.nbytes:
                 return f"has {size} bytes instead of {stored.nbytes}"
-            return None if measure(path) == stored else "holds other bytes than were written"
+            return None if measure(path) == stored else "has changed since it was written"
         except (FileNotFoundError, NotADirectoryError):
             return "is missing" if stored.nbytes else None
         except OSError as error:
@@ -233,7 +194,7 @@ class Verification:
 
 
 def read_plan(where: Place) -> dict[str, Any] | None:
-    """What `plan.json` of a run or an analysis holds; None where it cannot be read, or neither wrote it."""
+    """Read the `plan.json` of a run or an analysis; None if it is unreadable or was not written by one."""
     try:
         return metadata.read_plan(where.run)
     except OSError:
@@ -246,19 +207,19 @@ def _damaged_lines(journal: Journal) -> Iterator[Damage]:
 
 
 def _nothing(where: Place) -> str:
-    """Why a place cannot be verified: there is nothing, or neither of the files that tell what there is can be believed."""
+    """Explain why a place cannot be verified: it does not exist, or both files that describe the result are damaged."""
     if not where.zarr.exists():
         return f"{where.zarr} does not exist, so there is nothing to verify; name a NAME.zarr that a run wrote"
     faults = []
-    for read in (
-        lambda: metadata.read_group(where.zarr, metadata.RootAttributes),
-        lambda: metadata.read_plan(where.run),
-    ):
-        try:
-            read()
-        except OSError as error:
-            faults.append(str(error).partition(": it was damaged")[0])
+    try:
+        metadata.read_group(where.zarr, metadata.RootAttributes)
+    except OSError as error:
+        faults.append(str(error).partition(": it was damaged")[0])
+    try:
+        metadata.read_plan(where.run)
+    except OSError as error:
+        faults.append(str(error).partition(": it was damaged")[0])
     return (
-        f"{where.zarr} is no simexm result, or neither of the files that tell what is in it can be believed, so nothing is "
-        f"touched: {'; '.join(faults)}. Make it anew with `simexm run --overwrite` and another --output"
+        f"{where.zarr} is no simexm result, or both files that describe it are damaged, so nothing is touched: "
+        f"{'; '.join(faults)}. Compute it again with `simexm run --overwrite` and another --output"
     )

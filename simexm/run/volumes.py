@@ -1,4 +1,4 @@
-"""The images and label images of a result: their arrays, and writing a block of them."""
+"""Create the images and label images of a result, and write blocks of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simexm.timing import moved, timed, timed_threads
 
 
 def arrays(volumes: Volumes, place: Place, output: Output) -> tuple[ShardedArray, ...]:
-    """The levels of one output. A shard holds one channel at one time; see `Volumes.storage` for the rest."""
+    """Return the levels of one output. A shard holds one channel at one time; see `Volumes.storage` for its other axes."""
     before = tuple(n for n in (output.times, len(output.channels)) if n)
     lead = (1,) * len(before)
     return tuple(
@@ -36,7 +36,7 @@ def arrays(volumes: Volumes, place: Place, output: Output) -> tuple[ShardedArray
 
 
 def create(volumes: Volumes, place: Place) -> None:
-    """Write the metadata of all arrays, and groups that say nothing yet, so that viewers see no half result."""
+    """Write the metadata of all arrays, and groups without attributes, so that viewers show no unfinished result."""
     for output in volumes.outputs:
         for array in arrays(volumes, place, output):
             array.create()
@@ -44,8 +44,8 @@ def create(volumes: Volumes, place: Place) -> None:
         write_group(place.files, group, {})
 
 
-def mend(volumes: Volumes, place: Place) -> None:
-    """Write the metadata of arrays whose own was lost or damaged."""
+def create_missing(volumes: Volumes, place: Place) -> None:
+    """Write missing or damaged metadata of arrays."""
     for output in volumes.outputs:
         for array in arrays(volumes, place, output):
             if not array.is_created():
@@ -55,7 +55,7 @@ def mend(volumes: Volumes, place: Place) -> None:
 def _shards(
     volumes: Volumes, where: Place, output: Output, number: int, frame: Frame
 ) -> Iterator[tuple[ShardedArray, int, int, tuple[int, ...]]]:
-    """(array, level, channel, position) of every shard that a block writes of a frame of one output, in the order of writing."""
+    """Yield (array, level, channel, position) of a block's shards of one frame and output, in the order of writing."""
     levels = arrays(volumes, where, output)
     position = volumes.blocks.position(number)
     for n in reversed([n for n, s in enumerate(volumes.storage) if s.owned]):
@@ -66,21 +66,10 @@ def _shards(
 def write(
     volumes: Volumes, where: Place, number: int, frame: Frame, made: Mapping[str, NDArray[Any]]
 ) -> dict[str, list[list[Any]]]:
-    """Write a block of one frame, on all levels that the block owns, coarse ones first.
+    """Write one frame of a block on all levels that blocks write, coarse ones first.
 
-    Parameters
-    ----------
-    volumes, where
-        What is written, and where it stands.
-    number, frame
-        Which block, and of which frame.
-    made
-        By the output's path, what the frame makes: (channels, z, y, x) of images, (z, y, x) of label images.
-
-    Returns
-    -------
-    dict
-        [bytes, checksum] of each shard, in the order of writing, by the output's group.
+    `made` are the arrays by the output's path: (channels, z, y, x) for images, (z, y, x) for label images. Returns
+    [bytes, checksum] of each shard, in the order of writing, by the output's group.
     """
     owned = volumes.owned
     outputs = [o for o in volumes.outputs if o.made_in(frame)]
@@ -103,9 +92,9 @@ def write(
     with timed_threads() as timed_there, ThreadPoolExecutor(WRITERS) as pool:
         for level in reversed(range(owned)):
             shards = [(o, s) for o in outputs for s in _shards(volumes, where, o, number, frame) if s[1] == level]
-            for (output, _), told in zip(shards, pool.map(put, shards), strict=True):
-                stored[output.group].append(told)
-                moved(_row(output), written=told[0])
+            for (output, _), written in zip(shards, pool.map(put, shards), strict=True):
+                stored[output.group].append(written)
+                moved(_row(output), written=written[0])
     return stored
 
 

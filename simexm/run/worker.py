@@ -1,4 +1,4 @@
-"""The worker's side of a run: compute a block and put it in its place."""
+"""Compute a block on a worker and store it."""
 
 from __future__ import annotations
 
@@ -28,42 +28,25 @@ from simexm.timing import PROFILE, Stopwatch, moved, timed
 
 @dataclass(frozen=True)
 class Context:
-    """What a worker is told.
-
-    Attributes
-    ----------
-    plan, place
-        What to do, and where the result stands.
-    counting
-        Which pass is being made, if any.
-    profile
-        Whether to time it all.
-    listed
-        Which chunk files of the labels ("") and of the masks existed when the driver began.
-    at_once
-        How many blocks are computed in one process at the same time.
-    """
+    """Input of every block of a run."""
 
     plan: Plan
     place: Place
-    counting: str | None = None
-    profile: bool = False
-    listed: Mapping[str, ShardList] = field(default_factory=dict)
-    at_once: int = 1
+    counting: str | None = None  # name of the pass, if this is one
+    profile: bool = False  # whether to time each kind of work
+    listed: Mapping[str, ShardList] = field(default_factory=dict)  # chunk files when the driver began; "" is labels
+    at_once: int = 1  # blocks that one process computes at the same time
 
 
 def run_block(context: Context, number: int) -> dict[str, Any]:
-    """Compute one block and write its shards, coarse level first; what is returned goes to the journal.
+    """Compute one block and write its shards, coarse level first; return its record for the journal.
 
-    Raises
-    ------
-    RunError
-        If the GPU's memory is too small for its tiles, even when it was emptied before.
+    Raises RunError if the GPU's memory is too small for its tiles, even after it was emptied.
     """
     try:
         with Stopwatch() if context.profile else nullcontext() as watch:
-            told = device(context.plan.context.device).attempt(lambda: _run_block(context, number))
-        return {**told, PROFILE: watch.to_mapping()} if watch else told
+            record = device(context.plan.context.device).attempt(lambda: _run_block(context, number))
+        return {**record, PROFILE: watch.to_mapping()} if watch else record
     except DeviceMemoryError as error:
         raise RunError(
             f"a tile needs more memory than the GPU of {socket.gethostname()} has free ({error}); "
@@ -74,17 +57,17 @@ def run_block(context: Context, number: int) -> dict[str, Any]:
 def _run_block(context: Context, number: int) -> dict[str, Any]:
     plan, where = context.plan, context.place
     with timed("open labels and output"):
-        guard.refuse_strange(plan.hash, where)
+        guard.refuse_other_run(plan.hash, where)
         source = _source_of(context)
         counted = passes.counted_on_disk(plan, where)
     stored: dict[str, list[list[Any]]] = {}
     with EmitterFile(plan, where, number) as emitters:
         for result in compute_frames(plan, source, counted, plan.blocks[number], emitters.sink):
             with timed("open labels and output"):
-                guard.refuse_strange(plan.hash, where)  # again: another run may have taken the output meanwhile
+                guard.refuse_other_run(plan.hash, where)  # again: another run may have taken the output meanwhile
             for group, shards in volumes.write(plan.volumes, where, number, result.frame, result.arrays).items():
                 stored.setdefault(group, []).extend(shards)
-            result.arrays = {}  # before the next frame is made
+            result.arrays = {}  # free them before the next frame is computed
     parts = {EMITTERS.name: emitters.stored} if emitters.sink else {}
     with timed("tables"):
         parts |= tables.write_parts(plan, where, number, result)
@@ -100,14 +83,14 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
 
 
 def count_block(context: Context, number: int) -> dict[str, Any]:
-    """Count one block for the pass that is being made."""
+    """Count one block for the context's pass."""
     assert context.counting is not None
-    guard.refuse_strange(context.plan.hash, context.place)
+    guard.refuse_other_run(context.plan.hash, context.place)
     return passes.write_block(context.plan, context.place, _source_of(context), context.counting, number)
 
 
 def peak_bytes() -> int:
-    """Largest resident memory of this process so far, bytes; 0 where the system does not tell (VmHWM of Linux).
+    """Read the largest resident memory of this process so far, bytes (VmHWM of Linux); 0 on other systems.
 
     Not ru_maxrss, which a child inherits from its parent.
     """
@@ -123,7 +106,7 @@ _opening = threading.Lock()
 
 
 def _source_of(context: Context) -> LabelSource:
-    """The run's source, opened once in each worker for each driver: before the next one begins it may be edited."""
+    """Open the run's source once in each worker for each driver; it may be edited between two drivers."""
     name = context.plan.hash + context.place.claim
     with _opening:
         if name not in _sources:

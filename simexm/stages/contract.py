@@ -129,7 +129,7 @@ class Stage(Frozen):
         """
         return {q.name: wanted for q in self.inputs}
 
-    def see(self, part: LabelPart, state: TileState) -> None:
+    def visit(self, part: LabelPart, state: TileState) -> None:
         """Process a part of the labels while it is in memory; stages are called in order.
 
         A part with `again` set was processed before.

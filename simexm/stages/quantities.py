@@ -110,7 +110,7 @@ class LabelStream(ABC):
 
     @abstractmethod
     def parts(self) -> Iterator[LabelPart]:
-        """Yield the parts, each after all stages have processed it (`Stage.see`). Buffers are reused."""
+        """Yield the parts, each after all stages have processed it (`Stage.visit`). Buffers are reused."""
 
     def survey(self) -> None:
         """Have the stages process all parts, unless they have already."""

@@ -44,9 +44,9 @@ def plan_rows(plan: Plan) -> Rows:
 
 
 def _memory(plan: Plan) -> str:
-    from simexm.run.backend import threads_here
+    from simexm.run.backend import threads_for
 
-    threads, worker = threads_here(plan), f"{size(plan.memory.total)} in each worker"
+    threads, worker = threads_for(plan), f"{size(plan.memory.total)} in each worker"
     if threads < 2:
         return worker
     return f"{size(plan.memory.at_once(threads))} in one process of {threads} threads; {worker}"

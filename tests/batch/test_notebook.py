@@ -9,7 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import distributed
 import psutil
@@ -43,7 +43,7 @@ def test_nothing_listens_but_on_the_interface_and_strangers_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with simexm.cluster(cluster_file(tmp_path), jobs=1) as client:
-        until(lambda: len(client.nthreads()) == 2, 30, "both workers are there")
+        until(lambda: len(cast(Any, client).nthreads()) == 2, 30, "both workers are there")
         mine = [psutil.Process()]
         workers = [p for p in psutil.process_iter(["cmdline"]) if _belongs(p, str(tmp_path), client)]
         assert workers
@@ -51,12 +51,12 @@ def test_nothing_listens_but_on_the_interface_and_strangers_are_refused(
             c.laddr.ip for p in [*mine, *workers] for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN
         }
         assert listening == {"127.0.0.1"}
-        address = client.scheduler.address
+        address = _address_of(client)
         assert address.startswith("tls://127.0.0.1:")
         for stranger in (address.replace("tls://", "tcp://"), address):
-            security = None if stranger.startswith("tcp") else distributed.Security.temporary()
+            security = None if stranger.startswith("tcp") else cast(Any, distributed.Security).temporary()
             with pytest.raises((OSError, ssl.SSLError)):
-                distributed.Client(stranger, security=security, timeout="2s", set_as_default=False)
+                cast(Any, distributed.Client)(stranger, security=security, timeout="2s", set_as_default=False)
         jobs = tmp_path / "simexm-jobs"
         private = [*jobs.glob("tls*"), jobs / "dashboard.txt"]
         assert len(private) == 4
@@ -72,11 +72,15 @@ def test_nothing_listens_but_on_the_interface_and_strangers_are_refused(
     assert not any(path.exists() for path in private)
 
 
+def _address_of(client: distributed.Client) -> str:
+    return str(cast(Any, client.scheduler).address)
+
+
 def _belongs(process: psutil.Process, folder: str, client: distributed.Client) -> bool:
     """Whether a process is one of the job's: the worker's command, or a child of it."""
     try:
         family = [process, *process.parents()]
-        return any(client.scheduler.address in " ".join(p.cmdline()) for p in family)
+        return any(_address_of(client) in " ".join(p.cmdline()) for p in family)
     except psutil.Error:
         return False
 
@@ -86,10 +90,10 @@ def test_fewer_jobs_when_fewer_blocks_are_left(lab: Lab, tmp_path: Path, monkeyp
     with simexm.cluster(cluster_file(tmp_path), jobs=(1, 3)) as client:
         jobs = jobs_of(client)
         assert jobs is not None
-        until(lambda: len(client.nthreads()) == 6, 60, "six workers in three jobs")
+        until(lambda: len(cast(Any, client).nthreads()) == 6, 60, "six workers in three jobs")
         until(lambda: not jobs.keep(3) and len(lab.queue()) == 2, 30, "two jobs of two workers for three blocks")
         until(lambda: not jobs.keep(0) and len(lab.queue()) == 1, 30, "one job at least")
-        assert len(client.nthreads()) == 2
+        assert len(cast(Any, client).nthreads()) == 2
 
 
 def sleep(folder: Path, block: int) -> Mapping[str, Any]:
@@ -109,7 +113,7 @@ def test_jobs_that_reach_their_walltime_hand_back_and_are_replaced(
     events: list[Event] = []
     file = cluster_file(tmp_path, "slurm", walltime="00:01:00")
     with simexm.cluster(file, jobs=2) as client:
-        until(lambda: len(client.nthreads()) == 4, 40, "all workers are there")
+        until(lambda: len(cast(Any, client).nthreads()) == 4, 40, "all workers are there")
         keep = jobs_of(client)
         assert keep is not None
         journal = Journal.open(tmp_path / "journal", "hash")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def made(project: Path, kind: str) -> tuple[dict[str, str], int]:
     """What the notebook writes on a cluster of this kind, and in how many jobs; it is taken away from where it was written."""
-    notebook = nbformat.read(project / "pipelines" / "simexm.ipynb", as_version=4)
+    notebook = nbformat.read(project / "pipelines" / "simexm.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     cell = next(c for c in notebook.cells if c.id == "cluster")
     lines = [line.removeprefix("# ") for line in cell.source.splitlines()]
     (cell.source,) = [line for line in lines if f"/{kind}.yaml" in line]

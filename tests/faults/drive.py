@@ -16,7 +16,7 @@ def main() -> None:
         if scheduler:
             import distributed
 
-            with distributed.Client(scheduler, set_as_default=False) as client:
+            with distributed.Client(scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
                 simulation.run(Path(output), client=client, overwrite=overwrite == "True", quiet=True)
         else:
             simulation.run(Path(output), overwrite=overwrite == "True", quiet=True)

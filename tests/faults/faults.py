@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import distributed
 from distributed.security import Security
 
 from simexm.api import Simulation
@@ -102,7 +103,7 @@ class Faults:
 
 def write_credentials(security: Security, folder: Path) -> None:
     """The certificate and key of a cluster, for processes that are to talk to it."""
-    for name, text in security.get_tls_config_for_role("client").items():
+    for name, text in security.get_tls_config_for_role("client").items():  # type: ignore[no-untyped-call]
         if text is not None:
             (folder / f"tls-{name}").write_text(text)
 
@@ -120,6 +121,11 @@ def environment(folder: Path) -> dict[str, str]:
         "PYTHONPATH": path.rstrip(os.pathsep),
         "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s",  # before a scheduler counts as lost; usually 30 s
     }
+
+
+def address_of(client: distributed.Client) -> str:
+    """Of its scheduler."""
+    return str(cast(Any, client.scheduler).address)
 
 
 def start_driver(

@@ -19,6 +19,7 @@ from simexm.result.result import Result
 from tests.faults.faults import (
     Fault,
     Faults,
+    address_of,
     all_bytes,
     environment,
     model_of_2017,
@@ -75,7 +76,7 @@ def test_driver_killed(
     """The same command does what the journal does not tell of, once, and nothing else."""
     output, run = spec.with_suffix(".zarr"), spec.with_suffix(".run")
     faults.set(fault)
-    driver = start_driver(faults, spec, output, client.scheduler.address)
+    driver = start_driver(faults, spec, output, address_of(client))
     _, told = driver.communicate(timeout=60)
     assert driver.returncode == -signal.SIGKILL, told
     if "before" in fault.point:
@@ -152,7 +153,7 @@ def test_straggler_of_a_run_with_other_parameters(
     output = tmp_path / "small.zarr"
     simulation(seed=12, keep=[]).save(tmp_path / "old.yaml")
     faults.set(Fault("stop", point, block=5))
-    old = start_driver(faults, tmp_path / "old.yaml", output, client.scheduler.address)
+    old = start_driver(faults, tmp_path / "old.yaml", output, address_of(client))
     straggler = slept(faults)
     old.kill()
     old.communicate()
@@ -192,7 +193,7 @@ def test_scheduler_killed(reference: Result, client: distributed.Client, faults:
     before = faults.begun()
     with (
         cluster(faults, tmp_path / "two") as (_, address),
-        distributed.Client(address, security=client.security, set_as_default=False) as other,
+        distributed.Client(address, security=client.security, set_as_default=False) as other,  # type: ignore[no-untyped-call]
     ):
         result = simulation().run(output, client=other, quiet=True)
     assert all_bytes(result) == all_bytes(reference)

@@ -19,7 +19,7 @@ import simexm
 from simexm.errors import SpecError
 from simexm.jobs.batch.cluster_file import BatchFile, LsfFile, SlurmFile
 from simexm.jobs.batch.driver import script
-from simexm.jobs.batch.queues import JobState, tell
+from simexm.jobs.batch.queues import JobState, describe
 from simexm.jobs.batch.values import parse_jobs
 from simexm.jobs.clusters import Cluster
 from simexm.jobs.task import JOB_END
@@ -60,21 +60,21 @@ def test_shipped_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        ({**SLURM, "kind": "slrum"}, "'slrum' is none; the kind of a cluster is one of local, slurm, lsf"),
+        ({**SLURM, "kind": "slrum"}, "'slrum' is unknown; the kind of a cluster is one of local, slurm, lsf"),
         ({**SLURM, "acount": "a"}, "the cluster file: there is no key 'acount'; did you mean 'account'?"),
         ({**SLURM, "project": "a"}, "there is no key 'project'"),
         ({**SLURM, "walltime": "60"}, "walltime: should be \"HH:MM:SS\""),
-        ({**SLURM, "walltime": 43200}, "walltime: should stand in quotes: without them YAML reads a time as a number"),
+        ({**SLURM, "walltime": 43200}, "walltime: should be in quotes: without them YAML reads a time as a number"),
         ({**SLURM, "walltime": "00:00:59"}, "less than a minute"),
         ({**LSF, "walltime": "01:00:00"}, 'walltime: should be "HH:MM", as LSF counts'),
         ({**LSF, "walltime": "00:00"}, "less than a minute"),
         ({**SLURM, "memory_per_worker": 2}, "memory_per_worker: should be a number with its unit"),
         ({**SLURM, "memory_per_worker": "2 GBit"}, "memory_per_worker: should be a number with its unit"),
         ({**SLURM, "memory_per_worker": "10 MB"}, "less than any worker needs"),
-        ({**SLURM, "jobs": "5:2"}, "jobs: of MIN:MAX jobs"),
+        ({**SLURM, "jobs": "5:2"}, "jobs: in MIN:MAX jobs"),
         ({**SLURM, "jobs": "many"}, "jobs: should be a number of jobs"),
         ({**SLURM, "workers": 0}, "workers"),
-        ({**SLURM, "gpu": "--gres=gpu:2"}, "should ask for one GPU, as --gres=gpu:1 does"),
+        ({**SLURM, "gpu": "--gres=gpu:2"}, "should request one GPU, as --gres=gpu:1 does"),
         ({**SLURM, "gpu": "--gres=gpu:1", "workers": 2}, "set workers: 1"),
         ({**LSF, "gpu": "num=1"}, "gpu: should be an option of the queue"),
         ({**SLURM, "queue": "a\n#SBATCH --uid=0"}, "a line break would add lines to the job script"),
@@ -82,10 +82,10 @@ def test_shipped_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({**LSF, "project": 'a" -x "'}, 'holds "'),
         ({**SLURM, "directives": ["--exclusive\nrm"]}, "a line break"),
         ({**SLURM, "directives": ["exclusive"]}, "should be an option of the queue"),
-        ({**SLURM, "options": {"local_dir": "/x"}}, "takes no 'local_dir' here; did you mean 'local_directory'?"),
+        ({**SLURM, "options": {"local_dir": "/x"}}, "has no option 'local_dir' here; did you mean 'local_directory'?"),
         ({**SLURM, "options": {"cores": 4}}, "cores is set by the cluster file's own key 'workers'"),
-        ({**SLURM, "options": {"lsf_units": "mb"}}, "SLURMCluster of the installed dask-jobqueue takes no 'lsf_units'"),
-        ({**LSF, "options": {"header_skip": ["-n"]}}, "takes no 'header_skip'"),
+        ({**SLURM, "options": {"lsf_units": "mb"}}, "SLURMCluster of the installed dask-jobqueue has no option 'lsf_units'"),
+        ({**LSF, "options": {"header_skip": ["-n"]}}, "has no option 'header_skip'"),
         ({**SLURM, "options": {"job_directives_skip": "--mem"}}, "should be a list of options that the job scripts leave out"),
         ({**SLURM, "options": {"job_directives_skip": [""]}}, "should be a list of options"),
         ({**LSF, "options": {"job_directives_skip": ["-J"]}}, "holds -J, the job's name"),
@@ -211,8 +211,8 @@ def test_queue_in_one_line() -> None:
         "2": JobState("waiting", "Priority"),
         "3": JobState("waiting", "Resources"),
     }
-    assert tell(states) == "jobs 1 running: 1; 2 waiting (Priority, Resources): 2, 3"
-    assert tell(None) == "the queue does not answer"
+    assert describe(states) == "jobs 1 running: 1; 2 waiting (Priority, Resources): 2, 3"
+    assert describe(None) == "the queue does not answer"
 
 
 def test_every_key_is_explained() -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Any, cast
 
 import distributed
 import pytest
@@ -193,7 +193,9 @@ def _fail() -> None:
 @contextlib.contextmanager
 def second_client(owner: distributed.Client) -> Iterator[distributed.Client]:
     """Another client of the same scheduler, which may be lost before it."""
-    client = distributed.Client(owner.scheduler.address, security=owner.security, set_as_default=False, timeout="2s")
+    connect: Any = distributed.Client
+    address = cast(Any, owner.scheduler).address
+    client = connect(address, security=owner.security, set_as_default=False, timeout="2s")
     try:
         yield client
     finally:
@@ -203,7 +205,7 @@ def second_client(owner: distributed.Client) -> Iterator[distributed.Client]:
 
 def test_lost_scheduler_ends_the_run_with_what_to_type(journal: Journal, tmp_path: Path) -> None:
     with local_client(1, dashboard=False) as owner, second_client(owner) as client:
-        timer = Timer(1.0, owner.cluster.close)
+        timer = Timer(1.0, cast(Any, owner.cluster).close)
         timer.start()
         with pytest.raises(RunError, match="type the same command"):
             execute(
@@ -236,7 +238,8 @@ def test_nothing_grows_with_the_number_of_blocks(client: distributed.Client, jou
     )
     assert len(living) == 10
     assert max(living[5:]) < 2 * TASKS_PER_THREAD * (MOST_BLOCKS + 4)
-    assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
+    run_on_scheduler: Any = client.run_on_scheduler
+    assert run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
     assert client.futures == {}
 
 

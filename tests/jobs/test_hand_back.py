@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,13 +25,14 @@ def end_job(in_s: float) -> None:
 def test_blocks_of_an_ending_job_are_done_elsewhere_and_once(tmp_path: Path) -> None:
     events: list[Event] = []
     with local_client(2, dashboard=False) as client:
-        ending, other = client.nthreads()
+        threads: Any = client.nthreads
+        ending, other = threads()
         client.run(end_job, 8.0, workers=[ending])  # five of them are kept for handing over
         outcome = execute(
             client=client, function=note, context={"folder": str(tmp_path), "seconds": 0.2}, blocks=range(60),
             journal=Journal.open(tmp_path / "journal", "hash"), listeners=[events.append],
         )  # fmt: skip
-        assert set(client.nthreads()) == {other}, "the worker has ended, for its job to end"
+        assert set(threads()) == {other}, "the worker has ended, for its job to end"
     assert (outcome.done, outcome.failed_count) == (60, 0)
     assert set(counts(tmp_path).values()) == {1}
     assert {worker for _, worker in runs(tmp_path)} == {ending, other}

@@ -16,7 +16,7 @@ from simexm.jobs.local_cluster import local_client
 
 
 def test_workers_compute_in_one_thread_and_ignore_ctrl_c(client: distributed.Client) -> None:
-    assert set(client.nthreads().values()) == {1}
+    assert set(client.nthreads().values()) == {1}  # type: ignore[no-untyped-call]
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     for variables in client.run(lambda: dict(os.environ)).values():
         assert {variables[name] for name in names} == {"1"}

@@ -91,7 +91,7 @@ def test_file_system_without_advisory_locks(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "_flock", none)
     monkeypatch.setattr(module, "_SETTLE_S", 0.2)
     path = tmp_path / "lock"
-    with lock(path), pytest.raises(OutputError, match="sign of life 0 s ago"), lock(path):
+    with lock(path), pytest.raises(OutputError, match="last heartbeat was 0 s ago"), lock(path):
         pass
     path.write_text(json.dumps({"host": "elsewhere", "machine": "another kernel", "pid": 1}))
     age(path, STALE_S + 1)

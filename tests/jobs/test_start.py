@@ -66,7 +66,7 @@ def test_start_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_start_that_fails_again_and_again_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     let_die(100, tmp_path, monkeypatch)
     with (
-        pytest.raises(RunError, match=r"could not be started.* 3 times: .*ulimit -a"),
+        pytest.raises(RunError, match=r"could not be started.* 3 attempts: .*ulimit -a"),
         local_client(1, dashboard=False),
     ):
         pass

@@ -54,7 +54,7 @@ def test_every_port_asks_for_the_certificate(client: distributed.Client) -> None
     """Scheduler, workers, nannies: whoever comes without one, or with another, is turned away."""
     nobody = ssl.create_default_context()
     nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE
-    stranger = Security.temporary().get_connection_args("client")["ssl_context"]
+    stranger = Security.temporary().get_connection_args("client")["ssl_context"]  # type: ignore[no-untyped-call]
     stranger.verify_mode = ssl.CERT_NONE  # he does not mind who answers
     places = listening()
     assert len(places) >= 5
@@ -85,7 +85,7 @@ def inside() -> Iterator[LocalCluster]:
     """A scheduler with a dashboard and one worker, in this process."""
     pytest.importorskip("bokeh", reason="bokeh is not installed; type: pip install bokeh")
     options = {"protocol": "inproc://"}
-    with LocalCluster(
+    with LocalCluster(  # type: ignore[no-untyped-call]
         scheduler={"cls": Scheduler, "options": {**options, "dashboard": True}},
         workers={0: {"cls": Worker, "options": {**options, "nthreads": 1}}},
     ) as cluster:
@@ -135,9 +135,9 @@ def test_what_the_dashboard_draws_is_for_its_user_alone(inside: LocalCluster) ->
 
 def test_workers_that_could_not_be_heard_are_kept(inside: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after Ctrl-Z, a suspended machine or a clock that was set: all of them were last heard long ago."""
-    monkeypatch.setattr(nodes, "_HEARD_AGAIN_S", 2.0)
+    monkeypatch.setattr(nodes, "_HEARTBEATS_S", 2.0)
     scheduler = inside.scheduler
     (worker,) = scheduler.workers.values()
     worker.last_seen -= 10_000
-    inside.sync(scheduler.check_worker_ttl)
+    inside.sync(scheduler.check_worker_ttl)  # type: ignore[no-untyped-call]
     assert list(scheduler.workers.values()) == [worker]

@@ -9,7 +9,7 @@ import pytest
 
 from simexm.jobs.events import BlockDone, BlockFailed, Event, Retried
 from simexm.jobs.journal import Journal
-from simexm.jobs.threads import execute_here
+from simexm.jobs.threads import execute_in_threads
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_every_block_is_run_once_and_recorded(journal: Journal, threads: int) ->
         seen.append(number)
         return {"twice": 2 * number}
 
-    outcome = execute_here(
+    outcome = execute_in_threads(
         threads=threads, function=block, context="context", blocks=range(20), journal=journal, listeners=[events.append]
     )
     assert (outcome.done, outcome.failed_count) == (20, 0)
@@ -44,7 +44,7 @@ def test_as_many_at_once_as_there_are_threads(journal: Journal) -> None:
         meeting.wait()
         return {}
 
-    assert execute_here(threads=3, function=block, context=None, blocks=range(6), journal=journal).done == 6
+    assert execute_in_threads(threads=3, function=block, context=None, blocks=range(6), journal=journal).done == 6
 
 
 def test_what_raises_once_is_run_again_and_what_always_raises_is_set_aside(journal: Journal) -> None:
@@ -57,7 +57,7 @@ def test_what_raises_once_is_run_again_and_what_always_raises_is_set_aside(journ
             raise ValueError(f"block {number}")
         return {}
 
-    outcome = execute_here(
+    outcome = execute_in_threads(
         threads=2, function=block, context=None, blocks=range(8), journal=journal, listeners=[events.append]
     )
     assert (outcome.done, outcome.failed_count) == (7, 1)
@@ -77,7 +77,7 @@ def test_ctrl_c_keeps_what_is_done(journal: Journal) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        execute_here(threads=1, function=block, context=None, blocks=range(50), journal=journal, listeners=[stop])
+        execute_in_threads(threads=1, function=block, context=None, blocks=range(50), journal=journal, listeners=[stop])
     done = {r.block for r in Journal.open(journal.path, "hash").records()}
     assert {0, 1, 2, 3, 4} <= done
     assert len(done) < 10

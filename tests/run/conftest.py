@@ -25,7 +25,7 @@ def cells(shape: tuple[int, int, int], seed: int = 5) -> NDArray[np.uint64]:
     nearest = np.argmin(((grid[:, :, :, None, :] - seeds) ** 2).sum(axis=-1), axis=-1)
     ids = (nearest.astype(np.uint64) + 1) * np.uint64(2**33) + np.uint64(4)
     ids[:, : shape[1] // 6, : shape[2] // 6] = 0
-    return ids
+    return np.asarray(ids, np.uint64)
 
 
 @pytest.fixture(scope="session")

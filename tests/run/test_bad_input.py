@@ -234,7 +234,7 @@ def test_a_tile_that_fits_is_named_and_does_fit(folder: Path, stored: Path, monk
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     result = type_in("run", "my.yaml")
     assert result.exit_code == 2
-    found = re.search(r"give --tile (\d+) (\d+) (\d+), or", message(result))
+    found = re.search(r"set --tile (\d+) (\d+) (\d+), or", message(result))
     assert found, message(result)
     assert type_in("run", "my.yaml", "--tile", *found.groups(), "--until", "labelling").exit_code == 0
 
@@ -355,7 +355,7 @@ def test_a_result_is_not_made_twice(again: Path, stored: Path) -> None:
     before = fingerprint(again)
     result = type_in("run", "my.yaml", "-o", "out.zarr")
     assert result.exit_code == 2
-    assert "complete and of these parameters" in message(result)
+    assert "complete and with these parameters" in message(result)
     assert "--overwrite" in message(result)
     write(again / "other.yaml", small(stored, seed=12))
     result = type_in("run", "other.yaml", "-o", "out.zarr")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
@@ -333,7 +333,7 @@ def test_label_names_lead_to_no_other_file(copy: Path) -> None:
             "too long": {"shape": [1, 10**15, 9, 9]},
             "negative": {"shape": [1, -3, 9, 9]},
             "of two axes": {"shape": [9, 9]},
-            "of other channels": {"shape": [5, 6, 30, 30]},
+            "other channels": {"shape": [5, 6, 30, 30]},
             "of no codecs": {"codecs": "x"},
         },
         "too long",

@@ -202,7 +202,7 @@ def test_jobs_with_gpus_need_none_at_the_driver(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cupy_device, "version", lambda: "none")
     assert _plan(gpu=True).context.device == "gpu"
     assert _plan(gpu=False).context.device == "cpu"
-    with pytest.warns(SimexmWarning, match="would stand idle"):
+    with pytest.warns(SimexmWarning, match="would be idle"):
         assert _plan(gpu=True, device="cpu").context.device == "cpu"
 
 
@@ -225,7 +225,7 @@ def test_too_little_memory_names_a_tile(
     simulation = Simulation.from_mapping(spec(stored))
     plan = simulation.plan()
     monkeypatch.setattr(cupy_device, "free_bytes", lambda: device_bytes(plan, plan.tile) - 1)
-    with pytest.raises(SpecError, match=r"needs .* of the GPU's memory, but .* are free.*give --tile \d+ \d+ \d+,"):
+    with pytest.raises(SpecError, match=r"needs .* of the GPU's memory, but .* are free.*set --tile \d+ \d+ \d+,"):
         simulation.run(tmp_path / "a.zarr", quiet=True)
     assert not (tmp_path / "a.zarr").exists()
 
@@ -258,7 +258,7 @@ def test_full_memory_is_emptied_then_told(
         raise MemoryError("4 GiB were asked for")
 
     monkeypatch.setattr(device, "launch", always)
-    with pytest.raises(RunError, match=r"needs more memory than the GPU of .* has free.*give --tile"):
+    with pytest.raises(RunError, match=r"needs more memory than the GPU of .* has free.*set --tile"):
         simulation.run(tmp_path / "c.zarr", quiet=True)
 
 

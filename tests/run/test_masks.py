@@ -69,5 +69,5 @@ def test_masks_beyond_the_limit_are_refused_where_they_are_used() -> None:
     source = {"path": "memory", "regions": dict.fromkeys(names, "-")}
     few, many = (Simulation.from_mapping({**physical(part), "source": source}) for part in (names[:2], names))
     assert simulate(IDS, few, voxel_size_nm=VOXEL_NM, regions=masks).plan.context.masks == tuple(names[:2])
-    with pytest.raises(SpecError, match=rf"{MOST_MASKS + 1} regions .* {MOST_MASKS} at most"):
+    with pytest.raises(SpecError, match=rf"{MOST_MASKS + 1} regions .* at most {MOST_MASKS} are"):
         simulate(IDS, many, voxel_size_nm=VOXEL_NM, regions=masks)

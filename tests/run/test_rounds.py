@@ -127,8 +127,8 @@ def test_in_memory_is_the_same(reference: Result, source: str, labels: NDArray[n
 
 
 def test_container_validates_and_opens_elsewhere(reference: Result) -> None:
-    from ome_zarr.io import parse_url
-    from ome_zarr.reader import Reader
+    from ome_zarr.io import parse_url  # type: ignore[import-untyped]
+    from ome_zarr.reader import Reader  # type: ignore[import-untyped]
     from ome_zarr_models.v05 import BioFormats2Raw, Image
     from ome_zarr_models.v05.image_label import ImageLabel
     from ome_zarr_models.v05.labels import Labels

@@ -214,8 +214,8 @@ def test_levels_agree_with_level_0(reference: Result, stored: Path) -> None:
 
 def test_validates_and_opens_elsewhere(reference: Result) -> None:
     import tensorstore
-    from ome_zarr.io import parse_url
-    from ome_zarr.reader import Reader
+    from ome_zarr.io import parse_url  # type: ignore[import-untyped]
+    from ome_zarr.reader import Reader  # type: ignore[import-untyped]
     from ome_zarr_models.v05 import Image
     from ome_zarr_models.v05.image_label import ImageLabel
     from ome_zarr_models.v05.labels import Labels

@@ -59,7 +59,7 @@ def test_lock_of_a_dead_process_is_taken_over(path: Remote) -> None:
 
 def test_lock_of_a_dead_host_is_told_from_that_of_a_live_one(path: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(path, ELSEWHERE)
-    with pytest.raises(OutputError, match=r"process 1 on elsewhere, .* sign of life \d s ago"), lock(path):
+    with pytest.raises(OutputError, match=r"process 1 on elsewhere, .* last heartbeat was \d s ago"), lock(path):
         pass
     assert json.loads(path.read_text()) == ELSEWHERE
     assert [p.name for p in path.parent.files()] == ["lock"]

@@ -160,7 +160,7 @@ def test_commands_take_urls(there: Result, labels: tuple[Path, Remote], tmp_path
     assert "labelled cells" in (tmp_path / "report.html").read_text().lower()
     simulation(labels[1]).save(tmp_path / "spec.yaml")
     assert "blocks" in type_("plan", tmp_path / "spec.yaml")
-    with pytest.raises(AssertionError, match="complete and of these parameters"):
+    with pytest.raises(AssertionError, match="complete and with these parameters"):
         type_("run", tmp_path / "spec.yaml", "--output", there.path, "--quiet")
 
 
@@ -333,7 +333,7 @@ def test_what_is_no_result_is_left_alone(labels: tuple[Path, Remote], bucket: Re
     (bucket / "mine.zarr/data").put(b"mine")
     (bucket / "other.run/data").put(b"mine")
     for name in ("mine.zarr", "other.zarr"):
-        with pytest.raises(OutputError, match="left alone"):
+        with pytest.raises(OutputError, match="left as it is"):
             simulation(labels[1]).run(f"{bucket}/{name}", overwrite=True, quiet=True)
     with pytest.raises(OutputError, match="is read from"):
         simulation(labels[1]).run(str(labels[1]), overwrite=True, quiet=True)

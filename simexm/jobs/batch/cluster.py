@@ -1,8 +1,8 @@
-"""A Dask cluster whose workers live in batch jobs, and the keeping of their number.
+"""A Dask cluster whose workers run in batch jobs, and the jobs that keep up their number.
 
-dask-jobqueue makes the job scripts, starts the scheduler, and holds the jobs. What it does not do is done here. Its
-`adapt` never replaces a job of several workers, nor one that was cancelled while it waited (both tried with 0.9.0), and
-it only logs what the queue says to a job that it refuses. So the driver asks the queue itself, one command for all jobs.
+dask-jobqueue makes the job scripts, starts the scheduler, and holds the jobs. But its `adapt` never replaces a job of
+several workers, nor one that was cancelled while it waited (both tried with 0.9.0), and it only logs why the queue refused
+a job. So the driver asks the queue itself, one command for all jobs.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from distributed.core import Status
 from simexm.errors import RunError
 from simexm.jobs.batch import options, scripts
 from simexm.jobs.batch.cluster_file import BatchFile
-from simexm.jobs.batch.queues import QUEUES, JobState, SubmitError, tell
+from simexm.jobs.batch.queues import QUEUES, JobState, SubmitError, describe
 from simexm.jobs.batch.record import Record
 from simexm.jobs.nodes import DashboardLink
 
-_ASK_S, _ASK_SOON_S = 10.0, 2.0  # how often the queue is asked, and how soon after jobs or workers came or went
+_ASK_S, _ASK_SOON_S = 10.0, 2.0  # between two queries of the queue, normally and after a change of jobs or workers
 _SOON_FOR_S = 20.0
-_ASK_PER_JOB_S = 0.01  # the more jobs, the less often: there are always some that come or go
-_TELL_S = 60.0
+_ASK_PER_JOB_S = 0.01  # added for each job: with many, some start or end at any time
+_REPEAT_S = 60.0  # between two equal messages
 _LISTED_S = 15.0  # a job that was just submitted may not be listed yet
-_REFUSED_S = 60.0  # until a job is submitted again after one was refused
-_BARREN = 3  # so many jobs in a row that ended without a worker end the run
+_REFUSED_S = 60.0  # between a refused job and the next attempt
+_MOST_FAILED = 3  # jobs in a row that ended without a worker, or were refused; they end the run
 
 
 @functools.cache
 def cluster_class(kind: str) -> Any:
-    """The class of dask-jobqueue with what it lacks."""
+    """Make a subclass of dask-jobqueue's cluster for a kind of queue."""
     base = options.cluster_class(kind)
     queue = QUEUES[kind]
 
-    class Job(base.job_cls):  # type: ignore[name-defined]
+    class Job(base.job_cls):  # type: ignore[name-defined, misc]
         def __init__(
             self,
             scheduler: str,
@@ -53,12 +53,12 @@ def cluster_class(kind: str) -> Any:
             self.submitted = submitted
 
         async def _submit_job(self, script_filename: str) -> str:
-            """By standard input, which each queue takes; what the queue says is kept, and the id written down at once."""
+            """Submit by standard input, which every queue reads, and record the job's id at once."""
             script = Path(script_filename).read_text(encoding="utf-8")
-            said = await asyncio.to_thread(queue.submit, script)
+            answer = await asyncio.to_thread(queue.submit, script)
             if self.submitted is not None:
-                self.submitted(self._job_id_from_submit_output(said))
-            return said
+                self.submitted(self._job_id_from_submit_output(answer))
+            return answer
 
         async def close(self) -> None:
             await super().close()
@@ -68,27 +68,19 @@ def cluster_class(kind: str) -> Any:
         job_cls = Job
 
         def new_worker_spec(self) -> dict[str, Any]:
-            """Under a name that no job had: the scheduler turns away a worker whose name it still knows."""
+            """Use a new name for each job: the scheduler refuses a worker whose name it still knows."""
             self._i += 1
             spec: dict[str, Any] = super().new_worker_spec()
             return spec
 
         def _get_worker_security(self, security: Any) -> None:
-            """Not on the workers' command line, where paths would stand unquoted: see `scripts`."""
+            """Return none: certificates are set in the job script, since paths are not quoted on the command line."""
 
     return Cluster
 
 
 class Jobs:
-    """The jobs of one cluster.
-
-    Attributes
-    ----------
-    cluster
-        dask-jobqueue's.
-    record
-        Where they are written down.
-    """
+    """The jobs of one cluster of dask-jobqueue."""
 
     def __init__(self, cluster: Any, file: BatchFile, record: Record, limits: tuple[int, int]) -> None:
         self.cluster = cluster
@@ -96,36 +88,29 @@ class Jobs:
         self.queue = QUEUES[file.kind]
         self.record = record
         self.least, self.most = limits
-        self._born: dict[str, float] = {}  # when a job was first met here
+        self._first_seen_s: dict[str, float] = {}
         self._listed: set[str] = set()
-        self._fruitful: set[str] = set()  # jobs of which a worker came
-        self._barren: list[str] = []
+        self._successful: set[str] = set()  # jobs that had a worker
+        self._failed: list[str] = []  # jobs in a row that ended without a worker
         self._refused: SubmitError | None = None
         self._refusals = 0
         self._refused_s = 0.0
-        self._asked_s = self._told_s = -1e9
+        self._asked_s = self._message_s = -1e9
         self._workers = -1
         self._changed_s = -1e9
-        self._ending = False  # whether a job's workers are gone, but the job is not
-        self._told = ""
+        self._ending = False  # whether the workers of a listed job are gone
+        self._message = ""
 
     @property
     def workers(self) -> int:
-        """Workers that are connected."""
+        """Number of connected workers."""
         return len(self.cluster.scheduler.workers)
 
     def keep(self, left: int | None = None) -> list[str]:
-        """See to it that as many jobs are in the queue as are wanted, if it is time to look; what a person should know.
+        """Submit or cancel jobs up to the number wanted, if a query is due; return messages for the user.
 
-        Parameters
-        ----------
-        left
-            Blocks that are not done yet, where that is known.
-
-        Raises
-        ------
-        RunError
-            The queue takes no job, or jobs end before a worker comes.
+        `left` is the number of blocks that are not done yet, if known. Raises RunError if the queue accepts no job, or jobs
+        end before a worker connects.
         """
         now, workers = time.monotonic(), self.workers
         if workers != self._workers or self._ending:
@@ -136,24 +121,24 @@ class Jobs:
         self._asked_s = now
         states = self.queue.states(self.record.name)
         if states is None:
-            return self._say(tell(None))
-        held = set(self.cluster.worker_spec)
-        told: list[str] = self.cluster.sync(self._adjust, states, self._wanted(left), now)
-        if held != set(self.cluster.worker_spec):
+            return self._once(describe(None))
+        before = set(self.cluster.worker_spec)
+        messages: list[str] = self.cluster.sync(self._adjust, states, self._wanted(left), now)
+        if before != set(self.cluster.worker_spec):
             self._changed_s = now
             states = self.queue.states(self.record.name) or {}
             self._listed |= states.keys()
-        self.record.seen(self.queue.kind, states, workers)
+        self.record.write_state(self.queue.kind, states, workers)
         if self._refused is not None and self._refused_s == now:
-            told.append(str(self._refused))
-            if not self.cluster.worker_spec and (self._refusals >= _BARREN or not self._born):
+            messages.append(str(self._refused))
+            if not self.cluster.worker_spec and (self._refusals >= _MOST_FAILED or not self._first_seen_s):
                 raise self._refused
-        if len(self._barren) >= _BARREN and not workers:
-            raise self._fruitless()
-        return told + ([] if workers else self._say(f"no worker yet; {tell(states)}"))
+        if len(self._failed) >= _MOST_FAILED and not workers:
+            raise self._no_worker_error()
+        return messages + ([] if workers else self._once(f"no worker yet; {describe(states)}"))
 
     def _job_of(self, worker: Any) -> str:
-        """Name of the job that a worker lives in; where there are several, each has a number behind it."""
+        """Return the name of a worker's job; with several workers a job, their names end with a number."""
         name = str(worker.name)
         return name.rpartition("-")[0] if self.file.workers > 1 else name
 
@@ -162,32 +147,32 @@ class Jobs:
             return self.most
         return max(1, self.least, min(self.most, -(-left // self.file.workers)))
 
-    def _say(self, text: str) -> list[str]:
-        if text == self._told and time.monotonic() - self._told_s < _TELL_S:
+    def _once(self, text: str) -> list[str]:
+        if text == self._message and time.monotonic() - self._message_s < _REPEAT_S:
             return []
-        self._told, self._told_s = text, time.monotonic()
+        self._message, self._message_s = text, time.monotonic()
         return [text]
 
     async def _adjust(self, states: Mapping[str, JobState], wanted: int, now: float) -> list[str]:
-        """On the scheduler's event loop: forget jobs that have ended, and submit or cancel up to the number wanted."""
+        """Drop jobs that have ended, and submit or cancel up to the number wanted; runs on the scheduler's event loop."""
         cluster = self.cluster
-        came = {self._job_of(worker) for worker in cluster.scheduler.workers.values()}
-        told, alive = [], {job for job, state in states.items() if state.phase != "ending"}
+        connected = {self._job_of(worker) for worker in cluster.scheduler.workers.values()}
+        messages, alive = [], {job for job, state in states.items() if state.phase != "ending"}
         self._listed |= alive
         self._ending = False
         for name, job in list(cluster.workers.items()):
-            born = self._born.setdefault(name, now)
-            if name in came:
-                self._fruitful.add(name)
-                self._barren.clear()
+            first_seen_s = self._first_seen_s.setdefault(name, now)
+            if name in connected:
+                self._successful.add(name)
+                self._failed.clear()
             elif job.job_id in alive:
-                self._ending |= name in self._fruitful
-            elif job.job_id in self._listed or now - born > _LISTED_S:
-                if name not in self._fruitful:
-                    self._barren.append(job.job_id)
-                told.append(
-                    f"job {job.job_id} has ended" + ("" if name in self._fruitful else " before a worker came of it")
-                )
+                self._ending |= name in self._successful
+            elif job.job_id in self._listed or now - first_seen_s > _LISTED_S:
+                if name in self._successful:
+                    messages.append(f"job {job.job_id} has ended")
+                else:
+                    self._failed.append(job.job_id)
+                    messages.append(f"job {job.job_id} has ended before a worker connected")
                 job.job_id = None  # nothing to cancel
                 cluster.worker_spec.pop(name, None)
         await self._shrink(wanted)
@@ -208,11 +193,11 @@ class Jobs:
                 del cluster.workers[name]
                 cluster.worker_spec.pop(name, None)
             else:
-                self._born.setdefault(name, now)
-        return told
+                self._first_seen_s.setdefault(name, now)
+        return messages
 
     async def _shrink(self, wanted: int) -> None:
-        """Give back jobs that are not needed any more: those that wait, then those whose workers have nothing to do."""
+        """Cancel jobs that are not needed any more: waiting ones first, then those with idle workers."""
         cluster = self.cluster
         surplus = len(cluster.worker_spec) - wanted
         if surplus <= 0:
@@ -229,11 +214,11 @@ class Jobs:
                 await cluster.scheduler.retire_workers(addresses, close_workers=True)
             cluster.worker_spec.pop(name, None)  # `_correct_state` cancels it
 
-    def _fruitless(self) -> RunError:
-        job = self._barren[-1]
+    def _no_worker_error(self) -> RunError:
+        job = self._failed[-1]
         tail = self.record.log_tail(job)
-        said = f"; the last printed\n{tail}\n" if tail else f", and nothing is in {self.record.log_of(job)}; "
+        printed = f"; the last printed\n{tail}\n" if tail else f", and {self.record.log_of(job)} is empty; "
         return RunError(
-            f"{len(self._barren)} jobs in a row ({', '.join(self._barren[-_BARREN:])}) ended before a worker came of them{said}"
-            "Check python, prologue, interface, walltime and memory_per_worker in the cluster file"
+            f"{len(self._failed)} jobs in a row ({', '.join(self._failed[-_MOST_FAILED:])}) ended before a worker connected"
+            f"{printed}Check python, prologue, interface, walltime and memory_per_worker in the cluster file"
         )

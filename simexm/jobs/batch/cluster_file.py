@@ -1,4 +1,4 @@
-"""Cluster files: YAML that tells how workers are started, checked when it is read against the installed dask-jobqueue."""
+"""Read cluster files: YAML that says how workers are started, checked against the installed dask-jobqueue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from simexm import settings
 from simexm.errors import SpecError
@@ -37,9 +37,9 @@ class LocalFile(Frozen):
     Attributes
     ----------
     workers
-        Worker processes, of one thread each; left out, one for each core.
+        Worker processes of one thread each; by default one for each core.
     memory_per_worker
-        Above it a worker is killed and its block tried again; left out, no limit.
+        A worker above it is killed and its block tried again; by default no limit.
     """
 
     kind: Literal["local"]
@@ -53,35 +53,35 @@ class BatchFile(Frozen):
     Attributes
     ----------
     queue
-        Queue or partition of the jobs; left out, the site's default.
+        Queue or partition of the jobs; by default that of the site.
     walltime
-        How long a job may last. Workers hand back what they could not finish before it ends.
+        Time limit of a job. Workers hand back blocks that they cannot finish before it.
     jobs
-        Jobs to hold in the queue: a number, or "MIN:MAX", of which fewer than MAX are held when fewer blocks are left.
+        Number of jobs in the queue, or "MIN:MAX"; fewer than MAX are held when fewer blocks are left.
     workers
         Worker processes in each job; each computes in one thread.
     cores_per_worker
-        Cores that the queue reserves for each of them; more than one only where memory is counted by core.
+        Cores that the queue reserves for each worker; more than one only where memory is counted by core.
     memory_per_worker
-        Memory of one worker; the job asks for that of all of its workers.
+        Memory of one worker; the job requests that of all of its workers.
     gpu
-        The queue's option that asks for one GPU; such a job holds one worker.
+        The queue's option that requests one GPU; such a job has one worker.
     interface
-        Network interface by which driver and workers talk, such as ib0; `auto` takes the one that leads from one to the other.
-        Nothing listens on any other.
+        Network interface between driver and workers, such as ib0; `auto` chooses the one that connects them. Nothing
+        listens on any other.
     tls
-        Whether driver and workers prove to each other who they are, and encrypt what they say. Without it anyone on that
+        Whether driver and workers authenticate each other and encrypt their connections. Without it anyone on that
         network can run programs in your name.
     python
-        Python of the workers; left out, the one that runs simexm now.
+        Python of the workers; by default the one that runs simexm now.
     prologue
-        Lines of shell to run in each job before its workers start, such as `module load cuda`. They are run as they are.
+        Lines of shell to run in each job before its workers start, such as `module load cuda`. They are not quoted.
     directives
-        Further options of the queue, one each, as they would stand in a job script.
+        Further options of the queue, one each, as in a job script.
     death_timeout_s
-        A worker that cannot reach the driver for so long ends, and its job with it.
+        A worker that cannot reach the driver for this time ends, and its job with it.
     driver_queue, driver_walltime, driver_memory
-        For the job in which `simexm submit` puts the driver; left out, queue and walltime are those of the other jobs.
+        For the job in which `simexm submit` runs the driver; queue and walltime are by default those of the other jobs.
     options
         Further options of dask-jobqueue's class, by the names of its documentation.
     """
@@ -109,13 +109,13 @@ class BatchFile(Frozen):
 
     @property
     @abstractmethod
-    def account_name(self) -> str | None:
-        """Who pays: SLURM's account, LSF's project."""
-
-    @property
-    @abstractmethod
     def walltime_s(self) -> int:
-        """The walltime in seconds."""
+        """Walltime in seconds."""
+
+    @field_validator("options")
+    @classmethod
+    def _known(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return options.check(info.data["kind"], given)
 
     @model_validator(mode="after")
     def _gpu_alone(self) -> Self:
@@ -124,12 +124,12 @@ class BatchFile(Frozen):
         counts = [int(n) for n in re.findall(r"(?<![\w.-])\d+(?![\w.-])", self.gpu)] or [1]
         if "gpu" not in self.gpu or counts[0] != 1:
             raise ValueError(
-                f"gpu: {self.gpu!r} should ask for one GPU, as {self.gpu_example} does; give more jobs for more"
+                f"gpu: {self.gpu!r} should request one GPU, as {self.gpu_example} does; use more jobs for more GPUs"
             )
         if self.workers != 1:
             raise ValueError(
                 f"workers: {self.workers} workers would share the one GPU of a job and run out of its memory; set workers: 1, "
-                "and give more jobs for more GPUs"
+                "and use more jobs for more GPUs"
             )
         return self
 
@@ -140,7 +140,7 @@ class SlurmFile(BatchFile):
     Attributes
     ----------
     account
-        Who pays; left out, the site's default.
+        Account to charge; by default that of the site.
     """
 
     kind: Literal["slurm"]
@@ -150,19 +150,8 @@ class SlurmFile(BatchFile):
     gpu_example: ClassVar[str] = "--gres=gpu:1"
 
     @property
-    def account_name(self) -> str | None:
-        """SLURM's account."""
-        return self.account
-
-    @property
     def walltime_s(self) -> int:
-        """The walltime in seconds."""
         return slurm_seconds(self.walltime)
-
-    @field_validator("options")
-    @classmethod
-    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return options.check("slurm", given)
 
 
 class LsfFile(BatchFile):
@@ -171,7 +160,7 @@ class LsfFile(BatchFile):
     Attributes
     ----------
     project
-        Who pays; left out, the site's default.
+        Project to charge; by default that of the site.
     """
 
     kind: Literal["lsf"]
@@ -181,19 +170,8 @@ class LsfFile(BatchFile):
     gpu_example: ClassVar[str] = '-gpu "num=1"'
 
     @property
-    def account_name(self) -> str | None:
-        """LSF's project."""
-        return self.project
-
-    @property
     def walltime_s(self) -> int:
-        """The walltime in seconds."""
         return lsf_seconds(self.walltime)
-
-    @field_validator("options")
-    @classmethod
-    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return options.check("lsf", given)
 
 
 ClusterFile = LocalFile | SlurmFile | LsfFile
@@ -205,17 +183,14 @@ _KINDS: Mapping[str, type[LocalFile] | type[SlurmFile] | type[LsfFile]] = {
 
 
 def read(path: Path) -> ClusterFile:
-    """Read a cluster file and check it.
+    """Read and check a cluster file.
 
-    Raises
-    ------
-    SpecError
-        There is no such file, or anything in it is wrong; the message lists all problems with their place.
+    Raises SpecError if it is missing or wrong; the message lists all problems with their place.
     """
     data = settings.read(path, "cluster file")
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
-        found = f"{kind!r} is none" if kind is not None else "`kind:` is missing"
+        found = f"the kind {kind!r} is unknown" if kind is not None else "`kind:` is missing"
         raise SpecError(f"{path}: {found}; the kind of a cluster is one of {', '.join(_KINDS)}")
     model = _KINDS[kind]
     try:

@@ -16,7 +16,7 @@ import yaml
 
 _CLASSES = {"slurm": "SLURMCluster", "lsf": "LSFCluster"}
 
-# What simexm passes itself, and the key of the cluster file that says it.
+# Options that simexm passes itself, and the cluster file's key for each.
 OWN = {
     "queue": "queue", "account": "account", "project": "project", "walltime": "walltime", "n_workers": "jobs",
     "cores": "workers", "processes": "workers", "memory": "memory_per_worker", "job_cpu": "cores_per_worker",
@@ -33,9 +33,9 @@ _NOT_TO_SET = frozenset({
 
 @functools.cache
 def _module() -> Any:
-    """dask_jobqueue, whose import makes Ctrl-C end the program with status 0, and puts a file into the user's home: not here."""
+    """Import dask_jobqueue without its side effects: a handler of Ctrl-C, and a file in the user's home."""
     before, folder = signal.getsignal(signal.SIGINT), dask.config.PATH
-    dask.config.PATH = __file__  # it takes a file that is there for its own, and leaves it
+    dask.config.PATH = __file__  # an existing file, which it does not overwrite
     import dask_jobqueue
 
     dask.config.PATH = folder
@@ -45,13 +45,13 @@ def _module() -> Any:
 
 
 def cluster_class(kind: str) -> Any:
-    """dask-jobqueue's class for a kind of queue."""
+    """Return dask-jobqueue's class for a kind of queue."""
     return getattr(_module(), _CLASSES[kind])
 
 
 @functools.cache
 def names(kind: str) -> frozenset[str]:
-    """Every option that the class for a kind of queue and its jobs take."""
+    """List every option of the class for a kind of queue and of its jobs."""
     cluster = cluster_class(kind)
     signatures = [
         inspect.signature(c.__init__)
@@ -62,29 +62,26 @@ def names(kind: str) -> frozenset[str]:
 
 
 def check(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same options, if dask-jobqueue has them and simexm does not set them itself.
+    """Return a copy of the options.
 
-    Raises
-    ------
-    ValueError
-        It has no such option, or another key of the cluster file is for it.
+    Raises ValueError if dask-jobqueue has no such option, or the cluster file has a key of its own for it.
     """
     known = names(kind)
     free = sorted(known - _NOT_TO_SET - set(OWN))
     for name, value in given.items():
         key = name.replace("-", "_")
         if key in OWN and key in known:
-            raise ValueError(f"{name} is set by the cluster file's own key {OWN[key]!r}; use that, and take {name} out")
+            raise ValueError(f"{name} is set by the cluster file's own key {OWN[key]!r}; use that, and remove {name}")
         if name not in free:
             near = difflib.get_close_matches(key, [*free, *OWN], n=1, cutoff=0.5)
             near = [OWN.get(n, n) for n in near]
             hint = f"did you mean {near[0]!r}?" if near else f"those that you may set are {', '.join(free)}"
-            raise ValueError(f"{_CLASSES[kind]} of the installed dask-jobqueue takes no {name!r} here; {hint}")
+            raise ValueError(f"{_CLASSES[kind]} of the installed dask-jobqueue has no option {name!r} here; {hint}")
         if key == SKIP:
             _check_skip(kind, value)
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and any(ord(c) < 32 for c in text):
-                raise ValueError(f"{name} holds a line break, which would add lines to the job script; take it out")
+                raise ValueError(f"{name} holds a line break, which would add lines to the job script; remove it")
     return dict(given)
 
 
@@ -94,18 +91,18 @@ _EXAMPLE = {"slurm": "--mem", "lsf": "-M"}
 
 
 def _check_skip(kind: str, value: Any) -> None:
-    """Only a list of options: of a text dask-jobqueue would take each letter, and leave out every line that has it."""
+    """Accept only a list of options: from a text dask-jobqueue would drop every line that holds one of its letters."""
     words = value if isinstance(value, list) else []
     if not words or not all(isinstance(w, str) and len(w) > 1 and w.startswith("-") for w in words):
         raise ValueError(
             f"{SKIP} should be a list of options that the job scripts leave out, such as [{_EXAMPLE[kind]}] (got {value!r})"
         )
     if any("-J".startswith(w) or w.startswith(("-J", "--job-name")) for w in words):
-        raise ValueError(f"{SKIP} holds -J, the job's name, by which its driver finds it in the queue; take it out")
+        raise ValueError(f"{SKIP} holds -J, the job's name, by which its driver finds it in the queue; remove it")
 
 
 def with_skipped(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same options with whole beginnings of lines to leave out: by a mere -n, the name of a job simexm-n... would go, too."""
+    """Extend the options to skip to the beginnings of lines: a mere -n would also drop a line with the name simexm-n."""
     made = dict(given)
     if SKIP in made:
         made[SKIP] = [f"{_DIRECTIVE[kind]} {word}" for word in made[SKIP]]
@@ -113,7 +110,7 @@ def with_skipped(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def defaults(kind: str) -> dict[str, Any]:
-    """dask-jobqueue's own defaults, whatever a configuration of Dask's in the user's home says."""
+    """Read dask-jobqueue's own defaults, without Dask's configuration in the user's home."""
     loaded = yaml.safe_load(files(_module()).joinpath("jobqueue.yaml").read_text(encoding="utf-8"))
     settings: dict[str, Any] = loaded["jobqueue"][kind]
     return settings

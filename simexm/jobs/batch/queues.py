@@ -1,7 +1,9 @@
-"""The commands of batch queues: submit a script, ask for the state of jobs, cancel them."""
+"""The commands of batch queues: submit a script, list the states of jobs, cancel jobs."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import getpass
 import shutil
 import subprocess
@@ -28,7 +30,7 @@ _LSF_PHASES: Mapping[str, Phase] = {
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """A job as the queue tells of it: waiting, running, or ending; why it waits; and where it runs."""
+    """State of a job in the queue: its phase, the reason why it waits, and the host where it runs."""
 
     phase: Phase
     reason: str = ""
@@ -36,20 +38,12 @@ class JobState:
 
 
 class SubmitError(RunError):
-    """The queue refused a job; the message holds its own words."""
+    """The queue refused a job; the message quotes its answer."""
 
 
 @dataclass(frozen=True)
 class Queue:
-    """One kind of batch queue.
-
-    Attributes
-    ----------
-    kind
-        slurm or lsf.
-    submit_command, cancel_command, list_command
-        Its programs.
-    """
+    """One kind of batch queue, slurm or lsf, and its programs."""
 
     kind: str
     submit_command: str
@@ -57,16 +51,13 @@ class Queue:
     list_command: str
 
     def look(self, job: str) -> str:
-        """What a person types to see a job."""
+        """Return the command that shows a job."""
         return f"squeue -j {job}" if self.kind == "slurm" else f"bjobs {job}"
 
     def submit(self, script: str) -> str:
-        """Hand a job script in and return what the queue answers.
+        """Submit a job script and return the queue's answer.
 
-        Raises
-        ------
-        SubmitError
-            The queue refused it, or there is no such queue here.
+        Raises SubmitError if the queue refuses it, or this machine has no such queue.
         """
         if shutil.which(self.submit_command) is None:
             raise SubmitError(
@@ -81,24 +72,21 @@ class Queue:
             ) from None
         if done.returncode:
             said = " ".join((done.stderr + " " + done.stdout).split()) or f"nothing, with exit code {done.returncode}"
-            raise SubmitError(f"{self.submit_command} refused the job and said: {said}")
+            raise SubmitError(f"{self.submit_command} refused the job and printed: {said}")
         return done.stdout
 
     def states(self, name: str) -> dict[str, JobState] | None:
-        """The user's jobs called `name` that have not ended, by id; None where the queue does not answer."""
+        """List the user's jobs called `name` that have not ended, by id; None if the queue does not answer."""
         try:
             return self._slurm(name) if self.kind == "slurm" else self._lsf(name)
         except (OSError, subprocess.TimeoutExpired):
             return None
 
     def cancel(self, jobs: Iterable[str]) -> None:
-        """Cancel jobs; those that have ended already are no fault."""
-        jobs = list(jobs)
-        if jobs:
-            try:
+        """Cancel jobs; those that have already ended, and a queue that does not answer, are ignored."""
+        if jobs := list(jobs):
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 _run([self.cancel_command, *jobs])
-            except (OSError, subprocess.TimeoutExpired):
-                return  # whoever calls looks at the queue again
 
     def _slurm(self, name: str) -> dict[str, JobState] | None:
         words = ["-h", "-a", "-u", getpass.getuser(), "-n", name, "-o", "%A|%T|%r|%N"]
@@ -132,8 +120,8 @@ QUEUES = {
 }
 
 
-def tell(states: Mapping[str, JobState] | None) -> str:
-    """The state of the queue in one line."""
+def describe(states: Mapping[str, JobState] | None) -> str:
+    """Describe the state of the queue in one line."""
     if states is None:
         return "the queue does not answer"
     if not states:
@@ -152,8 +140,8 @@ def tell(states: Mapping[str, JobState] | None) -> str:
 
 
 def _run(command: list[str], given: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command of the queue, out of reach of a Ctrl-C in the terminal."""
-    return subprocess.run(
-        command, input=given, stdin=subprocess.DEVNULL if given is None else None, capture_output=True, text=True,
-        timeout=_COMMAND_S, start_new_session=True, check=False,
-    )  # fmt: skip
+    """Run a command of the queue, protected from Ctrl-C in the terminal."""
+    run = functools.partial(
+        subprocess.run, capture_output=True, text=True, timeout=_COMMAND_S, start_new_session=True, check=False
+    )
+    return run(command, stdin=subprocess.DEVNULL) if given is None else run(command, input=given)

@@ -1,7 +1,7 @@
-"""What is known of a run's jobs outside its driver: NAME.run/jobs, with their ids, their last seen state, and their logs.
+"""The folder NAME.run/jobs: ids of a run's jobs, their last known states, and their logs.
 
-A driver that was killed leaves its jobs behind: those that run end by themselves when their workers lose it, and those
-that wait end `death_timeout_s` after they begin. The next run cancels them before, by what stands here.
+A driver that was killed leaves its jobs behind: running ones end when their workers lose it, waiting ones
+`death_timeout_s` after they begin. The next run cancels them earlier, by the ids in this folder.
 """
 
 from __future__ import annotations
@@ -26,54 +26,41 @@ from simexm.store.listing import links_below
 
 _IDS, _STATE, _DRIVER = "jobs.jsonl", "state.json", "driver.json"
 _GONE_S = 60.0
-"""How long cancelled jobs may take to end."""
+"""Time that cancelled jobs may take to end."""
 
 
 class Record:
-    """The folder of a run's jobs.
-
-    Attributes
-    ----------
-    folder
-        Where it is; the jobs' output goes there, too.
-    name
-        What the jobs are called in the queue, and no other run's jobs are.
-    """
+    """The folder of a run's jobs, with their output."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         owner = self.folder.parent if self.folder.name == "jobs" else self.folder
         word = re.sub(r"[^A-Za-z0-9_.-]", "_", owner.stem)[:24]
+        # of the jobs in the queue, unique to this run
         self.name = f"simexm-{word}-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:8]}"
 
     @property
     def driver_name(self) -> str:
-        """What a job that holds the driver itself is called."""
+        """Name of the job that runs the driver itself."""
         return f"{self.name}-driver"
 
     def make(self) -> None:
-        """Make the folder.
-
-        Raises
-        ------
-        OutputError
-            The disk refuses.
-        """
+        """Make the folder; raise OutputError if that is impossible, or a link in it leads elsewhere."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make {self.folder}: {error.strerror}; choose another --output") from error
         for link in links_below(self.folder):
             raise OutputError(
-                f"{link} is a symbolic link, and what is written there would go elsewhere; remove it: rm {link}"
+                f"{link} is a symbolic link, so files written there would go elsewhere; remove it: rm {link}"
             )
 
     def log_of(self, job: str) -> Path:
-        """What a job printed."""
+        """Return the file of a job's output."""
         return self.folder / f"{job}.out"
 
     def log_tail(self, job: str, lines: int = 8) -> str:
-        """The last lines of it."""
+        """Read the last lines of a job's output."""
         try:
             text = self.log_of(job).read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -81,7 +68,7 @@ class Record:
         return "\n".join(f"  {line}" for line in text.strip().splitlines()[-lines:])
 
     def submitted(self, kind: str, job: str) -> None:
-        """Write down a job that was just submitted."""
+        """Record a job that was just submitted."""
         line = {"id": job, "kind": kind, "name": self.name, "time": round(time.time(), 3)}
         with (self.folder / _IDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -89,52 +76,51 @@ class Record:
             os.fsync(file.fileno())
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All jobs of the last run, as they were submitted; a line that is torn, or names another run's job, is passed over."""
+        """List all jobs of the last run in order of submission, without torn lines and jobs of other runs."""
         return [job for job in _lines(self.folder / _IDS) if job["name"] == self.name]
 
-    def seen(self, kind: str, states: Mapping[str, JobState], workers: int) -> None:
-        """Write down what the queue told."""
+    def write_state(self, kind: str, states: Mapping[str, JobState], workers: int) -> None:
+        """Record the queue's states of jobs, and the number of connected workers."""
         jobs = {job: {"phase": s.phase, "reason": s.reason, "where": s.where} for job, s in states.items()}
         _replace(self.folder / _STATE, {"time": round(time.time(), 3), "kind": kind, "workers": workers, "jobs": jobs})
 
-    def last_seen(self) -> dict[str, Any]:
-        """What `seen` wrote last, but for the time; no jobs and workers where there is nothing."""
+    def read_state(self) -> dict[str, Any]:
+        """Read `jobs` and `workers` as `write_state` wrote them last; empty and None without a file."""
         return _load(self.folder / _STATE, _Seen) or {"jobs": {}, "workers": None}
 
-    def driver_submitted(self, kind: str, job: str) -> None:
-        """Write down the job that holds the driver."""
-        _replace(
-            self.folder / _DRIVER, {"id": job, "kind": kind, "name": self.driver_name, "time": round(time.time(), 3)}
-        )
+    def write_driver(self, kind: str, job: str) -> None:
+        """Record the job that runs the driver."""
+        driver = {"id": job, "kind": kind, "name": self.driver_name, "time": round(time.time(), 3)}
+        _replace(self.folder / _DRIVER, driver)
 
     def driver(self) -> dict[str, Any]:
-        """What `driver_submitted` wrote last; empty where there is nothing."""
+        """Read the job that runs the driver; empty without one."""
         found = _load(self.folder / _DRIVER, _Job)
         return found if found.get("name") == self.driver_name else {}
 
     def cancel_leftovers(self) -> None:
-        """Cancel what a driver that was killed has left in the queue, and forget it. Its driver must be gone."""
+        """Cancel jobs that a killed driver has left in the queue, and delete their records. The driver must be dead."""
         kinds = {entry["kind"] for entry in self.jobs()} & set(QUEUES)
         for kind in kinds:
             left = clear_queue(QUEUES[kind], self.name)
             if left is None:
                 warnings.warn(
-                    f"an earlier run left jobs called {self.name} in {kind}, which does not answer here; where it does, look "
-                    f"for them, and cancel them with {QUEUES[kind].cancel_command}",
+                    f"an earlier run may have left jobs called {self.name} in {kind}, which does not answer on this machine; "
+                    f"on one where it does, cancel them with {QUEUES[kind].cancel_command}",
                     SimexmWarning,
                     stacklevel=2,
                 )
             elif left:
                 raise OutputError(
-                    f"jobs {', '.join(left)} of an earlier run do not end, and would write beside this one; wait for them, or "
-                    f"type: {QUEUES[kind].cancel_command} {' '.join(left)}"
+                    f"jobs {', '.join(left)} of an earlier run do not end, and would write into the same output; wait for them, "
+                    f"or type: {QUEUES[kind].cancel_command} {' '.join(left)}"
                 )
         for name in (_IDS, _STATE):
             (self.folder / name).unlink(missing_ok=True)
 
 
 def clear_queue(queue: Queue, name: str) -> list[str] | None:
-    """Cancel all jobs called `name` and wait until they have ended; those that do not. None: the queue does not answer."""
+    """Cancel all jobs called `name` and wait for their end; return those that do not end, None if the queue is silent."""
     until = time.monotonic() + _GONE_S
     asked: set[str] = set()
     while True:
@@ -155,23 +141,19 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     with contextlib.suppress(OSError):
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(MalformedError):
-                found.append(_told(parse_mapping(line), _Job))
+                found.append(obey(_Job, parse_mapping(line)).model_dump())
     return found
 
 
 def _load(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     try:
-        return _told(read_mapping(path), model)
+        return obey(model, read_mapping(path)).model_dump()
     except (OSError, MalformedError):
         return {}
 
 
-def _told(value: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    return obey(model, value).model_dump()
-
-
 class _Job(BaseModel):
-    """A job as it was submitted; ids are numbers, since they go to the queue's commands."""
+    """A job as it was submitted; only numbers are ids, since they become arguments of the queue's commands."""
 
     id: str = Field(pattern="^[0-9]{1,18}$")
     kind: Literal["slurm", "lsf"]

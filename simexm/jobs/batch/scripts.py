@@ -1,4 +1,4 @@
-"""Job scripts: what the cluster file says, every value quoted, in the words of dask-jobqueue."""
+"""Make job scripts from the cluster file, with every value quoted, by options of dask-jobqueue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simexm.jobs.local_cluster import CONFIG, ENVIRONMENT
 from simexm.jobs.task import JOB_END
 
 _AUTO = "auto"
-# Which of the node's addresses leads to the driver; nothing is sent.
+# Prints the node's address on the route to the driver; nothing is sent.
 _OWN_ADDRESS = (
     "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
     "s.connect((sys.argv[1], 9)); print(s.getsockname()[0])"
@@ -25,16 +25,9 @@ _OWN_ADDRESS = (
 
 
 def job_options(file: BatchFile, name: str, folder: Path, credentials: Mapping[str, Path]) -> dict[str, Any]:
-    """Arguments of dask-jobqueue's class for the jobs of workers.
+    """Make the arguments of dask-jobqueue's class for the jobs of workers, with their output in `folder`.
 
-    Parameters
-    ----------
-    name
-        What the jobs are called.
-    folder
-        Where they print to.
-    credentials
-        Files of certificates by Dask's setting; empty without TLS.
+    `credentials` are the files of certificates by Dask's setting.
     """
     auto = file.interface == _AUTO
     worker_words = ["--preload", "simexm.jobs.task", "--worker-class", "simexm.jobs.nodes.Worker"]
@@ -52,19 +45,16 @@ def job_options(file: BatchFile, name: str, folder: Path, credentials: Mapping[s
         "death_timeout": file.death_timeout_s,
         "worker_extra_args": worker_words,
         "job_script_prologue": [*_environment(file, credentials), *file.prologue],
-        **(
-            {"local_directory": shlex.quote(str(file.options["local_directory"]))}
-            if "local_directory" in file.options
-            else {}
-        ),
     }
+    if "local_directory" in file.options:
+        made["local_directory"] = shlex.quote(str(file.options["local_directory"]))
     made["job_extra_directives"] = [*made["job_extra_directives"], *([file.gpu] if file.gpu else ()), *file.directives]
     cores = file.workers * file.cores_per_worker
     return {**made, ("job_cpu" if isinstance(file, SlurmFile) else "ncpus"): cores}
 
 
 def driver_options(file: BatchFile, name: str, folder: Path) -> dict[str, Any]:
-    """Arguments of dask-jobqueue's class whose header serves for the driver's own job."""
+    """Make the arguments of dask-jobqueue's class for the header of the driver's own job."""
     output = folder / ("driver-%j.out" if isinstance(file, SlurmFile) else "driver-%J.out")
     driver_walltime: str | None = getattr(file, "driver_walltime", None)
     return {
@@ -81,11 +71,9 @@ def driver_options(file: BatchFile, name: str, folder: Path) -> dict[str, Any]:
 def _common(file: BatchFile, name: str, output: Path) -> dict[str, Any]:
     if any(ord(c) < 32 or c in "\"'`$\\%" for c in str(output.parent)):
         raise SpecError(
-            f"the path {output.parent} holds quotes or signs that job scripts cannot; choose another --output"
+            f"the path {output.parent} holds quotes or characters that job scripts cannot hold; choose another --output"
         )
-    again = (
-        "--no-requeue" if isinstance(file, SlurmFile) else "-rn"
-    )  # one that the queue starts anew would be a stranger
+    no_requeue = "--no-requeue" if isinstance(file, SlurmFile) else "-rn"  # the driver would not know a requeued job
     account = {"account": _quoted(file.account)} if isinstance(file, SlurmFile) else {}
     project = {"project": file.project} if isinstance(file, LsfFile) else {}  # dask-jobqueue quotes this one itself
     return {
@@ -94,24 +82,19 @@ def _common(file: BatchFile, name: str, output: Path) -> dict[str, Any]:
         **project,
         "job_name": name,
         "python": shlex.quote(file.python or sys.executable),
-        "job_extra_directives": [f"-o {shlex.quote(str(output))}", again],
+        "job_extra_directives": [f"-o {shlex.quote(str(output))}", no_requeue],
         "log_directory": None,
     }
 
 
 def _environment(file: BatchFile, credentials: Mapping[str, Path]) -> list[str]:
-    """Lines that set the workers' environment, and the time at which their job ends."""
-    dask_settings: dict[str, object] = {
-        k: v
-        for k, v in CONFIG.items()
-        if k.startswith(("distributed.worker.", "distributed.admin.", "distributed.diag"))
-    }
+    """Make the lines that set the workers' environment, and the time at which their job ends."""
+    groups = ("distributed.worker.", "distributed.admin.", "distributed.diag")
+    settings: dict[str, object] = {key: value for key, value in CONFIG.items() if key.startswith(groups)}
     if file.tls:
-        dask_settings |= {key: str(path) for key, path in credentials.items()}
-        dask_settings["distributed.comm.require-encryption"] = True
-    named = {
-        "DASK_" + key.replace(".", "__").replace("-", "_").upper(): str(value) for key, value in dask_settings.items()
-    }
+        settings |= {key: str(path) for key, path in credentials.items()}
+        settings["distributed.comm.require-encryption"] = True
+    named = {f"DASK_{k.replace('.', '__').replace('-', '_').upper()}": str(value) for k, value in settings.items()}
     lines = [f"export {JOB_END}=$(($(cut -d. -f1 /proc/uptime) + {file.walltime_s}))"]
     for key, value in {**ENVIRONMENT, "NUMBA_NUM_THREADS": "1", **named}.items():
         lines.append(f"export {key}={shlex.quote(value)}")
@@ -119,7 +102,7 @@ def _environment(file: BatchFile, credentials: Mapping[str, Path]) -> list[str]:
 
 
 def address_lines(python: str, scheduler: str, interface: str | None) -> list[str]:
-    """The line that finds by which of its addresses a node talks to the driver, where no interface is named."""
+    """Make the line that finds the node's address on the route to the driver; none if an interface is named."""
     if interface is not None:
         return []
     host = distributed.comm.addressing.get_address_host(scheduler) if "<" not in scheduler else "DRIVER"
@@ -127,7 +110,7 @@ def address_lines(python: str, scheduler: str, interface: str | None) -> list[st
 
 
 def driver_script(file: BatchFile, name: str, folder: Path, here: Path, words: Sequence[str]) -> str:
-    """The job script that runs `simexm WORDS` in the folder `here`."""
+    """Make the job script that runs `simexm WORDS` in the folder `here`."""
     settings = driver_options(file, name, folder)
     job = options.cluster_class(file.kind).job_cls("tcp://unused:0", name=name, **settings)
     lines = [

@@ -1,4 +1,4 @@
-"""Memory, walltime and number of jobs as people write them in a cluster file or on the command line."""
+"""Parse memory, walltime and number of jobs, as written in a cluster file or on the command line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,7 @@ _LSF_TIME = re.compile(r"(\d+):([0-5]\d)")
 
 
 def memory_bytes(value: Any) -> int:
-    """Bytes of a text such as "2 GiB".
-
-    Raises
-    ------
-    ValueError
-        No unit, no number, or less than a worker can live in.
-    """
+    """Parse a text such as "2 GiB"; raise ValueError without unit or number, or if it is too little for a worker."""
     if not isinstance(value, str) or not re.search(r"[A-Za-z]", value):
         raise ValueError(f'should be a number with its unit, such as "2 GiB" (got {value!r})')
     try:
@@ -29,7 +23,7 @@ def memory_bytes(value: Any) -> int:
     except ValueError:
         raise ValueError(f'should be a number with its unit, such as "2 GiB" or "800 MB" (got {value!r})') from None
     if size < _LEAST_MEMORY:
-        raise ValueError(f"{value} is less than any worker needs; give at least {format_bytes(_LEAST_MEMORY)}")
+        raise ValueError(f"{value} is less than any worker needs; set at least {format_bytes(_LEAST_MEMORY)}")
     return size
 
 
@@ -37,7 +31,7 @@ Memory = Annotated[int, BeforeValidator(memory_bytes), Field(examples=["4 GiB"])
 
 
 def slurm_seconds(text: str) -> int:
-    """Seconds of HH:MM:SS or D-HH:MM:SS."""
+    """Convert HH:MM:SS or D-HH:MM:SS to seconds."""
     found = _SLURM_TIME.fullmatch(text)
     if not found:
         raise ValueError(f'should be "HH:MM:SS" or "D-HH:MM:SS", as SLURM counts (got {text!r})')
@@ -46,7 +40,7 @@ def slurm_seconds(text: str) -> int:
 
 
 def lsf_seconds(text: str) -> int:
-    """Seconds of HH:MM."""
+    """Convert HH:MM to seconds."""
     found = _LSF_TIME.fullmatch(text)
     if not found:
         raise ValueError(f'should be "HH:MM", as LSF counts, without seconds (got {text!r})')
@@ -55,14 +49,14 @@ def lsf_seconds(text: str) -> int:
 
 def _quoted(value: Any) -> Any:
     if isinstance(value, int):
-        raise ValueError(f"should stand in quotes: without them YAML reads a time as a number (here {value})")
+        raise ValueError(f"should be in quotes: without them YAML reads a time as a number (here {value})")
     return value
 
 
 def _long_enough(text: str) -> str:
     seconds = slurm_seconds(text) if text.count(":") == 2 else lsf_seconds(text)
     if seconds < _LEAST_WALLTIME_S:
-        raise ValueError(f"{text} is less than a minute, the least that queues count; give a minute or more")
+        raise ValueError(f"{text} is less than a minute, the shortest that queues allow; set a minute or more")
     return text
 
 
@@ -79,13 +73,7 @@ LsfTime = Annotated[str, BeforeValidator(_quoted), _checked(lsf_seconds), Field(
 
 
 def parse_jobs(value: Any) -> tuple[int, int]:
-    """Smallest and largest number of jobs of 4, "4", "2:10", or (2, 10).
-
-    Raises
-    ------
-    ValueError
-        None of these, or no job at all.
-    """
+    """Parse smallest and largest number of jobs from 4, "4", "2:10" or (2, 10); raise ValueError for anything else."""
     parts = value.split(":") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
     try:
         numbers = [int(part) for part in parts if not isinstance(part, bool | float)]
@@ -95,7 +83,7 @@ def parse_jobs(value: Any) -> tuple[int, int]:
         raise ValueError(f'should be a number of jobs, such as 4, or "MIN:MAX", such as "2:10" (got {value!r})')
     least, most = numbers[0], numbers[-1]
     if most < 1 or not 0 <= least <= most:
-        raise ValueError(f"of MIN:MAX jobs, MAX is 1 or more and MIN from 0 to MAX (got {least}:{most})")
+        raise ValueError(f"in MIN:MAX jobs, MAX should be 1 or more and MIN from 0 to MAX (got {least}:{most})")
     return least, most
 
 
@@ -111,7 +99,7 @@ def _one_line(text: str) -> str:
 def _word(text: str) -> str:
     bad = sorted(set(_one_line(text)) & set("\"'`$\\"))
     if bad:
-        raise ValueError(f"holds {' '.join(bad)}, which a job script would take for quoting (got {text!r})")
+        raise ValueError(f"holds {' '.join(bad)}, which a job script would read as quoting (got {text!r})")
     return text
 
 

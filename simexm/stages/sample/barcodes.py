@@ -204,7 +204,7 @@ class Barcodes(Stage):
 
     # ---------------------------------------------------------------- computing a tile
 
-    def see(self, part: LabelPart, state: TileState) -> None:
+    def visit(self, part: LabelPart, state: TileState) -> None:
         """Find the amplicons of a part that belong to the tile or reach into it."""
         if part.again:
             return

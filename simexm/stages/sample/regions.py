@@ -33,7 +33,7 @@ class Regions(Stage):
         z, y, x = (h * v for h, v in zip(halo, context.geometry.voxel_nm, strict=True))
         return {"labels": wanted.grown(exact3((z, y, x)))}
 
-    def see(self, part: LabelPart, state: TileState) -> None:
+    def visit(self, part: LabelPart, state: TileState) -> None:
         """Find the regions; the outermost voxels of the part's box are valid only on the volume's border."""
         masks = [(state.context.region_bits[name], mask) for name, mask in part.masks.items()]
         part.placed = state.device.put(part.index)

@@ -44,7 +44,7 @@ class Truth(Stage):
         tissue = context.geometry.transform.bound_inverse(wanted).grown(context.geometry.voxel_nm)
         return {q.name: tissue for q in self.inputs}
 
-    def see(self, part: LabelPart, state: TileState) -> None:
+    def visit(self, part: LabelPart, state: TileState) -> None:
         """Gather the pixels with centres in the part."""
         if part.again:
             return

@@ -13,7 +13,7 @@ from simexm.errors import OutputError
 from simexm.jobs.journal import Journal, Record
 from simexm.result.place import SIMULATION
 from simexm.result.result import Result
-from simexm.run.layout import sensible
+from simexm.run.layout import valid_records
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.store.atomic_file import atomic_file, refuse_missing_folder
@@ -197,7 +197,7 @@ def _run(result: Result, run: RunRecord | None) -> dict[str, Any]:
 def _records(result: Result) -> Iterator[Record]:
     """Read the journal, if it exists."""
     if result.place.journal.is_dir():
-        yield from sensible(Journal(result.place.journal, result.provenance["hash"]).records())
+        yield from valid_records(Journal(result.place.journal, result.provenance["hash"]).records())
 
 
 def shade(color: str) -> str:
