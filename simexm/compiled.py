@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import update_wrapper
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from simexm.machine import refuse_tight_shell
@@ -117,32 +118,32 @@ class _FileLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
+        self._descriptors: dict[
+            int, int
+        ] = {}  # by thread: numba compiles in one at a time, but each releases after that
 
     def acquire(self) -> None:
         """Wait until no other process holds the lock."""
-        if self._descriptor is not None:
+        if self._descriptors:
             return
         end_s = time.monotonic() + self.PATIENCE_S
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = self._descriptors[get_ident()] = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             while time.monotonic() < end_s:
                 try:
-                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     return
                 except BlockingIOError:
                     time.sleep(0.02)
 
     def release(self) -> None:
-        """Let the next process compile."""
-        if self._descriptor is not None:
+        """Let the next process compile, if this thread holds the lock."""
+        descriptor = self._descriptors.pop(get_ident(), None)
+        if descriptor is not None:
             with contextlib.suppress(OSError):
-                fcntl.flock(
-                    self._descriptor, fcntl.LOCK_UN
-                )  # a child that was forked meanwhile has the descriptor, too
-            os.close(self._descriptor)
-            self._descriptor = None
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor, too
+            os.close(descriptor)
 
 
 _imported = False

@@ -92,8 +92,8 @@ def test_ci_runs_the_commands_for_a_fresh_machine() -> None:
     assert "simexm run pipelines/quickstart.yaml" in ci
     assert "mkdocs build --strict" in ci
     assert '".[test]"' in ci
-    assert "pytest -m slow" in told
-    assert "pytest -q -m slow" in ci
+    assert "pytest -n auto --dist loadfile -m slow" in told
+    assert "pytest -n auto --dist loadfile -q -m slow" in ci
 
 
 @pytest.mark.parametrize("page", pages())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from simexm.planning.plan import Plan
@@ -35,19 +36,25 @@ def prepare(plan: Plan, place: Place) -> None:
 
 def write_plan(plan: Plan, place: Place) -> None:
     """Write `plan.json`: the plan, and the spec that it came from."""
-    Files(place.run, place.scratch).put(PLAN, _plan_bytes(plan))
+    Files(place.run, place.scratch).put(PLAN, plan_bytes(plan))
 
 
 def has_plan(plan: Plan, place: Place) -> bool:
     """Return whether `plan.json` is as `write_plan` would write it."""
     try:
-        return (place.run / PLAN).read_bytes() == _plan_bytes(plan)
+        return (place.run / PLAN).read_bytes() == plan_bytes(plan)
     except OSError:
         return False
 
 
-def _plan_bytes(plan: Plan) -> bytes:
-    return (json.dumps({**plan.to_mapping(), "spec": plan.simulation.to_mapping()}, indent=2) + "\n").encode()
+def plan_bytes(plan: Plan) -> bytes:
+    """Return `plan.json`, the same on all machines."""
+    steady = replace(
+        plan.memory, compiling=0
+    )  # whether code is compiled depends on the machine, and its cache on the day
+    memory = {"memory_per_worker_bytes": steady.total, "memory_parts_bytes": steady.parts_bytes}
+    mapping = {**plan.to_mapping(), **memory, "spec": plan.simulation.to_mapping()}
+    return (json.dumps(mapping, indent=2) + "\n").encode()
 
 
 def write_mark(plan: Plan, place: Place, status: str) -> None:

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from simexm import compiled
 from simexm.api import Simulation
 from simexm.errors import SimexmWarning, SourceError, SpecError
 from simexm.geometry.grid import Box, Tiling, triple
@@ -27,6 +28,7 @@ from simexm.planning import planner
 from simexm.planning.blocks import ALIGN, ENOUGH, FEWEST, LARGEST, choose_block
 from simexm.planning.plan import Plan
 from simexm.planning.planner import smaller_tile
+from simexm.run import folders
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from tests.run.conftest import spec
 
@@ -245,3 +247,14 @@ def test_empty_labels_are_refused_however_large(tmp_path: Path, monkeypatch: pyt
     assert whole.plan().shape
     with pytest.warns(SimexmWarning, match="downsampled to .* is all 0"):
         assert empty.plan().shape
+
+
+def test_a_stored_plan_does_not_follow_the_compilers_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are those of any machine and day; the memory that is checked before a run has room for the compiler."""
+    plans = []
+    for cached in (False, True):
+        monkeypatch.setattr(compiled, "is_cached", lambda cached=cached: cached)
+        plans.append(phantom((20, 60, 60)).plan())
+    cold, warm = plans
+    assert cold.memory.total > warm.memory.total
+    assert folders.plan_bytes(cold) == folders.plan_bytes(warm)
