@@ -87,9 +87,11 @@ def open_stack(
         from simexm.sources.n5 import open_n5
 
         return open_n5(path, dataset)
-    from simexm.sources.precomputed import open_precomputed
+    if kind == "precomputed":
+        from simexm.sources.precomputed import open_precomputed
 
-    return open_precomputed(path, dataset)
+        return open_precomputed(path, dataset)
+    raise AssertionError(f"{kind} is in simexm.sources.kinds, but has no reader here")
 
 
 def _splitted(path: str, dataset: str | None, color_ids: ColorIds | None) -> Stack:
