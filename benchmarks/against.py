@@ -28,7 +28,7 @@ from pathlib import Path
 folder = "simexm.jobs" if find_spec("simexm.jobs") else "simexm.engine"  # as it was until November 2026
 execute = importlib.import_module(f"{folder}.executor").execute
 Journal = importlib.import_module(f"{folder}.journal").Journal
-local_client = importlib.import_module(f"{folder}.local_cluster").local_client
+local_client = importlib.import_module(f"{folder}.{'local_cluster' if 'jobs' in folder else 'cluster'}").local_client
 from nothing import nothing
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name, local_client(2) as client:
