@@ -85,6 +85,7 @@ def test_disk_that_fails_for_long(
     assert faults.begun() == dict.fromkeys(BLOCKS, 1)
 
 
+@pytest.mark.slow
 def test_journal_that_cannot_be_written(reference: Result, faults: Faults, tmp_path: Path) -> None:
     """The driver stops and says so; what was done before stays done, and is written once the disk is back."""
     output = tmp_path / "small.zarr"

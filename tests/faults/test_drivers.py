@@ -112,6 +112,7 @@ def test_driver_killed_between_passes(faults: Faults, tmp_path: Path, point: str
     assert all_bytes(result) == all_bytes(undisturbed)
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_output(reference: Result, faults: Faults, spec: Path) -> None:
     """The second is refused while the first holds the lock, asleep or not; it takes the lock of a dead one over."""
     output = spec.with_suffix(".zarr")

@@ -23,6 +23,7 @@ def test_workers_compute_in_one_thread_and_ignore_ctrl_c(client: distributed.Cli
     assert set(client.run(lambda: signal.getsignal(signal.SIGINT) is signal.SIG_IGN).values()) == {True}
 
 
+@pytest.mark.slow
 def test_each_worker_sees_a_gpu_of_its_own() -> None:
     """One process for each, also when more are asked for; and a worker that dies comes back with the same."""
 

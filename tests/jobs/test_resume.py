@@ -39,6 +39,7 @@ def recorded(folder: Path) -> set[int]:
     return {record.block for record in Journal.open(folder / "journal", "hash").records()}
 
 
+@pytest.mark.slow
 def test_killed_driver_is_resumed_without_doing_blocks_again(tmp_path: Path) -> None:
     driver = start_driver(tmp_path)
     wait_for_segments(tmp_path, driver)

@@ -178,13 +178,14 @@ def test_no_tile_at_all_fits() -> None:
         Simulation.from_mapping(data).plan()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({}, id="plain", marks=pytest.mark.slow),
-        pytest.param({"keep": ["expected", "labelled", "emitters"]}, id="kept", marks=pytest.mark.slow),
+        pytest.param({}, id="plain"),
+        pytest.param({"keep": ["expected", "labelled", "emitters"]}, id="kept"),
         pytest.param({"keep": ["expected", "labelled", "emitters"], "crop": {"shape": [60, 160, 160]}}, id="small"),
-        pytest.param({"execution": {"tile": [16, 128, 128]}}, id="tiled", marks=pytest.mark.slow),
+        pytest.param({"execution": {"tile": [16, 128, 128]}}, id="tiled"),
     ],
 )
 def test_peak_of_a_worker_stays_below_the_prediction(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -28,7 +28,9 @@ def plain(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return small(stored).run(tmp_path_factory.mktemp("plain") / "small.zarr", quiet=True)
 
 
-@pytest.fixture(scope="module", params=[None, 2], ids=["threads", "processes"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(None, id="threads"), pytest.param(2, id="processes", marks=pytest.mark.slow)]
+)
 def timed(request: pytest.FixtureRequest, stored: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The same with one, in threads and on a cluster."""
     folder = tmp_path_factory.mktemp("timed")

@@ -79,6 +79,7 @@ def copied(result: Result, folder: Path) -> Result:
 # ---------------------------------------------------------------- one answer
 
 
+@pytest.mark.slow
 def test_workers_change_no_byte(reference: Result, source: str, tmp_path: Path, client: Any) -> None:
     result = experiment(source).run(tmp_path / "rounds.zarr", client=client, quiet=True)
     assert fingerprint(result.path) == fingerprint(reference.path)

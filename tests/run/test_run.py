@@ -109,6 +109,7 @@ def test_in_memory_is_the_same(reference: Result, labels: NDArray[np.uint64], st
         np.testing.assert_array_equal(np.sort(found.emitters[column]), np.sort(emitters[column].to_numpy()))
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_with_130_and_resumes(slow_reference: Result, stored: Path, tmp_path: Path) -> None:
     slow(stored).save(tmp_path / "small.yaml")
     command = [sys.executable, "-m", "simexm.cli", "run", "small.yaml", "-q"]

@@ -51,15 +51,15 @@ def client(server: str) -> Iterator[distributed.Client]:
 
 
 @pytest.fixture(scope="package")
-def here(client: distributed.Client, labels: tuple[Path, Remote], tmp_path_factory: pytest.TempPathFactory) -> Result:
+def here(labels: tuple[Path, Remote], tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run from a disk to a disk."""
-    return simulation(labels[0]).run(tmp_path_factory.mktemp("here") / "out.zarr", client=client, quiet=True)
+    return simulation(labels[0]).run(tmp_path_factory.mktemp("here") / "out.zarr", quiet=True)
 
 
 @pytest.fixture(scope="package")
-def there(client: distributed.Client, labels: tuple[Path, Remote]) -> Result:
+def there(labels: tuple[Path, Remote]) -> Result:
     """The same from S3 to S3."""
-    return simulation(labels[1]).run(f"{make_bucket()}/runs/out.zarr", client=client, quiet=True)
+    return simulation(labels[1]).run(f"{make_bucket()}/runs/out.zarr", quiet=True)
 
 
 def _told(result: Result) -> dict[str, bytes]:
@@ -146,6 +146,7 @@ def test_a_result_is_read_as_a_local_one(here: Result, there: Result, tmp_path: 
     assert status(str(there.path)).complete
 
 
+@pytest.mark.slow
 def test_commands_take_urls(there: Result, labels: tuple[Path, Remote], tmp_path: Path) -> None:
     def type_(*words: object) -> str:
         result = CliRunner().invoke(app, [str(w) for w in words])
@@ -170,6 +171,7 @@ def test_no_secret_is_written_down(there: Result) -> None:
     assert [name for name, data in found.items() for secret in secrets if secret in data] == []
 
 
+@pytest.mark.slow
 def test_damage_is_found_and_only_it_is_made_again(there: Result, client: distributed.Client) -> None:
     before = {p: (p.stat(), p.read_bytes()) for p in [*there.path.files(), *there.place.tables.files()]}  # type: ignore[attr-defined]
     shards = sorted((p for p in before if "/c/" in str(p) and p.relative_to(there.path).parts[0] == "0"), key=str)
@@ -271,6 +273,7 @@ def test_a_killed_driver_is_resumed(
     )
 
 
+@pytest.mark.slow
 def test_workers_of_a_run_whose_claim_was_taken_write_nothing(
     labels: tuple[Path, Remote], bucket: Remote, client: distributed.Client
 ) -> None:
@@ -340,6 +343,7 @@ def test_what_is_no_result_is_left_alone(labels: tuple[Path, Remote], bucket: Re
     assert sorted(p.read_bytes() for p in bucket.files()) == [b"mine", b"mine"]
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_a_result_of_other_parameters(
     labels: tuple[Path, Remote], bucket: Remote, client: distributed.Client
 ) -> None:
