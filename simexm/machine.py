@@ -34,7 +34,7 @@ class MemoryLimit:
     each: bool = False
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """Words for a message: "2 GiB are left by ..."."""
         return f"{size(max(0, self.nbytes))} are {'free on' if self.name == MACHINE else 'left by'} {self.name}"
 

@@ -1,4 +1,4 @@
-"""Names: specs, files and records obey one pattern, and no text moves a terminal's cursor."""
+"""Names: specs, files and records follow one pattern, and no text moves a terminal's cursor."""
 
 from __future__ import annotations
 

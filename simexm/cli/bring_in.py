@@ -263,13 +263,13 @@ def fluorophores(
     from simexm.view.fluorophores import dye_in_channel_rows, dye_rows, report_dyes
 
     refuse([output] if output else [], overwrite=overwrite)
-    told = report_dyes(names or (), spec, output)
+    report = report_dyes(names or (), spec, output)
     if as_json:
-        typer.echo(json.dumps(told.to_mapping(), indent=2))
+        typer.echo(json.dumps(report.to_mapping(), indent=2))
         return
-    print_table(dye_rows(told.dyes))
-    if told.light_path:
-        print_table(dye_in_channel_rows(told.seen, told.light_path))
+    print_table(dye_rows(report.dyes))
+    if report.light_path:
+        print_table(dye_in_channel_rows(report.seen, report.light_path))
         typer.echo("signal: of one dye molecule, over that of the dye that the channel is for, in weak light")
-    if told.picture:
-        typer.echo(f"picture: {told.picture}")
+    if report.picture:
+        typer.echo(f"picture: {report.picture}")

@@ -185,7 +185,7 @@ def _refuse_too_large(name: str, numbers: Numbers, band_bytes: int) -> None:
         grain = times(min(n, g) for n, g in zip(numbers.shape, numbers.grain, strict=True))
         raise SourceError(
             f"{name}: {grain} voxels (z y x) are decoded together, which takes {size(2 * band_bytes)} of memory, and "
-            f"{limit.told}. If the volume is that large, save it in tiles or chunks (a tiled TIFF, Zarr, N5), "
+            f"{limit.in_words}. If the volume is that large, save it in tiles or chunks (a tiled TIFF, Zarr, N5), "
             "or use a machine with more memory; otherwise its header is damaged."
         )
 

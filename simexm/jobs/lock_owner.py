@@ -16,7 +16,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 from simexm.errors import OutputError
-from simexm.store.documents import MalformedError, obey, parse_mapping
+from simexm.store.documents import MalformedError, parse_mapping, validate
 from simexm.store.location import Location
 from simexm.store.remote import Remote
 
@@ -76,7 +76,7 @@ def owner_in(data: bytes) -> dict[str, Any]:
     """Parse the content of a lock; empty if it is torn or was not written by a holder."""
     try:
         owner = parse_mapping(data)
-        obey(_Owner, owner)
+        validate(_Owner, owner)
     except MalformedError:
         return {}
     return owner

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from simexm.names import FreeText
 from simexm.store.claims import workspace
-from simexm.store.documents import MalformedError, obey, read_mapping
+from simexm.store.documents import MalformedError, read_mapping, validate
 from simexm.store.files import Stored, measure, writing
 from simexm.store.listing import on_disk, read_ahead
 from simexm.store.location import Location
@@ -122,7 +122,7 @@ class StoredSums:
     def __init__(self, folder: Location) -> None:
         self._folder = folder
         try:
-            self._about = obey(_About, read_mapping(folder / _ABOUT)).model_dump()
+            self._about = validate(_About, read_mapping(folder / _ABOUT)).model_dump()
         except MalformedError as error:
             raise refused(folder / _ABOUT, error) from error
         self._shares: dict[int, CellSums] = {}

@@ -230,7 +230,7 @@ def _too_little(work: Work, limit: MemoryLimit) -> str | None:
     if needed <= limit.nbytes:
         return None
     return (
-        f"a worker needs {size(needed)}, but {limit.told}: it would be killed; "
+        f"a worker needs {size(needed)}, but {limit.in_words}: it would be killed; "
         f"{work.smaller(limit.nbytes)}, or {limit.remedy}"
     )
 
@@ -255,7 +255,7 @@ def _fitting(count: int, work: Work, threads: bool) -> int:
             fitting, least = fits, limit
     if fitting < count:
         warnings.warn(
-            f"{fitting} instead of {count} workers: each needs {size(needed)}, and {least.told}; "
+            f"{fitting} instead of {count} workers: each needs {size(needed)}, and {least.in_words}; "
             "lower execution.memory_GiB for smaller tiles and more workers",
             SimexmWarning,
             stacklevel=2,

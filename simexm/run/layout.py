@@ -21,11 +21,11 @@ from simexm.planning.outputs import Volumes
 from simexm.planning.plan import Plan
 from simexm.result.place import MANIFEST, PLAN, Place
 from simexm.run import tables
-from simexm.store.documents import MalformedError, obey, read_mapping
+from simexm.store.documents import MalformedError, read_mapping, validate
 from simexm.store.files import Files, Stored, checksum, measure
 from simexm.store.listing import files_below, presence
 from simexm.store.location import Location
-from simexm.store.metadata import Count, Manifest, Number, Read, StoredTold
+from simexm.store.metadata import Count, Manifest, Number, Read, StoredEntry
 from simexm.store.omexml import METADATA
 from simexm.store.omezarr import shard_key
 
@@ -40,7 +40,7 @@ class StoredFile(NamedTuple):
 class LevelRecord(Read):
     """Result of `make_shard` for a shard of a coarse level."""
 
-    stored: dict[Group | Literal[""], list[StoredTold]]
+    stored: dict[Group | Literal[""], list[StoredEntry]]
 
 
 class _Counted(Read):
@@ -62,7 +62,7 @@ Folder = Annotated[str, Field(pattern=NAME.replace("$", r"(\.parts)?$"), max_len
 class WorkRecord(LevelRecord):
     """Result of any block, of a run or of an analysis."""
 
-    tables: dict[Folder, StoredTold]
+    tables: dict[Folder, StoredEntry]
     rows: dict[Name, Count]
     largest: dict[Group | Literal[""], list[Number]]
     peak_bytes: Count
@@ -82,7 +82,7 @@ def valid_records(records: Iterable[Record], model: type[LevelRecord] = BlockRec
     """Yield the records that a block, or a shard of a coarse level, may have written."""
     for record in records:
         with contextlib.suppress(MalformedError):
-            obey(model, record.result)
+            validate(model, record.result)
             yield record
 
 
@@ -118,7 +118,7 @@ class Layout:
 
         Raises MalformedError if no block of this run can have this result.
         """
-        record = obey(self.record, result)
+        record = validate(self.record, result)
         if isinstance(record, BlockRecord) and len(record.images) != self.groups[0][2]:
             raise MalformedError("has other channels")
         if self.groups:
@@ -128,7 +128,7 @@ class Layout:
 
     def of_level(self, where: Place, level: int, number: int, result: Mapping[str, Any]) -> Iterator[StoredFile]:
         """Yield the files of `make_shard`, from its result in the level's journal; raises as `of_block`."""
-        obey(LevelRecord, result)
+        validate(LevelRecord, result)
         yield from self._shards(where, [level], self.levels[level].position(number), result)
 
     def _shards(
@@ -205,7 +205,7 @@ def read_manifest(where: Place) -> list[StoredFile]:
     if files.pop("checksum", None) != _checksum(files):
         raise MalformedError("has changed since it was written: its own checksum differs")
     try:
-        obey(Manifest, files)
+        validate(Manifest, files)
     except MalformedError as error:
         raise OutputError(
             f"{where.run / MANIFEST} {error}. No run writes that, and it could lead out of the result, so nothing is touched. "

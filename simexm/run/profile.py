@@ -11,7 +11,7 @@ from simexm.run.layout import LevelRecord, valid_records
 from simexm.timing import PROFILE
 from simexm.units import size
 
-REST = "not told apart"
+REST = "not attributed"
 UNTIMED = "blocks done without --profile"
 
 

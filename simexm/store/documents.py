@@ -50,7 +50,7 @@ def parse_mapping(data: bytes) -> dict[str, Any]:
     return loaded
 
 
-def obey(model: type[_M], value: Any) -> _M:
+def validate(model: type[_M], value: Any) -> _M:
     """Validate a value; raises MalformedError with the place and the fault of the first error."""
     try:
         return model.model_validate(value)

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from simexm.errors import OutputError
 from simexm.names import FreeText, Group, LabelName, Name
-from simexm.store.documents import MalformedError, obey, read_mapping
+from simexm.store.documents import MalformedError, read_mapping, validate
 from simexm.store.location import Location
 
 
@@ -51,7 +51,7 @@ def _stored(entry: list[Any]) -> list[Any]:
     raise ValueError("should be a size in bytes and a checksum")
 
 
-StoredTold = Annotated[list[Any], AfterValidator(_stored)]
+StoredEntry = Annotated[list[Any], AfterValidator(_stored)]
 """[bytes, checksum] of a file."""
 
 
@@ -316,8 +316,8 @@ class PlanFile(_VolumesFile):
 class Manifest(Read):
     """`files.json`: size and checksum of each file below NAME.zarr and NAME.run, and the checksum of all these."""
 
-    zarr: dict[FileKey, StoredTold]
-    run: dict[FileKey, StoredTold]
+    zarr: dict[FileKey, StoredEntry]
+    run: dict[FileKey, StoredEntry]
 
 
 # ---------------------------------------------------------------- reading
@@ -340,7 +340,7 @@ def read_plan(run: Location) -> dict[str, Any]:
 def _read(path: Location, choose: Callable[[dict[str, Any]], tuple[type[Read], Any]]) -> dict[str, Any]:
     try:
         model, found = choose(read_mapping(path))
-        obey(model, found)
+        validate(model, found)
     except MalformedError as error:
         raise refused(path, error) from error
     return _Known.of(found, str(path))

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 
 from simexm.errors import OutputError, SimexmWarning
 from simexm.jobs.batch.queues import QUEUES, JobState, Phase, Queue
-from simexm.store.documents import MalformedError, obey, parse_mapping, read_mapping
+from simexm.store.documents import MalformedError, parse_mapping, read_mapping, validate
 from simexm.store.listing import links_below
 
 _IDS, _STATE, _DRIVER = "jobs.jsonl", "state.json", "driver.json"
@@ -141,13 +141,13 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     with contextlib.suppress(OSError):
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(MalformedError):
-                found.append(obey(_Job, parse_mapping(line)).model_dump())
+                found.append(validate(_Job, parse_mapping(line)).model_dump())
     return found
 
 
 def _load(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     try:
-        return obey(model, read_mapping(path)).model_dump()
+        return validate(model, read_mapping(path)).model_dump()
     except (OSError, MalformedError):
         return {}
 
