@@ -14,14 +14,14 @@ from simexm.kernels.devices.array_planes import Backend
 from tests.cuda_host import Host, compile_for_host
 
 LONGEST = (
-    "batch/", "kernels/test_cuda_source.py", "planning/test_memory.py", "run/test_processes.py", "storage/", "faults/",
+    "kernels/test_cuda_source.py", "planning/test_memory.py", "run/test_processes.py", "storage/", "faults/",
     "jobs/", "test_readme.py", "run/", "view/", "stages/",
 )  # fmt: skip
 """Where tests take long, in this order: they begin first, so that no worker of pytest-xdist is alone with them at the end. The
 first of the default tests compiles most of what the others need."""
 
-TOGETHER = ("batch/", "faults/", "storage/")
-"""Folders whose files share a queue, a cluster or a server: one worker of pytest-xdist runs all of them."""
+TOGETHER = ("faults/", "storage/")
+"""Folders whose files share a cluster or a server: one worker of pytest-xdist runs all of them."""
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -92,8 +92,9 @@ def test_ci_runs_the_commands_for_a_fresh_machine() -> None:
     assert "simexm run pipelines/quickstart.yaml" in ci
     assert "mkdocs build --strict" in ci
     assert '".[test]"' in ci
-    assert "pytest -n auto --dist loadfile -m slow" in told
-    assert "pytest -n auto --dist loadfile -q -m slow" in ci
+    assert 'pytest -n auto --dist loadfile -m "slow and not batch" && pytest -m batch' in told
+    assert 'pytest -n auto --dist loadfile -q -m "slow and not batch"' in ci
+    assert "pytest -q -m batch" in ci
 
 
 @pytest.mark.parametrize("page", pages())
