@@ -11,9 +11,12 @@ def obeys(found: Figures) -> bool:
     return 0.6 * found.predicted <= found.peak <= found.predicted
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["confocal", "confocal, four channels", "widefield, four channels", "expanded 20 times"]
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("confocal", "expanded 20 times")),
+        *(pytest.param(f"{name}, four channels", marks=pytest.mark.release) for name in ("confocal", "widefield")),
+    ],
 )
 def test_the_peak_lies_below_the_prediction_and_not_far(name: str) -> None:
     found = measure(name, EXPERIMENTS[name]())

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from simexm.api import Simulation
 from simexm.result.result import Result
 from tests.faults.faults import ROOT, all_bytes, simulation
 
@@ -73,7 +74,16 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return simulation().run(tmp_path_factory.mktemp("reference") / "small.zarr", quiet=True)
+    return tiny().run(tmp_path_factory.mktemp("reference") / "small.zarr", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def slow_reference(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return simulation().run(tmp_path_factory.mktemp("slow") / "small.zarr", quiet=True)
+
+
+def tiny() -> Simulation:
+    return simulation(source={"kind": "phantom", "shape": (20, 70, 70)})
 
 
 def environment() -> dict[str, str]:
@@ -87,7 +97,7 @@ def environment() -> dict[str, str]:
 @pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
 @pytest.mark.parametrize("program", [pytest.param(text, id=name) for name, text in PROGRAMS.items()])
 def test_a_run_works_in(program: str, reference: Result, tmp_path: Path) -> None:
-    simulation().save(tmp_path / "small.yaml")
+    tiny().save(tmp_path / "small.yaml")
     (tmp_path / "program.py").write_text(HEAD + program)
     done = subprocess.run(
         [sys.executable, "program.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
@@ -102,7 +112,7 @@ def test_a_run_works_in(program: str, reference: Result, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
 @pytest.mark.parametrize("who", ["the driver", "a worker", "all"])
-def test_a_run_goes_on_after_it_slept(who: str, reference: Result, tmp_path: Path) -> None:
+def test_a_run_goes_on_after_it_slept(who: str, slow_reference: Result, tmp_path: Path) -> None:
     """For longer than Dask's connections may be silent (30 s)."""
     simulation().save(tmp_path / "small.yaml")
     command = [sys.executable, "-m", "simexm.cli", "run", "small.yaml", "--output", "a.zarr", "--workers", "2"]
@@ -124,4 +134,4 @@ def test_a_run_goes_on_after_it_slept(who: str, reference: Result, tmp_path: Pat
     _, told = driver.communicate(timeout=120)
     assert driver.returncode == 0, told
     assert "died" not in told
-    assert all_bytes(Result.open(tmp_path / "a.zarr")) == all_bytes(reference)
+    assert all_bytes(Result.open(tmp_path / "a.zarr")) == all_bytes(slow_reference)
