@@ -145,8 +145,13 @@ def test_driver_that_wakes_up_after_another_took_over(reference: Result, faults:
     assert not list(output.with_suffix(".run").rglob("*.partial"))
 
 
-@pytest.mark.parametrize("point", ["after publish", "before block"])
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("after publish", marks=pytest.mark.slow),
+        pytest.param("before block", marks=pytest.mark.release),
+    ],
+)
 def test_straggler_of_a_run_with_other_parameters(
     reference: Result, client: distributed.Client, faults: Faults, tmp_path: Path, point: str
 ) -> None:

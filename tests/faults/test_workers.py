@@ -17,9 +17,11 @@ POINTS = {
     "after the write, before the journal's line": Fault("kill", "after block", block=BLOCK),
 }
 MORE_POINTS = {
+    "between shards": Fault("kill", "after publish", match=r"/0/c/", block=BLOCK),
+}
+RARE_POINTS = {
     "before the write": Fault("kill", "before publish", block=BLOCK),
     "between levels": Fault("kill", "before publish", match=r"/0/c/", block=BLOCK),
-    "between shards": Fault("kill", "after publish", match=r"/0/c/", block=BLOCK),
     "between shards and tables": Fault("kill", "before publish", match=r"\.parquet$", block=BLOCK),
 }
 
@@ -29,6 +31,7 @@ MORE_POINTS = {
     [
         *(pytest.param(fault, id=name) for name, fault in POINTS.items()),
         *(pytest.param(fault, id=name, marks=pytest.mark.slow) for name, fault in MORE_POINTS.items()),
+        *(pytest.param(fault, id=name, marks=pytest.mark.release) for name, fault in RARE_POINTS.items()),
     ],
 )
 def test_worker_killed(

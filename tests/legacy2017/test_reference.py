@@ -146,8 +146,9 @@ def test_the_image_has_the_distribution_of_2017(reference_2017: Path, name: str)
     assert abs(statistic(case.reference, ours) - 1) <= 0.06
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.release if n else pytest.mark.slow) for n, name in enumerate(CASES)]
+)
 def test_groups_differ_from_2017_as_from_each_other(reference_2017: Path, name: str) -> None:
     case = load(reference_2017, name)
     groups = [group(case.model, 1000 * i) for i in range(1, 6)]

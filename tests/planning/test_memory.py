@@ -23,8 +23,10 @@ def test_the_peak_lies_below_the_prediction_and_not_far(name: str) -> None:
     assert obeys(found), found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.release if name == "first run" else pytest.mark.slow) for name in RUNS],
+)
 def test_threads_chunks_and_the_compiler_are_predicted(name: str) -> None:
     found = measure_run(name)
     assert obeys(found), found

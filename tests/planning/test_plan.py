@@ -178,14 +178,17 @@ def test_no_tile_at_all_fits() -> None:
         Simulation.from_mapping(data).plan()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({}, id="plain"),
-        pytest.param({"keep": ["expected", "labelled", "emitters"]}, id="kept"),
-        pytest.param({"keep": ["expected", "labelled", "emitters"], "crop": {"shape": [60, 160, 160]}}, id="small"),
-        pytest.param({"execution": {"tile": [16, 128, 128]}}, id="tiled"),
+        pytest.param({}, id="plain", marks=pytest.mark.release),
+        pytest.param({"keep": ["expected", "labelled", "emitters"]}, id="kept", marks=pytest.mark.release),
+        pytest.param(
+            {"keep": ["expected", "labelled", "emitters"], "crop": {"shape": [60, 160, 160]}},
+            id="small",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"execution": {"tile": [16, 128, 128]}}, id="tiled", marks=pytest.mark.slow),
     ],
 )
 def test_peak_of_a_worker_stays_below_the_prediction(tmp_path: Path, changes: dict[str, Any]) -> None:

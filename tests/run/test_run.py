@@ -67,7 +67,9 @@ def whole(result: Result, of: str = "", level: int = 0) -> NDArray[Any]:
     return np.asarray(result.array(level, of)[...])
 
 
-@pytest.mark.parametrize("workers", [None, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
+@pytest.mark.parametrize(
+    "workers", [None, pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.release)]
+)
 def test_workers_change_no_byte(reference: Result, stored: Path, tmp_path: Path, workers: int | None) -> None:
     """Threads of this process, one worker, or four, against the two of the reference."""
     result = kept(stored).run(tmp_path / "small.zarr", workers=workers, quiet=True)
