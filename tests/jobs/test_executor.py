@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Timer
+from threading import Thread
 from typing import Any, cast
 
 import distributed
@@ -205,8 +205,12 @@ def second_client(owner: distributed.Client) -> Iterator[distributed.Client]:
 
 def test_lost_scheduler_ends_the_run_with_what_to_type(journal: Journal, tmp_path: Path) -> None:
     with local_client(1, dashboard=False) as owner, second_client(owner) as client:
-        timer = Timer(1.0, cast(Any, owner.cluster).close)
-        timer.start()
+        closing = Thread(target=cast(Any, owner.cluster).close)
+
+        def close_after_a_block(event: Event) -> None:
+            if isinstance(event, BlockDone) and closing.ident is None:
+                closing.start()
+
         with pytest.raises(RunError, match="type the same command"):
             execute(
                 client=client,
@@ -214,8 +218,9 @@ def test_lost_scheduler_ends_the_run_with_what_to_type(journal: Journal, tmp_pat
                 context={"folder": str(tmp_path), "seconds": 0.1},
                 blocks=range(1000),
                 journal=journal,
+                listeners=[close_after_a_block],
             )
-        timer.join()
+        closing.join()
     assert 0 < len(journal.done) < 1000
     assert {record.block for record in Journal.open(journal.path, "hash").records()} <= set(work.counts(tmp_path))
 
