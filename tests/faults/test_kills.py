@@ -127,7 +127,7 @@ def kill_loop(rounds: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_again_and_again(tmp_path: Path) -> None:
-    kill_loop(8, tmp_path)
+    kill_loop(12, tmp_path)
 
 
 @pytest.mark.release
