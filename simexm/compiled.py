@@ -118,9 +118,8 @@ class _FileLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptors: dict[
-            int, int
-        ] = {}  # by thread: numba compiles in one at a time, but each releases after that
+        # by thread: numba compiles in one at a time, but each releases after that
+        self._descriptors: dict[int, int] = {}
 
     def acquire(self) -> None:
         """Wait until no other process holds the lock."""

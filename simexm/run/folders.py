@@ -49,9 +49,7 @@ def has_plan(plan: Plan, place: Place) -> bool:
 
 def plan_bytes(plan: Plan) -> bytes:
     """Return `plan.json`, the same on all machines."""
-    steady = replace(
-        plan.memory, compiling=0
-    )  # whether code is compiled depends on the machine, and its cache on the day
+    steady = replace(plan.memory, compiling=0)  # compiled code depends on the machine's cache
     memory = {"memory_per_worker_bytes": steady.total, "memory_parts_bytes": steady.parts_bytes}
     mapping = {**plan.to_mapping(), **memory, "spec": plan.simulation.to_mapping()}
     return (json.dumps(mapping, indent=2) + "\n").encode()
