@@ -108,7 +108,9 @@ def test_a_cache_that_can_be_written_is_left_alone(temporary: Path, monkeypatch:
 @pytest.mark.parametrize("home", ["read-only", "full"])
 def test_installation_and_home_that_cannot_be_written(tmp_path: Path, home: str) -> None:
     """As in a container: labels are ingested, with one line about the caches, which are kept for the next command."""
-    package = Path(caches.__file__).parent
+    # the package of the commands below, which is not that of the tests where it is installed and tested from a clone
+    show = [sys.executable, "-c", "import simexm; print(*simexm.__path__)"]
+    package = subprocess.run(show, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
     script = f"""
         set -e
         mkdir home tmp; chmod 1777 tmp
