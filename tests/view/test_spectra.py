@@ -21,7 +21,7 @@ from simexm.cli import app
 from simexm.errors import SimexmWarning
 from simexm.spectra import bands
 from simexm.spectra.fluorophores import load_builtin
-from simexm.stages.microscope.confocal import ScannerChannel
+from simexm.stages.microscope.scanner import ScannerChannel
 from simexm.view.dyes import LightPath, dyes_in_channels
 from simexm.view.spectra import ink
 from tests.build import confocal, layer, simulation, spec

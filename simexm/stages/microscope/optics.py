@@ -55,6 +55,8 @@ class Optics(Microscope):
     axial_range_um
         Distance above and below a plane from which light is simulated, um of expanded tissue. By default the range that
         holds 95 % of a uniformly stained stack's light, but at most 5 um for widefield and light sheet.
+    psf_model
+        Model of diffraction: `vectorial`, or `psf` for that of the `psf` package, to compare with programs that use it.
     objective_transmission, detector_efficiency
         Transmission of the objective and its optics, and quantum efficiency of the detector.
     """
@@ -64,6 +66,7 @@ class Optics(Microscope):
     pixel_size_nm: float = Field(ge=1, le=1e5)
     plane_spacing_nm: float = Field(ge=1, le=1e5)
     axial_range_um: float | None = Field(default=None, gt=0, le=500)
+    psf_model: psf_tables.Model = "vectorial"
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
     detector_efficiency: float = Field(default=0.7, gt=0, le=1)
 
@@ -88,6 +91,11 @@ class Optics(Microscope):
     @abstractmethod
     def all_channels(self) -> tuple[Channel, ...]:
         """The channels, in order."""
+
+    @property
+    def objective(self) -> psf_tables.Objective:
+        """The objective, its back aperture evenly filled."""
+        return psf_tables.Objective(self.numerical_aperture, self.refractive_index, model=self.psf_model)
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
         """Whether the channel's laser excites the dye at all."""
@@ -177,10 +185,9 @@ class Optics(Microscope):
 
         A scanner's response is a product of two such patterns, whose rings fall off fast enough to be neglected.
         """
-        na, n = self.numerical_aperture, self.refractive_index
         if self.tail == "constant":
-            return psf_tables.holding_radius_nm(range_nm, emission, na, n, LATERAL_SHARE)
-        return psf_tables.lateral_radius_nm(range_nm, max(channel.laser_wavelength_nm, emission), na, n)
+            return psf_tables.holding_radius_nm(range_nm, emission, self.objective, LATERAL_SHARE)
+        return psf_tables.lateral_radius_nm(range_nm, max(channel.laser_wavelength_nm, emission), self.objective)
 
     def _kept(self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float) -> Array:
         """Share of a uniformly stained stack's light within axial ranges of 0, 1, 2, ... node planes.

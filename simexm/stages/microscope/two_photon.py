@@ -11,21 +11,15 @@ from simexm.kernels.diffraction import tables
 from simexm.kernels.diffraction.hankel import plane_energy
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.microscope.confocal import ScannerChannel
-from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import Array, Channel
-from simexm.stages.roles import MOST_CHANNELS
+from simexm.stages.microscope.scanner import Scanner, ScannerChannel
 
 
-class TwoPhoton(Optics):
+class TwoPhoton(Scanner):
     """A pulsed infrared laser excites dyes in its focus; all light that the objective collects is detected.
 
     Attributes
     ----------
-    channels
-        Lasers and bands, imaged one after the other.
-    dwell_us
-        Dwell time per pixel.
     repetition_MHz, pulse_fs
         Pulses per second, and their full width at half maximum at the specimen.
     pulse_shape_g
@@ -33,17 +27,11 @@ class TwoPhoton(Optics):
     """
 
     stage: Literal["two_photon"] = "two_photon"
-    channels: tuple[ScannerChannel, ...] = Field(min_length=1, max_length=MOST_CHANNELS)
-    dwell_us: float = Field(default=5.0, gt=0, le=1e6)
     repetition_MHz: float = Field(gt=0, le=1e5)
     pulse_fs: float = Field(gt=0, le=1e6)
     pulse_shape_g: float = Field(default=0.66, gt=0, le=2)
 
     multiphoton: ClassVar[bool] = True
-
-    @property
-    def all_channels(self) -> tuple[Channel, ...]:
-        return self.channels
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
         """See `Optics`."""
@@ -62,9 +50,7 @@ class TwoPhoton(Optics):
 
     def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
         """Two-photon excitation, saturation and detection, pointwise."""
-        beam = tables.excitation_table(
-            z_nm, r_nm, channel.laser_wavelength_nm, self.numerical_aperture, self.refractive_index
-        )
+        beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, self.objective)
         return self._rate(channel, dye, beam) * (
             self.collected(channel, dye) * self.dwell_us * 1e-6 / self.pixel_size_nm**2
         )
@@ -73,9 +59,8 @@ class TwoPhoton(Optics):
         """See `Optics`; summed over the cone of light in planes within 10 um, beyond which it is left out (1 / z^2)."""
         photons = np.zeros(z_nm.shape)
         near = z_nm <= 10_000
-        na, n = self.numerical_aperture, self.refractive_index
-        radius = tables.lateral_radius_nm(float(z_nm[near].max(initial=0)), channel.laser_wavelength_nm, na, n)
+        radius = tables.lateral_radius_nm(float(z_nm[near].max(initial=0)), channel.laser_wavelength_nm, self.objective)
         r = np.arange(max(17, int(radius / 40)), dtype=np.float64) * 40.0
-        beam = tables.excitation_table(z_nm[near], r, channel.laser_wavelength_nm, na, n)
+        beam = tables.excitation_table(z_nm[near], r, channel.laser_wavelength_nm, self.objective)
         photons[near] = plane_energy(self._rate(channel, dye, beam), r)
         return photons * (self.dwell_us * 1e-6 / self.pixel_size_nm**2)

@@ -67,5 +67,5 @@ class Widefield(Optics):
 
     def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
         """The dye's image, scaled by the photons that it emits at each distance."""
-        image = tables.emission_table(z_nm, r_nm, emission_nm, self.numerical_aperture, self.refractive_index)
+        image = tables.emission_table(z_nm, r_nm, emission_nm, self.objective)
         return image * (self.emitted(channel, dye, z_nm) * self.collected(channel, dye))[:, None]
