@@ -19,13 +19,13 @@ from simexm import compiled
 from simexm.kernels.diffraction import even_spline, hankel, tables
 from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import special as psf_special
+from simexm.kernels.diffraction.objective import Model, Objective
 from simexm.kernels.diffraction.response import Response
-from simexm.kernels.diffraction.tables import Objective
 
 Array = NDArray[np.float64]
 Table = Callable[[Array, Array, float, Objective], Array]
 EX_NM, EM_NM, NA, INDEX = 488.0, 525.0, 1.15, 1.33
-LENS, BEAM = Objective(NA, INDEX), Objective(NA, INDEX, 1.0)
+LENS, BEAM = Objective(NA, INDEX), Objective(NA, INDEX, fill=1.0)
 
 
 def uniform(end: float, spacing: float) -> Array:
@@ -118,7 +118,9 @@ class TestForms:
         self, na: float, depth_nm: float, radius_nm: float, table: Table, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         z, r = np.linspace(0.0, depth_nm, 7), uniform(radius_nm, 10.0)
-        np.testing.assert_array_equal(*self.both(monkeypatch, lambda: table(z, r, EM_NM, Objective(na, INDEX, 1.0))))
+        np.testing.assert_array_equal(
+            *self.both(monkeypatch, lambda: table(z, r, EM_NM, Objective(na, INDEX, fill=1.0)))
+        )
 
     @pytest.mark.parametrize("size", [17, 66, 300])
     def test_of_what_is_made_of_them(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,10 +164,10 @@ class TestTables:
         st.sampled_from([0.5, 1.0, math.inf]), st.sampled_from(["vectorial", "psf"]),
     )  # fmt: skip
     def test_tables_are_the_field_integrals(
-        self, z: float, r: float, na: float, excitation: bool, fill: float, model: tables.Model
+        self, z: float, r: float, na: float, excitation: bool, fill: float, model: Model
     ) -> None:
         table = tables.excitation_table if excitation else tables.emission_table
-        lens = Objective(na, INDEX, fill, model)
+        lens = Objective(na, INDEX, fill=fill, model=model)
         value = table(np.array([z]), np.array([r]), EM_NM, lens)[0, 0]
         expected = field_integrals(z, r, EM_NM, lens, excitation)
         peak = field_integrals(0.0, 0.0, EM_NM, lens, excitation)
@@ -194,7 +196,7 @@ class TestTables:
         uniform_fluence: float, filled_fluence: float,
     ) -> None:  # fmt: skip
         """520 nm, excited at 488 nm with a fill of 1, pinhole 1.22 * 520 nm / NA: quadratures by another program."""
-        lens, beam = Objective(na, n), Objective(na, n, 1.0)
+        lens, beam = Objective(na, n), Objective(na, n, fill=1.0)
         z, r = uniform(2000.0, 20.0), uniform(800.0, 10.0)
         emission = tables.emission_table(z, r, 520.0, lens)
         passed = psf_response.pinhole_table(z, r, 520.0, lens, 0.61 * 520.0 / na)
@@ -204,7 +206,7 @@ class TestTables:
             assert psf_response.fwhm_axial_nm(Response(z, r, table)) == pytest.approx(axial, rel=0.005)
         assert passed[0, 0] == pytest.approx(share, rel=0.005)
         assert tables.plane_fluence(lens) == pytest.approx(uniform_fluence, rel=0.005)
-        assert tables.plane_fluence(lens) == pytest.approx(2 / (1 + lens.cosine), rel=1e-9)
+        assert tables.plane_fluence(lens) == pytest.approx(2 / (1 + lens.least_cosine), rel=1e-9)
         assert tables.plane_fluence(beam) == pytest.approx(filled_fluence, rel=0.005)
 
     @pytest.mark.parametrize("table", [tables.excitation_table, tables.emission_table])
@@ -230,7 +232,7 @@ class TestTables:
             refr_index=n,
             **wavelength,
         ).data
-        ours = table(z, r, EM_NM, Objective(na, n, 1.0, "psf"))
+        ours = table(z, r, EM_NM, Objective(na, n, fill=1.0, model="psf"))
         # the package interpolates Bessel functions linearly in steps of 0.1, an error of up to 6e-4 of an amplitude
         np.testing.assert_allclose(package, ours / ours[0, 0], atol=1.3e-3)
 

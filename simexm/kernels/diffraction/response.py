@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from simexm import compiled
 from simexm.compiled import njit
 from simexm.kernels.diffraction import even_spline
+from simexm.kernels.diffraction.objective import Objective
 from simexm.kernels.diffraction.special import Array, gauss_legendre, sin_cos_array
-from simexm.kernels.diffraction.tables import Objective, emission_table
+from simexm.kernels.diffraction.tables import emission_table
 from simexm.kernels.numbers import detmath
 
 _STENCIL = 6  # points of the interpolation between radii

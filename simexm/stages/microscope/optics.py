@@ -18,6 +18,7 @@ from simexm.geometry.transform import Transform
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables as psf_tables
+from simexm.kernels.diffraction.objective import Model, Objective
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.emission import photophysics
 from simexm.kernels.imaging.image import fast_pixels
@@ -66,7 +67,7 @@ class Optics(Microscope):
     pixel_size_nm: float = Field(ge=1, le=1e5)
     plane_spacing_nm: float = Field(ge=1, le=1e5)
     axial_range_um: float | None = Field(default=None, gt=0, le=500)
-    psf_model: psf_tables.Model = "vectorial"
+    psf_model: Model = "vectorial"
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
     detector_efficiency: float = Field(default=0.7, gt=0, le=1)
 
@@ -93,9 +94,9 @@ class Optics(Microscope):
         """The channels, in order."""
 
     @property
-    def objective(self) -> psf_tables.Objective:
+    def objective(self) -> Objective:
         """The objective, its back aperture evenly filled."""
-        return psf_tables.Objective(self.numerical_aperture, self.refractive_index, model=self.psf_model)
+        return Objective(self.numerical_aperture, self.refractive_index, model=self.psf_model)
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
         """Whether the channel's laser excites the dye at all."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from simexm.kernels.diffraction.tables import Objective
+from simexm.kernels.diffraction.objective import Objective
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import Channel
 from simexm.stages.roles import MOST_CHANNELS
