@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import special
+from scipy import integrate, special
 
 from simexm.kernels.diffraction import hankel, tables
 from simexm.kernels.diffraction.objective import Glass, Objective
@@ -27,7 +27,7 @@ ABERRATED = Objective(1.1, 1.333, spherical=((4, 40.0), (6, -25.0)))
 
 def fields(z: float, r: float, o: Objective, focus: Focus, excitation: bool) -> float:
     """The integrals over the angle theta1 in the immersion, by a fine rule, with Fresnel's and Snell's laws written out."""
-    n1, n2, k0 = o.n1, o.index, 2 * math.pi / NM
+    n1, n2, k0 = o.n1, o.gel, 2 * math.pi / NM
     end = math.asin(min(o.aperture, n2) / n1)
     nodes, weights = np.polynomial.legendre.leggauss(40)
     # theta1 = end sin(u), in whose u the cosine of theta2 is smooth where the gel refracts up to a right angle
@@ -41,10 +41,10 @@ def fields(z: float, r: float, o: Objective, focus: Focus, excitation: bool) -> 
     ts, tp, path = np.ones_like(c1), np.ones_like(c1), focus.depth_nm * n2 * c2 - focus.setting_nm * n1 * c1
     layers = [(n1, c1), (n2, c2)]
     if o.glass:
-        cg = np.sqrt(1 - (n1 * s1 / o.glass.index) ** 2)
-        design = np.sqrt(1 - (n1 * s1 / o.glass.design_index) ** 2)
-        layers.insert(1, (o.glass.index, cg))
-        path += o.glass.thickness_nm * o.glass.index * cg - o.glass.design_thickness_nm * o.glass.design_index * design
+        cg = np.sqrt(1 - (n1 * s1 / o.glass.n) ** 2)
+        design = np.sqrt(1 - (n1 * s1 / o.glass.design_n) ** 2)
+        layers.insert(1, (o.glass.n, cg))
+        path += o.glass.thickness_nm * o.glass.n * cg - o.glass.design_thickness_nm * o.glass.design_n * design
     for (n, c), (m, d) in pairwise(layers):
         ts, tp = ts * 2 * n * c / (n * c + m * d), tp * 2 * n * c / (m * c + n * d)
     rho = n1 * s1 / o.aperture
@@ -126,11 +126,11 @@ def test_layers_of_one_index_are_none() -> None:
 @pytest.mark.parametrize(("lens", "whole"), [(SILICONE, None), (OIL, None), (Objective(1.15, 1.333), 0.2471)])
 def test_the_objective_collects_what_passes_the_surface(lens: Objective, whole: float | None) -> None:
     """Against the transmitted power by Fresnel's formulas at each angle in the gel."""
-    theta = (np.arange(20_000) + 0.5) / 20_000 * math.asin(min(lens.aperture, lens.index) / lens.index)
+    theta = (np.arange(20_000) + 0.5) / 20_000 * math.asin(min(lens.aperture, lens.gel) / lens.gel)
     s2, c2 = np.sin(theta), np.cos(theta)
-    c1 = np.sqrt(1 - (lens.index * s2 / lens.n1) ** 2)
-    rs = (lens.index * c2 - lens.n1 * c1) / (lens.index * c2 + lens.n1 * c1)
-    rp = (lens.n1 * c2 - lens.index * c1) / (lens.n1 * c2 + lens.index * c1)
+    c1 = np.sqrt(1 - (lens.gel * s2 / lens.n1) ** 2)
+    rs = (lens.gel * c2 - lens.n1 * c1) / (lens.gel * c2 + lens.n1 * c1)
+    rp = (lens.n1 * c2 - lens.gel * c1) / (lens.n1 * c2 + lens.gel * c1)
     share = 0.25 * np.trapezoid((2 - rs**2 - rp**2) * s2, theta)
     assert lens.collected() == pytest.approx(share, rel=1e-3)
     if whole is not None:
@@ -142,3 +142,10 @@ def test_a_weak_aberration_lowers_the_peak_by_marechals_law(nm: float) -> None:
     lens = Objective(0.3, 1.333, spherical=((4, nm),))
     peaks = [float(tables.axial_peak(0.0, np.zeros(1), NM, o)[0]) for o in (lens, lens._replace(spherical=()))]
     assert peaks[0] / peaks[1] == pytest.approx(math.exp(-((2 * math.pi * nm / NM) ** 2)), abs=2e-3)
+
+
+@pytest.mark.parametrize("index", [1.0, 1.333, 1.515])
+@pytest.mark.parametrize("fraction", [1e-6, 0.1, 0.75, 0.999, 1.0])
+def test_collection_is_the_solid_angle_of_the_cone(fraction: float, index: float) -> None:
+    solid_angle, _ = integrate.quad(lambda theta: 2 * math.pi * math.sin(theta), 0, math.asin(fraction), epsabs=0)
+    assert Objective(fraction * index, index).collected() == pytest.approx(solid_angle / (4 * math.pi), rel=1e-9)

@@ -34,13 +34,13 @@ def uniform(end: float, spacing: float) -> Array:
 
 def field_integrals(z: float, r: float, wavelength: float, o: Objective, excitation: bool) -> float:
     """The defining integrals over the angle theta by an unrelated, much finer rule."""
-    alpha = math.asin(o.aperture / o.index)
+    alpha = math.asin(o.aperture / o.gel)
     nodes, weights = np.polynomial.legendre.leggauss(32)
     panel = alpha / 60
     theta = (np.arange(60)[:, None] * panel + panel * (nodes + 1) / 2).ravel()
     weights = np.tile(panel * weights / 2, 60)
-    s, c, k = np.sin(theta), np.cos(theta), 2 * math.pi * o.index / wavelength
-    pupil = np.exp(-((s * o.index / o.aperture / o.fill) ** 2)) if excitation else np.ones_like(c)
+    s, c, k = np.sin(theta), np.cos(theta), 2 * math.pi * o.gel / wavelength
+    pupil = np.exp(-((s * o.gel / o.aperture / o.fill) ** 2)) if excitation else np.ones_like(c)
     vectorial = o.model == "vectorial"
     a = pupil * (np.sqrt(c) if vectorial or excitation else 1)
     wave = weights * s * a * np.exp(1j * k * z * c)
@@ -54,12 +54,12 @@ def field_integrals(z: float, r: float, wavelength: float, o: Objective, excitat
 
 def images_of_dipoles(z: float, r: Array, wavelength: float, o: Objective) -> Array:
     """Mean image of dipoles along x, y and z, from the far fields that a tube lens focuses, by sums over the pupil's plane."""
-    k, across = 2 * math.pi * o.index / wavelength, 1000
-    step = 2 * o.aperture / o.index / across
-    sx = (np.arange(across) + 0.5) * step - o.aperture / o.index
+    k, across = 2 * math.pi * o.gel / wavelength, 1000
+    step = 2 * o.aperture / o.gel / across
+    sx = (np.arange(across) + 0.5) * step - o.aperture / o.gel
     sy = sx[:, None]
     sine2 = sx**2 + sy**2
-    inside = sine2 < (o.aperture / o.index) ** 2
+    inside = sine2 < (o.aperture / o.gel) ** 2
     c = np.sqrt(np.where(inside, 1 - sine2, 1.0))
     sine = np.sqrt(np.where(inside, sine2, 1.0))
     cos_phi, sin_phi = sx / sine, sy / sine
@@ -73,7 +73,7 @@ def images_of_dipoles(z: float, r: Array, wavelength: float, o: Objective) -> Ar
         for field in (thetas[axis] * cos_phi - phis[axis] * sin_phi, thetas[axis] * sin_phi + phis[axis] * cos_phi):
             total += abs(fan @ (wave * field).sum(axis=0)) ** 2
     # energy of all three dipoles through the lens: int (p_theta^2 + p_phi^2) sin dtheta dphi = 2 * 2 pi (1 - cos alpha)
-    cap = 4 * math.pi * (1 - math.sqrt(1 - (o.aperture / o.index) ** 2))
+    cap = 4 * math.pi * (1 - math.sqrt(1 - (o.aperture / o.gel) ** 2))
     return total * step**4 * k**2 / (2 * math.pi) ** 2 / cap
 
 

@@ -23,17 +23,17 @@ from simexm.kernels.diffraction.special import Array, gauss_legendre
 from simexm.kernels.numbers import detmath
 
 Model = Literal["vectorial", "psf"]
-_GRAZING = 5.0
-"""Largest slope of the light cone in the gel: rays that leave it at a grazing angle carry almost no light."""
+_GRAZING = 2.5
+"""Largest slope of the light cone in the gel that is counted on: steeper rays cross its surface at a grazing angle."""
 
 
 class Glass(NamedTuple):
     """A cover glass, and the one for which the objective was made or its collar was set."""
 
     thickness_nm: float
-    index: float
+    n: float
     design_thickness_nm: float
-    design_index: float
+    design_n: float
 
 
 class Rays(NamedTuple):
@@ -53,7 +53,7 @@ class Objective(NamedTuple):
 
     Attributes
     ----------
-    aperture, index
+    aperture, gel
         Numerical aperture, and refractive index of the gel.
     immersion
         Refractive index of the immersion, above `aperture`; 0 for that of the gel.
@@ -68,7 +68,7 @@ class Objective(NamedTuple):
     """
 
     aperture: float
-    index: float
+    gel: float
     immersion: float = 0.0
     fill: float = math.inf
     model: Model = "vectorial"
@@ -78,22 +78,22 @@ class Objective(NamedTuple):
     @property
     def n1(self) -> float:
         """Refractive index of the immersion."""
-        return self.immersion or self.index
+        return self.immersion or self.gel
 
     @property
     def matched(self) -> bool:
         """Whether the image of a dye is the same at all depths and on both sides of its plane."""
-        return self.n1 == self.index and self.glass is None and not self.spherical
+        return self.n1 == self.gel and self.glass is None and not self.spherical
 
     @property
     def widest(self) -> float:
         """Largest p."""
-        return min(self.aperture, self.index)
+        return min(self.aperture, self.gel)
 
     @property
     def lower(self) -> float:
         """The lower of the two indices: its cosine is the variable of integration, in which all others are analytic."""
-        return min(self.n1, self.index)
+        return min(self.n1, self.gel)
 
     @property
     def least_cosine(self) -> float:
@@ -104,9 +104,21 @@ class Objective(NamedTuple):
     @property
     def slope(self) -> float:
         """Radius of the light cone in the gel over the distance from the focus."""
-        sine = self.widest / self.index
+        sine = self.widest / self.gel
         cosine = math.sqrt(max(0.0, 1.0 - sine * sine))
         return sine / max(cosine, sine / _GRAZING)
+
+    def foci(self, depth_nm: float) -> tuple[float, float]:
+        """Focus settings at which the paraxial and the marginal rays from a dye at this depth meet."""
+        layers = [(depth_nm, self.gel)]
+        if self.glass is not None:
+            glass = self.glass
+            layers += [(glass.thickness_nm, glass.n), (-glass.design_thickness_nm, glass.design_n)]
+        cotangent = math.sqrt((self.n1 / self.widest) ** 2 - 1.0)
+        steepest = 1.0 / _GRAZING
+        slopes = [1.0 / max(math.sqrt(max(0.0, (n / self.widest) ** 2 - 1.0)), steepest) for _, n in layers]
+        paraxial = sum(nm / n for nm, n in layers) * self.n1
+        return paraxial, sum(nm * slope for (nm, _), slope in zip(layers, slopes, strict=True)) * cotangent
 
     def check(self) -> None:
         """Raise ValueError where the layers have no light of this aperture."""
@@ -119,22 +131,24 @@ class Objective(NamedTuple):
 
     def rays(self, nodes: Array, weights: Array) -> Rays:
         """Rays at the nodes (n,) of a rule on [-1, 1]."""
-        half = 0.5 * (1.0 - self.least_cosine)
-        c = self.least_cosine + half * (1.0 + nodes)
-        square = self.lower * self.lower * (1.0 - c * c)  # p^2
-        c1 = c if self.n1 <= self.index else _cosine(square, self.n1)
-        c2 = c if self.index <= self.n1 else _cosine(square, self.index)
+        sine = self.widest / self.lower
+        half = 0.5 * sine * sine / (1.0 + self.least_cosine)  # (1 - cos) / 2, accurate at a low aperture
+        below = half * (1.0 - nodes)
+        c = 1.0 - below
+        square = self.lower * self.lower * below * (1.0 + c)  # p^2
+        c1 = c if self.n1 <= self.gel else _cosine(square, self.n1)
+        c2 = c if self.gel <= self.n1 else _cosine(square, self.gel)
         ts, tp = np.ones_like(c), np.ones_like(c)
         path = np.zeros_like(c)
         glass = self.glass
         if glass is None:
-            if self.n1 != self.index:
-                ts, tp = _fresnel(self.n1, c1, self.index, c2)
+            if self.n1 != self.gel:
+                ts, tp = _fresnel(self.n1, c1, self.gel, c2)
         else:
-            cg, design = _cosine(square, glass.index), _cosine(square, glass.design_index)
-            (s1, p1), (s2, p2) = _fresnel(self.n1, c1, glass.index, cg), _fresnel(glass.index, cg, self.index, c2)
+            cg, design = _cosine(square, glass.n), _cosine(square, glass.design_n)
+            (s1, p1), (s2, p2) = _fresnel(self.n1, c1, glass.n, cg), _fresnel(glass.n, cg, self.gel, c2)
             ts, tp = s1 * s2, p1 * p2
-            path += glass.thickness_nm * glass.index * cg - glass.design_thickness_nm * glass.design_index * design
+            path += glass.thickness_nm * glass.n * cg - glass.design_thickness_nm * glass.design_n * design
         for order, nm in self.spherical:
             path += nm * _zernike(order, square / (self.aperture * self.aperture))
         weight = half * weights * (self.lower * self.lower * c) / (self.n1 * self.n1 * c1)
@@ -149,7 +163,7 @@ class Objective(NamedTuple):
     def collected(self) -> float:
         """Share of the light that a freely turning dye emits in the gel and the objective receives."""
         rays = self.rays(*gauss_legendre(64))
-        return 0.25 * self.n1 / self.index * _sum(rays.weight * (rays.ts * rays.ts + rays.tp * rays.tp))
+        return 0.25 * self.n1 / self.gel * _sum(rays.weight * (rays.ts * rays.ts + rays.tp * rays.tp))
 
 
 def _sum(terms: Array) -> float:

@@ -25,7 +25,7 @@ from simexm.compiled import njit
 from simexm.kernels.diffraction import even_spline
 from simexm.kernels.diffraction.objective import Objective
 from simexm.kernels.diffraction.special import Array, gauss_legendre, sin_cos_array
-from simexm.kernels.diffraction.tables import emission_table
+from simexm.kernels.diffraction.tables import SURFACE, Focus, emission_table
 from simexm.kernels.numbers import detmath
 
 _STENCIL = 6  # points of the interpolation between radii
@@ -54,7 +54,9 @@ def light_sheet_profile(z_nm: Array, waist_nm: float) -> Array:
     return profile
 
 
-def pinhole_table(z_nm: Array, r_nm: Array, wavelength_nm: float, objective: Objective, radius_nm: float) -> Array:
+def pinhole_table(
+    z_nm: Array, r_nm: Array, wavelength_nm: float, objective: Objective, radius_nm: float, focus: Focus = SURFACE
+) -> Array:
     """Share of a dye's collected light that passes a round pinhole: the emission table integrated over its disc, (nz, nr).
 
     The dye lies at depths (nz,) and distances from the axis (nr,), from 0, evenly spaced; `radius_nm` is referred to
@@ -62,7 +64,7 @@ def pinhole_table(z_nm: Array, r_nm: Array, wavelength_nm: float, objective: Obj
     """
     spacing_nm = float(r_nm[-1]) / (r_nm.size - 1)
     radii = np.arange(r_nm.size + pinhole_margin(radius_nm, spacing_nm), dtype=np.float64) * spacing_nm
-    return pinhole_share(emission_table(z_nm, radii, wavelength_nm, objective), spacing_nm, radius_nm)
+    return pinhole_share(emission_table(z_nm, radii, wavelength_nm, objective, focus), spacing_nm, radius_nm)
 
 
 def pinhole_margin(radius_nm: float, spacing_nm: float) -> int:

@@ -82,7 +82,7 @@ def plane_fluence(objective: Objective) -> float:
         return 1.0
     rays = objective.rays(*gauss_legendre(_FEWEST))
     energy, power = _plane_integral(rays, objective, True), _beam_power(rays, objective)
-    return objective.index / objective.n1 * energy / power
+    return objective.gel / objective.n1 * energy / power
 
 
 def best_focus_nm(depth_nm: float, wavelength_nm: float, objective: Objective) -> float:
@@ -94,9 +94,8 @@ def best_focus_nm(depth_nm: float, wavelength_nm: float, objective: Objective) -
     if objective.matched:
         return depth_nm
     step = wavelength_nm * objective.n1 / objective.aperture**2 / 8.0
-    marginal = objective.slope * math.sqrt((objective.n1 / objective.widest) ** 2 - 1.0)
-    ends = (depth_nm * objective.n1 / objective.index, depth_nm * marginal)
-    settings = np.arange(math.floor(min(ends) / step) - 32, math.ceil(max(ends) / step) + 33) * step
+    ends = objective.foci(depth_nm)
+    settings = np.arange(math.floor(min(ends) / step) - 32, math.ceil(max(ends) / step) + 33, dtype=np.float64) * step
     value = axial_peak(depth_nm, settings, wavelength_nm, objective)
     i = min(max(int(np.argmax(value)), 1), value.size - 2)
     left, middle, right = (float(v) for v in value[i - 1 : i + 2])
@@ -164,7 +163,7 @@ def _table(
     rays = objective.rays(*gauss_legendre(_FEWEST))
     over_k1 = 2.0 * math.pi / (wavenumber * objective.n1) ** 2
     if excitation and objective.model == "vectorial":
-        return table * (objective.index / objective.n1 / (over_k1 * _beam_power(rays, objective)))
+        return table * (objective.gel / objective.n1 / (over_k1 * _beam_power(rays, objective)))
     return table / (over_k1 * _plane_integral(rays, objective, excitation))
 
 
@@ -192,7 +191,7 @@ def _axial_degree(z: Array, wavenumber: float, objective: Objective, focus: Focu
 
 def _phases(z: Array, wavenumber: float, objective: Objective, focus: Focus, rays: Rays) -> Array:
     """Phase of each ray at each depth, less that of the ray along the axis, (nz, rays)."""
-    path = objective.index * (rays.c2 - 1.0) * (focus.depth_nm + z[:, None])
+    path = objective.gel * (rays.c2 - 1.0) * (focus.depth_nm + z[:, None])
     if not objective.matched:
         path = path + (rays.path_nm - objective.n1 * (rays.c1 - 1.0) * focus.setting_nm)
     return wavenumber * path
@@ -233,7 +232,7 @@ def _intensity(
 ) -> Array:
     """Unnormalised intensity, shape (nz, nr)."""
     a = rays.weight * _pupil(rays, objective, excitation)
-    s, p, c = rays.ts, rays.tp * rays.c2, rays.tp * rays.p / objective.index
+    s, p, c = rays.ts, rays.tp * rays.c2, rays.tp * rays.p / objective.gel
     x = wavenumber * r * rays.p[:, None]
     j0, j1 = bessel_01_array(x)
     j2 = np.where(x > 1e-3, 2.0 * j1 / np.where(x > 1e-3, x, 1.0) - j0, x * x / 8.0)

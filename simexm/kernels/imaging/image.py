@@ -237,9 +237,13 @@ def sharpened_along_z(spectrum: Array) -> Array:
 
     1 / sinc^3 as a series in the second difference d, 1 - d / 8 + 37 d^2 / 1920, to sixth order; conserves the sum.
     """
-    even = np.concatenate([spectrum[2:0:-1], spectrum])
-    second = np.diff(even, n=2, axis=0)
-    return spectrum[:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
+    return sharpened_along_signed_z(np.concatenate([spectrum[2:0:-1], spectrum]))
+
+
+def sharpened_along_signed_z(spectrum: Array) -> Array:
+    """`sharpened_along_z` of a response at offsets of both signs, (offsets + 4, n) to (offsets, n)."""
+    second = np.diff(spectrum, n=2, axis=0)
+    return spectrum[2:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
 
 
 def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables
+from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics_plan import Array, Channel
@@ -42,11 +43,13 @@ class Confocal(Scanner):
         rate = photophysics.excitation_rate_per_s(sigma, channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
         return photophysics.saturated_rate_per_s(rate, dye.lifetime_ns) * dye.quantum_yield
 
-    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
+    def response(
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+    ) -> Array:
         """Excitation, saturation, pinhole and detection, pointwise."""
-        beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, self.objective)
+        beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, self.lens, focus)
         radius_nm = self.pinhole_radius_nm(channel)
-        passed = psf_response.pinhole_table(z_nm, r_nm, emission_nm, self.objective, radius_nm)
+        passed = psf_response.pinhole_table(z_nm, r_nm, emission_nm, self.lens, radius_nm, focus)
         detected = self._rate(channel, dye, beam) * passed * self.collected(channel, dye)
         return detected * (self.dwell_us * 1e-6 / self.pixel_size_nm**2)
 
@@ -54,6 +57,6 @@ class Confocal(Scanner):
         """See `Optics`; equal in all planes, each crossed by the full beam. Saturation, which lowers it, is neglected."""
         assert isinstance(channel, ScannerChannel)
         sigma = self.cross_section_m2(channel, dye)
-        mean_irradiance = channel.power_W * tables.plane_fluence(self.objective) / (self.pixel_size_nm * 1e-9) ** 2
+        mean_irradiance = channel.power_W * tables.plane_fluence(self.lens) / (self.pixel_size_nm * 1e-9) ** 2
         rate = photophysics.excitation_rate_per_s(sigma, mean_irradiance, channel.laser_wavelength_nm)
         return np.full(z_nm.shape, rate * dye.quantum_yield * self.dwell_us * 1e-6)

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from simexm.kernels.diffraction import objective, tables
+from simexm.kernels.diffraction.special import Array
 from simexm.kernels.diffraction.tables import Focus
 from simexm.settings import Frozen
 
@@ -92,7 +93,7 @@ def fill_in(given: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def focus_scale(lens: objective.Objective, wavelength_nm: float) -> Fraction:
     """Depth by which the focus moves in the gel for each unit of stage travel, a fraction of at most three digits."""
-    if lens.n1 == lens.index:
+    if lens.n1 == lens.gel:
         return Fraction(1)
     start, end = (tables.best_focus_nm(d, wavelength_nm, lens) for d in (0.0, REFERENCE_NM))
     return Fraction(REFERENCE_NM / (end - start)).limit_denominator(999)
@@ -114,12 +115,12 @@ def depth_step_nm(lens: objective.Objective, wavelength_nm: float, deepest_nm: f
 
     The widest of 20, 10, 5, ... um with an error below `INTERPOLATION_ERROR` at the surface, in the middle and at the end.
     """
-    if lens.n1 == lens.index:
+    if lens.n1 == lens.gel:
         return float("inf")
-    r = np.arange(12) * (wavelength_nm / lens.aperture / 12)
-    z = np.arange(-12, 13) * (wavelength_nm * lens.n1 / lens.aperture**2 / 6)
+    r = np.arange(12, dtype=np.float64) * (wavelength_nm / lens.aperture / 12)
+    z = np.arange(-12, 13, dtype=np.float64) * (wavelength_nm * lens.n1 / lens.aperture**2 / 6)
 
-    def image(depth_nm: float) -> objective.Array:
+    def image(depth_nm: float) -> Array:
         return tables.emission_table(z, r, wavelength_nm, lens, focus_at(lens, wavelength_nm, depth_nm))
 
     peak = float(

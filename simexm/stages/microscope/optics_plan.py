@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.kernels.diffraction.tables import Focus
 from simexm.kernels.imaging import image
 from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.stages.roles import ImageFormation, Pair
 
 Array = NDArray[np.float64]
+MOST_TABLES = 256
+"""Tables of single depths that a process keeps."""
 LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range above which a run warns."""
 
@@ -63,11 +66,48 @@ class OpticsPair(Pair):
         Share of a uniformly stained stack's light beyond the axial range or, for a camera, beyond the lateral radius.
     fwhm_nm
         Axial and lateral full width at half maximum; axial None where the range does not reach it.
+    deepest_peak
+        Peak of a dye's image in the deepest plane relative to the first; None if all are alike.
     """
 
     emitted_in_stack: float
     left_out: float
     fwhm_nm: tuple[float | None, float]
+    deepest_peak: float | None = None
+
+
+@dataclass(frozen=True)
+class Depths:
+    """Depths at which responses are tabulated; planes between two of them blend their tables linearly.
+
+    Attributes
+    ----------
+    foci
+        The depths, `step_nm` apart, and their focus settings.
+    start_nm, plane_nm
+        Depth of the first plane below the cover glass, and distance of planes.
+    step_nm
+        A multiple of it is the depth of each of the `foci`; infinite if there is one for all planes.
+    off_nm
+        How far above the sharpest dyes the first and the last plane of the specimen lie.
+    """
+
+    foci: tuple[Focus, ...]
+    start_nm: float
+    plane_nm: float
+    step_nm: float
+    off_nm: tuple[float, ...]
+
+    def at(self, planes: range) -> tuple[NDArray[np.int64], Array]:
+        """First of the two depths that each plane blends, and the share of the next, (planes,)."""
+        first = np.zeros(len(planes), np.int64)
+        if len(self.foci) == 1:
+            return first, np.zeros(len(planes))
+        place = (self.start_nm + np.array(planes) * self.plane_nm) / self.step_nm - round(
+            self.foci[0].depth_nm / self.step_nm
+        )
+        first = np.clip(np.floor(place).astype(np.int64), 0, len(self.foci) - 2)
+        return first, place - first
 
 
 @dataclass(frozen=True)
@@ -88,6 +128,8 @@ class OpticsPlan(ImageFormation):
         Pixels within the radius.
     whole_per_nm, band_per_nm
         Pass band and stop band of lateral frequencies; those between fade out.
+    depths
+        Depths at which responses are tabulated; None if the response is the same at all depths and even along z.
     """
 
     subdivision: Triple
@@ -99,6 +141,7 @@ class OpticsPlan(ImageFormation):
     whole_per_nm: float
     band_per_nm: float
     pairs: tuple[OpticsPair, ...]
+    depths: Depths | None = None
 
     @property
     def cell_nm(self) -> Spacing:
@@ -140,6 +183,18 @@ class OpticsPlan(ImageFormation):
         share: Array = np.cos(np.clip(faded, 0, 1) * (math.pi / 2)) ** 2
         share[frequency_per_nm > self.band_per_nm] = 0
         return share
+
+    def tables(self, tile: Box) -> range:
+        """Which of the depths the planes of a tile blend."""
+        if self.depths is None:
+            return range(1)
+        first, _ = self.depths.at(range(tile.start[0], tile.stop[0]))
+        return range(int(first[0]), min(int(first[-1]) + 2, len(self.depths.foci)))
+
+    @property
+    def offsets(self) -> int:
+        """Node planes in the table of a response."""
+        return self.reach + 1 if self.depths is None else 2 * self.reach + 1
 
     def window(self, tile: Box) -> int:
         """Node planes whose spectra are held together."""

@@ -53,6 +53,6 @@ class Scanner(Optics):
         return self.channels
 
     @property
-    def objective(self) -> Objective:
+    def lens(self) -> Objective:
         """See `Optics`; with the laser beam in its back aperture."""
-        return super().objective._replace(fill=math.inf if self.fill == "uniform" else self.fill)
+        return super().lens._replace(fill=math.inf if self.fill == "uniform" else self.fill)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from simexm.kernels.diffraction import tables
 from simexm.kernels.diffraction.hankel import plane_energy
+from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics_plan import Array, Channel
@@ -48,9 +49,11 @@ class TwoPhoton(Scanner):
         )  # fmt: skip
         return photophysics.pulse_saturated_rate_per_s(rate, frequency) * dye.quantum_yield
 
-    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
+    def response(
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+    ) -> Array:
         """Two-photon excitation, saturation and detection, pointwise."""
-        beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, self.objective)
+        beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, self.lens, focus)
         return self._rate(channel, dye, beam) * (
             self.collected(channel, dye) * self.dwell_us * 1e-6 / self.pixel_size_nm**2
         )
@@ -59,8 +62,8 @@ class TwoPhoton(Scanner):
         """See `Optics`; summed over the cone of light in planes within 10 um, beyond which it is left out (1 / z^2)."""
         photons = np.zeros(z_nm.shape)
         near = z_nm <= 10_000
-        radius = tables.lateral_radius_nm(float(z_nm[near].max(initial=0)), channel.laser_wavelength_nm, self.objective)
+        radius = tables.lateral_radius_nm(float(z_nm[near].max(initial=0)), channel.laser_wavelength_nm, self.lens)
         r = np.arange(max(17, int(radius / 40)), dtype=np.float64) * 40.0
-        beam = tables.excitation_table(z_nm[near], r, channel.laser_wavelength_nm, self.objective)
+        beam = tables.excitation_table(z_nm[near], r, channel.laser_wavelength_nm, self.lens)
         photons[near] = plane_energy(self._rate(channel, dye, beam), r)
         return photons * (self.dwell_us * 1e-6 / self.pixel_size_nm**2)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables
+from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics import Optics
@@ -65,7 +66,9 @@ class Widefield(Optics):
             lifetime_ns=dye.lifetime_ns,
         )
 
-    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
+    def response(
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+    ) -> Array:
         """The dye's image, scaled by the photons that it emits at each distance."""
-        image = tables.emission_table(z_nm, r_nm, emission_nm, self.objective)
+        image = tables.emission_table(z_nm, r_nm, emission_nm, self.lens, focus)
         return image * (self.emitted(channel, dye, z_nm) * self.collected(channel, dye))[:, None]
