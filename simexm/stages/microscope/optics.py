@@ -27,6 +27,7 @@ from simexm.kernels.imaging.image import fast_pixels
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
 from simexm.stages.microscope import objectives
+from simexm.stages.microscope.dose import Bleaching, Tissue
 from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
@@ -76,6 +77,8 @@ class Optics(Microscope):
         holds 95 % of a uniformly stained stack's light, but at most 5 um for widefield and light sheet.
     psf_model
         Model of diffraction: `vectorial`, or `psf` for that of the `psf` package, to compare with programs that use it.
+    tissue, bleaching
+        Attenuation of light with depth, and bleaching of dyes by the planes that were imaged before; none by default.
     objective_transmission, detector_efficiency
         Transmission of the objective and its optics, and quantum efficiency of the detector.
     """
@@ -91,12 +94,16 @@ class Optics(Microscope):
     plane_spacing_nm: float = Field(ge=1, le=1e5)
     axial_range_um: float | None = Field(default=None, gt=0, le=500)
     psf_model: Model = "vectorial"
+    tissue: Tissue | None = None
+    bleaching: Bleaching | None = None
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
     detector_efficiency: float = Field(default=0.7, gt=0, le=1)
 
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
     tail: ClassVar[psf_response.Tail] = "inverse_square"
+    lit_from_above: ClassVar[bool] = True
+    """Whether the light that excites dyes comes through the tissue above them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -240,7 +247,10 @@ class Optics(Microscope):
         bands = [self._band(t, e, float(node)) for (_, _, e), some in zip(seen, tables, strict=True) for t in some]
         whole, band = (max(ends) for ends in zip(*bands, strict=True))
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
-        plan = OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths)
+        signed = depths is not None or self.tissue is not None or self.bleaching is not None
+        plan = OpticsPlan(
+            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed
+        )
         return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
 
     def _depths(self, thickness_nm: float) -> Depths | None:

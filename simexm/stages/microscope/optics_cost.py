@@ -53,7 +53,7 @@ class OpticsCost(ImagingCost):
     def _table_bytes(self, tile: Triple) -> int:
         """Radial tables: those that a process keeps and, for several depths, those that the tile blends."""
         depths = self.plan.depths
-        tables = 1 if depths is None else min(len(depths.foci), MOST_TABLES) + self._depths(tile)
+        tables = (1 + self.plan.signed) if depths is None else min(len(depths.foci), MOST_TABLES) + self._depths(tile)
         return len(self.plan.pairs) * self.plan.frequencies * self.plan.offsets * 8 * tables
 
     def kept_bytes(self, tile: Triple, channels: int) -> int:

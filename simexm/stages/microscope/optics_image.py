@@ -14,10 +14,11 @@ from simexm.geometry.grid import Box
 from simexm.kernels.devices.device import Device, NodeGrid, NodePlanes
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction.special import sinc_array
-from simexm.kernels.diffraction.tables import Focus
+from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.imaging import image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
+from simexm.stages.microscope import dose
 from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPair, OpticsPlan, ring_depth
 from simexm.timing import timed, timed_each
 
@@ -122,15 +123,17 @@ def transfer(
     node = float(plan.node_nm[1])
     y, x = (np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True))
     factor_y, factor_x = (m * sinc_array(c * m) * image.sharpened(c) for c in (y, x))
-    if plan.depths is None:
-        table = _radial(optics, plan, pair, dye)
-        return image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
-    used, wanted = plan.tables(tile), range(tile.start[0], tile.stop[0])
-    tables = [_radial_at(optics, plan, pair, dye, plan.depths.foci[j]) for j in used]
-    table = np.ascontiguousarray(np.concatenate(tables, axis=1))
-    first, share = plan.depths.at(wanted)
-    low, high = (np.repeat(s.astype(np.float32)[:, None], plan.offsets, axis=1) for s in (1 - share, share))
+    wanted = range(tile.start[0], tile.stop[0])
+    left = dose.shares(optics, plan, pair, dye, wanted)
+    if plan.depths is None and left is None:
+        return image.Transfer(_radial(optics, plan, pair, dye), plan.per_cycle, y / node, factor_y, x / node, factor_x)
+    used = plan.tables(tile)
+    foci = (SURFACE,) if plan.depths is None else tuple(plan.depths.foci[j] for j in used)
+    table = np.ascontiguousarray(np.concatenate([_radial_at(optics, plan, pair, dye, f) for f in foci], axis=1))
     deep = image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
+    first, share = plan.blend(wanted)
+    weight = np.ones((len(wanted), 2 * plan.reach + 1)) if left is None else left
+    low, high = ((s[:, None] * weight).astype(np.float32) for s in (1 - share, share))
     return image.Blended(deep, wanted.start, first - used.start, low, high)
 
 

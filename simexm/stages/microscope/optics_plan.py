@@ -130,6 +130,8 @@ class OpticsPlan(ImageFormation):
         Pass band and stop band of lateral frequencies; those between fade out.
     depths
         Depths at which responses are tabulated; None if the response is the same at all depths and even along z.
+    signed
+        Whether node planes above and below an image plane have weights of their own.
     """
 
     subdivision: Triple
@@ -142,6 +144,7 @@ class OpticsPlan(ImageFormation):
     band_per_nm: float
     pairs: tuple[OpticsPair, ...]
     depths: Depths | None = None
+    signed: bool = False
 
     @property
     def cell_nm(self) -> Spacing:
@@ -184,17 +187,21 @@ class OpticsPlan(ImageFormation):
         share[frequency_per_nm > self.band_per_nm] = 0
         return share
 
+    def blend(self, planes: range) -> tuple[NDArray[np.int64], Array]:
+        """See `Depths.at`; without depths, the only one."""
+        if self.depths is None:
+            return np.zeros(len(planes), np.int64), np.zeros(len(planes))
+        return self.depths.at(planes)
+
     def tables(self, tile: Box) -> range:
         """Which of the depths the planes of a tile blend."""
-        if self.depths is None:
-            return range(1)
-        first, _ = self.depths.at(range(tile.start[0], tile.stop[0]))
-        return range(int(first[0]), min(int(first[-1]) + 2, len(self.depths.foci)))
+        first, _ = self.blend(range(tile.start[0], tile.stop[0]))
+        return range(int(first[0]), min(int(first[-1]) + 2, len(self.depths.foci) if self.depths else 1))
 
     @property
     def offsets(self) -> int:
         """Node planes in the table of a response."""
-        return self.reach + 1 if self.depths is None else 2 * self.reach + 1
+        return 2 * self.reach + 1 if self.signed else self.reach + 1
 
     def window(self, tile: Box) -> int:
         """Node planes whose spectra are held together."""
