@@ -93,28 +93,12 @@ def write_image(
 ) -> Written:
     """Write an image of labels or of measured values and its coarser levels, without the group's own metadata.
 
-    Those are written last, so that readers see only complete images. Each time point has its own shards.
+    Those are written last, so that readers see only complete images. Each time point of `series` has its own shards.
+    `path` is that of the image's group below the root, "" for the root itself; `name` is shown by viewers. Sizes and
+    the lower corner of the first voxel are in nm of tissue before expansion. Without `workers`, there is a thread for
+    each CPU of this process, or fewer if memory is short. `progress` is called with the voxels of each finished band.
 
     Raises SourceError if a grain does not fit into memory.
-
-    Parameters
-    ----------
-    files
-        Files of the root.
-    path
-        Path of the image's group below its root; "" for the root itself.
-    name
-        Name in viewers.
-    series
-        The voxels at each time point.
-    voxel_size_nm, origin_nm
-        Voxel size and lower corner of the first voxel, nm of tissue before expansion.
-    seconds_per_time
-        Seconds between time points; None if unknown.
-    workers
-        Threads; None for one per CPU of this process, fewer if memory is short.
-    progress
-        Called with the voxels of each finished band.
     """
     numbers = series[0]
     shard, band = plan_bands(numbers.shape, numbers.grain, numbers.dtype.itemsize)

@@ -31,21 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """Output of a run or an analysis, for reading.
-
-    Attributes
-    ----------
-    place
-        Its folders.
-    attributes
-        `simexm` of the Zarr's root, and `ome` of the image (of several frames, of this frame's image).
-    frame
-        The frame to read by default; all 0 if the specimen was imaged once.
-    """
+    """Output of a run or an analysis, for reading."""
 
     place: Place
+    """Its folders."""
     attributes: dict[str, Any]
+    """`simexm` of the Zarr's root, and `ome` of the image (of several frames, of this frame's image)."""
     frame: Frame = NO_FRAME
+    """The frame to read by default; all 0 if the specimen was imaged once."""
 
     @classmethod
     def open(cls, path: str | Path | Remote) -> Result:

@@ -54,18 +54,11 @@ def place(
 ) -> Place | None:
     """Return voxel size and origin from attributes; None if they have no size.
 
-    Raises UnclearError if the size is impossible, or not in units of length.
+    The attributes are those of an array, or of the group of its scales; `axes` are the names of the array's axes, z, y
+    and x among them. Along those, in their own order, the array is coarser by `factors` than the attributes say. With
+    `reversed_pixels`, `pixelResolution` is in reversed order of axes, as Java programs write it for a Zarr array.
 
-    Parameters
-    ----------
-    attributes
-        Attributes of an array, or of the group of its scales.
-    axes
-        Names of the array's axes, z, y and x among them.
-    reversed_pixels
-        Whether `pixelResolution` is in reversed order of axes, as Java programs write it for a Zarr array.
-    factors
-        How much coarser the array is than the attributes say, along its axes z, y, x in their own order.
+    Raises UnclearError if the size is impossible, or not in units of length.
     """
     cosem = _transform(attributes.get("transform"))
     if cosem is not None:

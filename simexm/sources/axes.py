@@ -101,16 +101,9 @@ def space_and_time(where: str, names: Sequence[str], shape: Sequence[int]) -> tu
 
 
 def spatial_order(where: str, names: Sequence[str], shape: Sequence[int]) -> Triple:
-    """Return the positions of z, y and x among an array's axes.
+    """Return the positions of z, y and x among an array's axes, whose names come in any case and order.
 
     Raises SourceError if z, y or x is missing or named twice, or another axis is longer than 1.
-
-    Parameters
-    ----------
-    names
-        One name for each axis, in any case and order.
-    shape
-        Length of each axis.
     """
     lower = [n.strip().lower() for n in names]
     shown = [n or "(no name)" for n in names]

@@ -34,18 +34,10 @@ class ChunkCache:
     def read(
         self, name: Hashable, box: Box, chunk: Triple, shape: Triple, itemsize: int, read: Callable[[Box], NDArray[Any]]
     ) -> NDArray[Any]:
-        """Return the voxels of a box.
+        """Return the voxels of a box inside an array of this `chunk`, `shape` and `itemsize`.
 
-        Parameters
-        ----------
-        name
-            Key of the array and its content.
-        box
-            Wanted box, inside the array.
-        chunk, shape, itemsize
-            Of the array. A box of more chunks than fit into the cache is read without it.
-        read
-            Reads a box of the array; called at most once, for the box around the missing chunks.
+        `name` is the key of the array and its content. `read` reads a box of the array; it is called at most once, for
+        the box around the missing chunks. A box of more chunks than fit into the cache is read without it.
         """
         z, y, x = (range(a // c, -(-b // c)) for a, b, c in zip(box.start, box.stop, chunk, strict=True))
         positions = list(itertools.product(z, y, x))

@@ -143,20 +143,14 @@ class NamedChannel(Protocol):
 
 @dataclass(frozen=True)
 class Pair:
-    """One dye in one channel.
-
-    Attributes
-    ----------
-    emission_nm
-        Wavelength for which the response was computed.
-    in_focus
-        Photo-electrons of one dye in its own plane.
-    """
+    """One dye in one channel."""
 
     channel: str
     dye: str
     emission_nm: float
+    """Wavelength for which the response was computed."""
     in_focus: float
+    """Photo-electrons of one dye in its own plane."""
 
 
 class ImageFormation(ABC):

@@ -53,20 +53,10 @@ def multiscales(
 ) -> list[dict[str, Any]]:
     """Return the `multiscales` metadata of an image, with the axes (t,) (c,) z, y, x.
 
-    Parameters
-    ----------
-    name
-        The name that viewers show.
-    levels
-        Level n is the array called "n". Spacings are in nm of tissue before expansion.
-    origin_nm
-        Corner of the first element, z, y, x, nm of tissue before expansion.
-    channels
-        Whether there is a channel axis.
-    method
-        Downsampling method: "mean" or "mode".
-    time
-        The time axis, if any. OME-Zarr stores its first step only; the coordinates are stored elsewhere.
+    Viewers show `name`. Level n is the array called "n". Spacings, and the corner of the first element, z, y, x, are in
+    nm of tissue before expansion. `channels` says whether there is a channel axis; `method` is how levels are
+    downsampled, "mean" or "mode". Of the time axis, if any, OME-Zarr stores the first step only; its coordinates are
+    stored elsewhere.
     """
     axes: list[dict[str, str]] = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
     if channels:

@@ -32,22 +32,14 @@ _IN_PLACE = frozenset({"blosc", "zstd", "lz4"})
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads an array whose last three axes are z, y, x.
-
-    Attributes
-    ----------
-    array
-        The array.
-    folder
-        Where its shards are, if they have simexm's format: they are decoded by `simexm.store.shards`. All others are read
-        by zarr-python, which takes five times as long, on one core.
-    listed
-        Chunk files known to exist; a missing one of these is an error, not a chunk of zeros.
-    """
+    """Reads an array whose last three axes are z, y, x."""
 
     array: zarr.Array[Any]
     folder: Location | None
+    """Where its shards are, if they have simexm's format: they are decoded by `simexm.store.shards`. All others are
+    read by zarr-python, which takes five times as long, on one core."""
     listed: ShardList | None = None
+    """Chunk files known to exist; a missing one of these is an error, not a chunk of zeros."""
 
     @classmethod
     def of(cls, array: zarr.Array[Any], listed: ShardList | None = None) -> Reader:

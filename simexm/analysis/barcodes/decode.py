@@ -54,17 +54,12 @@ _AROUND = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 
 @dataclass(frozen=True)
 class Decoded:
-    """Decoded barcodes.
-
-    Attributes
-    ----------
-    table
-        One row for each cell with a barcode: `id`, `barcode` (the truth), `decoded` (empty without an amplicon in the image),
-        `amplicons` in the image, `letters_wrong`, and `clearness`, the light of the letter read over that of all letters in the
-        least clear round.
-    """
+    """Decoded barcodes."""
 
     table: pa.Table
+    """One row for each cell with a barcode: `id`, `barcode` (the truth), `decoded` (empty without an amplicon in the
+    image), `amplicons` in the image, `letters_wrong`, and `clearness`, the light of the letter read over that of all
+    letters in the least clear round."""
 
     @property
     def cells(self) -> int:

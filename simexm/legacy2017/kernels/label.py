@@ -270,25 +270,12 @@ def add_dyes(
 ) -> None:
     """Add one layer's dyes to the voxels of a box.
 
-    Parameters
-    ----------
-    index, regions
-        Cell indices (int32) and region bits of `array`, z y x, which contains the `source_box` of `target`.
-    array, crop, target
-        Boxes in voxels of the volume.
-    layer
-        The layer.
-    out
-        int32, shape of `target`, added to: layers of one fluorophore share it.
-    own
-        Voxels whose dyes are counted.
-    of_cell
-        int64, by cell index: the dyes of the voxels `own`, wherever they move inside the crop, are added.
+    `index` and `regions` are cell indices (int32) and region bits of `array`, z y x, which contains the `source_box` of
+    `target`; all boxes are in voxels of the volume. `out`, int32, shape of `target`, is added to: layers of one
+    fluorophore share it. The dyes of the voxels `own`, wherever they move inside the crop, are added to `of_cell`,
+    int64, by cell index.
 
-    Raises
-    ------
-    ValueError
-        If a voxel has more than `MOST_DYES` dyes, or more than `LARGEST_MEAN` proteins on average.
+    Raises ValueError if a voxel has more than `MOST_DYES` dyes, or more than `LARGEST_MEAN` proteins on average.
     """
     if layer.proteins.size and layer.proteins.max() > LARGEST_MEAN:
         raise ValueError(f"{layer.proteins.max():.3g} proteins in a voxel; at most {LARGEST_MEAN:.0f} can be drawn")

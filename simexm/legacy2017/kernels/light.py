@@ -47,18 +47,12 @@ def _photons(dyes, z, y0, x0, mean, table, k0, k1, out):  # type: ignore[no-unty
 
 
 def photons(dyes: NDArray[np.int32], origin: Triple, mean: float, key: Key) -> NDArray[np.int64]:
-    """Return the photons of one plane of voxels, int64; all dyes of a voxel emit the same draw of Poisson(mean), as in 2017.
+    """Return the photons of one plane of voxels, int64; all dyes of a voxel emit the same draw of Poisson(mean), as in
+    2017.
 
-    Parameters
-    ----------
-    dyes
-        Dyes per voxel, int32, (rows, columns).
-    origin
-        Position of the first voxel in the volume, z y x.
-    mean
-        Photons per dye (`simexm.legacy2017.spectra.mean_photons`); ValueError if it cannot be drawn.
-    key
-        Key of the stream of channel and fluorophore.
+    `dyes` are those per voxel, int32, (rows, columns), the first at `origin` in the volume, z y x; `mean` is the
+    photons per dye (`simexm.legacy2017.spectra.mean_photons`), `key` that of the stream of channel and fluorophore.
+    Raises ValueError if the mean cannot be drawn.
     """
     check_mean(mean, mean)
     out = np.empty(dyes.shape, np.int64)
@@ -94,16 +88,9 @@ def add_background(
 ) -> None:
     """Add background to one plane `out`, int64: Poisson(mean) in each voxel times the vignetting, rounded half to even.
 
-    Parameters
-    ----------
-    mean
-        Photons per voxel in the middle of the frame; ValueError if it cannot be drawn.
-    by_row, by_column
-        Factors of the vignetting (`vignette`).
-    origin
-        Position of the first voxel in the volume, z y x.
-    key
-        Key of the channel's stream.
+    `mean` is the photons per voxel in the middle of the frame, `by_row` and `by_column` are the factors of the
+    vignetting (`vignette`), `origin` is the position of the first voxel in the volume, z y x, and `key` that of the
+    channel's stream. Raises ValueError if the mean cannot be drawn.
     """
     check_mean(mean, mean)
     if mean > 0.0:
