@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Box, Spacing, Tiling, Triple, triple
+from simexm.geometry.grid import Box, Spacing, Tiling, Triple, three, triple
 from simexm.machine import cpus, memory_limits
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
@@ -144,8 +144,7 @@ def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Tri
     fewest = (_FEWEST_PLANES, _CHUNK, _CHUNK)
 
     def band() -> Triple:
-        z, y, x = (min(-(-min(g, n) // s) * s, -(-n // s) * s) for g, n, s in zip(grain, shape, shard, strict=True))
-        return z, y, x
+        return three(min(-(-min(g, n) // s) * s, -(-n // s) * s) for g, n, s in zip(grain, shape, shard, strict=True))
 
     while itemsize * Box.of_shape(shape).intersect(Box.of_shape(band())).size > _BAND_BYTES:
         halves = [a for a in (1, 0, 2) if shard[a] > fewest[a] and shard[a] >= 2 * min(grain[a], shape[a])]
@@ -153,8 +152,7 @@ def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Tri
             break
         axis = max(halves, key=lambda a: shard[a])
         shard[axis] //= 2
-    z, y, x = shard
-    return (z, y, x), band()
+    return three(shard), band()
 
 
 def _default_workers(band_bytes: int) -> int:

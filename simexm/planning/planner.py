@@ -15,7 +15,7 @@ import numpy as np
 from simexm import compiled
 from simexm.arguments import text
 from simexm.errors import SimexmWarning, SourceError, SpecError
-from simexm.geometry.grid import Box, Tiling, Triple, triple
+from simexm.geometry.grid import Box, Tiling, Triple, three, triple
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.labels.regions import CYTOSOL, FIRST_MASK, MEMBRANE, MOST_MASKS
 from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
@@ -170,8 +170,7 @@ def _clump_cell_nm(formation: ImageFormation, factor: float) -> tuple[float, flo
     """Return the cell of the grid on which dyes are placed, nm of tissue; see `RunContext.clump_cell_nm`."""
     if formation.cell_nm is None:
         return None
-    z, y, x = (float(n) / factor for n in formation.cell_nm)
-    return z, y, x
+    return three(float(n) / factor for n in formation.cell_nm)
 
 
 @cache

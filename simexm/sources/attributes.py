@@ -13,9 +13,9 @@ from fractions import Fraction
 from typing import Any
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Spacing, exact
+from simexm.geometry.grid import Spacing, exact, three
 from simexm.sources.axes import nm_per
-from simexm.sources.zarr.ngff import UnclearError, checked_size, spacing
+from simexm.sources.zarr.ngff import UnclearError, checked_size
 
 _SCALE = re.compile(r"s?[1-9]\d*")
 _NAMES = ("_ARRAY_DIMENSIONS", "axis_names", "axes", "axistags", "dimension_names")
@@ -75,8 +75,8 @@ def place(
     offset = attributes.get("offset")
     begin = [Fraction(0)] * 3 if offset is None else _numbers("offset", _spatial(offset, len(axes), axes), 3)
     if key == "element_size_um":
-        return checked_size(size), spacing([begin[i] * per[0] for i in order])
-    return checked_size([size[i] for i in order]), spacing([begin[i] * per[i] for i in order])
+        return checked_size(size), three(begin[i] * per[0] for i in order)
+    return checked_size([size[i] for i in order]), three(begin[i] * per[i] for i in order)
 
 
 def place_of(
@@ -143,7 +143,7 @@ def _transform(transform: Any) -> Place | None:
     shift = _numbers("transform.translate", transform.get("translate") or [0] * len(axes), len(axes))
     size = [scale[i] * n for i, n in zip(at, per, strict=True) if n is not None]
     centre = [shift[i] * n for i, n in zip(at, per, strict=True) if n is not None]
-    return checked_size(size), spacing([c - s / 2 for c, s in zip(centre, size, strict=True)])
+    return checked_size(size), three(c - s / 2 for c, s in zip(centre, size, strict=True))
 
 
 def _numbers(key: str, values: Any, count: int) -> list[Fraction]:

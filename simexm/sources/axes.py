@@ -156,4 +156,4 @@ def voxel_sizes(given: Any) -> Spacing:
     why = implausible(sizes)
     if why:
         raise SpecError(f"voxel_size_nm is {why}. {words().voxel_size}")
-    return exact3((sizes[0], sizes[1], sizes[2]))
+    return exact3(sizes)

@@ -270,12 +270,7 @@ _PATIENCE_S = 30.0
 def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
     """Open a source of labels: a model, or the path or URL of a Zarr.
 
-    Raises
-    ------
-    SourceNotFoundError
-        If nothing exists at the path.
-    SourceError
-        If it cannot be used as labels.
+    Raises SourceNotFoundError if nothing exists at the path, and SourceError if it cannot be used as labels.
     """
     if hasattr(source, "open") and not isinstance(source, PathLike):
         return source.open()

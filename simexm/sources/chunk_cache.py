@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple, three
 
 CACHE_BYTES = 64 * 2**20
 """Bytes of decoded chunks in one process, for all sources together."""
@@ -81,5 +81,5 @@ class ChunkCache:
 
 
 def _chunk_box(position: Triple, chunk: Triple, shape: Triple) -> Box:
-    z, y, x = (p * c for p, c in zip(position, chunk, strict=True))
-    return Box.at((z, y, x), chunk).intersect(Box.of_shape(shape))
+    corner = three(p * c for p, c in zip(position, chunk, strict=True))
+    return Box.at(corner, chunk).intersect(Box.of_shape(shape))

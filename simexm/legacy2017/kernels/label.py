@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.compiled import njit
-from simexm.geometry.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple, three
 from simexm.kernels.numbers.detmath import CUT_SIGMA, exp_array, normal_quantile_cut
 from simexm.kernels.numbers.draws import LARGEST_MEAN
 from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
@@ -53,14 +53,12 @@ class Layer(NamedTuple):
 
 def reach(voxel_nm: tuple[float, float, float]) -> Triple:
     """Largest displacement along z, y, x, in voxels: the Gaussian is cut at 4 standard deviations."""
-    z, y, x = (math.floor(CUT_SIGMA * DISPLACEMENT_NM / v + 0.5) for v in voxel_nm)
-    return z, y, x
+    return three(math.floor(CUT_SIGMA * DISPLACEMENT_NM / v + 0.5) for v in voxel_nm)
 
 
 def _plain(layer: Layer) -> Layer:
     """The layer with plain floats: numba compiles for each mixture of types."""
-    z, y, x = (float(v) for v in layer.voxel_nm)
-    return layer._replace(dyes=float(layer.dyes), voxel_nm=(z, y, x))
+    return layer._replace(dyes=float(layer.dyes), voxel_nm=three(map(float, layer.voxel_nm)))
 
 
 def source_box(target: Box, crop: Box, voxel_nm: tuple[float, float, float]) -> Box:
@@ -201,8 +199,7 @@ def count_dropped(
     `layer.proteins` is not used, as it depends on this count. A box without voxels within `reach` of the crop's border
     adds nothing.
     """
-    z, y, x = (-r for r in reach(layer.voxel_nm))
-    inner = crop.grown((z, y, x)).relative_to(array.start)
+    inner = crop.grown(three(-r for r in reach(layer.voxel_nm))).relative_to(array.start)
     mine = box.relative_to(array.start)
     layer = _plain(layer)
     boxes = (mine.start, mine.stop, crop.start, crop.stop, inner.start, inner.stop)

@@ -47,8 +47,7 @@ def _photons(dyes, z, y0, x0, mean, table, k0, k1, out):  # type: ignore[no-unty
 
 
 def photons(dyes: NDArray[np.int32], origin: Triple, mean: float, key: Key) -> NDArray[np.int64]:
-    """Return the photons of one plane of voxels, int64; all dyes of a voxel emit the same draw of Poisson(mean), as in
-    2017.
+    """Return the photons of one plane of voxels, int64; all dyes of a voxel emit the same draw of Poisson(mean).
 
     `dyes` are those per voxel, int32, (rows, columns), the first at `origin` in the volume, z y x; `mean` is the
     photons per dye (`simexm.legacy2017.spectra.mean_photons`), `key` that of the stream of channel and fluorophore.

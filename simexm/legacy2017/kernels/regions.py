@@ -62,8 +62,7 @@ def _laplacian(index, ids, in_slice, membrane, cytosol, out):  # type: ignore[no
 def laplacian_regions(
     index: NDArray[np.int32], ids: NDArray[np.uint64], in_slice: bool, membrane: int, cytosol: int
 ) -> NDArray[np.uint8]:
-    """Return region bits: `membrane` where the Laplacian of the ids is not zero, `cytosol` where it is, 0 where the id
-    is 0.
+    """Return region bits: `membrane` where the Laplacian of the ids is not zero, else `cytosol`; 0 where the id is 0.
 
     `index` are cell indices, z y x, 0 = no cell; `ids` the id by index, whose Laplacian is modulo 2^64. The neighbours
     are the 8 within the slice with `in_slice`, otherwise all 26. Voxels on the array's faces (with `in_slice` on its

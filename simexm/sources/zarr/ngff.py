@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Spacing, Triple, exact, exact3
+from simexm.geometry.grid import Spacing, Triple, exact, three
 from simexm.sources.axes import UNITS, Spatial, implausible, nm_per, seconds_per, space_and_time
 from simexm.store.ngff import ome
 
@@ -34,8 +34,7 @@ class Geometry:
 
     def along(self, lengths: Sequence[int]) -> Triple:
         """Return lengths along z, y and x from those of all axes; 1 for a missing z."""
-        z, y, x = (1 if i is None else lengths[i] for i in self.axes)
-        return z, y, x
+        return three(1 if i is None else lengths[i] for i in self.axes)
 
 
 class UnclearError(ValueError):
@@ -155,7 +154,7 @@ def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Spatial) -> tuple
             raise UnclearError(f"the unit {unit!r} is no known unit of length ({', '.join(UNITS)})")
         nm.append(per)
     size = [scale[i] * n for i, n in zip(positions, nm, strict=True)]
-    return checked_size(size), spacing([shift[i] * n - s / 2 for i, n, s in zip(positions, nm, size, strict=True)])
+    return checked_size(size), three(shift[i] * n - s / 2 for i, n, s in zip(positions, nm, size, strict=True))
 
 
 def checked_size(size: Sequence[Fraction]) -> Spacing:
@@ -163,7 +162,7 @@ def checked_size(size: Sequence[Fraction]) -> Spacing:
     wrong = implausible(size)
     if wrong:
         raise UnclearError(f"the metadata have a voxel size of {wrong}")
-    return spacing(size)
+    return three(size)
 
 
 def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]]]:
@@ -212,9 +211,3 @@ def _list(value: Any) -> list[Any]:
 
 def _is_map(value: Any) -> bool:
     return isinstance(value, Mapping)
-
-
-def spacing(values: Sequence[Fraction]) -> Spacing:
-    """Return three numbers as a tuple."""
-    z, y, x = values
-    return exact3((z, y, x))
