@@ -147,7 +147,7 @@ def make_plan(
     part, memory = predict(tile, block)
     return Plan(
         simulation=resolved,
-        until=str(type(stages[-1]).model_fields["stage"].default) if until is None else until,
+        until=stages[-1].tag if until is None else until,
         stages=stages,
         context=context,
         id_dtype=id_dtype,
@@ -182,7 +182,7 @@ def _versions(device: str) -> Mapping[str, str]:
 
 def _stages_until(simulation: Spec, until: str | None) -> tuple[Stage, ...]:
     """Return the stages up to and including `until`, and those that always run, such as the truth."""
-    tags = [str(type(s).model_fields["stage"].default) for s in simulation.stages]
+    tags = [s.tag for s in simulation.stages]
     if until is None or text("until", until) == tags[-1]:
         return tuple(simulation.stages)
     possible = [t for t, s in zip(tags, simulation.stages, strict=True) if main_quantity(s)]

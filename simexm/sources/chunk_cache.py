@@ -44,7 +44,8 @@ class ChunkCache:
         hull = [_chunk_box(p, chunk, shape) for p in positions]
         if box.is_empty or sum(b.size for b in hull) * itemsize > self._limit:
             return read(box)
-        cached = self._cached(name, positions)
+        with self._lock:
+            cached = {p: self._chunks[name, p] for p in positions if (name, p) in self._chunks}
         missing = [b for p, b in zip(positions, hull, strict=True) if p not in cached]
         data: NDArray[Any] | None = None
         if missing:
@@ -63,10 +64,6 @@ class ChunkCache:
             part = each.intersect(box)
             out[part.relative_to(box.start).slices] = cached[position][part.relative_to(each.start).slices]
         return out
-
-    def _cached(self, name: Hashable, positions: list[Triple]) -> dict[Triple, NDArray[Any]]:
-        with self._lock:
-            return {p: self._chunks[name, p] for p in positions if (name, p) in self._chunks}
 
     def _store(self, name: Hashable, chunks: dict[Triple, NDArray[Any]]) -> None:
         with self._lock:

@@ -165,15 +165,10 @@ class ImageFormation(ABC):
 
 
 class ImagingCost(ABC):
-    """Time and memory that imaging takes.
-
-    Attributes
-    ----------
-    seconds_per_pixel
-        Rough core-seconds per pixel and channel for the camera, coarser levels, truth, and encoding.
-    """
+    """Time and memory that imaging takes."""
 
     seconds_per_pixel: ClassVar[float]
+    """Rough core-seconds per pixel and channel for the camera, coarser levels, truth, and encoding."""
 
     @abstractmethod
     def relative(self, axis: int, pixels: int) -> float:
