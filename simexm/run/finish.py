@@ -114,9 +114,8 @@ def _omero(plan: Plan, totals: Totals, where: Place, output: Output) -> dict[str
             window = {"min": 0.0, "max": top, "start": start, "end": max(end, start + 1)}
         else:
             window = coarsest_window(plan.volumes, where, output, c)
-        channels.append({"label": name, "color": channel_color(plan, name), "active": True, "window": window})
-    depth = plan.shape[0]
-    return {"channels": channels, "rdefs": {"model": "color", "defaultZ": depth // 2, "defaultT": 0}}
+        channels.append((name, channel_color(plan, name), window))
+    return omezarr.omero(channels, plan.shape[0])
 
 
 def coarsest_window(volumes: Volumes, where: Place, output: Output, channel: int) -> dict[str, float]:

@@ -13,9 +13,9 @@ from fractions import Fraction
 from typing import Any
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Spacing, exact, three
+from simexm.geometry.grid import Spacing, three
 from simexm.sources.axes import nm_per
-from simexm.sources.zarr.ngff import UnclearError, checked_size
+from simexm.sources.zarr.ngff import UnclearError, checked_size, numbers
 
 _SCALE = re.compile(r"s?[1-9]\d*")
 _NAMES = ("_ARRAY_DIMENSIONS", "axis_names", "axes", "axistags", "dimension_names")
@@ -71,9 +71,9 @@ def place(
     if found is None:
         return None
     key, size, per = found
-    size = [s * f for s, f in zip(size, _numbers("downsamplingFactors", factors, 3), strict=True)]
+    size = [s * f for s, f in zip(size, numbers("downsamplingFactors", factors, 3), strict=True)]
     offset = attributes.get("offset")
-    begin = [Fraction(0)] * 3 if offset is None else _numbers("offset", _spatial(offset, len(axes), axes), 3)
+    begin = [Fraction(0)] * 3 if offset is None else numbers("offset", _spatial(offset, len(axes), axes), 3)
     if key == "element_size_um":
         return checked_size(size), three(begin[i] * per[0] for i in order)
     return checked_size([size[i] for i in order]), three(begin[i] * per[i] for i in order)
@@ -103,7 +103,7 @@ def _size(
 ) -> tuple[str, list[Fraction], list[Fraction]] | None:
     """Return the attribute that holds the size, the size in nm in its own order, and nm per unit along each axis."""
     if "element_size_um" in attributes:
-        size = [n * 1000 for n in _numbers("element_size_um", attributes["element_size_um"], 3)]
+        size = [n * 1000 for n in numbers("element_size_um", attributes["element_size_um"], 3)]
         return "element_size_um", size, [Fraction(1000)] * 3
     pixel = attributes.get("pixelResolution")
     if isinstance(pixel, Mapping):
@@ -124,7 +124,7 @@ def _size(
     if len(per) != 3 or None in per:
         raise UnclearError(f"{key} {values} has the units {units}, which are no known units of length")
     nm = [n for n in per if n is not None]
-    return key, [v * n for v, n in zip(_numbers(key, values, 3), nm, strict=True)], nm
+    return key, [v * n for v, n in zip(numbers(key, values, 3), nm, strict=True)], nm
 
 
 def _transform(transform: Any) -> Place | None:
@@ -139,21 +139,11 @@ def _transform(transform: Any) -> Place | None:
     per = [nm_per(units[i]) if i < len(units) else None for i in at]
     if None in per:
         raise UnclearError(f"its transform has the units {units}, which are no known units of length")
-    scale = _numbers("transform.scale", transform["scale"], len(axes))
-    shift = _numbers("transform.translate", transform.get("translate") or [0] * len(axes), len(axes))
+    scale = numbers("transform.scale", transform["scale"], len(axes))
+    shift = numbers("transform.translate", transform.get("translate") or [0] * len(axes), len(axes))
     size = [scale[i] * n for i, n in zip(at, per, strict=True) if n is not None]
     centre = [shift[i] * n for i, n in zip(at, per, strict=True) if n is not None]
     return checked_size(size), three(c - s / 2 for c, s in zip(centre, size, strict=True))
-
-
-def _numbers(key: str, values: Any, count: int) -> list[Fraction]:
-    try:
-        found = [exact(v) for v in values]
-    except (TypeError, ValueError):
-        found = []
-    if len(found) != count:
-        raise UnclearError(f"its {key} {values!r} cannot be read as {count} numbers")
-    return found
 
 
 def _spatial(values: Any, ndim: int, axes: Sequence[str]) -> Any:

@@ -80,16 +80,9 @@ class LabelPart:
 class LabelStream(ABC):
     """The labels of a tile, part by part, in ascending z; can be read more than once.
 
-    Attributes
-    ----------
-    box
-        Voxels of the labels, in volume coordinates.
-    cells
-        Ids by index, of the parts read so far.
-    depth
-        Planes of voxels that may come in any order; 1 if every part spans whole planes, so that planes ascend, too.
-    seen
-        Whether all parts have been read once.
+    `box` are the voxels of the labels, in volume coordinates, and `cells` the ids by index, of the parts read so far.
+    `depth` planes of voxels may come in any order: 1 if every part spans whole planes, so that planes ascend, too.
+    `seen` says whether all parts have been read once.
     """
 
     def __init__(self, box: Box, depth: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -82,6 +82,12 @@ def multiscales(
 def image_attributes(scales: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """Return the attributes of an image group; `more` goes beside `multiscales` (`omero`)."""
     return {"ome": {"version": VERSION, "multiscales": scales, **more}}
+
+
+def omero(channels: Iterable[tuple[str, str, Mapping[str, float]]], planes: int) -> dict[str, Any]:
+    """Return the display settings of channels, each of name, RRGGBB and window; viewers open the middle plane."""
+    shown = [{"label": name, "color": color, "active": True, "window": window} for name, color, window in channels]
+    return {"channels": shown, "rdefs": {"model": "color", "defaultZ": planes // 2, "defaultT": 0}}
 
 
 def label_attributes(scales: list[dict[str, Any]], *, image: str | None = None) -> dict[str, Any]:

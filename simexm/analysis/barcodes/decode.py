@@ -107,14 +107,10 @@ class Decoded:
 
 
 def decode(result: Result) -> Decoded:
-    """Read the barcode of every cell from the images of a result with rounds, in this process, without storing anything.
+    """Read the barcode of every cell from the images of a result with rounds, in this process; nothing is stored.
 
-    Images may hold counts or be noise-free (`--until` a microscope). Memory grows with a block and with the number of cells.
-
-    Raises
-    ------
-    OutputError
-        If the result is unfinished, of another format, or has no rounds or no images of light.
+    Images may hold counts or be noise-free (`--until` a microscope). Memory grows with a block and with the number of
+    cells. Raises OutputError if the result is unfinished, of another format, or has no rounds or no images of light.
     """
     bench = Decode().open((result,))
     sums = [bench.measure(number)[VOTES] for number in range(bench.blocks)]

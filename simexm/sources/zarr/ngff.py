@@ -179,14 +179,18 @@ def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]
                 f"its coordinate transformation of type {kind!r} is not supported (scale, translation, sequence and identity "
                 "are): volumes cannot be rotated or sheared"
             )
-        values = step.get(kind)
-        try:
-            by = [exact(v) for v in values]
-        except (TypeError, ValueError):
-            by = []
-        if len(by) != ndim:
-            raise UnclearError(f"its {kind} {values!r} cannot be read for {ndim} axes")
-        yield kind, by
+        yield kind, numbers(kind, step.get(kind), ndim)
+
+
+def numbers(key: str, values: Any, count: int) -> list[Fraction]:
+    """Return so many numbers of an attribute, exactly; raises UnclearError for anything else."""
+    try:
+        found = [exact(v) for v in values]
+    except (TypeError, ValueError):
+        found = []
+    if len(found) != count:
+        raise UnclearError(f"its {key} {values!r} cannot be read as {count} numbers")
+    return found
 
 
 def _end(step: Mapping[str, Any], side: str) -> str:
