@@ -59,16 +59,10 @@ def execute(
     with the number of blocks left, None while unknown, to keep up the number of workers; the texts that it returns
     become messages.
 
-    Raises
-    ------
-    RunError
-        The scheduler is lost, workers cannot load the function, or so many blocks failed in a row that the rest would
-        too. Finished blocks are in the journal.
-    OutputError
-        The journal cannot be written.
-    KeyboardInterrupt
-        Ctrl-C. No more blocks are submitted and results received so far are in the journal; blocks that still run on
-        workers of a foreign cluster finish unrecorded.
+    Raises RunError if the scheduler is lost, workers cannot load the function, or so many blocks failed in a row that
+    the rest would too (finished blocks are in the journal), and OutputError if the journal cannot be written. After
+    Ctrl-C no more blocks are submitted and results received so far are in the journal; blocks that still run on
+    workers of a foreign cluster finish unrecorded.
     """
     return _Run(client, blocks, journal, _Pace(seconds_per_block), attempts, listeners, keep).run(function, context)
 
