@@ -78,8 +78,7 @@ def _compile_once(dispatcher: Any) -> None:
     numba would compile the function, and all that it calls, again for each constant, and for each counter that begins with one:
     a quarter of the time of a first run. Where a constant helps, LLVM propagates it.
     """
-    from numba.core.types import unliteral
-
+    unliteral: Callable[[Any], Any] = _numba().types.unliteral
     template = dispatcher.get_call_template
     dispatcher.get_call_template = lambda positional, named: template(
         tuple(map(unliteral, positional)), {name: unliteral(kind) for name, kind in named.items()}

@@ -75,7 +75,7 @@ def test_constants_and_counters_are_integers_like_others() -> None:
         n = 0
         for _ in range(2):
             n = after(n)
-        return n + after(3)
+        return int(n + after(3))
 
     assert six() == 6
     assert len(after.signatures) == 1
