@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from simexm.errors import SpecError
-from simexm.geometry.grid import Triple
+from simexm.geometry.grid import Triple, three
 
 
 def whole_number(name: str, value: Any, least: int = -(2**63)) -> int:
@@ -27,8 +27,7 @@ def whole_numbers(name: str, value: Any) -> Triple:
         parts = []
     if len(parts) != 3:
         raise SpecError(f"{name} is {reprlib.repr(value)}; give three whole numbers, z y x")
-    z, y, x = (whole_number(f"{name} along {axis}", part) for axis, part in zip("zyx", parts, strict=True))
-    return z, y, x
+    return three(whole_number(f"{name} along {axis}", part) for axis, part in zip("zyx", parts, strict=True))
 
 
 def text(name: str, value: Any) -> str:

@@ -37,10 +37,6 @@ def _numba(environment: Mapping[str, str]) -> list[str]:
     return [beside_the_code, os.path.join(_user_caches(environment), "numba")]
 
 
-def _cupy(environment: Mapping[str, str]) -> list[str]:
-    return [os.path.expanduser("~/.cupy/kernel_cache")]
-
-
 def _matplotlib(environment: Mapping[str, str]) -> list[str]:
     if sys.platform == "darwin":
         return [os.path.expanduser("~/.matplotlib")]
@@ -49,7 +45,7 @@ def _matplotlib(environment: Mapping[str, str]) -> list[str]:
 
 _CACHES = (
     _Cache("numba", "NUMBA_CACHE_DIR", _numba),
-    _Cache("CuPy", "CUPY_CACHE_DIR", _cupy),
+    _Cache("CuPy", "CUPY_CACHE_DIR", lambda _: [os.path.expanduser("~/.cupy/kernel_cache")]),
     _Cache("matplotlib", "MPLCONFIGDIR", _matplotlib),
 )
 
@@ -99,13 +95,9 @@ def _refusal(cache: _Cache) -> str:
         if not refused:
             return ""
         why = f"{folder}: {refused}"
-        if _is_full(refused):
+        if refused in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
             break  # numba would choose this one: it tests with an empty file
     return why
-
-
-def _is_full(refused: str) -> bool:
-    return refused in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 def _unwritable(folder: str) -> str:

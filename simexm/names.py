@@ -6,8 +6,11 @@ patterns as those of a spec.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import re
 import unicodedata
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -69,3 +72,11 @@ def _free_text(text: str) -> str:
 
 FreeText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_free_text)]
 """Names of experiments and dyes: any text of one line."""
+
+
+def similar(name: str, folder: Path) -> list[str]:
+    """Return up to three names in a folder that are like a missing one; none if the folder cannot be listed."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
+    return difflib.get_close_matches(name, names)

@@ -30,12 +30,9 @@ def installed(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
 
 @cache
 def load(group: str, name: str, base: type[T], field: str) -> type[T]:
-    """Load the class of an entry point: a subclass of the model `base` whose `field` (stage, analysis) has the name as default.
+    """Load the class of an entry point: a subclass of the model `base` whose `field` (stage, analysis) has that name.
 
-    Raises
-    ------
-    SpecError
-        If there are none or several of that name, or it cannot be imported or is another object.
+    Raises SpecError if there are none or several of that name, or it cannot be imported or is another object.
     """
     points = installed(group).get(name, ())
     if not points:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from simexm.errors import SpecError
-from simexm.names import printable
+from simexm.names import printable, similar
 from simexm.store.small_file import read_small
 
 
@@ -109,7 +109,7 @@ def read(path: Path, what: str = "spec") -> dict[str, Any]:
         text = read_small(path, what).decode("utf-8")
     except FileNotFoundError:
         folder = path.parent if path.parent.is_dir() else Path()
-        near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir() if p.is_file()], n=2)
+        near = similar(path.name, folder)
         hint = f"did you mean {' or '.join(near)}?" if near else _remedy(what)
         raise SpecError(f"there is no {what} {path}; {hint}") from None
     except UnicodeDecodeError as error:

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from simexm.compiled import njit
+
 INNER = """
 from simexm.compiled import njit
 
@@ -59,6 +61,24 @@ def test_compiled_at_the_first_call_and_kept_for_other_processes(tmp_path: Path)
         assert not done.returncode, done.stderr
         told.append(done.stdout.split())
     assert told == [["0", "1", "1"], ["1", "1", "0"]]
+
+
+def test_constants_and_counters_are_integers_like_others() -> None:
+    """A function is compiled once for them, and so is all that it calls."""
+
+    @njit()
+    def after(n: int) -> int:
+        return n + 1
+
+    @njit()
+    def six() -> int:
+        n = 0
+        for _ in range(2):
+            n = after(n)
+        return int(n + after(3))
+
+    assert six() == 6
+    assert len(after.signatures) == 1
 
 
 def test_a_process_waits_for_another_one_that_compiles_and_loads_what_it_stored(tmp_path: Path) -> None:

@@ -118,13 +118,7 @@ def _attributes(plan: AnalysisPlan, where: Place, output: Output, has_main: bool
         return omezarr.label_attributes(scales, image="../../" if has_main else None)
     colors = COLORS if len(output.channels) > 1 else ("FFFFFF",)
     channels = [
-        {
-            "label": name,
-            "color": colors[c % len(colors)],
-            "active": True,
-            "window": coarsest_window(plan.volumes, where, output, c),
-        }
+        (name, colors[c % len(colors)], coarsest_window(plan.volumes, where, output, c))
         for c, name in enumerate(output.channels)
     ]
-    rendering = {"model": "color", "defaultZ": grid.shape[0] // 2, "defaultT": 0}
-    return omezarr.image_attributes(scales, omero={"channels": channels, "rdefs": rendering})
+    return omezarr.image_attributes(scales, omero=omezarr.omero(channels, grid.shape[0]))

@@ -28,7 +28,7 @@ def specs(incomplete: str) -> list[str]:
 
 def cluster_files(incomplete: str) -> list[str]:
     """Complete cluster files."""
-    return list(_paths(incomplete, _is_cluster_file))
+    return list(_paths(incomplete, lambda path: path.endswith((".yaml", ".yml")) and _has_key(path, "kind")))
 
 
 def results(incomplete: str) -> list[str]:
@@ -55,10 +55,6 @@ def _is_spec(path: str) -> bool:
     if path.endswith(".ini"):
         return os.path.isfile(path)
     return path.endswith((".yaml", ".yml", ".json")) and _has_key(path, "stages")
-
-
-def _is_cluster_file(path: str) -> bool:
-    return path.endswith((".yaml", ".yml")) and _has_key(path, "kind")
 
 
 def _has_key(path: str, key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -103,15 +103,8 @@ def verify(
     simulation = Simulation.load(spec) if spec else None
     with bar("verify", quiet) as progress:
         if repair:
-            found = repair_result(
-                path,
-                report,
-                simulation=simulation,
-                workers=workers,
-                quiet=quiet,
-                progress=progress,
-                finished=keep_picture,
-            )
+            how: dict[str, Any] = {"workers": workers, "quiet": quiet, "progress": progress, "finished": keep_picture}
+            found = repair_result(path, report, simulation=simulation, **how)
         else:
             found = Verification(Place.where(path), progress)
             for damage in found:

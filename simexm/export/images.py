@@ -13,7 +13,7 @@ import zarr
 from simexm.errors import OutputError
 from simexm.export.scaling import To8Bit, in_colors, side_by_side, to_8bit
 from simexm.export.stack import Channel, Head, Job, Plane, largest, read_planes, single
-from simexm.geometry.grid import Triple
+from simexm.geometry.grid import Triple, three
 from simexm.result.result import Result
 
 UINT8 = np.dtype(np.uint8)
@@ -32,8 +32,7 @@ class Image:
     @property
     def shape(self) -> Triple:
         """Pixels along z, y, x."""
-        _, z, y, x = self.array.shape
-        return z, y, x
+        return three(self.array.shape[1:])
 
     def head(self, dtype: np.dtype[Any], channels: Sequence[Channel], what: str, *, labels: bool = False) -> Head:
         """Describe a stack on this level's grid; `what` names its part of the result. See `Head`."""

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import Box, NmBox, Spacing, Triple, combine, each, triple
+from simexm.geometry.grid import Box, NmBox, Spacing, Triple, combine, each, three, triple
 from simexm.geometry.transform import Transform
 
 
@@ -74,8 +74,7 @@ class Geometry:
     def axes(self) -> tuple[Sampling, Sampling, Sampling]:
         """The sampling of each axis, in nm of tissue."""
         fixed = self.fixed_shape or (None,) * 3
-        z, y, x = map(Sampling, self.crop.shape, self.voxel_nm, self.pixel_tissue_nm, self.phase_nm, fixed)
-        return z, y, x
+        return three(map(Sampling, self.crop.shape, self.voxel_nm, self.pixel_tissue_nm, self.phase_nm, fixed))
 
     @property
     def shape(self) -> Triple:
@@ -95,8 +94,7 @@ class Geometry:
     @property
     def specimen_origin_nm(self) -> Spacing:
         """Position of the corner of the specimen, nm of tissue."""
-        z, y, x = (o + c * v for o, c, v in zip(self.origin_nm, self.crop.start, self.voxel_nm, strict=True))
-        return z, y, x
+        return three(o + c * v for o, c, v in zip(self.origin_nm, self.crop.start, self.voxel_nm, strict=True))
 
     def pixels_nm(self, box: Box) -> NmBox:
         """Convert a box of pixels to nm of expanded tissue from the corner of the specimen."""

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import SupportsInt
+from typing import SupportsInt, TypeVar
 
+T = TypeVar("T")
 Triple = tuple[int, int, int]
 Spacing = tuple[Fraction, Fraction, Fraction]
 
@@ -17,10 +18,15 @@ def exact(value: float | int | str | Fraction) -> Fraction:
     return value if isinstance(value, Fraction) else Fraction(str(value))
 
 
-def exact3(values: tuple[float | Fraction, float | Fraction, float | Fraction]) -> Spacing:
-    """Apply `exact` to a z, y, x triple."""
-    z, y, x = (exact(v) for v in values)
+def three(values: Iterable[T]) -> tuple[T, T, T]:
+    """Return three values as a tuple, z, y, x; raises ValueError if they are more or fewer."""
+    z, y, x = values
     return z, y, x
+
+
+def exact3(values: Iterable[float | Fraction]) -> Spacing:
+    """Apply `exact` to a z, y, x triple."""
+    return three(exact(v) for v in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,7 @@ class Box:
     @property
     def slices(self) -> tuple[slice, slice, slice]:
         """Slices that select this box from an array that starts at 0."""
-        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
-        return z, y, x
+        return three(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     def intersect(self, other: Box) -> Box:
         """Return the common part; if there is none, an empty box (stop == start)."""
@@ -138,8 +143,7 @@ class Tiling:
 
 def triple(values: Iterable[SupportsInt]) -> Triple:
     """Convert three values to integers, z, y, x."""
-    z, y, x = map(int, values)
-    return z, y, x
+    return three(map(int, values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +169,9 @@ class NmBox:
 
 def each(values: Spacing, do: Callable[[Fraction], Fraction]) -> Spacing:
     """Apply a function to each axis."""
-    z, y, x = (do(v) for v in values)
-    return z, y, x
+    return three(do(v) for v in values)
 
 
 def combine(a: Triple | Spacing, b: Triple | Spacing, do: Callable[..., Fraction]) -> Spacing:
     """Apply a function of two values to each axis."""
-    z, y, x = (do(p, q) for p, q in zip(a, b, strict=True))
-    return z, y, x
+    return three(do(p, q) for p, q in zip(a, b, strict=True))

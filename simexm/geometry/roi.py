@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from simexm.errors import SpecError
-from simexm.geometry.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple, three
 
 Roi = str | Sequence[slice]
 """Voxels along z, y, x: the text of the option --roi, or three slices, such as `numpy.s_[0:40, :, 100:300]`."""
@@ -24,15 +24,15 @@ def box_of(roi: Roi | None, shape: Triple, where: str) -> Box:
     empty, or reaches outside.
     """
     ranges = _ranges(roi)
-    start = tuple(0 if low is None else low for low, _ in ranges)
-    stop = tuple(n if high is None else high for (_, high), n in zip(ranges, shape, strict=True))
+    start = three(0 if low is None else low for low, _ in ranges)
+    stop = three(n if high is None else high for (_, high), n in zip(ranges, shape, strict=True))
     if not all(0 <= a < b <= n for a, b, n in zip(start, stop, shape, strict=True)):
         chosen = ",".join(f"{a}:{b}" for a, b in zip(start, stop, strict=True))
         full = ",".join(f"0:{n}" for n in shape)
         raise SpecError(
             f"--roi {chosen} (z, y, x) is empty or reaches outside {where}, whose voxels are {full}; choose a part of these"
         )
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return Box(start, stop)
 
 
 def _ranges(roi: Any) -> list[tuple[int | None, int | None]]:

@@ -24,17 +24,12 @@ class Transform(ABC):
 
     A point's position depends on its own coordinates alone, not on other points of the array. Bounds are conservative, and
     the bound of a box lies within that of any larger box.
-
-    Attributes
-    ----------
-    scale
-        Nominal linear expansion. It converts pixel sizes and the lengths of linkers.
-    is_uniform
-        Whether coordinates are only multiplied by `scale`, so that each axis can be sampled by itself, exactly.
     """
 
     scale: Fraction
+    """Nominal linear expansion. It converts pixel sizes and the lengths of linkers."""
     is_uniform: ClassVar[bool] = False
+    """Whether coordinates are only multiplied by `scale`, so that each axis can be sampled by itself, exactly."""
 
     @abstractmethod
     def apply(self, points_nm: Points) -> Points:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Box, Spacing, Tiling, Triple, triple
+from simexm.geometry.grid import Box, Spacing, Tiling, Triple, three, triple
 from simexm.machine import cpus, memory_limits
 from simexm.sources.identity import digest_of
 from simexm.sources.stack import Numbers
@@ -93,28 +93,12 @@ def write_image(
 ) -> Written:
     """Write an image of labels or of measured values and its coarser levels, without the group's own metadata.
 
-    Those are written last, so that readers see only complete images. Each time point has its own shards.
+    Those are written last, so that readers see only complete images. Each time point of `series` has its own shards.
+    `path` is that of the image's group below the root, "" for the root itself; `name` is shown by viewers. Sizes and
+    the lower corner of the first voxel are in nm of tissue before expansion. Without `workers`, there is a thread for
+    each CPU of this process, or fewer if memory is short. `progress` is called with the voxels of each finished band.
 
     Raises SourceError if a grain does not fit into memory.
-
-    Parameters
-    ----------
-    files
-        Files of the root.
-    path
-        Path of the image's group below its root; "" for the root itself.
-    name
-        Name in viewers.
-    series
-        The voxels at each time point.
-    voxel_size_nm, origin_nm
-        Voxel size and lower corner of the first voxel, nm of tissue before expansion.
-    seconds_per_time
-        Seconds between time points; None if unknown.
-    workers
-        Threads; None for one per CPU of this process, fewer if memory is short.
-    progress
-        Called with the voxels of each finished band.
     """
     numbers = series[0]
     shard, band = plan_bands(numbers.shape, numbers.grain, numbers.dtype.itemsize)
@@ -160,8 +144,7 @@ def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Tri
     fewest = (_FEWEST_PLANES, _CHUNK, _CHUNK)
 
     def band() -> Triple:
-        z, y, x = (min(-(-min(g, n) // s) * s, -(-n // s) * s) for g, n, s in zip(grain, shape, shard, strict=True))
-        return z, y, x
+        return three(min(-(-min(g, n) // s) * s, -(-n // s) * s) for g, n, s in zip(grain, shape, shard, strict=True))
 
     while itemsize * Box.of_shape(shape).intersect(Box.of_shape(band())).size > _BAND_BYTES:
         halves = [a for a in (1, 0, 2) if shard[a] > fewest[a] and shard[a] >= 2 * min(grain[a], shape[a])]
@@ -169,8 +152,7 @@ def plan_bands(shape: Triple, grain: Triple, itemsize: int) -> tuple[Triple, Tri
             break
         axis = max(halves, key=lambda a: shard[a])
         shard[axis] //= 2
-    z, y, x = shard
-    return (z, y, x), band()
+    return three(shard), band()
 
 
 def _default_workers(band_bytes: int) -> int:

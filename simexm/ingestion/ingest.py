@@ -39,45 +39,30 @@ from simexm.store.remote import Remote
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What an ingest wrote.
-
-    Attributes
-    ----------
-    path
-        The OME-Zarr label image.
-    shape
-        Voxels along z, y, x.
-    times
-        Number of time points.
-    voxel_size_nm
-        Size of a voxel, nm.
-    dtype
-        Data type of the ids.
-    regions
-        Names of the masks beside the labels.
-    fields
-        Names of the other fields beside them.
-    levels
-        Number of levels.
-    largest_id
-        The largest id; None after a dry run.
-    nbytes
-        Bytes of all shards on disk; after a dry run, of the labels before compression.
-    seconds
-        Wall time; 0 after a dry run.
-    """
+    """What an ingest wrote."""
 
     path: Location
+    """The OME-Zarr label image."""
     shape: Triple
+    """Voxels along z, y, x."""
     times: int
+    """Number of time points."""
     voxel_size_nm: Spacing
+    """Size of a voxel, nm."""
     dtype: str
+    """Data type of the ids."""
     regions: tuple[str, ...]
+    """Names of the masks beside the labels."""
     fields: tuple[str, ...]
+    """Names of the other fields beside them."""
     levels: int
+    """Number of levels."""
     largest_id: int | None
+    """The largest id; None after a dry run."""
     nbytes: int
+    """Bytes of all shards on disk; after a dry run, of the labels before compression."""
     seconds: float
+    """Wall time; 0 after a dry run."""
 
 
 @speaking(COMMAND)

@@ -52,32 +52,17 @@ def execute(
 ) -> Outcome:
     """Run `function(context, block)` for each of `blocks` and write each result to the journal.
 
-    Parameters
-    ----------
-    function
-        A pure function that can be run twice and returns a small dictionary of JSON values.
-    context
-        Its first argument; pickled, sent to each worker once.
-    blocks
-        Numbers of the blocks, each once, read as there is room. Those in `journal.done` are run like any other.
-    seconds_per_block
-        Expected time of a block; it sizes the first tasks only, later ones follow measured times.
-    attempts
-        How often a block may raise, or kill its worker, before it is set aside.
-    keep
-        Called every two seconds with the number of blocks left, None while unknown, to keep up the number of workers;
-        the texts that it returns become messages.
+    `function` is pure, can be run twice, and returns a small dictionary of JSON values; `context` is pickled and sent
+    to each worker once. The numbers of the blocks, each once, are read as there is room; those in `journal.done` are
+    run like any other. `seconds_per_block`, the expected time, sizes the first tasks only: later ones follow measured
+    times. A block that raises, or kills its worker, `attempts` times is set aside. `keep` is called every two seconds
+    with the number of blocks left, None while unknown, to keep up the number of workers; the texts that it returns
+    become messages.
 
-    Raises
-    ------
-    RunError
-        The scheduler is lost, workers cannot load the function, or so many blocks failed in a row that the rest would
-        too. Finished blocks are in the journal.
-    OutputError
-        The journal cannot be written.
-    KeyboardInterrupt
-        Ctrl-C. No more blocks are submitted and results received so far are in the journal; blocks that still run on
-        workers of a foreign cluster finish unrecorded.
+    Raises RunError if the scheduler is lost, workers cannot load the function, or so many blocks failed in a row that
+    the rest would too (finished blocks are in the journal), and OutputError if the journal cannot be written. After
+    Ctrl-C no more blocks are submitted and results received so far are in the journal; blocks that still run on
+    workers of a foreign cluster finish unrecorded.
     """
     return _Run(client, blocks, journal, _Pace(seconds_per_block), attempts, listeners, keep).run(function, context)
 

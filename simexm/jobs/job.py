@@ -51,14 +51,8 @@ class Job:
 def run_job(job: Job, execute: Execute, *, quiet: bool = False) -> Journal:
     """Do the blocks that are not done yet, then merge; return the journal with a record of every block.
 
-    With `quiet`, only failures are shown.
-
-    Raises
-    ------
-    RunError
-        Blocks failed. The others are kept, and the next call does only those that failed.
-    OutputError
-        The journal was written with other parameters.
+    With `quiet`, only failures are shown. Raises RunError if blocks failed: the others are kept, and the next call does
+    only those that failed. Raises OutputError if the journal was written with other parameters.
     """
     journal = job.open_journal()
     log = LogFile(job.folder / LOG)

@@ -85,18 +85,10 @@ class Journal:
     ) -> Journal:
         """Open or begin the journal in the folder `path`, and remove damaged lines from it.
 
-        Parameters
-        ----------
-        scratch
-            Folder for segments that are being written, by default the journal's own. Once it is deleted, every further
-            write fails.
-        total
-            Number of blocks of the run; a line with a higher block number is damaged.
+        Segments are written in `scratch`, by default the journal's own folder; once it is deleted, every further write
+        fails. A line with a number of a block above `total`, that of the run's blocks, is damaged.
 
-        Raises
-        ------
-        OutputError
-            The folder holds blocks of another parameter hash, or cannot be read or made.
+        Raises OutputError if the folder holds blocks of another parameter hash, or cannot be read or made.
         """
         journal = cls(path, parameter_hash, scratch, total)
         try:

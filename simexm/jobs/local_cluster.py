@@ -77,25 +77,12 @@ def local_client(
     held in memory and passed to the workers through pipes. (OpenSSL reads keys from files only: each process writes it
     for an instant into a folder that only the user can read.)
 
-    Parameters
-    ----------
-    workers
-        Number of processes; None for one on each core that this process may use.
-    memory_limit
-        Resident memory of one worker, bytes or text such as "2 GiB", above which it is killed and restarted; None for no
-        limit.
-    dashboard
-        Whether to serve Dask's dashboard (it needs bokeh), on a free port and below a secret path.
-    gpus
-        Names as in CUDA_VISIBLE_DEVICES: each worker sees one of its own, and there is at most one worker for each. Empty
-        on the CPU.
+    By default there is one process on each core that this process may use. A worker whose resident memory exceeds
+    `memory_limit`, bytes or text such as "2 GiB", is killed and restarted. The dashboard (it needs bokeh) is on a free
+    port and below a secret path. `gpus` are names as in CUDA_VISIBLE_DEVICES, empty on the CPU: each worker sees one of
+    its own, and there is at most one worker for each.
 
-    Raises
-    ------
-    SpecError
-        `workers` is below 1, or this process can start none.
-    RunError
-        Workers cannot be started.
+    Raises SpecError if `workers` is below 1, or this process can start none, and RunError if workers cannot be started.
     """
     if workers is not None and workers < 1:
         raise SpecError(f"{workers} workers would compute nothing. Set --workers to 1 or more")

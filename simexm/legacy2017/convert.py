@@ -54,27 +54,12 @@ def convert(
 ) -> dict[str, Any]:
     """Return the native spec as plain data, for `Simulation.from_mapping`; layers and channels are sorted by name.
 
-    Parameters
-    ----------
-    config
-        The file.
-    model
-        `simexm2017` is the original's model. `physical` maps its values onto the default physics; see
-        `simexm.legacy2017.physical`.
-    source_path
-        OME-Zarr that `ingest` wrote with `ingest_arguments`.
-    seed
-        Seed of all random numbers; the original had none.
+    The model `simexm2017` is the original's; `physical` maps its values onto the default physics, see
+    `simexm.legacy2017.physical`. `source_path` is the OME-Zarr that `ingest` wrote with `ingest_arguments`; the
+    original had no seed.
 
-    Warns
-    -----
-    SimexmWarning
-        For each name that is not valid in a native spec and, in the physical model, for each key that is only approximated.
-
-    Raises
-    ------
-    SpecError
-        If the physical model has no counterpart for some keys; the message lists them all.
+    Warns of each name that is not valid in a native spec and, in the physical model, of each key that is only
+    approximated. Raises SpecError if the physical model has no counterpart for some keys; the message lists them all.
     """
     names = native_names(config)
     stages = physical.stages(config, names) if model == "physical" else _stages_2017(config, names)

@@ -34,16 +34,14 @@ class Files2017:
 def write_2017_files(
     result: Result, folder: Path, options: Files2017, *, overwrite: bool = False, progress: Progress | None = None
 ) -> list[Path]:
-    """Write simulation/channel_0.tiff, ... and groundtruth/FLUOROPHORE/all_cells.tiff, ... below `folder`; return the paths.
+    """Write simulation/channel_0.tiff, ... and groundtruth/FLUOROPHORE/all_cells.tiff, ...; return the paths.
 
-    Level 0 is written, each channel scaled to 8 bits by its own maximum; ids are exact. Merged channels are channels_012.tiff and
-    so on in red, green and blue, missing ones zero; split cells are CELLID.tiff. GIFs end in .gif; image sequences are folders
-    of image_NN.png. If ids do not fit into GIF (255) or PNG (65535), the ground truth is written as TIFF, with a warning.
+    They are below `folder`. Level 0 is written, each channel scaled to 8 bits by its own maximum; ids are exact. Merged
+    channels are channels_012.tiff and so on in red, green and blue, missing ones zero; split cells are CELLID.tiff.
+    GIFs end in .gif; image sequences are folders of image_NN.png. If ids do not fit into GIF (255) or PNG (65535), the
+    ground truth is written as TIFF, with a warning.
 
-    Raises
-    ------
-    OutputError
-        If the result is unfinished, a label image is missing, or a file exists or cannot be written.
+    Raises OutputError if the result is unfinished, a label image is missing, or a file exists or cannot be written.
     """
     check_folder(folder, result)
     form = _FORMATS[options.format]

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
 from simexm.geometry.geometry import Geometry
-from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3, three
 from simexm.geometry.transform import Transform, UniformExpansion
 from simexm.kernels.detector.camera import cut, quarter_octaves
 from simexm.legacy2017 import spectra
@@ -167,10 +167,8 @@ class Imaging2017(Microscope):
         return Geometry(volume, crop, voxel_nm, origin_nm, transform, pixel, phase, frame.shape(crop.shape))
 
     def _frame(self, voxel_nm: Spacing) -> simexm2017_frame.Frame:
-        z, y, x = (float(v) for v in voxel_nm)
-        return simexm2017_frame.frame(
-            (z, y, x), self.expansion_factor, self.camera_pixel_nm, self.objective_factor, self.focal_plane_depth_nm
-        )
+        spacings = self.camera_pixel_nm, self.objective_factor, self.focal_plane_depth_nm
+        return simexm2017_frame.frame(three(map(float, voxel_nm)), self.expansion_factor, *spacings)
 
     def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
         """Find the pairs of dye and channel with any light."""
@@ -258,11 +256,11 @@ class Imaging2017(Microscope):
             yield simexm2017_frame.sample(image, origin, (*crop.start[1:], height, width), frame, *spans, key("camera"))
 
     def _kernel(self, pair: Pair, context: RunContext) -> psf.Kernel:
-        z, y, x = (float(v) for v in context.geometry.voxel_nm)
         channel = next(c for c in self.channels if c.name == pair.channel)
         wavelengths_nm = channel.laser_wavelength_nm, pair.emission_nm
         optics = self.numerical_aperture, self.refractive_index, self.pinhole_radius_um / self.objective_factor
-        return _kernel(self._kind, (z, y, x), self.expansion_factor, *wavelengths_nm, *optics)
+        voxel_nm = three(map(float, context.geometry.voxel_nm))
+        return _kernel(self._kind, voxel_nm, self.expansion_factor, *wavelengths_nm, *optics)
 
 
 @lru_cache(maxsize=64)
@@ -289,10 +287,10 @@ def _formation(context: RunContext) -> Formation2017:
 def _pixels_of(wanted: NmBox, g: Geometry) -> Box:
     """The pixels of a box in expanded space."""
     start, stop = (
-        tuple(
+        three(
             int((place / g.transform.scale - phase) * g.transform.scale / pixel)
             for place, phase, pixel in zip(corner, g.phase_nm, g.pixel_nm, strict=True)
         )
         for corner in (wanted.start, wanted.stop)
     )
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return Box(start, stop)

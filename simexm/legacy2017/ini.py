@@ -24,10 +24,7 @@ COMPUTED = ("membrane", "cytosol")
 def read(path: str | Path) -> Config:
     """Read a configuration file, whose relative paths begin at the working directory, as in the original.
 
-    Raises
-    ------
-    SpecError
-        If the file is missing, not text, or wrong; the message lists all problems with their sections.
+    Raises SpecError if the file is missing, not text, or wrong; the message lists all problems with their sections.
     """
     return from_text(read_text(Path(path)), str(path))
 

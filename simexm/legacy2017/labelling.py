@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from simexm.geometry.grid import Box, NmBox, exact3
+from simexm.geometry.grid import Box, NmBox, three
 from simexm.kernels.labels import regions
 from simexm.kernels.labels.cells import CellIndex, counts
 from simexm.kernels.numbers.detmath import CUT_SIGMA
@@ -136,9 +136,8 @@ class Labelling2017(Labeller):
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The largest displacement on each side, and one more voxel for the Laplacian."""
         voxel = context.geometry.voxel_nm
-        reach = label.reach(_floats(voxel))
-        z, y, x = ((r + 1) * v for r, v in zip(reach, voxel, strict=True))
-        return {"labels": wanted.grown(exact3((z, y, x)))}
+        reach = label.reach(three(map(float, voxel)))
+        return {"labels": wanted.grown(three((r + 1) * v for r, v in zip(reach, voxel, strict=True)))}
 
     # ---------------------------------------------------------------- passes
 
@@ -151,7 +150,7 @@ class Labelling2017(Labeller):
         """The voxels and their neighbours; None if the box is too far from the border for any voxel to leave."""
         crop = context.geometry.crop
         if name == DROPPED:
-            reach = label.reach(_floats(context.geometry.voxel_nm))
+            reach = label.reach(three(map(float, context.geometry.voxel_nm)))
             inner = crop.grown((-reach[0], -reach[1], -reach[2]))
             if min(b - a for a, b in zip(inner.start, inner.stop, strict=True)) > 0 and inner.contains(own):
                 return None
@@ -235,7 +234,7 @@ class Labelling2017(Labeller):
     def _law(self, layer: Layer2017, cells: CellIndex, state: TileState, with_proteins: bool = False) -> label.Layer:
         """The layer's effect on the voxels of each cell."""
         ids, column = cells.ids, _column(layer.name)
-        voxel = _floats(state.context.geometry.voxel_nm)
+        voxel = three(map(float, state.context.geometry.voxel_nm))
         voxels = state.counted[VOXELS].look_up(ids)[column]
         proteins = np.zeros(len(ids))
         if with_proteins:
@@ -254,8 +253,3 @@ class Labelling2017(Labeller):
 
 def _column(layer: str) -> str:
     return f"voxels_{layer}"
-
-
-def _floats(values: tuple[object, object, object]) -> tuple[float, float, float]:
-    z, y, x = (float(v) for v in values)  # type: ignore[arg-type]
-    return z, y, x

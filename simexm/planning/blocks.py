@@ -36,22 +36,13 @@ def choose_block(
 ) -> Triple:
     """Choose the shape of a block, at most 512 pixels a side.
 
-    Of the shapes that make enough blocks and fit into memory, choose the one for which `WORKERS` take the shortest time, or
-    the smallest of those that take hardly longer. The actual number of workers is not used, so that it cannot change the
-    output.
+    Of the shapes that make enough blocks and fit into memory, choose the one for which `WORKERS` take the shortest
+    time, or the smallest of those that take hardly longer. The actual number of workers is not used, so that it cannot
+    change the output.
 
-    Parameters
-    ----------
-    shape
-        Pixels of the image.
-    cost
-        Relative cost of a block along one axis, called with (axis, pixels); the cost of a block is the product.
-    fits
-        Returns whether a block of this shape can be computed at once.
-    seconds_per_cost
-        Core-seconds of a block of cost 1.
-    fewest
-        Least number of blocks, if the image allows; by default 4, or up to 16 by the amount of work.
+    `shape` is that of the image, in pixels. The cost of a block is the product of `cost(axis, pixels)` over the axes,
+    and takes `seconds_per_cost` core-seconds for each 1. `fits` says whether a block can be computed at once. `fewest`
+    is the least number of blocks, if the image allows; by default 4, or up to 16 by the amount of work.
     """
     sizes = [_sizes(n, a) for n, a in zip(shape, ALIGN, strict=True)]
     costs = [

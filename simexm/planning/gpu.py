@@ -44,7 +44,7 @@ def resolve_device(execution: Execution, stages: Sequence[Stage], have: bool | N
                 stacklevel=3,
             )
         return "cpu"
-    why = next((_cpu_only(s) for s in stages if not s.on_gpu), "")
+    why = next((f"the stage {s.tag} computes on the CPU only" for s in stages if not s.on_gpu), "")
     if not why and have is False:
         why = "the cluster file requests none (its gpu line)"
     elif not why:
@@ -106,7 +106,3 @@ def tile_for(plan: Plan, free: int) -> str:
     """Return what to type for smaller tiles that a GPU with so many free bytes can compute."""
     tile = smaller(plan.tile, lambda t: t != plan.tile and device_bytes(plan, t) <= free)
     return f"set --tile {' '.join(map(str, tile))}" if tile else "no tile is small enough: simulate fewer channels"
-
-
-def _cpu_only(stage: Stage) -> str:
-    return f"the stage {type(stage).model_fields['stage'].default} computes on the CPU only"

@@ -95,20 +95,11 @@ def tile_memory(
 ) -> TileMemory:
     """Predict the peak of one tile.
 
-    Parameters
-    ----------
-    voxels, part
-        Voxels of the ground truth that the tile reads, and voxels of labels that are held at once (`simexm.run.labels`).
-    id_bytes, masks
-        Bytes of an id, and number of masks read with the labels.
-    tile, block
-        Pixels of a tile and of a shard.
-    tile_bytes, stored_bytes
-        Bytes per pixel of the tile's outputs, and of each stored array, for each channel.
-    labelling, imaging, reading
-        See `Labeller.tile_bytes`, `ImagingCost.tile_bytes` and `LabelSource.reading_bytes`.
-    kept
-        See `ImagingCost.kept_bytes`, plus outputs of stages that run once; None with a single frame.
+    The tile reads `voxels` of the ground truth, and holds labels of `part` at once (`simexm.run.labels`): ids of
+    `id_bytes` and a number of `masks`. `tile` and `block` are pixels of a tile and of a shard; `tile_bytes` and
+    `stored_bytes` are bytes per pixel of the tile's outputs and of each stored array, for each channel. `labelling`,
+    `imaging` and `reading` come from `Labeller.tile_bytes`, `ImagingCost.tile_bytes` and `LabelSource.reading_bytes`;
+    `kept` from `ImagingCost.kept_bytes`, plus outputs of stages that run once, None with a single frame.
     """
     held = math.prod(min(n, p + 3) for n, p in zip(voxels, part, strict=True))
     bricks = min(held, math.prod(brick(voxels, id_bytes)))

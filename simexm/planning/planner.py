@@ -15,7 +15,7 @@ import numpy as np
 from simexm import compiled
 from simexm.arguments import text
 from simexm.errors import SimexmWarning, SourceError, SpecError
-from simexm.geometry.grid import Box, Tiling, Triple, triple
+from simexm.geometry.grid import Box, Tiling, Triple, three, triple
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.labels.regions import CYTOSOL, FIRST_MASK, MEMBRANE, MOST_MASKS
 from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
@@ -147,7 +147,7 @@ def make_plan(
     part, memory = predict(tile, block)
     return Plan(
         simulation=resolved,
-        until=str(type(stages[-1]).model_fields["stage"].default) if until is None else until,
+        until=stages[-1].tag if until is None else until,
         stages=stages,
         context=context,
         id_dtype=id_dtype,
@@ -170,8 +170,7 @@ def _clump_cell_nm(formation: ImageFormation, factor: float) -> tuple[float, flo
     """Return the cell of the grid on which dyes are placed, nm of tissue; see `RunContext.clump_cell_nm`."""
     if formation.cell_nm is None:
         return None
-    z, y, x = (float(n) / factor for n in formation.cell_nm)
-    return z, y, x
+    return three(float(n) / factor for n in formation.cell_nm)
 
 
 @cache
@@ -183,7 +182,7 @@ def _versions(device: str) -> Mapping[str, str]:
 
 def _stages_until(simulation: Spec, until: str | None) -> tuple[Stage, ...]:
     """Return the stages up to and including `until`, and those that always run, such as the truth."""
-    tags = [str(type(s).model_fields["stage"].default) for s in simulation.stages]
+    tags = [s.tag for s in simulation.stages]
     if until is None or text("until", until) == tags[-1]:
         return tuple(simulation.stages)
     possible = [t for t, s in zip(tags, simulation.stages, strict=True) if main_quantity(s)]

@@ -117,19 +117,8 @@ class Place:
 def refuse_other_format(zarr: Location, record: Mapping[str, Any], consequence: str) -> None:
     """Refuse to continue a result whose files have another format version; it can still be read.
 
-    Parameters
-    ----------
-    zarr
-        The result.
-    record
-        Its attribute `simexm`, or its `plan.json`.
-    consequence
-        What would happen, as a clause of the message.
-
-    Raises
-    ------
-    OutputError
-        If the format version differs.
+    `record` is its attribute `simexm`, or its `plan.json`; `consequence` is what would happen, as a clause of the
+    message. Raises OutputError if the version differs.
     """
     found = record.get("format")
     if found == FORMAT_VERSION:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from simexm.errors import GoneError, NoResultError, OutputError
+from simexm.geometry.grid import three
 from simexm.result.at_time import AtTime
 from simexm.result.place import COMPLETE, MARK, SCORES, SIMULATION, Place
 from simexm.stages.frames import NO_FRAME, Acquisition, Frame
@@ -31,21 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """Output of a run or an analysis, for reading.
-
-    Attributes
-    ----------
-    place
-        Its folders.
-    attributes
-        `simexm` of the Zarr's root, and `ome` of the image (of several frames, of this frame's image).
-    frame
-        The frame to read by default; all 0 if the specimen was imaged once.
-    """
+    """Output of a run or an analysis, for reading."""
 
     place: Place
+    """Its folders."""
     attributes: dict[str, Any]
+    """`simexm` of the Zarr's root, and `ome` of the image (of several frames, of this frame's image)."""
     frame: Frame = NO_FRAME
+    """The frame to read by default; all 0 if the specimen was imaged once."""
 
     @classmethod
     def open(cls, path: str | Path | Remote) -> Result:
@@ -185,8 +179,7 @@ class Result:
     def pixel_um(self, level: int = 0) -> tuple[float, float, float]:
         """Return the pixel size of a level of the image, z, y, x, um of tissue."""
         dataset = self.attributes["ome"]["multiscales"][0]["datasets"][level]
-        z, y, x = dataset["coordinateTransformations"][0]["scale"][-3:]
-        return z, y, x
+        return three(dataset["coordinateTransformations"][0]["scale"][-3:])
 
     def require_complete(self) -> None:
         """Raise OutputError for an unfinished result."""

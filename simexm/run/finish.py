@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from simexm.errors import RunError, SimexmWarning, SourceError
+from simexm.geometry.grid import three
 from simexm.jobs.events import LOG, Message
 from simexm.jobs.journal import Journal
 from simexm.jobs.progress import LogFile
@@ -86,9 +87,9 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
 
 
 def _series(plan: Plan, output: Output, name: str, omero: Mapping[str, Any]) -> Series:
-    z, y, x = (omezarr.micrometres(s) for s in plan.levels[0].spacing)
+    spacing_um = three(map(omezarr.micrometres, plan.levels[0].spacing))
     channels = tuple((channel["label"], channel["color"]) for channel in omero["channels"])
-    return Series(output.group, name, plan.shape, output.dtype, (z, y, x), channels)
+    return Series(output.group, name, plan.shape, output.dtype, spacing_um, channels)
 
 
 def _quantity(output: Output) -> dict[str, str]:
@@ -113,9 +114,8 @@ def _omero(plan: Plan, totals: Totals, where: Place, output: Output) -> dict[str
             window = {"min": 0.0, "max": top, "start": start, "end": max(end, start + 1)}
         else:
             window = coarsest_window(plan.volumes, where, output, c)
-        channels.append({"label": name, "color": channel_color(plan, name), "active": True, "window": window})
-    depth = plan.shape[0]
-    return {"channels": channels, "rdefs": {"model": "color", "defaultZ": depth // 2, "defaultT": 0}}
+        channels.append((name, channel_color(plan, name), window))
+    return omezarr.omero(channels, plan.shape[0])
 
 
 def coarsest_window(volumes: Volumes, where: Place, output: Output, channel: int) -> dict[str, float]:

@@ -84,7 +84,7 @@ def _refuse(parameter_hash: str, reads: Iterable[Location], place: Place, overwr
         refuse_other_format(place.zarr, mark, "a resumed run would leave files of two formats in it")
     _refuse_foreign_run(place)
     if mark is None:
-        if not overwrite and _holds_work(place):
+        if not overwrite and any(True for folder in (place.journal, place.tables) for _ in files_below(folder)):
             raise OutputError(
                 f"{place.run} holds tables of an earlier run whose {place.zarr.name} is gone; they would be lost: choose "
                 "another --output, or replace them with --overwrite"
@@ -251,10 +251,6 @@ def _is_ours(run: Location) -> bool:
         return "hash" in read_mapping(run / PLAN)
     except (OSError, ValueError):
         return False
-
-
-def _holds_work(place: Place) -> bool:
-    return any(True for folder in (place.journal, place.tables) for _ in files_below(folder))
 
 
 def _refuse_foreign_arrays(place: Place, mark: Mapping[str, Any]) -> None:

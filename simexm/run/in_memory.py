@@ -29,28 +29,20 @@ from simexm.spec.simulation import Spec
 
 @dataclass(frozen=True)
 class Simulated:
-    """Result of `simulate`.
-
-    Attributes
-    ----------
-    image
-        (channels, z, y, x): camera counts; photo-electrons or dyes if the run stops earlier. Frame axes come first:
-        (rounds, channels, z, y, x), (rounds, times, channels, z, y, x).
-    labels
-        Ids on the image's grid, (z, y, x), by name: `cells`, and each layer.
-    kept
-        Intermediate results that the spec keeps, by name, (channels or layers, z, y, x), with frame axes as in `image`.
-    tables
-        Columns of the tables that the stages declare, by name: `cells`; `emitters` if they are kept.
-    plan
-        The plan; see `plan.shape`, `plan.geometry`.
-    """
+    """Result of `simulate`."""
 
     image: NDArray[Any]
+    """(channels, z, y, x): camera counts; photo-electrons or dyes if the run stops earlier. Frame axes come first:
+    (rounds, channels, z, y, x), (rounds, times, channels, z, y, x)."""
     labels: dict[str, NDArray[Any]]
+    """Ids on the image's grid, (z, y, x), by name: `cells`, and each layer."""
     kept: dict[str, NDArray[Any]]
+    """Intermediate results that the spec keeps, by name, (channels or layers, z, y, x), with frame axes as in
+    `image`."""
     tables: dict[str, dict[str, NDArray[Any]]]
+    """Columns of the tables that the stages declare, by name: `cells`; `emitters` if they are kept."""
     plan: Plan
+    """The plan; see `plan.shape`, `plan.geometry`."""
 
     @property
     def cells(self) -> dict[str, NDArray[Any]]:

@@ -192,14 +192,8 @@ def write_manifest(where: Place, zarr: Iterable[Location], run: Iterable[Locatio
 def read_manifest(where: Place) -> list[StoredFile]:
     """Read the files that `write_manifest` recorded.
 
-    Raises
-    ------
-    OSError
-        The manifest is missing.
-    MalformedError
-        It is damaged, by its own checksum.
-    OutputError
-        It is not damaged, but no run wrote it: it names files outside of the result.
+    Raises OSError if the manifest is missing, MalformedError if it is damaged, by its own checksum, and OutputError if
+    it is not damaged, but no run wrote it: it names files outside of the result.
     """
     files = read_mapping(where.run / MANIFEST)
     if files.pop("checksum", None) != _checksum(files):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from simexm.geometry.grid import Box, Tiling, Triple
+from simexm.geometry.grid import Box, Tiling, Triple, three
 from simexm.jobs.bitmap import Bitmap
 from simexm.jobs.events import Execute
 from simexm.jobs.job import Job, run_job
@@ -97,5 +97,4 @@ def _job(task: LevelTask, damaged: Bitmap, layout: Layout, exists: Exists) -> Jo
 
 
 def _times(a: Triple, b: Triple) -> Triple:
-    z, y, x = (m * n for m, n in zip(a, b, strict=True))
-    return z, y, x
+    return three(m * n for m, n in zip(a, b, strict=True))

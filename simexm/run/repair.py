@@ -44,23 +44,11 @@ def repair(
     All other files keep their bytes. A pass before the images is repeated completely, since its parts are not kept. An
     unfinished result is finished.
 
-    Parameters
-    ----------
-    output
-        The result.
-    report
-        Called with each damage before anything is repaired.
-    simulation
-        A spec with the new path of the source if that has moved; None for the spec in the result.
-    client, workers, quiet, finished
-        As in `driver.run`.
-    progress
-        Called with the numbers of verified and of all blocks.
+    `report` is called with each damage before anything is repaired, `progress` with the numbers of verified and of all
+    blocks. `simulation` is a spec with the new path of the source if that has moved; by default, that in the result.
+    The others are as in `driver.run`.
 
-    Raises
-    ------
-    OutputError
-        There is no result, or it has another format, or was computed by other versions.
+    Raises OutputError if there is no result, or it has another format or was computed by other versions.
     """
     where = Place.where(output).claimed()
     Verification(where)  # raises before a lock or folder is made

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Box, Spacing, Triple, exact3
+from simexm.geometry.grid import Box, Spacing, Triple, exact3, three
 from simexm.names import REGION_RULE, is_region
 from simexm.sources.axes import voxel_sizes
 from simexm.sources.fields import Field, check_kind, class_of, with_classes
@@ -25,25 +25,13 @@ from simexm.store.shard_list import ShardList
 class ArrayVolume:
     """A NumPy array as a `simexm.sources.base.LabelSource`.
 
+    The labels are unsigned, signed without negative values, bool, or integers stored as floats; 0 is outside. Their
+    axes are "zyx", "tzyx" (time series) or "tyx" (time series of single planes). The voxel size is in nm of tissue, z,
+    y, x. `regions` are masks of the labels' shape, `fields` further fields and their arrays; both lack the time axis if
+    they do not change. `time` is the only time point to keep, counted from 0; None keeps all.
+
     Raises SourceError if the labels are not integers, do not have these axes or are empty, the voxel size is not
     positive, or the time point does not exist.
-
-    Parameters
-    ----------
-    labels
-        Cell ids, (z, y, x): unsigned, signed without negative values, bool, or integers stored as floats; 0 is outside.
-    voxel_size_nm
-        z, y, x, nm of tissue.
-    regions
-        Masks of regions, of the same shape; without the time axis if they do not change.
-    fields
-        Further fields and their arrays, shaped like regions.
-    axes
-        Axes of the labels: "zyx", "tzyx" (time series) or "tyx" (time series of single planes).
-    time
-        The only time point to keep, counted from 0; None keeps all.
-    seconds_per_time
-        Seconds between time points.
     """
 
     def __init__(
@@ -111,8 +99,7 @@ class ArrayVolume:
 
     @property
     def shape(self) -> Triple:
-        _, z, y, x = self._labels.shape
-        return z, y, x
+        return three(self._labels.shape[1:])
 
     @property
     def times(self) -> int:

@@ -13,9 +13,9 @@ from fractions import Fraction
 from typing import Any
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Spacing, exact
+from simexm.geometry.grid import Spacing, three
 from simexm.sources.axes import nm_per
-from simexm.sources.zarr.ngff import UnclearError, checked_size, spacing
+from simexm.sources.zarr.ngff import UnclearError, checked_size, numbers
 
 _SCALE = re.compile(r"s?[1-9]\d*")
 _NAMES = ("_ARRAY_DIMENSIONS", "axis_names", "axes", "axistags", "dimension_names")
@@ -54,18 +54,11 @@ def place(
 ) -> Place | None:
     """Return voxel size and origin from attributes; None if they have no size.
 
-    Raises UnclearError if the size is impossible, or not in units of length.
+    The attributes are those of an array, or of the group of its scales; `axes` are the names of the array's axes, z, y
+    and x among them. Along those, in their own order, the array is coarser by `factors` than the attributes say. With
+    `reversed_pixels`, `pixelResolution` is in reversed order of axes, as Java programs write it for a Zarr array.
 
-    Parameters
-    ----------
-    attributes
-        Attributes of an array, or of the group of its scales.
-    axes
-        Names of the array's axes, z, y and x among them.
-    reversed_pixels
-        Whether `pixelResolution` is in reversed order of axes, as Java programs write it for a Zarr array.
-    factors
-        How much coarser the array is than the attributes say, along its axes z, y, x in their own order.
+    Raises UnclearError if the size is impossible, or not in units of length.
     """
     cosem = _transform(attributes.get("transform"))
     if cosem is not None:
@@ -78,12 +71,12 @@ def place(
     if found is None:
         return None
     key, size, per = found
-    size = [s * f for s, f in zip(size, _numbers("downsamplingFactors", factors, 3), strict=True)]
+    size = [s * f for s, f in zip(size, numbers("downsamplingFactors", factors, 3), strict=True)]
     offset = attributes.get("offset")
-    begin = [Fraction(0)] * 3 if offset is None else _numbers("offset", _spatial(offset, len(axes), axes), 3)
+    begin = [Fraction(0)] * 3 if offset is None else numbers("offset", _spatial(offset, len(axes), axes), 3)
     if key == "element_size_um":
-        return checked_size(size), spacing([begin[i] * per[0] for i in order])
-    return checked_size([size[i] for i in order]), spacing([begin[i] * per[i] for i in order])
+        return checked_size(size), three(begin[i] * per[0] for i in order)
+    return checked_size([size[i] for i in order]), three(begin[i] * per[i] for i in order)
 
 
 def place_of(
@@ -110,7 +103,7 @@ def _size(
 ) -> tuple[str, list[Fraction], list[Fraction]] | None:
     """Return the attribute that holds the size, the size in nm in its own order, and nm per unit along each axis."""
     if "element_size_um" in attributes:
-        size = [n * 1000 for n in _numbers("element_size_um", attributes["element_size_um"], 3)]
+        size = [n * 1000 for n in numbers("element_size_um", attributes["element_size_um"], 3)]
         return "element_size_um", size, [Fraction(1000)] * 3
     pixel = attributes.get("pixelResolution")
     if isinstance(pixel, Mapping):
@@ -131,7 +124,7 @@ def _size(
     if len(per) != 3 or None in per:
         raise UnclearError(f"{key} {values} has the units {units}, which are no known units of length")
     nm = [n for n in per if n is not None]
-    return key, [v * n for v, n in zip(_numbers(key, values, 3), nm, strict=True)], nm
+    return key, [v * n for v, n in zip(numbers(key, values, 3), nm, strict=True)], nm
 
 
 def _transform(transform: Any) -> Place | None:
@@ -146,21 +139,11 @@ def _transform(transform: Any) -> Place | None:
     per = [nm_per(units[i]) if i < len(units) else None for i in at]
     if None in per:
         raise UnclearError(f"its transform has the units {units}, which are no known units of length")
-    scale = _numbers("transform.scale", transform["scale"], len(axes))
-    shift = _numbers("transform.translate", transform.get("translate") or [0] * len(axes), len(axes))
+    scale = numbers("transform.scale", transform["scale"], len(axes))
+    shift = numbers("transform.translate", transform.get("translate") or [0] * len(axes), len(axes))
     size = [scale[i] * n for i, n in zip(at, per, strict=True) if n is not None]
     centre = [shift[i] * n for i, n in zip(at, per, strict=True) if n is not None]
-    return checked_size(size), spacing([c - s / 2 for c, s in zip(centre, size, strict=True)])
-
-
-def _numbers(key: str, values: Any, count: int) -> list[Fraction]:
-    try:
-        found = [exact(v) for v in values]
-    except (TypeError, ValueError):
-        found = []
-    if len(found) != count:
-        raise UnclearError(f"its {key} {values!r} cannot be read as {count} numbers")
-    return found
+    return checked_size(size), three(c - s / 2 for c, s in zip(centre, size, strict=True))
 
 
 def _spatial(values: Any, ndim: int, axes: Sequence[str]) -> Any:

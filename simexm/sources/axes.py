@@ -14,47 +14,31 @@ from simexm.geometry.grid import Spacing, Triple, exact3
 from simexm.sources.words import words
 from simexm.units import times
 
-_NM = {
-    "angstrom": Fraction(1, 10),
-    "nanometer": Fraction(1),
-    "micrometer": Fraction(10**3),
-    "millimeter": Fraction(10**6),
-    "centimeter": Fraction(10**7),
-    "meter": Fraction(10**9),
+_LENGTHS = {  # nm, and other spellings
+    "angstrom": (Fraction(1, 10), "å a ang ångström"),
+    "nanometer": (Fraction(1), "nm"),
+    "micrometer": (Fraction(10**3), "um µm μm micron"),  # micro sign and Greek mu
+    "millimeter": (Fraction(10**6), "mm"),
+    "centimeter": (Fraction(10**7), "cm"),
+    "meter": (Fraction(10**9), "m"),
 }
-_SYMBOLS = {
-    "angstrom": "å a ang ångström",
-    "nanometer": "nm",
-    "micrometer": "um µm μm micron",  # micro sign and Greek mu
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "meter": "m",
+_NM = {word: nm for unit, (nm, symbols) in _LENGTHS.items() for word in (unit, *symbols.split())}
+_TIMES = {  # seconds, and symbols
+    "nanosecond": (Fraction(1, 10**9), "ns"),
+    "microsecond": (Fraction(1, 10**6), "us µs μs"),  # micro sign and Greek mu
+    "millisecond": (Fraction(1, 10**3), "ms"),
+    "second": (Fraction(1), "s sec"),
+    "minute": (Fraction(60), "min"),
+    "hour": (Fraction(3600), "h"),
+    "day": (Fraction(86400), "d"),
 }
-_SPELLINGS = {symbol: unit for unit, symbols in _SYMBOLS.items() for symbol in symbols.split()}
-_SECONDS = {
-    "nanosecond": Fraction(1, 10**9),
-    "microsecond": Fraction(1, 10**6),
-    "millisecond": Fraction(1, 10**3),
-    "second": Fraction(1),
-    "minute": Fraction(60),
-    "hour": Fraction(3600),
-    "day": Fraction(86400),
-}
-_TIME_SYMBOLS = {
-    "nanosecond": "ns",
-    "microsecond": "us µs μs",  # micro sign and Greek mu
-    "millisecond": "ms",
-    "second": "s sec",
-    "minute": "min",
-    "hour": "h",
-    "day": "d",
-}
-_TIME_SPELLINGS = {symbol: unit for unit, symbols in _TIME_SYMBOLS.items() for symbol in symbols.split()}
+_SECONDS = {unit: seconds for unit, (seconds, _) in _TIMES.items()}
+_TIME_SYMBOLS = {symbol: seconds for seconds, symbols in _TIMES.values() for symbol in symbols.split()}
 _TIME_NAMES = ("t", "time")
 Spatial = tuple[int | None, int, int]
 """Positions of z, y and x among an array's axes; z is None for a time series of single planes."""
 
-UNITS = tuple(_NM)
+UNITS = tuple(_LENGTHS)
 """Names of the lengths that `nm_per` knows, for messages."""
 
 SMALLEST_NM, LARGEST_NM = Fraction(1, 20), Fraction(10**6)
@@ -68,18 +52,13 @@ def nm_per(unit: str | bytes | None) -> Fraction | None:
     """
     word = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else (unit or "")
     word = word.strip().strip("\0").lower().replace("metre", "meter")
-    word = _SPELLINGS.get(word, word)
-    if word not in _NM:
-        singular = word.removesuffix("s")
-        word = _SPELLINGS.get(singular, singular)
-    return _NM.get(word)
+    return _NM.get(word, _NM.get(word.removesuffix("s")))
 
 
 def seconds_per(unit: str | None) -> Fraction | None:
     """Return the seconds in a unit of time, by its name or symbol; None if it is not known."""
     word = (unit or "").strip().lower()
-    word = _TIME_SPELLINGS.get(word, word)
-    return _SECONDS.get(word, _SECONDS.get(word.removesuffix("s")))
+    return _TIME_SYMBOLS.get(word, _SECONDS.get(word.removesuffix("s")))
 
 
 def space_and_time(where: str, names: Sequence[str], shape: Sequence[int]) -> tuple[Spatial, int | None]:
@@ -101,16 +80,9 @@ def space_and_time(where: str, names: Sequence[str], shape: Sequence[int]) -> tu
 
 
 def spatial_order(where: str, names: Sequence[str], shape: Sequence[int]) -> Triple:
-    """Return the positions of z, y and x among an array's axes.
+    """Return the positions of z, y and x among an array's axes, whose names come in any case and order.
 
     Raises SourceError if z, y or x is missing or named twice, or another axis is longer than 1.
-
-    Parameters
-    ----------
-    names
-        One name for each axis, in any case and order.
-    shape
-        Length of each axis.
     """
     lower = [n.strip().lower() for n in names]
     shown = [n or "(no name)" for n in names]
@@ -163,4 +135,4 @@ def voxel_sizes(given: Any) -> Spacing:
     why = implausible(sizes)
     if why:
         raise SpecError(f"voxel_size_nm is {why}. {words().voxel_size}")
-    return exact3((sizes[0], sizes[1], sizes[2]))
+    return exact3(sizes)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import time
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal, Protocol, Self, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from pydantic_core import CoreSchema
 
 from simexm.errors import SourceError, SpecError
 from simexm.geometry.grid import Box, Spacing, Triple
-from simexm.names import RegionName
+from simexm.names import RegionName, similar
 from simexm.sources.axes import implausible
 from simexm.sources.fields import Field, Kind, with_classes
 from simexm.sources.state import FilesState
@@ -270,12 +269,7 @@ _PATIENCE_S = 30.0
 def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
     """Open a source of labels: a model, or the path or URL of a Zarr.
 
-    Raises
-    ------
-    SourceNotFoundError
-        If nothing exists at the path.
-    SourceError
-        If it cannot be used as labels.
+    Raises SourceNotFoundError if nothing exists at the path, and SourceError if it cannot be used as labels.
     """
     if hasattr(source, "open") and not isinstance(source, PathLike):
         return source.open()
@@ -287,11 +281,10 @@ def open_source(source: SourceModel | str | PathLike[str]) -> LabelSource:
 
 
 def neighbours(path: Path) -> str:
-    """Return similar names in the folder of a missing path, as the end of a message."""
-    names: list[str] = []
-    with contextlib.suppress(OSError):
-        names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
-    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    """Return similar names in the folder of a missing path, or how to see all, as the end of a message."""
+    near = similar(path.name, path.parent)
     if near:
         return f" Beside it there is: {', '.join(near)}."
-    return "" if path.parent.exists() else f" Neither does the folder {path.parent}."
+    above = next((p for p in path.parents if p.is_dir()), Path("/"))
+    missing = "" if above == path.parent else f" Neither does the folder {path.parent}."
+    return f"{missing} `ls {quote(str(above))}` lists what there is."

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple, three
 
 CACHE_BYTES = 64 * 2**20
 """Bytes of decoded chunks in one process, for all sources together."""
@@ -34,25 +34,18 @@ class ChunkCache:
     def read(
         self, name: Hashable, box: Box, chunk: Triple, shape: Triple, itemsize: int, read: Callable[[Box], NDArray[Any]]
     ) -> NDArray[Any]:
-        """Return the voxels of a box.
+        """Return the voxels of a box inside an array of this `chunk`, `shape` and `itemsize`.
 
-        Parameters
-        ----------
-        name
-            Key of the array and its content.
-        box
-            Wanted box, inside the array.
-        chunk, shape, itemsize
-            Of the array. A box of more chunks than fit into the cache is read without it.
-        read
-            Reads a box of the array; called at most once, for the box around the missing chunks.
+        `name` is the key of the array and its content. `read` reads a box of the array; it is called at most once, for
+        the box around the missing chunks. A box of more chunks than fit into the cache is read without it.
         """
         z, y, x = (range(a // c, -(-b // c)) for a, b, c in zip(box.start, box.stop, chunk, strict=True))
         positions = list(itertools.product(z, y, x))
         hull = [_chunk_box(p, chunk, shape) for p in positions]
         if box.is_empty or sum(b.size for b in hull) * itemsize > self._limit:
             return read(box)
-        cached = self._cached(name, positions)
+        with self._lock:
+            cached = {p: self._chunks[name, p] for p in positions if (name, p) in self._chunks}
         missing = [b for p, b in zip(positions, hull, strict=True) if p not in cached]
         data: NDArray[Any] | None = None
         if missing:
@@ -72,10 +65,6 @@ class ChunkCache:
             out[part.relative_to(box.start).slices] = cached[position][part.relative_to(each.start).slices]
         return out
 
-    def _cached(self, name: Hashable, positions: list[Triple]) -> dict[Triple, NDArray[Any]]:
-        with self._lock:
-            return {p: self._chunks[name, p] for p in positions if (name, p) in self._chunks}
-
     def _store(self, name: Hashable, chunks: dict[Triple, NDArray[Any]]) -> None:
         with self._lock:
             for position, data in chunks.items():
@@ -89,5 +78,5 @@ class ChunkCache:
 
 
 def _chunk_box(position: Triple, chunk: Triple, shape: Triple) -> Box:
-    z, y, x = (p * c for p, c in zip(position, chunk, strict=True))
-    return Box.at((z, y, x), chunk).intersect(Box.of_shape(shape))
+    corner = three(p * c for p, c in zip(position, chunk, strict=True))
+    return Box.at(corner, chunk).intersect(Box.of_shape(shape))

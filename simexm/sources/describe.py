@@ -17,27 +17,17 @@ from simexm.store.location import usable
 def describe(source: str | PathLike[str] | SourceModel | LabelSource, dataset: str | None = None) -> dict[str, Any]:
     """Describe a volume of labels: a path or URL of any kind that `ingest` reads, what a spec names, or an open source.
 
-    Parameters
-    ----------
-    source
-        The volume.
-    dataset
-        Volume inside a Zarr, N5 or HDF5, or scale of a precomputed volume; only with a path.
+    With a path, `dataset` is the volume inside a Zarr, N5 or HDF5, or the scale of a precomputed volume. Raises
+    SourceNotFoundError if nothing exists at the path, and SourceError if it cannot be read, or is not a volume.
 
     Returns
     -------
     dict
         `source` (its name in messages), `kind` (`TIFF`, `Zarr`, `HDF5`, ..., or the model's name), `shape_voxels`,
-        `voxel_size_nm` and `origin_nm` (z, y, x; `voxel_size_nm` is None if unknown), `dtype` of the ids, `fields` (name, kind
-        and dtype of each), `regions` (names of the masks), `times` (number of time points), `seconds_per_time` (None if
-        unknown), and `storage`: `chunk_voxels`, and for a Zarr `shard_voxels` and `levels`. Empty for sources without files.
-
-    Raises
-    ------
-    SourceNotFoundError
-        If nothing exists at the path.
-    SourceError
-        If it cannot be read, or is not a volume.
+        `voxel_size_nm` and `origin_nm` (z, y, x; `voxel_size_nm` is None if unknown), `dtype` of the ids, `fields`
+        (name, kind and dtype of each), `regions` (names of the masks), `times` (number of time points),
+        `seconds_per_time` (None if unknown), and `storage`: `chunk_voxels`, and for a Zarr `shard_voxels` and `levels`.
+        Empty for sources without files.
     """
     if isinstance(source, str | PathLike):
         path = usable(fspath(source))

@@ -36,18 +36,11 @@ def place_by_directions(
 ) -> Placement:
     """Return the placement of three axes.
 
-    Warns if the axes are oblique to the coordinates or run backwards, and the position is ignored.
+    `steps` are those from one voxel to the next, for each axis, along x, y, z; `centre` is the position of the first
+    voxel's centre along x, y, z, None if unknown; `nm` are the nanometres in the unit of x, y, z, None if unknown; the
+    numbers have `digits` significant digits, and the rest is rounding.
 
-    Parameters
-    ----------
-    steps
-        For each axis, the step from one voxel to the next, along x, y, z.
-    centre
-        Position of the first voxel's centre along x, y, z; None if unknown.
-    nm
-        Nanometres in the unit of x, y, z; None if unknown.
-    digits
-        Significant digits of the numbers; the rest is rounding.
+    Warns if the axes are oblique to the coordinates or run backwards, and the position is ignored.
     """
     matrix = np.array(steps, float).T  # (x y z, axis)
     lengths = np.sqrt((matrix**2).sum(axis=0))

@@ -15,25 +15,17 @@ Kind = Literal["ids", "mask", "classes", "grey"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field that a source offers.
-
-    Attributes
-    ----------
-    name
-        Name in specs and readers.
-    kind
-        "ids": objects other than the cells, such as mitochondria; "mask": a region, true inside; "classes": small integers, each
-        a kind of tissue; "grey": measured values, such as those of the electron microscope.
-    dtype
-        Dtype of what is read; empty before its source is opened.
-    names
-        Name of each class by its number. A named class is also a mask: a field of its own.
-    """
+    """A field that a source offers."""
 
     name: str
+    """Name in specs and readers."""
     kind: Kind
+    """"ids": objects other than the cells, such as mitochondria; "mask": a region, true inside; "classes": small
+    integers, each a kind of tissue; "grey": measured values, such as those of the electron microscope."""
     dtype: str = ""
+    """Dtype of what is read; empty before its source is opened."""
     names: Mapping[int, str] = field(default_factory=dict)
+    """Name of each class by its number. A named class is also a mask: a field of its own."""
 
 
 def with_classes(fields: Mapping[str, Field]) -> dict[str, Field]:

@@ -30,18 +30,12 @@ def digest_of(*parts: str) -> str:
 
 
 def array_identity(array: zarr.Array[Any], ingested: str | None) -> str:
-    """Return the digest of an array's metadata, of `ingested`, and of its chunk files.
+    """Return the digest of an array's metadata without attributes, of its chunk files, and of `ingested`.
 
-    Of the first 4096 chunk files (by sorted path), names and sizes count, and up to 64 MiB of bytes in all. A change that
-    keeps these (a later chunk, edited in place, of the same size) is not noticed. Web servers (https://) do not list folders,
-    so chunks there do not count: two volumes that ingest did not write are equal if their metadata are.
-
-    Parameters
-    ----------
-    array
-        The array, without its attributes.
-    ingested
-        Digest that ingest stored in the group's attributes; None if it has none.
+    The last is the digest that ingest stored in the group's attributes; None if it has none. Of the first 4096 chunk
+    files (by sorted path), names and sizes count, and up to 64 MiB of bytes in all. A change that keeps these (a later
+    chunk, edited in place, of the same size) is not noticed. Web servers (https://) do not list folders, so chunks
+    there do not count: two volumes that ingest did not write are equal if their metadata are.
     """
     metadata = {k: v for k, v in array.metadata.to_dict().items() if k not in ("attributes", "consolidated_metadata")}
     found = hashlib.blake2b(json.dumps([metadata, ingested], sort_keys=True, default=repr).encode(), digest_size=16)

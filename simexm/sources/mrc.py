@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Spacing, Triple
+from simexm.geometry.grid import Spacing, Triple, three
 from simexm.sources.axes import nm_per, spatial_order
 from simexm.sources.needs import need
 from simexm.sources.stack import ORIGIN
@@ -80,7 +80,5 @@ def _origin(header: Any, size: Spacing | None, *, imod: bool) -> Spacing:
     origin = [float(header.origin[axis]) for axis in "zyx"]
     if any(origin) and np.isfinite(origin).all():
         sign = (nm_per("angstrom") or Fraction(0)) * (-1 if imod else 1)
-        z, y, x = (Fraction(f"{o:.{_DIGITS}g}") * sign for o in origin)
-    else:
-        z, y, x = (int(header[f"n{axis}start"]) * s for axis, s in zip("zyx", size, strict=True))
-    return z, y, x
+        return three(Fraction(f"{o:.{_DIGITS}g}") * sign for o in origin)
+    return three(int(header[f"n{axis}start"]) * s for axis, s in zip("zyx", size, strict=True))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Triple, triple
+from simexm.geometry.grid import Triple, three, triple
 from simexm.sources.axes import nm_per, spatial_order
 from simexm.sources.directions import Placement, place_by_directions
 from simexm.sources.needs import need
@@ -131,4 +131,4 @@ def _spaced(path: Path, header: Mapping[str, Any], sizes: tuple[int, ...]) -> Pl
         if per is None or not 0 < spacing < float("inf"):
             return Placement(order, None, ORIGIN)
         lengths.append(Fraction(f"{spacing:.{_DIGITS}g}") * per)
-    return Placement(order, (lengths[0], lengths[1], lengths[2]), ORIGIN)
+    return Placement(order, three(lengths), ORIGIN)

@@ -19,27 +19,14 @@ _WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5", "WEBKNOSSOS")
 def open_stack(
     path: str, *, cells: Cells = "merged", dataset: str | None = None, color_ids: ColorIds | None = None
 ) -> Stack:
-    """Open a volume.
+    """Open a volume: a file, folder, glob or URL; after an HDF5 file, the path of a data set inside it.
 
-    Parameters
-    ----------
-    path
-        A file, folder, glob or URL; after an HDF5 file, the path of a data set inside it.
-    cells
-        "merged": one volume of all cells. "splitted": a folder, or glob, of one TIFF stack or folder of slices per cell.
-    dataset
-        Volume of a Zarr, N5 or HDF5, or scale of a precomputed volume.
-    color_ids
-        How ids are packed into the colours of TIFFs and image sequences; None reads only grey.
+    `cells` is "merged" for one volume of all cells, "splitted" for a folder, or glob, of one TIFF stack or folder of
+    slices per cell. `dataset` is the volume of a Zarr, N5 or HDF5, or the scale of a precomputed volume. `color_ids` is
+    how ids are packed into the colours of TIFFs and image sequences; None reads only grey.
 
-    Raises
-    ------
-    SourceNotFoundError
-        If nothing exists at the path.
-    SourceError
-        If it cannot be read, or has another form than `cells` says.
-    SpecError
-        If a data set is named for a format without data sets.
+    Raises SourceNotFoundError if nothing exists at the path, SourceError if it cannot be read or has another form than
+    `cells` says, and SpecError if a data set is named for a format without data sets.
     """
     if cells == "splitted":
         return _splitted(path, dataset, color_ids)

@@ -77,14 +77,9 @@ class PlanesByZ:
 
 @runtime_checkable
 class TimeSeries(Protocol):
-    """A stack with a time axis. It reads the first time point until another is chosen.
+    """A stack with a number of time points, `times`. It reads the first until another is chosen.
 
-    Attributes
-    ----------
-    times
-        Number of time points.
-    seconds_per_time
-        Seconds between time points; None if unknown.
+    `seconds_per_time` are the seconds between time points; None if unknown.
     """
 
     @property

@@ -23,23 +23,12 @@ FAULTS = (ValueError, OSError, RuntimeError, NotImplementedError)
 class TensorStoreVolume(PlanesByZ):
     """A volume that TensorStore reads; obeys `simexm.sources.stack.Stack`.
 
-    Raises SourceError if its shape or its chunks are absurd.
+    `store` is opened with the axes z, y, x in this order, each from 0. `size_doubt` is why the voxel size is unknown;
+    see `simexm.sources.stack.size_and_origin`. The absence of the file `metadata` from the store's folder means that
+    the volume is gone. Chunks are in the folder `chunks` below it. `grid` is the axis of each number in a chunk's name
+    such as 3/0/2: 0, 1 or 2 (z, y, x), or None for an axis of length 1; None if chunks have other names.
 
-    Parameters
-    ----------
-    store
-        The opened store, with the axes z, y, x in this order, each from 0.
-    voxel_size_nm, origin_nm
-        As in `Stack`.
-    size_doubt
-        Why the voxel size is unknown; see `simexm.sources.stack.size_and_origin`.
-    metadata
-        The file whose absence from the store's folder means that the volume is gone.
-    chunks
-        Folder of the chunks below the store's.
-    grid
-        Axis of each number in a chunk's name such as 3/0/2: 0, 1 or 2 (z, y, x), or None for an axis of length 1. None if
-        chunks have other names.
+    Raises SourceError if its shape or its chunks are absurd.
     """
 
     def __init__(

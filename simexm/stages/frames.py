@@ -47,19 +47,13 @@ NO_FRAME = Frame()
 
 @dataclass(frozen=True)
 class FrameAxis:
-    """One axis of an acquisition.
-
-    Attributes
-    ----------
-    coordinates
-        One for each position, in order: times, angles, or plain numbers.
-    unit
-        Unit of the coordinates as OME-Zarr spells it (`second`); "" for plain numbers.
-    """
+    """One axis of an acquisition."""
 
     name: AxisName
     coordinates: tuple[float, ...]
+    """One for each position, in order: times, angles, or plain numbers."""
     unit: str = ""
+    """Unit of the coordinates as OME-Zarr spells it (`second`); "" for plain numbers."""
 
     def __post_init__(self) -> None:
         if self.name not in AXES or not self.coordinates:

@@ -46,37 +46,26 @@ class RegionRule:
 
 @dataclass
 class LabelPart:
-    """A part of the labels of a tile.
-
-    Attributes
-    ----------
-    core
-        Voxels, in volume coordinates, that this part covers; the cores of all parts tile the labels.
-    box
-        Voxels of the arrays: the core with a halo of one voxel, clipped to the tile's labels.
-    index
-        Cell indices, int32, shape of `box`; see `CellIndex`.
-    cells
-        Ids by index, of the parts read so far.
-    masks
-        Masks by name, bool, shape of `box`.
-    placed, regions
-        Cell indices and region bits on the device, shape of `box`, once a stage has found the regions.
-    opens
-        Whether this is the first part at its z.
-    again
-        Whether the stages have processed it before.
-    """
+    """A part of the labels of a tile."""
 
     core: Box
+    """Voxels, in volume coordinates, that this part covers; the cores of all parts tile the labels."""
     box: Box
+    """Voxels of the arrays: the core with a halo of one voxel, clipped to the tile's labels."""
     index: NDArray[np.int32]
+    """Cell indices, int32, shape of `box`; see `CellIndex`."""
     cells: CellIndex
+    """Ids by index, of the parts read so far."""
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Masks by name, bool, shape of `box`."""
     placed: Any = None
+    """Cell indices on the device, shape of `box`, once a stage has found the regions."""
     regions: Any = None
+    """Region bits, likewise."""
     opens: bool = True
+    """Whether this is the first part at its z."""
     again: bool = False
+    """Whether the stages have processed it before."""
 
     def marked(self) -> Any:
         """Region bits."""
@@ -91,16 +80,9 @@ class LabelPart:
 class LabelStream(ABC):
     """The labels of a tile, part by part, in ascending z; can be read more than once.
 
-    Attributes
-    ----------
-    box
-        Voxels of the labels, in volume coordinates.
-    cells
-        Ids by index, of the parts read so far.
-    depth
-        Planes of voxels that may come in any order; 1 if every part spans whole planes, so that planes ascend, too.
-    seen
-        Whether all parts have been read once.
+    `box` are the voxels of the labels, in volume coordinates, and `cells` the ids by index, of the parts read so far.
+    `depth` planes of voxels may come in any order: 1 if every part spans whole planes, so that planes ascend, too.
+    `seen` says whether all parts have been read once.
     """
 
     def __init__(self, box: Box, depth: int) -> None:
@@ -135,24 +117,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EmitterStream:
-    """Emitters in chunks, in ascending planes of voxels.
-
-    Attributes
-    ----------
-    dyes
-        Dye of each layer.
-    reach_nm
-        Largest distance along z of an emitter above the last announced floor.
-    chunks
-        Called with a dye; yields the chunks of its layers. Buffers are reused: copy what you need before the next.
-    varying
-        Dyes whose chunks differ from frame to frame.
-    kept_as
-        Name of a layer in the table of emitters, if not its own.
-    """
+    """Emitters in chunks, in ascending planes of voxels."""
 
     dyes: Mapping[str, str]
+    """Dye of each layer."""
     reach_nm: float
+    """Largest distance along z of an emitter above the last announced floor."""
     chunks: Callable[[str], Iterator[Chunk]]
+    """Called with a dye; yields the chunks of its layers. Buffers are reused: copy what you need before the next."""
     varying: frozenset[str] = frozenset()
+    """Dyes whose chunks differ from frame to frame."""
     kept_as: Mapping[str, str] = field(default_factory=dict)
+    """Name of a layer in the table of emitters, if not its own."""

@@ -143,20 +143,14 @@ class NamedChannel(Protocol):
 
 @dataclass(frozen=True)
 class Pair:
-    """One dye in one channel.
-
-    Attributes
-    ----------
-    emission_nm
-        Wavelength for which the response was computed.
-    in_focus
-        Photo-electrons of one dye in its own plane.
-    """
+    """One dye in one channel."""
 
     channel: str
     dye: str
     emission_nm: float
+    """Wavelength for which the response was computed."""
     in_focus: float
+    """Photo-electrons of one dye in its own plane."""
 
 
 class ImageFormation(ABC):
@@ -171,15 +165,10 @@ class ImageFormation(ABC):
 
 
 class ImagingCost(ABC):
-    """Time and memory that imaging takes.
-
-    Attributes
-    ----------
-    seconds_per_pixel
-        Rough core-seconds per pixel and channel for the camera, coarser levels, truth, and encoding.
-    """
+    """Time and memory that imaging takes."""
 
     seconds_per_pixel: ClassVar[float]
+    """Rough core-seconds per pixel and channel for the camera, coarser levels, truth, and encoding."""
 
     @abstractmethod
     def relative(self, axis: int, pixels: int) -> float:

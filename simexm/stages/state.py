@@ -24,52 +24,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunContext:
-    """Everything that a block needs beside its box; the same on every worker.
-
-    Attributes
-    ----------
-    geometry
-        The pixel grid over the ground truth, and the transform between them.
-    region_bits
-        Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks in use.
-    dye_of_layer
-        Dye of each layer that labels cells.
-    imaging
-        The plan of the microscope; None until it is resolved.
-    clump_cell_nm
-        Size, z y x, nm of tissue, of a cell within which the positions of many dyes do not matter; None: they always
-        do.
-    clump_above
-        Mean number of dyes in such a cell above which their number is drawn at once.
-    device
-        `cpu` or `gpu`.
-    identified
-        Whether emitters carry identities, because a stage needs them.
-    channels
-        Names of the microscope's channels.
-    dyes
-        Dyes in use, by name.
-    labeller
-        The stage that labels cells; None if nothing is labelled.
-    emits
-        Dye of each layer of emitters, whether it labels cells or not.
-    """
+    """Everything that a block needs beside its box; the same on every worker."""
 
     seed: int
     geometry: Geometry
+    """The pixel grid over the ground truth, and the transform between them."""
     region_bits: Mapping[str, int]
+    """Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks in use."""
     dye_of_layer: Mapping[str, str]
+    """Dye of each layer that labels cells."""
     imaging: ImagingPlan | None
+    """The plan of the microscope; None until it is resolved."""
     clump_cell_nm: tuple[float, float, float] | None = None
+    """Size, z y x, nm of tissue, of a cell within which the positions of many dyes do not matter; None: they always
+    do."""
     clump_above: float = 32.0
+    """Mean number of dyes in such a cell above which their number is drawn at once."""
     device: str = "cpu"
+    """`cpu` or `gpu`."""
     identified: bool = False
+    """Whether emitters carry identities, because a stage needs them."""
     acquisition: Acquisition = IMAGED_ONCE
     channels: tuple[str, ...] = ()
+    """Names of the microscope's channels."""
     dyes: Mapping[str, Fluorophore] = field(default_factory=dict)
+    """Dyes in use, by name."""
     id_dtype: str = "uint64"
     labeller: Labeller | None = None
+    """The stage that labels cells; None if nothing is labelled."""
     emits: Mapping[str, str] = field(default_factory=dict)
+    """Dye of each layer of emitters, whether it labels cells or not."""
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -99,32 +83,22 @@ class Tally:
 
 @dataclass
 class Tile:
-    """A tile being computed, as the block holds it; a stage sees it through `TileState`.
-
-    Attributes
-    ----------
-    pixels
-        The tile, in pixels of the image.
-    boxes
-        Box needed of each quantity, nm, as the planner derived them backwards from `pixels`.
-    counted
-        Tables of the count passes.
-    values
-        Quantities written so far, by name.
-    stream
-        Labels of the tile; None if it has none.
-    frame
-        Current frame; `NO_FRAME` while computing what all frames share.
-    """
+    """A tile being computed, as the block holds it; a stage sees it through `TileState`."""
 
     context: RunContext
     pixels: Box
+    """The tile, in pixels of the image."""
     boxes: Mapping[str, NmBox] = field(default_factory=dict)
+    """Box needed of each quantity, nm, as the planner derived them backwards from `pixels`."""
     counted: Counted = field(default_factory=dict)
+    """Tables of the count passes."""
     values: dict[str, Any] = field(default_factory=dict)
+    """Quantities written so far, by name."""
     tally: Tally = field(default_factory=Tally)
     stream: LabelStream | None = None
+    """Labels of the tile; None if it has none."""
     frame: Frame = NO_FRAME
+    """Current frame; `NO_FRAME` while computing what all frames share."""
     _scratch: dict[int, dict[str, Any]] = field(default_factory=dict)
     _shared: dict[str, Any] = field(default_factory=dict)
 

@@ -23,23 +23,14 @@ from simexm.store.remote import Remote
 def atomic_group(output: Location, *, overwrite: bool, writer: str) -> Iterator[Files]:
     """Yield a hidden folder beside `output` to write a Zarr group to; rename it to `output` at the end.
 
-    Object stores cannot rename: there it is `output` itself, which is no Zarr group until its root's metadata are written,
-    last of all.
+    Object stores cannot rename: there it is `output` itself, which is no Zarr group until its root's metadata are
+    written, last of all.
 
-    Parameters
-    ----------
-    output
-        The group's folder.
-    overwrite
-        Replace a multiscale group whose attribute simexm.written_by is `writer` and that holds only its own levels and
-        fields; nothing else is ever replaced.
-    writer
-        The command that writes the group, such as "simexm ingest".
+    With `overwrite`, a multiscale group is replaced whose attribute simexm.written_by is `writer` (the command that
+    writes the group, such as "simexm ingest") and that holds only its own levels and fields; nothing else is ever
+    replaced.
 
-    Raises
-    ------
-    OutputError
-        If `output` exists and may not be replaced, or cannot be written.
+    Raises OutputError if `output` exists and may not be replaced, or cannot be written.
     """
     refuse_group(output, overwrite=overwrite, writer=writer)
     if isinstance(output, Remote):

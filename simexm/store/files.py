@@ -33,20 +33,13 @@ EMPTY = Stored(0, "")
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A folder whose files are written and removed atomically.
-
-    Attributes
-    ----------
-    root
-        The folder.
-    scratch
-        The writer's claim, outside `root`. On a disk it is an existing folder of the same file system, where files are
-        written before they are renamed; leftovers of a killed writer stay there, never inside a Zarr group. Without it
-        nothing can be written or removed.
-    """
+    """A folder whose files are written and removed atomically."""
 
     root: Location
     scratch: Location
+    """The writer's claim, outside `root`. On a disk it is an existing folder of the same file system, where files are
+    written before they are renamed; leftovers of a killed writer stay there, never inside a Zarr group. Without it
+    nothing can be written or removed."""
 
     def put(self, key: str, data: bytes) -> Stored:
         """Replace the file `key` (a path below the root) by `data`, atomically and durably; b"" removes it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -53,20 +53,10 @@ def multiscales(
 ) -> list[dict[str, Any]]:
     """Return the `multiscales` metadata of an image, with the axes (t,) (c,) z, y, x.
 
-    Parameters
-    ----------
-    name
-        The name that viewers show.
-    levels
-        Level n is the array called "n". Spacings are in nm of tissue before expansion.
-    origin_nm
-        Corner of the first element, z, y, x, nm of tissue before expansion.
-    channels
-        Whether there is a channel axis.
-    method
-        Downsampling method: "mean" or "mode".
-    time
-        The time axis, if any. OME-Zarr stores its first step only; the coordinates are stored elsewhere.
+    Viewers show `name`. Level n is the array called "n". Spacings, and the corner of the first element, z, y, x, are in
+    nm of tissue before expansion. `channels` says whether there is a channel axis; `method` is how levels are
+    downsampled, "mean" or "mode". Of the time axis, if any, OME-Zarr stores the first step only; its coordinates are
+    stored elsewhere.
     """
     axes: list[dict[str, str]] = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
     if channels:
@@ -92,6 +82,12 @@ def multiscales(
 def image_attributes(scales: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """Return the attributes of an image group; `more` goes beside `multiscales` (`omero`)."""
     return {"ome": {"version": VERSION, "multiscales": scales, **more}}
+
+
+def omero(channels: Iterable[tuple[str, str, Mapping[str, float]]], planes: int) -> dict[str, Any]:
+    """Return the display settings of channels, each of name, RRGGBB and window; viewers open the middle plane."""
+    shown = [{"label": name, "color": color, "active": True, "window": window} for name, color, window in channels]
+    return {"channels": shown, "rdefs": {"model": "color", "defaultZ": planes // 2, "defaultT": 0}}
 
 
 def label_attributes(scales: list[dict[str, Any]], *, image: str | None = None) -> dict[str, Any]:

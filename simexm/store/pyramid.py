@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.compiled import njit
-from simexm.geometry.grid import Spacing, Triple, triple
+from simexm.geometry.grid import Spacing, Triple, three, triple
 
 LONGEST_AXIS = 64
 FEWEST_LEVELS = 3
@@ -128,7 +128,7 @@ def downsample_mean(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gener
         lift = unsigned.dtype.type(1 << (8 * a.dtype.itemsize - 1))  # even, so that halves are rounded alike
         lifted: NDArray[Any] = downsample_mean(unsigned ^ lift, factors) ^ lift
         return lifted.view(a.dtype)
-    out = np.empty(ceil_divide(_shape(a), factors), a.dtype)
+    out = np.empty(ceil_divide(three(a.shape), factors), a.dtype)
     if a.dtype.kind == "u" and a.dtype.itemsize <= 4:
         _mean_integers(np.ascontiguousarray(a), *factors, out)
     elif a.dtype.kind == "f":
@@ -145,7 +145,7 @@ def downsample_labels(a: NDArray[np.generic], factors: Triple) -> NDArray[np.gen
     invents an id. Ties go to the largest id so that a thin process survives, not the background 0 beside it. At worst a
     cell costs the square of its elements, so `factors` should be small.
     """
-    out = np.empty(ceil_divide(_shape(a), factors), a.dtype)
+    out = np.empty(ceil_divide(three(a.shape), factors), a.dtype)
     _mode(np.ascontiguousarray(a), *factors, out)
     return out
 
@@ -308,8 +308,3 @@ def _most_frequent(cell, n):  # type: ignore[no-untyped-def]
 
 def _largest_divisor(n: int, limit: int) -> int:
     return next(d for d in range(min(n, limit), 0, -1) if n % d == 0)
-
-
-def _shape(a: NDArray[np.generic]) -> Triple:
-    z, y, x = a.shape
-    return z, y, x

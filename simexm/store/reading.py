@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple, three
 from simexm.store.listing import largest_file
 from simexm.store.location import Location, folder_of
 from simexm.store.presence import lost, refuse_gone, watched
@@ -32,22 +32,14 @@ _IN_PLACE = frozenset({"blosc", "zstd", "lz4"})
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads an array whose last three axes are z, y, x.
-
-    Attributes
-    ----------
-    array
-        The array.
-    folder
-        Where its shards are, if they have simexm's format: they are decoded by `simexm.store.shards`. All others are read
-        by zarr-python, which takes five times as long, on one core.
-    listed
-        Chunk files known to exist; a missing one of these is an error, not a chunk of zeros.
-    """
+    """Reads an array whose last three axes are z, y, x."""
 
     array: zarr.Array[Any]
     folder: Location | None
+    """Where its shards are, if they have simexm's format: they are decoded by `simexm.store.shards`. All others are
+    read by zarr-python, which takes five times as long, on one core."""
     listed: ShardList | None = None
+    """Chunk files known to exist; a missing one of these is an error, not a chunk of zeros."""
 
     @classmethod
     def of(cls, array: zarr.Array[Any], listed: ShardList | None = None) -> Reader:
@@ -58,8 +50,7 @@ class Reader:
     @property
     def shape(self) -> Triple:
         """Elements along z, y, x."""
-        z, y, x = self.array.shape[-3:]
-        return z, y, x
+        return three(self.array.shape[-3:])
 
     @property
     def piece(self) -> Triple:
@@ -70,12 +61,8 @@ class Reader:
     def read(self, box: Box, lead: tuple[int, ...] = ()) -> NDArray[Any]:
         """Read a box, z y x, at the indices `lead` along the leading axes.
 
-        Raises
-        ------
-        GoneError
-            If a chunk is missing because the array is gone.
-        OSError, ValueError, RuntimeError
-            If a shard cannot be read or decoded, or a listed one is missing.
+        Raises GoneError if a chunk is missing because the array is gone; OSError, ValueError or RuntimeError if a shard
+        cannot be read or decoded, or a listed one is missing.
         """
         if self.folder is None:
             return self._by_zarr(box, lead)

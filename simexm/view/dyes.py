@@ -33,32 +33,21 @@ class LightPath:
 
 @dataclass(frozen=True)
 class DyeInChannel:
-    """One dye in one channel.
-
-    Attributes
-    ----------
-    dye, channel
-        The pair.
-    excited
-        Excitation by the laser, as a share of that at the best wavelength; None if it is not known (two photons).
-    passed
-        Share of the dye's emission that the filter passes.
-    brightness
-        Extinction (or, for two photons, cross section) at the laser line times quantum yield times `passed`.
-    signal
-        Brightness over that of the dye that the channel is for, molecule for molecule, in weak light; None if it is not known,
-        or the channel is for none of the dyes.
-    wanted
-        Whether this is the best channel for the dye.
-    """
+    """One dye in one channel."""
 
     dye: Fluorophore
     channel: NamedChannel
     excited: float | None
+    """Excitation by the laser, as a share of that at the best wavelength; None if it is not known (two photons)."""
     passed: float
+    """Share of the dye's emission that the filter passes."""
     brightness: float
+    """Extinction (or, for two photons, cross section) at the laser line times quantum yield times `passed`."""
     signal: float | None = None
+    """Brightness over that of the dye that the channel is for, molecule for molecule, in weak light; None if it is not
+    known, or the channel is for none of the dyes."""
     wanted: bool = False
+    """Whether this is the best channel for the dye."""
 
 
 class _Light(BaseModel):

@@ -20,6 +20,7 @@ from simexm.stages.frames import NO_FRAME, Frame
 from simexm.store.atomic_file import atomic_file
 from simexm.units import times
 from simexm.view.picture import Picture, draw, save, window
+from simexm.view.run_record import spacing_um
 
 USUAL: Triple = (24, 512, 512)
 """Most pixels along z, y, x of a preview, unless a shape is given."""
@@ -41,7 +42,6 @@ class Preview:
         """Plane and section through `at`; display windows follow from the preview's pixels alone."""
         plan, names = self.plan, list(self.plan.outputs[0].channels)
         k, j, _ = (a - b for a, b in zip(self.at, self.box.start, strict=True))
-        z, y, x = (float(p) / 1000 for p in plan.geometry.pixel_tissue_nm)
         which = " ".join(["preview", *(f"of {axis} {place}" for axis, place in self.frame.named)])
         return Picture(
             title=f"{plan.simulation.name} ({which})",
@@ -52,7 +52,7 @@ class Preview:
             colors=[channel_color(plan, n) for n in names],
             windows=[window(c) for c in self.image],
             names=names,
-            pixel_um=(z, y, x),
+            pixel_um=spacing_um(plan.geometry.pixel_tissue_nm),
             factor=float(plan.geometry.transform.scale),
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simexm.errors import SimexmError
-from simexm.geometry.grid import Spacing
+from simexm.geometry.grid import Spacing, three
 from simexm.planning.plan import Plan
 from simexm.result.result import Result
 from simexm.sources.base import LabelSource
@@ -70,5 +70,4 @@ def open_truth(simulation: Spec) -> tuple[LabelSource | None, str]:
 
 def spacing_um(spacing: Spacing) -> tuple[float, float, float]:
     """Convert exact nanometres to micrometres."""
-    z, y, x = (float(s) / 1000 for s in spacing)
-    return z, y, x
+    return three(float(s) / 1000 for s in spacing)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from simexm.errors import OutputError
+from simexm.geometry.grid import three
 from simexm.result.place import SIMULATION
 from simexm.result.result import Result
 from simexm.run.finish import WINDOW
@@ -84,7 +85,7 @@ class Scene:
         if not pictures:
             raise OutputError(f"{result.path} holds neither images nor labels; `simexm info` prints its scores")
         shape = result.array(0, "" if pictures[0].main else pictures[0].group).shape[-3:]
-        return cls(result, pictures, (shape[0], shape[1], shape[2]), truth, lacking)
+        return cls(result, pictures, three(shape), truth, lacking)
 
 
 def _groups(result: Result) -> list[str]:
@@ -115,8 +116,8 @@ def _finished(result: Result, group: str) -> SceneImage:
         transforms = {t["type"]: t[t["type"]][-3:] for t in dataset["coordinateTransformations"]}
         scale = transforms["scale"]
         centre = transforms.get("translation", [s / 2 for s in scale])
-        z, y, x = (c - s / 2 for c, s in zip(centre, scale, strict=True))
-        steps.append(LevelGeometry(dataset["path"], (scale[0], scale[1], scale[2]), (z, y, x)))
+        corner = three(c - s / 2 for c, s in zip(centre, scale, strict=True))
+        steps.append(LevelGeometry(dataset["path"], three(scale), corner))
     tints = [
         ChannelDisplay(c["label"], c["color"], (c["window"]["start"], c["window"]["end"]), c["window"]["max"])
         for c in ome.get("omero", {}).get("channels", ())

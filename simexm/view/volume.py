@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
-from simexm.geometry.grid import Box, Spacing, Triple, combine
+from simexm.geometry.grid import Box, Spacing, Triple, combine, three
 from simexm.sources.base import LabelSource, Voxels
 from simexm.sources.phantom import PhantomVolume
 from simexm.sources.zarr import ngff
@@ -66,7 +66,7 @@ class ServedVolume:
         number, *cell = map(int, found.groups())
         if number >= len(self.levels):
             return None
-        return self._chunk(self.levels[number], (cell[0], cell[1], cell[2]))
+        return self._chunk(self.levels[number], three(cell))
 
     def _metadata(self, shape: Triple) -> bytes:
         metadata = {

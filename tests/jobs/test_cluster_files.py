@@ -142,7 +142,7 @@ words = st.text(
 ).filter(str.strip)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(queue=words, account=words, python=words, scratch=words)
 def test_every_value_is_quoted(queue: str, account: str, python: str, scratch: str) -> None:
     """What a queue and a shell read back from the script are the very values of the file."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.spatial import SphericalVoronoi
 
 from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.kernels.labels.cells import CellIndex
@@ -148,6 +149,19 @@ def test_the_surface_of_upright_planes_in_the_slice() -> None:
     ratios = np.array([_plane_ratio(np.array([0.0, np.sin(a), np.cos(a)]), (40, 32, 32), True) for a in angles])
     assert ratios.mean() == pytest.approx(1, abs=0.015)
     assert np.abs(ratios - 1).max() < 0.06
+
+
+@pytest.mark.parametrize("voxel_nm", [(30, 30, 30), (40, 32, 32), (60, 20, 20), (4, 8, 31), (50, 4, 4)])
+def test_the_weights_are_shares_of_directions(voxel_nm: tuple[float, float, float]) -> None:
+    """Areas of the Voronoi cells of the 26 directions on the unit sphere, by another program."""
+    offsets = [o for o in np.ndindex(3, 3, 3) if o != (1, 1, 1)]
+    vectors = (np.array(offsets) - 1) * np.array(voxel_nm)
+    length = np.linalg.norm(vectors, axis=1)
+    areas = SphericalVoronoi(vectors / length[:, None]).calculate_areas()
+    weights = crofton_weights(voxel_nm, False)
+    assert weights[1, 1, 1] == 0
+    found = [weights[o] for o in offsets]
+    np.testing.assert_allclose(found, areas / np.pi * math.prod(voxel_nm) / length * 1e-6, rtol=1e-11)
 
 
 def test_two_cells_that_touch_have_a_membrane_each() -> None:

@@ -50,7 +50,7 @@ def held(shape: Sequence[int], block: Sequence[int], cost: Callable[[int, int], 
 
 
 @given(shape=st.tuples(*[st.integers(1, 900)] * 3), halo=st.integers(0, 80), room=st.integers(10_000, 30_000_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_blocks_are_small_enough(shape: tuple[int, int, int], halo: int, room: int) -> None:
     block = choose_block(shape, lambda axis, n: n + 2 * halo, lambda b: math.prod(b) <= room, 0.0)
     assert max(block) <= LARGEST
@@ -59,7 +59,7 @@ def test_blocks_are_small_enough(shape: tuple[int, int, int], halo: int, room: i
 
 
 @given(shape=st.tuples(*[st.integers(1, 900)] * 3), seconds=st.floats(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_more_work_makes_more_blocks_each_worth_five_seconds(shape: tuple[int, int, int], seconds: float) -> None:
     """Work is cost alone here, without a halo, so that it is the same in all blocks together however they are cut."""
     block = choose_block(shape, lambda axis, n: n, lambda b: True, seconds / math.prod(shape))

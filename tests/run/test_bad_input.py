@@ -552,7 +552,7 @@ def test_a_script_needs_no_guard(folder: Path, finished: Path) -> None:
         "from pathlib import Path\n"
         "from simexm import Simulation\n"
         "Path('times').open('a').write('x')\n"
-        f"result = Simulation.load({str(finished / 'my.yaml')!r}).run('out.zarr', workers=2, quiet=True)\n"
+        f"result = Simulation.load({str(finished / 'my.yaml')!r}).run('out.zarr', workers=1, quiet=True)\n"
         "assert result.complete and __file__\n"
     )
     subprocess.run([sys.executable, "script.py"], cwd=folder, check=True, timeout=100, capture_output=True)

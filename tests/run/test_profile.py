@@ -38,7 +38,7 @@ def timed(request: pytest.FixtureRequest, stored: Path, tmp_path_factory: pytest
 
 
 def small(stored: Path) -> Simulation:
-    return Simulation.from_mapping(spec(stored, keep=["expected", "labelled", "emitters"]))
+    return Simulation.from_mapping(spec(stored, keep=["expected", "labelled", "emitters"], execution={"min_blocks": 4}))
 
 
 def bytes_below(folders: Iterable[Path]) -> int:
@@ -85,7 +85,9 @@ def test_bytes_are_those_of_the_files(timed: Result) -> None:
 
 def test_bytes_read_are_those_of_the_shards(stored: Path, tmp_path: Path) -> None:
     """A fresh worker decodes the labels' only shard once and keeps it."""
-    result = Simulation.from_mapping(spec(stored)).run(tmp_path / "small.zarr", workers=1, quiet=True, profile=True)
+    result = Simulation.from_mapping(spec(stored, execution={"min_blocks": 4})).run(
+        tmp_path / "small.zarr", workers=1, quiet=True, profile=True
+    )
     assert by_name(result)["labels: read and decode"].read == bytes_below([stored / "0" / "c"])
 
 

@@ -58,8 +58,8 @@ def slow_reference(stored: Path, client: Any, tmp_path_factory: pytest.TempPathF
 
 
 def kept(stored: Path) -> Simulation:
-    crop = {"shape": [36, 72, 88]}
-    return Simulation.from_mapping(spec(stored, keep=["expected", "labelled", "emitters"], crop=crop))
+    few = {"crop": {"shape": [36, 72, 88]}, "execution": {"min_blocks": 8}}
+    return Simulation.from_mapping(spec(stored, keep=["expected", "labelled", "emitters"], **few))
 
 
 def whole(result: Result, of: str = "", level: int = 0) -> NDArray[Any]:

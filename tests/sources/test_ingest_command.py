@@ -100,3 +100,22 @@ def test_what_is_in_doubt_is_refused(tmp_path: Path, make: Any, options: tuple[s
     assert re.search(told, done.output), done.output
     assert "voxel_size_nm:" not in done.output  # as in a spec
     assert not (tmp_path / "b.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("cortx.tif", "Beside it there is: cortex.tif."),
+        *((f"nothing.{end}", "`ls .` lists what there is.") for end in ("tif", "h5", "zarr", "n5", "npy")),
+        ("none/more/nothing.tif", "Neither does the folder none/more. `ls none` lists what there is."),
+        ("gone/nothing.tif", "Neither does the folder gone. `ls .` lists what there is."),
+    ],
+)
+def test_a_missing_source_is_told_with_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "cortex.tif").touch()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["ingest", name, "-o", "x.zarr"])
+    assert (done.exit_code, done.stderr.split()) == (2, ["error:", name, "does", "not", "exist.", *told.split()])

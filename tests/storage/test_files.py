@@ -95,8 +95,8 @@ def test_listings_tell_what_is_there(folder: Path) -> None:
 
 def test_a_listing_of_many_pages_misses_nothing(bucket: Remote) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: (bucket / f"many/{n:04d}").put(b"x"), range(1203)))
-    assert sorted(p.name for p in (bucket / "many").files()) == [f"{n:04d}" for n in range(1203)]
+        list(pool.map(lambda n: (bucket / f"many/{n:04d}").put(b"x"), range(1003)))
+    assert sorted(p.name for p in (bucket / "many").files()) == [f"{n:04d}" for n in range(1003)]
 
 
 def test_one_only_of_many_makes_a_file(bucket: Remote) -> None:

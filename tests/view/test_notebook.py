@@ -84,7 +84,7 @@ def is_safe(text: str) -> Page:
 @pytest.fixture(scope="module")
 def simulations(stored: Path) -> dict[str, Simulation]:
     named = {"path": str(stored), "voxel_size_nm": list(VOXEL_NM)}
-    usual = Simulation.from_mapping(spec(stored, name=HOSTILE))
+    usual = Simulation.from_mapping(spec(stored, name=HOSTILE, execution={"min_blocks": 4}))
     model = Simulation.from_mapping(small_2017() | {"source": str(stored)})
     return {
         "image": usual,

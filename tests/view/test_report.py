@@ -45,7 +45,7 @@ KINDS = ["image", "confocal", "labelling", "model 2017", "rounds"]
 def results(stored: Path, client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     """One result of each kind."""
     folder = tmp_path_factory.mktemp("reported")
-    usual = Simulation.from_mapping(spec(stored))
+    usual = Simulation.from_mapping(spec(stored, execution={"min_blocks": 4}))
     model = Simulation.from_mapping(small_2017() | {"source": str(stored)})
     named = {"path": str(stored), "voxel_size_nm": list(VOXEL_NM)}
     rounds = Simulation.from_mapping(rounds_build.spec(named))

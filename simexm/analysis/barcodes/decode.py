@@ -54,17 +54,12 @@ _AROUND = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 
 @dataclass(frozen=True)
 class Decoded:
-    """Decoded barcodes.
-
-    Attributes
-    ----------
-    table
-        One row for each cell with a barcode: `id`, `barcode` (the truth), `decoded` (empty without an amplicon in the image),
-        `amplicons` in the image, `letters_wrong`, and `clearness`, the light of the letter read over that of all letters in the
-        least clear round.
-    """
+    """Decoded barcodes."""
 
     table: pa.Table
+    """One row for each cell with a barcode: `id`, `barcode` (the truth), `decoded` (empty without an amplicon in the
+    image), `amplicons` in the image, `letters_wrong`, and `clearness`, the light of the letter read over that of all
+    letters in the least clear round."""
 
     @property
     def cells(self) -> int:
@@ -112,14 +107,10 @@ class Decoded:
 
 
 def decode(result: Result) -> Decoded:
-    """Read the barcode of every cell from the images of a result with rounds, in this process, without storing anything.
+    """Read the barcode of every cell from the images of a result with rounds, in this process; nothing is stored.
 
-    Images may hold counts or be noise-free (`--until` a microscope). Memory grows with a block and with the number of cells.
-
-    Raises
-    ------
-    OutputError
-        If the result is unfinished, of another format, or has no rounds or no images of light.
+    Images may hold counts or be noise-free (`--until` a microscope). Memory grows with a block and with the number of
+    cells. Raises OutputError if the result is unfinished, of another format, or has no rounds or no images of light.
     """
     bench = Decode().open((result,))
     sums = [bench.measure(number)[VOTES] for number in range(bench.blocks)]

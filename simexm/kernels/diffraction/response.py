@@ -3,9 +3,10 @@
 A `Response` table is per nm^2: a pixel expects rate * (integral of the table over the pixel), `rate` in
 photo-electrons:
 
-- widefield: the emission table itself; - light sheet: the emission table times `light_sheet_profile`; - confocal:
-excitation per nm^2 and unit power, saturated pointwise (see `photophysics`), times `pinhole_table`; the integral over
-  the pixel times power * dwell / pixel area is the mean over the pixel times power * dwell;
+- widefield: the emission table itself;
+- light sheet: the emission table times `light_sheet_profile`;
+- confocal: excitation per nm^2 and unit power, saturated pointwise (see `photophysics`), times `pinhole_table`; the
+  integral over the pixel times power * dwell / pixel area is the mean over the pixel times power * dwell;
 - two-photon: the same with the excitation table squared, pointwise pulse saturation, and no pinhole.
 
 Truncated tables are not renormalised; `left_out_share` is the light beyond.
@@ -168,10 +169,9 @@ def left_out_share(plane_energy: Array, z_nm: Array, depth_nm: float, tail: Tail
 
         share = tail / (int_0^R S dz + tail).
 
-    - "constant" (widefield; light sheet, as an upper bound): tail = S(R) (L - R), which for S = 1 makes it 1 - R / L; -
-    "inverse_square" (scanners far from focus): tail = C (1 / R - 1 / L), C = mean of S z^2 over the outer quarter of
-    the
-      range. With a pinhole that passes the whole cone at R, use "constant".
+    - "constant" (widefield; light sheet, as an upper bound): tail = S(R) (L - R), which for S = 1 makes it 1 - R / L;
+    - "inverse_square" (scanners far from focus): tail = C (1 / R - 1 / L), C = mean of S z^2 over the outer quarter of
+      the range. With a pinhole that passes the whole cone at R, use "constant".
 
     Light beyond the lateral end of the table is not included; for tables of unit energy it is 1 - S(z).
 

@@ -51,8 +51,8 @@ def _candidates(cells, bits, labelled, wanted, lo, hi, columns):  # type: ignore
 
 
 @njit(cache=True, nogil=True)
-def _uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
-    """Draw the number that decides the count of proteins, for `n` voxels of a row."""
+def uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
+    """Draw a number for each of `n` voxels of a row, such as that which decides its count of proteins."""
     for i in range(n):
         words = philox(z, y, x0 + columns[i], 0, k0, k1)
         u[i] = unit_double(words[0], words[1])
@@ -90,7 +90,7 @@ def _emit(  # type: ignore[no-untyped-def]
             if number + found <= first:
                 continue
             # each sub-cell has its own stream: counter = voxel, key = the layer's key, modified by the sub-cell
-            _uniforms(u, gz, gy, origin[2], columns, found, keys.number[0], keys.number[1] ^ sub)
+            uniforms(u, gz, gy, origin[2], columns, found, keys.number[0], keys.number[1] ^ sub)
             for i in range(max(0, first - number), found):
                 # exp(-m) > 1 - m: no protein; saves the quantile's exponential
                 if u[i] < 1.0 - most - _ROUNDING:

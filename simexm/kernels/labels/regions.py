@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,7 @@ def add_mask(index, mask, bit, out):  # type: ignore[no-untyped-def]
                     out[z, y, x] |= bit
 
 
+@cache
 def crofton_weights(voxel_nm: tuple[float, float, float], in_slice: bool) -> NDArray[np.float64]:
     """Surface in um^2 of a voxel per neighbour (z, y, x from -1) of another id; shape (3, 3, 3).
 
@@ -120,17 +122,44 @@ def crofton_weights(voxel_nm: tuple[float, float, float], in_slice: bool) -> NDA
         share[order] = (gap + np.roll(gap, 1)) / (4 * np.pi)
         factor = np.pi / 2
     else:
-        from scipy.spatial import SphericalVoronoi
-
-        share = SphericalVoronoi(vectors / length[:, None]).calculate_areas() / (4 * np.pi)
+        share = _shares(vectors / length[:, None])
         factor = 2.0
     volume = float(np.prod(voxel_nm))
     weights = np.zeros((3, 3, 3))
     for (z, y, x), s, n in zip(offsets, share, length, strict=True):
         # `share` is of one orientation, but a crossing counts for one of the two only, so the pair's share applies;
-        # rounded to twelve digits, because the last bits of Qhull's areas depend on the machine and draws on the surface
+        # rounded to twelve digits, because the last bits of an area depend on the machine and draws on the surface
         weights[z + 1, y + 1, x + 1] = float(f"{factor * 2 * s * volume / n * 1e-6:.12g}")
+    weights.setflags(write=False)
     return weights
+
+
+def _shares(units: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of all directions that are nearest to each of these unit vectors, (n, 3); as areas of spherical polygons.
+
+    `scipy.spatial.SphericalVoronoi` finds the same, but its import takes longer than the labelling of a small tile.
+    """
+    areas = []
+    for unit in units:
+        planes = unit - units[(units != unit).any(axis=1)]
+        planes /= np.linalg.norm(planes, axis=1)[:, None]
+        one, other = np.triu_indices(len(planes), 1)
+        lines = np.cross(planes[one], planes[other])
+        norms = np.linalg.norm(lines, axis=1)
+        lines = lines[norms > 1e-9] / norms[norms > 1e-9, None]
+        corners = np.concatenate([lines, -lines])
+        corners = corners[
+            (corners @ planes.T > -1e-12).all(axis=1)
+        ]  # where planes meet, some of them in the same place
+        across = np.linalg.svd(unit[None])[2][1:]
+        corners = corners[np.argsort(np.arctan2(*(across @ corners.T)))]
+        following = np.roll(corners, -1, axis=0)
+        # triangles with the middle: Van Oosterom & Strackee 1983, IEEE Trans Biomed Eng 30, 125-126
+        volumes = np.abs(np.cross(corners, following) @ unit)
+        areas.append(
+            np.arctan2(volumes, 1 + (corners + following) @ unit + (corners * following).sum(axis=1)).sum() * 2
+        )
+    return np.array(areas) / (4 * np.pi)
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -123,6 +123,10 @@ def origins_of(low, high, lattices):  # type: ignore[no-untyped-def]
                 for axis in range(3):
                     bounds[0, axis], bounds[1, axis] = min(bounds[0, axis], x[axis]), max(bounds[1, axis], x[axis])
                     bounds[2, axis], bounds[3, axis] = min(bounds[2, axis], s[axis]), max(bounds[3, axis], s[axis])
-    bounds[0::2] -= _SLACK_NM
-    bounds[1::2] += _SLACK_NM
+    for axis in range(3):
+        # number by number here and in what follows: to assign slices, numba compiles strings for the message of an error
+        bounds[0, axis] -= _SLACK_NM
+        bounds[1, axis] += _SLACK_NM
+        bounds[2, axis] -= _SLACK_NM
+        bounds[3, axis] += _SLACK_NM
     return bounds

@@ -74,7 +74,8 @@ def _synapses(capsules, ids, tips, tip_ids, first, shape, offsets, listed):  # t
         if is_neuron(other):
             least, most = SYNAPSE_RADIUS_NM
             share = tips[n, 3] * tips[n, 3]  # the direction is random
-            out[found, :3] = out[found, 3:6] = tips[n, :3]
+            for axis in range(3):
+                out[found, axis] = out[found, 3 + axis] = tips[n, axis]
             out[found, 6] = out[found, 7] = least + (most - least) * share
             pairs[found, 0], pairs[found, 1] = tip_ids[n], other
             found += 1
@@ -107,7 +108,7 @@ def fill(
     synapse[:] = False
     offsets, listed = _gather(capsules, reaches, first, shape)
     patches, pairs = _synapses(capsules, ids, tips, tip_ids, first, shape, offsets, listed)
-    patch_offsets, patch_listed = _gather(patches, patches[:, 6], first, shape)
+    patch_offsets, patch_listed = _gather(patches, patches[:, 6].copy(), first, shape)
     cell = np.empty(3, np.int64)
     for a in range(1, shape[0] - 1):
         for b in range(1, shape[1] - 1):

@@ -33,7 +33,8 @@ def with_facts(capsules):  # type: ignore[no-untyped-def]
     for n in range(len(capsules)):
         capsule = capsules[n]
         length2 = (capsule[3] - capsule[0]) ** 2 + (capsule[4] - capsule[1]) ** 2 + (capsule[5] - capsule[2]) ** 2
-        out[n, :8] = capsule
+        for column in range(8):
+            out[n, column] = capsule[column]
         out[n, 8] = 1.0 / length2 if length2 > 0.0 else 0.0
         out[n, 9] = 1.0 + abs(capsule[7] - capsule[6]) * math.sqrt(out[n, 8])
         out[n, 10] = max(1.0, AXIS_DEPTH_NM / (0.5 * (capsule[6] + capsule[7])))

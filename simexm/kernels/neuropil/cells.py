@@ -178,8 +178,8 @@ def _fill_brick(  # type: ignore[no-untyped-def]
 ):
     """Write ids and synapses of the brick in the buffer."""
     meets = False
-    for patch in patches:
-        meets |= distance_to(centre[0], centre[1], centre[2], patch)[0] < patch[6] + half
+    for m in range(len(patches)):
+        meets |= distance_to(centre[0], centre[1], centre[2], patches[m])[0] < patches[m, 6] + half
     matters = MATTERS_NM if meets else 2.0 * GAP_NM[1]
     number, alone = _pick(capsules, ids, near, kept, bounds, centre, half, matters)
     if alone:

@@ -138,7 +138,10 @@ def skeleton(low, high, k0, k1):  # type: ignore[no-untyped-def]
     out, ids = np.empty((room, 8)), np.empty(room, np.int64)
     tips, tip_ids = np.empty((room // 2, 6)), np.empty(room // 2, np.int64)
     n, tip = len(bodies), 0
-    out[:n], ids[:n] = bodies, body_ids
+    for m in range(n):
+        ids[m] = body_ids[m]
+        for column in range(8):
+            out[m, column] = bodies[m, column]
     for k in range(TUBES):
         for i in range(first[k, 0], last[k, 0]):
             for j in range(first[k, 1], last[k, 1]):

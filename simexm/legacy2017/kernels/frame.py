@@ -92,20 +92,10 @@ def sample(
 ) -> NDArray[np.int64]:
     """Return one plane of pixels, int64.
 
-    Parameters
-    ----------
-    image
-        Voxels, int64: the rows and columns `Frame.voxels` of the pixels.
-    origin
-        Position of the first voxel in the volume, z y x.
-    crop
-        First row, first column, rows and columns of the crop, in voxels of the volume.
-    camera
-        The sampling.
-    rows, columns
-        Start and stop of the pixels.
-    key
-        Key of the channel's stream, for scattered voxels.
+    `image` holds the voxels, int64, in the rows and columns `Frame.voxels` of the pixels; `origin` is the position of
+    the first one in the volume, z y x. `crop` is the crop's first row, first column, rows and columns, in voxels of the
+    volume. `rows` and `columns` are start and stop of the pixels; `key` is that of the channel's stream, for scattered
+    voxels.
     """
     z, y0, x0 = origin
     out = np.zeros((rows[1] - rows[0], columns[1] - columns[0]), np.int64)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.compiled import njit
-from simexm.geometry.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple, three
 from simexm.kernels.numbers.detmath import CUT_SIGMA, exp_array, normal_quantile_cut
 from simexm.kernels.numbers.draws import LARGEST_MEAN
 from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
@@ -53,14 +53,12 @@ class Layer(NamedTuple):
 
 def reach(voxel_nm: tuple[float, float, float]) -> Triple:
     """Largest displacement along z, y, x, in voxels: the Gaussian is cut at 4 standard deviations."""
-    z, y, x = (math.floor(CUT_SIGMA * DISPLACEMENT_NM / v + 0.5) for v in voxel_nm)
-    return z, y, x
+    return three(math.floor(CUT_SIGMA * DISPLACEMENT_NM / v + 0.5) for v in voxel_nm)
 
 
 def _plain(layer: Layer) -> Layer:
     """The layer with plain floats: numba compiles for each mixture of types."""
-    z, y, x = (float(v) for v in layer.voxel_nm)
-    return layer._replace(dyes=float(layer.dyes), voxel_nm=(z, y, x))
+    return layer._replace(dyes=float(layer.dyes), voxel_nm=three(map(float, layer.voxel_nm)))
 
 
 def source_box(target: Box, crop: Box, voxel_nm: tuple[float, float, float]) -> Box:
@@ -201,8 +199,7 @@ def count_dropped(
     `layer.proteins` is not used, as it depends on this count. A box without voxels within `reach` of the crop's border
     adds nothing.
     """
-    z, y, x = (-r for r in reach(layer.voxel_nm))
-    inner = crop.grown((z, y, x)).relative_to(array.start)
+    inner = crop.grown(three(-r for r in reach(layer.voxel_nm))).relative_to(array.start)
     mine = box.relative_to(array.start)
     layer = _plain(layer)
     boxes = (mine.start, mine.stop, crop.start, crop.stop, inner.start, inner.stop)
@@ -270,25 +267,12 @@ def add_dyes(
 ) -> None:
     """Add one layer's dyes to the voxels of a box.
 
-    Parameters
-    ----------
-    index, regions
-        Cell indices (int32) and region bits of `array`, z y x, which contains the `source_box` of `target`.
-    array, crop, target
-        Boxes in voxels of the volume.
-    layer
-        The layer.
-    out
-        int32, shape of `target`, added to: layers of one fluorophore share it.
-    own
-        Voxels whose dyes are counted.
-    of_cell
-        int64, by cell index: the dyes of the voxels `own`, wherever they move inside the crop, are added.
+    `index` and `regions` are cell indices (int32) and region bits of `array`, z y x, which contains the `source_box` of
+    `target`; all boxes are in voxels of the volume. `out`, int32, shape of `target`, is added to: layers of one
+    fluorophore share it. The dyes of the voxels `own`, wherever they move inside the crop, are added to `of_cell`,
+    int64, by cell index.
 
-    Raises
-    ------
-    ValueError
-        If a voxel has more than `MOST_DYES` dyes, or more than `LARGEST_MEAN` proteins on average.
+    Raises ValueError if a voxel has more than `MOST_DYES` dyes, or more than `LARGEST_MEAN` proteins on average.
     """
     if layer.proteins.size and layer.proteins.max() > LARGEST_MEAN:
         raise ValueError(f"{layer.proteins.max():.3g} proteins in a voxel; at most {LARGEST_MEAN:.0f} can be drawn")

@@ -10,24 +10,17 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Triple
+from simexm.kernels.emission.emit import uniforms
 from simexm.kernels.numbers.detmath import exp_array
 from simexm.kernels.numbers.draws import check_mean
 from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
-from simexm.random import Key, philox, unit_double
+from simexm.random import Key
 
 
 def _table(mean: float) -> NDArray[np.float64]:
     """P(X <= n) of the counts that a small mean needs."""
     table: NDArray[np.float64] = cumulative(np.array([mean], np.float64), 24)[0]
     return table
-
-
-# One function for each step of a row, so that LLVM vectorises Philox (as in `draws`).
-@njit(cache=True, nogil=True)
-def _uniforms(z, y, x0, columns, n, k0, k1, u):  # type: ignore[no-untyped-def]
-    for i in range(n):
-        words = philox(z, y, x0 + columns[i], 0, k0, k1)
-        u[i] = unit_double(words[0], words[1])
 
 
 @njit(cache=True, nogil=True)
@@ -41,24 +34,17 @@ def _photons(dyes, z, y0, x0, mean, table, k0, k1, out):  # type: ignore[no-unty
             out[y, x] = 0
             columns[n] = x
             n += dyes[y, x] != 0
-        _uniforms(z, y0 + y, x0, columns, n, k0, k1, u)
+        uniforms(u, z, y0 + y, x0, columns, n, k0, k1)
         for i in range(n):
             out[y, columns[i]] = dyes[y, columns[i]] * tabled_quantile(u[i], mean, table)
 
 
 def photons(dyes: NDArray[np.int32], origin: Triple, mean: float, key: Key) -> NDArray[np.int64]:
-    """Return the photons of one plane of voxels, int64; all dyes of a voxel emit the same draw of Poisson(mean), as in 2017.
+    """Return the photons of one plane of voxels, int64; all dyes of a voxel emit the same draw of Poisson(mean).
 
-    Parameters
-    ----------
-    dyes
-        Dyes per voxel, int32, (rows, columns).
-    origin
-        Position of the first voxel in the volume, z y x.
-    mean
-        Photons per dye (`simexm.legacy2017.spectra.mean_photons`); ValueError if it cannot be drawn.
-    key
-        Key of the stream of channel and fluorophore.
+    `dyes` are those per voxel, int32, (rows, columns), the first at `origin` in the volume, z y x; `mean` is the
+    photons per dye (`simexm.legacy2017.spectra.mean_photons`), `key` that of the stream of channel and fluorophore.
+    Raises ValueError if the mean cannot be drawn.
     """
     check_mean(mean, mean)
     out = np.empty(dyes.shape, np.int64)
@@ -72,7 +58,7 @@ def _add_background(z, y0, x0, mean, table, by_row, by_column, k0, k1, out):  # 
     columns = np.arange(nx)
     u = np.empty(nx)
     for y in range(ny):
-        _uniforms(z, y0 + y, x0, columns, nx, k0, k1, u)
+        uniforms(u, z, y0 + y, x0, columns, nx, k0, k1)
         for x in range(nx):
             out[y, x] += np.int64(np.rint(tabled_quantile(u[x], mean, table) * (by_row[y] * by_column[x])))
 
@@ -94,16 +80,9 @@ def add_background(
 ) -> None:
     """Add background to one plane `out`, int64: Poisson(mean) in each voxel times the vignetting, rounded half to even.
 
-    Parameters
-    ----------
-    mean
-        Photons per voxel in the middle of the frame; ValueError if it cannot be drawn.
-    by_row, by_column
-        Factors of the vignetting (`vignette`).
-    origin
-        Position of the first voxel in the volume, z y x.
-    key
-        Key of the channel's stream.
+    `mean` is the photons per voxel in the middle of the frame, `by_row` and `by_column` are the factors of the
+    vignetting (`vignette`), `origin` is the position of the first voxel in the volume, z y x, and `key` that of the
+    channel's stream. Raises ValueError if the mean cannot be drawn.
     """
     check_mean(mean, mean)
     if mean > 0.0:

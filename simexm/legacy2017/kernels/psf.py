@@ -17,8 +17,7 @@ REACH = 15
 """Samples on each side of the middle one."""
 _BITS = 27
 """Bits of a kernel's norm: below 2^27, so that a few thousand photons per voxel need no splitting; with at least 2^26,
-the error of
-its sum is about 1e-6."""
+the error of its sum is about 1e-6."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,20 +69,10 @@ def kernel_volume(
 ) -> NDArray[np.float64]:
     """Return the kernel of the 2017 program, peak 1, (31, 31, 31), from the `psf` package's ISOTROPIC model.
 
-    Parameters
-    ----------
-    microscope
-        Kind of kernel.
-    voxel_nm
-        Voxel size, z y x; that of the rows is also used for the columns.
-    factor
-        Linear expansion.
-    excitation_nm, emission_nm
-        The laser's wavelength and the dye's emission peak; for confocal and widefield, ValueError unless ascending.
-    na, n
-        Numerical aperture and refractive index, na < n.
-    pinhole_um
-        Radius of the pinhole, back-projected, in expanded space.
+    The voxel size, z y x, of the rows is also used for the columns; `factor` is the linear expansion. For confocal and
+    widefield, the laser's wavelength must be below the dye's emission peak, or ValueError is raised. `na` < `n` are
+    numerical aperture and refractive index; `pinhole_um` is the radius of the pinhole, back-projected, in expanded
+    space.
     """
     import psf
 

@@ -62,22 +62,11 @@ def _laplacian(index, ids, in_slice, membrane, cytosol, out):  # type: ignore[no
 def laplacian_regions(
     index: NDArray[np.int32], ids: NDArray[np.uint64], in_slice: bool, membrane: int, cytosol: int
 ) -> NDArray[np.uint8]:
-    """Return region bits: `membrane` where the Laplacian of the ids is not zero, `cytosol` where it is, 0 where the id is 0.
+    """Return region bits: `membrane` where the Laplacian of the ids is not zero, else `cytosol`; 0 where the id is 0.
 
-    Parameters
-    ----------
-    index
-        Cell indices, int32, z y x, 0 = no cell.
-    ids
-        Id by index, uint64; their Laplacian is modulo 2^64.
-    in_slice
-        True: the 8 neighbours within the slice; False: all 26.
-
-    Returns
-    -------
-    uint8, shape of `index`
-        Voxels on the array's faces (with `in_slice` on its four sides only) are cytosol. This is the rule at the crop's border;
-        elsewhere pass one more voxel (`label_box`).
+    `index` are cell indices, z y x, 0 = no cell; `ids` the id by index, whose Laplacian is modulo 2^64. The neighbours
+    are the 8 within the slice with `in_slice`, otherwise all 26. Voxels on the array's faces (with `in_slice` on its
+    four sides only) are cytosol. This is the rule at the crop's border; elsewhere pass one more voxel (`label_box`).
     """
     out = np.empty(index.shape, np.uint8)
     _laplacian(index, ids, in_slice, np.uint8(membrane), np.uint8(cytosol), out)

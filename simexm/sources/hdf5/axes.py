@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from simexm.errors import SimexmWarning, SourceError
-from simexm.geometry.grid import Triple
+from simexm.geometry.grid import Triple, three
 from simexm.sources.axes import spatial_order
 from simexm.sources.hdf5.file import BROKEN
 from simexm.units import times
@@ -127,7 +127,7 @@ def _split(value: Any, ndim: int) -> list[str]:
 def _matlab_order(where: str, data: Any) -> Triple:
     if attribute(data, "Python.Shape") is not None:  # a NumPy array of axes z, y, x, written for MATLAB
         order = spatial_order(where, "xyz", data.shape) if data.ndim == 3 else _unnamed_order(where, data.shape[::-1])
-        return order if data.ndim == 3 else _reversed(order, data.ndim)
+        return order if data.ndim == 3 else three(data.ndim - 1 - a for a in order)
     z, x, y = _unnamed_order(where, data.shape)
     size = times(data.shape[::-1])
     warnings.warn(
@@ -139,11 +139,6 @@ def _matlab_order(where: str, data: Any) -> Triple:
     return z, y, x
 
 
-def _reversed(order: Triple, ndim: int) -> Triple:
-    z, y, x = (ndim - 1 - a for a in order)
-    return z, y, x
-
-
 def _unnamed_order(where: str, shape: Sequence[int]) -> Triple:
     """Return the positions of z, y, x among unnamed axes: the three, or the three longer than 1."""
     kept = range(3) if len(shape) == 3 else [i for i, n in enumerate(shape) if n > 1]
@@ -152,5 +147,4 @@ def _unnamed_order(where: str, shape: Sequence[int]) -> Triple:
             f"{where} has the shape {times(shape)}, and nothing says which axes are z, y and x. Write the volume as a data "
             "set of three axes, z, y, x."
         )
-    z, y, x = kept
-    return z, y, x
+    return three(kept)

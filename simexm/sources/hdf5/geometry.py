@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from simexm.geometry.grid import Spacing, Triple, exact
+from simexm.geometry.grid import Spacing, Triple, exact, three
 from simexm.sources.axes import nm_per
 from simexm.sources.bdv import read_setup
 from simexm.sources.hdf5.axes import attribute, axis_tags, scale_of, texts
@@ -71,8 +71,7 @@ def imaris_shape(data: Any, order: Triple) -> Triple:
         text = "".join(words)
         if text.isascii() and text.isdigit() and 0 < int(text[:10]) <= shape[i]:
             shape[i] = int(text)
-    z, y, x = shape
-    return z, y, x
+    return three(shape)
 
 
 _Found = tuple[str, tuple[Spacing, Spacing | None] | None]
@@ -201,8 +200,7 @@ def _imaris(root: Any, data: Any, order: Triple) -> tuple[Spacing, Spacing | Non
         high = [exact(float(info[f"ExtMax{i}"])) * nm for i in (2, 1, 0)]
     except (KeyError, ValueError) as error:
         raise _DoubtError("the group DataSetInfo/Image has no complete extent (ExtMin0, ExtMax0, ...)") from error
-    z, y, x = ((b - a) / n for a, b, n in zip(low, high, imaris_shape(data, order), strict=True))
-    return (z, y, x), (low[0], low[1], low[2])
+    return three((b - a) / n for a, b, n in zip(low, high, imaris_shape(data, order), strict=True)), three(low)
 
 
 def _vector(node: Any, key: str, ndim: int, order: Triple) -> Spacing | None:
@@ -217,8 +215,7 @@ def _vector(node: Any, key: str, ndim: int, order: Triple) -> Spacing | None:
     numbers = [_number(v) for v in np.ravel(value)]
     if None in numbers:
         raise _DoubtError(f"{by} is {np.ravel(value).tolist()}, and these are no lengths")
-    z, y, x = _pick([n for n in numbers if n is not None] * (3 if len(numbers) == 1 else 1), ndim, order, by)
-    return z, y, x
+    return three(_pick([n for n in numbers if n is not None] * (3 if len(numbers) == 1 else 1), ndim, order, by))
 
 
 def _pick(values: Sequence[Any], ndim: int, order: Triple, by: str) -> list[Any]:
@@ -237,5 +234,4 @@ def _number(value: Any) -> Fraction | None:
 
 
 def _times(values: Sequence[Fraction], by: Sequence[Fraction | None]) -> Spacing:
-    z, y, x = (v * (b or 0) for v, b in zip(values, by, strict=True))
-    return z, y, x
+    return three(v * (b or 0) for v, b in zip(values, by, strict=True))

@@ -26,25 +26,13 @@ _STEP = 1 << 20
 class MappedStack(PlanesByZ):
     """Uncompressed numbers in a file; obeys `simexm.sources.stack.Stack`.
 
+    `path` is the mapped file, and its name in messages; its numbers of `dtype`, with their byte order, begin at byte
+    `offset`. `stored` is the length of each axis, the slowest first; `order` are the positions of z, y and x among
+    these, and all others have length 1. `place` holds voxel size and origin, nm, as in `Stack`. `unpacked` is for a
+    compressed file: a stream of its numbers from `offset` on, which is copied to a temporary file.
+
     Raises SourceError if the file ends before its last number or is empty, or a disk is too small for the temporary
     file.
-
-    Parameters
-    ----------
-    path
-        The mapped file, and its name in messages.
-    dtype
-        Dtype of a number, with its byte order.
-    stored
-        Length of each axis, the slowest first.
-    order
-        Positions of z, y and x among these axes; all others have length 1.
-    offset
-        Offset of the numbers, bytes.
-    place
-        Voxel size and origin, nm, as in `Stack`.
-    unpacked
-        For a compressed file, a stream of its numbers from `offset` on, which is copied to a temporary file.
     """
 
     def __init__(

@@ -25,15 +25,10 @@ class Grid:
     columns: tuple[int, ...] = (0,)
 
     def boxes(self, files: Sequence[Path], shapes: Sequence[tuple[int, int]]) -> list[Box]:
-        """Return the box of each tile in its slice (one plane; y, x).
+        """Return the box of each tile in its slice (one plane; y, x), from their pixels along y, x, row by row.
 
         Raises SourceError if tiles of a row differ in height or those of a column in width, or a complete row or column
         is missing.
-
-        Parameters
-        ----------
-        files, shapes
-            File of each tile, and its pixels along y, x; row by row.
         """
         count = len(self.columns)
         heights = [shapes[n * count][0] for n in range(len(self.rows))]

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 from xml.etree import ElementTree
 
-from simexm.geometry.grid import Spacing
+from simexm.geometry.grid import Spacing, three
 from simexm.sources.axes import nm_per, seconds_per
 from simexm.sources.stack import ORIGIN
 
@@ -99,8 +99,7 @@ def _of_imagej(description: Mapping[str, Any], page: Any) -> _Place:
     if size is None:
         return _UNKNOWN
     offsets = (_length(description.get(f"{a}origin", 0), "nm") or 0 for a in "zyx")  # in voxels: any unit will do
-    z, y, x = (-s * offset for s, offset in zip(size, offsets, strict=True))
-    return size, (z, y, x)
+    return size, three(-s * offset for s, offset in zip(size, offsets, strict=True))
 
 
 def _of_shaped(description: Mapping[str, Any], page: Any) -> _Place:
@@ -141,5 +140,4 @@ def _begin(size: Spacing | None, centres: list[Fraction | None]) -> Spacing:
     """Return the corner of a voxel from its centre; 0 if unknown."""
     if size is None or None in centres:
         return ORIGIN
-    z, y, x = (c - s / 2 for c, s in zip(centres, size, strict=True) if c is not None)
-    return z, y, x
+    return three(c - s / 2 for c, s in zip(centres, size, strict=True) if c is not None)

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from simexm.errors import SourceError
-from simexm.geometry.grid import Spacing, Triple, exact, exact3
+from simexm.geometry.grid import Spacing, Triple, exact, three
 from simexm.sources.axes import UNITS, Spatial, implausible, nm_per, seconds_per, space_and_time
 from simexm.store.ngff import ome
 
@@ -34,8 +34,7 @@ class Geometry:
 
     def along(self, lengths: Sequence[int]) -> Triple:
         """Return lengths along z, y and x from those of all axes; 1 for a missing z."""
-        z, y, x = (1 if i is None else lengths[i] for i in self.axes)
-        return z, y, x
+        return three(1 if i is None else lengths[i] for i in self.axes)
 
 
 class UnclearError(ValueError):
@@ -155,7 +154,7 @@ def _place(axes: Sequence[Any], steps: Sequence[Any], spatial: Spatial) -> tuple
             raise UnclearError(f"the unit {unit!r} is no known unit of length ({', '.join(UNITS)})")
         nm.append(per)
     size = [scale[i] * n for i, n in zip(positions, nm, strict=True)]
-    return checked_size(size), spacing([shift[i] * n - s / 2 for i, n, s in zip(positions, nm, size, strict=True)])
+    return checked_size(size), three(shift[i] * n - s / 2 for i, n, s in zip(positions, nm, size, strict=True))
 
 
 def checked_size(size: Sequence[Fraction]) -> Spacing:
@@ -163,7 +162,7 @@ def checked_size(size: Sequence[Fraction]) -> Spacing:
     wrong = implausible(size)
     if wrong:
         raise UnclearError(f"the metadata have a voxel size of {wrong}")
-    return spacing(size)
+    return three(size)
 
 
 def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]]]:
@@ -180,14 +179,18 @@ def _flat(steps: Sequence[Any], ndim: int) -> Iterator[tuple[str, list[Fraction]
                 f"its coordinate transformation of type {kind!r} is not supported (scale, translation, sequence and identity "
                 "are): volumes cannot be rotated or sheared"
             )
-        values = step.get(kind)
-        try:
-            by = [exact(v) for v in values]
-        except (TypeError, ValueError):
-            by = []
-        if len(by) != ndim:
-            raise UnclearError(f"its {kind} {values!r} cannot be read for {ndim} axes")
-        yield kind, by
+        yield kind, numbers(kind, step.get(kind), ndim)
+
+
+def numbers(key: str, values: Any, count: int) -> list[Fraction]:
+    """Return so many numbers of an attribute, exactly; raises UnclearError for anything else."""
+    try:
+        found = [exact(v) for v in values]
+    except (TypeError, ValueError):
+        found = []
+    if len(found) != count:
+        raise UnclearError(f"its {key} {values!r} cannot be read as {count} numbers")
+    return found
 
 
 def _end(step: Mapping[str, Any], side: str) -> str:
@@ -212,9 +215,3 @@ def _list(value: Any) -> list[Any]:
 
 def _is_map(value: Any) -> bool:
     return isinstance(value, Mapping)
-
-
-def spacing(values: Sequence[Fraction]) -> Spacing:
-    """Return three numbers as a tuple."""
-    z, y, x = values
-    return exact3((z, y, x))

@@ -149,13 +149,9 @@ def _unreadable(volume: Volume, error: OSError) -> SourceError:
 def open_zarr(source: ZarrSource) -> ZarrLabels:
     """Open the labels and the fields that a source names.
 
-    Raises
-    ------
-    SourceNotFoundError
-        If nothing exists at the path, or it has no such dataset or mask.
-    SourceError
-        If it is no Zarr, ids are not integers, axes are not z, y, x, the volume is empty, its voxel size is unknown, or a
-        field is not on the labels' grid, or holds values of another kind.
+    Raises SourceNotFoundError if nothing exists at the path, or it has no such dataset or mask. Raises SourceError if
+    it is no Zarr, ids are not integers, axes are not z, y, x, the volume is empty, its voxel size is unknown, or a
+    field is not on the labels' grid, or holds values of another kind.
     """
     root, dataset = open_root(source.path, source.dataset)
     found = find(root, source.path, dataset)

@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from simexm.errors import GoneError, SourceError, SourceGoneError
-from simexm.geometry.grid import Box, Triple
+from simexm.geometry.grid import Box, Triple, three
 from simexm.sources.bombs import refuse_bombs
 from simexm.sources.chunk_cache import CACHE_BYTES, ChunkCache
 from simexm.sources.state import FilesState, state_of_chunks
@@ -121,8 +121,7 @@ class Volume:
         last = sorted(axes)
         turned = [last.index(a) for a in axes]  # positions of z, y and x among the spatial axes
         if last == [ndim - 3, ndim - 2, ndim - 1]:
-            start, stop = ([ends[turned.index(i)] for i in range(3)] for ends in (box.start, box.stop))
-            own = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+            own = Box(*(three(ends[turned.index(i)] for i in range(3)) for ends in (box.start, box.stop)))
             return self._reader.read(own, tuple(part.start for part in where[:-3])).transpose(turned)
         found = np.asarray(self._reader.array[tuple(where)])
         return found.reshape([found.shape[a] for a in last]).transpose(turned).reshape(box.shape)

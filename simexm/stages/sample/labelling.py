@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3
+from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3, three
 from simexm.kernels.devices.device import Where
 from simexm.kernels.emission.emit import CAPACITY, emitter_bytes
 from simexm.kernels.emission.points import BINOMIAL, POISSON, UNSPECIFIC, EmissionLaw, LayerKeys
@@ -238,7 +238,7 @@ class Labelling(Labeller):
         """Write the stream of emitters; reading it fills the tally."""
         context, labels = state.context, state.labels
         geometry = context.geometry
-        voxel_nm = _floats(geometry.voxel_nm)
+        voxel_nm = three(map(float, geometry.voxel_nm))
         reach = max(exact(layer.sigma_nm(float(geometry.transform.scale)) * CUT_SIGMA) for layer in self.layers)
         source = geometry.voxels(state.boxes["emitters"].grown(exact3((reach,) * 3))).intersect(geometry.crop)
         own = geometry.own_voxels(state.pixels)
@@ -299,8 +299,3 @@ def _keys(seed: int, layer: str, kind: str) -> LayerKeys:
     return LayerKeys(
         *(derive_key(seed, "labelling", layer, kind + purpose) for purpose in ("number", "place", "linker"))
     )
-
-
-def _floats(values: tuple[object, object, object]) -> tuple[float, float, float]:
-    z, y, x = (float(v) for v in values)  # type: ignore[arg-type]
-    return z, y, x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from simexm.geometry.grid import NmBox, exact3
+from simexm.geometry.grid import NmBox, three
 from simexm.kernels.labels import regions as kernel
 from simexm.stages.contract import LABELS, REGIONS, LabelPart, Quantity, RegionRule, RunContext, Stage, TileState
 
@@ -30,8 +30,7 @@ class Regions(Stage):
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """A halo of one voxel along the axes of the neighbourhood."""
         halo = kernel.halo(self.neighbourhood)
-        z, y, x = (h * v for h, v in zip(halo, context.geometry.voxel_nm, strict=True))
-        return {"labels": wanted.grown(exact3((z, y, x)))}
+        return {"labels": wanted.grown(three(h * v for h, v in zip(halo, context.geometry.voxel_nm, strict=True)))}
 
     def visit(self, part: LabelPart, state: TileState) -> None:
         """Find the regions; the outermost voxels of the part's box are valid only on the volume's border."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import NmBox, Tiling, Triple
+from simexm.geometry.grid import NmBox, Tiling, Triple, three
 from simexm.kernels.numbers import gather as kernel
 from simexm.stages.contract import LABELS, REGIONS, TRUTH, LabelPart, Quantity, RunContext, Stage, TileState
 from simexm.stages.products import Product, labels
@@ -66,7 +66,7 @@ class Truth(Stage):
             index.append(centre[first:last] - part.box.start[axis])
             where.append(slice(first, last))
         z, y, x = index
-        at = (where[0], where[1], where[2])
+        at = three(where)
         kernel.gather(part.index, z, y, x, state.scratch[""][at])
         for name in self.regions:
             bit = state.context.region_bits[name]

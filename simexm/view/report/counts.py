@@ -50,32 +50,22 @@ def draw_histogram(tint: ChannelDisplay, histogram: NDArray[np.int64], shade: st
 
 @dataclass(frozen=True)
 class Strength:
-    """One layer in the channel that sees its dye best, photo-electrons per pixel.
-
-    Attributes
-    ----------
-    layer, dye, channel
-        Names.
-    where
-        Part of the labelled cells that the layer covers.
-    signal_e
-        Mean of the labelled pixels, minus `background_e`.
-    background_e
-        Mean of the pixels outside labelled cells, or around a labelled mask: stray light, haze, crosstalk and unspecific label.
-    noise_e
-        Standard deviation of the detector for the mean of the labelled pixels.
-    pixels
-        Number of labelled pixels in the sample.
-    """
+    """One layer in the channel that sees its dye best, photo-electrons per pixel."""
 
     layer: str
     dye: str
     channel: str
     where: str
+    """Part of the labelled cells that the layer covers."""
     signal_e: float
+    """Mean of the labelled pixels, minus `background_e`."""
     background_e: float
+    """Mean of the pixels outside labelled cells, or around a labelled mask: stray light, haze, crosstalk and unspecific
+    label."""
     noise_e: float
+    """Standard deviation of the detector for the mean of the labelled pixels."""
     pixels: int
+    """Number of labelled pixels in the sample."""
 
     @property
     def ratio(self) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.geometry.grid import three
 from simexm.result.result import Result, elements
 from simexm.view.picture import id_colors, merged, round_down
 from simexm.view.report.ink import png
@@ -93,8 +94,7 @@ class Views:
         """Pixels of the picture along z, y, x."""
         shape = self.result.array(self.level).shape[1:]
         extent = [n * e for n, e in zip(shape, self.element_um, strict=True)]
-        z, y, x = (max(1, round(LARGEST * e / max(extent))) for e in extent)
-        return z, y, x
+        return three(max(1, round(LARGEST * e / max(extent))) for e in extent)
 
     def _drawn(self, name: str, part: Callable[[int], NDArray[np.float64]], color: str = "") -> Drawn:
         z, y, x = self._pixels()
