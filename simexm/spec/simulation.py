@@ -22,7 +22,7 @@ from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
 from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import AnyStage, Barcodes, Camera, Truth
+from simexm.stages import MICROSCOPES, AnyStage, Barcodes, Camera, Truth
 from simexm.stages.contract import LABELS
 from simexm.stages.roles import Labeller, Microscope
 from simexm.stages.sample.barcodes import AMPLICONS
@@ -188,7 +188,11 @@ class Spec(Frozen):
             )
         for role, name, what in (
             (Labeller, "emitters", "labelling"),
-            (Microscope, "expected", "a microscope (confocal, widefield, two_photon, light_sheet)"),
+            (
+                Microscope,
+                "expected",
+                f"a microscope ({MICROSCOPES})",
+            ),
             (Truth, "truth", "truth"),
         ):
             if not any(isinstance(s, role) for s in self.stages):

@@ -13,7 +13,7 @@ from simexm.errors import SpecError
 from simexm.spectra import bands
 from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import AnyStage, Barcodes
+from simexm.stages import MICROSCOPES, AnyStage, Barcodes
 from simexm.stages.contract import Stage
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.roles import Labeller, Microscope, NamedChannel
@@ -75,8 +75,8 @@ def read_light_path(path: Path) -> LightPath:
     light_path = light_path_of(light.stages, {name: dye.load(name) for name, dye in light.dyes.items()})
     if not light_path.channels:
         raise SpecError(
-            f"{path} has no microscope, so there are no lasers and filters to draw; add one to its stages (confocal, "
-            "widefield, two_photon, light_sheet), or leave --spec out"
+            f"{path} has no microscope, so there are no lasers and filters to draw; add one to its stages "
+            f"({MICROSCOPES}), or leave --spec out"
         )
     return light_path
 

@@ -17,7 +17,7 @@ from simexm.kernels.diffraction.tables import SURFACE
 from simexm.kernels.emission.points import Emitters
 from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
-from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
+from simexm.stages import Confocal, ImageScanning, LightSheet, SpinningDisk, TwoPhoton, Widefield
 from simexm.stages.contract import EXPANDED, EXPECTED, Chunk, EmitterStream, RunContext, Tile
 from simexm.stages.microscope.objectives import focus_at
 from simexm.stages.microscope.optics import Optics
@@ -36,16 +36,19 @@ TWO_PHOTON_DYE = LikeDye(like="ATTO488", two_photon_GM=50.0).load("ATTO488")
 def microscope(
     kind: str, *, pixel: float, plane: float, na: float = 1.15, power: float = 20.0, **more: object
 ) -> Optics:
-    """One green channel on one of the four microscopes."""
+    """One green channel on one of the microscopes."""
     common = {"numerical_aperture": na, "pixel_size_nm": pixel, "plane_spacing_nm": plane, **more}
-    if kind == "confocal":
-        return Confocal.model_validate({**common, "channels": [{**GREEN, "laser_power_uW": power}]})
+    if kind in ("confocal", "image_scanning"):
+        scanner = Confocal if kind == "confocal" else ImageScanning
+        return scanner.model_validate({**common, "channels": [{**GREEN, "laser_power_uW": power}]})
     if kind == "two_photon":
         channels = [{**INFRARED, "laser_power_uW": power * 100}]
         return TwoPhoton.model_validate({**common, "repetition_MHz": 80, "pulse_fs": 150, "channels": channels})
     channels = [{**GREEN, "irradiance_W_per_cm2": power}]
     if kind == "widefield":
         return Widefield.model_validate({**common, "channels": channels})
+    if kind == "spinning_disk":
+        return SpinningDisk.model_validate({"magnification": 60, **common, "channels": channels})
     return LightSheet.model_validate({"sheet_waist_um": 2.0, **common, "channels": channels})
 
 

@@ -102,6 +102,8 @@ class Optics(Microscope):
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
     tail: ClassVar[psf_response.Tail] = "inverse_square"
+    keeps_light: ClassVar[bool] = False
+    """Whether an infinite plane receives all collected light of a dye at any distance."""
     lit_from_above: ClassVar[bool] = True
     """Whether the light that excites dyes comes through the tissue above them."""
 
@@ -289,7 +291,7 @@ class Optics(Microscope):
         Computed for the first plane of the stack, for which it is lowest: all dyes lie on one side.
         """
         most = max(1, math.ceil(depth_nm / node_z))
-        if self.tail == "constant":
+        if self.keeps_light:
             z = np.arange(most + 1, dtype=np.float64) * node_z
             energy = self.emitted(channel, dye, z)  # up to a factor: an infinite plane receives all collected light
         else:
@@ -310,7 +312,7 @@ class Optics(Microscope):
         most = max(1, math.ceil(depth_nm / node_z)) + 2
         if self.axial_range_um is not None:
             return min(most, max(1, math.ceil(self.axial_range_um * 1000 / node_z - 1e-9)))
-        wanted = (1.0 - LEFT_OUT_LIMIT) / (LATERAL_SHARE if self.tail == "constant" else 1.0)
+        wanted = (1.0 - LEFT_OUT_LIMIT) / (LATERAL_SHARE if self.keeps_light else 1.0)
         enough = max(int(np.argmax(k >= min(wanted, k[-1]))) for k in kept)
         furthest = math.ceil(FURTHEST_NM / node_z) if self.tail == "constant" else most
         return min(most, furthest, max(1, enough))
@@ -353,7 +355,7 @@ class Optics(Microscope):
     ) -> OpticsPair:
         table = tables[0]
         received = hankel.plane_energy(table.table[:-2], table.r_nm)
-        if self.tail == "constant":
+        if self.keeps_light:
             everything = self.emitted(channel, dye, table.z_nm[:-2]) * self.collected(channel, dye)
             kept *= float(_integrals(received)[-1] / _integrals(everything)[-1])
         try:
@@ -380,7 +382,7 @@ class Optics(Microscope):
         highest third.
         """
         highest = 0.5 / node_nm
-        if self.tail == "constant":
+        if self.keeps_light:
             highest = min(highest, 2 * self.numerical_aperture / emission + 4 / float(table.r_nm[-1]))
         k = np.linspace(0, highest, 257)
         some = table.table[:: max(1, len(table.z_nm) // 12)]

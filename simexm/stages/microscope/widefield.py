@@ -45,6 +45,7 @@ class Widefield(Optics):
     exposure_s: float = Field(default=0.1, gt=0, le=3600)
 
     tail: ClassVar[psf_response.Tail] = "constant"
+    keeps_light: ClassVar[bool] = True
 
     @property
     def all_channels(self) -> tuple[Channel, ...]:
