@@ -74,7 +74,15 @@ class CoverGlass(Frozen):
 
 
 class Zernike(Frozen):
-    """An aberration of the objective: Zernike's polynomial (n, m), `nm` RMS over the pupil; symmetric ones (m = 0) only."""
+    """An aberration of the objective that is symmetric about its axis.
+
+    Attributes
+    ----------
+    n, m
+        Order and frequency of Zernike's polynomial, m = 0: 4 is spherical aberration of first order, 6 of second.
+    nm
+        Root mean square over the pupil.
+    """
 
     n: Annotated[int, Field(ge=2, le=20, multiple_of=2)]
     m: Literal[0] = 0
