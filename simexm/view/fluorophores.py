@@ -80,8 +80,8 @@ def dye_in_channel_mapping(pair: DyeInChannel, light_path: LightPath) -> dict[st
     return {
         "dye": pair.dye.name,
         "channel": pair.channel.name,
-        "laser_wavelength_nm": pair.channel.laser_wavelength_nm,
-        "band_nm": list(pair.channel.band_nm),
+        "excitation_nm": pair.channel.excitation_nm,
+        "passes_nm": list(pair.channel.passes_nm),
         "excited_share": pair.excited,
         "passed_share": pair.passed,
         "signal_share": pair.signal,
@@ -115,9 +115,9 @@ def dye_in_channel_rows(seen: Iterable[DyeInChannel], light_path: LightPath) -> 
         (
             s.dye.name,
             s.channel.name,
-            f"{s.channel.laser_wavelength_nm:g} nm",
+            f"{s.channel.excitation_nm:.4g} nm",
             "?" if s.excited is None else percent(s.excited),
-            f"{s.channel.band_nm[0]:g} to {s.channel.band_nm[1]:g} nm",
+            f"{s.channel.passes_nm[0]:.4g} to {s.channel.passes_nm[1]:.4g} nm",
             percent(s.passed),
             "-" if s.signal is None else percent(s.signal),
             remark(s, light_path),

@@ -12,7 +12,7 @@ from simexm.kernels.diffraction import tables
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Array, Channel
+from simexm.stages.microscope.optics_plan import Array, Channel, Power
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -22,10 +22,10 @@ class ScannerChannel(Channel):
     Attributes
     ----------
     laser_power_uW
-        Power at the specimen (mean power for pulsed lasers).
+        Power at the specimen, before `excitation_filter` takes its share (mean power for pulsed lasers).
     """
 
-    laser_power_uW: float = Field(gt=0, le=1e6)
+    laser_power_uW: Power = Field(gt=0, le=1e6)
 
     @property
     def power_W(self) -> float:
@@ -61,19 +61,19 @@ class Confocal(Optics):
 
     def pinhole_radius_nm(self, channel: Channel) -> float:
         """Radius of the pinhole, referred to the specimen."""
-        return self.pinhole_airy_units * 0.61 * sum(channel.band_nm) / 2 / self.numerical_aperture
+        return self.pinhole_airy_units * 0.61 * sum(channel.passes_nm) / 2 / self.numerical_aperture
 
     def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: Array) -> Array:
         """Photons emitted per second at `per_nm2` of the beam's power."""
         assert isinstance(channel, ScannerChannel)
         sigma = self.cross_section_m2(channel, dye)
-        rate = photophysics.excitation_rate_per_s(sigma, channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
+        rate = photophysics.excitation_rate_per_s(sigma, channel.power_W * 1e18 * per_nm2, channel.excitation_nm)
         return photophysics.saturated_rate_per_s(rate, dye.lifetime_ns) * dye.quantum_yield
 
     def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
         """Excitation, saturation, pinhole and detection, pointwise."""
         na, n = self.numerical_aperture, self.refractive_index
-        beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, na, n)
+        beam = tables.excitation_table(z_nm, r_nm, channel.excitation_nm, na, n)
         passed = psf_response.pinhole_table(z_nm, r_nm, emission_nm, na, n, self.pinhole_radius_nm(channel))
         detected = self._rate(channel, dye, beam) * passed * self.collected(channel, dye)
         return detected * (self.dwell_us * 1e-6 / self.pixel_size_nm**2)
@@ -83,5 +83,5 @@ class Confocal(Optics):
         assert isinstance(channel, ScannerChannel)
         sigma = self.cross_section_m2(channel, dye)
         mean_irradiance = channel.power_W / (self.pixel_size_nm * 1e-9) ** 2
-        rate = photophysics.excitation_rate_per_s(sigma, mean_irradiance, channel.laser_wavelength_nm)
+        rate = photophysics.excitation_rate_per_s(sigma, mean_irradiance, channel.excitation_nm)
         return np.full(z_nm.shape, rate * dye.quantum_yield * self.dwell_us * 1e-6)
