@@ -23,7 +23,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from simexm.errors import SpecError
-from simexm.names import FreeText
 from simexm.settings import Frozen
 from simexm.spectra.fluorophores import CheckedPoints, letters
 from simexm.spectra.spectrum import Points, Spectrum
@@ -55,8 +54,8 @@ class Curve(Frozen):
     """
 
     points: CheckedPoints
-    name: FreeText = ""
-    source: str = ""
+    name: str = Field(default="", max_length=256)
+    source: str = Field(default="", max_length=4096)
 
     @property
     def spectrum(self) -> Spectrum:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def numeric(*functions: Any, moment: int = 0, between: tuple[float, float] = (30
         return float(math.prod(f(np.array([nm]))[0] for f in functions) * nm**moment)
 
     edges = sorted(knots)
-    return float(sum(quad(product, a + 1e-9, b - 1e-9)[0] for a, b in zip(edges, edges[1:], strict=False)))
+    return float(sum(quad(product, a + 1e-9, b - 1e-9)[0] for a, b in pairwise(edges)))
 
 
 # -------------------------------------------------------------------- closed forms
@@ -172,7 +173,7 @@ def test_lines_add_up_and_filters_take_their_share() -> None:
 def test_a_band_split_in_two_passes_the_same(low: float, middle: float, share: float) -> None:
     edges = sorted((low, middle, 700.0))
     grey = Curve(points=((300, share), (900, share)))
-    parts = sum(detected_share(DYE, Transmission.of([(a, b), RAMP, grey])) for a, b in zip(edges, edges[1:], strict=False) if a < b)  # fmt: skip
+    parts = sum(detected_share(DYE, Transmission.of([(a, b), RAMP, grey])) for a, b in pairwise(edges) if a < b)  # fmt: skip
     whole = detected_share(DYE, Transmission.of([(edges[0], edges[-1]), RAMP]))
     assert parts == pytest.approx(share * whole, rel=1e-9, abs=1e-12)
 
