@@ -252,13 +252,24 @@ def fluorophores(
     output: Annotated[
         Path | None, options.output("PNG to write.", "the names, -spectra.png, which is replaced")
     ] = None,
+    fetch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Dye or protein that FPbase knows; writes NAME.csv for a spec to name. Repeatable.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the built-in dyes; with names or a spec, draw their spectra and list how each laser and filter detects them.
+    """List the built-in dyes; with names or a spec, draw spectra, light sources and filters, and list what each channel detects.
 
     Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
     """
+    if fetch:
+        _fetch(fetch, alone=not (names or spec or output or as_json), overwrite=overwrite)
+        return
     from simexm.store.atomic_file import refuse
     from simexm.view.fluorophores import dye_in_channel_rows, dye_rows, report_dyes
 
@@ -273,3 +284,22 @@ def fluorophores(
         typer.echo("signal: of one dye molecule, over that of the dye that the channel is for, in weak light")
     if report.picture:
         typer.echo(f"picture: {report.picture}")
+
+
+def _fetch(names: list[str], *, alone: bool, overwrite: bool) -> None:
+    """Write a CSV file of each dye from FPbase, and print what a spec says to use it."""
+    from simexm.errors import SpecError
+    from simexm.spectra.fpbase import fetch
+    from simexm.store.atomic_file import refuse
+
+    if not alone:
+        raise SpecError("--fetch writes CSV files and draws nothing; type it alone, then name the files in a spec")
+    found = [fetch(name) for name in dict.fromkeys(names)]
+    refuse([Path(dye.file_name) for dye in found], overwrite=overwrite)
+    for dye in found:
+        dye.write(Path(dye.file_name))
+    typer.echo("dyes:")
+    for dye in found:
+        typer.echo(f"  {json.dumps(dye.name, ensure_ascii=False)}: {{csv: {dye.file_name}}}")
+        if dye.missing:
+            typer.echo(f"    # FPbase has no {' and no '.join(dye.missing)}: add each beside `csv:`")
