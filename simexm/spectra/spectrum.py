@@ -34,6 +34,8 @@ class Spectrum:
 
     def __call__(self, wavelength_nm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values at wavelengths (n,) by linear interpolation; 0 outside the table."""
+        if not self.wavelength_nm.size:
+            return np.zeros_like(wavelength_nm)
         return np.interp(wavelength_nm, self.wavelength_nm, self.value, left=0.0, right=0.0)
 
     def within(self, low_nm: float, high_nm: float) -> Spectrum:

@@ -89,7 +89,10 @@ def test_all_dyes_are_listed_with_their_figures(here: Path) -> None:
         (["ATTO488", "--output", "no/such/a.png"], ("there is no folder no/such", "mkdir -p no/such")),
         (["ATTO488", "--spec", "none.yaml"], ("there is no spec none.yaml",)),
         (["--spec", "bare.yaml"], ("bare.yaml has no microscope", "leave --spec out")),
-        (["--spec", "wrong.yaml"], ("wrong.yaml: stages[3].channels[0].band_nm is missing",)),
+        (
+            ["--spec", "wrong.yaml"],
+            ("wrong.yaml: stages[3].channels[0]: channel 'a' has neither band_nm nor emission_filter",),
+        ),
         (["Mine", "--spec", "good.yaml"], ("there is no dye 'Mine'", "`dyes:`")),
     ],
 )
