@@ -107,7 +107,8 @@ class Spec(Frozen):
     dyes
         Further dyes by name.
     curves
-        Curves of light sources, filters, dichroics and detectors by name, for use in channels.
+        Curves of light sources, filters, dichroics and detectors by name, for use in channels: the path of a CSV file with one
+        curve, or a mapping.
     stages
         The steps of the experiment, in order.
     keep

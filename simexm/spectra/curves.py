@@ -176,7 +176,7 @@ def _named(value: Any) -> Any:
     return _one_of(value, (Curve, CsvCurve), _PATH_FORMS)
 
 
-NamedCurve = Annotated[CsvCurve | Curve, BeforeValidator(_named)]
+NamedCurve = Annotated[CsvCurve | Curve, BeforeValidator(_named, json_schema_input_type=str | CsvCurve | Curve)]
 """A value of the spec's `curves:` mapping."""
 
 Band = tuple[float, float]

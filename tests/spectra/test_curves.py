@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic import TypeAdapter, ValidationError
 from typer.testing import CliRunner
 
@@ -217,6 +219,19 @@ def test_the_hash_is_that_of_the_points_not_of_the_file(tmp_path: Path) -> None:
     assert Simulation.from_mapping(same).plan().hash == first
     (tmp_path / "led.csv").write_text(LED.replace("490,4", "490,9"))
     assert Simulation.from_mapping(same).plan().hash != first
+
+
+def test_lines_and_points_survive_as_text(tmp_path: Path) -> None:
+    lines = {"lines_nm": {470: 2, 488: 1}}
+    written = lit(tmp_path, source=lines, excitation_filter=None)
+    resolved = Simulation.from_mapping(written).resolved()
+    again = Simulation.from_mapping(json.loads(json.dumps(resolved.to_mapping())))
+    assert again.microscope == resolved.microscope
+    light = again.microscope.all_channels[0].excitation
+    assert light.lines == ((470, 2), (488, 1))
+    schema = Draft202012Validator(Simulation.model_json_schema())
+    schema.validate(written)
+    schema.validate(resolved.to_mapping())
 
 
 def changed(**channel: Any) -> Callable[[Path], dict[str, Any]]:

@@ -25,6 +25,7 @@ from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.spectra.lightpath import Excitation, Transmission, detected_share, mean_detected_nm
 from simexm.spectra.spectrum import Spectrum, integral_of
 from simexm.stages import Confocal, Widefield
+from tests.stages.optics_build import Bench, microscope
 
 DYE = load_builtin()["ATTO488"]
 RAMP = Curve(points=((480, 0.1), (530, 0.9), (560, 0.3)))
@@ -217,6 +218,40 @@ def test_a_lamp_excites_by_the_law_of_the_integral() -> None:
     assert optics.excites(light, DYE)
     strong = excitation_rate_per_s(optics.cross_section_m2(light, DYE), 10.0, light.excitation_nm)
     assert strong == pytest.approx(rate, rel=1e-6)
+
+
+def test_strong_light_saturates_whatever_its_spectrum() -> None:
+    channel = {
+        "name": "c",
+        "irradiance_W_per_cm2": 1e7,
+        "source": LAMP,
+        "excitation_filter": FILTER,
+        "band_nm": (505, 550),
+    }
+    optics = Widefield.model_validate({**COMMON, "exposure_s": 0.2, "channels": [channel]})
+    rate = excitation_rate_per_s(
+        optics.cross_section_m2(optics.channels[0], DYE), 1e11, optics.channels[0].excitation_nm
+    )
+    photons = optics.emitted(optics.channels[0], DYE, np.zeros(1))[0]
+    tau = DYE.lifetime_ns * 1e-9
+    assert photons == pytest.approx(0.2 * DYE.quantum_yield * rate / (1 + rate * tau), rel=1e-12)
+    assert 0.75 < photons * tau / (0.2 * DYE.quantum_yield) < 1
+
+
+@pytest.mark.parametrize("kind", ["widefield", "confocal"])
+def test_an_image_by_narrow_curves_is_that_of_a_line_and_a_band(kind: str) -> None:
+    narrow = Curve(points=((487.9, 0), (488, 1), (488.1, 0)))
+    steep = Curve(points=((499.9, 0), (500.1, 1), (549.9, 1), (550.1, 0)))
+    simple = microscope(kind, pixel=160, plane=400, axial_range_um=0.8)
+    given = simple.all_channels[0].model_dump() | {"laser_wavelength_nm": None, "band_nm": None}
+    curved = type(simple).model_validate(
+        simple.model_dump()
+        | {"channels": [given | {"source": narrow, "emission_filter": steep, "dichroic": (490, 900)}]}
+    )
+    images = [Bench(optics, (2, 12, 12)) for optics in (simple, curved)]
+    line, narrowed = (b.image(b.centre() + 30.0) for b in images)
+    assert np.abs(line - narrowed).max() < 1e-3 * line.max()
+    assert images[1].pair.emission_nm == pytest.approx(images[0].pair.emission_nm, abs=0.01)
 
 
 def test_an_efficiency_curve_counts_where_the_dye_emits() -> None:

@@ -46,10 +46,13 @@ def draw_channel(name: str, seen: Sequence[DyeInChannel]) -> str:
     axes.set_xlabel("wavelength, nm")
     side, offset = ("right", -4) if line <= (low + high) / 2 else ("left", 4)
     style: dict[str, Any] = {"va": "center", "fontsize": 8, "color": INK}
-    axes.annotate(f"laser {line:g}", (line, 1.05), (offset, 0), textcoords="offset points", ha=side, **style)
-    axes.text((low + high) / 2, 1.05, f"{low:g}–{high:g}", ha="center", **style)
+    light = "laser" if len(pair.channel.excitation.lines) == 1 else "light, mean"
+    axes.annotate(f"{light} {line:.4g}", (line, 1.05), (offset, 0), textcoords="offset points", ha=side, **style)
+    axes.text((low + high) / 2, 1.05, f"{low:.4g}–{high:.4g}", ha="center", **style)
     dyes = ", ".join(each.dye.name for each in seen)
-    return svg(figure, f"Channel {name}: spectra of {dyes}, laser at {line:g} nm, filter {low:g} to {high:g} nm")
+    return svg(
+        figure, f"Channel {name}: spectra of {dyes}, {light} at {line:.4g} nm, filter {low:.4g} to {high:.4g} nm"
+    )
 
 
 def draw_spectra(found: LightPath) -> list[tuple[str, list[str], str]]:
