@@ -33,8 +33,8 @@ Role = Literal["share", "source"]
 """What a curve is used for: a share of light (filter, dichroic, detector), or the power per nm of a source."""
 _MOST = 1.02
 """Largest share taken for 1: scans of filters exceed 100 % by noise."""
-_LEAST = 0.02
-"""A share that never exceeds this is taken for one in another unit: no filter or detector passes so little."""
+_LEAST = 0.0102
+"""Percentages that never exceed this share are taken for fractions."""
 _UNIT_IN_TITLE = re.compile(r"[\s_]*[(\[]?(?P<unit>%|percent|fraction|relative)[)\]]?", re.IGNORECASE)
 _FPBASE_SHARES = re.compile(r".*\s(bp|bx|bm|lp|sp|bs|qe)", re.IGNORECASE)
 
@@ -133,9 +133,11 @@ def _checked(points: Points, unit: Unit, role: Role, name: str, source: str, whe
                 f"{where} has values up to {most * scale:g}, and no filter or detector passes more than all of the light "
                 f"({scale:g}); {other}"
             )
-        if 0 < most < _LEAST:
-            other = "they look like fractions: give `unit: fraction`" if unit == "percent" else "correct the file"
-            raise SpecError(f"{where} has no value above {most:.2%}, so hardly any light would pass; {other}")
+        if unit == "percent" and 0 < most <= _LEAST:
+            raise SpecError(
+                f"{where} has no value above {most:.2%}, so hardly any light would pass; they look like fractions: give "
+                "`unit: fraction`"
+            )
         points = tuple((nm, min(value / scale, 1.0)) for nm, value in points)
     try:
         return Curve(points=points, name=name, source=source)

@@ -12,8 +12,8 @@ above the header; those in the spec take precedence::
     ...
 
 Files exported by FPbase can be read directly (`wavelength`, `NAME EX` or `NAME AB`, `NAME EM`), also of several dyes and
-filters. Absorption is preferred to excitation. Their figures go into the spec; their two-photon column is ignored, because it is
-relative and not in GM.
+filters. Absorption is preferred to excitation, and noise below 0 is taken as 0. Their figures go into the spec; their
+two-photon column is ignored, because it is relative and not in GM.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from simexm.errors import SpecError
 from simexm.kernels.numbers import detmath
 from simexm.spectra.fluorophores import CheckedPoints, Fluorophore, find, letters
-from simexm.spectra.spectrum import Points
+from simexm.spectra.spectrum import Points, clear_baseline
 from simexm.spectra.table import Table, read_table
 
 _COLUMNS = ("excitation", "emission", "two_photon_GM")
@@ -241,7 +241,7 @@ def _columns(table: Table, name: str, column: str | None) -> dict[str, Any]:
         )
     spectra = dyes[chosen[0]]
     kinds = {"excitation": spectra.get("ab") or spectra.get("ex"), "emission": spectra.get("em")}
-    return {kind: points for kind, points in kinds.items() if points}
+    return {kind: clear_baseline(points) for kind, points in kinds.items() if points}
 
 
 def _flat(cross_section_GM: float) -> Points:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from simexm.errors import SimexmError, SpecError
 from simexm.names import printable
 from simexm.spectra.fluorophores import letters
-from simexm.spectra.spectrum import Points
+from simexm.spectra.spectrum import Points, clear_baseline
 from simexm.store.atomic_file import atomic_file
 from simexm.store.documents import MalformedError, parse_mapping
 from simexm.version import __version__
@@ -36,8 +36,6 @@ _FIGURES = "extCoeff qy spectra { subtype data }"
 _DYE = f"query($id: Int!) {{ dye(id: $id) {{ name {_FIGURES} }} }}"
 _STATE = f"id name lifetime {_FIGURES}"
 _PROTEIN = f"query($id: String!) {{ protein(id: $id) {{ name defaultState {{ id }} states {{ {_STATE} }} }} }}"
-_NOISE = 0.02
-"""Largest share of the peak by which a baseline may lie below 0; it is written as 0."""
 
 
 class _Known(BaseModel):
@@ -133,7 +131,7 @@ def fetch(name: str, url: str | None = None) -> Fetched:
     else:
         answer = _ask(url, name, _DYE, {"id": _parsed(TypeAdapter(int), known.id, name)}).get("dye") or {}
         state = _parsed(TypeAdapter(_State), answer, name)
-    spectra = {s.subtype.upper(): _without_noise(s.data, known.name) for s in state.spectra}
+    spectra = {s.subtype.upper(): _ordered(s.data, known.name) for s in state.spectra}
     absorption, emission = spectra.get("AB") or spectra.get("EX"), spectra.get("EM")
     if not absorption or not emission:
         lacking = "emission" if absorption else "excitation"
@@ -167,15 +165,14 @@ def _find(name: str, known: Sequence[_Known]) -> _Known:
     raise SpecError(f"FPbase knows no dye or protein {name!r}, so nothing was fetched; {hint}")
 
 
-def _without_noise(data: Sequence[tuple[float, float]], name: str) -> Points:
-    """Points in order, with small negative values of the baseline as 0; SpecError if they are not small."""
-    most = max((value for _, value in data), default=0.0)
-    if min((value for _, value in data), default=0.0) < -_NOISE * most:
+def _ordered(data: Sequence[tuple[float, float]], name: str) -> Points:
+    """Points in order, without noise below 0; SpecError for other negative values."""
+    points = clear_baseline(tuple(sorted(dict(data).items())))
+    if any(value < 0 for _, value in points):
         raise SpecError(
             f"FPbase's spectrum of {printable(name)} has negative values, so it is not used; measure the dye"
         )
-    points = {nm: max(value, 0.0) for nm, value in data}
-    return tuple(sorted(points.items()))
+    return points
 
 
 def _parsed(form: TypeAdapter[Any], value: Any, name: str) -> Any:

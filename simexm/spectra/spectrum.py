@@ -61,6 +61,16 @@ class Spectrum:
         return float(moment / self.integral())
 
 
+_NOISE = 0.02
+"""Largest share of the maximum by which a measured baseline may lie below 0."""
+
+
+def clear_baseline(points: Points) -> Points:
+    """Points in which noise of the baseline below 0 is 0, as spectra of databases need; larger negative values stay."""
+    least = -_NOISE * max((value for _, value in points), default=0.0)
+    return tuple((nm, 0.0 if least <= value < 0 else value) for nm, value in points)
+
+
 Factor = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """A function of wavelengths (n,) in nm, such as a `Spectrum`."""
 

@@ -12,10 +12,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic import TypeAdapter, ValidationError
-from typer.testing import CliRunner
 
 from simexm.api import Simulation
-from simexm.cli import app
 from simexm.errors import SimexmWarning, SpecError
 from simexm.spectra.curves import CsvCurve, Curve, Filter, NamedCurve, Source, find_curve
 from simexm.spectra.dyes import from_csv
@@ -40,7 +38,7 @@ LED = "wavelength (nm),my LED\n430,0\n450,2\n470,30\n490,4\n510,0\n"
 QE = "wavelength,Camera 1 QE\n350,0.3\n580,0.82\n1000,0.1\n"
 # FPbase's own form: names with endings, blank cells, one row a nanometre, several things in one file
 FPBASE = """wavelength,Alexa Fluor 999 EX,Alexa Fluor 999 AB,Alexa Fluor 999 EM,Other Dye EX,Other Dye EM,Other Dye 2P,Chroma XY BP
-480,0.5,0.4,,0.1,,,
+480,0.5,0.4,-0.001,0.1,,,
 490,1,1,0.1,0.2,,0.4,0.01
 500,0.3,0.4,0.9,1,0.2,0.5,0.98
 510,,,1,0.4,1,,0.97
@@ -112,7 +110,7 @@ def test_an_fpbase_file_of_several_things_gives_each_dye_and_filter(tmp_path: Pa
     path = write(tmp_path, "fpbase.csv", FPBASE)
     dye = from_csv(path, "alexa 999", "Alexa Fluor 999", **FIGURES)
     assert list(dye.excitation) == [(480, 0.4), (490, 1), (500, 0.4)]  # absorption, not excitation
-    assert list(dye.emission) == [(490, 0.1), (500, 0.9), (510, 1), (520, 0.2)]
+    assert list(dye.emission) == [(480, 0), (490, 0.1), (500, 0.9), (510, 1), (520, 0.2)]
     assert from_csv(path, "Alexa999", **FIGURES).emission == dye.emission  # by its own name
     assert from_csv(path, "other-dye", **FIGURES).peak_excitation_nm == 500
     passed = CsvCurve(csv=Path(path), column="Chroma XY BP").load("bp", "share")
@@ -286,27 +284,6 @@ def test_a_curve_that_ends_in_the_emission_is_warned_of(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Simulation.from_mapping(lit(tmp_path))
-
-
-def test_the_figure_and_the_table_show_whole_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "scope.yaml").write_text(yaml.safe_dump(lit(tmp_path)))
-    result = CliRunner().invoke(app, ["fluorophores", "--spec", "scope.yaml"])
-    assert result.exit_code == 0, result.output
-    assert "501.5 to 550 nm" in result.stdout
-    drawn = (tmp_path / "scope-spectra.png").read_bytes()
-    simple = lit(
-        tmp_path,
-        source=None,
-        laser_wavelength_nm=488,
-        excitation_filter=None,
-        dichroic=None,
-        emission_filter=[501, 550],
-    )
-    simple["stages"][3]["detector_efficiency"] = 0.7
-    (tmp_path / "scope.yaml").write_text(yaml.safe_dump(simple))
-    assert CliRunner().invoke(app, ["fluorophores", "--spec", "scope.yaml", "--overwrite"]).exit_code == 0
-    assert len((tmp_path / "scope-spectra.png").read_bytes()) < len(drawn)
 
 
 def test_a_curve_survives_as_text() -> None:
