@@ -157,9 +157,11 @@ def faults(error: ValidationError) -> str:
 
 
 def _one_of(value: Any, forms: tuple[type[BaseModel], ...], said: str) -> Any:
-    """A mapping as the one of these models that has its first key, so that an error is about that form only."""
-    if not isinstance(value, Mapping):
+    """Text as it is, and a mapping as the one of these models that has its first key, so that an error is about that form."""
+    if isinstance(value, (str, *forms)) and value != "":
         return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"should be {said}")
     form = next((f for f in forms if next(iter(f.model_fields)) in value), None)
     if form is None:
         raise ValueError(f"should be {said}")
@@ -243,7 +245,15 @@ class Lines(Frozen):
     lines_nm: dict[Annotated[float, Field(ge=200, le=2000)], Annotated[float, Field(gt=0)]] = Field(min_length=1)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _source(value: Any) -> Any:
+    if _is_number(value):
+        if not 200 <= value <= 2000:
+            raise ValueError(f"a laser line is a wavelength from 200 to 2000 nm, not {value:g}")
+        return value
     return _one_of(
         value,
         (Lines, Curve, CsvCurve),
@@ -258,6 +268,10 @@ Source = Annotated[
 
 
 def _efficiency(value: Any) -> Any:
+    if _is_number(value):
+        if not 0 < value <= 1:
+            raise ValueError(f"a detector counts more than 0 and at most 1 of the photons, not {value:g}")
+        return value
     return _one_of(value, (Curve, CsvCurve), f"a number above 0 and at most 1, the name of a curve, {_PATH_FORMS}")
 
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from simexm.api import Simulation
 from simexm.errors import SimexmWarning, SpecError
-from simexm.spectra.curves import CsvCurve, Curve, Filter, NamedCurve, Source, find_curve
+from simexm.spectra.curves import CsvCurve, Curve, Efficiency, Filter, NamedCurve, Source, find_curve
 from simexm.spectra.dyes import from_csv
 from tests.build import layer, spec
 
@@ -166,15 +166,24 @@ FORMS: list[tuple[Any, Any, str]] = [
     (Filter, {"csv": "x.csv", "colum": "a"}, "colum: Extra inputs"),
     (Source, {"lines": {488: 1}}, "lines_nm"),
     (Source, {"lines_nm": {488: 0}}, "greater than 0"),
-    (Source, 5.0, "greater than or equal to 200"),
+    (Source, 5.0, "from 200 to 2000 nm, not 5"),
+    (Source, [640, 488], "should be a laser line in nm, {lines_nm"),
+    (Source, True, "should be a laser line in nm"),
+    (Filter, True, "should be a band"),
+    (Filter, "", "should be a band"),
+    (Filter, 500, "should be a band"),
+    (Efficiency, 1.5, "more than 0 and at most 1 of the photons, not 1.5"),
+    (Efficiency, 0, "more than 0"),
+    (Efficiency, [0.5], "a number above 0"),
     (NamedCurve, {"column": "a"}, "a path, {csv: PATH"),
 ]
 
 
 @pytest.mark.parametrize(("form", "written", "message"), FORMS)
 def test_a_wrong_form_is_told_in_one_line(form: Any, written: Any, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ValidationError, match=message) as caught:
         TypeAdapter(form).validate_python(written)
+    assert caught.value.error_count() == 1
 
 
 def test_names_paths_and_points_mean_the_same(tmp_path: Path) -> None:
