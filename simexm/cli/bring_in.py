@@ -268,7 +268,10 @@ def fluorophores(
     Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
     """
     if fetch:
-        _fetch(fetch, alone=not (names or spec or output or as_json), overwrite=overwrite)
+        from simexm.view.fluorophores import fetch_dyes
+
+        for line in fetch_dyes(fetch, alone=not (names or spec or output or as_json), overwrite=overwrite):
+            typer.echo(line)
         return
     from simexm.store.atomic_file import refuse
     from simexm.view.fluorophores import dye_in_channel_rows, dye_rows, report_dyes
@@ -284,22 +287,3 @@ def fluorophores(
         typer.echo("signal: of one dye molecule, over that of the dye that the channel is for, in weak light")
     if report.picture:
         typer.echo(f"picture: {report.picture}")
-
-
-def _fetch(names: list[str], *, alone: bool, overwrite: bool) -> None:
-    """Write a CSV file of each dye from FPbase, and print what a spec says to use it."""
-    from simexm.errors import SpecError
-    from simexm.spectra.fpbase import fetch
-    from simexm.store.atomic_file import refuse
-
-    if not alone:
-        raise SpecError("--fetch writes CSV files and draws nothing; type it alone, then name the files in a spec")
-    found = [fetch(name) for name in dict.fromkeys(names)]
-    refuse([Path(dye.file_name) for dye in found], overwrite=overwrite)
-    for dye in found:
-        dye.write(Path(dye.file_name))
-    typer.echo("dyes:")
-    for dye in found:
-        typer.echo(f"  {json.dumps(dye.name, ensure_ascii=False)}: {{csv: {dye.file_name}}}")
-        if dye.missing:
-            typer.echo(f"    # FPbase has no {' and no '.join(dye.missing)}: add each beside `csv:`")

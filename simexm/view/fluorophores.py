@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simexm.errors import OutputError
+from simexm.errors import OutputError, SpecError
 from simexm.spectra.fluorophores import Fluorophore, find, load_builtin
-from simexm.store.atomic_file import refuse_missing_folder
+from simexm.spectra.fpbase import fetch
+from simexm.store.atomic_file import refuse, refuse_missing_folder
 from simexm.store.location import with_ending
 from simexm.view.dyes import DyeInChannel, LightPath, dyes_in_channels, percent, read_light_path, remark
 from simexm.view.spectra import draw_spectra
@@ -57,6 +59,24 @@ def report_dyes(names: Sequence[str], spec: Path | None, output: Path | None) ->
         shown = ", ".join(d.name for d in dyes) if len(dyes) <= 5 else f"{len(dyes)} dyes"
         draw_spectra(dyes, light_path, picture, title=f"{shown} with {spec.name}" if spec else shown)
     return DyeReport(dyes, light_path, seen, picture)
+
+
+def fetch_dyes(names: Sequence[str], *, alone: bool, overwrite: bool) -> list[str]:
+    """Write a CSV file of each dye from FPbase into the working directory; return the lines of a spec that use them.
+
+    Raises SpecError if the command was not typed `alone`, without dyes and outputs, else as `fetch`; OutputError if a file exists.
+    """
+    if not alone:
+        raise SpecError("--fetch writes CSV files and draws nothing; type it alone, then name the files in a spec")
+    found = [fetch(name) for name in dict.fromkeys(names)]
+    refuse([Path(dye.file_name) for dye in found], overwrite=overwrite)
+    lines = ["dyes:"]
+    for dye in found:
+        dye.write(Path(dye.file_name))
+        lines.append(f"  {json.dumps(dye.name, ensure_ascii=False)}: {{csv: {dye.file_name}}}")
+        if dye.missing:
+            lines.append(f"    # FPbase has no {' and no '.join(dye.missing)}: add each beside `csv:`")
+    return lines
 
 
 def guessed(dye: Fluorophore) -> str:
