@@ -64,7 +64,8 @@ def report_dyes(names: Sequence[str], spec: Path | None, output: Path | None) ->
 def fetch_dyes(names: Sequence[str], *, alone: bool, overwrite: bool) -> list[str]:
     """Write a CSV file of each dye from FPbase into the working directory; return the lines of a spec that use them.
 
-    Raises SpecError if the command was not typed `alone`, without dyes and outputs, else as `fetch`; OutputError if a file exists.
+    Raises SpecError if the command was not typed `alone`, without dyes and outputs, or a dye is unknown; OutputError if a file
+    exists; SimexmError if FPbase does not answer.
     """
     if not alone:
         raise SpecError("--fetch writes CSV files and draws nothing; type it alone, then name the files in a spec")

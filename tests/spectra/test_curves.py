@@ -235,7 +235,7 @@ def test_lines_and_points_survive_as_text(tmp_path: Path) -> None:
     again = Simulation.from_mapping(json.loads(json.dumps(resolved.to_mapping())))
     assert again.microscope == resolved.microscope
     light = again.microscope.all_channels[0].excitation
-    assert light.lines == ((470, 2), (488, 1))
+    assert list(light.lines) == [(470, 2), (488, 1)]
     schema = Draft202012Validator(Simulation.model_json_schema())
     schema.validate(written)
     schema.validate(resolved.to_mapping())
