@@ -79,7 +79,7 @@ def test_blocks_of_spectra_draw_the_picture_that_the_page_shows(tmp_path: Path) 
     for kind, text in blocks("docs/spectra.md"):
         if kind in ("csv", "yaml"):
             (tmp_path / next(files)).write_text(text)
-        elif kind == "bash":
+        elif "--spec" in text:
             told = type_here(text, tmp_path)
     assert next(files, None) is None
     assert re.search(r"ATTO488 +green +470 nm +29% +500\.6 to 549\.5 nm +60% +100%", told)

@@ -19,6 +19,7 @@ from simexm.errors import SimexmError, SpecError
 from simexm.spectra import fpbase
 from simexm.spectra.dyes import from_csv
 from tests.build import layer, spec
+from tests.markdown import block, type_here
 
 PROTEIN = {
     "name": "mTest2",
@@ -45,9 +46,17 @@ DYE = {
 }  # fmt: skip
 DARK = {"name": "Dark", "extCoeff": None, "qy": None, "spectra": [{"subtype": "EX", "data": [[400, 1], [410, 0.5]]}]}
 NAMES = {
-    "dyes": [{"id": 3, "name": "Test Fluor 568", "slug": "test-fluor-568"}, {"id": 4, "name": "Dark", "slug": "dark"}],
-    "proteins": [{"id": "R9NL8", "name": "mTest2", "slug": "mtest2"}],
+    "dyes": [
+        {"id": 3, "name": "Test Fluor 568", "slug": "test-fluor-568"},
+        {"id": 4, "name": "Dark", "slug": "dark"},
+        {"id": 3, "name": "Alexa Fluor 568", "slug": "alexa-fluor-568"},
+    ],
+    "proteins": [
+        {"id": "R9NL8", "name": "mTest2", "slug": "mtest2"},
+        {"id": "R9NL8", "name": "EGFP", "slug": "egfp"},
+    ],
 }
+"""All with invented figures."""
 
 
 class Server:
@@ -180,6 +189,12 @@ def test_a_strange_name_becomes_a_plain_file(tmp_path: Path) -> None:
         "../a\nb/é 5", "x", {"lifetime_ns": None}, {"excitation": ((400, 1),), "emission": ((500, 1),)}
     )
     assert found.file_name == "a_b_é_5.csv"
+
+
+def test_the_command_of_the_page_writes_the_files_that_it_names(server: Server, tmp_path: Path) -> None:
+    told = type_here(block("docs/spectra.md", "--fetch").text, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"EGFP.csv", "Alexa_Fluor_568.csv"}
+    assert '"EGFP": {csv: EGFP.csv}' in told
 
 
 def test_fetching_is_typed_alone(server: Server) -> None:
