@@ -27,7 +27,10 @@ SILICONE = {"stage": "confocal", "objective": "silicone_1.05", "channels": SCANN
 ROWS: list[list[tuple[str, dict[str, Any]]]] = [
     [
         ("widefield", {"stage": "widefield", "numerical_aperture": 1.15, "channels": CAMERA, "axial_range_um": 8}),
-        ("spinning disk", {"stage": "spinning_disk", "numerical_aperture": 1.15, "channels": CAMERA, "magnification": 60}),
+        (
+            "spinning disk",
+            {"stage": "spinning_disk", "numerical_aperture": 1.15, "channels": CAMERA, "magnification": 60},
+        ),
         ("confocal", CONFOCAL),
         ("image scanning", {**CONFOCAL, "stage": "image_scanning"}),
     ],
@@ -44,7 +47,7 @@ ROWS: list[list[tuple[str, dict[str, Any]]]] = [
             "laser power raised with depth",
             {**CONFOCAL, "tissue": {"excitation_per_mm": 60, "emission_per_mm": 40, "power_per_mm": 100}},
         ),
-        ("bleaching", {**CONFOCAL, "bleaching": {"photons": 6e4}}),
+        ("bleaching", {**CONFOCAL, "bleaching": {"photons": 1.5e4}}),
     ],
 ]
 

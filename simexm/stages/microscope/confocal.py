@@ -34,20 +34,20 @@ class Confocal(Scanner):
 
     def pinhole_radius_nm(self, channel: Channel) -> float:
         """Radius of the pinhole, referred to the specimen."""
-        return self.pinhole_airy_units * 0.61 * sum(channel.band_nm) / 2 / self.numerical_aperture
+        return self.pinhole_airy_units * 0.61 * sum(channel.passes_nm) / 2 / self.numerical_aperture
 
     def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: Array) -> Array:
         """Photons emitted per second at `per_nm2` of the beam's power."""
         assert isinstance(channel, ScannerChannel)
         sigma = self.cross_section_m2(channel, dye)
-        rate = photophysics.excitation_rate_per_s(sigma, channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
+        rate = photophysics.excitation_rate_per_s(sigma, channel.power_W * 1e18 * per_nm2, channel.excitation_nm)
         return photophysics.saturated_rate_per_s(rate, dye.lifetime_ns) * dye.quantum_yield
 
     def response(
         self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
     ) -> Array:
         """Excitation, saturation, pinhole and detection, pointwise."""
-        beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, self.lens, focus)
+        beam = tables.excitation_table(z_nm, r_nm, channel.excitation_nm, self.lens, focus)
         radius_nm = self.pinhole_radius_nm(channel)
         passed = psf_response.pinhole_table(z_nm, r_nm, emission_nm, self.lens, radius_nm, focus)
         detected = self._rate(channel, dye, beam) * passed * self.collected(channel, dye)
@@ -58,5 +58,5 @@ class Confocal(Scanner):
         assert isinstance(channel, ScannerChannel)
         sigma = self.cross_section_m2(channel, dye)
         mean_irradiance = channel.power_W * tables.plane_fluence(self.lens) / (self.pixel_size_nm * 1e-9) ** 2
-        rate = photophysics.excitation_rate_per_s(sigma, mean_irradiance, channel.laser_wavelength_nm)
+        rate = photophysics.excitation_rate_per_s(sigma, mean_irradiance, channel.excitation_nm)
         return np.full(z_nm.shape, rate * dye.quantum_yield * self.dwell_us * 1e-6)

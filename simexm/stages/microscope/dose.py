@@ -63,10 +63,10 @@ def shares(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore,
     m, node_mm = plan.subdivision[0], float(plan.node_nm[0]) * _MM_PER_NM
     k = np.array(planes, dtype=np.int64)
     offsets = np.arange(-plan.reach, plan.reach + 1)
-    depth_mm = np.maximum(0.0, (k[:, None] * m + offsets + m / 2) * node_mm)
+    depth_mm = np.asarray(np.maximum(0.0, (k[:, None] * m + offsets + m / 2) * node_mm), np.float64)
     order = 2 if optics.multiphoton else 1
     reaching = _exp(-order * tissue.excitation_per_mm * depth_mm) if optics.lit_from_above else np.ones(depth_mm.shape)
-    power = _exp(order * tissue.power_per_mm * (np.arange(planes.stop) + 0.5) * m * node_mm)
+    power = _exp(order * tissue.power_per_mm * (np.arange(planes.stop, dtype=np.float64) + 0.5) * m * node_mm)
     left = reaching * power[k][:, None] * _exp(-tissue.emission_per_mm * depth_mm)
     if optics.bleaching is not None:
         photons = _emitted(optics, plan, dye, planes.stop * m + plan.reach)

@@ -35,7 +35,7 @@ class ImageScanning(Confocal):
         """Excitation, saturation, detection by elements whose images are moved back by half their distance from the axis."""
         radius, spacing = self.pinhole_radius_nm(channel), float(r_nm[1] - r_nm[0])
         r = np.arange(r_nm.size + scanning.reassigned_margin(radius, spacing), dtype=np.float64) * spacing
-        beam = tables.excitation_table(z_nm, r, channel.laser_wavelength_nm, self.lens, focus)
+        beam = tables.excitation_table(z_nm, r, channel.excitation_nm, self.lens, focus)
         image = tables.emission_table(z_nm, r, emission_nm, self.lens, focus)
         detected = scanning.reassigned(self._rate(channel, dye, beam), image, spacing, radius)
         return detected * (self.collected(channel, dye) * self.dwell_us * 1e-6 / self.pixel_size_nm**2)

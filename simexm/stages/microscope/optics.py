@@ -24,7 +24,10 @@ from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.kernels.imaging.image import fast_pixels
+from simexm.spectra.curves import CsvCurve, Curve, Efficiency, resolved_efficiency
 from simexm.spectra.fluorophores import Fluorophore
+from simexm.spectra.lightpath import detected_share, mean_detected_nm
+from simexm.spectra.spectrum import Spectrum
 from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
 from simexm.stages.microscope import objectives
 from simexm.stages.microscope.dose import Bleaching, Tissue
@@ -80,7 +83,7 @@ class Optics(Microscope):
     tissue, bleaching
         Attenuation of light with depth, and bleaching of dyes by the planes that were imaged before; none by default.
     objective_transmission, detector_efficiency
-        Transmission of the objective and its optics, and quantum efficiency of the detector.
+        Transmission of the objective and its optics, and quantum efficiency of the detector, a number or a curve.
     """
 
     objective: objectives.Name | None = None
@@ -97,7 +100,7 @@ class Optics(Microscope):
     tissue: Tissue | None = None
     bleaching: Bleaching | None = None
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
-    detector_efficiency: float = Field(default=0.7, gt=0, le=1)
+    detector_efficiency: Efficiency = 0.7
 
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
@@ -157,16 +160,24 @@ class Optics(Microscope):
     @property
     def focus_nm(self) -> float:
         """Wavelength for which the focus is computed: the mean of the channels' bands."""
-        return sum(sum(c.band_nm) for c in self.all_channels) / (2 * len(self.all_channels))
+        return sum(sum(c.passes_nm) for c in self.all_channels) / (2 * len(self.all_channels))
 
     @property
     def focus_scale(self) -> Fraction:
         """Distance of planes in the gel over the step of the stage."""
         return objectives.focus_scale(self.lens._replace(fill=math.inf), self.focus_nm)
 
+    def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
+        """See `Stage`: the curves of channels and detector."""
+        channels = tuple(channel.resolved(curves) for channel in self.all_channels)
+        efficiency = resolved_efficiency(self.detector_efficiency, curves)
+        if channels == self.all_channels and efficiency == self.detector_efficiency:
+            return self
+        return self.model_copy(update={"channels": channels, "detector_efficiency": efficiency})
+
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
-        """Whether the channel's laser excites the dye at all."""
-        return dye.excitation_at(channel.laser_wavelength_nm) > 0
+        """Whether the channel's light excites the dye at all."""
+        return channel.excitation.absorbed(dye) > 0
 
     @abstractmethod
     def response(
@@ -188,26 +199,39 @@ class Optics(Microscope):
         return (exact(self.plane_spacing_nm) * self.focus_scale, exact(self.pixel_size_nm), exact(self.pixel_size_nm))
 
     def cross_section_m2(self, channel: Channel, dye: Fluorophore) -> float:
-        """One-photon absorption cross section of the dye at the channel's laser line."""
+        """One-photon absorption cross section of the dye for the channel's light, were all of it at `excitation_nm`."""
         peak = photophysics.cross_section_m2(dye.extinction_per_M_per_cm)
-        return peak * dye.excitation_at(channel.laser_wavelength_nm)
+        return peak * channel.excitation.absorbed(dye)
 
     def collected(self, channel: Channel, dye: Fluorophore) -> float:
         """Photo-electrons per emitted photon, without a pinhole."""
         return (
             self.lens.collected()
             * self.objective_transmission
-            * dye.emission_share(*channel.band_nm)
-            * self.detector_efficiency
+            * self.passed_share(channel, dye)
+            * (self.detector_efficiency if isinstance(self.detector_efficiency, float) else 1.0)
         )
+
+    def passed_share(self, channel: Channel, dye: Fluorophore) -> float:
+        """Share of a dye's photons that pass the filters and, if its efficiency is a curve, are counted by the detector."""
+        return detected_share(dye, channel.detection, self.efficiency_curve)
+
+    @property
+    def efficiency_curve(self) -> Spectrum | None:
+        """Quantum efficiency of the detector over wavelength; None if it is one number."""
+        given = self.detector_efficiency
+        if isinstance(given, float):
+            return None
+        assert isinstance(given, Curve), "the curve has not been read"
+        return given.spectrum
 
     def seen(self, dyes: Mapping[str, Fluorophore]) -> list[tuple[Channel, Fluorophore, float]]:
         """(channel, dye, mean emission wavelength) of every dye that a channel excites and passes."""
         return [
-            (channel, dye, dye.mean_emission_nm(*channel.band_nm))
+            (channel, dye, mean_detected_nm(dye, channel.detection, self.efficiency_curve))
             for channel in self.all_channels
             for dye in dyes.values()
-            if self.excites(channel, dye) and dye.emission_share(*channel.band_nm) > 0
+            if self.excites(channel, dye) and self.passed_share(channel, dye) > 0
         ]
 
     def geometry(
@@ -228,7 +252,7 @@ class Optics(Microscope):
             )
         depths = self._depths(depth_nm)
         sine = min(1.0, self.numerical_aperture / self.refractive_index)
-        shortest = min(min(c.laser_wavelength_nm / (2 if self.multiphoton else 1), e) for c, _, e in seen)
+        shortest = min(min(c.excitation_nm / (2 if self.multiphoton else 1), e) for c, _, e in seen)
         axial = shortest / (4 * self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
         plane_nm = self.spacing_nm[0]
         m_z = max(1, math.ceil(float(plane_nm) / axial))
@@ -281,7 +305,7 @@ class Optics(Microscope):
         if self.tail == "constant" or not self.lens.matched:
             share = LATERAL_SHARE if self.tail == "constant" else ABERRATED_SHARE
             return psf_tables.holding_radius_nm(range_nm, emission, self.lens, share, focus)
-        return psf_tables.lateral_radius_nm(range_nm, max(channel.laser_wavelength_nm, emission), self.lens)
+        return psf_tables.lateral_radius_nm(range_nm, max(channel.excitation_nm, emission), self.lens)
 
     def _kept(
         self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float, focus: Focus

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.kernels.diffraction.tables import Focus
 from simexm.kernels.imaging import image
 from simexm.names import Name
 from simexm.settings import Frozen
+from simexm.spectra.curves import Band, CsvCurve, Curve, Filter, Lines, Source, find_curve, resolved_filter
+from simexm.spectra.lightpath import Excitation, Transmission
 from simexm.stages.roles import ImageFormation, Pair
 
 Array = NDArray[np.float64]
@@ -24,34 +27,116 @@ LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range above which a run warns."""
 
 
+def _lit(power: object) -> object:
+    if power == 0 and not isinstance(power, bool):
+        raise ValueError("a channel without light shows nothing but noise; give it power, or remove the channel")
+    return power
+
+
+Power = Annotated[float, BeforeValidator(_lit)]
+"""Power of a channel's light; 0 is refused."""
+
+
 class Channel(Frozen):
-    """One laser and one detected band.
+    """One light source and one detected band.
 
     Attributes
     ----------
     name
         Name of the channel and its random streams.
     laser_wavelength_nm
-        Wavelength of the laser.
+        Wavelength of the laser; or give `source`.
+    source
+        Another source than one laser line: several lines, or a curve of power per nm.
+    excitation_filter
+        Filter behind the source; it takes its share of the channel's power.
     band_nm
-        Lowest and highest wavelength that the filters pass.
+        Lowest and highest wavelength that the filters pass; or give `emission_filter`.
+    emission_filter
+        Filter before the detector.
+    dichroic
+        What the dichroic mirror transmits to the detector. What it reflects is part of the channel's power.
     color
         RRGGBB for viewers; by default the colour of the detected light.
     """
 
     name: Name
-    laser_wavelength_nm: float = Field(ge=200, le=2000)
-    band_nm: tuple[float, float]
+    laser_wavelength_nm: float | None = Field(default=None, ge=200, le=2000)
+    source: Source | None = None
+    excitation_filter: Filter | None = None
+    band_nm: Band | None = None
+    emission_filter: Filter | None = None
+    dichroic: Filter | None = None
     color: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{6}$")
 
     @model_validator(mode="after")
-    def _band(self) -> Self:
-        low, high = self.band_nm
-        if not 200 <= low < high <= 2000:
-            raise ValueError(
-                f"band_nm of channel {self.name!r} must be two wavelengths in ascending order, got {low:g}, {high:g}"
-            )
+    def _one_of_each(self) -> Self:
+        for simple, general, what in (
+            ("laser_wavelength_nm", "source", "light"),
+            ("band_nm", "emission_filter", "filter"),
+        ):
+            given = [key for key in (simple, general) if getattr(self, key) is not None]
+            if len(given) != 1:
+                how = "has both" if given else "has neither"
+                raise ValueError(
+                    f"channel {self.name!r} {how} {simple} {'and' if given else 'nor'} {general}, so its {what} is not "
+                    f"known; give one of them"
+                )
+        if self.band_nm is not None:
+            low, high = self.band_nm
+            if not 200 <= low < high <= 2000:
+                raise ValueError(
+                    f"band_nm of channel {self.name!r} must be two wavelengths in ascending order, got {low:g}, {high:g}"
+                )
         return self
+
+    def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
+        """Copy with its curves read; SpecError if one is unknown or cannot be used."""
+        filters = ("excitation_filter", "emission_filter", "dichroic")
+        read: dict[str, object] = {
+            key: resolved_filter(given, curves) for key in filters if (given := getattr(self, key)) is not None
+        }
+        if isinstance(self.source, str | CsvCurve | Curve):
+            read["source"] = find_curve(self.source, "source", curves)
+        return self.model_copy(update=read) if read else self
+
+    @property
+    def excitation(self) -> Excitation:
+        """The light at the specimen; the curves must have been read."""
+        filters = Transmission.of(() if self.excitation_filter is None else (_read(self.excitation_filter),))
+        given = self.laser_wavelength_nm if self.source is None else self.source
+        if isinstance(given, float):
+            return Excitation(((given, 1.0),), None, filters)
+        if isinstance(given, Lines):
+            return Excitation(tuple(given.lines_nm.items()), None, filters)
+        assert isinstance(given, Curve), "the source has not been read"
+        return Excitation((), given.spectrum, filters)
+
+    @property
+    def detection(self) -> Transmission:
+        """The filters before the detector; the curves must have been read."""
+        last = self.band_nm if self.band_nm is not None else self.emission_filter
+        return Transmission.of([_read(f) for f in (self.dichroic, last) if f is not None])
+
+    @property
+    def excitation_nm(self) -> float:
+        """Mean wavelength of the photons at the specimen, for which the optics are computed; the laser's line if it is one."""
+        return self.excitation.mean_nm()
+
+    @property
+    def passes_nm(self) -> Band:
+        """Band that is detected: where half of the largest transmission passes."""
+        return self.detection.passes_nm()
+
+    @property
+    def filter_key(self) -> str:
+        """Key of the filter before the detector, for messages."""
+        return "band_nm" if self.band_nm is not None else "emission_filter"
+
+
+def _read(given: Band | str | CsvCurve | Curve) -> Band | Curve:
+    assert isinstance(given, tuple | Curve), "the curve has not been read"
+    return given
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from simexm.kernels.diffraction.objective import Objective
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Channel
+from simexm.stages.microscope.optics_plan import Channel, Power
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -19,10 +19,10 @@ class ScannerChannel(Channel):
     Attributes
     ----------
     laser_power_uW
-        Power at the specimen (mean power for pulsed lasers).
+        Power at the specimen, before `excitation_filter` takes its share (mean power for pulsed lasers).
     """
 
-    laser_power_uW: float = Field(gt=0, le=1e6)
+    laser_power_uW: Power = Field(gt=0, le=1e6)
 
     @property
     def power_W(self) -> float:

@@ -60,7 +60,7 @@ class SpinningDisk(Widefield):
         photons = photophysics.emitted_photons(
             self.cross_section_m2(channel, dye),
             np.full(z_nm.shape, channel.irradiance_W_per_cm2 * 1e4 / self.open_share),
-            channel.laser_wavelength_nm,
+            channel.excitation_nm,
             exposure_s=self.exposure_s * self.open_share,
             quantum_yield=dye.quantum_yield,
             lifetime_ns=dye.lifetime_ns,
@@ -71,7 +71,7 @@ class SpinningDisk(Widefield):
         self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
     ) -> Array:
         """The dye's image, where and while the disk is open."""
-        line = channel.laser_wavelength_nm
+        line = channel.excitation_nm
         reach = tables.holding_radius_nm(float(np.abs(z_nm).max()), line, self.lens, _BEAM_SHARE, focus)
         beam_r = np.arange(max(17, math.ceil(reach / _BEAM_STEP_NM)), dtype=np.float64) * _BEAM_STEP_NM
         beam = tables.excitation_table(z_nm, beam_r, line, self.lens, focus)

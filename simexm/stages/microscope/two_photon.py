@@ -36,15 +36,15 @@ class TwoPhoton(Scanner):
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
         """See `Optics`."""
-        return dye.two_photon_GM_at(channel.laser_wavelength_nm) > 0
+        return dye.two_photon_GM_at(channel.excitation_nm) > 0
 
     def _rate(self, channel: Channel, dye: Fluorophore, per_nm2: Array) -> Array:
         """Photons emitted per second at `per_nm2` of the beam's mean power."""
         assert isinstance(channel, ScannerChannel)
-        flux = photophysics.photon_flux_per_m2_per_s(channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
+        flux = photophysics.photon_flux_per_m2_per_s(channel.power_W * 1e18 * per_nm2, channel.excitation_nm)
         frequency = self.repetition_MHz * 1e6
         rate = photophysics.two_photon_rate_per_s(
-            dye.two_photon_GM_at(channel.laser_wavelength_nm), flux,
+            dye.two_photon_GM_at(channel.excitation_nm), flux,
             repetition_Hz=frequency, pulse_s=self.pulse_fs * 1e-15, g=self.pulse_shape_g,
         )  # fmt: skip
         return photophysics.pulse_saturated_rate_per_s(rate, frequency) * dye.quantum_yield
@@ -53,7 +53,7 @@ class TwoPhoton(Scanner):
         self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
     ) -> Array:
         """Two-photon excitation, saturation and detection, pointwise."""
-        beam = tables.excitation_table(z_nm, r_nm, channel.laser_wavelength_nm, self.lens, focus)
+        beam = tables.excitation_table(z_nm, r_nm, channel.excitation_nm, self.lens, focus)
         return self._rate(channel, dye, beam) * (
             self.collected(channel, dye) * self.dwell_us * 1e-6 / self.pixel_size_nm**2
         )
@@ -62,8 +62,8 @@ class TwoPhoton(Scanner):
         """See `Optics`; summed over the cone of light in planes within 10 um, beyond which it is left out (1 / z^2)."""
         photons = np.zeros(z_nm.shape)
         near = z_nm <= 10_000
-        radius = tables.lateral_radius_nm(float(z_nm[near].max(initial=0)), channel.laser_wavelength_nm, self.lens)
+        radius = tables.lateral_radius_nm(float(z_nm[near].max(initial=0)), channel.excitation_nm, self.lens)
         r = np.arange(max(17, int(radius / 40)), dtype=np.float64) * 40.0
-        beam = tables.excitation_table(z_nm[near], r, channel.laser_wavelength_nm, self.lens)
+        beam = tables.excitation_table(z_nm[near], r, channel.excitation_nm, self.lens)
         photons[near] = plane_energy(self._rate(channel, dye, beam), r)
         return photons * (self.dwell_us * 1e-6 / self.pixel_size_nm**2)

@@ -13,7 +13,7 @@ from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Array, Channel
+from simexm.stages.microscope.optics_plan import Array, Channel, Power
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -23,10 +23,11 @@ class CameraChannel(Channel):
     Attributes
     ----------
     irradiance_W_per_cm2
-        At the specimen, in the middle of the field (of the sheet, for a light sheet).
+        At the specimen, before `excitation_filter` takes its share, in the middle of the field (of the sheet, for a light
+        sheet).
     """
 
-    irradiance_W_per_cm2: float = Field(gt=0, le=1e7)
+    irradiance_W_per_cm2: Power = Field(gt=0, le=1e7)
 
 
 class Widefield(Optics):
@@ -61,7 +62,7 @@ class Widefield(Optics):
         return photophysics.emitted_photons(
             self.cross_section_m2(channel, dye),
             channel.irradiance_W_per_cm2 * 1e4 * self.profile(z_nm),
-            channel.laser_wavelength_nm,
+            channel.excitation_nm,
             exposure_s=self.exposure_s,
             quantum_yield=dye.quantum_yield,
             lifetime_ns=dye.lifetime_ns,
