@@ -66,7 +66,7 @@ def _check_channel(channel: Channel, *, multiphoton: bool) -> None:
         )
     if multiphoton:
         return
-    line, given = channel.excitation_nm, channel.passes_nm
+    line, given = channel.laser_wavelength_nm, channel.band_nm
     if line is not None and given is not None and line >= low:
         place = "contains" if line <= high else "lies below"
         raise SpecError(
@@ -100,7 +100,7 @@ def _check_seen(optics: Optics, dye: Fluorophore) -> None:
 def _warn_of_short_curves(optics: Optics, dyes: Mapping[str, Fluorophore]) -> None:
     """Warn of curves that end, far from 0, where a dye still emits: what lies beyond counts as lost."""
     for channel in optics.all_channels:
-        given = {"emission_filter": channel.emission_filter or channel.passes_nm, "dichroic": channel.dichroic}
+        given = {"emission_filter": channel.emission_filter or channel.band_nm, "dichroic": channel.dichroic}
         filters = {**given, "detector_efficiency": optics.detector_efficiency}
         curves = {key: curve for key, curve in filters.items() if isinstance(curve, Curve)}
         seen = [d for d in dyes.values() if optics.excites(channel, d)]
