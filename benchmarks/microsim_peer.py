@@ -75,6 +75,8 @@ def main() -> None:
         ),
         modality=ms.Confocal(pinhole_au=1),
         objective_lens=ms.ObjectiveLens(
+            # the alias that sets the aperture, and the name that its check reads; with one alone it is 1.4 and the image NaN
+            na=told["numerical_aperture"],
             numerical_aperture=told["numerical_aperture"],
             immersion_medium_ri=told["refractive_index"],
             immersion_medium_ri_spec=told["refractive_index"],
@@ -86,6 +88,8 @@ def main() -> None:
         settings=ms.Settings(np_backend="numpy", cache=False, random_seed=1),
     )
     image = np.asarray(simulation.run())[0]
+    if not (np.isfinite(image).all() and image.std() > 0):
+        raise SystemExit("microsim computed with NaN: its image is no image, and its time no time")
     for level in range(LEVELS):
         write(image, Path(given.out) / str(level))
         z, y, x = (n // 2 for n in image.shape)

@@ -72,6 +72,22 @@ def test_blocks_of_ingesting(folder: Path) -> None:
     assert "20 x 160 x 80" in type_here("simexm info part.zarr", folder)
 
 
+def test_blocks_of_spectra_draw_the_picture_that_the_page_shows(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    files = iter(("scope.csv", "led.csv", "camera.csv", "scope.yaml"))
+    for kind, text in blocks("docs/spectra.md"):
+        if kind in ("csv", "yaml"):
+            (tmp_path / next(files)).write_text(text)
+        elif "--spec" in text:
+            told = type_here(text, tmp_path)
+    assert next(files, None) is None
+    assert re.search(r"ATTO488 +green +470 nm +29% +500\.6 to 549\.5 nm +60% +100%", told)
+    made, shown = (imread(p) for p in (tmp_path / "spectra.png", ROOT / "docs/pictures/spectra.png"))
+    assert made.shape == shown.shape
+    assert np.abs(made - shown).mean() < 0.01  # texts are drawn by the fonts that there are
+
+
 @pytest.fixture(scope="module")
 def analysis(folder: Path) -> Iterator[Path]:
     """Where the analysis of the page is installed."""

@@ -52,6 +52,14 @@ BLOCKS = {
         ("bash", "simexm ingest cells.tif -o part.zarr"),
         ("bash", "simexm ingest cells.tif -o marked.zarr"),
     ],
+    "docs/spectra.md": [
+        ("csv", "# unit: percent"),
+        ("csv", "wavelength_nm,LED"),
+        ("csv", "wavelength_nm,camera"),
+        ("yaml", "source: {kind: phantom"),
+        ("bash", "simexm fluorophores --spec scope.yaml"),
+        ("bash", "simexm fluorophores --fetch EGFP"),
+    ],
     "docs/analysis.md": [
         ("python", '"""Volumes of cells'),
         ("toml", "[build-system]"),

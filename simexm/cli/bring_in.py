@@ -252,13 +252,27 @@ def fluorophores(
     output: Annotated[
         Path | None, options.output("PNG to write.", "the names, -spectra.png, which is replaced")
     ] = None,
+    fetch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Dye or protein that FPbase knows; writes NAME.csv for a spec to name. Repeatable.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the built-in dyes; with names or a spec, draw their spectra and list how each laser and filter detects them.
+    """List the built-in dyes; with names or a spec, draw spectra, light sources and filters, and list what each channel detects.
 
     Example: simexm fluorophores ATTO488 ATTO647N --spec my.yaml
     """
+    if fetch:
+        from simexm.view.fluorophores import fetch_dyes
+
+        for line in fetch_dyes(fetch, alone=not (names or spec or output or as_json), overwrite=overwrite):
+            typer.echo(line)
+        return
     from simexm.store.atomic_file import refuse
     from simexm.view.fluorophores import dye_in_channel_rows, dye_rows, report_dyes
 

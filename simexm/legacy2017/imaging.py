@@ -51,6 +51,16 @@ class Channel2017(Channel):
     laser_power_W: float = Field(default=50.0, gt=0)
     laser_percentage: float = Field(default=0.25, ge=0, le=1)
 
+    @model_validator(mode="after")
+    def _simple(self) -> Self:
+        for key in ("source", "excitation_filter", "emission_filter", "dichroic"):
+            if getattr(self, key) is not None:
+                raise ValueError(
+                    f"channel {self.name!r} has {key}, but the program of 2017 knew lasers and bands only; give "
+                    "laser_wavelength_nm and band_nm"
+                )
+        return self
+
 
 class Imaging2017(Microscope):
     """The microscope and camera of the 2017 program; the image holds its counts before scaling to 8 bits.
@@ -133,9 +143,9 @@ class Imaging2017(Microscope):
         """Mean photons of one fluorophore in one channel, by the 2017 program's formula."""
         return spectra.mean_photons(
             spectra.find(dye),
-            channel.laser_wavelength_nm,
+            channel.excitation_nm,
             channel.laser_power_W * channel.laser_percentage,
-            channel.band_nm,
+            channel.passes_nm,
             self.exposure_s,
             self.objective_back_aperture_m / self.objective_factor,
             self.objective_efficiency,
@@ -152,7 +162,7 @@ class Imaging2017(Microscope):
         for channel in self.channels:
             for dye in dyes:
                 if self.mean_photons(channel, dye) > 0:
-                    spectra.check_pair(self._kind, channel.name, channel.laser_wavelength_nm, spectra.find(dye))
+                    spectra.check_pair(self._kind, channel.name, channel.excitation_nm, spectra.find(dye))
 
     def geometry(
         self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
@@ -257,7 +267,7 @@ class Imaging2017(Microscope):
 
     def _kernel(self, pair: Pair, context: RunContext) -> psf.Kernel:
         channel = next(c for c in self.channels if c.name == pair.channel)
-        wavelengths_nm = channel.laser_wavelength_nm, pair.emission_nm
+        wavelengths_nm = channel.excitation_nm, pair.emission_nm
         optics = self.numerical_aperture, self.refractive_index, self.pinhole_radius_um / self.objective_factor
         voxel_nm = three(map(float, context.geometry.voxel_nm))
         return _kernel(self._kind, voxel_nm, self.expansion_factor, *wavelengths_nm, *optics)

@@ -133,7 +133,7 @@ def channel_color(plan: Plan, name: str) -> str:
                 return channel.color.upper()
             pairs = [p for p in plan.imaging.formation.pairs if p.channel == name]
             brightest = max(pairs, key=lambda p: p.in_focus, default=None)
-            return wavelength_to_rgb(brightest.emission_nm if brightest else sum(channel.band_nm) / 2)
+            return wavelength_to_rgb(brightest.emission_nm if brightest else sum(channel.passes_nm) / 2)
     return wavelength_to_rgb(plan.context.dyes[plan.context.emits[name]].peak_emission_nm)
 
 

@@ -20,9 +20,10 @@ from simexm.sources.base import ZarrSource
 from simexm.sources.fields import masks_of
 from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
+from simexm.spectra.curves import NamedCurve
 from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import AnyStage, Barcodes, Camera, Truth
+from simexm.stages import MICROSCOPES, AnyStage, Barcodes, Camera, Truth
 from simexm.stages.contract import LABELS
 from simexm.stages.roles import Labeller, Microscope
 from simexm.stages.sample.barcodes import AMPLICONS
@@ -105,6 +106,9 @@ class Spec(Frozen):
         Part of the source; by default all of it.
     dyes
         Further dyes by name.
+    curves
+        Curves of light sources, filters, dichroics and detectors by name, for use in channels: the path of a CSV file with one
+        curve, or a mapping.
     stages
         The steps of the experiment, in order.
     keep
@@ -119,6 +123,7 @@ class Spec(Frozen):
     source: Source
     crop: Crop | None = None
     dyes: dict[FreeText, Dye] = Field(default_factory=dict, max_length=1000)
+    curves: dict[FreeText, NamedCurve] = Field(default_factory=dict, max_length=1000)
     stages: tuple[AnyStage, ...] = Field(min_length=1, max_length=100)
     keep: tuple[Keep, ...] = Field(default=(), max_length=100)
     execution: Execution = Execution()
@@ -188,7 +193,11 @@ class Spec(Frozen):
             )
         for role, name, what in (
             (Labeller, "emitters", "labelling"),
-            (Microscope, "expected", "a microscope (confocal, widefield, two_photon, light_sheet)"),
+            (
+                Microscope,
+                "expected",
+                f"a microscope ({MICROSCOPES})",
+            ),
             (Truth, "truth", "truth"),
         ):
             if not any(isinstance(s, role) for s in self.stages):
@@ -275,8 +284,8 @@ class Spec(Frozen):
 
     @property
     def microscope(self) -> Microscope:
-        """The stage that forms the image."""
-        return cast(Microscope, self._find(Microscope))
+        """The stage that forms the image, its curves read."""
+        return cast(Microscope, self._find(Microscope)).resolved(self.curves)
 
     def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
         """Return the map from tissue to expanded tissue, of all stages together; see `Stage.transform`."""
@@ -304,10 +313,10 @@ class Spec(Frozen):
         return {name: find(name, own) for name in names}
 
     def resolved(self) -> Self:
-        """Return the same spec without reference to files of dyes or to the working directory."""
+        """Return the same spec without reference to files of dyes and curves or to the working directory."""
         source = self.source.resolved() if isinstance(self.source, ZarrSource) else self.source
-        stages = tuple(s.resolved() if isinstance(s, Barcodes) else s for s in self.stages)
-        return self.model_copy(update={"source": source, "dyes": self.fluorophores(), "stages": stages})
+        stages = tuple(stage.resolved(self.curves) for stage in self.stages)
+        return self.model_copy(update={"source": source, "dyes": self.fluorophores(), "curves": {}, "stages": stages})
 
     def with_tile(self, tile: Triple | None) -> Self:
         """Return the same spec with tiles of this shape, pixels z y x; None changes nothing."""

@@ -11,14 +11,15 @@ above the header; those in the spec take precedence::
     400,0.02,,
     ...
 
-Files exported by FPbase can be read directly (`wavelength`, `NAME ex` or `NAME ab`, `NAME em`). Their figures go into
-the spec; their two-photon column is ignored, because it is relative and not in GM.
+Files exported by FPbase can be read directly (`wavelength`, `NAME EX` or `NAME AB`, `NAME EM`), also of several dyes and
+filters. Absorption is preferred to excitation, and noise below 0 is taken as 0. Their figures go into the spec; their
+two-photon column is ignored, because it is relative and not in GM.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +28,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from simexm.errors import SpecError
 from simexm.kernels.numbers import detmath
-from simexm.spectra.fluorophores import CheckedPoints, Fluorophore, find
-from simexm.spectra.spectrum import Points
-from simexm.store.small_file import read_small
+from simexm.spectra.fluorophores import CheckedPoints, Fluorophore, find, letters
+from simexm.spectra.spectrum import Points, clear_baseline
+from simexm.spectra.table import Table, read_table
 
-_COLUMNS = ("wavelength_nm", "excitation", "emission", "two_photon_GM")
+_COLUMNS = ("excitation", "emission", "two_photon_GM")
+_FPBASE = re.compile(r"(?P<name>.+)[\s_](?P<kind>ex|ab|em|2p)", re.IGNORECASE)
+"""A title in a file of FPbase: name of the dye, and what the curve is."""
 # A single cross section applies to every wavelength of a two-photon laser.
 _ANY_TWO_PHOTON_LASER_NM = (500.0, 2000.0)
 
@@ -78,13 +81,16 @@ class CsvDye(_Figures):
     ----------
     csv
         Path of the file.
+    column
+        Name of the dye in a file of several, without FPbase's ending; by default the name under which the dye is defined.
     """
 
     csv: Path
+    column: str | None = None
 
     def load(self, name: str, folder: Path = Path()) -> Fluorophore:
         """Read the dye and call it `name`; a relative path starts at `folder`."""
-        return from_csv(folder / self.csv, name, **self.given())
+        return from_csv(folder / self.csv, name, self.column, **self.given())
 
 
 class LikeDye(_Figures):
@@ -175,13 +181,15 @@ A `Fluorophore` itself is allowed, so that a resolved spec is complete without o
 """
 
 
-def from_csv(path: Path | str, name: str | None = None, **figures: Any) -> Fluorophore:
+def from_csv(path: Path | str, name: str | None = None, column: str | None = None, **figures: Any) -> Fluorophore:
     """Read a dye from a CSV file; the module docstring describes the format.
 
     Parameters
     ----------
     name
         Name of the dye; by default that of the file.
+    column
+        Its name in a file of several dyes, if that is another one.
     **figures
         Arguments of `Fluorophore` that replace those of the file.
 
@@ -192,13 +200,9 @@ def from_csv(path: Path | str, name: str | None = None, **figures: Any) -> Fluor
     """
     path = Path(path)
     name = name or path.stem
-    try:
-        lines = read_small(path, "table of a dye").decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"the dye {name!r} cannot be read from {path}: {error}; correct its `csv:`") from error
-    comments = [line.lstrip("# ").partition(":") for line in lines if line.startswith("#")]
-    written = {key.strip(): value.strip() for key, _, value in comments if key.strip() in _Figures.model_fields}
-    points = _columns(path, [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"])
+    table = read_table(path, f"the dye {name!r}")
+    written = {key: value for key, value in table.notes.items() if key in _Figures.model_fields}
+    points = _columns(table, name, column)
     try:
         known = {"source": str(path)} | points | _Figures.model_validate(written).given() | figures
         needed = ("extinction_per_M_per_cm", "quantum_yield", "lifetime_ns", "excitation", "emission")
@@ -215,42 +219,29 @@ def from_csv(path: Path | str, name: str | None = None, **figures: Any) -> Fluor
         raise SpecError(f"the dye {name!r} in {path} cannot be used: {problems}; correct the file") from error
 
 
-def _columns(path: Path, rows: list[tuple[int, str]]) -> dict[str, Any]:
-    """Points of each spectrum in the file, from (line number, line) pairs of which the first is the header."""
-    if not rows:
-        raise SpecError(f"{path} is empty; its header should be {','.join(_COLUMNS)}")
-    header = [_column(path, title) for title in next(csv.reader([rows[0][1]]))]
-    if "wavelength_nm" not in header:
-        raise SpecError(f"{path} has no column wavelength_nm; its header should be {','.join(_COLUMNS)}")
-    twice = sorted({title for title in header if title and header.count(title) > 1})
-    if twice:
-        raise SpecError(f"{path} has more than one column {', '.join(twice)}; delete the others")
-    points: dict[str, list[tuple[float, float]]] = {}
-    for number, line in rows[1:]:
-        cells = dict(zip(header, next(csv.reader([line])), strict=False))
-        try:
-            for column, cell in cells.items():
-                if column and column != "wavelength_nm" and cell.strip():
-                    points.setdefault(column, []).append((float(cells.get("wavelength_nm", "")), float(cell)))
-        except ValueError as error:
-            raise SpecError(f"{path}, line {number}: {error}; a cell holds one number or is blank") from error
-    return {column: tuple(values) for column, values in points.items()}
-
-
-def _column(path: Path, title: str) -> str | None:
-    """Our name of a column; None for a column of FPbase that is ignored."""
-    title = title.strip()
-    if title in _COLUMNS:
-        return title
-    if title == "wavelength":
-        return "wavelength_nm"
-    ending = title.rpartition(" ")[2]
-    known = {"ex": "excitation", "ab": "excitation", "em": "emission", "2p": None}
-    if ending in known and " " in title:
-        return known[ending]
-    near = difflib.get_close_matches(title, _COLUMNS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"its header should be {','.join(_COLUMNS)}"
-    raise SpecError(f"{path} has a column {title!r} that would be ignored; {hint}")
+def _columns(table: Table, name: str, column: str | None) -> dict[str, Any]:
+    """Points of each spectrum of a dye: of the columns with our titles, or of those with its name and FPbase's endings."""
+    plain = {title: points for title, points in table.curves.items() if title in _COLUMNS and points}
+    dyes: dict[str, dict[str, Points]] = {}
+    for title, points in table.curves.items():
+        if found := _FPBASE.fullmatch(title):
+            dyes.setdefault(found["name"].strip(), {})[found["kind"].lower()] = points
+    if column is None and (plain or not dyes):
+        for title in table.curves.keys() - set(_COLUMNS):
+            near = difflib.get_close_matches(title, _COLUMNS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"its header should be wavelength_nm,{','.join(_COLUMNS)}"
+            raise SpecError(f"{table.path} has a column {title!r} that would be ignored; {hint}")
+        return dict(plain)
+    wanted = {letters(name if column is None else column)}
+    chosen = [each for each in dyes if letters(each) in wanted] or (list(dyes) if column is None else [])
+    if len(chosen) != 1:
+        fault = f"has no dye {column!r}" if column is not None else f"has {len(dyes)} dyes, none of which is {name!r}"
+        raise SpecError(
+            f"{table.path} {fault}, so its spectra are not known; give `column:` as one of {', '.join(dyes)}"
+        )
+    spectra = dyes[chosen[0]]
+    kinds = {"excitation": spectra.get("ab") or spectra.get("ex"), "emission": spectra.get("em")}
+    return {kind: clear_baseline(points) for kind, points in kinds.items() if points}
 
 
 def _flat(cross_section_GM: float) -> Points:

@@ -33,7 +33,7 @@ def check_points(points: Points) -> Points:
                 f"the value at {wavelength_nm:g} nm is negative ({value:g}); subtract the baseline, or write 0"
             )
     if not any(value for _, value in points):
-        raise ValueError("every value of the spectrum is 0; give the dye's measured spectrum")
+        raise ValueError("every value of the spectrum is 0; give what was measured")
     return points
 
 
@@ -177,10 +177,10 @@ def find(name: str, extra: Mapping[str, Fluorophore] = MappingProxyType({})) -> 
     dyes = {**load_builtin(), **extra}
     if name in dyes:
         return dyes[name]
-    by_letters: dict[str, list[str]] = {}
+    byletters: dict[str, list[str]] = {}
     for known in dyes:
-        by_letters.setdefault(_letters(known), []).append(known)
-    near = [n for letters in difflib.get_close_matches(_letters(name), by_letters, n=3) for n in by_letters[letters]]
+        byletters.setdefault(letters(known), []).append(known)
+    near = [n for letters in difflib.get_close_matches(letters(name), byletters, n=3) for n in byletters[letters]]
     hint = f"did you mean {' or '.join(near)}? All of them" if near else "the dyes"
     raise SpecError(
         f"there is no dye {name!r}, so nothing can be labelled with it; {hint}: {', '.join(sorted(dyes))}. "
@@ -188,6 +188,6 @@ def find(name: str, extra: Mapping[str, Fluorophore] = MappingProxyType({})) -> 
     )
 
 
-def _letters(name: str) -> str:
+def letters(name: str) -> str:
     """Lower-case name without spaces, dashes and the word "fluor" of Alexa Fluor, for comparison."""
     return re.sub(r"[\W_]+|fluor", "", name.casefold())

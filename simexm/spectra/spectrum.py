@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +32,12 @@ class Spectrum:
         """Value at a wavelength by linear interpolation; 0 outside the table."""
         return float(np.interp(wavelength_nm, self.wavelength_nm, self.value, left=0.0, right=0.0))
 
+    def __call__(self, wavelength_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values at wavelengths (n,) by linear interpolation; 0 outside the table."""
+        if not self.wavelength_nm.size:
+            return np.zeros_like(wavelength_nm)
+        return np.interp(wavelength_nm, self.wavelength_nm, self.value, left=0.0, right=0.0)
+
     def within(self, low_nm: float, high_nm: float) -> Spectrum:
         """Part inside [low_nm, high_nm], with points at both ends of the band; empty if they do not overlap."""
         if low_nm > high_nm:
@@ -52,6 +59,41 @@ class Spectrum:
         a, b = self.value[:-1], self.value[1:]
         moment = np.sum((right - left) * (left * a + (left + right) * (a + b) + right * b)) / 6
         return float(moment / self.integral())
+
+
+_NOISE = 0.02
+"""Largest share of the maximum by which a measured baseline may lie below 0."""
+
+
+def clear_baseline(points: Points) -> Points:
+    """Points in which noise of the baseline below 0 is 0, as spectra of databases need; larger negative values stay."""
+    least = -_NOISE * max((value for _, value in points), default=0.0)
+    return tuple((nm, 0.0 if least <= value < 0 else value) for nm, value in points)
+
+
+Factor = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""A function of wavelengths (n,) in nm, such as a `Spectrum`."""
+
+
+def integral_of(first: Spectrum, factors: Sequence[Factor] = (), moment: int = 0) -> float:
+    """Integral over wavelength of first * all factors * wavelength^moment, in powers of nm.
+
+    Gauss-Legendre quadrature between the points of all spectra, exact if each factor is a `Spectrum`. The kinks of any other
+    factor are known only where these points are. The integrand ends with the table of `first`.
+    """
+    if not first.wavelength_nm.size:
+        return 0.0
+    low, high = first.wavelength_nm[0], first.wavelength_nm[-1]
+    # A spectrum falls to 0 beyond its table, so that its first and last points are jumps: knots like all others.
+    knots = np.concatenate([first.wavelength_nm, *(f.wavelength_nm for f in factors if isinstance(f, Spectrum))])
+    knots = np.unique(np.clip(knots, low, high))
+    node, weight = np.polynomial.legendre.leggauss((len(factors) + moment + 3) // 2)
+    half = np.diff(knots)[:, None] / 2
+    nm = (knots[:-1, None] + half * (1 + node)).ravel()
+    product = first(nm) * nm**moment
+    for factor in factors:
+        product = product * factor(nm)
+    return float(np.sum(product * (half * weight).ravel()))
 
 
 def main_band_peak(points: Points) -> int:

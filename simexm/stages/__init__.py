@@ -13,7 +13,9 @@ from simexm.stages.detector.camera import Camera
 from simexm.stages.expansion.uniform import Expansion
 from simexm.stages.installed import OrInstalled
 from simexm.stages.microscope.confocal import Confocal
+from simexm.stages.microscope.image_scanning import ImageScanning
 from simexm.stages.microscope.light_sheet import LightSheet
+from simexm.stages.microscope.spinning_disk import SpinningDisk
 from simexm.stages.microscope.two_photon import TwoPhoton
 from simexm.stages.microscope.widefield import Widefield
 from simexm.stages.sample.barcodes import Barcodes
@@ -21,13 +23,17 @@ from simexm.stages.sample.labelling import Labelling
 from simexm.stages.sample.regions import Regions
 from simexm.stages.truth.labels import Truth
 
-BuiltIn = Regions | Labelling | Barcodes | Expansion | Confocal | Widefield | TwoPhoton | LightSheet | Camera | Truth
+AnyMicroscope = Confocal | ImageScanning | SpinningDisk | Widefield | TwoPhoton | LightSheet
+BuiltIn = Regions | Labelling | Barcodes | Expansion | AnyMicroscope | Camera | Truth
 AnyStage = Annotated[
     Annotated[BuiltIn, Field(discriminator="stage")],
     OrInstalled(str(stage.model_fields["stage"].default) for stage in get_args(BuiltIn)),
 ]
 
+MICROSCOPES = ", ".join(str(m.model_fields["stage"].default) for m in get_args(AnyMicroscope))
+"""Their names in a spec, for messages."""
+
 __all__ = [
-    "AnyStage", "Barcodes", "Camera", "Confocal", "Expansion", "Labelling", "LightSheet",
-    "Regions", "Truth", "TwoPhoton", "Widefield",
+    "MICROSCOPES", "AnyStage", "Barcodes", "Camera", "Confocal", "Expansion", "ImageScanning", "Labelling", "LightSheet",
+    "Regions", "SpinningDisk", "Truth", "TwoPhoton", "Widefield",
 ]  # fmt: skip

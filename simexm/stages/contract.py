@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, NmBox
 from simexm.geometry.transform import IDENTITY, Transform
 from simexm.settings import Frozen
+from simexm.spectra.curves import CsvCurve, Curve
 from simexm.stages.frames import FrameAxis
 from simexm.stages.products import Product
 from simexm.stages.quantities import (
@@ -101,6 +102,13 @@ class Stage(Frozen):
     def regions_used(self) -> tuple[tuple[str, str], ...]:
         """Regions that the stage uses, as (region, phrase for messages such as "layer 'a' labels")."""
         return ()
+
+    def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
+        """Return the same stage without reference to files; `curves` are those that the spec names.
+
+        Raises SpecError if a file or a curve cannot be used.
+        """
+        return self
 
     def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
         """Displacement of tissue by this stage; without `frame`, the one common to all frames."""

@@ -20,6 +20,7 @@ from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.geometry.transform import Transform
 from simexm.kernels.labels.cells import counts
 from simexm.spectra.fluorophores import Fluorophore
+from simexm.spectra.lightpath import Excitation, Transmission
 from simexm.stages.contract import EMITTERS, EXPECTED, LABELLED, Counted, RunContext, Stage, TileState
 from simexm.stages.products import Product, image
 
@@ -129,14 +130,20 @@ def electrons_of(context: RunContext) -> dict[str, dict[str, float]]:
 
 
 class NamedChannel(Protocol):
-    """A channel: name, laser, band, and the colour if the user chose one."""
+    """A channel: name, light, filters, and the colour if the user chose one."""
 
     @property
     def name(self) -> str: ...
     @property
-    def laser_wavelength_nm(self) -> float: ...
+    def excitation(self) -> Excitation: ...
     @property
-    def band_nm(self) -> tuple[float, float]: ...
+    def detection(self) -> Transmission: ...
+    @property
+    def excitation_nm(self) -> float: ...
+    @property
+    def passes_nm(self) -> tuple[float, float]: ...
+    @property
+    def filter_key(self) -> str: ...
     @property
     def color(self) -> str | None: ...
 

@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from simexm import settings
 from simexm.errors import SpecError
 from simexm.spectra import bands
+from simexm.spectra.curves import Curve, NamedCurve
 from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import AnyStage, Barcodes
+from simexm.spectra.lightpath import detected_share
+from simexm.stages import MICROSCOPES, AnyStage, Barcodes
 from simexm.stages.contract import Stage
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.roles import Labeller, Microscope, NamedChannel
@@ -29,6 +31,7 @@ class LightPath:
     dyes: Mapping[str, Fluorophore]  # of the layers, and those that the spec defines
     channels: Sequence[NamedChannel]
     two_photon: bool
+    efficiency: Curve | None = None  # of the detector, if it is a curve
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class _Light(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     dyes: dict[str, Dye] = Field(default_factory=dict)
+    curves: dict[str, NamedCurve] = Field(default_factory=dict)
     stages: tuple[AnyStage, ...]
 
 
@@ -72,11 +76,14 @@ def read_light_path(path: Path) -> LightPath:
         light = _Light.model_validate(data)
     except ValidationError as error:
         raise settings.explain(error, _Light, str(path)) from None
-    light_path = light_path_of(light.stages, {name: dye.load(name) for name, dye in light.dyes.items()})
+    stages = [
+        stage.resolved(light.curves) for stage in light.stages if isinstance(stage, Microscope | Labeller | Barcodes)
+    ]
+    light_path = light_path_of(stages, {name: dye.load(name) for name, dye in light.dyes.items()})
     if not light_path.channels:
         raise SpecError(
-            f"{path} has no microscope, so there are no lasers and filters to draw; add one to its stages (confocal, "
-            "widefield, two_photon, light_sheet), or leave --spec out"
+            f"{path} has no microscope, so there are no lasers and filters to draw; add one to its stages "
+            f"({MICROSCOPES}), or leave --spec out"
         )
     return light_path
 
@@ -88,7 +95,10 @@ def light_path_of(stages: Iterable[Stage], own: Mapping[str, Fluorophore]) -> Li
     used += [dye for s in stages if isinstance(s, Barcodes) for dye in s.dyes.values()]
     channels = [channel for s in stages if isinstance(s, Microscope) for channel in s.all_channels]
     two_photon = any(isinstance(s, Optics) and s.multiphoton for s in stages)
-    return LightPath({name: find(name, own) for name in dict.fromkeys([*used, *own])}, channels, two_photon)
+    given = next((s.detector_efficiency for s in stages if isinstance(s, Optics)), None)
+    efficiency = given if isinstance(given, Curve) else None
+    dyes = {name: find(name, own) for name in dict.fromkeys([*used, *own])}
+    return LightPath(dyes, channels, two_photon, efficiency)
 
 
 def dyes_in_channels(dyes: Iterable[Fluorophore], light_path: LightPath) -> list[DyeInChannel]:
@@ -103,11 +113,10 @@ def dyes_in_channels(dyes: Iterable[Fluorophore], light_path: LightPath) -> list
 
 
 def _dye_in_channel(dye: Fluorophore, channel: NamedChannel, *, two_photon: bool) -> DyeInChannel:
-    line = channel.laser_wavelength_nm
-    passed = dye.emission_share(*channel.band_nm)
+    passed = detected_share(dye, channel.detection)
     try:
-        excited = bands.excited_share(dye, line, two_photon=two_photon)
-        strength = dye.two_photon_GM_at(line) if two_photon else excited * dye.extinction_per_M_per_cm
+        excited = bands.excited_share(dye, channel, two_photon=two_photon)
+        strength = dye.two_photon_GM_at(channel.excitation_nm) if two_photon else excited * dye.extinction_per_M_per_cm
     except SpecError:  # no cross section is known
         return DyeInChannel(dye, channel, None, passed, 0.0)
     return DyeInChannel(dye, channel, excited, passed, strength * dye.quantum_yield * passed)
@@ -124,11 +133,11 @@ def remark(pair: DyeInChannel, light_path: LightPath) -> str:
     dye, channel = pair.dye, pair.channel
     if pair.excited is None:
         return "two-photon cross section not known at this line"
-    line = None if light_path.two_photon else channel.laser_wavelength_nm
+    line = None if light_path.two_photon else channel.excitation_nm
     if pair.wanted and not pair.excited:
         return f"not excited: use a laser line near {dye.peak_excitation_nm:.0f} nm"
-    if pair.wanted and bands.looks_dim(dye, channel.band_nm):
-        return f"misses the peak at {dye.peak_emission_nm:.0f} nm: {bands.remedy(dye, line)}"
+    if pair.wanted and bands.looks_dim(dye, channel.detection):
+        return f"misses the peak at {dye.peak_emission_nm:.0f} nm: {bands.remedy(dye, line, channel.filter_key)}"
     if not pair.wanted and pair.signal is not None and pair.signal >= CROSSTALK_SHARE:
         return "crosstalk"
     return ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simexm.errors import OutputError
+from simexm.errors import OutputError, SpecError
 from simexm.spectra.fluorophores import Fluorophore, find, load_builtin
-from simexm.store.atomic_file import refuse_missing_folder
+from simexm.spectra.fpbase import fetch
+from simexm.store.atomic_file import refuse, refuse_missing_folder
 from simexm.store.location import with_ending
 from simexm.view.dyes import DyeInChannel, LightPath, dyes_in_channels, percent, read_light_path, remark
 from simexm.view.spectra import draw_spectra
@@ -59,6 +61,25 @@ def report_dyes(names: Sequence[str], spec: Path | None, output: Path | None) ->
     return DyeReport(dyes, light_path, seen, picture)
 
 
+def fetch_dyes(names: Sequence[str], *, alone: bool, overwrite: bool) -> list[str]:
+    """Write a CSV file of each dye from FPbase into the working directory; return the lines of a spec that use them.
+
+    Raises SpecError if the command was not typed `alone`, without dyes and outputs, or a dye is unknown; OutputError if a file
+    exists; SimexmError if FPbase does not answer.
+    """
+    if not alone:
+        raise SpecError("--fetch writes CSV files and draws nothing; type it alone, then name the files in a spec")
+    found = [fetch(name) for name in dict.fromkeys(names)]
+    refuse([Path(dye.file_name) for dye in found], overwrite=overwrite)
+    lines = ["dyes:"]
+    for dye in found:
+        dye.write(Path(dye.file_name))
+        lines.append(f"  {json.dumps(dye.name, ensure_ascii=False)}: {{csv: {dye.file_name}}}")
+        if dye.missing:
+            lines.append(f"    # FPbase has no {' and no '.join(dye.missing)}: add each beside `csv:`")
+    return lines
+
+
 def guessed(dye: Fluorophore) -> str:
     """Name the figures of a dye that are guesses."""
     names = [g.removesuffix("_ns").replace("_", " ") for g in dye.guesses]
@@ -80,8 +101,8 @@ def dye_in_channel_mapping(pair: DyeInChannel, light_path: LightPath) -> dict[st
     return {
         "dye": pair.dye.name,
         "channel": pair.channel.name,
-        "laser_wavelength_nm": pair.channel.laser_wavelength_nm,
-        "band_nm": list(pair.channel.band_nm),
+        "excitation_nm": pair.channel.excitation_nm,
+        "passes_nm": list(pair.channel.passes_nm),
         "excited_share": pair.excited,
         "passed_share": pair.passed,
         "signal_share": pair.signal,
@@ -115,9 +136,9 @@ def dye_in_channel_rows(seen: Iterable[DyeInChannel], light_path: LightPath) -> 
         (
             s.dye.name,
             s.channel.name,
-            f"{s.channel.laser_wavelength_nm:g} nm",
+            f"{s.channel.excitation_nm:.4g} nm",
             "?" if s.excited is None else percent(s.excited),
-            f"{s.channel.band_nm[0]:g} to {s.channel.band_nm[1]:g} nm",
+            f"{s.channel.passes_nm[0]:.4g} to {s.channel.passes_nm[1]:.4g} nm",
             percent(s.passed),
             "-" if s.signal is None else percent(s.signal),
             remark(s, light_path),

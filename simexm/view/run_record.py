@@ -44,7 +44,7 @@ class RunRecord:
         """Return RRGGBB of a channel or layer, close to what the finished run stores."""
         for channel in self.simulation.microscope.all_channels:
             if channel.name == name:
-                return channel.color or wavelength_to_rgb(sum(channel.band_nm) / 2)
+                return channel.color or wavelength_to_rgb(sum(channel.passes_nm) / 2)
         layers = {layer: dye for stage in self.simulation.stages for layer, dye in stage.emits.items()}
         found = {d.name: d for d in self.simulation.fluorophores().values()}.get(layers.get(name, ""))
         return wavelength_to_rgb(found.peak_emission_nm) if found else "FFFFFF"

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simexm.spectra import bands
 from simexm.spectra.colour import wavelength_to_rgb
 from simexm.spectra.fluorophores import Fluorophore
+from simexm.spectra.lightpath import Transmission, mean_detected_nm
 from simexm.spectra.spectrum import Spectrum
+from simexm.stages.microscope.optics_plan import Channel
 from simexm.store.atomic_file import atomic_file
+from simexm.view.curves import draw_curves, has_curves
 from simexm.view.dyes import DyeInChannel, LightPath, dyes_in_channels, percent
 
 if TYPE_CHECKING:
@@ -51,6 +55,7 @@ def draw_spectra(dyes: Sequence[Fluorophore], light_path: LightPath | None, path
     """Write a PNG of excitation and emission over wavelength, each dye in the colour of its emission.
 
     With a `light_path`, draw lasers and filters as well, and fill the emission that a filter passes of the dye that it is for.
+    Below, each channel with curves shows its source, filters, dichroic and the detector.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -60,15 +65,21 @@ def draw_spectra(dyes: Sequence[Fluorophore], light_path: LightPath | None, path
     low, high = _limits(dyes, light_path)
     lanes = _name_lanes(dyes, _per_inch((low, high)))
     above = _NAMES * (max(lanes) + 1) + 0.1
-    heights = [_LANE * len(channels) + 0.02, above, 4.6, 0.16]
+    efficiency = light_path.efficiency if light_path else None
+    curved = [c for c in channels if isinstance(c, Channel) and (efficiency or has_curves(c))]
+    panels = [height for _ in curved for height in (0.45, 1.1)]
+    heights = [_LANE * len(channels) + 0.02, above, 4.6, *panels, 0.16]
     figure = Figure(figsize=(_WIDTH, sum(heights) + 1.15), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
     height = figure.get_figheight()
     margins = {"left": _LEFT, "right": _RIGHT, "bottom": 0.6 / height, "top": 1 - 0.5 / height}
-    grid = figure.add_gridspec(4, 1, height_ratios=heights, hspace=0, **margins)
-    lane_axes, name_axes, axes, strip = (figure.add_subplot(grid[i]) for i in range(4))
-    for each in (lane_axes, name_axes, axes, strip):
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights, hspace=0, **margins)
+    lane_axes, name_axes, axes, strip = (figure.add_subplot(grid[i]) for i in (0, 1, 2, len(heights) - 1))
+    shown = [figure.add_subplot(grid[4 + 2 * n]) for n in range(len(curved))]
+    for each in (lane_axes, name_axes, axes, *shown, strip):
         each.set_xlim(low, high)
+    for panel, channel in zip(shown, curved, strict=True):
+        draw_curves(panel, channel, efficiency)
     _draw_channels(lane_axes, (name_axes, axes), channels)
     for dye, lane in zip(dyes, lanes, strict=True):
         _draw_dye(axes, dye, [s for s in seen if s.dye.name == dye.name and s.wanted], filled=light_path is None)
@@ -87,8 +98,8 @@ def _limits(dyes: Sequence[Fluorophore], light_path: LightPath | None) -> tuple[
         emission = Spectrum.of(dye.emission)
         highs.append(float(emission.wavelength_nm[emission.value >= 0.03][-1]))
     for channel in light_path.channels if light_path else ():
-        lows.append(min(channel.laser_wavelength_nm, channel.band_nm[0]) - 60)
-        highs.append(max(channel.laser_wavelength_nm, channel.band_nm[1]) + 10)
+        lows.append(min(channel.excitation_nm, channel.passes_nm[0]) - 60)
+        highs.append(max(channel.excitation_nm, channel.passes_nm[1]) + 10)
     return float(np.floor(min(lows) / 10) * 10), float(np.ceil(max(highs) / 10) * 10)
 
 
@@ -116,9 +127,9 @@ def _draw_channels(lanes: Axes, others: Sequence[Axes], channels: Sequence[Any])
     lanes.axis("off")
     limits = lanes.get_xlim()
     for n, channel in enumerate(channels):
-        line, (low, high) = channel.laser_wavelength_nm, channel.band_nm
+        line, (low, high) = channel.excitation_nm, channel.passes_nm
         color, middle = ink((low + high) / 2), n + 0.5
-        text, width = f"{channel.name}  {low:g}–{high:g}", _per_inch(limits)
+        text, width = f"{channel.name}  {low:.4g}–{high:.4g}", _per_inch(limits)
         width *= 0.09 * len(text) + 0.1
         lanes.fill_between([low, high], n + 0.12, n + 0.88, color=color, lw=0, zorder=2)
         lanes.fill_between([low, high], n + 0.88, len(channels), color=color, alpha=0.1, lw=0, zorder=0)
@@ -133,7 +144,8 @@ def _draw_channels(lanes: Axes, others: Sequence[Axes], channels: Sequence[Any])
         style["bbox"] = {**_WHITE, "facecolor": "none"} if inside else _WHITE
         lanes.text(place, middle, text if inside else f" {text} ", ha=side, **_BOLD, **style)
         left: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 10}
-        lanes.annotate(f"laser {line:g}", (line, middle), (-7, 0), color=ink(line), bbox=_WHITE, **left)
+        light = "laser" if len(channel.excitation.lines) == 1 else "mean"
+        lanes.annotate(f"{light} {line:.4g}", (line, middle), (-7, 0), color=ink(line), bbox=_WHITE, **left)
         lanes.plot([line, line], [n + 0.12, len(channels)], color=ink(line), lw=2.5, solid_capstyle="butt")
         for edge in (low, high):
             lanes.plot([edge, edge], [n + 0.88, len(channels)], color=color, lw=0.7, ls=(0, (2, 3)))
@@ -151,12 +163,12 @@ def _draw_dye(axes: Axes, dye: Fluorophore, wanted: Sequence[DyeInChannel], *, f
     axes.plot(em, em_value, color=color, lw=2.2, zorder=4)
     axes.fill_between(em, em_value, color=color, alpha=0.3 if filled else 0.07, lw=0, zorder=2)
     for pair in wanted:
-        line, band = pair.channel.laser_wavelength_nm, pair.channel.band_nm
-        part = Spectrum.of(dye.emission).within(*band)
-        axes.fill_between(part.wavelength_nm, part.value, color=color, alpha=0.5, lw=0, zorder=2)
-        place = part.mean_nm() if pair.passed else dye.peak_emission_nm
+        line, filters = pair.channel.excitation_nm, pair.channel.detection
+        nm, passed = _passed_part(dye, filters)
+        axes.fill_between(nm, passed, color=color, alpha=0.5, lw=0, zorder=2)
+        place = mean_detected_nm(dye, filters) if pair.passed else dye.peak_emission_nm
         text = f"passes {percent(pair.passed)}"
-        if bands.looks_dim(dye, band):
+        if bands.looks_dim(dye, filters):
             text = f"misses the peak\n{text}"
         frame = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": color, "lw": 1}
         style: dict[str, Any] = {**_BOLD, "color": color, "bbox": frame, "zorder": 7}
@@ -166,6 +178,13 @@ def _draw_dye(axes: Axes, dye: Fluorophore, wanted: Sequence[DyeInChannel], *, f
             axes.plot([line], [height], "o", ms=8, color=color, mec="white", mew=1.5, zorder=6, clip_on=False)
             text = f"excites {percent(pair.excited)}"
             axes.annotate(text, (line, height), (-9, 0), textcoords="offset points", ha="right", **style)
+
+
+def _passed_part(dye: Fluorophore, filters: Transmission) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wavelengths, and what filters pass of a dye's emission."""
+    part = filters.inside(Spectrum.of(dye.emission))
+    nm = np.unique(np.concatenate([part.wavelength_nm, *(filters.inside(c).wavelength_nm for c in filters.curves)]))
+    return nm, np.prod([f(nm) for f in (part, *filters.curves)], axis=0)
 
 
 def _draw_name(names: Axes, axes: Axes, dye: Fluorophore, lane: int, lanes: int) -> None:

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import constants
-from scipy.integrate import dblquad, quad
+from scipy.integrate import quad
 
 from simexm.kernels.emission.photophysics import (
-    collection_share,
     cross_section_m2,
     emitted_photons,
     excitation_rate_per_s,
@@ -66,20 +65,6 @@ def test_weak_light_is_absorbed_in_proportion_to_the_fluence() -> None:
     assert photons == pytest.approx(3.44e-20 * photon_flux_per_m2_per_s(1e3, 488) * 0.05 * 0.8, rel=1e-5)
     bright = emitted_photons(3.44e-20, 1e20, 488, exposure_s=0.05, quantum_yield=0.8, lifetime_ns=4.1)
     assert bright == pytest.approx(0.05 * 0.8 / 4.1e-9, rel=1e-6)
-
-
-@pytest.mark.parametrize("index", [1.0, 1.333, 1.515])
-@pytest.mark.parametrize("fraction", [1e-6, 0.1, 0.75, 0.999, 1.0])
-def test_collection_is_the_solid_angle_of_the_cone(fraction: float, index: float) -> None:
-    half_angle = math.asin(fraction)
-    solid_angle, _ = dblquad(lambda theta, _: math.sin(theta), 0, 2 * math.pi, 0, half_angle, epsabs=0)
-    assert collection_share(fraction * index, index) == pytest.approx(solid_angle / (4 * math.pi), rel=1e-9)
-
-
-@pytest.mark.parametrize("numerical_aperture", [0.0, -1.0, 1.4, math.nan])
-def test_an_aperture_that_no_lens_has_is_refused(numerical_aperture: float) -> None:
-    with pytest.raises(ValueError, match=r"must be above 0 and at most the index 1\.33"):
-        collection_share(numerical_aperture, 1.33)
 
 
 def test_two_photon_rate_equals_the_integral_over_a_gaussian_pulse() -> None:

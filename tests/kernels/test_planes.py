@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from simexm.kernels.devices.device import Cells, Device, NodeGrid
 from simexm.kernels.emission.points import Emitters
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging import planes
-from simexm.kernels.imaging.image import LateralGrid, Transfer
+from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
 from tests.cuda_host import Host
 
 LIMIT = 2e-6
@@ -87,12 +88,45 @@ def transfer(lateral: LateralGrid, reach: int, rng: np.random.Generator) -> Tran
     return Transfer(table, per_cycle, y, rng.uniform(0.5, 1, y.size), x, rng.uniform(0.5, 1, x.size))
 
 
-def image(device: Device, lateral: LateralGrid, step: int, reach: int) -> NDArray[np.float32]:
+def even(one: Transfer, rng: np.random.Generator) -> Transfer:
+    """Itself."""
+    return one
+
+
+def blended(one: Transfer, rng: np.random.Generator) -> Blended:
+    """The transfer function at the first of three depths, others at random below it, blended from plane 2 on."""
+    signed = np.concatenate([one.table[:, :0:-1], one.table], axis=1)
+    others = rng.normal(size=(len(signed), 2 * signed.shape[1]))
+    others[-2:] = 0
+    low, high = rng.uniform(0, 1, (2, 20, signed.shape[1])).astype(np.float32)
+    first = np.sort(rng.integers(0, 3, 20))
+    return Blended(
+        one._replace(table=np.concatenate([signed, others], axis=1)),
+        2,
+        first,
+        low,
+        np.where(first[:, None] < 2, high, 0),
+    )
+
+
+def blended_of_one_depth(one: Transfer, rng: np.random.Generator) -> Blended:
+    """The transfer function at all depths."""
+    signed = np.concatenate([one.table[:, :0:-1], one.table], axis=1)
+    share = rng.uniform(0, 1, (20, signed.shape[1])).astype(np.float32)
+    first = np.sort(rng.integers(0, 2, 20))
+    return Blended(one._replace(table=np.concatenate([signed] * 3, axis=1)), 2, first, share, 1 - share)
+
+
+Kind = Callable[[Transfer, np.random.Generator], Transfer | Blended]
+
+
+def image(device: Device, lateral: LateralGrid, step: int, reach: int, kind: Kind = even) -> NDArray[np.float32]:
     """Dyes by way of the ring, the spectra and two responses at random, to planes of pixels."""
     wanted = range(3, 16)
     low, nodes = 3 * step - reach, 12 * step + 2 * reach + 1
     rng = np.random.default_rng(4)
-    responses = [device.response(transfer(lateral, reach, rng)) for _ in range(2)]
+    one, two = (transfer(lateral, reach, rng) for _ in range(2))
+    responses = [device.response(kind(t, np.random.default_rng(5))) for t in (one, two)]
     ny, nx = lateral.nodes
     shape = (nodes, ny - 1, nx - 3)
     per_nm, shift = (0.1, 0.1, 0.1), (0.5, 0.5, 0.5)
@@ -130,7 +164,14 @@ def test_images_agree(
 ) -> None:
     monkeypatch.setattr(array_planes, "BATCH_BYTES", batch)
     monkeypatch.setattr(array_planes, "AT_ONCE", at_once)
-    close(image(gpu, GRIDS[name], step, reach), image(CPU, GRIDS[name], step, reach))
+    for kind in (even, blended):
+        close(image(gpu, GRIDS[name], step, reach, kind), image(CPU, GRIDS[name], step, reach, kind))
+
+
+@pytest.mark.parametrize(("step", "reach"), [(1, 0), (1, 6), (3, 4)])
+@pytest.mark.parametrize("name", GRIDS)
+def test_equal_depths_blend_to_an_even_response(name: str, step: int, reach: int) -> None:
+    close(image(CPU, GRIDS[name], step, reach, blended_of_one_depth), image(CPU, GRIDS[name], step, reach))
 
 
 def test_planes_without_dyes_are_dark(gpu: ArrayDevice) -> None:

@@ -48,7 +48,7 @@ def test_the_band_is_summed_as_in_2017(band: tuple[float, float], expected: floa
 
 def test_the_tables_are_the_built_in_dyes() -> None:
     built_in = fluorophores.load_builtin()
-    assert set(spectra.dyes()) == set(built_in)
+    assert set(spectra.dyes()) == set(built_in) - {"ATTO643", "Cy5"}
     for name, dye in spectra.dyes().items():
         assert dye.emission_peak_nm == pytest.approx(built_in[name].peak_emission_nm, abs=1.5)
         table = dye.emission

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from simexm import simulate
 from simexm.api import Simulation
 from simexm.errors import SimexmWarning, SpecError
+from simexm.legacy2017.imaging import Channel2017
 from simexm.run.in_memory import Simulated
 from tests.model2017 import small_2017
 
@@ -169,3 +171,10 @@ def test_a_laser_beyond_the_emission_is_refused_by_name() -> None:
 def test_what_the_model_does_not_make_cannot_be_kept() -> None:
     with pytest.raises(SpecError, match="keep: emitters cannot be stored"):
         Simulation.from_mapping({**small_2017(), "keep": ["emitters"]})
+
+
+def test_a_channel_of_2017_has_a_laser_and_a_band() -> None:
+    line = {"name": "a", "laser_wavelength_nm": 488, "band_nm": [500, 550]}
+    assert Channel2017.model_validate(line).excitation_nm == 488
+    with pytest.raises(ValidationError, match="'a' has dichroic, but the program of 2017 knew lasers and bands only"):
+        Channel2017.model_validate(line | {"dichroic": [495, 800]})

@@ -13,11 +13,13 @@ from scipy.interpolate import CubicSpline
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, Tiling, Triple, exact3
 from simexm.geometry.transform import IDENTITY
+from simexm.kernels.diffraction.tables import SURFACE
 from simexm.kernels.emission.points import Emitters
 from simexm.spectra.dyes import LikeDye
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
-from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
+from simexm.stages import Confocal, ImageScanning, LightSheet, SpinningDisk, TwoPhoton, Widefield
 from simexm.stages.contract import EXPANDED, EXPECTED, Chunk, EmitterStream, RunContext, Tile
+from simexm.stages.microscope.objectives import focus_at
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import Channel, OpticsPair, OpticsPlan
 
@@ -34,16 +36,19 @@ TWO_PHOTON_DYE = LikeDye(like="ATTO488", two_photon_GM=50.0).load("ATTO488")
 def microscope(
     kind: str, *, pixel: float, plane: float, na: float = 1.15, power: float = 20.0, **more: object
 ) -> Optics:
-    """One green channel on one of the four microscopes."""
+    """One green channel on one of the microscopes."""
     common = {"numerical_aperture": na, "pixel_size_nm": pixel, "plane_spacing_nm": plane, **more}
-    if kind == "confocal":
-        return Confocal.model_validate({**common, "channels": [{**GREEN, "laser_power_uW": power}]})
+    if kind in ("confocal", "image_scanning"):
+        scanner = Confocal if kind == "confocal" else ImageScanning
+        return scanner.model_validate({**common, "channels": [{**GREEN, "laser_power_uW": power}]})
     if kind == "two_photon":
         channels = [{**INFRARED, "laser_power_uW": power * 100}]
         return TwoPhoton.model_validate({**common, "repetition_MHz": 80, "pulse_fs": 150, "channels": channels})
     channels = [{**GREEN, "irradiance_W_per_cm2": power}]
     if kind == "widefield":
         return Widefield.model_validate({**common, "channels": channels})
+    if kind == "spinning_disk":
+        return SpinningDisk.model_validate({"magnification": 60, **common, "channels": channels})
     return LightSheet.model_validate({"sheet_waist_um": 2.0, **common, "channels": channels})
 
 
@@ -88,9 +93,13 @@ class Bench:
         """The first dye."""
         return self.dyes[self.pair.dye]
 
-    def response(self, z_nm: Array, r_nm: Array) -> Array:
-        """Response of the first pair, straight from the microscope, (nz, nr)."""
-        return self.optics.response(self.channel, self.dye, self.pair.emission_nm, z_nm, r_nm)
+    def response(self, z_nm: Array, r_nm: Array, plane: int | None = None) -> Array:
+        """Response of the first pair, straight from the microscope, (nz, nr); of this plane, where they differ."""
+        focus = SURFACE
+        if plane is not None and self.plan.depths is not None:
+            depth = self.plan.depths.start_nm + plane * self.plan.depths.plane_nm
+            focus = focus_at(self.optics.lens, self.optics.focus_nm, depth)
+        return self.optics.response(self.channel, self.dye, self.pair.emission_nm, z_nm, r_nm, focus)
 
     def halved(self) -> OpticsPlan:
         """The same plan on a simulation grid of half the pitch."""
@@ -134,14 +143,14 @@ class Bench:
         image = np.zeros((len(planes), *self.shape[1:]))
         for point in np.atleast_2d(points):
             for i, k in enumerate(planes):
-                image[i] += self._spot(abs((k + 0.5) * self.pitch[0] - point[0]), point[1:])
+                image[i] += self._spot(point[0] - (k + 0.5) * self.pitch[0], point[1:], k)
         return image
 
-    def _spot(self, distance_nm: float, place: Array) -> Array:
+    def _spot(self, distance_nm: float, place: Array, plane: int) -> Array:
         """Image of one dye in a plane at a distance: Gauss-Legendre over each pixel, cut as finely as the response asks."""
-        if distance_nm > self.plan.range_nm + 1e-6:
+        if abs(distance_nm) > self.plan.range_nm + 1e-6:
             return np.zeros(self.shape[1:])
-        curve = CubicSpline(*self.profile(distance_nm))
+        curve = CubicSpline(*self.profile(distance_nm, plane))
         pitch = self.pitch[1]
         parts = math.ceil(pitch / 50)
         nodes, weights = np.polynomial.legendre.leggauss(4)
@@ -155,10 +164,10 @@ class Bench:
         )
         return np.asarray(np.einsum("aibj,i,j->ab", values, weight, weight))
 
-    def profile(self, distance_nm: float) -> tuple[Array, Array]:
+    def profile(self, distance_nm: float, plane: int = 0) -> tuple[Array, Array]:
         """Radii in steps of 5 nm as far as the image reaches, and the response there at a distance from the plane."""
         r = np.arange(0, math.hypot(*(n * p for n, p in zip(self.shape[1:], self.pitch[1:], strict=True))) + 50, 5.0)
-        return r, self.response(np.array([distance_nm]), r)[0]
+        return r, self.response(np.array([distance_nm]), r, plane)[0]
 
 
 def _stream(points: Mapping[str, Array]) -> EmitterStream:

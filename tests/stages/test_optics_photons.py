@@ -114,7 +114,7 @@ def test_the_share_left_out_is_that_of_a_uniformly_stained_stack(kind: str, chan
         kept = integrate.simpson([energy(b, d, b.plan.radius_nm) for d in z], x=z)
         assert b.pair.left_out == pytest.approx(1 - kept / integrate.simpson(whole, dx=depth / 200), abs=1e-3)
     else:
-        radius = lateral_radius_nm(depth, 800, optics.numerical_aperture, optics.refractive_index)
+        radius = lateral_radius_nm(depth, 800, optics.lens)
         r = np.arange(0, radius, 25.0)
         z = np.arange(50, depth, 100.0)
         plane = np.trapezoid(b.response(z, r) * 2 * np.pi * r, dx=25.0, axis=1)

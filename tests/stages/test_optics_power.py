@@ -96,10 +96,7 @@ def test_other_channels_see_a_dye_by_the_ratio_of_the_rates() -> None:
     for name, dye in dyes.items():
         seen = b.image({n: b.centre()[None] if n == name else empty for n in dyes}).sum(axis=(1, 2, 3), dtype=float)
         rates = [
-            c.laser_power_uW
-            * c.laser_wavelength_nm
-            * dye.excitation_at(c.laser_wavelength_nm)
-            * dye.emission_share(*c.band_nm)
+            c.laser_power_uW * c.excitation_nm * dye.excitation_at(c.excitation_nm) * dye.emission_share(*c.passes_nm)
             for c in optics.channels
         ]
         assert seen[1] / seen[0] == pytest.approx(rates[1] / rates[0], rel=0.02)

@@ -134,7 +134,10 @@ class ArrayNodePlanes:
         for k in range(0, len(wanted), most):
             count = min(most, len(wanted) - k)
             centre = (wanted.start + k) * g.step - self._window.first
-            some = planes.project(self._spectra, response, g.step, centre, count, xp)
+            if response.blended is None:
+                some = planes.project(self._spectra, response, g.step, centre, count, xp)
+            else:
+                some = planes.project_blended(self._spectra, response, g.step, centre, wanted.start + k, count, xp)
             out[k : k + count, :, :] += planes.fold(some, g.lateral, xp)
 
 

@@ -17,7 +17,7 @@ from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
 from simexm.kernels.emission.points import EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
-from simexm.kernels.imaging.image import LateralGrid, Transfer
+from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
 from simexm.kernels.labels.regions import add_mask, bits_type_of, regions_of
 from simexm.kernels.numbers import gather
 
@@ -59,11 +59,12 @@ class _NodePlanes:
                 self._planes[slot] = 0
                 self._used[slot] = False
 
-    def project(self, response: Transfer, wanted: range, out: NDArray[np.complex64]) -> None:
+    def project(self, response: Transfer | Blended, wanted: range, out: NDArray[np.complex64]) -> None:
         if self._used.any():
             g, grid = self._grid, self._grid.lateral
             planes = self._planes.view(np.float32)
-            imaging.project(planes, self._used, response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
+            project = imaging.project_blended if isinstance(response, Blended) else imaging.project
+            project(planes, self._used, response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
 
 
 class _CpuDevice:
@@ -122,7 +123,7 @@ class _CpuDevice:
     def node_planes(self, grid: NodeGrid) -> _NodePlanes:
         return _NodePlanes(grid)
 
-    def response(self, transfer: Transfer) -> Transfer:
+    def response(self, transfer: Transfer | Blended) -> Transfer | Blended:
         return transfer
 
     def image(

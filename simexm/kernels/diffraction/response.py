@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 from simexm import compiled
 from simexm.compiled import njit
 from simexm.kernels.diffraction import even_spline
+from simexm.kernels.diffraction.objective import Objective
 from simexm.kernels.diffraction.special import Array, gauss_legendre, sin_cos_array
-from simexm.kernels.diffraction.tables import emission_table
+from simexm.kernels.diffraction.tables import SURFACE, Focus, emission_table
 from simexm.kernels.numbers import detmath
 
-_STENCIL = 6  # points of the interpolation between radii
+STENCIL = 6
+"""Points of the interpolation between radii."""
 _AT_ONCE = 8000  # sums that fit into the cache together
 _PHASE_PER_SAMPLE = math.pi / 4  # the table has at least eight samples in its shortest period
 
@@ -54,7 +56,9 @@ def light_sheet_profile(z_nm: Array, waist_nm: float) -> Array:
     return profile
 
 
-def pinhole_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float, radius_nm: float) -> Array:
+def pinhole_table(
+    z_nm: Array, r_nm: Array, wavelength_nm: float, objective: Objective, radius_nm: float, focus: Focus = SURFACE
+) -> Array:
     """Share of a dye's collected light that passes a round pinhole: the emission table integrated over its disc, (nz, nr).
 
     The dye lies at depths (nz,) and distances from the axis (nr,), from 0, evenly spaced; `radius_nm` is referred to
@@ -62,12 +66,12 @@ def pinhole_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: 
     """
     spacing_nm = float(r_nm[-1]) / (r_nm.size - 1)
     radii = np.arange(r_nm.size + pinhole_margin(radius_nm, spacing_nm), dtype=np.float64) * spacing_nm
-    return pinhole_share(emission_table(z_nm, radii, wavelength_nm, na, n), spacing_nm, radius_nm)
+    return pinhole_share(emission_table(z_nm, radii, wavelength_nm, objective, focus), spacing_nm, radius_nm)
 
 
 def pinhole_margin(radius_nm: float, spacing_nm: float) -> int:
     """Number of radii by which `pinhole_share` shortens its input."""
-    return math.ceil(radius_nm / spacing_nm) + _STENCIL
+    return math.ceil(radius_nm / spacing_nm) + STENCIL
 
 
 def pinhole_share(emission: Array, spacing_nm: float, radius_nm: float) -> Array:
@@ -94,16 +98,16 @@ def _distance(i: Any, s: Any, cosine: Any) -> Any:
     return i * i + s * s + 2.0 * i * s * cosine
 
 
-def _lagrange(along: Any, a: int, weight: Any) -> Any:
+def lagrange(along: Any, a: int, weight: Any) -> Any:
     """Weight of the stencil's point a in the value at `along`, times `weight`."""
-    for b in range(_STENCIL):
+    for b in range(STENCIL):
         if a != b:
             weight = weight * ((along - b) / (a - b))
     return weight
 
 
 _distance_1 = njit(cache=True, nogil=True)(_distance)
-_lagrange_1 = njit(cache=True, nogil=True)(_lagrange)
+_lagrange_1 = njit(cache=True, nogil=True)(lagrange)
 
 
 def _disc_matrix(size: int, radius: float) -> tuple[NDArray[np.int64], Array]:
@@ -111,7 +115,7 @@ def _disc_matrix(size: int, radius: float) -> tuple[NDArray[np.int64], Array]:
     turn = _PHASE_PER_SAMPLE * radius
     nodes, weights = gauss_legendre(8 + math.ceil(turn / 4.0 + turn ** (1.0 / 3.0)))
     angles = 8 + math.ceil(turn / 2.0 + turn ** (1.0 / 3.0))
-    reach = math.ceil(radius) + _STENCIL
+    reach = math.ceil(radius) + STENCIL
     half_circle = math.pi * (np.arange(angles) + 0.5) / angles  # the other half is symmetric
     _, cosines = sin_cos_array(half_circle)
     s = 0.5 * radius * (1.0 + nodes)
@@ -129,8 +133,8 @@ def _disc_loops(first: NDArray[np.int64], s: Array, weights: Array, cosines: Arr
         for k in range(s.size):
             for j in range(cosines.size):
                 distance = math.sqrt(max(0.0, _distance_1(i, s[k], cosines[j])))
-                left = int(distance) - _STENCIL // 2 + 1
-                for a in range(_STENCIL):
+                left = int(distance) - STENCIL // 2 + 1
+                for a in range(STENCIL):
                     at = abs(left + a) - first[i]  # the table is even
                     matrix[i, at] += _lagrange_1(distance - left, a, weights[k])
 
@@ -140,9 +144,9 @@ def _disc_elementwise(first: NDArray[np.int64], s: Array, weights: Array, cosine
     starts = i * matrix.shape[1] - first
     for k in range(s.size):
         distance = np.sqrt(np.maximum(0.0, _distance(i, s[k], cosines[:, None])))
-        left = distance.astype(np.int64) - _STENCIL // 2 + 1
-        points = np.abs(left[:, None] + np.arange(_STENCIL)[:, None]) + starts
-        shares = [_lagrange(distance - left, a, weights[k]) for a in range(_STENCIL)]
+        left = distance.astype(np.int64) - STENCIL // 2 + 1
+        points = np.abs(left[:, None] + np.arange(STENCIL)[:, None]) + starts
+        shares = [lagrange(distance - left, a, weights[k]) for a in range(STENCIL)]
         np.add.at(matrix.reshape(-1), points.ravel(), np.stack(shares, axis=1).ravel())  # in this order
 
 

@@ -1,37 +1,39 @@
 """Tables, over depth and radius, of the intensity of a focused beam and of the image of a dye.
 
-The model is that of the ISOTROPIC type of the `psf` package (Richards & Wolf, Proc. R. Soc. A 253, 358, 1959, averaged
-over polarisation as in Huang, Perroud & Zare, ChemPhysChem 5, 1523, 2004, supporting information). With c = cos(theta),
-s = sin(theta), k = 2 pi n / wavelength and the apodisation A(c), its three field integrals over c from cos(alpha) to 1
-are
+The model `vectorial` is that of Richards & Wolf (Proc. R. Soc. A 253, 358, 1959) for an aplanatic objective, with layers
+(see `objective`). With c1, s1 and c2, s2 the cosines and sines of a ray in immersion and gel, k1 = 2 pi n1 / wavelength, path
+the optical path in vacuum wavenumbers k0 and P the pupil function, its field integrals over c1 are
 
-    I0 = int A (1 + c) J0(k r s) exp(i k z c) dc
-    I1 = int A   2 s   J1(k r s) exp(i k z c) dc
-    I2 = int A (1 - c) J2(k r s) exp(i k z c) dc
+    K0 = int P sqrt(c1) (ts + tp c2) J0(k1 r s1) exp(i k0 path) dc1
+    K1 = int P sqrt(c1)    tp s2     J1(k1 r s1) exp(i k0 path) dc1
+    K2 = int P sqrt(c1) (ts - tp c2) J2(k1 r s1) exp(i k0 path) dc1
 
-and the table is |I0|^2 + |I1|^2 + |I2|^2. Excitation: A = sqrt(c) exp(-(s / sin(alpha))^2), a Gaussian beam whose 1/e^2
-radius is that of the back aperture. Emission: A = 1, the package's sqrt(c / sqrt(1 - M^2 s^2)) at magnification M = 1.
-(A vectorial model has half of this |I1|^2; the package's choice makes the PSF wide at high aperture.)
+and the intensity |E|^2, averaged over the directions of a freely turning dye and over polarisation (unpolarised or
+circular), is |K0|^2 + 2 |K1|^2 + |K2|^2. Excitation has P = exp(-(s1 / sin(alpha))^2 / fill^2), a Gaussian beam whose
+1/e^2 radius is `fill` times that of the back aperture. Emission through a tube lens of low aperture has the same
+integrals with P = 1, as reciprocity says. (The pupil field is the field on the reference sphere over sqrt(c1).)
 
-The package evaluates the integrals with 80 trapezoids and linearly interpolated Bessel functions that end at k r s =
-100. At NA 1.15 its error is 1e-3 of the peak in focus, 10 % in the outer rings, 8 % of the plane's maximum at 8 um of
-defocus and a factor of a thousand at 40 um, where 80 steps do not resolve the phase. This module uses Gauss-Legendre
-rules that grow with depth and radius, accurate to 1e-8 of the local value.
+By Parseval's theorem for the Hankel transform, the integral of the intensity over a plane is the same at all depths,
+(2 pi / k1^2) int 2 P^2 (ts^2 + tp^2) dc1. Emission is divided by it: unit energy in each plane, wherever a table ends.
+Excitation is times n2 / n1, divided by the power of the beam, (2 pi / k1^2) int 4 P^2 c1 dc1: a dye absorbs by |E|^2, not by
+the flux through the plane, so that its integral over a plane is `plane_fluence`, without layers the mean of 1 / c.
 
-By Parseval's theorem for the Hankel transform, the integral over a plane is the same at all depths,
-
-    2 pi int |I|^2 r dr = (2 pi / k^2) int A^2 (6 - 2 c^2) / c dc,
-
-and dividing by it gives unit energy in each plane wherever a table ends.
+The model `psf` is that of the ISOTROPIC type of the `psf` package, for comparison: twice the weight of |K1|^2, no
+sqrt(c) in emission (a relay lens of magnification 1), and unit energy in each plane for excitation, too. The package
+evaluates it with 80 trapezoids and linearly interpolated Bessel functions that end at k r s = 100: at NA 1.15 its error
+is 1e-3 of the peak in focus and 8 % of the plane's maximum at 8 um of defocus. Here both models are integrated by
+Gauss-Legendre rules that grow with depth and radius, accurate to 1e-8 of the local value.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from simexm.kernels.diffraction import hankel
+from simexm.kernels.diffraction.objective import Objective, Rays
 from simexm.kernels.diffraction.special import (
     Array,
     bessel_01_array,
@@ -39,110 +41,205 @@ from simexm.kernels.diffraction.special import (
     gauss_legendre_rules,
     sin_cos_array,
 )
-from simexm.kernels.numbers import detmath
 from simexm.kernels.numbers.ordered_product import add_product
 
 _FURTHEST_RINGS = 60.0  # limit of `holding_radius_nm` outside the cone of light, in wavelengths over NA
+_STEPS = 256  # of the search for the steepest phase
 _TILE = 64  # radii evaluated together, so that their Bessel functions stay in the cache for all depths
 
 
-def excitation_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float) -> Array:
-    """Irradiance of a focused beam of unit power, (nz, nr), per nm^2, with integral 1 over every plane.
+class Focus(NamedTuple):
+    """A plane: its depth in the gel, and the focus setting with which it is imaged."""
 
-    At depths (nz,) and radii (nr,) from the focus, for the vacuum wavelength, aperture `na` and refractive index `n` >
-    `na`.
+    depth_nm: float
+    setting_nm: float
+
+
+SURFACE = Focus(0.0, 0.0)
+
+
+def excitation_table(
+    z_nm: Array, r_nm: Array, wavelength_nm: float, objective: Objective, focus: Focus = SURFACE
+) -> Array:
+    """Fluence rate |E|^2 of a focused beam per unit power through the objective, (nz, nr), per nm^2.
+
+    At depths (nz,) below the plane and radii (nr,) from the axis, for the vacuum wavelength. The integral over any depth is
+    `plane_fluence`.
     """
-    return _table(z_nm, r_nm, wavelength_nm, na, n, True)
+    return _table(z_nm, r_nm, wavelength_nm, objective, focus, True)
 
 
-def emission_table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float) -> Array:
-    """Image of a dye, referred to the specimen: the widefield point spread function, as `excitation_table`."""
-    return _table(z_nm, r_nm, wavelength_nm, na, n, False)
+def emission_table(
+    z_nm: Array, r_nm: Array, wavelength_nm: float, objective: Objective, focus: Focus = SURFACE
+) -> Array:
+    """Image of a dye at depths (nz,) below the plane, referred to the specimen, (nz, nr), per nm^2; its integral is 1."""
+    return _table(z_nm, r_nm, wavelength_nm, objective, focus, False)
 
 
-def lateral_radius_nm(range_nm: float, wavelength_nm: float, na: float, n: float) -> float:
+def plane_fluence(objective: Objective) -> float:
+    """Integral of `excitation_table` over any plane; without layers the mean of 1 / cos(theta) over the beam's power."""
+    if objective.model == "psf":
+        return 1.0
+    rays = objective.rays(*gauss_legendre(_FEWEST))
+    energy, power = _plane_integral(rays, objective, True), _beam_power(rays, objective)
+    return objective.gel / objective.n1 * energy / power
+
+
+def best_focus_nm(depth_nm: float, wavelength_nm: float, objective: Objective) -> float:
+    """Focus setting at which a dye at this depth is brightest on the axis.
+
+    Searched between those of the paraxial and the marginal rays in steps of an eighth of the depth of field, then refined by
+    a parabola.
+    """
+    if objective.matched:
+        return depth_nm
+    step = wavelength_nm * objective.n1 / objective.aperture**2 / 8.0
+    ends = objective.foci(depth_nm)
+    settings = np.arange(math.floor(min(ends) / step) - 32, math.ceil(max(ends) / step) + 33, dtype=np.float64) * step
+    value = axial_peak(depth_nm, settings, wavelength_nm, objective)
+    i = min(max(int(np.argmax(value)), 1), value.size - 2)
+    left, middle, right = (float(v) for v in value[i - 1 : i + 2])
+    return float(settings[i]) + 0.5 * step * (left - right) / (left - 2.0 * middle + right)
+
+
+def axial_peak(depth_nm: float, settings_nm: Array, wavelength_nm: float, objective: Objective) -> Array:
+    """Image of a dye at its own place on the axis, per nm^2, at each focus setting (n,)."""
+    wavenumber = 2.0 * math.pi / wavelength_nm
+    ends = (float(settings_nm.min()), float(settings_nm.max()))
+    degree = max(_axial_degree(np.zeros(1), wavenumber, objective, Focus(depth_nm, t)) for t in ends)
+    rays = objective.rays(*gauss_legendre(_rule(degree)))
+    amplitude = rays.weight * _pupil(rays, objective, False) * (rays.ts + rays.tp * rays.c2)
+    still = _phases(np.zeros(1), wavenumber, objective, Focus(depth_nm, 0.0), rays)[0]
+    moving = wavenumber * objective.n1 * (rays.c1 - 1.0)
+    value = np.empty(settings_nm.size)
+    for i, t in enumerate(settings_nm.tolist()):
+        sines, cosines = sin_cos_array(still - moving * t)
+        value[i] = _sum(amplitude * cosines) ** 2 + _sum(amplitude * sines) ** 2
+    return value / (2.0 * math.pi / (wavenumber * objective.n1) ** 2 * _plane_integral(rays, objective, False))
+
+
+def lateral_radius_nm(range_nm: float, wavelength_nm: float, objective: Objective) -> float:
     """Radius of the light cone at the depth `range_nm`, with margin: range * tan(alpha) + 3 wavelength / NA."""
-    sine = na / n
-    return range_nm * sine / math.sqrt(1.0 - sine * sine) + 3.0 * wavelength_nm / na
+    return range_nm * objective.slope + 3.0 * wavelength_nm / objective.aperture
 
 
-def holding_radius_nm(range_nm: float, wavelength_nm: float, na: float, n: float, share: float) -> float:
-    """Radius, at least `lateral_radius_nm`, that encloses this share of the light in focus and at the depth `range_nm`.
+def holding_radius_nm(
+    range_nm: float, wavelength_nm: float, objective: Objective, share: float, focus: Focus = SURFACE
+) -> float:
+    """Radius, at least `lateral_radius_nm`, that encloses this share of the light in the plane and `range_nm` off it.
 
     Diffraction rings fall off as 1 / r^3 (J1(x)^2 / x^2, Born & Wolf 8.5.2), so the light beyond a radius falls off
     only as 1 / r: a margin of three wavelengths over NA leaves out up to 6 %. The margin is limited to sixty, which may
     hold less than the share for an aperture close to the refractive index.
     """
-    least = lateral_radius_nm(range_nm, wavelength_nm, na, n)
-    step = wavelength_nm / na / 12.0  # six samples in the shortest period
-    furthest = least + (_FURTHEST_RINGS - 3.0) * wavelength_nm / na
+    least = lateral_radius_nm(range_nm, wavelength_nm, objective)
+    step = wavelength_nm / objective.aperture / 12.0  # six samples in the shortest period
+    furthest = least + (_FURTHEST_RINGS - 3.0) * wavelength_nm / objective.aperture
     r = np.arange(math.ceil(furthest / step) + 1, dtype=np.float64) * step
-    rings = _table(np.array([0.0, range_nm]), r, wavelength_nm, na, n, False) * hankel.radial_weights(r.size, step)
+    z = np.array([0.0, range_nm] if objective.matched else [-range_nm, 0.0, range_nm])
+    rings = emission_table(z, r, wavelength_nm, objective, focus) * hankel.radial_weights(r.size, step)
     within = np.cumsum(rings, axis=1) - rings / 2.0
     enough = (r >= least) & (within >= share).all(axis=0)
     return float(r[np.argmax(enough)]) if enough.any() else furthest
 
 
-def _table(z_nm: Array, r_nm: Array, wavelength_nm: float, na: float, n: float, excitation: bool) -> Array:
-    if not 0.0 < na < n:
-        raise ValueError(f"numerical aperture {na} must lie between 0 and the refractive index {n}")
-    z, r = np.abs(z_nm, dtype=np.float64), np.abs(r_nm, dtype=np.float64)
-    wavenumber = 2.0 * math.pi * n / wavelength_nm
-    sine = na / n
-    cosine = math.sqrt(1.0 - sine * sine)
-    deepest = float(z.max())
+def _table(
+    z_nm: Array, r_nm: Array, wavelength_nm: float, objective: Objective, focus: Focus, excitation: bool
+) -> Array:
+    objective.check()
+    z, r = np.asarray(z_nm, dtype=np.float64), np.abs(r_nm, dtype=np.float64)
+    if objective.matched:
+        z, focus = np.abs(z), SURFACE  # even in z
+    wavenumber = 2.0 * math.pi / wavelength_nm
+    degree = _axial_degree(z, wavenumber, objective, focus)
+    per_nm = wavenumber * objective.lower * math.sqrt(0.5 * (1.0 - objective.least_cosine))
     table = np.empty((z.size, r.size))
     tiles = [slice(start, start + _TILE) for start in range(0, r.size, _TILE)]
-    sizes = tuple(_rule(wavenumber, cosine, deepest, float(r[tile].max())) for tile in tiles)
+    sizes = tuple(_rule(degree + per_nm * float(r[tile].max())) for tile in tiles)
     rules = gauss_legendre_rules(sizes)
     for tile, size in zip(tiles, sizes, strict=True):
-        table[:, tile] = _intensity(z, r[tile], wavenumber, cosine, excitation, *rules[size])
-    return table / _energy(wavenumber, cosine, excitation)
+        rays = objective.rays(*rules[size])
+        table[:, tile] = _intensity(z, r[tile], wavenumber, objective, focus, excitation, rays)
+    rays = objective.rays(*gauss_legendre(_FEWEST))
+    over_k1 = 2.0 * math.pi / (wavenumber * objective.n1) ** 2
+    if excitation and objective.model == "vectorial":
+        return table * (objective.gel / objective.n1 / (over_k1 * _beam_power(rays, objective)))
+    return table / (over_k1 * _plane_integral(rays, objective, excitation))
 
 
-def _rule(wavenumber: float, cosine: float, z_nm: float, r_nm: float) -> int:
-    """Number of nodes, a multiple of 4.
+def _rule(degree: float) -> int:
+    """Number of nodes, a multiple of 4, that integrate a phase of so many radians per unit of x.
 
-    With c = cos(alpha) + (1 - cos(alpha)) (1 + cos(x)) / 2 the phase k z c + k r s changes at most by `degree` per unit
-    of x, and n nodes integrate a degree of 2 n exactly.
+    With c = least + (1 - least) (1 + cos(x)) / 2, n nodes integrate a degree of 2 n exactly.
     """
-    degree = wavenumber * (z_nm * (1.0 - cosine) / 2.0 + r_nm * math.sqrt((1.0 - cosine) / 2.0))
     quarter: int = math.ceil((degree / 2.0 + 2.0 * degree ** (1.0 / 3.0) + 16.0) / 4.0)
     return 4 * quarter
 
 
-def _apodisation(c: Array, cosine: float, excitation: bool) -> Array:
-    if not excitation:
-        return np.ones_like(c)
-    gauss: Array = detmath.exp_array(-(1.0 - c * c) / (1.0 - cosine * cosine))
-    return np.sqrt(c) * gauss
+_FEWEST = _rule(0.0)
+"""Nodes of integrals without a phase."""
 
 
-def _energy(wavenumber: float, cosine: float, excitation: bool) -> float:
-    """Integral of the unnormalised intensity over a plane, nm^2."""
-    nodes, weights = gauss_legendre(_rule(wavenumber, cosine, 0.0, 0.0))
-    half = 0.5 * (1.0 - cosine)
-    c = cosine + half * (1.0 + nodes)
-    a = _apodisation(c, cosine, excitation)
-    terms = half * weights * a * a * (6.0 - 2.0 * c * c) / c
-    return 2.0 * math.pi / (wavenumber * wavenumber) * float(np.cumsum(terms)[-1])  # sequential, unlike a sum
+def _axial_degree(z: Array, wavenumber: float, objective: Objective, focus: Focus) -> float:
+    """Largest change of the phase on the axis per unit of x, see `_rule`, at the first and the last depth."""
+    _, x = sin_cos_array(math.pi * np.arange(_STEPS + 1) / _STEPS)
+    rays = objective.rays(x, np.zeros_like(x))
+    phases = _phases(np.array([float(z.min()), float(z.max())]), wavenumber, objective, focus, rays)
+    steepest = float(np.abs(np.diff(phases, axis=1)).max())
+    return steepest * _STEPS / math.pi
+
+
+def _phases(z: Array, wavenumber: float, objective: Objective, focus: Focus, rays: Rays) -> Array:
+    """Phase of each ray at each depth, less that of the ray along the axis, (nz, rays)."""
+    path = objective.gel * (rays.c2 - 1.0) * (focus.depth_nm + z[:, None])
+    if not objective.matched:
+        path = path + (rays.path_nm - objective.n1 * (rays.c1 - 1.0) * focus.setting_nm)
+    return wavenumber * path
+
+
+def _pupil(rays: Rays, objective: Objective, excitation: bool) -> Array:
+    """P sqrt(c1), of the model `psf` without the root in emission."""
+    if excitation:
+        return np.sqrt(rays.c1) * objective.beam(rays)
+    return np.sqrt(rays.c1) if objective.model == "vectorial" else np.ones_like(rays.c1)
+
+
+def _weight_1(objective: Objective) -> float:
+    """Weight of |K1|^2."""
+    return 2.0 if objective.model == "vectorial" else 4.0
+
+
+def _beam_power(rays: Rays, objective: Objective) -> float:
+    """Power of the laser beam, times k1^2 / (2 pi)."""
+    beam = objective.beam(rays)
+    return _sum(rays.weight * 4.0 * beam * beam * rays.c1)
+
+
+def _plane_integral(rays: Rays, objective: Objective, excitation: bool) -> float:
+    """Integral of the unnormalised intensity over a plane, times k1^2 / (2 pi)."""
+    a, s, p = _pupil(rays, objective, excitation), rays.ts, rays.tp
+    c = rays.c2
+    squares = 2.0 * s * s + 2.0 * p * p * c * c + _weight_1(objective) * p * p * (1.0 - c * c)
+    return _sum(rays.weight * a * a * squares / rays.c1)
+
+
+def _sum(terms: Array) -> float:
+    return float(np.cumsum(terms)[-1])  # sequential, unlike a sum
 
 
 def _intensity(
-    z: Array, r: Array, wavenumber: float, cosine: float, excitation: bool, nodes: Array, weights: Array
+    z: Array, r: Array, wavenumber: float, objective: Objective, focus: Focus, excitation: bool, rays: Rays
 ) -> Array:
-    """Unnormalised intensity |I0|^2 + |I1|^2 + |I2|^2, shape (nz, nr)."""
-    half = 0.5 * (1.0 - cosine)
-    c = cosine + half * (1.0 + nodes)
-    s = np.sqrt(1.0 - c * c)
-    a = half * weights * _apodisation(c, cosine, excitation)
-    x = wavenumber * r * s[:, None]
+    """Unnormalised intensity, shape (nz, nr)."""
+    a = rays.weight * _pupil(rays, objective, excitation)
+    s, p, c = rays.ts, rays.tp * rays.c2, rays.tp * rays.p / objective.gel
+    x = wavenumber * r * rays.p[:, None]
     j0, j1 = bessel_01_array(x)
     j2 = np.where(x > 1e-3, 2.0 * j1 / np.where(x > 1e-3, x, 1.0) - j0, x * x / 8.0)
-    sines, cosines = sin_cos_array(wavenumber * z[:, None] * c)
+    sines, cosines = sin_cos_array(_phases(z, wavenumber, objective, focus, rays))
     phases = np.concatenate([cosines, sines])
     table = np.zeros((z.size, r.size))
-    for factor, bessel in ((a * (1.0 + c), j0), (a * 2.0 * s, j1), (a * (1.0 - c), j2)):
+    for factor, bessel in ((a * (s + p), j0), (a * math.sqrt(_weight_1(objective)) * c, j1), (a * (s - p), j2)):
         parts = np.zeros((2 * z.size, r.size))
         add_product(parts, phases, factor[:, None] * bessel)
         real, imag = parts[: z.size], parts[z.size :]

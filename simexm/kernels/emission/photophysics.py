@@ -5,7 +5,6 @@ All rates are per dye molecule. Irradiance is in W / m^2 in the sample, waveleng
 
 from __future__ import annotations
 
-import math
 from typing import TypeVar
 
 import numpy as np
@@ -89,12 +88,3 @@ def pulse_saturated_rate_per_s(rate_per_s: T, repetition_Hz: float) -> T:
     """
     once: T = -repetition_Hz * detmath.expm1_array(-rate_per_s / repetition_Hz)[()]
     return once
-
-
-def collection_share(numerical_aperture: float, refractive_index: float) -> float:
-    """Share of isotropically emitted light that the objective collects: (1 - cos(asin(NA / n))) / 2."""
-    sine = numerical_aperture / refractive_index
-    if not 0 < sine <= 1:
-        raise ValueError(f"NA {numerical_aperture:g} must be above 0 and at most the index {refractive_index:g}")
-    # 1 - cos = sin^2 / (1 + cos), accurate at a low NA.
-    return sine * sine / (1 + math.sqrt(1 - sine * sine)) / 2

@@ -55,6 +55,20 @@ class Transfer(NamedTuple):
     factor_x: Array
 
 
+class Blended(NamedTuple):
+    """Transfer functions at several depths, and how each image plane blends two of them.
+
+    The table of `transfer` has the signed offsets -reach ... reach of the first depth, then those of the next, and so on.
+    Plane `origin` + i takes `low[i]` of depth `first[i]` and `high[i]` of the next, offset by offset.
+    """
+
+    transfer: Transfer
+    origin: int
+    first: NDArray[np.int64]  # (planes,), ascending
+    low: NDArray[np.float32]  # (planes, offsets)
+    high: NDArray[np.float32]
+
+
 def plane_spectrum(
     dyes: Callable[[int, int], NDArray[np.float32]], held: range, grid: LateralGrid, out: NDArray[np.complex64]
 ) -> None:
@@ -100,10 +114,10 @@ def _fold(row, count, k, qy, grid_y, grid_x, fine_x, out):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def _spread_row(transfer, qy, out):  # type: ignore[no-untyped-def]
-    """Interpolate row qy of the transfer function by offset; return the number of columns within the table.
+def _spread_row(transfer, qy, begin, out):  # type: ignore[no-untyped-def]
+    """Interpolate row qy of the transfer function by offset, from offset `begin`; return the columns within the table.
 
-    Every factor is written twice, for the real and the imaginary part: out[offset, 2 * qx] and the next.
+    Every factor is written twice, for the real and the imaginary part: out[offset - begin, 2 * qx] and the next.
     """
     table, per_cycle, frequency_x, factor_x = (
         transfer.table,
@@ -112,7 +126,7 @@ def _spread_row(transfer, qy, out):  # type: ignore[no-untyped-def]
         transfer.factor_x,
     )
     frequency_y, factor_y = transfer.frequency_y[qy], transfer.factor_y[qy]
-    n, offsets = table.shape
+    n = table.shape[0]
     for c in range(frequency_x.size):
         t = np.sqrt(frequency_y**2 + frequency_x[c] ** 2) * per_cycle
         i = int(t)
@@ -125,10 +139,11 @@ def _spread_row(transfer, qy, out):  # type: ignore[no-untyped-def]
         w3 = (u + 1) * u * (u - 1) / 6
         before, here, next, last = table[i - 1 if i > 0 else 1], table[i], table[i + 1], table[i + 2]
         factor = factor_y * factor_x[c]
-        for o in range(offsets):
+        for i in range(out.shape[0]):
+            o = begin + i
             weight = (w0 * before[o] + w1 * here[o] + w2 * next[o] + w3 * last[o]) * factor
-            out[o, 2 * c] = weight
-            out[o, 2 * c + 1] = weight
+            out[i, 2 * c] = weight
+            out[i, 2 * c + 1] = weight
     return frequency_x.size
 
 
@@ -147,7 +162,7 @@ def project(planes, used, transfer, step, wanted, grid_y, grid_x, fine_x, out): 
     response = np.empty((reach + 1, columns), np.float32)
     total = np.empty(columns, np.float32)
     for qy in range(transfer.frequency_y.size):
-        count = _spread_row(transfer, qy, response)
+        count = _spread_row(transfer, qy, 0, response)
         for sign in (1, -1):
             if count == 0 or (qy == 0 and sign < 0):
                 continue
@@ -160,6 +175,35 @@ def project(planes, used, transfer, step, wanted, grid_y, grid_x, fine_x, out): 
                     above = here + o if here + o < slots else here + o - slots
                     if used[below] or used[above]:
                         _add_weighted(response[o], planes[below, r], planes[above, r], total, 2 * count)
+                _fold(total, count, k, sign * qy, grid_y, grid_x, fine_x, out)
+
+
+@njit(cache=True, nogil=True)
+def project_blended(planes, used, blended, step, wanted, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+    """`project` with transfer functions that vary with the depth of the image plane, of type `Blended`."""
+    slots, rows, columns = planes.shape
+    transfer, offsets = blended.transfer, blended.low.shape[1]
+    start = wanted - blended.origin
+    begin = blended.first[start]
+    depths = min(blended.first[start + out.shape[0] - 1] + 2, transfer.table.shape[1] // offsets) - begin
+    response = np.empty((depths * offsets, columns), np.float32)
+    total = np.empty(columns, np.float32)
+    for qy in range(transfer.frequency_y.size):
+        count = _spread_row(transfer, qy, begin * offsets, response)
+        for sign in (1, -1):
+            if count == 0 or (qy == 0 and sign < 0):
+                continue
+            r = qy if sign > 0 else rows - qy
+            for k in range(out.shape[0]):
+                first = (wanted + k) * step - offsets // 2
+                low = (blended.first[start + k] - begin) * offsets
+                high = min(low + offsets, (depths - 1) * offsets)
+                total[: 2 * count] = 0
+                for o in range(offsets):
+                    slot = (first + o) % slots
+                    if used[slot]:
+                        a, b = blended.low[start + k, o], blended.high[start + k, o]
+                        _add_blended(response[low + o], response[high + o], a, b, planes[slot, r], total, 2 * count)
                 _fold(total, count, k, sign * qy, grid_y, grid_x, fine_x, out)
 
 
@@ -176,6 +220,12 @@ def _add_weighted(weight, a, b, total, n):  # type: ignore[no-untyped-def]
         total[i] += weight[i] * (a[i] + b[i])
 
 
+@njit(cache=True, nogil=True)
+def _add_blended(low, high, a, b, plane, total, n):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        total[i] += (a * low[i] + b * high[i]) * plane[i]
+
+
 def sharpened(cycles: Array) -> Array:
     """Transfer that undoes the blur of the quadratic weights, 1 / sinc^3, at frequencies in cycles per node."""
     blur = sinc_array(cycles)
@@ -187,9 +237,13 @@ def sharpened_along_z(spectrum: Array) -> Array:
 
     1 / sinc^3 as a series in the second difference d, 1 - d / 8 + 37 d^2 / 1920, to sixth order; conserves the sum.
     """
-    even = np.concatenate([spectrum[2:0:-1], spectrum])
-    second = np.diff(even, n=2, axis=0)
-    return spectrum[:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
+    return sharpened_along_signed_z(np.concatenate([spectrum[2:0:-1], spectrum]))
+
+
+def sharpened_along_signed_z(spectrum: Array) -> Array:
+    """`sharpened_along_z` of a response at offsets of both signs, (offsets + 4, n) to (offsets, n)."""
+    second = np.diff(spectrum, n=2, axis=0)
+    return spectrum[2:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
 
 
 def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray[np.float32]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from simexm.kernels.imaging.image import LateralGrid, Transfer
+from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
 
 
 def plane_spectra(dyes: Any, grid: LateralGrid, xp: Any) -> Any:
@@ -30,8 +31,10 @@ def plane_spectra(dyes: Any, grid: LateralGrid, xp: Any) -> Any:
 class Response:
     """A transfer function on a device, interpolated for one offset at a time (four-point Lagrange)."""
 
-    def __init__(self, transfer: Transfer, put: Callable[[NDArray[Any]], Any], xp: Any) -> None:
-        self._xp = xp
+    def __init__(
+        self, transfer: Transfer, put: Callable[[NDArray[Any]], Any], xp: Any, blended: Blended | None = None
+    ) -> None:
+        self._xp, self.put, self.blended = xp, put, blended
         self.offsets = transfer.table.shape[1]
         self._table = put(transfer.table.T)
         y, x = put(transfer.frequency_y)[:, None], put(transfer.frequency_x)[None, :]
@@ -76,6 +79,28 @@ def project(spectra: Any, response: Response, step: int, centre: int, count: int
         if offset:
             here = here + spectra[centre - offset : last - offset : step, :, :]
         total = both * here if total is None else total + both * here
+    return total
+
+
+def project_blended(spectra: Any, response: Response, step: int, centre: int, first: int, count: int, xp: Any) -> Any:
+    """`project` with a response that varies with depth; the first image plane is plane `first`."""
+    blended = response.blended
+    assert blended is not None
+    offsets, start = blended.low.shape[1], first - blended.origin
+    here = blended.first[start : start + count]
+    last = centre + step * (count - 1) + 1
+    total = None
+    for depth in range(int(here[0]), min(int(here[-1]) + 2, response.offsets // offsets)):
+        low, high = (
+            np.where((here == depth - shift)[:, None], part[start : start + count], np.float32(0))
+            for shift, part in enumerate((blended.low, blended.high))
+        )
+        share = response.put(low + high)
+        for o in range(offsets):
+            off = o - offsets // 2
+            planes = spectra[centre + off : last + off : step, :, :]
+            term = xp.reshape(share[:, o], (count, 1, 1)) * response.at(depth * offsets + o)[None, :, :] * planes
+            total = term if total is None else total + term
     return total
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ class LightSheet(Widefield):
     """
 
     stage: Literal["light_sheet"] = "light_sheet"  # type: ignore[assignment]
+    lit_from_above: ClassVar[bool] = False
     sheet_waist_um: float = Field(gt=0, le=1000)
 
     def profile(self, z_nm: Array) -> Array:

@@ -6,33 +6,45 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from fractions import Fraction
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
 from simexm.geometry.geometry import Geometry
-from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3
+from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact
 from simexm.geometry.transform import Transform
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables as psf_tables
+from simexm.kernels.diffraction.objective import Model, Objective
 from simexm.kernels.diffraction.special import sinc_array
+from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.kernels.imaging.image import fast_pixels
+from simexm.spectra.curves import CsvCurve, Curve, Efficiency, resolved_efficiency
 from simexm.spectra.fluorophores import Fluorophore
+from simexm.spectra.lightpath import detected_share, mean_detected_nm
+from simexm.spectra.spectrum import Spectrum
 from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
+from simexm.stages.microscope import objectives
+from simexm.stages.microscope.dose import Bleaching, Tissue
 from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
 from simexm.stages.microscope.optics_image import expected_image
-from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Array, Channel, OpticsPair, OpticsPlan
+from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Array, Channel, Depths, OpticsPair, OpticsPlan
 from simexm.stages.roles import ImagingPlan, Microscope
 
+LEAST_INDEX = 1.3
+"""No gel, and no cleared tissue, has a lower refractive index."""
 RADIAL_STEP_NM = 10.0
 LATERAL_SHARE = 0.9952
 """Share of a camera plane's light within the lateral radius, in focus and at the end of the axial range."""
+ABERRATED_SHARE = 0.98
+"""The same for a scanner with aberrations, whose response may be as wide as that of a camera."""
 FURTHEST_NM = 5_000
 """Largest default axial range of a camera, whose response does not fall off along z."""
 NODES_PER_FWHM = 4.0
@@ -47,36 +59,79 @@ class Optics(Microscope):
 
     Attributes
     ----------
+    objective
+        Name of an objective, which gives its numerical aperture and its immersion where these are left out.
     numerical_aperture, refractive_index
         Aperture of the objective, and index of the expanded gel (close to water's 1.333).
+    immersion_index
+        Refractive index of the immersion; by default that of the gel. With another one the image of a dye depends on its
+        depth below the cover glass, towards which the first plane lies.
+    cover_glass
+        The cover glass, where it is not the one that the objective expects.
+    depth_um
+        Gel between the cover glass and the specimen, um of expanded tissue.
+    zernike
+        Aberrations of the objective.
     pixel_size_nm, plane_spacing_nm
-        Pixel pitch at the specimen (camera pixel over magnification, or scan step) and step of the stage, nm of
-        expanded tissue.
+        Pixel pitch at the specimen (camera pixel over magnification, or scan step), nm of expanded tissue, and step of the
+        stage. Planes lie that far apart in the gel, too, unless the immersion's index is another one: see `focus_scale`.
     axial_range_um
         Distance above and below a plane from which light is simulated, um of expanded tissue. By default the range that
         holds 95 % of a uniformly stained stack's light, but at most 5 um for widefield and light sheet.
+    psf_model
+        Model of diffraction: `vectorial`, or `psf` for that of the `psf` package, to compare with programs that use it.
+    tissue, bleaching
+        Attenuation of light with depth, and bleaching of dyes by the planes that were imaged before; none by default.
     objective_transmission, detector_efficiency
-        Transmission of the objective and its optics, and quantum efficiency of the detector.
+        Transmission of the objective and its optics, and quantum efficiency of the detector, a number or a curve.
     """
 
+    objective: objectives.Name | None = None
     numerical_aperture: float = Field(gt=0, le=2)
     refractive_index: float = Field(default=1.333, ge=1, le=2)
+    immersion_index: float | None = Field(default=None, ge=1, le=2)
+    cover_glass: objectives.CoverGlass | None = None
+    depth_um: float = Field(default=0.0, ge=0, le=1e5)
+    zernike: tuple[objectives.Zernike, ...] = Field(default=(), max_length=20)
     pixel_size_nm: float = Field(ge=1, le=1e5)
     plane_spacing_nm: float = Field(ge=1, le=1e5)
     axial_range_um: float | None = Field(default=None, gt=0, le=500)
+    psf_model: Model = "vectorial"
+    tissue: Tissue | None = None
+    bleaching: Bleaching | None = None
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
-    detector_efficiency: float = Field(default=0.7, gt=0, le=1)
+    detector_efficiency: Efficiency = 0.7
 
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
     tail: ClassVar[psf_response.Tail] = "inverse_square"
+    keeps_light: ClassVar[bool] = False
+    """Whether an infinite plane receives all collected light of a dye at any distance."""
+    lit_from_above: ClassVar[bool] = True
+    """Whether the light that excites dyes comes through the tissue above them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return objectives.fill_in(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _aperture(self) -> Self:
-        if self.numerical_aperture >= self.refractive_index:
+        if self.refractive_index < LEAST_INDEX:
             raise ValueError(
-                f"numerical_aperture {self.numerical_aperture:g} is not below refractive_index {self.refractive_index:g}: "
-                "no light leaves the gel at such an angle; lower the aperture, or correct the index"
+                f"refractive_index {self.refractive_index:g} is that of the gel, and no gel's: water has 1.333; give the air or "
+                "oil below the objective as immersion_index"
+            )
+        if self.numerical_aperture >= self.lens.n1:
+            immersion = "immersion_index" if self.immersion_index else "refractive_index"
+            raise ValueError(
+                f"numerical_aperture {self.numerical_aperture:g} is not below {immersion} {self.lens.n1:g}: no light comes at "
+                "such an angle; lower the aperture, or give the immersion_index of the objective (oil 1.515, silicone 1.406)"
+            )
+        if self.psf_model == "psf" and not self.lens.matched:
+            raise ValueError(
+                "psf_model psf knows one refractive index and no aberrations; leave out immersion_index, cover_glass and "
+                "zernike, or take psf_model vectorial"
             )
         names = [c.name.lower() for c in self.all_channels]
         double = sorted(n for n, count in Counter(names).items() if count > 1)
@@ -89,13 +144,46 @@ class Optics(Microscope):
     def all_channels(self) -> tuple[Channel, ...]:
         """The channels, in order."""
 
+    @property
+    def lens(self) -> Objective:
+        """The objective and the layers before it, its back aperture evenly filled."""
+        immersion = self.immersion_index or self.refractive_index
+        return Objective(
+            self.numerical_aperture,
+            self.refractive_index,
+            immersion=immersion if immersion != self.refractive_index else 0.0,
+            model=self.psf_model,
+            glass=self.cover_glass.layer() if self.cover_glass else None,
+            spherical=tuple((z.n, z.nm) for z in self.zernike),
+        )
+
+    @property
+    def focus_nm(self) -> float:
+        """Wavelength for which the focus is computed: the mean of the channels' bands."""
+        return sum(sum(c.passes_nm) for c in self.all_channels) / (2 * len(self.all_channels))
+
+    @property
+    def focus_scale(self) -> Fraction:
+        """Distance of planes in the gel over the step of the stage."""
+        return objectives.focus_scale(self.lens._replace(fill=math.inf), self.focus_nm)
+
+    def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
+        """See `Stage`: the curves of channels and detector."""
+        channels = tuple(channel.resolved(curves) for channel in self.all_channels)
+        efficiency = resolved_efficiency(self.detector_efficiency, curves)
+        if channels == self.all_channels and efficiency == self.detector_efficiency:
+            return self
+        return self.model_copy(update={"channels": channels, "detector_efficiency": efficiency})
+
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
-        """Whether the channel's laser excites the dye at all."""
-        return dye.excitation_at(channel.laser_wavelength_nm) > 0
+        """Whether the channel's light excites the dye at all."""
+        return channel.excitation.absorbed(dye) > 0
 
     @abstractmethod
-    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
-        """Photo-electrons per dye and nm^2 of pixel at distances z and radii r from the focus, (nz, nr)."""
+    def response(
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+    ) -> Array:
+        """Photo-electrons per dye and nm^2 of pixel at distances z below a plane and radii r from the axis, (nz, nr)."""
 
     @abstractmethod
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
@@ -107,30 +195,43 @@ class Optics(Microscope):
 
     @property
     def spacing_nm(self) -> Spacing:
-        """Plane spacing and pixel pitch z, y, x, nm, exact."""
-        return exact3((self.plane_spacing_nm, self.pixel_size_nm, self.pixel_size_nm))
+        """Distance of planes in the gel and pixel pitch z, y, x, nm, exact."""
+        return (exact(self.plane_spacing_nm) * self.focus_scale, exact(self.pixel_size_nm), exact(self.pixel_size_nm))
 
     def cross_section_m2(self, channel: Channel, dye: Fluorophore) -> float:
-        """One-photon absorption cross section of the dye at the channel's laser line."""
+        """One-photon absorption cross section of the dye for the channel's light, were all of it at `excitation_nm`."""
         peak = photophysics.cross_section_m2(dye.extinction_per_M_per_cm)
-        return peak * dye.excitation_at(channel.laser_wavelength_nm)
+        return peak * channel.excitation.absorbed(dye)
 
     def collected(self, channel: Channel, dye: Fluorophore) -> float:
         """Photo-electrons per emitted photon, without a pinhole."""
         return (
-            photophysics.collection_share(self.numerical_aperture, self.refractive_index)
+            self.lens.collected()
             * self.objective_transmission
-            * dye.emission_share(*channel.band_nm)
-            * self.detector_efficiency
+            * self.passed_share(channel, dye)
+            * (self.detector_efficiency if isinstance(self.detector_efficiency, float) else 1.0)
         )
+
+    def passed_share(self, channel: Channel, dye: Fluorophore) -> float:
+        """Share of a dye's photons that pass the filters and, if its efficiency is a curve, are counted by the detector."""
+        return detected_share(dye, channel.detection, self.efficiency_curve)
+
+    @property
+    def efficiency_curve(self) -> Spectrum | None:
+        """Quantum efficiency of the detector over wavelength; None if it is one number."""
+        given = self.detector_efficiency
+        if isinstance(given, float):
+            return None
+        assert isinstance(given, Curve), "the curve has not been read"
+        return given.spectrum
 
     def seen(self, dyes: Mapping[str, Fluorophore]) -> list[tuple[Channel, Fluorophore, float]]:
         """(channel, dye, mean emission wavelength) of every dye that a channel excites and passes."""
         return [
-            (channel, dye, dye.mean_emission_nm(*channel.band_nm))
+            (channel, dye, mean_detected_nm(dye, channel.detection, self.efficiency_curve))
             for channel in self.all_channels
             for dye in dyes.values()
-            if self.excites(channel, dye) and dye.emission_share(*channel.band_nm) > 0
+            if self.excites(channel, dye) and self.passed_share(channel, dye) > 0
         ]
 
     def geometry(
@@ -149,52 +250,78 @@ class Optics(Microscope):
                 "no channel detects any of the dyes in use, so the image would be only noise; match the lasers and "
                 f"bands of {', '.join(c.name for c in self.all_channels)} to {', '.join(dyes) or 'a dye'}"
             )
-        sine = self.numerical_aperture / self.refractive_index
-        shortest = min(min(c.laser_wavelength_nm / (2 if self.multiphoton else 1), e) for c, _, e in seen)
+        depths = self._depths(depth_nm)
+        sine = min(1.0, self.numerical_aperture / self.refractive_index)
+        shortest = min(min(c.excitation_nm / (2 if self.multiphoton else 1), e) for c, _, e in seen)
         axial = shortest / (4 * self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
-        m_z = max(1, math.ceil(self.plane_spacing_nm / axial))
-        node_z = exact(self.plane_spacing_nm) / m_z
-        kept = [self._kept(c, d, e, float(node_z), depth_nm) for c, d, e in seen]
+        plane_nm = self.spacing_nm[0]
+        m_z = max(1, math.ceil(float(plane_nm) / axial))
+        node_z = plane_nm / m_z
+        ends = (SURFACE,) if depths is None else (depths.foci[0], depths.foci[-1])
+        kept = [self._kept(c, d, e, float(node_z), depth_nm, focus) for c, d, e in seen for focus in ends]
         reach = self._reach(kept, float(node_z), depth_nm)
         range_nm = reach * float(node_z)
-        radius = max(self._radius_nm(c, e, range_nm) for c, _, e in seen)
-        tables = {(c.name, d.name): self.tabulate(c, d, e, float(node_z), reach, radius) for c, d, e in seen}
+        radius = max(self._radius_nm(c, e, range_nm, focus) for c, _, e in seen for focus in ends)
+        tables = [[self.tabulate(c, d, e, float(node_z), reach, radius, f) for f in ends] for c, d, e in seen]
         pairs = tuple(
-            self._pair(c, d, e, tables[c.name, d.name], float(k[min(reach, k.size - 1)]), depth_nm)
-            for (c, d, e), k in zip(seen, kept, strict=True)
+            self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm)
+            for (c, d, e), table, k in zip(seen, tables, kept[:: len(ends)], strict=True)
         )
         fwhm = min(p.fwhm_nm[1] for p in pairs)
         m = fast_pixels(max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9)), 1)
         node = exact(self.pixel_size_nm) / m
-        bands = [self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen]
+        bands = [self._band(t, e, float(node)) for (_, _, e), some in zip(seen, tables, strict=True) for t in some]
         whole, band = (max(ends) for ends in zip(*bands, strict=True))
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
-        plan = OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs)
+        signed = depths is not None or self.tissue is not None or self.bleaching is not None
+        plan = OpticsPlan(
+            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed
+        )
         return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
 
-    def _radius_nm(self, channel: Channel, emission: float, range_nm: float) -> float:
+    def _depths(self, thickness_nm: float) -> Depths | None:
+        """Depths at which responses are tabulated; None if they are the same at all depths and even along z."""
+        lens, nm, start = self.lens, self.focus_nm, self.depth_um * 1000
+        if lens.matched:
+            return None
+        step = objectives.depth_step_nm(lens, nm, start + thickness_nm)
+        first = 0 if math.isinf(step) else math.floor(start / step)
+        last = 0 if math.isinf(step) else math.ceil((start + thickness_nm) / step) + 1
+        foci = tuple(objectives.focus_at(lens, nm, j * step if j else 0.0) for j in range(first, last + 1))
+        plane_nm = float(self.spacing_nm[0])
+        ends = (start + plane_nm / 2, start + max(plane_nm / 2, thickness_nm - plane_nm / 2))
+        off = tuple(
+            (psf_tables.best_focus_nm(d, nm, lens) - objectives.focus_at(lens, nm, d).setting_nm)
+            * float(self.focus_scale)
+            for d in ends
+        )
+        return Depths(foci, ends[0], plane_nm, step, off)
+
+    def _radius_nm(self, channel: Channel, emission: float, range_nm: float, focus: Focus = SURFACE) -> float:
         """Lateral radius of the response: the light cone and, for a camera, its diffraction rings.
 
         A scanner's response is a product of two such patterns, whose rings fall off fast enough to be neglected.
         """
-        na, n = self.numerical_aperture, self.refractive_index
-        if self.tail == "constant":
-            return psf_tables.holding_radius_nm(range_nm, emission, na, n, LATERAL_SHARE)
-        return psf_tables.lateral_radius_nm(range_nm, max(channel.laser_wavelength_nm, emission), na, n)
+        if self.tail == "constant" or not self.lens.matched:
+            share = LATERAL_SHARE if self.tail == "constant" else ABERRATED_SHARE
+            return psf_tables.holding_radius_nm(range_nm, emission, self.lens, share, focus)
+        return psf_tables.lateral_radius_nm(range_nm, max(channel.excitation_nm, emission), self.lens)
 
-    def _kept(self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float) -> Array:
+    def _kept(
+        self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float, focus: Focus
+    ) -> Array:
         """Share of a uniformly stained stack's light within axial ranges of 0, 1, 2, ... node planes.
 
         Computed for the first plane of the stack, for which it is lowest: all dyes lie on one side.
         """
         most = max(1, math.ceil(depth_nm / node_z))
-        if self.tail == "constant":
+        if self.keeps_light:
             z = np.arange(most + 1, dtype=np.float64) * node_z
             energy = self.emitted(channel, dye, z)  # up to a factor: an infinite plane receives all collected light
         else:
             furthest = min(most, max(8, math.ceil(max(20.0, self.axial_range_um or 0.0) * 1000 / node_z)))
-            radius = self._radius_nm(channel, emission, furthest * node_z)
-            table = self.tabulate(channel, dye, emission, node_z, furthest, radius, coarse=4)
+            radius = self._radius_nm(channel, emission, furthest * node_z, focus)
+            table = self.tabulate(channel, dye, emission, node_z, furthest, radius, focus, coarse=4)
             z = table.z_nm[: furthest + 1]
             energy = hankel.plane_energy(table.table, table.r_nm)[: furthest + 1]
         beyond = psf_response.left_out_share(energy, z, depth_nm, self.tail)
@@ -209,7 +336,7 @@ class Optics(Microscope):
         most = max(1, math.ceil(depth_nm / node_z)) + 2
         if self.axial_range_um is not None:
             return min(most, max(1, math.ceil(self.axial_range_um * 1000 / node_z - 1e-9)))
-        wanted = (1.0 - LEFT_OUT_LIMIT) / (LATERAL_SHARE if self.tail == "constant" else 1.0)
+        wanted = (1.0 - LEFT_OUT_LIMIT) / (LATERAL_SHARE if self.keeps_light else 1.0)
         enough = max(int(np.argmax(k >= min(wanted, k[-1]))) for k in kept)
         furthest = math.ceil(FURTHEST_NM / node_z) if self.tail == "constant" else most
         return min(most, furthest, max(1, enough))
@@ -222,25 +349,37 @@ class Optics(Microscope):
         node_z: float,
         reach: int,
         radius: float,
+        focus: Focus = SURFACE,
         coarse: int = 1,
     ) -> psf_response.Response:
-        """Tabulate the response on node planes 0 to reach + 2; the last two serve the grid correction."""
+        """Tabulate the response on node planes 0 to reach + 2, the mean of both sides where it is not even along z."""
         z = np.arange(reach + 3, dtype=np.float64) * node_z
-        step = RADIAL_STEP_NM * coarse
-        r = np.arange(max(17, math.ceil(radius / step) + 1), dtype=np.float64) * step
-        return psf_response.Response(z, r, self.response(channel, dye, emission, z, r))
+        r = _radii(radius, coarse)
+        table = self.response(channel, dye, emission, z, r, focus)
+        if not self.lens.matched:
+            table = (table + self.response(channel, dye, emission, -z, r, focus)) / 2
+        return psf_response.Response(z, r, table)
+
+    def both_sides(
+        self, pair: OpticsPair, dye: Fluorophore, node_z: float, reach: int, radius: float, focus: Focus
+    ) -> tuple[Array, Array]:
+        """Radii, and the response on node planes -reach - 2 to reach + 2; the outermost serve the grid correction."""
+        channel = next(c for c in self.all_channels if c.name == pair.channel)
+        z, r = np.arange(-reach - 2, reach + 3, dtype=np.float64) * node_z, _radii(radius, 1)
+        return r, self.response(channel, dye, pair.emission_nm, z, r, focus)
 
     def _pair(
         self,
         channel: Channel,
         dye: Fluorophore,
         emission: float,
-        table: psf_response.Response,
+        tables: list[psf_response.Response],
         kept: float,
         depth_nm: float,
     ) -> OpticsPair:
+        table = tables[0]
         received = hankel.plane_energy(table.table[:-2], table.r_nm)
-        if self.tail == "constant":
+        if self.keeps_light:
             everything = self.emitted(channel, dye, table.z_nm[:-2]) * self.collected(channel, dye)
             kept *= float(_integrals(received)[-1] / _integrals(everything)[-1])
         try:
@@ -248,10 +387,13 @@ class Optics(Microscope):
         except ValueError:
             axial = None
         widths = (axial, psf_response.fwhm_lateral_nm(table))
-        planes = max(1, math.floor(depth_nm / self.plane_spacing_nm))
-        distances = np.abs(np.arange(planes) - (planes - 1) // 2) * self.plane_spacing_nm
+        plane_nm = float(self.spacing_nm[0])
+        planes = max(1, math.floor(depth_nm / plane_nm))
+        distances = np.abs(np.arange(planes) - (planes - 1) // 2) * plane_nm
         stack = float(self.emitted(channel, dye, distances).sum())
-        return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
+        peaks = [float(t.table[0, 0]) for t in tables]
+        deep = None if len(tables) == 1 else peaks[-1] / peaks[0]
+        return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths, deep)
 
     def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
         """Pass band and stop band of lateral frequencies, per nm, at most the Nyquist frequency of the grid.
@@ -264,7 +406,7 @@ class Optics(Microscope):
         highest third.
         """
         highest = 0.5 / node_nm
-        if self.tail == "constant":
+        if self.keeps_light:
             highest = min(highest, 2 * self.numerical_aperture / emission + 4 / float(table.r_nm[-1]))
         k = np.linspace(0, highest, 257)
         some = table.table[:: max(1, len(table.z_nm) // 12)]
@@ -295,6 +437,11 @@ def _formation(context: RunContext) -> OpticsPlan:
     assert context.imaging is not None
     assert isinstance(context.imaging.formation, OpticsPlan)
     return context.imaging.formation
+
+
+def _radii(radius_nm: float, coarse: int) -> Array:
+    step = RADIAL_STEP_NM * coarse
+    return np.arange(max(17, math.ceil(radius_nm / step) + 1), dtype=np.float64) * step
 
 
 def _integrals(energy: Array) -> Array:

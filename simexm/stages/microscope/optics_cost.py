@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.imaging import image
 from simexm.stages.contract import RunContext
-from simexm.stages.microscope.optics_plan import OpticsPlan, ring_depth
+from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPlan, ring_depth
 from simexm.stages.roles import ImagingCost
 
 SECONDS_PER_NODE = 6.5e-9
@@ -41,12 +41,20 @@ class OpticsCost(ImagingCost):
         # the ring; of one plane, a few rows with their transform along x, and the band-limited plane during that along y
         ring = ring_depth(self.plan, chunk_nm) * fine * 8
         ring += image.ROWS * grid.nodes[1] * 8 + 2 * grid.nodes[0] * columns * 8
-        transfer = (
-            len(self.plan.pairs) * self.plan.frequencies * (self.plan.reach + 1) * 8
-            + columns * (self.plan.reach + 1) * 4
-        )
+        transfer = self._table_bytes(tile) + self._depths(tile) * columns * self.plan.offsets * 2 * 4
         # the spectra that all frames share are held as well
         return spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
+
+    def _depths(self, tile: Triple) -> int:
+        """Depths that the planes of a tile blend, wherever it lies."""
+        depths = len(self.plan.tables(Box.of_shape(tile)))
+        return depths if self.plan.depths is None else min(depths + 1, len(self.plan.depths.foci))
+
+    def _table_bytes(self, tile: Triple) -> int:
+        """Radial tables: those that a process keeps and, for several depths, those that the tile blends."""
+        depths = self.plan.depths
+        tables = (1 + self.plan.signed) if depths is None else min(len(depths.foci), MOST_TABLES) + self._depths(tile)
+        return len(self.plan.pairs) * self.plan.frequencies * self.plan.offsets * 8 * tables
 
     def kept_bytes(self, tile: Triple, channels: int) -> int:
         """Spectra of image planes."""
@@ -66,8 +74,6 @@ class OpticsCost(ImagingCost):
             * 8
         )
         # the radial tables, and for each frequency its place in them and five factors
-        response = len(self.plan.pairs) * (
-            self.plan.frequencies * (self.plan.reach + 1) * 8 + (grid.band[0] + 1) * columns * 7 * 8
-        )
+        response = self._table_bytes(tile) + len(self.plan.pairs) * (grid.band[0] + 1) * columns * 7 * 8
         coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if context.acquisition.axes else 1)
         return rows * columns * window * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))

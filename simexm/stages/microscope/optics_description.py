@@ -30,6 +30,7 @@ class OpticsDescription(ImagingDescription):
             "lateral_radius_um": self.plan.radius_nm / 1000,
             "halo_pixels": [math.ceil(self.plan.reach / self.plan.subdivision[0]), self.plan.halo, self.plan.halo],
             "transform": list(self.plan.lateral(tile).nodes),
+            **self._depths(),
             "pairs": [
                 {
                     "channel": p.channel,
@@ -40,9 +41,21 @@ class OpticsDescription(ImagingDescription):
                     "left_out_share": p.left_out,
                     "fwhm_axial_nm": p.fwhm_nm[0],
                     "fwhm_lateral_nm": p.fwhm_nm[1],
+                    "deepest_peak": p.deepest_peak,
                 }
                 for p in self.plan.pairs
             ],
+        }
+
+    def _depths(self) -> dict[str, Any]:
+        depths = self.plan.depths
+        if depths is None:
+            return {}
+        return {
+            "first_plane_depth_um": depths.start_nm / 1000,
+            "plane_distance_nm": depths.plane_nm,
+            "depths_tabulated": len(depths.foci),
+            "sharpest_below_plane_nm": list(depths.off_nm),
         }
 
     def rows(self) -> list[tuple[str, str]]:
@@ -53,10 +66,19 @@ class OpticsDescription(ImagingDescription):
             ("simulation grid", grid),
             ("PSF", f"+-{self.plan.range_nm / 1000:.3g} um along z, halo {times(halo)} pixels"),
         ]
+        depths = self.plan.depths
+        if depths is not None:
+            first, last = (f"{nm:.0f}" for nm in depths.off_nm)
+            text = (
+                f"first plane {depths.start_nm / 1000:.3g} um deep, planes {depths.plane_nm:.5g} nm apart in the gel; dyes are "
+                f"sharpest {first} nm below the first plane, {last} nm below the last; {len(depths.foci)} depths tabulated"
+            )
+            rows.append(("depth", text))
         for p in self.plan.pairs:
             axial, lateral = p.fwhm_nm
+            deep = "" if p.deepest_peak is None else f", {p.deepest_peak:.0%} of its peak in the deepest plane"
             text = (
-                f"{p.in_focus:.3g} electrons a dye in focus, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
+                f"{p.in_focus:.3g} electrons a dye in focus{deep}, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
                 f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
                 "over the stack"
             )

@@ -14,10 +14,12 @@ from simexm.geometry.grid import Box
 from simexm.kernels.devices.device import Device, NodeGrid, NodePlanes
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction.special import sinc_array
+from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.imaging import image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
-from simexm.stages.microscope.optics_plan import OpticsPair, OpticsPlan, ring_depth
+from simexm.stages.microscope import dose
+from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPair, OpticsPlan, ring_depth
 from simexm.timing import timed, timed_each
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def expected_image(
     def add_dye(spectra: Any, dye: str) -> None:
         with timed("imaging: point spread functions"):
             seen = [
-                (names.index(p.channel), device.response(transfer(optics, plan, p, dyes[dye], grid)))
+                (names.index(p.channel), device.response(transfer(optics, plan, p, dyes[dye], grid, tile)))
                 for p in plan.pairs
                 if p.dye == dye
             ]
@@ -111,18 +113,28 @@ def node_windows(
 
 
 def transfer(
-    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: image.LateralGrid
-) -> image.Transfer:
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: image.LateralGrid, tile: Box
+) -> image.Transfer | image.Blended:
     """Transfer function of one pair on a tile's frequencies, photo-electrons per pixel and dye.
 
     The product of response, pixel aperture and grid correction.
     """
     m = grid.subdivision
-    table = _radial(optics, plan, pair, dye)
     node = float(plan.node_nm[1])
     y, x = (np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True))
     factor_y, factor_x = (m * sinc_array(c * m) * image.sharpened(c) for c in (y, x))
-    return image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
+    wanted = range(tile.start[0], tile.stop[0])
+    left = dose.shares(optics, plan, pair, dye, wanted)
+    if plan.depths is None and left is None:
+        return image.Transfer(_radial(optics, plan, pair, dye), plan.per_cycle, y / node, factor_y, x / node, factor_x)
+    used = plan.tables(tile)
+    foci = (SURFACE,) if plan.depths is None else tuple(plan.depths.foci[j] for j in used)
+    table = np.ascontiguousarray(np.concatenate([_radial_at(optics, plan, pair, dye, f) for f in foci], axis=1))
+    deep = image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
+    first, share = plan.blend(wanted)
+    weight = np.ones((len(wanted), 2 * plan.reach + 1)) if left is None else left
+    low, high = ((s[:, None] * weight).astype(np.float32) for s in (1 - share, share))
+    return image.Blended(deep, wanted.start, first - used.start, low, high)
 
 
 @lru_cache(maxsize=32)
@@ -130,10 +142,24 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore
     """Radial transfer by axial offset, (frequencies, reach + 1), corrected for the deposit weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
-    k = np.arange(plan.frequencies) / plan.per_cycle
-    spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
-    spectrum *= plan.kept(k)
-    response = image.sharpened_along_z(spectrum)
+    response = image.sharpened_along_z(_spectrum(plan, table.table, table.r_nm))
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
     return np.ascontiguousarray(response.T)
+
+
+@lru_cache(maxsize=MOST_TABLES)
+def _radial_at(
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, focus: Focus
+) -> NDArray[np.float64]:
+    """`_radial` at one depth, with signed offsets, (frequencies, 2 * reach + 1)."""
+    r, table = optics.both_sides(pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
+    response = image.sharpened_along_signed_z(_spectrum(plan, table, r))
+    response[[0, -1]] /= 2
+    return np.ascontiguousarray(response.T)
+
+
+def _spectrum(plan: OpticsPlan, table: NDArray[np.float64], r_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lateral transforms of a table's rows, faded out to the band."""
+    k = np.arange(plan.frequencies) / plan.per_cycle
+    return hankel.radial_spectrum(table, r_nm, k) * plan.kept(k)

@@ -3,52 +3,140 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.kernels.diffraction.tables import Focus
 from simexm.kernels.imaging import image
 from simexm.names import Name
 from simexm.settings import Frozen
+from simexm.spectra.curves import Band, CsvCurve, Curve, Filter, Lines, Source, find_curve, resolved_filter
+from simexm.spectra.lightpath import Excitation, Transmission
 from simexm.stages.roles import ImageFormation, Pair
 
 Array = NDArray[np.float64]
+MOST_TABLES = 256
+"""Tables of single depths that a process keeps."""
 LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range above which a run warns."""
 
 
+def _lit(power: object) -> object:
+    if power == 0 and not isinstance(power, bool):
+        raise ValueError("a channel without light shows nothing but noise; give it power, or remove the channel")
+    return power
+
+
+Power = Annotated[float, BeforeValidator(_lit)]
+"""Power of a channel's light; 0 is refused."""
+
+
 class Channel(Frozen):
-    """One laser and one detected band.
+    """One light source and one detected band.
 
     Attributes
     ----------
     name
         Name of the channel and its random streams.
     laser_wavelength_nm
-        Wavelength of the laser.
+        Wavelength of the laser; or give `source`.
+    source
+        Another source than one laser line: several lines, or a curve of power per nm.
+    excitation_filter
+        Filter behind the source; it takes its share of the channel's power.
     band_nm
-        Lowest and highest wavelength that the filters pass.
+        Lowest and highest wavelength that the filters pass; or give `emission_filter`.
+    emission_filter
+        Filter before the detector.
+    dichroic
+        What the dichroic mirror transmits to the detector. What it reflects is part of the channel's power.
     color
         RRGGBB for viewers; by default the colour of the detected light.
     """
 
     name: Name
-    laser_wavelength_nm: float = Field(ge=200, le=2000)
-    band_nm: tuple[float, float]
+    laser_wavelength_nm: float | None = Field(default=None, ge=200, le=2000)
+    source: Source | None = None
+    excitation_filter: Filter | None = None
+    band_nm: Band | None = None
+    emission_filter: Filter | None = None
+    dichroic: Filter | None = None
     color: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{6}$")
 
     @model_validator(mode="after")
-    def _band(self) -> Self:
-        low, high = self.band_nm
-        if not 200 <= low < high <= 2000:
-            raise ValueError(
-                f"band_nm of channel {self.name!r} must be two wavelengths in ascending order, got {low:g}, {high:g}"
-            )
+    def _one_of_each(self) -> Self:
+        for simple, general, what in (
+            ("laser_wavelength_nm", "source", "light"),
+            ("band_nm", "emission_filter", "filter"),
+        ):
+            given = [key for key in (simple, general) if getattr(self, key) is not None]
+            if len(given) != 1:
+                how = "has both" if given else "has neither"
+                raise ValueError(
+                    f"channel {self.name!r} {how} {simple} {'and' if given else 'nor'} {general}, so its {what} is not "
+                    f"known; give one of them"
+                )
+        if self.band_nm is not None:
+            low, high = self.band_nm
+            if not 200 <= low < high <= 2000:
+                raise ValueError(
+                    f"band_nm of channel {self.name!r} must be two wavelengths in ascending order, got {low:g}, {high:g}"
+                )
         return self
+
+    def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
+        """Copy with its curves read; SpecError if one is unknown or cannot be used."""
+        filters = ("excitation_filter", "emission_filter", "dichroic")
+        read: dict[str, object] = {
+            key: resolved_filter(given, curves) for key in filters if (given := getattr(self, key)) is not None
+        }
+        if isinstance(self.source, str | CsvCurve | Curve):
+            read["source"] = find_curve(self.source, "source", curves)
+        return self.model_copy(update=read) if read else self
+
+    @property
+    def excitation(self) -> Excitation:
+        """The light at the specimen; the curves must have been read."""
+        filters = Transmission.of(() if self.excitation_filter is None else (_read(self.excitation_filter),))
+        given = self.laser_wavelength_nm if self.source is None else self.source
+        if isinstance(given, float):
+            return Excitation(((given, 1.0),), None, filters)
+        if isinstance(given, Lines):
+            return Excitation(tuple(given.lines_nm.items()), None, filters)
+        assert isinstance(given, Curve), "the source has not been read"
+        return Excitation((), given.spectrum, filters)
+
+    @property
+    def detection(self) -> Transmission:
+        """The filters before the detector; the curves must have been read."""
+        last = self.band_nm if self.band_nm is not None else self.emission_filter
+        return Transmission.of([_read(f) for f in (self.dichroic, last) if f is not None])
+
+    @property
+    def excitation_nm(self) -> float:
+        """Mean wavelength of the photons at the specimen, for which the optics are computed; the laser's line if it is one."""
+        return self.excitation.mean_nm()
+
+    @property
+    def passes_nm(self) -> Band:
+        """Band that is detected: where half of the largest transmission passes."""
+        return self.detection.passes_nm()
+
+    @property
+    def filter_key(self) -> str:
+        """Key of the filter before the detector, for messages."""
+        return "band_nm" if self.band_nm is not None else "emission_filter"
+
+
+def _read(given: Band | str | CsvCurve | Curve) -> Band | Curve:
+    assert isinstance(given, tuple | Curve), "the curve has not been read"
+    return given
 
 
 @dataclass(frozen=True)
@@ -63,11 +151,48 @@ class OpticsPair(Pair):
         Share of a uniformly stained stack's light beyond the axial range or, for a camera, beyond the lateral radius.
     fwhm_nm
         Axial and lateral full width at half maximum; axial None where the range does not reach it.
+    deepest_peak
+        Peak of a dye's image in the deepest plane relative to the first; None if all are alike.
     """
 
     emitted_in_stack: float
     left_out: float
     fwhm_nm: tuple[float | None, float]
+    deepest_peak: float | None = None
+
+
+@dataclass(frozen=True)
+class Depths:
+    """Depths at which responses are tabulated; planes between two of them blend their tables linearly.
+
+    Attributes
+    ----------
+    foci
+        The depths, `step_nm` apart, and their focus settings.
+    start_nm, plane_nm
+        Depth of the first plane below the cover glass, and distance of planes.
+    step_nm
+        A multiple of it is the depth of each of the `foci`; infinite if there is one for all planes.
+    off_nm
+        How far above the sharpest dyes the first and the last plane of the specimen lie.
+    """
+
+    foci: tuple[Focus, ...]
+    start_nm: float
+    plane_nm: float
+    step_nm: float
+    off_nm: tuple[float, ...]
+
+    def at(self, planes: range) -> tuple[NDArray[np.int64], Array]:
+        """First of the two depths that each plane blends, and the share of the next, (planes,)."""
+        first = np.zeros(len(planes), np.int64)
+        if len(self.foci) == 1:
+            return first, np.zeros(len(planes))
+        place = (self.start_nm + np.array(planes) * self.plane_nm) / self.step_nm - round(
+            self.foci[0].depth_nm / self.step_nm
+        )
+        first = np.clip(np.floor(place).astype(np.int64), 0, len(self.foci) - 2)
+        return first, place - first
 
 
 @dataclass(frozen=True)
@@ -88,6 +213,10 @@ class OpticsPlan(ImageFormation):
         Pixels within the radius.
     whole_per_nm, band_per_nm
         Pass band and stop band of lateral frequencies; those between fade out.
+    depths
+        Depths at which responses are tabulated; None if the response is the same at all depths and even along z.
+    signed
+        Whether node planes above and below an image plane have weights of their own.
     """
 
     subdivision: Triple
@@ -99,6 +228,8 @@ class OpticsPlan(ImageFormation):
     whole_per_nm: float
     band_per_nm: float
     pairs: tuple[OpticsPair, ...]
+    depths: Depths | None = None
+    signed: bool = False
 
     @property
     def cell_nm(self) -> Spacing:
@@ -140,6 +271,22 @@ class OpticsPlan(ImageFormation):
         share: Array = np.cos(np.clip(faded, 0, 1) * (math.pi / 2)) ** 2
         share[frequency_per_nm > self.band_per_nm] = 0
         return share
+
+    def blend(self, planes: range) -> tuple[NDArray[np.int64], Array]:
+        """See `Depths.at`; without depths, the only one."""
+        if self.depths is None:
+            return np.zeros(len(planes), np.int64), np.zeros(len(planes))
+        return self.depths.at(planes)
+
+    def tables(self, tile: Box) -> range:
+        """Which of the depths the planes of a tile blend."""
+        first, _ = self.blend(range(tile.start[0], tile.stop[0]))
+        return range(int(first[0]), min(int(first[-1]) + 2, len(self.depths.foci) if self.depths else 1))
+
+    @property
+    def offsets(self) -> int:
+        """Node planes in the table of a response."""
+        return 2 * self.reach + 1 if self.signed else self.reach + 1
 
     def window(self, tile: Box) -> int:
         """Node planes whose spectra are held together."""

@@ -9,10 +9,11 @@ from pydantic import Field
 
 from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables
+from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Array, Channel
+from simexm.stages.microscope.optics_plan import Array, Channel, Power
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -22,10 +23,11 @@ class CameraChannel(Channel):
     Attributes
     ----------
     irradiance_W_per_cm2
-        At the specimen, in the middle of the field (of the sheet, for a light sheet).
+        At the specimen, before `excitation_filter` takes its share, in the middle of the field (of the sheet, for a light
+        sheet).
     """
 
-    irradiance_W_per_cm2: float = Field(gt=0, le=1e7)
+    irradiance_W_per_cm2: Power = Field(gt=0, le=1e7)
 
 
 class Widefield(Optics):
@@ -44,6 +46,7 @@ class Widefield(Optics):
     exposure_s: float = Field(default=0.1, gt=0, le=3600)
 
     tail: ClassVar[psf_response.Tail] = "constant"
+    keeps_light: ClassVar[bool] = True
 
     @property
     def all_channels(self) -> tuple[Channel, ...]:
@@ -59,13 +62,15 @@ class Widefield(Optics):
         return photophysics.emitted_photons(
             self.cross_section_m2(channel, dye),
             channel.irradiance_W_per_cm2 * 1e4 * self.profile(z_nm),
-            channel.laser_wavelength_nm,
+            channel.excitation_nm,
             exposure_s=self.exposure_s,
             quantum_yield=dye.quantum_yield,
             lifetime_ns=dye.lifetime_ns,
         )
 
-    def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
+    def response(
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+    ) -> Array:
         """The dye's image, scaled by the photons that it emits at each distance."""
-        image = tables.emission_table(z_nm, r_nm, emission_nm, self.numerical_aperture, self.refractive_index)
+        image = tables.emission_table(z_nm, r_nm, emission_nm, self.lens, focus)
         return image * (self.emitted(channel, dye, z_nm) * self.collected(channel, dye))[:, None]

@@ -21,6 +21,7 @@ from simexm.kernels.emission.emit import CAPACITY, emitter_bytes
 from simexm.kernels.labels.cells import ByCell
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
+from simexm.spectra.curves import CsvCurve, Curve
 from simexm.stages.contract import (
     EMITTERS,
     LABELS,
@@ -140,7 +141,7 @@ class Barcodes(Stage):
         """Layer of the amplicons that carry a dye in a round, by dye."""
         return {dye: f"{AMPLICONS}_{letter}" for letter, dye in self.dyes.items()}
 
-    def resolved(self) -> Barcodes:
+    def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
         """Copy with the codebook's absolute path and digest; SpecError if it cannot be read or has another digest."""
         book = self._book()
         if book is None:

@@ -27,7 +27,7 @@ def light_path(simulation: Spec) -> LightPath:
 def draw_channel(name: str, seen: Sequence[DyeInChannel]) -> str:
     """Draw a channel's laser and filter over the spectra of the dyes that it sees."""
     pair = seen[0]
-    line, (low, high) = pair.channel.laser_wavelength_nm, pair.channel.band_nm
+    line, (low, high) = pair.channel.excitation_nm, pair.channel.passes_nm
     figure, axes = new_figure()
     axes.axvspan(low, high, color=ink((low + high) / 2), alpha=0.16, lw=0)
     axes.axvline(line, color=ink(line), lw=1.8)
@@ -46,10 +46,13 @@ def draw_channel(name: str, seen: Sequence[DyeInChannel]) -> str:
     axes.set_xlabel("wavelength, nm")
     side, offset = ("right", -4) if line <= (low + high) / 2 else ("left", 4)
     style: dict[str, Any] = {"va": "center", "fontsize": 8, "color": INK}
-    axes.annotate(f"laser {line:g}", (line, 1.05), (offset, 0), textcoords="offset points", ha=side, **style)
-    axes.text((low + high) / 2, 1.05, f"{low:g}–{high:g}", ha="center", **style)
+    light = "laser" if len(pair.channel.excitation.lines) == 1 else "light, mean"
+    axes.annotate(f"{light} {line:.4g}", (line, 1.05), (offset, 0), textcoords="offset points", ha=side, **style)
+    axes.text((low + high) / 2, 1.05, f"{low:.4g}–{high:.4g}", ha="center", **style)
     dyes = ", ".join(each.dye.name for each in seen)
-    return svg(figure, f"Channel {name}: spectra of {dyes}, laser at {line:g} nm, filter {low:g} to {high:g} nm")
+    return svg(
+        figure, f"Channel {name}: spectra of {dyes}, {light} at {line:.4g} nm, filter {low:.4g} to {high:.4g} nm"
+    )
 
 
 def draw_spectra(found: LightPath) -> list[tuple[str, list[str], str]]:
@@ -108,7 +111,7 @@ def textbook(optics: Optics, channel: Channel, emission_nm: float) -> tuple[list
     (2003). A light sheet of 1 / e^2 half thickness w has the width w sqrt(2 ln 2), combined with that of the objective by
     1 / sqrt(a^-2 + b^-2).
     """
-    na, n, line = optics.numerical_aperture, optics.refractive_index, channel.laser_wavelength_nm
+    na, n, line = optics.numerical_aperture, optics.refractive_index, channel.excitation_nm
     depth = n - math.sqrt(n * n - na * na)
     if isinstance(optics, Confocal):
         both = math.sqrt(2) * emission_nm * line / math.hypot(emission_nm, line)
