@@ -124,6 +124,31 @@ def test_poisson_quantile_steps_where_the_cdf_does() -> None:
     assert np.array_equal(poisson_quantiles(step * (1 + 1e-12), mean), n + 1)
 
 
+@njit()
+def poisson_rows(u, mean, guide):  # type: ignore[no-untyped-def]
+    counts, room = np.empty(u.shape, np.uint32), draws._row_room(u.shape[1])
+    for i in range(u.shape[0]):
+        draws._poisson_row(counts[i], u[i], mean[i], guide, room)
+    return counts
+
+
+def test_rows_sorted_by_method_equal_single_draws() -> None:
+    """At the corners of the guide's cells, at the change of method and at the ends of u, in rows of one kind and mixed."""
+    rng = np.random.default_rng(12)
+    shape = (600, 200)
+    u, mean = uniforms(rng, 120_000).reshape(shape), means(rng, 120_000).reshape(shape)
+    near = rng.integers(-3, 4, shape) * 2.0**-52
+    u[:200] = np.clip(
+        rng.integers(0, draws.U_CELLS + 1, u[:200].shape) / draws.U_CELLS + near[:200], LEAST_U, LARGEST_U
+    )
+    mean[100:300] = np.maximum(rng.integers(0, 12 * draws.MEAN_CELLS, mean[100:300].shape) / draws.MEAN_CELLS, 0)
+    mean[100:300] *= 1 + near[100:300]
+    mean[300:350], mean[350:400] = mean[300:350] % draws.SMALL_MEAN, mean[350:400] + draws.SMALL_MEAN
+    counts = poisson_rows(u, mean, draws.poisson_guide())
+    assert np.array_equal(counts.reshape(-1), poisson_quantiles(u.reshape(-1), mean.reshape(-1)))
+    assert 0.01 < (draws.poisson_guide() == draws.UNSURE).mean() < 0.05
+
+
 def test_poisson_quantile_rises_with_u_and_mean() -> None:
     rng = np.random.default_rng(3)
     u, mean = np.sort(uniforms(rng, 20_000)), np.sort(means(rng, 20_000))
