@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.compiled import njit
-from simexm.kernels.numbers import draws
+from simexm.kernels.numbers import draws, fields
 
 SHAPE = (1, 1000, 1000)
 ROUNDS = 9
@@ -24,7 +24,7 @@ MEANS = (0.1, 1.0, 5.0, 20.0, 100.0, 1000.0)
 def _one_by_one(mean, u, counts):  # type: ignore[no-untyped-def]
     for i in range(mean.shape[0]):
         for j in range(mean.shape[1]):
-            draws._uniform_row(u, i, j, 0, 0, 1, 2)
+            fields._uniform_row(u, i, j, 0, 0, 1, 2)
             for k in range(mean.shape[2]):
                 counts[i, j, k] = draws.poisson_quantile(u[k], mean[i, j, k])
 
@@ -38,7 +38,7 @@ def one_by_one(mean: NDArray[np.float64]) -> NDArray[np.uint32]:
 
 def by_rows(mean: NDArray[np.float64]) -> NDArray[np.uint32]:
     """Draw rows by `poisson_field`."""
-    return draws.poisson_field(mean, 0, 0, 0, (1, 2))
+    return fields.poisson_field(mean, 0, 0, 0, (1, 2))
 
 
 def image() -> NDArray[np.float64]:

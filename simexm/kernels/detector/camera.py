@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Triple
-from simexm.kernels.numbers.draws import normal_field, poisson_field
+from simexm.kernels.numbers.fields import normal_field, poisson_field
 from simexm.random import Key
 
 

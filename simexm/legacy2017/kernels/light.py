@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from simexm.compiled import njit
 from simexm.geometry.grid import Triple
 from simexm.kernels.numbers.detmath import exp_array
-from simexm.kernels.numbers.draws import check_mean
+from simexm.kernels.numbers.fields import check_mean
 from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
 from simexm.random import Key, philox, unit_double
 
