@@ -33,7 +33,7 @@ from simexm.stages.contract import ImageCounts, Quantity, RunContext, TileState
 from simexm.stages.frames import AXES
 from simexm.stages.microscope.optics_plan import Channel
 from simexm.stages.products import Product, image
-from simexm.stages.roles import MOST_CHANNELS, ImagingPlan, Microscope, Pair
+from simexm.stages.roles import MOST_CHANNELS, Efficiency, ImagingPlan, Microscope, Pair
 
 COUNTS = Quantity("image", "czyx", "counts before scaling to 8 bits", "uint32")
 LARGEST_COUNT = 2**32 - 1
@@ -172,8 +172,8 @@ class Imaging2017(Microscope):
             (z, y, x), self.expansion_factor, self.camera_pixel_nm, self.objective_factor, self.focal_plane_depth_nm
         )
 
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
-        """Find the pairs of dye and channel with any light."""
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry, efficiency: Efficiency) -> ImagingPlan:
+        """Find the pairs of dye and channel with any light; `detector_efficiency` is the model's own."""
         means = {(c.name, d): self.mean_photons(c, d) for c in self.channels for d in dyes}
         pairs = tuple(Pair(c, d, spectra.find(d).emission_peak_nm, m) for (c, d), m in means.items() if m > 0)
         if not pairs:

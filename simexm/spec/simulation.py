@@ -22,9 +22,9 @@ from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
 from simexm.spectra.dyes import Dye
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import AnyStage, Barcodes, Camera, Truth
+from simexm.stages import AnyStage, Barcodes, Truth
 from simexm.stages.contract import LABELS
-from simexm.stages.roles import Labeller, Microscope
+from simexm.stages.roles import EVERY_PHOTON, Detector, Efficiency, Labeller, Microscope
 from simexm.stages.sample.barcodes import AMPLICONS
 from simexm.store.location import usable
 from simexm.units import times
@@ -176,7 +176,7 @@ class Spec(Frozen):
             if missing:
                 raise ValueError(
                     f"stage {stage.tag!r} reads {' and '.join(missing)}, which no earlier stage writes; "
-                    "the usual order is regions, labelling, expansion, a microscope, camera, truth"
+                    "the usual order is regions, labelling, expansion, a microscope, a detector (such as camera), truth"
                 )
             twice = [q.name for q in stage.writes if q.name in written and q not in stage.inputs]
             if twice:
@@ -238,6 +238,8 @@ class Spec(Frozen):
             dyes = self.fluorophores()
             self._check_letters()
             self.microscope.check(dyes, float(self.transform().scale))
+            if self.detector:
+                self.detector.check(self.microscope)
             self._warn_of_dim_dyes(dyes)
         except SpecError as error:
             raise ValueError(str(error)) from None
@@ -283,9 +285,14 @@ class Spec(Frozen):
         return compose(stage.transform(frame) for stage in self.stages)
 
     @property
-    def camera(self) -> Camera | None:
+    def detector(self) -> Detector | None:
         """The detector, if any."""
-        return self._find(Camera)
+        return self._find(Detector)  # type: ignore[type-abstract]
+
+    @property
+    def efficiency(self) -> Efficiency:
+        """Quantum efficiency of the detector; without one, 1."""
+        return self.detector.efficiency if self.detector else EVERY_PHOTON
 
     @property
     def truth(self) -> Truth:
@@ -306,7 +313,7 @@ class Spec(Frozen):
     def resolved(self) -> Self:
         """Return the same spec without reference to files of dyes or to the working directory."""
         source = self.source.resolved() if isinstance(self.source, ZarrSource) else self.source
-        stages = tuple(s.resolved() if isinstance(s, Barcodes) else s for s in self.stages)
+        stages = tuple(s.resolved() for s in self.stages)
         return self.model_copy(update={"source": source, "dyes": self.fluorophores(), "stages": stages})
 
     def with_tile(self, tile: Triple | None) -> Self:

@@ -10,6 +10,9 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from simexm.stages.detector.camera import Camera
+from simexm.stages.detector.emccd import Emccd
+from simexm.stages.detector.photomultiplier import Photomultiplier
+from simexm.stages.detector.scmos import Scmos
 from simexm.stages.expansion.uniform import Expansion
 from simexm.stages.installed import OrInstalled
 from simexm.stages.microscope.confocal import Confocal
@@ -21,13 +24,18 @@ from simexm.stages.sample.labelling import Labelling
 from simexm.stages.sample.regions import Regions
 from simexm.stages.truth.labels import Truth
 
-BuiltIn = Regions | Labelling | Barcodes | Expansion | Confocal | Widefield | TwoPhoton | LightSheet | Camera | Truth
+BuiltIn = (
+    Regions | Labelling | Barcodes | Expansion
+    | Confocal | Widefield | TwoPhoton | LightSheet
+    | Camera | Scmos | Emccd | Photomultiplier
+    | Truth
+)  # fmt: skip
 AnyStage = Annotated[
     Annotated[BuiltIn, Field(discriminator="stage")],
     OrInstalled(str(stage.model_fields["stage"].default) for stage in get_args(BuiltIn)),
 ]
 
 __all__ = [
-    "AnyStage", "Barcodes", "Camera", "Confocal", "Expansion", "Labelling", "LightSheet",
-    "Regions", "Truth", "TwoPhoton", "Widefield",
+    "AnyStage", "Barcodes", "Camera", "Confocal", "Emccd", "Expansion", "Labelling", "LightSheet", "Photomultiplier",
+    "Regions", "Scmos", "Truth", "TwoPhoton", "Widefield",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +138,10 @@ class Stage(Frozen):
     def run(self, state: TileState) -> None:
         """Compute one tile: read the inputs, write the outputs. Called once for each frame in which they differ."""
         raise TypeError(f"{type(self).__name__} has no method `run`")
+
+    def resolved(self) -> Self:
+        """Copy that names its files by absolute path and digest; SpecError if one cannot be read or has changed."""
+        return self
 
     # ---------------------------------------------------------------- what is stored
 

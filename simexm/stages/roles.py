@@ -1,7 +1,7 @@
-"""Two roles of stages that planning needs before anything runs: the one that labels cells, and the microscope.
+"""Roles of stages that others need to know: the one that labels cells, the microscope, and the detector.
 
-They name layers and channels, and give the size of the image and its cost. Every other stage is known by what it reads
-and writes alone.
+They name layers and channels, give the size of the image and its cost, and say what a count means. Every other stage is
+known by what it reads and writes alone.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Pair:
     emission_nm
         Wavelength for which the response was computed.
     in_focus
-        Photo-electrons of one dye in its own plane.
+        Photo-electrons of one dye in its own plane; photons at the detector if there is none.
     """
 
     channel: str
@@ -241,6 +241,28 @@ class ImagingPlan:
     description: ImagingDescription
 
 
+class Efficiency(Protocol):
+    """Quantum efficiency of a detector."""
+
+    def at(self, wavelength_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Photo-electrons per photon at each wavelength, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class ConstantEfficiency:
+    """The same quantum efficiency at every wavelength."""
+
+    value: float
+
+    def at(self, wavelength_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `Efficiency`."""
+        return np.full(np.shape(wavelength_nm), self.value)
+
+
+EVERY_PHOTON = ConstantEfficiency(1.0)
+"""Efficiency without a detector: the expected image counts the photons that would reach one."""
+
+
 class Microscope(Stage):
     """A stage that forms an image; `multiphoton` if two photons excite a dye together."""
 
@@ -269,6 +291,48 @@ class Microscope(Stage):
     ) -> Geometry:
         """The pixel grid; `transform` is that of all stages together."""
 
+    @property
+    def pixel_time_s(self) -> float | None:
+        """Time in which a pixel of a plane collects light: dwell or exposure; None if the stage has none."""
+        return None
+
     @abstractmethod
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
-        """Compute everything that does not depend on the tile; SpecError if these dyes give no image."""
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry, efficiency: Efficiency) -> ImagingPlan:
+        """Compute everything that does not depend on the tile; SpecError if these dyes give no image.
+
+        `efficiency` is that of the detector, `EVERY_PHOTON` without one.
+        """
+
+
+class Detector(Stage):
+    """A stage that turns expected photo-electrons into counts, and says how to turn counts back."""
+
+    @property
+    @abstractmethod
+    def efficiency(self) -> Efficiency:
+        """Quantum efficiency."""
+
+    @property
+    @abstractmethod
+    def background_e(self) -> float:
+        """Mean photo-electrons per pixel and plane that are no light of dyes, at the centre of the frame."""
+
+    @property
+    @abstractmethod
+    def saturation_e(self) -> float:
+        """Photo-electrons per pixel and plane above which counts no longer follow."""
+
+    @abstractmethod
+    def electrons(self, counts: NDArray[Any], pixels: Box, context: RunContext) -> NDArray[np.float64]:
+        """Photo-electrons, background included, that give these counts (..., z, y, x) of a box of pixels on average."""
+
+    @abstractmethod
+    def noise_e(self, mean_e: float, context: RunContext) -> float:
+        """Standard deviation of `electrons` of a pixel that expects `mean_e`."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The detector as plain data for plan and result, with everything that a preset filled in."""
+
+    def check(self, microscope: Microscope) -> None:
+        """Raise SpecError if the detector cannot work with this microscope."""

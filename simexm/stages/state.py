@@ -53,6 +53,8 @@ class RunContext:
         The stage that labels cells; None if nothing is labelled.
     emits
         Dye of each layer of emitters, whether it labels cells or not.
+    pixel_time_s
+        Time in which a pixel of a plane collects light; None if the microscope has none.
     """
 
     seed: int
@@ -70,6 +72,7 @@ class RunContext:
     id_dtype: str = "uint64"
     labeller: Labeller | None = None
     emits: Mapping[str, str] = field(default_factory=dict)
+    pixel_time_s: float | None = None
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -78,7 +81,7 @@ class RunContext:
 
 
 class ImageCounts(NamedTuple):
-    """One channel of a tile: the number of clipped pixels, and the histogram of counts in quarter octaves."""
+    """One channel of a tile: the number of saturated pixels, and the histogram of counts in quarter octaves."""
 
     clipped: int
     histogram: NDArray[np.int64]

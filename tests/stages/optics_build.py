@@ -20,6 +20,7 @@ from simexm.stages import Confocal, LightSheet, TwoPhoton, Widefield
 from simexm.stages.contract import EXPANDED, EXPECTED, Chunk, EmitterStream, RunContext, Tile
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import Channel, OpticsPair, OpticsPlan
+from simexm.stages.roles import EVERY_PHOTON
 
 Array = NDArray[np.float64]
 SLAB_NM = 160.0
@@ -68,7 +69,7 @@ class Bench:
         slab = Box.of_shape((1, 1, 1))
         thick = exact3((depth, 1, 1))
         geometry = Geometry((1, 1, 1), slab, thick, exact3((0, 0, 0)), IDENTITY, optics.spacing_nm)
-        self.resolved = optics.resolve(self.dyes, geometry)
+        self.resolved = optics.resolve(self.dyes, geometry, EVERY_PHOTON)
         assert isinstance(self.resolved.formation, OpticsPlan)
         self.plan = self.resolved.formation
         self.pitch = np.array([float(s) for s in optics.spacing_nm])

@@ -167,7 +167,7 @@ def normal_quantile(u: float) -> float:
     q = u - 0.5
     if abs(q) <= CENTRAL:
         return float(quantile_centre(q))
-    return normal_quantile_tail(u)
+    return float(normal_quantile_tail(u))
 
 
 @njit(cache=True, nogil=True)

@@ -77,6 +77,26 @@ def poisson_quantile(u: float, mean: float) -> int:
 
 
 @_jit
+def pulse_count_quantile(u: float, mean: float, dead_share: float) -> int:
+    """Return the smallest n with P(N <= n) >= u for pulses N counted with a dead time.
+
+    Each counted pulse makes the counter deaf for the share `dead_share` of the time in which `mean` pulses are expected,
+    and pulses meanwhile are lost (Feller, "On probability problems in the theory of counters", 1948, type I). More than n
+    are counted if n + 1 waiting times and n dead times fit into the time, so P(N <= n) is that of a Poisson number of
+    mean * (1 - n * dead_share). On average about mean / (1 + mean * dead_share) are counted.
+    """
+    n = int(poisson_quantile(u, mean))
+    if n == 0 or not dead_share > 0.0:
+        return n
+    n = int(n / (1.0 + n * dead_share))
+    while poisson_quantile(u, mean * (1.0 - n * dead_share)) > n:
+        n += 1
+    while n > 0 and poisson_quantile(u, mean * (1.0 - (n - 1) * dead_share)) <= n - 1:
+        n -= 1
+    return n
+
+
+@_jit
 def _binomial_guess(u: float, n: int, p: float) -> int:
     """Guess the quantile by Cornish-Fisher to the skewness, 0 < p <= 1/2."""
     w = detmath.normal_quantile(u)

@@ -199,6 +199,28 @@ def poisson_field(
     return counts
 
 
+@_jit
+def _pulse_count_field(mean, z0, y0, x0, k0, k1, dead_share):  # type: ignore[no-untyped-def]
+    counts = np.empty(mean.shape, np.uint32)
+    u = np.empty(mean.shape[2])
+    for i in range(mean.shape[0]):
+        for j in range(mean.shape[1]):
+            _uniform_row(u, z0 + i, y0 + j, x0, 0, k0, k1)
+            for k in range(u.shape[0]):
+                counts[i, j, k] = draws.pulse_count_quantile(u[k], mean[i, j, k], dead_share)
+    return counts
+
+
+def pulse_count_field(
+    mean: NDArray[np.float64], z0: int, y0: int, x0: int, key: Key, dead_share: float
+) -> NDArray[np.uint32]:
+    """Draw the pulses counted in every pixel of a box, as `poisson_field` does; see `draws.pulse_count_quantile`."""
+    if mean.size:
+        check_mean(float(mean.min()), float(mean.max()))
+    counts: NDArray[np.uint32] = _pulse_count_field(mean, z0, y0, x0, *key, dead_share)
+    return counts
+
+
 def normal_field(
     shape: tuple[int, int, int], z0: int, y0: int, x0: int, key: Key, draw: int = 0
 ) -> NDArray[np.float64]:

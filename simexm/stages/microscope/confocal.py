@@ -70,6 +70,11 @@ class Confocal(Optics):
         rate = photophysics.excitation_rate_per_s(sigma, channel.power_W * 1e18 * per_nm2, channel.laser_wavelength_nm)
         return photophysics.saturated_rate_per_s(rate, dye.lifetime_ns) * dye.quantum_yield
 
+    @property
+    def pixel_time_s(self) -> float:
+        """The dwell time."""
+        return self.dwell_us * 1e-6
+
     def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
         """Excitation, saturation, pinhole and detection, pointwise."""
         na, n = self.numerical_aperture, self.refractive_index

@@ -22,13 +22,14 @@ from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.emission import photophysics
 from simexm.kernels.imaging.image import fast_pixels
 from simexm.spectra.fluorophores import Fluorophore
+from simexm.spectra.spectrum import Spectrum
 from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
 from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
 from simexm.stages.microscope.optics_image import expected_image
 from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Array, Channel, OpticsPair, OpticsPlan
-from simexm.stages.roles import ImagingPlan, Microscope
+from simexm.stages.roles import Efficiency, ImagingPlan, Microscope
 
 RADIAL_STEP_NM = 10.0
 LATERAL_SHARE = 0.9952
@@ -55,8 +56,8 @@ class Optics(Microscope):
     axial_range_um
         Distance above and below a plane from which light is simulated, um of expanded tissue. By default the range that
         holds 95 % of a uniformly stained stack's light, but at most 5 um for widefield and light sheet.
-    objective_transmission, detector_efficiency
-        Transmission of the objective and its optics, and quantum efficiency of the detector.
+    objective_transmission
+        Transmission of the objective and its optics.
     """
 
     numerical_aperture: float = Field(gt=0, le=2)
@@ -65,7 +66,6 @@ class Optics(Microscope):
     plane_spacing_nm: float = Field(ge=1, le=1e5)
     axial_range_um: float | None = Field(default=None, gt=0, le=500)
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
-    detector_efficiency: float = Field(default=0.7, gt=0, le=1)
 
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
@@ -95,7 +95,7 @@ class Optics(Microscope):
 
     @abstractmethod
     def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
-        """Photo-electrons per dye and nm^2 of pixel at distances z and radii r from the focus, (nz, nr)."""
+        """Photons at the detector per dye and nm^2 of pixel at distances z and radii r from the focus, (nz, nr)."""
 
     @abstractmethod
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
@@ -116,12 +116,11 @@ class Optics(Microscope):
         return peak * dye.excitation_at(channel.laser_wavelength_nm)
 
     def collected(self, channel: Channel, dye: Fluorophore) -> float:
-        """Photo-electrons per emitted photon, without a pinhole."""
+        """Photons that reach the detector per emitted photon, without a pinhole."""
         return (
             photophysics.collection_share(self.numerical_aperture, self.refractive_index)
             * self.objective_transmission
             * dye.emission_share(*channel.band_nm)
-            * self.detector_efficiency
         )
 
     def seen(self, dyes: Mapping[str, Fluorophore]) -> list[tuple[Channel, Fluorophore, float]]:
@@ -139,7 +138,7 @@ class Optics(Microscope):
         """Pixels and planes from the specimen's corner."""
         return Geometry(volume, crop, voxel_nm, origin_nm, transform, self.spacing_nm)
 
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry, efficiency: Efficiency) -> ImagingPlan:
         """Choose the simulation grid and its range, at most the thickness of the expanded specimen."""
         expanded = geometry.transform.bound(geometry.voxels_nm(Box.of_shape(geometry.crop.shape)))
         depth_nm = float(expanded.stop[0] - expanded.start[0])
@@ -160,7 +159,7 @@ class Optics(Microscope):
         radius = max(self._radius_nm(c, e, range_nm) for c, _, e in seen)
         tables = {(c.name, d.name): self.tabulate(c, d, e, float(node_z), reach, radius) for c, d, e in seen}
         pairs = tuple(
-            self._pair(c, d, e, tables[c.name, d.name], float(k[min(reach, k.size - 1)]), depth_nm)
+            self._pair(c, d, e, tables[c.name, d.name], float(k[min(reach, k.size - 1)]), depth_nm, efficiency)
             for (c, d, e), k in zip(seen, kept, strict=True)
         )
         fwhm = min(p.fwhm_nm[1] for p in pairs)
@@ -238,6 +237,7 @@ class Optics(Microscope):
         table: psf_response.Response,
         kept: float,
         depth_nm: float,
+        efficiency: Efficiency,
     ) -> OpticsPair:
         received = hankel.plane_energy(table.table[:-2], table.r_nm)
         if self.tail == "constant":
@@ -251,7 +251,10 @@ class Optics(Microscope):
         planes = max(1, math.floor(depth_nm / self.plane_spacing_nm))
         distances = np.abs(np.arange(planes) - (planes - 1) // 2) * self.plane_spacing_nm
         stack = float(self.emitted(channel, dye, distances).sum())
-        return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
+        counted = mean_efficiency(efficiency, dye, channel)
+        return OpticsPair(
+            channel.name, dye.name, emission, counted * float(received[0]), stack, 1.0 - kept, widths, counted
+        )
 
     def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
         """Pass band and stop band of lateral frequencies, per nm, at most the Nyquist frequency of the grid.
@@ -289,6 +292,13 @@ class Optics(Microscope):
             self, _formation(state.context), stream, state.context.dyes, state.pixels, state.device, kept
         )
         state.write(EXPECTED, expected)
+
+
+def mean_efficiency(efficiency: Efficiency, dye: Fluorophore, channel: Channel) -> float:
+    """Photo-electrons per photon of a dye inside a channel's band."""
+    band = Spectrum.of(dye.emission).within(*channel.band_nm)
+    counted = Spectrum(band.wavelength_nm, band.value * efficiency.at(band.wavelength_nm))
+    return counted.integral() / band.integral()
 
 
 def _formation(context: RunContext) -> OpticsPlan:

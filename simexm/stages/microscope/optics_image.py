@@ -132,7 +132,7 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
     k = np.arange(plan.frequencies) / plan.per_cycle
     spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
-    spectrum *= plan.kept(k)
+    spectrum *= plan.kept(k) * pair.efficiency
     response = image.sharpened_along_z(spectrum)
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2

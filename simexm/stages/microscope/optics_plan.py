@@ -63,11 +63,14 @@ class OpticsPair(Pair):
         Share of a uniformly stained stack's light beyond the axial range or, for a camera, beyond the lateral radius.
     fwhm_nm
         Axial and lateral full width at half maximum; axial None where the range does not reach it.
+    efficiency
+        Photo-electrons per photon that reaches the detector.
     """
 
     emitted_in_stack: float
     left_out: float
     fwhm_nm: tuple[float | None, float]
+    efficiency: float
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class TwoPhoton(Optics):
         )  # fmt: skip
         return photophysics.pulse_saturated_rate_per_s(rate, frequency) * dye.quantum_yield
 
+    @property
+    def pixel_time_s(self) -> float:
+        """The dwell time."""
+        return self.dwell_us * 1e-6
+
     def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
         """Two-photon excitation, saturation and detection, pointwise."""
         beam = tables.excitation_table(

@@ -65,6 +65,11 @@ class Widefield(Optics):
             lifetime_ns=dye.lifetime_ns,
         )
 
+    @property
+    def pixel_time_s(self) -> float:
+        """The exposure time."""
+        return self.exposure_s
+
     def response(self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array) -> Array:
         """The dye's image, scaled by the photons that it emits at each distance."""
         image = tables.emission_table(z_nm, r_nm, emission_nm, self.numerical_aperture, self.refractive_index)

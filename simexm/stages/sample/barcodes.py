@@ -140,8 +140,8 @@ class Barcodes(Stage):
         """Layer of the amplicons that carry a dye in a round, by dye."""
         return {dye: f"{AMPLICONS}_{letter}" for letter, dye in self.dyes.items()}
 
-    def resolved(self) -> Barcodes:
-        """Copy with the codebook's absolute path and digest; SpecError if it cannot be read or has another digest."""
+    def resolved(self) -> Self:
+        """See `Stage`; its file is the codebook."""
         book = self._book()
         if book is None:
             return self
