@@ -51,7 +51,7 @@ def _detector(detector: Detector | None) -> str:
         return "none: the expected image counts the photons that would reach one"
     figures = {key: value for key, value in detector.describe().items() if value and key not in ("stage", "preset")}
     preset = detector.describe().get("preset")
-    words = [f"{key} {f'{value:g}' if isinstance(value, float) else value}" for key, value in figures.items()]
+    words = [f"{key} {times(value) if isinstance(value, list) else value}" for key, value in figures.items()]
     return f"{detector.tag}{f' {preset}' if preset else ''}: {', '.join(words)}"
 
 

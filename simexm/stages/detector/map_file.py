@@ -56,7 +56,9 @@ class MapFile(Frozen):
         SpecError
             If the file is missing, no TIFF or NPY, of another shape than the frame, not finite, or has another digest.
         """
-        values = _read(str(Path(self.path).expanduser()), what, frame_pixels)
+        path = Path(self.path).expanduser()
+        changed_ns = path.stat().st_mtime_ns if path.exists() else 0
+        values = _read(str(path), what, frame_pixels, changed_ns)
         if self.digest not in (None, found := digest(values)):
             raise SpecError(
                 f"{what}: {self.path} has the digest {found[:12]}, not {str(self.digest)[:12]}, so the counts would differ; "
@@ -71,7 +73,8 @@ def digest(values: NDArray[np.float32]) -> str:
 
 
 @lru_cache(maxsize=3)
-def _read(path: str, what: str, frame_pixels: tuple[int, int]) -> NDArray[np.float32]:
+def _read(path: str, what: str, frame_pixels: tuple[int, int], changed_ns: int) -> NDArray[np.float32]:
+    """Read and check a file; `changed_ns` makes the cache notice a changed one."""
     wanted = f"{frame_pixels[0]} rows x {frame_pixels[1]} columns"
     try:
         if path.lower().endswith(".npy"):
