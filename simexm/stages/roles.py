@@ -336,3 +336,7 @@ class Detector(Stage):
 
     def check(self, microscope: Microscope) -> None:
         """Raise SpecError if the detector cannot work with this microscope."""
+
+    def provenance(self, sums: Mapping[str, int]) -> dict[str, Any]:
+        """The detector."""
+        return {"detector": self.describe()}

@@ -109,7 +109,8 @@ class Scmos(Sensor):
         part, rows, columns = self._part(pixels)
 
         def normal(what: str) -> Floats:
-            return normal_field((1, *part.shape[1:]), *part.start, derive_key(seed, "detector", what))[0]
+            field = normal_field((1, *part.shape[1:]), *part.start, derive_key(seed, "detector", what))
+            return np.asarray(field[0])
 
         def mapped(file: MapFile | None, drawn: Callable[[], Floats | float]) -> NDArray[np.float32]:
             made = drawn() if file is None else file.read(self.frame_pixels)[part.slices[1:]]

@@ -187,10 +187,6 @@ class Sensor(Detector):
         """See `Detector`."""
         return {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
 
-    def provenance(self, sums: Mapping[str, int]) -> dict[str, Any]:
-        """The detector."""
-        return {"detector": self.describe()}
-
     def check(self, microscope: Microscope) -> None:
         """See `Detector`."""
         e = self._electronics(microscope.pixel_time_s)
