@@ -297,8 +297,9 @@ class Optics(Microscope):
 def mean_efficiency(efficiency: Efficiency, dye: Fluorophore, channel: Channel) -> float:
     """Photo-electrons per photon of a dye inside a channel's band."""
     band = Spectrum.of(dye.emission).within(*channel.band_nm)
-    counted = Spectrum(band.wavelength_nm, band.value * efficiency.at(band.wavelength_nm))
-    return counted.integral() / band.integral()
+    each = efficiency.at(band.wavelength_nm)
+    above = Spectrum(band.wavelength_nm, band.value * (each - each[0]))  # so that a constant is found exactly
+    return float(each[0]) + above.integral() / band.integral()
 
 
 def _formation(context: RunContext) -> OpticsPlan:
