@@ -48,10 +48,12 @@ class Totals:
         """List warnings that are known only after the run: empty layers, clipped pixels."""
         texts = [text for stage in plan.stages for text in stage.end_warnings(self.sums)]
         pixels = int(np.prod(plan.shape)) * len(plan.frames)
+        detector = plan.simulation.detector
+        above = f"above about {detector.saturation_e:.3g} photo-electrons" if detector else "at the largest count"
         for channel, clipped in zip(plan.outputs[0].channels, self.clipped, strict=True):
             if clipped:
                 texts.append(
-                    f"{clipped} pixels of channel {channel!r} ({clipped / pixels:.2%}) are saturated, at the detector's full "
-                    "well or its largest count; lower the light or the gain, or raise bits"
+                    f"{clipped} pixels of channel {channel!r} ({clipped / pixels:.2%}) are saturated, {above}; lower the light "
+                    "or the detector's gain"
                 )
         return texts

@@ -69,13 +69,13 @@ def test_a_sum_rises_with_the_number_and_with_the_pulses() -> None:
 def test_counted_pulses_follow_the_law_of_a_counter_that_is_deaf_after_each(mean: float, dead_share: float) -> None:
     """Against a simulation of waiting times, and the renewal laws of mean and variance."""
     rng = np.random.default_rng(3)
-    waits = rng.exponential(1 / mean, (40_000, int(mean + 8 * mean**0.5 + 12)))
+    waits = rng.exponential(1 / mean, (20_000, int(mean + 8 * mean**0.5 + 12)))
     waits[:, 1:] += dead_share
     simulated = (np.cumsum(waits, axis=1) < 1).sum(axis=1)
     n = fields.pulse_count_field(np.full((1, 200, 200), mean), 0, 0, 0, derive_key(4, "pulses"), dead_share).reshape(-1)
     assert stats.ks_2samp(n, simulated).pvalue > 1e-3
     assert n.mean() == pytest.approx(mean / (1 + mean * dead_share), abs=0.5)
-    assert n.var() == pytest.approx(simulated.var(), rel=0.04)
+    assert n.var() == pytest.approx(simulated.var(), rel=0.05)
     if mean > 100:  # so that the discreteness of counts does not matter
         assert n.var() == pytest.approx(mean / (1 + mean * dead_share) ** 3, rel=0.03)
 

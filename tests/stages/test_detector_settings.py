@@ -11,15 +11,16 @@ import tifffile
 import yaml
 
 from docs.hooks import presets
-from simexm import Simulation
-from simexm.errors import SpecError
+from simexm import Simulation, simulate
+from simexm.errors import SimexmWarning, SpecError
 from simexm.geometry.grid import Box
 from simexm.spec.simulation import Spec
 from simexm.stages import Camera, Emccd, Photomultiplier, Scmos
 from simexm.stages.detector.presets import PRESETS
 from simexm.stages.detector.sensor import Sensor
 from simexm.stages.roles import Detector
-from tests.build import confocal, layer, spec
+from simexm.view.rows import plan_rows
+from tests.build import VOXEL_NM, confocal, layer, spec
 from tests.markdown import ROOT, blocks
 
 MODELS = {m.model_fields["stage"].default: m for m in (Camera, Scmos, Emccd, Photomultiplier)}
@@ -184,8 +185,28 @@ def test_efficiency_multiplies_the_light_and_is_1_without_a_detector() -> None:
         plan = Simulation.from_mapping(given).plan()
         light[share] = plan.imaging.formation.pairs[0].in_focus
         assert (plan.to_mapping()["detector"] is None) == (share is None)
+        assert ("none" if share is None else f"quantum_efficiency {share}") in dict(plan_rows(plan))["detector"]
     assert light[0.7] == pytest.approx(2 * light[0.35], rel=1e-12)
     assert light[0.7] == pytest.approx(0.7 * light[None], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("camera", "above"),
+    [
+        ({"full_well_e": 30, "read_noise_e": 0}, "above about 30 photo-electrons"),
+        ({"bits": 8, "gain_counts_per_e": 5}, "above about 31 photo-electrons"),
+        ({"stage": "emccd", "register_well_e": 6000}, "above about 20 photo-electrons"),
+    ],
+    ids=["full well", "bits", "register"],
+)
+def test_saturated_pixels_are_told_at_the_end(camera: dict[str, Any], above: str) -> None:
+    labels = np.zeros((24, 40, 40), np.uint64)
+    labels[6:18, 8:32, 8:32] = 3
+    bright = Simulation.from_mapping(
+        spec(layer(density_per_um2=20_000), optics=confocal(axial_range_um=3), camera=camera)
+    )
+    with pytest.warns(SimexmWarning, match=f"'green' .* are saturated, {above}"):
+        simulate(labels, bright, voxel_size_nm=VOXEL_NM)
 
 
 def test_every_detector_has_the_role() -> None:
