@@ -85,11 +85,16 @@ def pulse_count_quantile(u: float, mean: float, dead_share: float) -> int:
     are counted if n + 1 waiting times and n dead times fit into the time, so P(N <= n) is that of a Poisson number of
     mean * (1 - n * dead_share). On average about mean / (1 + mean * dead_share) are counted.
     """
-    n = int(poisson_quantile(u, mean))
-    if n == 0 or not dead_share > 0.0:
-        return n
-    n = int(n / (1.0 + n * dead_share))
-    while poisson_quantile(u, mean * (1.0 - n * dead_share)) > n:
+    return int(counted_pulses(int(poisson_quantile(u, mean)), u, mean, dead_share))
+
+
+@_jit
+def counted_pulses(pulses: int, u: float, mean: float, dead_share: float) -> int:
+    """Return `pulse_count_quantile`, given pulses = poisson_quantile(u, mean)."""
+    if pulses == 0 or not dead_share > 0.0:
+        return pulses
+    n = int(pulses / (1.0 + pulses * dead_share) + 0.5)
+    while n < pulses and poisson_quantile(u, mean * (1.0 - n * dead_share)) > n:
         n += 1
     while n > 0 and poisson_quantile(u, mean * (1.0 - (n - 1) * dead_share)) <= n - 1:
         n -= 1

@@ -200,24 +200,22 @@ def poisson_field(
 
 
 @_jit
-def _pulse_count_field(mean, z0, y0, x0, k0, k1, dead_share):  # type: ignore[no-untyped-def]
-    counts = np.empty(mean.shape, np.uint32)
+def _lose_pulses(counts, mean, z0, y0, x0, k0, k1, dead_share):  # type: ignore[no-untyped-def]
+    """Replace Poisson counts by those that are counted."""
     u = np.empty(mean.shape[2])
     for i in range(mean.shape[0]):
         for j in range(mean.shape[1]):
             _uniform_row(u, z0 + i, y0 + j, x0, 0, k0, k1)
             for k in range(u.shape[0]):
-                counts[i, j, k] = draws.pulse_count_quantile(u[k], mean[i, j, k], dead_share)
-    return counts
+                counts[i, j, k] = draws.counted_pulses(np.int64(counts[i, j, k]), u[k], mean[i, j, k], dead_share)
 
 
 def pulse_count_field(
     mean: NDArray[np.float64], z0: int, y0: int, x0: int, key: Key, dead_share: float
 ) -> NDArray[np.uint32]:
     """Draw the pulses counted in every pixel of a box, as `poisson_field` does; see `draws.pulse_count_quantile`."""
-    if mean.size:
-        check_mean(float(mean.min()), float(mean.max()))
-    counts: NDArray[np.uint32] = _pulse_count_field(mean, z0, y0, x0, *key, dead_share)
+    counts = poisson_field(mean, z0, y0, x0, key)
+    _lose_pulses(counts, mean, z0, y0, x0, *key, dead_share)
     return counts
 
 

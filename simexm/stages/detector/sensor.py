@@ -115,7 +115,7 @@ class Sensor(Detector):
         near = [folded[n] for n in difflib.get_close_matches(name.casefold(), folded, n=2, cutoff=0.4)]
         hint = f"did you mean {' or '.join(near)}? All of them" if near else "they are"
         raise ValueError(
-            f"there is no preset {name!r} of a {kind}; {hint}: {', '.join(own)}; or give its figures yourself"
+            f"there is no preset {name!r} of the stage {kind}; {hint}: {', '.join(own)}; or give its figures yourself"
         )
 
     @model_serializer(mode="wrap")

@@ -106,8 +106,9 @@ __device__ __noinline__ whole poisson_quantile(double u, double mean) {
 __device__ __noinline__ whole pulse_count_quantile(double u, double mean, double dead_share) {
   whole n = poisson_quantile(u, mean);
   if (n == 0 || !(dead_share > 0.0)) return n;
-  n = (whole)(n / (1.0 + n * dead_share));
-  while (poisson_quantile(u, mean * (1.0 - n * dead_share)) > n) n += 1;
+  whole pulses = n;
+  n = (whole)(n / (1.0 + n * dead_share) + 0.5);
+  while (n < pulses && poisson_quantile(u, mean * (1.0 - n * dead_share)) > n) n += 1;
   while (n > 0 && poisson_quantile(u, mean * (1.0 - (n - 1) * dead_share)) <= n - 1) n -= 1;
   return n;
 }
