@@ -49,6 +49,9 @@ def test_a_preset_fills_what_is_not_given(name: str) -> None:
         assert getattr(sensor, key) == value
     assert "data sheet" in preset.source
     assert sensor.describe()["preset"] == name
+    wells = sensor._electronics(None)
+    if preset.stage != "photomultiplier":  # the bits suffice for what the wells hold
+        assert sensor.saturation_e == min(wells.full_well_e, wells.register_e / wells.multiplication)
     given = {"stage": preset.stage, "preset": name, "quantum_efficiency": 0.33, "stray_light_e": 4}
     mixed = Spec.from_mapping(written(**given))
     stored = mixed.to_mapping()

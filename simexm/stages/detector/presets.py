@@ -75,10 +75,11 @@ PRESETS: Mapping[str, Preset] = {
             "full_well_e": 80_000,
             "read_noise_e": 1.8,
             "read_noise_median_e": 1.6,
+            "gain_counts_per_e": 0.81,
             "bits": 16,
         },
         "Teledyne Photometrics, Prime 95B data sheet: 95 % at peak, 1200 x 1200 of 11 um, full well 80,000 e, read noise 1.8 e "
-        "rms and 1.6 e median, 16 bits",
+        "rms and 1.6 e median, 16 bits; the gain lets these span the full well",
     ),
     "iXon Ultra 888": Preset(
         "emccd",
@@ -103,10 +104,12 @@ PRESETS: Mapping[str, Preset] = {
             "full_well_e": 180_000,
             "register_well_e": 800_000,
             "read_noise_e": 50,
+            "gain_counts_per_e": 0.081,
             "bits": 16,
         },
         "Andor, iXon Ultra 897 data sheet: more than 90 % at peak, 512 x 512, active-area well 180,000 e, gain register "
-        "800,000 e, 16 bits; read noise 50 e at 10 MHz: hardware guide, version 1.1, section 3.1.2",
+        "800,000 e, 16 bits, which the gain lets span the register; read noise 50 e at 10 MHz: hardware guide, version "
+        "1.1, section 3.1.2",
     ),
     "R3896": Preset(
         "photomultiplier",
