@@ -88,6 +88,13 @@ def test_blocks_of_spectra_draw_the_picture_that_the_page_shows(tmp_path: Path) 
     assert np.abs(made - shown).mean() < 0.01  # texts are drawn by the fonts that there are
 
 
+def test_the_spec_of_optics_is_planned_at_its_depth(tmp_path: Path) -> None:
+    (tmp_path / "optics.yaml").write_text(block("docs/optics.md", "source:").text)
+    told = " ".join(type_here("simexm plan optics.yaml", tmp_path).split())
+    assert "planes 46" in told  # 0.92 of the step of the stage
+    assert "first plane 50.2 um deep" in told
+
+
 @pytest.fixture(scope="module")
 def analysis(folder: Path) -> Iterator[Path]:
     """Where the analysis of the page is installed."""

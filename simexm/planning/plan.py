@@ -122,7 +122,7 @@ class Plan:
             source = {k: v for k, v in spec["source"].items() if k != "path"}
             fields = {name: {**each, "path": ""} for name, each in spec["source"].get("fields", {}).items()}
             spec["source"] = {**source, "regions": list(self.simulation.source.regions), "fields": fields}
-        spec["stages"] = [{k: v for k, v in stage.items() if k != "codebook"} for stage in spec["stages"]]
+        spec["stages"] = [_without_paths(stage) for stage in spec["stages"]]
         return {
             "spec": spec,
             "identity": self.identity,
@@ -200,6 +200,7 @@ class Plan:
                 **self.volumes.pyramid(),
             },
             "optics": self.imaging.description.describe(self.tile),
+            "detector": detector.describe() if (detector := self.simulation.detector) else None,
             "blocks": {
                 "count": len(self.blocks),
                 "levels": self.volumes.owned,
@@ -227,6 +228,15 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return type(self).shown(self) or repr(self)
+
+
+def _without_paths(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage without the paths of its files, whose digests decide."""
+    found = {key: value for key, value in stage.items() if key != "codebook"}
+    for key, value in found.items():
+        if isinstance(value, dict) and value.get("digest"):
+            found[key] = {k: v for k, v in value.items() if k != "path"}
+    return found
 
 
 def imaging_repeats(imaging: ImageFormation, stages: Sequence[Stage], frames: Acquisition, microscope: Stage) -> float:

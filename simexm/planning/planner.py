@@ -89,7 +89,7 @@ def make_plan(
     bits |= {name: FIRST_MASK << i for i, name in enumerate(masks)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
     device = resolve_device(resolved.execution, stages, gpu)
-    imaging = resolved.microscope.resolve(dyes, geometry)
+    imaging = resolved.microscope.resolve(dyes, geometry, resolved.efficiency)
     id_dtype = np.dtype(opened.dtype).name
     context = RunContext(
         seed=resolved.seed,
@@ -106,6 +106,7 @@ def make_plan(
         id_dtype=id_dtype,
         labeller=resolved.labeller,
         emits={layer: dye for stage in stages for layer, dye in stage.emits.items()},
+        pixel_time_s=resolved.microscope.pixel_time_s,
     )
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     outputs = _outputs(resolved, stages, context)

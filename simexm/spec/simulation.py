@@ -22,10 +22,11 @@ from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
 from simexm.spectra.curves import NamedCurve
 from simexm.spectra.dyes import Dye
+from simexm.spectra.efficiency import EVERY_PHOTON, Efficiency
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import MICROSCOPES, AnyStage, Barcodes, Camera, Truth
+from simexm.stages import MICROSCOPES, AnyStage, Barcodes, Truth
 from simexm.stages.contract import LABELS
-from simexm.stages.roles import Labeller, Microscope
+from simexm.stages.roles import Detector, Labeller, Microscope
 from simexm.stages.sample.barcodes import AMPLICONS
 from simexm.store.location import usable
 from simexm.units import times
@@ -181,7 +182,7 @@ class Spec(Frozen):
             if missing:
                 raise ValueError(
                     f"stage {stage.tag!r} reads {' and '.join(missing)}, which no earlier stage writes; "
-                    "the usual order is regions, labelling, expansion, a microscope, camera, truth"
+                    "the usual order is regions, labelling, expansion, a microscope, a detector (such as camera), truth"
                 )
             twice = [q.name for q in stage.writes if q.name in written and q not in stage.inputs]
             if twice:
@@ -246,7 +247,9 @@ class Spec(Frozen):
         try:
             dyes = self.fluorophores()
             self._check_letters()
-            self.microscope.check(dyes, float(self.transform().scale))
+            self.microscope.check(dyes, float(self.transform().scale), self.efficiency)
+            if self.detector:
+                self.detector.check(self.microscope)
             self._warn_of_dim_dyes(dyes)
         except SpecError as error:
             raise ValueError(str(error)) from None
@@ -292,9 +295,14 @@ class Spec(Frozen):
         return compose(stage.transform(frame) for stage in self.stages)
 
     @property
-    def camera(self) -> Camera | None:
+    def detector(self) -> Detector | None:
         """The detector, if any."""
-        return self._find(Camera)
+        return self._find(Detector)  # type: ignore[type-abstract]
+
+    @property
+    def efficiency(self) -> Efficiency:
+        """Quantum efficiency of the detector; without one, 1."""
+        return self.detector.efficiency if self.detector else EVERY_PHOTON
 
     @property
     def truth(self) -> Truth:

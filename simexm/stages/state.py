@@ -54,6 +54,8 @@ class RunContext:
     """The stage that labels cells; None if nothing is labelled."""
     emits: Mapping[str, str] = field(default_factory=dict)
     """Dye of each layer of emitters, whether it labels cells or not."""
+    pixel_time_s: float | None = None
+    """Time in which a pixel of a plane collects light; None if the microscope has none."""
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ class RunContext:
 
 
 class ImageCounts(NamedTuple):
-    """One channel of a tile: the number of clipped pixels, and the histogram of counts in quarter octaves."""
+    """One channel of a tile: the number of saturated pixels, and the histogram of counts in quarter octaves."""
 
     clipped: int
     histogram: NDArray[np.int64]

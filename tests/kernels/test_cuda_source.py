@@ -10,13 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Triple
-from simexm.kernels.detector import camera
-from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.devices.array_device import ArrayDevice
 from simexm.kernels.devices.array_planes import Backend
 from simexm.kernels.devices.cpu_device import CPU
 from simexm.kernels.devices.device import Cells, Device, NodeGrid, Where
-from simexm.kernels.emission import amplicons, emit
+from simexm.kernels.emission import amplicons
 from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.points import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging.image import LateralGrid
@@ -291,55 +289,3 @@ def test_dyes_per_pixel_are_the_same(gpu: ArrayDevice) -> None:
         counted.append(device.to_host(out))
     np.testing.assert_array_equal(counted[0], counted[1])
     assert counted[1].any()
-
-
-# ------------------------------------------------------------------ camera
-
-PLAIN = Detector(0.4, 0.2, 1.5, 1.0, 2.0, 100.0, 65535.0, *(derive_key(1, "c", p) for p in ("shot", "read", "excess")))
-
-
-@pytest.mark.parametrize(
-    "detector",
-    [
-        PLAIN,
-        PLAIN._replace(read_noise_e=0.0, lit_e=0.0, dark_e=0.0),
-        PLAIN._replace(excess_noise=1.9, gain=37.5),
-        PLAIN._replace(excess_noise=1.2, gain=1.0, top=255.0),
-    ],
-)
-def test_counts_are_the_same(gpu: ArrayDevice, detector: Detector) -> None:
-    rng = np.random.default_rng(8)
-    shape = (5, 61, 53)
-    expected = (10 ** rng.uniform(-4, 5, shape)).astype(np.float32)
-    expected[0] = rng.normal(0, 1e-3, shape[1:])
-    profile = Profile(rng.uniform(0.3, 1, shape[1]), rng.uniform(0.3, 1, shape[2]))
-    drawn = []
-    for device in (gpu, CPU):
-        out = device.zeros(shape, np.uint16)
-        clipped, histogram = device.draw_counts(device.put(expected), (7, 2**31 + 5, 9), detector, profile, out)
-        drawn.append((device.to_host(out), clipped, histogram))
-    for ours, theirs in zip(*drawn, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert drawn[1][0].std() > 10
-    assert drawn[0][2].sum() == expected.size
-    assert (drawn[1][1] > 0) == (detector.top == 255.0 or detector.gain == 37.5 or detector.gain == 2.0)
-
-
-@pytest.mark.parametrize("wrong", [np.nan, 3e9])
-def test_what_cannot_be_drawn_is_told(gpu: ArrayDevice, wrong: float) -> None:
-    expected = np.ones((1, 4, 4), np.float32)
-    expected[0, 2, 2] = wrong
-    for device in (gpu, CPU):
-        with pytest.raises(ValueError, match=r"a Poisson field|more electrons"):
-            device.draw_counts(
-                device.put(expected),
-                (0, 0, 0),
-                PLAIN,
-                Profile(np.ones(4), np.ones(4)),
-                device.zeros((1, 4, 4), np.uint16),
-            )
-
-
-def test_bins_hold_every_count_of_16_bits() -> None:
-    assert camera.BIN_OF.size == 1 << 16
-    assert CPU.capacity == emit.CAPACITY

@@ -45,13 +45,17 @@ TWO_PHOTON = {
     "pulse_fs": 150,
     "channels": [{**GREEN, "laser_wavelength_nm": 920, "laser_power_uW": 10_000}],
 }
-VIGNETTE = {"illumination": {"frame_pixels": [20, 30], "edge": 0.5}, "excess_noise": 1.5, "autofluorescence_e": 2}
+UNEVEN = {
+    "stage": "scmos", "illumination": {"edge": 0.5}, "frame_pixels": [20, 30], "autofluorescence_e": 2, "gain_spread": 0.1,
+    "hot_pixel_share": 0.02, "hot_pixel_e": 40,
+}  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
     "confocal": spec("memory", keep=["expected", "labelled"]),
     "stained after expansion": tiny(layer(stained="after_expansion", linker_nm=10), factor=4.5),
-    "uneven light": tiny(CYTOSOL, camera=VIGNETTE),
+    "uneven light": tiny(CYTOSOL, camera=UNEVEN),
     "counted at once": tiny(layer(density_per_um3=4e6)),
+    "multiplied": tiny(CYTOSOL, camera={"stage": "emccd"}),
     "widefield": tiny(CYTOSOL, optics=camera("widefield")),
     "light sheet": tiny(CYTOSOL, optics=camera("light_sheet", sheet_waist_um=1.5)),
     "two photons": tiny(CYTOSOL, optics=TWO_PHOTON, dyes={"ATTO488": {"like": "ATTO488", "two_photon_GM": 50}}),

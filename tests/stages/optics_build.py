@@ -16,6 +16,7 @@ from simexm.geometry.transform import IDENTITY
 from simexm.kernels.diffraction.tables import SURFACE
 from simexm.kernels.emission.points import Emitters
 from simexm.spectra.dyes import LikeDye
+from simexm.spectra.efficiency import EVERY_PHOTON
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, ImageScanning, LightSheet, SpinningDisk, TwoPhoton, Widefield
 from simexm.stages.contract import EXPANDED, EXPECTED, Chunk, EmitterStream, RunContext, Tile
@@ -73,7 +74,7 @@ class Bench:
         slab = Box.of_shape((1, 1, 1))
         thick = exact3((depth, 1, 1))
         geometry = Geometry((1, 1, 1), slab, thick, exact3((0, 0, 0)), IDENTITY, optics.spacing_nm)
-        self.resolved = optics.resolve(self.dyes, geometry)
+        self.resolved = optics.resolve(self.dyes, geometry, EVERY_PHOTON)
         assert isinstance(self.resolved.formation, OpticsPlan)
         self.plan = self.resolved.formation
         self.pitch = np.array([float(s) for s in optics.spacing_nm])

@@ -91,7 +91,8 @@ def test_the_pipeline_samples_what_does_not_divide_the_voxel() -> None:
     labels[0, 14:20, 20:22] = 5  # the very first plane of voxels
     labels[11:14, 17:19, 15:27] = 2**40 + 7
     optics = confocal(pixel_size_nm=192, plane_spacing_nm=500, axial_range_um=4)
-    spec = simulation(layer(density_per_um2=12, linker_nm=4.0), optics=optics, keep=["emitters"])
+    camera = {"quantum_efficiency": 1}  # as on the bench
+    spec = simulation(layer(density_per_um2=12, linker_nm=4.0), optics=optics, camera=camera, keep=["emitters"])
     result = simulate(labels, spec, voxel_size_nm=VOXEL_NM, until="confocal")
     assert result.plan.shape == (8, 24, 28)
     e = result.emitters

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simexm.api import Simulation
 from simexm.geometry.grid import Triple
-from simexm.kernels.numbers.draws import poisson_field
+from simexm.kernels.numbers.fields import poisson_field
 from simexm.run.in_memory import Simulated, simulate
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from tests.build import VOXEL_NM, confocal, layer, simulation

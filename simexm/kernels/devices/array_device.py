@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Triple
 from simexm.kernels.detector import camera
-from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.devices.array_planes import ArrayNodePlanes, Backend, batch, reals, wholes
 from simexm.kernels.devices.device import Cells, Floats, Indices, NodeGrid, Where
 from simexm.kernels.emission.amplicons import Amplicons
@@ -25,6 +25,7 @@ from simexm.kernels.emission.points import IDENTITY, EmissionLaw, Emitters, Laye
 from simexm.kernels.imaging import planes
 from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
 from simexm.kernels.labels.regions import bits_type_of
+from simexm.kernels.numbers.gamma import pulse_table
 
 T = TypeVar("T")
 
@@ -50,9 +51,11 @@ EMISSION = np.dtype(
 """The struct `Emission` of `cuda/emit.cuh`."""
 DETECTOR = np.dtype(
     [
-        ("lit", _REAL), ("dark", _REAL), ("read_noise", _REAL), ("excess", _REAL),
-        ("gain", _REAL), ("offset", _REAL), ("top", _REAL),
-        ("shot", _WHOLE, 2), ("read", _WHOLE, 2), ("surplus", _WHOLE, 2), ("start", _WHOLE, 3), ("shape", _WHOLE, 3),
+        ("lit", _REAL), ("dark", _REAL), ("full_well", _REAL), ("dead_share", _REAL),
+        ("variance", _REAL), ("multiplication", _REAL), ("register_e", _REAL),
+        ("read_noise", _REAL), ("gain", _REAL), ("offset", _REAL), ("top", _REAL),
+        ("shot", _WHOLE, 2), ("multiply", _WHOLE, 2), ("read", _WHOLE, 2), ("start", _WHOLE, 3), ("shape", _WHOLE, 3),
+        ("tabled", _WHOLE), ("mapped", _WHOLE),
     ]
 )  # fmt: skip
 """The struct `Detector` of `cuda/camera.cuh`."""
@@ -211,25 +214,24 @@ class ArrayDevice:
             out[k:stop, :, :] = some[:, inner[0], inner[1]]
 
     def draw_counts(
-        self, expected: Any, start: Triple, detector: Detector, profile: Profile, out: Any
+        self, expected: Any, start: Triple, law: DetectorLaw, profile: Profile, maps: PixelMaps | None, out: Any
     ) -> tuple[int, NDArray[np.int64]]:
         """See `Device`."""
-        d = detector
+        table = pulse_table(law.pulse_variance) if law.pulse_variance > 0 else np.zeros((0, 0))
         values = np.zeros(1, DETECTOR)
-        values[0] = (
-            d.lit_e, d.dark_e, d.read_noise_e, d.excess_noise - 1, d.gain, d.offset, d.top,
-            d.shot, d.read, d.excess, start, expected.shape,
-        )  # fmt: skip
+        values[0] = (*law, start, expected.shape, table.shape[0], maps is not None)
+        each = maps if maps is not None else (np.zeros((1, 1), np.float32),) * 4
         histogram = self.zeros((camera.BINS,), np.int64)
         problems = self.zeros((2,), np.int64)
         self.launch(
             "draw_counts", math.prod(expected.shape), values, expected, self.put(profile.y), self.put(profile.x),
-            self._bin_of, out, histogram, problems,
+            self.put(table if table.size else np.zeros((1, 1))), *map(self.put, each), self._bin_of, out, histogram,
+            problems,
         )  # fmt: skip
-        clipped, impossible = (int(n) for n in self.to_host(problems))
+        saturated, impossible = (int(n) for n in self.to_host(problems))
         if impossible:
             raise ValueError(f"{impossible} pixels expect more electrons than can be drawn, or NaN")
-        return clipped, self.to_host(histogram)
+        return saturated, self.to_host(histogram)
 
     def attempt(self, work: Callable[[], T]) -> T:
         """See `Device`; releases all free memory before the second call, and raises DeviceMemoryError if that fails, too."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Triple
 from simexm.kernels.detector import camera
-from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.devices.device import Cells, Floats, Indices, NodeGrid, Where, Window
 from simexm.kernels.emission import emit
 from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
@@ -136,12 +136,13 @@ class _CpuDevice:
         self,
         expected: NDArray[np.float32],
         start: Triple,
-        detector: Detector,
+        law: DetectorLaw,
         profile: Profile,
+        maps: PixelMaps | None,
         out: NDArray[np.uint16],
     ) -> tuple[int, NDArray[np.int64]]:
-        clipped = camera.draw_counts(expected, start, detector, profile, out)
-        return clipped, camera.quarter_octaves(out)
+        saturated = camera.draw_counts(expected, start, law, profile, maps, out)
+        return saturated, camera.quarter_octaves(out)
 
     def gather_where(
         self, cells: Cells, wanted: int, z: Indices, y: Indices, x: Indices, out: NDArray[np.int32]

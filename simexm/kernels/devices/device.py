@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Triple
-from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.points import EmissionLaw, Emitters, LayerKeys
 from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
@@ -158,9 +158,9 @@ class Device(Protocol):
         """Write one channel's expected image, float32, (planes, y, x): the part `inner` of the inverse coarse spectra."""
 
     def draw_counts(
-        self, expected: Any, start: Triple, detector: Detector, profile: Profile, out: Any
+        self, expected: Any, start: Triple, law: DetectorLaw, profile: Profile, maps: PixelMaps | None, out: Any
     ) -> tuple[int, NDArray[np.int64]]:
-        """Draw counts (uint16); return the number of clipped pixels and the histogram `camera.quarter_octaves`."""
+        """Draw counts (uint16); return the number of saturated pixels and the histogram `camera.quarter_octaves`."""
 
     def gather_where(
         self, cells: Cells, wanted: int, z: Indices, y: Indices, x: Indices, out: NDArray[np.int32]

@@ -24,10 +24,10 @@ from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.kernels.imaging.image import fast_pixels
-from simexm.spectra.curves import CsvCurve, Curve, Efficiency, resolved_efficiency
+from simexm.spectra.curves import CsvCurve, Curve
+from simexm.spectra.efficiency import Efficiency, counted_nm, mean_efficiency
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.spectra.lightpath import detected_share, mean_detected_nm
-from simexm.spectra.spectrum import Spectrum
+from simexm.spectra.lightpath import detected_share
 from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
 from simexm.stages.microscope import objectives
 from simexm.stages.microscope.dose import Bleaching, Tissue
@@ -82,8 +82,8 @@ class Optics(Microscope):
         Model of diffraction: `vectorial`, or `psf` for that of the `psf` package, to compare with programs that use it.
     tissue, bleaching
         Attenuation of light with depth, and bleaching of dyes by the planes that were imaged before; none by default.
-    objective_transmission, detector_efficiency
-        Transmission of the objective and its optics, and quantum efficiency of the detector, a number or a curve.
+    objective_transmission
+        Transmission of the objective and its optics.
     """
 
     objective: objectives.Name | None = None
@@ -100,7 +100,6 @@ class Optics(Microscope):
     tissue: Tissue | None = None
     bleaching: Bleaching | None = None
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
-    detector_efficiency: Efficiency = 0.7
 
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
@@ -168,12 +167,9 @@ class Optics(Microscope):
         return objectives.focus_scale(self.lens._replace(fill=math.inf), self.focus_nm)
 
     def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
-        """See `Stage`: the curves of channels and detector."""
+        """See `Stage`: the curves of channels."""
         channels = tuple(channel.resolved(curves) for channel in self.all_channels)
-        efficiency = resolved_efficiency(self.detector_efficiency, curves)
-        if channels == self.all_channels and efficiency == self.detector_efficiency:
-            return self
-        return self.model_copy(update={"channels": channels, "detector_efficiency": efficiency})
+        return self if channels == self.all_channels else self.model_copy(update={"channels": channels})
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
         """Whether the channel's light excites the dye at all."""
@@ -183,15 +179,15 @@ class Optics(Microscope):
     def response(
         self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
     ) -> Array:
-        """Photo-electrons per dye and nm^2 of pixel at distances z below a plane and radii r from the axis, (nz, nr)."""
+        """Photons at the detector per dye and nm^2 of pixel at distances z below a plane and radii r from the axis, (nz, nr)."""
 
     @abstractmethod
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
         """Photons that one dye emits in all directions while a plane at distance z is imaged, (nz,)."""
 
-    def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
+    def check(self, dyes: Mapping[str, Fluorophore], factor: float, efficiency: Efficiency) -> None:
         """See `check_light`."""
-        check_light(self, dyes, factor)
+        check_light(self, dyes, factor, efficiency)
 
     @property
     def spacing_nm(self) -> Spacing:
@@ -204,31 +200,17 @@ class Optics(Microscope):
         return peak * channel.excitation.absorbed(dye)
 
     def collected(self, channel: Channel, dye: Fluorophore) -> float:
-        """Photo-electrons per emitted photon, without a pinhole."""
-        return (
-            self.lens.collected()
-            * self.objective_transmission
-            * self.passed_share(channel, dye)
-            * (self.detector_efficiency if isinstance(self.detector_efficiency, float) else 1.0)
-        )
+        """Photons that reach the detector per emitted photon, without a pinhole."""
+        return self.lens.collected() * self.objective_transmission * self.passed_share(channel, dye)
 
     def passed_share(self, channel: Channel, dye: Fluorophore) -> float:
-        """Share of a dye's photons that pass the filters and, if its efficiency is a curve, are counted by the detector."""
-        return detected_share(dye, channel.detection, self.efficiency_curve)
+        """Share of a dye's photons that pass the filters."""
+        return detected_share(dye, channel.detection)
 
-    @property
-    def efficiency_curve(self) -> Spectrum | None:
-        """Quantum efficiency of the detector over wavelength; None if it is one number."""
-        given = self.detector_efficiency
-        if isinstance(given, float):
-            return None
-        assert isinstance(given, Curve), "the curve has not been read"
-        return given.spectrum
-
-    def seen(self, dyes: Mapping[str, Fluorophore]) -> list[tuple[Channel, Fluorophore, float]]:
-        """(channel, dye, mean emission wavelength) of every dye that a channel excites and passes."""
+    def seen(self, dyes: Mapping[str, Fluorophore], efficiency: Efficiency) -> list[tuple[Channel, Fluorophore, float]]:
+        """(channel, dye, mean wavelength of the counted photons) of every dye that a channel excites and passes."""
         return [
-            (channel, dye, mean_detected_nm(dye, channel.detection, self.efficiency_curve))
+            (channel, dye, counted_nm(efficiency, dye, channel.detection))
             for channel in self.all_channels
             for dye in dyes.values()
             if self.excites(channel, dye) and self.passed_share(channel, dye) > 0
@@ -240,11 +222,11 @@ class Optics(Microscope):
         """Pixels and planes from the specimen's corner."""
         return Geometry(volume, crop, voxel_nm, origin_nm, transform, self.spacing_nm)
 
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry, efficiency: Efficiency) -> ImagingPlan:
         """Choose the simulation grid and its range, at most the thickness of the expanded specimen."""
         expanded = geometry.transform.bound(geometry.voxels_nm(Box.of_shape(geometry.crop.shape)))
         depth_nm = float(expanded.stop[0] - expanded.start[0])
-        seen = self.seen(dyes)
+        seen = self.seen(dyes, efficiency)
         if not seen:
             raise SpecError(
                 "no channel detects any of the dyes in use, so the image would be only noise; match the lasers and "
@@ -264,7 +246,7 @@ class Optics(Microscope):
         radius = max(self._radius_nm(c, e, range_nm, focus) for c, _, e in seen for focus in ends)
         tables = [[self.tabulate(c, d, e, float(node_z), reach, radius, f) for f in ends] for c, d, e in seen]
         pairs = tuple(
-            self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm)
+            self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm, efficiency)
             for (c, d, e), table, k in zip(seen, tables, kept[:: len(ends)], strict=True)
         )
         fwhm = min(p.fwhm_nm[1] for p in pairs)
@@ -376,6 +358,7 @@ class Optics(Microscope):
         tables: list[psf_response.Response],
         kept: float,
         depth_nm: float,
+        efficiency: Efficiency,
     ) -> OpticsPair:
         table = tables[0]
         received = hankel.plane_energy(table.table[:-2], table.r_nm)
@@ -393,7 +376,9 @@ class Optics(Microscope):
         stack = float(self.emitted(channel, dye, distances).sum())
         peaks = [float(t.table[0, 0]) for t in tables]
         deep = None if len(tables) == 1 else peaks[-1] / peaks[0]
-        return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths, deep)
+        counted = mean_efficiency(efficiency, dye, channel.detection)
+        in_focus = counted * float(received[0])
+        return OpticsPair(channel.name, dye.name, emission, in_focus, stack, 1.0 - kept, widths, counted, deep)
 
     def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
         """Pass band and stop band of lateral frequencies, per nm, at most the Nyquist frequency of the grid.

@@ -142,7 +142,7 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore
     """Radial transfer by axial offset, (frequencies, reach + 1), corrected for the deposit weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
-    response = image.sharpened_along_z(_spectrum(plan, table.table, table.r_nm))
+    response = image.sharpened_along_z(_spectrum(plan, pair, table.table, table.r_nm))
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
     return np.ascontiguousarray(response.T)
@@ -154,12 +154,14 @@ def _radial_at(
 ) -> NDArray[np.float64]:
     """`_radial` at one depth, with signed offsets, (frequencies, 2 * reach + 1)."""
     r, table = optics.both_sides(pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
-    response = image.sharpened_along_signed_z(_spectrum(plan, table, r))
+    response = image.sharpened_along_signed_z(_spectrum(plan, pair, table, r))
     response[[0, -1]] /= 2
     return np.ascontiguousarray(response.T)
 
 
-def _spectrum(plan: OpticsPlan, table: NDArray[np.float64], r_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lateral transforms of a table's rows, faded out to the band."""
+def _spectrum(
+    plan: OpticsPlan, pair: OpticsPair, table: NDArray[np.float64], r_nm: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Lateral transforms of a table's rows in photo-electrons, faded out to the band."""
     k = np.arange(plan.frequencies) / plan.per_cycle
-    return hankel.radial_spectrum(table, r_nm, k) * plan.kept(k)
+    return hankel.radial_spectrum(table, r_nm, k) * (plan.kept(k) * pair.efficiency)

@@ -151,6 +151,8 @@ class OpticsPair(Pair):
         Share of a uniformly stained stack's light beyond the axial range or, for a camera, beyond the lateral radius.
     fwhm_nm
         Axial and lateral full width at half maximum; axial None where the range does not reach it.
+    efficiency
+        Photo-electrons per photon that reaches the detector.
     deepest_peak
         Peak of a dye's image in the deepest plane relative to the first; None if all are alike.
     """
@@ -158,6 +160,7 @@ class OpticsPair(Pair):
     emitted_in_stack: float
     left_out: float
     fwhm_nm: tuple[float | None, float]
+    efficiency: float
     deepest_peak: float | None = None
 
 

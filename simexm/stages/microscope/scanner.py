@@ -56,3 +56,8 @@ class Scanner(Optics):
     def lens(self) -> Objective:
         """See `Optics`; with the laser beam in its back aperture."""
         return super().lens._replace(fill=math.inf if self.fill == "uniform" else self.fill)
+
+    @property
+    def pixel_time_s(self) -> float:
+        """The dwell time."""
+        return self.dwell_us * 1e-6

@@ -68,6 +68,11 @@ class Widefield(Optics):
             lifetime_ns=dye.lifetime_ns,
         )
 
+    @property
+    def pixel_time_s(self) -> float:
+        """The exposure time."""
+        return self.exposure_s
+
     def response(
         self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
     ) -> Array:
