@@ -84,6 +84,7 @@ def tile_memory(
     part: Triple,
     id_bytes: int,
     masks: int,
+    greys: int,
     tile: Triple,
     tile_bytes: int,
     block: Triple,
@@ -99,8 +100,8 @@ def tile_memory(
     ----------
     voxels, part
         Voxels of the ground truth that the tile reads, and voxels of labels that are held at once (`simexm.run.labels`).
-    id_bytes, masks
-        Bytes of an id, and number of masks read with the labels.
+    id_bytes, masks, greys
+        Bytes of an id, and numbers of masks and of grey fields read with the labels.
     tile, block
         Pixels of a tile and of a shard.
     tile_bytes, stored_bytes
@@ -117,7 +118,8 @@ def tile_memory(
     # ids compress to a few percent, noise hardly at all; a shard's chunks are joined
     encoded = 2 * sum(sorted(n for n in stored_bytes if n <= 4)[-WRITERS:])
     bits = bits_type(2 + masks).itemsize
-    labels = held * (4 + bits + (bits > 1) + masks) + planes * (4 + masks)
+    beside = masks + 4 * greys
+    labels = held * (4 + bits + (bits > 1) + beside) + planes * (4 + beside)
     several = tile != block
     return TileMemory(
         base=BASE + CACHE_BYTES,

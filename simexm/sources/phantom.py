@@ -27,6 +27,8 @@ from simexm.store.shard_list import ShardList
 _PIECE_NM = 12000.0
 _CACHED_BYTES = 48 * 2**20
 
+FIELDS: Mapping[str, fields.Field] = {"synapse": fields.Field("synapse", "mask", "bool")}
+
 Voxels = Annotated[int, Field(ge=1, le=10**6)]
 
 
@@ -60,6 +62,10 @@ class Phantom(BaseModel):
                     f"no longer be unique: set shape * voxel_size_nm to at most {LARGEST_NM:.3g} nm"
                 )
         return self
+
+    def offered(self) -> Mapping[str, fields.Field]:
+        """Return its fields, which are the same for all phantoms."""
+        return FIELDS
 
     def open(self) -> PhantomVolume:
         """Open it for reading."""
@@ -99,7 +105,7 @@ class PhantomVolume:
 
     @property
     def fields(self) -> Mapping[str, fields.Field]:
-        return {"synapse": fields.Field("synapse", "mask", "bool")}
+        return FIELDS
 
     @property
     def coarser(self) -> tuple[()]:

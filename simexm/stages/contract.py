@@ -102,6 +102,11 @@ class Stage(Frozen):
         """Regions that the stage uses, as (region, phrase for messages such as "layer 'a' labels")."""
         return ()
 
+    @property
+    def greys_used(self) -> tuple[tuple[str, str], ...]:
+        """Grey fields of the source that the stage uses (`LabelPart.greys`), as (field, phrase for messages)."""
+        return ()
+
     def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
         """Displacement of tissue by this stage; without `frame`, the one common to all frames."""
         return IDENTITY

@@ -58,8 +58,8 @@ class LabelPart:
         Cell indices, int32, shape of `box`; see `CellIndex`.
     cells
         Ids by index, of the parts read so far.
-    masks
-        Masks by name, bool, shape of `box`.
+    masks, greys
+        Masks (bool) and grey values (float32) by name, shape of `box`.
     placed, regions
         Cell indices and region bits on the device, shape of `box`, once a stage has found the regions.
     opens
@@ -73,6 +73,7 @@ class LabelPart:
     index: NDArray[np.int32]
     cells: CellIndex
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    greys: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     placed: Any = None
     regions: Any = None
     opens: bool = True

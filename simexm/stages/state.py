@@ -32,6 +32,8 @@ class RunContext:
         The pixel grid over the ground truth, and the transform between them.
     region_bits
         Bit of each region in `REGIONS`, by name: membrane, cytosol, and the masks in use.
+    greys
+        Grey fields of the source in use.
     dye_of_layer
         Dye of each layer that labels cells.
     imaging
@@ -70,6 +72,12 @@ class RunContext:
     id_dtype: str = "uint64"
     labeller: Labeller | None = None
     emits: Mapping[str, str] = field(default_factory=dict)
+    greys: tuple[str, ...] = ()
+
+    @property
+    def read_beside(self) -> tuple[str, ...]:
+        """Fields that are read from the source beside the labels: masks and grey values."""
+        return self.masks + self.greys
 
     @property
     def masks(self) -> tuple[str, ...]:
