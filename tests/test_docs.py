@@ -72,6 +72,36 @@ def test_blocks_of_ingesting(folder: Path) -> None:
     assert "20 x 160 x 80" in type_here("simexm info part.zarr", folder)
 
 
+def test_blocks_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from simexm.result.result import Result
+
+    settings, command, table = blocks("docs/labels.md")
+    (folder / "bench.yaml").write_text(settings.text)
+    type_here(command.text, folder)
+    result = Result.open(folder / "bench.zarr")
+    blue, nuclei = np.asarray(result.array()[0]), np.asarray(result.array(of="labels/nuclei_nucleus")[:]) != 0
+    assert nuclei.sum() > 100
+    assert blue[nuclei].mean() > 100 + 5 * (blue[~nuclei].mean() - 100)
+    capsys.readouterr()
+    run_python(table.text, folder)
+    number, pre, post = map(int, re.findall(r"\d+", capsys.readouterr().out))
+    assert number > 100
+    assert pre != post
+
+
+def test_blocks_of_pan_stains(folder: Path) -> None:
+    commands, ingest, settings = blocks("docs/pan-stains.md")
+    for line in commands.text.splitlines():
+        type_here(line, folder)
+    cells = tifffile.imread(folder / "cells.tif")
+    tifffile.imwrite(folder / "em.tif", (cells % 7 * 40).astype(np.uint8), compression="zlib")
+    type_here(ingest.text, folder)
+    (folder / "proxy.yaml").write_text(settings.text)
+    assert "electrons a dye" in type_here("simexm plan proxy.yaml", folder)
+    page = (ROOT / "docs/pan-stains.md").read_text(encoding="utf-8")
+    assert "osmium, not protein" in page
+
+
 @pytest.fixture(scope="module")
 def analysis(folder: Path) -> Iterator[Path]:
     """Where the analysis of the page is installed."""

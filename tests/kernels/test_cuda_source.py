@@ -210,7 +210,7 @@ def test_factors_of_the_mean_are_the_same(
     array = Box((1, 2, 0), (20, 22, 25))
     where = Where(Box((2, 0, 1), (21, 20, 26)), Box((3, 3, 2), (17, 30, 23)), Box((5, 6, 7), (12, 15, 20)), VOXEL_NM)
     law = LAWS[name]._replace(grey=(1.3, -0.006, 0.05))
-    chosen = {"by_cell": by_cell, "by_depth": by_depth, "by_grey": by_grey}
+    chosen: dict[str, Any] = {"by_cell": by_cell, "by_depth": by_depth, "by_grey": by_grey}
     (ours, tally), (theirs, expected) = (emitted(device, law, where, array, **chosen) for device in (gpu, CPU))
     for column in Emitters._fields:
         np.testing.assert_array_equal(getattr(joined(ours), column), getattr(joined(theirs), column), column)

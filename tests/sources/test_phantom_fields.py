@@ -108,7 +108,7 @@ def test_a_fifth_of_many_neurons_is_inhibitory() -> None:
 def test_nuclei_lie_inside_cell_bodies(bodies: dict[str, NDArray[Any]]) -> None:
     nucleus, soma = bodies["compartment"] == 2, bodies["compartment"] == 1
     assert nucleus.sum() > 1000
-    shell = ndimage.binary_dilation(nucleus, np.ones((3, 3, 3))) & ~nucleus
+    shell = ndimage.binary_dilation(nucleus, np.ones((3, 3, 3), bool)) & ~nucleus
     assert soma[shell].mean() > 0.995  # what else is there, a process pierces
     for label, where in enumerate(ndimage.find_objects(parts := ndimage.label(nucleus)[0]), start=1):
         assert np.unique(bodies["ids"][where][parts[where] == label]).size == 1
@@ -162,6 +162,7 @@ def test_the_table_of_synapses_names_both_sides_of_the_mask(
         both += len(sides) == 2
     assert both >= 5
     assert set(ids[found["vesicles"]].tolist()) <= {pre for pre, _ in rows.values()}
+    assert (found["vesicles"] <= found["bouton"]).all()
     assert (found["synaptic_density"] <= found["synapse"]).all()
     assert found["synaptic_density"].sum() > 100
     assert found["vesicles"].sum() > 1000
@@ -182,7 +183,7 @@ def test_the_grey_value_is_dark_where_a_micrograph_is(found: dict[str, NDArray[A
     edge = np.zeros(BOX.shape, bool)
     for axis in range(3):
         edge |= np.roll(ids, 1, axis) != ids
-    inner = ~ndimage.binary_dilation(edge, np.ones((7, 7, 7)))
+    inner = ~ndimage.binary_dilation(edge, np.ones((7, 7, 7), bool))
     plain = inner & found["dendrite"] & ~found["mitochondria"]
     light = em[plain].mean()
     assert em[edge].mean() < light - 30

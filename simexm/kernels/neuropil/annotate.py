@@ -136,11 +136,10 @@ def _annotate_brick(ids, synapse, start, voxel_nm, out, from_, to, origin, buffe
         for y in range(from_[1], to[1]):
             for x in range(from_[2], to[2]):
                 p = origin[0] + buffer[Z + n], origin[1] + buffer[Y + n], origin[2] + buffer[X + n]
-                far, gap = np.float64(buffer[BEST + n]), np.float64(buffer[HALF_GAP + n])
+                far, width = np.float64(buffer[BEST + n]), np.float64(buffer[HALF_GAP + n])
                 n += 1
                 own = np.int64(ids[z, y, x])
-                if synapse[z, y, x]:
-                    gap = max(0.0, min(gap, CLEFT_NM))
+                gap = max(0.0, min(width, CLEFT_NM)) if synapse[z, y, x] else width
                 m, depth, other = _nearest(p, own, far, gap, capsules, ids_of, kept)
                 part, bits, nucleus_nm = 0, 0, OUTSIDE_NM
                 if own != 0 and m >= 0:
@@ -226,12 +225,12 @@ def _at_synapses(p, own, other, part, bits, depth, marked, synapses, met):  # ty
                 contact = code_of_synapse(tips[s])
                 if own == post and depth < PSD_NM:
                     bits |= DENSITY
-        if own == pre and part != NUCLEUS_OF_SOMA:
+        if own == pre and part in (AXON_SHAFT, BOUTON):  # a dendrite's side has no vesicles
             c0, c1, c2, radius = cloud_of(patches[s], directions[s])
             distance = math.sqrt((p[0] - c0) ** 2 + (p[1] - c1) ** 2 + (p[2] - c2) ** 2)
-            if distance < radius + BOUTON_NM and part in (AXON_SHAFT, BOUTON):
+            if distance < radius + BOUTON_NM:
                 part, bits = BOUTON, bits & ~MYELIN
-            if distance < radius and bits & (MITOCHONDRION | MYELIN) == 0 and depth > 10.0:
+            if distance < radius and bits & MITOCHONDRION == 0 and depth > 10.0:
                 bits |= VESICLES
     return part, bits, contact
 

@@ -58,13 +58,13 @@ def type_of(cell, k0, k1):  # type: ignore[no-untyped-def]
 @jit
 def types_of(ids, out, k0, k1):  # type: ignore[no-untyped-def]
     """Write the type of each voxel's cell."""
-    cell, kind = 0, 0
+    cell, kind = np.int64(0), 0
     for z in range(ids.shape[0]):
         for y in range(ids.shape[1]):
             for x in range(ids.shape[2]):
-                own = np.int64(ids[z, y, x])
-                if own != cell:
-                    cell, kind = own, type_of(own, k0, k1)
+                if np.int64(ids[z, y, x]) != cell:
+                    cell = np.int64(ids[z, y, x])
+                    kind = type_of(cell, k0, k1)
                 out[z, y, x] = kind
 
 
