@@ -58,17 +58,24 @@ def _uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
         u[i] = unit_double(words[0], words[1])
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _factor(factors, law, cell, z, y, x, shape):  # type: ignore[no-untyped-def]
-    """Factor of the law's mean in voxel (z, y, x) of the arrays, which lies in `cell`."""
-    factor = factors.cell[cell] if law.region_bits != 0 else 1.0
+@njit(cache=True, nogil=True)
+def _means(means, cells, factors, law, whole, shape, z, y, columns, n):  # type: ignore[no-untyped-def]
+    """Write the mean number of proteins in `n` voxels of row (z, y) of the arrays, or that per um^2; `whole` if factors are 1."""
+    for i in range(n):
+        means[i] = 1.0
+    if law.region_bits != 0:
+        for i in range(n):
+            means[i] = factors.cell[cells[columns[i]]]
     if factors.depth.size > 0:
-        along_y = factors.depth[shape[0] + y]
-        factor *= max(factors.depth[z], max(along_y, factors.depth[shape[0] + shape[1] + x]))
+        of_row = max(factors.depth[z], factors.depth[shape[0] + y])
+        for i in range(n):
+            means[i] *= max(of_row, factors.depth[shape[0] + shape[1] + columns[i]])
     if factors.grey.size > 0:
-        share = law.grey[0] + law.grey[1] * np.float64(factors.grey[z, y, x])
-        factor *= min(1.0, max(law.grey[2], share))
-    return factor
+        for i in range(n):
+            share = law.grey[0] + law.grey[1] * np.float64(factors.grey[z, y, columns[i]])
+            means[i] *= min(1.0, max(law.grey[2], share))
+    for i in range(n):
+        means[i] *= whole
 
 
 @njit(cache=True, nogil=True)
@@ -87,7 +94,7 @@ def _emit(  # type: ignore[no-untyped-def]
     height = hi[1] - lo[1]
     rows = (hi[0] - lo[0]) * height
     columns = np.empty(width, np.int64)
-    u = np.empty(width)
+    u, means = np.empty(width), np.empty(width)
     hits = np.empty(HITS, HIT)
     count = 0
     most = law.mean / parts * (weights.sum() if law.by_surface else 1.0)
@@ -99,6 +106,7 @@ def _emit(  # type: ignore[no-untyped-def]
         found = _candidates(index[z, y], regions[z, y], factors.cell, law.region_bits, lo[2], hi[2], columns)
         if found == 0:
             continue
+        _means(means, index[z, y], factors, law, law.mean / parts, index.shape, z, y, columns, found)
         own_y = own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1]
         for sub in range(parts):
             number = (row * parts + sub) * width
@@ -111,7 +119,7 @@ def _emit(  # type: ignore[no-untyped-def]
                 if u[i] < 1.0 - most - _ROUNDING:
                     continue
                 x = columns[i]
-                mean = law.mean / parts * _factor(factors, law, index[z, y, x], z, y, x, index.shape)
+                mean = means[i]
                 if law.by_surface:
                     mean *= surface_um2(index, z, y, x, weights)
                 if u[i] < 1.0 - mean - _ROUNDING:
