@@ -102,6 +102,16 @@ def test_blocks_of_pan_stains(folder: Path) -> None:
     assert "osmium, not protein" in page
 
 
+@pytest.mark.slow
+def test_pan_stain_makes_the_picture_that_its_page_shows(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    type_here(f"simexm run {ROOT}/pipelines/pan.yaml -o {tmp_path}/pan.zarr --workers 1", tmp_path)
+    made, shown = (imread(p) for p in (tmp_path / "pan.run/preview.png", ROOT / "docs/pictures/pan.png"))
+    assert made.shape == shown.shape
+    assert np.abs(made - shown).mean() < 0.02  # texts are drawn by the fonts that there are
+
+
 @pytest.fixture(scope="module")
 def analysis(folder: Path) -> Iterator[Path]:
     """Where the analysis of the page is installed."""

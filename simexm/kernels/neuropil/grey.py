@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from simexm.kernels.neuropil.bend import tilted
 from simexm.kernels.neuropil.organelles import VESICLE_NM
 from simexm.kernels.neuropil.tubes import ASTROCYTE, jit
 from simexm.random import philox
@@ -19,7 +20,7 @@ _OUTSIDE, _GLIA = 205.0, 190.0
 # By compartment: none, soma, nucleus, dendrite, spine neck and head, axon, bouton.
 _LEVEL = (_GLIA, 160.0, 150.0, 172.0, 165.0, 162.0, 158.0, 150.0)
 _MITO, _PSD, _MYELIN, _CLOUD = 95.0, 40.0, 30.0, 120.0
-_CHROMATIN_NM, _CHROMATIN = 450.0, 45.0  # size of clumps, and how much darker they are
+_CHROMATIN_NM, _CHROMATIN = 500.0, 45.0  # size of clumps, and how much darker they are
 _NOISE = 7.0
 OUTSIDE_NM = -1e9
 """Depth in a nucleus far from any."""
@@ -35,8 +36,14 @@ def _covered(middle, size, low, high):  # type: ignore[no-untyped-def]
 
 @jit
 def _clumps(p, k0, k1):  # type: ignore[no-untyped-def]
-    """Smooth noise in 0 ... 1 with clumps of chromatin."""
-    q0, q1, q2 = p[0] / _CHROMATIN_NM, p[1] / _CHROMATIN_NM, p[2] / _CHROMATIN_NM
+    """Smooth noise in 0 ... 1, of clumps of two sizes whose lattices are tilted against each other."""
+    return 0.6 * _smooth(p, _CHROMATIN_NM, k0, k1) + 0.4 * _smooth(tilted(p), 0.37 * _CHROMATIN_NM, k0, k1)
+
+
+@jit
+def _smooth(p, pitch, k0, k1):  # type: ignore[no-untyped-def]
+    """Noise in 0 ... 1, interpolated between the points of a lattice."""
+    q0, q1, q2 = p[0] / pitch, p[1] / pitch, p[2] / pitch
     c0, c1, c2 = math.floor(q0), math.floor(q1), math.floor(q2)
     f0, f1, f2 = q0 - c0, q1 - c1, q2 - c2
     f0, f1, f2 = f0 * f0 * (3 - 2 * f0), f1 * f1 * (3 - 2 * f1), f2 * f2 * (3 - 2 * f2)
@@ -71,7 +78,7 @@ def grey_of(p, voxel, size, own, part, bits, depth, nucleus_nm, k0, k1):  # type
     level = _OUTSIDE if own == 0 else (_GLIA if own >> 58 == ASTROCYTE else _LEVEL[part])
     if part == 2:
         clumps = _clumps(p, k0, k1) + 0.6 * _covered(nucleus_nm, size, 0.0, 150.0)
-        level -= _CHROMATIN * min(1.0, max(0.0, 3.0 * (clumps - 0.5)))
+        level -= _CHROMATIN * min(1.0, max(0.0, 4.0 * (clumps - 0.52)))
     if bits & 1:
         level = _MITO
     if bits & 2:
