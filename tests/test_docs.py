@@ -72,6 +72,7 @@ def test_blocks_of_ingesting(folder: Path) -> None:
     assert "20 x 160 x 80" in type_here("simexm info part.zarr", folder)
 
 
+@pytest.mark.slow
 def test_blocks_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from simexm.result.result import Result
 

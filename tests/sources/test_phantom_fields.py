@@ -135,7 +135,7 @@ def test_mitochondria_lie_inside_cells_and_away_from_membranes(
 
 def test_share_of_mitochondria() -> None:
     """Of dendrites about a tenth, of axons less; in coarse voxels, for a large sample."""
-    coarse = Phantom(shape=(90, 90, 90), voxel_size_nm=(120, 120, 120)).open()
+    coarse = Phantom(shape=(75, 75, 75), voxel_size_nm=(120, 120, 120)).open()
     box = Box.of_shape(coarse.shape)
     mitochondria = coarse.read_field("mitochondria", box)
     dendrite, axon = (coarse.read_field(name, box) for name in ("dendrite", "axon"))
