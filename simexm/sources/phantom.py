@@ -18,11 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Spacing, Tiling, Triple, exact3
-from simexm.kernels.neuropil.annotate import (
+from simexm.kernels.neuropil.annotate import annotate, synapses_in
+from simexm.kernels.neuropil.blocks import fill
+from simexm.kernels.neuropil.organelles import (
     AXON_SHAFT,
     BOUTON,
     DENDRITE,
     DENSITY,
+    EXCITATORY,
+    GLIA,
+    INHIBITORY,
     MITOCHONDRION,
     MYELIN,
     NUCLEUS_OF_SOMA,
@@ -30,11 +35,8 @@ from simexm.kernels.neuropil.annotate import (
     SPINE_HEAD,
     SPINE_NECK,
     VESICLES,
-    annotate,
-    synapses_in,
+    types_of,
 )
-from simexm.kernels.neuropil.blocks import fill
-from simexm.kernels.neuropil.organelles import EXCITATORY, GLIA, INHIBITORY, types_of
 from simexm.kernels.neuropil.tubes import LARGEST_NM
 from simexm.random import Key, derive_key
 from simexm.sources import fields
@@ -202,7 +204,7 @@ class PhantomVolume:
     def synapses(self, box: Box | None = None) -> dict[str, NDArray[Any]]:
         """List the synapses whose centre lies in a box; by default in the volume.
 
-        The presynaptic side is the neuron that the head of a spine touches: an axon in three of five, or another dendrite.
+        The presynaptic side is the neuron that the head of a spine touches: an axon in two of three, or another dendrite.
 
         Returns
         -------

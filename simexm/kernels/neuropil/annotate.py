@@ -32,9 +32,20 @@ from simexm.kernels.neuropil.cells import (
 )
 from simexm.kernels.neuropil.grey import OUTSIDE_NM, grey_of
 from simexm.kernels.neuropil.organelles import (
+    AXON_SHAFT,
+    BOUTON,
     BOUTON_NM,
+    DENDRITE,
+    DENSITY,
+    MITOCHONDRION,
+    MYELIN,
     NUCLEUS,
+    NUCLEUS_OF_SOMA,
     PSD_NM,
+    SOMA,
+    SPINE_HEAD,
+    SPINE_NECK,
+    VESICLES,
     cloud_of,
     code_of_synapse,
     in_mitochondrion,
@@ -46,10 +57,6 @@ from simexm.kernels.neuropil.skeleton import AXON, HEAD, NECK
 from simexm.kernels.neuropil.skeleton import SOMA as BODY
 from simexm.kernels.neuropil.tubes import is_neuron, jit
 
-SOMA, NUCLEUS_OF_SOMA, DENDRITE, SPINE_NECK, SPINE_HEAD, AXON_SHAFT, BOUTON = range(1, 8)
-"""Compartments; 0 is extracellular space and glia."""
-MITOCHONDRION, VESICLES, DENSITY, MYELIN = 1, 2, 4, 8
-"""Bits of organelles."""
 _DEEP_NM = 0.5 * MATTERS_NM
 NEVER = 1e9
 _CLOUD_NM = 500.0  # largest distance of a bouton's points from the edge of its synapse

@@ -9,7 +9,14 @@ from __future__ import annotations
 import math
 
 from simexm.kernels.neuropil.bend import tilted
-from simexm.kernels.neuropil.organelles import VESICLE_NM
+from simexm.kernels.neuropil.organelles import (
+    DENSITY,
+    MITOCHONDRION,
+    MYELIN,
+    NUCLEUS_OF_SOMA,
+    VESICLE_NM,
+    VESICLES,
+)
 from simexm.kernels.neuropil.tubes import ASTROCYTE, jit
 from simexm.random import philox
 from simexm.random import unit_float32word as unit
@@ -19,7 +26,7 @@ _DARK = 45.0  # membranes and the walls of organelles
 _OUTSIDE, _GLIA = 205.0, 190.0
 # By compartment: none, soma, nucleus, dendrite, spine neck and head, axon, bouton.
 _LEVEL = (_GLIA, 160.0, 150.0, 172.0, 165.0, 162.0, 158.0, 150.0)
-_MITO, _PSD, _MYELIN, _CLOUD = 95.0, 40.0, 30.0, 120.0
+_MITO, _PSD, _SHEATH, _CLOUD = 95.0, 40.0, 30.0, 120.0
 _CHROMATIN_NM, _CHROMATIN = 500.0, 45.0  # size of clumps, and how much darker they are
 _NOISE = 7.0
 OUTSIDE_NM = -1e9
@@ -72,25 +79,25 @@ def _vesicle(p, k0, k1):  # type: ignore[no-untyped-def]
 def grey_of(p, voxel, size, own, part, bits, depth, nucleus_nm, k0, k1):  # type: ignore[no-untyped-def]
     """Grey value, 0 ... 255, of a voxel of this size (nm) at point p.
 
-    `own` is its cell, `part` its compartment, `bits` its organelles (see `annotate`), `depth` its distance below the
+    `own` is its cell, `part` its compartment, `bits` its organelles (see `organelles`), `depth` its distance below the
     membrane, and `nucleus_nm` that below the surface of the nucleus; both negative outside.
     """
     level = _OUTSIDE if own == 0 else (_GLIA if own >> 58 == ASTROCYTE else _LEVEL[part])
-    if part == 2:
+    if part == NUCLEUS_OF_SOMA:
         clumps = _clumps(p, k0, k1) + 0.6 * _covered(nucleus_nm, size, 0.0, 150.0)
         level -= _CHROMATIN * min(1.0, max(0.0, 4.0 * (clumps - 0.52)))
-    if bits & 1:
+    if bits & MITOCHONDRION:
         level = _MITO
-    if bits & 2:
+    if bits & VESICLES:
         if size > 0.5 * VESICLE_NM:
             level = _CLOUD
         else:
             wall = _covered(_vesicle(p, k0, k1), size, 0.5 * VESICLE_NM - 8.0, 0.5 * VESICLE_NM)
             level += (_DARK - level) * wall
-    if bits & 4:
+    if bits & DENSITY:
         level = _PSD
-    if bits & 8:
-        level = _MYELIN
+    if bits & MYELIN:
+        level = _SHEATH
     dark = _covered(depth, size, -_MEMBRANE_NM, _MEMBRANE_NM)
     if nucleus_nm != OUTSIDE_NM:
         dark = max(dark, _covered(nucleus_nm, size, -10.0, 10.0))

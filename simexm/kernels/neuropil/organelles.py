@@ -23,11 +23,17 @@ from simexm.kernels.neuropil.tubes import ASTROCYTE, DENDRITES, FAMILY, STEP, ji
 from simexm.random import philox
 from simexm.random import unit_float32word as unit
 
+SOMA, NUCLEUS_OF_SOMA, DENDRITE, SPINE_NECK, SPINE_HEAD, AXON_SHAFT, BOUTON = range(1, 8)
+"""Compartments; 0 is extracellular space and glia."""
+MITOCHONDRION, VESICLES, DENSITY, MYELIN = 1, 2, 4, 8
+"""Bits of organelles."""
+EXCITATORY, INHIBITORY, GLIA = 1, 2, 3
+"""Types of cells; 0 is extracellular space."""
+
 NUCLEUS = 0.7  # radius of a nucleus over that of its cell body: a third of the volume
 PSD_NM = 44.0
 VESICLE_NM = 44.0  # diameter
 BOUTON_NM = 200.0  # thickness of the shell around a cloud of vesicles that still belongs to the bouton
-EXCITATORY, INHIBITORY, GLIA = 1, 2, 3
 _INHIBITORY_SHARE = 0.2
 
 _MITO, _BODY_MITO, _MYELIN, _TYPE = 64, 96, 104, 112  # counters of streams of random numbers
