@@ -61,6 +61,16 @@ BLOCKS = {
         ("bash", "simexm fluorophores --spec scope.yaml"),
         ("bash", "simexm fluorophores --fetch EGFP"),
     ],
+    "docs/labels.md": [
+        ("yaml", "name: bench"),
+        ("bash", "simexm run bench.yaml"),
+        ("python", "from simexm.geometry.grid import Box"),
+    ],
+    "docs/pan-stains.md": [
+        ("bash", "simexm new pan"),
+        ("bash", "simexm ingest cells.tif"),
+        ("yaml", "name: proxy"),
+    ],
     "docs/analysis.md": [
         ("python", '"""Volumes of cells'),
         ("toml", "[build-system]"),

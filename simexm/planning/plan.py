@@ -189,6 +189,7 @@ class Plan:
                 "origin_nm": [float(v) for v in g.origin_nm],
                 "ids": self.id_dtype,
                 "regions": list(self.context.masks),
+                "greys": list(self.context.greys),
                 "identity": self.identity,
             },
             "image": {

@@ -17,7 +17,8 @@ from simexm.geometry.transform import Transform, compose
 from simexm.names import FreeText
 from simexm.settings import Frozen
 from simexm.sources.base import ZarrSource
-from simexm.sources.fields import masks_of
+from simexm.sources.fields import Field as SourceField
+from simexm.sources.fields import masks_of, not_grey
 from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
 from simexm.spectra.curves import NamedCurve
@@ -28,6 +29,7 @@ from simexm.stages import MICROSCOPES, AnyStage, Barcodes, Truth
 from simexm.stages.contract import LABELS
 from simexm.stages.roles import Detector, Labeller, Microscope
 from simexm.stages.sample.barcodes import AMPLICONS
+from simexm.stages.sample.layer import EVERYWHERE
 from simexm.store.location import usable
 from simexm.units import times
 
@@ -213,12 +215,15 @@ class Spec(Frozen):
     def _regions_known(self) -> Self:
         known = (MEMBRANE, CYTOSOL, *self.masks)
         listed = f"the regions are {', '.join(known)}"
-        for layer in self.labeller.named_layers:
-            if layer.region not in known:
+        for region, what in self.labeller.regions_used:
+            if region not in known:
                 raise ValueError(
-                    f"layer {layer.name!r} labels the region {layer.region!r}, which does not exist, so it would stay empty; "
-                    f"{listed}; give further masks under source.regions"
+                    f"{what} the region {region!r}, which does not exist, so it would stay empty; {listed}; give further masks "
+                    "under source.regions"
                 )
+        for field, what in self.labeller.greys_used:
+            if field not in self.fields or self.fields[field].kind != "grey":
+                raise ValueError(f"{what} the field {field!r}, {not_grey(field, self.fields)}")
         for sites in self.barcodes.amplicons if self.barcodes else ():
             if sites.region not in known:
                 raise ValueError(
@@ -236,9 +241,9 @@ class Spec(Frozen):
         if clash := set(layers) & {f"{layer}_{region}" for layer in layers for region in self.truth.regions}:
             raise ValueError(f"the layer {min(clash)!r} has the name of a region's label image; rename it")
         for name in self.masks:
-            if name in (MEMBRANE, CYTOSOL):
+            if name in (MEMBRANE, CYTOSOL, EVERYWHERE):
                 raise ValueError(
-                    f"a mask cannot be named {name!r}, a region found from the labels; give it another name"
+                    f"a mask cannot be named {name!r}, which is a region of every source; give it another name"
                 )
         return self
 
@@ -302,7 +307,7 @@ class Spec(Frozen):
     @property
     def efficiency(self) -> Efficiency:
         """Quantum efficiency of the detector; without one, 1."""
-        return self.detector.efficiency if self.detector else EVERY_PHOTON
+        return self.detector.curves_read(self.curves).efficiency if self.detector else EVERY_PHOTON
 
     @property
     def truth(self) -> Truth:
@@ -312,7 +317,12 @@ class Spec(Frozen):
     @property
     def masks(self) -> tuple[str, ...]:
         """Regions for which the source has masks."""
-        return ("synapse",) if isinstance(self.source, Phantom) else masks_of(self.source.offered())
+        return masks_of(self.fields)
+
+    @property
+    def fields(self) -> Mapping[str, SourceField]:
+        """Fields of the source, as far as they are known without opening it."""
+        return self.source.offered()
 
     def fluorophores(self) -> dict[str, Fluorophore]:
         """Return the dyes of the layers, by name; raises SpecError if one is unknown or its file cannot be read."""

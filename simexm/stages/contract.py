@@ -103,6 +103,11 @@ class Stage(Frozen):
         """Regions that the stage uses, as (region, phrase for messages such as "layer 'a' labels")."""
         return ()
 
+    @property
+    def greys_used(self) -> tuple[tuple[str, str], ...]:
+        """Grey fields of the source that the stage uses (`LabelPart.greys`), as (field, phrase for messages)."""
+        return ()
+
     def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
         """Return the same stage without reference to files; `curves` are those that the spec names.
 

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.geometry.transform import Transform
 from simexm.kernels.labels.cells import counts
+from simexm.spectra.curves import CsvCurve, Curve
 from simexm.spectra.efficiency import Efficiency
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.lightpath import Excitation, Transmission
@@ -308,6 +309,10 @@ class Detector(Stage):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The detector as plain data for plan and result, with everything that a preset filled in."""
+
+    def curves_read(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
+        """Copy with its curves read; other files, which may be large, are left to `resolved`."""
+        return self
 
     def check(self, microscope: Microscope) -> None:
         """Raise SpecError if the detector cannot work with this microscope."""

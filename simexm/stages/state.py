@@ -56,6 +56,13 @@ class RunContext:
     """Dye of each layer of emitters, whether it labels cells or not."""
     pixel_time_s: float | None = None
     """Time in which a pixel of a plane collects light; None if the microscope has none."""
+    greys: tuple[str, ...] = ()
+    """Grey fields of the source in use."""
+
+    @property
+    def read_beside(self) -> tuple[str, ...]:
+        """Fields that are read from the source beside the labels: masks and grey values."""
+        return self.masks + self.greys
 
     @property
     def masks(self) -> tuple[str, ...]:

@@ -16,7 +16,16 @@ from simexm.kernels.devices.cpu_device import CPU
 from simexm.kernels.devices.device import Cells, Device, NodeGrid, Where
 from simexm.kernels.emission import amplicons
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.points import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import (
+    BINOMIAL,
+    NO_DEPTH,
+    NO_GREY,
+    POISSON,
+    EmissionLaw,
+    Emitters,
+    Factors,
+    LayerKeys,
+)
 from simexm.kernels.imaging.image import LateralGrid
 from simexm.kernels.labels.regions import crofton_weights
 from simexm.kernels.numbers import detmath
@@ -144,20 +153,29 @@ def keys(seed: int = 1) -> LayerKeys:
 
 
 def emitted(
-    device: Device, law: EmissionLaw, where: Where, array: Box, masks: Sequence[Any] = ()
+    device: Device,
+    law: EmissionLaw,
+    where: Where,
+    array: Box,
+    masks: Sequence[Any] = (),
+    *,
+    by_cell: bool = False,
+    by_depth: bool = False,
+    by_grey: bool = False,
 ) -> tuple[list[Emitters], NDArray[np.int64]]:
     """Chunks of all emitters, on the host, and the tally."""
     index = blobs((22, 24, 26))[tuple(slice(a, b) for a, b in zip(array.start, array.stop, strict=True))]
     index = np.ascontiguousarray(index)
-    labelled = np.array([0, 1, 1, 1, 0, 1, 1], np.uint8)
+    cell = np.array([0, 1, 1, 1, 0, 1, 1]) * (np.array([1, 0.3, 1, 2.5, 1, 1, 0.7]) if by_cell else 1.0)
+    depth = np.random.default_rng(2).uniform(size=sum(array.shape)) if by_depth else NO_DEPTH
+    grey = np.random.default_rng(3).integers(0, 256, array.shape).astype(np.float32) if by_grey else NO_GREY
+    factors = Factors(*(device.put(values) for values in (cell, depth, grey)))
     cells = Cells(device.put(index), device.regions(device.put(index), 26, masks), array)
     tally = device.zeros((7,), np.int64)
     weights = device.put(crofton_weights(VOXEL_NM, False))
     chunks = [
         Emitters(*(np.array(device.to_host(column)) for column in chunk))
-        for chunk in device.emit(
-            cells, where, device.put(labelled), weights, law, keys(), device.room(device.capacity, True), tally
-        )
+        for chunk in device.emit(cells, where, factors, weights, law, keys(), device.room(device.capacity, True), tally)
     ]
     return chunks, device.to_host(tally)
 
@@ -180,6 +198,23 @@ def test_emitters_are_the_same_in_the_same_order(gpu: ArrayDevice, name: str) ->
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a.view(np.uint8), b.view(np.uint8), column)
     np.testing.assert_array_equal(tally, expected)
+
+
+@pytest.mark.parametrize("name", ["by surface", "every voxel", "clumped, linked"])
+@pytest.mark.parametrize(("by_cell", "by_depth", "by_grey"), [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)])
+def test_factors_of_the_mean_are_the_same(
+    gpu: ArrayDevice, name: str, by_cell: bool, by_depth: bool, by_grey: bool
+) -> None:
+    array = Box((1, 2, 0), (20, 22, 25))
+    where = Where(Box((2, 0, 1), (21, 20, 26)), Box((3, 3, 2), (17, 30, 23)), Box((5, 6, 7), (12, 15, 20)), VOXEL_NM)
+    law = LAWS[name]._replace(grey=(1.3, -0.006, 0.05))
+    chosen: dict[str, Any] = {"by_cell": by_cell, "by_depth": by_depth, "by_grey": by_grey}
+    (ours, tally), (theirs, expected) = (emitted(device, law, where, array, **chosen) for device in (gpu, CPU))
+    for column in Emitters._fields:
+        np.testing.assert_array_equal(getattr(joined(ours), column), getattr(joined(theirs), column), column)
+    np.testing.assert_array_equal(tally, expected)
+    plain = joined(emitted(CPU, law, where, array)[0])
+    assert (joined(theirs).weight.sum() != plain.weight.sum()) == (by_depth or by_grey or law.region_bits != 0)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from simexm.kernels.devices.array_device import ArrayDevice
 from simexm.planning.gpu import device_bytes
 from simexm.run.excerpt import excerpt
 from simexm.sources.arrays import ArrayVolume
+from simexm.sources.fields import Field
 from tests import build, rounds_build
 from tests.cuda_host import Host
 from tests.model2017 import small_2017
@@ -87,6 +88,27 @@ def both(
 
 
 KEEP = ["expected", "labelled", "emitters"]
+
+
+def test_densities_that_vary_are_the_same(gpu: str) -> None:
+    """By cell, by depth and by a grey value, in parts of labels that are read one after the other."""
+    ids = rounds_build.cells((14, 26, 28))
+    em = np.random.default_rng(1).integers(0, 256, ids.shape).astype(np.uint8)
+    grey = {"field": "em", "at_zero_per_um3": 3e4, "per_value_per_um3": -100, "most_per_um3": 2e4}
+    layers = [
+        build.layer(name="pan", region="everywhere", density_per_um2=None, density_from=grey,
+                    penetration={"length_um": 0.5}),
+        build.layer(name="bright", brightness={"distribution": "lognormal", "variation": 0.8}, linker_nm=5,
+                    penetration={"length_um": 0.4, "faces": ["x_low"]}, unspecific_per_um3=500),
+    ]  # fmt: skip
+    source = {"path": "memory", "fields": {"em": {"path": "-", "kind": "grey"}}}
+    made = Simulation.from_mapping(build.spec(*layers, source=source, keep=KEEP, execution={"tile": (4, 6, 6)}))
+    ours, theirs = (
+        simulate(ids, made.with_device(name), voxel_size_nm=VOXEL_NM, fields=[(Field("em", "grey"), em)])
+        for name in ("gpu", "cpu")
+    )
+    agree(ours, theirs)
+    assert device_bytes(ours.plan, ours.plan.tile) > 0
 
 
 def test_two_layers_in_two_channels(gpu: str) -> None:

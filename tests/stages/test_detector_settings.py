@@ -88,7 +88,7 @@ def test_a_counter_leaves_the_presets_analog_figures_out() -> None:
         ({"full_well_e": 10, "stray_light_e": 20}, ("full_well_e", "20 electrons", "saturated")),
         ({"bits": 8, "offset_counts": 300}, ("offset_counts", "255", "raise bits")),
         ({"gain_counts_per_e": 0}, ("gain_counts_per_e", "greater than 0")),
-        ({"quantum_efficiency": 1.2}, ("quantum_efficiency", "less than or equal to 1")),
+        ({"quantum_efficiency": 1.2}, ("quantum_efficiency", "at most 1")),
         ({"excess_noise": 2}, ("excess_noise", "no key")),
         ({"stage": "emccd", "em_gain": 1000, "register_well_e": 900}, ("register_well_e", "single photo-electron")),
         ({"stage": "scmos", "read_noise_e": 1, "read_noise_median_e": 1.2}, ("read_noise_median_e", "long tail")),

@@ -13,7 +13,8 @@ from simexm.geometry.grid import Box
 from simexm.run.in_memory import Simulated, simulate
 from simexm.sources.phantom import Phantom
 from simexm.stages.microscope.optics_plan import OpticsPlan
-from simexm.stages.sample.labelling import Labelling, subdivide
+from simexm.stages.sample.labelling import Labelling
+from simexm.stages.sample.layer import subdivide
 from tests.build import VOXEL_NM, confocal, layer, simulation
 
 # the short axial range that keeps these tests small is told of, as it should be

@@ -105,7 +105,7 @@ BAD = [
     ExpectFail(
         "both densities",
         _layer(density_per_um3=5),
-        ("'membrane'", "exactly one of density_per_um2 and density_per_um3"),
+        ("'membrane'", "exactly one of density_per_um2, density_per_um3 and density_from"),
     ),
     ExpectFail("no density", _layer(density_per_um2=None), ("exactly one of",)),
     ExpectFail(

@@ -21,7 +21,7 @@ from simexm.kernels.devices.array_planes import ArrayNodePlanes, Backend, batch,
 from simexm.kernels.devices.device import Cells, Floats, Indices, NodeGrid, Where
 from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.emit import refuse_crowded
-from simexm.kernels.emission.points import IDENTITY, EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import IDENTITY, EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging import planes
 from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
 from simexm.kernels.labels.regions import bits_type_of
@@ -42,7 +42,7 @@ EMISSION = np.dtype(
         ("mean", _REAL), ("dyes", _REAL), ("kept", _REAL), ("most", _REAL),
         ("sigma", _REAL, 3), ("voxel_nm", _REAL, 3), ("size", _REAL, 3),
         ("by_surface", _WHOLE), ("region_bits", _WHOLE), ("bits_bytes", _WHOLE), ("kind", _WHOLE), ("clumped", _WHOLE),
-        ("marked", _WHOLE), ("identified", _WHOLE),
+        ("marked", _WHOLE), ("identified", _WHOLE), ("by_depth", _WHOLE), ("by_grey", _WHOLE), ("grey", _REAL, 3),
         ("subcells", _WHOLE, 3), ("number", _WHOLE, 2), ("place", _WHOLE, 2), ("linker", _WHOLE, 2),
         ("origin", _WHOLE, 3), ("specimen", _WHOLE, 3), ("shape", _WHOLE, 3),
         ("lo", _WHOLE, 3), ("hi", _WHOLE, 3), ("own_lo", _WHOLE, 3), ("own_hi", _WHOLE, 3),
@@ -122,7 +122,7 @@ class ArrayDevice:
         self,
         cells: Cells,
         where: Where,
-        labelled: Any,
+        factors: Factors,
         weights: Any,
         law: EmissionLaw,
         keys: LayerKeys,
@@ -137,6 +137,10 @@ class ArrayDevice:
         bits_bytes = self.xp.iinfo(cells.regions.dtype).bits // 8
         emission = _emission(cells, where, law, keys, self.to_host(weights), bits_bytes)
         emission["identified"] = room.identity.shape[0] > 0
+        emission["by_depth"], emission["by_grey"] = factors.depth.shape[0] > 0, factors.grey.shape[0] > 0
+        if law.region_bits != 0:
+            emission["most"] *= float(self.xp.max(factors.cell))
+        inputs = (cells.index, cells.regions, *factors, weights)
         step = max(1, COUNTED // per_plane)
         rows = max(1, inside.shape[1] if per_plane <= COUNTED else inside.shape[1] * COUNTED // per_plane)
         for low in range(inside.start[0], inside.stop[0], step):
@@ -145,9 +149,7 @@ class ArrayDevice:
                 end = min(row + rows, inside.stop[1])
                 emission["lo"], emission["hi"] = (low, row, inside.start[2]), (high, end, inside.stop[2])
                 subcells = (high - low) * (end - row) * (per_plane // inside.shape[1])
-                yield from self._emit(
-                    emission, subcells, (cells.index, cells.regions, labelled, weights), room, dyes_of_cell
-                )
+                yield from self._emit(emission, subcells, inputs, room, dyes_of_cell)
 
     def _emit(
         self, emission: NDArray[Any], subcells: int, inputs: tuple[Any, ...], room: Emitters, dyes_of_cell: Any
@@ -256,7 +258,7 @@ def _emission(
     values = np.zeros(1, EMISSION)
     values["mean"] = law.mean / parts
     values["most"] = law.mean / parts * (float(weights.sum()) if law.by_surface else 1.0)
-    values["marked"] = law.marked
+    values["marked"], values["grey"] = law.marked, law.grey
     values["dyes"], values["kept"], values["sigma"] = law.dyes, law.kept, law.sigma
     values["voxel_nm"] = where.voxel_nm
     values["size"] = [v / n for v, n in zip(where.voxel_nm, law.subcells, strict=True)]

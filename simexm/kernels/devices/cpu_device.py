@@ -14,7 +14,7 @@ from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.devices.device import Cells, Floats, Indices, NodeGrid, Where, Window
 from simexm.kernels.emission import emit
 from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
-from simexm.kernels.emission.points import EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
 from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
@@ -98,7 +98,7 @@ class _CpuDevice:
         self,
         cells: Cells,
         where: Where,
-        labelled: NDArray[np.uint8],
+        factors: Factors,
         weights: NDArray[np.float64],
         law: EmissionLaw,
         keys: LayerKeys,
@@ -106,7 +106,7 @@ class _CpuDevice:
         dyes_of_cell: NDArray[np.int64],
     ) -> Iterator[Emitters]:
         yield from emit.emit_layer(
-            cells.index, cells.regions, labelled, weights, law, keys,
+            cells.index, cells.regions, factors, weights, law, keys,
             array=cells.array, specimen=where.specimen, inside=where.inside, own=where.own,
             voxel_nm=where.voxel_nm, room=room, dyes_of_cell=dyes_of_cell,
         )  # fmt: skip

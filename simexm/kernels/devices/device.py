@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.points import EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
 
 Floats = tuple[float, float, float]
@@ -133,7 +133,7 @@ class Device(Protocol):
         self,
         cells: Cells,
         where: Where,
-        labelled: Any,
+        factors: Factors,
         weights: Any,
         law: EmissionLaw,
         keys: LayerKeys,

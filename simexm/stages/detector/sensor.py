@@ -164,9 +164,15 @@ class Sensor(Detector):
         assert isinstance(given, Curve), "the curve has not been read"
         return CurveEfficiency(given)
 
-    def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
-        """See `Stage`: the curve of the quantum efficiency."""
+    def curves_read(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
+        """See `Detector`: that of the quantum efficiency."""
+        if isinstance(self.quantum_efficiency, float | int):
+            return self
         return self.model_copy(update={"quantum_efficiency": resolved_efficiency(self.quantum_efficiency, curves)})
+
+    def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
+        """See `Stage`."""
+        return self.curves_read(curves)
 
     @property
     def background_e(self) -> float:
