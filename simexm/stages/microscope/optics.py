@@ -20,6 +20,7 @@ from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction import tables as psf_tables
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.emission import photophysics
+from simexm.kernels.imaging import gridding
 from simexm.kernels.imaging.image import fast_pixels
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
@@ -35,7 +36,8 @@ LATERAL_SHARE = 0.9952
 """Share of a camera plane's light within the lateral radius, in focus and at the end of the axial range."""
 FURTHEST_NM = 5_000
 """Largest default axial range of a camera, whose response does not fall off along z."""
-NODES_PER_FWHM = 4.0
+_BLUR = 6e-4
+"""Largest error of a dye's brightest pixel by its place between nodes along one axis, root mean square over places."""
 _NEGLIGIBLE = 5e-5
 """Largest contribution of the discarded high frequencies to any pixel, relative to the peak of a dye's image."""
 _FADING_RINGS = 4.0
@@ -163,12 +165,11 @@ class Optics(Microscope):
             self._pair(c, d, e, tables[c.name, d.name], float(k[min(reach, k.size - 1)]), depth_nm)
             for (c, d, e), k in zip(seen, kept, strict=True)
         )
-        fwhm = min(p.fwhm_nm[1] for p in pairs)
-        m = fast_pixels(max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9)), 1)
+        m = self._subdivision(list(tables.values()))
         node = exact(self.pixel_size_nm) / m
         bands = [self._band(tables[c.name, d.name], e, float(node)) for c, d, e in seen]
         whole, band = (max(ends) for ends in zip(*bands, strict=True))
-        halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
+        halo = math.ceil((radius + 2 * float(node)) / self.pixel_size_nm + 0.5)
         plan = OpticsPlan((m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs)
         return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
 
@@ -224,8 +225,8 @@ class Optics(Microscope):
         radius: float,
         coarse: int = 1,
     ) -> psf_response.Response:
-        """Tabulate the response on node planes 0 to reach + 2; the last two serve the grid correction."""
-        z = np.arange(reach + 3, dtype=np.float64) * node_z
+        """Tabulate the response on the node planes of the range and a margin, which serves the grid correction."""
+        z = np.arange(reach + 1 + gridding.MARGIN, dtype=np.float64) * node_z
         step = RADIAL_STEP_NM * coarse
         r = np.arange(max(17, math.ceil(radius / step) + 1), dtype=np.float64) * step
         return psf_response.Response(z, r, self.response(channel, dye, emission, z, r))
@@ -239,9 +240,9 @@ class Optics(Microscope):
         kept: float,
         depth_nm: float,
     ) -> OpticsPair:
-        received = hankel.plane_energy(table.table[:-2], table.r_nm)
+        received = hankel.plane_energy(table.table[: -gridding.MARGIN], table.r_nm)
         if self.tail == "constant":
-            everything = self.emitted(channel, dye, table.z_nm[:-2]) * self.collected(channel, dye)
+            everything = self.emitted(channel, dye, table.z_nm[: -gridding.MARGIN]) * self.collected(channel, dye)
             kept *= float(_integrals(received)[-1] / _integrals(everything)[-1])
         try:
             axial: float | None = psf_response.fwhm_axial_nm(table)
@@ -252,6 +253,25 @@ class Optics(Microscope):
         distances = np.abs(np.arange(planes) - (planes - 1) // 2) * self.plane_spacing_nm
         stack = float(self.emitted(channel, dye, distances).sum())
         return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
+
+    def _subdivision(self, tables: list[psf_response.Response]) -> int:
+        """Fewest nodes a pixel along y and x that image a dye well enough, of those that allow fast transforms.
+
+        What the deposit weights leave of each frequency counts by its share in the brightest pixel of a dye in focus,
+        as if all of it came from one axis.
+        """
+        k = np.linspace(0, 4 * self.numerical_aperture / 200, 513)
+        rings = [
+            hankel.radial_spectrum(t.table[:1], t.r_nm, k)[0] * sinc_array(k * float(self.pixel_size_nm)) * k
+            for t in tables
+        ]
+        m = 1
+        while True:
+            cycles = k * float(self.pixel_size_nm) / m
+            left = np.where(cycles < 0.5, gridding.left_over(np.minimum(cycles, 0.5)), 1.0)
+            if all(float((np.abs(r) * left).sum()) <= _BLUR * float(r.sum()) for r in rings):
+                return m
+            m = fast_pixels(m + 1, 1)
 
     def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
         """Pass band and stop band of lateral frequencies, per nm, at most the Nyquist frequency of the grid.
@@ -275,10 +295,10 @@ class Optics(Microscope):
         return whole, min(highest, whole + _FADING_RINGS / float(table.r_nm[-1]))
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """A halo of the response's reach, and one node for the deposit weights."""
+        """A halo of the response's reach, and the two nodes over which a dye is shared out."""
         plan = _formation(context)
-        lateral = plan.halo * self.spacing_nm[1] + plan.node_nm[1]
-        axial = (plan.reach + 1) * plan.node_nm[0]
+        lateral = plan.halo * self.spacing_nm[1] + 2 * plan.node_nm[1]
+        axial = (plan.reach + 2) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
 
     def run(self, state: TileState) -> None:

@@ -14,7 +14,7 @@ from simexm.geometry.grid import Box
 from simexm.kernels.devices.device import Device, NodeGrid, NodePlanes
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction.special import sinc_array
-from simexm.kernels.imaging import image
+from simexm.kernels.imaging import gridding, image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
 from simexm.stages.microscope.optics_plan import OpticsPair, OpticsPlan, ring_depth
@@ -104,7 +104,7 @@ def node_windows(
             with timed("imaging: deposit"):
                 planes.add(chunk.emitters)
         else:
-            for ready in timed_each(planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5)), _FORWARD):
+            for ready in timed_each(planes.advance(math.floor(chunk.floor_nm * z - shift[0]) - 1), _FORWARD):
                 yield ready, planes
     for ready in timed_each(planes.advance(high), _FORWARD):
         yield ready, planes
@@ -121,7 +121,7 @@ def transfer(
     table = _radial(optics, plan, pair, dye)
     node = float(plan.node_nm[1])
     y, x = (np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True))
-    factor_y, factor_x = (m * sinc_array(c * m) * image.sharpened(c) for c in (y, x))
+    factor_y, factor_x = (m * sinc_array(c * m) * gridding.sharpened(c) for c in (y, x))
     return image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
 
 
@@ -133,7 +133,7 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore
     k = np.arange(plan.frequencies) / plan.per_cycle
     spectrum = hankel.radial_spectrum(table.table, table.r_nm, k)
     spectrum *= plan.kept(k)
-    response = image.sharpened_along_z(spectrum)
+    response = gridding.sharpened_along_z(spectrum)
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
     return np.ascontiguousarray(response.T)

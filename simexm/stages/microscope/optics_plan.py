@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.kernels.imaging import image
+from simexm.kernels.imaging.gridding import NODES
 from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.stages.roles import ImageFormation, Pair
@@ -149,4 +150,4 @@ class OpticsPlan(ImageFormation):
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:
     """Node planes that emitters can touch between two floors of the stream."""
-    return math.ceil(reach_nm / float(plan.node_nm[0])) + 3
+    return math.ceil(reach_nm / float(plan.node_nm[0])) + NODES
