@@ -132,16 +132,16 @@ class Bench:
         """What each pixel (z, y, x) expects of the first pair: the response integrated over it, dye by dye, by quadrature."""
         planes = range(self.shape[0]) if planes is None else planes
         image = np.zeros((len(planes), *self.shape[1:]))
-        for point in np.atleast_2d(points):
-            for i, k in enumerate(planes):
-                image[i] += self._spot(abs((k + 0.5) * self.pitch[0] - point[0]), point[1:])
+        places = np.atleast_2d(points)
+        distances = np.abs((np.array(planes)[:, None] + 0.5) * self.pitch[0] - places[:, 0])
+        r, profiles = self.profiles(distances.ravel())
+        profiles = profiles.reshape(*distances.shape, r.size)
+        for i, n in zip(*np.nonzero(distances <= self.plan.range_nm + 1e-6), strict=True):
+            image[i] += self._spot(CubicSpline(r, profiles[i, n]), places[n, 1:])
         return image
 
-    def _spot(self, distance_nm: float, place: Array) -> Array:
-        """Image of one dye in a plane at a distance: Gauss-Legendre over each pixel, cut as finely as the response asks."""
-        if distance_nm > self.plan.range_nm + 1e-6:
-            return np.zeros(self.shape[1:])
-        curve = CubicSpline(*self.profile(distance_nm))
+    def _spot(self, curve: CubicSpline, place: Array) -> Array:
+        """Image of one dye in a plane, from its profile: Gauss-Legendre over each pixel, cut as finely as it asks."""
         pitch = self.pitch[1]
         parts = math.ceil(pitch / 50)
         nodes, weights = np.polynomial.legendre.leggauss(4)
@@ -155,10 +155,10 @@ class Bench:
         )
         return np.asarray(np.einsum("aibj,i,j->ab", values, weight, weight))
 
-    def profile(self, distance_nm: float) -> tuple[Array, Array]:
-        """Radii in steps of 5 nm as far as the image reaches, and the response there at a distance from the plane."""
+    def profiles(self, distance_nm: Array) -> tuple[Array, Array]:
+        """Radii in steps of 5 nm as far as the image reaches, and the response there at distances from the plane."""
         r = np.arange(0, math.hypot(*(n * p for n, p in zip(self.shape[1:], self.pitch[1:], strict=True))) + 50, 5.0)
-        return r, self.response(np.array([distance_nm]), r)[0]
+        return r, self.response(distance_nm, r)
 
 
 def _stream(points: Mapping[str, Array]) -> EmitterStream:

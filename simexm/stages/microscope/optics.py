@@ -36,8 +36,8 @@ LATERAL_SHARE = 0.9952
 """Share of a camera plane's light within the lateral radius, in focus and at the end of the axial range."""
 FURTHEST_NM = 5_000
 """Largest default axial range of a camera, whose response does not fall off along z."""
-_BLUR = 6e-4
-"""Largest error of a dye's brightest pixel by its place between nodes along one axis, root mean square over places."""
+_BLUR = 8e-4
+"""Error that places between nodes along one axis cause in a dye's image, root mean square, as a share of the image's."""
 _NEGLIGIBLE = 5e-5
 """Largest contribution of the discarded high frequencies to any pixel, relative to the peak of a dye's image."""
 _FADING_RINGS = 4.0
@@ -255,21 +255,15 @@ class Optics(Microscope):
         return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
 
     def _subdivision(self, tables: list[psf_response.Response]) -> int:
-        """Fewest nodes a pixel along y and x that image a dye well enough, of those that allow fast transforms.
-
-        What the deposit weights leave of each frequency counts by its share in the brightest pixel of a dye in focus,
-        as if all of it came from one axis.
-        """
+        """Fewest nodes a pixel along y and x that image a dye in focus well, of those that allow fast transforms."""
+        pixel = float(self.pixel_size_nm)
         k = np.linspace(0, 4 * self.numerical_aperture / 200, 513)
-        rings = [
-            hankel.radial_spectrum(t.table[:1], t.r_nm, k)[0] * sinc_array(k * float(self.pixel_size_nm)) * k
-            for t in tables
-        ]
+        spectra = [hankel.radial_spectrum(t.table[:1], t.r_nm, k)[0] * sinc_array(k * pixel) for t in tables]
+        energies = [s * s * k for s in spectra]
         m = 1
         while True:
-            cycles = k * float(self.pixel_size_nm) / m
-            left = np.where(cycles < 0.5, gridding.left_over(np.minimum(cycles, 0.5)), 1.0)
-            if all(float((np.abs(r) * left).sum()) <= _BLUR * float(r.sum()) for r in rings):
+            lost = np.where(k * pixel < 0.5 * m, gridding.left_over(np.minimum(k * pixel / m, 0.5)), 1.0)
+            if all(float((e * lost * lost).sum()) <= _BLUR**2 * float(e.sum()) for e in energies):
                 return m
             m = fast_pixels(m + 1, 1)
 
