@@ -38,8 +38,8 @@ FURTHEST_NM = 5_000
 """Largest default axial range of a camera, whose response does not fall off along z."""
 _BLUR = 8e-4
 """Error that places between nodes along one axis cause in a dye's image, root mean square, as a share of the image's."""
-_NEGLIGIBLE = 5e-5
-"""Largest contribution of the discarded high frequencies to any pixel, relative to the peak of a dye's image."""
+_NEGLIGIBLE = 4e-5
+"""Contribution of the discarded high frequencies to the brightest pixel of a dye's image, as if that were round."""
 _FADING_RINGS = 4.0
 """Periods within the lateral radius over which the highest frequencies fade out, to suppress ringing beyond it."""
 
