@@ -9,7 +9,17 @@ from scipy.special import i0
 
 from simexm.kernels.imaging.deposit import Ring
 from simexm.kernels.imaging.gridding import (
-    BITS, HIGHEST, MARGIN, NODES, STEPS, UNIT, WEIGHTS, blur, left_over, sharpened, sharpened_along_z,
+    BITS,
+    HIGHEST,
+    MARGIN,
+    NODES,
+    STEPS,
+    UNIT,
+    WEIGHTS,
+    blur,
+    left_over,
+    sharpened,
+    sharpened_along_z,
 )  # fmt: skip
 
 Array = NDArray[np.float64]

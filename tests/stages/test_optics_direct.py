@@ -44,7 +44,9 @@ def test_a_dye_anywhere_between_nodes_gives_each_pixel_what_quadrature_does(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_place_between_nodes_costs_a_dye_a_thousandth_of_its_image(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_place_between_nodes_costs_a_dye_a_thousandth_of_its_image(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the pixels and planes of the benchmark, whose grid is as coarse as that law allows."""
     monkeypatch.setattr("simexm.stages.microscope.optics.LATERAL_SHARE", 0.97)  # far rings do not matter; quicker
     b = Bench(microscope(kind, pixel=162.5, plane=500.0), (3, 14, 14), depth_nm=2500)
@@ -78,9 +80,7 @@ def test_many_dyes_average_what_is_left_of_the_error(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_left_is_the_grids_and_vanishes_with_it(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_left_is_the_grids_and_vanishes_with_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "simexm.stages.microscope.optics.LATERAL_SHARE", 0.97
     )  # the grid does not matter to far rings; quicker

@@ -13,6 +13,7 @@ from simexm.compiled import njit
 from simexm.geometry.grid import Triple
 from simexm.kernels.imaging.gridding import NODES, STEP_BITS, STEPS, UNIT, WEIGHTS
 
+
 @njit(cache=True, nogil=True)
 def deposit(z, y, x, weight, per_nm, shift, node, base, end, weights, ring):  # type: ignore[no-untyped-def]
     """Add emitters to a ring of planes, int64; return how many reach planes above the ring and are left out.

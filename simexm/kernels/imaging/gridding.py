@@ -124,3 +124,12 @@ def sharpened_along_z(spectrum: Array) -> Array:
         seen = here * even[2:-2] + next * (even[1:-3] + even[3:-1]) + further * (even[:-4] + even[4:])
         result += step * (spectrum - seen)
     return result[:-MARGIN]
+
+
+def between_planes(planes: Array) -> Array:
+    """What a dye halfway between two node planes gives each plane, from `sharpened_along_z`, (n, m) to (n - 2, m)."""
+    even = np.concatenate([planes[1:2], planes])
+    total = np.zeros_like(planes[2:])
+    for j in range(NODES):
+        total += (int(WEIGHTS[STEPS // 2, j]) / (1 << BITS)) * even[j : j + len(total)]
+    return total

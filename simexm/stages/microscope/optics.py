@@ -21,6 +21,7 @@ from simexm.kernels.diffraction import tables as psf_tables
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.emission import photophysics
 from simexm.kernels.imaging import gridding
+from simexm.kernels.imaging.gridding import NODES
 from simexm.kernels.imaging.image import fast_pixels
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
@@ -38,6 +39,8 @@ FURTHEST_NM = 5_000
 """Largest default axial range of a camera, whose response does not fall off along z."""
 _BLUR = 8e-4
 """Error that places between nodes along one axis cause in a dye's image, root mean square, as a share of the image's."""
+_BLUR_Z = 4e-4
+"""Error that places between node planes cause at most, as a share of the maximum of a dye's image."""
 _NEGLIGIBLE = 4e-5
 """Contribution of the discarded high frequencies to the brightest pixel of a dye's image, as if that were round."""
 _FADING_RINGS = 4.0
@@ -151,10 +154,7 @@ class Optics(Microscope):
                 "no channel detects any of the dyes in use, so the image would be only noise; match the lasers and "
                 f"bands of {', '.join(c.name for c in self.all_channels)} to {', '.join(dyes) or 'a dye'}"
             )
-        sine = self.numerical_aperture / self.refractive_index
-        shortest = min(min(c.laser_wavelength_nm / (2 if self.multiphoton else 1), e) for c, _, e in seen)
-        axial = shortest / (4 * self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
-        m_z = max(1, math.ceil(self.plane_spacing_nm / axial))
+        m_z = self._subdivision_z(seen)
         node_z = exact(self.plane_spacing_nm) / m_z
         kept = [self._kept(c, d, e, float(node_z), depth_nm) for c, d, e in seen]
         reach = self._reach(kept, float(node_z), depth_nm)
@@ -205,15 +205,16 @@ class Optics(Microscope):
     def _reach(self, kept: list[Array], node_z: float, depth_nm: float) -> int:
         """Node planes of the axial range: the user's or the default, at most the specimen's thickness.
 
-        Two nodes are added to the thickness, over which the weights of a dye can spread.
+        Two nodes are added to the thickness, over which a dye is shared out.
         """
-        most = max(1, math.ceil(depth_nm / node_z)) + 2
+        thickness = max(1, math.ceil(depth_nm / node_z))
+        most = thickness + NODES // 2
         if self.axial_range_um is not None:
             return min(most, max(1, math.ceil(self.axial_range_um * 1000 / node_z - 1e-9)))
         wanted = (1.0 - LEFT_OUT_LIMIT) / (LATERAL_SHARE if self.tail == "constant" else 1.0)
         enough = max(int(np.argmax(k >= min(wanted, k[-1]))) for k in kept)
         furthest = math.ceil(FURTHEST_NM / node_z) if self.tail == "constant" else most
-        return min(most, furthest, max(1, enough))
+        return min(furthest, max(1, enough) if enough < thickness else most)
 
     def tabulate(
         self,
@@ -253,6 +254,25 @@ class Optics(Microscope):
         distances = np.abs(np.arange(planes) - (planes - 1) // 2) * self.plane_spacing_nm
         stack = float(self.emitted(channel, dye, distances).sum())
         return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths)
+
+    def _subdivision_z(self, seen: list[tuple[Channel, Fluorophore, float]]) -> int:
+        """Fewest node planes a plane spacing that image a dye well, wherever it lies between them."""
+        sine = self.numerical_aperture / self.refractive_index
+        period = min(e for _, _, e in seen) / (self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
+        m = max(1, math.floor(self.plane_spacing_nm / period))
+        while any(self._blur_z(c, d, e, self.plane_spacing_nm / m, period) > _BLUR_Z for c, d, e in seen):
+            m = max(m + 1, m * 11 // 10)
+        return m
+
+    def _blur_z(self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, period: float) -> float:
+        """Largest error of the pixel above a dye halfway between two node planes, as a share of the pixel's maximum."""
+        planes = math.ceil(4 * period / node_z) + gridding.MARGIN
+        radius = min(self.pixel_size_nm / math.sqrt(math.pi), emission / self.numerical_aperture)  # a pixel's area
+        table = self.tabulate(channel, dye, emission, node_z / 2, 2 * planes, 2 * radius)
+        pixel = hankel.radial_weights(table.r_nm.size, RADIAL_STEP_NM) * (table.r_nm <= radius)
+        exact = np.cumsum(table.table * pixel, axis=1)[:, -1]
+        half = gridding.between_planes(gridding.sharpened_along_z(exact[::2, None]))[:, 0]
+        return float(np.abs(half - exact[1::2][: half.size]).max() / exact[0])
 
     def _subdivision(self, tables: list[psf_response.Response]) -> int:
         """Fewest nodes a pixel along y and x that image a dye in focus well, of those that allow fast transforms."""
