@@ -56,6 +56,28 @@ def test_no_place_between_nodes_costs_a_dye_a_thousandth_of_its_image(
         assert np.abs(b.image(place)[0] - exact).max() < SINGLE * exact.max()
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "axis"),
+    [
+        ("confocal", {"power": 5000.0}, 1),
+        ("confocal", {"power": 5000.0}, 0),
+        ("light_sheet", {"sheet_waist_um": 0.5}, 0),
+    ],
+)
+def test_a_response_with_finer_detail_than_its_width_tells_gets_a_finer_grid(
+    kind: str, more: dict[str, float], axis: int
+) -> None:
+    """Saturated dyes have wide images with steep edges; a thin sheet cuts the cone of light short."""
+    plain, b = (
+        Bench(microscope(kind, pixel=162.5, plane=500.0, axial_range_um=1.5, **m), (3, 14, 14), depth_nm=2500)
+        for m in ({}, more)
+    )
+    assert b.plan.subdivision[axis] > plain.plan.subdivision[axis]
+    for place in scattered(b, 4, seed=5):
+        exact = b.direct(place)
+        assert np.abs(b.image(place)[0] - exact).max() < SINGLE * exact.max()
+
+
 @pytest.mark.parametrize("pixel", [720.0, 860.0, 1120.0])
 def test_coarse_pixels_are_cut_so_that_transforms_are_fast(pixel: float) -> None:
     """Into a number of nodes that splits into 2, 3, 5 and 7, about three for an FWHM."""

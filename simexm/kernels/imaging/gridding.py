@@ -60,7 +60,7 @@ Row k is for a dye that lies (k + 1/2) / `STEPS` of the way from the second node
 dyes add to a node is at most n * `HIGHEST`.
 """
 HIGHEST = int(WEIGHTS.max()) ** 3
-"""Most that one dye adds to a node; an int64 has room for 600 million of them."""
+"""Most that one dye adds to a node. An int64 has room for 6e8 dyes at one point, or for 1e8 in each cell of the grid."""
 
 
 def _moments() -> tuple[float, ...]:

@@ -266,7 +266,7 @@ class Optics(Microscope):
 
     def _blur_z(self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, period: float) -> float:
         """Largest error of the pixel above a dye halfway between two node planes, as a share of the pixel's maximum."""
-        planes = math.ceil(4 * period / node_z) + gridding.MARGIN
+        planes = min(32, math.ceil(4 * period / node_z)) + gridding.MARGIN
         radius = min(self.pixel_size_nm / math.sqrt(math.pi), emission / self.numerical_aperture)  # a pixel's area
         table = self.tabulate(channel, dye, emission, node_z / 2, 2 * planes, 2 * radius)
         pixel = hankel.radial_weights(table.r_nm.size, RADIAL_STEP_NM) * (table.r_nm <= radius)
