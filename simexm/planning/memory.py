@@ -100,7 +100,8 @@ def tile_memory(
     `id_bytes` and numbers of `masks` and of grey fields, `greys`. `tile` and `block` are pixels of a tile and of a shard;
     `tile_bytes` and `stored_bytes` are bytes per pixel of the tile's outputs and of each stored array, for each channel.
     `labelling`, `imaging` and `reading` come from `Labeller.tile_bytes`, `ImagingCost.tile_bytes` and
-    `LabelSource.reading_bytes`; `kept` from `ImagingCost.kept_bytes`, plus outputs of stages that run once, None with a single frame.
+    `LabelSource.reading_bytes`; `kept` from `ImagingCost.kept_bytes`, plus outputs of stages that run once,
+    None with a single frame.
     """
     held = math.prod(min(n, p + 3) for n, p in zip(voxels, part, strict=True))
     bricks = min(held, math.prod(brick(voxels, id_bytes)))

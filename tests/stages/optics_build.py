@@ -142,16 +142,16 @@ class Bench:
         """What each pixel (z, y, x) expects of the first pair: the response integrated over it, dye by dye, by quadrature."""
         planes = range(self.shape[0]) if planes is None else planes
         image = np.zeros((len(planes), *self.shape[1:]))
-        for point in np.atleast_2d(points):
-            for i, k in enumerate(planes):
-                image[i] += self._spot(point[0] - (k + 0.5) * self.pitch[0], point[1:], k)
+        places = np.atleast_2d(points)
+        for i, k in enumerate(planes):
+            distances = places[:, 0] - (k + 0.5) * self.pitch[0]
+            r, profiles = self.profiles(distances, k)
+            for n in np.flatnonzero(np.abs(distances) <= self.plan.range_nm + 1e-6):
+                image[i] += self._spot(CubicSpline(r, profiles[n]), places[n, 1:])
         return image
 
-    def _spot(self, distance_nm: float, place: Array, plane: int) -> Array:
-        """Image of one dye in a plane at a distance: Gauss-Legendre over each pixel, cut as finely as the response asks."""
-        if abs(distance_nm) > self.plan.range_nm + 1e-6:
-            return np.zeros(self.shape[1:])
-        curve = CubicSpline(*self.profile(distance_nm, plane))
+    def _spot(self, curve: CubicSpline, place: Array) -> Array:
+        """Image of one dye in a plane, from its profile: Gauss-Legendre over each pixel, cut as finely as it asks."""
         pitch = self.pitch[1]
         parts = math.ceil(pitch / 50)
         nodes, weights = np.polynomial.legendre.leggauss(4)
@@ -165,10 +165,10 @@ class Bench:
         )
         return np.asarray(np.einsum("aibj,i,j->ab", values, weight, weight))
 
-    def profile(self, distance_nm: float, plane: int = 0) -> tuple[Array, Array]:
-        """Radii in steps of 5 nm as far as the image reaches, and the response there at a distance from the plane."""
+    def profiles(self, distance_nm: Array, plane: int = 0) -> tuple[Array, Array]:
+        """Radii in steps of 5 nm as far as the image reaches, and the response there at distances below the plane."""
         r = np.arange(0, math.hypot(*(n * p for n, p in zip(self.shape[1:], self.pitch[1:], strict=True))) + 50, 5.0)
-        return r, self.response(np.array([distance_nm]), r, plane)[0]
+        return r, self.response(distance_nm, r, plane)
 
 
 def _stream(points: Mapping[str, Array]) -> EmitterStream:

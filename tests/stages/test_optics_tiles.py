@@ -104,14 +104,18 @@ def test_halving_the_simulation_grid_changes_little(kind: str, monkeypatch: pyte
 @pytest.mark.parametrize("pixel", [61.0, 162.5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_frequencies_that_are_left_out_change_hardly_a_thing(kind: str, pixel: float) -> None:
-    """By less than 5e-5 of a dye's image at its brightest, in focus or out of it, wherever the dye lies in its pixel."""
+    """By less than 5e-5 of a dye's image at its brightest, in focus or out of it, wherever the dye lies in its pixel.
+
+    Of those that the grid carries; seen on a finer one, which carries them without the grid's own error.
+    """
     b = Bench(microscope(kind, pixel=pixel, plane=500, axial_range_um=1.5), (5, 40, 40))
     highest = 0.5 / float(b.plan.node_nm[1])
-    everything = replace(b.plan, whole_per_nm=highest, band_per_nm=highest)
-    assert b.plan.whole_per_nm < b.plan.band_per_nm < highest
+    everything = replace(b.halved(), whole_per_nm=highest, band_per_nm=highest)
+    kept = replace(everything, whole_per_nm=b.plan.whole_per_nm, band_per_nm=b.plan.band_per_nm)
+    assert b.plan.whole_per_nm < b.plan.band_per_nm <= highest
     for shift in (np.zeros(3), np.array([0.4, 0.3, 0.2]), np.array([0.0, 0.5, 0.5])):
         place = b.centre() + shift * b.pitch
-        some, all_of_it = b.image(place)[0], b.image(place, plan=everything)[0]
+        some, all_of_it = b.image(place, plan=kept)[0], b.image(place, plan=everything)[0]
         assert 0 < np.abs(some - all_of_it).max() < 5e-5 * all_of_it.max()
 
 

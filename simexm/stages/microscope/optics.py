@@ -23,6 +23,8 @@ from simexm.kernels.diffraction.objective import Model, Objective
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
+from simexm.kernels.imaging import gridding
+from simexm.kernels.imaging.gridding import NODES
 from simexm.kernels.imaging.image import fast_pixels
 from simexm.spectra.curves import CsvCurve, Curve
 from simexm.spectra.efficiency import Efficiency, counted_nm, mean_efficiency
@@ -47,9 +49,12 @@ ABERRATED_SHARE = 0.98
 """The same for a scanner with aberrations, whose response may be as wide as that of a camera."""
 FURTHEST_NM = 5_000
 """Largest default axial range of a camera, whose response does not fall off along z."""
-NODES_PER_FWHM = 4.0
-_NEGLIGIBLE = 5e-5
-"""Largest contribution of the discarded high frequencies to any pixel, relative to the peak of a dye's image."""
+_BLUR = 8e-4
+"""Error that places between nodes along one axis cause in a dye's image, root mean square, as a share of the image's."""
+_BLUR_Z = 4e-4
+"""Error that places between node planes cause at most, as a share of the maximum of a dye's image."""
+_NEGLIGIBLE = 4e-5
+"""Contribution of the discarded high frequencies to the brightest pixel of a dye's image, as if that were round."""
 _FADING_RINGS = 4.0
 """Periods within the lateral radius over which the highest frequencies fade out, to suppress ringing beyond it."""
 
@@ -233,13 +238,9 @@ class Optics(Microscope):
                 f"bands of {', '.join(c.name for c in self.all_channels)} to {', '.join(dyes) or 'a dye'}"
             )
         depths = self._depths(depth_nm)
-        sine = min(1.0, self.numerical_aperture / self.refractive_index)
-        shortest = min(min(c.excitation_nm / (2 if self.multiphoton else 1), e) for c, _, e in seen)
-        axial = shortest / (4 * self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
-        plane_nm = self.spacing_nm[0]
-        m_z = max(1, math.ceil(float(plane_nm) / axial))
-        node_z = plane_nm / m_z
         ends = (SURFACE,) if depths is None else (depths.foci[0], depths.foci[-1])
+        m_z = self._subdivision_z(seen, ends[0])
+        node_z = self.spacing_nm[0] / m_z
         kept = [self._kept(c, d, e, float(node_z), depth_nm, focus) for c, d, e in seen for focus in ends]
         reach = self._reach(kept, float(node_z), depth_nm)
         range_nm = reach * float(node_z)
@@ -249,12 +250,11 @@ class Optics(Microscope):
             self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm, efficiency)
             for (c, d, e), table, k in zip(seen, tables, kept[:: len(ends)], strict=True)
         )
-        fwhm = min(p.fwhm_nm[1] for p in pairs)
-        m = fast_pixels(max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9)), 1)
+        m = self._subdivision([t for some in tables for t in some])
         node = exact(self.pixel_size_nm) / m
         bands = [self._band(t, e, float(node)) for (_, _, e), some in zip(seen, tables, strict=True) for t in some]
         whole, band = (max(ends) for ends in zip(*bands, strict=True))
-        halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
+        halo = math.ceil((radius + 2 * float(node)) / self.pixel_size_nm + 0.5)
         signed = depths is not None or self.tissue is not None or self.bleaching is not None
         plan = OpticsPlan(
             (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed
@@ -313,15 +313,16 @@ class Optics(Microscope):
     def _reach(self, kept: list[Array], node_z: float, depth_nm: float) -> int:
         """Node planes of the axial range: the user's or the default, at most the specimen's thickness.
 
-        Two nodes are added to the thickness, over which the weights of a dye can spread.
+        Two nodes are added to the thickness, over which a dye is shared out.
         """
-        most = max(1, math.ceil(depth_nm / node_z)) + 2
+        thickness = max(1, math.ceil(depth_nm / node_z))
+        most = thickness + NODES // 2
         if self.axial_range_um is not None:
             return min(most, max(1, math.ceil(self.axial_range_um * 1000 / node_z - 1e-9)))
         wanted = (1.0 - LEFT_OUT_LIMIT) / (LATERAL_SHARE if self.keeps_light else 1.0)
         enough = max(int(np.argmax(k >= min(wanted, k[-1]))) for k in kept)
         furthest = math.ceil(FURTHEST_NM / node_z) if self.tail == "constant" else most
-        return min(most, furthest, max(1, enough))
+        return min(furthest, max(1, enough) if enough < thickness else most)
 
     def tabulate(
         self,
@@ -334,8 +335,11 @@ class Optics(Microscope):
         focus: Focus = SURFACE,
         coarse: int = 1,
     ) -> psf_response.Response:
-        """Tabulate the response on node planes 0 to reach + 2, the mean of both sides where it is not even along z."""
-        z = np.arange(reach + 3, dtype=np.float64) * node_z
+        """Tabulate the response on the node planes of the range and a margin, which serves the grid correction.
+
+        The mean of both sides where it is not even along z.
+        """
+        z = np.arange(reach + 1 + gridding.MARGIN, dtype=np.float64) * node_z
         r = _radii(radius, coarse)
         table = self.response(channel, dye, emission, z, r, focus)
         if not self.lens.matched:
@@ -345,9 +349,10 @@ class Optics(Microscope):
     def both_sides(
         self, pair: OpticsPair, dye: Fluorophore, node_z: float, reach: int, radius: float, focus: Focus
     ) -> tuple[Array, Array]:
-        """Radii, and the response on node planes -reach - 2 to reach + 2; the outermost serve the grid correction."""
+        """Radii, and the response on the node planes of the range and a margin, on both sides."""
         channel = next(c for c in self.all_channels if c.name == pair.channel)
-        z, r = np.arange(-reach - 2, reach + 3, dtype=np.float64) * node_z, _radii(radius, 1)
+        most = reach + gridding.MARGIN
+        z, r = np.arange(-most, most + 1, dtype=np.float64) * node_z, _radii(radius, 1)
         return r, self.response(channel, dye, pair.emission_nm, z, r, focus)
 
     def _pair(
@@ -361,9 +366,9 @@ class Optics(Microscope):
         efficiency: Efficiency,
     ) -> OpticsPair:
         table = tables[0]
-        received = hankel.plane_energy(table.table[:-2], table.r_nm)
+        received = hankel.plane_energy(table.table[: -gridding.MARGIN], table.r_nm)
         if self.keeps_light:
-            everything = self.emitted(channel, dye, table.z_nm[:-2]) * self.collected(channel, dye)
+            everything = self.emitted(channel, dye, table.z_nm[: -gridding.MARGIN]) * self.collected(channel, dye)
             kept *= float(_integrals(received)[-1] / _integrals(everything)[-1])
         try:
             axial: float | None = psf_response.fwhm_axial_nm(table)
@@ -379,6 +384,41 @@ class Optics(Microscope):
         counted = mean_efficiency(efficiency, dye, channel.detection)
         in_focus = counted * float(received[0])
         return OpticsPair(channel.name, dye.name, emission, in_focus, stack, 1.0 - kept, widths, counted, deep)
+
+    def _subdivision_z(self, seen: list[tuple[Channel, Fluorophore, float]], focus: Focus) -> int:
+        """Fewest node planes a plane spacing that image a dye well, wherever it lies between them."""
+        sine = min(1.0, self.numerical_aperture / self.refractive_index)
+        plane_nm = float(self.spacing_nm[0])
+        period = min(e for _, _, e in seen) / (self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
+        m = max(1, math.floor(plane_nm / period))
+        while any(self._blur_z(c, d, e, plane_nm / m, period, focus) > _BLUR_Z for c, d, e in seen):
+            m = max(m + 1, m * 11 // 10)
+        return m
+
+    def _blur_z(
+        self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, period: float, focus: Focus
+    ) -> float:
+        """Largest error of the pixel above a dye halfway between two node planes, as a share of the pixel's maximum."""
+        planes = min(32, math.ceil(4 * period / node_z)) + gridding.MARGIN
+        radius = min(self.pixel_size_nm / math.sqrt(math.pi), emission / self.numerical_aperture)  # a pixel's area
+        table = self.tabulate(channel, dye, emission, node_z / 2, 2 * planes, 2 * radius, focus)
+        pixel = hankel.radial_weights(table.r_nm.size, RADIAL_STEP_NM) * (table.r_nm <= radius)
+        exact = np.cumsum(table.table * pixel, axis=1)[:, -1]
+        half = gridding.between_planes(gridding.sharpened_along_z(exact[::2, None]))[:, 0]
+        return float(np.abs(half - exact[1::2][: half.size]).max() / exact[0])
+
+    def _subdivision(self, tables: list[psf_response.Response]) -> int:
+        """Fewest nodes a pixel along y and x that image a dye in focus well, of those that allow fast transforms."""
+        pixel = float(self.pixel_size_nm)
+        k = np.linspace(0, 4 * self.numerical_aperture / 200, 513)
+        spectra = [hankel.radial_spectrum(t.table[:1], t.r_nm, k)[0] * sinc_array(k * pixel) for t in tables]
+        energies = [s * s * k for s in spectra]
+        m = 1
+        while True:
+            lost = np.where(k * pixel < 0.5 * m, gridding.left_over(np.minimum(k * pixel / m, 0.5)), 1.0)
+            if all(float((e * lost * lost).sum()) <= _BLUR**2 * float(e.sum()) for e in energies):
+                return m
+            m = fast_pixels(m + 1, 1)
 
     def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
         """Pass band and stop band of lateral frequencies, per nm, at most the Nyquist frequency of the grid.
@@ -402,10 +442,10 @@ class Optics(Microscope):
         return whole, min(highest, whole + _FADING_RINGS / float(table.r_nm[-1]))
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """A halo of the response's reach, and one node for the deposit weights."""
+        """A halo of the response's reach, and the two nodes over which a dye is shared out."""
         plan = _formation(context)
-        lateral = plan.halo * self.spacing_nm[1] + plan.node_nm[1]
-        axial = (plan.reach + 1) * plan.node_nm[0]
+        lateral = plan.halo * self.spacing_nm[1] + 2 * plan.node_nm[1]
+        axial = (plan.reach + 2) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
 
     def run(self, state: TileState) -> None:

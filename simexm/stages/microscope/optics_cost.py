@@ -11,7 +11,7 @@ from simexm.stages.contract import RunContext
 from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPlan, ring_depth
 from simexm.stages.roles import ImagingCost
 
-SECONDS_PER_NODE = 6.5e-9
+SECONDS_PER_NODE = 9.5e-9
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from simexm.kernels.devices.device import Device, NodeGrid, NodePlanes
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
-from simexm.kernels.imaging import image
+from simexm.kernels.imaging import gridding, image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
 from simexm.stages.microscope import dose
@@ -106,7 +106,7 @@ def node_windows(
             with timed("imaging: deposit"):
                 planes.add(chunk.emitters)
         else:
-            for ready in timed_each(planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5)), _FORWARD):
+            for ready in timed_each(planes.advance(math.floor(chunk.floor_nm * z - shift[0]) - 1), _FORWARD):
                 yield ready, planes
     for ready in timed_each(planes.advance(high), _FORWARD):
         yield ready, planes
@@ -122,7 +122,7 @@ def transfer(
     m = grid.subdivision
     node = float(plan.node_nm[1])
     y, x = (np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True))
-    factor_y, factor_x = (m * sinc_array(c * m) * image.sharpened(c) for c in (y, x))
+    factor_y, factor_x = (m * sinc_array(c * m) * gridding.sharpened(c) for c in (y, x))
     wanted = range(tile.start[0], tile.stop[0])
     left = dose.shares(optics, plan, pair, dye, wanted)
     if plan.depths is None and left is None:
@@ -142,7 +142,7 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore
     """Radial transfer by axial offset, (frequencies, reach + 1), corrected for the deposit weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
-    response = image.sharpened_along_z(_spectrum(plan, pair, table.table, table.r_nm))
+    response = gridding.sharpened_along_z(_spectrum(plan, pair, table.table, table.r_nm))
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
     return np.ascontiguousarray(response.T)
@@ -154,7 +154,7 @@ def _radial_at(
 ) -> NDArray[np.float64]:
     """`_radial` at one depth, with signed offsets, (frequencies, 2 * reach + 1)."""
     r, table = optics.both_sides(pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
-    response = image.sharpened_along_signed_z(_spectrum(plan, pair, table, r))
+    response = gridding.sharpened_along_signed_z(_spectrum(plan, pair, table, r))
     response[[0, -1]] /= 2
     return np.ascontiguousarray(response.T)
 

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.kernels.diffraction.tables import Focus
 from simexm.kernels.imaging import image
+from simexm.kernels.imaging.gridding import NODES
 from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.spectra.curves import Band, CsvCurve, Curve, Filter, Lines, Source, find_curve, resolved_filter
@@ -299,4 +300,4 @@ class OpticsPlan(ImageFormation):
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:
     """Node planes that emitters can touch between two floors of the stream."""
-    return math.ceil(reach_nm / float(plan.node_nm[0])) + 3
+    return math.ceil(reach_nm / float(plan.node_nm[0])) + NODES
