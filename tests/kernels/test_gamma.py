@@ -50,7 +50,7 @@ def test_the_sum_of_pulses_is_the_quantile_of_its_gamma_distribution(variance: f
 
 
 def test_the_table_is_right_at_its_nodes() -> None:
-    w = gamma.LOWEST_W + np.arange(gamma.NODES) / gamma.PER_SIGMA
+    w = gamma.LOWEST_W + np.arange(gamma.QUANTILES) / gamma.PER_SIGMA
     table = gamma.pulse_table(1.0)
     np.testing.assert_allclose(table[1:], exact(np.arange(1.0, table.shape[0])[:, None], w, 1.0), rtol=1e-12)
     assert not table[0].any()

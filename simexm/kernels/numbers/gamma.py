@@ -25,17 +25,17 @@ TABLED_SHAPE = 64.0
 """From this shape on the expansion is used; its error there is 1.1e-5 of the standard deviation within 5 sigma."""
 LOWEST_W, PER_SIGMA = -8.5, 16
 """First node of a table's rows, and nodes per standard deviation of the normal number."""
-NODES = int(-2 * LOWEST_W * PER_SIGMA) + 3
+QUANTILES = int(-2 * LOWEST_W * PER_SIGMA) + 3
 _TERMS, _STEPS = 96, 6
 """Terms of the series and of the continued fraction, and steps of Newton's method: enough for 1e-12 at every node."""
 
 
 @cache
 def pulse_table(variance: float) -> Floats:
-    """Sum of n = 0, 1, ... pulses of mean 1 at each node, (n, `NODES`), for all n below `TABLED_SHAPE`."""
+    """Sum of n = 0, 1, ... pulses of mean 1 at each node, (n, `QUANTILES`), for all n below `TABLED_SHAPE`."""
     pulses = math.ceil(TABLED_SHAPE * variance)
-    w = LOWEST_W + np.arange(NODES) / PER_SIGMA
-    table = np.zeros((pulses, NODES))
+    w = LOWEST_W + np.arange(QUANTILES) / PER_SIGMA
+    table = np.zeros((pulses, QUANTILES))
     if pulses > 1:
         shape = np.arange(1, pulses)[:, None] / variance
         for upper, some in ((False, w < 1.0), (True, w >= 1.0)):
@@ -135,7 +135,7 @@ def pulse_sum(n, w, variance, table):  # type: ignore[no-untyped-def]
         shape = n / variance
         return max(_gamma_expansion_1(w, shape, math.sqrt(shape)), 0.0) * variance
     place = (w - LOWEST_W) * PER_SIGMA
-    i = min(max(int(place), 1), NODES - 3)
+    i = min(max(int(place), 1), QUANTILES - 3)
     s = place - (i - 1)
     a, b, c, d = table[n, i - 1], table[n, i], table[n, i + 1], table[n, i + 2]
     first, second = b - a, c - 2.0 * b + a

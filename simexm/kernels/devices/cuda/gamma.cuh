@@ -3,7 +3,7 @@
 #include "numbers.cuh"
 
 constexpr double LOWEST_W = -8.5;
-constexpr whole PER_SIGMA = 16, NODES = 275;
+constexpr whole PER_SIGMA = 16, QUANTILES = 275;
 
 __device__ inline double gamma_expansion(double w, double shape, double root) {
   double s = w * w;
@@ -24,9 +24,9 @@ __device__ inline double pulse_sum(whole n, double w, double variance, const dou
   double place = (w - LOWEST_W) * PER_SIGMA;
   whole i = (whole)place;
   i = i > 1 ? i : 1;
-  i = i < NODES - 3 ? i : NODES - 3;
+  i = i < QUANTILES - 3 ? i : QUANTILES - 3;
   double s = place - (i - 1);
-  const double *row = table + n * NODES + i;
+  const double *row = table + n * QUANTILES + i;
   double a = row[-1], b = row[0], c = row[1], d = row[2];
   double first = b - a, second = c - 2.0 * b + a;
   double third = d - 3.0 * c + 3.0 * b - a;
