@@ -52,6 +52,7 @@ BLOCKS = {
         ("bash", "simexm ingest cells.tif -o part.zarr"),
         ("bash", "simexm ingest cells.tif -o marked.zarr"),
     ],
+    "docs/detectors.md": [("yaml", "  - {stage: scmos, preset"), ("yaml", "  - {stage: scmos, frame_pixels")],
     "docs/optics.md": [("yaml", "source: {kind: phantom")],
     "docs/spectra.md": [
         ("csv", "# unit: percent"),
