@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from simexm.errors import SpecError
 from simexm.geometry.geometry import Geometry
@@ -59,6 +59,12 @@ _FADING_RINGS = 4.0
 """Periods within the lateral radius over which the highest frequencies fade out, to suppress ringing beyond it."""
 
 
+def _either(schema: dict[str, Any]) -> None:
+    """Say in the JSON schema that a named objective gives the numerical aperture."""
+    schema["required"] = [key for key in schema.get("required", []) if key != "numerical_aperture"]
+    schema["anyOf"] = [{"required": ["numerical_aperture"]}, {"required": ["objective"]}]
+
+
 class Optics(Microscope):
     """A microscope with a pixel grid.
 
@@ -90,6 +96,8 @@ class Optics(Microscope):
     objective_transmission
         Transmission of the objective and its optics.
     """
+
+    model_config = ConfigDict(json_schema_extra=_either)
 
     objective: objectives.Name | None = None
     numerical_aperture: float = Field(gt=0, le=2)
