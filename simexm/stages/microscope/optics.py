@@ -267,7 +267,7 @@ class Optics(Microscope):
         plan = OpticsPlan(
             (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed
         )
-        return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
+        return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan, self.bleaching is not None))
 
     def _depths(self, thickness_nm: float) -> Depths | None:
         """Depths at which responses are tabulated; None if they are the same at all depths and even along z."""
