@@ -73,7 +73,8 @@ def test_tiles_leave_no_seam(kind: str) -> None:
 
 
 def test_bleaching_is_remarked_on_where_it_is_not_simulated() -> None:
-    for more, remarked in (({}, True), ({"bleaching": {"photons": 3e5}}, False)):
-        b = Bench(microscope("confocal", **BASE, power=2000, **more), SHAPE)
+    bleached = {**BASE, "bleaching": {"photons": 3e5}}
+    for settings, remarked in ((BASE, True), (bleached, False)):
+        b = Bench(microscope("confocal", **settings, power=2000), SHAPE)
         assert b.pair.emitted_in_stack > 1e5
         assert bool(b.resolved.description.remarks()) is remarked
