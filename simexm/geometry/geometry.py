@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, NmBox, Spacing, Triple, combine, each, three, triple
-from simexm.geometry.transform import Transform
+from simexm.geometry.transform import Specimen, Transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,13 @@ class Geometry:
     def specimen_origin_nm(self) -> Spacing:
         """Position of the corner of the specimen, nm of tissue."""
         return three(o + c * v for o, c, v in zip(self.origin_nm, self.crop.start, self.voxel_nm, strict=True))
+
+    def specimen(self, seed: int) -> Specimen:
+        """Return what deformations depend on."""
+        corner, extent = (
+            combine(voxels, self.voxel_nm, lambda n, v: n * v) for voxels in (self.crop.start, self.crop.shape)
+        )
+        return Specimen(seed, corner, extent)
 
     def pixels_nm(self, box: Box) -> NmBox:
         """Convert a box of pixels to nm of expanded tissue from the corner of the specimen."""

@@ -10,13 +10,23 @@ from fractions import Fraction
 from functools import reduce
 from typing import Any, ClassVar
 
-from simexm.geometry.grid import NmBox
+from simexm.geometry.grid import NmBox, Spacing
 
 Points = tuple[Any, Any, Any]
 """Coordinates z, y, x of points, nm: three arrays of one shape, of NumPy or of a GPU's library."""
 
 SLABS = 64
 """Layers of a box that `Transform.depth` checks, at most."""
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """What a deformation depends on beside its own settings; lengths are nm of tissue."""
+
+    seed: int
+    corner_nm: Spacing
+    """Corner of the specimen, from the corner of the volume that it is cut from."""
+    extent_nm: Spacing
 
 
 class Transform(ABC):
@@ -46,6 +56,10 @@ class Transform(ABC):
     @abstractmethod
     def bound_inverse(self, box: NmBox) -> NmBox:
         """Return a box of tissue that holds all points that move into a box of expanded tissue."""
+
+    def rough(self) -> Transform:
+        """Return the same transform with bounds that cost nothing, for plans: wider than those of almost all boxes."""
+        return self
 
     def move(self, points_nm: Points) -> None:
         """Move points of tissue in place."""
@@ -145,6 +159,10 @@ class Chain(Transform):
     def bound_inverse(self, box: NmBox) -> NmBox:
         """Bound in the reverse order."""
         return self.earlier.bound_inverse(self.later.bound_inverse(box))
+
+    def rough(self) -> Transform:
+        """Chain the rough forms."""
+        return Chain(self.scale, self.earlier.rough(), self.later.rough())
 
 
 IDENTITY: Transform = UniformExpansion(Fraction(1))

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from simexm.errors import SpecError
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, NmBox, Spacing, Triple, exact, exact3, three
-from simexm.geometry.transform import Transform, UniformExpansion
+from simexm.geometry.transform import Specimen, Transform, UniformExpansion
 from simexm.kernels.detector.camera import cut, quarter_octaves
 from simexm.legacy2017 import spectra
 from simexm.legacy2017.imaging_plan import Cost2017, Description2017, Formation2017
@@ -31,7 +31,7 @@ from simexm.random import derive_key
 from simexm.spectra.efficiency import Efficiency
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import ImageCounts, Quantity, RunContext, TileState
-from simexm.stages.frames import AXES
+from simexm.stages.frames import AXES, NO_FRAME, Frame
 from simexm.stages.microscope.optics_plan import Channel
 from simexm.stages.products import Product, image
 from simexm.stages.roles import MOST_CHANNELS, ImagingPlan, Microscope, Pair
@@ -122,7 +122,7 @@ class Imaging2017(Microscope):
             raise ValueError(f"two channels are named {', '.join(double)}; give each its own name")
         return self
 
-    def transform(self, frame: Mapping[str, int] | None = None) -> UniformExpansion:
+    def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> UniformExpansion:
         """Expansion by the exact decimal factor."""
         return UniformExpansion(exact(self.expansion_factor))
 

@@ -44,7 +44,7 @@ def resolve_device(execution: Execution, stages: Sequence[Stage], have: bool | N
                 stacklevel=3,
             )
         return "cpu"
-    why = next((f"the stage {s.tag} computes on the CPU only" for s in stages if not s.on_gpu), "")
+    why = next((s.cpu_only for s in stages if s.cpu_only), "")
     if not why and have is False:
         why = "the cluster file requests none (its gpu line)"
     elif not why:

@@ -277,6 +277,7 @@ def voxels_read(stages: Sequence[Stage], context: RunContext, tile: Triple) -> B
 
     If expansion is not uniform, the most that a tile there or at the image's borders reads.
     """
+    context = context.roughly()
     g = context.geometry
     starts = [(max(0, (n - t) // 2), 0, max(0, n - t)) for n, t in zip(g.shape, tile, strict=True)]
     boxes = []
@@ -296,7 +297,7 @@ def emitters_depth_nm(
     """
     reach = max((s.reach_nm(context) for s in stages), default=0.0)
     planes = slab if part[1] >= voxels[1] and part[2] >= voxels[2] else part[0] + 1
-    g = context.geometry
+    g = context.roughly().geometry
     specimen = g.voxels_nm(Box.of_shape(g.crop.shape)).grown(exact3((exact(reach),) * 3))
     return float(g.transform.depth(planes * g.voxel_nm[0] + 2 * exact(reach), specimen))
 

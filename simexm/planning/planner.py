@@ -15,7 +15,9 @@ import numpy as np
 from simexm import compiled
 from simexm.arguments import text
 from simexm.errors import SimexmWarning, SourceError, SpecError
+from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, Tiling, Triple, three, triple
+from simexm.geometry.transform import IDENTITY
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.labels.regions import CYTOSOL, FIRST_MASK, MEMBRANE, MOST_MASKS
 from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
@@ -60,8 +62,10 @@ def make_plan(
     stages = _stages_until(resolved, until)
     refuse_size(opened.voxel_size_nm)
     crop = resolved.crop_box(opened.shape)
-    transform = resolved.transform()
-    geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, transform)
+    place = opened.shape, crop, opened.voxel_size_nm, opened.origin_nm
+    specimen = Geometry(*place, IDENTITY, opened.voxel_size_nm).specimen(resolved.seed)
+    transform = resolved.transform(specimen)
+    geometry = resolved.microscope.geometry(*place, transform)
     refuse_single_pixel(geometry)
     if max(geometry.shape) > _LONGEST:
         raise SpecError(

@@ -13,7 +13,7 @@ from simexm import settings
 from simexm.arguments import whole_numbers
 from simexm.errors import OutputError, SimexmWarning, SpecError
 from simexm.geometry.grid import Box, Triple
-from simexm.geometry.transform import Transform, compose
+from simexm.geometry.transform import Specimen, Transform, compose
 from simexm.names import FreeText
 from simexm.settings import Frozen
 from simexm.sources.base import ZarrSource
@@ -27,6 +27,7 @@ from simexm.spectra.efficiency import EVERY_PHOTON, Efficiency
 from simexm.spectra.fluorophores import Fluorophore, find
 from simexm.stages import MICROSCOPES, AnyStage, Barcodes, Truth
 from simexm.stages.contract import LABELS
+from simexm.stages.frames import NO_FRAME, Frame
 from simexm.stages.roles import Detector, Labeller, Microscope
 from simexm.stages.sample.barcodes import AMPLICONS
 from simexm.stages.sample.layer import EVERYWHERE
@@ -295,9 +296,9 @@ class Spec(Frozen):
         """The stage that forms the image, its curves read."""
         return cast(Microscope, self._find(Microscope)).resolved(self.curves)
 
-    def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
+    def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> Transform:
         """Return the map from tissue to expanded tissue, of all stages together; see `Stage.transform`."""
-        return compose(stage.transform(frame) for stage in self.stages)
+        return compose(stage.transform(specimen, frame) for stage in self.stages)
 
     @property
     def detector(self) -> Detector | None:

@@ -13,7 +13,7 @@ from simexm.stages.detector.camera import Camera
 from simexm.stages.detector.emccd import Emccd
 from simexm.stages.detector.photomultiplier import Photomultiplier
 from simexm.stages.detector.scmos import Scmos
-from simexm.stages.expansion.uniform import Expansion
+from simexm.stages.expansion.expansion import Expansion
 from simexm.stages.installed import OrInstalled
 from simexm.stages.microscope.confocal import Confocal
 from simexm.stages.microscope.image_scanning import ImageScanning

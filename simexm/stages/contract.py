@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, NmBox
-from simexm.geometry.transform import IDENTITY, Transform
+from simexm.geometry.transform import IDENTITY, Specimen, Transform
 from simexm.settings import Frozen
 from simexm.spectra.curves import CsvCurve, Curve
-from simexm.stages.frames import FrameAxis
+from simexm.stages.frames import NO_FRAME, Frame, FrameAxis
 from simexm.stages.products import Product
 from simexm.stages.quantities import (
     EMITTERS,
@@ -79,6 +79,11 @@ class Stage(Frozen):
         return str(type(self).model_fields["stage"].default)
 
     @property
+    def cpu_only(self) -> str:
+        """Why this instance cannot run on a GPU; empty if it can. Override where that depends on its fields."""
+        return "" if self.on_gpu else f"the stage {self.tag} computes on the CPU only"
+
+    @property
     def inputs(self) -> tuple[Quantity, ...]:
         """Quantities that this instance reads; override where they depend on its fields."""
         return self.reads
@@ -115,8 +120,8 @@ class Stage(Frozen):
         """
         return self
 
-    def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
-        """Displacement of tissue by this stage; without `frame`, the one common to all frames."""
+    def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> Transform:
+        """Displacement of tissue by this stage; without `specimen`, a transform of the same scale."""
         return IDENTITY
 
     def passes(self) -> tuple[CountPass, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, NmBox
+from simexm.geometry.transform import Specimen
 from simexm.kernels.devices.device import Device, device
 from simexm.kernels.labels.cells import ByCell, counts
 from simexm.spectra.fluorophores import Fluorophore
@@ -58,6 +59,18 @@ class RunContext:
     """Time in which a pixel of a plane collects light; None if the microscope has none."""
     greys: tuple[str, ...] = ()
     """Grey fields of the source in use."""
+    rough: bool = False
+    """Whether boxes need only be roughly right; see `Transform.rough`."""
+
+    def roughly(self) -> RunContext:
+        """The same for planning; see `Transform.rough`."""
+        transform = self.geometry.transform.rough()
+        return replace(self, geometry=replace(self.geometry, transform=transform), rough=True)
+
+    @property
+    def specimen(self) -> Specimen:
+        """What deformations depend on."""
+        return self.geometry.specimen(self.seed)
 
     @property
     def read_beside(self) -> tuple[str, ...]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
 from simexm.geometry.grid import NmBox
-from simexm.geometry.transform import Points, Transform
+from simexm.geometry.transform import Points, Specimen, Transform
 from simexm.stages.expansion.moving import Moving
+from simexm.stages.frames import NO_FRAME, Frame
 
 MARGIN = Fraction(1, 1000)
 """More than rounding of coordinates can make, nm."""
@@ -57,5 +57,5 @@ class Warped(Moving):
     stage: Literal["warped"] = "warped"
     push_nm: int = 300
 
-    def transform(self, frame: Mapping[str, int] | None = None) -> Warp:
+    def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> Warp:
         return Warp(Fraction(4), self.push_nm, 500, 400)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
 from simexm.geometry.grid import NmBox, exact, exact3
-from simexm.geometry.transform import Transform
+from simexm.geometry.transform import Specimen, Transform
 from simexm.stages.contract import EMITTERS, EXPANDED, Chunk, EmitterStream, Quantity, RunContext, Stage, TileState
+from simexm.stages.frames import NO_FRAME, Frame
 
 
 class Moving(Stage):
@@ -19,17 +20,18 @@ class Moving(Stage):
     writes: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
 
     @abstractmethod
-    def transform(self, frame: Mapping[str, int] | None = None) -> Transform:
-        """Displacement of tissue; without `frame`, the one common to all frames."""
+    def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> Transform:
+        """Displacement of tissue; see `Stage.transform`."""
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The tissue that is moved into the box."""
-        return {"emitters": self.transform().bound_inverse(wanted)}
+        transform = self.transform(context.specimen)
+        return {"emitters": (transform.rough() if context.rough else transform).bound_inverse(wanted)}
 
     def run(self, state: TileState) -> None:
         """Move the emitters of the stream."""
         before: EmitterStream = state.read(EMITTERS)
-        transform = self.transform()
+        transform = self.transform(state.context.specimen, state.frame)
         # emitters come from voxels that touch the needed box, so they lie within the reach and a voxel of it
         reach = exact3((exact(before.reach_nm),) * 3)
         within = state.boxes["emitters"].grown(reach).grown(state.context.geometry.voxel_nm)

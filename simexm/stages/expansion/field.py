@@ -1,0 +1,224 @@
+"""A smooth random displacement of tissue: the lattice that defines it, computed where it is needed and kept for a while."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.errors import SpecError
+from simexm.geometry.grid import Box, triple
+from simexm.kernels.deformation import lattice as kernel
+from simexm.kernels.deformation import points
+from simexm.kernels.deformation.lattice import Step
+from simexm.kernels.deformation.points import Region
+from simexm.kernels.deformation.splines import MARGIN
+from simexm.random import derive_key
+
+Array = NDArray[np.float64]
+Way = Literal["forward", "inverse"]
+
+_STEP_LIMIT = 0.5
+"""Largest row sum of the gradient of a step; below 1 a step is invertible (a contraction is added to the identity)."""
+_FINER = 3
+"""Nodes of the lattice between two nodes of the finest step."""
+_WHOLE = 16
+"""Boxes of nodes begin and end at multiples of it."""
+_KEPT: dict[Way, int] = {"forward": 3, "inverse": 8}
+"""Regions that are kept; those of the inverse displacement are parts of what a tile needs."""
+_MAKING = 4
+"""Arrays of the size of a region while it is made: places before and after, and those of the filter."""
+_SLACK = 1.1
+"""The spline may exceed the steps' largest displacement by as much, since it is filtered."""
+_LIKELY = 5.5
+"""Standard deviations within which all of a large volume lies, but for a few places."""
+_LARGEST_REGION = 1 << 21
+"""Nodes that are computed for a box, or for points together; for larger boxes the largest possible displacement is the bound."""
+
+
+class Scale(NamedTuple):
+    """One scale of a displacement: standard deviations along z, y, x, nm, and the distance at which correlation is 1 / e."""
+
+    rms_nm: tuple[float, float, float]
+    correlation_nm: float
+
+    @property
+    def spacing_nm(self) -> float:
+        """Spacing of the spline's nodes."""
+        return self.correlation_nm / CORRELATION
+
+    @property
+    def steps(self) -> int:
+        """Steps into which the displacement is divided, so that each is invertible."""
+        row_sum = kernel.ROW_SUM * kernel.LARGEST * kernel.PER_RMS * max(self.rms_nm) / self.spacing_nm
+        return max(1, math.ceil((row_sum / _STEP_LIMIT) ** 2))
+
+
+CORRELATION = 1.184696
+"""Distance in spacings at which the correlation of a spline with independent coefficients, averaged over positions, is 1 / e."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A displacement: where a number of invertible steps lead, on a lattice of cubic B-splines.
+
+    Positions are in nm from the corner of the volume, so that a crop is displaced like the whole.
+    """
+
+    spacing_nm: float
+    steps: tuple[Step, ...]
+    """In order."""
+    rough: bool = False
+    """Whether bounds are computed without the lattice; see `Transform.rough`."""
+
+    @classmethod
+    def of(cls, scales: Sequence[Scale], seed: int, *parts: str | int) -> Field:
+        """Compose steps for each scale; `parts` name the random stream."""
+        found = []
+        for number, scale in enumerate(scales):
+            for step in range(scale.steps):
+                most = [kernel.LARGEST * kernel.PER_RMS * rms / math.sqrt(scale.steps) for rms in scale.rms_nm]
+                found.append((scale.spacing_nm, (most[0], most[1], most[2]), derive_key(seed, *parts, number, step)))
+        return cls(min(s for s, _, _ in found) / _FINER, tuple(found))
+
+    @property
+    def most_nm(self) -> Array:
+        """Largest possible displacement along z, y, x."""
+        return _SLACK * np.sum([most for _, most, _ in self.steps], axis=0)
+
+    @property
+    def _bound_nm(self) -> Array:
+        """Displacement that no box exceeds or, roughly, hardly any."""
+        if not self.rough:
+            return self.most_nm
+        variances = np.sum([np.square(most) for _, most, _ in self.steps], axis=0)
+        return _LIKELY / (kernel.LARGEST * kernel.PER_RMS) * np.asarray(np.sqrt(variances))
+
+    def nodes(self, low_nm: Sequence[float], high_nm: Sequence[float]) -> Box:
+        """Nodes that decide the spline between two corners."""
+        # a point on the upper face may round up to the next cell
+        start = triple(math.floor(v / self.spacing_nm) - 1 for v in low_nm)
+        return Box(start, triple(math.floor(v / self.spacing_nm) + 4 for v in high_nm))
+
+    def region(self, way: Way, box: Box) -> Region:
+        """Coefficients of a box of nodes, or of more."""
+        recent = _recent.regions[way]
+        for field, whole, region in recent:
+            if whole.contains(box) and field == self:
+                return region
+        box = _round(box)
+        found = _computed(self, way, box)
+        recent.append((self, box, found))
+        del recent[: -_KEPT[way]]
+        return found
+
+    def prepare(self, low_nm: Sequence[float], high_nm: Sequence[float]) -> None:
+        """Compute all that points between two corners of displaced tissue need, together."""
+        box = _round(self.nodes(low_nm, high_nm))
+        if not self.rough and box.size <= _LARGEST_REGION:
+            self.region("forward", self.reached(box))
+
+    def range_nm(self, low_nm: Sequence[float], high_nm: Sequence[float]) -> tuple[Array, Array]:
+        """Smallest and largest displacement along z, y, x between two corners: bounds, from the nodes there."""
+        box = self.nodes(low_nm, high_nm)
+        if self.rough or box.size > _LARGEST_REGION:
+            return -self._bound_nm, self._bound_nm
+        inside = self._cut(box)
+        return inside.min(axis=(0, 1, 2)), inside.max(axis=(0, 1, 2))
+
+    def layers(self, low_nm: Sequence[float], high_nm: Sequence[float], along: Array) -> tuple[Array, Array, Array]:
+        """Bounds of `along` times the displacement between two corners, for each layer of cells along z.
+
+        Returns the z of the layers' faces, (n + 1,), and lower and upper bounds, (n,).
+        """
+        box = self.nodes(low_nm, high_nm)
+        if self.rough or box.size > _LARGEST_REGION:
+            most = float(np.abs(along) @ self._bound_nm)
+            return np.array([low_nm[0], high_nm[0]]), np.array([-most]), np.array([most])
+        pushed = self._cut(box) @ along
+        low, high = pushed.min(axis=(1, 2)), pushed.max(axis=(1, 2))
+        faces = np.arange(box.start[0] + 1, box.stop[0] - 1) * self.spacing_nm
+        four = np.arange(faces.size - 1)[:, None] + np.arange(4)
+        return faces, low[four].min(axis=1), high[four].max(axis=1)
+
+    def _cut(self, box: Box) -> Array:
+        region = self.region("forward", box)
+        return region.lattice[box.relative_to(triple(region.first)).slices]
+
+    def displace(self, at_nm: Array) -> None:
+        """Displace points, (3, n), in place."""
+        for some, box in self._together(at_nm):
+            region = self.region("forward", box)
+            part = np.ascontiguousarray(at_nm[:, some])
+            points.displace(part, 1.0 / self.spacing_nm, region)
+            at_nm[:, some] = part
+
+    def undisplace(self, at_nm: Array) -> None:
+        """Move points, (3, n), back to where they were displaced from, in place."""
+        for some, box in self._together(at_nm):
+            guess = self.region("inverse", box)
+            region = self.region("forward", self.reached(_round(box)))
+            part = np.ascontiguousarray(at_nm[:, some])
+            points.undisplace(part, self.most_nm, 1.0 / self.spacing_nm, region, guess)
+            at_nm[:, some] = part
+
+    def reached(self, box: Box) -> Box:
+        """Nodes that decide the inverse displacement at a box of nodes."""
+        return box.grown(triple(MARGIN + math.ceil(m / self.spacing_nm) + 2 for m in self.most_nm))
+
+    def _together(self, at_nm: Array) -> Iterable[tuple[slice | NDArray[np.int64], Box]]:
+        """Divide points into groups that lie near each other, each with the nodes that it needs."""
+        if not at_nm.shape[1]:
+            return
+        box = self.nodes(at_nm.min(axis=1).tolist(), at_nm.max(axis=1).tolist())
+        if box.size <= _LARGEST_REGION:
+            yield slice(None), box
+            return
+        cells = np.floor(at_nm / (2 * _WHOLE * self.spacing_nm))
+        _, group = np.unique(cells, axis=1, return_inverse=True)
+        order = np.argsort(group.ravel(), kind="stable")
+        for some in np.split(order, np.flatnonzero(np.diff(group.ravel()[order])) + 1):
+            part = at_nm[:, some]
+            yield some, self.nodes(part.min(axis=1).tolist(), part.max(axis=1).tolist())
+
+    def region_bytes(self, extent_nm: Sequence[float]) -> int:
+        """Bytes of the lattices that points in a box of this extent need, and of their making."""
+        lengths = [(e + 4 * m) / self.spacing_nm + 2 * _WHOLE for e, m in zip(extent_nm, self.most_nm, strict=True)]
+        nodes = min(math.prod(lengths), 2 * _LARGEST_REGION)
+        return int(24 * nodes * (_KEPT["forward"] + 1 + _MAKING))
+
+
+def _round(box: Box) -> Box:
+    """Grow a box to multiples of `_WHOLE`, so that requests for points nearby are for the same box."""
+    start = triple(a // _WHOLE * _WHOLE for a in box.start)
+    return Box(start, triple(-(-b // _WHOLE) * _WHOLE for b in box.stop))
+
+
+class _Recent(threading.local):
+    """Regions that a thread computed last, the newest at the end."""
+
+    def __init__(self) -> None:
+        self.regions: dict[Way, list[tuple[Field, Box, Region]]] = {"forward": [], "inverse": []}
+
+
+_recent = _Recent()
+
+
+def _computed(field: Field, way: Way, box: Box) -> Region:
+    """Coefficients in a box of nodes; SpecError if the displacement folds there."""
+    first = np.array(box.start, np.int64)
+    if way == "inverse":
+        region = field.region("forward", field.reached(box))
+        return Region(first, points.inverse_lattice(box.start, box.shape, field.spacing_nm, field.most_nm, region))
+    found = kernel.composed(box.start, box.shape, field.spacing_nm, field.steps)
+    if not kernel.never_folds(found, field.spacing_nm):
+        raise SpecError(
+            "expansion: the displacement is so uneven that the tissue might fold over itself, where a pixel would have no one "
+            "place in it; make rms_nm smaller, or correlation_um longer"
+        )
+    return Region(first, found)
