@@ -126,6 +126,24 @@ def test_blocks_of_pan_stains(folder: Path) -> None:
     assert "osmium, not protein" in page
 
 
+def test_blocks_of_deformation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, command, published, curve = blocks("docs/deformation.md")
+    (tmp_path / "uneven.yaml").write_text(settings.text)
+    said = type_here(command.text, tmp_path)
+    assert "distortion" in said
+    assert "liconn: 66 at 0.6" in " ".join(said.split())
+    (tmp_path / "published.yaml").write_text(
+        re.sub(r"(?ms)  - stage: expansion.*?(?=  - stage: confocal)", f"  - {published.text}", settings.text)
+    )
+    assert "17.3" in Path(tmp_path / "published.yaml").read_text()
+    type_here("simexm plan published.yaml", tmp_path)
+    capsys.readouterr()
+    run_python(curve.text, tmp_path)
+    errors = [float(n) for n in re.findall(r"[\d.]+", capsys.readouterr().out.splitlines()[-1])]
+    assert errors == sorted(errors)
+    assert 60 < errors[0] < errors[-1] < 250
+
+
 @pytest.mark.slow
 def test_pan_stain_makes_the_picture_that_its_page_shows(tmp_path: Path) -> None:
     from matplotlib.image import imread

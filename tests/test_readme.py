@@ -47,6 +47,12 @@ BLOCKS = {
         ("bash", "simexm plan first.yaml"),
         ("python", "from simexm import Result"),
     ],
+    "docs/deformation.md": [
+        ("yaml", "source: {kind: phantom"),
+        ("bash", "simexm plan uneven.yaml"),
+        ("yaml", "{stage: expansion, factor: 17.3"),
+        ("python", "from simexm.stages.expansion.distortion"),
+    ],
     "docs/ingesting.md": [
         ("bash", "simexm ingest cells.tif -o cells.zarr"),
         ("bash", "simexm ingest cells.tif -o part.zarr"),

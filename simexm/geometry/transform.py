@@ -41,6 +41,11 @@ class Transform(ABC):
     is_uniform: ClassVar[bool] = False
     """Whether coordinates are only multiplied by `scale`, so that each axis can be sampled by itself, exactly."""
 
+    @property
+    def coarse_nm(self) -> float:
+        """Distance of expanded points between which `invert` may be interpolated by cubics; 0: it may not."""
+        return 0.0
+
     @abstractmethod
     def apply(self, points_nm: Points) -> Points:
         """Move points of tissue to expanded tissue."""

@@ -188,6 +188,10 @@ class Stage(Frozen):
         """Warnings at the end of a run, from its totals by column or as named by `sums`."""
         return []
 
+    def described(self, context: RunContext) -> list[tuple[str, str]]:
+        """Lines of a plan, as (what, value), for what the spec does not say itself."""
+        return []
+
     def provenance(self, sums: Mapping[str, int]) -> dict[str, Any]:
         """Attributes of the result, as plain data, from the same totals."""
         return {}

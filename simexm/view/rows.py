@@ -34,6 +34,7 @@ def plan_rows(plan: Plan) -> Rows:
             for a in m["acquisition"]
         ),
         ("levels", ", ".join(times(s) for s in image["levels"])),
+        *(row for stage in plan.stages for row in stage.described(plan.context)),
         *plan.imaging.description.rows(),
         ("detector", _detector(plan.simulation.detector)),
         ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),

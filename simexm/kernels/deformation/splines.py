@@ -24,6 +24,11 @@ _RUN = 64
 
 Array = NDArray[np.float64]
 
+_FEW = 5
+"""Fewer points of one cell are computed one by one."""
+_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11 = (np.uint64(n) for n in range(1, 12))
+"""Steps in the array of coefficients; unsigned, which saves the check for negative indices."""
+
 _jit = njit(cache=True, nogil=True, error_model="numpy")
 
 
@@ -65,16 +70,39 @@ def at(points, first, per_nm, lattice):  # type: ignore[no-untyped-def]
     Points that follow each other in a cell are computed together, in vectorised loops. That changes no bit of them.
     """
     out = np.zeros(points.shape)
-    cell, weights = np.empty(3), np.empty((12, _RUN))
+    cell, weights = np.zeros(3), np.zeros((12, _RUN))
+    flat = lattice.reshape(lattice.size)
+    row = 3 * lattice.shape[2]
+    plane = row * lattice.shape[1]
     n = 0
     while n < points.shape[1]:
         count = _run(points, n, per_nm, cell, weights)
-        z, y, x = (np.int64(cell[0]) - 1 - first[0], np.int64(cell[1]) - 1 - first[1], np.int64(cell[2]) - 1 - first[2])
-        for a in range(4):
-            for b in range(4):
-                _add_row(lattice[z + a, y + b, x : x + 4], weights, a, 4 + b, count, out[:, n : n + count])
+        z, y, x = np.int64(cell[0]) - 1 - first[0], np.int64(cell[1]) - 1 - first[1], np.int64(cell[2]) - 1 - first[2]
+        corner = z * plane + y * row + 3 * x
+        if count < _FEW:
+            for k in range(count):
+                _add_point(flat, corner, plane, row, weights, k, out, n + k)
+        else:
+            for a in range(4):
+                for b in range(4):
+                    _add_row(lattice[z + a, y + b, x : x + 4], weights, a, 4 + b, count, out[:, n : n + count])
         n += count
     return out
+
+
+@_jit
+def _add_point(flat, corner, plane, row, weights, k, out, n):  # type: ignore[no-untyped-def]
+    """Add the values of one point, by the same operations in the same order as `_add_row`."""
+    x0, x1, x2, x3 = weights[8, k], weights[9, k], weights[10, k], weights[11, k]
+    d0 = d1 = d2 = 0.0
+    for a in range(4):
+        for b in range(4):
+            w = weights[a, k] * weights[4 + b, k]
+            i = np.uint64(corner + a * plane + b * row)
+            d0 += w * ((x0 * flat[i] + x1 * flat[i + _3]) + (x2 * flat[i + _6] + x3 * flat[i + _9]))
+            d1 += w * ((x0 * flat[i + _1] + x1 * flat[i + _4]) + (x2 * flat[i + _7] + x3 * flat[i + _10]))
+            d2 += w * ((x0 * flat[i + _2] + x1 * flat[i + _5]) + (x2 * flat[i + _8] + x3 * flat[i + _11]))
+    out[0, n], out[1, n], out[2, n] = d0, d1, d2
 
 
 @_jit

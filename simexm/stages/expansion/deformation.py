@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 NO_CHANGE: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+_COARSE = 1 / 2
+"""Distance of knots, in spacings of the lattice, between which positions before expansion are interpolated."""
 _MARGIN_NM = 1e-2
 """More than rounding and the residual of inversions make."""
 
@@ -103,6 +105,11 @@ class Deformation(Transform):
             around = low - most + self.corner_nm, high - least + self.corner_nm
             least, most = self.field.range_nm(*around)
         return _box(low - most, high - least)
+
+    @property
+    def coarse_nm(self) -> float:
+        """See `Transform`; what is left is below a hundred-thousandth of the displacement and its corners' share."""
+        return math.inf if self.field is None else float(self.scale) * self.field.spacing_nm * _COARSE
 
     def rough(self) -> Transform:
         """Take the displacement's standard deviation for bounds, not its lattice."""

@@ -1,8 +1,8 @@
 """How much tissue deforms: the error of measured length against length, as the field publishes it.
 
-The statistic, throughout: the mean over pairs of points at distance L of |V_i - V_j|, where V is what is left of the displacement
-after the best affine transform over the specimen. For a normal displacement it is sqrt(8 / pi) = 1.6 times the root mean square of
-the change of length, the other statistic in use, if it is equal along all axes.
+The statistic, throughout: the mean over pairs of points at distance L of |V_i - V_j|, where V is what is left of the
+displacement after the best affine transform over the specimen. For a normal displacement that is equal along all axes it is
+sqrt(8 / pi) = 1.6 times the root mean square of the change of length, the other statistic in use.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Array = NDArray[np.float64]
 PUBLISHED: dict[str, tuple[tuple[float, float], ...]] = {
     "liconn": ((0.6, 66.0), (1.9, 117.0), (5.0, 170.0), (10.0, 184.0), (16.0, 299.0)),
 }
-"""Curves as (length, um of tissue; error, nm). LICONN: cortex, expansion 17.3 (Tavakoli et al., Nature 2025); the residual noise of the
-registration by which it was measured is part of it."""
+"""Curves as (length, um of tissue; error, nm). LICONN: cortex, expansion 17.3 (Tavakoli et al., Nature 2025); the
+noise of the registration by which it was measured is part of it."""
 MEAN_OF_RMS = math.sqrt(8 / math.pi)
 """Mean length of a vector of three equal independent normal components, over their standard deviation."""
 _POINTS, _PAIRS, _DRAWS = 300, 100, 512

@@ -13,7 +13,7 @@ from simexm.geometry.transform import Specimen, Transform, UniformExpansion
 from simexm.settings import Frozen
 from simexm.stages.contract import RunContext
 from simexm.stages.expansion.deformation import NO_CHANGE, Deformation, Matrix
-from simexm.stages.expansion.distortion import PUBLISHED, fitted
+from simexm.stages.expansion.distortion import PUBLISHED, expected, fitted, lengths_of
 from simexm.stages.expansion.field import Field, Scale
 from simexm.stages.expansion.moving import Moving
 from simexm.stages.frames import NO_FRAME, Frame
@@ -84,8 +84,8 @@ class Expansion(Moving):
             raise ValueError("matrix is given beside anisotropy or shear, so it is unclear which counts; leave one out")
         if any(abs(v - (i == j)) > 1 for i, row in enumerate(self.matrix) for j, v in enumerate(row)):
             raise ValueError(
-                f"matrix {self.matrix} is far from the identity, but the overall expansion is the factor's; give stretches near 1 "
-                "on the diagonal, and shears and rotations near 0 beside it"
+                f"matrix {self.matrix} is far from the identity, but the overall expansion is the factor's; give stretches near "
+                "1 on the diagonal, and shears and rotations near 0 beside it"
             )
         return self
 
@@ -93,11 +93,11 @@ class Expansion(Moving):
     def _no_mirror(self) -> Self:
         (a, b, c), (d, e, f), (g, h, i) = self._linear
         determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        along = "" if a > 0 else f" and stretches z by {a:.3g}"
         if determinant < 0.1 or a <= 0:
             raise ValueError(
-                f"the matrix of anisotropy and shear has the determinant {determinant:.3g}"
-                f"{'' if a > 0 else f' and stretches z by {a:.3g}'}: it would mirror or flatten the tissue; give stretches near 1 on "
-                "the diagonal, and shears near 0 beside it"
+                f"the matrix of anisotropy and shear has the determinant {determinant:.3g}{along}: it would mirror or "
+                "flatten the tissue; give stretches near 1 on the diagonal, and shears near 0 beside it"
             )
         return self
 
@@ -119,10 +119,11 @@ class Expansion(Moving):
                 )
         for scale in self.scales:
             if scale.steps > MOST_STEPS:
+                rms, correlation = max(scale.rms_nm), scale.correlation_nm / 1e3
                 raise ValueError(
-                    f"a displacement of {max(scale.rms_nm):.3g} nm rms that is correlated over only {scale.correlation_nm / 1e3:.3g} um "
-                    "would fold the tissue over itself, and a pixel would have no one place in it; give at most "
-                    f"{max(scale.rms_nm) * (MOST_STEPS / scale.steps) ** 0.5:.3g} nm, or a longer correlation"
+                    f"a displacement of {rms:.3g} nm rms that is correlated over only {correlation:.3g} um would fold the tissue "
+                    "over itself, and a pixel would have no one place in it; give at most "
+                    f"{rms * (MOST_STEPS / scale.steps) ** 0.5:.3g} nm, or a longer correlation"
                 )
         return self
 
@@ -160,6 +161,16 @@ class Expansion(Moving):
         field = Field.of(self.scales, specimen.seed, self.stage, "displacement") if self.scales else None
         middle = three(float(e / 2) for e in specimen.extent_nm)
         return Deformation(factor, linear, middle, three(map(float, specimen.corner_nm)), field)
+
+    def described(self, context: RunContext) -> list[tuple[str, str]]:
+        """Error of length against length, and what is published."""
+        if not self.scales:
+            return []
+        extent = [float(v) for v in context.specimen.extent_nm]
+        curve = expected(self.scales, extent, lengths_of(extent, self.scales))
+        own = [f"{e:.0f} nm at {n:g} um" for n, e in zip(curve.length_um, curve.mean_nm, strict=True)]
+        beside = [f"{name}: " + ", ".join(f"{e:g} at {n:g}" for n, e in points) for name, points in PUBLISHED.items()]
+        return [("distortion", f"{', '.join(own)} ({'; '.join(beside)})")]
 
     def tile_bytes(self, voxels: Box, context: RunContext) -> int:
         """Lattices of the displacement, and copies of a chunk's coordinates."""

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ _STEP_LIMIT = 0.5
 """Largest row sum of the gradient of a step; below 1 a step is invertible (a contraction is added to the identity)."""
 _FINER = 3
 """Nodes of the lattice between two nodes of the finest step."""
-_WHOLE = 16
+_WHOLE = 8
 """Boxes of nodes begin and end at multiples of it."""
 _KEPT: dict[Way, int] = {"forward": 3, "inverse": 8}
 """Regions that are kept; those of the inverse displacement are parts of what a tile needs."""
@@ -35,8 +36,8 @@ _MAKING = 4
 """Arrays of the size of a region while it is made: places before and after, and those of the filter."""
 _SLACK = 1.1
 """The spline may exceed the steps' largest displacement by as much, since it is filtered."""
-_LIKELY = 5.5
-"""Standard deviations within which all of a large volume lies, but for a few places."""
+_LIKELY, _NEVER = 5.5, 8.0
+"""Standard deviations that a few places of a large volume exceed, and that none does: one of 10^15 normal numbers."""
 _LARGEST_REGION = 1 << 21
 """Nodes that are computed for a box, or for points together; for larger boxes the largest possible displacement is the bound."""
 
@@ -86,18 +87,21 @@ class Field:
                 found.append((scale.spacing_nm, (most[0], most[1], most[2]), derive_key(seed, *parts, number, step)))
         return cls(min(s for s, _, _ in found) / _FINER, tuple(found))
 
-    @property
+    @cached_property
     def most_nm(self) -> Array:
-        """Largest possible displacement along z, y, x."""
-        return _SLACK * np.sum([most for _, most, _ in self.steps], axis=0)
+        """Largest displacement along z, y, x; a lattice that exceeds it, which is possible but never seen, is refused."""
+        steps = np.array([most for _, most, _ in self.steps])
+        return np.minimum(_SLACK * steps.sum(axis=0), _NEVER * self._rms_nm)
+
+    @property
+    def _rms_nm(self) -> Array:
+        steps = np.array([most for _, most, _ in self.steps])
+        return np.asarray(np.sqrt(np.square(steps).sum(axis=0))) / (kernel.LARGEST * kernel.PER_RMS)
 
     @property
     def _bound_nm(self) -> Array:
         """Displacement that no box exceeds or, roughly, hardly any."""
-        if not self.rough:
-            return self.most_nm
-        variances = np.sum([np.square(most) for _, most, _ in self.steps], axis=0)
-        return _LIKELY / (kernel.LARGEST * kernel.PER_RMS) * np.asarray(np.sqrt(variances))
+        return _LIKELY * self._rms_nm if self.rough else self.most_nm
 
     def nodes(self, low_nm: Sequence[float], high_nm: Sequence[float]) -> Box:
         """Nodes that decide the spline between two corners."""
@@ -216,7 +220,7 @@ def _computed(field: Field, way: Way, box: Box) -> Region:
         region = field.region("forward", field.reached(box))
         return Region(first, points.inverse_lattice(box.start, box.shape, field.spacing_nm, field.most_nm, region))
     found = kernel.composed(box.start, box.shape, field.spacing_nm, field.steps)
-    if not kernel.never_folds(found, field.spacing_nm):
+    if (np.abs(found) > field.most_nm).any() or not kernel.never_folds(found, field.spacing_nm):
         raise SpecError(
             "expansion: the displacement is so uneven that the tissue might fold over itself, where a pixel would have no one "
             "place in it; make rms_nm smaller, or correlation_um longer"
