@@ -59,6 +59,8 @@ def main() -> None:
             )  # fmt: skip
         else:
             axes.contour(edges, levels=[0.5], colors="#1f9e89", linewidths=0.4)
+        axes.set_xlim(-0.5, image.shape[1] - 0.5)
+        axes.set_ylim(image.shape[0] - 0.5, -0.5)
         axes.set_title(title, fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])

@@ -58,7 +58,8 @@ def _newton(x: Array, p: Array, most: Array, per_nm: float, region: Region) -> A
         x = np.where(away, x - step, x + step)
         before = np.where(away, before, left)
         keep = ~close
-        wanted, x, step, before, p, low, high = (part[..., keep] for part in (wanted, x, step, before, p, low, high))
+        wanted, before = wanted[keep], before[keep]
+        x, step, p, low, high = (part[:, keep] for part in (x, step, p, low, high))
         if not wanted.size:
             break
     return found

@@ -120,7 +120,7 @@ def _add_row(row, weights, a, b, count, out):  # type: ignore[no-untyped-def]
         out2[n] += w * ((w0[n] * r0 + w1[n] * r1) + (w2[n] * r2 + w3[n] * r3))
 
 
-def gradient(points: Array, first: Array, per_nm: float, lattice: Array) -> Array:
+def gradient(points: Array, first: NDArray[np.int64], per_nm: float, lattice: Array) -> Array:
     """Derivatives at points, (3, n): of component i along axis j, (3, 3, n)."""
     scaled = points * per_nm
     cells = np.floor(scaled)

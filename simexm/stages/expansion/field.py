@@ -91,7 +91,7 @@ class Field:
     def most_nm(self) -> Array:
         """Largest displacement along z, y, x; a lattice that exceeds it, which is possible but never seen, is refused."""
         steps = np.array([most for _, most, _ in self.steps])
-        return np.minimum(_SLACK * steps.sum(axis=0), _NEVER * self._rms_nm)
+        return np.asarray(np.minimum(_SLACK * steps.sum(axis=0), _NEVER * self._rms_nm))
 
     @property
     def _rms_nm(self) -> Array:
@@ -103,7 +103,7 @@ class Field:
         """Displacement that no box exceeds or, roughly, hardly any."""
         return _LIKELY * self._rms_nm if self.rough else self.most_nm
 
-    def nodes(self, low_nm: Sequence[float], high_nm: Sequence[float]) -> Box:
+    def nodes(self, low_nm: Sequence[float] | Array, high_nm: Sequence[float] | Array) -> Box:
         """Nodes that decide the spline between two corners."""
         # a point on the upper face may round up to the next cell
         start = triple(math.floor(v / self.spacing_nm) - 1 for v in low_nm)
@@ -121,13 +121,13 @@ class Field:
         del recent[: -_KEPT[way]]
         return found
 
-    def prepare(self, low_nm: Sequence[float], high_nm: Sequence[float]) -> None:
+    def prepare(self, low_nm: Sequence[float] | Array, high_nm: Sequence[float] | Array) -> None:
         """Compute all that points between two corners of displaced tissue need, together."""
         box = _round(self.nodes(low_nm, high_nm))
         if not self.rough and box.size <= _LARGEST_REGION:
             self.region("forward", self.reached(box))
 
-    def range_nm(self, low_nm: Sequence[float], high_nm: Sequence[float]) -> tuple[Array, Array]:
+    def range_nm(self, low_nm: Sequence[float] | Array, high_nm: Sequence[float] | Array) -> tuple[Array, Array]:
         """Smallest and largest displacement along z, y, x between two corners: bounds, from the nodes there."""
         box = self.nodes(low_nm, high_nm)
         if self.rough or box.size > _LARGEST_REGION:
@@ -135,7 +135,9 @@ class Field:
         inside = self._cut(box)
         return inside.min(axis=(0, 1, 2)), inside.max(axis=(0, 1, 2))
 
-    def layers(self, low_nm: Sequence[float], high_nm: Sequence[float], along: Array) -> tuple[Array, Array, Array]:
+    def layers(
+        self, low_nm: Sequence[float] | Array, high_nm: Sequence[float] | Array, along: Array
+    ) -> tuple[Array, Array, Array]:
         """Bounds of `along` times the displacement between two corners, for each layer of cells along z.
 
         Returns the z of the layers' faces, (n + 1,), and lower and upper bounds, (n,).
@@ -146,9 +148,9 @@ class Field:
             return np.array([low_nm[0], high_nm[0]]), np.array([-most]), np.array([most])
         pushed = self._cut(box) @ along
         low, high = pushed.min(axis=(1, 2)), pushed.max(axis=(1, 2))
-        faces = np.arange(box.start[0] + 1, box.stop[0] - 1) * self.spacing_nm
+        faces: Array = np.arange(box.start[0] + 1, box.stop[0] - 1) * np.float64(self.spacing_nm)
         four = np.arange(faces.size - 1)[:, None] + np.arange(4)
-        return faces, low[four].min(axis=1), high[four].max(axis=1)
+        return faces, np.asarray(low[four].min(axis=1)), np.asarray(high[four].max(axis=1))
 
     def _cut(self, box: Box) -> Array:
         region = self.region("forward", box)
