@@ -63,8 +63,13 @@ def _run(points, n, per_nm, cell, weights):  # type: ignore[no-untyped-def]
     return count
 
 
+def at(points: Array, first: NDArray[np.int64], per_nm: float, lattice: Array) -> Array:
+    """Values at points, (3, n); compiled once, for arrays in C order."""
+    return np.asarray(_at(np.ascontiguousarray(points), first, per_nm, lattice))
+
+
 @_jit
-def at(points, first, per_nm, lattice):  # type: ignore[no-untyped-def]
+def _at(points, first, per_nm, lattice):  # type: ignore[no-untyped-def]
     """Values at points, (3, n).
 
     Points that follow each other in a cell are computed together, in vectorised loops. That changes no bit of them.
