@@ -111,7 +111,7 @@ def test_the_same_draws_in_other_tiles_are_not_enough(labels: NDArray[np.uint64]
     """What the law above is for: a box computed for itself differs in its last bits."""
     made = whole("confocal", labels, None)
     box = boxes(made.plan.shape)[-1]
-    alone = compute_box(made.plan, ArrayVolume(labels, VOXEL_NM), {}, box).arrays["expected"]
+    alone = compute_box(made.plan, ArrayVolume(labels, VOXEL_NM), Counted(), box).arrays["expected"]
     there = made.kept["expected"][(..., *box.slices)]
     assert not np.array_equal(alone, there)
     np.testing.assert_allclose(alone, there, atol=2e-6 * there.max())

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
@@ -28,15 +29,18 @@ from simexm.spectra.curves import CsvCurve, Curve, Efficiency, resolved_efficien
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.lightpath import detected_share, mean_detected_nm
 from simexm.spectra.spectrum import Spectrum
-from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
+from simexm.stages.contract import EXPANDED, EXPECTED, MapPass, Quantity, RunContext, TileState
 from simexm.stages.microscope import objectives
 from simexm.stages.microscope.dose import Bleaching, Tissue
+from simexm.stages.microscope.haze import NAME, HazePlan, plan_haze
+from simexm.stages.microscope.haze_image import add_haze, map_dyes
 from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
 from simexm.stages.microscope.optics_image import expected_image
 from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Array, Channel, Depths, OpticsPair, OpticsPlan
 from simexm.stages.roles import ImagingPlan, Microscope
+from simexm.timing import timed
 
 LEAST_INDEX = 1.3
 """No gel, and no cleared tissue, has a lower refractive index."""
@@ -107,6 +111,8 @@ class Optics(Microscope):
     tail: ClassVar[psf_response.Tail] = "inverse_square"
     keeps_light: ClassVar[bool] = False
     """Whether an infinite plane receives all collected light of a dye at any distance."""
+    keeps_evenly: ClassVar[bool] = False
+    """Whether every plane receives the same light of a dye, at any distance."""
     lit_from_above: ClassVar[bool] = True
     """Whether the light that excites dyes comes through the tissue above them."""
 
@@ -138,6 +144,11 @@ class Optics(Microscope):
         if double:
             raise ValueError(f"two channels are named {', '.join(double)}; rename one")
         return self
+
+    @property
+    def adds_haze(self) -> bool | None:
+        """Whether the light of dyes beyond the axial range is added; None: where it matters."""
+        return False
 
     @property
     @abstractmethod
@@ -262,6 +273,9 @@ class Optics(Microscope):
         reach = self._reach(kept, float(node_z), depth_nm)
         range_nm = reach * float(node_z)
         radius = max(self._radius_nm(c, e, range_nm, focus) for c, _, e in seen for focus in ends)
+        far = self._haze(seen, kept, reach, float(node_z), depth_nm, depths)
+        if far is not None:
+            kept = [np.ones_like(k) for k in kept]
         tables = [[self.tabulate(c, d, e, float(node_z), reach, radius, f) for f in ends] for c, d, e in seen]
         pairs = tuple(
             self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm)
@@ -275,9 +289,35 @@ class Optics(Microscope):
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
         signed = depths is not None or self.tissue is not None or self.bleaching is not None
         plan = OpticsPlan(
-            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed
+            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed, far
         )
         return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
+
+    def _haze(
+        self,
+        seen: list[tuple[Channel, Fluorophore, float]],
+        kept: list[Array],
+        reach: int,
+        node_z: float,
+        depth_nm: float,
+        depths: Depths | None,
+    ) -> HazePlan | None:
+        """The map of dyes beyond the near range, where it is wanted and there are any."""
+        range_nm = reach * node_z
+        wanted = self.adds_haze
+        if wanted is False or depth_nm <= range_nm:
+            return None
+        least = min(float(k[min(reach, k.size - 1)]) for k in kept)
+        if wanted is None and not self.keeps_evenly and least >= 1.0 - LEFT_OUT_LIMIT:
+            return None
+        focus = SURFACE if depths is None else depths.foci[len(depths.foci) // 2]
+        found = plan_haze(self, [(c.name, d, e) for c, d, e in seen], range_nm, depth_nm, focus)
+        if found is None and wanted:
+            raise SpecError(
+                f"axial_range_um {range_nm / 1000:.3g} is too short for haze: {range_nm / 1000:.3g} um from its plane the image "
+                f"of a dye is finer than pixels of {self.pixel_size_nm:g} nm resolve; leave out axial_range_um, or set haze: false"
+            )
+        return found
 
     def _depths(self, thickness_nm: float) -> Depths | None:
         """Depths at which responses are tabulated; None if they are the same at all depths and even along z."""
@@ -423,13 +463,25 @@ class Optics(Microscope):
         axial = (plan.reach + 1) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
 
+    def maps(self, context: RunContext) -> tuple[MapPass, ...]:
+        """See `Stage`: the dyes of the whole specimen, where light comes from beyond the axial range."""
+        plan = _formation(context)
+        return () if plan.haze is None else (plan.haze.map_pass(plan.dyes()),)
+
+    def map(self, wanted: MapPass, cells: Box, state: TileState) -> NDArray[np.int64]:
+        """See `Stage`."""
+        return map_dyes(wanted, cells, state.read(EXPANDED), _formation(state.context), state.device)
+
     def run(self, state: TileState) -> None:
         """Write the expected image of the tile, float32 on its device, (channel, z, y, x), photo-electrons per pixel."""
         kept = state.scratch if any(state.frame) else None
         stream = state.read(EXPANDED)
-        expected = expected_image(
-            self, _formation(state.context), stream, state.context.dyes, state.pixels, state.device, kept
-        )
+        plan, dyes = _formation(state.context), state.context.dyes
+        expected = expected_image(self, plan, stream, dyes, state.pixels, state.device, kept)
+        if plan.haze is not None:
+            with timed("imaging: haze"):
+                planes = state.context.geometry.shape[0]
+                add_haze(self, plan, dyes, state.mapped[NAME], planes, state.pixels, state.device, expected)
         state.write(EXPECTED, expected)
 
 
