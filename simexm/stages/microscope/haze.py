@@ -158,7 +158,12 @@ def shapes(
     table = optics.response(channel, dye, emission_nm, z, r, focus)
     if not optics.lens.matched:
         table = (table + optics.response(channel, dye, emission_nm, -z, r, focus)) / 2
-    energy = hankel.plane_energy(table, r)
+    weights = hankel.radial_weights(r.size, step)
+    rings = np.cumsum(table * weights, axis=1)
+    radius = r[np.argmax(rings >= _SHARE * rings[:, -1:], axis=1)]
+    # as in the near range, light beyond the radius is lost
+    table[r > radius[:, None]] = 0.0
+    energy = np.cumsum(table * weights, axis=1)[:, -1]
     collected = optics.emitted(channel, dye, z) * optics.collected(channel, dye)
     lit = energy > 1e-12 * energy.max(initial=0.0)
     u = np.arange(math.ceil(_MOST / _STEP) + 3) * _STEP
@@ -167,8 +172,6 @@ def shapes(
         k = u / (z[i] * optics.lens.slope)
         shape[i] = hankel.radial_spectrum(table[i : i + 1], r, k)[0] / energy[i]
     shape[:, u > _MOST] = 0.0
-    rings = np.cumsum(table * hankel.radial_weights(r.size, step), axis=1) / np.maximum(energy, 1e-300)[:, None]
-    radius = r[np.argmax(rings >= _SHARE, axis=1)]
     share = np.where(lit, energy / np.maximum(collected, 1e-300), 0.0)
     return Shapes(z, shape, share, radius)
 
