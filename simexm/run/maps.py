@@ -22,9 +22,9 @@ from simexm.run.layout import Exists
 from simexm.sources.base import LabelSource
 from simexm.stages.contract import Counted, LabelPart, MapPass, NodeMap, Stage, Tile
 from simexm.store.files import Files, Stored
-from simexm.store.location import Location
 from simexm.store.listing import presence
-from simexm.store.shards import decode_shard, encode_shard, opened_shard, Ranges
+from simexm.store.location import Location
+from simexm.store.shards import Ranges, decode_shard, encode_shard, opened_shard
 
 CHUNK = 32
 """Nodes of a chunk along y and x."""
@@ -116,7 +116,7 @@ def in_memory(plan: Plan, source: LabelSource, counted: Counted, around: Box | N
         seen = image
         if around is not None:
             far = wanted.reach_pixels
-            seen = Box((0, *(a - far for a in around.start[1:])), (plan.shape[0], *(b + far for b in around.stop[1:])))
+            seen = around.grown((0, far, far)).with_z(0, plan.shape[0])
         for box in plan.blocks:
             if box.intersect(seen).is_empty:
                 continue
@@ -155,7 +155,9 @@ def files_of(where: Place, wanted: MapPass, number: int) -> list[Location]:
     return [file_in(folder(where, wanted), number, level) for level in range(len(wanted.pixels))]
 
 
-def write_block(plan: Plan, where: Place, source: LabelSource, counted: Counted, name: str, number: int) -> dict[str, Any]:
+def write_block(
+    plan: Plan, where: Place, source: LabelSource, counted: Counted, name: str, number: int
+) -> dict[str, Any]:
     """Make a map of one block and write its files; return its record for the map's journal."""
     stage, wanted = next((s, m) for s, m in all_maps(plan) if m.name == name)
     files = Files(folder(where, wanted) / "nodes", where.scratch)
@@ -210,7 +212,9 @@ class _OnDisk:
         shard = tuple(-(-n // c) * c for n, c in zip(shape, chunk, strict=True))
         with opened_shard(path) as data:
             if not data:
-                raise OutputError(f"{path} is missing, and with it the far light of its block; run `simexm verify --repair`")
+                raise OutputError(
+                    f"{path} is missing, and with it the far light of its block; run `simexm verify --repair`"
+                )
             if (data.last(2) if isinstance(data, Ranges) else data[:2]) != EMPTY:
                 found = np.empty(out.shape, _DTYPE)
                 decode_shard(data, shard, chunk, (0, *part.start), found)

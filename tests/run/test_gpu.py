@@ -22,6 +22,7 @@ from simexm.kernels.devices.array_device import ArrayDevice
 from simexm.planning.gpu import device_bytes
 from simexm.run.excerpt import excerpt
 from simexm.sources.arrays import ArrayVolume
+from simexm.stages.contract import Counted
 from tests import build, rounds_build
 from tests.cuda_host import Host
 from tests.model2017 import small_2017
@@ -108,7 +109,7 @@ def test_a_part_is_what_the_whole_holds(gpu: str, kind: str) -> None:
     z, y, x = whole.plan.shape
     for box in (Box.at((1, 3, 5), (3, 20, 9)), Box((z - 2, y - 9, x - 20), (z, y, x))):
         for n, frame in enumerate(whole.plan.frames):
-            found = excerpt(whole.plan, ArrayVolume(labels, VOXEL_NM), {}, box, frame)
+            found = excerpt(whole.plan, ArrayVolume(labels, VOXEL_NM), Counted(), box, frame)
             for path, image in {"": whole.image, **whole.kept}.items():
                 there = image[n] if kind == "rounds" else image
                 np.testing.assert_array_equal(found[path], there[(..., *box.slices)])

@@ -82,7 +82,9 @@ def inverse(spectra: Any, size: tuple[int, int], xp: Any) -> Any:
     return xp.fft.irfft(xp.fft.ifft(spectra, axis=1), n=size[1], axis=2)
 
 
-def transfers(kernels: np.ndarray[Any, np.dtype[np.float32]], size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def transfers(
+    kernels: np.ndarray[Any, np.dtype[np.float32]], size: tuple[int, int]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Half spectra, which are real, of kernels symmetric along both axes, (n, radius + 1, radius + 1) from the centre on."""
     radius = kernels.shape[1] - 1
     padded = np.zeros((len(kernels), *size), np.float32)

@@ -66,7 +66,8 @@ def far_shares(
 ) -> NDArray[np.float32] | None:
     """`shares` at planes of coarse nodes -reach ... reach from the image plane, (planes, offsets)."""
     assert plan.haze is not None
-    left = _left(optics, plan, dye, planes, np.arange(-reach, reach + 1) * (plan.subdivision[0] / plan.haze.per_plane))
+    offsets = np.arange(-reach, reach + 1, dtype=np.float64) * (plan.subdivision[0] / plan.haze.per_plane)
+    left = _left(optics, plan, dye, planes, offsets)
     return None if left is None else left.astype(np.float32)
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 NAME = "haze"
 """Name of the map."""
-LEAST = 3e-3
+LEAST = 1e-2
 """Part of a plane's light, at one frequency, that a level may lose."""
 WHOLE, BAND = 0.42, 0.5
 """Frequencies that a level transfers whole, and at all, cycles per node."""
@@ -214,7 +214,12 @@ def _at(line: Array, place: Array) -> Array:
     """Even function at places in samples, by cubics through four of them; 0 beyond the end."""
     i = np.minimum(place.astype(np.int64), line.size - 3)
     u = place - i
-    w = (-u * (u - 1) * (u - 2) / 6, (u + 1) * (u - 1) * (u - 2) / 2, -(u + 1) * u * (u - 2) / 2, (u + 1) * u * (u - 1) / 6)
+    w = (
+        -u * (u - 1) * (u - 2) / 6,
+        (u + 1) * (u - 1) * (u - 2) / 2,
+        -(u + 1) * u * (u - 2) / 2,
+        (u + 1) * u * (u - 1) / 6,
+    )
     value = w[0] * line[np.abs(i - 1)] + w[1] * line[i] + w[2] * line[i + 1] + w[3] * line[i + 2]
     return np.where(place < line.size - 3, value, 0.0)
 
@@ -239,9 +244,7 @@ def taken(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, 
 
 
 @lru_cache(maxsize=64)
-def kernels(
-    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, level: int
-) -> NDArray[np.float32]:
+def kernels(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, level: int) -> NDArray[np.float32]:
     """Kernels of a level by offset, photo-electrons per pixel and dye, (offsets, radius + 1, radius + 1) from the centre."""
     haze, pixel = _haze(plan), float(optics.spacing_nm[1])
     radius, times = haze.radii[level], haze.pixels[level]

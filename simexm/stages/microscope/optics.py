@@ -271,9 +271,9 @@ class Optics(Microscope):
         ends = (SURFACE,) if depths is None else (depths.foci[0], depths.foci[-1])
         kept = [self._kept(c, d, e, float(node_z), depth_nm, focus) for c, d, e in seen for focus in ends]
         reach = self._reach(kept, float(node_z), depth_nm)
+        reach, far = self._near_and_far(seen, kept, reach, float(node_z), depth_nm, depths)
         range_nm = reach * float(node_z)
         radius = max(self._radius_nm(c, e, range_nm, focus) for c, _, e in seen for focus in ends)
-        far = self._haze(seen, kept, reach, float(node_z), depth_nm, depths)
         if far is not None:
             kept = [np.ones_like(k) for k in kept]
         tables = [[self.tabulate(c, d, e, float(node_z), reach, radius, f) for f in ends] for c, d, e in seen]
@@ -293,7 +293,7 @@ class Optics(Microscope):
         )
         return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
 
-    def _haze(
+    def _near_and_far(
         self,
         seen: list[tuple[Channel, Fluorophore, float]],
         kept: list[Array],
@@ -301,23 +301,32 @@ class Optics(Microscope):
         node_z: float,
         depth_nm: float,
         depths: Depths | None,
-    ) -> HazePlan | None:
-        """The map of dyes beyond the near range, where it is wanted and there are any."""
-        range_nm = reach * node_z
+    ) -> tuple[int, HazePlan | None]:
+        """Node planes of the near range, and the map of dyes beyond it, where it is wanted and there are any.
+
+        A default range is extended until the pixels resolve all that lies beyond.
+        """
         wanted = self.adds_haze
-        if wanted is False or depth_nm <= range_nm:
-            return None
+        if wanted is False or depth_nm <= reach * node_z:
+            return reach, None
         least = min(float(k[min(reach, k.size - 1)]) for k in kept)
         if wanted is None and not self.keeps_evenly and least >= 1.0 - LEFT_OUT_LIMIT:
-            return None
+            return reach, None
         focus = SURFACE if depths is None else depths.foci[len(depths.foci) // 2]
-        found = plan_haze(self, [(c.name, d, e) for c, d, e in seen], range_nm, depth_nm, focus)
-        if found is None and wanted:
+        pairs = [(c.name, d, e) for c, d, e in seen]
+        further = reach
+        while further * node_z < depth_nm:
+            if (found := plan_haze(self, pairs, further * node_z, depth_nm, focus)) is not None:
+                return further, found
+            if self.axial_range_um is not None:
+                break
+            further = math.ceil(further * 1.4)
+        if wanted and self.axial_range_um is not None:
             raise SpecError(
-                f"axial_range_um {range_nm / 1000:.3g} is too short for haze: {range_nm / 1000:.3g} um from its plane the image "
-                f"of a dye is finer than pixels of {self.pixel_size_nm:g} nm resolve; leave out axial_range_um, or set haze: false"
+                f"axial_range_um {self.axial_range_um:g} is too short for haze: at that distance the image of a dye has details "
+                f"finer than pixels of {self.pixel_size_nm:g} nm resolve; leave out axial_range_um, or set haze: false"
             )
-        return found
+        return (reach if self.axial_range_um is not None else min(further, math.ceil(depth_nm / node_z) + 2)), None
 
     def _depths(self, thickness_nm: float) -> Depths | None:
         """Depths at which responses are tabulated; None if they are the same at all depths and even along z."""
