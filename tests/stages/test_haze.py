@@ -28,7 +28,7 @@ from tests.stages.optics_build import _stream, dye_of, microscope
 
 Array = NDArray[np.float64]
 OPTICS: dict[str, Any] = {
-    "stage": "widefield", "numerical_aperture": 1.0, "pixel_size_nm": 260, "plane_spacing_nm": 1000, "axial_range_um": 4,
+    "stage": "widefield", "numerical_aperture": 1.0, "pixel_size_nm": 260, "plane_spacing_nm": 1000, "axial_range_um": 6,
     "channels": [
         {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 550], "irradiance_W_per_cm2": 20}
     ],
@@ -77,10 +77,10 @@ def image(optics: Optics, shape: Triple, points: Array, tile: Triple | None = No
 
 
 def widefield(**more: Any) -> Optics:
-    return microscope("widefield", pixel=260, plane=1000, na=1.0, haze=True, axial_range_um=4.0, **more)
+    return microscope("widefield", pixel=260, plane=1000, na=1.0, haze=True, axial_range_um=6.0, **more)
 
 
-@pytest.mark.parametrize("distance_um", [0.0, 2.1, 3.2, 3.77, 4.3, 5.6, 9.1, 13.4])
+@pytest.mark.parametrize("distance_um", [0.0, 3.1, 5.1, 5.77, 6.3, 7.6, 9.1, 13.4])
 def test_every_plane_receives_all_light_of_a_dye(distance_um: float) -> None:
     """The sum over a plane is what the dye's cone of light leaves inside the field, inside and beyond the near range."""
     optics, shape = widefield(), (15, 320, 320)
@@ -99,10 +99,10 @@ def test_far_light_is_that_of_a_run_whose_near_range_is_the_specimen() -> None:
     points = rng.random((300, 3)) * (13_000, 56 * 260, 48 * 260)
     shape = (13, 56, 48)
     all_near = microscope("widefield", pixel=260, plane=1000, na=1.0, axial_range_um=14.0)
-    near_only = microscope("widefield", pixel=260, plane=1000, na=1.0, axial_range_um=4.0)
+    near_only = microscope("widefield", pixel=260, plane=1000, na=1.0, axial_range_um=6.0)
     a, b, c = (image(optics, shape, points)[0] for optics in (all_near, near_only, widefield()))
     haze = a - b
-    assert haze.sum() > a.sum() / 3
+    assert haze.sum() > a.sum() / 5
     assert np.abs(c - a).max() < 2e-3 * a.max()
     assert math.sqrt(((c - a) ** 2).mean()) < 0.01 * math.sqrt((haze**2).mean())
     tiled, _ = image(widefield(), shape, points, (5, 30, 17))
@@ -201,7 +201,7 @@ def test_haze_is_on_where_the_specimen_is_thicker_than_the_range_and_can_be_swit
     assert plan_of().haze is not None
     assert plan_of().pairs[0].left_out < 0.01
     assert plan_of(haze=False).haze is None
-    assert plan_of(haze=False).pairs[0].left_out > 0.2
+    assert plan_of(haze=False).pairs[0].left_out > 0.1
     assert plan_of(axial_range_um=20).haze is None
     with pytest.raises(SpecError, match="axial_range_um"):
-        plan_of(axial_range_um=0.5, haze=True)
+        plan_of(axial_range_um=1, haze=True)

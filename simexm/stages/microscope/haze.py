@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 NAME = "haze"
 """Name of the map."""
-LEAST = 1e-2
+LEAST = 5e-3
 """Part of a plane's light, at one frequency, that a level may lose."""
 WHOLE, BAND = 0.42, 0.5
 """Frequencies that a level transfers whole, and at all, cycles per node."""
