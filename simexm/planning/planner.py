@@ -107,6 +107,7 @@ def make_plan(
         labeller=resolved.labeller,
         emits={layer: dye for stage in stages for layer, dye in stage.emits.items()},
     )
+    _refuse_varying_maps(stages, context)
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     outputs = _outputs(resolved, stages, context)
     limit = int(resolved.execution.memory_GiB * GiB)
@@ -159,6 +160,19 @@ def make_plan(
         memory=memory if compiled.is_cached() else replace(memory, compiling=COMPILING),
         versions={**_versions(device), **installed.versions(stages)},
     )
+
+
+def _refuse_varying_maps(stages: Sequence[Stage], context: RunContext) -> None:
+    """Refuse a map of what changes from frame to frame, since it is made once."""
+    variation = Variation.of(stages, context.acquisition.names)
+    for stage in stages:
+        for wanted in stage.maps(context):
+            axes = sorted(set().union(*(variation.quantities.get(q.name, frozenset()) for q in stage.inputs)))
+            if axes:
+                raise SpecError(
+                    f"the stage {stage.tag!r} maps the specimen once for {wanted.name}, but what it maps changes with each "
+                    f"{' and '.join(axes)}, so later frames would have the light of the first; set {wanted.name}: false"
+                )
 
 
 def _name_of(simulation: Spec) -> str:

@@ -136,6 +136,18 @@ def test_dense_labels_in_widefield_light(gpu: str) -> None:
     agree(ours, theirs, gain=3)
 
 
+def test_haze_of_the_whole_specimen(gpu: str) -> None:
+    green = {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 550], "irradiance_W_per_cm2": 1}
+    optics = {
+        "stage": "widefield", "numerical_aperture": 1.0, "pixel_size_nm": 260, "plane_spacing_nm": 1000,
+        "axial_range_um": 6, "channels": [green],
+    }  # fmt: skip
+    layer = build.layer(density_per_um2=300)
+    ours, theirs = both(build.simulation(layer, optics=optics, keep=["expected"]), cells((60, 20, 20)))
+    assert theirs.plan.to_mapping()["optics"]["haze"]["beyond_um"] < 6
+    agree(ours, theirs)
+
+
 def test_a_mask_and_its_truth(gpu: str) -> None:
     labels = cells((30, 48, 48))
     mask = np.zeros(labels.shape, bool)

@@ -87,7 +87,11 @@ def transfers(
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Half spectra, which are real, of kernels symmetric along both axes, (n, radius + 1, radius + 1) from the centre on."""
     radius = kernels.shape[1] - 1
-    padded = np.zeros((len(kernels), *size), np.float32)
+    padded = np.zeros((1, *size), np.float32)
     at = np.arange(-radius, radius + 1)
-    padded[:, at[:, None] % size[0], at[None, :] % size[1]] = kernels[:, np.abs(at)[:, None], np.abs(at)[None, :]]
-    return np.ascontiguousarray(spectra(padded, size, np).real)
+    rows, columns, mirrored = at[:, None] % size[0], at[None, :] % size[1], np.abs(at)
+    found = np.empty((len(kernels), size[0], size[1] // 2 + 1), np.float32)
+    for one, kernel in zip(found, kernels, strict=True):
+        padded[0, rows, columns] = kernel[mirrored[:, None], mirrored[None, :]]
+        one[...] = spectra(padded, size, np)[0].real
+    return found

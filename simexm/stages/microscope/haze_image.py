@@ -15,6 +15,7 @@ from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream, NodeMap
 from simexm.stages.maps import MARGIN, MapPass
 from simexm.stages.microscope import dose, haze
+from simexm.stages.microscope.haze import HazePlan
 from simexm.stages.microscope.optics_plan import OpticsPlan
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 UNIT_BITS = 10
 """Values of the map count dyes in units of 2^-10."""
+PLANES = 64
+"""Image planes whose far light is computed together."""
 AT_ONCE = 16
-"""Planes of nodes, or of pixels, that are processed together."""
+"""Planes of nodes that are read together, and image planes that are interpolated together."""
 
 
 def map_dyes(wanted: MapPass, cells: Box, stream: EmitterStream, plan: OpticsPlan, device: Device) -> NDArray[np.int64]:
@@ -57,27 +60,37 @@ def add_haze(
     """Add the light of far dyes to the expected image of a tile, (channel, z, y, x), of an image of so many `planes`."""
     one = plan.haze
     assert one is not None
-    windows = [(tile.start[1:], tile.stop[1:])]
+    xp, windows = device.xp, windows_of(one, tile)
+    for k in range(tile.start[0], tile.stop[0], PLANES):
+        wanted = range(k, min(k + PLANES, tile.stop[0]))
+        light = {
+            times: _level(optics, plan, dyes, nodes_of, planes, level, wanted, windows[times.bit_length() - 1], device)
+            for level, times in enumerate(one.pixels)
+        }
+        for c in range(expected.shape[0]):
+            for first in range(0, len(wanted), AT_ONCE):
+                some = slice(first, min(first + AT_ONCE, len(wanted)))
+                found = None
+                for n in reversed(range(len(windows))):
+                    box = windows[n]
+                    if found is not None:
+                        found = far.finer(found, (box.start[1], box.start[2]), (box.stop[1], box.stop[2]), xp)
+                    more = light[2**n][c] if 2**n in light else None
+                    if more is not None:
+                        found = more[some, :, :] if found is None else found + more[some, :, :]
+                if found is not None:
+                    start = wanted.start - tile.start[0] + some.start
+                    expected[c, start : start + found.shape[0], :, :] += found
+
+
+def windows_of(one: HazePlan, tile: Box) -> list[Box]:
+    """Nodes, along y and x, from which the pixels of a tile are interpolated: of 1 pixel, of 2, of 4, ..."""
+    windows = [tile]
     while 2 ** (len(windows) - 1) < one.pixels[-1]:
-        (y, x), (v, u) = windows[-1]
-        along = (far.coarser_window(y, v), far.coarser_window(x, u))
-        windows.append(((along[0][0], along[1][0]), (along[0][1], along[1][1])))
-    xp, channels = device.xp, expected.shape[0]
-    for k in range(tile.start[0], tile.stop[0], 4 * AT_ONCE):
-        wanted = range(k, min(k + 4 * AT_ONCE, tile.stop[0]))
-        light: list[Any] = [None] * channels
-        for n in reversed(range(len(windows))):
-            (y, x), (v, u) = windows[n]
-            light = [None if c is None else far.finer(c, (y, x), (v, u), xp) for c in light]
-            if 2**n in one.pixels:
-                box = Box((0, y, x), (0, v, u))
-                level = one.pixels.index(2**n)
-                more = _level(optics, plan, dyes, nodes_of, planes, level, wanted, box, device, channels)
-                light = [b if a is None else a if b is None else a + b for a, b in zip(light, more, strict=True)]
-        at = slice(wanted.start - tile.start[0], wanted.stop - tile.start[0])
-        for c, found in enumerate(light):
-            if found is not None:
-                expected[c, at, :, :] += found
+        (_, y, x), (_, v, u) = windows[-1].start, windows[-1].stop
+        (a, b), (c, d) = far.coarser_window(y, v), far.coarser_window(x, u)
+        windows.append(Box((0, a, c), (0, b, d)))
+    return windows
 
 
 def _level(
@@ -90,7 +103,6 @@ def _level(
     wanted: range,
     box: Box,
     device: Device,
-    channels: int,
 ) -> list[Any]:
     """Light that a level adds at its own nodes `box`, by channel, (planes, y, x); None where there is none."""
     one, xp = plan.haze, device.xp
@@ -104,7 +116,7 @@ def _level(
     high = min(int(centres[-1]) + offsets.stop, (planes + MARGIN + 1) * b)
     layers = plan.dyes()
     tables: dict[int, tuple[Any, NDArray[np.float32] | None]] = {}
-    total: list[Any] = [None] * channels
+    total: list[Any] = [None] * len(names)
     for start in range(low, high, AT_ONCE):
         stop = min(start + AT_ONCE, high)
         near = np.abs(np.arange(start, stop)[:, None] - centres)
