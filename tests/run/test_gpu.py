@@ -143,7 +143,7 @@ def test_haze_of_the_whole_specimen(gpu: str) -> None:
         "axial_range_um": 6, "channels": [green],
     }  # fmt: skip
     layer = build.layer(density_per_um2=300)
-    ours, theirs = both(build.simulation(layer, optics=optics, keep=["expected"]), cells((60, 20, 20)))
+    ours, theirs = both(build.simulation(layer, optics=optics, keep=KEEP), cells((60, 20, 20)))
     assert theirs.plan.to_mapping()["optics"]["haze"]["beyond_um"] < 6
     agree(ours, theirs)
 
