@@ -77,8 +77,8 @@ class OpticsDescription(ImagingDescription):
         if haze := self._haze().get("haze"):
             nodes = " to ".join(f"{nm:.4g}" for nm in (haze["nodes_nm"][0], haze["nodes_nm"][-1]))
             text = (
-                f"light from beyond {haze['beyond_um']:.3g} um, by a map of the specimen on nodes of {nodes} nm: one more pass over "
-                "the labels; `haze: false` leaves it out"
+                f"light from beyond {haze['beyond_um']:.3g} um, by a map of the specimen on nodes of {nodes} nm: one more pass "
+                "over the labels; `haze: false` leaves it out"
             )
             rows.append(("haze", text))
         depths = self.plan.depths
