@@ -13,7 +13,7 @@ from simexm.api import Simulation
 from simexm.errors import OutputError, RunError
 from simexm.geometry.grid import Box
 from simexm.result.place import Place
-from simexm.run import maps, worker
+from simexm.run import maps
 from simexm.run.repair import repair
 from simexm.run.verify import Verification
 from simexm.sources.arrays import ArrayVolume
@@ -50,7 +50,7 @@ def test_a_run_that_was_stopped_in_the_map_goes_on_to_the_same_bytes(
             raise ValueError("stopped")
         return write(*arguments)
 
-    monkeypatch.setattr(worker.maps, "write_block", failing)
+    monkeypatch.setattr(maps, "write_block", failing)
     with pytest.raises(RunError):
         simulation.run(resumed, quiet=True)
     files = tmp_path / "resumed.run/passes/haze/nodes"

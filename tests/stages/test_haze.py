@@ -113,7 +113,7 @@ def test_tissue_and_bleaching_dim_far_light_as_near_light() -> None:
     rng = np.random.default_rng(5)
     points = rng.random((200, 3)) * (13_000, 32 * 260, 32 * 260)
     shape = (13, 32, 32)
-    more = {
+    more: dict[str, Any] = {
         "tissue": {"excitation_per_mm": 20, "emission_per_mm": 30, "power_per_mm": 10},
         "bleaching": {"photons": 2e4},
     }
@@ -122,6 +122,15 @@ def test_tissue_and_bleaching_dim_far_light_as_near_light() -> None:
     clear, _ = image(widefield(), shape, points)
     assert clear.sum() > 1.2 * c.sum()
     assert c.sum(axis=(1, 2)) == pytest.approx(a.sum(axis=(1, 2)), rel=5e-3)
+
+
+def test_aberrations_blur_far_light_otherwise_above_a_plane_than_below() -> None:
+    rng = np.random.default_rng(5)
+    points = rng.random((1000, 3)) * (10_000, 32 * 260, 32 * 260)
+    more: dict[str, Any] = {"zernike": [{"n": 4, "nm": 40}]}
+    all_near = microscope("widefield", pixel=260, plane=1000, na=1.0, axial_range_um=11.0, **more)
+    a, c = (image(optics, (10, 32, 32), points)[0] for optics in (all_near, widefield(**more)))
+    assert np.abs(c - a).max() < 3e-3 * a.max()
 
 
 def test_weights_of_nodes_add_up_exactly_and_the_centroid_is_the_dye() -> None:
@@ -146,7 +155,7 @@ def test_finer_grids_continue_smooth_functions() -> None:
         for ends, size in ((windows, 2.0), (list(zip(start, stop, strict=True)), 1.0))
     )
 
-    def wave(y: Array, x: Array) -> Array:
+    def wave(y: NDArray[Any], x: NDArray[Any]) -> Array:
         return np.cos(2 * math.pi * 0.05 * y)[:, None] * np.sin(2 * math.pi * 0.04 * x + 1)[None, :]
 
     found = far.finer(wave(*coarse)[None], start, stop, np)

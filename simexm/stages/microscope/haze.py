@@ -118,7 +118,7 @@ def plan_haze(
     first = max(3, math.floor(range_nm / coarse - 0.5))
     last = max(first + 3, math.ceil(depth_nm / coarse) + 2)
     ends = ((first - 2.5) * coarse, max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2))
-    tables = [shapes(optics, c, d, e, ends, focus) for c, d, e in seen]
+    tables = [shapes(optics, c, d, e, ends, focus, side) for c, d, e in seen for side in sides(optics)]
     slope = optics.lens.slope
 
     def fits(pixels: int, distance_nm: float) -> bool:
@@ -145,9 +145,15 @@ def plan_haze(
 
 @lru_cache(maxsize=32)
 def shapes(
-    optics: Optics, channel_name: str, dye: Fluorophore, emission_nm: float, ends_nm: tuple[float, float], focus: Focus
+    optics: Optics,
+    channel_name: str,
+    dye: Fluorophore,
+    emission_nm: float,
+    ends_nm: tuple[float, float],
+    focus: Focus,
+    side: int,
 ) -> Shapes:
-    """Tabulate the shapes of a dye's image in a channel between two distances, the mean of both sides of the plane."""
+    """Tabulate the shapes of a dye's image in a channel between two distances, below the plane (1) or above it (-1)."""
     channel = next(c for c in optics.all_channels if c.name == channel_name)
     low, high = ends_nm
     count = max(4, math.ceil(math.log(high / low) / math.log(_RATIO)) + 1)
@@ -155,9 +161,7 @@ def shapes(
     step = emission_nm / (12.0 * optics.lens.widest)
     reach = high * optics.lens.slope + 20.0 * emission_nm / optics.lens.widest
     r = np.arange(max(17, math.ceil(reach / step)), dtype=np.float64) * step
-    table = optics.response(channel, dye, emission_nm, z, r, focus)
-    if not optics.lens.matched:
-        table = (table + optics.response(channel, dye, emission_nm, -z, r, focus)) / 2
+    table = optics.response(channel, dye, emission_nm, side * z, r, focus)
     weights = hankel.radial_weights(r.size, step)
     rings = np.cumsum(table * weights, axis=1)
     radius = r[np.argmax(rings >= _SHARE * rings[:, -1:], axis=1)]
@@ -176,6 +180,11 @@ def shapes(
     return Shapes(z, shape, share, radius)
 
 
+def sides(optics: Optics) -> tuple[int, ...]:
+    """Sides of a plane that have shapes of their own: below it, and above it unless that is the same."""
+    return (1,) if optics.lens.matched else (1, -1)
+
+
 def _cutoff(table: Shapes, distance_nm: float) -> float:
     """Frequency, times distance and slope, above which a plane's light at no frequency is more than `LEAST`."""
     i = min(int(np.searchsorted(table.distance_nm, distance_nm)), len(table.distance_nm) - 1)
@@ -188,12 +197,14 @@ def _radius(table: Shapes, distance_nm: float) -> float:
     return within * max(1.0, distance_nm / last)
 
 
-def transfer(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, offsets: range, k: Array) -> Array:
-    """Transfer functions h of planes of nodes, photo-electrons, (offsets, *k.shape), at lateral frequencies per nm."""
+def transfer(
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, offsets: range, k: Array, side: int
+) -> Array:
+    """Transfer functions h of planes of nodes on one side, photo-electrons, (offsets, *k.shape), at frequencies per nm."""
     haze = _haze(plan)
     wider = range(offsets.start - 2, offsets.stop + 2)
     found = np.zeros((len(wider), *k.shape))
-    table = shapes(optics, pair.channel, dye, pair.emission_nm, haze.ends_nm, haze.focus)
+    table = shapes(optics, pair.channel, dye, pair.emission_nm, haze.ends_nm, haze.focus, side)
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     distance = haze.nodes(0, wider)
     light = optics.emitted(channel, dye, distance) * optics.collected(channel, dye)
@@ -237,15 +248,19 @@ def taken(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, 
     first = haze.starts[0]
     place = np.abs(z_nm) / haze.coarse_nm
     offsets = range(first, max(first + 1, math.ceil(float(place.max()) + 1.5)))
-    h = transfer(optics, plan, pair, dye, offsets, k)
     t = np.abs(place[:, None] - np.array(offsets))
     spread = np.where(t < 0.5, 0.75 - t * t, np.where(t < 1.5, 0.5 * (1.5 - t) ** 2, 0.0))
-    return np.asarray(spread @ h) * kept(haze, float(optics.spacing_nm[1]), 0, k)
+    found = spread @ transfer(optics, plan, pair, dye, offsets, k, 1)
+    if -1 in sides(optics):
+        found[z_nm < 0] = (spread @ transfer(optics, plan, pair, dye, offsets, k, -1))[z_nm < 0]
+    return np.asarray(found) * kept(haze, float(optics.spacing_nm[1]), 0, k)
 
 
 @lru_cache(maxsize=64)
-def kernels(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, level: int) -> NDArray[np.float32]:
-    """Kernels of a level by offset, photo-electrons per pixel and dye, (offsets, radius + 1, radius + 1) from the centre."""
+def kernels(
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, level: int, side: int
+) -> NDArray[np.float32]:
+    """Kernels of a level on one side, photo-electrons per pixel and dye, (offsets, radius + 1, radius + 1) from the centre."""
     haze, pixel = _haze(plan), float(optics.spacing_nm[1])
     radius, times = haze.radii[level], haze.pixels[level]
     length = fast_pixels(4 * radius + 2, 1)
@@ -256,7 +271,9 @@ def kernels(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore
     spread = sinc_array(f * (haze.pixels[0] / times)) ** 2 * sinc_array(f)
     along = sinc_array(f / times) / (times * spread)
     offsets = range(haze.starts[level], haze.starts[level + 1])
-    h = transfer(optics, plan, pair, dye, offsets, k) * (along[:, None] * along[None, :] * kept(haze, pixel, level, k))
+    h = transfer(optics, plan, pair, dye, offsets, k, side) * (
+        along[:, None] * along[None, :] * kept(haze, pixel, level, k)
+    )
     rows = np.minimum(np.arange(length), length - np.arange(length))
     cut = slice(0, radius + 1)
     found = np.empty((len(offsets), radius + 1, radius + 1), np.float32)

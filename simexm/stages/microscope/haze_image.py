@@ -115,7 +115,7 @@ def _level(
     low = max(int(centres[0]) - offsets.stop + 1, -MARGIN * b)
     high = min(int(centres[-1]) + offsets.stop, (planes + MARGIN + 1) * b)
     layers = plan.dyes()
-    tables: dict[int, tuple[Any, NDArray[np.float32] | None]] = {}
+    tables: dict[int, tuple[list[Any], NDArray[np.float32] | None]] = {}
     total: list[Any] = [None] * len(names)
     for start in range(low, high, AT_ONCE):
         stop = min(start + AT_ONCE, high)
@@ -132,9 +132,9 @@ def _level(
                 if pair.dye != dye:
                     continue
                 if n not in tables:
-                    kernels = haze.kernels(optics, plan, pair, dyes[dye], level)
+                    each = (haze.kernels(optics, plan, pair, dyes[dye], level, side) for side in haze.sides(optics))
                     left = dose.far_shares(optics, plan, dyes[dye], wanted, offsets.stop)
-                    tables[n] = device.put(far.transfers(kernels, size)), left
+                    tables[n] = [device.put(far.transfers(kernels, size)) for kernels in each], left
                 c = names.index(pair.channel)
                 if total[c] is None:
                     total[c] = device.zeros((len(wanted), size[0], size[1] // 2 + 1), np.complex64)
@@ -147,14 +147,14 @@ def _level(
 def _add(
     total: Any,
     spectrum: Any,
-    table: Any,
+    tables: list[Any],
     left: NDArray[np.float32] | None,
     distance: NDArray[np.int64],
     offsets: range,
     device: Device,
 ) -> None:
     """Add a plane of nodes at a distance from each image plane to those that it serves."""
-    for side in (distance, -distance):
+    for side, table in ((distance, tables[0]), (-distance, tables[-1])):
         served = np.flatnonzero((side >= offsets.start) & (side < offsets.stop))
         if not served.size:
             continue

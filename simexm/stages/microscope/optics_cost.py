@@ -62,7 +62,12 @@ class OpticsCost(ImagingCost):
             return 0
         lengths = (b - a for a, b in itertools.pairwise(haze.starts))
         kernels = (n * (radius + 1) ** 2 for n, radius in zip(lengths, haze.radii, strict=True))
-        return sum(kernels) * len(self.plan.pairs) * 4
+        return sum(kernels) * len(self.plan.pairs) * self._sides * 4
+
+    @property
+    def _sides(self) -> int:
+        """Sides of a plane whose far light differs."""
+        return 1 if self.plan.depths is None else 2
 
     def _far_bytes(self, tile: Triple, channels: int) -> int:
         """Far light: of the largest level the transfer functions, spectra of image planes and planes of nodes; then planes."""
@@ -77,7 +82,7 @@ class OpticsCost(ImagingCost):
             size = far.lengths((y + 1, x + 1), radius)
             cells, offsets = size[0] * (size[1] // 2 + 1), haze.starts[level + 1] - haze.starts[level]
             added = planes * cells * 12 + AT_ONCE * cells * 16 * (1 + len(self.plan.dyes()))
-            held = channels * planes * cells * 8 + len(self.plan.pairs) * offsets * cells * 4
+            held = channels * planes * cells * 8 + len(self.plan.pairs) * self._sides * offsets * cells * 4
             most = max(most, held + max(added, channels * planes * cells * 16))
             fields += channels * planes * y * x * 4
         return most + fields + 6 * AT_ONCE * tile[1] * tile[2] * 4
