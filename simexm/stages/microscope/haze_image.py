@@ -160,7 +160,9 @@ def _add(
             continue
         first, last = int(served[0]), int(served[-1]) + 1
         place = side[first:last] - offsets.start
-        part = device.xp.take(table, device.put(place), axis=0)
+        step = int(place[1] - place[0]) if place.size > 1 else 1
+        end = int(place[-1]) + (1 if step > 0 else -1)
+        part = table[slice(int(place[0]), None if end < 0 else end, step), :, :]
         if left is not None:
             share = left[np.arange(first, last), distance[first:last] + left.shape[1] // 2]
             part = part * device.put(share[:, None, None])
