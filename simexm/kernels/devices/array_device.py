@@ -195,6 +195,11 @@ class ArrayDevice:
         e, n = emitters, emitters.z.shape[0]
         self.launch("deposit_counts", n, e.z, e.y, e.x, e.weight, n, reals(per_nm), wholes(start), *out.shape, out)
 
+    def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
+        """See `Device`."""
+        e, n = emitters, emitters.z.shape[0]
+        self.launch("deposit_nodes", n, e.z, e.y, e.x, e.weight, n, reals(per_nm), wholes(start), *out.shape, out)
+
     # ---------------------------------------------------------------- light
 
     def node_planes(self, grid: NodeGrid) -> ArrayNodePlanes:

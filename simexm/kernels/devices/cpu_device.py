@@ -18,6 +18,7 @@ from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, Layer
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
 from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
+from simexm.kernels.imaging.nodes import deposit_nodes
 from simexm.kernels.labels.regions import add_mask, bits_type_of, regions_of
 from simexm.kernels.numbers import gather
 
@@ -73,6 +74,7 @@ class _CpuDevice:
     name = "cpu"
     capacity = emit.CAPACITY
     slab = 2
+    xp: Any = np
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
@@ -119,6 +121,10 @@ class _CpuDevice:
     def deposit_counts(self, emitters: Emitters, per_nm: Floats, start: Triple, out: NDArray[np.int64]) -> None:
         e = emitters
         deposit_counts(e.z, e.y, e.x, e.weight, per_nm, start, out)
+
+    def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: NDArray[np.int64]) -> None:
+        e = emitters
+        deposit_nodes(e.z, e.y, e.x, e.weight, per_nm, start, out)
 
     def node_planes(self, grid: NodeGrid) -> _NodePlanes:
         return _NodePlanes(grid)

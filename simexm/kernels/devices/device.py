@@ -113,6 +113,8 @@ class Device(Protocol):
     """Emitters in one chunk."""
     slab: int
     """Planes of voxels that emit together."""
+    xp: Any
+    """Namespace of its arrays: NumPy, or another library of the Python array API."""
 
     def put(self, array: NDArray[Any]) -> Any:
         """Copy an array of the host to the device, if necessary."""
@@ -147,6 +149,9 @@ class Device(Protocol):
 
     def deposit_counts(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
         """Add emitters to the pixels that hold them; see `deposit.deposit_counts`."""
+
+    def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
+        """Add emitters to coarse nodes; see `nodes.deposit_nodes`."""
 
     def node_planes(self, grid: NodeGrid) -> NodePlanes:
         """Empty node planes."""

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
@@ -30,15 +31,18 @@ from simexm.spectra.curves import CsvCurve, Curve
 from simexm.spectra.efficiency import Efficiency, counted_nm, mean_efficiency
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.lightpath import detected_share
-from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
+from simexm.stages.contract import EXPANDED, EXPECTED, MapPass, Quantity, RunContext, TileState
 from simexm.stages.microscope import objectives
 from simexm.stages.microscope.dose import Bleaching, Tissue
+from simexm.stages.microscope.haze import NAME, HazePlan, plan_haze
+from simexm.stages.microscope.haze_image import add_haze, map_dyes
 from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
 from simexm.stages.microscope.optics_image import expected_image
 from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Array, Channel, Depths, OpticsPair, OpticsPlan
 from simexm.stages.roles import ImagingPlan, Microscope
+from simexm.timing import timed
 
 LEAST_INDEX = 1.3
 """No gel, and no cleared tissue, has a lower refractive index."""
@@ -111,6 +115,8 @@ class Optics(Microscope):
     tail: ClassVar[psf_response.Tail] = "inverse_square"
     keeps_light: ClassVar[bool] = False
     """Whether an infinite plane receives all collected light of a dye at any distance."""
+    keeps_evenly: ClassVar[bool] = False
+    """Whether every plane receives the same light of a dye, at any distance."""
     lit_from_above: ClassVar[bool] = True
     """Whether the light that excites dyes comes through the tissue above them."""
 
@@ -142,6 +148,11 @@ class Optics(Microscope):
         if double:
             raise ValueError(f"two channels are named {', '.join(double)}; rename one")
         return self
+
+    @property
+    def adds_haze(self) -> bool | None:
+        """Whether the light of dyes beyond the axial range is added; None: where it matters."""
+        return False
 
     @property
     @abstractmethod
@@ -243,8 +254,11 @@ class Optics(Microscope):
         node_z = self.spacing_nm[0] / m_z
         kept = [self._kept(c, d, e, float(node_z), depth_nm, focus) for c, d, e in seen for focus in ends]
         reach = self._reach(kept, float(node_z), depth_nm)
+        reach, far = self._near_and_far(seen, kept, reach, float(node_z), depth_nm, depths)
         range_nm = reach * float(node_z)
         radius = max(self._radius_nm(c, e, range_nm, focus) for c, _, e in seen for focus in ends)
+        if far is not None:
+            kept = [np.ones_like(k) for k in kept]
         tables = [[self.tabulate(c, d, e, float(node_z), reach, radius, f) for f in ends] for c, d, e in seen]
         pairs = tuple(
             self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm, efficiency)
@@ -257,9 +271,44 @@ class Optics(Microscope):
         halo = math.ceil((radius + 2 * float(node)) / self.pixel_size_nm + 0.5)
         signed = depths is not None or self.tissue is not None or self.bleaching is not None
         plan = OpticsPlan(
-            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed
+            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed, far
         )
         return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
+
+    def _near_and_far(
+        self,
+        seen: list[tuple[Channel, Fluorophore, float]],
+        kept: list[Array],
+        reach: int,
+        node_z: float,
+        depth_nm: float,
+        depths: Depths | None,
+    ) -> tuple[int, HazePlan | None]:
+        """Node planes of the near range, and the map of dyes beyond it, where it is wanted and there are any.
+
+        A default range is extended until the pixels resolve all that lies beyond.
+        """
+        wanted = self.adds_haze
+        if wanted is False or depth_nm <= reach * node_z:
+            return reach, None
+        least = min(float(k[min(reach, k.size - 1)]) for k in kept)
+        if wanted is None and not self.keeps_evenly and least >= 1.0 - LEFT_OUT_LIMIT:
+            return reach, None
+        focus = SURFACE if depths is None else depths.foci[len(depths.foci) // 2]
+        pairs = [(c.name, d, e) for c, d, e in seen]
+        further = reach
+        while further * node_z < depth_nm:
+            if (found := plan_haze(self, pairs, further * node_z, depth_nm, focus)) is not None:
+                return further, found
+            if self.axial_range_um is not None:
+                break
+            further = math.ceil(further * 1.4)
+        if wanted and self.axial_range_um is not None:
+            raise SpecError(
+                f"axial_range_um {self.axial_range_um:g} is too short for haze: at that distance the image of a dye has details "
+                f"finer than pixels of {self.pixel_size_nm:g} nm resolve; leave out axial_range_um, or set haze: false"
+            )
+        return (reach if self.axial_range_um is not None else min(further, math.ceil(depth_nm / node_z) + 2)), None
 
     def _depths(self, thickness_nm: float) -> Depths | None:
         """Depths at which responses are tabulated; None if they are the same at all depths and even along z."""
@@ -448,13 +497,25 @@ class Optics(Microscope):
         axial = (plan.reach + 2) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
 
+    def maps(self, context: RunContext) -> tuple[MapPass, ...]:
+        """See `Stage`: the dyes of the whole specimen, where light comes from beyond the axial range."""
+        plan = _formation(context)
+        return () if plan.haze is None else (plan.haze.map_pass(plan.dyes()),)
+
+    def map(self, wanted: MapPass, cells: Box, state: TileState) -> NDArray[np.int64]:
+        """See `Stage`."""
+        return map_dyes(wanted, cells, state.read(EXPANDED), _formation(state.context), state.device)
+
     def run(self, state: TileState) -> None:
         """Write the expected image of the tile, float32 on its device, (channel, z, y, x), photo-electrons per pixel."""
         kept = state.scratch if any(state.frame) else None
         stream = state.read(EXPANDED)
-        expected = expected_image(
-            self, _formation(state.context), stream, state.context.dyes, state.pixels, state.device, kept
-        )
+        plan, dyes = _formation(state.context), state.context.dyes
+        expected = expected_image(self, plan, stream, dyes, state.pixels, state.device, kept)
+        if plan.haze is not None:
+            with timed("imaging: haze"):
+                planes = state.context.geometry.shape[0]
+                add_haze(self, plan, dyes, state.mapped[NAME], planes, state.pixels, state.device, expected)
         state.write(EXPECTED, expected)
 
 

@@ -31,6 +31,7 @@ class OpticsDescription(ImagingDescription):
             "halo_pixels": [math.ceil(self.plan.reach / self.plan.subdivision[0]), self.plan.halo, self.plan.halo],
             "transform": list(self.plan.lateral(tile).nodes),
             **self._depths(),
+            **self._haze(),
             "pairs": [
                 {
                     "channel": p.channel,
@@ -46,6 +47,13 @@ class OpticsDescription(ImagingDescription):
                 for p in self.plan.pairs
             ],
         }
+
+    def _haze(self) -> dict[str, Any]:
+        haze = self.plan.haze
+        if haze is None:
+            return {}
+        nodes = [float(self.plan.node_nm[1]) * self.plan.subdivision[1] * p for p in haze.pixels]
+        return {"haze": {"beyond_um": haze.reach_nm / 1000, "planes_nm": haze.coarse_nm, "nodes_nm": nodes}}
 
     def _depths(self) -> dict[str, Any]:
         depths = self.plan.depths
@@ -66,6 +74,13 @@ class OpticsDescription(ImagingDescription):
             ("simulation grid", grid),
             ("PSF", f"+-{self.plan.range_nm / 1000:.3g} um along z, halo {times(halo)} pixels"),
         ]
+        if haze := self._haze().get("haze"):
+            nodes = " to ".join(f"{nm:.4g}" for nm in (haze["nodes_nm"][0], haze["nodes_nm"][-1]))
+            text = (
+                f"light from beyond {haze['beyond_um']:.3g} um, by a map of the specimen on nodes of {nodes} nm: one more pass "
+                "over the labels; `haze: false` leaves it out"
+            )
+            rows.append(("haze", text))
         depths = self.plan.depths
         if depths is not None:
             first, last = (f"{nm:.0f}" for nm in depths.off_nm)

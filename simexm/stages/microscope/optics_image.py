@@ -18,7 +18,7 @@ from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.imaging import gridding, image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
-from simexm.stages.microscope import dose
+from simexm.stages.microscope import dose, haze
 from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPair, OpticsPlan, ring_depth
 from simexm.timing import timed, timed_each
 
@@ -142,7 +142,7 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore
     """Radial transfer by axial offset, (frequencies, reach + 1), corrected for the deposit weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
-    response = gridding.sharpened_along_z(_spectrum(plan, pair, table.table, table.r_nm))
+    response = gridding.sharpened_along_z(_near(optics, plan, pair, dye, table.z_nm, table.table, table.r_nm))
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
     return np.ascontiguousarray(response.T)
@@ -154,9 +154,28 @@ def _radial_at(
 ) -> NDArray[np.float64]:
     """`_radial` at one depth, with signed offsets, (frequencies, 2 * reach + 1)."""
     r, table = optics.both_sides(pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
-    response = gridding.sharpened_along_signed_z(_spectrum(plan, pair, table, r))
+    most = plan.reach + gridding.MARGIN
+    z = np.arange(-most, most + 1, dtype=np.float64) * float(plan.node_nm[0])
+    response = gridding.sharpened_along_signed_z(_near(optics, plan, pair, dye, z, table, r))
     response[[0, -1]] /= 2
     return np.ascontiguousarray(response.T)
+
+
+def _near(
+    optics: Optics,
+    plan: OpticsPlan,
+    pair: OpticsPair,
+    dye: Fluorophore,
+    z_nm: NDArray[np.float64],
+    table: NDArray[np.float64],
+    r_nm: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Lateral transforms of a table's rows without what the map of far dyes transfers."""
+    found = _spectrum(plan, pair, table, r_nm)
+    if plan.haze is not None:
+        k = np.arange(plan.frequencies) / plan.per_cycle
+        found = found - haze.taken(optics, plan, pair, dye, z_nm, k)
+    return found
 
 
 def _spectrum(

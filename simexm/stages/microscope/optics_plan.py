@@ -19,6 +19,7 @@ from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.spectra.curves import Band, CsvCurve, Curve, Filter, Lines, Source, find_curve, resolved_filter
 from simexm.spectra.lightpath import Excitation, Transmission
+from simexm.stages.microscope.haze import HazePlan
 from simexm.stages.roles import ImageFormation, Pair
 
 Array = NDArray[np.float64]
@@ -221,6 +222,8 @@ class OpticsPlan(ImageFormation):
         Depths at which responses are tabulated; None if the response is the same at all depths and even along z.
     signed
         Whether node planes above and below an image plane have weights of their own.
+    haze
+        The map that gives the light from beyond the axial range; None without it.
     """
 
     subdivision: Triple
@@ -234,6 +237,7 @@ class OpticsPlan(ImageFormation):
     pairs: tuple[OpticsPair, ...]
     depths: Depths | None = None
     signed: bool = False
+    haze: HazePlan | None = None
 
     @property
     def cell_nm(self) -> Spacing:
