@@ -19,10 +19,10 @@ from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.geometry.transform import Transform
 from simexm.kernels.labels.cells import counts
+from simexm.spectra.bands import LitAndFiltered
 from simexm.spectra.curves import CsvCurve, Curve
 from simexm.spectra.efficiency import Efficiency
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.spectra.lightpath import Excitation, Transmission
 from simexm.stages.contract import EMITTERS, EXPECTED, LABELLED, Counted, RunContext, Stage, TileState
 from simexm.stages.products import Product, image
 
@@ -131,21 +131,9 @@ def electrons_of(context: RunContext) -> dict[str, dict[str, float]]:
     }
 
 
-class NamedChannel(Protocol):
+class NamedChannel(LitAndFiltered, Protocol):
     """A channel: name, light, filters, and the colour if the user chose one."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def excitation(self) -> Excitation: ...
-    @property
-    def detection(self) -> Transmission: ...
-    @property
-    def excitation_nm(self) -> float: ...
-    @property
-    def passes_nm(self) -> tuple[float, float]: ...
-    @property
-    def filter_key(self) -> str: ...
     @property
     def color(self) -> str | None: ...
 

@@ -70,3 +70,11 @@ def test_tiles_leave_no_seam(kind: str) -> None:
     dyes = b.centre() + np.random.default_rng(2).uniform(-0.5, 0.5, (300, 3)) * b.pitch * b.shape
     whole, tiled = b.image(dyes), b.image(dyes, tile=(5, 9, 8))
     assert np.abs(whole - tiled).max() < 2e-6 * whole.max()
+
+
+def test_bleaching_is_remarked_on_where_it_is_not_simulated() -> None:
+    bleached = {**BASE, "bleaching": {"photons": 3e5}}
+    for settings, remarked in ((BASE, True), (bleached, False)):
+        b = Bench(microscope("confocal", **settings, power=2000), SHAPE)
+        assert b.pair.emitted_in_stack > 1e5
+        assert bool(b.resolved.description.remarks()) is remarked

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from simexm.errors import SpecError
 from simexm.geometry.geometry import Geometry
@@ -63,6 +63,12 @@ _FADING_RINGS = 4.0
 """Periods within the lateral radius over which the highest frequencies fade out, to suppress ringing beyond it."""
 
 
+def _either(schema: dict[str, Any]) -> None:
+    """Say in the JSON schema that a named objective gives the numerical aperture."""
+    schema["required"] = [key for key in schema.get("required", []) if key != "numerical_aperture"]
+    schema["anyOf"] = [{"required": ["numerical_aperture"]}, {"required": ["objective"]}]
+
+
 class Optics(Microscope):
     """A microscope with a pixel grid.
 
@@ -94,6 +100,8 @@ class Optics(Microscope):
     objective_transmission
         Transmission of the objective and its optics.
     """
+
+    model_config = ConfigDict(json_schema_extra=_either)
 
     objective: objectives.Name | None = None
     numerical_aperture: float = Field(gt=0, le=2)
@@ -273,7 +281,7 @@ class Optics(Microscope):
         plan = OpticsPlan(
             (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed, far
         )
-        return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
+        return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan, self.bleaching is not None))
 
     def _near_and_far(
         self,

@@ -20,6 +20,7 @@ class OpticsDescription(ImagingDescription):
     """Describe the simulation grid, the range of the response, and each pair."""
 
     plan: OpticsPlan
+    bleaches: bool
 
     def describe(self, tile: Triple) -> dict[str, Any]:
         """See `ImagingDescription`."""
@@ -101,10 +102,12 @@ class OpticsDescription(ImagingDescription):
         return rows
 
     def remarks(self) -> list[str]:
-        """Remark on bleaching."""
+        """Remark on bleaching where it is not simulated."""
+        if self.bleaches:
+            return []
         return [
             f"{p.dye} would emit {p.emitted_in_stack:.2g} photons in {p.channel}: most dyes bleach after "
-            f"{BLEACHING_PHOTONS:.0e} to 1e6, and bleaching is not simulated; lower the light or image fewer planes"
+            f"{BLEACHING_PHOTONS:.0e} to 1e6; set bleaching to simulate it, lower the light, or image fewer planes"
             for p in self.plan.pairs
             if p.emitted_in_stack > BLEACHING_PHOTONS
         ]
