@@ -2,11 +2,12 @@
 
 Far from its plane the image of a dye is wide and has low frequencies only, so that coarse nodes serve; the further, the
 coarser. The dyes lie on planes of nodes `coarse_nm` apart, spread over three of them by the quadratic B-spline B. With h the
-transfer function on these planes, corrected for that spread, the planes from offset J on transfer of a dye at distance z
+transfer function on these planes, corrected for that spread, they transfer of a dye at distance z
 
-    taken(z) = sum over |j| >= J of  B(z / coarse_nm - j) h_j,
+    taken(z) = sum over j of  w_j B(z / coarse_nm - j) h_j,
 
 and the node planes of the near range are given what is left, H(z) - taken(z). So every dye is counted once, wherever it lies.
+The share w rises from 0 to 1 over the outer half of the near range: what is left ends so gently that node planes resolve it.
 
 The shape of h is tabulated up to `_FAR` depths of field; beyond, it grows with the distance as a cone of light does.
 """
@@ -66,6 +67,8 @@ class HazePlan:
         Pixels to a node by level, each twice those of the one before.
     starts
         First offset that each level serves, in planes of nodes, and the end.
+    whole
+        Offset from which on planes of nodes have their whole share.
     radii
         Radius of each level's kernels, in nodes.
     reach_nm
@@ -80,6 +83,7 @@ class HazePlan:
     coarse_nm: float
     pixels: tuple[int, ...]
     starts: tuple[int, ...]
+    whole: int
     radii: tuple[int, ...]
     reach_nm: float
     ends_nm: tuple[float, float]
@@ -90,9 +94,15 @@ class HazePlan:
         reach = max((r + 2 * far.MARGIN) * p for r, p in zip(self.radii, self.pixels, strict=True))
         return MapPass(NAME, dyes, self.per_plane, self.pixels, 1.25, reach)
 
-    def nodes(self, level: int, offsets: range) -> Array:
+    def nodes(self, offsets: range) -> Array:
         """Distances of planes of nodes, nm."""
         return np.array(offsets, np.float64) * self.coarse_nm
+
+    def share(self, offsets: range) -> Array:
+        """Share w of planes of nodes, 0 to 1."""
+        first = self.starts[0]
+        part = np.clip((np.array(offsets) - first + 1) / (self.whole - first + 1), 0, 1)
+        return np.asarray(part**3 * (10 - part * (15 - 6 * part)))
 
 
 class Shapes(NamedTuple):
@@ -116,8 +126,9 @@ def plan_haze(
     per_plane += 1 - per_plane % 2
     coarse = plane_nm / per_plane
     first = max(3, math.floor(range_nm / coarse - 0.5))
+    rise = min(first // 2, first - 3)
     last = max(first + 3, math.ceil(depth_nm / coarse) + 2)
-    ends = ((first - 2.5) * coarse, max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2))
+    ends = ((first - rise - 2.5) * coarse, max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2))
     tables = [shapes(optics, c, d, e, ends, focus, side) for c, d, e in seen for side in sides(optics)]
     slope = optics.lens.slope
 
@@ -128,9 +139,11 @@ def plan_haze(
     finest = [p for p in (1, 2, 4, 8, 16) if fits(p, (first + 0.5) * coarse)]
     if not finest:
         return None
-    pixels, starts = [finest[-1]], [first]
+    pixels, starts = [finest[-1]], [first - rise]
     while 2 * pixels[-1] <= _COARSEST:
-        start = next((j for j in range(starts[-1] + 3, last) if fits(2 * pixels[-1], (j - 1.5) * coarse)), None)
+        start = next(
+            (j for j in range(max(first, starts[-1]) + 3, last) if fits(2 * pixels[-1], (j - 1.5) * coarse)), None
+        )
         if start is None:
             break
         pixels.append(2 * pixels[-1])
@@ -140,7 +153,7 @@ def plan_haze(
         max(math.ceil(_radius(t, (stop - 0.5) * coarse) / (p * pixel_nm)) for t in tables)
         for p, stop in zip(pixels, starts[1:], strict=True)
     )
-    return HazePlan(per_plane, coarse, tuple(pixels), tuple(starts), radii, (first + 0.5) * coarse, ends, focus)
+    return HazePlan(per_plane, coarse, tuple(pixels), tuple(starts), first, radii, (first + 0.5) * coarse, ends, focus)
 
 
 @lru_cache(maxsize=32)
@@ -200,13 +213,13 @@ def _radius(table: Shapes, distance_nm: float) -> float:
 def transfer(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, offsets: range, k: Array, side: int
 ) -> Array:
-    """Transfer functions h of planes of nodes on one side, photo-electrons, (offsets, *k.shape), at frequencies per nm."""
+    """Transfer functions w h of planes of nodes on one side, photo-electrons, (offsets, *k.shape), at frequencies per nm."""
     haze = _haze(plan)
     wider = range(offsets.start - 2, offsets.stop + 2)
     found = np.zeros((len(wider), *k.shape))
     table = shapes(optics, pair.channel, dye, pair.emission_nm, haze.ends_nm, haze.focus, side)
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
-    distance = haze.nodes(0, wider)
+    distance = haze.nodes(wider)
     light = optics.emitted(channel, dye, distance) * (optics.collected(channel, dye) * pair.efficiency)
     for row, nm, photons in zip(found, distance, light, strict=True):
         nearest = float(np.clip(nm, table.distance_nm[0], table.distance_nm[-1]))
@@ -218,7 +231,8 @@ def transfer(
         energy = table.energy[i] * (1 - part) + table.energy[i + 1] * part
         row[...] = photons * energy * _at(shape, k * (nm * optics.lens.slope / _STEP))
     second = np.diff(found, n=2, axis=0)
-    return np.asarray(found[2:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920))
+    exact = found[2:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
+    return np.asarray(exact * haze.share(offsets).reshape(-1, *(1,) * k.ndim))
 
 
 def _at(line: Array, place: Array) -> Array:
