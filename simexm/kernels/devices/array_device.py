@@ -23,6 +23,7 @@ from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.emit import refuse_crowded
 from simexm.kernels.emission.points import IDENTITY, EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging import planes
+from simexm.kernels.imaging.far import add_planes_elementwise
 from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
 from simexm.kernels.labels.regions import bits_type_of
 from simexm.kernels.numbers.gamma import pulse_table
@@ -201,6 +202,12 @@ class ArrayDevice:
         self.launch("deposit_nodes", n, e.z, e.y, e.x, e.weight, n, reals(per_nm), wholes(start), *out.shape, out)
 
     # ---------------------------------------------------------------- light
+
+    def add_far(
+        self, total: Any, spectra: Any, tables: tuple[Any, Any], shares: Any, first: int, distance: NDArray[np.int64]
+    ) -> None:
+        """See `Device`."""
+        add_planes_elementwise(total, spectra, *tables, shares, first, distance, self.put)
 
     def node_planes(self, grid: NodeGrid) -> ArrayNodePlanes:
         """See `Device`."""

@@ -17,6 +17,7 @@ from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
 from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
+from simexm.kernels.imaging.far import add_planes
 from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
 from simexm.kernels.imaging.nodes import deposit_nodes
 from simexm.kernels.labels.regions import add_mask, bits_type_of, regions_of
@@ -125,6 +126,18 @@ class _CpuDevice:
     def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: NDArray[np.int64]) -> None:
         e = emitters
         deposit_nodes(e.z, e.y, e.x, e.weight, per_nm, start, out)
+
+    def add_far(
+        self,
+        total: NDArray[np.complex64],
+        spectra: NDArray[np.complex64],
+        tables: tuple[NDArray[np.float32], NDArray[np.float32]],
+        shares: NDArray[np.float32],
+        first: int,
+        distance: NDArray[np.int64],
+    ) -> None:
+        parts = (a.view(np.float32).reshape(len(a), -1) for a in (total, spectra))
+        add_planes(*parts, *(t.reshape(len(t), -1) for t in tables), shares, first, distance)
 
     def node_planes(self, grid: NodeGrid) -> _NodePlanes:
         return _NodePlanes(grid)

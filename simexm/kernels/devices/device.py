@@ -153,6 +153,14 @@ class Device(Protocol):
     def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
         """Add emitters to coarse nodes; see `nodes.deposit_nodes`."""
 
+    def add_far(
+        self, total: Any, spectra: Any, tables: tuple[Any, Any], shares: Any, first: int, distance: NDArray[np.int64]
+    ) -> None:
+        """Add the far light of planes of coarse nodes to the spectra of image planes; see `far.add_planes`.
+
+        All are complex64, (planes, y, x); the transfer functions `tables`, below and above an image plane, are real.
+        """
+
     def node_planes(self, grid: NodeGrid) -> NodePlanes:
         """Empty node planes."""
 

@@ -7,7 +7,7 @@ transfer function on these planes, corrected for that spread, they transfer of a
     taken(z) = sum over j of  w_j B(z / coarse_nm - j) h_j,
 
 and the node planes of the near range are given what is left, H(z) - taken(z). So every dye is counted once, wherever it lies.
-The share w rises from 0 to 1 over the outer half of the near range: what is left ends so gently that node planes resolve it.
+The share w rises from 0 to 1 over some planes: what is left ends so gently that node planes resolve it.
 
 The shape of h is tabulated up to `_FAR` depths of field; beyond, it grows with the distance as a cone of light does.
 """
@@ -45,6 +45,8 @@ _SHARE = 0.995
 """Share of a plane's light within the radius of the kernels."""
 _THIN = 8
 """Least number of planes of nodes in the near range."""
+_RISE = 4
+"""Node planes of the simulation grid over which light changes from near to far."""
 _FAR = 50.0
 """Distance from which shapes only grow, in depths of field."""
 _STEP, _MOST = 0.03, 16.0
@@ -115,18 +117,24 @@ class Shapes(NamedTuple):
 
 
 def plan_haze(
-    optics: Optics, seen: list[tuple[str, Fluorophore, float]], range_nm: float, depth_nm: float, focus: Focus
+    optics: Optics,
+    seen: list[tuple[str, Fluorophore, float]],
+    reach: int,
+    node_nm: float,
+    depth_nm: float,
+    focus: Focus,
 ) -> HazePlan | None:
     """Choose the nodes beyond a near range in a specimen of this thickness; None if pixels are too coarse for that range.
 
-    `seen` are (channel, dye, emission wavelength).
+    `seen` are (channel, dye, emission wavelength), the range ends `reach` node planes of the simulation grid from a plane.
     """
+    range_nm = reach * node_nm
     plane_nm, pixel_nm = (float(s) for s in optics.spacing_nm[:2])
     per_plane = max(1, math.ceil(plane_nm * _THIN / range_nm))
     per_plane += 1 - per_plane % 2
     coarse = plane_nm / per_plane
     first = max(3, math.floor(range_nm / coarse - 0.5))
-    rise = min(first // 2, first - 3)
+    rise = min(math.ceil(_RISE * node_nm / coarse), first - 3)
     last = max(first + 3, math.ceil(depth_nm / coarse) + 2)
     ends = ((first - rise - 2.5) * coarse, max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2))
     tables = [shapes(optics, c, d, e, ends, focus, side) for c, d, e in seen for side in sides(optics)]
@@ -171,23 +179,23 @@ def shapes(
     low, high = ends_nm
     count = max(4, math.ceil(math.log(high / low) / math.log(_RATIO)) + 1)
     z = low * (high / low) ** (np.arange(count) / (count - 1))
-    step = emission_nm / (12.0 * optics.lens.widest)
+    step = emission_nm / (8.0 * optics.lens.widest)
     reach = high * optics.lens.slope + 20.0 * emission_nm / optics.lens.widest
     r = np.arange(max(17, math.ceil(reach / step)), dtype=np.float64) * step
     table = optics.response(channel, dye, emission_nm, side * z, r, focus)
     weights = hankel.radial_weights(r.size, step)
     rings = np.cumsum(table * weights, axis=1)
-    radius = r[np.argmax(rings >= _SHARE * rings[:, -1:], axis=1)]
-    # as in the near range, light beyond the radius is lost
-    table[r > radius[:, None]] = 0.0
-    energy = np.cumsum(table * weights, axis=1)[:, -1]
+    radius = r[np.maximum(np.argmax(rings >= _SHARE * rings[:, -1:], axis=1), 16)]
     collected = optics.emitted(channel, dye, z) * optics.collected(channel, dye)
-    lit = energy > 1e-12 * energy.max(initial=0.0)
+    lit = rings[:, -1] > 1e-12 * rings[:, -1].max(initial=0.0)
     u = np.arange(math.ceil(_MOST / _STEP) + 3) * _STEP
-    shape = np.zeros((count, u.size))
+    shape, energy = np.zeros((count, u.size)), np.zeros(count)
     for i in np.flatnonzero(lit):
-        k = u / (z[i] * optics.lens.slope)
-        shape[i] = hankel.radial_spectrum(table[i : i + 1], r, k)[0] / energy[i]
+        # as in the near range, light beyond the radius is lost
+        inside = r[r <= radius[i]]
+        spectrum = hankel.radial_spectrum(table[i : i + 1, : inside.size], inside, u / (z[i] * optics.lens.slope))[0]
+        energy[i] = spectrum[0]
+        shape[i] = spectrum / energy[i]
     shape[:, u > _MOST] = 0.0
     share = np.where(lit, energy / np.maximum(collected, 1e-300), 0.0)
     return Shapes(z, shape, share, radius)

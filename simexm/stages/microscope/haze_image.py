@@ -16,7 +16,7 @@ from simexm.stages.contract import EmitterStream, NodeMap
 from simexm.stages.maps import MARGIN, MapPass
 from simexm.stages.microscope import dose, haze
 from simexm.stages.microscope.haze import HazePlan
-from simexm.stages.microscope.optics_plan import OpticsPlan
+from simexm.stages.microscope.optics_plan import OpticsPair, OpticsPlan
 
 if TYPE_CHECKING:
     from simexm.stages.microscope.optics import Optics
@@ -115,7 +115,7 @@ def _level(
     low = max(int(centres[0]) - offsets.stop + 1, -MARGIN * b)
     high = min(int(centres[-1]) + offsets.stop, (planes + MARGIN + 1) * b)
     layers = plan.dyes()
-    tables: dict[int, tuple[list[Any], NDArray[np.float32] | None]] = {}
+    tables: dict[int, tuple[tuple[Any, Any], NDArray[np.float32]]] = {}
     total: list[Any] = [None] * len(names)
     for start in range(low, high, AT_ONCE):
         stop = min(start + AT_ONCE, high)
@@ -132,38 +132,26 @@ def _level(
                 if pair.dye != dye:
                     continue
                 if n not in tables:
-                    each = (haze.kernels(optics, plan, pair, dyes[dye], level, side) for side in haze.sides(optics))
                     left = dose.far_shares(optics, plan, dyes[dye], wanted, offsets.stop)
-                    tables[n] = [device.put(far.transfers(kernels, size)) for kernels in each], left
+                    tables[n] = _transfers(optics, plan, pair, dyes[dye], level, size, device), left
                 c = names.index(pair.channel)
                 if total[c] is None:
                     total[c] = device.zeros((len(wanted), size[0], size[1] // 2 + 1), np.complex64)
-                for j in range(start, stop):
-                    _add(total[c], spectra[j - start, :, :], *tables[n], j - centres, offsets, device)
+                device.add_far(total[c], spectra, *tables[n], offsets.start, start - centres)
     cut = slice(radius, radius + box.shape[1]), slice(radius, radius + box.shape[2])
     return [None if t is None else far.inverse(t, size, xp)[:, cut[0], cut[1]] for t in total]
 
 
-def _add(
-    total: Any,
-    spectrum: Any,
-    tables: list[Any],
-    left: NDArray[np.float32] | None,
-    distance: NDArray[np.int64],
-    offsets: range,
+def _transfers(
+    optics: Optics,
+    plan: OpticsPlan,
+    pair: OpticsPair,
+    dye: Fluorophore,
+    level: int,
+    size: tuple[int, int],
     device: Device,
-) -> None:
-    """Add a plane of nodes at a distance from each image plane to those that it serves."""
-    for side, table in ((distance, tables[0]), (-distance, tables[-1])):
-        served = np.flatnonzero((side >= offsets.start) & (side < offsets.stop))
-        if not served.size:
-            continue
-        first, last = int(served[0]), int(served[-1]) + 1
-        place = side[first:last] - offsets.start
-        step = int(place[1] - place[0]) if place.size > 1 else 1
-        end = int(place[-1]) + (1 if step > 0 else -1)
-        part = table[slice(int(place[0]), None if end < 0 else end, step), :, :]
-        if left is not None:
-            share = left[np.arange(first, last), distance[first:last] + left.shape[1] // 2]
-            part = part * device.put(share[:, None, None])
-        total[first:last, :, :] += part * spectrum[None, :, :]
+) -> tuple[Any, Any]:
+    """Transfer functions of planes of nodes below and above an image plane, on the device."""
+    kernels = (haze.kernels(optics, plan, pair, dye, level, side) for side in haze.sides(optics))
+    found = [device.put(far.transfers(each, size)) for each in kernels]
+    return found[0], found[-1]

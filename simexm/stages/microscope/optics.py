@@ -306,7 +306,7 @@ class Optics(Microscope):
         pairs = [(c.name, d, e) for c, d, e in seen]
         further = reach
         while further * node_z < depth_nm:
-            if (found := plan_haze(self, pairs, further * node_z, depth_nm, focus)) is not None:
+            if (found := plan_haze(self, pairs, further, node_z, depth_nm, focus)) is not None:
                 return further, found
             if self.axial_range_um is not None:
                 break
