@@ -69,6 +69,19 @@ class Blended(NamedTuple):
     high: NDArray[np.float32]
 
 
+class Planar(NamedTuple):
+    """Transfer functions of responses without symmetry on a tile's frequencies, and how each image plane blends them.
+
+    Those of depths and offsets follow each other and are blended as in `Blended`.
+    """
+
+    response: NDArray[np.complex64]  # (depths * offsets, 2 * band_y + 1, band_x + 1), rows as in `plane_spectrum`
+    origin: int
+    first: NDArray[np.int64]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+
 def plane_spectrum(
     dyes: Callable[[int, int], NDArray[np.float32]], held: range, grid: LateralGrid, out: NDArray[np.complex64]
 ) -> None:
@@ -207,6 +220,30 @@ def project_blended(planes, used, blended, step, wanted, grid_y, grid_x, fine_x,
                 _fold(total, count, k, sign * qy, grid_y, grid_x, fine_x, out)
 
 
+@njit(cache=True, nogil=True)
+def project_planar(planes, used, response, planar, step, wanted, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+    """`project` with transfer functions of type `Planar`; `response` is `planar.response` as float32, like `planes`."""
+    slots, rows, columns = planes.shape
+    offsets = planar.low.shape[1]
+    start = wanted - planar.origin
+    total = np.empty(columns, np.float32)
+    for r in range(rows):
+        qy = r if 2 * r < rows else r - rows
+        for k in range(out.shape[0]):
+            first = (wanted + k) * step - offsets // 2
+            low = planar.first[start + k] * offsets
+            high = min(low + offsets, response.shape[0] - offsets)
+            total[:] = 0
+            for o in range(offsets):
+                slot = (first + o) % slots
+                if used[slot]:
+                    a, b = planar.low[start + k, o], planar.high[start + k, o]
+                    _add_turned(response[low + o, r], a, planes[slot, r], total, columns)
+                    if b != 0:
+                        _add_turned(response[high + o, r], b, planes[slot, r], total, columns)
+            _fold(total, columns // 2, k, qy, grid_y, grid_x, fine_x, out)
+
+
 # Separate functions, so that LLVM vectorises them.
 @njit(cache=True, nogil=True)
 def _weigh(weight, a, total, n):  # type: ignore[no-untyped-def]
@@ -224,6 +261,14 @@ def _add_weighted(weight, a, b, total, n):  # type: ignore[no-untyped-def]
 def _add_blended(low, high, a, b, plane, total, n):  # type: ignore[no-untyped-def]
     for i in range(n):
         total[i] += (a * low[i] + b * high[i]) * plane[i]
+
+
+@njit(cache=True, nogil=True)
+def _add_turned(weight, share, plane, total, n):  # type: ignore[no-untyped-def]
+    for i in range(0, n, 2):
+        re, im = share * weight[i], share * weight[i + 1]
+        total[i] += re * plane[i] - im * plane[i + 1]
+        total[i + 1] += re * plane[i + 1] + im * plane[i]
 
 
 def sharpened(cycles: Array) -> Array:
