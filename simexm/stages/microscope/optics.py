@@ -29,13 +29,22 @@ from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.lightpath import detected_share, mean_detected_nm
 from simexm.spectra.spectrum import Spectrum
 from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
-from simexm.stages.microscope import objectives
+from simexm.stages.microscope import objectives, planar
 from simexm.stages.microscope.dose import Bleaching, Tissue
 from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
 from simexm.stages.microscope.optics_image import expected_image
-from simexm.stages.microscope.optics_plan import LEFT_OUT_LIMIT, Array, Channel, Depths, OpticsPair, OpticsPlan
+from simexm.stages.microscope.optics_plan import (
+    FADING_RINGS,
+    LEFT_OUT_LIMIT,
+    Array,
+    Channel,
+    Depths,
+    OpticsPair,
+    OpticsPlan,
+)
+from simexm.stages.microscope.psf_stack import Measured, PsfStack, load
 from simexm.stages.roles import ImagingPlan, Microscope
 
 LEAST_INDEX = 1.3
@@ -50,8 +59,6 @@ FURTHEST_NM = 5_000
 NODES_PER_FWHM = 4.0
 _NEGLIGIBLE = 5e-5
 """Largest contribution of the discarded high frequencies to any pixel, relative to the peak of a dye's image."""
-_FADING_RINGS = 4.0
-"""Periods within the lateral radius over which the highest frequencies fade out, to suppress ringing beyond it."""
 
 
 class Optics(Microscope):
@@ -80,6 +87,8 @@ class Optics(Microscope):
         holds 95 % of a uniformly stained stack's light, but at most 5 um for widefield and light sheet.
     psf_model
         Model of diffraction: `vectorial`, or `psf` for that of the `psf` package, to compare with programs that use it.
+    psf_stack
+        A measured point spread function in place of the model's; a channel may have its own.
     tissue, bleaching
         Attenuation of light with depth, and bleaching of dyes by the planes that were imaged before; none by default.
     objective_transmission, detector_efficiency
@@ -97,6 +106,7 @@ class Optics(Microscope):
     plane_spacing_nm: float = Field(ge=1, le=1e5)
     axial_range_um: float | None = Field(default=None, gt=0, le=500)
     psf_model: Model = "vectorial"
+    psf_stack: PsfStack | None = None
     tissue: Tissue | None = None
     bleaching: Bleaching | None = None
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
@@ -132,6 +142,11 @@ class Optics(Microscope):
             raise ValueError(
                 "psf_model psf knows one refractive index and no aberrations; leave out immersion_index, cover_glass and "
                 "zernike, or take psf_model vectorial"
+            )
+        if (self.zernike or self.cover_glass) and any((self.psf_stack, *(c.psf_stack for c in self.all_channels))):
+            raise ValueError(
+                "psf_stack shows the microscope with its aberrations, so those of zernike or cover_glass would count twice; "
+                "leave out either"
             )
         names = [c.name.lower() for c in self.all_channels]
         double = sorted(n for n, count in Counter(names).items() if count > 1)
@@ -169,11 +184,33 @@ class Optics(Microscope):
 
     def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
         """See `Stage`: the curves of channels and detector."""
-        channels = tuple(channel.resolved(curves) for channel in self.all_channels)
-        efficiency = resolved_efficiency(self.detector_efficiency, curves)
-        if channels == self.all_channels and efficiency == self.detector_efficiency:
-            return self
-        return self.model_copy(update={"channels": channels, "detector_efficiency": efficiency})
+        read: dict[str, object] = {
+            "channels": tuple(channel.resolved(curves) for channel in self.all_channels),
+            "detector_efficiency": resolved_efficiency(self.detector_efficiency, curves),
+            "psf_stack": self.psf_stack and self.psf_stack.frozen(),
+        }
+        changed = {key: value for key, value in read.items() if value != getattr(self, key)}
+        return self.model_copy(update=changed) if changed else self
+
+    def measured(self, channel: Channel) -> Measured | None:
+        """The measured stack of a channel, if any."""
+        given = channel.psf_stack or self.psf_stack
+        return None if given is None else load(given)
+
+    def planar(self, channel: Channel) -> bool:
+        """Whether the channel's response has no symmetry about the axis."""
+        return self.measured(channel) is not None
+
+    def averaged(
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+    ) -> Array:
+        """`response`; its mean over directions where it has no symmetry about the axis."""
+        of = planar.averaged if self.planar(channel) else type(self).response
+        return of(self, channel, dye, emission_nm, z_nm, r_nm, focus)
+
+    def cutoff_per_nm(self, channel: Channel, emission_nm: float) -> float:
+        """Highest lateral frequency of the response; of detection, unless a microscope confines the light it excites with."""
+        return 2 * self.numerical_aperture / emission_nm
 
     def excites(self, channel: Channel, dye: Fluorophore) -> bool:
         """Whether the channel's light excites the dye at all."""
@@ -259,7 +296,7 @@ class Optics(Microscope):
         node_z = plane_nm / m_z
         ends = (SURFACE,) if depths is None else (depths.foci[0], depths.foci[-1])
         kept = [self._kept(c, d, e, float(node_z), depth_nm, focus) for c, d, e in seen for focus in ends]
-        reach = self._reach(kept, float(node_z), depth_nm)
+        reach = self._measured_reach(self._reach(kept, float(node_z), depth_nm), float(node_z))
         range_nm = reach * float(node_z)
         radius = max(self._radius_nm(c, e, range_nm, focus) for c, _, e in seen for focus in ends)
         tables = [[self.tabulate(c, d, e, float(node_z), reach, radius, f) for f in ends] for c, d, e in seen]
@@ -270,10 +307,10 @@ class Optics(Microscope):
         fwhm = min(p.fwhm_nm[1] for p in pairs)
         m = fast_pixels(max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9)), 1)
         node = exact(self.pixel_size_nm) / m
-        bands = [self._band(t, e, float(node)) for (_, _, e), some in zip(seen, tables, strict=True) for t in some]
+        bands = [self._band(c, t, e, float(node)) for (c, _, e), some in zip(seen, tables, strict=True) for t in some]
         whole, band = (max(ends) for ends in zip(*bands, strict=True))
         halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
-        signed = depths is not None or self.tissue is not None or self.bleaching is not None
+        signed = any(v is not None for v in (depths, self.tissue, self.bleaching)) or any(p.planar for p in pairs)
         plan = OpticsPlan(
             (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed
         )
@@ -282,7 +319,7 @@ class Optics(Microscope):
     def _depths(self, thickness_nm: float) -> Depths | None:
         """Depths at which responses are tabulated; None if they are the same at all depths and even along z."""
         lens, nm, start = self.lens, self.focus_nm, self.depth_um * 1000
-        if lens.matched:
+        if lens.matched or all(self.measured(c) is not None for c in self.all_channels):
             return None
         step = objectives.depth_step_nm(lens, nm, start + thickness_nm)
         first = 0 if math.isinf(step) else math.floor(start / step)
@@ -302,10 +339,12 @@ class Optics(Microscope):
 
         A scanner's response is a product of two such patterns, whose rings fall off fast enough to be neglected.
         """
+        stack = self.measured(channel)
+        most = math.inf if stack is None else stack.radius_nm
         if self.tail == "constant" or not self.lens.matched:
             share = LATERAL_SHARE if self.tail == "constant" else ABERRATED_SHARE
-            return psf_tables.holding_radius_nm(range_nm, emission, self.lens, share, focus)
-        return psf_tables.lateral_radius_nm(range_nm, max(channel.excitation_nm, emission), self.lens)
+            return min(most, psf_tables.holding_radius_nm(range_nm, emission, self.lens, share, focus))
+        return min(most, psf_tables.lateral_radius_nm(range_nm, max(channel.excitation_nm, emission), self.lens))
 
     def _kept(
         self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float, focus: Focus
@@ -320,6 +359,8 @@ class Optics(Microscope):
             energy = self.emitted(channel, dye, z)  # up to a factor: an infinite plane receives all collected light
         else:
             furthest = min(most, max(8, math.ceil(max(20.0, self.axial_range_um or 0.0) * 1000 / node_z)))
+            if (stack := self.measured(channel)) is not None:
+                furthest = min(furthest, max(1, int(stack.extent_nm / node_z)))
             radius = self._radius_nm(channel, emission, furthest * node_z, focus)
             table = self.tabulate(channel, dye, emission, node_z, furthest, radius, focus, coarse=4)
             z = table.z_nm[: furthest + 1]
@@ -341,6 +382,15 @@ class Optics(Microscope):
         furthest = math.ceil(FURTHEST_NM / node_z) if self.tail == "constant" else most
         return min(most, furthest, max(1, enough))
 
+    def _measured_reach(self, reach: int, node_z: float) -> int:
+        """Node planes of the axial range that measured stacks hold; SpecError if they do not hold what is asked for."""
+        wanted = None if self.axial_range_um is None else self.axial_range_um * 1000
+        for channel in self.all_channels:
+            if (stack := self.measured(channel)) is not None:
+                most = min(reach * node_z, stack.extent_nm) if wanted is None else min(wanted, reach * node_z)
+                reach = min(reach, max(1, math.ceil(stack.reach_nm(most, self.keeps_light) / node_z - 1e-9)))
+        return reach
+
     def tabulate(
         self,
         channel: Channel,
@@ -355,9 +405,9 @@ class Optics(Microscope):
         """Tabulate the response on node planes 0 to reach + 2, the mean of both sides where it is not even along z."""
         z = np.arange(reach + 3, dtype=np.float64) * node_z
         r = _radii(radius, coarse)
-        table = self.response(channel, dye, emission, z, r, focus)
-        if not self.lens.matched:
-            table = (table + self.response(channel, dye, emission, -z, r, focus)) / 2
+        table = self.averaged(channel, dye, emission, z, r, focus)
+        if self.planar(channel) or not self.lens.matched:
+            table = (table + self.averaged(channel, dye, emission, -z, r, focus)) / 2
         return psf_response.Response(z, r, table)
 
     def both_sides(
@@ -366,7 +416,7 @@ class Optics(Microscope):
         """Radii, and the response on node planes -reach - 2 to reach + 2; the outermost serve the grid correction."""
         channel = next(c for c in self.all_channels if c.name == pair.channel)
         z, r = np.arange(-reach - 2, reach + 3, dtype=np.float64) * node_z, _radii(radius, 1)
-        return r, self.response(channel, dye, pair.emission_nm, z, r, focus)
+        return r, self.averaged(channel, dye, pair.emission_nm, z, r, focus)
 
     def _pair(
         self,
@@ -393,9 +443,12 @@ class Optics(Microscope):
         stack = float(self.emitted(channel, dye, distances).sum())
         peaks = [float(t.table[0, 0]) for t in tables]
         deep = None if len(tables) == 1 else peaks[-1] / peaks[0]
-        return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths, deep)
+        shape = planar.lattice(self, channel, emission, float(table.r_nm[-1])).shape if self.planar(channel) else None
+        return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths, deep, shape)
 
-    def _band(self, table: psf_response.Response, emission: float, node_nm: float) -> tuple[float, float]:
+    def _band(
+        self, channel: Channel, table: psf_response.Response, emission: float, node_nm: float
+    ) -> tuple[float, float]:
         """Pass band and stop band of lateral frequencies, per nm, at most the Nyquist frequency of the grid.
 
         Frequencies above the pass band contribute a negligible part of any plane's response. They fade out: a sharp
@@ -408,13 +461,18 @@ class Optics(Microscope):
         highest = 0.5 / node_nm
         if self.keeps_light:
             highest = min(highest, 2 * self.numerical_aperture / emission + 4 / float(table.r_nm[-1]))
+        limits = (
+            planar.band(self, channel, emission, float(table.r_nm[-1])) if self.planar(channel) else (highest, highest)
+        )
+        highest = min(highest, limits[1])
         k = np.linspace(0, highest, 257)
         some = table.table[:: max(1, len(table.z_nm) // 12)]
         height = np.abs(hankel.radial_spectrum(np.vstack([table.table[:2], some]), table.r_nm, k))
         rings = height * (np.abs(sinc_array(k * float(self.pixel_size_nm))) * k)
         beyond = np.cumsum(rings[:, ::-1], axis=1)[:, ::-1].max(axis=0)
         whole = float(k[np.argmax(np.append(beyond[1:], 0.0) <= _NEGLIGIBLE * rings[0].sum())])
-        return whole, min(highest, whole + _FADING_RINGS / float(table.r_nm[-1]))
+        whole = min(whole, limits[0])
+        return whole, min(highest, whole + FADING_RINGS / float(table.r_nm[-1]))
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """A halo of the response's reach, and one node for the deposit weights."""

@@ -18,7 +18,7 @@ from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.imaging import image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
-from simexm.stages.microscope import dose
+from simexm.stages.microscope import dose, planar
 from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPair, OpticsPlan, ring_depth
 from simexm.timing import timed, timed_each
 
@@ -114,7 +114,7 @@ def node_windows(
 
 def transfer(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: image.LateralGrid, tile: Box
-) -> image.Transfer | image.Blended:
+) -> image.Transfer | image.Blended | image.Planar:
     """Transfer function of one pair on a tile's frequencies, photo-electrons per pixel and dye.
 
     The product of response, pixel aperture and grid correction.
@@ -125,15 +125,20 @@ def transfer(
     factor_y, factor_x = (m * sinc_array(c * m) * image.sharpened(c) for c in (y, x))
     wanted = range(tile.start[0], tile.stop[0])
     left = dose.shares(optics, plan, pair, dye, wanted)
-    if plan.depths is None and left is None:
+    if not plan.signed:
         return image.Transfer(_radial(optics, plan, pair, dye), plan.per_cycle, y / node, factor_y, x / node, factor_x)
     used = plan.tables(tile)
-    foci = (SURFACE,) if plan.depths is None else tuple(plan.depths.foci[j] for j in used)
-    table = np.ascontiguousarray(np.concatenate([_radial_at(optics, plan, pair, dye, f) for f in foci], axis=1))
-    deep = image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
     first, share = plan.blend(wanted)
     weight = np.ones((len(wanted), 2 * plan.reach + 1)) if left is None else left
     low, high = ((s[:, None] * weight).astype(np.float32) for s in (1 - share, share))
+    foci = (SURFACE,) if plan.depths is None else tuple(plan.depths.foci[j] for j in used)
+    if pair.planar is not None:
+        y, factor_y = (np.concatenate([v, s * v[:0:-1]]) for v, s in ((y, -1), (factor_y, 1)))
+        response = planar.transfer(optics, plan, pair, dye, foci, y / node, x / node)
+        response *= (factor_y[:, None] * factor_x).astype(np.float32)
+        return image.Planar(response, wanted.start, first - used.start, low, high)
+    table = np.ascontiguousarray(np.concatenate([_radial_at(optics, plan, pair, dye, f) for f in foci], axis=1))
+    deep = image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
     return image.Blended(deep, wanted.start, first - used.start, low, high)
 
 

@@ -56,3 +56,8 @@ class Scanner(Optics):
     def lens(self) -> Objective:
         """See `Optics`; with the laser beam in its back aperture."""
         return super().lens._replace(fill=math.inf if self.fill == "uniform" else self.fill)
+
+    def cutoff_per_nm(self, channel: Channel, emission_nm: float) -> float:
+        """See `Optics`; of excitation and detection together, or of excitation twice with two photons."""
+        detection = channel.excitation_nm if self.multiphoton else emission_nm
+        return 2 * self.numerical_aperture * (1 / channel.excitation_nm + 1 / detection)

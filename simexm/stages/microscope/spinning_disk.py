@@ -54,6 +54,10 @@ class SpinningDisk(Widefield):
         """Share of the disk that is open."""
         return math.pi / 4 * self.hole_diameter_um**2 / (self.hole_spacing_um**2 * math.sqrt(0.75))
 
+    def cutoff_per_nm(self, channel: Channel, emission_nm: float) -> float:
+        """See `Optics`; of excitation and detection together."""
+        return 2 * self.numerical_aperture * (1 / channel.excitation_nm + 1 / emission_nm)
+
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
         """See `Optics`; dyes saturate at the irradiance below a hole."""
         assert isinstance(channel, CameraChannel)
