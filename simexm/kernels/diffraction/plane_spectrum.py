@@ -90,7 +90,7 @@ def tabulate(image: Array, pitch_nm: float, table: Lattice) -> NDArray[np.comple
 
 
 def interpolate(tables: NDArray[np.complex64], grid: Lattice, y: Array, x: Array, out: NDArray[np.complex64]) -> None:
-    """Write transforms (n, y.size, x.size) at frequencies y (of both signs) and x (from 0 on), per nm, from tables (n, rows, columns).
+    """Write transforms (n, y.size, x.size) at frequencies y, of both signs, and x, from 0 on, per nm, from tables.
 
     They are 0 beyond the lattice.
     """

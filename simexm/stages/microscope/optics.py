@@ -43,6 +43,7 @@ from simexm.stages.microscope.optics_plan import (
     Depths,
     OpticsPair,
     OpticsPlan,
+    Places,
 )
 from simexm.stages.microscope.psf_stack import Measured, PsfStack, load
 from simexm.stages.roles import ImagingPlan, Microscope
@@ -114,6 +115,8 @@ class Optics(Microscope):
 
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
+    needs_symmetry: ClassVar[bool] = False
+    """Whether the response is known only where it is symmetric about the axis."""
     tail: ClassVar[psf_response.Tail] = "inverse_square"
     keeps_light: ClassVar[bool] = False
     """Whether an infinite plane receives all collected light of a dye at any distance."""
@@ -138,10 +141,16 @@ class Optics(Microscope):
                 f"numerical_aperture {self.numerical_aperture:g} is not below {immersion} {self.lens.n1:g}: no light comes at "
                 "such an angle; lower the aperture, or give the immersion_index of the objective (oil 1.515, silicone 1.406)"
             )
-        if self.psf_model == "psf" and not self.lens.matched:
+        if self.needs_symmetry and not self.lens.round:
+            terms = ", ".join(f"({z.n}, {z.m})" for z in self.zernike if z.m != 0)
             raise ValueError(
-                "psf_model psf knows one refractive index and no aberrations; leave out immersion_index, cover_glass and "
-                "zernike, or take psf_model vectorial"
+                f"zernike {terms}: the light that reaches a {self.stage} through other holes is computed for symmetric "
+                "aberrations only, m = 0; leave these out, or measure a psf_stack"
+            )
+        if self.psf_model == "psf" and not (self.lens.matched and self.lens.round):
+            raise ValueError(
+                "psf_model psf knows one refractive index and no aberrations; leave out immersion_index, cover_glass, "
+                "zernike and polarisation_deg, or take psf_model vectorial"
             )
         if (self.zernike or self.cover_glass) and any((self.psf_stack, *(c.psf_stack for c in self.all_channels))):
             raise ValueError(
@@ -169,7 +178,8 @@ class Optics(Microscope):
             immersion=immersion if immersion != self.refractive_index else 0.0,
             model=self.psf_model,
             glass=self.cover_glass.layer() if self.cover_glass else None,
-            spherical=tuple((z.n, z.nm) for z in self.zernike),
+            spherical=tuple((z.n, z.nm) for z in self.zernike if z.m == 0),
+            aberrations=tuple((z.n, z.m, z.nm) for z in self.zernike if z.m != 0),
         )
 
     @property
@@ -199,7 +209,7 @@ class Optics(Microscope):
 
     def planar(self, channel: Channel) -> bool:
         """Whether the channel's response has no symmetry about the axis."""
-        return self.measured(channel) is not None
+        return self.measured(channel) is not None or not self.lens.round
 
     def averaged(
         self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
@@ -218,9 +228,12 @@ class Optics(Microscope):
 
     @abstractmethod
     def response(
-        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
     ) -> Array:
-        """Photo-electrons per dye and nm^2 of pixel at distances z below a plane and radii r from the axis, (nz, nr)."""
+        """Photo-electrons per nm^2 of pixel of a dye at distances z below a plane, at radii (nz, nr) or on a square (nz, n, n).
+
+        On a square, places are those of the dye relative to the axis.
+        """
 
     @abstractmethod
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
@@ -405,9 +418,11 @@ class Optics(Microscope):
         """Tabulate the response on node planes 0 to reach + 2, the mean of both sides where it is not even along z."""
         z = np.arange(reach + 3, dtype=np.float64) * node_z
         r = _radii(radius, coarse)
-        table = self.averaged(channel, dye, emission, z, r, focus)
+        rough = coarse > 1 and self.measured(channel) is None  # without what breaks the symmetry
+        respond = self.response if rough else self.averaged
+        table = respond(channel, dye, emission, z, r, focus)
         if self.planar(channel) or not self.lens.matched:
-            table = (table + self.averaged(channel, dye, emission, -z, r, focus)) / 2
+            table = (table + respond(channel, dye, emission, -z, r, focus)) / 2
         return psf_response.Response(z, r, table)
 
     def both_sides(
@@ -416,7 +431,7 @@ class Optics(Microscope):
         """Radii, and the response on node planes -reach - 2 to reach + 2; the outermost serve the grid correction."""
         channel = next(c for c in self.all_channels if c.name == pair.channel)
         z, r = np.arange(-reach - 2, reach + 3, dtype=np.float64) * node_z, _radii(radius, 1)
-        return r, self.averaged(channel, dye, pair.emission_nm, z, r, focus)
+        return r, self.response(channel, dye, pair.emission_nm, z, r, focus)
 
     def _pair(
         self,

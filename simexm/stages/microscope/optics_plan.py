@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.kernels.diffraction.pupil import Square
 from simexm.kernels.diffraction.tables import Focus
 from simexm.kernels.imaging import image
 from simexm.names import Name
@@ -22,6 +23,8 @@ from simexm.stages.microscope.psf_stack import PsfStack
 from simexm.stages.roles import ImageFormation, Pair
 
 Array = NDArray[np.float64]
+Places = Array | Square
+"""Where a response is asked for: at radii (nr,), or on a square about the axis."""
 MOST_TABLES = 256
 """Tables of single depths that a process keeps."""
 MOST_PLANAR = 32

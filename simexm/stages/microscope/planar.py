@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from simexm.kernels.diffraction import hankel, plane_spectrum
 from simexm.kernels.diffraction.plane_spectrum import Lattice
+from simexm.kernels.diffraction.pupil import Square
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.imaging import image
@@ -29,6 +31,7 @@ from simexm.stages.microscope.psf_stack import Measured
 if TYPE_CHECKING:
     from simexm.stages.microscope.optics import Optics
 
+_AT_ONCE = 8  # depths that are computed together
 _ROWS = 16  # of frequencies that are corrected along z together
 
 
@@ -36,17 +39,23 @@ def images(
     optics: Optics, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, radius_nm: float, focus: Focus
 ) -> tuple[float, Array]:
     """Pitch, and images (nz, n, n) of a dye at distances z below a plane, photo-electrons per nm^2, about pixel n // 2."""
-    stack = optics.measured(channel)
-    assert stack is not None
-    return stack.pixel_nm, _measured(optics, channel, dye, emission_nm, z_nm, radius_nm, stack)
+    stack, pitch = optics.measured(channel), pitch_nm(optics, channel, emission_nm)
+    if stack is not None:
+        return pitch, _measured(optics, channel, dye, emission_nm, z_nm, radius_nm, stack)
+    square = Square(pitch, 2 * int(radius_nm / pitch + 1e-9) + 1)
+    at_dye = optics.response(channel, dye, emission_nm, z_nm, square, focus)
+    return pitch, at_dye[:, ::-1, ::-1]
 
 
 def averaged(
     optics: Optics, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus
 ) -> Array:
     """Mean over directions of the response at radii (nr,), (nz, nr)."""
-    pitch, planes = images(optics, channel, dye, emission_nm, z_nm, float(r_nm[-1]), focus)
-    return plane_spectrum.mean_over_directions(planes, pitch, r_nm)
+    means = []
+    for some in np.array_split(z_nm, math.ceil(z_nm.size / _AT_ONCE)):
+        pitch, planes = images(optics, channel, dye, emission_nm, some, float(r_nm[-1]), focus)
+        means.append(plane_spectrum.mean_over_directions(planes, pitch, r_nm))
+    return np.concatenate(means)
 
 
 def _measured(
@@ -82,10 +91,9 @@ def band(optics: Optics, channel: Channel, emission_nm: float, radius_nm: float)
 
 
 def pitch_nm(optics: Optics, channel: Channel, emission_nm: float) -> float:
-    """Pitch of the images."""
+    """Pitch of the images: that of a measured stack, or half of what the highest frequency asks for."""
     stack = optics.measured(channel)
-    assert stack is not None
-    return stack.pixel_nm
+    return 0.25 / optics.cutoff_per_nm(channel, emission_nm) if stack is None else stack.pixel_nm
 
 
 @lru_cache(maxsize=MOST_PLANAR)
@@ -97,9 +105,11 @@ def tables(
     grid = lattice(optics, channel, pair.emission_nm, plan.radius_nm)
     offsets = np.arange(-plan.reach - 2, plan.reach + 3, dtype=np.float64)
     found = np.empty((offsets.size, *grid.shape), np.complex64)
-    for i, z in enumerate(offsets * float(plan.node_nm[0])):
-        pitch, planes = images(optics, channel, dye, pair.emission_nm, np.array([z]), plan.radius_nm, focus)
-        found[i] = plane_spectrum.tabulate(planes[0], pitch, grid)
+    for start in range(0, offsets.size, _AT_ONCE):
+        z = offsets[start : start + _AT_ONCE] * float(plan.node_nm[0])
+        pitch, planes = images(optics, channel, dye, pair.emission_nm, z, plan.radius_nm, focus)
+        for i, plane in enumerate(planes, start):
+            found[i] = plane_spectrum.tabulate(plane, pitch, grid)
     result = np.empty((plan.offsets, *grid.shape), np.complex64)
     for start in range(0, grid.shape[0], _ROWS):
         rows = slice(start, start + _ROWS)
