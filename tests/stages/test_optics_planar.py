@@ -12,13 +12,18 @@ from simexm.kernels.diffraction.pupil import Square
 from tests.stages.optics_build import Array, Bench, microscope
 
 ASTIGMATIC: dict[str, Any] = {"zernike": [{"n": 2, "m": 2, "nm": 40}, {"n": 3, "m": -1, "nm": 25}]}
-KINDS = ("widefield", "light_sheet", "confocal", "image_scanning", "two_photon")
+SLOW = pytest.mark.slow
+KINDS = (
+    "widefield",
+    "two_photon",
+    *(pytest.param(kind, marks=SLOW) for kind in ("light_sheet", "confocal", "image_scanning")),
+)
 
 
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far rings do not matter here; quicker."""
-    monkeypatch.setattr("simexm.stages.microscope.optics.LATERAL_SHARE", 0.95)
+    monkeypatch.setattr("simexm.stages.microscope.optics.LATERAL_SHARE", 0.97)
     monkeypatch.setattr("simexm.stages.microscope.optics.ABERRATED_SHARE", 0.95)
 
 
@@ -37,7 +42,7 @@ def test_hardly_any_aberration_gives_the_image_without(kind: str) -> None:
     assert difference.max() < (1e-4 if kind in ("confocal", "two_photon") else 1e-3) * expected.max()
 
 
-@pytest.mark.parametrize("kind", ["widefield", "confocal"])
+@pytest.mark.parametrize("kind", ["widefield", pytest.param("confocal", marks=SLOW)])
 @pytest.mark.parametrize(
     "layers", [{}, {"na": 1.05, "immersion_index": 1.406, "depth_um": 20.0}], ids=["matched", "layers"]
 )
@@ -62,7 +67,7 @@ def test_each_pixel_is_the_response_integrated_over_it(kind: str, layers: dict[s
         assert np.abs(image[k] - expected).max() < 1e-2 * scale
 
 
-@pytest.mark.parametrize("kind", ["confocal", "widefield"])
+@pytest.mark.parametrize("kind", ["widefield", pytest.param("confocal", marks=SLOW)])
 def test_tiles_leave_no_seam(kind: str) -> None:
     b = Bench(microscope(kind, pixel=130, plane=400, axial_range_um=0.8, **ASTIGMATIC), (7, 30, 24))
     dyes = b.centre() + np.random.default_rng(2).uniform(-0.5, 0.5, (300, 3)) * b.pitch * b.shape

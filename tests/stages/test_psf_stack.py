@@ -42,7 +42,7 @@ def skewed(planes: int = 25, pixels: int = 51) -> Array:
     return np.asarray(spot / spot.sum(axis=(1, 2), keepdims=True))
 
 
-@pytest.mark.parametrize("kind", ["widefield", "confocal", "two_photon"])
+@pytest.mark.parametrize("kind", ["two_photon", "confocal", pytest.param("widefield", marks=pytest.mark.slow)])
 def test_a_stack_of_the_model_gives_its_image(kind: str, tmp_path: Path) -> None:
     path = of_model(kind, tmp_path)
     options = {"pixel": 130, "plane": 310, "axial_range_um": 1.2}

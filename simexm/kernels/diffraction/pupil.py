@@ -144,6 +144,7 @@ def _table(z_nm: Array, at: Square, wavelength_nm: float, objective: Objective, 
     angle = objective.polarisation_deg if excited else None
     for i, z in enumerate(z_nm.tolist()):
         table[i] = _intensity(rays.fields(z), angle)
+    table /= rays.gridding**2
     flat = objective.rays(*gauss_legendre(tables.FEWEST))
     over_k1 = 2.0 * math.pi / (wavenumber * objective.n1) ** 2
     if excited:
@@ -157,11 +158,14 @@ def _intensity(fields: NDArray[np.complex64], angle_deg: float | None) -> Array:
     """4 |E|^2 of a beam polarised at this angle, or its mean over all."""
     xx, xy, xz, yy, yz = fields
     if angle_deg is None:
-        squares = [f.real.astype(np.float64) ** 2 + f.imag.astype(np.float64) ** 2 for f in fields]
-        return np.asarray(2.0 * (squares[0] + 2.0 * squares[1] + squares[2] + squares[3] + squares[4]))
-    sine, cosine = (v[0] for v in sin_cos_array(np.array([math.pi / 180.0 * angle_deg])))
+        total = xy.real**2 + xy.imag**2
+        total *= 2.0
+        for f in (xx, xz, yy, yz):
+            total += f.real**2 + f.imag**2
+        return np.asarray(2.0 * total)
+    sine, cosine = (np.float32(v[0]) for v in sin_cos_array(np.array([math.pi / 180.0 * angle_deg])))
     turned = (cosine * xx + sine * xy, cosine * xy + sine * yy, cosine * xz + sine * yz)
-    return np.asarray(4.0 * sum(f.real.astype(np.float64) ** 2 + f.imag.astype(np.float64) ** 2 for f in turned))
+    return np.asarray(4.0 * sum(f.real**2 + f.imag**2 for f in turned))
 
 
 class _Rays:
@@ -194,6 +198,9 @@ class _Rays:
             wavenumber / (2.0 * math.pi) * self._length * at.pitch_nm
         )  # of the lattice of frequencies
         self._most = math.ceil(float(steps.max())) + WIDTH
+        turn = 2.0 * math.pi * (at.size // 2) / self._length * np.arange(2 * self._most + 1)
+        sines, cosines = sin_cos_array(turn)
+        self._shift = (cosines - 1j * sines).astype(np.complex64)
         self._first_y, self._weight_y = self._stencil(steps * sine)
         self._first_x, self._weight_x = self._stencil(steps * cosine)
 
@@ -203,7 +210,7 @@ class _Rays:
         return first, kernel(place[:, None] - first[:, None] - np.arange(WIDTH)).astype(np.float32)
 
     def fields(self, z_nm: float) -> NDArray[np.complex64]:
-        """Components of the field at one depth, (5, size, size)."""
+        """Components of the field at one depth, (5, size, size), times `gridding` and a phase that they share."""
         from scipy import fft
 
         phase = tables.phases(np.array([z_nm]), self._wavenumber, self._objective, self._focus, self._rays)[0]
@@ -213,17 +220,18 @@ class _Rays:
         gridded = np.zeros((size, size, 2 * _COMPONENTS), np.float32)
         values = np.ascontiguousarray(values).view(np.float32)
         _spread(values, self._first_y, self._weight_y, self._first_x, self._weight_x, gridded)
-        spectrum = np.moveaxis(gridded.view(np.complex64), -1, 0)
+        # all frequencies are shifted alike, which changes phases alone; the first place is the first of the square
+        spectrum = np.ascontiguousarray(np.moveaxis(gridded.view(np.complex64), -1, 0))
+        spectrum *= self._shift[:, None] * self._shift
         n, length = self._at.size, self._length
-        i, at = np.arange(-self._most, self._most + 1) % length, np.arange(n) - n // 2
-        padded = np.zeros((_COMPONENTS, length, size), np.complex64)
-        padded[:, i] = spectrum
-        columns = fft.ifft(padded, axis=1, norm="forward", overwrite_x=True)[:, at]
-        rows = np.zeros((_COMPONENTS, n, length), np.complex64)
-        rows[:, :, i] = columns
-        result = fft.ifft(rows, axis=2, norm="forward", overwrite_x=True)[:, :, at]
-        line = (1.0 / kernel_transform(at / float(length))).astype(np.float32)
-        return np.asarray(result * (line[:, None] * line))
+        columns = fft.ifft(spectrum, n=length, axis=1, norm="forward")[:, :n]
+        return np.asarray(fft.ifft(columns, n=length, axis=2, norm="forward")[:, :, :n])
+
+    @property
+    def gridding(self) -> Array:
+        """Factor that the kernels leave in each field, (size, size)."""
+        line = kernel_transform((np.arange(self._at.size, dtype=np.float64) - self._at.size // 2) / self._length)
+        return line[:, None] * line
 
 
 @njit(cache=True, nogil=True)
