@@ -307,7 +307,7 @@ class Optics(Microscope):
         plane_nm = self.spacing_nm[0]
         m_z = max(1, math.ceil(float(plane_nm) / axial))
         node_z = plane_nm / m_z
-        ends = (SURFACE,) if depths is None else (depths.foci[0], depths.foci[-1])
+        ends = (SURFACE,) if depths is None else tuple(dict.fromkeys((depths.foci[0], depths.foci[-1])))
         kept = [self._kept(c, d, e, float(node_z), depth_nm, focus) for c, d, e in seen for focus in ends]
         reach = self._measured_reach(self._reach(kept, float(node_z), depth_nm), float(node_z))
         range_nm = reach * float(node_z)
