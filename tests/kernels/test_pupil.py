@@ -122,7 +122,7 @@ def test_polarised_light_averages_to_unpolarised_and_lengthens_the_focus_along_i
 
 def test_a_pinhole_and_detectors_of_symmetric_light_are_those_of_the_tables() -> None:
     z, at = np.array([0.0, 900.0]), Square(27.0, 101)
-    r = np.arange(400) * (at.pitch_nm / 4)
+    r = np.arange(400, dtype=np.float64) * (at.pitch_nm / 4)
     found = pupil.through_pinhole(z, at, NM, WATER, 276.0)[:, 50, 50:]
     assert np.abs(found - response.pinhole_table(z, r, NM, WATER, 276.0)[:, : 51 * 4 : 4]).max() < 2e-6
     wide = at._replace(size=at.size + 2 * pupil.reassigned_margin(345.0, at.pitch_nm))
@@ -149,6 +149,6 @@ def test_the_mean_over_directions_is_that_of_a_turned_image() -> None:
     line = (np.arange(61) - 30) * 50.0
     r, angle = np.hypot(line[:, None], line), np.arctan2(line[:, None], line)
     image = np.exp(-((r / 400) ** 2)) * (1 + (r / 400) ** 2 * np.cos(2 * angle) + r / 400 * np.sin(angle))
-    at = np.arange(0, 120) * 10.0
+    at = np.arange(120, dtype=np.float64) * 10.0
     found = plane_spectrum.mean_over_directions(image[None], 50.0, at)[0]
     assert np.abs(found - np.exp(-((at / 400) ** 2))).max() < 1e-4

@@ -198,7 +198,7 @@ class _Rays:
             wavenumber / (2.0 * math.pi) * self._length * at.pitch_nm
         )  # of the lattice of frequencies
         self._most = math.ceil(float(steps.max())) + WIDTH
-        turn = 2.0 * math.pi * (at.size // 2) / self._length * np.arange(2 * self._most + 1)
+        turn = 2.0 * math.pi * (at.size // 2) / self._length * np.arange(2 * self._most + 1, dtype=np.float64)
         sines, cosines = sin_cos_array(turn)
         self._shift = (cosines - 1j * sines).astype(np.complex64)
         self._first_y, self._weight_y = self._stencil(steps * sine)

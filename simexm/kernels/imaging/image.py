@@ -226,21 +226,31 @@ def project_planar(planes, used, response, planar, step, wanted, grid_y, grid_x,
     slots, rows, columns = planes.shape
     offsets = planar.low.shape[1]
     start = wanted - planar.origin
-    total = np.empty(columns, np.float32)
+    begin = planar.first[start] * offsets
+    end = min((planar.first[start + out.shape[0] - 1] + 2) * offsets, response.shape[0])
+    # real and imaginary parts of the weights, each twice, and the sums by them
+    real, imaginary = np.empty((end - begin, columns), np.float32), np.empty((end - begin, columns), np.float32)
+    total, turned = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for r in range(rows):
         qy = r if 2 * r < rows else r - rows
+        for o in range(end - begin):
+            _part(response[begin + o, r], real[o], imaginary[o], columns)
         for k in range(out.shape[0]):
             first = (wanted + k) * step - offsets // 2
-            low = planar.first[start + k] * offsets
-            high = min(low + offsets, response.shape[0] - offsets)
+            low = planar.first[start + k] * offsets - begin
+            high = min(low + offsets, end - begin - offsets)
             total[:] = 0
+            turned[:] = 0
             for o in range(offsets):
                 slot = (first + o) % slots
                 if used[slot]:
                     a, b = planar.low[start + k, o], planar.high[start + k, o]
-                    _add_turned(response[low + o, r], a, planes[slot, r], total, columns)
+                    _add_turned(real[low + o], imaginary[low + o], a, planes[slot, r], total, turned, columns)
                     if b != 0:
-                        _add_turned(response[high + o, r], b, planes[slot, r], total, columns)
+                        _add_turned(real[high + o], imaginary[high + o], b, planes[slot, r], total, turned, columns)
+            for i in range(0, columns, 2):
+                total[i] -= turned[i + 1]
+                total[i + 1] += turned[i]
             _fold(total, columns // 2, k, qy, grid_y, grid_x, fine_x, out)
 
 
@@ -264,11 +274,18 @@ def _add_blended(low, high, a, b, plane, total, n):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
-def _add_turned(weight, share, plane, total, n):  # type: ignore[no-untyped-def]
+def _part(weight, real, imaginary, n):  # type: ignore[no-untyped-def]
     for i in range(0, n, 2):
-        re, im = share * weight[i], share * weight[i + 1]
-        total[i] += re * plane[i] - im * plane[i + 1]
-        total[i + 1] += re * plane[i + 1] + im * plane[i]
+        real[i] = real[i + 1] = weight[i]
+        imaginary[i] = imaginary[i + 1] = weight[i + 1]
+
+
+@njit(cache=True, nogil=True)
+def _add_turned(real, imaginary, share, plane, total, turned, n):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        value = share * plane[i]
+        total[i] += real[i] * value
+        turned[i] += imaginary[i] * value
 
 
 def sharpened(cycles: Array) -> Array:

@@ -35,12 +35,13 @@ class ImageScanning(Confocal):
         """Excitation, saturation, detection by elements whose images are moved back by half their distance from the axis."""
         radius, wide = self.pinhole_radius_nm(channel), at
         if isinstance(at, pupil.Square):
-            spacing, reassigned = at.pitch_nm, pupil.reassigned
+            spacing = at.pitch_nm
             wide = at._replace(size=at.size + 2 * pupil.reassigned_margin(radius, spacing))
         else:
-            spacing, reassigned = float(at[1] - at[0]), scanning.reassigned
+            spacing = float(at[1] - at[0])
             wide = np.arange(at.size + scanning.reassigned_margin(radius, spacing), dtype=np.float64) * spacing
         beam = pupil.excitation(z_nm, wide, channel.excitation_nm, self.lens, focus)
         image = pupil.emission(z_nm, wide, emission_nm, self.lens, focus)
+        reassigned = pupil.reassigned if isinstance(at, pupil.Square) else scanning.reassigned
         detected = reassigned(self._rate(channel, dye, beam), image, spacing, radius)
         return detected * (self.collected(channel, dye) * self.dwell_us * 1e-6 / self.pixel_size_nm**2)

@@ -116,7 +116,7 @@ class Optics(Microscope):
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
     needs_symmetry: ClassVar[bool] = False
-    """Whether the response is known only where it is symmetric about the axis."""
+    """Whether the response is computed only where it is symmetric about the axis, as that through a disk of holes."""
     tail: ClassVar[psf_response.Tail] = "inverse_square"
     keeps_light: ClassVar[bool] = False
     """Whether an infinite plane receives all collected light of a dye at any distance."""
@@ -144,8 +144,8 @@ class Optics(Microscope):
         if self.needs_symmetry and not self.lens.round:
             terms = ", ".join(f"({z.n}, {z.m})" for z in self.zernike if z.m != 0)
             raise ValueError(
-                f"zernike {terms}: the light that reaches a {self.stage} through other holes is computed for symmetric "
-                "aberrations only, m = 0; leave these out, or measure a psf_stack"
+                f"zernike {terms}: the light that passes other holes of the disk is computed for symmetric aberrations only, "
+                "m = 0; leave these out, or measure a psf_stack"
             )
         if self.psf_model == "psf" and not (self.lens.matched and self.lens.round):
             raise ValueError(

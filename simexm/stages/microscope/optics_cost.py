@@ -65,7 +65,7 @@ class OpticsCost(ImagingCost):
             return 0
         foci = 1 if self.plan.depths is None else len(self.plan.depths.foci)
         largest = max(math.prod(p.planar) for p in pairs if p.planar is not None)
-        tables = min(len(pairs) * foci, MOST_PLANAR) + 3  # three while one is computed
+        tables = min(len(pairs) * foci, MOST_PLANAR) + 1  # one more while one is computed
         return self.plan.offsets * 8 * (tables * largest + self._together(tile) * frequencies)
 
     def _together(self, tile: Triple) -> int:

@@ -23,7 +23,7 @@ LEAST_PLANES, LEAST_PIXELS = 7, 11
 MOST_VALUES = 2**27
 LOWEST = -0.02
 """Values below this share of the brightest are no noise about 0."""
-MOST_AT_BORDER = 0.05
+MOST_AT_BORDER = 0.1
 """Light in the border of a plane, relative to evenly spread light, above which the plane is taken to be cut off."""
 _OFF_PIXELS, _OFF_PLANES = 1.5, 1.5
 _BORDER = 12  # the border is this part of the width, on each side
