@@ -77,9 +77,10 @@ class OpticsDescription(ImagingDescription):
         for p in self.plan.pairs:
             axial, lateral = p.fwhm_nm
             deep = "" if p.deepest_peak is None else f", {p.deepest_peak:.0%} of its peak in the deepest plane"
+            bare = ", not symmetric about the axis" if p.planar else ""
             text = (
                 f"{p.in_focus:.3g} electrons a dye in focus{deep}, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
-                f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
+                f"expanded{bare}, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
                 "over the stack"
             )
             rows.append((f"{p.dye} in {p.channel}", text))
