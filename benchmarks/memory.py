@@ -115,6 +115,23 @@ def _rounds() -> dict[str, Any]:
     return spec
 
 
+def _pan() -> dict[str, Any]:
+    """Densities of a grey volume and of a mask beside those of membranes."""
+    spec = experiment(1, (192, 384, 384))
+    grey = {"field": "em", "at_zero_per_um3": 5000, "per_value_per_um3": -20, "most_per_um3": 5000}
+    spec["stages"][1]["layers"] += [
+        {
+            "name": "pan",
+            "dye": "ATTO488",
+            "region": "everywhere",
+            "density_from": grey,
+            "penetration": {"length_um": 5},
+        },
+        {"name": "mitochondria", "dye": "ATTO488", "region": "mitochondria", "density_per_um3": 5000},
+    ]
+    return spec
+
+
 EXPERIMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "small": lambda: experiment(1, (256, 256, 256)),
     "confocal": lambda: experiment(1, (1024, 2048, 2048)),
@@ -127,6 +144,7 @@ EXPERIMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "coarse pixels": lambda: experiment(2, (512, 1024, 1024), stage="widefield", pixel_nm=650, plane_nm=1500),
     "all kept": lambda: experiment(2, (512, 768, 768), keep=["expected", "labelled", "emitters"]),
     "rounds": _rounds,
+    "pan-stain": _pan,
 }
 
 

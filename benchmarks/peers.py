@@ -83,6 +83,7 @@ def kernel(simulation: Simulation) -> np.ndarray[Any, np.dtype[np.float32]]:
     r = np.hypot(y_nm[:, None], x_nm[None, :])
     radii = np.arange(0.0, r.max() + 20, 10)
     table = optics.response(channel, dye, plan.pairs[0].emission_nm, np.abs(z_nm), radii) * optics.pixel_size_nm**2
+    table *= plan.pairs[0].efficiency
     return np.stack([np.interp(r, radii, row) for row in table]).astype(np.float32)
 
 

@@ -88,6 +88,54 @@ def test_blocks_of_spectra_draw_the_picture_that_the_page_shows(tmp_path: Path) 
     assert np.abs(made - shown).mean() < 0.01  # texts are drawn by the fonts that there are
 
 
+def test_the_spec_of_optics_is_planned_at_its_depth(tmp_path: Path) -> None:
+    (tmp_path / "optics.yaml").write_text(block("docs/optics.md", "source:").text)
+    told = " ".join(type_here("simexm plan optics.yaml", tmp_path).split())
+    assert "planes 46" in told  # 0.92 of the step of the stage
+    assert "first plane 50.2 um deep" in told
+
+
+@pytest.mark.slow
+def test_blocks_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from simexm.result.result import Result
+
+    settings, command, table = blocks("docs/labels.md")
+    (folder / "bench.yaml").write_text(settings.text)
+    type_here(command.text, folder)
+    result = Result.open(folder / "bench.zarr")
+    blue, nuclei = np.asarray(result.array()[0]), np.asarray(result.array(of="labels/nuclei_nucleus")[:]) != 0
+    assert nuclei.sum() > 100
+    assert blue[nuclei].mean() > 100 + 5 * (blue[~nuclei].mean() - 100)
+    capsys.readouterr()
+    run_python(table.text, folder)
+    number, pre, post = map(int, re.findall(r"\d+", capsys.readouterr().out))
+    assert number > 100
+    assert pre != post
+
+
+def test_blocks_of_pan_stains(folder: Path) -> None:
+    commands, ingest, settings = blocks("docs/pan-stains.md")
+    for line in commands.text.splitlines():
+        type_here(line, folder)
+    cells = tifffile.imread(folder / "cells.tif")
+    tifffile.imwrite(folder / "em.tif", (cells % 7 * 40).astype(np.uint8), compression="zlib")
+    type_here(ingest.text, folder)
+    (folder / "proxy.yaml").write_text(settings.text)
+    assert "electrons a dye" in type_here("simexm plan proxy.yaml", folder)
+    page = (ROOT / "docs/pan-stains.md").read_text(encoding="utf-8")
+    assert "osmium, not protein" in page
+
+
+@pytest.mark.slow
+def test_pan_stain_makes_the_picture_that_its_page_shows(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    type_here(f"simexm run {ROOT}/pipelines/pan.yaml -o {tmp_path}/pan.zarr --workers 1", tmp_path)
+    made, shown = (imread(p) for p in (tmp_path / "pan.run/preview.png", ROOT / "docs/pictures/pan.png"))
+    assert made.shape == shown.shape
+    assert np.abs(made - shown).mean() < 0.02  # texts are drawn by the fonts that there are
+
+
 @pytest.fixture(scope="module")
 def analysis(folder: Path) -> Iterator[Path]:
     """Where the analysis of the page is installed."""

@@ -52,6 +52,8 @@ BLOCKS = {
         ("bash", "simexm ingest cells.tif -o part.zarr"),
         ("bash", "simexm ingest cells.tif -o marked.zarr"),
     ],
+    "docs/detectors.md": [("yaml", "  - {stage: scmos, preset"), ("yaml", "  - {stage: scmos, frame_pixels")],
+    "docs/optics.md": [("yaml", "source: {kind: phantom")],
     "docs/spectra.md": [
         ("csv", "# unit: percent"),
         ("csv", "wavelength_nm,LED"),
@@ -59,6 +61,16 @@ BLOCKS = {
         ("yaml", "source: {kind: phantom"),
         ("bash", "simexm fluorophores --spec scope.yaml"),
         ("bash", "simexm fluorophores --fetch EGFP"),
+    ],
+    "docs/labels.md": [
+        ("yaml", "name: bench"),
+        ("bash", "simexm run bench.yaml"),
+        ("python", "from simexm.geometry.grid import Box"),
+    ],
+    "docs/pan-stains.md": [
+        ("bash", "simexm new pan"),
+        ("bash", "simexm ingest cells.tif"),
+        ("yaml", "name: proxy"),
     ],
     "docs/analysis.md": [
         ("python", '"""Volumes of cells'),

@@ -21,7 +21,7 @@ from simexm.sources.times import refuse_other_times
 from simexm.store.location import usable
 from simexm.units import times
 
-_TAKEN = frozenset({"labels", "membrane", "cytosol"})
+_TAKEN = frozenset({"labels", "membrane", "cytosol", "everywhere"})
 
 
 @dataclass(frozen=True, slots=True)

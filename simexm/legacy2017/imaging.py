@@ -28,6 +28,7 @@ from simexm.legacy2017.kernels import frame as simexm2017_frame
 from simexm.legacy2017.kernels import light, psf
 from simexm.legacy2017.labelling import FLUOROPHORES
 from simexm.random import derive_key
+from simexm.spectra.efficiency import Efficiency
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import ImageCounts, Quantity, RunContext, TileState
 from simexm.stages.frames import AXES
@@ -157,7 +158,7 @@ class Imaging2017(Microscope):
         """Name of the microscope in the kernels."""
         return "two photon" if self.microscope == "two_photon" else self.microscope
 
-    def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
+    def check(self, dyes: Mapping[str, Fluorophore], factor: float, efficiency: Efficiency) -> None:
         """Refuse pairs for which the `psf` package has no kernel."""
         for channel in self.channels:
             for dye in dyes:
@@ -180,8 +181,8 @@ class Imaging2017(Microscope):
         spacings = self.camera_pixel_nm, self.objective_factor, self.focal_plane_depth_nm
         return simexm2017_frame.frame(three(map(float, voxel_nm)), self.expansion_factor, *spacings)
 
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
-        """Find the pairs of dye and channel with any light."""
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry, efficiency: Efficiency) -> ImagingPlan:
+        """Find the pairs of dye and channel with any light; `detector_efficiency` is the model's own."""
         means = {(c.name, d): self.mean_photons(c, d) for c in self.channels for d in dyes}
         pairs = tuple(Pair(c, d, spectra.find(d).emission_peak_nm, m) for (c, d), m in means.items() if m > 0)
         if not pairs:

@@ -145,7 +145,6 @@ def _microscope(optics: Optics, names: dict[str, str]) -> dict[str, Any]:
         "pixel_size_nm": float(pixel_nm),
         "plane_spacing_nm": optics.focal_plane_depth,
         "objective_transmission": optics.objective_efficiency,
-        "detector_efficiency": optics.detector_efficiency,
         "channels": [
             {"name": names[n], "laser_wavelength_nm": c.laser_wavelength, "band_nm": band(c)}
             for n, c in channels.items()
@@ -205,6 +204,7 @@ def _camera(optics: Optics) -> dict[str, Any]:
         )
     return {
         "stage": "camera",
+        "quantum_efficiency": optics.detector_efficiency,
         "stray_light_e": float(optics.baseline_noise),
         "read_noise_e": 0.0,
         "gain_counts_per_e": 1.0,

@@ -81,9 +81,9 @@ def device_bytes(plan: Plan, tile: Triple) -> int:
     context, simulation = plan.context, plan.simulation
     voxels = voxels_read(plan.stages, context, tile)
     held = math.prod(min(n, p + 3) for n, p in zip(voxels.shape, plan.part, strict=True))
-    # cell indices and regions; masks, and bits before and after a mask is added, for a while
+    # cell indices, regions and grey values; masks, and bits before and after a mask is added, for a while
     bits = bits_type(2 + len(context.masks)).itemsize
-    labels = held * (4 + bits * (1 + 2 * bool(context.masks)) + len(context.masks))
+    labels = held * (4 + bits * (1 + 2 * bool(context.masks)) + len(context.masks) + 4 * len(context.greys))
     emitters = COUNTED * 12 + CAPACITY * emitter_bytes(context.identified)
     depth_nm = emitters_depth_nm(plan.stages, context, plan.part, voxels.shape, SLAB)
     channels = len(simulation.microscope.all_channels)

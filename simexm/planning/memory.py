@@ -84,6 +84,7 @@ def tile_memory(
     part: Triple,
     id_bytes: int,
     masks: int,
+    greys: int,
     tile: Triple,
     tile_bytes: int,
     block: Triple,
@@ -96,10 +97,11 @@ def tile_memory(
     """Predict the peak of one tile.
 
     The tile reads `voxels` of the ground truth, and holds labels of `part` at once (`simexm.run.labels`): ids of
-    `id_bytes` and a number of `masks`. `tile` and `block` are pixels of a tile and of a shard; `tile_bytes` and
-    `stored_bytes` are bytes per pixel of the tile's outputs and of each stored array, for each channel. `labelling`,
-    `imaging` and `reading` come from `Labeller.tile_bytes`, `ImagingCost.tile_bytes` and `LabelSource.reading_bytes`;
-    `kept` from `ImagingCost.kept_bytes`, plus outputs of stages that run once, None with a single frame.
+    `id_bytes` and numbers of `masks` and of grey fields, `greys`. `tile` and `block` are pixels of a tile and of a shard;
+    `tile_bytes` and `stored_bytes` are bytes per pixel of the tile's outputs and of each stored array, for each channel.
+    `labelling`, `imaging` and `reading` come from `Labeller.tile_bytes`, `ImagingCost.tile_bytes` and
+    `LabelSource.reading_bytes`; `kept` from `ImagingCost.kept_bytes`, plus outputs of stages that run once,
+    None with a single frame.
     """
     held = math.prod(min(n, p + 3) for n, p in zip(voxels, part, strict=True))
     bricks = min(held, math.prod(brick(voxels, id_bytes)))
@@ -108,7 +110,8 @@ def tile_memory(
     # ids compress to a few percent, noise hardly at all; a shard's chunks are joined
     encoded = 2 * sum(sorted(n for n in stored_bytes if n <= 4)[-WRITERS:])
     bits = bits_type(2 + masks).itemsize
-    labels = held * (4 + bits + (bits > 1) + masks) + planes * (4 + masks)
+    beside = masks + 4 * greys
+    labels = held * (4 + bits + (bits > 1) + beside) + planes * (4 + beside)
     several = tile != block
     return TileMemory(
         base=BASE + CACHE_BYTES,

@@ -122,7 +122,7 @@ class Plan:
             source = {k: v for k, v in spec["source"].items() if k != "path"}
             fields = {name: {**each, "path": ""} for name, each in spec["source"].get("fields", {}).items()}
             spec["source"] = {**source, "regions": list(self.simulation.source.regions), "fields": fields}
-        spec["stages"] = [{k: v for k, v in stage.items() if k != "codebook"} for stage in spec["stages"]]
+        spec["stages"] = [_without_paths(stage) for stage in spec["stages"]]
         return {
             "spec": spec,
             "identity": self.identity,
@@ -189,6 +189,7 @@ class Plan:
                 "origin_nm": [float(v) for v in g.origin_nm],
                 "ids": self.id_dtype,
                 "regions": list(self.context.masks),
+                "greys": list(self.context.greys),
                 "identity": self.identity,
             },
             "image": {
@@ -200,6 +201,7 @@ class Plan:
                 **self.volumes.pyramid(),
             },
             "optics": self.imaging.description.describe(self.tile),
+            "detector": detector.describe() if (detector := self.simulation.detector) else None,
             "blocks": {
                 "count": len(self.blocks),
                 "levels": self.volumes.owned,
@@ -229,6 +231,15 @@ class Plan:
         return type(self).shown(self) or repr(self)
 
 
+def _without_paths(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage without the paths of its files, whose digests decide."""
+    found = {key: value for key, value in stage.items() if key != "codebook"}
+    for key, value in found.items():
+        if isinstance(value, dict) and value.get("digest"):
+            found[key] = {k: v for k, v in value.items() if k != "path"}
+    return found
+
+
 def imaging_repeats(imaging: ImageFormation, stages: Sequence[Stage], frames: Acquisition, microscope: Stage) -> float:
     """Return how often a dye is imaged on average: varying dyes in each frame, others once."""
     if not frames.axes:
@@ -241,7 +252,7 @@ def imaging_repeats(imaging: ImageFormation, stages: Sequence[Stage], frames: Ac
 def walk_back(stages: Sequence[Stage], context: RunContext, pixels: Box) -> dict[str, NmBox]:
     """Return the box of every quantity, nm from the specimen's corner, that is needed to compute `pixels` of all outputs.
 
-    Walks back through the stages; see `Stage.needs`. Includes the tile's own voxels, whose cells are counted and whose
+    Walks back through the stages; see `needed`. Includes the tile's own voxels, whose cells are counted and whose
     emitters may be stored.
     """
     g = context.geometry
@@ -253,6 +264,11 @@ def walk_back(stages: Sequence[Stage], context: RunContext, pixels: Box) -> dict
     last = {q.name for s in stages for q in s.writes} - {q.name for s in stages for q in s.inputs}
     for name in last - set(wanted):
         wanted[name] = image
+    return needed(stages, context, wanted)
+
+
+def needed(stages: Sequence[Stage], context: RunContext, wanted: dict[str, NmBox]) -> dict[str, NmBox]:
+    """Return `wanted`, boxes of quantities by name, and what the stages need to write them; see `Stage.needs`."""
     for stage in reversed(stages):
         for q in stage.writes:
             if q.name in wanted:

@@ -26,7 +26,7 @@ from simexm.planning.outputs import Output, Volumes
 from simexm.planning.plan import Plan, emitters_depth_nm, imaging_repeats, voxels_read
 from simexm.planning.plausible import refuse_single_pixel, refuse_size
 from simexm.sources.chunk_cache import CACHE_BYTES
-from simexm.sources.fields import masks_of
+from simexm.sources.fields import masks_of, not_grey
 from simexm.sources.phantom import Phantom
 from simexm.sources.times import refuse_series
 from simexm.stages import installed
@@ -75,6 +75,7 @@ def make_plan(
     for _, region, what in in_use:
         if region not in ("membrane", "cytosol", *masks_of(opened.fields)):
             raise SpecError(f"{what} the region {region!r}, for which the source has no mask")
+    greys = _greys(stages, opened)
     if source is None and not isinstance(resolved.source, Phantom):
         labelled = {region for stage, region, _ in in_use if stage.emits}
         _warn_of_empty_regions(opened, crop, labelled & set(masks_of(opened.fields)))
@@ -89,7 +90,7 @@ def make_plan(
     bits |= {name: FIRST_MASK << i for i, name in enumerate(masks)}
     dyes = {d.name: d for d in resolved.fluorophores().values()}
     device = resolve_device(resolved.execution, stages, gpu)
-    imaging = resolved.microscope.resolve(dyes, geometry)
+    imaging = resolved.microscope.resolve(dyes, geometry, resolved.efficiency)
     id_dtype = np.dtype(opened.dtype).name
     context = RunContext(
         seed=resolved.seed,
@@ -106,12 +107,15 @@ def make_plan(
         id_dtype=id_dtype,
         labeller=resolved.labeller,
         emits={layer: dye for stage in stages for layer, dye in stage.emits.items()},
+        pixel_time_s=resolved.microscope.pixel_time_s,
+        greys=greys,
     )
+    _refuse_varying_maps(stages, context)
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     outputs = _outputs(resolved, stages, context)
     limit = int(resolved.execution.memory_GiB * GiB)
     at_once = clipped(brick(opened.shape, opened.dtype.itemsize), opened.shape)
-    reading = opened.reading_bytes(at_once, context.masks)
+    reading = opened.reading_bytes(at_once, context.read_beside)
 
     def predict(tile: Triple, block: Triple) -> tuple[Triple, TileMemory]:
         return _predict(stages, context, resolved, outputs, id_dtype, tile, block, limit, reading)
@@ -159,6 +163,29 @@ def make_plan(
         memory=memory if compiled.is_cached() else replace(memory, compiling=COMPILING),
         versions={**_versions(device), **installed.versions(stages)},
     )
+
+
+def _greys(stages: Sequence[Stage], source: LabelSource) -> tuple[str, ...]:
+    """Return the grey fields in use, in the source's order; raises SpecError if it lacks one."""
+    used = [grey for stage in stages for grey in stage.greys_used]
+    offered = [name for name, field in source.fields.items() if field.kind == "grey"]
+    for name, what in used:
+        if name not in offered:
+            raise SpecError(f"{what} the field {name!r}, {not_grey(name, source.fields)}")
+    return tuple(name for name in offered if name in {name for name, _ in used})
+
+
+def _refuse_varying_maps(stages: Sequence[Stage], context: RunContext) -> None:
+    """Refuse a map of what changes from frame to frame, since it is made once."""
+    variation = Variation.of(stages, context.acquisition.names)
+    for stage in stages:
+        for wanted in stage.maps(context):
+            axes = sorted(set().union(*(variation.quantities.get(q.name, frozenset()) for q in stage.inputs)))
+            if axes:
+                raise SpecError(
+                    f"the stage {stage.tag!r} maps the specimen once for {wanted.name}, but what it maps changes with each "
+                    f"{' and '.join(axes)}, so later frames would have the light of the first; set {wanted.name}: false"
+                )
 
 
 def _name_of(simulation: Spec) -> str:
@@ -267,6 +294,7 @@ def _predict(
             part=part,
             id_bytes=np.dtype(id_dtype).itemsize,
             masks=len(context.masks),
+            greys=len(context.greys),
             tile=tile,
             tile_bytes=made,
             block=clipped(block, g.shape),

@@ -39,7 +39,10 @@ class RecordedLabels:
             exact3(tuple(source["voxel_size_nm"])),
             exact3(tuple(source["origin_nm"])),
             np.dtype(source["ids"]),
-            {name: Field(name, "mask", "bool") for name in source["regions"]},
+            {
+                **{name: Field(name, "mask", "bool") for name in source["regions"]},
+                **{name: Field(name, "grey", "float32") for name in source["greys"]},
+            },
             source["identity"],
         )
 

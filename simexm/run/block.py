@@ -191,7 +191,7 @@ def prepare_tile(
 
     wanted = plan.geometry.voxels(boxes["labels"])
     with timed("cells: index"):  # includes the first call of compiled code in each worker
-        tile.stream = TileLabels(source, wanted, plan.context.masks, plan.part, visit)
+        tile.stream = TileLabels(source, wanted, plan.context.masks, plan.part, visit, plan.context.greys)
     tap = _Tap(plan, tile, sink)
     tap.begin(frame)
     _run(plan, tile, plan.once_and_each[0], tap)

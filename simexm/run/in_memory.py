@@ -21,7 +21,7 @@ from simexm.run.passes import counted_in_memory
 from simexm.run.tables import emitter_columns, finished
 from simexm.run.totals import Totals
 from simexm.sources.arrays import ArrayVolume
-from simexm.sources.base import ZarrSource
+from simexm.sources.base import StoredField, ZarrSource
 from simexm.sources.fields import Field, masks_of
 from simexm.sources.words import ARRAYS, speaking
 from simexm.spec.simulation import Spec
@@ -173,7 +173,9 @@ def _planned(
     if not source.any():
         raise SpecError("every label is 0, so there is no cell to label and the image would be only noise")
     masks = dict.fromkeys(masks_of(source.fields), "-")
-    named = simulation.model_copy(update={"source": ZarrSource(path="memory://labels", time=time, regions=masks)})
+    greys = {name: StoredField(path="-", kind="grey") for name, field in source.fields.items() if field.kind == "grey"}
+    stored = ZarrSource(path="memory://labels", time=time, regions=masks, fields=greys)
+    named = simulation.model_copy(update={"source": stored})
     return make_plan(Spec.from_mapping(named.model_dump()), until=until, source=source), source
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.errors import SourceError
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.labels.cells import CellIndex
 from simexm.planning.memory import brick
@@ -35,19 +36,31 @@ def read_part(source: LabelSource, box: Box, masks: Sequence[str]) -> LabelPart:
     return LabelPart(box, box, arrays.pop(_INDEX), cells, arrays)
 
 
+def _split(arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Split arrays into masks and grey values."""
+    masks = {name: array for name, array in arrays.items() if array.dtype == np.bool_}
+    return masks, {name: array for name, array in arrays.items() if name not in masks}
+
+
 class TileLabels(LabelStream):
-    """The labels and masks of a box of a source, in parts of `part` voxels (z y x).
+    """The labels, masks and grey values of a box of a source, in parts of `part` voxels (z y x).
 
     A box of one part is read once and kept. `visit` is called with every part before it is yielded, with a kept one once.
     """
 
     def __init__(
-        self, source: LabelSource, box: Box, masks: Sequence[str], part: Triple, visit: Callable[[LabelPart], None]
+        self,
+        source: LabelSource,
+        box: Box,
+        masks: Sequence[str],
+        part: Triple,
+        visit: Callable[[LabelPart], None],
+        greys: Sequence[str] = (),
     ) -> None:
         bounds = [part_bounds(a, b, n) for a, b, n in zip(box.start, box.stop, part, strict=True)]
         z, y, x = (list(itertools.pairwise(b)) for b in bounds)
         super().__init__(box, 1 if len(y) == len(x) == 1 else max(b - a for a, b in z))
-        self._source, self._masks, self._visit = source, masks, visit
+        self._source, self._beside, self._visit = source, (masks, greys), visit
         self._ranges = z, y, x
         self._keeps = len(z) == len(y) == len(x) == 1
         self._kept: LabelPart | None = None
@@ -58,7 +71,7 @@ class TileLabels(LabelStream):
             self._kept.again = True
             yield self._kept
             return
-        for part in _Parts(self._source, self, self._masks, self._ranges):
+        for part in _Parts(self._source, self, self._ranges, *self._beside):
             part.again = self.seen
             self._visit(part)
             if self._keeps:
@@ -86,16 +99,17 @@ class _Parts:
         self,
         source: LabelSource,
         stream: LabelStream,
-        masks: Sequence[str],
         ranges: tuple[Sequence[tuple[int, int]], ...],
+        masks: Sequence[str],
+        greys: Sequence[str] = (),
     ) -> None:
         self.source, self.stream, self.ranges = source, stream, ranges
         room = [max(b - a for a, b in axis) + 2 for axis in self.ranges]
         most = int(np.prod([min(r, n) for r, n in zip(room, stream.box.shape, strict=True)]))
-        self.room = _empty((most,), masks)
+        self.room = _empty((most,), masks, greys)
         # the last two planes read in this layer of parts, and those of the layer below
         across = (2, *stream.box.shape[1:]) if len(ranges[0]) > 1 else (0, 0, 0)
-        self.above, self.below = _empty(across, masks), _empty(across, masks)
+        self.above, self.below = _empty(across, masks, greys), _empty(across, masks, greys)
 
     def __iter__(self) -> Iterator[LabelPart]:
         for z in self.ranges[0]:
@@ -117,12 +131,14 @@ class _Parts:
         _read(self.source, fresh, self.stream.cells, {name: array[held:] for name, array in arrays.items()})
         for name, array in arrays.items() if core.stop[0] < whole.stop[0] else ():
             self.above[name][:, *across] = array[-2:]
-        return LabelPart(core, box, arrays.pop(_INDEX), self.stream.cells, arrays, opens=opens)
+        index = arrays.pop(_INDEX)
+        return LabelPart(core, box, index, self.stream.cells, *_split(arrays), opens=opens)
 
 
-def _empty(shape: tuple[int, ...], masks: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Allocate arrays for cell indices, named `_INDEX`, and masks."""
-    return {_INDEX: np.empty(shape, np.int32), **{name: np.empty(shape, np.bool_) for name in masks}}
+def _empty(shape: tuple[int, ...], masks: Sequence[str], greys: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Allocate arrays for cell indices, named `_INDEX`, masks and grey values."""
+    types = {_INDEX: np.int32, **dict.fromkeys(masks, np.bool_), **dict.fromkeys(greys, np.float32)}
+    return {name: np.empty(shape, dtype) for name, dtype in types.items()}
 
 
 def _read(source: LabelSource, box: Box, cells: CellIndex, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -142,6 +158,11 @@ def _read(source: LabelSource, box: Box, cells: CellIndex, arrays: Mapping[str, 
             else:
                 with timed(_READ):
                     array[inside] = source.read_field(name, one)
+                if array.dtype == np.float32 and not np.isfinite(array[inside]).all():
+                    raise SourceError(
+                        f"the grey field {name!r} holds values that are no 32-bit numbers between voxels {one.start} and "
+                        f"{one.stop} (NaN, infinite, or too large), which give no density; write a copy without them"
+                    )
 
 
 def _cuts(start: int, stop: int, size: int) -> list[tuple[int, int]]:

@@ -87,7 +87,7 @@ class SameSource:
 
 
 def _list_files(plan: Plan) -> Mapping[str, FilesState]:
-    return plan.simulation.source.open().state(_voxels_read(plan), plan.context.masks)
+    return plan.simulation.source.open().state(_voxels_read(plan), plan.context.read_beside)
 
 
 def _voxels_read(plan: Plan) -> Box:

@@ -20,7 +20,7 @@ class Totals:
     blocks: int = 0
     voxels: int = 0  # in cells
     unspecific: dict[str, int] = field(default_factory=dict)  # dyes of each layer bound outside its cells
-    clipped: list[int] = field(default_factory=list)  # pixels at the camera's largest count, by channel, in all frames
+    clipped: list[int] = field(default_factory=list)  # saturated pixels by channel, in all frames
     histograms: list[NDArray[np.int64]] = field(default_factory=list)  # of counts in quarter octaves, likewise
     sums: dict[str, int] = field(default_factory=dict)  # of the tables' columns, and those of `Stage.sums`
     rows: dict[str, int] = field(default_factory=dict)  # number in the blocks' parts of each summed table
@@ -48,10 +48,12 @@ class Totals:
         """List warnings that are known only after the run: empty layers, clipped pixels."""
         texts = [text for stage in plan.stages for text in stage.end_warnings(self.sums)]
         pixels = int(np.prod(plan.shape)) * len(plan.frames)
+        detector = plan.simulation.detector
+        above = f"above about {detector.saturation_e:.3g} photo-electrons" if detector else "at the largest count"
         for channel, clipped in zip(plan.outputs[0].channels, self.clipped, strict=True):
             if clipped:
                 texts.append(
-                    f"{clipped} pixels of channel {channel!r} ({clipped / pixels:.2%}) are clipped at the camera's largest "
-                    "count; lower the light or gain_counts_per_e, or raise bits"
+                    f"{clipped} pixels of channel {channel!r} ({clipped / pixels:.2%}) are saturated, {above}; lower the light "
+                    "or the detector's gain"
                 )
         return texts

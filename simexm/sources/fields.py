@@ -56,6 +56,19 @@ def masks_of(fields: Mapping[str, Field]) -> tuple[str, ...]:
     return tuple(name for name, each in fields.items() if each.kind == "mask")
 
 
+def not_grey(name: str, fields: Mapping[str, Field]) -> str:
+    """Return why a field cannot be used as grey values, and what to do, as the end of a message."""
+    greys = ", ".join(repr(n) for n, each in fields.items() if each.kind == "grey")
+    has = f"its grey fields are {greys}" if greys else "it has no grey field"
+    if name in fields:
+        kind = fields[name].kind
+        return f"which is of kind {kind}: {has}. Name one of them" + (", or label it as a region" * (kind == "mask"))
+    return (
+        f"which the source does not have: {has}. Store it beside the labels (simexm ingest ... --field {name}=grey:PATH), or "
+        "name it under source.fields with kind: grey"
+    )
+
+
 def check_kind(what: str, kind: Kind, dtype: np.dtype[np.generic]) -> None:
     """Raise SourceError if a dtype cannot hold a kind of field."""
     allowed = {"ids": "uib", "classes": "uib", "grey": "uif", "mask": "uifb"}[kind]

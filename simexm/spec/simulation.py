@@ -17,16 +17,19 @@ from simexm.geometry.transform import Transform, compose
 from simexm.names import FreeText
 from simexm.settings import Frozen
 from simexm.sources.base import ZarrSource
-from simexm.sources.fields import masks_of
+from simexm.sources.fields import Field as SourceField
+from simexm.sources.fields import masks_of, not_grey
 from simexm.sources.phantom import Phantom
 from simexm.spectra import bands
 from simexm.spectra.curves import NamedCurve
 from simexm.spectra.dyes import Dye
+from simexm.spectra.efficiency import EVERY_PHOTON, Efficiency
 from simexm.spectra.fluorophores import Fluorophore, find
-from simexm.stages import MICROSCOPES, AnyStage, Barcodes, Camera, Truth
+from simexm.stages import MICROSCOPES, AnyStage, Barcodes, Truth
 from simexm.stages.contract import LABELS
-from simexm.stages.roles import Labeller, Microscope
+from simexm.stages.roles import Detector, Labeller, Microscope
 from simexm.stages.sample.barcodes import AMPLICONS
+from simexm.stages.sample.layer import EVERYWHERE
 from simexm.store.location import usable
 from simexm.units import times
 
@@ -181,7 +184,7 @@ class Spec(Frozen):
             if missing:
                 raise ValueError(
                     f"stage {stage.tag!r} reads {' and '.join(missing)}, which no earlier stage writes; "
-                    "the usual order is regions, labelling, expansion, a microscope, camera, truth"
+                    "the usual order is regions, labelling, expansion, a microscope, a detector (such as camera), truth"
                 )
             twice = [q.name for q in stage.writes if q.name in written and q not in stage.inputs]
             if twice:
@@ -212,12 +215,15 @@ class Spec(Frozen):
     def _regions_known(self) -> Self:
         known = (MEMBRANE, CYTOSOL, *self.masks)
         listed = f"the regions are {', '.join(known)}"
-        for layer in self.labeller.named_layers:
-            if layer.region not in known:
+        for region, what in self.labeller.regions_used:
+            if region not in known:
                 raise ValueError(
-                    f"layer {layer.name!r} labels the region {layer.region!r}, which does not exist, so it would stay empty; "
-                    f"{listed}; give further masks under source.regions"
+                    f"{what} the region {region!r}, which does not exist, so it would stay empty; {listed}; give further masks "
+                    "under source.regions"
                 )
+        for field, what in self.labeller.greys_used:
+            if field not in self.fields or self.fields[field].kind != "grey":
+                raise ValueError(f"{what} the field {field!r}, {not_grey(field, self.fields)}")
         for sites in self.barcodes.amplicons if self.barcodes else ():
             if sites.region not in known:
                 raise ValueError(
@@ -235,9 +241,9 @@ class Spec(Frozen):
         if clash := set(layers) & {f"{layer}_{region}" for layer in layers for region in self.truth.regions}:
             raise ValueError(f"the layer {min(clash)!r} has the name of a region's label image; rename it")
         for name in self.masks:
-            if name in (MEMBRANE, CYTOSOL):
+            if name in (MEMBRANE, CYTOSOL, EVERYWHERE):
                 raise ValueError(
-                    f"a mask cannot be named {name!r}, a region found from the labels; give it another name"
+                    f"a mask cannot be named {name!r}, which is a region of every source; give it another name"
                 )
         return self
 
@@ -246,7 +252,9 @@ class Spec(Frozen):
         try:
             dyes = self.fluorophores()
             self._check_letters()
-            self.microscope.check(dyes, float(self.transform().scale))
+            self.microscope.check(dyes, float(self.transform().scale), self.efficiency)
+            if self.detector:
+                self.detector.check(self.microscope)
             self._warn_of_dim_dyes(dyes)
         except SpecError as error:
             raise ValueError(str(error)) from None
@@ -292,9 +300,14 @@ class Spec(Frozen):
         return compose(stage.transform(frame) for stage in self.stages)
 
     @property
-    def camera(self) -> Camera | None:
+    def detector(self) -> Detector | None:
         """The detector, if any."""
-        return self._find(Camera)
+        return self._find(Detector)  # type: ignore[type-abstract]
+
+    @property
+    def efficiency(self) -> Efficiency:
+        """Quantum efficiency of the detector; without one, 1."""
+        return self.detector.curves_read(self.curves).efficiency if self.detector else EVERY_PHOTON
 
     @property
     def truth(self) -> Truth:
@@ -304,7 +317,12 @@ class Spec(Frozen):
     @property
     def masks(self) -> tuple[str, ...]:
         """Regions for which the source has masks."""
-        return ("synapse",) if isinstance(self.source, Phantom) else masks_of(self.source.offered())
+        return masks_of(self.fields)
+
+    @property
+    def fields(self) -> Mapping[str, SourceField]:
+        """Fields of the source, as far as they are known without opening it."""
+        return self.source.offered()
 
     def fluorophores(self) -> dict[str, Fluorophore]:
         """Return the dyes of the layers, by name; raises SpecError if one is unknown or its file cannot be read."""

@@ -275,7 +275,7 @@ def _efficiency(value: Any) -> Any:
     return _one_of(value, (Curve, CsvCurve), f"a number above 0 and at most 1, the name of a curve, {_PATH_FORMS}")
 
 
-Efficiency = Annotated[
+QuantumEfficiency = Annotated[
     Annotated[float, Field(gt=0, le=1)] | _Reference | CsvCurve | Curve, BeforeValidator(_efficiency)
 ]
 """Quantum efficiency of a detector: one for all wavelengths, or a curve."""

@@ -10,6 +10,9 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from simexm.stages.detector.camera import Camera
+from simexm.stages.detector.emccd import Emccd
+from simexm.stages.detector.photomultiplier import Photomultiplier
+from simexm.stages.detector.scmos import Scmos
 from simexm.stages.expansion.uniform import Expansion
 from simexm.stages.installed import OrInstalled
 from simexm.stages.microscope.confocal import Confocal
@@ -24,7 +27,8 @@ from simexm.stages.sample.regions import Regions
 from simexm.stages.truth.labels import Truth
 
 AnyMicroscope = Confocal | ImageScanning | SpinningDisk | Widefield | TwoPhoton | LightSheet
-BuiltIn = Regions | Labelling | Barcodes | Expansion | AnyMicroscope | Camera | Truth
+AnyDetector = Camera | Scmos | Emccd | Photomultiplier
+BuiltIn = Regions | Labelling | Barcodes | Expansion | AnyMicroscope | AnyDetector | Truth
 AnyStage = Annotated[
     Annotated[BuiltIn, Field(discriminator="stage")],
     OrInstalled(str(stage.model_fields["stage"].default) for stage in get_args(BuiltIn)),
@@ -34,6 +38,6 @@ MICROSCOPES = ", ".join(str(m.model_fields["stage"].default) for m in get_args(A
 """Their names in a spec, for messages."""
 
 __all__ = [
-    "MICROSCOPES", "AnyStage", "Barcodes", "Camera", "Confocal", "Expansion", "ImageScanning", "Labelling", "LightSheet",
-    "Regions", "SpinningDisk", "Truth", "TwoPhoton", "Widefield",
+    "MICROSCOPES", "AnyStage", "Barcodes", "Camera", "Confocal", "Emccd", "Expansion", "ImageScanning", "Labelling",
+    "LightSheet", "Photomultiplier", "Regions", "Scmos", "SpinningDisk", "Truth", "TwoPhoton", "Widefield",
 ]  # fmt: skip

@@ -58,6 +58,8 @@ class LabelPart:
     """Ids by index, of the parts read so far."""
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Masks by name, bool, shape of `box`."""
+    greys: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Grey values by name, float32, shape of `box`."""
     placed: Any = None
     """Cell indices on the device, shape of `box`, once a stage has found the regions."""
     regions: Any = None

@@ -1,7 +1,7 @@
-"""Two roles of stages that planning needs before anything runs: the one that labels cells, and the microscope.
+"""Roles of stages that others need to know: the one that labels cells, the microscope, and the detector.
 
-They name layers and channels, and give the size of the image and its cost. Every other stage is known by what it reads
-and writes alone.
+They name layers and channels, give the size of the image and its cost, and say what a count means. Every other stage is
+known by what it reads and writes alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,10 @@ from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.geometry.transform import Transform
 from simexm.kernels.labels.cells import counts
+from simexm.spectra.bands import LitAndFiltered
+from simexm.spectra.curves import CsvCurve, Curve
+from simexm.spectra.efficiency import Efficiency
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.spectra.lightpath import Excitation, Transmission
 from simexm.stages.contract import EMITTERS, EXPECTED, LABELLED, Counted, RunContext, Stage, TileState
 from simexm.stages.products import Product, image
 
@@ -129,21 +131,9 @@ def electrons_of(context: RunContext) -> dict[str, dict[str, float]]:
     }
 
 
-class NamedChannel(Protocol):
+class NamedChannel(LitAndFiltered, Protocol):
     """A channel: name, light, filters, and the colour if the user chose one."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def excitation(self) -> Excitation: ...
-    @property
-    def detection(self) -> Transmission: ...
-    @property
-    def excitation_nm(self) -> float: ...
-    @property
-    def passes_nm(self) -> tuple[float, float]: ...
-    @property
-    def filter_key(self) -> str: ...
     @property
     def color(self) -> str | None: ...
 
@@ -157,7 +147,7 @@ class Pair:
     emission_nm: float
     """Wavelength for which the response was computed."""
     in_focus: float
-    """Photo-electrons of one dye in its own plane."""
+    """Photo-electrons of one dye in its own plane; photons at the detector if there is none."""
 
 
 class ImageFormation(ABC):
@@ -256,7 +246,7 @@ class Microscope(Stage):
         """The channels, in order."""
 
     @abstractmethod
-    def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
+    def check(self, dyes: Mapping[str, Fluorophore], factor: float, efficiency: Efficiency) -> None:
         """Raise SpecError if a dye cannot be seen; `factor` is the nominal linear expansion."""
 
     @abstractmethod
@@ -265,6 +255,56 @@ class Microscope(Stage):
     ) -> Geometry:
         """The pixel grid; `transform` is that of all stages together."""
 
+    @property
+    def pixel_time_s(self) -> float | None:
+        """Time in which a pixel of a plane collects light: dwell or exposure; None if the stage has none."""
+        return None
+
     @abstractmethod
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
-        """Compute everything that does not depend on the tile; SpecError if these dyes give no image."""
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry, efficiency: Efficiency) -> ImagingPlan:
+        """Compute everything that does not depend on the tile; SpecError if these dyes give no image.
+
+        `efficiency` is that of the detector, `EVERY_PHOTON` without one.
+        """
+
+
+class Detector(Stage):
+    """A stage that turns expected photo-electrons into counts, and says how to turn counts back."""
+
+    @property
+    @abstractmethod
+    def efficiency(self) -> Efficiency:
+        """Quantum efficiency."""
+
+    @property
+    @abstractmethod
+    def background_e(self) -> float:
+        """Mean photo-electrons per pixel and plane that are no light of dyes, at the centre of the frame."""
+
+    @property
+    @abstractmethod
+    def saturation_e(self) -> float:
+        """Photo-electrons per pixel and plane above which counts no longer follow."""
+
+    @abstractmethod
+    def electrons(self, counts: NDArray[Any], pixels: Box, context: RunContext) -> NDArray[np.float64]:
+        """Photo-electrons, background included, that give these counts (..., z, y, x) of a box of pixels on average."""
+
+    @abstractmethod
+    def noise_e(self, mean_e: float, context: RunContext) -> float:
+        """Standard deviation of `electrons` of a pixel that expects `mean_e`."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The detector as plain data for plan and result, with everything that a preset filled in."""
+
+    def curves_read(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
+        """Copy with its curves read; other files, which may be large, are left to `resolved`."""
+        return self
+
+    def check(self, microscope: Microscope) -> None:
+        """Raise SpecError if the detector cannot work with this microscope."""
+
+    def provenance(self, sums: Mapping[str, int]) -> dict[str, Any]:
+        """The detector."""
+        return {"detector": self.describe()}

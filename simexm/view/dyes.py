@@ -13,12 +13,13 @@ from simexm.errors import SpecError
 from simexm.spectra import bands
 from simexm.spectra.curves import Curve, NamedCurve
 from simexm.spectra.dyes import Dye
+from simexm.spectra.efficiency import CurveEfficiency
 from simexm.spectra.fluorophores import Fluorophore, find
 from simexm.spectra.lightpath import detected_share
 from simexm.stages import MICROSCOPES, AnyStage, Barcodes
 from simexm.stages.contract import Stage
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.roles import Labeller, Microscope, NamedChannel
+from simexm.stages.roles import Detector, Labeller, Microscope, NamedChannel
 
 CROSSTALK_SHARE = 0.005
 """Crosstalk below this share of the wanted dye's light is not mentioned."""
@@ -77,7 +78,9 @@ def read_light_path(path: Path) -> LightPath:
     except ValidationError as error:
         raise settings.explain(error, _Light, str(path)) from None
     stages = [
-        stage.resolved(light.curves) for stage in light.stages if isinstance(stage, Microscope | Labeller | Barcodes)
+        stage.resolved(light.curves)
+        for stage in light.stages
+        if isinstance(stage, Microscope | Detector | Labeller | Barcodes)
     ]
     light_path = light_path_of(stages, {name: dye.load(name) for name, dye in light.dyes.items()})
     if not light_path.channels:
@@ -95,8 +98,8 @@ def light_path_of(stages: Iterable[Stage], own: Mapping[str, Fluorophore]) -> Li
     used += [dye for s in stages if isinstance(s, Barcodes) for dye in s.dyes.values()]
     channels = [channel for s in stages if isinstance(s, Microscope) for channel in s.all_channels]
     two_photon = any(isinstance(s, Optics) and s.multiphoton for s in stages)
-    given = next((s.detector_efficiency for s in stages if isinstance(s, Optics)), None)
-    efficiency = given if isinstance(given, Curve) else None
+    given = next((s.efficiency for s in stages if isinstance(s, Detector)), None)
+    efficiency = given.curve if isinstance(given, CurveEfficiency) else None
     dyes = {name: find(name, own) for name in dict.fromkeys([*used, *own])}
     return LightPath(dyes, channels, two_photon, efficiency)
 

@@ -11,6 +11,7 @@ from simexm.units import count, duration, size, times
 if TYPE_CHECKING:
     from simexm.planning.plan import Plan
     from simexm.result.result import Result
+    from simexm.stages.roles import Detector
 
 Rows = list[tuple[str, str]]
 
@@ -34,6 +35,7 @@ def plan_rows(plan: Plan) -> Rows:
         ),
         ("levels", ", ".join(times(s) for s in image["levels"])),
         *plan.imaging.description.rows(),
+        ("detector", _detector(plan.simulation.detector)),
         ("blocks", f"{blocks['count']} of {times(blocks['block_pixels'])}, tiles of {times(blocks['tile_pixels'])}"),
         ("stored", f"{size(m['bytes_uncompressed'])} before compression, about {blocks['files']} files"),
         ("device", "GPU" if m["device"] == "gpu" else "CPU"),
@@ -41,6 +43,16 @@ def plan_rows(plan: Plan) -> Rows:
         ("time", f"about {duration(seconds)} of one core, {duration(seconds / cores)} on {count(cores, 'core')}"),
         ("hash", m["hash"]),
     ]
+
+
+def _detector(detector: Detector | None) -> str:
+    """The detector with all its figures but zeros."""
+    if detector is None:
+        return "none: the expected image counts the photons that would reach one"
+    figures = {key: value for key, value in detector.describe().items() if value and key not in ("stage", "preset")}
+    preset = detector.describe().get("preset")
+    words = [f"{key} {times(value) if isinstance(value, list) else value}" for key, value in figures.items()]
+    return f"{detector.tag}{f' {preset}' if preset else ''}: {', '.join(words)}"
 
 
 def _memory(plan: Plan) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simexm.kernels.numbers import draws, tails
+from simexm.kernels.numbers import draws, fields, tails
 from simexm.kernels.numbers.detmath import exp_array, log_array, normal_quantile_array
 from simexm.random import Key, philox_array, unit_double_array
 
@@ -107,9 +107,9 @@ def _uniform_field(shape: tuple[int, int, int], z0: int, y0: int, x0: int, draw:
 
 
 def poisson_field_array(mean: Any, z0: int, y0: int, x0: int, key: Key, xp: ModuleType = np) -> Any:
-    """Return `draws.poisson_field`."""
+    """Return `fields.poisson_field`."""
     if mean.size:
-        draws.check_mean(float(mean.min()), float(mean.max()))
+        fields.check_mean(float(mean.min()), float(mean.max()))
     u = _uniform_field(mean.shape, z0, y0, x0, 0, key, xp)
     return poisson_quantile_array(u, mean, xp).astype(xp.uint32)
 
@@ -117,5 +117,5 @@ def poisson_field_array(mean: Any, z0: int, y0: int, x0: int, key: Key, xp: Modu
 def normal_field_array(
     shape: tuple[int, int, int], z0: int, y0: int, x0: int, key: Key, draw: int = 0, xp: ModuleType = np
 ) -> Any:
-    """Return `draws.normal_field`."""
+    """Return `fields.normal_field`."""
     return normal_quantile_array(_uniform_field(shape, z0, y0, x0, draw, key, xp), xp)

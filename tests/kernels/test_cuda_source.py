@@ -10,15 +10,22 @@ import pytest
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Triple
-from simexm.kernels.detector import camera
-from simexm.kernels.detector.camera import Detector, Profile
 from simexm.kernels.devices.array_device import ArrayDevice
 from simexm.kernels.devices.array_planes import Backend
 from simexm.kernels.devices.cpu_device import CPU
 from simexm.kernels.devices.device import Cells, Device, NodeGrid, Where
-from simexm.kernels.emission import amplicons, emit
+from simexm.kernels.emission import amplicons
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.points import BINOMIAL, POISSON, EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import (
+    BINOMIAL,
+    NO_DEPTH,
+    NO_GREY,
+    POISSON,
+    EmissionLaw,
+    Emitters,
+    Factors,
+    LayerKeys,
+)
 from simexm.kernels.imaging.image import LateralGrid
 from simexm.kernels.labels.regions import crofton_weights
 from simexm.kernels.numbers import detmath
@@ -146,20 +153,29 @@ def keys(seed: int = 1) -> LayerKeys:
 
 
 def emitted(
-    device: Device, law: EmissionLaw, where: Where, array: Box, masks: Sequence[Any] = ()
+    device: Device,
+    law: EmissionLaw,
+    where: Where,
+    array: Box,
+    masks: Sequence[Any] = (),
+    *,
+    by_cell: bool = False,
+    by_depth: bool = False,
+    by_grey: bool = False,
 ) -> tuple[list[Emitters], NDArray[np.int64]]:
     """Chunks of all emitters, on the host, and the tally."""
     index = blobs((22, 24, 26))[tuple(slice(a, b) for a, b in zip(array.start, array.stop, strict=True))]
     index = np.ascontiguousarray(index)
-    labelled = np.array([0, 1, 1, 1, 0, 1, 1], np.uint8)
+    cell = np.array([0, 1, 1, 1, 0, 1, 1]) * (np.array([1, 0.3, 1, 2.5, 1, 1, 0.7]) if by_cell else 1.0)
+    depth = np.random.default_rng(2).uniform(size=sum(array.shape)) if by_depth else NO_DEPTH
+    grey = np.random.default_rng(3).integers(0, 256, array.shape).astype(np.float32) if by_grey else NO_GREY
+    factors = Factors(*(device.put(values) for values in (cell, depth, grey)))
     cells = Cells(device.put(index), device.regions(device.put(index), 26, masks), array)
     tally = device.zeros((7,), np.int64)
     weights = device.put(crofton_weights(VOXEL_NM, False))
     chunks = [
         Emitters(*(np.array(device.to_host(column)) for column in chunk))
-        for chunk in device.emit(
-            cells, where, device.put(labelled), weights, law, keys(), device.room(device.capacity, True), tally
-        )
+        for chunk in device.emit(cells, where, factors, weights, law, keys(), device.room(device.capacity, True), tally)
     ]
     return chunks, device.to_host(tally)
 
@@ -182,6 +198,23 @@ def test_emitters_are_the_same_in_the_same_order(gpu: ArrayDevice, name: str) ->
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a.view(np.uint8), b.view(np.uint8), column)
     np.testing.assert_array_equal(tally, expected)
+
+
+@pytest.mark.parametrize("name", ["by surface", "every voxel", "clumped, linked"])
+@pytest.mark.parametrize(("by_cell", "by_depth", "by_grey"), [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)])
+def test_factors_of_the_mean_are_the_same(
+    gpu: ArrayDevice, name: str, by_cell: bool, by_depth: bool, by_grey: bool
+) -> None:
+    array = Box((1, 2, 0), (20, 22, 25))
+    where = Where(Box((2, 0, 1), (21, 20, 26)), Box((3, 3, 2), (17, 30, 23)), Box((5, 6, 7), (12, 15, 20)), VOXEL_NM)
+    law = LAWS[name]._replace(grey=(1.3, -0.006, 0.05))
+    chosen: dict[str, Any] = {"by_cell": by_cell, "by_depth": by_depth, "by_grey": by_grey}
+    (ours, tally), (theirs, expected) = (emitted(device, law, where, array, **chosen) for device in (gpu, CPU))
+    for column in Emitters._fields:
+        np.testing.assert_array_equal(getattr(joined(ours), column), getattr(joined(theirs), column), column)
+    np.testing.assert_array_equal(tally, expected)
+    plain = joined(emitted(CPU, law, where, array)[0])
+    assert (joined(theirs).weight.sum() != plain.weight.sum()) == (by_depth or by_grey or law.region_bits != 0)
 
 
 @pytest.mark.parametrize(
@@ -293,53 +326,12 @@ def test_dyes_per_pixel_are_the_same(gpu: ArrayDevice) -> None:
     assert counted[1].any()
 
 
-# ------------------------------------------------------------------ camera
-
-PLAIN = Detector(0.4, 0.2, 1.5, 1.0, 2.0, 100.0, 65535.0, *(derive_key(1, "c", p) for p in ("shot", "read", "excess")))
-
-
-@pytest.mark.parametrize(
-    "detector",
-    [
-        PLAIN,
-        PLAIN._replace(read_noise_e=0.0, lit_e=0.0, dark_e=0.0),
-        PLAIN._replace(excess_noise=1.9, gain=37.5),
-        PLAIN._replace(excess_noise=1.2, gain=1.0, top=255.0),
-    ],
-)
-def test_counts_are_the_same(gpu: ArrayDevice, detector: Detector) -> None:
-    rng = np.random.default_rng(8)
-    shape = (5, 61, 53)
-    expected = (10 ** rng.uniform(-4, 5, shape)).astype(np.float32)
-    expected[0] = rng.normal(0, 1e-3, shape[1:])
-    profile = Profile(rng.uniform(0.3, 1, shape[1]), rng.uniform(0.3, 1, shape[2]))
-    drawn = []
+def test_dyes_at_coarse_nodes_are_the_same_integers(gpu: ArrayDevice) -> None:
+    some = dots(5000, (900.0, 900.0, 900.0))
+    counted = []
     for device in (gpu, CPU):
-        out = device.zeros(shape, np.uint16)
-        clipped, histogram = device.draw_counts(device.put(expected), (7, 2**31 + 5, 9), detector, profile, out)
-        drawn.append((device.to_host(out), clipped, histogram))
-    for ours, theirs in zip(*drawn, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert drawn[1][0].std() > 10
-    assert drawn[0][2].sum() == expected.size
-    assert (drawn[1][1] > 0) == (detector.top == 255.0 or detector.gain == 37.5 or detector.gain == 2.0)
-
-
-@pytest.mark.parametrize("wrong", [np.nan, 3e9])
-def test_what_cannot_be_drawn_is_told(gpu: ArrayDevice, wrong: float) -> None:
-    expected = np.ones((1, 4, 4), np.float32)
-    expected[0, 2, 2] = wrong
-    for device in (gpu, CPU):
-        with pytest.raises(ValueError, match=r"a Poisson field|more electrons"):
-            device.draw_counts(
-                device.put(expected),
-                (0, 0, 0),
-                PLAIN,
-                Profile(np.ones(4), np.ones(4)),
-                device.zeros((1, 4, 4), np.uint16),
-            )
-
-
-def test_bins_hold_every_count_of_16_bits() -> None:
-    assert camera.BIN_OF.size == 1 << 16
-    assert CPU.capacity == emit.CAPACITY
+        out = device.zeros((10, 12, 11), np.int64)
+        device.deposit_nodes(put(device, some), (1 / 80, 1 / 75, 1 / 75), (1, -1, 2), out)
+        counted.append(device.to_host(out))
+    np.testing.assert_array_equal(counted[0], counted[1])
+    assert counted[1].any()

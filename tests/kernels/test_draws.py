@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from simexm.compiled import njit
-from simexm.kernels.numbers import detmath, draws
+from simexm.kernels.numbers import detmath, draws, fields
 from simexm.random import derive_key
 from tests.kernels import draws_reference
 
@@ -124,6 +124,31 @@ def test_poisson_quantile_steps_where_the_cdf_does() -> None:
     assert np.array_equal(poisson_quantiles(step * (1 + 1e-12), mean), n + 1)
 
 
+@njit()
+def poisson_rows(u, mean, guide):  # type: ignore[no-untyped-def]
+    counts, room = np.empty(u.shape, np.uint32), fields._row_room(u.shape[1])
+    for i in range(u.shape[0]):
+        fields._poisson_row(counts[i], u[i], mean[i], guide, room)
+    return counts
+
+
+def test_rows_sorted_by_method_equal_single_draws() -> None:
+    """At the corners of the guide's cells, at the change of method and at the ends of u, in rows of one kind and mixed."""
+    rng = np.random.default_rng(12)
+    shape = (600, 200)
+    u, mean = uniforms(rng, 120_000).reshape(shape), means(rng, 120_000).reshape(shape)
+    near = rng.integers(-3, 4, shape) * 2.0**-52
+    u[:200] = np.clip(
+        rng.integers(0, fields.U_CELLS + 1, u[:200].shape) / fields.U_CELLS + near[:200], LEAST_U, LARGEST_U
+    )
+    mean[100:300] = np.maximum(rng.integers(0, 12 * fields.MEAN_CELLS, mean[100:300].shape) / fields.MEAN_CELLS, 0)
+    mean[100:300] *= 1 + near[100:300]
+    mean[300:350], mean[350:400] = mean[300:350] % draws.SMALL_MEAN, mean[350:400] + draws.SMALL_MEAN
+    counts = poisson_rows(u, mean, fields.poisson_guide())
+    assert np.array_equal(counts.reshape(-1), poisson_quantiles(u.reshape(-1), mean.reshape(-1)))
+    assert 0.01 < (fields.poisson_guide() == fields.UNSURE).mean() < 0.05
+
+
 def test_poisson_quantile_rises_with_u_and_mean() -> None:
     rng = np.random.default_rng(3)
     u, mean = np.sort(uniforms(rng, 20_000)), np.sort(means(rng, 20_000))
@@ -135,7 +160,7 @@ def test_poisson_quantile_rises_with_u_and_mean() -> None:
 
 def test_nothing_is_counted_where_nothing_is_expected() -> None:
     mean = np.array([[[0.0, -0.0, -1e-12, -5.0, 1e-300, 5e-324, 2.0**-53]]])
-    assert not draws.poisson_field(mean, 0, 0, 0, (1, 2)).any()
+    assert not fields.poisson_field(mean, 0, 0, 0, (1, 2)).any()
     assert draws.poisson_quantile(LARGEST_U, 2.0**-53) == 0
     assert draws.poisson_quantile(LARGEST_U, 2.0**-51) == 1
 
@@ -144,7 +169,7 @@ def test_nothing_is_counted_where_nothing_is_expected() -> None:
 def test_a_mean_that_cannot_be_drawn_is_refused(bad: float) -> None:
     mean = np.ones((1, 2, 3))
     mean[0, 1, 1] = bad
-    for field in (draws.poisson_field, draws_reference.poisson_field_array):
+    for field in (fields.poisson_field, draws_reference.poisson_field_array):
         with pytest.raises(ValueError, match="means from"):
             field(mean, 0, 0, 0, (1, 2))
 
@@ -172,10 +197,10 @@ def test_binomial_quantile_at_the_ends() -> None:
 def test_compiled_fields_equal_the_array_reference(dtype: type[np.floating[Any]]) -> None:
     mean: Any = means(np.random.default_rng(5), 40 * 50 * 60).reshape(40, 50, 60).astype(dtype)
     key = derive_key(0, "camera")
-    got = draws.poisson_field(mean, 3, 2**32 - 20, 10**6, key)
+    got = fields.poisson_field(mean, 3, 2**32 - 20, 10**6, key)
     assert got.dtype == np.uint32
     assert np.array_equal(got, draws_reference.poisson_field_array(mean, 3, 2**32 - 20, 10**6, key))
-    normal = draws.normal_field((40, 50, 60), 3, 2**32 - 20, 10**6, key, draw=1)
+    normal = fields.normal_field((40, 50, 60), 3, 2**32 - 20, 10**6, key, draw=1)
     assert np.array_equal(normal, draws_reference.normal_field_array((40, 50, 60), 3, 2**32 - 20, 10**6, key, draw=1))
 
 
@@ -188,7 +213,7 @@ def test_extreme_uniforms_agree_with_the_array_reference() -> None:
 @pytest.mark.parametrize("mean", [0.3, 7.0, 40.0, 3000.0])
 def test_counts_follow_the_poisson_law(mean: float) -> None:
     shape = (20, 250, 400)
-    counts = draws.poisson_field(np.full(shape, mean), 100, 0, 0, derive_key(11, "camera", "counts"))
+    counts = fields.poisson_field(np.full(shape, mean), 100, 0, 0, derive_key(11, "camera", "counts"))
     found = np.bincount(counts.ravel())
     expected = stats.poisson.pmf(np.arange(found.size), mean) * counts.size
     inside = np.flatnonzero(expected >= 20)
@@ -201,7 +226,7 @@ def test_counts_follow_the_poisson_law(mean: float) -> None:
 
 
 def test_normal_numbers_follow_the_normal_law() -> None:
-    x = draws.normal_field((20, 250, 400), 0, 0, 50, derive_key(11, "camera", "read noise"))
+    x = fields.normal_field((20, 250, 400), 0, 0, 50, derive_key(11, "camera", "read noise"))
     edges = np.linspace(-4.2, 4.2, 200)
     found = np.bincount(np.searchsorted(edges, x.ravel()), minlength=edges.size + 1)
     expected = np.diff(stats.norm.cdf(edges), prepend=0.0, append=1.0) * x.size
@@ -226,31 +251,31 @@ def test_streams_are_uncorrelated(name: str) -> None:
     """Of other seeds, stages, layers, channels, draws and positions, in value and in magnitude."""
     seed, parts, start, draw = STREAMS[name]
     shape = (64, 64, 64)
-    a = draws.normal_field(shape, 0, 0, 0, derive_key(0, "camera", 0))
-    b = draws.normal_field(shape, *start, derive_key(seed, *parts), draw)
+    a = fields.normal_field(shape, 0, 0, 0, derive_key(0, "camera", 0))
+    b = fields.normal_field(shape, *start, derive_key(seed, *parts), draw)
     for f, g in ((a, b), (abs(a), abs(b)), (a, abs(b)), (a, b.transpose(2, 1, 0))):
         assert abs(np.corrcoef(f.ravel(), g.ravel())[0, 1]) < 4.5 / np.sqrt(f.size)
 
 
 def test_a_pixel_is_drawn_alike_in_every_box() -> None:
     mean = means(np.random.default_rng(8), 12 * 20 * 30).reshape(12, 20, 30)
-    whole = draws.poisson_field(mean, 5, 6, 7, (3, 4))
-    noise = draws.normal_field((12, 20, 30), 5, 6, 7, (3, 4))
+    whole = fields.poisson_field(mean, 5, 6, 7, (3, 4))
+    noise = fields.normal_field((12, 20, 30), 5, 6, 7, (3, 4))
     rng = np.random.default_rng(9)
     for _ in range(30):
         z, y, x = (int(rng.integers(0, n)) for n in mean.shape)
         box = np.s_[z : z + int(rng.integers(1, 9)), y : y + int(rng.integers(1, 9)), x : x + int(rng.integers(1, 9))]
         part = mean[box]
-        assert np.array_equal(draws.poisson_field(part, 5 + z, 6 + y, 7 + x, (3, 4)), whole[box])
-        assert np.array_equal(draws.normal_field(part.shape, 5 + z, 6 + y, 7 + x, (3, 4)), noise[box])
+        assert np.array_equal(fields.poisson_field(part, 5 + z, 6 + y, 7 + x, (3, 4)), whole[box])
+        assert np.array_equal(fields.normal_field(part.shape, 5 + z, 6 + y, 7 + x, (3, 4)), noise[box])
 
 
 def test_a_neighbour_never_matters() -> None:
     rng = np.random.default_rng(10)
     mean = means(rng, 12 * 20 * 30).reshape(12, 20, 30)
     changed = rng.uniform(size=mean.shape) < 0.5
-    first = draws.poisson_field(mean, 0, 0, 0, (3, 4))
-    second = draws.poisson_field(np.where(changed, mean * 2 + 1, mean), 0, 0, 0, (3, 4))
+    first = fields.poisson_field(mean, 0, 0, 0, (3, 4))
+    second = fields.poisson_field(np.where(changed, mean * 2 + 1, mean), 0, 0, 0, (3, 4))
     assert np.array_equal(first[~changed], second[~changed])
     assert (first[changed] <= second[changed]).all()
 
@@ -262,7 +287,7 @@ def test_nearly_equal_rates_give_nearly_always_the_same_count(level: float, size
     rng = np.random.default_rng(12)
     rate = rng.uniform(level * 0.9, level * 1.1, (20, 128, 128))
     other = rate + rng.normal(0, size, rate.shape)
-    a = draws.poisson_field(rate, 0, 0, 0, (5, 6)).astype(np.int64)
-    b = draws.poisson_field(other, 0, 0, 0, (5, 6)).astype(np.int64)
+    a = fields.poisson_field(rate, 0, 0, 0, (5, 6)).astype(np.int64)
+    b = fields.poisson_field(other, 0, 0, 0, (5, 6)).astype(np.int64)
     assert np.mean(a != b) <= 2 * np.mean(abs(rate - other)) + 1e-6
     assert abs(a - b).max() <= 1

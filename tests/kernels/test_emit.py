@@ -12,7 +12,17 @@ from scipy import stats
 
 from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.kernels.emission import emit
-from simexm.kernels.emission.points import BINOMIAL, POINTS_OF_CLUMP, POISSON, EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import (
+    BINOMIAL,
+    NO_DEPTH,
+    NO_GREY,
+    POINTS_OF_CLUMP,
+    POISSON,
+    EmissionLaw,
+    Emitters,
+    Factors,
+    LayerKeys,
+)
 from simexm.kernels.labels.regions import crofton_weights, regions_of
 from simexm.kernels.numbers.detmath import CUT_SIGMA
 from simexm.random import derive_key
@@ -31,6 +41,11 @@ def _law(mean: float, **changes: Any) -> EmissionLaw:
     return usual._replace(**changes)
 
 
+def uniform(cells: int) -> Factors:
+    """Every cell labelled alike."""
+    return Factors(np.ones(cells), NO_DEPTH, NO_GREY)
+
+
 def _join(parts: list[Emitters]) -> Emitters:
     """Copies of all their emitters, in one."""
     columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -47,6 +62,7 @@ def _emit(
     inside: Box | None = None,
     own: Box | None = None,
     capacity: int = emit.CAPACITY,
+    factors: Factors | None = None,
 ) -> tuple[Emitters, NDArray[np.int64]]:
     """All emitters of a volume of cells (one cell all over, if not given), and the dyes that were counted by cell."""
     index = np.ones(SHAPE, np.int32) if index is None else index
@@ -58,7 +74,7 @@ def _emit(
     parts = [Emitters.empty(0)] + [
         _join([chunk])
         for chunk in emit.emit_layer(
-            index, regions_of(index, 26), np.ones(counted.size, np.uint8), crofton_weights(VOXEL_NM, False), law,
+            index, regions_of(index, 26), factors or uniform(counted.size), crofton_weights(VOXEL_NM, False), law,
             keys or _keys(), array=array, specimen=specimen, inside=inside or specimen, own=own or specimen,
             voxel_nm=VOXEL_NM, room=room, dyes_of_cell=counted,
         )

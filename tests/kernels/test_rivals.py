@@ -39,7 +39,7 @@ def test_widefield_is_that_of_microsim(na: float, n: float) -> None:
         pytest.skip("SIMEXM_MICROSIM does not name a Python with microsim 0.0.12.post0")
     done = subprocess.run([python, "-c", SCRIPT, json.dumps([na, n])], capture_output=True, text=True, check=True)
     lateral, axial = (np.array(profile) for profile in json.loads(done.stdout.splitlines()[-1]))
-    z, r = np.arange(101) * 20.0, np.arange(51) * 10.0
+    z, r = np.arange(101, dtype=np.float64) * 20.0, np.arange(51, dtype=np.float64) * 10.0
     ours = tables.emission_table(z, r, 520.0, Objective(na, n))
     theirs = np.outer(axial, lateral)
     np.testing.assert_allclose(ours[0] / ours[0, 0], lateral, atol=1e-4)

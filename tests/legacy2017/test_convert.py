@@ -155,9 +155,10 @@ def test_the_default_physics_has_the_densities_and_the_grid_of_the_file() -> Non
     ]  # fmt: skip
     optics = stage(spec, "confocal")
     assert (optics["pixel_size_nm"], optics["plane_spacing_nm"]) == (162.5, 500)
-    assert (optics["objective_transmission"], optics["detector_efficiency"]) == (0.8, 0.6)
+    assert optics["objective_transmission"] == 0.8
     assert stage(spec, "camera") == {
-        "stage": "camera", "stray_light_e": 0.0, "read_noise_e": 0.0, "gain_counts_per_e": 1.0, "offset_counts": 0.0,
+        "stage": "camera", "quantum_efficiency": 0.6, "stray_light_e": 0.0, "read_noise_e": 0.0, "gain_counts_per_e": 1.0,
+        "offset_counts": 0.0,
     }  # fmt: skip
     assert spec["seed"] == 3
 

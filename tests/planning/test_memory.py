@@ -14,7 +14,7 @@ def obeys(found: Figures) -> bool:
 @pytest.mark.parametrize(
     "name",
     [
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("confocal", "expanded 20 times")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("confocal", "expanded 20 times", "pan-stain")),
         *(pytest.param(f"{name}, four channels", marks=pytest.mark.release) for name in ("confocal", "widefield")),
     ],
 )

@@ -536,7 +536,7 @@ def test_a_folder_of_someone_else(open_folder: Path) -> None:
         "app(['run', 'my.yaml', '-o', 'theirs/out.zarr'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=open_folder, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=open_folder, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 2, done.stderr
     assert "you may not write there; choose another --output, or change its permissions" in told(done)

@@ -14,6 +14,7 @@ from simexm.run.block import compute_box
 from simexm.run.excerpt import excerpt, tiles_of
 from simexm.run.passes import counted_in_memory
 from simexm.sources.arrays import ArrayVolume
+from simexm.stages.contract import Counted
 from tests import rounds_build
 from tests.build import VOXEL_NM, confocal, layer
 from tests.build import spec as tiny
@@ -45,13 +46,17 @@ TWO_PHOTON = {
     "pulse_fs": 150,
     "channels": [{**GREEN, "laser_wavelength_nm": 920, "laser_power_uW": 10_000}],
 }
-VIGNETTE = {"illumination": {"frame_pixels": [20, 30], "edge": 0.5}, "excess_noise": 1.5, "autofluorescence_e": 2}
+UNEVEN = {
+    "stage": "scmos", "illumination": {"edge": 0.5}, "frame_pixels": [20, 30], "autofluorescence_e": 2, "gain_spread": 0.1,
+    "hot_pixel_share": 0.02, "hot_pixel_e": 40,
+}  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
     "confocal": spec("memory", keep=["expected", "labelled"]),
     "stained after expansion": tiny(layer(stained="after_expansion", linker_nm=10), factor=4.5),
-    "uneven light": tiny(CYTOSOL, camera=VIGNETTE),
+    "uneven light": tiny(CYTOSOL, camera=UNEVEN),
     "counted at once": tiny(layer(density_per_um3=4e6)),
+    "multiplied": tiny(CYTOSOL, camera={"stage": "emccd"}),
     "widefield": tiny(CYTOSOL, optics=camera("widefield")),
     "light sheet": tiny(CYTOSOL, optics=camera("light_sheet", sheet_waist_um=1.5)),
     "two photons": tiny(CYTOSOL, optics=TWO_PHOTON, dyes={"ATTO488": {"like": "ATTO488", "two_photon_GM": 50}}),
@@ -104,14 +109,14 @@ def test_of_a_run_that_stops_earlier(until: str, labels: NDArray[np.uint64]) -> 
     made = simulate(labels, simulation, voxel_size_nm=VOXEL_NM, until=until)
     source = ArrayVolume(labels, VOXEL_NM)
     for box in boxes(made.plan.shape):
-        np.testing.assert_array_equal(excerpt(made.plan, source, {}, box)[""], made.image[(..., *box.slices)])
+        np.testing.assert_array_equal(excerpt(made.plan, source, Counted(), box)[""], made.image[(..., *box.slices)])
 
 
 def test_the_same_draws_in_other_tiles_are_not_enough(labels: NDArray[np.uint64]) -> None:
     """What the law above is for: a box computed for itself differs in its last bits."""
     made = whole("confocal", labels, None)
     box = boxes(made.plan.shape)[-1]
-    alone = compute_box(made.plan, ArrayVolume(labels, VOXEL_NM), {}, box).arrays["expected"]
+    alone = compute_box(made.plan, ArrayVolume(labels, VOXEL_NM), Counted(), box).arrays["expected"]
     there = made.kept["expected"][(..., *box.slices)]
     assert not np.array_equal(alone, there)
     np.testing.assert_allclose(alone, there, atol=2e-6 * there.max())

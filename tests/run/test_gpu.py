@@ -22,6 +22,8 @@ from simexm.kernels.devices.array_device import ArrayDevice
 from simexm.planning.gpu import device_bytes
 from simexm.run.excerpt import excerpt
 from simexm.sources.arrays import ArrayVolume
+from simexm.sources.fields import Field
+from simexm.stages.contract import Counted
 from tests import build, rounds_build
 from tests.cuda_host import Host
 from tests.model2017 import small_2017
@@ -89,6 +91,27 @@ def both(
 KEEP = ["expected", "labelled", "emitters"]
 
 
+def test_densities_that_vary_are_the_same(gpu: str) -> None:
+    """By cell, by depth and by a grey value, in parts of labels that are read one after the other."""
+    ids = rounds_build.cells((14, 26, 28))
+    em = np.random.default_rng(1).integers(0, 256, ids.shape).astype(np.uint8)
+    grey = {"field": "em", "at_zero_per_um3": 3e4, "per_value_per_um3": -100, "most_per_um3": 2e4}
+    layers = [
+        build.layer(name="pan", region="everywhere", density_per_um2=None, density_from=grey,
+                    penetration={"length_um": 0.5}),
+        build.layer(name="bright", brightness={"distribution": "lognormal", "variation": 0.8}, linker_nm=5,
+                    penetration={"length_um": 0.4, "faces": ["x_low"]}, unspecific_per_um3=500),
+    ]  # fmt: skip
+    source = {"path": "memory", "fields": {"em": {"path": "-", "kind": "grey"}}}
+    made = Simulation.from_mapping(build.spec(*layers, source=source, keep=KEEP, execution={"tile": (4, 6, 6)}))
+    ours, theirs = (
+        simulate(ids, made.with_device(name), voxel_size_nm=VOXEL_NM, fields=[(Field("em", "grey"), em)])
+        for name in ("gpu", "cpu")
+    )
+    agree(ours, theirs)
+    assert device_bytes(ours.plan, ours.plan.tile) > 0
+
+
 def test_two_layers_in_two_channels(gpu: str) -> None:
     """In whatever tiles."""
     simulation, labels = Simulation.from_mapping(spec("memory", keep=KEEP)), cells((32, 44, 44))
@@ -108,7 +131,7 @@ def test_a_part_is_what_the_whole_holds(gpu: str, kind: str) -> None:
     z, y, x = whole.plan.shape
     for box in (Box.at((1, 3, 5), (3, 20, 9)), Box((z - 2, y - 9, x - 20), (z, y, x))):
         for n, frame in enumerate(whole.plan.frames):
-            found = excerpt(whole.plan, ArrayVolume(labels, VOXEL_NM), {}, box, frame)
+            found = excerpt(whole.plan, ArrayVolume(labels, VOXEL_NM), Counted(), box, frame)
             for path, image in {"": whole.image, **whole.kept}.items():
                 there = image[n] if kind == "rounds" else image
                 np.testing.assert_array_equal(found[path], there[(..., *box.slices)])
@@ -126,13 +149,25 @@ def test_dense_labels_in_widefield_light(gpu: str) -> None:
         build.layer(name="inside", region="cytosol", density_per_um3=4e6, linker_nm=4),
         factor=10,
         optics=optics,
-        camera={"excess_noise": 1.4, "gain_counts_per_e": 2, "autofluorescence_e": 3, "bits": 16,
-                "illumination": {"frame_pixels": [64, 50], "edge": 0.6}},
+        camera={"stage": "scmos", "gain_counts_per_e": 2, "autofluorescence_e": 3, "bits": 16,
+                "frame_pixels": [64, 50], "illumination": {"edge": 0.6}},
         keep=KEEP,
     )  # fmt: skip
     ours, theirs = both(simulation, cells((10, 16, 16)))
     assert any(layer.law(theirs.plan.context).clumped for layer in simulation.labeller.layers)  # type: ignore[attr-defined]
     agree(ours, theirs, gain=3)
+
+
+def test_haze_of_the_whole_specimen(gpu: str) -> None:
+    green = {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 550], "irradiance_W_per_cm2": 1}
+    optics = {
+        "stage": "widefield", "numerical_aperture": 1.0, "pixel_size_nm": 260, "plane_spacing_nm": 1000,
+        "axial_range_um": 6, "channels": [green],
+    }  # fmt: skip
+    layer = build.layer(density_per_um2=300)
+    ours, theirs = both(build.simulation(layer, optics=optics, keep=KEEP), cells((60, 20, 20)))
+    assert theirs.plan.to_mapping()["optics"]["haze"]["beyond_um"] < 6
+    agree(ours, theirs)
 
 
 def test_a_mask_and_its_truth(gpu: str) -> None:

@@ -13,7 +13,8 @@ from simexm.errors import SourceNotFoundError
 from simexm.ingestion.ingest import ingest
 from simexm.sources import describe
 from simexm.sources.arrays import ArrayVolume
-from simexm.sources.phantom import Phantom
+from simexm.sources.fields import masks_of
+from simexm.sources.phantom import FIELDS, Phantom
 from tests.sources.volumes import SHAPE, SIZE, ids
 
 
@@ -50,7 +51,7 @@ def test_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "kind", "dtype", "regions"),
     [
-        (Phantom(shape=SHAPE, voxel_size_nm=SIZE), "Phantom", "uint64", ["synapse"]),
+        (Phantom(shape=SHAPE, voxel_size_nm=SIZE), "Phantom", "uint64", list(masks_of(FIELDS))),
         (ArrayVolume(ids("int16") * (ids("int16") > 0), SIZE, {"soma": ids() > 9}), "ArrayVolume", "uint16", ["soma"]),
     ],
 )

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from simexm.api import Simulation
 from simexm.errors import SimexmWarning, SpecError
-from simexm.spectra.curves import CsvCurve, Curve, Efficiency, Filter, NamedCurve, Source, find_curve
+from simexm.spectra.curves import CsvCurve, Curve, Filter, NamedCurve, QuantumEfficiency, Source, find_curve
 from simexm.spectra.dyes import from_csv
 from tests.build import layer, spec
 
@@ -58,7 +58,7 @@ def optics(folder: Path, **channel: Any) -> dict[str, Any]:
     given = {"name": "green", "irradiance_W_per_cm2": 5, **light, **channel}
     return {
         "stage": "widefield", "numerical_aperture": 1.0, "pixel_size_nm": 162.5, "plane_spacing_nm": 500,
-        "detector_efficiency": "camera", "axial_range_um": 1, "channels": [{k: v for k, v in given.items() if v is not None}],
+        "axial_range_um": 1, "channels": [{k: v for k, v in given.items() if v is not None}],
     }  # fmt: skip
 
 
@@ -72,7 +72,10 @@ def named(folder: Path) -> dict[str, Any]:
 def lit(folder: Path, **channel: Any) -> dict[str, Any]:
     """A spec with these curves."""
     source = {"kind": "phantom", "shape": [24, 24, 24]}
-    return spec(layer(dye="ATTO488"), optics=optics(folder, **channel), curves=named(folder), source=source)
+    return spec(
+        layer(dye="ATTO488"), optics=optics(folder, **channel), camera={"quantum_efficiency": "camera"}, curves=named(folder),
+        source=source,
+    )  # fmt: skip
 
 
 # -------------------------------------------------------------------- files
@@ -172,9 +175,9 @@ FORMS: list[tuple[Any, Any, str]] = [
     (Filter, True, "should be a band"),
     (Filter, "", "should be a band"),
     (Filter, 500, "should be a band"),
-    (Efficiency, 1.5, "more than 0 and at most 1 of the photons, not 1.5"),
-    (Efficiency, 0, "more than 0"),
-    (Efficiency, [0.5], "a number above 0"),
+    (QuantumEfficiency, 1.5, "more than 0 and at most 1 of the photons, not 1.5"),
+    (QuantumEfficiency, 0, "more than 0"),
+    (QuantumEfficiency, [0.5], "a number above 0"),
     (NamedCurve, {"column": "a"}, "a path, {csv: PATH"),
 ]
 

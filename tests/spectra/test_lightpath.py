@@ -21,10 +21,11 @@ from simexm.kernels.emission.photophysics import (
 )
 from simexm.spectra.curves import Curve
 from simexm.spectra.dyes import GaussianDye
+from simexm.spectra.efficiency import mean_efficiency
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.spectra.lightpath import Excitation, Transmission, detected_share, mean_detected_nm
 from simexm.spectra.spectrum import Spectrum, integral_of
-from simexm.stages import Confocal, Widefield
+from simexm.stages import Camera, Confocal, Widefield
 from tests.stages.optics_build import Bench, microscope
 
 DYE = load_builtin()["ATTO488"]
@@ -257,11 +258,14 @@ def test_an_image_by_narrow_curves_is_that_of_a_line_and_a_band(kind: str) -> No
 def test_an_efficiency_curve_counts_where_the_dye_emits() -> None:
     def collected(efficiency: Any) -> tuple[float, float]:
         optics = Confocal.model_validate(
-            {**COMMON, "detector_efficiency": efficiency, "channels": [
-                {"name": "c", "laser_power_uW": 5, "laser_wavelength_nm": 488, "band_nm": (500, 600)}]}
-        )  # fmt: skip
-        (_, _, nm) = optics.seen({"ATTO488": DYE})[0]
-        return optics.collected(optics.channels[0], DYE), nm
+            {
+                **COMMON,
+                "channels": [{"name": "c", "laser_power_uW": 5, "laser_wavelength_nm": 488, "band_nm": (500, 600)}],
+            }
+        )
+        detector = Camera.model_validate({"quantum_efficiency": efficiency}).resolved({})
+        (channel, dye, nm) = optics.seen({"ATTO488": DYE}, detector.efficiency)[0]
+        return mean_efficiency(detector.efficiency, dye, channel.detection) * optics.collected(channel, dye), nm
 
     number, nm = collected(0.6)
     same, same_nm = collected(Curve(points=((300, 0.6), (1000, 0.6))))

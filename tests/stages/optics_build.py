@@ -16,6 +16,7 @@ from simexm.geometry.transform import IDENTITY
 from simexm.kernels.diffraction.tables import SURFACE
 from simexm.kernels.emission.points import Emitters
 from simexm.spectra.dyes import LikeDye
+from simexm.spectra.efficiency import EVERY_PHOTON
 from simexm.spectra.fluorophores import Fluorophore, load_builtin
 from simexm.stages import Confocal, ImageScanning, LightSheet, SpinningDisk, TwoPhoton, Widefield
 from simexm.stages.contract import EXPANDED, EXPECTED, Chunk, EmitterStream, RunContext, Tile
@@ -45,6 +46,7 @@ def microscope(
         channels = [{**INFRARED, "laser_power_uW": power * 100}]
         return TwoPhoton.model_validate({**common, "repetition_MHz": 80, "pulse_fs": 150, "channels": channels})
     channels = [{**GREEN, "irradiance_W_per_cm2": power}]
+    common = {"haze": False, **common}
     if kind == "widefield":
         return Widefield.model_validate({**common, "channels": channels})
     if kind == "spinning_disk":
@@ -73,7 +75,7 @@ class Bench:
         slab = Box.of_shape((1, 1, 1))
         thick = exact3((depth, 1, 1))
         geometry = Geometry((1, 1, 1), slab, thick, exact3((0, 0, 0)), IDENTITY, optics.spacing_nm)
-        self.resolved = optics.resolve(self.dyes, geometry)
+        self.resolved = optics.resolve(self.dyes, geometry, EVERY_PHOTON)
         assert isinstance(self.resolved.formation, OpticsPlan)
         self.plan = self.resolved.formation
         self.pitch = np.array([float(s) for s in optics.spacing_nm])
@@ -141,16 +143,16 @@ class Bench:
         """What each pixel (z, y, x) expects of the first pair: the response integrated over it, dye by dye, by quadrature."""
         planes = range(self.shape[0]) if planes is None else planes
         image = np.zeros((len(planes), *self.shape[1:]))
-        for point in np.atleast_2d(points):
-            for i, k in enumerate(planes):
-                image[i] += self._spot(point[0] - (k + 0.5) * self.pitch[0], point[1:], k)
+        places = np.atleast_2d(points)
+        for i, k in enumerate(planes):
+            distances = places[:, 0] - (k + 0.5) * self.pitch[0]
+            r, profiles = self.profiles(distances, k)
+            for n in np.flatnonzero(np.abs(distances) <= self.plan.range_nm + 1e-6):
+                image[i] += self._spot(CubicSpline(r, profiles[n]), places[n, 1:])
         return image
 
-    def _spot(self, distance_nm: float, place: Array, plane: int) -> Array:
-        """Image of one dye in a plane at a distance: Gauss-Legendre over each pixel, cut as finely as the response asks."""
-        if abs(distance_nm) > self.plan.range_nm + 1e-6:
-            return np.zeros(self.shape[1:])
-        curve = CubicSpline(*self.profile(distance_nm, plane))
+    def _spot(self, curve: CubicSpline, place: Array) -> Array:
+        """Image of one dye in a plane, from its profile: Gauss-Legendre over each pixel, cut as finely as it asks."""
         pitch = self.pitch[1]
         parts = math.ceil(pitch / 50)
         nodes, weights = np.polynomial.legendre.leggauss(4)
@@ -164,10 +166,10 @@ class Bench:
         )
         return np.asarray(np.einsum("aibj,i,j->ab", values, weight, weight))
 
-    def profile(self, distance_nm: float, plane: int = 0) -> tuple[Array, Array]:
-        """Radii in steps of 5 nm as far as the image reaches, and the response there at a distance from the plane."""
+    def profiles(self, distance_nm: Array, plane: int = 0) -> tuple[Array, Array]:
+        """Radii in steps of 5 nm as far as the image reaches, and the response there at distances below the plane."""
         r = np.arange(0, math.hypot(*(n * p for n, p in zip(self.shape[1:], self.pitch[1:], strict=True))) + 50, 5.0)
-        return r, self.response(np.array([distance_nm]), r, plane)[0]
+        return r, self.response(distance_nm, r, plane)
 
 
 def _stream(points: Mapping[str, Array]) -> EmitterStream:

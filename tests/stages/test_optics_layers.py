@@ -73,7 +73,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"refractive_index": 1.0}, "immersion_index"),
     ({"na": 1.4}, "immersion_index of the objective"),
     ({"na": 1.45, "immersion_index": 1.406}, "not below immersion_index"),
-    ({"objective": "oil"}, "objective"),
+    ({"objective": "silicon_1.05"}, "no objective 'silicon_1.05'; did you mean silicone_1.05"),
     ({"zernike": [{"n": 3, "nm": 20}]}, "zernike"),
     ({"psf_model": "psf", "immersion_index": 1.406}, "one refractive index"),
 ]

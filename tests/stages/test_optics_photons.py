@@ -53,7 +53,7 @@ def test_a_camera_plane_receives_all_that_is_collected(kind: str, na: float, mor
     peak = 34.4e-21 * ATTO488.extinction_per_M_per_cm / 90000 * ATTO488.excitation_at(488)
     flux = 20e4 / (6.62607015e-34 * 299792458 / 488e-9)
     sine = na / b.optics.refractive_index
-    share = (1 - math.sqrt(1 - sine**2)) / 2 * 0.8 * 0.7 * ATTO488.emission_share(500, 550)
+    share = (1 - math.sqrt(1 - sine**2)) / 2 * 0.8 * ATTO488.emission_share(500, 550)
     photons = peak * flux * 0.1 * ATTO488.quantum_yield * share
     dyes = b.centre() + np.array([[-0.6 * plane, 0, 0], [0, 300, 0], [0.3 * plane, 0, -200.0]])
     z = (np.arange(3) + 0.5) * plane

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simexm.api import Simulation
 from simexm.geometry.grid import Triple
-from simexm.kernels.numbers.draws import poisson_field
+from simexm.kernels.numbers.fields import poisson_field
 from simexm.run.in_memory import Simulated, simulate
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from tests.build import VOXEL_NM, confocal, layer, simulation
@@ -104,15 +104,19 @@ def test_halving_the_simulation_grid_changes_little(kind: str, monkeypatch: pyte
 @pytest.mark.parametrize("pixel", [61.0, 162.5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_frequencies_that_are_left_out_change_hardly_a_thing(kind: str, pixel: float) -> None:
-    """By less than 5e-5 of a dye's image at its brightest, in focus or out of it, wherever the dye lies in its pixel."""
+    """By less than a tenth of what the grid may cost a dye, 1e-4 of its image at its brightest, in focus or out of it, wherever the dye lies in its pixel.
+
+    Of those that the grid carries; seen on a finer one, which carries them without the grid's own error.
+    """
     b = Bench(microscope(kind, pixel=pixel, plane=500, axial_range_um=1.5), (5, 40, 40))
     highest = 0.5 / float(b.plan.node_nm[1])
-    everything = replace(b.plan, whole_per_nm=highest, band_per_nm=highest)
-    assert b.plan.whole_per_nm < b.plan.band_per_nm < highest
+    everything = replace(b.halved(), whole_per_nm=highest, band_per_nm=highest)
+    kept = replace(everything, whole_per_nm=b.plan.whole_per_nm, band_per_nm=b.plan.band_per_nm)
+    assert b.plan.whole_per_nm < b.plan.band_per_nm <= highest
     for shift in (np.zeros(3), np.array([0.4, 0.3, 0.2]), np.array([0.0, 0.5, 0.5])):
         place = b.centre() + shift * b.pitch
-        some, all_of_it = b.image(place)[0], b.image(place, plan=everything)[0]
-        assert 0 < np.abs(some - all_of_it).max() < 5e-5 * all_of_it.max()
+        some, all_of_it = b.image(place, plan=kept)[0], b.image(place, plan=everything)[0]
+        assert 0 < np.abs(some - all_of_it).max() < 1e-4 * all_of_it.max()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,6 +139,7 @@ def test_the_frame_has_no_influence_on_what_it_shows(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("axis", [1, 2])
 def test_an_edge_does_not_light_up_the_opposite_one(kind: str, axis: int) -> None:
+    """As little as tiles may differ."""
     optics = microscope(kind, pixel=500, plane=500, axial_range_um=1.0)
     shape = [3, 40, 40]
     shape[axis] = 90
@@ -146,7 +151,7 @@ def test_an_edge_does_not_light_up_the_opposite_one(kind: str, axis: int) -> Non
         place[axis] = end * shape[axis] * 500
         image = np.moveaxis(b.image(place)[0], axis, 0)
         far = image[beyond:] if end == 0 else image[:-beyond]
-        assert np.abs(far).max() < 1e-6 * image.max()
+        assert np.abs(far).max() < 2e-6 * image.max()
 
 
 def test_planes_beyond_the_range_are_black() -> None:

@@ -152,8 +152,9 @@ class DecodeBench(Bench):
         self.result, self.rounds = result, result.rounds
         self.barcodes: Barcodes = simulation.barcodes
         self.optics, self.fluorophores = simulation.microscope, simulation.fluorophores()
-        self.camera = simulation.camera if quantity == "image" else None
+        self.detector = simulation.detector if quantity == "image" else None
         plan = result.plan()
+        self.context = plan.context
         assert isinstance(plan.imaging.formation, OpticsPlan)
         self.imaging, self.factor = plan.imaging.formation, float(plan.geometry.transform.scale)
         transforms = result.attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
@@ -206,7 +207,7 @@ class DecodeBench(Bench):
         z, r = (np.arange(0, reach + step, step) for reach, step in zip(REACH_NM, STEP_NM, strict=True))
 
         def response(depth: Any, radius: Any) -> Any:
-            return self.optics.response(channel, fluorophore, pair.emission_nm, depth, radius)
+            return pair.efficiency * self.optics.response(channel, fluorophore, pair.emission_nm, depth, radius)
 
         return spot_profile(response, self.barcodes.diameter_nm / 2, self.optics.pixel_size_nm, z, r) / pair.in_focus
 
@@ -283,12 +284,10 @@ class DecodeBench(Bench):
         )
 
     def _electrons(self, number: int, box: Box) -> NDArray[np.float64]:
-        """Photo-electrons of a round in a box, without offset and background of the camera."""
+        """Photo-electrons of a round in a box, without offset and background of the detector."""
         found = np.asarray(self.result.array(0, round=number)[(slice(None), *box.slices)], np.float64)
-        if self.camera:
-            c = self.camera
-            background_e = c.autofluorescence_e + c.stray_light_e + c.dark_e
-            found = (found - c.offset_counts) / c.gain_counts_per_e - background_e
+        if self.detector:
+            found = self.detector.electrons(found, box, self.context) - self.detector.background_e
         return found
 
     def _amplicons(

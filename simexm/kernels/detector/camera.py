@@ -10,23 +10,37 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Triple
-from simexm.kernels.numbers.draws import normal_field, poisson_field
+from simexm.kernels.numbers.fields import normal_field, poisson_field, pulse_count_field
+from simexm.kernels.numbers.gamma import pulse_sum, pulse_table
 from simexm.random import Key
 
 
-class Detector(NamedTuple):
-    """Parameters of one channel: counts = gain * electrons + offset, clipped at `top`; the last three are random keys."""
+class DetectorLaw(NamedTuple):
+    """How one channel's photo-electrons become counts; see `draw_counts`. The last three are random keys."""
 
     lit_e: float  # electrons per pixel added to the signal before the illumination profile is applied
     dark_e: float  # electrons per pixel added after it
-    read_noise_e: float  # standard deviation
-    excess_noise: float  # variance of the multiplied signal over that of the electrons
-    gain: float
-    offset: float
-    top: float
+    full_well_e: float  # most electrons that a pixel holds
+    dead_share: float  # dead time of a pulse counter over the time of a pixel; 0 if pulses are not counted
+    pulse_variance: float  # of a multiplied electron over its squared mean; 0 if electrons are not multiplied
+    multiplication: float  # mean electrons from one
+    register_e: float  # most multiplied electrons
+    read_noise_e: float  # standard deviation, multiplied electrons
+    gain: float  # counts per multiplied electron
+    offset: float  # counts
+    top: float  # largest count
     shot: Key
+    multiply: Key
     read: Key
-    excess: Key
+
+
+class PixelMaps(NamedTuple):
+    """Properties of each pixel of a box, float32 (rows, columns); the last three replace those of the `DetectorLaw`."""
+
+    dark_e: NDArray[np.float32]
+    read_noise_e: NDArray[np.float32]
+    gain: NDArray[np.float32]
+    offset: NDArray[np.float32]
 
 
 class Profile(NamedTuple):
@@ -41,41 +55,65 @@ class Profile(NamedTuple):
 
 
 def draw_counts(
-    expected: NDArray[np.float32], start: Triple, detector: Detector, profile: Profile, out: NDArray[np.uint16]
+    expected: NDArray[np.float32],
+    start: Triple,
+    law: DetectorLaw,
+    profile: Profile,
+    maps: PixelMaps | None,
+    out: NDArray[np.uint16],
 ) -> int:
-    """Draw the counts of a box of pixels (z, y, x) from photo-electrons per pixel; return the number of clipped pixels.
+    """Draw the counts of a box of pixels (z, y, x) from photo-electrons per pixel; return the number of saturated pixels.
 
-    `start` is the first pixel in the image.
+    Electrons, or counted pulses, are Poisson with mean profile * (signal + lit_e) + dark_e, at most `full_well_e`; each is
+    multiplied; read noise is added; count = round(gain * electrons + offset), half up, clipped to 0 ... `top`. `start` is
+    the first pixel in the image.
     """
-    d, clipped = detector, 0
+    saturated = 0
     z0, y0, x0 = start
     light = profile.product()
+    given = maps if maps is not None else (0.0, law.read_noise_e, law.gain, law.offset)
+    dark_e, *each = (np.broadcast_to(np.asarray(value, np.float64), light.shape) for value in given)
+    table = pulse_table(law.pulse_variance) if law.pulse_variance > 0 else np.zeros((0, 0))
+    quiet = np.broadcast_to(0.0, (1, *light.shape))
     for k in range(expected.shape[0]):
         signal = np.maximum(expected[k : k + 1].astype(np.float64), 0.0)
-        rate = light * (signal + d.lit_e) + d.dark_e
-        electrons = poisson_field(rate, z0 + k, y0, x0, d.shot)
-        noise = np.zeros(rate.shape)
-        if d.read_noise_e > 0:
-            noise += d.read_noise_e * normal_field(rate.shape, z0 + k, y0, x0, d.read)
-        if d.excess_noise > 1:
-            surplus = np.sqrt((d.excess_noise - 1) * electrons)
-            noise += surplus * normal_field(rate.shape, z0 + k, y0, x0, d.excess)
-        clipped += digitise(electrons, noise, d.gain, d.offset, d.top, out[k : k + 1])
-    return clipped
+        rate = light * (signal + law.lit_e) + (law.dark_e + dark_e)
+        place = z0 + k, y0, x0
+        if law.dead_share > 0:
+            electrons = pulse_count_field(rate, *place, law.shot, law.dead_share)
+        else:
+            electrons = poisson_field(rate, *place, law.shot)
+        multiply = normal_field(rate.shape, *place, law.multiply) if law.pulse_variance > 0 else quiet
+        noise = normal_field(rate.shape, *place, law.read) if each[0].any() else quiet
+        saturated += _digitise(
+            electrons[0], multiply[0], noise[0], *each, table, law.pulse_variance, law.multiplication,
+            (law.full_well_e, law.register_e, law.top), out[k],
+        )  # fmt: skip
+    return saturated
 
 
-@njit(cache=True, nogil=True)
-def digitise(electrons, noise, gain, offset, top, out):  # type: ignore[no-untyped-def]
-    """Set `out` to round(gain * (electrons + noise) + offset), half up, clipped to 0 ... `top`; return the pixels above."""
-    clipped = 0
-    flat_e, flat_n, flat_o = electrons.reshape(-1), noise.reshape(-1), out.reshape(-1)
-    for i in range(flat_e.size):
-        value = np.floor(gain * (flat_e[i] + flat_n[i]) + offset + 0.5)
-        if value > top:
-            value = top
-            clipped += 1
-        flat_o[i] = max(0.0, value)
-    return clipped
+@njit(cache=True, nogil=True, error_model="numpy")
+def _digitise(  # type: ignore[no-untyped-def]
+    counted, multiply, noise, read_noise_e, gain, offset, table, variance, multiplication, limits, out
+):
+    """Set `out` to the counts of a plane from electrons and normal numbers; return the number of saturated pixels."""
+    full_well_e, register_e, top = limits
+    saturated = 0
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            electrons = float(counted[y, x])
+            full = electrons > full_well_e
+            electrons = min(electrons, full_well_e)
+            if variance > 0.0:
+                electrons = multiplication * pulse_sum(int(electrons), multiply[y, x], variance, table)
+                full |= electrons > register_e
+                electrons = min(electrons, register_e)
+            electrons += read_noise_e[y, x] * noise[y, x]
+            value = np.floor(gain[y, x] * electrons + offset[y, x] + 0.5)
+            full |= value > top
+            out[y, x] = max(0.0, min(value, top))
+            saturated += full
+    return saturated
 
 
 BINS = 130

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Triple
 from simexm.kernels.detector import camera
-from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.devices.array_planes import ArrayNodePlanes, Backend, batch, reals, wholes
 from simexm.kernels.devices.device import Cells, Floats, Indices, NodeGrid, Where
 from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.emit import refuse_crowded
-from simexm.kernels.emission.points import IDENTITY, EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import IDENTITY, EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging import planes
 from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 from simexm.kernels.labels.regions import bits_type_of
+from simexm.kernels.numbers.gamma import pulse_table
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ EMISSION = np.dtype(
         ("mean", _REAL), ("dyes", _REAL), ("kept", _REAL), ("most", _REAL),
         ("sigma", _REAL, 3), ("voxel_nm", _REAL, 3), ("size", _REAL, 3),
         ("by_surface", _WHOLE), ("region_bits", _WHOLE), ("bits_bytes", _WHOLE), ("kind", _WHOLE), ("clumped", _WHOLE),
-        ("marked", _WHOLE), ("identified", _WHOLE),
+        ("marked", _WHOLE), ("identified", _WHOLE), ("by_depth", _WHOLE), ("by_grey", _WHOLE), ("grey", _REAL, 3),
         ("subcells", _WHOLE, 3), ("number", _WHOLE, 2), ("place", _WHOLE, 2), ("linker", _WHOLE, 2),
         ("origin", _WHOLE, 3), ("specimen", _WHOLE, 3), ("shape", _WHOLE, 3),
         ("lo", _WHOLE, 3), ("hi", _WHOLE, 3), ("own_lo", _WHOLE, 3), ("own_hi", _WHOLE, 3),
@@ -50,9 +51,11 @@ EMISSION = np.dtype(
 """The struct `Emission` of `cuda/emit.cuh`."""
 DETECTOR = np.dtype(
     [
-        ("lit", _REAL), ("dark", _REAL), ("read_noise", _REAL), ("excess", _REAL),
-        ("gain", _REAL), ("offset", _REAL), ("top", _REAL),
-        ("shot", _WHOLE, 2), ("read", _WHOLE, 2), ("surplus", _WHOLE, 2), ("start", _WHOLE, 3), ("shape", _WHOLE, 3),
+        ("lit", _REAL), ("dark", _REAL), ("full_well", _REAL), ("dead_share", _REAL),
+        ("variance", _REAL), ("multiplication", _REAL), ("register_e", _REAL),
+        ("read_noise", _REAL), ("gain", _REAL), ("offset", _REAL), ("top", _REAL),
+        ("shot", _WHOLE, 2), ("multiply", _WHOLE, 2), ("read", _WHOLE, 2), ("start", _WHOLE, 3), ("shape", _WHOLE, 3),
+        ("tabled", _WHOLE), ("mapped", _WHOLE),
     ]
 )  # fmt: skip
 """The struct `Detector` of `cuda/camera.cuh`."""
@@ -119,7 +122,7 @@ class ArrayDevice:
         self,
         cells: Cells,
         where: Where,
-        labelled: Any,
+        factors: Factors,
         weights: Any,
         law: EmissionLaw,
         keys: LayerKeys,
@@ -134,6 +137,10 @@ class ArrayDevice:
         bits_bytes = self.xp.iinfo(cells.regions.dtype).bits // 8
         emission = _emission(cells, where, law, keys, self.to_host(weights), bits_bytes)
         emission["identified"] = room.identity.shape[0] > 0
+        emission["by_depth"], emission["by_grey"] = factors.depth.shape[0] > 0, factors.grey.shape[0] > 0
+        if law.region_bits != 0:
+            emission["most"] *= float(self.xp.max(factors.cell))
+        inputs = (cells.index, cells.regions, *factors, weights)
         step = max(1, COUNTED // per_plane)
         rows = max(1, inside.shape[1] if per_plane <= COUNTED else inside.shape[1] * COUNTED // per_plane)
         for low in range(inside.start[0], inside.stop[0], step):
@@ -142,9 +149,7 @@ class ArrayDevice:
                 end = min(row + rows, inside.stop[1])
                 emission["lo"], emission["hi"] = (low, row, inside.start[2]), (high, end, inside.stop[2])
                 subcells = (high - low) * (end - row) * (per_plane // inside.shape[1])
-                yield from self._emit(
-                    emission, subcells, (cells.index, cells.regions, labelled, weights), room, dyes_of_cell
-                )
+                yield from self._emit(emission, subcells, inputs, room, dyes_of_cell)
 
     def _emit(
         self, emission: NDArray[Any], subcells: int, inputs: tuple[Any, ...], room: Emitters, dyes_of_cell: Any
@@ -190,6 +195,11 @@ class ArrayDevice:
         e, n = emitters, emitters.z.shape[0]
         self.launch("deposit_counts", n, e.z, e.y, e.x, e.weight, n, reals(per_nm), wholes(start), *out.shape, out)
 
+    def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
+        """See `Device`."""
+        e, n = emitters, emitters.z.shape[0]
+        self.launch("deposit_nodes", n, e.z, e.y, e.x, e.weight, n, reals(per_nm), wholes(start), *out.shape, out)
+
     # ---------------------------------------------------------------- light
 
     def node_planes(self, grid: NodeGrid) -> ArrayNodePlanes:
@@ -213,25 +223,24 @@ class ArrayDevice:
             out[k:stop, :, :] = some[:, inner[0], inner[1]]
 
     def draw_counts(
-        self, expected: Any, start: Triple, detector: Detector, profile: Profile, out: Any
+        self, expected: Any, start: Triple, law: DetectorLaw, profile: Profile, maps: PixelMaps | None, out: Any
     ) -> tuple[int, NDArray[np.int64]]:
         """See `Device`."""
-        d = detector
+        table = pulse_table(law.pulse_variance) if law.pulse_variance > 0 else np.zeros((0, 0))
         values = np.zeros(1, DETECTOR)
-        values[0] = (
-            d.lit_e, d.dark_e, d.read_noise_e, d.excess_noise - 1, d.gain, d.offset, d.top,
-            d.shot, d.read, d.excess, start, expected.shape,
-        )  # fmt: skip
+        values[0] = (*law, start, expected.shape, table.shape[0], maps is not None)
+        each = maps if maps is not None else (np.zeros((1, 1), np.float32),) * 4
         histogram = self.zeros((camera.BINS,), np.int64)
         problems = self.zeros((2,), np.int64)
         self.launch(
             "draw_counts", math.prod(expected.shape), values, expected, self.put(profile.y), self.put(profile.x),
-            self._bin_of, out, histogram, problems,
+            self.put(table if table.size else np.zeros((1, 1))), *map(self.put, each), self._bin_of, out, histogram,
+            problems,
         )  # fmt: skip
-        clipped, impossible = (int(n) for n in self.to_host(problems))
+        saturated, impossible = (int(n) for n in self.to_host(problems))
         if impossible:
             raise ValueError(f"{impossible} pixels expect more electrons than can be drawn, or NaN")
-        return clipped, self.to_host(histogram)
+        return saturated, self.to_host(histogram)
 
     def attempt(self, work: Callable[[], T]) -> T:
         """See `Device`; releases all free memory before the second call, and raises DeviceMemoryError if that fails, too."""
@@ -256,7 +265,7 @@ def _emission(
     values = np.zeros(1, EMISSION)
     values["mean"] = law.mean / parts
     values["most"] = law.mean / parts * (float(weights.sum()) if law.by_surface else 1.0)
-    values["marked"] = law.marked
+    values["marked"], values["grey"] = law.marked, law.grey
     values["dyes"], values["kept"], values["sigma"] = law.dyes, law.kept, law.sigma
     values["voxel_nm"] = where.voxel_nm
     values["size"] = [v / n for v, n in zip(where.voxel_nm, law.subcells, strict=True)]

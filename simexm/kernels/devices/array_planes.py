@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from simexm.kernels.devices.device import NodeGrid, Window
 from simexm.kernels.emission.points import Emitters
 from simexm.kernels.imaging import planes
-from simexm.kernels.imaging.deposit import UNIT, refuse_early
+from simexm.kernels.imaging.deposit import refuse_early
+from simexm.kernels.imaging.gridding import UNIT, WEIGHTS
 
 AT_ONCE = 64
 """Image planes whose node-plane spectra are held together."""
@@ -63,6 +64,7 @@ class ArrayNodePlanes:
         """Node planes from it on are empty."""
         self._ring = xp.zeros((grid.depth, *grid.shape[1:]), dtype=xp.int64)
         self._early = xp.zeros(1, dtype=xp.int64)
+        self._weights = xp.asarray(WEIGHTS)
         self._window = Window(grid, AT_ONCE)
         self._spectra = self._dark(self._window.slots)
         self._lit = False
@@ -78,7 +80,7 @@ class ArrayNodePlanes:
         self._reached = min(g.end, self._base + g.depth)
         self._backend.launch(
             "deposit", n, e.z, e.y, e.x, e.weight, n, reals(g.per_nm), reals(g.shift), wholes(g.node),
-            self._base, g.end, *self._ring.shape, self._ring, self._early,
+            self._base, g.end, *self._ring.shape, self._weights, self._ring, self._early,
         )  # fmt: skip
 
     def advance(self, plane: int) -> Iterator[range]:

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import Triple
 from simexm.kernels.detector import camera
-from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.devices.device import Cells, Floats, Indices, NodeGrid, Where, Window
 from simexm.kernels.emission import emit
 from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
-from simexm.kernels.emission.points import EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
 from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
+from simexm.kernels.imaging.nodes import deposit_nodes
 from simexm.kernels.labels.regions import add_mask, bits_type_of, regions_of
 from simexm.kernels.numbers import gather
 
@@ -77,6 +78,7 @@ class _CpuDevice:
     name = "cpu"
     capacity = emit.CAPACITY
     slab = 2
+    xp: Any = np
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
@@ -102,7 +104,7 @@ class _CpuDevice:
         self,
         cells: Cells,
         where: Where,
-        labelled: NDArray[np.uint8],
+        factors: Factors,
         weights: NDArray[np.float64],
         law: EmissionLaw,
         keys: LayerKeys,
@@ -110,7 +112,7 @@ class _CpuDevice:
         dyes_of_cell: NDArray[np.int64],
     ) -> Iterator[Emitters]:
         yield from emit.emit_layer(
-            cells.index, cells.regions, labelled, weights, law, keys,
+            cells.index, cells.regions, factors, weights, law, keys,
             array=cells.array, specimen=where.specimen, inside=where.inside, own=where.own,
             voxel_nm=where.voxel_nm, room=room, dyes_of_cell=dyes_of_cell,
         )  # fmt: skip
@@ -123,6 +125,10 @@ class _CpuDevice:
     def deposit_counts(self, emitters: Emitters, per_nm: Floats, start: Triple, out: NDArray[np.int64]) -> None:
         e = emitters
         deposit_counts(e.z, e.y, e.x, e.weight, per_nm, start, out)
+
+    def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: NDArray[np.int64]) -> None:
+        e = emitters
+        deposit_nodes(e.z, e.y, e.x, e.weight, per_nm, start, out)
 
     def node_planes(self, grid: NodeGrid) -> _NodePlanes:
         return _NodePlanes(grid)
@@ -140,12 +146,13 @@ class _CpuDevice:
         self,
         expected: NDArray[np.float32],
         start: Triple,
-        detector: Detector,
+        law: DetectorLaw,
         profile: Profile,
+        maps: PixelMaps | None,
         out: NDArray[np.uint16],
     ) -> tuple[int, NDArray[np.int64]]:
-        clipped = camera.draw_counts(expected, start, detector, profile, out)
-        return clipped, camera.quarter_octaves(out)
+        saturated = camera.draw_counts(expected, start, law, profile, maps, out)
+        return saturated, camera.quarter_octaves(out)
 
     def gather_where(
         self, cells: Cells, wanted: int, z: Indices, y: Indices, x: Indices, out: NDArray[np.int32]

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, Triple
-from simexm.kernels.detector.camera import Detector, Profile
+from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.emission.amplicons import Amplicons
-from simexm.kernels.emission.points import EmissionLaw, Emitters, LayerKeys
+from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 
 Floats = tuple[float, float, float]
@@ -113,6 +113,8 @@ class Device(Protocol):
     """Emitters in one chunk."""
     slab: int
     """Planes of voxels that emit together."""
+    xp: Any
+    """Namespace of its arrays: NumPy, or another library of the Python array API."""
 
     def put(self, array: NDArray[Any]) -> Any:
         """Copy an array of the host to the device, if necessary."""
@@ -133,7 +135,7 @@ class Device(Protocol):
         self,
         cells: Cells,
         where: Where,
-        labelled: Any,
+        factors: Factors,
         weights: Any,
         law: EmissionLaw,
         keys: LayerKeys,
@@ -148,6 +150,9 @@ class Device(Protocol):
     def deposit_counts(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
         """Add emitters to the pixels that hold them; see `deposit.deposit_counts`."""
 
+    def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
+        """Add emitters to coarse nodes; see `nodes.deposit_nodes`."""
+
     def node_planes(self, grid: NodeGrid) -> NodePlanes:
         """Empty node planes."""
 
@@ -158,9 +163,9 @@ class Device(Protocol):
         """Write one channel's expected image, float32, (planes, y, x): the part `inner` of the inverse coarse spectra."""
 
     def draw_counts(
-        self, expected: Any, start: Triple, detector: Detector, profile: Profile, out: Any
+        self, expected: Any, start: Triple, law: DetectorLaw, profile: Profile, maps: PixelMaps | None, out: Any
     ) -> tuple[int, NDArray[np.int64]]:
-        """Draw counts (uint16); return the number of clipped pixels and the histogram `camera.quarter_octaves`."""
+        """Draw counts (uint16); return the number of saturated pixels and the histogram `camera.quarter_octaves`."""
 
     def gather_where(
         self, cells: Cells, wanted: int, z: Indices, y: Indices, x: Indices, out: NDArray[np.int32]

@@ -174,11 +174,12 @@ class Objective(NamedTuple):
     def collected(self) -> float:
         """Share of the light that a freely turning dye emits in the gel and the objective receives."""
         rays = self.rays(*gauss_legendre(64))
-        return 0.25 * self.n1 / self.gel * _sum(rays.weight * (rays.ts * rays.ts + rays.tp * rays.tp))
+        return 0.25 * self.n1 / self.gel * ordered_sum(rays.weight * (rays.ts * rays.ts + rays.tp * rays.tp))
 
 
-def _sum(terms: Array) -> float:
-    return float(np.cumsum(terms)[-1])  # sequential, unlike a sum
+def ordered_sum(terms: Array) -> float:
+    """Sum from the first to the last, with the same bits on every machine."""
+    return float(np.cumsum(terms)[-1])
 
 
 def _cosine(square: Array, index: float) -> Array:

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simexm.kernels.diffraction import hankel
-from simexm.kernels.diffraction.objective import Objective, Rays
+from simexm.kernels.diffraction.objective import Objective, Rays, ordered_sum
 from simexm.kernels.diffraction.special import (
     Array,
     bessel_01_array,
@@ -114,7 +114,7 @@ def axial_peak(depth_nm: float, settings_nm: Array, wavelength_nm: float, object
     value = np.empty(settings_nm.size)
     for i, t in enumerate(settings_nm.tolist()):
         sines, cosines = sin_cos_array(still - moving * t)
-        value[i] = _sum(amplitude * cosines) ** 2 + _sum(amplitude * sines) ** 2
+        value[i] = ordered_sum(amplitude * cosines) ** 2 + ordered_sum(amplitude * sines) ** 2
     return value / (2.0 * math.pi / (wavenumber * objective.n1) ** 2 * plane_integral(rays, objective, False))
 
 
@@ -212,7 +212,7 @@ def _weight_1(objective: Objective) -> float:
 def beam_power(rays: Rays, objective: Objective) -> float:
     """Power of the laser beam, times k1^2 / (2 pi)."""
     beam = objective.beam(rays)
-    return _sum(rays.weight * 4.0 * beam * beam * rays.c1)
+    return ordered_sum(rays.weight * 4.0 * beam * beam * rays.c1)
 
 
 def plane_integral(rays: Rays, objective: Objective, excitation: bool) -> float:
@@ -220,11 +220,7 @@ def plane_integral(rays: Rays, objective: Objective, excitation: bool) -> float:
     a, s, p = pupil(rays, objective, excitation), rays.ts, rays.tp
     c = rays.c2
     squares = 2.0 * s * s + 2.0 * p * p * c * c + _weight_1(objective) * p * p * (1.0 - c * c)
-    return _sum(rays.weight * a * a * squares / rays.c1)
-
-
-def _sum(terms: Array) -> float:
-    return float(np.cumsum(terms)[-1])  # sequential, unlike a sum
+    return ordered_sum(rays.weight * a * a * squares / rays.c1)
 
 
 def _intensity(

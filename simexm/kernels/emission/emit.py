@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Box
-from simexm.kernels.emission.points import HIT, HITS, IDENTITY, EmissionLaw, Emitters, LayerKeys, place_hits
+from simexm.kernels.emission.points import HIT, HITS, IDENTITY, EmissionLaw, Emitters, Factors, LayerKeys, place_hits
 from simexm.kernels.labels.regions import surface_um2
 from simexm.kernels.numbers.draws import poisson_quantile
 from simexm.random import philox, unit_double
@@ -32,7 +32,7 @@ def emitter_bytes(identified: bool) -> int:
 
 # One function per step of a row, so that LLVM vectorises Philox (as in `draws`).
 @njit(cache=True, nogil=True)
-def _candidates(cells, bits, labelled, wanted, lo, hi, columns):  # type: ignore[no-untyped-def]
+def _candidates(cells, bits, of_cell, wanted, lo, hi, columns):  # type: ignore[no-untyped-def]
     """Write the columns of the labelled voxels of a row; return their number."""
     if wanted == 0:
         for x in range(lo, hi):
@@ -46,7 +46,7 @@ def _candidates(cells, bits, labelled, wanted, lo, hi, columns):  # type: ignore
     for i in range(found):
         x = columns[i]
         columns[n] = x
-        n += labelled[cells[x]] != 0
+        n += of_cell[cells[x]] != 0.0
     return n
 
 
@@ -59,8 +59,28 @@ def uniforms(u, z, y, x0, columns, n, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _means(means, cells, factors, law, whole, shape, z, y, columns, n):  # type: ignore[no-untyped-def]
+    """Write the mean number of proteins in `n` voxels of row (z, y) of the arrays, or that per um^2; `whole` if factors are 1."""
+    for i in range(n):
+        means[i] = 1.0
+    if law.region_bits != 0:
+        for i in range(n):
+            means[i] = factors.cell[cells[columns[i]]]
+    if factors.depth.size > 0:
+        of_row = max(factors.depth[z], factors.depth[shape[0] + y])
+        for i in range(n):
+            means[i] *= max(of_row, factors.depth[shape[0] + shape[1] + columns[i]])
+    if factors.grey.size > 0:
+        for i in range(n):
+            share = law.grey[0] + law.grey[1] * np.float64(factors.grey[z, y, columns[i]])
+            means[i] *= min(1.0, max(law.grey[2], share))
+    for i in range(n):
+        means[i] *= whole
+
+
+@njit(cache=True, nogil=True)
 def _emit(  # type: ignore[no-untyped-def]
-    index, regions, labelled, weights, law, keys, origin, specimen, voxel_nm, inside, own, first, out, dyes_of_cell
+    index, regions, factors, weights, law, keys, origin, specimen, voxel_nm, inside, own, first, out, dyes_of_cell
 ):
     """Emit the sub-cells of the box `inside` of the arrays, from number `first`; boxes are (start, stop).
 
@@ -74,16 +94,19 @@ def _emit(  # type: ignore[no-untyped-def]
     height = hi[1] - lo[1]
     rows = (hi[0] - lo[0]) * height
     columns = np.empty(width, np.int64)
-    u = np.empty(width)
+    u, means = np.empty(width), np.empty(width)
     hits = np.empty(HITS, HIT)
     count = 0
     most = law.mean / parts * (weights.sum() if law.by_surface else 1.0)
+    if law.region_bits != 0:
+        most *= factors.cell.max()
     for row in range(first // (parts * width), rows):
         z, y = lo[0] + row // height, lo[1] + row % height
         gz, gy = origin[0] + z, origin[1] + y
-        found = _candidates(index[z, y], regions[z, y], labelled, law.region_bits, lo[2], hi[2], columns)
+        found = _candidates(index[z, y], regions[z, y], factors.cell, law.region_bits, lo[2], hi[2], columns)
         if found == 0:
             continue
+        _means(means, index[z, y], factors, law, law.mean / parts, index.shape, z, y, columns, found)
         own_y = own_lo[0] <= z < own_hi[0] and own_lo[1] <= y < own_hi[1]
         for sub in range(parts):
             number = (row * parts + sub) * width
@@ -96,11 +119,11 @@ def _emit(  # type: ignore[no-untyped-def]
                 if u[i] < 1.0 - most - _ROUNDING:
                     continue
                 x = columns[i]
-                mean = law.mean / parts
+                mean = means[i]
                 if law.by_surface:
                     mean *= surface_um2(index, z, y, x, weights)
-                    if u[i] < 1.0 - mean - _ROUNDING:
-                        continue
+                if u[i] < 1.0 - mean - _ROUNDING:
+                    continue
                 proteins = poisson_quantile(u[i], mean)
                 if proteins == 0:
                     continue
@@ -129,7 +152,7 @@ def refuse_crowded(room: int) -> NoReturn:
 def emit_layer(
     index: NDArray[np.int32],
     regions: NDArray[np.integer[Any]],
-    labelled: NDArray[np.uint8],
+    factors: Factors,
     weights: NDArray[np.float64],
     law: EmissionLaw,
     keys: LayerKeys,
@@ -144,8 +167,8 @@ def emit_layer(
 ) -> Iterator[Emitters]:
     """Yield the emitters of one layer's voxels, in chunks that reuse the buffers `room`: copy what you need before the next.
 
-    `index` and `regions` are cell indices and region bits of `array`, z y x; `labelled` says by cell index whether the
-    layer labels a cell; `weights` come from `regions.crofton_weights`. `array`, `specimen`, `inside` and `own` are the
+    `index` and `regions` are cell indices and region bits of `array`, z y x; `factors` multiply the law's mean; `weights`
+    come from `regions.crofton_weights`. `array`, `specimen`, `inside` and `own` are the
     extent of the arrays, of the specimen, of what emits now and of what is counted, in voxels of the volume. Dyes of
     proteins in `own` are added to `dyes_of_cell`.
     """
@@ -155,7 +178,7 @@ def emit_layer(
     first = 0
     while first < total:
         count, done = _emit(
-            index, regions, labelled, weights, law, keys, array.start, specimen.start, voxel_nm,
+            index, regions, factors, weights, law, keys, array.start, specimen.start, voxel_nm,
             (inside.start, inside.stop), (mine.start, mine.stop), first, room, dyes_of_cell,
         )  # fmt: skip
         if count:

@@ -102,6 +102,31 @@ class EmissionLaw(NamedTuple):
     subcells: Triple  # of a voxel; by Poisson splitting each draws its own proteins
     clumped: bool
     marked: int = PROTEIN  # kind in the identity of its emitters: PROTEIN or UNSPECIFIC
+    # a grey value v makes the mean this share of itself: at_zero + per_value * v, cut to least ... 1; see `Factors.grey`
+    grey: tuple[float, float, float] = (1.0, 0.0, 1.0)  # at_zero, per_value, least
+
+
+class Factors(NamedTuple):
+    """What multiplies the mean of a law in each voxel; arrays of a device.
+
+    Attributes
+    ----------
+    cell
+        Factor by cell index, float64; 0: not labelled. Laws of all tissue (`region_bits` 0) do not use it.
+    depth
+        Factors by plane, row and column of the arrays' box, joined, float64, at most 1; the largest of a voxel's three
+        applies. Empty: 1 everywhere.
+    grey
+        Grey values in the arrays' box, z y x, float32, for `EmissionLaw.grey`. Of shape (0, 0, 0): 1 everywhere.
+    """
+
+    cell: NDArray[np.float64]
+    depth: NDArray[np.float64]
+    grey: NDArray[np.float32]
+
+
+NO_DEPTH: NDArray[np.float64] = np.empty(0)
+NO_GREY: NDArray[np.float32] = np.empty((0, 0, 0), np.float32)
 
 
 class LayerKeys(NamedTuple):

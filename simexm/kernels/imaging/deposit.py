@@ -1,11 +1,4 @@
-"""Deposit points on a grid by quadratic weights in fixed-point integers, so that the order of summation does not matter.
-
-Along each axis a dye is distributed over its nearest node and the two neighbours by the quadratic B-spline (the
-"triangular shaped cloud" of Hockney & Eastwood, Computer Simulation Using Particles, 1988, section 5-3). Its blur has
-the variance c^2 / 4 wherever the dye lies between nodes of pitch c, so that one linear filter undoes it for every dye.
-The blur of linear weights varies between 0 and c^2 / 4: right on average, but wrong by 1 to 4 % of the peak for a
-single dye.
-"""
+"""Deposit points on a grid by the weights of `gridding`, integers, so that the order of summation does not matter."""
 
 from __future__ import annotations
 
@@ -18,70 +11,52 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Triple
-
-FRACTION_BITS = 10
-"""Bits of a weight along one axis: positions are resolved to 1/1024 of a cell."""
-
-UNIT = 1 << (3 * FRACTION_BITS)
-"""Sum that one dye adds to the grid."""
+from simexm.kernels.imaging.gridding import NODES, STEP_BITS, STEPS, UNIT, WEIGHTS
 
 
 @njit(cache=True, nogil=True)
-def _weights(fraction):  # type: ignore[no-untyped-def]
-    """Weights of the nodes below, at and above a point, which lies `fraction` (0 to 1) past the midpoint below its nearest node.
-
-    Their sum is exactly 2^FRACTION_BITS, and their centroid the point.
-    """
-    one = np.int64(1 << FRACTION_BITS)
-    t = np.int64(fraction * one + 0.5)
-    above = t * t // (2 * one)
-    below = above - t + one // 2
-    return below, one - below - above, above
-
-
-@njit(cache=True, nogil=True)
-def deposit(z, y, x, weight, per_nm, shift, node, base, end, ring):  # type: ignore[no-untyped-def]
+def deposit(z, y, x, weight, per_nm, shift, node, base, end, weights, ring):  # type: ignore[no-untyped-def]
     """Add emitters to a ring of planes, int64; return how many reach planes above the ring and are left out.
 
     Position p (nm) lies at p * per_nm - shift nodes. `node` is the first node of the grid, `base` the first plane in
-    the ring, `end` that after the grid; plane k is at index k % len(ring). Weights outside the grid or below `base` are
-    dropped.
+    the ring, `end` that after the grid; plane k is at index k % len(ring). `weights` are those of `gridding`; those
+    outside the grid or below `base` are dropped.
     """
     depth, ny, nx = ring.shape
     top = min(end, base + depth)
     low = base % depth
     early = 0
     for i in range(z.size):
-        pz = z[i] * per_nm[0] - shift[0] + 0.5
-        py = y[i] * per_nm[1] - shift[1] + 0.5
-        px = x[i] * per_nm[2] - shift[2] + 0.5
-        fz, fy, fx = np.floor(pz), np.floor(py), np.floor(px)
-        # the lowest of the three nodes
-        kz, ky, kx = np.int64(fz) - 1, np.int64(fy) - 1 - node[1], np.int64(fx) - 1 - node[2]
-        if ky <= -3 or ky >= ny or kx <= -3 or kx >= nx or kz + 2 < base or kz >= end:
+        tz = np.int64(np.floor((z[i] * per_nm[0] - shift[0]) * STEPS))
+        ty = np.int64(np.floor((y[i] * per_nm[1] - shift[1]) * STEPS))
+        tx = np.int64(np.floor((x[i] * per_nm[2] - shift[2]) * STEPS))
+        # the lowest of the four nodes
+        kz, ky, kx = (tz >> STEP_BITS) - 1, (ty >> STEP_BITS) - 1 - node[1], (tx >> STEP_BITS) - 1 - node[2]
+        if ky <= -NODES or ky >= ny or kx <= -NODES or kx >= nx or kz + 3 < base or kz >= end:
             continue
-        if kz + 2 >= top and top < end:
+        if kz + 3 >= top and top < end:
             early += 1
             continue
-        wz, wy, wx = _weights(pz - fz), _weights(py - fy), _weights(px - fx)
-        inner = 0 <= ky < ny - 2 and 0 <= kx < nx - 2
-        for dz in range(3):
+        wz, wy, wx = weights[tz & (STEPS - 1)], weights[ty & (STEPS - 1)], weights[tx & (STEPS - 1)]
+        inner = 0 <= ky < ny - 3 and 0 <= kx < nx - 3
+        for dz in range(NODES):
             k = kz + dz
             if k < base or k >= top:
                 continue
             slot = low + k - base
             plane = ring[slot if slot < depth else slot - depth]
-            a = wz[dz] * weight[i]
+            a = np.int64(wz[dz]) * weight[i]
             if inner:
-                for dy in range(3):
+                for dy in range(NODES):
                     b = a * wy[dy]
                     plane[ky + dy, kx] += b * wx[0]
                     plane[ky + dy, kx + 1] += b * wx[1]
                     plane[ky + dy, kx + 2] += b * wx[2]
+                    plane[ky + dy, kx + 3] += b * wx[3]
                 continue
-            for dy in range(max(0, -ky), min(3, ny - ky)):
+            for dy in range(max(0, -ky), min(NODES, ny - ky)):
                 b = a * wy[dy]
-                for dx in range(max(0, -kx), min(3, nx - kx)):
+                for dx in range(max(0, -kx), min(NODES, nx - kx)):
                     plane[ky + dy, kx + dx] += b * wx[dx]
     return early
 
@@ -150,7 +125,7 @@ class Ring:
             slot = plane % len(self.planes)
             before = self._touched[slot]
             self._touched[slot] = range(min(before.start, rows.start), max(before.stop, rows.stop)) if before else rows
-        refuse_early(deposit(z, y, x, weight, per_nm, shift, self.node, self.base, self.end, self.planes))
+        refuse_early(deposit(z, y, x, weight, per_nm, shift, self.node, self.base, self.end, WEIGHTS, self.planes))
 
     def advance(self, plane: int) -> Iterator[tuple[int, range, Callable[[int, int], NDArray[np.float32]]]]:
         """Move the window up to `plane`; yield (plane, rows, take) for each plane with dyes that it leaves.
@@ -178,4 +153,4 @@ class Ring:
 def _reached(position: NDArray[np.float64], per_nm: float, shift: float, within: range) -> range:
     """Nodes that positions can touch along one axis, with a margin of one for rounding."""
     low, high = (math.floor(v * per_nm - shift) for v in (float(position.min()), float(position.max())))
-    return range(max(within.start, low - 1), min(within.stop, high + 4))
+    return range(max(within.start, low - 2), min(within.stop, high + 4))

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.compiled import njit
-from simexm.kernels.diffraction.special import Array, sinc_array
+from simexm.kernels.diffraction.special import Array
 
 AT_ONCE = 8
 """Image planes whose node-plane spectra are held together, because neighbours share most of them."""
@@ -286,26 +286,6 @@ def _add_turned(real, imaginary, share, plane, total, turned, n):  # type: ignor
         value = share * plane[i]
         total[i] += real[i] * value
         turned[i] += imaginary[i] * value
-
-
-def sharpened(cycles: Array) -> Array:
-    """Transfer that undoes the blur of the quadratic weights, 1 / sinc^3, at frequencies in cycles per node."""
-    blur = sinc_array(cycles)
-    return 1 / (blur * blur * blur)
-
-
-def sharpened_along_z(spectrum: Array) -> Array:
-    """Undo that blur along the axial offsets of a response even in z, (offsets + 2, n) to (offsets, n).
-
-    1 / sinc^3 as a series in the second difference d, 1 - d / 8 + 37 d^2 / 1920, to sixth order; conserves the sum.
-    """
-    return sharpened_along_signed_z(np.concatenate([spectrum[2:0:-1], spectrum]))
-
-
-def sharpened_along_signed_z(spectrum: Array) -> Array:
-    """`sharpened_along_z` of a response at offsets of both signs, (offsets + 4, n) to (offsets, n)."""
-    second = np.diff(spectrum, n=2, axis=0)
-    return spectrum[2:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
 
 
 def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray[np.float32]:

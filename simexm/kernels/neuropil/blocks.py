@@ -20,7 +20,7 @@ SYNAPSE_RADIUS_NM = (150.0, 250.0)
 
 
 @jit
-def _gather(things, reaches, first, shape):  # type: ignore[no-untyped-def]
+def gather(things, reaches, first, shape):  # type: ignore[no-untyped-def]
     """List the capsules within their reach of each cell of a grid: offsets by cell, and indices of capsules."""
     half = 0.5 * math.sqrt(3.0) * CELL_NM
     counts = np.zeros(shape[0] * shape[1] * shape[2] + 1, np.int64)
@@ -53,8 +53,8 @@ def _gather(things, reaches, first, shape):  # type: ignore[no-untyped-def]
 
 @jit
 def _synapses(capsules, ids, tips, tip_ids, first, shape, offsets, listed):  # type: ignore[no-untyped-def]
-    """Synapses at the tips of spines: centre and radius as capsules, and the ids of both neurons."""
-    out, pairs = np.empty((len(tips), 8)), np.empty((len(tips), 2), np.int64)
+    """Synapses at the tips of spines: centre and radius as capsules, ids of both neurons (post, pre), and index of the tip."""
+    out, pairs, which = np.empty((len(tips), 8)), np.empty((len(tips), 2), np.int64), np.empty(len(tips), np.int64)
     found = 0
     for n in range(len(tips)):
         cell, inside = 0, True
@@ -77,9 +77,33 @@ def _synapses(capsules, ids, tips, tip_ids, first, shape, offsets, listed):  # t
             for axis in range(3):
                 out[found, axis] = out[found, 3 + axis] = tips[n, axis]
             out[found, 6] = out[found, 7] = least + (most - least) * share
-            pairs[found, 0], pairs[found, 1] = tip_ids[n], other
+            pairs[found, 0], pairs[found, 1], which[found] = tip_ids[n], other, n
             found += 1
-    return with_facts(out[:found]), pairs[:found]
+    return with_facts(out[:found]), pairs[:found], which[:found]
+
+
+@jit
+def scene(start, count, voxel_nm, k0, k1):  # type: ignore[no-untyped-def]
+    """All that can matter in a block of `count` voxels (z, y, x) from `start`.
+
+    Return the grid of cells (first, shape); capsules with their ids and origins, and synapses with the ids of their neurons,
+    their directions (n, 3) and origins (n, 4), see `skeleton`; and, of both, the lists by cell (offsets, indices).
+    """
+    first, shape = np.empty(3, np.int64), np.empty(3, np.int64)
+    for axis in range(3):
+        # One more cell on each side, whose synapses can reach into the box.
+        first[axis] = math.floor((start[axis] + 0.5) * voxel_nm[axis] / CELL_NM) - 1
+        stop = math.floor((start[axis] + count[axis] - 0.5) * voxel_nm[axis] / CELL_NM) + 2
+        shape[axis] = stop - first[axis]
+    low, high = first * CELL_NM - FAR_NM[1], (first + shape) * CELL_NM + FAR_NM[1]
+    (capsules, ids, origins), (tips, tip_ids, tip_origins) = skeleton(low, high, k0, k1)
+    capsules = with_facts(capsules)
+    reaches = np.maximum(capsules[:, 6], capsules[:, 7]) + FAR_NM[1] + MATTERS_NM
+    offsets, listed = gather(capsules, reaches, first, shape)
+    patches, pairs, which = _synapses(capsules, ids, tips, tip_ids, first, shape, offsets, listed)
+    return (
+        (first, shape), (capsules, ids, origins), (patches, pairs, tips[which, 3:], tip_origins[which]), (offsets, listed)
+    )  # fmt: skip
 
 
 @jit
@@ -95,20 +119,10 @@ def fill(
 
     `start` is the index of the first voxel in the volume, (k0, k1) the random key of the tissue.
     """
-    first, shape = np.empty(3, np.int64), np.empty(3, np.int64)
-    for axis in range(3):
-        # One more cell on each side, whose synapses can reach into the box.
-        first[axis] = math.floor((start[axis] + 0.5) * voxel_nm[axis] / CELL_NM) - 1
-        stop = math.floor((start[axis] + ids_out.shape[axis] - 0.5) * voxel_nm[axis] / CELL_NM) + 2
-        shape[axis] = stop - first[axis]
-    low, high = first * CELL_NM - FAR_NM[1], (first + shape) * CELL_NM + FAR_NM[1]
-    capsules, ids, tips, tip_ids = skeleton(low, high, k0, k1)
-    capsules = with_facts(capsules)
-    reaches = np.maximum(capsules[:, 6], capsules[:, 7]) + FAR_NM[1] + MATTERS_NM
+    grid, (capsules, ids, _), (patches, pairs, _, _), (offsets, listed) = scene(start, ids_out.shape, voxel_nm, k0, k1)
+    first, shape = grid
     synapse[:] = False
-    offsets, listed = _gather(capsules, reaches, first, shape)
-    patches, pairs = _synapses(capsules, ids, tips, tip_ids, first, shape, offsets, listed)
-    patch_offsets, patch_listed = _gather(patches, patches[:, 6].copy(), first, shape)
+    patch_offsets, patch_listed = gather(patches, patches[:, 6].copy(), first, shape)
     cell = np.empty(3, np.int64)
     for a in range(1, shape[0] - 1):
         for b in range(1, shape[1] - 1):

@@ -30,10 +30,19 @@ _SOFT = 60
 _NOBODY = 1e9
 _IN_SYNAPSE = 1024.0  # added to the gap to mark a voxel
 
-_BRICK_NM, _SIDE = 330.0, 8  # size of a brick's side, and its most voxels
-_N = _SIDE**3
+BRICK_NM, SIDE = 330.0, 8  # size of a brick's side, and its most voxels
+BRICK = SIDE**3
 # Parts of a brick's buffer: positions; the two lowest costs and their owners; half the width of the gap.
-_Z, _Y, _X, _BEST, _SECOND, _OWN, _OTHER, _GAP = 0, _N, 2 * _N, 3 * _N, 4 * _N, 5 * _N, 6 * _N, 7 * _N
+Z, Y, X, BEST, _SECOND, _OWN, _OTHER, HALF_GAP = (
+    0,
+    BRICK,
+    2 * BRICK,
+    3 * BRICK,
+    4 * BRICK,
+    5 * BRICK,
+    6 * BRICK,
+    7 * BRICK,
+)
 
 
 @jit
@@ -53,7 +62,7 @@ def _compare(buffer, count, capsule, origin, own):  # type: ignore[no-untyped-de
     radius, taper = np.float32(capsule[6]), np.float32(capsule[7] - capsule[6])
     slope, own = np.float32(capsule[10]), np.float32(own)
     for n in range(count):
-        z, y, x = buffer[_Z + n] - az, buffer[_Y + n] - ay, buffer[_X + n] - ax
+        z, y, x = buffer[Z + n] - az, buffer[Y + n] - ay, buffer[X + n] - ax
         t = (z * dz + y * dy + x * dx) * inverse
         t = t if t > zero else zero
         t = t if t < one else one
@@ -61,7 +70,7 @@ def _compare(buffer, count, capsule, origin, own):  # type: ignore[no-untyped-de
         e = np.sqrt(z * z + y * y + x * x) - (radius + t * taper)
         inner = e * slope
         cost = e if e > zero else inner
-        best, second, who, other = buffer[_BEST + n], buffer[_SECOND + n], buffer[_OWN + n], buffer[_OTHER + n]
+        best, second, who, other = buffer[BEST + n], buffer[_SECOND + n], buffer[_OWN + n], buffer[_OTHER + n]
         same, wins = who == own, cost < best
         next_ = cost if cost < second else second
         other_next = own if cost < second else other
@@ -69,12 +78,12 @@ def _compare(buffer, count, capsule, origin, own):  # type: ignore[no-untyped-de
         other_lost = who if wins else other_next
         buffer[_SECOND + n] = second if same else lost
         buffer[_OTHER + n] = other if same else other_lost
-        buffer[_BEST + n] = cost if wins else best
+        buffer[BEST + n] = cost if wins else best
         buffer[_OWN + n] = own if wins else who
 
 
 @jit
-def _soft(cell, k0, k1):  # type: ignore[no-untyped-def]
+def soft_of(cell, k0, k1):  # type: ignore[no-untyped-def]
     """Half gap and far distance at the corners of a cell, for interpolation, (2, 2, 2, 2)."""
     out = np.empty((2, 2, 2, 2), np.float32)
     for a in range(2):
@@ -87,7 +96,7 @@ def _soft(cell, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _pick(capsules, ids, among, kept, bounds, centre, half, matters):  # type: ignore[no-untyped-def]
+def pick(capsules, ids, among, kept, bounds, centre, half, matters):  # type: ignore[no-untyped-def]
     """List in `kept` those of `among` that matter in a ball; return their number, and whether one id fills the ball."""
     least, only = FAR_NM[1], 0
     for n in range(len(among)):
@@ -108,7 +117,7 @@ def _pick(capsules, ids, among, kept, bounds, centre, half, matters):  # type: i
 
 
 @jit
-def _voxels(cell, size, first, count):  # type: ignore[no-untyped-def]
+def voxels_of(cell, size, first, count):  # type: ignore[no-untyped-def]
     """Range, along one axis, of voxels with centres in a cell, among `count` voxels from `first`."""
     low = math.floor(cell * CELL_NM / size) - 1
     while math.floor((low + 0.5) * size / CELL_NM) < cell:
@@ -126,14 +135,14 @@ def fill_cell(out, synapse, start, voxel_nm, cell, capsules, ids, patches, pairs
     `capsules` (n, 11), from `with_facts`, and `ids` (n,) are those that can matter in the cell; `patches` (m, 11) are
     synapses that can reach into it, `pairs` (m, 2) the ids of their neurons.
     """
-    soft = _soft(cell, k0, k1)
+    soft = soft_of(cell, k0, k1)
     domain = (cell[0] // ASTROCYTE_CELLS, cell[1] // ASTROCYTE_CELLS, cell[2] // ASTROCYTE_CELLS)
     astrocyte = code_of(ASTROCYTE, domain[0], domain[1], domain[2])
     side, lo, hi = np.empty(3, np.int64), np.empty(3, np.int64), np.empty(3, np.int64)
     for axis in range(3):
-        side[axis] = min(_SIDE, max(1, int(_BRICK_NM / voxel_nm[axis])))
-        lo[axis], hi[axis] = _voxels(cell[axis], voxel_nm[axis], start[axis], out.shape[axis])
-    buffer, bounds = np.empty(8 * _N, np.float32), np.empty(len(capsules))
+        side[axis] = min(SIDE, max(1, int(BRICK_NM / voxel_nm[axis])))
+        lo[axis], hi[axis] = voxels_of(cell[axis], voxel_nm[axis], start[axis], out.shape[axis])
+    buffer, bounds = np.empty(8 * BRICK, np.float32), np.empty(len(capsules))
     everything = np.arange(len(capsules))
     near, kept = np.empty_like(everything), np.empty_like(everything)
     origin, centre, from_, to = cell * CELL_NM, np.empty(3), np.empty(3, np.int64), np.empty(3, np.int64)
@@ -145,8 +154,8 @@ def fill_cell(out, synapse, start, voxel_nm, cell, capsules, ids, patches, pairs
                 for axis in range(3):
                     to[axis] = min(from_[axis] + side[axis], hi[axis])
                 end_z, end_y = to[0], to[1]
-                half = _ball(start, voxel_nm, from_, to, centre)
-                number, alone = _pick(capsules, ids, everything, near, bounds, centre, half, MATTERS_NM)
+                half = ball(start, voxel_nm, from_, to, centre)
+                number, alone = pick(capsules, ids, everything, near, bounds, centre, half, MATTERS_NM)
                 if alone:
                     out[a : to[0], b : to[1], c : to[2]] = ids[near[0]]
                     continue
@@ -154,8 +163,8 @@ def fill_cell(out, synapse, start, voxel_nm, cell, capsules, ids, patches, pairs
                 for from_[0] in range(a, end_z, half_z):
                     for from_[1] in range(b, end_y, half_y):
                         to[0], to[1] = min(from_[0] + half_z, end_z), min(from_[1] + half_y, end_y)
-                        half = _ball(start, voxel_nm, from_, to, centre)
-                        _place(buffer, start, voxel_nm, from_, to, origin, soft)
+                        half = ball(start, voxel_nm, from_, to, centre)
+                        place(buffer, start, voxel_nm, from_, to, origin, soft)
                         _fill_brick(
                             out, synapse, from_, to, centre, half, origin, capsules, ids, near[:number], kept, bounds,
                             patches, pairs, buffer, astrocyte,
@@ -163,7 +172,7 @@ def fill_cell(out, synapse, start, voxel_nm, cell, capsules, ids, patches, pairs
 
 
 @jit
-def _ball(start, voxel_nm, from_, to, centre):  # type: ignore[no-untyped-def]
+def ball(start, voxel_nm, from_, to, centre):  # type: ignore[no-untyped-def]
     """Write the middle of a brick to `centre`; return the largest distance of a voxel centre from it."""
     half2 = 0.0
     for axis in range(3):
@@ -181,7 +190,7 @@ def _fill_brick(  # type: ignore[no-untyped-def]
     for m in range(len(patches)):
         meets |= distance_to(centre[0], centre[1], centre[2], patches[m])[0] < patches[m, 6] + half
     matters = MATTERS_NM if meets else 2.0 * GAP_NM[1]
-    number, alone = _pick(capsules, ids, near, kept, bounds, centre, half, matters)
+    number, alone = pick(capsules, ids, near, kept, bounds, centre, half, matters)
     if alone:
         out[from_[0] : to[0], from_[1] : to[1], from_[2] : to[2]] = ids[kept[0]]
         return
@@ -198,11 +207,11 @@ def _fill_brick(  # type: ignore[no-untyped-def]
     for z in range(from_[0], to[0]):
         for y in range(from_[1], to[1]):
             for x in range(from_[2], to[2]):
-                gap, own = buffer[_GAP + n], int(buffer[_OWN + n])
+                gap, own = buffer[HALF_GAP + n], int(buffer[_OWN + n])
                 marked = gap >= _IN_SYNAPSE
                 if marked:
                     gap -= np.float32(_IN_SYNAPSE)
-                if np.float32(0.5) * (buffer[_SECOND + n] - buffer[_BEST + n]) < gap:
+                if np.float32(0.5) * (buffer[_SECOND + n] - buffer[BEST + n]) < gap:
                     out[z, y, x] = 0
                 else:
                     out[z, y, x] = ids[kept[own]] if own >= 0 else astrocyte
@@ -211,7 +220,7 @@ def _fill_brick(  # type: ignore[no-untyped-def]
 
 
 @jit
-def _place(buffer, start, voxel_nm, from_, to, origin, soft):  # type: ignore[no-untyped-def]
+def place(buffer, start, voxel_nm, from_, to, origin, soft):  # type: ignore[no-untyped-def]
     """Initialise the buffer: positions of the brick's voxels, all owned by the astrocyte."""
     per_nm = np.float32(1.0 / CELL_NM)
     n = 0
@@ -223,17 +232,17 @@ def _place(buffer, start, voxel_nm, from_, to, origin, soft):  # type: ignore[no
             far_low, far_high = _between(soft[1], z * per_nm, y * per_nm)
             for c in range(from_[2], to[2]):
                 x = np.float32((start[2] + c + 0.5) * voxel_nm[2] - origin[2])
-                buffer[_Z + n], buffer[_Y + n], buffer[_X + n] = z, y, x
+                buffer[Z + n], buffer[Y + n], buffer[X + n] = z, y, x
                 share = x * per_nm
-                buffer[_BEST + n] = far_low + (far_high - far_low) * share
-                buffer[_GAP + n] = gap_low + (gap_high - gap_low) * share
+                buffer[BEST + n] = far_low + (far_high - far_low) * share
+                buffer[HALF_GAP + n] = gap_low + (gap_high - gap_low) * share
                 buffer[_SECOND + n], buffer[_OWN + n], buffer[_OTHER + n] = _NOBODY, -1.0, -1.0
                 n += 1
 
 
 @jit
 def _between(soft, z, y):  # type: ignore[no-untyped-def]
-    """Interpolate values of `_soft` along z and y (fractions of the cell), at both ends of x."""
+    """Interpolate values of `soft_of` along z and y (fractions of the cell), at both ends of x."""
     a, b = soft[0, 0, 0] + (soft[1, 0, 0] - soft[0, 0, 0]) * z, soft[0, 1, 0] + (soft[1, 1, 0] - soft[0, 1, 0]) * z
     c, d = soft[0, 0, 1] + (soft[1, 0, 1] - soft[0, 0, 1]) * z, soft[0, 1, 1] + (soft[1, 1, 1] - soft[0, 1, 1]) * z
     return a + (b - a) * y, c + (d - c) * y
@@ -245,16 +254,12 @@ def _mark(buffer, count, patch, pair, origin, ids, kept):  # type: ignore[no-unt
     z0, y0, x0 = np.float32(patch[0] - origin[0]), np.float32(patch[1] - origin[1]), np.float32(patch[2] - origin[2])
     radius2 = np.float32(patch[6] * patch[6])
     for n in range(count):
-        z, y, x = buffer[_Z + n] - z0, buffer[_Y + n] - y0, buffer[_X + n] - x0
+        z, y, x = buffer[Z + n] - z0, buffer[Y + n] - y0, buffer[X + n] - x0
         own, other = int(buffer[_OWN + n]), int(buffer[_OTHER + n])
         if z * z + y * y + x * x >= radius2 or own < 0 or other < 0:
             continue
         one, two = ids[kept[own]], ids[kept[other]]
         facing = (one == pair[0] and two == pair[1]) or (one == pair[1] and two == pair[0])
-        gap = buffer[_GAP + n]
-        if (
-            facing
-            and gap < _IN_SYNAPSE
-            and buffer[_SECOND + n] - buffer[_BEST + n] < np.float32(2.0 * SYNAPSE_DEPTH_NM)
-        ):
-            buffer[_GAP + n] = np.float32(_IN_SYNAPSE) + max(np.float32(0.0), min(gap, np.float32(CLEFT_NM)))
+        gap = buffer[HALF_GAP + n]
+        if facing and gap < _IN_SYNAPSE and buffer[_SECOND + n] - buffer[BEST + n] < np.float32(2.0 * SYNAPSE_DEPTH_NM):
+            buffer[HALF_GAP + n] = np.float32(_IN_SYNAPSE) + max(np.float32(0.0), min(gap, np.float32(CLEFT_NM)))

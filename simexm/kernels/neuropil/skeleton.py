@@ -33,6 +33,8 @@ from simexm.random import philox
 from simexm.random import unit_float32word as unit
 
 _SPINE, _SPINY = 48, 56
+SOMA, DENDRITE, NECK, HEAD, AXON = range(5)
+"""Parts of a neuron that a capsule is, column 0 of `origins`."""
 _REACH_NM = np.array(
     [2000.0] * DENDRITES + [1300.0] * (TUBES - DENDRITES)
 )  # largest distance of a spine or branch from its node
@@ -50,13 +52,14 @@ def _far(x, bounds, reach):  # type: ignore[no-untyped-def]
 
 @jit
 def _bodies(bounds, lattices, k0, k1):  # type: ignore[no-untyped-def]
-    """Cell bodies near a box, as capsules, and their ids."""
+    """Cell bodies near a box: capsules, ids and origins, as `skeleton` returns them."""
     reach = 2.0 * SOMA_RADIUS_NM[1]
     first, last = np.empty(3, np.int64), np.empty(3, np.int64)
     for axis in range(3):
         first[axis] = math.floor((bounds[2, axis] - reach) / SOMA_PITCH_NM)
         last[axis] = math.floor((bounds[3, axis] + reach) / SOMA_PITCH_NM) + 1
-    out, ids = np.empty((np.prod(last - first), 8)), np.empty(np.prod(last - first), np.int64)
+    room = np.prod(last - first)
+    out, ids, origins = np.empty((room, 8)), np.empty(room, np.int64), np.zeros((room, 5), np.int64)
     n = 0
     for a in range(first[0], last[0]):
         for b in range(first[1], last[1]):
@@ -72,8 +75,9 @@ def _bodies(bounds, lattices, k0, k1):  # type: ignore[no-untyped-def]
                     out[n, axis], out[n, 3 + axis] = p[axis] - stretch, p[axis] + stretch
                 out[n, 6] = out[n, 7] = radius
                 ids[n] = code_of(0, a, b, c)
+                origins[n, 0], origins[n, 1], origins[n, 2], origins[n, 3] = SOMA, a, b, c
                 n += 1
-    return out[:n], ids[:n]
+    return out[:n], ids[:n], origins[:n]
 
 
 @jit
@@ -90,11 +94,13 @@ def _inside(p, bodies):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _put(out, ids, n, a, b, r_a, r_b, cell):  # type: ignore[no-untyped-def]
+def _put(filled, n, a, b, r_a, r_b, cell, part, tube, node):  # type: ignore[no-untyped-def]
+    out, ids, origins = filled
     for axis in range(3):
         out[n, axis], out[n, 3 + axis] = a[axis], b[axis]
     out[n, 6], out[n, 7] = r_a, r_b
     ids[n] = cell
+    origins[n, 0], origins[n, 1], origins[n, 2], origins[n, 3], origins[n, 4] = part, tube[0], tube[1], tube[2], node
     return n + 1
 
 
@@ -120,12 +126,13 @@ def _spine(k, i, j, n, a, b, radius, k0, k1):  # type: ignore[no-untyped-def]
 def skeleton(low, high, k0, k1):  # type: ignore[no-untyped-def]
     """Capsules that reach into the box `low` to `high` of real space, nm, and possibly more, always in the same order.
 
-    Return capsules (n, 8), their ids (n,), tips of spine heads with the directions of the spines (m, 6), and their ids
-    (m,).
+    Return capsules (n, 8), their ids (n,), their origins (n, 5): part of the neuron, family, lattice cell (2) and node of
+    its tube, or lattice cell (3) of a body; tips of spine heads with the directions of the spines (m, 6), their ids (m,),
+    and their origins (m, 4): family, lattice cell and node.
     """
     lattices = lattices_of(low, high, k0, k1)
     bounds = origins_of(low, high, lattices)
-    bodies, body_ids = _bodies(bounds, lattices, k0, k1)
+    bodies, body_ids, body_origins = _bodies(bounds, lattices, k0, k1)
     first, last = np.empty((TUBES, 3), np.int64), np.empty((TUBES, 3), np.int64)
     room = len(bodies)
     for k in range(TUBES):
@@ -135,26 +142,36 @@ def skeleton(low, high, k0, k1):  # type: ignore[no-untyped-def]
         first[k, 2] = math.floor((bounds[2, AXES[k, 0]] - _REACH_NM[k]) / FAMILY[k, STEP]) - 1
         last[k, 2] = math.floor((bounds[3, AXES[k, 0]] + _REACH_NM[k]) / FAMILY[k, STEP]) + 2
         room += (4 if k < DENDRITES else 2) * np.prod(last[k] - first[k])
-    out, ids = np.empty((room, 8)), np.empty(room, np.int64)
-    tips, tip_ids = np.empty((room // 2, 6)), np.empty(room // 2, np.int64)
+    out, ids, origins = np.empty((room, 8)), np.empty(room, np.int64), np.empty((room, 5), np.int64)
+    tips, tip_ids, tip_origins = (
+        np.empty((room // 2, 6)),
+        np.empty(room // 2, np.int64),
+        np.empty((room // 2, 4), np.int64),
+    )
     n, tip = len(bodies), 0
     for m in range(n):
         ids[m] = body_ids[m]
         for column in range(8):
             out[m, column] = bodies[m, column]
+        for column in range(5):
+            origins[m, column] = body_origins[m, column]
     for k in range(TUBES):
         for i in range(first[k, 0], last[k, 0]):
             for j in range(first[k, 1], last[k, 1]):
                 if tube_of(k, i, j, k0, k1)[2] > 0.0:
-                    nodes, filled = (first[k, 2], last[k, 2]), (out, ids, n, tips, tip_ids, tip)
+                    nodes, filled = (
+                        (first[k, 2], last[k, 2]),
+                        ((out, ids, origins), n, (tips, tip_ids, tip_origins), tip),
+                    )
                     n, tip = _follow(k, i, j, nodes, bounds, lattices, bodies, filled, k0, k1)
-    return out[:n], ids[:n], tips[:tip], tip_ids[:tip]
+    return (out[:n], ids[:n], origins[:n]), (tips[:tip], tip_ids[:tip], tip_origins[:tip])
 
 
 @jit
 def _follow(k, i, j, nodes, bounds, lattices, bodies, filled, k0, k1):  # type: ignore[no-untyped-def]
     """Append the capsules of one tube between two nodes, with spines and joints to parent branches; return both counts."""
-    (first, last), (out, ids, n, tips, tip_ids, tip) = nodes, filled
+    (first, last), (put, n, (tips, tip_ids, tip_origins), tip) = nodes, filled
+    tube, part = (k, i, j), (DENDRITE if k < DENDRITES else AXON)
     reach, step = _REACH_NM[k], FAMILY[k, STEP]
     phase = tube_of(k, i, j, k0, k1)[3]
     before, r_before, linked = (0.0, 0.0, 0.0), 0.0, False
@@ -177,20 +194,21 @@ def _follow(k, i, j, nodes, bounds, lattices, bodies, filled, k0, k1):  # type: 
                 at = math.floor(along / FAMILY[parent, STEP] - tube_of(parent, pi, pj, k0, k1)[3] + 0.5)
                 s0, s1, s2, r_parent = node_of(parent, pi, pj, at, k0, k1)
                 there = bent(tilted((s0, s1, s2)), lattices)
-                n = _put(out, ids, n, there, here, min(radius, r_parent), radius, cell)
+                n = _put(put, n, there, here, min(radius, r_parent), radius, cell, part, tube, node)
         if _inside(here, bodies):
             linked = False
             continue
         if linked:
-            n = _put(out, ids, n, before, here, r_before, radius, cell)
+            n = _put(put, n, before, here, r_before, radius, cell, part, tube, node)
             if k < DENDRITES and (i ^ j) & 7 != 0:
                 centre, head, neck, out_ = _spine(k, i, j, node, before, here, radius, k0, k1)
                 if neck > 0.0:
-                    n = _put(out, ids, n, before, centre, neck, neck, cell)
-                    n = _put(out, ids, n, centre, centre, head, head, cell)
+                    n = _put(put, n, before, centre, neck, neck, cell, NECK, tube, node)
+                    n = _put(put, n, centre, centre, head, head, cell, HEAD, tube, node)
                     for axis in range(3):
                         tips[tip, axis], tips[tip, 3 + axis] = centre[axis] + head * out_[axis], out_[axis]
                     tip_ids[tip] = cell
+                    tip_origins[tip, 0], tip_origins[tip, 1], tip_origins[tip, 2], tip_origins[tip, 3] = k, i, j, node
                     tip += 1
         before, r_before, linked = here, radius, True
     return n, tip

@@ -9,19 +9,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from simexm.compiled import njit
 from simexm.kernels.numbers import detmath, tails
-from simexm.random import Key, philox, unit_double
 
 SMALL_MEAN = 10.0
 """Below this mean the distribution is summed from 0; above, the normal expansion gives a guess."""
 LEAST_MEAN = 2.0**-53
 """At or below this mean P(X > 0) is less than the smallest 1 - u of `unit_double`: the count is 0."""
-LARGEST_MEAN = 2.0**31
-"""Largest mean of a field: its counts still fit 32 bits."""
 SUMMED_U = 1.0 - 2.0**-10
 """Above this u the sum from 0 loses the relative accuracy of 1 - CDF; the upper tail decides."""
 EXPANSION_SIGMA = 4.0
@@ -53,8 +47,8 @@ def poisson_expansion_error(w: Any, mean: Any, root: Any) -> Any:
     return (0.03 + 0.002 * (s * s * s)) / (mean * root) + 1e-15 * mean
 
 
-_poisson_expansion_1 = _jit(poisson_expansion)
-_poisson_expansion_error_1 = _jit(poisson_expansion_error)
+poisson_expansion_1 = _jit(poisson_expansion)
+poisson_expansion_error_1 = _jit(poisson_expansion_error)
 
 
 @_jit
@@ -73,13 +67,38 @@ def poisson_quantile(u: float, mean: float) -> int:
         return n if u <= SUMMED_U else tails.poisson_settle(n, u, mean)
     w = detmath.normal_quantile(u)
     root = math.sqrt(mean)
-    x = max(_poisson_expansion_1(w, mean, root), 0.0)
+    x = max(poisson_expansion_1(w, mean, root), 0.0)
     below = math.floor(x)
     n = int(below)
-    error = _poisson_expansion_error_1(w, mean, root)
+    error = poisson_expansion_error_1(w, mean, root)
     if abs(w) <= EXPANSION_SIGMA and x - below > error and x - below < 1.0 - error:
         return n
     return int(tails.poisson_settle(n, u, mean))
+
+
+@_jit
+def pulse_count_quantile(u: float, mean: float, dead_share: float) -> int:
+    """Return the smallest n with P(N <= n) >= u for pulses N counted with a dead time.
+
+    Each counted pulse makes the counter deaf for the share `dead_share` of the time in which `mean` pulses are expected,
+    and pulses meanwhile are lost (Feller, "On probability problems in the theory of counters", 1948, type I). More than n
+    are counted if n + 1 waiting times and n dead times fit into the time, so P(N <= n) is that of a Poisson number of
+    mean * (1 - n * dead_share). On average about mean / (1 + mean * dead_share) are counted.
+    """
+    return int(counted_pulses(int(poisson_quantile(u, mean)), u, mean, dead_share))
+
+
+@_jit
+def counted_pulses(pulses: int, u: float, mean: float, dead_share: float) -> int:
+    """Return `pulse_count_quantile`, given pulses = poisson_quantile(u, mean)."""
+    if pulses == 0 or not dead_share > 0.0:
+        return pulses
+    n = int(pulses / (1.0 + pulses * dead_share) + 0.5)
+    while n < pulses and poisson_quantile(u, mean * (1.0 - n * dead_share)) > n:
+        n += 1
+    while n > 0 and poisson_quantile(u, mean * (1.0 - (n - 1) * dead_share)) <= n - 1:
+        n -= 1
+    return n
 
 
 @_jit
@@ -128,85 +147,3 @@ def binomial_quantile(u: float, n: int, p: float) -> int:
         return int(_binomial_quantile_rare(u, n, p))
     # P(X <= k) >= u is P(failures < n - k) <= 1 - u: count failures, which are rarer.
     return n - int(_binomial_quantile_rare(1.0 - u, n, 1.0 - p))
-
-
-# One function per step of a row: LLVM does not vectorise Philox in a function that also searches or allocates (14 ns a pixel
-# instead of 1.6).
-@_jit
-def _uniform_row(u, z, y, x0, draw, k0, k1):  # type: ignore[no-untyped-def]
-    for k in range(u.shape[0]):
-        words = philox(z, y, x0 + k, draw, k0, k1)
-        u[k] = unit_double(words[0], words[1])
-
-
-@_jit
-def _poisson_row(counts, u, mean):  # type: ignore[no-untyped-def]
-    for k in range(counts.shape[0]):
-        counts[k] = poisson_quantile(u[k], np.float64(mean[k]))
-
-
-@_jit
-def _normal_row(u):  # type: ignore[no-untyped-def]
-    for k in range(u.shape[0]):
-        u[k] = detmath.normal_quantile(u[k])
-
-
-@_jit
-def _poisson_field(mean, z0, y0, x0, k0, k1):  # type: ignore[no-untyped-def]
-    counts = np.empty(mean.shape, np.uint32)
-    u = np.empty(mean.shape[2])
-    for i in range(mean.shape[0]):
-        for j in range(mean.shape[1]):
-            _uniform_row(u, z0 + i, y0 + j, x0, 0, k0, k1)
-            _poisson_row(counts[i, j], u, mean[i, j])
-    return counts
-
-
-@_jit
-def _normal_field(nz, ny, nx, z0, y0, x0, draw, k0, k1):  # type: ignore[no-untyped-def]
-    field = np.empty((nz, ny, nx))
-    for i in range(nz):
-        for j in range(ny):
-            _uniform_row(field[i, j], z0 + i, y0 + j, x0, draw, k0, k1)
-            _normal_row(field[i, j])
-    return field
-
-
-def check_mean(lowest: float, highest: float) -> None:
-    """Raise ValueError if a mean is NaN or above `LARGEST_MEAN`."""
-    if not (lowest <= highest <= LARGEST_MEAN):
-        raise ValueError(f"means from {lowest} to {highest}: a Poisson field needs numbers up to {LARGEST_MEAN:.0f}")
-
-
-def poisson_field(
-    mean: NDArray[np.float32] | NDArray[np.float64], z0: int, y0: int, x0: int, key: Key
-) -> NDArray[np.uint32]:
-    """Draw a Poisson count for every pixel of a box, uint32.
-
-    Pixel (i, j, k) uses the random number of counter (z0 + i, y0 + j, x0 + k, 0) only, so its count does not depend on
-    the box or on other pixels.
-
-    Parameters
-    ----------
-    mean
-        Expected counts, (z, y, x); 0 is drawn unless positive. ValueError if one is NaN or above `LARGEST_MEAN`.
-    z0, y0, x0
-        Index of the first pixel in the image.
-    key
-        Key of the stream, one per channel and purpose (`simexm.random.derive_key`).
-    """
-    if mean.size:
-        check_mean(float(mean.min()), float(mean.max()))
-    counts: NDArray[np.uint32] = _poisson_field(mean, z0, y0, x0, *key)
-    return counts
-
-
-def normal_field(
-    shape: tuple[int, int, int], z0: int, y0: int, x0: int, key: Key, draw: int = 0
-) -> NDArray[np.float64]:
-    """Draw a standard normal number for every pixel of a box, float64, as `poisson_field` does.
-
-    `draw` is the fourth word of the counter, for streams with several numbers per pixel.
-    """
-    field: NDArray[np.float64] = _normal_field(*shape, z0, y0, x0, draw, *key)
-    return field

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from simexm.compiled import njit
 from simexm.geometry.grid import Box, Triple, three
 from simexm.kernels.numbers.detmath import CUT_SIGMA, exp_array, normal_quantile_cut
-from simexm.kernels.numbers.draws import LARGEST_MEAN
+from simexm.kernels.numbers.fields import LARGEST_MEAN
 from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
 from simexm.kernels.numbers.tails import log1p
 from simexm.random import Key, philox, unit_double, unit_float32word

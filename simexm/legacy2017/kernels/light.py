@@ -12,7 +12,7 @@ from simexm.compiled import njit
 from simexm.geometry.grid import Triple
 from simexm.kernels.emission.emit import uniforms
 from simexm.kernels.numbers.detmath import exp_array
-from simexm.kernels.numbers.draws import check_mean
+from simexm.kernels.numbers.fields import check_mean
 from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
 from simexm.random import Key
 

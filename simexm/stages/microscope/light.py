@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from simexm.errors import SimexmWarning, SpecError
 from simexm.spectra.curves import Curve
+from simexm.spectra.efficiency import CurveEfficiency, Efficiency
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.lightpath import Transmission, detected_share
 
@@ -28,13 +29,13 @@ LEAKED_SHARE = 0.01
 """Share of the exciting light that the filters before the detector may pass, were it scattered into them."""
 
 
-def check_light(optics: Optics, dyes: Mapping[str, Fluorophore], factor: float) -> None:
+def check_light(optics: Optics, dyes: Mapping[str, Fluorophore], factor: float, efficiency: Efficiency) -> None:
     """Refuse bands that contain their laser line and dyes that no channel sees; warn of an index far from the gel's."""
     for channel in optics.all_channels:
         _check_channel(channel, multiphoton=optics.multiphoton)
     for dye in dyes.values():
         _check_seen(optics, dye)
-    _warn_of_short_curves(optics, dyes)
+    _warn_of_short_curves(optics, dyes, efficiency)
     index = optics.refractive_index
     if factor > 1.5 and abs(index - WATER) > INDEX_TOLERANCE:
         warnings.warn(
@@ -97,11 +98,11 @@ def _check_seen(optics: Optics, dye: Fluorophore) -> None:
         )
 
 
-def _warn_of_short_curves(optics: Optics, dyes: Mapping[str, Fluorophore]) -> None:
+def _warn_of_short_curves(optics: Optics, dyes: Mapping[str, Fluorophore], efficiency: Efficiency) -> None:
     """Warn of curves that end, far from 0, where a dye still emits: what lies beyond counts as lost."""
     for channel in optics.all_channels:
         given = {"emission_filter": channel.emission_filter or channel.band_nm, "dichroic": channel.dichroic}
-        filters = {**given, "detector_efficiency": optics.detector_efficiency}
+        filters = {**given, "quantum_efficiency": efficiency.curve if isinstance(efficiency, CurveEfficiency) else None}
         curves = {key: curve for key, curve in filters.items() if isinstance(curve, Curve)}
         seen = [d for d in dyes.values() if optics.excites(channel, d)]
         for key, curve in curves.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from fractions import Fraction
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -101,10 +102,17 @@ class Zernike(Frozen):
 
 
 def fill_in(given: dict[str, Any]) -> dict[str, Any]:
-    """Add what the named objective says to the keys that are given; a name that is unknown is left to validation."""
-    named = OBJECTIVES.get(str(given.get("objective")))
-    if named is None:
+    """Add what the named objective says to the keys that are given; ValueError if there is none of that name."""
+    name = given.get("objective")
+    if not isinstance(name, str):
         return given
+    named = OBJECTIVES.get(name)
+    if named is None:
+        near = difflib.get_close_matches(name, OBJECTIVES, n=2)
+        hint = f"did you mean {' or '.join(near)}? All of them" if near else "they are"
+        raise ValueError(
+            f"there is no objective {name!r}; {hint}: {', '.join(OBJECTIVES)}; or give numerical_aperture and immersion_index"
+        )
     found = {"numerical_aperture": named.numerical_aperture, "immersion_index": named.immersion_index}
     return {**{k: v for k, v in found.items() if v is not None}, **given}
 

@@ -10,7 +10,8 @@ from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, model_validator
 
 from simexm.errors import SpecError
 from simexm.geometry.geometry import Geometry
@@ -23,14 +24,18 @@ from simexm.kernels.diffraction.objective import Model, Objective
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
+from simexm.kernels.imaging import gridding
+from simexm.kernels.imaging.gridding import NODES
 from simexm.kernels.imaging.image import fast_pixels
-from simexm.spectra.curves import CsvCurve, Curve, Efficiency, resolved_efficiency
+from simexm.spectra.curves import CsvCurve, Curve
+from simexm.spectra.efficiency import Efficiency, counted_nm, mean_efficiency
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.spectra.lightpath import detected_share, mean_detected_nm
-from simexm.spectra.spectrum import Spectrum
-from simexm.stages.contract import EXPANDED, EXPECTED, Quantity, RunContext, TileState
+from simexm.spectra.lightpath import detected_share
+from simexm.stages.contract import EXPANDED, EXPECTED, MapPass, Quantity, RunContext, TileState
 from simexm.stages.microscope import objectives, planar
 from simexm.stages.microscope.dose import Bleaching, Tissue
+from simexm.stages.microscope.haze import NAME, HazePlan, plan_haze
+from simexm.stages.microscope.haze_image import add_haze, map_dyes
 from simexm.stages.microscope.light import check_light
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
@@ -47,6 +52,7 @@ from simexm.stages.microscope.optics_plan import (
 )
 from simexm.stages.microscope.psf_stack import Measured, PsfStack, load
 from simexm.stages.roles import ImagingPlan, Microscope
+from simexm.timing import timed
 
 LEAST_INDEX = 1.3
 """No gel, and no cleared tissue, has a lower refractive index."""
@@ -57,9 +63,18 @@ ABERRATED_SHARE = 0.98
 """The same for a scanner with aberrations, whose response may be as wide as that of a camera."""
 FURTHEST_NM = 5_000
 """Largest default axial range of a camera, whose response does not fall off along z."""
-NODES_PER_FWHM = 4.0
-_NEGLIGIBLE = 5e-5
-"""Largest contribution of the discarded high frequencies to any pixel, relative to the peak of a dye's image."""
+_BLUR = 8e-4
+"""Error that places between nodes along one axis cause in a dye's image, root mean square, as a share of the image's."""
+_BLUR_Z = 4e-4
+"""Error that places between node planes cause at most, as a share of the maximum of a dye's image."""
+_NEGLIGIBLE = 4e-5
+"""Contribution of the discarded high frequencies to the brightest pixel of a dye's image, as if that were round."""
+
+
+def _either(schema: dict[str, Any]) -> None:
+    """Say in the JSON schema that a named objective gives the numerical aperture."""
+    schema["required"] = [key for key in schema.get("required", []) if key != "numerical_aperture"]
+    schema["anyOf"] = [{"required": ["numerical_aperture"]}, {"required": ["objective"]}]
 
 
 class Optics(Microscope):
@@ -92,9 +107,11 @@ class Optics(Microscope):
         A measured point spread function in place of the model's; a channel may have its own.
     tissue, bleaching
         Attenuation of light with depth, and bleaching of dyes by the planes that were imaged before; none by default.
-    objective_transmission, detector_efficiency
-        Transmission of the objective and its optics, and quantum efficiency of the detector, a number or a curve.
+    objective_transmission
+        Transmission of the objective and its optics.
     """
+
+    model_config = ConfigDict(json_schema_extra=_either)
 
     objective: objectives.Name | None = None
     numerical_aperture: float = Field(gt=0, le=2)
@@ -111,7 +128,6 @@ class Optics(Microscope):
     tissue: Tissue | None = None
     bleaching: Bleaching | None = None
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
-    detector_efficiency: Efficiency = 0.7
 
     reads: ClassVar[tuple[Quantity, ...]] = (EXPANDED,)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
@@ -120,6 +136,8 @@ class Optics(Microscope):
     tail: ClassVar[psf_response.Tail] = "inverse_square"
     keeps_light: ClassVar[bool] = False
     """Whether an infinite plane receives all collected light of a dye at any distance."""
+    keeps_evenly: ClassVar[bool] = False
+    """Whether every plane receives the same light of a dye, at any distance."""
     lit_from_above: ClassVar[bool] = True
     """Whether the light that excites dyes comes through the tissue above them."""
 
@@ -152,7 +170,7 @@ class Optics(Microscope):
                 "psf_model psf knows one refractive index and no aberrations; leave out immersion_index, cover_glass, "
                 "zernike and polarisation_deg, or take psf_model vectorial"
             )
-        if (self.zernike or self.cover_glass) and any((self.psf_stack, *(c.psf_stack for c in self.all_channels))):
+        if (self.zernike or self.cover_glass) and self.any_measured:
             raise ValueError(
                 "psf_stack shows the microscope with its aberrations, so those of zernike or cover_glass would count twice; "
                 "leave out either"
@@ -162,6 +180,11 @@ class Optics(Microscope):
         if double:
             raise ValueError(f"two channels are named {', '.join(double)}; rename one")
         return self
+
+    @property
+    def adds_haze(self) -> bool | None:
+        """Whether the light of dyes beyond the axial range is added; None: where it matters."""
+        return False
 
     @property
     @abstractmethod
@@ -193,10 +216,9 @@ class Optics(Microscope):
         return objectives.focus_scale(self.lens._replace(fill=math.inf), self.focus_nm)
 
     def resolved(self, curves: Mapping[str, CsvCurve | Curve]) -> Self:
-        """See `Stage`: the curves of channels and detector."""
+        """See `Stage`: the curves of channels, and the measured stack."""
         read: dict[str, object] = {
             "channels": tuple(channel.resolved(curves) for channel in self.all_channels),
-            "detector_efficiency": resolved_efficiency(self.detector_efficiency, curves),
             "psf_stack": self.psf_stack and self.psf_stack.frozen(),
         }
         changed = {key: value for key, value in read.items() if value != getattr(self, key)}
@@ -206,6 +228,11 @@ class Optics(Microscope):
         """The measured stack of a channel, if any."""
         given = channel.psf_stack or self.psf_stack
         return None if given is None else load(given)
+
+    @property
+    def any_measured(self) -> bool:
+        """Whether a channel has a measured stack, with which the axial range ends."""
+        return any(given is not None for given in (self.psf_stack, *(c.psf_stack for c in self.all_channels)))
 
     def planar(self, channel: Channel) -> bool:
         """Whether the channel's response has no symmetry about the axis."""
@@ -230,18 +257,18 @@ class Optics(Microscope):
     def response(
         self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
     ) -> Array:
-        """Photo-electrons per nm^2 of pixel of a dye at distances z below a plane, at radii (nz, nr) or on a square (nz, n, n).
+        """Photons at the detector per nm^2 of pixel of a dye at distances z below a plane, (nz, nr) or (nz, n, n).
 
-        On a square, places are those of the dye relative to the axis.
+        At radii from the axis, or on a square of places of the dye relative to the axis.
         """
 
     @abstractmethod
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
         """Photons that one dye emits in all directions while a plane at distance z is imaged, (nz,)."""
 
-    def check(self, dyes: Mapping[str, Fluorophore], factor: float) -> None:
+    def check(self, dyes: Mapping[str, Fluorophore], factor: float, efficiency: Efficiency) -> None:
         """See `check_light`."""
-        check_light(self, dyes, factor)
+        check_light(self, dyes, factor, efficiency)
 
     @property
     def spacing_nm(self) -> Spacing:
@@ -254,31 +281,17 @@ class Optics(Microscope):
         return peak * channel.excitation.absorbed(dye)
 
     def collected(self, channel: Channel, dye: Fluorophore) -> float:
-        """Photo-electrons per emitted photon, without a pinhole."""
-        return (
-            self.lens.collected()
-            * self.objective_transmission
-            * self.passed_share(channel, dye)
-            * (self.detector_efficiency if isinstance(self.detector_efficiency, float) else 1.0)
-        )
+        """Photons that reach the detector per emitted photon, without a pinhole."""
+        return self.lens.collected() * self.objective_transmission * self.passed_share(channel, dye)
 
     def passed_share(self, channel: Channel, dye: Fluorophore) -> float:
-        """Share of a dye's photons that pass the filters and, if its efficiency is a curve, are counted by the detector."""
-        return detected_share(dye, channel.detection, self.efficiency_curve)
+        """Share of a dye's photons that pass the filters."""
+        return detected_share(dye, channel.detection)
 
-    @property
-    def efficiency_curve(self) -> Spectrum | None:
-        """Quantum efficiency of the detector over wavelength; None if it is one number."""
-        given = self.detector_efficiency
-        if isinstance(given, float):
-            return None
-        assert isinstance(given, Curve), "the curve has not been read"
-        return given.spectrum
-
-    def seen(self, dyes: Mapping[str, Fluorophore]) -> list[tuple[Channel, Fluorophore, float]]:
-        """(channel, dye, mean emission wavelength) of every dye that a channel excites and passes."""
+    def seen(self, dyes: Mapping[str, Fluorophore], efficiency: Efficiency) -> list[tuple[Channel, Fluorophore, float]]:
+        """(channel, dye, mean wavelength of the counted photons) of every dye that a channel excites and passes."""
         return [
-            (channel, dye, mean_detected_nm(dye, channel.detection, self.efficiency_curve))
+            (channel, dye, counted_nm(efficiency, dye, channel.detection))
             for channel in self.all_channels
             for dye in dyes.values()
             if self.excites(channel, dye) and self.passed_share(channel, dye) > 0
@@ -290,44 +303,92 @@ class Optics(Microscope):
         """Pixels and planes from the specimen's corner."""
         return Geometry(volume, crop, voxel_nm, origin_nm, transform, self.spacing_nm)
 
-    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry) -> ImagingPlan:
+    def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry, efficiency: Efficiency) -> ImagingPlan:
         """Choose the simulation grid and its range, at most the thickness of the expanded specimen."""
         expanded = geometry.transform.bound(geometry.voxels_nm(Box.of_shape(geometry.crop.shape)))
         depth_nm = float(expanded.stop[0] - expanded.start[0])
-        seen = self.seen(dyes)
+        seen = self.seen(dyes, efficiency)
         if not seen:
             raise SpecError(
                 "no channel detects any of the dyes in use, so the image would be only noise; match the lasers and "
                 f"bands of {', '.join(c.name for c in self.all_channels)} to {', '.join(dyes) or 'a dye'}"
             )
         depths = self._depths(depth_nm)
-        sine = min(1.0, self.numerical_aperture / self.refractive_index)
-        shortest = min(min(c.excitation_nm / (2 if self.multiphoton else 1), e) for c, _, e in seen)
-        axial = shortest / (4 * self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
-        plane_nm = self.spacing_nm[0]
-        m_z = max(1, math.ceil(float(plane_nm) / axial))
-        node_z = plane_nm / m_z
         ends = (SURFACE,) if depths is None else tuple(dict.fromkeys((depths.foci[0], depths.foci[-1])))
+        m_z = self._subdivision_z(seen, ends[0])
+        node_z = self.spacing_nm[0] / m_z
         kept = [self._kept(c, d, e, float(node_z), depth_nm, focus) for c, d, e in seen for focus in ends]
         reach = self._measured_reach(self._reach(kept, float(node_z), depth_nm), float(node_z))
+        reach, far = self._near_and_far(seen, kept, reach, float(node_z), depth_nm, depths)
         range_nm = reach * float(node_z)
         radius = max(self._radius_nm(c, e, range_nm, focus) for c, _, e in seen for focus in ends)
+        if far is not None:
+            kept = [np.ones_like(k) for k in kept]
         tables = [[self.tabulate(c, d, e, float(node_z), reach, radius, f) for f in ends] for c, d, e in seen]
         pairs = tuple(
-            self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm)
+            self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm, efficiency)
             for (c, d, e), table, k in zip(seen, tables, kept[:: len(ends)], strict=True)
         )
-        fwhm = min(p.fwhm_nm[1] for p in pairs)
-        m = fast_pixels(max(1, math.ceil(self.pixel_size_nm * NODES_PER_FWHM / fwhm - 1e-9)), 1)
+        # the grid of the perfect image serves all others, which have less contrast at each frequency
+        perfect = [
+            [self.tabulate(c, d, e, float(node_z), reach, radius, f, model=True) for f in ends]
+            if self.planar(c)
+            else some
+            for (c, d, e), some in zip(seen, tables, strict=True)
+        ]
+        m = self._subdivision([t for some in perfect for t in some])
         node = exact(self.pixel_size_nm) / m
-        bands = [self._band(c, t, e, float(node)) for (c, _, e), some in zip(seen, tables, strict=True) for t in some]
+        bands = [self._band(c, t, e, float(node)) for (c, _, e), some in zip(seen, perfect, strict=True) for t in some]
         whole, band = (max(ends) for ends in zip(*bands, strict=True))
-        halo = math.ceil((radius + float(node)) / self.pixel_size_nm + 0.5)
+        halo = math.ceil((radius + 2 * float(node)) / self.pixel_size_nm + 0.5)
         signed = any(v is not None for v in (depths, self.tissue, self.bleaching)) or any(p.planar for p in pairs)
         plan = OpticsPlan(
-            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed
+            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed, far
         )
-        return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan))
+        return ImagingPlan(
+            plan, OpticsCost(plan), OpticsDescription(plan, self.bleaching is not None, self.any_measured)
+        )
+
+    def _near_and_far(
+        self,
+        seen: list[tuple[Channel, Fluorophore, float]],
+        kept: list[Array],
+        reach: int,
+        node_z: float,
+        depth_nm: float,
+        depths: Depths | None,
+    ) -> tuple[int, HazePlan | None]:
+        """Node planes of the near range, and the map of dyes beyond it, where it is wanted and there are any.
+
+        A default range is extended until the pixels resolve all that lies beyond.
+        """
+        wanted = self.adds_haze
+        if wanted is False or depth_nm <= reach * node_z:
+            return reach, None
+        least = min(float(k[min(reach, k.size - 1)]) for k in kept)
+        if wanted is None and not self.keeps_evenly and least >= 1.0 - LEFT_OUT_LIMIT:
+            return reach, None
+        focus = SURFACE if depths is None else depths.foci[len(depths.foci) // 2]
+        pairs = [(c.name, d, e) for c, d, e in seen]
+        fixed = self.axial_range_um is not None or self.any_measured
+        further = reach
+        while further * node_z < depth_nm:
+            if (found := plan_haze(self, pairs, further * node_z, depth_nm, focus)) is not None:
+                return further, found
+            if fixed:
+                break
+            further = math.ceil(further * 1.4)
+        if wanted and fixed:
+            given, longer = (
+                ("psf_stack ends", "record more planes of it")
+                if self.any_measured
+                else ("axial_range_um ends", "leave it out")
+            )
+            raise SpecError(
+                f"{given} {reach * node_z / 1000:.3g} um from the plane, too near for haze: at that distance the image of a dye "
+                f"has details finer than pixels of {self.pixel_size_nm:g} nm resolve; {longer}, or set haze: false"
+            )
+        return (reach if fixed else min(further, math.ceil(depth_nm / node_z) + 2)), None
 
     def _depths(self, thickness_nm: float) -> Depths | None:
         """Depths at which responses are tabulated; None if they are the same at all depths and even along z."""
@@ -375,7 +436,9 @@ class Optics(Microscope):
             if (stack := self.measured(channel)) is not None:
                 furthest = min(furthest, max(1, int(stack.extent_nm / node_z)))
             radius = self._radius_nm(channel, emission, furthest * node_z, focus)
-            table = self.tabulate(channel, dye, emission, node_z, furthest, radius, focus, coarse=4)
+            table = self.tabulate(
+                channel, dye, emission, node_z, furthest, radius, focus, 4, self.measured(channel) is None
+            )
             z = table.z_nm[: furthest + 1]
             energy = hankel.plane_energy(table.table, table.r_nm)[: furthest + 1]
         beyond = psf_response.left_out_share(energy, z, depth_nm, self.tail)
@@ -385,15 +448,16 @@ class Optics(Microscope):
     def _reach(self, kept: list[Array], node_z: float, depth_nm: float) -> int:
         """Node planes of the axial range: the user's or the default, at most the specimen's thickness.
 
-        Two nodes are added to the thickness, over which the weights of a dye can spread.
+        Two nodes are added to the thickness, over which a dye is shared out.
         """
-        most = max(1, math.ceil(depth_nm / node_z)) + 2
+        thickness = max(1, math.ceil(depth_nm / node_z))
+        most = thickness + NODES // 2
         if self.axial_range_um is not None:
             return min(most, max(1, math.ceil(self.axial_range_um * 1000 / node_z - 1e-9)))
         wanted = (1.0 - LEFT_OUT_LIMIT) / (LATERAL_SHARE if self.keeps_light else 1.0)
         enough = max(int(np.argmax(k >= min(wanted, k[-1]))) for k in kept)
         furthest = math.ceil(FURTHEST_NM / node_z) if self.tail == "constant" else most
-        return min(most, furthest, max(1, enough))
+        return min(furthest, max(1, enough) if enough < thickness else most)
 
     def _measured_reach(self, reach: int, node_z: float) -> int:
         """Node planes of the axial range that measured stacks hold; SpecError if they do not hold what is asked for."""
@@ -414,12 +478,16 @@ class Optics(Microscope):
         radius: float,
         focus: Focus = SURFACE,
         coarse: int = 1,
+        model: bool = False,
     ) -> psf_response.Response:
-        """Tabulate the response on node planes 0 to reach + 2, the mean of both sides where it is not even along z."""
-        z = np.arange(reach + 3, dtype=np.float64) * node_z
+        """Tabulate the response on the node planes of the range and a margin, which serves the grid correction.
+
+        The mean of both sides where it is not even along z, and of all directions where it is not symmetric about the axis; or,
+        much faster, that of the `model` without what breaks the symmetry.
+        """
+        z = np.arange(reach + 1 + gridding.MARGIN, dtype=np.float64) * node_z
         r = _radii(radius, coarse)
-        rough = coarse > 1 and self.measured(channel) is None  # without what breaks the symmetry
-        respond = self.response if rough else self.averaged
+        respond = self.response if model else self.averaged
         table = respond(channel, dye, emission, z, r, focus)
         if self.planar(channel) or not self.lens.matched:
             table = (table + respond(channel, dye, emission, -z, r, focus)) / 2
@@ -428,9 +496,10 @@ class Optics(Microscope):
     def both_sides(
         self, pair: OpticsPair, dye: Fluorophore, node_z: float, reach: int, radius: float, focus: Focus
     ) -> tuple[Array, Array]:
-        """Radii, and the response on node planes -reach - 2 to reach + 2; the outermost serve the grid correction."""
+        """Radii, and the response on the node planes of the range and a margin, on both sides."""
         channel = next(c for c in self.all_channels if c.name == pair.channel)
-        z, r = np.arange(-reach - 2, reach + 3, dtype=np.float64) * node_z, _radii(radius, 1)
+        most = reach + gridding.MARGIN
+        z, r = np.arange(-most, most + 1, dtype=np.float64) * node_z, _radii(radius, 1)
         return r, self.response(channel, dye, pair.emission_nm, z, r, focus)
 
     def _pair(
@@ -441,11 +510,12 @@ class Optics(Microscope):
         tables: list[psf_response.Response],
         kept: float,
         depth_nm: float,
+        efficiency: Efficiency,
     ) -> OpticsPair:
         table = tables[0]
-        received = hankel.plane_energy(table.table[:-2], table.r_nm)
+        received = hankel.plane_energy(table.table[: -gridding.MARGIN], table.r_nm)
         if self.keeps_light:
-            everything = self.emitted(channel, dye, table.z_nm[:-2]) * self.collected(channel, dye)
+            everything = self.emitted(channel, dye, table.z_nm[: -gridding.MARGIN]) * self.collected(channel, dye)
             kept *= float(_integrals(received)[-1] / _integrals(everything)[-1])
         try:
             axial: float | None = psf_response.fwhm_axial_nm(table)
@@ -458,8 +528,45 @@ class Optics(Microscope):
         stack = float(self.emitted(channel, dye, distances).sum())
         peaks = [float(t.table[0, 0]) for t in tables]
         deep = None if len(tables) == 1 else peaks[-1] / peaks[0]
+        counted = mean_efficiency(efficiency, dye, channel.detection)
+        in_focus = counted * float(received[0])
         shape = planar.lattice(self, channel, emission, float(table.r_nm[-1])).shape if self.planar(channel) else None
-        return OpticsPair(channel.name, dye.name, emission, float(received[0]), stack, 1.0 - kept, widths, deep, shape)
+        return OpticsPair(channel.name, dye.name, emission, in_focus, stack, 1.0 - kept, widths, counted, deep, shape)
+
+    def _subdivision_z(self, seen: list[tuple[Channel, Fluorophore, float]], focus: Focus) -> int:
+        """Fewest node planes a plane spacing that image a dye well, wherever it lies between them."""
+        sine = min(1.0, self.numerical_aperture / self.refractive_index)
+        plane_nm = float(self.spacing_nm[0])
+        period = min(e for _, _, e in seen) / (self.refractive_index * (1 - math.sqrt(1 - sine * sine)))
+        m = max(1, math.floor(plane_nm / period))
+        while any(self._blur_z(c, d, e, plane_nm / m, period, focus) > _BLUR_Z for c, d, e in seen):
+            m = max(m + 1, m * 11 // 10)
+        return m
+
+    def _blur_z(
+        self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, period: float, focus: Focus
+    ) -> float:
+        """Largest error of the pixel above a dye halfway between two node planes, as a share of the pixel's maximum."""
+        planes = min(32, math.ceil(4 * period / node_z)) + gridding.MARGIN
+        radius = min(self.pixel_size_nm / math.sqrt(math.pi), emission / self.numerical_aperture)  # a pixel's area
+        table = self.tabulate(channel, dye, emission, node_z / 2, 2 * planes, 2 * radius, focus, model=True)
+        pixel = hankel.radial_weights(table.r_nm.size, RADIAL_STEP_NM) * (table.r_nm <= radius)
+        exact = np.cumsum(table.table * pixel, axis=1)[:, -1]
+        half = gridding.between_planes(gridding.sharpened_along_z(exact[::2, None]))[:, 0]
+        return float(np.abs(half - exact[1::2][: half.size]).max() / exact[0])
+
+    def _subdivision(self, tables: list[psf_response.Response]) -> int:
+        """Fewest nodes a pixel along y and x that image a dye in focus well, of those that allow fast transforms."""
+        pixel = float(self.pixel_size_nm)
+        k = np.linspace(0, 4 * self.numerical_aperture / 200, 513)
+        spectra = [hankel.radial_spectrum(t.table[:1], t.r_nm, k)[0] * sinc_array(k * pixel) for t in tables]
+        energies = [s * s * k for s in spectra]
+        m = 1
+        while True:
+            lost = np.where(k * pixel < 0.5 * m, gridding.left_over(np.minimum(k * pixel / m, 0.5)), 1.0)
+            if all(float((e * lost * lost).sum()) <= _BLUR**2 * float(e.sum()) for e in energies):
+                return m
+            m = fast_pixels(m + 1, 1)
 
     def _band(
         self, channel: Channel, table: psf_response.Response, emission: float, node_nm: float
@@ -490,19 +597,31 @@ class Optics(Microscope):
         return whole, min(highest, whole + FADING_RINGS / float(table.r_nm[-1]))
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
-        """A halo of the response's reach, and one node for the deposit weights."""
+        """A halo of the response's reach, and the two nodes over which a dye is shared out."""
         plan = _formation(context)
-        lateral = plan.halo * self.spacing_nm[1] + plan.node_nm[1]
-        axial = (plan.reach + 1) * plan.node_nm[0]
+        lateral = plan.halo * self.spacing_nm[1] + 2 * plan.node_nm[1]
+        axial = (plan.reach + 2) * plan.node_nm[0]
         return {"expanded": wanted.grown((axial, lateral, lateral))}
+
+    def maps(self, context: RunContext) -> tuple[MapPass, ...]:
+        """See `Stage`: the dyes of the whole specimen, where light comes from beyond the axial range."""
+        plan = _formation(context)
+        return () if plan.haze is None else (plan.haze.map_pass(plan.dyes()),)
+
+    def map(self, wanted: MapPass, cells: Box, state: TileState) -> NDArray[np.int64]:
+        """See `Stage`."""
+        return map_dyes(wanted, cells, state.read(EXPANDED), _formation(state.context), state.device)
 
     def run(self, state: TileState) -> None:
         """Write the expected image of the tile, float32 on its device, (channel, z, y, x), photo-electrons per pixel."""
         kept = state.scratch if any(state.frame) else None
         stream = state.read(EXPANDED)
-        expected = expected_image(
-            self, _formation(state.context), stream, state.context.dyes, state.pixels, state.device, kept
-        )
+        plan, dyes = _formation(state.context), state.context.dyes
+        expected = expected_image(self, plan, stream, dyes, state.pixels, state.device, kept)
+        if plan.haze is not None:
+            with timed("imaging: haze"):
+                planes = state.context.geometry.shape[0]
+                add_haze(self, plan, dyes, state.mapped[NAME], planes, state.pixels, state.device, expected)
         state.write(EXPECTED, expected)
 
 

@@ -20,6 +20,8 @@ class OpticsDescription(ImagingDescription):
     """Describe the simulation grid, the range of the response, and each pair."""
 
     plan: OpticsPlan
+    bleaches: bool
+    measured: bool
 
     def describe(self, tile: Triple) -> dict[str, Any]:
         """See `ImagingDescription`."""
@@ -31,6 +33,7 @@ class OpticsDescription(ImagingDescription):
             "halo_pixels": [math.ceil(self.plan.reach / self.plan.subdivision[0]), self.plan.halo, self.plan.halo],
             "transform": list(self.plan.lateral(tile).nodes),
             **self._depths(),
+            **self._haze(),
             "pairs": [
                 {
                     "channel": p.channel,
@@ -46,6 +49,13 @@ class OpticsDescription(ImagingDescription):
                 for p in self.plan.pairs
             ],
         }
+
+    def _haze(self) -> dict[str, Any]:
+        haze = self.plan.haze
+        if haze is None:
+            return {}
+        nodes = [float(self.plan.node_nm[1]) * self.plan.subdivision[1] * p for p in haze.pixels]
+        return {"haze": {"beyond_um": haze.reach_nm / 1000, "planes_nm": haze.coarse_nm, "nodes_nm": nodes}}
 
     def _depths(self) -> dict[str, Any]:
         depths = self.plan.depths
@@ -66,6 +76,13 @@ class OpticsDescription(ImagingDescription):
             ("simulation grid", grid),
             ("PSF", f"+-{self.plan.range_nm / 1000:.3g} um along z, halo {times(halo)} pixels"),
         ]
+        if haze := self._haze().get("haze"):
+            nodes = " to ".join(f"{nm:.4g}" for nm in (haze["nodes_nm"][0], haze["nodes_nm"][-1]))
+            text = (
+                f"light from beyond {haze['beyond_um']:.3g} um, by a map of the specimen on nodes of {nodes} nm: one more pass "
+                "over the labels; `haze: false` leaves it out"
+            )
+            rows.append(("haze", text))
         depths = self.plan.depths
         if depths is not None:
             first, last = (f"{nm:.0f}" for nm in depths.off_nm)
@@ -87,19 +104,22 @@ class OpticsDescription(ImagingDescription):
         return rows
 
     def remarks(self) -> list[str]:
-        """Remark on bleaching."""
+        """Remark on bleaching where it is not simulated."""
+        if self.bleaches:
+            return []
         return [
             f"{p.dye} would emit {p.emitted_in_stack:.2g} photons in {p.channel}: most dyes bleach after "
-            f"{BLEACHING_PHOTONS:.0e} to 1e6, and bleaching is not simulated; lower the light or image fewer planes"
+            f"{BLEACHING_PHOTONS:.0e} to 1e6; set bleaching to simulate it, lower the light, or image fewer planes"
             for p in self.plan.pairs
             if p.emitted_in_stack > BLEACHING_PHOTONS
         ]
 
     def warnings(self) -> list[str]:
         """Warn of light beyond the axial range."""
+        remedy = "record more planes of psf_stack, or leave it out" if self.measured else "give a larger axial_range_um"
         return [
             f"axial_range_um {self.plan.range_nm / 1000:.3g} leaves out {p.left_out:.0%} of the light of a uniformly "
-            f"stained stack ({p.dye} in {p.channel}), so haze is too weak; give a larger axial_range_um"
+            f"stained stack ({p.dye} in {p.channel}), so haze is too weak; {remedy}"
             for p in self.plan.pairs
             if p.left_out > LEFT_OUT_LIMIT
         ]

@@ -15,10 +15,10 @@ from simexm.kernels.devices.device import Device, NodeGrid, NodePlanes
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
-from simexm.kernels.imaging import image
+from simexm.kernels.imaging import gridding, image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
-from simexm.stages.microscope import dose, planar
+from simexm.stages.microscope import dose, haze, planar
 from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPair, OpticsPlan, ring_depth
 from simexm.timing import timed, timed_each
 
@@ -106,7 +106,7 @@ def node_windows(
             with timed("imaging: deposit"):
                 planes.add(chunk.emitters)
         else:
-            for ready in timed_each(planes.advance(math.floor(chunk.floor_nm * z - shift[0] - 0.5)), _FORWARD):
+            for ready in timed_each(planes.advance(math.floor(chunk.floor_nm * z - shift[0]) - 1), _FORWARD):
                 yield ready, planes
     for ready in timed_each(planes.advance(high), _FORWARD):
         yield ready, planes
@@ -122,7 +122,7 @@ def transfer(
     m = grid.subdivision
     node = float(plan.node_nm[1])
     y, x = (np.arange(q + 1) / n for q, n in zip(grid.band, grid.nodes, strict=True))
-    factor_y, factor_x = (m * sinc_array(c * m) * image.sharpened(c) for c in (y, x))
+    factor_y, factor_x = (m * sinc_array(c * m) * gridding.sharpened(c) for c in (y, x))
     wanted = range(tile.start[0], tile.stop[0])
     left = dose.shares(optics, plan, pair, dye, wanted)
     if not plan.signed:
@@ -147,7 +147,7 @@ def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore
     """Radial transfer by axial offset, (frequencies, reach + 1), corrected for the deposit weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
-    response = image.sharpened_along_z(_spectrum(plan, table.table, table.r_nm))
+    response = gridding.sharpened_along_z(_near(optics, plan, pair, dye, table.z_nm, table.table, table.r_nm))
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
     return np.ascontiguousarray(response.T)
@@ -159,12 +159,33 @@ def _radial_at(
 ) -> NDArray[np.float64]:
     """`_radial` at one depth, with signed offsets, (frequencies, 2 * reach + 1)."""
     r, table = optics.both_sides(pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
-    response = image.sharpened_along_signed_z(_spectrum(plan, table, r))
+    most = plan.reach + gridding.MARGIN
+    z = np.arange(-most, most + 1, dtype=np.float64) * float(plan.node_nm[0])
+    response = gridding.sharpened_along_signed_z(_near(optics, plan, pair, dye, z, table, r))
     response[[0, -1]] /= 2
     return np.ascontiguousarray(response.T)
 
 
-def _spectrum(plan: OpticsPlan, table: NDArray[np.float64], r_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lateral transforms of a table's rows, faded out to the band."""
+def _near(
+    optics: Optics,
+    plan: OpticsPlan,
+    pair: OpticsPair,
+    dye: Fluorophore,
+    z_nm: NDArray[np.float64],
+    table: NDArray[np.float64],
+    r_nm: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Lateral transforms of a table's rows without what the map of far dyes transfers."""
+    found = _spectrum(plan, pair, table, r_nm)
+    if plan.haze is not None:
+        k = np.arange(plan.frequencies) / plan.per_cycle
+        found = found - haze.taken(optics, plan, pair, dye, z_nm, k)
+    return found
+
+
+def _spectrum(
+    plan: OpticsPlan, pair: OpticsPair, table: NDArray[np.float64], r_nm: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Lateral transforms of a table's rows in photo-electrons, faded out to the band."""
     k = np.arange(plan.frequencies) / plan.per_cycle
-    return hankel.radial_spectrum(table, r_nm, k) * plan.kept(k)
+    return hankel.radial_spectrum(table, r_nm, k) * (plan.kept(k) * pair.efficiency)

@@ -15,10 +15,12 @@ from simexm.geometry.grid import Box, Spacing, Triple
 from simexm.kernels.diffraction.pupil import Square
 from simexm.kernels.diffraction.tables import Focus
 from simexm.kernels.imaging import image
+from simexm.kernels.imaging.gridding import NODES
 from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.spectra.curves import Band, CsvCurve, Curve, Filter, Lines, Source, find_curve, resolved_filter
 from simexm.spectra.lightpath import Excitation, Transmission
+from simexm.stages.microscope.haze import HazePlan
 from simexm.stages.microscope.psf_stack import PsfStack
 from simexm.stages.roles import ImageFormation, Pair
 
@@ -164,6 +166,8 @@ class OpticsPair(Pair):
         Share of a uniformly stained stack's light beyond the axial range or, for a camera, beyond the lateral radius.
     fwhm_nm
         Axial and lateral full width at half maximum; axial None where the range does not reach it.
+    efficiency
+        Photo-electrons per photon that reaches the detector.
     deepest_peak
         Peak of a dye's image in the deepest plane relative to the first; None if all are alike.
     planar
@@ -173,6 +177,7 @@ class OpticsPair(Pair):
     emitted_in_stack: float
     left_out: float
     fwhm_nm: tuple[float | None, float]
+    efficiency: float
     deepest_peak: float | None = None
     planar: tuple[int, int] | None = None
 
@@ -233,6 +238,8 @@ class OpticsPlan(ImageFormation):
         Depths at which responses are tabulated; None if the response is the same at all depths and even along z.
     signed
         Whether node planes above and below an image plane have weights of their own.
+    haze
+        The map that gives the light from beyond the axial range; None without it.
     """
 
     subdivision: Triple
@@ -246,6 +253,7 @@ class OpticsPlan(ImageFormation):
     pairs: tuple[OpticsPair, ...]
     depths: Depths | None = None
     signed: bool = False
+    haze: HazePlan | None = None
 
     @property
     def cell_nm(self) -> Spacing:
@@ -317,4 +325,4 @@ def faded(frequency_per_nm: Array, whole_per_nm: float, band_per_nm: float) -> A
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:
     """Node planes that emitters can touch between two floors of the stream."""
-    return math.ceil(reach_nm / float(plan.node_nm[0])) + 3
+    return math.ceil(reach_nm / float(plan.node_nm[0])) + NODES

@@ -14,9 +14,9 @@ from simexm.kernels.diffraction.plane_spectrum import Lattice
 from simexm.kernels.diffraction.pupil import Square
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
-from simexm.kernels.imaging import image
+from simexm.kernels.imaging import gridding
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.microscope import objectives
+from simexm.stages.microscope import haze, objectives
 from simexm.stages.microscope.optics_plan import (
     FADING_RINGS,
     MOST_PLANAR,
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 8  # depths that are computed together
 _ROWS = 16  # of frequencies that are corrected along z together
+_STENCIL = 3  # pixels about a place from which it is interpolated, on each side
 
 
 def images(
     optics: Optics, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, radius_nm: float, focus: Focus
 ) -> tuple[float, Array]:
-    """Pitch, and images (nz, n, n) of a dye at distances z below a plane, photo-electrons per nm^2, about pixel n // 2."""
+    """Pitch, and images (nz, n, n) of a dye at distances z below a plane, photons per nm^2, about pixel n // 2."""
     stack, pitch = optics.measured(channel), pitch_nm(optics, channel, emission_nm)
     if stack is not None:
         return pitch, _measured(optics, channel, dye, emission_nm, z_nm, radius_nm, stack)
@@ -53,7 +54,8 @@ def averaged(
     """Mean over directions of the response at radii (nr,), (nz, nr)."""
     means = []
     for some in np.array_split(z_nm, math.ceil(z_nm.size / _AT_ONCE)):
-        pitch, planes = images(optics, channel, dye, emission_nm, some, float(r_nm[-1]), focus)
+        wide = float(r_nm[-1]) + _STENCIL * pitch_nm(optics, channel, emission_nm)
+        pitch, planes = images(optics, channel, dye, emission_nm, some, wide, focus)
         means.append(plane_spectrum.mean_over_directions(planes, pitch, r_nm))
     return np.concatenate(means)
 
@@ -70,7 +72,7 @@ def _measured(
 
 @lru_cache(maxsize=64)
 def _in_focus(optics: Optics, channel: Channel, dye: Fluorophore, emission_nm: float) -> float:
-    """Photo-electrons of a dye in focus by the model, times the pixel's area."""
+    """Photons of a dye in focus by the model, times the pixel's area."""
     r = np.arange(4096, dtype=np.float64) * 2.5 / 1.5 * (emission_nm / 500)
     focus = objectives.focus_at(optics.lens, optics.focus_nm, 0.0)
     return float(hankel.plane_energy(optics.response(channel, dye, emission_nm, np.zeros(1), r, focus), r)[0])
@@ -103,7 +105,8 @@ def tables(
     """Transfer functions at the offsets -reach ... reach, corrected for the deposit weights along z."""
     channel = _channel(optics, pair)
     grid = lattice(optics, channel, pair.emission_nm, plan.radius_nm)
-    offsets = np.arange(-plan.reach - 2, plan.reach + 3, dtype=np.float64)
+    most = plan.reach + gridding.MARGIN
+    offsets = np.arange(-most, most + 1, dtype=np.float64)
     found = np.empty((offsets.size, *grid.shape), np.complex64)
     for start in range(0, offsets.size, _AT_ONCE):
         z = offsets[start : start + _AT_ONCE] * float(plan.node_nm[0])
@@ -113,7 +116,8 @@ def tables(
     result = np.empty((plan.offsets, *grid.shape), np.complex64)
     for start in range(0, grid.shape[0], _ROWS):
         rows = slice(start, start + _ROWS)
-        result[:, rows] = image.sharpened_along_signed_z(found[:, rows].astype(np.complex128))
+        parts = found[:, rows].view(np.float32).astype(np.float64)  # real and imaginary
+        result[:, rows] = gridding.sharpened_along_signed_z(parts).view(np.complex128)
     result[[0, -1]] /= 2  # as in radial tables
     return grid, result
 
@@ -121,13 +125,29 @@ def tables(
 def transfer(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, foci: tuple[Focus, ...], y: Array, x: Array
 ) -> NDArray[np.complex64]:
-    """Transfer functions (depths * offsets, y.size, x.size) at frequencies y, of both signs, and x, per nm."""
+    """Transfer functions (depths * offsets, y.size, x.size) at frequencies y, of both signs, and x, per nm; photo-electrons."""
     response = np.empty((len(foci) * plan.offsets, y.size, x.size), np.complex64)
     for i, focus in enumerate(foci):
         grid, found = tables(optics, plan, pair, dye, focus)
         plane_spectrum.interpolate(found, grid, y, x, response[i * plan.offsets : (i + 1) * plan.offsets])
-    response *= _passed(optics, plan, pair, y, x).astype(np.float32)
+    response *= (pair.efficiency * _passed(optics, plan, pair, y, x)).astype(np.float32)
+    if plan.haze is not None:
+        place = np.hypot(y[:, None], x) * plan.per_cycle
+        for o, line in enumerate(_far(optics, plan, pair, dye)):
+            response[o :: plan.offsets] -= haze.at(line, place).astype(np.float32)
     return response
+
+
+@lru_cache(maxsize=32)
+def _far(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> Array:
+    """What the map of far dyes transfers, by signed offset, (offsets, frequencies), corrected along z."""
+    most = plan.reach + gridding.MARGIN
+    z = np.arange(-most, most + 1, dtype=np.float64) * float(plan.node_nm[0])
+    found = gridding.sharpened_along_signed_z(
+        haze.taken(optics, plan, pair, dye, z, np.arange(plan.frequencies) / plan.per_cycle)
+    )
+    found[[0, -1]] /= 2
+    return found
 
 
 def _passed(optics: Optics, plan: OpticsPlan, pair: OpticsPair, y: Array, x: Array) -> Array:

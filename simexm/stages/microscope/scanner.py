@@ -61,6 +61,11 @@ class Scanner(Optics):
         fill = math.inf if self.fill == "uniform" else self.fill
         return super().lens._replace(fill=fill, polarisation_deg=self.polarisation_deg)
 
+    @property
+    def pixel_time_s(self) -> float:
+        """The dwell time."""
+        return self.dwell_us * 1e-6
+
     def cutoff_per_nm(self, channel: Channel, emission_nm: float) -> float:
         """See `Optics`; of excitation and detection together, or of excitation twice with two photons."""
         detection = channel.excitation_nm if self.multiphoton else emission_nm

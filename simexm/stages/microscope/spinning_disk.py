@@ -39,6 +39,7 @@ class SpinningDisk(Widefield):
     magnification: float = Field(gt=0, le=1000)
 
     keeps_light: ClassVar[bool] = False
+    keeps_evenly: ClassVar[bool] = False
     needs_symmetry: ClassVar[bool] = True
 
     @model_validator(mode="after")

@@ -39,18 +39,30 @@ class Widefield(Optics):
         Lasers and bands, imaged one after the other.
     exposure_s
         Exposure of one plane.
+    haze
+        Whether the light of dyes beyond the axial range is added, from a coarse map of the whole specimen. By default, where the
+        specimen is thicker than that range; of a light sheet and a spinning disk where the range leaves out more than 5 %
+        of a uniformly stained stack's light.
     """
 
     stage: Literal["widefield"] = "widefield"
     channels: tuple[CameraChannel, ...] = Field(min_length=1, max_length=MOST_CHANNELS)
     exposure_s: float = Field(default=0.1, gt=0, le=3600)
 
+    haze: bool | None = None
+
     tail: ClassVar[psf_response.Tail] = "constant"
     keeps_light: ClassVar[bool] = True
+    keeps_evenly: ClassVar[bool] = True
 
     @property
     def all_channels(self) -> tuple[Channel, ...]:
         return self.channels
+
+    @property
+    def adds_haze(self) -> bool | None:
+        """See `Optics`."""
+        return self.haze
 
     def profile(self, z_nm: Array) -> Array:
         """Irradiance at distance z from the focal plane relative to the channel's: 1."""
@@ -67,6 +79,11 @@ class Widefield(Optics):
             quantum_yield=dye.quantum_yield,
             lifetime_ns=dye.lifetime_ns,
         )
+
+    @property
+    def pixel_time_s(self) -> float:
+        """The exposure time."""
+        return self.exposure_s
 
     def response(
         self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, triple
 from simexm.result.result import Result, elements
 from simexm.run.totals import Totals
+from simexm.stages.roles import Detector
 from simexm.view.report.ink import GRID, MUTED, in_powers, new_figure, svg
 from simexm.view.run_record import RunRecord
 from simexm.view.scene import ChannelDisplay
@@ -78,34 +79,31 @@ def strengths(result: Result, run: RunRecord) -> tuple[list[Strength], list[str]
 
     Both are empty for the 2017 model, which draws noise before it blurs, and for results that stop before the microscope.
     """
-    quantity, camera = result.provenance["quantity"], run.simulation.camera
+    quantity = result.provenance["quantity"]
+    detector = run.simulation.detector if quantity == "image" else None
     pairs = run.record["optics"].get("pairs", [])
     if quantity not in ("image", "expected") or not all("electrons_per_dye_in_focus" in p for p in pairs):
         return [], []
-    gain, offset, excess, read = 1.0, 0.0, 1.0, 0.0
-    if quantity == "image" and camera is not None:
-        gain, offset = camera.gain_counts_per_e, camera.offset_counts
-        excess, read = camera.excess_noise, camera.read_noise_e
     names = [c["label"] for c in result.channels]
     found, untold = [], []
     for layer in run.simulation.labeller.named_layers:
         own = [p for p in pairs if p["dye"] == layer.dye and p["channel"] in names]
         best = max(own, key=lambda p: float(p["electrons_per_dye_in_focus"]), default=None)
-        sums = _sums(result, run, layer.name, layer.region, names.index(best["channel"])) if best else None
+        sums = _sums(result, run, detector, layer.name, layer.region, names.index(best["channel"])) if best else None
         if best is None or sums is None:
             untold.append(layer.name)
             continue
-        (pixels, lit), (_, dark) = ((n, (total / n - offset) / gain) for n, total in sums)
-        noise = math.sqrt(max(lit, 0.0) * excess + read**2)
+        (pixels, lit), (_, dark) = ((n, total / n) for n, total in sums)
+        noise = detector.noise_e(lit, run.plan.context) if detector else math.sqrt(max(lit, 0.0))
         where = {"membrane": "cell borders", "cytosol": "inside cells"}.get(layer.region, layer.region)
         found.append(Strength(layer.name, layer.dye, best["channel"], where, lit - dark, dark, noise, int(pixels)))
     return found, untold
 
 
 def _sums(
-    result: Result, run: RunRecord, layer: str, region: str, channel: int
+    result: Result, run: RunRecord, detector: Detector | None, layer: str, region: str, channel: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return number of pixels and sum of counts, of the layer and of the background; None if either has too few pixels."""
+    """Return number of pixels and sum of photo-electrons, of layer and background; None if either has too few pixels."""
     on, off, rest = np.zeros(2), np.zeros(2), np.zeros(2)
     image = result.array()
     for box in _boxes(image.shape[1:]):
@@ -113,9 +111,11 @@ def _sums(
         inside = _region(result, run, layer, region, box)
         if inside is None:
             return None
-        counts = np.asarray(image[(channel, *box.slices)], np.float64)
+        light = np.asarray(image[(channel, *box.slices)], np.float64)
+        if detector:
+            light = detector.electrons(light, box, run.plan.context)
         for into, mask in ((on, chosen & inside), (off, ~chosen), (rest, ~(chosen & inside))):
-            into += mask.sum(), counts[mask].sum()
+            into += mask.sum(), light[mask].sum()
     if region not in ("membrane", "cytosol") or off[0] < FEWEST:
         off = rest  # the surroundings of a mask; or all cells are labelled
     return (on, off) if min(on[0], off[0]) >= FEWEST else None

@@ -102,6 +102,17 @@ __device__ __noinline__ whole poisson_quantile(double u, double mean) {
   return poisson_settle(n, u, mean);
 }
 
+// Pulses counted with a dead time; see `draws.pulse_count_quantile`.
+__device__ __noinline__ whole pulse_count_quantile(double u, double mean, double dead_share) {
+  whole n = poisson_quantile(u, mean);
+  if (n == 0 || !(dead_share > 0.0)) return n;
+  whole pulses = n;
+  n = (whole)(n / (1.0 + n * dead_share) + 0.5);
+  while (n < pulses && poisson_quantile(u, mean * (1.0 - n * dead_share)) > n) n += 1;
+  while (n > 0 && poisson_quantile(u, mean * (1.0 - (n - 1) * dead_share)) <= n - 1) n -= 1;
+  return n;
+}
+
 // log(1 + x), Goldberg 1991, theorem 4.
 __device__ inline double log_1_plus(double x) {
   double w = 1.0 + x;

@@ -16,6 +16,8 @@ struct Emission {
   Point sigma, voxel_nm, size;  // linker; voxel; sub-cell
   whole by_surface, region_bits, bits_bytes, kind, clumped;
   whole marked, identified;  // kind in identities, and whether they are written
+  whole by_depth, by_grey;   // whether these factors apply
+  Point grey;                // share of the mean at grey value 0, its change per value, and its least
   Triple subcells;
   Key number, place, linker;
   Triple origin, specimen;  // first voxel of the array and of the specimen, in the volume
@@ -30,6 +32,28 @@ struct Emitters {
   unsigned char *own;
   int *identity;  // 6 per emitter; null if no stage needs them
 };
+
+// What multiplies the mean of the law in each voxel: `points.Factors`.
+struct Factors {
+  const double *cell, *depth;
+  const float *grey;
+};
+
+// Factor of the law's mean in voxel (z, y, x) of the arrays.
+__device__ inline double factor_of(const Factors &factors, const Emission &law, int cell, whole z, whole y, whole x) {
+  double factor = law.region_bits != 0 ? factors.cell[cell] : 1.0;
+  if (law.by_depth) {
+    double a = factors.depth[z], b = factors.depth[law.shape.z + y], c = factors.depth[law.shape.z + law.shape.y + x];
+    double nearer = b > c ? b : c;
+    factor *= a > nearer ? a : nearer;
+  }
+  if (law.by_grey) {
+    double share = law.grey.z + law.grey.y * (double)factors.grey[(z * law.shape.y + y) * law.shape.x + x];
+    share = share > law.grey.x ? share : law.grey.x;
+    factor *= share < 1.0 ? share : 1.0;
+  }
+  return factor;
+}
 
 // Total number of dyes on `proteins` proteins.
 __device__ inline whole dyes_of(double u, const Emission &law, whole proteins) {
@@ -73,20 +97,20 @@ __device__ inline void identify(const Emitters &out, whole n, whole z, whole y, 
 // Count the emitters of sub-cell `at` (in the order above); with `WRITE`, also write them from index `n`.
 template <bool WRITE>
 __device__ inline whole sub_cell(whole at, const Emission &law, const int *index, const void *regions,
-                                 const unsigned char *labelled, const double *weights, const Emitters &out, whole n,
+                                 const Factors &factors, const double *weights, const Emitters &out, whole n,
                                  word64 *dyes_of_cell) {
   whole width = law.hi.x - law.lo.x, rows = law.hi.y - law.lo.y;
   whole parts = law.subcells.z * law.subcells.y * law.subcells.x;
   whole x = law.lo.x + at % width, sub = at / width % parts;
   whole y = law.lo.y + at / width / parts % rows, z = law.lo.z + at / width / parts / rows;
   whole voxel = (z * law.shape.y + y) * law.shape.x + x;
-  if (law.region_bits != 0 && ((bits_of(regions, voxel, law.bits_bytes) & law.region_bits) == 0 || labelled[index[voxel]] == 0)) return 0;
+  if (law.region_bits != 0 && ((bits_of(regions, voxel, law.bits_bytes) & law.region_bits) == 0 || factors.cell[index[voxel]] == 0.0)) return 0;
   whole gz = law.origin.z + z, gy = law.origin.y + y, gx = law.origin.x + x;
   // each sub-cell has its own stream: counter = voxel, key = the layer's key, modified by the sub-cell
   Words drawn = philox(gz, gy, gx, 0, law.number.a, law.number.b ^ sub);
   double u = unit_double(drawn.a, drawn.b);
   if (u < 1.0 - law.most - ROUNDING) return 0;
-  double mean = law.mean;
+  double mean = law.mean * factor_of(factors, law, index[voxel], z, y, x);
   if (law.by_surface) {
     mean *= surface_um2(index, law.shape, z, y, x, weights);
     if (u < 1.0 - mean - ROUNDING) return 0;
@@ -139,25 +163,25 @@ __device__ inline whole sub_cell(whole at, const Emission &law, const int *index
 }
 
 extern "C" __global__ void count_emitters(Emission law, const int *index, const void *regions,
-                                          const unsigned char *labelled, const double *weights, whole subcells,
-                                          int *counts) {
+                                          const double *cell, const double *depth, const float *grey,
+                                          const double *weights, whole subcells, int *counts) {
   EACH(i, subcells) {
-    counts[i] = (int)sub_cell<false>(i, law, index, regions, labelled, weights, Emitters{}, 0, nullptr);
+    counts[i] = (int)sub_cell<false>(i, law, index, regions, {cell, depth, grey}, weights, Emitters{}, 0, nullptr);
   }
 }
 
 // Write the emitters of the sub-cells first:stop; `ends` is the cumulative sum of counts, `base` the sum before `first`.
 extern "C" __global__ void write_emitters(Emission law, const int *index, const void *regions,
-                                          const unsigned char *labelled, const double *weights, const whole *ends,
-                                          whole first, whole stop, whole base, double *z, double *y, double *x,
-                                          int *weight, int *cell, unsigned char *own, int *identity,
-                                          word64 *dyes_of_cell) {
-  Emitters out = {z, y, x, weight, cell, own, law.identified ? identity : nullptr};
+                                          const double *cell, const double *depth, const float *grey,
+                                          const double *weights, const whole *ends, whole first, whole stop, whole base,
+                                          double *z, double *y, double *x, int *weight, int *cell_of, unsigned char *own,
+                                          int *identity, word64 *dyes_of_cell) {
+  Emitters out = {z, y, x, weight, cell_of, own, law.identified ? identity : nullptr};
   EACH(i, stop - first) {
     whole at = first + i;
     whole before = at > 0 ? ends[at - 1] : 0;
     if (ends[at] > before) {
-      sub_cell<true>(at, law, index, regions, labelled, weights, out, before - base, dyes_of_cell);
+      sub_cell<true>(at, law, index, regions, {cell, depth, grey}, weights, out, before - base, dyes_of_cell);
     }
   }
 }

@@ -1,6 +1,7 @@
 // Draws for arrays, to test the scalar functions.
 #pragma once
 #include "draws.cuh"
+#include "gamma.cuh"
 #include "threads.cuh"
 
 extern "C" __global__ void poisson_quantiles(const double *u, const double *mean, whole count, whole *out) {
@@ -10,6 +11,11 @@ extern "C" __global__ void poisson_quantiles(const double *u, const double *mean
 extern "C" __global__ void binomial_quantiles(const double *u, const whole *trials, const double *share, whole count,
                                               whole *out) {
   EACH(i, count) { out[i] = binomial_quantile(u[i], trials[i], share[i]); }
+}
+
+extern "C" __global__ void pulse_sums(const whole *n, const double *w, double variance, const double *table, whole tabled,
+                                      whole count, double *out) {
+  EACH(i, count) { out[i] = pulse_sum(n[i], w[i], variance, table, tabled); }
 }
 
 // exp, log, normal quantile and truncated normal quantile of each number, interleaved in `out`.
