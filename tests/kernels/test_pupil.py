@@ -14,7 +14,7 @@ from simexm.kernels.diffraction.special import Array
 
 WATER = Objective(1.15, 1.333)
 LAYERS = Objective(1.3, 1.333, immersion=1.406, spherical=((4, 30.0),), fill=1.0)
-SQUARE = Square(55.0, 121)
+SQUARE = Square(55.0, 81)
 NM = 520.0
 
 
@@ -24,7 +24,10 @@ def places(at: Square) -> tuple[Array, Array]:
     return np.hypot(line[:, None], line), np.arctan2(line[:, None], line)
 
 
-@pytest.mark.parametrize("objective", [WATER, LAYERS, Objective(0.8, 1.333, immersion=1.0)])
+@pytest.mark.parametrize(
+    "objective",
+    [LAYERS, *(pytest.param(o, marks=pytest.mark.slow) for o in (WATER, Objective(0.8, 1.333, immersion=1.0)))],
+)
 def test_a_symmetric_pupil_gives_the_tables(objective: Objective) -> None:
     z, r = np.array([0.0, -700.0, 1500.0]), places(SQUARE)[0]
     for focus in (tables.SURFACE, tables.Focus(20_000.0, 21_000.0)):
@@ -61,7 +64,7 @@ def test_weak_aberrations_dim_the_peak_as_marechal_says() -> None:
         assert 1 - aberrated / perfect == pytest.approx((2 * math.pi * 15 / NM) ** 2, rel=0.04)
 
 
-@pytest.mark.parametrize("m", [1, -1])
+@pytest.mark.parametrize("m", [1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_coma_moves_the_centroid_but_not_the_light(m: int) -> None:
     """The centroid is the mean slope of the wavefront: of sqrt(8) (3 r^3 - 2 r) cos(phi) over the disc, sqrt(8) times the RMS."""
     low, at, nm = Objective(0.2, 1.333), Square(400.0, 401), 30.0
@@ -95,6 +98,7 @@ def test_astigmatism_turns_the_ellipse_through_focus(m: int, turned: float) -> N
     assert np.abs(above - below.T if m == 2 else above - below[:, ::-1]).max() < 1e-5 * above.max()
 
 
+@pytest.mark.slow
 def test_light_in_a_plane_does_not_depend_on_aberrations() -> None:
     wide = Square(80.0, 301)
     lens = WATER._replace(aberrations=((2, 2, 40.0), (3, 1, 30.0)))

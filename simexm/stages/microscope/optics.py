@@ -465,7 +465,8 @@ class Optics(Microscope):
         for channel in self.all_channels:
             if (stack := self.measured(channel)) is not None:
                 most = min(reach * node_z, stack.extent_nm) if wanted is None else min(wanted, reach * node_z)
-                reach = min(reach, max(1, math.ceil(stack.reach_nm(most, self.keeps_light) / node_z - 1e-9)))
+                stack.check_range(most, self.keeps_light)
+                reach = min(reach, max(1, int(stack.extent_nm / node_z + 1e-9)))
         return reach
 
     def tabulate(

@@ -100,24 +100,22 @@ class Measured(NamedTuple):
             images += weight[:, None, None] * values[first + a]
         return images
 
-    def reach_nm(self, range_nm: float | None, each_alike: bool) -> float:
-        """Axial range, at most what the stack holds; SpecError if a range is asked for that it lacks, or planes are cut off.
+    def check_range(self, range_nm: float, each_alike: bool) -> None:
+        """Raise SpecError if the stack lacks planes within an axial range, or has some that are cut off.
 
         The light in the border of a plane counts relative to what would be there were the plane's, or if they are not alike
         the sharpest one's, evenly spread.
         """
-        most = self.extent_nm if range_nm is None else range_nm
-        if most > self.extent_nm * (1 + 1e-9):
+        if range_nm > self.extent_nm * (1 + 1e-9):
             raise _refused(
-                self.path, f"ends {self.extent_nm / 1000:.4g} um from its middle, before axial_range_um {most / 1000:.4g}",
+                self.path, f"ends {self.extent_nm / 1000:.4g} um from its middle, before axial_range_um {range_nm / 1000:.4g}",
                 f"give axial_range_um: {self.extent_nm / 1000:.4g} or record more planes",
             )  # fmt: skip
         middle, held = len(self.values) // 2, -1
-        for distance in range(min(middle, math.ceil(most / self.plane_nm - 1e-9)) + 1):
+        for distance in range(min(middle, math.ceil(range_nm / self.plane_nm - 1e-9)) + 1):
             for k in (middle - distance, middle + distance):
                 self._refuse_cut(k, each_alike, held * self.plane_nm / 1000)
             held = distance
-        return most
 
     def _refuse_cut(self, k: int, each_alike: bool, held_um: float) -> None:
         """Refuse plane k if it is dark or its border bright; planes up to `held_um` off the middle are neither."""
