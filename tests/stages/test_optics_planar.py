@@ -107,7 +107,10 @@ def test_tiles_leave_no_seam(kind: str) -> None:
 
 @SLOW
 def test_far_light_is_nearly_that_of_a_run_whose_near_range_is_the_specimen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the near range the cone of light counts as round: rays are displaced by as much as at the focus, a far cone is wide."""
+    """Beyond the near range the cone of light counts as without these aberrations.
+
+    Rays are displaced by as much as at the focus, here 0.2 um RMS, where the radius of the cone is 3.7 um or more.
+    """
     monkeypatch.setattr("simexm.stages.microscope.haze._SHARE", 0.98)  # as in the near range
     shape, pixel, plane = (12, 36, 32), 200, 600
     points = np.random.default_rng(4).random((300, 3)) * (shape[0] * plane, shape[1] * pixel, shape[2] * pixel)
@@ -118,8 +121,9 @@ def test_far_light_is_nearly_that_of_a_run_whose_near_range_is_the_specimen(monk
     assert plan.haze is not None
     far = a - b
     assert far.sum() > a.sum() / 20
-    assert np.abs(c - a).max() < 6e-3 * a.max()
-    assert math.sqrt(((c - a) ** 2).mean()) < 0.05 * math.sqrt((far**2).mean())
+    assert math.sqrt(((c - a) ** 2).mean()) < 0.2 / 3.7 * math.sqrt((far**2).mean())
+    assert np.abs(c - a).max() < 0.015 * a.max()
+    np.testing.assert_allclose(c.sum(axis=(1, 2)), a.sum(axis=(1, 2)), rtol=5e-3)
     tiled, _ = imaged(hazy, shape, points, (5, 20, 17))
     assert np.abs(tiled - c).max() < 2e-6 * c.max()
 
