@@ -27,8 +27,8 @@ SINGLE = 1e-3
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far rings do not matter here; quicker."""
-    monkeypatch.setattr("simexm.stages.microscope.optics.LATERAL_SHARE", 0.98)
-    monkeypatch.setattr("simexm.stages.microscope.optics.ABERRATED_SHARE", 0.97)
+    monkeypatch.setattr("simexm.stages.microscope.optics_grid.LATERAL_SHARE", 0.98)
+    monkeypatch.setattr("simexm.stages.microscope.optics_grid.ABERRATED_SHARE", 0.97)
 
 
 @SLOW
@@ -62,7 +62,7 @@ def direct(b: Bench, place: Array, k: int, step: float = 20.0) -> Array:
 @pytest.mark.parametrize(
     ("kind", "more", "dyes"),
     [
-        ("widefield", ASTIGMATIC, 5),
+        ("widefield", ASTIGMATIC, 2),
         *(pytest.param(kind, ASTIGMATIC, 36, marks=SLOW) for kind in ("widefield", "light_sheet", "confocal")),
         pytest.param("two_photon", {"polarisation_deg": 30.0}, 36, marks=SLOW),
         pytest.param("image_scanning", ASTIGMATIC, 6, marks=SLOW),

@@ -47,7 +47,7 @@ def skewed(planes: int = 25, pixels: int = 51) -> Array:
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far rings of the model do not matter here; quicker."""
-    monkeypatch.setattr("simexm.stages.microscope.optics.LATERAL_SHARE", 0.98)
+    monkeypatch.setattr("simexm.stages.microscope.optics_grid.LATERAL_SHARE", 0.98)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.imaging import gridding, image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
-from simexm.stages.microscope import dose, haze, planar
+from simexm.stages.microscope import dose, haze, optics_tables, planar
 from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPair, OpticsPlan, ring_depth
 from simexm.timing import timed, timed_each
 
@@ -146,7 +146,9 @@ def transfer(
 def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> NDArray[np.float64]:
     """Radial transfer by axial offset, (frequencies, reach + 1), corrected for the deposit weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
-    table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
+    table = optics_tables.tabulate(
+        optics, channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm
+    )
     response = gridding.sharpened_along_z(_near(optics, plan, pair, dye, table.z_nm, table.table, table.r_nm))
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
@@ -158,7 +160,7 @@ def _radial_at(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, focus: Focus
 ) -> NDArray[np.float64]:
     """`_radial` at one depth, with signed offsets, (frequencies, 2 * reach + 1)."""
-    r, table = optics.both_sides(pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
+    r, table = optics_tables.both_sides(optics, pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
     most = plan.reach + gridding.MARGIN
     z = np.arange(-most, most + 1, dtype=np.float64) * float(plan.node_nm[0])
     response = gridding.sharpened_along_signed_z(_near(optics, plan, pair, dye, z, table, r))
