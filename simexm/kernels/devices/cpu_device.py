@@ -18,7 +18,7 @@ from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, Layer
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
 from simexm.kernels.imaging.far import add_planes
-from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
+from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 from simexm.kernels.imaging.nodes import deposit_nodes
 from simexm.kernels.labels.regions import add_mask, bits_type_of, regions_of
 from simexm.kernels.numbers import gather
@@ -61,12 +61,16 @@ class _NodePlanes:
                 self._planes[slot] = 0
                 self._used[slot] = False
 
-    def project(self, response: Transfer | Blended, wanted: range, out: NDArray[np.complex64]) -> None:
+    def project(self, response: Transfer | Blended | Planar, wanted: range, out: NDArray[np.complex64]) -> None:
         if self._used.any():
             g, grid = self._grid, self._grid.lateral
-            planes = self._planes.view(np.float32)
+            planes, sizes = self._planes.view(np.float32), (*grid.pixels, grid.nodes[1])
+            if isinstance(response, Planar):
+                parts = response.response.view(np.float32)
+                imaging.project_planar(planes, self._used, parts, response, g.step, wanted.start, *sizes, out)
+                return
             project = imaging.project_blended if isinstance(response, Blended) else imaging.project
-            project(planes, self._used, response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
+            project(planes, self._used, response, g.step, wanted.start, *sizes, out)
 
 
 class _CpuDevice:
@@ -142,7 +146,7 @@ class _CpuDevice:
     def node_planes(self, grid: NodeGrid) -> _NodePlanes:
         return _NodePlanes(grid)
 
-    def response(self, transfer: Transfer | Blended) -> Transfer | Blended:
+    def response(self, transfer: Transfer | Blended | Planar) -> Transfer | Blended | Planar:
         return transfer
 
     def image(

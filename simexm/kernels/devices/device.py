@@ -16,7 +16,7 @@ from simexm.geometry.grid import Box, Triple
 from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, LayerKeys
-from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
+from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 
 Floats = tuple[float, float, float]
 Indices = NDArray[np.int64]
@@ -77,7 +77,7 @@ class NodePlanes(Protocol):
         """
 
     def project(self, response: Any, wanted: range, out: Any) -> None:
-        """Add the node planes to the spectra of image planes; see `image.project` and `image.project_blended`."""
+        """Add the node planes to the spectra of image planes; see `image.project` and those after it."""
 
 
 class Window:
@@ -164,7 +164,7 @@ class Device(Protocol):
     def node_planes(self, grid: NodeGrid) -> NodePlanes:
         """Empty node planes."""
 
-    def response(self, transfer: Transfer | Blended) -> Any:
+    def response(self, transfer: Transfer | Blended | Planar) -> Any:
         """Prepare a transfer function for `NodePlanes.project`."""
 
     def image(self, spectra: Any, grid: LateralGrid, inner: tuple[slice, slice], out: Any) -> None:

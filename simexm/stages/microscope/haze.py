@@ -237,13 +237,13 @@ def transfer(
         part = (a - 1 / nearest) / (a - b)
         shape = table.shape[i] * (1 - part) + table.shape[i + 1] * part
         energy = table.energy[i] * (1 - part) + table.energy[i + 1] * part
-        row[...] = photons * energy * _at(shape, k * (nm * optics.lens.slope / _STEP))
+        row[...] = photons * energy * at(shape, k * (nm * optics.lens.slope / _STEP))
     second = np.diff(found, n=2, axis=0)
     exact = found[2:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
     return np.asarray(exact * haze.share(offsets).reshape(-1, *(1,) * k.ndim))
 
 
-def _at(line: Array, place: Array) -> Array:
+def at(line: Array, place: Array) -> Array:
     """Even function at places in samples, by cubics through four of them; 0 beyond the end."""
     i = np.minimum(place.astype(np.int64), line.size - 3)
     u = place - i

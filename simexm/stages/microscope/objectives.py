@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from fractions import Fraction
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simexm.kernels.diffraction import objective, tables
 from simexm.kernels.diffraction.special import Array
@@ -75,19 +75,30 @@ class CoverGlass(Frozen):
 
 
 class Zernike(Frozen):
-    """An aberration of the objective that is symmetric about its axis.
+    """An aberration of the objective.
 
     Attributes
     ----------
     n, m
-        Order and frequency of Zernike's polynomial, m = 0: 4 is spherical aberration of first order, 6 of second.
+        Order and frequency of Zernike's polynomial: (4, 0) is spherical aberration, (2, 2) and (2, -2) astigmatism, (3, 1) and
+        (3, -1) coma, (3, 3) and (3, -3) trefoil. It varies as cos(m phi) for m > 0 and as sin(-m phi) for m < 0 (ANSI Z80.28),
+        phi being the direction in which a ray travels, from x towards y.
     nm
-        Root mean square over the pupil.
+        Optical path, root mean square over the pupil (Noll).
     """
 
-    n: Annotated[int, Field(ge=2, le=20, multiple_of=2)]
-    m: Literal[0] = 0
+    n: Annotated[int, Field(ge=2, le=20)]
+    m: Annotated[int, Field(ge=-20, le=20)] = 0
     nm: Annotated[float, Field(ge=-1000, le=1000)]
+
+    @model_validator(mode="after")
+    def _polynomial(self) -> Self:
+        if abs(self.m) > self.n or (self.n - self.m) % 2:
+            raise ValueError(
+                f"there is no polynomial of Zernike's with n {self.n} and m {self.m}: m is one of "
+                f"{', '.join(map(str, range(-self.n, self.n + 1, 2)))}"
+            )
+        return self
 
 
 def fill_in(given: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +151,9 @@ def depth_step_nm(lens: objective.Objective, wavelength_nm: float, deepest_nm: f
         return tables.emission_table(z, r, wavelength_nm, lens, focus_at(lens, wavelength_nm, depth_nm))
 
     peak = float(
-        tables.emission_table(np.zeros(1), np.zeros(1), wavelength_nm, lens._replace(glass=None, spherical=())).max()
+        tables.emission_table(
+            np.zeros(1), np.zeros(1), wavelength_nm, lens._replace(glass=None, spherical=(), aberrations=())
+        ).max()
     )
     step = _WIDEST_STEP_NM
     while step > _FINEST_STEP_NM:

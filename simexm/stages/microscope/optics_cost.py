@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.imaging import far, image
 from simexm.stages.contract import RunContext
 from simexm.stages.microscope.haze_image import AT_ONCE, PLANES, windows_of
-from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPlan, ring_depth
+from simexm.stages.microscope.optics_plan import MOST_PLANAR, MOST_TABLES, OpticsPlan, ring_depth
 from simexm.stages.roles import ImagingCost
 
 SECONDS_PER_NODE = 9.5e-9
@@ -51,6 +52,7 @@ class OpticsCost(ImagingCost):
         ring = ring_depth(self.plan, chunk_nm) * fine * 8
         ring += image.ROWS * grid.nodes[1] * 8 + 2 * grid.nodes[0] * columns * 8
         transfer = self._table_bytes(tile) + self._depths(tile) * columns * self.plan.offsets * 2 * 4
+        transfer += self._planar_bytes(tile, rows * columns)
         # the spectra that all frames share are held as well
         near = spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
         return self._kernel_bytes() + max(near, self._far_bytes(tile, channels))
@@ -67,7 +69,7 @@ class OpticsCost(ImagingCost):
     @property
     def _sides(self) -> int:
         """Sides of a plane whose far light differs."""
-        return 1 if self.plan.depths is None else 2
+        return 2 if self.plan.signed else 1
 
     def _far_bytes(self, tile: Triple, channels: int) -> int:
         """Far light: of the largest level the transfer functions, spectra of image planes and planes of nodes; then planes."""
@@ -98,6 +100,21 @@ class OpticsCost(ImagingCost):
         tables = (1 + self.plan.signed) if depths is None else min(len(depths.foci), MOST_TABLES) + self._depths(tile)
         return len(self.plan.pairs) * self.plan.frequencies * self.plan.offsets * 8 * tables
 
+    def _planar_bytes(self, tile: Triple, frequencies: int) -> int:
+        """Transfer functions without symmetry: those of one dye on a tile's frequencies, and what a process keeps of others."""
+        pairs = [p for p in self.plan.pairs if p.planar is not None]
+        if not pairs:
+            return 0
+        foci = 1 if self.plan.depths is None else len(self.plan.depths.foci)
+        largest = max(math.prod(p.planar) for p in pairs if p.planar is not None)
+        tables = min(len(pairs) * foci, MOST_PLANAR) + 1  # one more while one is computed
+        return self.plan.offsets * 8 * (tables * largest + self._together(tile) * frequencies)
+
+    def _together(self, tile: Triple) -> int:
+        """Pairs of one dye, times depths, whose transfer functions without symmetry are held together."""
+        dyes = Counter(p.dye for p in self.plan.pairs if p.planar is not None)
+        return max(dyes.values(), default=0) * self._depths(tile)
+
     def kept_bytes(self, tile: Triple, channels: int) -> int:
         """Spectra of image planes."""
         grid = self.plan.lateral(tile)
@@ -117,6 +134,7 @@ class OpticsCost(ImagingCost):
         )
         # the radial tables, and for each frequency its place in them and five factors
         response = self._table_bytes(tile) + len(self.plan.pairs) * (grid.band[0] + 1) * columns * 7 * 8
+        response += self._together(tile) * rows * columns * self.plan.offsets * 8
         coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if context.acquisition.axes else 1)
         near = rows * columns * window * 8 + ring + response + channels * coarse
         return max(near, self._far_bytes(tile, channels)) + channels * math.prod(tile) * (4 + 2)

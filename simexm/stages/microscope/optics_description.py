@@ -21,6 +21,7 @@ class OpticsDescription(ImagingDescription):
 
     plan: OpticsPlan
     bleaches: bool
+    measured: bool
 
     def describe(self, tile: Triple) -> dict[str, Any]:
         """See `ImagingDescription`."""
@@ -93,9 +94,10 @@ class OpticsDescription(ImagingDescription):
         for p in self.plan.pairs:
             axial, lateral = p.fwhm_nm
             deep = "" if p.deepest_peak is None else f", {p.deepest_peak:.0%} of its peak in the deepest plane"
+            bare = ", not symmetric about the axis" if p.planar else ""
             text = (
                 f"{p.in_focus:.3g} electrons a dye in focus{deep}, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
-                f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
+                f"expanded{bare}, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
                 "over the stack"
             )
             rows.append((f"{p.dye} in {p.channel}", text))
@@ -114,9 +116,10 @@ class OpticsDescription(ImagingDescription):
 
     def warnings(self) -> list[str]:
         """Warn of light beyond the axial range."""
+        remedy = "record more planes of psf_stack, or leave it out" if self.measured else "give a larger axial_range_um"
         return [
             f"axial_range_um {self.plan.range_nm / 1000:.3g} leaves out {p.left_out:.0%} of the light of a uniformly "
-            f"stained stack ({p.dye} in {p.channel}), so haze is too weak; give a larger axial_range_um"
+            f"stained stack ({p.dye} in {p.channel}), so haze is too weak; {remedy}"
             for p in self.plan.pairs
             if p.left_out > LEFT_OUT_LIMIT
         ]
