@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,20 +63,20 @@ def simexm_stacks() -> dict[str, Stack]:
 
 def psf_stacks() -> dict[str, Stack]:
     """Of the `psf` package, its ISOTROPIC type; the laser is 1/e^2 at the edge."""
-    import psf  # type: ignore[import-untyped]
+    import psf
 
-    def made(kind: int, magnification: float) -> Callable[[Array, Array], Array]:
+    def made(kind: psf.PsfType, magnification: float) -> Callable[[Array, Array], Array]:
         def table(z: Array, r: Array) -> Array:
             step = float(np.gcd.reduce(np.rint(np.abs(z) * 1000).astype(int))) / 1000 or 1.0
             rows = np.rint(np.abs(z) / step).astype(int)
             shape = (int(rows.max()) + 2, r.size)  # it computes with NaN if there is one row
             size = ((shape[0] - 1) * step, float(r[-1]))
-            given = {"ex_wavelen": EXCITED_UM * 1e3, "em_wavelen": SEEN_UM * 1e3, "num_aperture": NA}
             found = psf.PSF(
-                psf.ISOTROPIC | kind, shape, size, refr_index=INDEX, pinhole_radius=PINHOLE_UM,
-                magnification=magnification, **given,
+                psf.ISOTROPIC | kind, shape, size, ex_wavelen=EXCITED_UM * 1e3, em_wavelen=SEEN_UM * 1e3, num_aperture=NA,
+                refr_index=INDEX, pinhole_radius=PINHOLE_UM, magnification=magnification,
             )  # fmt: skip
-            return np.asarray(found.data)[rows]
+            data: Array = np.asarray(found.data)[rows]
+            return data
 
         return table
 
@@ -112,7 +111,8 @@ def microsim_stacks() -> dict[str, Stack]:
                 )
             )  # fmt: skip
             cut = slice((n_psf - n) // 2, (n_psf - n) // 2 + n)
-            return planes[np.rint(z / step).astype(int) + most][:, cut, cut]
+            seen: Array = planes[np.rint(z / step).astype(int) + most][:, cut, cut]
+            return seen
 
         return stack
 
@@ -154,7 +154,7 @@ def width(place: Array, value: Array) -> float:
 
 def measured(stack: Stack) -> dict[str, Any]:
     """Widths in nm, light in planes out of focus over that in focus within 20 um, and core-seconds of 101 planes."""
-    x = (np.arange(101) - 50) * 0.01
+    x = np.asarray((np.arange(101) - 50) * 0.01, np.float64)
     lateral = width(x, stack(np.array([0.0]), 101, 0.01)[0, 50])
     z = np.linspace(-2, 2, 201).round(6)
     axial = width(z, stack(z, 3, 0.01)[:, 1, 1])
@@ -194,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

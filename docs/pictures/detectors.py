@@ -46,7 +46,7 @@ SENSORS: dict[str, Sensor] = {
     "PMT: R3896": Photomultiplier(preset="R3896"),
     "hybrid: R10467U-40": Photomultiplier(preset="R10467U-40", mode="photon_counting"),
 }
-ALL = {"quantum_efficiency": 1.0}
+ALL: dict[str, Any] = {"quantum_efficiency": 1.0}
 IDEAL = Camera(read_noise_e=0, **ALL)
 EVEN = Scmos(offset_spread_e=0, gain_spread=0, read_noise_e=1, read_noise_median_e=None, **ALL)
 PATTERN = Scmos(offset_spread_e=0.5, gain_spread=0.02, hot_pixel_share=0.001, hot_pixel_e=5, **ALL)

@@ -35,7 +35,7 @@ def seen(tissue: Phantom, box: Box, layers: list[dict[str, Any]], factor: int = 
     microscope = {
         "stage": "confocal", "numerical_aperture": 1.0, "pixel_size_nm": 200, "plane_spacing_nm": 600, "channels": [BLUE, GREEN],
     }  # fmt: skip
-    stages = [
+    stages: list[dict[str, Any]] = [
         {"stage": "labelling", "layers": layers},
         {"stage": "expansion", "factor": factor},
         {**microscope, **more.pop("optics", {})},

@@ -68,14 +68,14 @@ def seen(box: Box, optics: dict[str, Any], pixel_nm: float) -> Made:
     layer = {
         "name": "membrane", "dye": DYE, "region": "membrane", "density_per_um2": 300, "retention": 0.8, "cell_fraction": 0.5,
     }  # fmt: skip
-    two_photon = {"dyes": {DYE: {"like": DYE, "two_photon_GM": 50}}} if optics["stage"] == "two_photon" else {}
-    stages = [
+    dyes = {DYE: {"like": DYE, "two_photon_GM": 50}} if optics["stage"] == "two_photon" else None
+    stages: list[dict[str, Any]] = [
         {"stage": "labelling", "layers": [layer]},
         {"stage": "expansion", "factor": 4},
         {**optics, "pixel_size_nm": pixel_nm, "plane_spacing_nm": 300},
         {"stage": "camera"},
     ]
-    return made(TISSUE.open(), box, stages, **two_photon)
+    return made(TISSUE.open(), box, stages, dyes=dyes)
 
 
 def main() -> None:

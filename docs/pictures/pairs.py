@@ -78,12 +78,13 @@ def made(
     source = {"kind": "phantom", "shape": box.shape}
     given = {"name": "picture", "seed": 1, "stages": stages, "source": source, "dyes": dyes or {}, "keep": ["expected"]}
     spec = Simulation.model_validate(given)
+    vz, vy, vx = tissue.voxel_size_nm
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         done = simulate(
             tissue.read(box),
             spec,
-            voxel_size_nm=tuple(float(v) for v in tissue.voxel_size_nm),
+            voxel_size_nm=(float(vz), float(vy), float(vx)),
             regions={name: tissue.read_field(name, box) for name in regions},
             fields=[(FIELDS[name], tissue.read_field(name, box)) for name in fields],
         )
@@ -120,10 +121,13 @@ def show(axes: Axes, one: Shown, top: float, bar_um: float) -> None:
 
 
 def save(figure: Figure, name: str) -> None:
-    """Write the figure with few colours, so that it is small."""
+    """Write the figure with 64 greys or 256 colours, so that it is small."""
     path = FOLDER / f"{name}.png"
     figure.savefig(path, dpi=100)
-    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+    drawn = Image.open(path).convert("RGB")
+    red, green, blue = drawn.split()
+    grey = red.tobytes() == green.tobytes() == blue.tobytes()
+    drawn.quantize(64 if grey else 256).save(path, optimize=True)
 
 
 def _brightest(one: Shown) -> float:
