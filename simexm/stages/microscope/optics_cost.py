@@ -8,13 +8,15 @@ from collections import Counter
 from dataclasses import dataclass
 
 from simexm.geometry.grid import Box, Triple
-from simexm.kernels.imaging import far, image
+from simexm.kernels.imaging import far, gridding, image
 from simexm.stages.contract import RunContext
 from simexm.stages.microscope.haze_image import AT_ONCE, PLANES, windows_of
 from simexm.stages.microscope.optics_plan import MOST_PLANAR, MOST_TABLES, OpticsPlan, ring_depth
 from simexm.stages.roles import ImagingCost
 
 SECONDS_PER_NODE = 9.5e-9
+FIELD_BYTES = 240
+"""Memory for the fields of one depth: of five components, on a grid twice as long as a table of transfer functions."""
 HAZE_SHARE = 0.2
 """Time that far light takes, of that of the near range."""
 
@@ -107,8 +109,11 @@ class OpticsCost(ImagingCost):
             return 0
         foci = 1 if self.plan.depths is None else len(self.plan.depths.foci)
         largest = max(math.prod(p.planar) for p in pairs if p.planar is not None)
-        tables = min(len(pairs) * foci, MOST_PLANAR) + 1  # one more while one is computed
-        return self.plan.offsets * 8 * (tables * largest + self._together(tile) * frequencies)
+        tables = min(len(pairs) * foci, MOST_PLANAR)
+        # while one is computed: the same with its margin, and the fields at one depth
+        rows = max(p.planar[0] for p in pairs if p.planar is not None)
+        computed = (self.plan.offsets + 2 * gridding.MARGIN) * 8 * largest + FIELD_BYTES * rows * rows
+        return self.plan.offsets * 8 * (tables * largest + self._together(tile) * frequencies) + computed
 
     def _together(self, tile: Triple) -> int:
         """Pairs of one dye, times depths, whose transfer functions without symmetry are held together."""
