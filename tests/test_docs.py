@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from pydantic import BaseModel
 
 from docs.hooks import floors, keys
 from simexm.jobs.batch.cluster_file import ClusterFile, SlurmFile
 from simexm.spec.simulation import Spec
+from simexm.stages.microscope.confocal import Confocal
 from tests.build import forget_packages
 from tests.markdown import ROOT, block, blocks, make_shell, put_command, type_here, type_in
 from tests.test_floors import FLOORS
@@ -93,6 +95,16 @@ def test_the_spec_of_optics_is_planned_at_its_depth(tmp_path: Path) -> None:
     told = " ".join(type_here("simexm plan optics.yaml", tmp_path).split())
     assert "planes 46" in told  # 0.92 of the step of the stage
     assert "first plane 50.2 um deep" in told
+
+
+def test_the_keys_of_aberrations_and_measured_stacks_are_a_microscope() -> None:
+    for first, told in (("polarisation_deg", 3), ("psf_stack: {path: bead", 0)):
+        keys = yaml.safe_load(block("docs/optics.md", first).text)
+        red = {"name": "red", "laser_wavelength_nm": 633, "band_nm": [650, 720], "laser_power_uW": 5}
+        common = {"numerical_aperture": 1.0, "pixel_size_nm": 100, "plane_spacing_nm": 200, "channels": [red]}
+        made = Confocal.model_validate(common | keys)
+        assert len(made.zernike) == told
+        assert (made.psf_stack is None) == (told > 0)
 
 
 @pytest.mark.slow

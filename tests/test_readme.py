@@ -53,7 +53,11 @@ BLOCKS = {
         ("bash", "simexm ingest cells.tif -o marked.zarr"),
     ],
     "docs/detectors.md": [("yaml", "  - {stage: scmos, preset"), ("yaml", "  - {stage: scmos, frame_pixels")],
-    "docs/optics.md": [("yaml", "source: {kind: phantom")],
+    "docs/optics.md": [
+        ("yaml", "source: {kind: phantom"),
+        ("yaml", "  zernike: [{n: 4"),
+        ("yaml", "  psf_stack: {path: bead"),
+    ],
     "docs/spectra.md": [
         ("csv", "# unit: percent"),
         ("csv", "wavelength_nm,LED"),

@@ -21,10 +21,8 @@ from simexm.run.in_memory import simulate
 from simexm.sources.phantom import Phantom
 
 SHAPE, VOXEL_NM = (60, 110, 110), (40, 32, 32)
-BEAD_SHAPE, BEAD_NM = (
-    (120, 220, 220),
-    (20, 16, 16),
-)  # the size of its voxel, 80 x 64 x 64 nm when expanded, widens the stack
+BEAD_SHAPE, BEAD_NM, BEAD = (240, 220, 220), (10, 16, 16), (122, 110, 110)
+"""A bead of one voxel, in the middle of a plane."""
 PIXEL_NM, PLANE_NM = 100.0, 200.0
 OPTICS: dict[str, Any] = {
     "stage": "widefield", "numerical_aperture": 1.15, "pixel_size_nm": PIXEL_NM, "plane_spacing_nm": PLANE_NM,
@@ -63,11 +61,10 @@ def image(
 def bead(optics: dict[str, Any], *, noise: bool = False) -> NDArray[Any]:
     """Stack of one bright voxel, cut out about its middle."""
     labels = np.zeros(BEAD_SHAPE, np.uint64)
-    place = tuple(n // 2 for n in BEAD_SHAPE)
-    labels[place] = 1
-    seen = image(labels, BEAD_NM, 1e7 if noise else 1e9, optics, noise=noise)
+    labels[BEAD] = 1
+    seen = image(labels, BEAD_NM, 2e7 if noise else 1e9, optics, noise=noise)
     pitch = (PLANE_NM, PIXEL_NM, PIXEL_NM)
-    middle = [int((p + 0.5) * v * 4 / s) for p, v, s in zip(place, BEAD_NM, pitch, strict=True)]
+    middle = [int((p + 0.5) * v * 4 / s) for p, v, s in zip(BEAD, BEAD_NM, pitch, strict=True)]
     return seen[tuple(slice(m - r, m + r + 1) for m, r in zip(middle, REACH, strict=True))]
 
 

@@ -266,7 +266,9 @@ def _specs(draw: st.DrawFn) -> Spec:
             optional={
                 "seed": st.integers(0, 2**63 - 1),
                 "name": st.text(
-                    st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp")), min_size=1, max_size=9
+                    st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp")),
+                    min_size=1,
+                    max_size=9,
                 ),
                 "crop": st.just({"offset": [1, 2, 3], "shape": [4, 5, 6]}),
                 "keep": st.lists(st.sampled_from(["expected", "labelled", "emitters"]), unique=True),
