@@ -200,23 +200,33 @@ def project_blended(planes, used, blended, step, wanted, grid_y, grid_x, fine_x,
     begin = blended.first[start]
     depths = min(blended.first[start + out.shape[0] - 1] + 2, transfer.table.shape[1] // offsets) - begin
     response = np.empty((depths * offsets, columns), np.float32)
-    total = np.empty(columns, np.float32)
+    weight, total = np.empty((offsets, columns), np.float32), np.empty(columns, np.float32)
+    seen = np.empty(offsets, np.int64)
     for qy in range(transfer.frequency_y.size):
         count = _spread_row(transfer, qy, begin * offsets, response)
-        for sign in (1, -1):
-            if count == 0 or (qy == 0 and sign < 0):
-                continue
-            r = qy if sign > 0 else rows - qy
-            for k in range(out.shape[0]):
-                first = (wanted + k) * step - offsets // 2
-                low = (blended.first[start + k] - begin) * offsets
-                high = min(low + offsets, (depths - 1) * offsets)
+        if count == 0:
+            continue
+        for k in range(out.shape[0]):
+            first = (wanted + k) * step - offsets // 2
+            low = (blended.first[start + k] - begin) * offsets
+            high = min(low + offsets, (depths - 1) * offsets)
+            n = 0
+            for o in range(offsets):
+                slot = (first + o) % slots
+                if used[slot]:
+                    a, b = blended.low[start + k, o], blended.high[start + k, o]
+                    _blend(response[low + o], response[high + o], a, b, weight[n], 2 * count)
+                    seen[n] = slot
+                    n += 1
+            for sign in (1, -1):
+                if qy == 0 and sign < 0:
+                    continue
+                r = qy if sign > 0 else rows - qy
                 total[: 2 * count] = 0
-                for o in range(offsets):
-                    slot = (first + o) % slots
-                    if used[slot]:
-                        a, b = blended.low[start + k, o], blended.high[start + k, o]
-                        _add_blended(response[low + o], response[high + o], a, b, planes[slot, r], total, 2 * count)
+                for i in range(0, n - 1, 2):
+                    _add_two(weight[i], planes[seen[i], r], weight[i + 1], planes[seen[i + 1], r], total, 2 * count)
+                if n % 2:
+                    _add(weight[n - 1], planes[seen[n - 1], r], total, 2 * count)
                 _fold(total, count, k, sign * qy, grid_y, grid_x, fine_x, out)
 
 
@@ -268,9 +278,22 @@ def _add_weighted(weight, a, b, total, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _add_blended(low, high, a, b, plane, total, n):  # type: ignore[no-untyped-def]
+def _blend(low, high, a, b, weight, n):  # type: ignore[no-untyped-def]
     for i in range(n):
-        total[i] += (a * low[i] + b * high[i]) * plane[i]
+        weight[i] = a * low[i] + b * high[i]
+
+
+@njit(cache=True, nogil=True)
+def _add(weight, plane, total, n):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        total[i] += weight[i] * plane[i]
+
+
+@njit(cache=True, nogil=True)
+def _add_two(weight, plane, other, next, total, n):  # type: ignore[no-untyped-def]
+    """`_add` of one plane and then of the next, which saves a pass over the sums."""
+    for i in range(n):
+        total[i] = (total[i] + weight[i] * plane[i]) + other[i] * next[i]
 
 
 @njit(cache=True, nogil=True)
