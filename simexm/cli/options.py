@@ -60,6 +60,11 @@ Roi = Annotated[
     ),
 ]
 Level = Annotated[int, option("--level", "Level of the pyramid, 0 the finest.", "N", min=0)]
+AnyLevel = Annotated[int | None, option("--level", "Level of the pyramid, 0 the finest.", "N", min=0)]
+VoxelSize = Annotated[
+    tuple[float, float, float] | None,
+    option("--voxel-size", "Size of a voxel along z y x, nm.", "Z Y X", "from the metadata"),
+]
 Dataset = Annotated[
     str | None,
     option("--dataset", "Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.", "NAME", False),

@@ -1,0 +1,145 @@
+"""Contacts of cells: where voxels of two ids are neighbours, or come closer than a gap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from pydantic import Field
+
+from simexm.analysis.contract import Bench, Conclusion, Score
+from simexm.analysis.volume import Volume, VolumeAnalysis, voxel_floats
+from simexm.geometry.grid import Box, Tiling, three
+from simexm.jobs.keyed_rows import Keyed, MergedRows
+from simexm.kernels.objects.contacts import (
+    CONTACT_COLUMNS,
+    CROSSINGS,
+    areas_um2,
+    contacts,
+    crofton_areas_um2,
+    face_areas_um2,
+)
+from simexm.kernels.objects.grow import grown, reach
+from simexm.kernels.objects.runs import Runs
+
+TABLE = "contacts"
+PAIRS = Keyed(("first", "second"), dict.fromkeys(CONTACT_COLUMNS, "sum"))
+SECONDS_PER_VOXEL = 6e-8
+BYTES_PER_VOXEL = 48
+"""Rough work of a voxel; and memory of one in a block, if each is a run of its own."""
+
+
+class Contacts(VolumeAnalysis):
+    """Find the contacts of cells, with areas, positions and normals.
+
+    It writes the table `contacts`, one row for each pair of ids, `first` < `second`.
+
+    Attributes
+    ----------
+    gap_nm
+        Cells this close touch, too: each grows into the space between by half the gap, and what meets there is the contact. A
+        third cell between two keeps them apart. 0: only voxels side by side touch.
+    smallest_um2
+        Area by Crofton's formula from which a contact counts.
+    """
+
+    analysis: Literal["contacts"] = "contacts"
+    gap_nm: float = Field(default=0.0, ge=0, le=2000)
+    smallest_um2: float = Field(default=0.0, ge=0)
+
+    def open(self, inputs: tuple[Volume, ...]) -> Bench:
+        """Open the volume; raises SourceError if it holds no ids, SpecError for a bad region."""
+        self.refuse_other_count(inputs, 1, "VOLUME")
+        return _ContactsBench(self, inputs[0])
+
+
+class _ContactsBench(Bench):
+    """The volume in blocks."""
+
+    def __init__(self, settings: Contacts, volume: Volume) -> None:
+        self.settings, self.volume = settings, volume
+        self.whole, self.voxel_nm = settings.box(volume), voxel_floats(volume)
+        self.read = volume.numbers("labels")
+        self.halo = three(n + 1 for n in reach(settings.gap_nm / 2, self.voxel_nm))
+        self.tiling = Tiling(self.whole, (settings.block_voxels,) * 3)
+        self.keyed = {TABLE: PAIRS}
+        self.inputs = {"volume": volume.identity}
+        self.blocks, self.voxels = len(self.tiling), self.whole.size
+        self.core_seconds = SECONDS_PER_VOXEL * self.voxels
+        sides = zip(self.tiling.cell, self.whole.shape, self.halo, strict=True)
+        self.block_bytes = BYTES_PER_VOXEL * math.prod(min(n, m) + 2 * h for n, m, h in sides)
+
+    def measure(self, number: int) -> Mapping[str, Any]:
+        """Count the contacts that begin in a block."""
+        box = self.tiling[number]
+        pairs, counts = contacts(*self._runs(box))
+        return {
+            TABLE: {"first": pairs[:, 0], "second": pairs[:, 1], **dict(zip(CONTACT_COLUMNS, counts.T, strict=True))}
+        }
+
+    def _runs(self, box: Box) -> tuple[Runs, Any, Any, Any]:
+        wide, near = box.grown(self.halo).intersect(self.whole), box.grown((1, 1, 1)).intersect(self.whole)
+        values = grown(self.read(wide), self.settings.gap_nm / 2, self.voxel_nm)
+        runs = Runs.of(values[near.relative_to(wide.start).slices])
+        own = box.relative_to(near.start)
+        return runs, own.start, own.stop, near.start
+
+    def conclude(self, sums: Mapping[str, Any]) -> Conclusion:
+        """Turn counts into areas, positions and normals, piece by piece."""
+        rows: MergedRows = sums[TABLE]
+        number = 0
+        faces: list[float] = []
+        area: list[float] = []
+        for table in self._tables(rows):
+            number += table.num_rows
+            faces.append(math.fsum(table["faces_um2"].to_pylist()))
+            area.append(math.fsum(table["area_um2"].to_pylist()))
+        scores = (
+            Score("contacts", float(number), "pairs", "pairs of cells in contact"),
+            Score("faces", math.fsum(faces), "um^2", "area of all contacts by faces"),
+            Score("area", math.fsum(area), "um^2", "area of all contacts by Crofton's formula"),
+        )
+        return Conclusion({TABLE: self._tables(rows)}, scores)
+
+    def _tables(self, rows: MergedRows) -> Iterator[pa.Table]:
+        origin = [float(o) for o in self.volume.origin_nm]
+        for piece in rows:
+            table = properties(piece, self.voxel_nm, origin)
+            kept = table["area_um2"] >= self.settings.smallest_um2
+            yield pa.table({name: column[kept] for name, column in table.items()})
+
+
+def properties(
+    rows: Mapping[str, NDArray[Any]], voxel_nm: tuple[float, float, float], origin_nm: list[float]
+) -> dict[str, NDArray[Any]]:
+    """Compute the properties of contacts from their counts.
+
+    Returns
+    -------
+    dict
+        `first`, `second`. `faces`: their number, 0 where voxels touch only at edges or corners. `faces_um2`: their area. `area_um2`:
+        area by Crofton's formula. `z_nm`, `y_nm`, `x_nm`: mean position of the faces by area, NaN without any. `normal_z` ...:
+        unit vector from the first to the second cell, the mean of the faces by area; 0 if they cancel.
+    """
+    counts = np.stack([rows[name] for name in CROSSINGS], axis=1).reshape(-1, len(CROSSINGS))
+    face = face_areas_um2(voxel_nm)
+    by_faces = areas_um2(counts, face)
+    made: dict[str, NDArray[Any]] = {
+        "first": rows["first"],
+        "second": rows["second"],
+        "faces": counts[:, :3].sum(axis=1),
+    }
+    made |= {"faces_um2": by_faces, "area_um2": areas_um2(counts, crofton_areas_um2(voxel_nm))}
+    with np.errstate(invalid="ignore"):
+        for axis, size, origin in zip("zyx", voxel_nm, origin_nm, strict=True):
+            doubled = sum(rows[f"place_{axis}_{across}"] * face[n] for n, across in enumerate("xyz"))
+            made[f"{axis}_nm"] = doubled / by_faces / 2 * size + origin
+        vector = [rows[f"signed_{across}"] * face[n] for n, across in ((2, "z"), (1, "y"), (0, "x"))]
+        length = np.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2)
+        for axis, along in zip("zyx", vector, strict=True):
+            made[f"normal_{axis}"] = np.where(length > 0, along / length, 0.0)
+    return made

@@ -1,0 +1,267 @@
+"""Contacts between values: crossings from voxel to neighbouring voxel in thirteen directions, faces, positions, and normals.
+
+Areas follow from the counts: by faces (the three directions along the axes, each times the area of a voxel's face) or by
+Crofton's formula on all thirteen (see `simexm.kernels.labels.regions`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.compiled import njit
+from simexm.geometry.grid import Triple
+from simexm.kernels.labels.cells import CellIndex
+from simexm.kernels.labels.regions import crofton_weights
+from simexm.kernels.objects.pairs import FIRST, by_value, grown, pair, place_of
+from simexm.kernels.objects.runs import Runs
+
+DIRECTIONS = (
+    (0, 0, 1), (0, 1, 0), (1, 0, 0),
+    (0, 1, -1), (0, 1, 1), (1, -1, 0), (1, 0, -1), (1, 0, 1), (1, 1, 0),
+    (1, -1, -1), (1, -1, 1), (1, 1, -1), (1, 1, 1),
+)  # fmt: skip
+"""The directions z, y, x to a later neighbour, one of each pair; the first three cross faces."""
+CROSSINGS = tuple(f"crossings_{n}" for n in range(len(DIRECTIONS)))
+SIGNED = ("signed_x", "signed_y", "signed_z")
+PLACES = tuple(f"place_{axis}_{face}" for face in "xyz" for axis in "zyx")
+CONTACT_COLUMNS = (*CROSSINGS, *SIGNED, *PLACES)
+"""Integers of a contact: crossings by direction; faces whose smaller id comes first minus the others, by the axis across;
+and the sums of twice the z, y, x of the faces' centres, in voxels, by the axis across."""
+
+_INDEX = np.full((3, 3, 3), -1, np.int64)
+for _n, _d in enumerate(DIRECTIONS):
+    _INDEX[_d[0] + 1, _d[1] + 1, _d[2] + 1] = _n
+    _INDEX[1 - _d[0], 1 - _d[1], 1 - _d[2]] = _n
+_INDEX.setflags(write=False)
+
+
+def face_areas_um2(voxel_nm: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Area of a crossing of each direction by faces, um^2, (13,)."""
+    z, y, x = voxel_nm
+    return np.array([z * y, z * x, y * x, *[0.0] * 10]) * 1e-6
+
+
+def crofton_areas_um2(voxel_nm: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Area of a crossing of each direction by Crofton's formula, um^2, (13,)."""
+    weights = crofton_weights(voxel_nm, False)
+    return np.array([weights[z + 1, y + 1, x + 1] for z, y, x in DIRECTIONS])
+
+
+def areas_um2(crossings: NDArray[np.int64], each: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Areas from crossings (n, 13), added in a fixed order of directions."""
+    area = np.zeros(len(crossings))
+    for d in range(each.size):
+        area += crossings[:, d] * each[d]
+    return area
+
+
+def contacts(runs: Runs, start: Triple, stop: Triple, corner: Triple) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Count the contacts of values that begin in a box.
+
+    Parameters
+    ----------
+    runs
+        Of an array that reaches one voxel further than the box on each side, where the volume does.
+    start, stop
+        The box in this array: a crossing belongs to the box that holds its first voxel.
+    corner
+        The array's first voxel in the volume, for positions.
+
+    Returns
+    -------
+    pairs
+        (n, 2): smaller and larger value, in ascending order.
+    counts
+        (n, 25): see `CONTACT_COLUMNS`.
+    """
+    known = CellIndex()
+    index = known.add(runs.value)
+    box = np.array([*start, *stop, *corner], np.int64)
+    keys, flat = _contacts(runs.shape, runs.first, runs.begin, runs.end, index, box)
+    pairs, counts = by_value(keys, flat, known.ids, known.ids)
+    swapped = pairs[:, 0] > pairs[:, 1]
+    pairs[swapped] = pairs[swapped, ::-1]
+    counts[swapped, 13:16] *= -1
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return pairs[order], counts[order]
+
+
+_WIDTH = len(CONTACT_COLUMNS)
+_NEAR = 16
+"""Neighbours of a run that are counted beside it: the rows around it mostly hold the same few, so the table is asked once for
+each instead of once for each row."""
+
+
+@njit(cache=True, nogil=True)
+def _contacts(shape, first, begin, end, value, box):  # type: ignore[no-untyped-def]  # noqa: C901
+    nz, ny = shape[0], shape[1]
+    slots, keys, counts = (
+        np.full(4 * FIRST, -1, np.int32),
+        np.empty(FIRST, np.int64),
+        np.zeros(FIRST * _WIDTH, np.int64),
+    )
+    known = 0
+    near, near_counts = np.empty(_NEAR, np.int32), np.zeros(_NEAR * _WIDTH, np.int64)
+    next_run, last_run = np.zeros(5, np.int64), np.zeros(5, np.int64)
+    for row in range(box[0] * ny + box[1], (box[3] - 1) * ny + box[4]):
+        z, y = row // ny, row % ny
+        if not box[1] <= y < box[4]:
+            continue
+        for step in range(5):
+            dz, dy = (0, step) if step < 2 else (1, step - 3)
+            there = z + dz < nz and 0 <= y + dy < ny
+            next_run[step] = first[row + dz * ny + dy] if there else 0
+            last_run[step] = first[row + dz * ny + dy + 1] if there else 0
+        for i in range(first[row], first[row + 1]):
+            low, high = max(begin[i], box[2]), min(end[i], box[5])
+            if low >= high:
+                continue
+            a, nears = value[i], 0
+            for step in range(5):
+                j, last = next_run[step], last_run[step]
+                while j < last and end[j] < low:
+                    j += 1
+                next_run[step] = j
+                for k in range(j, last):
+                    left, right = begin[k], end[k]
+                    if left > high:
+                        break
+                    b = value[k]
+                    if a == b or (step == 0 and left != high):
+                        continue
+                    at = 0
+                    while at < nears and near[at] != b:
+                        at += 1
+                    if at == nears:
+                        if nears == _NEAR:
+                            slots, keys, counts, known = _flush(slots, keys, counts, known, a, near, nears, near_counts)
+                            at = nears = 0
+                        near[at] = b
+                        nears += 1
+                    at *= _WIDTH
+                    sign = 1 if a < b else -1
+                    # voxels of the run whose neighbour at x - 1, x and x + 1 lies in the other
+                    before = max(min(high, right + 1) - max(low, left + 1), 0)
+                    same = min(high, right) - max(low, left)
+                    after = max(min(high, right - 1) - max(low, left - 1), 0)
+                    twice = (
+                        2 * box[8] + max(low, left) + min(high, right)
+                    )  # of their x at faces: mean of first and last
+                    if step == 0:
+                        near_counts[at] += 1
+                        _add_face(
+                            near_counts, at, 0, 1, sign, 2 * (z + box[6]) + 1, 2 * (y + box[7]) + 1, 2 * (high + box[8])
+                        )
+                    elif step == 1:
+                        near_counts[at + 3] += before
+                        near_counts[at + 4] += after
+                        if same > 0:
+                            near_counts[at + 1] += same
+                            _add_face(near_counts, at, 1, same, sign, 2 * (z + box[6]) + 1, 2 * (y + box[7]) + 2, twice)
+                    elif step == 2:
+                        near_counts[at + 9] += before
+                        near_counts[at + 5] += max(same, 0)
+                        near_counts[at + 10] += after
+                    elif step == 3:
+                        near_counts[at + 6] += before
+                        near_counts[at + 7] += after
+                        if same > 0:
+                            near_counts[at + 2] += same
+                            _add_face(near_counts, at, 2, same, sign, 2 * (z + box[6]) + 2, 2 * (y + box[7]) + 1, twice)
+                    else:
+                        near_counts[at + 11] += before
+                        near_counts[at + 8] += max(same, 0)
+                        near_counts[at + 12] += after
+            if nears:
+                slots, keys, counts, known = _flush(slots, keys, counts, known, a, near, nears, near_counts)
+    return keys[:known], counts[: known * _WIDTH]
+
+
+@njit(cache=True, nogil=True)
+def _add_face(counts, at, across, n, sign, z, y, x):  # type: ignore[no-untyped-def]
+    """Add n faces whose mean position, doubled, is z, y, x."""
+    counts[at + 13 + across] += n * sign
+    at += 16 + 3 * across
+    counts[at] += n * z
+    counts[at + 1] += n * y
+    counts[at + 2] += n * x
+
+
+@njit(cache=True, nogil=True)
+def _flush(slots, keys, counts, known, a, near, nears, near_counts):  # type: ignore[no-untyped-def]
+    """Move the counts of a run and its neighbours to the table."""
+    for n in range(nears):
+        base = n * _WIDTH
+        some = near_counts[base]
+        for c in range(1, 13):
+            some += near_counts[base + c]
+        if some == 0:  # they touch no voxel of this run
+            continue
+        key = pair(a, near[n]) if a < near[n] else pair(near[n], a)
+        place = place_of(slots, keys, key)
+        if slots[place] < 0:
+            if known == keys.size:
+                slots, keys, counts = grown(keys, counts)
+                place = place_of(slots, keys, key)
+            slots[place] = known
+            keys[known] = key
+            known += 1
+        at = slots[place] * _WIDTH
+        for c in range(_WIDTH):
+            counts[at + c] += near_counts[base + c]
+            near_counts[base + c] = 0
+    return slots, keys, counts, known
+
+
+@njit(cache=True, nogil=True)
+def surfaces(shape, first, begin, end, value, box, own_first, own_begin, own_end, own_value, component, index, out):  # type: ignore[no-untyped-def]
+    """Add the crossings from each component to voxels of another value, 0 included, to `out`, (components, 13).
+
+    `first` to `value` are runs of an array that reaches one voxel further than the box (start and stop in this array) where the
+    volume does; `own_*` those of the box, with the component, from 1 on, of each. Outside the volume is no neighbour.
+    """
+    nz, ny, nx = shape
+    own_ny = box[4] - box[1]
+    for own_row in range(own_first.size - 1):
+        z, y = own_row // own_ny + box[0], own_row % own_ny + box[1]
+        for dz in range(-1, 2):
+            for dy in range(-1, 2):
+                if not (0 <= z + dz < nz and 0 <= y + dy < ny):
+                    continue
+                other = (z + dz) * ny + y + dy
+                j, last = first[other], first[other + 1]
+                for i in range(own_first[own_row], own_first[own_row + 1]):
+                    low, high = own_begin[i] + box[2], own_end[i] + box[2]
+                    into = out[component[i] - 1]
+                    for dx in range(-1, 2):
+                        if dz == 0 and dy == 0 and dx == 0:
+                            continue
+                        into[index[dz + 1, dy + 1, dx + 1]] += min(high + dx, nx) - max(low + dx, 0)
+                    while j < last and end[j] < low:
+                        j += 1
+                    k = j
+                    while k < last and begin[k] <= high:
+                        if value[k] == own_value[i]:
+                            for dx in range(-1, 2):
+                                if dz == 0 and dy == 0 and dx == 0:
+                                    continue
+                                n = min(high + dx, end[k]) - max(low + dx, begin[k])
+                                if n > 0:
+                                    into[index[dz + 1, dy + 1, dx + 1]] -= n
+                        k += 1
+
+
+def surface_crossings(
+    around: Runs, start: Triple, stop: Triple, own: Runs, component: NDArray[np.int32], count: int
+) -> NDArray[Any]:
+    """See `surfaces`; returns (count, 13)."""
+    out = np.zeros((count, len(DIRECTIONS)), np.int64)
+    box = np.array([*start, *stop], np.int64)
+    surfaces(
+        around.shape, around.first, around.begin, around.end, around.value, box,
+        own.first, own.begin, own.end, own.value, component, _INDEX, out,
+    )  # fmt: skip
+    return out
