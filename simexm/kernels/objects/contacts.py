@@ -81,7 +81,7 @@ def contacts(runs: Runs, start: Triple, stop: Triple, corner: Triple) -> tuple[N
     index = known.add(runs.value)
     box = np.array([*start, *stop, *corner], np.int64)
     keys, flat = _contacts(runs.shape, runs.first, runs.begin, runs.end, index, box)
-    pairs, counts = by_value(keys, flat, known.ids, known.ids)
+    pairs, counts = by_value(keys, flat, known.ids, known.ids, _WIDTH)
     swapped = pairs[:, 0] > pairs[:, 1]
     pairs[swapped] = pairs[swapped, ::-1]
     counts[swapped, 13:16] *= -1

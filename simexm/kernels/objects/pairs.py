@@ -47,9 +47,9 @@ FIRST = 1 << 12
 
 
 def by_value(
-    keys: NDArray[np.int64], counts: NDArray[np.int64], one: NDArray[np.uint64], other: NDArray[np.uint64]
+    keys: NDArray[np.int64], counts: NDArray[np.int64], one: NDArray[np.uint64], other: NDArray[np.uint64], width: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Return the pairs (n, 2) as values by index, `one` and `other`, in ascending order, and their counts (n, width)."""
     pairs: NDArray[Any] = np.stack([one[keys >> 32], other[keys & 0xFFFFFFFF]], axis=1)
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    return pairs[order], counts.reshape(len(keys), -1)[order]
+    return pairs[order], counts.reshape(len(keys), width)[order]
