@@ -122,8 +122,8 @@ def properties(
     -------
     dict
         `first`, `second`. `faces`: their number, 0 where voxels touch only at edges or corners. `faces_um2`: their area.
-        `area_um2`: area by Crofton's formula. `z_nm`, `y_nm`, `x_nm`: mean position of the faces by area, NaN without any. `normal_z` ...:
-        unit vector from the first to the second cell, the mean of the faces by area; 0 if they cancel.
+        `area_um2`: area by Crofton's formula. `z_nm`, `y_nm`, `x_nm`: mean position of the faces by area, NaN without any.
+        `normal_z` ...: unit vector from the first to the second cell, the mean of the faces by area; 0 if they cancel.
     """
     counts = np.stack([rows[name] for name in CROSSINGS], axis=1).reshape(-1, len(CROSSINGS))
     face = face_areas_um2(voxel_nm)
