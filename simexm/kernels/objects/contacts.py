@@ -96,94 +96,85 @@ def contacts(
 _WIDTH = len(CONTACT_COLUMNS)
 _ALL, _FACES = np.arange(5), np.array([0, 1, 3])
 """Rows that hold later neighbours of a row: itself, the next, and the three of the next plane."""
-_NEAR = 16
-"""Neighbours of a run that are counted beside it: the rows around it mostly hold the same few, so the table is asked once for
-each instead of once for each row."""
 
 
 @njit(cache=True, nogil=True)
 def _contacts(shape, first, begin, end, value, box, steps):  # type: ignore[no-untyped-def]  # noqa: C901
     nz, ny = shape[0], shape[1]
-    slots, keys, counts = (
-        np.full(4 * FIRST, -1, np.int32),
-        np.empty(FIRST, np.int64),
-        np.zeros(FIRST * _WIDTH, np.int64),
-    )
+    slots, keys = np.full(4 * FIRST, -1, np.int32), np.empty(FIRST, np.int64)
+    counts = np.zeros(FIRST * _WIDTH, np.int64)
     known = 0
-    near, near_counts = np.empty(_NEAR, np.int32), np.zeros(_NEAR * _WIDTH, np.int64)
-    next_run, last_run = np.zeros(5, np.int64), np.zeros(5, np.int64)
     for row in range(box[0] * ny + box[1], (box[3] - 1) * ny + box[4]):
         z, y = row // ny, row % ny
         if not box[1] <= y < box[4]:
             continue
-        for step in range(5):
+        for step in steps:
             dz, dy = (0, step) if step < 2 else (1, step - 3)
-            there = z + dz < nz and 0 <= y + dy < ny
-            next_run[step] = first[row + dz * ny + dy] if there else 0
-            last_run[step] = first[row + dz * ny + dy + 1] if there else 0
-        for i in range(first[row], first[row + 1]):
-            low, high = max(begin[i], box[2]), min(end[i], box[5])
-            if low >= high:
+            if z + dz >= nz or not 0 <= y + dy < ny:
                 continue
-            a, nears = value[i], 0
-            for step in steps:
-                j, last = next_run[step], last_run[step]
+            j, last = first[row + dz * ny + dy], first[row + dz * ny + dy + 1]
+            for i in range(first[row], first[row + 1]):
+                low, high = max(np.int64(begin[i]), box[2]), min(np.int64(end[i]), box[5])
+                if low >= high:
+                    continue
                 while j < last and end[j] < low:
                     j += 1
-                next_run[step] = j
+                a = value[i]
                 for k in range(j, last):
-                    left, right = begin[k], end[k]
+                    left, right, b = np.int64(begin[k]), np.int64(end[k]), value[k]
                     if left > high:
                         break
-                    b = value[k]
                     if a == b or (step == 0 and left != high):
                         continue
-                    at = 0
-                    while at < nears and near[at] != b:
-                        at += 1
-                    if at == nears:
-                        if nears == _NEAR:
-                            slots, keys, counts, known = _flush(slots, keys, counts, known, a, near, nears, near_counts)
-                            at = nears = 0
-                        near[at] = b
-                        nears += 1
-                    at *= _WIDTH
-                    sign = 1 if a < b else -1
                     # voxels of the run whose neighbour at x - 1, x and x + 1 lies in the other
                     before = max(min(high, right + 1) - max(low, left + 1), 0)
-                    same = min(high, right) - max(low, left)
+                    same = max(min(high, right) - max(low, left), 0)
                     after = max(min(high, right - 1) - max(low, left - 1), 0)
-                    twice = (
-                        2 * box[8] + max(low, left) + min(high, right)
-                    )  # of their x at faces: mean of first and last
+                    if before + same + after == 0:
+                        continue
+                    key = pair(a, b) if a < b else pair(b, a)
+                    place = place_of(slots, keys, key)
+                    if slots[place] < 0:
+                        if known == keys.size:
+                            slots, keys, counts = grown(keys, counts)
+                            place = place_of(slots, keys, key)
+                        slots[place] = known
+                        keys[known] = key
+                        known += 1
+                    at = slots[place] * _WIDTH
+                    sign = 1 if a < b else -1
+                    _add_crossings(counts, at, step, before, same, after)
+                    twice = 2 * box[8] + max(low, left) + min(high, right)  # first and last x, and one more
                     if step == 0:
-                        near_counts[at] += 1
-                        _add_face(
-                            near_counts, at, 0, 1, sign, 2 * (z + box[6]) + 1, 2 * (y + box[7]) + 1, 2 * (high + box[8])
-                        )
+                        _add_face(counts, at, 0, 1, sign, 2 * (z + box[6]) + 1, 2 * (y + box[7]) + 1, twice)
                     elif step == 1:
-                        near_counts[at + 3] += before
-                        near_counts[at + 4] += after
-                        if same > 0:
-                            near_counts[at + 1] += same
-                            _add_face(near_counts, at, 1, same, sign, 2 * (z + box[6]) + 1, 2 * (y + box[7]) + 2, twice)
-                    elif step == 2:
-                        near_counts[at + 9] += before
-                        near_counts[at + 5] += max(same, 0)
-                        near_counts[at + 10] += after
+                        _add_face(counts, at, 1, same, sign, 2 * (z + box[6]) + 1, 2 * (y + box[7]) + 2, twice)
                     elif step == 3:
-                        near_counts[at + 6] += before
-                        near_counts[at + 7] += after
-                        if same > 0:
-                            near_counts[at + 2] += same
-                            _add_face(near_counts, at, 2, same, sign, 2 * (z + box[6]) + 2, 2 * (y + box[7]) + 1, twice)
-                    else:
-                        near_counts[at + 11] += before
-                        near_counts[at + 8] += max(same, 0)
-                        near_counts[at + 12] += after
-            if nears:
-                slots, keys, counts, known = _flush(slots, keys, counts, known, a, near, nears, near_counts)
+                        _add_face(counts, at, 2, same, sign, 2 * (z + box[6]) + 2, 2 * (y + box[7]) + 1, twice)
     return keys[:known], counts[: known * _WIDTH]
+
+
+@njit(cache=True, nogil=True)
+def _add_crossings(counts, at, step, before, same, after):  # type: ignore[no-untyped-def]
+    """Add the crossings of a step to x - 1, x and x + 1, in the order of `DIRECTIONS`."""
+    if step == 0:
+        counts[at] += 1
+    elif step == 1:
+        counts[at + 3] += before
+        counts[at + 1] += same
+        counts[at + 4] += after
+    elif step == 2:
+        counts[at + 9] += before
+        counts[at + 5] += same
+        counts[at + 10] += after
+    elif step == 3:
+        counts[at + 6] += before
+        counts[at + 2] += same
+        counts[at + 7] += after
+    else:
+        counts[at + 11] += before
+        counts[at + 8] += same
+        counts[at + 12] += after
 
 
 @njit(cache=True, nogil=True)
@@ -194,32 +185,6 @@ def _add_face(counts, at, across, n, sign, z, y, x):  # type: ignore[no-untyped-
     counts[at] += n * z
     counts[at + 1] += n * y
     counts[at + 2] += n * x
-
-
-@njit(cache=True, nogil=True)
-def _flush(slots, keys, counts, known, a, near, nears, near_counts):  # type: ignore[no-untyped-def]
-    """Move the counts of a run and its neighbours to the table."""
-    for n in range(nears):
-        base = n * _WIDTH
-        some = near_counts[base]
-        for c in range(1, 13):
-            some += near_counts[base + c]
-        if some == 0:  # they touch no voxel of this run
-            continue
-        key = pair(a, near[n]) if a < near[n] else pair(near[n], a)
-        place = place_of(slots, keys, key)
-        if slots[place] < 0:
-            if known == keys.size:
-                slots, keys, counts = grown(keys, counts)
-                place = place_of(slots, keys, key)
-            slots[place] = known
-            keys[known] = key
-            known += 1
-        at = slots[place] * _WIDTH
-        for c in range(_WIDTH):
-            counts[at + c] += near_counts[base + c]
-            near_counts[base + c] = 0
-    return slots, keys, counts, known
 
 
 @njit(cache=True, nogil=True)

@@ -22,10 +22,10 @@ def pair(a, b):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def place_of(slots, keys, key):  # type: ignore[no-untyped-def]
     """Place in `slots` that holds the row of a key, or a negative number where it belongs."""
-    mask = np.uint64(slots.size - 1)
-    place = ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+    mask = np.int64(slots.size - 1)
+    place = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(36)) & mask
     while slots[place] >= 0 and keys[slots[place]] != key:
-        place = (place + np.uint64(1)) & mask
+        place = (place + 1) & mask
     return place
 
 
