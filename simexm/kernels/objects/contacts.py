@@ -15,7 +15,7 @@ from simexm.compiled import njit
 from simexm.geometry.grid import Triple
 from simexm.kernels.labels.cells import CellIndex
 from simexm.kernels.labels.regions import crofton_weights
-from simexm.kernels.objects.pairs import FIRST, by_value, grown, pair, place_of
+from simexm.kernels.objects.pairs import FACTOR, FIRST, SHIFT, by_value, grown, place_of
 from simexm.kernels.objects.runs import Runs
 
 DIRECTIONS = (
@@ -94,6 +94,8 @@ def contacts(
 
 
 _WIDTH = len(CONTACT_COLUMNS)
+_INTO = np.array([(0, 0, 0, 0), (3, 1, 4, 1), (9, 5, 10, -1), (6, 2, 7, 2), (11, 8, 12, -1)])
+"""By row, see `_ALL`: the directions to x - 1, x and x + 1, and the axis, from x, of the faces among them, -1 without any."""
 _ALL, _FACES = np.arange(5), np.array([0, 1, 3])
 """Rows that hold later neighbours of a row: itself, the next, and the three of the next plane."""
 
@@ -112,6 +114,7 @@ def _contacts(shape, first, begin, end, value, box, steps):  # type: ignore[no-u
             dz, dy = (0, step) if step < 2 else (1, step - 3)
             if z + dz >= nz or not 0 <= y + dy < ny:
                 continue
+            before_at, same_at, after_at, across = _INTO[step]
             j, last = first[row + dz * ny + dy], first[row + dz * ny + dy + 1]
             for i in range(first[row], first[row + 1]):
                 low, high = max(np.int64(begin[i]), box[2]), min(np.int64(end[i]), box[5])
@@ -132,8 +135,12 @@ def _contacts(shape, first, begin, end, value, box, steps):  # type: ignore[no-u
                     after = max(min(high, right - 1) - max(low, left - 1), 0)
                     if before + same + after == 0:
                         continue
-                    key = pair(a, b) if a < b else pair(b, a)
-                    place = place_of(slots, keys, key)
+                    # written out, since a call costs more than all of it; see `place_of`
+                    key = (np.int64(min(a, b)) << np.int64(32)) | np.int64(max(a, b))
+                    mask = slots.size - 1
+                    place = np.int64((np.uint64(key) * FACTOR) >> SHIFT) & mask
+                    while slots[place] >= 0 and keys[slots[place]] != key:
+                        place = (place + 1) & mask
                     if slots[place] < 0:
                         if known == keys.size:
                             slots, keys, counts = grown(keys, counts)
@@ -142,49 +149,18 @@ def _contacts(shape, first, begin, end, value, box, steps):  # type: ignore[no-u
                         keys[known] = key
                         known += 1
                     at = slots[place] * _WIDTH
-                    sign = 1 if a < b else -1
-                    _add_crossings(counts, at, step, before, same, after)
-                    twice = 2 * box[8] + max(low, left) + min(high, right)  # first and last x, and one more
-                    if step == 0:
-                        _add_face(counts, at, 0, 1, sign, 2 * (z + box[6]) + 1, 2 * (y + box[7]) + 1, twice)
-                    elif step == 1:
-                        _add_face(counts, at, 1, same, sign, 2 * (z + box[6]) + 1, 2 * (y + box[7]) + 2, twice)
-                    elif step == 3:
-                        _add_face(counts, at, 2, same, sign, 2 * (z + box[6]) + 2, 2 * (y + box[7]) + 1, twice)
+                    counts[at + before_at] += before
+                    counts[at + same_at] += same
+                    counts[at + after_at] += after
+                    if across >= 0:
+                        n = same if step else after
+                        counts[at + 13 + across] += n if a < b else -n
+                        at += 16 + 3 * across
+                        counts[at] += n * (2 * (z + box[6]) + dz + 1)
+                        counts[at + 1] += n * (2 * (y + box[7]) + dy + 1)
+                        # twice the mean x: first and last, and one more
+                        counts[at + 2] += n * (2 * box[8] + max(low, left) + min(high, right))
     return keys[:known], counts[: known * _WIDTH]
-
-
-@njit(cache=True, nogil=True)
-def _add_crossings(counts, at, step, before, same, after):  # type: ignore[no-untyped-def]
-    """Add the crossings of a step to x - 1, x and x + 1, in the order of `DIRECTIONS`."""
-    if step == 0:
-        counts[at] += 1
-    elif step == 1:
-        counts[at + 3] += before
-        counts[at + 1] += same
-        counts[at + 4] += after
-    elif step == 2:
-        counts[at + 9] += before
-        counts[at + 5] += same
-        counts[at + 10] += after
-    elif step == 3:
-        counts[at + 6] += before
-        counts[at + 2] += same
-        counts[at + 7] += after
-    else:
-        counts[at + 11] += before
-        counts[at + 8] += same
-        counts[at + 12] += after
-
-
-@njit(cache=True, nogil=True)
-def _add_face(counts, at, across, n, sign, z, y, x):  # type: ignore[no-untyped-def]
-    """Add n faces whose mean position, doubled, is z, y, x."""
-    counts[at + 13 + across] += n * sign
-    at += 16 + 3 * across
-    counts[at] += n * z
-    counts[at + 1] += n * y
-    counts[at + 2] += n * x
 
 
 @njit(cache=True, nogil=True)

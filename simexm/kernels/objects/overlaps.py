@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.kernels.labels.cells import CellIndex
-from simexm.kernels.objects.pairs import FIRST, by_value, grown, pair, place_of
+from simexm.kernels.objects.pairs import FACTOR, FIRST, SHIFT, by_value, grown, place_of
 from simexm.kernels.objects.runs import Runs
 
 
@@ -38,8 +38,12 @@ def _overlaps(first_a, end_a, value_a, first_b, end_b, value_b):  # type: ignore
         i, j, x = first_a[row], first_b[row], 0
         while i < first_a[row + 1]:
             stop = min(end_a[i], end_b[j])
-            key = pair(value_a[i], value_b[j])
-            place = place_of(slots, keys, key)
+            # written out, since a call costs more than all of it; see `place_of`
+            key = (np.int64(value_a[i]) << np.int64(32)) | np.int64(value_b[j])
+            mask = slots.size - 1
+            place = np.int64((np.uint64(key) * FACTOR) >> SHIFT) & mask
+            while slots[place] >= 0 and keys[slots[place]] != key:
+                place = (place + 1) & mask
             if slots[place] < 0:
                 if known == keys.size:
                     slots, keys, counts = grown(keys, counts)

@@ -1,6 +1,7 @@
 """Counts by pair of small indices in an open-addressing hash table, for compiled code.
 
-All arrays are flat, since views of rows would cost more than the counting. A pair is one number, see `pair`.
+All arrays are flat, since views of rows would cost more than the counting. The key of a pair of indices, each below 2^31, is
+first * 2^32 + second.
 """
 
 from __future__ import annotations
@@ -12,18 +13,15 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 
-
-@njit(cache=True, nogil=True)
-def pair(a, b):  # type: ignore[no-untyped-def]
-    """Return one number for two indices below 2^31."""
-    return (np.int64(a) << np.int64(32)) | np.int64(b)
+FACTOR, SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(36)
+"""Multiplicative hashing: the golden ratio, and the lower bits of a product that are not used."""
 
 
 @njit(cache=True, nogil=True)
 def place_of(slots, keys, key):  # type: ignore[no-untyped-def]
     """Place in `slots` that holds the row of a key, or a negative number where it belongs."""
     mask = np.int64(slots.size - 1)
-    place = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(36)) & mask
+    place = np.int64((np.uint64(key) * FACTOR) >> SHIFT) & mask
     while slots[place] >= 0 and keys[slots[place]] != key:
         place = (place + 1) & mask
     return place
