@@ -74,6 +74,14 @@ def test_small_contacts_do_not_count(tmp_path: Path) -> None:
     assert scores["area"] == pytest.approx(math.fsum(area[area >= least]), rel=1e-12)
 
 
+def test_faces_alone_are_the_same_faces(tmp_path: Path) -> None:
+    values = volume(2, most=9)
+    every = touching(values, tmp_path, "every").table("contacts")
+    some = touching(values, tmp_path, "some", crofton=False, block_voxels=16).table("contacts")
+    with_faces = every.filter(every["faces"].to_numpy() > 0)
+    assert some.equals(with_faces.drop_columns(["area_um2"]))
+
+
 def overlapping(one: NDArray[Any], other: NDArray[Any], folder: Path, **settings: Any) -> Result:
     np.save(folder / "one.npy", one)
     np.save(folder / "other.npy", other)

@@ -43,12 +43,16 @@ class Contacts(VolumeAnalysis):
     gap_nm
         Cells this close touch, too: each grows into the space between by half the gap, and what meets there is the contact. A
         third cell between two keeps them apart. 0: only voxels side by side touch.
+    crofton
+        Whether areas are also measured by Crofton's formula, which takes half as much time again. Areas by faces depend on how a
+        contact lies on the grid, and are up to 1.7 times too large.
     smallest_um2
-        Area by Crofton's formula from which a contact counts.
+        Area from which a contact counts, by Crofton's formula if that is measured.
     """
 
     analysis: Literal["contacts"] = "contacts"
     gap_nm: float = Field(default=0.0, ge=0, le=2000)
+    crofton: bool = True
     smallest_um2: float = Field(default=0.0, ge=0)
 
     def open(self, inputs: tuple[Volume, ...]) -> Bench:
@@ -76,7 +80,7 @@ class _ContactsBench(Bench):
     def measure(self, number: int) -> Mapping[str, Any]:
         """Count the contacts that begin in a block."""
         box = self.tiling[number]
-        pairs, counts = contacts(*self._runs(box))
+        pairs, counts = contacts(*self._runs(box), faces_only=not self.settings.crofton)
         return {
             TABLE: {"first": pairs[:, 0], "second": pairs[:, 1], **dict(zip(CONTACT_COLUMNS, counts.T, strict=True))}
         }
@@ -91,25 +95,34 @@ class _ContactsBench(Bench):
     def conclude(self, sums: Mapping[str, Any]) -> Conclusion:
         """Turn counts into areas, positions and normals, piece by piece."""
         rows: MergedRows = sums[TABLE]
-        number = 0
-        faces: list[float] = []
-        area: list[float] = []
-        for table in self._tables(rows):
-            number += table.num_rows
-            faces.append(math.fsum(table["faces_um2"].to_pylist()))
-            area.append(math.fsum(table["area_um2"].to_pylist()))
-        scores = (
+        number, totals = 0, np.zeros(len(CROSSINGS), object)  # whole numbers of any size
+        for piece in rows:
+            kept = self._kept(piece)
+            number += int(kept.sum())
+            totals += [sum(piece[name][kept].tolist()) for name in CROSSINGS]
+        each = {"faces": face_areas_um2(self.voxel_nm), "area": crofton_areas_um2(self.voxel_nm)}
+        faces, area = (math.fsum(map(float, totals * areas)) for areas in each.values())
+        scores = [
             Score("contacts", float(number), "pairs", "pairs of cells in contact"),
-            Score("faces", math.fsum(faces), "um^2", "area of all contacts by faces"),
-            Score("area", math.fsum(area), "um^2", "area of all contacts by Crofton's formula"),
-        )
-        return Conclusion({TABLE: self._tables(rows)}, scores)
+            Score("faces", faces, "um^2", "area of all contacts by faces"),
+        ]
+        if self.settings.crofton:
+            scores.append(Score("area", area, "um^2", "area of all contacts by Crofton's formula"))
+        return Conclusion({TABLE: self._tables(rows)}, tuple(scores))
+
+    def _kept(self, piece: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        counts = np.stack([piece[name] for name in CROSSINGS], axis=1).reshape(-1, len(CROSSINGS))
+        each = crofton_areas_um2(self.voxel_nm) if self.settings.crofton else face_areas_um2(self.voxel_nm)
+        kept: NDArray[np.bool_] = areas_um2(counts, each) >= self.settings.smallest_um2
+        return kept
 
     def _tables(self, rows: MergedRows) -> Iterator[pa.Table]:
         origin = [float(o) for o in self.volume.origin_nm]
         for piece in rows:
             table = properties(piece, self.voxel_nm, origin)
-            kept = table["area_um2"] >= self.settings.smallest_um2
+            if not self.settings.crofton:
+                del table["area_um2"]
+            kept = self._kept(piece)
             yield pa.table({name: column[kept] for name, column in table.items()})
 
 
