@@ -47,7 +47,7 @@ def draw(folder: Path) -> Figure:
     left, right = figure.subplots(1, 2)
     extent = (0, SHAPE[2] * VOXEL[2] / 1000, SHAPE[1] * VOXEL[1] / 1000, 0)
     pale = 0.75 + 0.25 * coloured(cells[PLANE])
-    objects = mito.array(of="labels/components")[PLANE]
+    objects = np.asarray(mito.array(of="labels/components")[PLANE])
     left.imshow(np.where(objects[..., None] > 0, coloured(objects), pale), extent=extent)
     left.set_title("mitochondria: deep voxel, long axis")
     rows = mito.table("objects").to_pylist()

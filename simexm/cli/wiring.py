@@ -40,7 +40,7 @@ command(
 command(
     Heading.WIRING,
     name="contacts",
-    help="""Find where cells touch, or come closer than a gap in nm: areas, positions and normals.
+    help="""Find where cells touch, or come closer than a gap in nm: areas, positions, normals, patches.
 
     Example: simexm contacts cells.zarr --output contacts.zarr
     """,

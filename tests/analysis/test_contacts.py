@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 from typer.testing import CliRunner
 
 from simexm.analysis.objects.contacts import Contacts
@@ -41,6 +42,46 @@ def test_blocks_of_any_size_give_the_contacts_of_the_whole(tmp_path: Path, gap_n
     assert np.array_equal(np.stack([table[n].to_numpy() for n in ("first", "second")], axis=1), pairs)
     assert np.array_equal(table["faces_um2"].to_numpy(), areas_um2(counts[:, :N], face_areas_um2(VOXEL)))
     assert np.array_equal(table["area_um2"].to_numpy(), areas_um2(counts[:, :N], crofton_areas_um2(VOXEL)))
+
+
+def patches_by_scipy(values: NDArray[Any]) -> dict[tuple[int, int, int], int]:
+    """Faces of each patch, by pair and number: voxels of the smaller id beside the larger, joined by 26 neighbours."""
+    found: dict[tuple[int, int, int], int] = {}
+    padded = np.pad(values.astype(np.int64), 1)
+    inner = padded[1:-1, 1:-1, 1:-1]
+    beside = [np.roll(padded, s, axis)[1:-1, 1:-1, 1:-1] for axis in range(3) for s in (-1, 1)]
+    for a in np.unique(values[values > 0]).tolist():
+        for b in np.unique(values[values > a]).tolist():
+            faces = np.where(inner == a, sum((other == b).astype(int) for other in beside), 0)
+            labelled, count = ndimage.label(faces > 0, np.ones((3, 3, 3)))
+            for n in range(1, count + 1):
+                number = int(np.flatnonzero(labelled == n)[0]) + 1
+                found[a, b, number] = int(faces[labelled == n].sum())
+    return found
+
+
+def test_patches_are_the_connected_parts_of_a_contact_in_any_blocks(tmp_path: Path) -> None:
+    values = volume(7, most=6, empty=0.1, grain=4)
+    found = [touching(values, tmp_path, f"b{b}", patches=True, block_voxels=b) for b in (16, 64)]
+    assert files(found[0], "tables") == files(found[1], "tables")
+    table = found[0].table("patches")
+    rows = zip(*(table[n].to_pylist() for n in ("first", "second", "patch", "faces")), strict=True)
+    assert {(a, b, n): faces for a, b, n, faces in rows} == patches_by_scipy(values)
+    together = table.group_by(["first", "second"]).aggregate([("faces", "sum")]).sort_by("first")
+    every = found[0].table("contacts")
+    assert together["faces_sum"].to_numpy().sum() == every["faces"].to_numpy().sum()
+
+
+def test_two_patches_of_one_pair_have_places_and_normals_of_their_own(tmp_path: Path) -> None:
+    values = np.zeros((8, 10, 20), np.uint16)
+    values[2:6, 2:8, 2:18] = 5
+    values[2:6, 2:8, 8:12] = 0
+    values[3:5, 4:6, 5:15] = np.where(values[3:5, 4:6, 5:15] == 0, 3, values[3:5, 4:6, 5:15])  # a bridge of 3 between
+    rows = touching(values, tmp_path, patches=True, block_voxels=16).table("patches").to_pylist()
+    assert [(r["first"], r["second"], r["faces"]) for r in rows] == [(3, 5, 4), (3, 5, 4)]
+    assert [r["x_nm"] for r in rows] == pytest.approx([8 * 32, 12 * 32])
+    assert [r["normal_x"] for r in rows] == [-1, 1]
+    assert [r["patch"] for r in rows] == [(3 * 10 + 4) * 20 + x + 1 for x in (8, 11)]
 
 
 def test_a_flat_contact_lies_between_two_cells_and_faces_the_second(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ def measured(values: NDArray[Any], folder: Path, name: str = "o", **settings: An
     return analysis.run(folder / "values.npy", output=folder / f"{name}.zarr", quiet=True, overwrite=True)
 
 
+def image(result: Result) -> NDArray[np.uint64]:
+    """Its label image."""
+    return np.asarray(result.array(of="labels/components")[:], np.uint64)
+
+
 def files(result: Result, what: str) -> dict[str, bytes]:
     """Content of the tables, or of the label image, by path."""
     root = Path(str(result.place.tables if what == "tables" else result.path / "labels"))
@@ -60,7 +65,7 @@ def test_blocks_of_any_size_give_the_components_of_the_whole(tmp_path: Path, con
     expected = np.where(whole > 0, first[whole] + 1, 0)  # ids are one more than the smallest voxel index
     found = [measured(values, tmp_path, f"b{b}", connectivity=connectivity, block_voxels=b) for b in (16, 64)]
     for result in found:
-        assert np.array_equal(result.array(of="labels/components")[:], expected)
+        assert np.array_equal(image(result), expected)
         assert files(result, "tables") == files(found[0], "tables")
     assert found[0].table("objects").num_rows == whole.max()
     assert found[0].table("objects")["id"].to_pylist() == sorted(first[1:] + 1 if (whole == 0).any() else first + 1)
@@ -69,7 +74,7 @@ def test_blocks_of_any_size_give_the_components_of_the_whole(tmp_path: Path, con
 def test_properties_are_those_of_the_whole_object(tmp_path: Path) -> None:
     values = volume(1, empty=0.02, grain=6)
     result = measured(values, tmp_path, block_voxels=16, connectivity=6)
-    labels = result.array(of="labels/components")[:]
+    labels = image(result)
     volume_um3 = math.prod(VOXEL) * 1e-9
     depths = depth(values)
     whole, ids = Components.of(values, 6), np.unique(labels[labels > 0])
@@ -115,14 +120,14 @@ def test_a_probability_is_thresholded_opened_and_closed_as_the_whole(tmp_path: P
     }  # fmt: skip
     found = [measured(values, tmp_path, f"p{b}", **settings, block_voxels=b) for b in (32, 64)]
     assert files(found[0], "tables") == files(found[1], "tables")
-    image = found[0].array(of="labels/components")[:]
-    assert np.array_equal(image, found[1].array(of="labels/components")[:])
+    image = image(found[0])
+    assert np.array_equal(image, image(found[1]))
     assert np.unique(image).size > 3
     plain = measured(values, tmp_path, "plain", content="probability", threshold=0.55, block_voxels=64)
-    assert np.array_equal(plain.array(of="labels/components")[:] > 0, values > np.float32(0.55))
+    assert np.array_equal(image(plain) > 0, values > np.float32(0.55))
     eight_bits = (values * 255).astype(np.uint8)
     scaled = measured(eight_bits, tmp_path, "bits", content="probability", threshold=0.5)
-    assert np.array_equal(scaled.array(of="labels/components")[:] > 0, eight_bits > 127)
+    assert np.array_equal(image(scaled) > 0, eight_bits > 127)
 
 
 def test_small_and_large_objects_do_not_count(tmp_path: Path) -> None:
@@ -141,8 +146,8 @@ def test_small_and_large_objects_do_not_count(tmp_path: Path) -> None:
     some = measured(values, tmp_path, "some", connectivity=6, block_voxels=32, **limits)
     assert 0 < wanted.sum() < wanted.size
     assert some.table("objects")["id"].to_pylist() == sizes["id"].to_numpy()[wanted].tolist()
-    kept = np.isin(every.array(of="labels/components")[:], sizes["id"].to_numpy()[wanted])
-    assert np.array_equal(some.array(of="labels/components")[:] > 0, kept)
+    kept = np.isin(image(every), sizes["id"].to_numpy()[wanted])
+    assert np.array_equal(image(some) > 0, kept)
 
 
 def test_a_part_has_the_ids_of_the_volume(tmp_path: Path) -> None:
@@ -151,7 +156,7 @@ def test_a_part_has_the_ids_of_the_volume(tmp_path: Path) -> None:
     inside = np.zeros_like(values)
     inside[3:18, 5:30] = values[3:18, 5:30]
     whole = measured(inside, tmp_path, "whole", connectivity=6)
-    assert np.array_equal(part.array(of="labels/components")[:], whole.array(of="labels/components")[3:18, 5:30])
+    assert np.array_equal(image(part), whole.array(of="labels/components")[3:18, 5:30])
     for name in ("id", "voxels", "z0", "x_nm"):
         assert part.table("objects")[name].equals(whole.table("objects")[name])
     assert part.attributes["simexm"]["settings"]["roi"] == "3:18,5:30,:"
@@ -194,7 +199,9 @@ def test_the_truth_of_a_result_is_measured(tmp_path: Path) -> None:
     pixel = math.prod(made.pixel_um())
     assert found.table("objects")["volume_um3"].to_pylist() == pytest.approx((voxels * pixel).tolist(), rel=1e-9)
     coarse = Objects(by="ids", dataset="labels/cells", level=1).run(made, output=tmp_path / "coarse.zarr", quiet=True)
-    assert coarse.table("objects")["voxels"].to_numpy().sum() == (made.array(1, "labels/cells")[:] > 0).sum()
+    assert (
+        coarse.table("objects")["voxels"].to_numpy().sum() == (np.asarray(made.array(1, "labels/cells")[:]) > 0).sum()
+    )
 
 
 def type_in(*words: object) -> Any:

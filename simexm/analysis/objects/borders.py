@@ -7,7 +7,7 @@ them by union-find, at 8 bytes each in memory. Everything else about them lies i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,9 @@ def pairs_of(tiling: Tiling, number: int, connectivity: int, read: ReadPart) -> 
     """Find the pairs that touch across the borders to later blocks: number here, other block, number there, (n, 3)."""
     own = read(PARTS, number)
     found = [np.empty((0, 3), np.int64)]
-    for offset in _LATER:
-        other = _neighbour(tiling, number, offset)
+    for other, offset in later_blocks(tiling, number):
         spare = AXES_OF[connectivity] - sum(map(abs, offset))
-        if other is None or spare < 0:
+        if spare < 0:
             continue
         theirs = read(PARTS, other)
         one, two = _layer(own, offset), _layer(theirs, tuple(-o for o in offset))
@@ -90,11 +89,13 @@ def _touching(one: Any, two: Any, values_one: Any, values_two: Any, axes: int) -
     return found
 
 
-def _neighbour(tiling: Tiling, number: int, offset: Sequence[int]) -> int | None:
-    z, y, x = (p + o for p, o in zip(tiling.position(number), offset, strict=True))
+def later_blocks(tiling: Tiling, number: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield the neighbours of a block with larger numbers, and where they lie: steps along z, y, x."""
     nz, ny, nx = tiling.counts
-    inside = 0 <= z < nz and 0 <= y < ny and 0 <= x < nx
-    return (z * ny + y) * nx + x if inside else None
+    for offset in _LATER:
+        z, y, x = (p + o for p, o in zip(tiling.position(number), offset, strict=True))
+        if 0 <= z < nz and 0 <= y < ny and 0 <= x < nx:
+            yield (z * ny + y) * nx + x, offset
 
 
 def _layer(sides: Mapping[str, NDArray[Any]], offset: Sequence[int]) -> NDArray[Any]:

@@ -70,7 +70,8 @@ class Objects(Foreground):
         kept: NDArray[np.bool_] = volume >= self.smallest_um3
         if self.largest_um3 is not None:
             kept &= volume <= self.largest_um3
-        return kept & (np.sqrt((sides**2).sum(axis=1)) >= self.smallest_diagonal_um)
+        kept &= np.sqrt((sides**2).sum(axis=1)) >= self.smallest_diagonal_um
+        return kept
 
 
 class _ObjectsBench(Bench):

@@ -137,7 +137,7 @@ class OverlapsBench(Bench):
 
 def whole_groups(rows: MergedRows) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]]:
     """Yield first, second and voxels in pieces that never cut the rows of a first id; at least one piece, if empty."""
-    held = [np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64)]
+    held: list[NDArray[Any]] = [np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64)]
     for piece in rows:
         joined = [np.concatenate([h, piece[n]]) for h, n in zip(held, PAIRS.names, strict=True)]
         cut = int(np.searchsorted(joined[0], joined[0][-1], "left")) if joined[0].size else 0

@@ -52,7 +52,7 @@ def _moved(
         if len(name) == 1:
             moved.append(by[name] + n * shift[name])
             continue
-        a, b = name
+        a, b = name[0], name[1]
         moved.append(by[name] + by[a] * shift[b] + by[b] * shift[a] + n * (shift[a] * shift[b]))
     mask = (1 << _LOW_BITS) - 1
     return [(m >> _LOW_BITS).astype(np.int64) for m in moved], [(m & mask).astype(np.int64) for m in moved]

@@ -26,7 +26,8 @@ def overlaps(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.uint64]
     a, b = Runs.of(one, zeros=True), Runs.of(other, zeros=True)
     known_a, known_b = CellIndex(), CellIndex()
     index_a, index_b = known_a.add(a.value), known_b.add(b.value)
-    pairs, counts = by_value(*_overlaps(a.first, a.end, index_a, b.first, b.end, index_b), known_a.ids, known_b.ids, 1)
+    keys, found = _overlaps(a.first, a.end, index_a, b.first, b.end, index_b)
+    pairs, counts = by_value(keys, found, known_a.ids, known_b.ids, 1)
     return pairs, counts[:, 0]
 
 

@@ -86,7 +86,7 @@ def _depth(values, out):  # type: ignore[no-untyped-def]
     for z in range(nz - 1, -1, -1):
         for y in range(ny - 1, -1, -1):
             for x in range(nx - 1, -1, -1):
-                value, best = values[z, y, x], np.int64(out[z, y, x])
+                value, best = values[z, y, x], int(out[z, y, x])
                 if z + 1 < nz:
                     best = min(best, out[z + 1, y, x] + 1 if values[z + 1, y, x] == value else 1)
                 if y + 1 < ny:
