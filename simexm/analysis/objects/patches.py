@@ -17,7 +17,8 @@ def patch_ids(found: Patches, volume: Triple) -> NDArray[np.uint64]:
     """Number of each patch: one more than the smallest index of its voxels in the volume."""
     _, ny, nx = volume
     z, y, x = found.first.T
-    return ((z * ny + y) * nx + x + 1).astype(np.uint64)
+    ids: NDArray[np.uint64] = ((z * ny + y) * nx + x + 1).astype(np.uint64)
+    return ids
 
 
 def border_patches(found: Patches, box: Box, whole: Box) -> NDArray[np.int64]:
