@@ -30,10 +30,7 @@ def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callabl
         output: Annotated[
             str | None, options.output("NAME.zarr; its tables go to NAME.run beside it.", f"INPUT-{name}.zarr")
         ] = None,
-        settings: Annotated[
-            Path | None,
-            typer.Option(help=f"Settings, YAML or JSON; `simexm new {name}` prints some to edit.", metavar="FILE"),
-        ] = None,
+        settings: options.Settings = None,
         roi: options.Roi = None,
         level: options.AnyLevel = None,
         dataset: options.Dataset = None,

@@ -1,6 +1,5 @@
 """Commands that compare what was found with the truth: score."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,10 +39,7 @@ def score(
     output: Annotated[
         str | None, options.output("NAME.zarr; its tables go to NAME.run beside it.", "FOUND-score.zarr")
     ] = None,
-    settings: Annotated[
-        Path | None,
-        typer.Option(help="Settings, YAML or JSON; `simexm new segmentation` prints some to edit.", metavar="FILE"),
-    ] = None,
+    settings: options.Settings = None,
     roi: options.Roi = None,
     level: options.AnyLevel = None,
     dataset: options.Dataset = None,
