@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from docs.hooks import floors, keys
 from simexm.jobs.batch.cluster_file import ClusterFile, SlurmFile
+from simexm.result.result import Result
 from simexm.spec.simulation import Spec
 from simexm.stages.microscope.confocal import Confocal
 from tests.build import forget_packages
@@ -37,6 +38,25 @@ def run_python(text: str, place: Path) -> None:
 
 
 # ---------------------------------------------------------------- pages do what they say
+
+
+def test_objects_contacts_and_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, settings, commands, read = (text for _, text in blocks("docs/objects.md"))
+    run_python(make, tmp_path)
+    (tmp_path / "mito.yaml").write_text(settings)
+    for line in commands.splitlines():
+        type_here(line, tmp_path)
+    run_python(read, tmp_path)
+    told = capsys.readouterr().out
+    assert "H(segment | truth)" in told
+    assert Result.open(tmp_path / "mito.zarr").table("objects").num_rows == 9
+    owners = Result.open(tmp_path / "owners.zarr").table("owners")
+    assert sorted(owners["owner"].to_pylist()) == list(range(1, 10))
+    assert Result.open(tmp_path / "contacts.zarr").table("contacts").num_rows == 0  # they lie a voxel apart
+    assert Result.open(tmp_path / "bridged.zarr").table("contacts").num_rows >= 12
+    scores = {row["score"]: row["value"] for row in Result.open(tmp_path / "score.zarr").scores().to_pylist()}
+    assert scores["voi_split"] == pytest.approx(1 / 9)
+    assert scores["voi_merge"] == pytest.approx(2 / 9)
 
 
 @pytest.fixture(scope="module")

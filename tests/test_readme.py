@@ -82,6 +82,12 @@ BLOCKS = {
         ("bash", "pip install ."),
         ("python", "from cell_volumes import"),
     ],
+    "docs/objects.md": [
+        ("python", "import numpy as np"),
+        ("yaml", "content: probability"),
+        ("bash", "simexm objects mito.npy"),
+        ("python", "from simexm import Result"),
+    ],
     "docs/stage.md": [
         ("python", '"""Chromatic shift:'),
         ("toml", "[build-system]"),
