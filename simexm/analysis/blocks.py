@@ -17,7 +17,6 @@ from simexm.errors import OutputError
 from simexm.jobs.sums_by_id import CellSums, write_part
 from simexm.planning.outputs import Output, Volumes
 from simexm.result.place import Place
-from simexm.result.result import Result
 from simexm.run import guard, volumes
 from simexm.run.tables import part, to_arrow
 from simexm.run.worker import peak_bytes
@@ -31,7 +30,7 @@ class Context:
     """What a worker needs to measure a block."""
 
     analysis: Analysis
-    inputs: tuple[Result, ...]
+    inputs: tuple[Any, ...]
     place: Place
     hash: str
     predicted_bytes: int

@@ -7,8 +7,8 @@ points in the group `simexm.analyses`; see `simexm.analysis.installed`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ class Conclusion:
 
     tables: Mapping[str, pa.Table]
     scores: tuple[Score, ...] = ()
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Attributes of further groups of NAME.zarr, by path."""
 
 
 Measured = CellSums | NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -103,8 +105,12 @@ class Analysis(Frozen, ABC):
         return str(type(self).model_fields["analysis"].default)
 
     @abstractmethod
-    def open(self, inputs: tuple[Result, ...]) -> Bench:
-        """Open the inputs; raises OutputError if this analysis cannot read them."""
+    def open(self, inputs: tuple[Any, ...]) -> Bench:
+        """Open the inputs, as `opened` returned them; raises OutputError if this analysis cannot read them."""
+
+    def opened(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """Open what a user gave, by default as results. What is returned is pickled, and has `places`, which are only read."""
+        return tuple(one if isinstance(one, Result) else Result.open(one) for one in inputs)
 
     def run(
         self,
@@ -142,7 +148,9 @@ class Analysis(Frozen, ABC):
         """
         from simexm.analysis.run import run_analysis  # late: it loads large libraries
 
-        return run_analysis(self, _opened(inputs), output, client, cluster, workers, overwrite=overwrite, quiet=quiet)
+        return run_analysis(
+            self, self.opened(inputs), output, client, cluster, workers, overwrite=overwrite, quiet=quiet
+        )
 
     def plan(
         self, *inputs: Result | str | Path | Remote, output: str | Path | Remote | None = None, overwrite: bool = False
@@ -151,11 +159,7 @@ class Analysis(Frozen, ABC):
         from simexm.analysis.plan import AnalysisPlan
         from simexm.analysis.run import refuse
 
-        plan = AnalysisPlan.of(self, _opened(inputs))
+        plan = AnalysisPlan.of(self, self.opened(inputs))
         if output is not None:
             refuse(plan, Place.at(output), overwrite)
         return plan
-
-
-def _opened(inputs: tuple[Result | str | Path | Remote, ...]) -> tuple[Result, ...]:
-    return tuple(one if isinstance(one, Result) else Result.open(one) for one in inputs)

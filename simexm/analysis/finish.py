@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,7 @@ from simexm.run.finish import coarsest_window
 from simexm.run.layout import volume_keys, write_manifest
 from simexm.store import omezarr
 from simexm.store.files import remove_tree, writing
+from simexm.store.location import Location
 from simexm.version import FORMAT_VERSION
 
 COLORS = ("00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
@@ -54,7 +55,7 @@ def finish(plan: AnalysisPlan, where: Place, journal: Journal) -> None:
         for group, values in record.result["largest"].items():
             largest[group] = [*map(max, values, largest.get(group, values))]
     sums = {
-        name: merged((sums_part(where, name, n) for n in plan.blocks), rows[name], columns, where.scratch)
+        name: merged(_parts(plan, where, name), rows[name], columns, where.scratch)
         for name, columns in plan.bench.columns.items()
     }
     found = plan.bench.conclude(sums)
@@ -62,10 +63,17 @@ def finish(plan: AnalysisPlan, where: Place, journal: Journal) -> None:
     names = sorted([*found.tables, *plan.row_tables])
     mark = {**mark_of(plan, COMPLETE), "tables": names, **({"largest": largest} if largest else {})}
     root = {**_write_metadata(plan, where), MARK: mark}
+    for group, attributes in found.groups.items():
+        omezarr.write_group(where.files, group, attributes)
     zarr = [where.zarr / key for key in sorted(volume_keys(plan.volumes))]
     write_manifest(where, zarr, [where.run / name for name in (PLAN, *files)], omezarr.group_bytes(root))
     omezarr.write_group(where.files, "", root)
     remove_tree(where.run / SCRATCH, ignore_errors=True)
+
+
+def _parts(plan: AnalysisPlan, where: Place, name: str) -> Iterator[Location]:
+    """The blocks' parts of a table of sums."""
+    return (sums_part(where, name, number) for number in plan.blocks)
 
 
 def _write_tables(plan: AnalysisPlan, where: Place, found: Conclusion) -> list[str]:

@@ -19,7 +19,6 @@ from simexm.analysis.installed import package_version
 from simexm.errors import SpecError
 from simexm.planning.memory import BASE
 from simexm.planning.outputs import Volumes
-from simexm.result.result import Result
 from simexm.units import GiB
 from simexm.version import FORMAT_VERSION, RESULTS_VERSION
 
@@ -50,11 +49,11 @@ class AnalysisPlan:
     """An analysis with its inputs, and these opened as a bench."""
 
     analysis: Analysis
-    inputs: tuple[Result, ...]
+    inputs: tuple[Any, ...]
     bench: Bench
 
     @classmethod
-    def of(cls, analysis: Analysis, inputs: tuple[Result, ...]) -> AnalysisPlan:
+    def of(cls, analysis: Analysis, inputs: tuple[Any, ...]) -> AnalysisPlan:
         """Open the inputs and plan; raises OutputError if they cannot be analysed, SpecError for wrong declarations."""
         plan = cls(analysis, inputs, analysis.open(inputs))
         bench = plan.bench

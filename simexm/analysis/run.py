@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simexm.analysis.blocks import Context, measure_block
 from simexm.analysis.contract import Analysis
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def run_analysis(
     analysis: Analysis,
-    inputs: tuple[Result, ...],
+    inputs: tuple[Any, ...],
     output: str | Path | Remote,
     client: distributed.Client | None = None,
     cluster: Cluster | None = None,
@@ -61,7 +61,7 @@ def refuse(plan: AnalysisPlan, where: Place, overwrite: bool) -> None:
 
 
 def _reads(plan: AnalysisPlan) -> list[Location]:
-    return [place for one in plan.inputs for place in (one.place.zarr, one.place.run)]
+    return [place for one in plan.inputs for place in one.places]
 
 
 def _do(plan: AnalysisPlan, where: Place, backend: Backend, quiet: bool) -> None:

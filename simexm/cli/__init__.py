@@ -4,7 +4,7 @@ from simexm.cli import streams
 
 streams.occupy()
 
-from simexm.cli import bring_in, guard, look, molecules, simulate  # noqa: E402 (they import libraries)
+from simexm.cli import bring_in, guard, look, molecules, register, simulate  # noqa: E402 (they import libraries)
 from simexm.cli.app import app, main  # noqa: E402
 
-__all__ = ["app", "bring_in", "guard", "look", "main", "molecules", "simulate"]
+__all__ = ["app", "bring_in", "guard", "look", "main", "molecules", "register", "simulate"]
