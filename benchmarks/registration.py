@@ -173,7 +173,10 @@ def real(folder: Path) -> None:
         image, where = pulled(moving, found, fixed.frame)
         _, shifts = similarity.block_shifts(fixed.values, image, where, 24)
         left = np.linalg.norm(shifts * np.asarray(voxel), axis=1)
-        numbers = [correlate(fixed.values, image, where) for correlate in (similarity.correlation, similarity.local_correlation)]
+        numbers = [
+            correlate(fixed.values, image, where)
+            for correlate in (similarity.correlation, similarity.local_correlation)
+        ]
         print(
             f"{name:18s} {numbers[0]:6.3f} {numbers[1]:6.3f} {np.median(left):18.2f} {np.percentile(left, 90):7.2f} "
             f"{len(left):5d} {found.folds():7d} {seconds:6.1f}",

@@ -93,7 +93,7 @@ def test_blobs_lie_where_they_were_drawn_and_match_after_a_shift() -> None:
     assert np.array_equal(features.blobs(image, (1.5,), 4, mask), places[[0, 2]])
     texture = image + 0.01 * ndimage.gaussian_filter(random.standard_normal(image.shape).astype(np.float32), 1)
     moved = np.roll(0.6 * texture + 5, (1, -2, 3), (0, 1, 2))
-    cubes = [features.patches(v, p, 4)[0] for v, p in ((texture, places), (moved, places + [1, -2, 3]))]
+    cubes = [features.patches(v, p, 4)[0] for v, p in ((texture, places), (moved, places + np.array([1, -2, 3])))]
     one, other, alike = features.matches(*cubes, 0.9)
     assert np.array_equal(one, other)
     assert alike.min() > 0.99

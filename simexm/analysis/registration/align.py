@@ -33,6 +33,7 @@ from simexm.jobs.sums_by_id import CellSums, add_up
 from simexm.kernels.registration import similarity, warp
 from simexm.names import FreeText
 from simexm.settings import Frozen
+from simexm.sources.opening import open_stack
 from simexm.sources.stack import grey
 from simexm.stages.products import Product
 from simexm.store.location import is_url
@@ -64,6 +65,11 @@ class Side(Frozen):
 
     def open(self, path: str) -> Volume:
         """Open the volume; raises SourceError or SpecError if it cannot be read or has no voxel size."""
+        if self.voxel_um is None and open_stack(absolute(path), dataset=self.dataset).voxel_size_nm is None:
+            raise SpecError(
+                f"{path} does not say how large its voxels are, so the transform would have no unit; add to the settings: "
+                "fixed, moving or volume: {voxel_um: [z, y, x]}"
+            )
         nm = None if self.voxel_um is None else three(1000 * v for v in self.voxel_um)
         return Volume(absolute(path), self.dataset, self.level, nm)
 
@@ -149,8 +155,7 @@ class AlignBench(Bench):
         self.frames = frame_of(fixed), frame_of(moving)
         itk.simpleitk()  # before any work
         self._masks = tuple(
-            _mask_of(side, volume)
-            for side, volume in zip((settings.fixed, settings.moving), self.volumes, strict=True)
+            _mask_of(side, volume) for side, volume in zip((settings.fixed, settings.moving), self.volumes, strict=True)
         )
         for volume in self.volumes:
             if min(volume.shape) < _FEWEST:
@@ -175,9 +180,7 @@ class AlignBench(Bench):
         self.block_bytes = BYTES_PER_VOXEL * self.voxels + 16 * math.prod(moving.shape)
         self.products = (
             Product("aligned", "image", "czyx", self.dtype.name, "of the moving image", ("moving",)),
-            Product(
-                DISPLACEMENT, "image", "czyx", "float32", "um", ("z", "y", "x"), about={"group": GROUP}
-            ),
+            Product(DISPLACEMENT, "image", "czyx", "float32", "um", ("z", "y", "x"), about={"group": GROUP}),
             Product(STEPS, "table", columns={"step": "str", "correlation": "float64", "remark": "str"}),
         )
         self.columns = {AFFINE: ("z", "y", "x", "shift"), MEASURES: ("value",)}
@@ -249,7 +252,9 @@ _FEWEST = 8
 _ALIKE = 1e-3
 _NCC = "correlation coefficient of fixed and moving image over the voxels that the moving one covers"
 _LOCAL = "mean correlation coefficient in cubes of 9 voxels, over the half of them with the larger variance in the fixed image"
-_JACOBIAN = "smallest ratio of volumes of the displacement in a cell between eight voxel centres, over the corners of cells"
+_JACOBIAN = (
+    "smallest ratio of volumes of the displacement in a cell between eight voxel centres, over the corners of cells"
+)
 MEASURED: dict[tuple[str, str], tuple[str, str]] = {
     ("correlation", "identity"): ("", f"{_NCC}, without a transform"),
     ("correlation", ""): ("", _NCC),
@@ -304,8 +309,8 @@ def _mask_of(side: Side, volume: Volume) -> Volume | None:
     found = Volume(absolute(side.mask), None, 0, tuple(float(v) for v in volume.voxel_nm))
     if found.shape != volume.shape:
         raise SpecError(
-            f"the mask {found.where} has the shape {found.shape}, and {volume.where} has {volume.shape}, so its voxels would mask "
-            "others; give a mask of the same shape"
+            f"the mask {found.where} has the shape {found.shape}, and {volume.where} has {volume.shape}, so its voxels "
+            "would mask others; give a mask of the same shape"
         )
     return found
 
@@ -313,7 +318,9 @@ def _mask_of(side: Side, volume: Volume) -> Volume | None:
 def _refuse_flat(picture: Picture, volume: Volume) -> None:
     where = picture.values if picture.mask is None else picture.values[picture.mask]
     if not where.size or where.min() == where.max():
-        raise SpecError(f"{volume.where} has one value in all voxels that count, so nothing can be aligned; name an image")
+        raise SpecError(
+            f"{volume.where} has one value in all voxels that count, so nothing can be aligned; name an image"
+        )
 
 
 @dataclass(frozen=True)

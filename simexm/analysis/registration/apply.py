@@ -21,7 +21,7 @@ from simexm.analysis.registration.align import Side, absolute, frame_of
 from simexm.analysis.registration.transform import Floats, Frame, StoredTransform
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError, SpecError
-from simexm.geometry.grid import Box, exact3, three, triple
+from simexm.geometry.grid import Box, exact3, triple
 from simexm.jobs.sums_by_id import CellSums
 from simexm.kernels.registration import warp
 from simexm.names import FreeText
@@ -29,7 +29,7 @@ from simexm.sources.stack import cell_ids, grey
 from simexm.stages.products import Product, labels
 from simexm.store.location import Location
 
-IMAGE, LABELS, POINTS = "image", "labels", "points"
+IMAGE, LABELS, POINTS = "image", "ids", "points"
 PLACE = ("z_um", "y_um", "x_um")
 TABLES = (".csv", ".parquet")
 
@@ -77,7 +77,9 @@ class Apply(Analysis):
         if len(inputs) < 2:
             raise OutputError("apply reads transforms and a volume or table; type: simexm apply TRANSFORM... VOLUME")
         *transforms, last = inputs
-        given = [one if isinstance(one, StoredTransform) else StoredTransform(absolute(_path(one))) for one in transforms]
+        given = [
+            one if isinstance(one, StoredTransform) else StoredTransform(absolute(_path(one))) for one in transforms
+        ]
         if isinstance(last, Volume):
             return (*given, last)
         path = _path(last)
@@ -147,7 +149,7 @@ class ApplyToVolume(Bench):
         self.settings, self.chain, self.source = settings, chain, volume
         self.frame, self.own = self._output_frame(), frame_of(volume)
         whole = Box.of_shape(volume.shape)
-        if settings.content == LABELS:
+        if settings.content == "labels":
             numbers = cell_ids(volume.stack, whole)
             self.products: tuple[Product, ...] = (labels(LABELS, numbers.dtype.name),)
         else:
@@ -189,11 +191,11 @@ class ApplyToVolume(Bench):
     def measure(self, number: int) -> Mapping[str, Measured]:
         """Look up one block."""
         found = self._looked_up(self.grid.blocks[number])
-        return {LABELS: found} if self.settings.content == LABELS else {IMAGE: found[None]}
+        return {LABELS: found} if self.settings.content == "labels" else {IMAGE: found[None]}
 
     @cached_property
     def _margin(self) -> int:
-        cubic = self.settings.content == IMAGE and self.settings.interpolation == "cubic"
+        cubic = self.settings.content == "image" and self.settings.interpolation == "cubic"
         return warp.SPLINE_MARGIN if cubic else 1
 
     def _looked_up(self, box: Box) -> NDArray[Any]:
@@ -212,7 +214,7 @@ class ApplyToVolume(Bench):
             return self._in_halves(box)
         part = self.read(crop)
         at_crop = inside - np.asarray(crop.start)[:, None]
-        if self.settings.content == LABELS:
+        if self.settings.content == "labels":
             out[used] = warp.labels_at(part, at_crop)
         else:
             order = 1 if self.settings.interpolation == "linear" else 3
@@ -253,7 +255,9 @@ class PointTable:
             read = pyarrow.csv.read_csv if self.path.lower().endswith(".csv") else pyarrow.parquet.read_table
             found = read(self.path)
         except (OSError, pa.ArrowInvalid) as error:
-            raise OutputError(f"{self.path} cannot be read as a table: {error}; give a .csv or .parquet file") from error
+            raise OutputError(
+                f"{self.path} cannot be read as a table: {error}; give a .csv or .parquet file"
+            ) from error
         if missing := [name for name in PLACE if name not in found.column_names]:
             raise OutputError(
                 f"{self.path} has no column {missing[0]}, so its points have no place; name the columns {', '.join(PLACE)} (um)"
@@ -285,7 +289,9 @@ class ApplyToPoints(Bench):
     def __init__(self, chain: Chain, points: PointTable) -> None:
         self.chain, self.points = chain, points
         table = points.table
-        types = {f.name: "float64" if f.name in PLACE else str(np.dtype(f.type.to_pandas_dtype())) for f in table.schema}
+        types = {
+            f.name: "float64" if f.name in PLACE else str(np.dtype(f.type.to_pandas_dtype())) for f in table.schema
+        }
         self.products = (Product(POINTS, "table", columns=types),)
         self.inputs = {**chain.inputs, "points": points.identity}
         self.blocks = max(1, -(-table.num_rows // ROWS))

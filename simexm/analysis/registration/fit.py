@@ -61,11 +61,8 @@ def _correlation(fixed: Picture, moving: Picture, transform: Transform) -> float
 
 
 def _centred(step: Centre, fixed: Picture, moving: Picture) -> Transform:
-    if step.of == "mass":
-        shift = mass_centre(moving) - mass_centre(fixed)
-    else:
-        shift = moving.frame.centre_um - fixed.frame.centre_um
-    return Transform(np.column_stack([np.eye(3), shift]))
+    one, other = (mass_centre(p) if step.of == "mass" else p.frame.centre_um for p in (fixed, moving))
+    return Transform(np.column_stack([np.eye(3), other - one]))
 
 
 _COVERED = 0.2
@@ -83,9 +80,7 @@ def _searched(step: Random, fixed: Picture, moving: Picture, start: Transform) -
         turn = _rotation(np.radians(random.uniform(-1, 1, 3) * step.rotation_deg))
         centre = fixed.frame.centre_um
         motion = np.column_stack([turn, centre - turn @ centre + shift])
-        tried = start.with_affine(
-            np.column_stack([start.affine[:, :3] @ turn, affine_at(start.affine, motion[:, 3])])
-        )
+        tried = start.with_affine(np.column_stack([start.affine[:, :3] @ turn, affine_at(start.affine, motion[:, 3])]))
         value = _comparable(one, other, tried)
         if value > best_value:
             best, best_value = tried, value
@@ -125,8 +120,8 @@ def _matched(step: Features, fixed: Picture, moving: Picture) -> tuple[Transform
     if found is None or agree < step.least_matches:
         raise RunError(
             f"features: {len(points)} spots of both volumes match and {agree} of them agree, fewer than least_matches "
-            f"({step.least_matches}), so the transform would be a guess; try another spacing_um, other radii, a lower correlation, "
-            "or begin with `step: random`"
+            f"({step.least_matches}), so the transform would be a guess; try another spacing_um, other radii, a lower "
+            "correlation, or begin with `step: random`"
         )
     affine, agreeing = found
     points, images = points[agreeing], images[agreeing]

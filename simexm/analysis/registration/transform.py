@@ -23,7 +23,8 @@ from simexm.result.result import Result, elements
 KIND = "align"
 GROUP, DISPLACEMENT = "transforms", "displacement"
 CONVENTION = (
-    "pull-back: a point p of the fixed volume, um, z y x, lies at affine applied to (p + displacement(p)) in the moving volume"
+    "pull-back: a point p of the fixed volume, um, z y x, lies at affine applied to (p + displacement(p)) "
+    "in the moving volume"
 )
 Floats = NDArray[np.float64]
 Um = tuple[float, float, float]
@@ -134,11 +135,17 @@ def load_affine(path: Path) -> Floats:
     try:
         found = np.loadtxt(path, dtype=np.float64, ndmin=2)
     except (OSError, ValueError) as error:
-        raise SpecError(f"{path} cannot be read as an affine map: {error}; give 3 rows of 4 numbers, um, z y x") from None
+        raise SpecError(
+            f"{path} cannot be read as an affine map: {error}; give 3 rows of 4 numbers, um, z y x"
+        ) from None
     if found.shape not in ((3, 4), (4, 4)) or not np.isfinite(found).all():
-        raise SpecError(f"{path} holds numbers of the shape {found.shape}; an affine map is 3 rows of 4 numbers, um, z y x")
+        raise SpecError(
+            f"{path} holds numbers of the shape {found.shape}; an affine map is 3 rows of 4 numbers, um, z y x"
+        )
     if found.shape == (4, 4) and not np.array_equal(found[3], [0, 0, 0, 1]):
-        raise SpecError(f"the last row of {path} is {found[3].tolist()}, and that of an affine map is 0 0 0 1; correct it")
+        raise SpecError(
+            f"the last row of {path} is {found[3].tolist()}, and that of an affine map is 0 0 0 1; correct it"
+        )
     refuse_mirror(found[:3], str(path))
     return found[:3]
 
@@ -169,7 +176,9 @@ class StoredTransform:
             return
         result = Result.open(path)
         if result.kind != KIND:
-            raise OutputError(f"{path} holds the output of `simexm {result.kind}`, not a transform; name one of `simexm align`")
+            raise OutputError(
+                f"{path} holds the output of `simexm {result.kind}`, not a transform; name one of `simexm align`"
+            )
         result.require_complete()
         from simexm.store.metadata import read_group
 

@@ -90,7 +90,9 @@ def unfold(field: Field, spacing: tuple[float, float, float], least: float) -> t
 _ATTEMPTS = 24
 
 
-def invert(field: Field, spacing: tuple[float, float, float], points: Floats, first: Floats, tolerance: float) -> Floats:
+def invert(
+    field: Field, spacing: tuple[float, float, float], points: Floats, first: Floats, tolerance: float
+) -> Floats:
     """Find the points p with p + u(p) = `points`, by fixed-point iteration with a damped step where it diverges.
 
     Parameters

