@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
 def stretched(plane: NDArray[Any]) -> NDArray[np.float64]:
     """A plane between black and white: its 20th and 99.7th percentile where it has values."""
     low, high = np.percentile(plane[plane > 0], [20, 99.7])
-    return np.clip((plane - low) / (high - low), 0, 1)
+    return np.asarray(np.clip((plane - low) / (high - low), 0, 1), np.float64)
 
 
 if __name__ == "__main__":

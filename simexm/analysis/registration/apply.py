@@ -190,6 +190,7 @@ class ApplyToVolume(Bench):
 
     def measure(self, number: int) -> Mapping[str, Measured]:
         """Look up one block."""
+        assert self.grid is not None
         found = self._looked_up(self.grid.blocks[number])
         return {LABELS: found} if self.settings.content == "labels" else {IMAGE: found[None]}
 
@@ -217,7 +218,7 @@ class ApplyToVolume(Bench):
         if self.settings.content == "labels":
             out[used] = warp.labels_at(part, at_crop)
         else:
-            order = 1 if self.settings.interpolation == "linear" else 3
+            order: Literal[1, 3] = 1 if self.settings.interpolation == "linear" else 3
             out[used] = warp.as_type(warp.image_at(part, at_crop, order), self.dtype)
         return out
 

@@ -148,7 +148,7 @@ def _matches(step: Features, fixed: Picture, moving: Picture) -> tuple[Floats, F
         cut, rows = features.patches(picture.values, found, step.half)
         places.append(picture.frame.first_um + found[rows] * np.asarray(picture.frame.voxel_um))
         cubes.append(cut)
-    one, other, _ = features.matches(*cubes, step.correlation)
+    one, other, _ = features.matches(cubes[0], cubes[1], step.correlation)
     return places[0][one], places[1][other]
 
 
@@ -171,7 +171,9 @@ def _deformed(step: Deform, fixed: Picture, moving: Picture, before: Transform) 
         one, other = (local_contrast(v, step.contrast_voxels) for v in (one, image))
     elif step.contrast == "histogram":
         other = itk.like(image, one, fixed.frame)
-    more = itk.demons(step, one, np.where(where, other, one), fixed.frame)  # equal images pull nowhere
+    more: Floats = itk.demons(step, one, np.where(where, other, one), fixed.frame).astype(
+        np.float64
+    )  # equal images pull nowhere
     if before.displacement is not None and before.frame is not None:
         more = more + fields.sample(before.displacement, before.frame.voxels(fixed.frame.centres() + more))
     displacement, folded = fields.unfold(more.astype(np.float32), fixed.frame.voxel_um, step.least_jacobian)

@@ -17,14 +17,15 @@ from simexm.errors import OutputError
 def simpleitk() -> Any:
     """Import SimpleITK; raises OutputError without it."""
     try:
-        import SimpleITK  # late: it is an extra, and large
+        import SimpleITK as itk  # late: it is an extra, and large
     except ImportError:
         raise OutputError(
             "aligning needs SimpleITK, which is not installed; type: pip install 'simexm[align]'"
         ) from None
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    return SimpleITK
+    library: Any = itk
+    library.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    library.ProcessObject.SetGlobalWarningDisplay(False)
+    return library
 
 
 def to_itk(values: NDArray[Any], frame: Frame) -> Any:

@@ -51,7 +51,7 @@ class Frame:
     @property
     def extent_um(self) -> Floats:
         """Size of the volume, (3,)."""
-        return np.asarray(self.shape) * np.asarray(self.voxel_um)
+        return np.asarray(np.asarray(self.shape) * np.asarray(self.voxel_um), np.float64)
 
     @property
     def centre_um(self) -> Floats:

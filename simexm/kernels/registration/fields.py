@@ -79,7 +79,7 @@ def unfold(field: Field, spacing: tuple[float, float, float], least: float) -> t
         near = np.zeros(field.shape[1:], bool)
         near[:-1, :-1, :-1] = bad
         sigma = 1.0 + 0.25 * attempt
-        near = ndimage.binary_dilation(near, np.ones((3, 3, 3)), iterations=1 + round(2 * sigma))
+        near = ndimage.binary_dilation(near, np.ones((3, 3, 3), bool), iterations=1 + round(2 * sigma))
         weight = ndimage.gaussian_filter(near.astype(np.float32), 1.0, mode="nearest")
         found = (found + weight * (smooth(found, (sigma, sigma, sigma)) - found)).astype(np.float32)
     while (smallest_jacobian(found, steps) < least).any():

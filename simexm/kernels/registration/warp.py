@@ -20,7 +20,7 @@ def inside(shape: tuple[int, ...], voxels: Floats) -> NDArray[np.bool_]:
     return np.asarray(np.all((voxels >= -0.5) & (voxels < size - 0.5), axis=0))
 
 
-def image_at(image: NDArray[Any], voxels: Floats, order: int) -> Floats:
+def image_at(image: NDArray[Any], voxels: Floats, order: Literal[1, 3]) -> Floats:
     """Values of an image by linear (`order` 1) or cubic (3) interpolation; beyond the outer centres those of the border."""
     flat = voxels.reshape(3, -1)
     found = ndimage.map_coordinates(image, flat, order=order, mode="nearest", output=np.float64)
