@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow.csv
-import pyarrow.parquet
+import pyarrow.csv  # type: ignore[import-untyped]
+import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 import tifffile
 from numpy.typing import NDArray
@@ -14,16 +15,17 @@ from typer.testing import CliRunner
 
 import simexm
 from benchmarks.registration import Pair, nuclei_pair
-from simexm.analysis.registration.align import Align
+from simexm.analysis.registration.align import Align, Side
 from simexm.analysis.registration.apply import Apply
 from simexm.analysis.registration.steps import Centre, Deform, Features, Level, Linear, Random
-from simexm.analysis.registration.transform import StoredTransform, affine_at
+from simexm.analysis.registration.transform import Frame, StoredTransform, affine_at
 from simexm.cli import app
 from simexm.errors import OutputError, RunError, SpecError
 from simexm.result.result import Result
 
 pytest.importorskip("SimpleITK")
 VOXEL_UM = (1.0, 1.0, 1.0)
+SIDE = Side(voxel_um=VOXEL_UM)
 QUICK = Align(
     steps=(Features(most=600, half=5, trials=512), Deform(levels=(Level(shrink=2, smooth=0.0, iterations=15),)))
 )
@@ -45,14 +47,14 @@ def folder(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
-def save(path: Path, values: NDArray, voxel_um: tuple[float, float, float] = VOXEL_UM) -> None:
+def save(path: Path, values: NDArray[Any], voxel_um: tuple[float, float, float] = VOXEL_UM) -> None:
     z, y, x = voxel_um
     tifffile.imwrite(
         path, values, imagej=True, resolution=(1 / x, 1 / y), metadata={"spacing": z, "unit": "um", "axes": "ZYX"}
     )
 
 
-def rms(errors: NDArray) -> float:
+def rms(errors: NDArray[Any]) -> float:
     return float(np.sqrt((errors**2).mean()))
 
 
@@ -74,6 +76,7 @@ def test_memory_and_job_agree_in_every_bit(folder: Path) -> None:
     found = simexm.align(fixed, moving, QUICK, voxel_um=VOXEL_UM)
     stored = Result.open(folder / "aligned.zarr")
     assert np.array_equal(stored.array()[0], found.image)
+    assert found.transform.displacement is not None
     assert np.array_equal(stored.array(of="transforms/displacement")[...], found.transform.displacement)
     assert np.array_equal(StoredTransform(str(stored.path)).affine, found.transform.affine)
 
@@ -133,10 +136,10 @@ def test_labels_keep_their_ids_and_lie_where_the_image_does(folder: Path) -> Non
     ids = np.arange(56**3, dtype=np.uint32).reshape(56, 56, 56) + 16777217
     save_ids = folder / "ids.npy"
     np.save(save_ids, ids)
-    settings = Apply(content="labels", volume={"voxel_um": VOXEL_UM}, outside="nearest")
+    settings = Apply(content="labels", volume=SIDE, outside="nearest")
     found = settings.run(folder / "aligned.zarr", save_ids, output=folder / "ids.zarr", quiet=True)
     moved = found.array(of="labels/ids")[...]
-    at = StoredTransform(str(folder / "aligned.zarr")).whole(Pair(ids, ids, np.zeros(3)).frame.centres())
+    at = StoredTransform(str(folder / "aligned.zarr")).whole(Frame((56, 56, 56), VOXEL_UM).centres())
     where = tuple(np.clip(np.floor(at), 0, 55).astype(int))
     assert np.array_equal(moved, ids[where])
 
@@ -176,7 +179,7 @@ def test_transforms_are_composed_in_one_interpolation(folder: Path) -> None:
     at = frame.voxels(affine_at(shift, transform(frame.centres())))
     moving = tifffile.imread(folder / "moving.tif")
     wanted = np.where(warp.inside(moving.shape, at), warp.image_at(moving, at, 1), 0)
-    assert np.abs(found.array()[0].astype(float) - wanted).max() <= 0.5 + 1e-6
+    assert np.abs(np.asarray(found.array()[0], np.float64) - wanted).max() <= 0.5 + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -201,9 +204,9 @@ def test_bad_input_is_refused_before_work(folder: Path) -> None:
     cases: list[tuple[type[Exception], str, Align, list[str]]] = [
         (SpecError, "voxel_um", Align(), [one, str(folder / "bare.npy")]),
         (OutputError, "two volumes", Align(), [one]),
-        (SpecError, "shape", Align(fixed={"mask": str(folder / "small.npy")}), [one, two]),
+        (SpecError, "shape", Align(fixed=Side(mask=str(folder / "small.npy"))), [one, two]),
         (SpecError, "mirrors", Align.model_validate({**start, "start": str(folder / "mirror.txt")}), [one, two]),
-        (SpecError, "at least 8", Align(moving={"voxel_um": VOXEL_UM}), [one, plane(folder)]),
+        (SpecError, "at least 8", Align(moving=SIDE), [one, plane(folder)]),
     ]
     for error, words, settings, inputs in cases:
         with pytest.raises(error, match=words):
@@ -216,7 +219,7 @@ def test_bad_input_is_refused_before_work(folder: Path) -> None:
     with pytest.raises(OutputError, match="not a transform"):
         Apply().plan(moved, two)
     with pytest.raises(SpecError, match="another pair"):
-        Align(steps=(Deform(),), start=str(folder / "aligned.zarr"), fixed={"voxel_um": (2, 2, 2)}).plan(one, two)
+        Align(steps=(Deform(),), start=str(folder / "aligned.zarr"), fixed=Side(voxel_um=(2, 2, 2))).plan(one, two)
 
 
 def plane(folder: Path) -> str:
