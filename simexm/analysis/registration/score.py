@@ -105,7 +105,7 @@ class AlignmentScoreBench(Bench):
     @staticmethod
     def _bins(difference: Floats, covered: NDArray[np.bool_]) -> NDArray[np.int64]:
         distance = np.sqrt((difference[:, covered] ** 2).sum(axis=0))
-        return np.floor(distance / STEP_UM).astype(np.int64)
+        return np.asarray(np.floor(distance / STEP_UM), np.int64)
 
     def _folds(self, box: Box) -> tuple[int, float]:
         """Folds and smallest Jacobian of the cells that begin in a block."""

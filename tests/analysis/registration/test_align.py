@@ -71,6 +71,7 @@ def test_a_stored_alignment_finds_the_truth_without_folds(pair: Pair, folder: Pa
     assert result.pixel_um() == VOXEL_UM
 
 
+@pytest.mark.slow
 def test_memory_and_job_agree_in_every_bit(folder: Path) -> None:
     fixed, moving = (tifffile.imread(folder / f"{name}.tif") for name in ("fixed", "moving"))
     found = simexm.align(fixed, moving, QUICK, voxel_um=VOXEL_UM)
@@ -234,6 +235,7 @@ def test_a_step_that_finds_too_little_says_so() -> None:
         simexm.align(one, other, voxel_um=VOXEL_UM)
 
 
+@pytest.mark.slow
 def test_the_command_prints_scores(folder: Path) -> None:
     settings = folder / "quick.yaml"
     settings.write_text("steps:\n- {step: features, model: affine, most: 600, half: 5}\n")
