@@ -141,7 +141,7 @@ def grid_of(volume: Volume) -> Grid:
 
 BYTES_PER_VOXEL = 260
 SECONDS_PER_VOXEL = 1e-5
-"""Memory, and rough work, of the steps for a voxel of the fixed volume, measured on 128^3."""
+"""Memory, and rough work, of the steps for a voxel of the fixed volume, without those of matching spots."""
 
 
 class AlignBench(Bench):
@@ -177,7 +177,9 @@ class AlignBench(Bench):
         }
         self.blocks, self.voxels = 1, math.prod(fixed.shape)
         self.core_seconds = SECONDS_PER_VOXEL * self.voxels * len(settings.steps)
-        self.block_bytes = BYTES_PER_VOXEL * self.voxels + 16 * math.prod(moving.shape)
+        self.block_bytes = (
+            BYTES_PER_VOXEL * self.voxels + 16 * math.prod(moving.shape) + _features_bytes(settings.steps)
+        )
         self.products = (
             Product("aligned", "image", "czyx", self.dtype.name, "of the moving image", ("moving",)),
             Product(DISPLACEMENT, "image", "czyx", "float32", "um", ("z", "y", "x"), about={"group": GROUP}),
@@ -293,6 +295,12 @@ def bits(columns: Mapping[str, NDArray[Any]]) -> CellSums:
 def numbers_of(values: NDArray[np.int64]) -> NDArray[np.float64]:
     """The floats whose bits are these integers."""
     return np.ascontiguousarray(values, np.int64).view(np.float64)
+
+
+def _features_bytes(steps: Sequence[Step]) -> int:
+    """Memory of matching spots: cubes of both volumes, a slab of their correlations, and the covariance of matches."""
+    found = [s for s in steps if isinstance(s, Features)]
+    return sum(s.most * (12 * (2 * s.half + 1) ** 3 + 16 * 4096 + 32 * s.most) for s in found)
 
 
 def _all(volume: Volume) -> Box:
