@@ -13,7 +13,7 @@ from simexm.systems import refuse_windows
 from simexm.version import __version__
 
 if TYPE_CHECKING:
-    from simexm.analysis.registration.align import align
+    from simexm.analysis.registration.in_memory import align
     from simexm.api import Simulation
     from simexm.ingestion.ingest import ingest
     from simexm.jobs.clusters import cluster
@@ -25,7 +25,7 @@ refuse_windows()
 caches.redirect_unwritable()
 
 _HOMES = {
-    "align": "simexm.analysis.registration.align",
+    "align": "simexm.analysis.registration.in_memory",
     "Simulation": "simexm.api",
     "Result": "simexm.api",
     "Simulated": "simexm.run.in_memory",
