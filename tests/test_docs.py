@@ -145,6 +145,30 @@ def test_blocks_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert pre != post
 
 
+def test_blocks_of_alignment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.registration import nuclei_pair
+    from simexm.analysis.registration.align import Align
+    from simexm.settings import parse
+
+    pytest.importorskip("SimpleITK")
+    commands, settings, steps, python = blocks("docs/alignment.md")
+    assert Align.model_validate(parse(steps.text, "alignment.md")).moving.mask == "tissue2.tif"
+    pair = nuclei_pair(1, 48, rms=1.0, length=12.0)
+    cells = np.arange(48**3, dtype=np.uint32).reshape(48, 48, 48) // 512
+    for name, values in {"round1": pair.fixed, "round2": pair.moving, "cells2": cells}.items():
+        meta = {"axes": "ZYX", "PhysicalSizeX": 1.0, "PhysicalSizeY": 1.0, "PhysicalSizeZ": 1.0}
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, ome=True, metadata=meta)
+        np.save(tmp_path / f"{name}.npy", values)
+    (tmp_path / "labels.yaml").write_text(settings.text)
+    for line in commands.text.splitlines()[1:]:
+        type_here(line, tmp_path)
+    capsys.readouterr()
+    run_python(python.text, tmp_path)
+    before, after = map(float, capsys.readouterr().out.split())
+    assert after > 0.8 > before
+    assert (tmp_path / "cells1.zarr" / "labels" / "ids").is_dir()
+
+
 def test_blocks_of_pan_stains(folder: Path) -> None:
     commands, ingest, settings = blocks("docs/pan-stains.md")
     for line in commands.text.splitlines():

@@ -53,6 +53,12 @@ BLOCKS = {
         ("bash", "simexm ingest cells.tif -o marked.zarr"),
     ],
     "docs/detectors.md": [("yaml", "  - {stage: scmos, preset"), ("yaml", "  - {stage: scmos, frame_pixels")],
+    "docs/alignment.md": [
+        ("bash", 'pip install "simexm[align]"'),
+        ("yaml", "content: labels"),
+        ("yaml", "steps:"),
+        ("python", "import numpy as np"),
+    ],
     "docs/optics.md": [
         ("yaml", "source: {kind: phantom"),
         ("yaml", "  zernike: [{n: 4"),

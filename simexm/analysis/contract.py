@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,8 @@ class Conclusion:
     tables: Mapping[str, pa.Table | Iterator[pa.Table]]
     """A table, stored in one file; or its parts, one after the other, which are never in memory together: a folder of files."""
     scores: tuple[Score, ...] = ()
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Attributes of further groups of NAME.zarr, by path."""
 
 
 Measured = CellSums | NDArray[Any] | Mapping[str, NDArray[Any]]

@@ -58,7 +58,7 @@ def finish(plan: AnalysisPlan, where: Place, journal: Journal) -> None:
         for group, values in record.result["largest"].items():
             largest[group] = [*map(max, values, largest.get(group, values))]
     sums: dict[str, Any] = {
-        name: merged((sums_part(where, name, n) for n in plan.blocks), rows[name], columns, where.scratch)
+        name: merged(_parts(plan, where, name), rows[name], columns, where.scratch)
         for name, columns in plan.bench.columns.items()
     }
     sums |= {
@@ -70,6 +70,8 @@ def finish(plan: AnalysisPlan, where: Place, journal: Journal) -> None:
     names = sorted([*found.tables, *plan.row_tables])
     mark = {**mark_of(plan, COMPLETE), "tables": names, **({"largest": largest} if largest else {})}
     root = {**_write_metadata(plan, where), MARK: mark}
+    for group, attributes in found.groups.items():
+        omezarr.write_group(where.files, group, attributes)
     zarr = [where.zarr / key for key in sorted(volume_keys(plan.volumes))]
     write_manifest(where, zarr, [where.run / name for name in (PLAN, *files)], omezarr.group_bytes(root))
     omezarr.write_group(where.files, "", root)
@@ -77,6 +79,7 @@ def finish(plan: AnalysisPlan, where: Place, journal: Journal) -> None:
 
 
 def _parts(plan: AnalysisPlan, where: Place, name: str) -> Iterator[Location]:
+    """The blocks' parts of a table of sums."""
     return (sums_part(where, name, number) for number in plan.blocks)
 
 
