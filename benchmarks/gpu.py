@@ -32,6 +32,7 @@ from simexm.planning.plan import Plan
 from simexm.run.block import compute_box
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.phantom import Phantom
+from simexm.stages.contract import Counted
 
 SPEC = Path(__file__).with_name("confocal_membrane.yaml")
 VOXEL_NM = (40.0, 32.0, 32.0)
@@ -84,7 +85,7 @@ def seconds_of(plan: Plan, source: ArrayVolume, repeat: int) -> float:
     best = np.inf
     for n in range(repeat + 1):
         start = time.perf_counter()
-        compute_box(plan, source, {}, tile)
+        compute_box(plan, source, Counted(), tile)
         if n:
             best = min(best, time.perf_counter() - start)
     return float(best)

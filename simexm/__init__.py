@@ -13,6 +13,7 @@ from simexm.systems import refuse_windows
 from simexm.version import __version__
 
 if TYPE_CHECKING:
+    from simexm.analysis.registration.in_memory import align
     from simexm.api import Simulation
     from simexm.ingestion.ingest import ingest
     from simexm.jobs.clusters import cluster
@@ -24,6 +25,7 @@ refuse_windows()
 caches.redirect_unwritable()
 
 _HOMES = {
+    "align": "simexm.analysis.registration.in_memory",
     "Simulation": "simexm.api",
     "Result": "simexm.api",
     "Simulated": "simexm.run.in_memory",
@@ -32,7 +34,7 @@ _HOMES = {
     "ingest": "simexm.ingestion.ingest",
 }
 
-__all__ = ["Result", "Simulated", "Simulation", "__version__", "cluster", "ingest", "simulate"]
+__all__ = ["Result", "Simulated", "Simulation", "__version__", "align", "cluster", "ingest", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

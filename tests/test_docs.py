@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from pydantic import BaseModel
 
 from docs.hooks import floors, keys
 from simexm.jobs.batch.cluster_file import ClusterFile, SlurmFile
+from simexm.result.result import Result
 from simexm.spec.simulation import Spec
+from simexm.stages.microscope.confocal import Confocal
 from tests.build import forget_packages
 from tests.markdown import ROOT, block, blocks, make_shell, put_command, type_here, type_in
 from tests.test_floors import FLOORS
@@ -35,6 +38,25 @@ def run_python(text: str, place: Path) -> None:
 
 
 # ---------------------------------------------------------------- pages do what they say
+
+
+def test_objects_contacts_and_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, settings, commands, read = (text for _, text in blocks("docs/objects.md"))
+    run_python(make, tmp_path)
+    (tmp_path / "mito.yaml").write_text(settings)
+    for line in commands.splitlines():
+        type_here(line, tmp_path)
+    run_python(read, tmp_path)
+    told = capsys.readouterr().out
+    assert "H(segment | truth)" in told
+    assert Result.open(tmp_path / "mito.zarr").table("objects").num_rows == 9
+    owners = Result.open(tmp_path / "owners.zarr").table("owners")
+    assert sorted(owners["owner"].to_pylist()) == list(range(1, 10))
+    assert Result.open(tmp_path / "contacts.zarr").table("contacts").num_rows == 0  # they lie a voxel apart
+    assert Result.open(tmp_path / "bridged.zarr").table("contacts").num_rows >= 12
+    scores = {row["score"]: row["value"] for row in Result.open(tmp_path / "score.zarr").scores().to_pylist()}
+    assert scores["voi_split"] == pytest.approx(1 / 9)
+    assert scores["voi_merge"] == pytest.approx(2 / 9)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +117,16 @@ def test_the_spec_of_optics_is_planned_at_its_depth(tmp_path: Path) -> None:
     assert "first plane 50.2 um deep" in told
 
 
+def test_the_keys_of_aberrations_and_measured_stacks_are_a_microscope() -> None:
+    for first, told in (("polarisation_deg", 3), ("psf_stack: {path: bead", 0)):
+        keys = yaml.safe_load(block("docs/optics.md", first).text)
+        red = {"name": "red", "laser_wavelength_nm": 633, "band_nm": [650, 720], "laser_power_uW": 5}
+        common = {"numerical_aperture": 1.0, "pixel_size_nm": 100, "plane_spacing_nm": 200, "channels": [red]}
+        made = Confocal.model_validate(common | keys)
+        assert len(made.zernike) == told
+        assert (made.psf_stack is None) == (told > 0)
+
+
 @pytest.mark.slow
 def test_blocks_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from simexm.result.result import Result
@@ -111,6 +143,30 @@ def test_blocks_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     number, pre, post = map(int, re.findall(r"\d+", capsys.readouterr().out))
     assert number > 100
     assert pre != post
+
+
+def test_blocks_of_alignment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.registration import nuclei_pair
+    from simexm.analysis.registration.align import Align
+    from simexm.settings import parse
+
+    pytest.importorskip("SimpleITK")
+    commands, settings, steps, python = blocks("docs/alignment.md")
+    assert Align.model_validate(parse(steps.text, "alignment.md")).moving.mask == "tissue2.tif"
+    pair = nuclei_pair(1, 48, rms=1.0, length=12.0)
+    cells = np.arange(48**3, dtype=np.uint32).reshape(48, 48, 48) // 512
+    for name, values in {"round1": pair.fixed, "round2": pair.moving, "cells2": cells}.items():
+        meta = {"axes": "ZYX", "PhysicalSizeX": 1.0, "PhysicalSizeY": 1.0, "PhysicalSizeZ": 1.0}
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, ome=True, metadata=meta)
+        np.save(tmp_path / f"{name}.npy", values)
+    (tmp_path / "labels.yaml").write_text(settings.text)
+    for line in commands.text.splitlines()[1:]:
+        type_here(line, tmp_path)
+    capsys.readouterr()
+    run_python(python.text, tmp_path)
+    before, after = map(float, capsys.readouterr().out.split())
+    assert after > 0.8 > before
+    assert (tmp_path / "cells1.zarr" / "labels" / "ids").is_dir()
 
 
 def test_blocks_of_pan_stains(folder: Path) -> None:

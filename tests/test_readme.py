@@ -59,7 +59,17 @@ BLOCKS = {
         ("bash", "simexm ingest cells.tif -o marked.zarr"),
     ],
     "docs/detectors.md": [("yaml", "  - {stage: scmos, preset"), ("yaml", "  - {stage: scmos, frame_pixels")],
-    "docs/optics.md": [("yaml", "source: {kind: phantom")],
+    "docs/alignment.md": [
+        ("bash", 'pip install "simexm[align]"'),
+        ("yaml", "content: labels"),
+        ("yaml", "steps:"),
+        ("python", "import numpy as np"),
+    ],
+    "docs/optics.md": [
+        ("yaml", "source: {kind: phantom"),
+        ("yaml", "  zernike: [{n: 4"),
+        ("yaml", "  psf_stack: {path: bead"),
+    ],
     "docs/spectra.md": [
         ("csv", "# unit: percent"),
         ("csv", "wavelength_nm,LED"),
@@ -83,6 +93,12 @@ BLOCKS = {
         ("toml", "[build-system]"),
         ("bash", "pip install ."),
         ("python", "from cell_volumes import"),
+    ],
+    "docs/objects.md": [
+        ("python", "import numpy as np"),
+        ("yaml", "content: probability"),
+        ("bash", "simexm objects mito.npy"),
+        ("python", "from simexm import Result"),
     ],
     "docs/stage.md": [
         ("python", '"""Chromatic shift:'),

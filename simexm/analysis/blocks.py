@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from simexm.analysis.contract import Analysis, Bench, Measured
 from simexm.analysis.grid import Grid, volumes_of
+from simexm.analysis.joined import open_joined
 from simexm.errors import OutputError
 from simexm.jobs.sums_by_id import CellSums, write_part
 from simexm.planning.outputs import Output, Volumes
 from simexm.result.place import Place
-from simexm.result.result import Result
 from simexm.run import guard, volumes
 from simexm.run.tables import part, to_arrow
 from simexm.run.worker import peak_bytes
@@ -31,7 +31,7 @@ class Context:
     """What a worker needs to measure a block."""
 
     analysis: Analysis
-    inputs: tuple[Result, ...]
+    inputs: tuple[Any, ...]
     place: Place
     hash: str
     predicted_bytes: int
@@ -40,7 +40,9 @@ class Context:
 def measure_block(context: Context, number: int) -> dict[str, Any]:
     """Measure and write one block; return its record for the journal."""
     guard.refuse_other_run(context.hash, context.place)
-    bench = _bench_of(context)
+    bench = bench_of(context)
+    if bench.surveys and not bench.joined:
+        bench.joined = open_joined(context.place)
     block = _MeasuredBlock(context, bench, number, bench.measure(number))
     guard.refuse_other_run(context.hash, context.place)  # again: another run may own the output by now
     stored, largest = block.write_volumes()
@@ -59,7 +61,7 @@ _benches: dict[str, Bench] = {}
 _opening = threading.Lock()
 
 
-def _bench_of(context: Context) -> Bench:
+def bench_of(context: Context) -> Bench:
     """The opened inputs: opened once in each process for each driver."""
     name = context.hash + context.place.claim
     with _opening:
@@ -88,7 +90,7 @@ class _MeasuredBlock:
     found: Mapping[str, Measured]
 
     def __post_init__(self) -> None:
-        declared = {*self.bench.columns, *(p.name for p in self.bench.products)}
+        declared = {*self.bench.columns, *self.bench.keyed, *(p.name for p in self.bench.products)}
         if unlike := declared ^ set(self.found):
             self._refuse(f"returns {', '.join(sorted(self.found))} instead of {', '.join(sorted(declared))}: {unlike}")
 
@@ -126,13 +128,21 @@ class _MeasuredBlock:
                 self._refuse(f"returns {type(sums).__name__} for {name!r}, which is a table of sums (CellSums)")
             stored[_sums_folder(name)] = write_part(sums, sums_part(where, name, self.number), where.scratch)
             rows[name] = int(sums.ids.size)
-        for product in (p for p in self.bench.products if p.kind == "table"):
-            table = to_arrow(self._columns(product))
-            with writing(part(where, product.name, self.number), where.scratch) as partial:
+        tables = {_sums_folder(name): keyed.arrow(self._keyed(name)) for name, keyed in self.bench.keyed.items()}
+        tables |= {p.name: to_arrow(self._columns(p)) for p in self.bench.products if p.kind == "table"}
+        for folder, table in tables.items():
+            with writing(part(where, folder, self.number), where.scratch) as partial:
                 pq.write_table(table, partial, compression="zstd")
-                stored[product.name] = measure(partial)
-            rows[product.name] = table.num_rows
+                stored[folder] = measure(partial)
+            rows[folder.removesuffix(".parts")] = table.num_rows
         return rows, stored
+
+    def _keyed(self, name: str) -> Mapping[str, NDArray[Any]]:
+        found, names = self.found[name], self.bench.keyed[name].names
+        if not isinstance(found, Mapping) or found.keys() != {*names}:
+            given = ", ".join(found) if isinstance(found, Mapping) else type(found).__name__
+            self._refuse(f"returns {given} for the table {name!r}, with columns {', '.join(names)}")
+        return found
 
     def _columns(self, product: Product) -> dict[str, NDArray[Any]]:
         """Columns in the declared order and dtypes, so that the parts of all blocks have one schema."""

@@ -7,8 +7,8 @@ points in the group `simexm.analyses`; see `simexm.analysis.installed`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from simexm.analysis.grid import Grid
+from simexm.jobs.keyed_rows import Columns, Keyed, MergedRows
 from simexm.jobs.sums_by_id import CellSums
 from simexm.result.place import Place
 from simexm.result.result import Result
@@ -46,12 +47,20 @@ class Score:
 class Conclusion:
     """The tables, by name, and scores of an analysis."""
 
-    tables: Mapping[str, pa.Table]
+    tables: Mapping[str, pa.Table | Iterator[pa.Table]]
+    """A table, stored in one file; or its parts, one after the other, which are never in memory together: a folder of files."""
     scores: tuple[Score, ...] = ()
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Attributes of further groups of NAME.zarr, by path."""
 
 
 Measured = CellSums | NDArray[Any] | Mapping[str, NDArray[Any]]
 """What a block measures for one product or one table of sums."""
+
+
+Sums = Mapping[str, Iterable[CellSums] | MergedRows]
+ReadPart = Callable[[str, int], Columns]
+"""Returns the arrays of a survey of a block, by the survey's name and the block's number."""
 
 
 class Bench(ABC):
@@ -69,11 +78,25 @@ class Bench(ABC):
     """Predicted memory of a block, without that of an idle worker."""
     columns: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Columns of each table of sums, by its name."""
+    keyed: Mapping[str, Keyed] = MappingProxyType({})
+    """Further tables by one or several ids, of sums and extremes, by name."""
+    surveys: tuple[str, ...] = ()
+    """Names of the surveys that look at all blocks before any is measured, in their order; see `survey`."""
+    joined: Mapping[str, NDArray[Any]] = MappingProxyType({})
+    """What `join` found, memory-mapped; set before the first block is measured."""
     products: tuple[Product, ...] = ()
     """Images and label images on `grid`, and tables of rows stored block by block (`merge="rows"`). The first image is the main
     one; those with `varies={"time"}` have a time axis."""
     grid: Grid | None = None
     """Grid of images and label images, if any; its blocks are then those of the analysis."""
+
+    def survey(self, name: str, number: int, read: ReadPart) -> Mapping[str, NDArray[Any]]:
+        """Survey one block, as `measure`, but for small arrays, which later surveys and `join` read: `read(name, number)`."""
+        raise NotImplementedError
+
+    def join(self, read: ReadPart, folder: Path) -> None:
+        """Join the surveys of all blocks in the driver: write arrays NAME.npy to `folder`, which `measure` finds in `joined`."""
+        raise NotImplementedError
 
     @abstractmethod
     def measure(self, number: int) -> Mapping[str, Measured]:
@@ -83,14 +106,16 @@ class Bench(ABC):
         -------
         Mapping[str, CellSums | ndarray | Mapping[str, ndarray]]
             For each table of sums, integers by id, which are added over all blocks exactly, in any order. For each image, the
-            block's pixels, ([t,] c, z, y, x); for each label image, ([t,] z, y, x). For each table of rows, its columns, (n,).
+            block's pixels, ([t,] c, z, y, x); for each label image, ([t,] z, y, x). For each table of rows and of `keyed`,
+            its columns, (n,).
         """
 
     @abstractmethod
-    def conclude(self, sums: Mapping[str, Iterable[CellSums]]) -> Conclusion:
-        """Compute tables and scores from the sums over all blocks.
+    def conclude(self, sums: Mapping[str, Any]) -> Conclusion:
+        """Compute tables and scores from the sums over all blocks (`Sums`).
 
-        For each table, `sums` iterates once over parts of its ids, each of bounded size.
+        For each table of sums, `sums` iterates once over parts of its ids (`CellSums`), each of bounded size; for each of
+        `keyed`, over columns by name, in ascending order of its keys, as often as wanted (`MergedRows`).
         """
 
 
@@ -103,8 +128,12 @@ class Analysis(Frozen, ABC):
         return str(type(self).model_fields["analysis"].default)
 
     @abstractmethod
-    def open(self, inputs: tuple[Result, ...]) -> Bench:
-        """Open the inputs; raises OutputError if this analysis cannot read them."""
+    def open(self, inputs: tuple[Any, ...]) -> Bench:
+        """Open the inputs, as `opened` returned them; raises OutputError if this analysis cannot read them."""
+
+    def opened(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """Open what a user gave, by default as results. What is returned is pickled, and has `places`, which are only read."""
+        return tuple(one if isinstance(one, Result) else Result.open(one) for one in inputs)
 
     def run(
         self,
@@ -142,7 +171,9 @@ class Analysis(Frozen, ABC):
         """
         from simexm.analysis.run import run_analysis  # late: it loads large libraries
 
-        return run_analysis(self, _opened(inputs), output, client, cluster, workers, overwrite=overwrite, quiet=quiet)
+        return run_analysis(
+            self, self.opened(inputs), output, client, cluster, workers, overwrite=overwrite, quiet=quiet
+        )
 
     def plan(
         self, *inputs: Result | str | Path | Remote, output: str | Path | Remote | None = None, overwrite: bool = False
@@ -151,11 +182,7 @@ class Analysis(Frozen, ABC):
         from simexm.analysis.plan import AnalysisPlan
         from simexm.analysis.run import refuse
 
-        plan = AnalysisPlan.of(self, _opened(inputs))
+        plan = AnalysisPlan.of(self, self.opened(inputs))
         if output is not None:
             refuse(plan, Place.at(output), overwrite)
         return plan
-
-
-def _opened(inputs: tuple[Result | str | Path | Remote, ...]) -> tuple[Result, ...]:
-    return tuple(one if isinstance(one, Result) else Result.open(one) for one in inputs)

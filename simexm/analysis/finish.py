@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -15,6 +16,7 @@ from simexm.analysis.contract import Conclusion, Score
 from simexm.analysis.plan import AnalysisPlan
 from simexm.errors import OutputError
 from simexm.jobs.journal import Journal
+from simexm.jobs.keyed_rows import MergedRows
 from simexm.jobs.sums_by_id import merged
 from simexm.planning.outputs import Output
 from simexm.result.place import COMPLETE, MARK, PLAN, SCORES, SCRATCH, Place
@@ -22,6 +24,8 @@ from simexm.run.finish import coarsest_window
 from simexm.run.layout import volume_keys, write_manifest
 from simexm.store import omezarr
 from simexm.store.files import remove_tree, writing
+from simexm.store.location import Location
+from simexm.store.parquet import write_parts
 from simexm.version import FORMAT_VERSION
 
 COLORS = ("00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
@@ -53,19 +57,30 @@ def finish(plan: AnalysisPlan, where: Place, journal: Journal) -> None:
             rows[name] += record.result["rows"][name]
         for group, values in record.result["largest"].items():
             largest[group] = [*map(max, values, largest.get(group, values))]
-    sums = {
-        name: merged((sums_part(where, name, n) for n in plan.blocks), rows[name], columns, where.scratch)
+    sums: dict[str, Any] = {
+        name: merged(_parts(plan, where, name), rows[name], columns, where.scratch)
         for name, columns in plan.bench.columns.items()
+    }
+    sums |= {
+        name: MergedRows(keyed, partial(_parts, plan, where, name), where.scratch)
+        for name, keyed in plan.bench.keyed.items()
     }
     found = plan.bench.conclude(sums)
     files = _write_tables(plan, where, found)
     names = sorted([*found.tables, *plan.row_tables])
     mark = {**mark_of(plan, COMPLETE), "tables": names, **({"largest": largest} if largest else {})}
     root = {**_write_metadata(plan, where), MARK: mark}
+    for group, attributes in found.groups.items():
+        omezarr.write_group(where.files, group, attributes)
     zarr = [where.zarr / key for key in sorted(volume_keys(plan.volumes))]
     write_manifest(where, zarr, [where.run / name for name in (PLAN, *files)], omezarr.group_bytes(root))
     omezarr.write_group(where.files, "", root)
     remove_tree(where.run / SCRATCH, ignore_errors=True)
+
+
+def _parts(plan: AnalysisPlan, where: Place, name: str) -> Iterator[Location]:
+    """The blocks' parts of a table of sums."""
+    return (sums_part(where, name, number) for number in plan.blocks)
 
 
 def _write_tables(plan: AnalysisPlan, where: Place, found: Conclusion) -> list[str]:
@@ -74,12 +89,18 @@ def _write_tables(plan: AnalysisPlan, where: Place, found: Conclusion) -> list[s
         raise OutputError(
             f"the analysis {plan.analysis.tag!r} concludes the table {twice[0]!r}, which its blocks wrote; update its package"
         )
-    tables = {f"tables/{name}.parquet": table for name, table in found.tables.items()}
+    tables: dict[str, pa.Table] = {}
+    written = []
+    for name, table in found.tables.items():
+        if isinstance(table, pa.Table):
+            tables[f"tables/{name}.parquet"] = table
+        else:
+            written += write_parts(where.run, f"tables/{name}", table, where.scratch)
     tables[SCORES] = _scores(plan, found.scores)
     for name, table in tables.items():
-        with writing(where.run / name, where.scratch) as partial:
-            pq.write_table(table, partial, compression="zstd")
-    return list(tables)
+        with writing(where.run / name, where.scratch) as file:
+            pq.write_table(table, file, compression="zstd")
+    return [*tables, *written]
 
 
 def _scores(plan: AnalysisPlan, scores: tuple[Score, ...]) -> pa.Table:

@@ -95,13 +95,19 @@ def volumes_of(analysis: str, grid: Grid | None, products: Sequence[Product]) ->
     if grid is None:
         return Volumes((), (), ())
     first = next((p.name for p in products if p.kind == "image"), None)
-    paths = {p.name: "" if p.name == first else f"labels/{p.name}" if p.kind == "labels" else p.name for p in products}
+    paths = {p.name: "" if p.name == first else f"{_folder(p)}{p.name}" for p in products}
     stored = sorted((p for p in products if p.kind != "table"), key=lambda p: (p.name != first, p.kind == "labels"))
     frame = grid.frames[0] if grid.time else NO_FRAME
     outputs = tuple(
         Output(paths[p.name], p, 0, p.varies or frozenset(), frame, len(grid.frames) if p.varies else 0) for p in stored
     )
     return Volumes(outputs, grid.levels, grid.storage)
+
+
+def _folder(product: Product) -> str:
+    """Path of the group that holds an image or label image, with its slash; `about["group"]` names one for an image."""
+    group = "labels" if product.kind == "labels" else product.about.get("group", "")
+    return f"{group}/" if group else ""
 
 
 def _fault(product: Product, grid: Grid | None) -> str:

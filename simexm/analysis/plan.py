@@ -19,7 +19,6 @@ from simexm.analysis.installed import package_version
 from simexm.errors import SpecError
 from simexm.planning.memory import BASE
 from simexm.planning.outputs import Volumes
-from simexm.result.result import Result
 from simexm.units import GiB
 from simexm.version import FORMAT_VERSION, RESULTS_VERSION
 
@@ -50,11 +49,11 @@ class AnalysisPlan:
     """An analysis with its inputs, and these opened as a bench."""
 
     analysis: Analysis
-    inputs: tuple[Result, ...]
+    inputs: tuple[Any, ...]
     bench: Bench
 
     @classmethod
-    def of(cls, analysis: Analysis, inputs: tuple[Result, ...]) -> AnalysisPlan:
+    def of(cls, analysis: Analysis, inputs: tuple[Any, ...]) -> AnalysisPlan:
         """Open the inputs and plan; raises OutputError if they cannot be analysed, SpecError for wrong declarations."""
         plan = cls(analysis, inputs, analysis.open(inputs))
         bench = plan.bench
@@ -103,7 +102,7 @@ class AnalysisPlan:
 
     def smaller(self, nbytes: int) -> str:
         """What to do if a worker has only so many bytes."""
-        return f"run it where a worker has {self.memory.total / GiB:.2f} GiB, since the blocks are those of the input"
+        return f"run it where a worker has {self.memory.total / GiB:.2f} GiB, since the blocks are as large as its settings say"
 
     @cached_property
     def versions(self) -> Mapping[str, str]:

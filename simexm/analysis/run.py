@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simexm.analysis.blocks import Context, measure_block
 from simexm.analysis.contract import Analysis
 from simexm.analysis.finish import finish, mark_of
 from simexm.analysis.plan import AnalysisPlan
+from simexm.analysis.survey import survey
 from simexm.jobs.job import Job, run_job
 from simexm.result.place import INCOMPLETE, MARK, PLAN, Place, retire_scratch
 from simexm.result.result import Result
@@ -20,10 +22,11 @@ from simexm.run.layout import Exists, Layout, all_exist, list_files
 from simexm.run.levels import make_levels
 from simexm.run.output import begin, held, kept
 from simexm.store.claims import claim
-from simexm.store.files import Files
+from simexm.store.files import Files, remove_tree
 from simexm.store.location import Location
 from simexm.store.omezarr import write_group
 from simexm.store.remote import Remote
+from simexm.units import count, duration, size
 
 if TYPE_CHECKING:
     import distributed
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 def run_analysis(
     analysis: Analysis,
-    inputs: tuple[Result, ...],
+    inputs: tuple[Any, ...],
     output: str | Path | Remote,
     client: distributed.Client | None = None,
     cluster: Cluster | None = None,
@@ -61,16 +64,27 @@ def refuse(plan: AnalysisPlan, where: Place, overwrite: bool) -> None:
 
 
 def _reads(plan: AnalysisPlan) -> list[Location]:
-    return [place for one in plan.inputs for place in (one.place.zarr, one.place.run)]
+    return [place for one in plan.inputs for place in one.places]
 
 
 def _do(plan: AnalysisPlan, where: Place, backend: Backend, quiet: bool) -> None:
     layout = Layout.of(plan.to_mapping())
     exists = list_files(where, layout)
+    predicted = plan.memory.at_once(backend.at_once)
+    context = Context(plan.analysis, plan.inputs, where, plan.hash, predicted)
+    if not quiet:
+        print(
+            f"{plan.analysis.tag}: {count(len(plan.blocks), 'block')}, {size(plan.memory.total)} a worker, about "
+            f"{duration(plan.core_seconds)} of one core",
+            file=sys.stderr,
+            flush=True,
+        )
     with backend.start(where, len(plan.blocks), quiet) as execute:
-        journal = run_job(_job(plan, where, backend, layout, exists), execute, quiet=quiet)
+        survey(plan, context, execute, quiet)
+        journal = run_job(_job(plan, context, layout, exists), execute, quiet=quiet)
         make_levels(plan.volumes, plan.hash, where, execute, layout, exists)
     finish(plan, where, journal)
+    remove_tree(where.passes, ignore_errors=True)
 
 
 def _prepare(plan: AnalysisPlan, where: Place) -> None:
@@ -88,14 +102,14 @@ def _prepare(plan: AnalysisPlan, where: Place) -> None:
         folder.mkdir(exist_ok=True)
 
 
-def _job(plan: AnalysisPlan, where: Place, backend: Backend, layout: Layout, exists: Exists) -> Job:
-    predicted = plan.memory.at_once(backend.at_once)
+def _job(plan: AnalysisPlan, context: Context, layout: Layout, exists: Exists) -> Job:
+    where = context.place
     return job_in(
         where,
         plan.hash,
         len(plan.blocks),
         measure_block,
-        Context(plan.analysis, plan.inputs, where, plan.hash, predicted),
+        context,
         where.journal,
         what=plan.analysis.tag,
         voxels=plan.bench.voxels,

@@ -6,21 +6,32 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from simexm.analysis.contract import Analysis
+from simexm.errors import SpecError
 from simexm.plugins import tag_of
 from simexm.settings import dump, explain, read
 
 _WIDTH = 110
 
 
-def load_settings(kind: type[Analysis], path: Path | None) -> Analysis:
-    """Create an analysis with the settings of a YAML or JSON file, or with the defaults; raises SpecError for wrong settings."""
+def load_settings(kind: type[Analysis], path: Path | None, **given: Any) -> Analysis:
+    """Create an analysis with the settings of a YAML or JSON file, or with the defaults; raises SpecError for wrong settings.
+
+    Those `given` that are not None replace them, such as options of a command.
+    """
+    chosen = {option: value for option, value in given.items() if value is not None}
+    if unknown := [option for option in chosen if option not in kind.model_fields]:
+        raise SpecError(
+            f"the analysis {tag_of(kind, 'analysis')!r} has no {unknown[0]}: it reads results as they are; leave "
+            f"--{unknown[0].replace('_', '-')} out"
+        )
     name = str(path) if path else f"the analysis {tag_of(kind, 'analysis')!r} without --settings"
     try:
-        return kind.model_validate(read(path, "settings file") if path else {})
+        return kind.model_validate({**(read(path, "settings file") if path else {}), **chosen})
     except ValidationError as error:
         raise explain(error, kind, name, "the settings") from error
 
@@ -32,7 +43,9 @@ def summary(kind: type[Analysis]) -> str:
 
 def settings_of(kind: type[Analysis]) -> list[tuple[str, str, str]]:
     """Name, default as YAML (empty if required), and meaning of each setting."""
-    meanings = _attributes(inspect.getdoc(kind) or "")
+    meanings: dict[str, str] = {}
+    for one in reversed(kind.__mro__):  # settings that several share are described where they are declared
+        meanings |= _attributes(inspect.cleandoc(one.__dict__.get("__doc__") or ""))
     found = []
     for name, field in kind.model_fields.items():
         if name == "analysis":

@@ -12,6 +12,7 @@ from simexm.cli.shared import cluster_of, print_rows, short, stoppable
 
 if TYPE_CHECKING:
     from simexm.analysis.contract import Analysis
+    from simexm.jobs.clusters import Cluster
 
 
 def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callable[..., None]:
@@ -21,16 +22,19 @@ def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callabl
         paths: Annotated[
             list[str],
             typer.Argument(
-                help="Results to read, NAME.zarr, or their URLs.", metavar="INPUT...", autocompletion=completion.results
+                help="What to read: results, NAME.zarr, or volumes of any format that `simexm ingest` reads; or URLs.",
+                metavar="INPUT...",
+                autocompletion=completion.results,
             ),
         ],
         output: Annotated[
             str | None, options.output("NAME.zarr; its tables go to NAME.run beside it.", f"INPUT-{name}.zarr")
         ] = None,
-        settings: Annotated[
-            Path | None,
-            typer.Option(help=f"Settings, YAML or JSON; `simexm new {name}` prints some to edit.", metavar="FILE"),
-        ] = None,
+        settings: options.Settings = None,
+        roi: options.Roi = None,
+        level: options.AnyLevel = None,
+        dataset: options.Dataset = None,
+        voxel_size_nm: options.VoxelSize = None,
         overwrite: options.Overwrite = False,
         workers: options.Workers = None,
         cluster: options.Cluster = None,
@@ -40,27 +44,51 @@ def command_function(name: str, load: "Callable[[], type[Analysis]]") -> Callabl
         as_json: options.Json = False,
     ) -> None:
         """Run the analysis and print its scores; the output is by default named after the first input."""
-        from simexm.analysis.settings import load_settings
-        from simexm.store.location import location
-        from simexm.view.rows import analysis_rows
+        part = {"roi": roi, "level": level, "dataset": dataset, "voxel_size_nm": voxel_size_nm}
+        how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
+        analyse(name, load(), paths, output, settings, part, cluster_of(cluster, jobs, workers), how, dry_run, as_json)
 
-        analysis = load_settings(load(), settings)
-        where = output or f"{location(paths[0]).stem}-{name}.zarr"
-        chosen = cluster_of(cluster, jobs, workers)
+    return run
+
+
+def analyse(
+    name: str,
+    kind: "type[Analysis]",
+    paths: list[str],
+    output: str | None,
+    settings: Path | None,
+    part: dict[str, Any],
+    cluster: "Cluster | None",
+    how: dict[str, Any],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run an analysis and print its scores.
+
+    `part` are settings that options replace, None for those that were not given; `how` are `workers`, `overwrite`, `quiet`.
+    """
+    from simexm.analysis.settings import load_settings
+    from simexm.sources.words import COMMAND, speaking
+    from simexm.store.location import location
+    from simexm.view.rows import analysis_rows
+
+    analysis = load_settings(kind, settings, **part)
+    where = output or f"{location(paths[0]).stem}-{name}.zarr"
+    with speaking(COMMAND):
         if dry_run:
-            plan = analysis.plan(*paths, output=where, overwrite=overwrite)
+            plan = analysis.plan(*paths, output=where, overwrite=how["overwrite"])
             typer.echo(json.dumps(plan.to_mapping(), indent=2))
             return
         with stoppable():
-            result = analysis.run(
-                *paths, output=where, cluster=chosen, workers=workers, overwrite=overwrite, quiet=quiet
+            result = analysis.run(*paths, output=where, cluster=cluster, **how)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {f"{s['score']} {s['subset']}".strip(): s["value"] for s in result.scores().to_pylist()}, indent=2
             )
-        if as_json:
-            typer.echo(json.dumps({s["score"]: s["value"] for s in result.scores().to_pylist()}, indent=2))
-        else:
-            print_rows(str(short(result.path)), analysis_rows(result))
-
-    return run
+        )
+    else:
+        print_rows(str(short(result.path)), analysis_rows(result))
 
 
 def installed_command(name: str) -> Any:

@@ -37,10 +37,7 @@ def ingest(
         ),
     ],
     output: Annotated[str, options.output("Folder to write, NAME.zarr, or its URL, s3://BUCKET/NAME.zarr.", False)],
-    voxel_size: Annotated[
-        tuple[float, float, float] | None,
-        typer.Option(help="Voxel size, nm; by default that of the metadata.", metavar="Z Y X", show_default=False),
-    ] = None,
+    voxel_size: options.VoxelSize = None,
     region: Annotated[
         list[str] | None,
         typer.Option(

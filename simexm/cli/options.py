@@ -60,6 +60,11 @@ Roi = Annotated[
     ),
 ]
 Level = Annotated[int, option("--level", "Level of the pyramid, 0 the finest.", "N", min=0)]
+AnyLevel = Annotated[int | None, option("--level", "Level of the pyramid, 0 the finest.", "N", min=0)]
+VoxelSize = Annotated[
+    tuple[float, float, float] | None,
+    option("--voxel-size", "Voxel size, nm; by default that of the metadata.", "Z Y X", False),
+]
 Dataset = Annotated[
     str | None,
     option("--dataset", "Volume inside an HDF5, N5 or Zarr, or scale of a precomputed one.", "NAME", False),
@@ -70,6 +75,10 @@ DryRun = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Settings = Annotated[
+    Path | None,
+    typer.Option("--settings", help="Settings, YAML or JSON; `simexm new NAME` prints some to edit.", metavar="FILE"),
+]
 Seed = Annotated[int | None, option("--seed", "Seed of all random numbers.", "N", "the spec's, or 0")]
 Model = Annotated[
     str,

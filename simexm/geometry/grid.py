@@ -105,6 +105,10 @@ class Box:
         z, y, x = origin
         return self.shifted((-z, -y, -x))
 
+    def with_z(self, start: int, stop: int) -> Box:
+        """The box with these planes."""
+        return Box((start, *self.start[1:]), (stop, *self.stop[1:]))
+
     def contains(self, other: Box) -> bool:
         """Whether `other` lies inside; an empty box always does."""
         return other.is_empty or self.intersect(other) == other

@@ -252,7 +252,7 @@ def imaging_repeats(imaging: ImageFormation, stages: Sequence[Stage], frames: Ac
 def walk_back(stages: Sequence[Stage], context: RunContext, pixels: Box) -> dict[str, NmBox]:
     """Return the box of every quantity, nm from the specimen's corner, that is needed to compute `pixels` of all outputs.
 
-    Walks back through the stages; see `Stage.needs`. Includes the tile's own voxels, whose cells are counted and whose
+    Walks back through the stages; see `needed`. Includes the tile's own voxels, whose cells are counted and whose
     emitters may be stored.
     """
     g = context.geometry
@@ -264,6 +264,11 @@ def walk_back(stages: Sequence[Stage], context: RunContext, pixels: Box) -> dict
     last = {q.name for s in stages for q in s.writes} - {q.name for s in stages for q in s.inputs}
     for name in last - set(wanted):
         wanted[name] = image
+    return needed(stages, context, wanted)
+
+
+def needed(stages: Sequence[Stage], context: RunContext, wanted: dict[str, NmBox]) -> dict[str, NmBox]:
+    """Return `wanted`, boxes of quantities by name, and what the stages need to write them; see `Stage.needs`."""
     for stage in reversed(stages):
         for q in stage.writes:
             if q.name in wanted:

@@ -114,6 +114,7 @@ def make_plan(
         pixel_time_s=resolved.microscope.pixel_time_s,
         greys=greys,
     )
+    _refuse_varying_maps(stages, context)
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     outputs = _outputs(resolved, stages, context)
     limit = int(resolved.execution.memory_GiB * GiB)
@@ -176,6 +177,19 @@ def _greys(stages: Sequence[Stage], source: LabelSource) -> tuple[str, ...]:
         if name not in offered:
             raise SpecError(f"{what} the field {name!r}, {not_grey(name, source.fields)}")
     return tuple(name for name in offered if name in {name for name, _ in used})
+
+
+def _refuse_varying_maps(stages: Sequence[Stage], context: RunContext) -> None:
+    """Refuse a map of what changes from frame to frame, since it is made once."""
+    variation = Variation.of(stages, context.acquisition.names)
+    for stage in stages:
+        for wanted in stage.maps(context):
+            axes = sorted(set().union(*(variation.quantities.get(q.name, frozenset()) for q in stage.inputs)))
+            if axes:
+                raise SpecError(
+                    f"the stage {stage.tag!r} maps the specimen once for {wanted.name}, but what it maps changes with each "
+                    f"{' and '.join(axes)}, so later frames would have the light of the first; set {wanted.name}: false"
+                )
 
 
 def _name_of(simulation: Spec) -> str:

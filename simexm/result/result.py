@@ -95,6 +95,11 @@ class Result:
         return (self.frame if any(self.frame) else self._first)._replace(**places)
 
     @property
+    def places(self) -> list[Location]:
+        """All its folders."""
+        return [self.place.zarr, self.place.run]
+
+    @property
     def path(self) -> Location:
         """The folder NAME.zarr, on a disk or behind a URL."""
         return self.place.zarr

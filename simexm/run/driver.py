@@ -16,7 +16,7 @@ from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.result.place import Place
 from simexm.result.result import Result
-from simexm.run import folders, guard, passes
+from simexm.run import folders, guard, maps, passes
 from simexm.run import output as outputs
 from simexm.run.backend import Backend, check_types, workers_have_gpus
 from simexm.run.finish import finish
@@ -25,8 +25,8 @@ from simexm.run.layout import Layout, all_exist, list_files
 from simexm.run.levels import make_levels
 from simexm.run.same_source import SameSource
 from simexm.run.verify import Damaged
-from simexm.run.worker import Context, count_block, run_block
-from simexm.stages.contract import CountPass
+from simexm.run.worker import Context, count_block, map_block, run_block
+from simexm.stages.contract import CountPass, MapPass
 from simexm.store.location import Location
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from simexm.spec.simulation import Spec
 
 COUNT_SECONDS_PER_VOXEL = 20e-9
+MAP_SECONDS_PER_VOXEL = 100e-9
 
 
 def run(
@@ -107,7 +108,7 @@ def _do(plan: Plan, where: Place, backend: Backend, quiet: bool, damaged: Damage
 
 
 def _run_passes(context: Context, execute: Execute, quiet: bool) -> None:
-    """Run the passes that are not finished, and issue the stages' warnings about their tables."""
+    """Run the passes that are not finished, and issue the stages' warnings about their tables; then make the maps."""
     plan, where = context.plan, context.place
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
@@ -115,6 +116,21 @@ def _run_passes(context: Context, execute: Execute, quiet: bool) -> None:
         passes.remove_parts(where, wanted)
         for text in stage.counted_warnings(wanted.name, passes.table_of(where, wanted.name)):
             warnings.warn(text, SimexmWarning, stacklevel=2)
+    for _, mapped in maps.all_maps(plan):
+        run_job(_map_job(context, mapped), execute, quiet=quiet)
+
+
+def _map_job(context: Context, wanted: MapPass) -> Job:
+    """Make the job that makes one map."""
+    plan, where = context.plan, context.place
+    exists = maps.list_files(where, wanted)
+
+    def is_sound(record: Record) -> bool:
+        return all(exists(str(path)) for path in maps.files_of(where, wanted, record.block))
+
+    making, path = replace(context, counting=wanted.name), maps.folder(where, wanted) / "journal"
+    seconds = MAP_SECONDS_PER_VOXEL * plan.geometry.crop.size
+    return _job(making, map_block, path, what=f"mapping {wanted.name}", core_seconds=seconds, is_sound=is_sound)
 
 
 def _pass_job(context: Context, wanted: CountPass) -> Job:

@@ -11,6 +11,7 @@ from simexm.geometry.grid import Box, Tiling
 from simexm.jobs.sums_by_id import CellSums, StoredSums, add_up, is_stored, merged, store, write_part
 from simexm.planning.plan import Plan
 from simexm.result.place import Place
+from simexm.run import maps
 from simexm.run.block import by_id
 from simexm.run.labels import read_part
 from simexm.run.layout import Exists
@@ -43,12 +44,13 @@ def count_box(plan: Plan, source: LabelSource, counted: Counted, stage: Stage, w
     return add_up(parts)
 
 
-def counted_in_memory(plan: Plan, source: LabelSource) -> Counted:
-    """Run all passes in memory."""
+def counted_in_memory(plan: Plan, source: LabelSource, around: Box | None = None) -> Counted:
+    """Run all passes in memory; make maps only as far as a box of pixels needs them, by default whole."""
     counted: dict[str, CellSums] = {}
     for stage, wanted in all_passes(plan):
-        counted[wanted.name] = add_up([count_box(plan, source, counted, stage, wanted, b) for b in plan.blocks])
-    return counted
+        blocks = [count_box(plan, source, Counted(counted), stage, wanted, b) for b in plan.blocks]
+        counted[wanted.name] = add_up(blocks)
+    return Counted(counted, maps.in_memory(plan, source, Counted(counted), around))
 
 
 def folder(where: Place, name: str) -> Location:
@@ -79,7 +81,12 @@ def table_of(where: Place, name: str) -> StoredSums:
     return StoredSums(_table(where, name))
 
 
-def counted_on_disk(plan: Plan, where: Place, before: str | None = None) -> Counted:
+def counted_on_disk(plan: Plan, where: Place) -> Counted:
+    """Open the tables of all passes and the maps."""
+    return Counted(tables_on_disk(plan, where), maps.on_disk(plan, where))
+
+
+def tables_on_disk(plan: Plan, where: Place, before: str | None = None) -> dict[str, StoredSums]:
     """Open the tables of all passes, or of those before `before`."""
     counted: dict[str, StoredSums] = {}
     for _, wanted in all_passes(plan):
@@ -92,7 +99,7 @@ def counted_on_disk(plan: Plan, where: Place, before: str | None = None) -> Coun
 def write_block(plan: Plan, where: Place, source: LabelSource, name: str, number: int) -> dict[str, Any]:
     """Count one block for pass `name` and write its part; return its record for the pass's journal."""
     stage, wanted = next((s, p) for s, p in all_passes(plan) if p.name == name)
-    sums = count_box(plan, source, counted_on_disk(plan, where, name), stage, wanted, plan.blocks[number])
+    sums = count_box(plan, source, Counted(tables_on_disk(plan, where, name)), stage, wanted, plan.blocks[number])
     write_part(sums, part(where, name, number), where.scratch)
     return {"rows": sums.ids.size}
 

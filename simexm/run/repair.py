@@ -12,7 +12,7 @@ from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.result import place
 from simexm.result.place import LOCK, Place
-from simexm.run import folders, guard, passes, volumes
+from simexm.run import folders, guard, maps, passes, volumes
 from simexm.run.backend import Backend
 from simexm.run.driver import carry_out
 from simexm.run.layout import array_key, metadata_keys
@@ -143,6 +143,10 @@ def _repair_metadata(plan: Plan, where: Place, files: list[Location]) -> None:
     for _, wanted in passes.all_passes(plan):
         folder = passes.folder(where, wanted.name)
         if any(folder in (path, *path.parents) and _ends_pass(path, wanted, where) for path in damaged):
+            remove_tree(folder)
+    for _, mapped in maps.all_maps(plan):
+        folder = maps.folder(where, mapped)
+        if any(folder in path.parents for path in damaged):
             remove_tree(folder)
 
 

@@ -11,12 +11,12 @@ from simexm.errors import OutputError
 from simexm.jobs.bitmap import Bitmap
 from simexm.jobs.journal import Journal, Record
 from simexm.result.place import COMPLETE, MANIFEST, PLAN, Place
-from simexm.run import guard
+from simexm.run import guard, maps
 from simexm.run.layout import Layout, StoredFile, read_manifest
 from simexm.run.levels import journal_of
 from simexm.store import metadata
 from simexm.store.documents import MalformedError
-from simexm.store.files import measure
+from simexm.store.files import Stored, measure
 from simexm.store.listing import in_parallel
 from simexm.store.location import Location, from_text
 
@@ -167,12 +167,15 @@ class Verification:
                 self.unfinished += level is None
 
     def _counted(self, parameter_hash: str, blocks: int) -> Iterator[Damage]:
-        """Check the journals of passes; their tables are in the manifest."""
+        """Check the journals of passes, and the files of maps; the tables of passes are in the manifest."""
         for folder in sorted(self.where.passes.iterdir()) if self.where.passes.is_dir() else ():
             if (folder / "journal").is_dir():
                 journal = Journal(folder / "journal", parameter_hash, total=blocks)
-                for _ in journal.records():
-                    pass
+                for record in journal.records():
+                    for level, stored in enumerate(record.result.get("nodes", ())):
+                        path = maps.file_in(folder, record.block, level)
+                        if what := self._compare(StoredFile(str(path), Stored(*stored))):
+                            yield Damage(path, what)
                 yield from _damaged_lines(journal)
 
     def _compare(self, file: StoredFile) -> str | None:

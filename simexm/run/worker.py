@@ -17,11 +17,11 @@ from simexm.kernels.devices.device import device
 from simexm.planning.gpu import tile_for
 from simexm.planning.plan import Plan
 from simexm.result.place import Place
-from simexm.run import guard, passes, tables, volumes
+from simexm.run import guard, maps, passes, tables, volumes
 from simexm.run.block import compute_frames
 from simexm.run.tables import EmitterFile
 from simexm.sources.base import LabelSource
-from simexm.stages.contract import EMITTERS
+from simexm.stages.contract import EMITTERS, Counted
 from simexm.store.shard_list import ShardList
 from simexm.timing import PROFILE, Stopwatch, moved, timed
 
@@ -32,7 +32,7 @@ class Context:
 
     plan: Plan
     place: Place
-    counting: str | None = None  # name of the pass, if this is one
+    counting: str | None = None  # name of the pass or map, if this is one
     profile: bool = False  # whether to time each kind of work
     listed: Mapping[str, ShardList] = field(default_factory=dict)  # chunk files when the driver began; "" is labels
     at_once: int = 1  # blocks that one process computes at the same time
@@ -87,6 +87,17 @@ def count_block(context: Context, number: int) -> dict[str, Any]:
     assert context.counting is not None
     guard.refuse_other_run(context.plan.hash, context.place)
     return passes.write_block(context.plan, context.place, _source_of(context), context.counting, number)
+
+
+def map_block(context: Context, number: int) -> dict[str, Any]:
+    """Make the context's map of one block."""
+    assert context.counting is not None
+    plan, where = context.plan, context.place
+    guard.refuse_other_run(plan.hash, where)
+    counted = Counted(passes.tables_on_disk(plan, where))
+    return device(plan.context.device).attempt(
+        lambda: maps.write_block(plan, where, _source_of(context), counted, str(context.counting), number)
+    )
 
 
 def peak_bytes() -> int:

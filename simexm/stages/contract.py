@@ -19,6 +19,7 @@ from simexm.geometry.transform import IDENTITY, Specimen, Transform
 from simexm.settings import Frozen
 from simexm.spectra.curves import CsvCurve, Curve
 from simexm.stages.frames import NO_FRAME, Frame, FrameAxis
+from simexm.stages.maps import MapPass
 from simexm.stages.products import Product
 from simexm.stages.quantities import (
     EMITTERS,
@@ -36,12 +37,12 @@ from simexm.stages.quantities import (
     Quantity,
     RegionRule,
 )
-from simexm.stages.state import CellTable, Counted, ImageCounts, RunContext, Tally, Tile, TileState
+from simexm.stages.state import CellTable, Counted, ImageCounts, NodeMap, RunContext, Tally, Tile, TileState
 
 __all__ = [
     "EMITTERS", "EXPANDED", "EXPECTED", "IMAGE", "LABELLED", "LABELS", "REGIONS", "TRUTH",
-    "CellTable", "Chunk", "CountPass", "Counted", "EmitterStream", "ImageCounts", "LabelPart", "LabelStream",
-    "Quantity", "RegionRule", "RunContext", "Stage", "Tally", "Tile", "TileState",
+    "CellTable", "Chunk", "CountPass", "Counted", "EmitterStream", "ImageCounts", "LabelPart", "LabelStream", "MapPass",
+    "NodeMap", "Quantity", "RegionRule", "RunContext", "Stage", "Tally", "Tile", "TileState",
 ]  # fmt: skip
 """What the module of a stage imports."""
 
@@ -127,6 +128,14 @@ class Stage(Frozen):
     def passes(self) -> tuple[CountPass, ...]:
         """Count passes that must run before imaging, in order."""
         return ()
+
+    def maps(self, context: RunContext) -> tuple[MapPass, ...]:
+        """Maps that must be made before imaging, after all count passes."""
+        return ()
+
+    def map(self, wanted: MapPass, cells: Box, state: TileState) -> NDArray[np.int64]:
+        """Values of a map at the nodes of `cells`, (layers, *cells.shape), from what the stage reads near them."""
+        raise TypeError(f"{type(self).__name__} has no map {wanted.name}")
 
     def count_box(self, name: str, own: Box, context: RunContext) -> Box | None:
         """Voxels that pass `name` reads to count the voxels `own`; None if it has nothing to count there."""

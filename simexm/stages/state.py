@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -103,6 +103,40 @@ class Tally:
     images: list[ImageCounts] = field(default_factory=list)
 
 
+class CellTable(Protocol):
+    """Sums over the whole specimen, by cell."""
+
+    def look_up(self, ids: NDArray[np.uint64]) -> dict[str, NDArray[np.int64]]:
+        """Columns at these ids, (n,) each; 0 for ids that the table lacks."""
+
+    def largest(self, column: str) -> tuple[int, int]:
+        """(id, value) of the largest value of a column, the smallest id of equals; (0, 0) if all are 0."""
+
+
+class NodeMap(Protocol):
+    """A map of the whole specimen."""
+
+    def read(self, level: int, box: Box) -> NDArray[np.int64]:
+        """Values at the nodes of a box of cells of a level, (layers, *box.shape); 0 beyond the map."""
+
+
+@dataclass(frozen=True)
+class Counted(Mapping[str, CellTable]):
+    """What the passes over the specimen found: a mapping of tables by name of the count pass, and maps."""
+
+    tables: Mapping[str, CellTable] = field(default_factory=dict)
+    maps: Mapping[str, NodeMap] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> CellTable:
+        return self.tables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tables)
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+
 @dataclass
 class Tile:
     """A tile being computed, as the block holds it; a stage sees it through `TileState`."""
@@ -112,8 +146,8 @@ class Tile:
     """The tile, in pixels of the image."""
     boxes: Mapping[str, NmBox] = field(default_factory=dict)
     """Box needed of each quantity, nm, as the planner derived them backwards from `pixels`."""
-    counted: Counted = field(default_factory=dict)
-    """Tables of the count passes."""
+    counted: Counted = field(default_factory=Counted)
+    """Tables of the count passes, and maps."""
     values: dict[str, Any] = field(default_factory=dict)
     """Quantities written so far, by name."""
     tally: Tally = field(default_factory=Tally)
@@ -220,6 +254,11 @@ class TileState:
         return self._tile.counted
 
     @property
+    def mapped(self) -> Mapping[str, NodeMap]:
+        """The maps."""
+        return self._tile.counted.maps
+
+    @property
     def frame(self) -> Frame:
         """Current frame; `NO_FRAME` if the specimen is imaged once or the stage is the same in all frames."""
         return self._tile.frame
@@ -235,17 +274,3 @@ class TileState:
                 f"stage {self._stage.tag!r} {what} {quantity.name!r} without declaring it, so it might be missing and its halo "
                 f"would be wrong; add it to `{what}` of {type(self._stage).__name__}"
             )
-
-
-class CellTable(Protocol):
-    """Sums over the whole specimen, by cell."""
-
-    def look_up(self, ids: NDArray[np.uint64]) -> dict[str, NDArray[np.int64]]:
-        """Columns at these ids, (n,) each; 0 for ids that the table lacks."""
-
-    def largest(self, column: str) -> tuple[int, int]:
-        """(id, value) of the largest value of a column, the smallest id of equals; (0, 0) if all are 0."""
-
-
-Counted = Mapping[str, CellTable]
-"""Tables of the count passes, by pass name."""

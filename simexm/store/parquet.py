@@ -1,13 +1,14 @@
-"""Read tables of a result, which anyone may have written."""
+"""Read tables of a result, which anyone may have written; and write large ones as a folder of files."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simexm.errors import OutputError
+from simexm.store.files import writing
 from simexm.store.location import Location
 from simexm.store.remote import Remote
 
@@ -31,6 +32,34 @@ def table_file(path: Location) -> Any:
 
     with _arrow_errors(path):
         return pyarrow.parquet.ParquetFile(**_source(path))
+
+
+PART_ROWS = 1 << 20
+"""Rows of each file of a table in several files, the last apart."""
+
+
+def write_parts(root: Location, folder: str, tables: Iterable[pyarrow.Table], scratch: Location) -> list[str]:
+    """Write a table that comes in pieces of any size as files of `PART_ROWS` rows; return their paths below `root`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    written: list[str] = []
+    held: list[pyarrow.Table] = []
+
+    def write(table: pyarrow.Table) -> None:
+        written.append(f"{folder}/part-{len(written):07d}.parquet")
+        with writing(root / written[-1], scratch) as partial:
+            pyarrow.parquet.write_table(table.combine_chunks(), partial, compression="zstd")
+
+    for table in tables:
+        held.append(table)
+        while sum(t.num_rows for t in held) >= PART_ROWS:
+            found = pyarrow.concat_tables(held)
+            write(found.slice(0, PART_ROWS))
+            held = [found.slice(PART_ROWS)]
+    if held and (not written or sum(t.num_rows for t in held)):
+        write(pyarrow.concat_tables(held))
+    return written
 
 
 def _source(path: Location) -> dict[str, Any]:

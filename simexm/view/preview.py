@@ -82,7 +82,7 @@ def preview(plan: Plan, at: Triple | None = None, shape: Triple | None = None, r
     box = box_of(plan, place) if shape is None else _box_around(plan, place, shape)
     frame = _known_frame(plan, round)
     source = plan.simulation.source.open()
-    counted = counted_in_memory(plan, source)
+    counted = counted_in_memory(plan, source, box)
     found = excerpt(plan, source, counted, box, frame)
     # label images that do not vary are computed with the first frame only
     labels = found if "labels/cells" in found else excerpt(plan, source, counted, box)

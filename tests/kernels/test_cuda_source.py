@@ -324,3 +324,14 @@ def test_dyes_per_pixel_are_the_same(gpu: ArrayDevice) -> None:
         counted.append(device.to_host(out))
     np.testing.assert_array_equal(counted[0], counted[1])
     assert counted[1].any()
+
+
+def test_dyes_at_coarse_nodes_are_the_same_integers(gpu: ArrayDevice) -> None:
+    some = dots(5000, (900.0, 900.0, 900.0))
+    counted = []
+    for device in (gpu, CPU):
+        out = device.zeros((10, 12, 11), np.int64)
+        device.deposit_nodes(put(device, some), (1 / 80, 1 / 75, 1 / 75), (1, -1, 2), out)
+        counted.append(device.to_host(out))
+    np.testing.assert_array_equal(counted[0], counted[1])
+    assert counted[1].any()

@@ -14,6 +14,7 @@ from simexm.run.block import compute_box
 from simexm.run.excerpt import excerpt, tiles_of
 from simexm.run.passes import counted_in_memory
 from simexm.sources.arrays import ArrayVolume
+from simexm.stages.contract import Counted
 from tests import rounds_build
 from tests.build import VOXEL_NM, confocal, layer
 from tests.build import spec as tiny
@@ -108,14 +109,14 @@ def test_of_a_run_that_stops_earlier(until: str, labels: NDArray[np.uint64]) -> 
     made = simulate(labels, simulation, voxel_size_nm=VOXEL_NM, until=until)
     source = ArrayVolume(labels, VOXEL_NM)
     for box in boxes(made.plan.shape):
-        np.testing.assert_array_equal(excerpt(made.plan, source, {}, box)[""], made.image[(..., *box.slices)])
+        np.testing.assert_array_equal(excerpt(made.plan, source, Counted(), box)[""], made.image[(..., *box.slices)])
 
 
 def test_the_same_draws_in_other_tiles_are_not_enough(labels: NDArray[np.uint64]) -> None:
     """What the law above is for: a box computed for itself differs in its last bits."""
     made = whole("confocal", labels, None)
     box = boxes(made.plan.shape)[-1]
-    alone = compute_box(made.plan, ArrayVolume(labels, VOXEL_NM), {}, box).arrays["expected"]
+    alone = compute_box(made.plan, ArrayVolume(labels, VOXEL_NM), Counted(), box).arrays["expected"]
     there = made.kept["expected"][(..., *box.slices)]
     assert not np.array_equal(alone, there)
     np.testing.assert_allclose(alone, there, atol=2e-6 * there.max())

@@ -23,6 +23,7 @@ from simexm.planning.gpu import device_bytes
 from simexm.run.excerpt import excerpt
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.fields import Field
+from simexm.stages.contract import Counted
 from tests import build, rounds_build
 from tests.cuda_host import Host
 from tests.model2017 import small_2017
@@ -113,7 +114,7 @@ def test_densities_that_vary_are_the_same(gpu: str) -> None:
 
 def test_two_layers_in_two_channels(gpu: str) -> None:
     """In whatever tiles."""
-    simulation, labels = Simulation.from_mapping(spec("memory", keep=KEEP)), cells((32, 44, 44))
+    simulation, labels = Simulation.from_mapping(spec("memory", keep=KEEP)), cells((24, 32, 32))
     ours, theirs = both(simulation, labels)
     agree(ours, theirs)
     agree(simulate(labels, simulation.with_device("gpu").with_tile((3, 17, 11)), voxel_size_nm=VOXEL_NM), theirs)
@@ -130,7 +131,7 @@ def test_a_part_is_what_the_whole_holds(gpu: str, kind: str) -> None:
     z, y, x = whole.plan.shape
     for box in (Box.at((1, 3, 5), (3, 20, 9)), Box((z - 2, y - 9, x - 20), (z, y, x))):
         for n, frame in enumerate(whole.plan.frames):
-            found = excerpt(whole.plan, ArrayVolume(labels, VOXEL_NM), {}, box, frame)
+            found = excerpt(whole.plan, ArrayVolume(labels, VOXEL_NM), Counted(), box, frame)
             for path, image in {"": whole.image, **whole.kept}.items():
                 there = image[n] if kind == "rounds" else image
                 np.testing.assert_array_equal(found[path], there[(..., *box.slices)])
@@ -155,6 +156,18 @@ def test_dense_labels_in_widefield_light(gpu: str) -> None:
     ours, theirs = both(simulation, cells((10, 16, 16)))
     assert any(layer.law(theirs.plan.context).clumped for layer in simulation.labeller.layers)  # type: ignore[attr-defined]
     agree(ours, theirs, gain=3)
+
+
+def test_haze_of_the_whole_specimen(gpu: str) -> None:
+    green = {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 550], "irradiance_W_per_cm2": 1}
+    optics = {
+        "stage": "widefield", "numerical_aperture": 1.0, "pixel_size_nm": 260, "plane_spacing_nm": 1000,
+        "axial_range_um": 6, "channels": [green],
+    }  # fmt: skip
+    layer = build.layer(density_per_um2=300)
+    ours, theirs = both(build.simulation(layer, optics=optics, keep=KEEP), cells((60, 20, 20)))
+    assert theirs.plan.to_mapping()["optics"]["haze"]["beyond_um"] < 6
+    agree(ours, theirs)
 
 
 def test_a_mask_and_its_truth(gpu: str) -> None:

@@ -23,7 +23,7 @@ from simexm.planning import memory
 from simexm.run.block import compute_frames
 from simexm.run.labels import TileLabels, _Parts, part_bounds
 from simexm.sources.arrays import ArrayVolume
-from simexm.stages.contract import LabelPart
+from simexm.stages.contract import Counted, LabelPart
 from tests import rounds_build
 from tests.build import VOXEL_NM, confocal, layer, spec
 
@@ -118,7 +118,7 @@ def _images(simulation: Simulation, source: ArrayVolume, part: Triple | None) ->
         emitters.extend(zip([name] * e.z.size, e.z, e.y, e.x, e.weight, ids[e.cell], strict=True))
 
     results = []
-    for result in compute_frames(plan, source, {}, box, sink):
+    for result in compute_frames(plan, source, Counted(), box, sink):
         results.append((result.arrays, result.sums["cells"], result.statistics, result.rows))
     return [results, sorted(emitters)]
 
@@ -197,7 +197,10 @@ def test_nothing_of_a_tile_outlives_it() -> None:
     try:
         for part in ((64, 64, 64), (11, 17, 13)):
             for result in compute_frames(
-                replace(plan, part=part), Watched(IDS, VOXEL_NM, regions={"psd": MASK}), {}, Box.of_shape(plan.shape)
+                replace(plan, part=part),
+                Watched(IDS, VOXEL_NM, regions={"psd": MASK}),
+                Counted(),
+                Box.of_shape(plan.shape),
             ):
                 del result
         assert held

@@ -46,6 +46,7 @@ def microscope(
         channels = [{**INFRARED, "laser_power_uW": power * 100}]
         return TwoPhoton.model_validate({**common, "repetition_MHz": 80, "pulse_fs": 150, "channels": channels})
     channels = [{**GREEN, "irradiance_W_per_cm2": power}]
+    common = {"haze": False, **common}
     if kind == "widefield":
         return Widefield.model_validate({**common, "channels": channels})
     if kind == "spinning_disk":

@@ -25,6 +25,7 @@ from simexm.run.in_memory import Simulated, simulate
 from simexm.run.labels import TileLabels
 from simexm.sources.arrays import ArrayVolume
 from simexm.sources.fields import Field
+from simexm.stages.contract import Counted
 from simexm.stages.sample.density import Brightness, GreyDensity, Penetration
 from tests import rounds_build
 from tests.build import VOXEL_NM, layer, spec
@@ -221,7 +222,7 @@ def test_a_stored_grey_volume_is_as_one_in_memory(tmp_path: Path) -> None:
     source["fields"] = {"em": {"path": str(tmp_path / "em.zarr"), "kind": "grey"}}
     made = Simulation.from_mapping(spec(*ALL, source=source, execution={"tile": (4, 12, 16)}))
     plan = made.plan(until="labelling")
-    found = compute_box(plan, made.source.open(), {}, Box.of_shape(plan.shape))
+    found = compute_box(plan, made.source.open(), Counted(), Box.of_shape(plan.shape))
     fields = [(Field("em", "grey"), values)]
     expected = simulate(CELLS, made, voxel_size_nm=VOXEL_NM, fields=fields, until="labelling")
     np.testing.assert_array_equal(found.arrays[""], expected.image)

@@ -130,7 +130,7 @@ def measured(maps: dict[str, Path], **more: Any) -> dict[str, Any]:
 def test_measured_maps_replace_the_drawn_ones(maps: dict[str, Path]) -> None:
     values = np.load(maps["gain_map"])
     sensor = detector(measured(maps))
-    found = sensor.maps(Box((0, 6, 35), (3, 20, 47)), seed=1)
+    found = sensor.pixel_maps(Box((0, 6, 35), (3, 20, 47)), seed=1)
     assert found is not None
     y, x = np.arange(6, 20) % 12, np.arange(35, 47) % 20
     np.testing.assert_array_equal(found.gain, values[np.ix_(y, x)])

@@ -95,7 +95,9 @@ def distribution(name: str, sensor: Any, mean: float) -> Callable[[Any], Any]:
             for k, p in zip(n, share, strict=True)
         )
     if name == "scmos":
-        maps = [m.astype(np.float64).reshape(-1, 1) for m in sensor.maps(Box.of_shape((1, *sensor.frame_pixels)), 1)]
+        maps = [
+            m.astype(np.float64).reshape(-1, 1) for m in sensor.pixel_maps(Box.of_shape((1, *sensor.frame_pixels)), 1)
+        ]
         _, sigma, gain, offset = maps
         return lambda edge: sum(
             p * special.ndtr(((edge - offset) / gain - k) / sigma).mean(axis=0) for k, p in zip(n, share, strict=True)
@@ -209,9 +211,9 @@ def test_nearly_equal_rates_differ_by_at_most_one_electron() -> None:
 def test_maps_belong_to_the_pixel_of_the_frame() -> None:
     """They repeat over planes and frames, are the same in any tile, differ by seed, and have the spread that is given."""
     sensor = Scmos(frame_pixels=(300, 400), hot_pixel_share=0.01, hot_pixel_e=20, gain_spread=0.02)
-    whole = sensor.maps(Box((0, 0, 0), (1, 600, 400)), 5)
+    whole = sensor.pixel_maps(Box((0, 0, 0), (1, 600, 400)), 5)
     for box in (Box((7, 100, 30), (9, 260, 90)), Box((0, 280, 390), (1, 320, 400)), Box((0, 500, 0), (1, 600, 400))):
-        for part, full in zip(sensor.maps(box, 5), whole, strict=True):
+        for part, full in zip(sensor.pixel_maps(box, 5), whole, strict=True):
             np.testing.assert_array_equal(part, full[box.slices[1:]])
     for full in whole:
         np.testing.assert_array_equal(full[:300], full[300:])
@@ -224,7 +226,7 @@ def test_maps_belong_to_the_pixel_of_the_frame() -> None:
     assert offset.std() == pytest.approx(2.2 * 0.3, rel=0.02)
     assert (dark > 0).mean() == pytest.approx(0.01, rel=0.1)
     assert dark[dark > 0].mean() == pytest.approx(20, rel=0.1)
-    assert not np.array_equal(sensor.maps(Box((0, 0, 0), (1, 300, 400)), 6).gain, whole.gain[:300])
+    assert not np.array_equal(sensor.pixel_maps(Box((0, 0, 0), (1, 300, 400)), 6).gain, whole.gain[:300])
     assert max(abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a in first for b in first if a is not b) < 0.02
 
 
@@ -232,7 +234,7 @@ def test_a_stack_shows_its_pixels_pattern() -> None:
     """The mean over many planes and frames tells offsets; a single plane does not."""
     sensor = Scmos(frame_pixels=(40, 50), offset_spread_e=3, read_noise_e=1, read_noise_median_e=None)
     pixels = Box.of_shape((200, 40, 50))
-    offset = sensor.maps(pixels, 1).offset
+    offset = sensor.pixel_maps(pixels, 1).offset
     for frame in (None, Frame(round=2)):
         mean = counts(sensor, 0.0, pixels, frame=frame).astype(np.float64).mean(axis=0)
         np.testing.assert_allclose(mean, offset, atol=6 * 2.2 / math.sqrt(200))
@@ -252,7 +254,7 @@ def test_tables_and_maps_have_the_same_bits_on_every_machine() -> None:
     """They decide counts, so they use exact operations only: these digests hold for any CPU and any library."""
     for variance, digest in ((1.0, "0ac99a52c1aebf8d"), (0.2, "d713242e354838d1")):
         assert hashlib.blake2b(pulse_table(variance).tobytes(), digest_size=8).hexdigest() == digest
-    maps = Scmos(hot_pixel_share=0.1, hot_pixel_e=9).maps(Box.of_shape((1, 64, 64)), 5)
+    maps = Scmos(hot_pixel_share=0.1, hot_pixel_e=9).pixel_maps(Box.of_shape((1, 64, 64)), 5)
     assert hashlib.blake2b(b"".join(m.tobytes() for m in maps), digest_size=8).hexdigest() == "08f2d7c16db6222b"
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box
 from simexm.run.in_memory import Simulated, simulate
 from simexm.sources.phantom import Phantom
+from simexm.stages.contract import Counted
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.stages.sample.labelling import Labelling
 from simexm.stages.sample.layer import subdivide
@@ -173,16 +174,16 @@ def test_a_cell_is_labelled_alike_everywhere_and_as_often_as_asked() -> None:
     stage = simulation(*names).labeller
     assert isinstance(stage, Labelling)
     ids = np.concatenate([np.arange(20_000, dtype=np.uint64), np.arange(1, 20_000, dtype=np.uint64) << np.uint64(40)])
-    flags = [stage.labelled(each.name, ids, 3, {}) for each in stage.layers]
+    flags = [stage.labelled(each.name, ids, 3, Counted()) for each in stage.layers]
     for each, flag in zip(stage.layers, flags, strict=True):
         assert flag[0] == 0
         share, p = flag[1:].mean(), each.cell_fraction
         assert abs(share - p) <= 4.5 * math.sqrt(p * (1 - p) / (ids.size - 1))
         shuffled = np.random.default_rng(0).permutation(ids.size)
-        assert (stage.labelled(each.name, ids[shuffled], 3, {}) == flag[shuffled]).all()
+        assert (stage.labelled(each.name, ids[shuffled], 3, Counted()) == flag[shuffled]).all()
     together = (flags[1] & flags[2]).mean()
     assert abs(together - 0.25) < 4.5 * math.sqrt(0.25 * 0.75 / ids.size)
-    assert (stage.labelled(stage.layers[1].name, ids, 4, {}) != flags[1]).mean() == pytest.approx(0.5, abs=0.02)
+    assert (stage.labelled(stage.layers[1].name, ids, 4, Counted()) != flags[1]).mean() == pytest.approx(0.5, abs=0.02)
     half = len(ids) // 2
     neighbours = np.corrcoef(flags[1][1 : half - 1], flags[1][2:half])[0, 1]
     assert abs(neighbours) < 4.5 / math.sqrt(half)

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simexm.run.in_memory import Simulated, simulate
+from simexm.stages.contract import Counted
 from simexm.store.omezarr import multiscales
 from tests.build import confocal, layer, simulation
 
@@ -58,7 +59,7 @@ def test_each_pixel_shows_the_voxel_that_holds_its_centre(name: str, crop: dict[
         expected = labels[np.ix_(*index)]
         assert found.labels["cells"].dtype == np.uint64
         assert (found.labels["cells"] == expected).all()
-        flags = spec.labeller.labelled(spec.labeller.named_layers[0].name, expected, spec.seed, {})
+        flags = spec.labeller.labelled(spec.labeller.named_layers[0].name, expected, spec.seed, Counted())
         assert (found.labels["membrane"] == np.where(flags, expected, 0)).all()
         assert found.image.shape[1:] == expected.shape
 

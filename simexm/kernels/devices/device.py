@@ -16,7 +16,7 @@ from simexm.geometry.grid import Box, Triple
 from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, LayerKeys
-from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
+from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 
 Floats = tuple[float, float, float]
 Indices = NDArray[np.int64]
@@ -77,7 +77,7 @@ class NodePlanes(Protocol):
         """
 
     def project(self, response: Any, wanted: range, out: Any) -> None:
-        """Add the node planes to the spectra of image planes; see `image.project` and `image.project_blended`."""
+        """Add the node planes to the spectra of image planes; see `image.project` and those after it."""
 
 
 class Window:
@@ -113,6 +113,8 @@ class Device(Protocol):
     """Emitters in one chunk."""
     slab: int
     """Planes of voxels that emit together."""
+    xp: Any
+    """Namespace of its arrays: NumPy, or another library of the Python array API."""
 
     def put(self, array: NDArray[Any]) -> Any:
         """Copy an array of the host to the device, if necessary."""
@@ -148,10 +150,21 @@ class Device(Protocol):
     def deposit_counts(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
         """Add emitters to the pixels that hold them; see `deposit.deposit_counts`."""
 
+    def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
+        """Add emitters to coarse nodes; see `nodes.deposit_nodes`."""
+
+    def add_far(
+        self, total: Any, spectra: Any, tables: tuple[Any, Any], shares: Any, first: int, distance: NDArray[np.int64]
+    ) -> None:
+        """Add the far light of planes of coarse nodes to the spectra of image planes; see `far.add_planes`.
+
+        All are complex64, (planes, y, x); the transfer functions `tables`, below and above an image plane, are real.
+        """
+
     def node_planes(self, grid: NodeGrid) -> NodePlanes:
         """Empty node planes."""
 
-    def response(self, transfer: Transfer | Blended) -> Any:
+    def response(self, transfer: Transfer | Blended | Planar) -> Any:
         """Prepare a transfer function for `NodePlanes.project`."""
 
     def image(self, spectra: Any, grid: LateralGrid, inner: tuple[slice, slice], out: Any) -> None:

@@ -13,6 +13,7 @@ from simexm.sources.fields import Kind
 from simexm.sources.mark import stored_fields
 from simexm.sources.stack import PlanesByZ, Stack
 from simexm.sources.state import FilesState
+from simexm.sources.zarr.finding import inside
 from simexm.sources.zarr.source import locate
 from simexm.store.ngff import datasets
 
@@ -35,6 +36,12 @@ class ZarrStack(PlanesByZ):
     @property
     def times(self) -> int:
         return self._volume.times
+
+    @property
+    def levels(self) -> list[str]:
+        """Datasets of the levels of its pyramid, finest first; empty without one."""
+        group = self._volume.group
+        return [] if group is None else [f"{inside(group)}/{name}".lstrip("/") for name in datasets(dict(group.attrs))]
 
     def at(self, time: int) -> Self:
         """Return the stack at one time point; raises SourceError if there is no such one."""

@@ -109,7 +109,7 @@ class Scmos(Sensor):
             )
         )
 
-    def maps(self, pixels: Box, seed: int) -> PixelMaps:
+    def pixel_maps(self, pixels: Box, seed: int) -> PixelMaps:
         """See `Sensor`; drawn for the part of the frame that the box covers, then repeated."""
         part, rows, columns = self._part(pixels)
 

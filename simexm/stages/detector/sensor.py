@@ -188,7 +188,7 @@ class Sensor(Detector):
 
     def electrons(self, counts: NDArray[Any], pixels: Box, context: RunContext) -> NDArray[np.float64]:
         """See `Detector`."""
-        e, maps = self._electronics(context.pixel_time_s), self.maps(pixels, context.seed)
+        e, maps = self._electronics(context.pixel_time_s), self.pixel_maps(pixels, context.seed)
         gain, offset = (maps.gain, maps.offset) if maps else (e.gain, e.offset)
         found = (counts.astype(np.float64) - offset) / gain / e.multiplication
         return np.asarray(found / np.maximum(1.0 - found * e.dead_share, 1e-3))
@@ -223,7 +223,7 @@ class Sensor(Detector):
         """The image."""
         return (image(IMAGE.name, context.channels, IMAGE.dtype, IMAGE.unit, float(2**self.bits - 1)),)
 
-    def maps(self, pixels: Box, seed: int) -> PixelMaps | None:
+    def pixel_maps(self, pixels: Box, seed: int) -> PixelMaps | None:
         """Properties of each pixel of a box; None if all are alike."""
         return None
 
@@ -237,7 +237,7 @@ class Sensor(Detector):
         if self.illumination is not None:
             profile = self.illumination.profile(*state.pixels.slices[1:], self.frame_pixels)
         if "maps" not in state.scratch:
-            state.scratch["maps"] = self.maps(state.pixels, state.context.seed)
+            state.scratch["maps"] = self.pixel_maps(state.pixels, state.context.seed)
         for c, name in enumerate(state.context.channels):
             found = device.draw_counts(
                 expected[c, ...],

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from simexm.kernels.numbers import detmath
@@ -57,31 +58,43 @@ def shares(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore,
 
     None where neither tissue nor bleaching takes any. Light beyond saturation is not followed.
     """
+    return _left(optics, plan, dye, planes, np.arange(-plan.reach, plan.reach + 1))
+
+
+def far_shares(optics: Optics, plan: OpticsPlan, dye: Fluorophore, planes: range, reach: int) -> NDArray[np.float32]:
+    """`shares` at planes of coarse nodes -reach to reach from the image plane, (planes, offsets); (planes, 1) if all is left."""
+    assert plan.haze is not None
+    offsets = np.arange(-reach, reach + 1, dtype=np.float64) * (plan.subdivision[0] / plan.haze.per_plane)
+    left = _left(optics, plan, dye, planes, offsets)
+    return np.ones((len(planes), 1), np.float32) if left is None else left.astype(np.float32)
+
+
+def _left(
+    optics: Optics, plan: OpticsPlan, dye: Fluorophore, planes: range, offsets: NDArray[np.int64] | Array
+) -> Array | None:
+    """Share that is left at these offsets, in node planes."""
     if optics.tissue is None and optics.bleaching is None:
         return None
     tissue = optics.tissue or Tissue()
     m, node_mm = plan.subdivision[0], float(plan.node_nm[0]) * _MM_PER_NM
     k = np.array(planes, dtype=np.int64)
-    offsets = np.arange(-plan.reach, plan.reach + 1)
     depth_mm = np.asarray(np.maximum(0.0, (k[:, None] * m + offsets + m / 2) * node_mm), np.float64)
     order = 2 if optics.multiphoton else 1
     reaching = _exp(-order * tissue.excitation_per_mm * depth_mm) if optics.lit_from_above else np.ones(depth_mm.shape)
     power = _exp(order * tissue.power_per_mm * (np.arange(planes.stop, dtype=np.float64) + 0.5) * m * node_mm)
     left = reaching * power[k][:, None] * _exp(-tissue.emission_per_mm * depth_mm)
     if optics.bleaching is not None:
-        photons = _emitted(optics, plan, dye, planes.stop * m + plan.reach)
         dose = np.zeros(left.shape)
         for before in range(1, planes.stop):
             some = np.flatnonzero(k >= before)
-            distance = np.abs(offsets + before * m)
-            dose[some] += photons[distance] * power[k[some] - before][:, None]
+            dose[some] += _emitted(optics, plan, dye, np.abs(offsets + before * m)) * power[k[some] - before][:, None]
         left = left * _exp(-dose * reaching / optics.bleaching.photons)
     return left
 
 
-def _emitted(optics: Optics, plan: OpticsPlan, dye: Fluorophore, most: int) -> Array:
-    """Photons that a dye emits, 0 to `most` node planes from the plane that is imaged, in all channels together."""
-    z = np.arange(most + 1, dtype=np.float64) * float(plan.node_nm[0])
+def _emitted(optics: Optics, plan: OpticsPlan, dye: Fluorophore, distance: NDArray[np.int64] | Array) -> Array:
+    """Photons that a dye emits, so many node planes from the plane that is imaged, in all channels together."""
+    z = np.asarray(distance, np.float64) * float(plan.node_nm[0])
     photons = np.zeros(z.size)
     for channel in optics.all_channels:
         if optics.excites(channel, dye):

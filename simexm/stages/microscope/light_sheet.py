@@ -21,6 +21,7 @@ class LightSheet(Widefield):
     """
 
     stage: Literal["light_sheet"] = "light_sheet"  # type: ignore[assignment]
+    keeps_evenly: ClassVar[bool] = False
     lit_from_above: ClassVar[bool] = False
     sheet_waist_um: float = Field(gt=0, le=1000)
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from simexm.geometry.grid import Box, Triple
-from simexm.kernels.imaging import image
+from simexm.kernels.imaging import far, gridding, image
 from simexm.stages.contract import RunContext
-from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPlan, ring_depth
+from simexm.stages.microscope.haze_image import AT_ONCE, PLANES, windows_of
+from simexm.stages.microscope.optics_plan import MOST_PLANAR, MOST_TABLES, OpticsPlan, ring_depth
 from simexm.stages.roles import ImagingCost
 
 SECONDS_PER_NODE = 9.5e-9
+FIELD_BYTES = 240
+"""Memory for the fields of one depth: of five components, on a grid twice as long as a table of transfer functions."""
+HAZE_SHARE = 0.2
+"""Time that far light takes, of that of the near range."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,12 @@ class OpticsCost(ImagingCost):
     @property
     def seconds_per_cost(self) -> float:
         """Seconds by the number of transformed nodes."""
-        return math.prod(self.plan.subdivision[1:]) * len(self.plan.dyes()) * SECONDS_PER_NODE
+        return (
+            math.prod(self.plan.subdivision[1:])
+            * len(self.plan.dyes())
+            * SECONDS_PER_NODE
+            * (1 + HAZE_SHARE * (self.plan.haze is not None))
+        )
 
     def tile_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float) -> int:
         """Spectra of node planes, deposit ring, transfer functions, and spectra of image planes."""
@@ -42,8 +54,42 @@ class OpticsCost(ImagingCost):
         ring = ring_depth(self.plan, chunk_nm) * fine * 8
         ring += image.ROWS * grid.nodes[1] * 8 + 2 * grid.nodes[0] * columns * 8
         transfer = self._table_bytes(tile) + self._depths(tile) * columns * self.plan.offsets * 2 * 4
+        transfer += self._planar_bytes(tile, rows * columns)
         # the spectra that all frames share are held as well
-        return spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
+        near = spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
+        return self._kernel_bytes() + max(near, self._far_bytes(tile, channels))
+
+    def _kernel_bytes(self) -> int:
+        """Kernels of far light, which a process keeps."""
+        haze = self.plan.haze
+        if haze is None:
+            return 0
+        lengths = (b - a for a, b in itertools.pairwise(haze.starts))
+        kernels = (n * (radius + 1) ** 2 for n, radius in zip(lengths, haze.radii, strict=True))
+        return sum(kernels) * len(self.plan.pairs) * self._sides * 4
+
+    @property
+    def _sides(self) -> int:
+        """Sides of a plane whose far light differs."""
+        return 2 if self.plan.signed else 1
+
+    def _far_bytes(self, tile: Triple, channels: int) -> int:
+        """Far light: of the largest level the transfer functions, spectra of image planes and planes of nodes; then planes."""
+        haze = self.plan.haze
+        if haze is None:
+            return 0
+        planes, most, fields = min(tile[0], PLANES), 0, 0
+        windows = windows_of(haze, Box.of_shape(tile))
+        for level, radius in enumerate(haze.radii):
+            _, y, x = windows[haze.pixels[level].bit_length() - 1].shape
+            # a tile that begins elsewhere may need one node more
+            size = far.lengths((y + 1, x + 1), radius)
+            cells, offsets = size[0] * (size[1] // 2 + 1), haze.starts[level + 1] - haze.starts[level]
+            added = planes * cells * 12 + AT_ONCE * cells * 16 * (1 + len(self.plan.dyes()))
+            held = channels * planes * cells * 8 + len(self.plan.pairs) * self._sides * offsets * cells * 4
+            most = max(most, held + max(added, channels * planes * cells * 16))
+            fields += channels * planes * y * x * 4
+        return most + fields + 6 * AT_ONCE * tile[1] * tile[2] * 4
 
     def _depths(self, tile: Triple) -> int:
         """Depths that the planes of a tile blend, wherever it lies."""
@@ -55,6 +101,24 @@ class OpticsCost(ImagingCost):
         depths = self.plan.depths
         tables = (1 + self.plan.signed) if depths is None else min(len(depths.foci), MOST_TABLES) + self._depths(tile)
         return len(self.plan.pairs) * self.plan.frequencies * self.plan.offsets * 8 * tables
+
+    def _planar_bytes(self, tile: Triple, frequencies: int) -> int:
+        """Transfer functions without symmetry: those of one dye on a tile's frequencies, and what a process keeps of others."""
+        pairs = [p for p in self.plan.pairs if p.planar is not None]
+        if not pairs:
+            return 0
+        foci = 1 if self.plan.depths is None else len(self.plan.depths.foci)
+        largest = max(math.prod(p.planar) for p in pairs if p.planar is not None)
+        tables = min(len(pairs) * foci, MOST_PLANAR)
+        # while one is computed: the same with its margin, and the fields at one depth
+        rows = max(p.planar[0] for p in pairs if p.planar is not None)
+        computed = (self.plan.offsets + 2 * gridding.MARGIN) * 8 * largest + FIELD_BYTES * rows * rows
+        return self.plan.offsets * 8 * (tables * largest + self._together(tile) * frequencies) + computed
+
+    def _together(self, tile: Triple) -> int:
+        """Pairs of one dye, times depths, whose transfer functions without symmetry are held together."""
+        dyes = Counter(p.dye for p in self.plan.pairs if p.planar is not None)
+        return max(dyes.values(), default=0) * self._depths(tile)
 
     def kept_bytes(self, tile: Triple, channels: int) -> int:
         """Spectra of image planes."""
@@ -75,5 +139,7 @@ class OpticsCost(ImagingCost):
         )
         # the radial tables, and for each frequency its place in them and five factors
         response = self._table_bytes(tile) + len(self.plan.pairs) * (grid.band[0] + 1) * columns * 7 * 8
+        response += self._together(tile) * rows * columns * self.plan.offsets * 8
         coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if context.acquisition.axes else 1)
-        return rows * columns * window * 8 + ring + response + channels * (coarse + math.prod(tile) * (4 + 2))
+        near = rows * columns * window * 8 + ring + response + channels * coarse
+        return max(near, self._far_bytes(tile, channels)) + channels * math.prod(tile) * (4 + 2)

@@ -21,6 +21,7 @@ class OpticsDescription(ImagingDescription):
 
     plan: OpticsPlan
     bleaches: bool
+    measured: bool
 
     def describe(self, tile: Triple) -> dict[str, Any]:
         """See `ImagingDescription`."""
@@ -32,6 +33,7 @@ class OpticsDescription(ImagingDescription):
             "halo_pixels": [math.ceil(self.plan.reach / self.plan.subdivision[0]), self.plan.halo, self.plan.halo],
             "transform": list(self.plan.lateral(tile).nodes),
             **self._depths(),
+            **self._haze(),
             "pairs": [
                 {
                     "channel": p.channel,
@@ -47,6 +49,13 @@ class OpticsDescription(ImagingDescription):
                 for p in self.plan.pairs
             ],
         }
+
+    def _haze(self) -> dict[str, Any]:
+        haze = self.plan.haze
+        if haze is None:
+            return {}
+        nodes = [float(self.plan.node_nm[1]) * self.plan.subdivision[1] * p for p in haze.pixels]
+        return {"haze": {"beyond_um": haze.reach_nm / 1000, "planes_nm": haze.coarse_nm, "nodes_nm": nodes}}
 
     def _depths(self) -> dict[str, Any]:
         depths = self.plan.depths
@@ -67,6 +76,13 @@ class OpticsDescription(ImagingDescription):
             ("simulation grid", grid),
             ("PSF", f"+-{self.plan.range_nm / 1000:.3g} um along z, halo {times(halo)} pixels"),
         ]
+        if haze := self._haze().get("haze"):
+            nodes = " to ".join(f"{nm:.4g}" for nm in (haze["nodes_nm"][0], haze["nodes_nm"][-1]))
+            text = (
+                f"light from beyond {haze['beyond_um']:.3g} um, by a map of the specimen on nodes of {nodes} nm: one more pass "
+                "over the labels; `haze: false` leaves it out"
+            )
+            rows.append(("haze", text))
         depths = self.plan.depths
         if depths is not None:
             first, last = (f"{nm:.0f}" for nm in depths.off_nm)
@@ -78,9 +94,10 @@ class OpticsDescription(ImagingDescription):
         for p in self.plan.pairs:
             axial, lateral = p.fwhm_nm
             deep = "" if p.deepest_peak is None else f", {p.deepest_peak:.0%} of its peak in the deepest plane"
+            bare = ", not symmetric about the axis" if p.planar else ""
             text = (
                 f"{p.in_focus:.3g} electrons a dye in focus{deep}, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
-                f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
+                f"expanded{bare}, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
                 "over the stack"
             )
             rows.append((f"{p.dye} in {p.channel}", text))
@@ -99,9 +116,10 @@ class OpticsDescription(ImagingDescription):
 
     def warnings(self) -> list[str]:
         """Warn of light beyond the axial range."""
+        remedy = "record more planes of psf_stack, or leave it out" if self.measured else "give a larger axial_range_um"
         return [
             f"axial_range_um {self.plan.range_nm / 1000:.3g} leaves out {p.left_out:.0%} of the light of a uniformly "
-            f"stained stack ({p.dye} in {p.channel}), so haze is too weak; give a larger axial_range_um"
+            f"stained stack ({p.dye} in {p.channel}), so haze is too weak; {remedy}"
             for p in self.plan.pairs
             if p.left_out > LEFT_OUT_LIMIT
         ]

@@ -18,7 +18,7 @@ from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.imaging import gridding, image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
-from simexm.stages.microscope import dose
+from simexm.stages.microscope import dose, haze, optics_tables, planar
 from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPair, OpticsPlan, ring_depth
 from simexm.timing import timed, timed_each
 
@@ -114,7 +114,7 @@ def node_windows(
 
 def transfer(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, grid: image.LateralGrid, tile: Box
-) -> image.Transfer | image.Blended:
+) -> image.Transfer | image.Blended | image.Planar:
     """Transfer function of one pair on a tile's frequencies, photo-electrons per pixel and dye.
 
     The product of response, pixel aperture and grid correction.
@@ -125,15 +125,20 @@ def transfer(
     factor_y, factor_x = (m * sinc_array(c * m) * gridding.sharpened(c) for c in (y, x))
     wanted = range(tile.start[0], tile.stop[0])
     left = dose.shares(optics, plan, pair, dye, wanted)
-    if plan.depths is None and left is None:
+    if not plan.signed:
         return image.Transfer(_radial(optics, plan, pair, dye), plan.per_cycle, y / node, factor_y, x / node, factor_x)
     used = plan.tables(tile)
-    foci = (SURFACE,) if plan.depths is None else tuple(plan.depths.foci[j] for j in used)
-    table = np.ascontiguousarray(np.concatenate([_radial_at(optics, plan, pair, dye, f) for f in foci], axis=1))
-    deep = image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
     first, share = plan.blend(wanted)
     weight = np.ones((len(wanted), 2 * plan.reach + 1)) if left is None else left
     low, high = ((s[:, None] * weight).astype(np.float32) for s in (1 - share, share))
+    foci = (SURFACE,) if plan.depths is None else tuple(plan.depths.foci[j] for j in used)
+    if pair.planar is not None:
+        y, factor_y = (np.concatenate([v, s * v[:0:-1]]) for v, s in ((y, -1), (factor_y, 1)))
+        response = planar.transfer(optics, plan, pair, dye, foci, y / node, x / node)
+        response *= (factor_y[:, None] * factor_x).astype(np.float32)
+        return image.Planar(response, wanted.start, first - used.start, low, high)
+    table = np.ascontiguousarray(np.concatenate([_radial_at(optics, plan, pair, dye, f) for f in foci], axis=1))
+    deep = image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
     return image.Blended(deep, wanted.start, first - used.start, low, high)
 
 
@@ -141,8 +146,10 @@ def transfer(
 def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> NDArray[np.float64]:
     """Radial transfer by axial offset, (frequencies, reach + 1), corrected for the deposit weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
-    table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
-    response = gridding.sharpened_along_z(_spectrum(plan, pair, table.table, table.r_nm))
+    table = optics_tables.tabulate(
+        optics, channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm
+    )
+    response = gridding.sharpened_along_z(_near(optics, plan, pair, dye, table.z_nm, table.table, table.r_nm))
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
     return np.ascontiguousarray(response.T)
@@ -153,10 +160,29 @@ def _radial_at(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, focus: Focus
 ) -> NDArray[np.float64]:
     """`_radial` at one depth, with signed offsets, (frequencies, 2 * reach + 1)."""
-    r, table = optics.both_sides(pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
-    response = gridding.sharpened_along_signed_z(_spectrum(plan, pair, table, r))
+    r, table = optics_tables.both_sides(optics, pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
+    most = plan.reach + gridding.MARGIN
+    z = np.arange(-most, most + 1, dtype=np.float64) * float(plan.node_nm[0])
+    response = gridding.sharpened_along_signed_z(_near(optics, plan, pair, dye, z, table, r))
     response[[0, -1]] /= 2
     return np.ascontiguousarray(response.T)
+
+
+def _near(
+    optics: Optics,
+    plan: OpticsPlan,
+    pair: OpticsPair,
+    dye: Fluorophore,
+    z_nm: NDArray[np.float64],
+    table: NDArray[np.float64],
+    r_nm: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Lateral transforms of a table's rows without what the map of far dyes transfers."""
+    found = _spectrum(plan, pair, table, r_nm)
+    if plan.haze is not None:
+        k = np.arange(plan.frequencies) / plan.per_cycle
+        found = found - haze.taken(optics, plan, pair, dye, z_nm, k)
+    return found
 
 
 def _spectrum(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.kernels.diffraction.pupil import Square
 from simexm.kernels.diffraction.tables import Focus
 from simexm.kernels.imaging import image
 from simexm.kernels.imaging.gridding import NODES
@@ -19,11 +20,19 @@ from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.spectra.curves import Band, CsvCurve, Curve, Filter, Lines, Source, find_curve, resolved_filter
 from simexm.spectra.lightpath import Excitation, Transmission
+from simexm.stages.microscope.haze import HazePlan
+from simexm.stages.microscope.psf_stack import PsfStack
 from simexm.stages.roles import ImageFormation, Pair
 
 Array = NDArray[np.float64]
+Places = Array | Square
+"""Where a response is asked for: at radii (nr,), or on a square about the axis."""
 MOST_TABLES = 256
 """Tables of single depths that a process keeps."""
+MOST_PLANAR = 32
+"""The same for responses without symmetry about the axis."""
+FADING_RINGS = 4.0
+"""Periods within the lateral radius over which the highest frequencies fade out, to suppress ringing beyond it."""
 LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range above which a run warns."""
 
@@ -59,6 +68,8 @@ class Channel(Frozen):
         What the dichroic mirror transmits to the detector. What it reflects is part of the channel's power.
     color
         RRGGBB for viewers; by default the colour of the detected light.
+    psf_stack
+        A measured stack for this channel alone.
     """
 
     name: Name
@@ -69,6 +80,7 @@ class Channel(Frozen):
     emission_filter: Filter | None = None
     dichroic: Filter | None = None
     color: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{6}$")
+    psf_stack: PsfStack | None = None
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -99,6 +111,8 @@ class Channel(Frozen):
         }
         if isinstance(self.source, str | CsvCurve | Curve):
             read["source"] = find_curve(self.source, "source", curves)
+        if self.psf_stack is not None:
+            read["psf_stack"] = self.psf_stack.frozen()
         return self.model_copy(update=read) if read else self
 
     @property
@@ -156,6 +170,8 @@ class OpticsPair(Pair):
         Photo-electrons per photon that reaches the detector.
     deepest_peak
         Peak of a dye's image in the deepest plane relative to the first; None if all are alike.
+    planar
+        Rows and columns of the transfer functions of a response without symmetry about the axis; None if it has it.
     """
 
     emitted_in_stack: float
@@ -163,6 +179,7 @@ class OpticsPair(Pair):
     fwhm_nm: tuple[float | None, float]
     efficiency: float
     deepest_peak: float | None = None
+    planar: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +238,8 @@ class OpticsPlan(ImageFormation):
         Depths at which responses are tabulated; None if the response is the same at all depths and even along z.
     signed
         Whether node planes above and below an image plane have weights of their own.
+    haze
+        The map that gives the light from beyond the axial range; None without it.
     """
 
     subdivision: Triple
@@ -234,6 +253,7 @@ class OpticsPlan(ImageFormation):
     pairs: tuple[OpticsPair, ...]
     depths: Depths | None = None
     signed: bool = False
+    haze: HazePlan | None = None
 
     @property
     def cell_nm(self) -> Spacing:
@@ -271,10 +291,7 @@ class OpticsPlan(ImageFormation):
 
     def kept(self, frequency_per_nm: Array) -> Array:
         """Factor by which each lateral frequency is kept, 0 to 1."""
-        faded = (frequency_per_nm - self.whole_per_nm) / max(self.band_per_nm - self.whole_per_nm, 1e-12)
-        share: Array = np.cos(np.clip(faded, 0, 1) * (math.pi / 2)) ** 2
-        share[frequency_per_nm > self.band_per_nm] = 0
-        return share
+        return faded(frequency_per_nm, self.whole_per_nm, self.band_per_nm)
 
     def blend(self, planes: range) -> tuple[NDArray[np.int64], Array]:
         """See `Depths.at`; without depths, the only one."""
@@ -296,6 +313,14 @@ class OpticsPlan(ImageFormation):
         """Node planes whose spectra are held together."""
         low, high = self.node_planes(tile)
         return min(high - low, (image.AT_ONCE - 1) * self.subdivision[0] + 2 * self.reach + 1)
+
+
+def faded(frequency_per_nm: Array, whole_per_nm: float, band_per_nm: float) -> Array:
+    """Factor that falls from 1 at `whole_per_nm` to 0 at `band_per_nm`."""
+    along = (frequency_per_nm - whole_per_nm) / max(band_per_nm - whole_per_nm, 1e-12)
+    share: Array = np.cos(np.clip(along, 0, 1) * (math.pi / 2)) ** 2
+    share[frequency_per_nm > band_per_nm] = 0
+    return share
 
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:

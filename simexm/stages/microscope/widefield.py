@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from simexm.kernels.diffraction import pupil
 from simexm.kernels.diffraction import response as psf_response
-from simexm.kernels.diffraction import tables
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Array, Channel, Power
+from simexm.stages.microscope.optics_plan import Array, Channel, Places, Power
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -39,18 +39,30 @@ class Widefield(Optics):
         Lasers and bands, imaged one after the other.
     exposure_s
         Exposure of one plane.
+    haze
+        Whether the light of dyes beyond the axial range is added, from a coarse map of the whole specimen. By default, where the
+        specimen is thicker than that range; of a light sheet and a spinning disk where the range leaves out more than 5 %
+        of a uniformly stained stack's light.
     """
 
     stage: Literal["widefield"] = "widefield"
     channels: tuple[CameraChannel, ...] = Field(min_length=1, max_length=MOST_CHANNELS)
     exposure_s: float = Field(default=0.1, gt=0, le=3600)
 
+    haze: bool | None = None
+
     tail: ClassVar[psf_response.Tail] = "constant"
     keeps_light: ClassVar[bool] = True
+    keeps_evenly: ClassVar[bool] = True
 
     @property
     def all_channels(self) -> tuple[Channel, ...]:
         return self.channels
+
+    @property
+    def adds_haze(self) -> bool | None:
+        """See `Optics`."""
+        return self.haze
 
     def profile(self, z_nm: Array) -> Array:
         """Irradiance at distance z from the focal plane relative to the channel's: 1."""
@@ -74,8 +86,8 @@ class Widefield(Optics):
         return self.exposure_s
 
     def response(
-        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
     ) -> Array:
         """The dye's image, scaled by the photons that it emits at each distance."""
-        image = tables.emission_table(z_nm, r_nm, emission_nm, self.lens, focus)
-        return image * (self.emitted(channel, dye, z_nm) * self.collected(channel, dye))[:, None]
+        image = pupil.emission(z_nm, at, emission_nm, self.lens, focus)
+        return image * pupil.along_z(self.emitted(channel, dye, z_nm) * self.collected(channel, dye), image)

@@ -5,3 +5,4 @@
 #include "deposit.cuh"
 #include "emit.cuh"
 #include "fields.cuh"
+#include "nodes.cuh"

@@ -1,0 +1,1 @@
+"""Objects in stored volumes: components, contacts, overlaps."""

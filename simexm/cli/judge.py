@@ -1,0 +1,72 @@
+"""Commands that compare what was found with the truth: score."""
+
+from typing import Annotated
+
+import typer
+
+from simexm.cli import completion, options
+from simexm.cli.analyse import analyse
+from simexm.cli.app import Heading, command
+from simexm.cli.shared import cluster_of
+
+KINDS = ("segmentation", "alignment")
+"""What can be scored, by the name of its analysis."""
+
+
+@command(Heading.JUDGE)
+def score(
+    found: Annotated[
+        str,
+        typer.Argument(
+            help="What was found: a segmentation in any format that `simexm ingest` reads, or what `simexm align` wrote.",
+            metavar="FOUND",
+            show_default=False,
+            autocompletion=completion.results,
+        ),
+    ],
+    truth: Annotated[
+        str,
+        typer.Argument(
+            help="The truth: labels on the same grid, or the true transform.",
+            metavar="TRUTH",
+            show_default=False,
+            autocompletion=completion.results,
+        ),
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--as", help="What is compared.", metavar="|".join(KINDS), autocompletion=completion.one_of(*KINDS)
+        ),
+    ] = "segmentation",
+    output: Annotated[
+        str | None, options.output("NAME.zarr; its tables go to NAME.run beside it.", "FOUND-score.zarr")
+    ] = None,
+    settings: options.Settings = None,
+    roi: options.Roi = None,
+    level: options.AnyLevel = None,
+    dataset: options.Dataset = None,
+    voxel_size_nm: options.VoxelSize = None,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    jobs: options.Jobs = None,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Score a segmentation or an alignment against the truth: splits, merges and cells found, or distances and folds.
+
+    Example: simexm score segmentation.zarr truth.zarr --output score.zarr
+    """
+    from simexm.analysis.registration.score import AlignmentScore
+    from simexm.analysis.scores.segmentation import SegmentationScore
+    from simexm.errors import SpecError
+
+    if kind not in KINDS:
+        raise SpecError(f"--as {kind} is unknown; type --as {' or --as '.join(KINDS)}")
+    analysis = SegmentationScore if kind == "segmentation" else AlignmentScore
+    part = {"roi": roi, "level": level, "dataset": dataset, "voxel_size_nm": voxel_size_nm}
+    how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
+    chosen = cluster_of(cluster, jobs, workers)
+    analyse("score", analysis, [found, truth], output, settings, part, chosen, how, dry_run, as_json)

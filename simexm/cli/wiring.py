@@ -1,0 +1,55 @@
+"""Commands that turn segmentations into wiring: objects, contacts, overlaps."""
+
+from typing import TYPE_CHECKING
+
+from simexm.cli.analyse import command_function
+from simexm.cli.app import Heading, command
+
+if TYPE_CHECKING:
+    from simexm.analysis.contract import Analysis
+
+
+def _objects() -> "type[Analysis]":
+    from simexm.analysis.objects.objects import Objects  # late: it loads large libraries
+
+    return Objects
+
+
+def _contacts() -> "type[Analysis]":
+    from simexm.analysis.objects.contacts import Contacts
+
+    return Contacts
+
+
+def _overlaps() -> "type[Analysis]":
+    from simexm.analysis.objects.overlaps import Overlaps
+
+    return Overlaps
+
+
+command(
+    Heading.WIRING,
+    name="objects",
+    help="""Number the connected objects of a volume of ids, a mask or a probability map, and measure them.
+
+    Example: simexm objects cells.zarr --output objects.zarr
+
+    Example: simexm new objects --output mito.yaml && simexm objects mito.tif --settings mito.yaml --voxel-size 40 32 32
+    """,
+)(command_function("objects", _objects))
+command(
+    Heading.WIRING,
+    name="contacts",
+    help="""Find where cells touch, or come closer than a gap in nm: areas, positions, normals, patches.
+
+    Example: simexm contacts cells.zarr --output contacts.zarr
+    """,
+)(command_function("contacts", _contacts))
+command(
+    Heading.WIRING,
+    name="overlaps",
+    help="""Count the voxels that the ids of two volumes share, such as organelles and cells.
+
+    Example: simexm overlaps mito.zarr cells.zarr --output overlaps.zarr
+    """,
+)(command_function("overlaps", _overlaps))

@@ -1,0 +1,1 @@
+"""Components, contacts, overlaps and shapes of labelled voxels, computed on runs along x."""

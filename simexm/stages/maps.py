@@ -1,0 +1,61 @@
+"""Maps: coarse volumes of the whole specimen that a stage makes in a pass of its own before imaging.
+
+The nodes of a map lie at the centres of cells that divide or join pixels: `per_plane` cells to a plane along z at all
+levels, and one to `pixels[level]` pixels along y and x. A block of pixels owns the nodes of its cells, at all levels; blocks
+at the image's borders own those beyond it, too. So blocks share no node, and a node's value is a function of the specimen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.geometry.grid import Box, Spacing, Triple, three, triple
+
+MARGIN = 2
+"""Planes beyond the first and the last one whose cells belong to a map; cells of the coarsest level along y and x: 1."""
+
+
+@dataclass(frozen=True)
+class MapPass:
+    """A map of the whole specimen; each level's values are sums of those of the finest one."""
+
+    name: str
+    layers: tuple[str, ...]
+    per_plane: int
+    """Nodes to a plane, an odd number, so that one lies in the plane."""
+    pixels: tuple[int, ...]
+    """Pixels to a node along y and x by level, powers of 2 in ascending order, at most 16."""
+    spread: float
+    """Cells of the finest level around a node from which it takes its value."""
+    reach_pixels: int
+    """Pixels along y and x around a tile from which imaging reads the map."""
+
+    def cell_nm(self, pixel_nm: Spacing) -> Spacing:
+        """Size of a cell of the finest level."""
+        z, y, x = pixel_nm
+        return z / self.per_plane, y * self.pixels[0], x * self.pixels[0]
+
+    def own(self, box: Box, image: Triple) -> Box:
+        """Pixels whose cells a box of pixels owns, in an image of this shape: the box, and beyond it at the borders."""
+        coarsest = self.pixels[-1]
+        before = (MARGIN, coarsest, coarsest)
+        after = (image[0] + MARGIN + 1, *(-(-n // coarsest) * coarsest + coarsest for n in image[1:]))
+        start = triple(a if a else -m for a, m in zip(box.start, before, strict=True))
+        stop = triple(e if b == n else b for b, n, e in zip(box.stop, image, after, strict=True))
+        return Box(start, stop)
+
+    def cells(self, box: Box, level: int) -> Box:
+        """Cells of a level that a box of pixels consists of."""
+        n, p = self.per_plane, self.pixels[level]
+        start, stop = (three((z * n, y // p, x // p)) for z, y, x in (box.start, box.stop))
+        return Box(start, stop)
+
+    def coarser(self, values: NDArray[np.int64], level: int) -> NDArray[np.int64]:
+        """Values of a level, from those of the finest one, (layers, z, y, x)."""
+        times = self.pixels[level] // self.pixels[0]
+        layers, z, y, x = values.shape
+        joined = values.reshape(layers, z, y // times, times, x // times, times)
+        return np.asarray(joined.sum(axis=(3, 5)), np.int64)

@@ -1,0 +1,157 @@
+"""From dyes on coarse nodes to the light that they add to the expected image; see `haze`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.geometry.grid import Box
+from simexm.kernels.devices.device import Device
+from simexm.kernels.imaging import far, nodes
+from simexm.spectra.fluorophores import Fluorophore
+from simexm.stages.contract import EmitterStream, NodeMap
+from simexm.stages.maps import MARGIN, MapPass
+from simexm.stages.microscope import dose, haze
+from simexm.stages.microscope.haze import HazePlan
+from simexm.stages.microscope.optics_plan import OpticsPair, OpticsPlan
+
+if TYPE_CHECKING:
+    from simexm.stages.microscope.optics import Optics
+
+UNIT_BITS = 10
+"""Values of the map count dyes in units of 2^-10."""
+PLANES = 64
+"""Image planes whose far light is computed together."""
+AT_ONCE = 16
+"""Planes of nodes that are read together, and image planes that are interpolated together."""
+
+
+def map_dyes(wanted: MapPass, cells: Box, stream: EmitterStream, plan: OpticsPlan, device: Device) -> NDArray[np.int64]:
+    """Dyes at the nodes of a box of cells of the finest level, (dyes, *cells.shape), in units of 2^-10 dyes."""
+    m = plan.subdivision
+    pixel_nm = tuple(n * c for n, c in zip(m, plan.node_nm, strict=True))
+    z, y, x = (1.0 / float(c) for c in wanted.cell_nm((pixel_nm[0], pixel_nm[1], pixel_nm[2])))
+    found = np.zeros((len(wanted.layers), *cells.shape), np.int64)
+    drop = 3 * nodes.FRACTION_BITS - UNIT_BITS
+    for values, dye in zip(found, wanted.layers, strict=True):
+        if dye not in stream.dyes.values():
+            continue
+        held = device.zeros(cells.shape, np.int64)
+        for chunk in stream.chunks(dye):
+            if chunk.layer is not None:
+                device.deposit_nodes(chunk.emitters, (z, y, x), cells.start, held)
+        values[...] = (device.to_host(held) + (1 << (drop - 1))) >> drop
+    return found
+
+
+def add_haze(
+    optics: Optics,
+    plan: OpticsPlan,
+    dyes: Mapping[str, Fluorophore],
+    nodes_of: NodeMap,
+    planes: int,
+    tile: Box,
+    device: Device,
+    expected: Any,
+) -> None:
+    """Add the light of far dyes to the expected image of a tile, (channel, z, y, x), of an image of so many `planes`."""
+    one = plan.haze
+    assert one is not None
+    xp, windows = device.xp, windows_of(one, tile)
+    for k in range(tile.start[0], tile.stop[0], PLANES):
+        wanted = range(k, min(k + PLANES, tile.stop[0]))
+        light = {
+            times: _level(optics, plan, dyes, nodes_of, planes, level, wanted, windows[times.bit_length() - 1], device)
+            for level, times in enumerate(one.pixels)
+        }
+        for c in range(expected.shape[0]):
+            for first in range(0, len(wanted), AT_ONCE):
+                some = slice(first, min(first + AT_ONCE, len(wanted)))
+                found = None
+                for n in reversed(range(len(windows))):
+                    box = windows[n]
+                    if found is not None:
+                        found = far.finer(found, (box.start[1], box.start[2]), (box.stop[1], box.stop[2]), xp)
+                    more = light[2**n][c] if 2**n in light else None
+                    if more is not None:
+                        found = more[some, :, :] if found is None else found + more[some, :, :]
+                if found is not None:
+                    start = wanted.start - tile.start[0] + some.start
+                    expected[c, start : start + found.shape[0], :, :] += found
+
+
+def windows_of(one: HazePlan, tile: Box) -> list[Box]:
+    """Nodes, along y and x, from which the pixels of a tile are interpolated: of 1 pixel, of 2, of 4, ..."""
+    windows = [tile]
+    while 2 ** (len(windows) - 1) < one.pixels[-1]:
+        (_, y, x), (_, v, u) = windows[-1].start, windows[-1].stop
+        (a, b), (c, d) = far.coarser_window(y, v), far.coarser_window(x, u)
+        windows.append(Box((0, a, c), (0, b, d)))
+    return windows
+
+
+def _level(
+    optics: Optics,
+    plan: OpticsPlan,
+    dyes: Mapping[str, Fluorophore],
+    nodes_of: NodeMap,
+    planes: int,
+    level: int,
+    wanted: range,
+    box: Box,
+    device: Device,
+) -> list[Any]:
+    """Light that a level adds at its own nodes `box`, by channel, (planes, y, x); None where there is none."""
+    one, xp = plan.haze, device.xp
+    assert one is not None
+    radius, b = one.radii[level], one.per_plane
+    offsets = range(one.starts[level], one.starts[level + 1])
+    size = far.lengths((box.shape[1], box.shape[2]), radius)
+    names = [c.name for c in optics.all_channels]
+    centres = np.array(wanted) * b + b // 2
+    low = max(int(centres[0]) - offsets.stop + 1, -MARGIN * b)
+    high = min(int(centres[-1]) + offsets.stop, (planes + MARGIN + 1) * b)
+    layers = plan.dyes()
+    tables: dict[int, tuple[tuple[Any, Any], NDArray[np.float32]]] = {}
+    total: list[Any] = [None] * len(names)
+    for start in range(low, high, AT_ONCE):
+        stop = min(start + AT_ONCE, high)
+        near = np.abs(np.arange(start, stop)[:, None] - centres)
+        if not ((near >= offsets.start) & (near < offsets.stop)).any():
+            continue
+        values = nodes_of.read(level, box.grown((0, radius, radius)).with_z(start, stop))
+        for layer, dye in enumerate(layers):
+            if not values[layer].any():
+                continue
+            held = device.put((values[layer] * np.float32(2.0**-UNIT_BITS)).astype(np.float32))
+            spectra = far.spectra(held, size, xp)
+            for n, pair in enumerate(plan.pairs):
+                if pair.dye != dye:
+                    continue
+                if n not in tables:
+                    left = dose.far_shares(optics, plan, dyes[dye], wanted, offsets.stop)
+                    tables[n] = _transfers(optics, plan, pair, dyes[dye], level, size, device), left
+                c = names.index(pair.channel)
+                if total[c] is None:
+                    total[c] = device.zeros((len(wanted), size[0], size[1] // 2 + 1), np.complex64)
+                device.add_far(total[c], spectra, *tables[n], offsets.start, start - centres)
+    cut = slice(radius, radius + box.shape[1]), slice(radius, radius + box.shape[2])
+    return [None if t is None else far.inverse(t, size, xp)[:, cut[0], cut[1]] for t in total]
+
+
+def _transfers(
+    optics: Optics,
+    plan: OpticsPlan,
+    pair: OpticsPair,
+    dye: Fluorophore,
+    level: int,
+    size: tuple[int, int],
+    device: Device,
+) -> tuple[Any, Any]:
+    """Transfer functions of planes of nodes below and above an image plane, on the device."""
+    kernels = (haze.kernels(optics, plan, pair, dye, level, side) for side in haze.sides(optics))
+    found = [device.put(far.transfers(each, size)) for each in kernels]
+    return found[0], found[-1]
