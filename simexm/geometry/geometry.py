@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, NmBox, Spacing, Triple, combine, each, three, triple
 from simexm.geometry.transform import Specimen, Transform
 
+_TRUE_TO = 1e-3
+"""Voxels by which the interpolated origin of a pixel's centre may be wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -141,7 +144,8 @@ class Geometry:
 
     def _stride(self, axis: int) -> int:
         """Pixels along an axis from one to the next whose centre is inverted."""
-        return next(n for n in (8, 4, 2, 1) if n == 1 or n * self.pixel_nm[axis] <= self.transform.coarse_nm)
+        pixel_nm, allowed = float(self.pixel_nm[axis]), _TRUE_TO * float(min(self.voxel_nm))
+        return next(n for n in (8, 4, 2, 1) if n == 1 or self.transform.interpolated_error_nm(n * pixel_nm) <= allowed)
 
     def _knots(self, strides: Triple, pixels: Box) -> list[NDArray[np.float64]]:
         """Centres of every few pixels, nm of expanded tissue: those of the box, and as many around as cubics need."""

@@ -41,10 +41,9 @@ class Transform(ABC):
     is_uniform: ClassVar[bool] = False
     """Whether coordinates are only multiplied by `scale`, so that each axis can be sampled by itself, exactly."""
 
-    @property
-    def coarse_nm(self) -> float:
-        """Distance of expanded points between which `invert` may be interpolated by cubics; 0: it may not."""
-        return 0.0
+    def interpolated_error_nm(self, apart_nm: float) -> float:
+        """Error along an axis, nm of tissue, of `invert` interpolated by cubics between expanded points this far apart."""
+        return math.inf
 
     @abstractmethod
     def apply(self, points_nm: Points) -> Points:

@@ -13,17 +13,19 @@ from pydantic import ValidationError
 
 from simexm.api import Simulation
 from simexm.errors import SimexmWarning, SpecError
-from simexm.geometry.grid import exact3
+from simexm.geometry.grid import Box, exact3, triple
 from simexm.geometry.transform import Specimen, UniformExpansion
 from simexm.kernels.deformation import lattice as kernel
-from simexm.kernels.deformation.splines import at, gradient
+from simexm.kernels.deformation.splines import at
 from simexm.planning.gpu import resolve_device
+from simexm.planning.planner import make_plan
 from simexm.run.in_memory import Simulated, simulate
+from simexm.sources.arrays import ArrayVolume
 from simexm.spec.simulation import Execution
 from simexm.stages.expansion import distortion
 from simexm.stages.expansion.deformation import Deformation
 from simexm.stages.expansion.expansion import MOST_STEPS, Expansion
-from simexm.stages.expansion.field import Field, Scale
+from simexm.stages.expansion.field import Field, Scale, _recent
 from tests import build
 
 Array = NDArray[np.float64]
@@ -71,11 +73,35 @@ def test_the_strongest_displacement_does_not_fold() -> None:
     found = kernel.composed((-5, 3, 40), (16, 16, 16), strongest.spacing_nm, strongest.steps)
     assert kernel.never_folds(found, strongest.spacing_nm)
     points = np.random.default_rng(0).uniform(1, 13, (3, 50_000))
-    slopes = gradient(points, np.zeros(3, int), 1.0, found) / strongest.spacing_nm
+    first, step = np.zeros(3, int), 1e-4 * np.eye(3)[:, :, None]
+    ends = [[at(points + sign * along, first, 1.0, found) for along in step] for sign in (1, -1)]
+    slopes = (np.array(ends[0]) - ends[1]).swapaxes(0, 1) / 2e-4 / strongest.spacing_nm
     jacobian = np.linalg.det(np.eye(3) + slopes.transpose(2, 0, 1))
     assert 0 < jacobian.min() < 0.6
     assert slopes.std(axis=2).max() > 0.1
     assert not kernel.never_folds(4 * found[:6, :6, :6], strongest.spacing_nm)
+
+
+@pytest.mark.parametrize("pixel_nm", [30, 60, 90])
+def test_truth_is_interpolated_within_a_thousandth_of_a_voxel(pixel_nm: float) -> None:
+    """Between the pixels that are inverted, in a box that begins and ends anywhere; any part of it has the same bytes."""
+    ids = np.ones((16, 50, 50), np.uint64)
+    data = build.spec(optics=build.confocal(pixel_size_nm=pixel_nm, plane_spacing_nm=400))
+    data["stages"][2] = {"stage": "expansion", **SIMULATED}
+    g = make_plan(Simulation.from_mapping(data), source=ArrayVolume(ids, CELL_NM)).geometry
+    assert g._stride(1) > 1
+    whole = Box((1, 3, 2), triple(n - 1 for n in g.shape))
+    found = np.stack(g.tissue_at_centres(whole))
+    corner = g.pixels_nm(whole).start
+    at_centres = [
+        (np.arange(n) + 0.5) * float(p) + float(c) for n, p, c in zip(whole.shape, g.pixel_nm, corner, strict=True)
+    ]
+    z, y, x = np.meshgrid(*at_centres, indexing="ij")
+    exact_places = np.stack(g.transform.invert((z, y, x)))
+    assert np.abs(found - exact_places).max(axis=(1, 2, 3)) == pytest.approx(0, abs=1e-3 * min(CELL_NM))
+    part = Box((3, 14, 5), (5, 40, 33))
+    _recent.regions = {"forward": [], "inverse": []}
+    assert (np.stack(g.tissue_at_centres(part)) == found[(slice(None), *part.relative_to(whole.start).slices)]).all()
 
 
 def test_halving_cells_changes_no_spline() -> None:
@@ -197,6 +223,7 @@ def test_dyes_and_labels_move_together() -> None:
     assert np.sqrt((shifted**2).mean(axis=0)).max() > 0.5
 
 
+@pytest.mark.slow
 def test_tiles_and_halos_change_nothing() -> None:
     whole, tiles = run(until="confocal"), run([9, 40, 23], until="confocal")
     assert (whole.labels["cells"] == tiles.labels["cells"]).all()

@@ -45,7 +45,11 @@ def drawn(first: Triple, shape: Triple, step: Step) -> Array:
 
 def composed(first: Triple, shape: Triple, spacing: float, steps: Iterable[Step]) -> Array:
     """Coefficients of a box of the lattice, (z, y, x, 3): where the steps, in order, lead its nodes."""
-    places = nodes(first, shape, spacing)
+    return coefficients(at_nodes(displaced(nodes(first, shape, spacing), steps), shape))
+
+
+def displaced(places: Array, steps: Iterable[Step]) -> Array:
+    """Displacement by the steps, in order, of places, (3, n)."""
     moved = places.copy()
     for step in steps:
         per_nm = 1.0 / step[0]
@@ -53,7 +57,7 @@ def composed(first: Triple, shape: Triple, spacing: float, steps: Iterable[Step]
         high = np.floor(moved.max(axis=1) * per_nm).astype(np.int64) + 3
         (a, b, c), (d, e, f) = low.tolist(), (high - low).tolist()
         moved += at(moved, low, per_nm, drawn((a, b, c), (d, e, f), step))
-    return coefficients(at_nodes(moved - places, shape))
+    return np.asarray(moved - places)
 
 
 def never_folds(lattice: Array, spacing: float) -> bool:

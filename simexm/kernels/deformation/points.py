@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import Triple
-from simexm.kernels.deformation.splines import at, at_nodes, coefficients, gradient, nodes
+from simexm.compiled import njit
+from simexm.kernels.deformation.splines import at, value_and_slopes
 
 Array = NDArray[np.float64]
 
 CLOSE_NM = 5e-3
 """Residual, along each axis, at which an inversion takes its last step; that leaves a fraction of it."""
-_DIRECT, _MOST, _AT_ONCE = 8, 60, 16384
-"""Steps before Newton's method, most steps of it, and points that are inverted together."""
+_MOST = 60
+"""Most steps of an inversion."""
+
+_jit = njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Region(NamedTuple):
@@ -27,8 +30,17 @@ class Region(NamedTuple):
 
 def linear(points: Array, matrix: Array, shift: Array) -> Array:
     """Return matrix * points + shift, (3, n), summed in order."""
-    z, y, x = points
-    return np.stack([a * z + b * y + c * x + d for (a, b, c), d in zip(matrix.tolist(), shift.tolist(), strict=True)])
+    return np.asarray(_linear(points, matrix, shift))
+
+
+@_jit
+def _linear(points, matrix, shift):  # type: ignore[no-untyped-def]
+    out = np.empty(points.shape)
+    for i in range(3):
+        a, b, c, d = matrix[i, 0], matrix[i, 1], matrix[i, 2], shift[i]
+        for n in range(points.shape[1]):
+            out[i, n] = a * points[0, n] + b * points[1, n] + c * points[2, n] + d
+    return out
 
 
 def displace(points: Array, per_nm: float, region: Region) -> None:
@@ -36,70 +48,61 @@ def displace(points: Array, per_nm: float, region: Region) -> None:
     points += at(points, region.first, per_nm, region.lattice)
 
 
-def _newton(x: Array, p: Array, most: Array, per_nm: float, region: Region) -> Array:
-    """Solve x + displacement(x) = p, (3, n) both, from x on by Newton's method, halving steps that lead away.
+def undisplace(points: Array, most: Array, per_nm: float, region: Region) -> Array:
+    """Return where points, (3, n), were displaced from, within `most` along each axis; NaN where the search leaves the region.
 
-    The solution lies within `most` of p along each axis, and x stays there; NaN if it is not found.
+    Newton's method, halving steps that lead away. They depend on the point alone, and so does the result, if it is found.
     """
-    found = np.full_like(x, np.nan)
-    wanted = np.arange(x.shape[1])
-    step, before = np.zeros_like(x), np.full(x.shape[1], np.inf)
-    low, high = p - most[:, None], p + most[:, None]
-    for _ in range(_MOST):
-        r = p - x - at(x, region.first, per_nm, region.lattice)
-        left = np.abs(r).max(axis=0)
-        close = left < CLOSE_NM
-        found[:, wanted[close]] = (x + r)[:, close]
-        away = left > before
-        g = gradient(x, region.first, per_nm, region.lattice) + np.eye(3)[:, :, None]
-        inverse = np.stack([_cross(g[1], g[2]), _cross(g[2], g[0]), _cross(g[0], g[1])], axis=1)
-        newton = (inverse * r).sum(axis=1) / (g[0] * inverse[:, 0]).sum(axis=0)
-        step = np.where(away, step / 2.0, np.minimum(np.maximum(x + newton, low), high) - x)
-        x = np.where(away, x - step, x + step)
-        before = np.where(away, before, left)
-        keep = ~close
-        wanted, before = wanted[keep], before[keep]
-        x, step, p, low, high = (part[:, keep] for part in (x, step, p, low, high))
-        if not wanted.size:
-            break
-    return found
+    return np.asarray(_undisplaced(np.ascontiguousarray(points), most, per_nm, region.first, region.lattice))
 
 
-def _cross(a: Array, b: Array) -> Array:
-    return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+@_jit
+def _undisplaced(points, most, per_nm, first, lattice):  # type: ignore[no-untyped-def]
+    out = np.full(points.shape, np.nan)
+    flat = lattice.reshape(lattice.size)
+    row = 3 * lattice.shape[2]
+    plane = row * lattice.shape[1]
+    x, r, step, newton, t = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    u, node = np.empty((4, 3)), np.empty(3, np.int64)
+    for n in range(points.shape[1]):
+        x[:], step[:], before = points[:, n], 0.0, np.inf
+        for _ in range(_MOST):
+            inside = True
+            for i in range(3):
+                cell = math.floor(x[i] * per_nm)
+                t[i], node[i] = x[i] * per_nm - cell, np.int64(cell) - 1 - first[i]
+                inside = inside and 0 <= node[i] <= lattice.shape[i] - 4
+            if not inside:
+                break
+            value_and_slopes(flat, node[0] * plane + node[1] * row + 3 * node[2], plane, row, t, u)
+            for i in range(3):
+                r[i] = points[i, n] - x[i] - u[0, i]
+            left = max(abs(r[0]), abs(r[1]), abs(r[2]))
+            if left > before:
+                for i in range(3):
+                    step[i] /= 2.0
+                    x[i] -= step[i]
+                continue
+            _solve(u, per_nm, r, newton)
+            if left < CLOSE_NM:
+                out[:, n] = x + newton
+                break
+            for i in range(3):
+                new = min(max(x[i] + newton[i], points[i, n] - most[i]), points[i, n] + most[i])
+                step[i] = new - x[i]
+                x[i] = new
+            before = left
+    return out
 
 
-def _inverted(p: Array, x: Array, most: Array, per_nm: float, region: Region) -> Array:
-    """Solve x + displacement(x) = p from x on, (3, n) both."""
-    found = np.empty_like(x)
-    wanted = np.arange(x.shape[1])
-    for _ in range(_DIRECT):
-        r = p - x - at(x, region.first, per_nm, region.lattice)
-        x = x + r
-        close = np.abs(r).max(axis=0) < CLOSE_NM
-        if close.all():
-            found[:, wanted] = x
-            return found
-        found[:, wanted[close]] = x[:, close]
-        wanted, p, x = wanted[~close], p[:, ~close], x[:, ~close]
-        x = np.minimum(np.maximum(x, p - most[:, None]), p + most[:, None])
-    found[:, wanted] = _newton(x, p, most, per_nm, region)
-    return found
-
-
-def undisplace(points: Array, most: Array, per_nm: float, region: Region, guess: Region) -> None:
-    """Move points, (3, n), back to where the displacement moved them from, within `most` along each axis.
-
-    The search begins at the inverse displacement of the lattice `guess`.
-    """
-    for start in range(0, points.shape[1], _AT_ONCE):
-        p = np.ascontiguousarray(points[:, start : start + _AT_ONCE])
-        x = p + at(p, guess.first, per_nm, guess.lattice)
-        points[:, start : start + _AT_ONCE] = _inverted(p, x, most, per_nm, region)
-
-
-def inverse_lattice(first: Triple, shape: Triple, spacing: float, most: Array, region: Region) -> Array:
-    """Coefficients of the inverse displacement in a box of nodes, (z, y, x, 3), by inverting the nodes."""
-    places = nodes(first, shape, spacing)
-    found = _inverted(places, places, most, 1.0 / spacing, region)
-    return coefficients(at_nodes(found - places, shape))
+@_jit
+def _solve(u, per_nm, r, found):  # type: ignore[no-untyped-def]
+    """Solve (I + slopes) found = r, by Cramer's rule; rows 1 to 3 of u are the derivatives along z, y, x per spacing."""
+    a, d, g = 1.0 + u[1, 0] * per_nm, u[1, 1] * per_nm, u[1, 2] * per_nm
+    b, e, h = u[2, 0] * per_nm, 1.0 + u[2, 1] * per_nm, u[2, 2] * per_nm
+    c, f, i = u[3, 0] * per_nm, u[3, 1] * per_nm, 1.0 + u[3, 2] * per_nm
+    p, q, s = e * i - f * h, f * g - d * i, d * h - e * g
+    determinant = a * p + b * q + c * s
+    found[0] = (p * r[0] + (c * h - b * i) * r[1] + (b * f - c * e) * r[2]) / determinant
+    found[1] = (q * r[0] + (a * i - c * g) * r[1] + (c * d - a * f) * r[2]) / determinant
+    found[2] = (s * r[0] + (b * g - a * h) * r[1] + (a * e - b * d) * r[2]) / determinant

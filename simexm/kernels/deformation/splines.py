@@ -5,7 +5,6 @@ A lattice is an array of coefficients, (z, y, x, 3), with the index `first` of i
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -125,22 +124,32 @@ def _add_row(row, weights, a, b, count, out):  # type: ignore[no-untyped-def]
         out2[n] += w * ((w0[n] * r0 + w1[n] * r1) + (w2[n] * r2 + w3[n] * r3))
 
 
-def gradient(points: Array, first: NDArray[np.int64], per_nm: float, lattice: Array) -> Array:
-    """Derivatives at points, (3, n): of component i along axis j, (3, 3, n)."""
-    scaled = points * per_nm
-    cells = np.floor(scaled)
-    t = scaled - cells
-    s = 1.0 - t
-    weights = np.stack(_weights(t))
-    slopes = np.stack((-0.5 * s * s, 0.5 * t * (3.0 * t - 4.0), 0.5 * s * (4.0 - 3.0 * s), 0.5 * t * t))
-    z, y, x = cells.astype(np.int64) - 1 - np.asarray(first)[:, None]
-    out = np.zeros((3, 3, points.shape[1]))
-    for a, b, c in itertools.product(range(4), repeat=3):
-        values = lattice[z + a, y + b, x + c].T
-        for j in range(3):
-            of = [slopes if j == axis else weights for axis in range(3)]
-            out[:, j] += of[0][a, 0] * of[1][b, 1] * of[2][c, 2] * values
-    return out * per_nm
+@_jit
+def value_and_slopes(flat, corner, plane, row, t, out):  # type: ignore[no-untyped-def]
+    """Write to `out`, (4, 3), a point's values and their derivatives along z, y, x, per spacing of nodes.
+
+    The point lies at t, (3,), in the cell whose first coefficient is at `corner`; `plane` and `row` are strides.
+    """
+    weights, slopes = np.empty((3, 4)), np.empty((3, 4))
+    for i in range(3):
+        u, v = t[i], 1.0 - t[i]
+        weights[i, 0], weights[i, 1], weights[i, 2], weights[i, 3] = spline(u)
+        slopes[i, 0], slopes[i, 1] = -0.5 * v * v, 0.5 * u * (3.0 * u - 4.0)
+        slopes[i, 2], slopes[i, 3] = 0.5 * v * (4.0 - 3.0 * v), 0.5 * u * u
+    out[:] = 0.0
+    for a in range(4):
+        for b in range(4):
+            wz, wy, sz, sy = weights[0, a], weights[1, b], slopes[0, a], slopes[1, b]
+            k = corner + a * plane + b * row
+            for c in range(3):
+                value = slope = 0.0
+                for j in range(4):
+                    value += weights[2, j] * flat[k + 3 * j + c]
+                    slope += slopes[2, j] * flat[k + 3 * j + c]
+                out[0, c] += wz * wy * value
+                out[1, c] += sz * wy * value
+                out[2, c] += wz * sy * value
+                out[3, c] += wz * wy * slope
 
 
 def coefficients(values: Array) -> Array:

@@ -19,8 +19,6 @@ Array = NDArray[np.float64]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 NO_CHANGE: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-_COARSE = 1 / 2
-"""Distance of knots, in spacings of the lattice, between which positions before expansion are interpolated."""
 _MARGIN_NM = 1e-2
 """More than rounding and the residual of inversions make."""
 
@@ -95,21 +93,20 @@ class Deformation(Transform):
         return _box(*_mapped(low, high, *self._forward))
 
     def bound_inverse(self, box: NmBox) -> NmBox:
-        """Bound by what the lattice does around the box, in two steps, of which the first is generous."""
+        """Bound by what the lattice does where the box comes from."""
         low, high = _mapped(*_corners(box), *self._back)
         if self.field is None:
             return _box(low, high)
-        self.field.prepare((low + self.corner_nm).tolist(), (high + self.corner_nm).tolist())
-        least, most = -self.field.most_nm, self.field.most_nm
-        for _ in range(2):
-            around = low - most + self.corner_nm, high - least + self.corner_nm
-            least, most = self.field.range_nm(*around)
+        corner = np.array(self.corner_nm)
+        self.field.prepare(low + corner, high + corner)
+        first, last = self.field.before(low + corner, high + corner)
+        least, most = self.field.range_nm(first, last)
         return _box(low - most, high - least)
 
-    @property
-    def coarse_nm(self) -> float:
-        """See `Transform`; what is left is below a hundred-thousandth of the displacement and its corners' share."""
-        return math.inf if self.field is None else float(self.scale) * self.field.spacing_nm * _COARSE
+    def interpolated_error_nm(self, apart_nm: float) -> float:
+        """See `Transform`; none for a matrix, and the third power of the distance for splines."""
+        back = float(np.abs(self._back[0]).sum(axis=1).max())
+        return 0.0 if self.field is None else self.field.interpolated_error_nm(apart_nm * back)
 
     def rough(self) -> Transform:
         """Take the displacement's standard deviation for bounds, not its lattice."""

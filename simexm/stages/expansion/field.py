@@ -18,7 +18,6 @@ from simexm.kernels.deformation import lattice as kernel
 from simexm.kernels.deformation import points
 from simexm.kernels.deformation.lattice import Step
 from simexm.kernels.deformation.points import Region
-from simexm.kernels.deformation.splines import MARGIN
 from simexm.random import derive_key
 
 Array = NDArray[np.float64]
@@ -28,12 +27,14 @@ _STEP_LIMIT = 0.5
 """Largest row sum of the gradient of a step; below 1 a step is invertible (a contraction is added to the identity)."""
 _FINER = 3
 """Nodes of the lattice between two nodes of the finest step."""
-_WHOLE = 8
+_WHOLE = 4
 """Boxes of nodes begin and end at multiples of it."""
-_KEPT: dict[Way, int] = {"forward": 3, "inverse": 8}
-"""Regions that are kept; those of the inverse displacement are parts of what a tile needs."""
+_KEPT = 4
+"""Regions that are kept for each way."""
 _MAKING = 4
 """Arrays of the size of a region while it is made: places before and after, and those of the filter."""
+_OF_CUBICS = 0.22
+"""Error of cubics between places one spacing of nodes apart, over the largest coefficient; steps add up as squares."""
 _SLACK = 1.1
 """The spline may exceed the steps' largest displacement by as much, since it is filtered."""
 _LIKELY, _NEVER = 5.5, 8.0
@@ -103,6 +104,14 @@ class Field:
         """Displacement that no box exceeds or, roughly, hardly any."""
         return _LIKELY * self._rms_nm if self.rough else self.most_nm
 
+    def interpolated_error_nm(self, apart_nm: float) -> float:
+        """Error of cubics between places this far apart: the third derivative of a step jumps at its nodes.
+
+        The factor is what an interpolated inverse shows.
+        """
+        largest = ((max(most), apart_nm / spacing) for spacing, most, _ in self.steps)
+        return float(_OF_CUBICS * np.sqrt(sum((most * part * part * part) ** 2 for most, part in largest)))
+
     def nodes(self, low_nm: Sequence[float] | Array, high_nm: Sequence[float] | Array) -> Box:
         """Nodes that decide the spline between two corners."""
         # a point on the upper face may round up to the next cell
@@ -110,22 +119,53 @@ class Field:
         return Box(start, triple(math.floor(v / self.spacing_nm) + 4 for v in high_nm))
 
     def region(self, way: Way, box: Box) -> Region:
-        """Coefficients of a box of nodes, or of more."""
+        """Coefficients of a box of nodes, or of more; for "inverse", those at all points that move into it."""
         recent = _recent.regions[way]
         for field, whole, region in recent:
             if whole.contains(box) and field == self:
                 return region
         box = _round(box)
-        found = _computed(self, way, box)
+        found = _computed(self, box) if way == "forward" else self.region("forward", self._reached(box))
         recent.append((self, box, found))
-        del recent[: -_KEPT[way]]
+        del recent[:-_KEPT]
         return found
 
-    def prepare(self, low_nm: Sequence[float] | Array, high_nm: Sequence[float] | Array) -> None:
+    def _reached(self, box: Box) -> Box:
+        """Nodes that decide the displacement at points that move into a box of nodes, in that box, and a little around."""
+        low, high = (np.array(corner, np.float64) * self.spacing_nm for corner in (box.start, box.stop))
+        before = self.before(low, high)
+        return self.nodes(np.minimum(low, before[0]), np.maximum(high, before[1])).grown((1, 1, 1))
+
+    def prepare(self, low_nm: Array, high_nm: Array) -> None:
         """Compute all that points between two corners of displaced tissue need, together."""
-        box = _round(self.nodes(low_nm, high_nm))
+        box = self.nodes(low_nm, high_nm)
         if not self.rough and box.size <= _LARGEST_REGION:
-            self.region("forward", self.reached(box))
+            self.region("inverse", box)
+
+    def before(self, low_nm: Array, high_nm: Array) -> tuple[Array, Array]:
+        """Corners between which all points lie that are displaced to between two corners.
+
+        They are guessed from a few places around, and proven: if each face of a box is moved beyond the face of another that
+        it lies at, and nothing folds, all that moves into the other lies in the box. Otherwise the largest displacement counts.
+        """
+        generous = low_nm - self._bound_nm, high_nm + self._bound_nm
+        if self.rough or self.nodes(*generous).size > _LARGEST_REGION:
+            return generous
+        every = _FINER * self.spacing_nm
+        along = [
+            np.arange(math.floor(a / every), math.ceil(b / every) + 1) * every for a, b in zip(*generous, strict=True)
+        ]
+        places = np.stack([axis.ravel() for axis in np.meshgrid(*along, indexing="ij")])
+        pushed = kernel.displaced(places, self.steps)
+        margin = self.spacing_nm / 2
+        low, high = low_nm - pushed.max(axis=1) - margin, high_nm - pushed.min(axis=1) + margin
+        inside = self._cut(self.nodes(low, high))
+        for axis in range(3):
+            # four nodes decide the displacement of a face
+            first, last = (inside.take(some, axis=axis)[..., axis] for some in (range(4), range(-5, 0)))
+            if low[axis] + first.max() >= low_nm[axis] or high[axis] + last.min() <= high_nm[axis]:
+                return generous
+        return low, high
 
     def range_nm(self, low_nm: Sequence[float] | Array, high_nm: Sequence[float] | Array) -> tuple[Array, Array]:
         """Smallest and largest displacement along z, y, x between two corners: bounds, from the nodes there."""
@@ -167,15 +207,14 @@ class Field:
     def undisplace(self, at_nm: Array) -> None:
         """Move points, (3, n), back to where they were displaced from, in place."""
         for some, box in self._together(at_nm):
-            guess = self.region("inverse", box)
-            region = self.region("forward", self.reached(_round(box)))
-            part = np.ascontiguousarray(at_nm[:, some])
-            points.undisplace(part, self.most_nm, 1.0 / self.spacing_nm, region, guess)
-            at_nm[:, some] = part
-
-    def reached(self, box: Box) -> Box:
-        """Nodes that decide the inverse displacement at a box of nodes."""
-        return box.grown(triple(MARGIN + math.ceil(m / self.spacing_nm) + 2 for m in self.most_nm))
+            part = at_nm[:, some]
+            found = points.undisplace(part, self.most_nm, 1.0 / self.spacing_nm, self.region("inverse", box))
+            lost = np.isnan(found[0])
+            if lost.any():
+                around = box.grown(triple(math.ceil(m / self.spacing_nm) + 4 for m in self.most_nm))
+                region = self.region("forward", around)
+                found[:, lost] = points.undisplace(part[:, lost], self.most_nm, 1.0 / self.spacing_nm, region)
+            at_nm[:, some] = found
 
     def _together(self, at_nm: Array) -> Iterable[tuple[slice | NDArray[np.int64], Box]]:
         """Divide points into groups that lie near each other, each with the nodes that it needs."""
@@ -185,7 +224,7 @@ class Field:
         if box.size <= _LARGEST_REGION:
             yield slice(None), box
             return
-        cells = np.floor(at_nm / (2 * _WHOLE * self.spacing_nm))
+        cells = np.floor(at_nm / (4 * _WHOLE * self.spacing_nm))
         _, group = np.unique(cells, axis=1, return_inverse=True)
         order = np.argsort(group.ravel(), kind="stable")
         for some in np.split(order, np.flatnonzero(np.diff(group.ravel()[order])) + 1):
@@ -196,7 +235,7 @@ class Field:
         """Bytes of the lattices that points in a box of this extent need, and of their making."""
         lengths = [(e + 4 * m) / self.spacing_nm + 2 * _WHOLE for e, m in zip(extent_nm, self.most_nm, strict=True)]
         nodes = min(math.prod(lengths), 2 * _LARGEST_REGION)
-        return int(24 * nodes * (_KEPT["forward"] + 1 + _MAKING))
+        return int(24 * nodes * (_KEPT + _MAKING))
 
 
 def _round(box: Box) -> Box:
@@ -215,16 +254,12 @@ class _Recent(threading.local):
 _recent = _Recent()
 
 
-def _computed(field: Field, way: Way, box: Box) -> Region:
+def _computed(field: Field, box: Box) -> Region:
     """Coefficients in a box of nodes; SpecError if the displacement folds there."""
-    first = np.array(box.start, np.int64)
-    if way == "inverse":
-        region = field.region("forward", field.reached(box))
-        return Region(first, points.inverse_lattice(box.start, box.shape, field.spacing_nm, field.most_nm, region))
     found = kernel.composed(box.start, box.shape, field.spacing_nm, field.steps)
     if (np.abs(found) > field.most_nm).any() or not kernel.never_folds(found, field.spacing_nm):
         raise SpecError(
             "expansion: the displacement is so uneven that the tissue might fold over itself, where a pixel would have no one "
             "place in it; make rms_nm smaller, or correlation_um longer"
         )
-    return Region(first, found)
+    return Region(np.array(box.start, np.int64), found)
