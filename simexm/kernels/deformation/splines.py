@@ -125,31 +125,35 @@ def _add_row(row, weights, a, b, count, out):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _slope(t, s):  # type: ignore[no-untyped-def]
+    """Derivatives of the weights at t, with s = 1 - t."""
+    return -0.5 * s * s, 0.5 * t * (3.0 * t - 4.0), 0.5 * s * (4.0 - 3.0 * s), 0.5 * t * t
+
+
+@_jit
 def value_and_slopes(flat, corner, plane, row, t, out):  # type: ignore[no-untyped-def]
     """Write to `out`, (4, 3), a point's values and their derivatives along z, y, x, per spacing of nodes.
 
     The point lies at t, (3,), in the cell whose first coefficient is at `corner`; `plane` and `row` are strides.
     """
-    weights, slopes = np.empty((3, 4)), np.empty((3, 4))
-    for i in range(3):
-        u, v = t[i], 1.0 - t[i]
-        weights[i, 0], weights[i, 1], weights[i, 2], weights[i, 3] = spline(u)
-        slopes[i, 0], slopes[i, 1] = -0.5 * v * v, 0.5 * u * (3.0 * u - 4.0)
-        slopes[i, 2], slopes[i, 3] = 0.5 * v * (4.0 - 3.0 * v), 0.5 * u * u
+    vz, vy, vx = 1.0 - t[0], 1.0 - t[1], 1.0 - t[2]
+    weights, slopes = (spline(t[0]), spline(t[1])), (_slope(t[0], vz), _slope(t[1], vy))
+    w0, w1, w2, w3 = spline(t[2])
+    s0, s1, s2, s3 = _slope(t[2], vx)
     out[:] = 0.0
     for a in range(4):
         for b in range(4):
-            wz, wy, sz, sy = weights[0, a], weights[1, b], slopes[0, a], slopes[1, b]
-            k = corner + a * plane + b * row
+            wz, wy, sz, sy = weights[0][a], weights[1][b], slopes[0][a], slopes[1][b]
+            both, along_z, along_y = wz * wy, sz * wy, wz * sy
+            i = np.uint64(corner + a * plane + b * row)
             for c in range(3):
-                value = slope = 0.0
-                for j in range(4):
-                    value += weights[2, j] * flat[k + 3 * j + c]
-                    slope += slopes[2, j] * flat[k + 3 * j + c]
-                out[0, c] += wz * wy * value
-                out[1, c] += sz * wy * value
-                out[2, c] += wz * sy * value
-                out[3, c] += wz * wy * slope
+                k = i + np.uint64(c)
+                p0, p1, p2, p3 = flat[k], flat[k + _3], flat[k + _6], flat[k + _9]
+                value = (w0 * p0 + w1 * p1) + (w2 * p2 + w3 * p3)
+                out[0, c] += both * value
+                out[1, c] += along_z * value
+                out[2, c] += along_y * value
+                out[3, c] += both * ((s0 * p0 + s1 * p1) + (s2 * p2 + s3 * p3))
 
 
 def coefficients(values: Array) -> Array:

@@ -33,7 +33,7 @@ _KEPT = 4
 """Regions that are kept for each way."""
 _MAKING = 4
 """Arrays of the size of a region while it is made: places before and after, and those of the filter."""
-_OF_CUBICS = 0.22
+_OF_CUBICS = 0.2
 """Error of cubics between places one spacing of nodes apart, over the largest coefficient; steps add up as squares."""
 _SLACK = 1.1
 """The spline may exceed the steps' largest displacement by as much, since it is filtered."""
