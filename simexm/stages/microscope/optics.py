@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, ClassVar, Self
 
@@ -32,8 +33,9 @@ from simexm.spectra.efficiency import Efficiency, counted_nm, mean_efficiency
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.lightpath import detected_share
 from simexm.stages.contract import EXPANDED, EXPECTED, MapPass, Quantity, RunContext, TileState
-from simexm.stages.microscope import objectives
+from simexm.stages.microscope import objectives, sheet
 from simexm.stages.microscope.dose import Bleaching, Tissue
+from simexm.stages.microscope.field import FieldPlan, plan_field
 from simexm.stages.microscope.haze import NAME, HazePlan, plan_haze
 from simexm.stages.microscope.haze_image import add_haze, map_dyes
 from simexm.stages.microscope.light import check_light
@@ -59,6 +61,8 @@ _BLUR_Z = 4e-4
 """Error that places between node planes cause at most, as a share of the maximum of a dye's image."""
 _NEGLIGIBLE = 4e-5
 """Contribution of the discarded high frequencies to the brightest pixel of a dye's image, as if that were round."""
+_SAMPLED = 33
+"""Places along the axis of a sheet at which its thickness is looked up for the axial range."""
 _FADING_RINGS = 4.0
 """Periods within the lateral radius over which the highest frequencies fade out, to suppress ringing beyond it."""
 
@@ -87,6 +91,9 @@ class Optics(Microscope):
         Gel between the cover glass and the specimen, um of expanded tissue.
     zernike
         Aberrations of the objective.
+    field_curvature_radius_mm
+        Radius of the surface of best focus, mm of expanded tissue: r from the optical axis, the middle of the detector's
+        frame, the focus lies r^2 / (2 R) deeper, or higher if the radius is negative. Flat by default.
     pixel_size_nm, plane_spacing_nm
         Pixel pitch at the specimen (camera pixel over magnification, or scan step), nm of expanded tissue, and step of the
         stage. Planes lie that far apart in the gel, too, unless the immersion's index is another one: see `focus_scale`.
@@ -110,6 +117,7 @@ class Optics(Microscope):
     cover_glass: objectives.CoverGlass | None = None
     depth_um: float = Field(default=0.0, ge=0, le=1e5)
     zernike: tuple[objectives.Zernike, ...] = Field(default=(), max_length=20)
+    field_curvature_radius_mm: float | None = Field(default=None, ge=-1e4, le=1e4)
     pixel_size_nm: float = Field(ge=1, le=1e5)
     plane_spacing_nm: float = Field(ge=1, le=1e5)
     axial_range_um: float | None = Field(default=None, gt=0, le=500)
@@ -151,6 +159,11 @@ class Optics(Microscope):
                 "psf_model psf knows one refractive index and no aberrations; leave out immersion_index, cover_glass and "
                 "zernike, or take psf_model vectorial"
             )
+        if self.field_curvature_radius_mm == 0:
+            raise ValueError(
+                "field_curvature_radius_mm 0 would bend the focus into a point; objectives have radii of some mm; leave it out for a "
+                "flat field"
+            )
         names = [c.name.lower() for c in self.all_channels]
         double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
@@ -166,6 +179,30 @@ class Optics(Microscope):
     @abstractmethod
     def all_channels(self) -> tuple[Channel, ...]:
         """The channels, in order."""
+
+    @property
+    def by_terms(self) -> bool:
+        """Whether the light that excites dyes depends on more than their distance from the focus; see `sheet`."""
+        return False
+
+    @property
+    def along(self) -> str | None:
+        """Axis of the field along which the light that excites dyes changes, if any."""
+        return None
+
+    def light_nm(self, channel: Channel) -> float:
+        """How much deeper than its plane a channel's light is focused: as deep as the channel itself focuses."""
+        return channel.chromatic.axial_nm if channel.chromatic else 0.0
+
+    def unlit(
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+    ) -> Array:
+        """`response` for each photon that the dye emits; of microscopes with `by_terms`."""
+        raise TypeError(f"{type(self).__name__} lights the field evenly")
+
+    def emitted_at(self, channel: Channel, dye: Fluorophore, z_nm: Array, y_nm: Array, x_nm: Array) -> Array:
+        """`emitted` at a distance from the plane, and at places from the optical axis, as they broadcast."""
+        raise TypeError(f"{type(self).__name__} lights the field evenly")
 
     @property
     def lens(self) -> Objective:
@@ -258,9 +295,11 @@ class Optics(Microscope):
             )
         depths = self._depths(depth_nm)
         ends = (SURFACE,) if depths is None else (depths.foci[0], depths.foci[-1])
+        field = self._field(seen, geometry)
+        specimen_nm, depth_nm = depth_nm, depth_nm + _furthest(field)
         m_z = self._subdivision_z(seen, ends[0])
         node_z = self.spacing_nm[0] / m_z
-        kept = [self._kept(c, d, e, float(node_z), depth_nm, focus) for c, d, e in seen for focus in ends]
+        kept = [self._kept(c, d, e, float(node_z), depth_nm, focus, field) for c, d, e in seen for focus in ends]
         reach = self._reach(kept, float(node_z), depth_nm)
         reach, far = self._near_and_far(seen, kept, reach, float(node_z), depth_nm, depths)
         range_nm = reach * float(node_z)
@@ -269,7 +308,7 @@ class Optics(Microscope):
             kept = [np.ones_like(k) for k in kept]
         tables = [[self.tabulate(c, d, e, float(node_z), reach, radius, f) for f in ends] for c, d, e in seen]
         pairs = tuple(
-            self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm, efficiency)
+            self._pair(c, d, e, table, float(k[min(reach, k.size - 1)]), specimen_nm, efficiency)
             for (c, d, e), table, k in zip(seen, tables, kept[:: len(ends)], strict=True)
         )
         m = self._subdivision([t for some in tables for t in some])
@@ -279,9 +318,42 @@ class Optics(Microscope):
         halo = math.ceil((radius + 2 * float(node)) / self.pixel_size_nm + 0.5)
         signed = depths is not None or self.tissue is not None or self.bleaching is not None
         plan = OpticsPlan(
-            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed, far
+            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed, far, field
         )
+        plan = self._over_field(plan, [(c, d) for c, d, _ in seen], depth_nm)
         return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan, self.bleaching is not None))
+
+    def _field(self, seen: list[tuple[Channel, Fluorophore, float]], geometry: Geometry) -> FieldPlan | None:
+        """What changes over the field."""
+        channels = [(c.name, c.chromatic) for c, _, _ in seen]
+        return plan_field(geometry, channels, self.field_curvature_radius_mm, self.along is not None)
+
+    def _over_field(
+        self, plan: OpticsPlan, seen: list[tuple[Channel, Fluorophore]], depth_nm: float
+    ) -> OpticsPlan:
+        """Add to a plan what the field asks for: the terms of light, and how far the map of far dyes is moved."""
+        if plan.field is None:
+            return plan
+        if plan.haze is not None:
+            moved = plan.haze.moved(plan.field.offsets_nm(plan.halo_nm), self.spacing_nm)
+            plan = replace(plan, haze=moved)
+        if not self.by_terms:
+            return plan
+        lit = sheet.lit_of(self, plan.field, seen)
+        reach = plan.reach + gridding.MARGIN
+        z = sheet.distances(float(plan.node_nm[0]), reach, depth_nm if plan.haze is not None else 0.0)
+        reading_nm = plan.halo_nm
+        if plan.haze is not None:
+            reading_nm = max(reading_nm, plan.haze.map_pass(()).reach_pixels * self.pixel_size_nm)
+        places = sheet.places(plan.field, reading_nm, self.along)
+        try:
+            terms = sheet.decompose(lit, len(seen), z, *places, sheet.changing_axes(plan.field, self.along))
+        except ValueError as error:
+            raise SpecError(
+                f"the light of the sheet changes so much over the field that {error}; give a thicker sheet, a shorter "
+                "axial_range_um, or smaller frames (frame_pixels of the detector)"
+            ) from error
+        return replace(plan, terms=terms, signed=plan.signed or any(plan.field.axial_nm(plan.halo_nm)))
 
     def _near_and_far(
         self,
@@ -347,7 +419,14 @@ class Optics(Microscope):
         return psf_tables.lateral_radius_nm(range_nm, max(channel.excitation_nm, emission), self.lens)
 
     def _kept(
-        self, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float, focus: Focus
+        self,
+        channel: Channel,
+        dye: Fluorophore,
+        emission: float,
+        node_z: float,
+        depth_nm: float,
+        focus: Focus,
+        field: FieldPlan | None,
     ) -> Array:
         """Share of a uniformly stained stack's light within axial ranges of 0, 1, 2, ... node planes.
 
@@ -357,6 +436,9 @@ class Optics(Microscope):
         if self.keeps_light:
             z = np.arange(most + 1, dtype=np.float64) * node_z
             energy = self.emitted(channel, dye, z)  # up to a factor: an infinite plane receives all collected light
+            if self.by_terms:
+                assert field is not None
+                energy = self._brightest(channel, dye, z, field)
         else:
             furthest = min(most, max(8, math.ceil(max(20.0, self.axial_range_um or 0.0) * 1000 / node_z)))
             radius = self._radius_nm(channel, emission, furthest * node_z, focus)
@@ -366,6 +448,16 @@ class Optics(Microscope):
         beyond = psf_response.left_out_share(energy, z, depth_nm, self.tail)
         inside = _integrals(energy)
         return np.asarray(inside * ((1.0 - beyond) / inside[-1]))
+
+    def _brightest(self, channel: Channel, dye: Fluorophore, z_nm: Array, field: FieldPlan) -> Array:
+        """Most photons that a dye emits anywhere in the field, at a distance on either side, as a share of those at 0."""
+        axial = channel.chromatic.axial_nm if channel.chromatic else 0.0
+        y, x = sheet.places(field, 0.0, self.along, _SAMPLED)
+        deeper = np.asarray(field.depth_nm(y, x) + axial)[..., None]
+        y, x = y[..., None], x[..., None]
+        both = [self.emitted_at(channel, dye, side * z_nm + deeper, y, x) for side in (1, -1)]
+        photons = np.maximum(*both).reshape(-1, z_nm.size)
+        return np.asarray((photons / np.maximum(photons.max(axis=1, keepdims=True), 1e-300)).max(axis=0))
 
     def _reach(self, kept: list[Array], node_z: float, depth_nm: float) -> int:
         """Node planes of the axial range: the user's or the default, at most the specimen's thickness.
@@ -402,6 +494,16 @@ class Optics(Microscope):
         if not self.lens.matched:
             table = (table + self.response(channel, dye, emission, -z, r, focus)) / 2
         return psf_response.Response(z, r, table)
+
+    def unlit_rows(
+        self, pair: OpticsPair, dye: Fluorophore, plan: OpticsPlan, focus: Focus
+    ) -> tuple[Array, Array, Array]:
+        """Radii, distances, and `unlit` on the node planes of the range and a margin, on both sides if they differ."""
+        channel = next(c for c in self.all_channels if c.name == pair.channel)
+        most = plan.reach + gridding.MARGIN
+        z = np.arange(-most if plan.signed else 0, most + 1, dtype=np.float64) * float(plan.node_nm[0])
+        r = _radii(plan.radius_nm, 1)
+        return r, z, self.unlit(channel, dye, pair.emission_nm, z, r, focus)
 
     def both_sides(
         self, pair: OpticsPair, dye: Fluorophore, node_z: float, reach: int, radius: float, focus: Focus
@@ -503,12 +605,13 @@ class Optics(Microscope):
         plan = _formation(context)
         lateral = plan.halo * self.spacing_nm[1] + 2 * plan.node_nm[1]
         axial = (plan.reach + 2) * plan.node_nm[0]
-        return {"expanded": wanted.grown((axial, lateral, lateral))}
+        seen = wanted.grown((axial, lateral, lateral))
+        return {"expanded": seen if plan.field is None else plan.field.origin(seen, plan.halo_nm)}
 
     def maps(self, context: RunContext) -> tuple[MapPass, ...]:
         """See `Stage`: the dyes of the whole specimen, where light comes from beyond the axial range."""
         plan = _formation(context)
-        return () if plan.haze is None else (plan.haze.map_pass(plan.dyes()),)
+        return () if plan.haze is None else (plan.haze.map_pass(plan.layers()),)
 
     def map(self, wanted: MapPass, cells: Box, state: TileState) -> NDArray[np.int64]:
         """See `Stage`."""
@@ -531,6 +634,11 @@ def _formation(context: RunContext) -> OpticsPlan:
     assert context.imaging is not None
     assert isinstance(context.imaging.formation, OpticsPlan)
     return context.imaging.formation
+
+
+def _furthest(field: FieldPlan | None) -> float:
+    """How far along z the field moves dyes, nm."""
+    return 0.0 if field is None else max(abs(end) for end in field.axial_nm(0.0))
 
 
 def _radii(radius_nm: float, coarse: int) -> Array:
