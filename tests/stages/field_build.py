@@ -46,7 +46,8 @@ def context_of(optics: Optics, shape: Triple, frame: tuple[int, int] | None = No
 
 def plan_of(context: RunContext) -> OpticsPlan:
     """The resolved optics."""
-    assert context.imaging is not None and isinstance(context.imaging.formation, OpticsPlan)
+    assert context.imaging is not None
+    assert isinstance(context.imaging.formation, OpticsPlan)
     return context.imaging.formation
 
 

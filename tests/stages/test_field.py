@@ -50,7 +50,12 @@ def test_a_shift_of_a_plane_and_some_pixels_shows_the_same_image_there(kind: str
 def test_an_image_is_that_of_dyes_moved_by_the_law_of_their_frame(kind: str) -> None:
     """Two frames of 13 x 24 pixels and what is left of others: each sees all dyes by its own axis."""
     radius_mm, chromatic = 0.02, {"axial_nm": 150, "lateral_nm": [70, -130], "magnification": 1.04}
-    bent = seen(kind, chromatic, field_curvature_radius_mm=radius_mm, **({"sheet_waist_um": 500} if kind == "light_sheet" else {}))
+    bent = seen(
+        kind,
+        chromatic,
+        field_curvature_radius_mm=radius_mm,
+        **({"sheet_waist_um": 500} if kind == "light_sheet" else {}),
+    )
     frame, points = (13, 24), inside(SHAPE, 2)
     found, plan = image(bent, SHAPE, points, frame)
     flat = seen(kind, **({"sheet_waist_um": 500} if kind == "light_sheet" else {}))
@@ -65,7 +70,8 @@ def test_an_image_is_that_of_dyes_moved_by_the_law_of_their_frame(kind: str) -> 
         taller, _ = image(flat, (SHAPE[0] + 4, *SHAPE[1:]), moved + up, (99, 99))
         expected[:, :, rows] = taller[:, 2:-2, rows]
     assert np.abs(found - expected).max() < (1e-3 if kind == "light_sheet" else EXACT) * expected.max()
-    assert plan.field is not None and plan.field.seamed
+    assert plan.field is not None
+    assert plan.field.seamed
 
 
 @pytest.mark.parametrize("tile", [(2, 9, 22), (6, 5, 7)])
@@ -97,7 +103,9 @@ def test_channels_show_one_dye_in_their_own_places() -> None:
 
 def test_light_is_conserved_and_the_halo_holds_every_dye_that_is_moved_into_a_tile() -> None:
     """A box of the image needs dyes from no further than the largest shift, and from as far as that."""
-    bent = seen("confocal", {"axial_nm": 150, "lateral_nm": [70, -130], "magnification": 1.04}, field_curvature_radius_mm=0.02)
+    bent = seen(
+        "confocal", {"axial_nm": 150, "lateral_nm": [70, -130], "magnification": 1.04}, field_curvature_radius_mm=0.02
+    )
     flat = seen("confocal")
     context, plain = context_of(bent, SHAPE, (13, 24)), context_of(flat, SHAPE, (13, 24))
     field = plan_of(context).field
@@ -110,7 +118,8 @@ def test_light_is_conserved_and_the_halo_holds_every_dye_that_is_moved_into_a_ti
     moved = np.column_stack(field.moved(field.shifts[0], (6.5 * 200, 12 * 200), tuple(points.T)))
     shown = ((moved >= [float(v) for v in usual.start]) & (moved < [float(v) for v in usual.stop])).all(1)
     held = ((points >= ends[:, 0]) & (points < ends[:, 1])).all(1)
-    assert shown.any() and held[shown].all()
+    assert shown.any()
+    assert held[shown].all()
     low, high = field.axial_nm(plan_of(context).halo_nm)
     assert float(near.stop[0] - near.start[0]) <= float(usual.stop[0] - usual.start[0]) + high - low + 2
 

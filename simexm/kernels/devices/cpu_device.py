@@ -56,9 +56,7 @@ class _NodePlanes:
         while plane >= self._grid.end and window.wanted:
             yield from self._seen()
 
-    def _weighted(
-        self, dyes: NDArray[np.float32], held: range, slot: int, factors: NDArray[np.float32]
-    ) -> None:
+    def _weighted(self, dyes: NDArray[np.float32], held: range, slot: int, factors: NDArray[np.float32]) -> None:
         """Transform a plane once for each term."""
         count = self._grid.shape[2]
         for planes, factor in zip(self._planes, factors, strict=True):
@@ -76,9 +74,7 @@ class _NodePlanes:
                 self._planes[:, slot] = 0
                 self._used[slot] = False
 
-    def project(
-        self, response: Transfer | Blended, wanted: range, out: NDArray[np.complex64], term: int = 0
-    ) -> None:
+    def project(self, response: Transfer | Blended, wanted: range, out: NDArray[np.complex64], term: int = 0) -> None:
         if self._used.any():
             g, grid = self._grid, self._grid.lateral
             planes = self._planes[term].view(np.float32)

@@ -114,7 +114,8 @@ def _emitted(
     photons = np.zeros(z.size)
     for channel in optics.all_channels:
         if optics.excites(channel, dye):
-            photons += optics.emitted(channel, dye, np.abs(z + (own - optics.light_nm(channel))))
+            away = z + (own - optics.light_nm(channel))
+            photons += optics.emitted(channel, dye, away if optics.uneven else np.abs(away))
     return photons
 
 

@@ -162,9 +162,7 @@ class FieldPlan:
         ends = []
         for axis in (1, 2):
             a, b = (edge * self.pixel_nm for edge in (part.box.start[axis], part.box.stop[axis]))
-            low, high = (
-                self.from_axis(e, part.axis_nm[axis - 1], shift, axis) for e in (a - halo_nm, b + halo_nm)
-            )
+            low, high = (self.from_axis(e, part.axis_nm[axis - 1], shift, axis) for e in (a - halo_nm, b + halo_nm))
             ends.append((low, high))
         low, high = self.depths_nm(ends[0], ends[1])
         return low + shift.axial_nm, high + shift.axial_nm
@@ -193,11 +191,12 @@ def plan_field(
     geometry: Geometry,
     channels: Iterable[tuple[str, ChromaticShift | None]],
     radius_mm: float | None,
-    by_place: bool,
+    along: str | None,
+    by_terms: bool,
 ) -> FieldPlan | None:
     """The field of an image, with the shift of each pair's channel; None if nothing depends on it.
 
-    `by_place` says whether the light that excites dyes does.
+    `along` is the axis along which the light that excites dyes changes, and `by_terms` whether it is a sum of terms.
 
     Raises
     ------
@@ -206,13 +205,13 @@ def plan_field(
     """
     given = [(name, shift or IN_PLACE) for name, shift in channels]
     shifts = tuple(shift for _, shift in given)
-    if radius_mm is None and not by_place and all(s == IN_PLACE for s in shifts):
+    if radius_mm is None and not by_terms and all(s == IN_PLACE for s in shifts):
         return None
     pixel_nm, image = float(geometry.pixel_nm[1]), (geometry.shape[1], geometry.shape[2])
     scaled = any(s.magnification != 1.0 for s in shifts)
     radius_nm = math.inf if radius_mm is None else radius_mm * 1e6
     frame = geometry.frame or image
-    plan = FieldPlan(frame, image, pixel_nm, radius_nm, shifts, scaled or by_place or radius_mm is not None)
+    plan = FieldPlan(frame, image, pixel_nm, radius_nm, shifts, scaled or along is not None or radius_mm is not None)
     box = geometry.transform.bound(geometry.voxels_nm(Box.of_shape(geometry.crop.shape)))
     size = [float(b - a) for a, b in zip(box.start, box.stop, strict=True)]
     for name, shift in given:
@@ -237,4 +236,3 @@ def _cuts(start: int, stop: int, length: int) -> list[tuple[int, int]]:
     """Cut a range at the multiples of a length."""
     edges = [start, *range((start // length + 1) * length, stop, length), stop]
     return list(itertools.pairwise(edges))
-

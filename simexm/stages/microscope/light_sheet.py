@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
+from simexm.geometry.geometry import Geometry
 from simexm.kernels.diffraction import response
 from simexm.kernels.numbers.detmath import exp_array
 from simexm.spectra.curves import CsvCurve, Curve
@@ -17,6 +18,9 @@ from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics_plan import Array, Channel
 from simexm.stages.microscope.sheet_profile import SheetProfile
 from simexm.stages.microscope.widefield import Widefield
+
+_GROWS = 1.1
+"""Growth of a sheet over an image above which `plan` remarks on it."""
 
 
 def _path(given: object) -> object:
@@ -73,14 +77,15 @@ class LightSheet(Widefield):
             least_um = self._line_nm(channel) / (math.pi * self.refractive_index * 1000)
             if self._waist_nm(channel) < 1000 * least_um:
                 raise ValueError(
-                    f"{given[0]} {getattr(self, given[0]):g}: no sheet of {self._line_nm(channel):.4g} nm (channel {channel.name!r}) "
-                    f"is thinner than {least_um:.2g} um in a gel of index {self.refractive_index:g}, the limit of diffraction; "
-                    "give a thicker sheet (w0, half the thickness at 1/e^2, is usually 1 to 5 um)"
+                    f"{given[0]} {getattr(self, given[0]):g}: no sheet of {self._line_nm(channel):.4g} nm (channel "
+                    f"{channel.name!r}) is thinner than {least_um:.2g} um in a gel of index {self.refractive_index:g}, the "
+                    "limit of diffraction; give a thicker sheet (w0, half the thickness at 1/e^2, is usually 1 to 5 um)"
                 )
-        if self.bleaching is not None and self.sheet_along is not None:
+        changing = [key for key in ("sheet_along", "field_curvature_radius_mm") if getattr(self, key) is not None]
+        if self.bleaching is not None and changing:
             raise ValueError(
-                "bleaching by a sheet whose thickness changes over the field is not simulated; leave out bleaching, or "
-                "sheet_along for a sheet that is the same everywhere"
+                "bleaching by a sheet that changes over the field, or lies off a curved focus, is not simulated; leave out "
+                f"bleaching, or {' and '.join(changing)}"
             )
         return self
 
@@ -91,14 +96,44 @@ class LightSheet(Widefield):
             return found
         profile = found.sheet_profile.read()
         if len(profile.along_um) > 1 and found.sheet_along is None:
-            raise profile.fault("has profiles at several places along the way of the light; say along which axis: sheet_along")
+            raise profile.fault(
+                "has profiles at several places along the way of the light; say along which axis: sheet_along"
+            )
         return found.model_copy(update={"sheet_profile": profile})
 
     @property
     def by_terms(self) -> bool:
         """See `Optics`."""
         shifted = any(c.chromatic is not None and c.chromatic.axial_nm for c in self.channels)
-        return self.sheet_along is not None or shifted or self.field_curvature_radius_mm is not None
+        if self.sheet_along is not None or self.sheet_profile is not None:
+            return True
+        return shifted or self.field_curvature_radius_mm is not None
+
+    def check_range(self, range_nm: float) -> None:
+        """See `Optics`."""
+        if self.sheet_profile is not None:
+            self.sheet_profile.check_reach(range_nm / 1000)
+
+    def remarks(self, geometry: Geometry) -> tuple[str, ...]:
+        """See `Optics`; on a sheet taken as constant that would grow by a tenth over the image."""
+        if self.sheet_along is not None or self.sheet_profile is not None:
+            return ()
+        half_nm = max(geometry.shape[1:]) * self.pixel_size_nm / 2
+        thinnest = min(self.channels, key=self.rayleigh_nm)
+        wider = math.hypot(1.0, half_nm / self.rayleigh_nm(thinnest))
+        if wider < _GROWS:
+            return ()
+        waist_um = self._waist_nm(thinnest) / 1000
+        text = (
+            f"the light sheet is taken as equally thin everywhere, but a Gaussian one of {waist_um:.3g} um would be {wider:.3g} "
+            f"times as thick {half_nm / 1000:.3g} um from its waist; set sheet_along: x or y to simulate it"
+        )
+        return (text,)
+
+    @property
+    def uneven(self) -> bool:
+        """See `Optics`."""
+        return self.sheet_profile is not None
 
     @property
     def along(self) -> str | None:

@@ -161,8 +161,8 @@ class Optics(Microscope):
             )
         if self.field_curvature_radius_mm == 0:
             raise ValueError(
-                "field_curvature_radius_mm 0 would bend the focus into a point; objectives have radii of some mm; leave it out for a "
-                "flat field"
+                "field_curvature_radius_mm 0 would bend the focus into a point; objectives have radii of some mm; leave it out "
+                "for a flat field"
             )
         names = [c.name.lower() for c in self.all_channels]
         double = sorted(n for n, count in Counter(names).items() if count > 1)
@@ -185,10 +185,22 @@ class Optics(Microscope):
         """Whether the light that excites dyes depends on more than their distance from the focus; see `sheet`."""
         return False
 
+    def remarks(self, geometry: Geometry) -> tuple[str, ...]:
+        """What `plan` remarks on the light over an image."""
+        return ()
+
+    @property
+    def uneven(self) -> bool:
+        """Whether that light differs above and below its plane."""
+        return False
+
     @property
     def along(self) -> str | None:
         """Axis of the field along which the light that excites dyes changes, if any."""
         return None
+
+    def check_range(self, range_nm: float) -> None:
+        """Raise SpecError if the light is not known as far as an axial range."""
 
     def light_nm(self, channel: Channel) -> float:
         """How much deeper than its plane a channel's light is focused: as deep as the channel itself focuses."""
@@ -318,19 +330,31 @@ class Optics(Microscope):
         halo = math.ceil((radius + 2 * float(node)) / self.pixel_size_nm + 0.5)
         signed = depths is not None or self.tissue is not None or self.bleaching is not None
         plan = OpticsPlan(
-            (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed, far, field
+            (m_z, m, m),
+            (node_z, node, node),
+            range_nm,
+            radius,
+            reach,
+            halo,
+            whole,
+            band,
+            pairs,
+            depths,
+            signed,
+            far,
+            field,
         )
         plan = self._over_field(plan, [(c, d) for c, d, _ in seen], depth_nm)
-        return ImagingPlan(plan, OpticsCost(plan), OpticsDescription(plan, self.bleaching is not None))
+        return ImagingPlan(
+            plan, OpticsCost(plan), OpticsDescription(plan, self.bleaching is not None, self.remarks(geometry))
+        )
 
     def _field(self, seen: list[tuple[Channel, Fluorophore, float]], geometry: Geometry) -> FieldPlan | None:
         """What changes over the field."""
         channels = [(c.name, c.chromatic) for c, _, _ in seen]
-        return plan_field(geometry, channels, self.field_curvature_radius_mm, self.along is not None)
+        return plan_field(geometry, channels, self.field_curvature_radius_mm, self.along, self.by_terms)
 
-    def _over_field(
-        self, plan: OpticsPlan, seen: list[tuple[Channel, Fluorophore]], depth_nm: float
-    ) -> OpticsPlan:
+    def _over_field(self, plan: OpticsPlan, seen: list[tuple[Channel, Fluorophore]], depth_nm: float) -> OpticsPlan:
         """Add to a plan what the field asks for: the terms of light, and how far the map of far dyes is moved."""
         if plan.field is None:
             return plan
@@ -339,6 +363,7 @@ class Optics(Microscope):
             plan = replace(plan, haze=moved)
         if not self.by_terms:
             return plan
+        self.check_range(plan.range_nm)
         lit = sheet.lit_of(self, plan.field, seen)
         reach = plan.reach + gridding.MARGIN
         z = sheet.distances(float(plan.node_nm[0]), reach, depth_nm if plan.haze is not None else 0.0)
@@ -353,7 +378,8 @@ class Optics(Microscope):
                 f"the light of the sheet changes so much over the field that {error}; give a thicker sheet, a shorter "
                 "axial_range_um, or smaller frames (frame_pixels of the detector)"
             ) from error
-        return replace(plan, terms=terms, signed=plan.signed or any(plan.field.axial_nm(plan.halo_nm)))
+        even = not self.uneven and not any(plan.field.axial_nm(plan.halo_nm))
+        return replace(plan, terms=terms, signed=plan.signed or not even)
 
     def _near_and_far(
         self,

@@ -62,7 +62,12 @@ def expected_image(
     def add_dye(spectra: list[Any], dye: str) -> None:
         with timed("imaging: point spread functions"):
             views = [
-                View(n, part, look, [(names.index(plan.pairs[p].channel), responses(p, dye, part, grid)) for p in look.pairs])
+                View(
+                    n,
+                    part,
+                    look,
+                    [(names.index(plan.pairs[p].channel), responses(p, dye, part, grid)) for p in look.pairs],
+                )
                 for n, (part, grid) in enumerate(zip(parts, grids, strict=True))
                 for look in plan.looks()
                 if look.dye == dye
@@ -164,7 +169,10 @@ def _nodes(plan: OpticsPlan, view: View, reach_nm: float, lit: Lit | None) -> No
     shape, wanted = (high - low, ny, nx), range(tile.start[0], tile.stop[0])
     factors = None
     if lit is not None:
-        spans = [(first, count, float(nm), 0.5 * m[1]) for first, count, nm in zip(corner[1:], (ny, nx), plan.node_nm[1:], strict=True)]
+        spans = [
+            (first, count, float(nm), 0.5 * m[1])
+            for first, count, nm in zip(corner[1:], (ny, nx), plan.node_nm[1:], strict=True)
+        ]
         factors = sheet.factors(plan, view.part, view.look.shift, lit, spans)
     return NodeGrid(
         plan.lateral(tile.shape), corner, shape, ring_depth(plan, reach_nm), (z, y, x), shift, wanted, m[0], plan.reach,
@@ -197,7 +205,9 @@ def transfer(
     used = plan.tables(tile)
     foci = (SURFACE,) if plan.depths is None else tuple(plan.depths.foci[j] for j in used)
     each = (
-        _radial_at(optics, plan, pair, dye, f) if plan.terms is None else _radial_terms(optics, plan, pair, dye, f)[term]
+        _radial_at(optics, plan, pair, dye, f)
+        if plan.terms is None
+        else _radial_terms(optics, plan, pair, dye, f)[term]
         for f in foci
     )
     table = np.ascontiguousarray(np.concatenate(list(each), axis=1))

@@ -310,6 +310,7 @@ class OpticsPlan(ImageFormation):
             return 0.0
         low, high = self.field.depths_nm(*self.field.extent_nm(self.halo_nm))
         return high - low
+
     def lateral(self, tile: Triple) -> image.LateralGrid:
         """Lateral transforms of a tile of this shape."""
         m = self.subdivision[1]

@@ -153,7 +153,8 @@ def factors(
 
     `spans` are, along y and x, the first node, their number, their distance in nm, and the place of node 0 in nodes.
     """
-    assert plan.terms is not None and plan.field is not None
+    assert plan.terms is not None
+    assert plan.field is not None
     y, x = (
         plan.field.from_axis((np.arange(first, first + count, dtype=np.float64) + zero) * nm, axis_nm, shift, axis)
         for (first, count, nm, zero), axis_nm, axis in zip(spans, part.axis_nm, (1, 2), strict=True)

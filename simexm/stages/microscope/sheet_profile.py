@@ -118,7 +118,9 @@ class SheetProfile(Frozen):
     def at(self, z_nm: Array, along_nm: Array) -> Array:
         """Relative intensity, as distances and places broadcast; linear in both, and dark beyond the ends of z."""
         z, along = z_nm / 1000, along_nm / 1000
-        each = [np.interp(z, at, value, left=0.0, right=0.0) for at, value in zip(self.z_um, self.intensity, strict=True)]
+        each = [
+            np.interp(z, at, value, left=0.0, right=0.0) for at, value in zip(self.z_um, self.intensity, strict=True)
+        ]
         if len(each) == 1:
             return each[0] + 0.0 * along
         places = np.array(self.along_um)
