@@ -95,6 +95,20 @@ def test_the_spec_of_optics_is_planned_at_its_depth(tmp_path: Path) -> None:
     assert "first plane 50.2 um deep" in told
 
 
+def test_the_plan_says_what_changes_over_the_field(tmp_path: Path) -> None:
+    page = blocks("docs/optics.md")
+    (tmp_path / "field.yaml").write_text(page[1].text)
+    told = " ".join(type_here("simexm plan field.yaml", tmp_path).split())
+    assert "optical axis at pixel 1024, 1024" in told
+    assert "shift of red focus 300 nm deeper" in told
+    assert "radius 30 mm" in told
+    assert re.search(r"a sum of \d+ terms", told)
+    measured = page[1].text.replace("sheet_waist_um: 3.0", "sheet_profile: sheet.csv")
+    (tmp_path / "sheet.csv").write_text(page[2].text)
+    (tmp_path / "field.yaml").write_text(measured)
+    assert re.search(r"a sum of \d+ terms", " ".join(type_here("simexm plan field.yaml", tmp_path).split()))
+
+
 @pytest.mark.slow
 def test_blocks_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from simexm.result.result import Result

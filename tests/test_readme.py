@@ -53,7 +53,11 @@ BLOCKS = {
         ("bash", "simexm ingest cells.tif -o marked.zarr"),
     ],
     "docs/detectors.md": [("yaml", "  - {stage: scmos, preset"), ("yaml", "  - {stage: scmos, frame_pixels")],
-    "docs/optics.md": [("yaml", "source: {kind: phantom")],
+    "docs/optics.md": [
+        ("yaml", "source: {kind: phantom"),
+        ("yaml", "name: field"),
+        ("csv", "# relative"),
+    ],
     "docs/spectra.md": [
         ("csv", "# unit: percent"),
         ("csv", "wavelength_nm,LED"),

@@ -49,16 +49,17 @@ def test_a_shift_of_a_plane_and_some_pixels_shows_the_same_image_there(kind: str
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_is_that_of_dyes_moved_by_the_law_of_their_frame(kind: str) -> None:
     """Two frames of 13 x 24 pixels and what is left of others: each sees all dyes by its own axis."""
+    thick: dict[str, Any] = {"sheet_waist_um": 500} if kind == "light_sheet" else {}
     radius_mm, chromatic = 0.02, {"axial_nm": 150, "lateral_nm": [70, -130], "magnification": 1.04}
     bent = seen(
         kind,
         chromatic,
         field_curvature_radius_mm=radius_mm,
-        **({"sheet_waist_um": 500} if kind == "light_sheet" else {}),
+        **thick,
     )
     frame, points = (13, 24), inside(SHAPE, 2)
     found, plan = image(bent, SHAPE, points, frame)
-    flat = seen(kind, **({"sheet_waist_um": 500} if kind == "light_sheet" else {}))
+    flat = seen(kind, **thick)
     expected = np.empty_like(found)
     for rows, number in ((slice(0, 13), 0), (slice(13, 24), 1)):
         axis = np.array([(13 * number + 6.5) * 200, 12 * 200])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -63,9 +64,7 @@ class _NodePlanes:
             own = factor if len(factor) == 1 else factor[held.start : held.stop]
             weighted = np.zeros_like(dyes)
             weighted[:, :count] = dyes[:, :count] * own
-            imaging.plane_spectrum(
-                lambda a, b, w=weighted: w[a - held.start : b - held.start], held, self._grid.lateral, planes[slot]
-            )
+            imaging.plane_spectrum(partial(_rows, weighted, held.start), held, self._grid.lateral, planes[slot])
 
     def _seen(self) -> Iterator[range]:
         yield self._window.wanted
@@ -80,6 +79,11 @@ class _NodePlanes:
             planes = self._planes[term].view(np.float32)
             project = imaging.project_blended if isinstance(response, Blended) else imaging.project
             project(planes, self._used, response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
+
+
+def _rows(plane: NDArray[np.float32], start: int, first: int, stop: int) -> NDArray[np.float32]:
+    """Rows from `first` of a plane that begins with row `start`."""
+    return plane[first - start : stop - start]
 
 
 class _CpuDevice:

@@ -75,7 +75,7 @@ class LightSheet(Widefield):
             if self.sheet_profile is not None or channel.laser_wavelength_nm is None:
                 continue
             least_um = self._line_nm(channel) / (math.pi * self.refractive_index * 1000)
-            if self._waist_nm(channel) < 1000 * least_um:
+            if self.waist_nm(channel) < 1000 * least_um:
                 raise ValueError(
                     f"{given[0]} {getattr(self, given[0]):g}: no sheet of {self._line_nm(channel):.4g} nm (channel "
                     f"{channel.name!r}) is thinner than {least_um:.2g} um in a gel of index {self.refractive_index:g}, the "
@@ -123,7 +123,7 @@ class LightSheet(Widefield):
         wider = math.hypot(1.0, half_nm / self.rayleigh_nm(thinnest))
         if wider < _GROWS:
             return ()
-        waist_um = self._waist_nm(thinnest) / 1000
+        waist_um = self.waist_nm(thinnest) / 1000
         text = (
             f"the light sheet is taken as equally thin everywhere, but a Gaussian one of {waist_um:.3g} um would be {wider:.3g} "
             f"times as thick {half_nm / 1000:.3g} um from its waist; set sheet_along: x or y to simulate it"
@@ -148,7 +148,8 @@ class LightSheet(Widefield):
         line = channel.laser_wavelength_nm
         return channel.excitation_nm if line is None else line
 
-    def _waist_nm(self, channel: Channel) -> float:
+    def waist_nm(self, channel: Channel) -> float:
+        """Half thickness of a Gaussian sheet at its waist, nm of expanded tissue."""
         if self.sheet_waist_um is not None:
             return self.sheet_waist_um * 1000
         assert self.sheet_numerical_aperture is not None
@@ -156,7 +157,7 @@ class LightSheet(Widefield):
 
     def rayleigh_nm(self, channel: Channel) -> float:
         """Distance from the waist at which a Gaussian sheet is sqrt(2) times as thick, nm of expanded tissue."""
-        return math.pi * self.refractive_index * self._waist_nm(channel) ** 2 / self._line_nm(channel)
+        return math.pi * self.refractive_index * self.waist_nm(channel) ** 2 / self._line_nm(channel)
 
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
         """See `Optics`; at the waist."""
@@ -172,7 +173,7 @@ class LightSheet(Widefield):
         if self.sheet_profile is not None:
             relative = self.sheet_profile.at(z_nm, place)
         else:
-            waist = self._waist_nm(channel)
+            waist = self.waist_nm(channel)
             wider = np.sqrt(1 + (place / self.rayleigh_nm(channel)) ** 2)
             relative = exp_array(-2.0 * (z_nm / (waist * wider)) ** 2) / wider
         return np.broadcast_to(self.emitted_in(channel, dye, relative), shape)
@@ -180,4 +181,4 @@ class LightSheet(Widefield):
     def _across(self, channel: Channel, z_nm: Array) -> Array:
         if self.sheet_profile is not None:
             return self.sheet_profile.at(z_nm, np.zeros(1))
-        return response.light_sheet_profile(z_nm, self._waist_nm(channel))
+        return response.light_sheet_profile(z_nm, self.waist_nm(channel))

@@ -356,29 +356,30 @@ class Optics(Microscope):
 
     def _over_field(self, plan: OpticsPlan, seen: list[tuple[Channel, Fluorophore]], depth_nm: float) -> OpticsPlan:
         """Add to a plan what the field asks for: the terms of light, and how far the map of far dyes is moved."""
-        if plan.field is None:
+        field = plan.field
+        if field is None:
             return plan
         if plan.haze is not None:
-            moved = plan.haze.moved(plan.field.offsets_nm(plan.halo_nm), self.spacing_nm)
+            moved = plan.haze.moved(field.offsets_nm(plan.halo_nm), self.spacing_nm)
             plan = replace(plan, haze=moved)
         if not self.by_terms:
             return plan
         self.check_range(plan.range_nm)
-        lit = sheet.lit_of(self, plan.field, seen)
+        lit = sheet.lit_of(self, field, seen)
         reach = plan.reach + gridding.MARGIN
         z = sheet.distances(float(plan.node_nm[0]), reach, depth_nm if plan.haze is not None else 0.0)
         reading_nm = plan.halo_nm
         if plan.haze is not None:
             reading_nm = max(reading_nm, plan.haze.map_pass(()).reach_pixels * self.pixel_size_nm)
-        places = sheet.places(plan.field, reading_nm, self.along)
+        places = sheet.places(field, reading_nm, self.along)
         try:
-            terms = sheet.decompose(lit, len(seen), z, *places, sheet.changing_axes(plan.field, self.along))
+            terms = sheet.decompose(lit, len(seen), z, *places, sheet.changing_axes(field, self.along))
         except ValueError as error:
             raise SpecError(
                 f"the light of the sheet changes so much over the field that {error}; give a thicker sheet, a shorter "
                 "axial_range_um, or smaller frames (frame_pixels of the detector)"
             ) from error
-        even = not self.uneven and not any(plan.field.axial_nm(plan.halo_nm))
+        even = not self.uneven and not any(field.axial_nm(plan.halo_nm))
         return replace(plan, terms=terms, signed=plan.signed or not even)
 
     def _near_and_far(

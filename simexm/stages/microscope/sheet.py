@@ -31,7 +31,7 @@ Lit = Callable[[int, Array, Array, Array], Array]
 """Photons of a pair, by its number, at distances below its focus (z) and places from the axis (y, x), as they broadcast."""
 ERROR = 5e-4
 """Largest error of the sum, as a share of the most photons of a pair."""
-MOST_TERMS = 24
+MOST_TERMS = 32
 PLACES = 129
 """Places along an axis at which the light is sampled."""
 _OFFSETS = 400
@@ -104,7 +104,10 @@ def decompose(lit: Lit, pairs: int, z_nm: Array, y_nm: Array, x_nm: Array, axes:
     rows = [lit(n, z_nm[None, :], y[:, None], x[:, None]) for n in range(pairs)]
     scale = tuple(float(r.max(initial=0.0)) or 1.0 for r in rows)
     left = np.concatenate([r / s for r, s in zip(rows, scale, strict=True)], axis=1)
-    places, columns, a, u = [], [], [], []
+    places: list[tuple[float, float]] = []
+    columns: list[tuple[int, float]] = []
+    a: list[tuple[Array, int]] = []
+    u: list[tuple[Array, int]] = []
     most = float(np.abs(left).max())
     while most > ERROR or not places:
         if len(places) == MOST_TERMS:
