@@ -55,7 +55,9 @@ class LightSheet(Widefield):
     lit_from_above: ClassVar[bool] = False
     sheet_waist_um: float | None = Field(default=None, gt=0, le=1000)
     sheet_numerical_aperture: float | None = Field(default=None, gt=0, le=2)
-    sheet_profile: Annotated[SheetProfile | None, BeforeValidator(_path)] = None
+    sheet_profile: Annotated[
+        SheetProfile | None, BeforeValidator(_path, json_schema_input_type=str | SheetProfile | None)
+    ] = None
     sheet_along: Literal["y", "x"] | None = None
     sheet_waist_at_um: float = Field(default=0.0, ge=-1e5, le=1e5)
 

@@ -16,7 +16,7 @@ from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPlan, ring_d
 from simexm.stages.roles import ImagingCost
 
 SECONDS_PER_NODE = 9.5e-9
-TERM_SHARE = 0.7
+TERM_SHARE = 0.5
 """Time that each further term of the light takes, of that of the first."""
 HAZE_SHARE = 0.2
 """Time that far light takes, of that of the near range."""

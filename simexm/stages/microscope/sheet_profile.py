@@ -49,6 +49,8 @@ class SheetProfile(Frozen):
     def read(self) -> Self:
         """Copy with the profiles of the file; as it is if it has them. SpecError if the file cannot be used."""
         if self.along_um:
+            if not len(self.along_um) == len(self.z_um) == len(self.intensity):
+                raise self.fault("is half filled in; give the path of the file alone")
             return self
         found: dict[float, list[tuple[float, float]]] = {}
         for place, z, value in self._rows():
@@ -61,6 +63,7 @@ class SheetProfile(Frozen):
             self._check(place, profile, most)
         return self.model_copy(
             update={
+                "csv": Path(self.csv.name),
                 "along_um": tuple(sorted(found)),
                 "z_um": tuple(tuple(z for z, _ in profile) for profile in profiles),
                 "intensity": tuple(tuple(value / most for _, value in profile) for profile in profiles),
