@@ -518,7 +518,7 @@ class Optics(Microscope):
         z = np.arange(reach + 1 + gridding.MARGIN, dtype=np.float64) * node_z
         r = _radii(radius, coarse)
         table = self.response(channel, dye, emission, z, r, focus)
-        if not self.lens.matched:
+        if self.uneven or not self.lens.matched:
             table = (table + self.response(channel, dye, emission, -z, r, focus)) / 2
         return psf_response.Response(z, r, table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -121,14 +122,10 @@ class SheetProfile(Frozen):
     def at(self, z_nm: Array, along_nm: Array) -> Array:
         """Relative intensity, as distances and places broadcast, and dark beyond the ends of z.
 
-        By monotone cubics between distances (Fritsch & Carlson, SIAM J. Numer. Anal. 17, 238, 1980), which have no corners, and
-        linear between places.
+        By a natural cubic spline between distances, which has no corners, and linear between places.
         """
-        from scipy.interpolate import PchipInterpolator
-
         z, along = z_nm / 1000, along_nm / 1000
-        curves = (PchipInterpolator(*rows, extrapolate=False) for rows in zip(self.z_um, self.intensity, strict=True))
-        each = [np.nan_to_num(curve(z), nan=0.0) for curve in curves]
+        each = [_spline(z, *rows) for rows in zip(self.z_um, self.intensity, strict=True)]
         if len(each) == 1:
             return each[0] + 0.0 * along
         places = np.array(self.along_um)
@@ -139,3 +136,30 @@ class SheetProfile(Frozen):
             hat[n] = 1.0
             total += np.interp(place, places, hat) * profile
         return total
+
+
+def _spline(z: Array, at: tuple[float, ...], values: tuple[float, ...]) -> Array:
+    """The natural cubic spline through values at ascending places; 0 where it is negative, and beyond its ends."""
+    x, y, bend = np.array(at), np.array(values), np.array(_bends(at, values))
+    i = np.clip(np.searchsorted(x, z, side="right") - 1, 0, x.size - 2)
+    h = x[i + 1] - x[i]
+    b = (z - x[i]) / h
+    a = 1 - b
+    curve = a * y[i] + b * y[i + 1] + ((a * a * a - a) * bend[i] + (b * b * b - b) * bend[i + 1]) * (h * h / 6)
+    return np.where((z < x[0]) | (z > x[-1]), 0.0, np.maximum(curve, 0.0))
+
+
+@lru_cache(maxsize=64)
+def _bends(at: tuple[float, ...], values: tuple[float, ...]) -> tuple[float, ...]:
+    """Second derivatives of the spline, by elimination in order: the same on every machine."""
+    n = len(at)
+    upper, right = [0.0] * n, [0.0] * n
+    for i in range(1, n - 1):
+        before, after = at[i] - at[i - 1], at[i + 1] - at[i]
+        slope = (values[i + 1] - values[i]) / after - (values[i] - values[i - 1]) / before
+        pivot = 2 * (before + after) - before * upper[i - 1]
+        upper[i] = after / pivot
+        right[i] = (6 * slope - before * right[i - 1]) / pivot
+    for i in range(n - 2, 0, -1):
+        right[i] -= upper[i] * right[i + 1]
+    return tuple(right)
