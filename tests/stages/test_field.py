@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 
 from simexm.errors import SpecError
+from simexm.run.in_memory import simulate
 from simexm.stages.microscope.optics import Optics
+from tests.build import VOXEL_NM, layer, simulation
 from tests.stages.field_build import context_of, image, plan_of, scattered
 from tests.stages.optics_build import Array, microscope
 
 PITCH = np.array([400.0, 200.0, 200.0])
 SHAPE = (6, 24, 22)
-KINDS = ("confocal", "widefield", "two_photon", "light_sheet", "spinning_disk")
+OTHERS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("widefield", "two_photon", "spinning_disk")]
 EXACT = 3e-6
 """Of the maximum: float32 on grids that begin elsewhere."""
 
@@ -34,7 +37,7 @@ def inside(shape: tuple[int, int, int], seed: int, n: int = 40) -> Array:
     return np.clip(places, margin, np.array(shape) * PITCH - margin)
 
 
-@pytest.mark.parametrize("kind", ["confocal", "widefield", "two_photon", "spinning_disk"])
+@pytest.mark.parametrize("kind", ["confocal", *OTHERS])
 def test_a_shift_of_a_plane_and_some_pixels_shows_the_same_image_there(kind: str) -> None:
     """Focus one plane deeper, image 2 pixels down and 1 to the left: plane k shows what plane k + 1 showed."""
     points = inside(SHAPE, 1)
@@ -46,7 +49,7 @@ def test_a_shift_of_a_plane_and_some_pixels_shows_the_same_image_there(kind: str
     assert not plan.signed
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["confocal", "light_sheet", *OTHERS])
 def test_an_image_is_that_of_dyes_moved_by_the_law_of_their_frame(kind: str) -> None:
     """Two frames of 13 x 24 pixels and what is left of others: each sees all dyes by its own axis."""
     thick: dict[str, Any] = {"sheet_waist_um": 500} if kind == "light_sheet" else {}
@@ -75,8 +78,9 @@ def test_an_image_is_that_of_dyes_moved_by_the_law_of_their_frame(kind: str) -> 
     assert plan.field.seamed
 
 
-@pytest.mark.parametrize("tile", [(2, 9, 22), (6, 5, 7)])
-@pytest.mark.parametrize("kind", ["confocal", "light_sheet"])
+@pytest.mark.parametrize(
+    ("kind", "tile"), [("confocal", (2, 9, 22)), pytest.param("light_sheet", (6, 5, 7), marks=pytest.mark.slow)]
+)
 def test_tiles_do_not_matter_to_moved_dyes(kind: str, tile: tuple[int, int, int]) -> None:
     bent = seen(kind, {"axial_nm": -300, "magnification": 0.97}, field_curvature_radius_mm=-0.02)
     points = scattered(SHAPE, PITCH, 300, 3)
@@ -102,7 +106,7 @@ def test_channels_show_one_dye_in_their_own_places() -> None:
         assert np.abs(found[n] - expected[0]).max() < EXACT * expected.max()
 
 
-def test_light_is_conserved_and_the_halo_holds_every_dye_that_is_moved_into_a_tile() -> None:
+def test_the_halo_holds_every_dye_that_is_shown_in_a_tile_and_is_no_larger_than_the_shifts() -> None:
     """A box of the image needs dyes from no further than the largest shift, and from as far as that."""
     bent = seen(
         "confocal", {"axial_nm": 150, "lateral_nm": [70, -130], "magnification": 1.04}, field_curvature_radius_mm=0.02
@@ -134,6 +138,48 @@ def test_attenuation_is_that_of_the_dyes_true_depth() -> None:
     clear, _ = image(seen("confocal"), SHAPE, points)
     assert np.abs(plain[:, 1:] - shifted[:, :-1]).max() < EXACT * plain.max()
     assert np.abs(plain - clear).max() > 0.02 * clear.max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("haze", [False, True])
+def test_the_pipeline_reads_enough_for_any_tile_and_the_truth_stays(haze: bool) -> None:
+    """From labels to counts, in tiles and frames: one image, and the label images of a run without the field's optics."""
+    lamp = {"laser_wavelength_nm": 488, "irradiance_W_per_cm2": 5.0}
+    shift = {"axial_nm": -600, "lateral_nm": [500, 300], "magnification": 1.03}
+    optics: dict[str, Any] = {
+        "stage": "widefield", "numerical_aperture": 1.0, "pixel_size_nm": 260, "plane_spacing_nm": 500,
+        "axial_range_um": 6 if haze else 1.5, "haze": haze,
+        "channels": [
+            {"name": "green", "band_nm": [500, 530], **lamp},
+            {"name": "red", "band_nm": [540, 620], "chromatic": shift, **lamp},
+        ],
+    }  # fmt: skip
+    rng = np.random.default_rng(1)
+    labels = rng.integers(1, 9, (80 if haze else 30, 12, 10), np.uint64).repeat(4, 1).repeat(4, 2)
+
+    def run(tile: tuple[int, int, int] | None, **more: Any) -> Any:
+        made = simulation(
+            layer(density_per_um2=100),
+            optics={**optics, **more},
+            camera={"frame_pixels": [13, 15]},
+            keep=["expected"],
+            seed=3,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return simulate(labels, made.with_tile(tile), voxel_size_nm=VOXEL_NM)
+
+    bent = {"field_curvature_radius_mm": 0.06}
+    plain = [{**channel, "chromatic": None} for channel in optics["channels"]]
+    whole, tiled, flat = run(None, **bent), run((3, 9, 11), **bent), run(None, channels=plain)
+    assert tiled.plan.tile == (3, 9, 11)
+    a, b = (r.kept["expected"].astype(float) for r in (whole, tiled))
+    assert np.abs(a - b).max() < 2e-6 * a.max()
+    assert np.abs(a - flat.kept["expected"]).max() > 0.05 * a.max()
+    for name, truth in whole.labels.items():
+        assert np.array_equal(truth, flat.labels[name])
+    field = whole.plan.to_mapping()["optics"]["field"]
+    assert field["chromatic"]["red"]["axial_nm"] == -600
 
 
 @pytest.mark.parametrize(

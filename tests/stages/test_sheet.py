@@ -62,7 +62,7 @@ def planes_from(points: Array, planes: int = SHAPE[0]) -> Array:
     return np.asarray((points[None, :, 0] - (np.arange(planes)[:, None] + 0.5) * 600) / 1000)
 
 
-@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("axis", ["x", pytest.param("y", marks=pytest.mark.slow)])
 def test_the_image_is_the_sum_over_dyes_each_in_its_own_light(axis: str) -> None:
     """The waist lies 4 um off the middle of the frame; at the other end the sheet is a third thicker."""
     shape = SHAPE if axis == "x" else (SHAPE[0], SHAPE[2], SHAPE[1])

@@ -111,9 +111,11 @@ class OpticsDescription(ImagingDescription):
         rows += self._field_rows()
         for p in self.plan.pairs:
             axial, lateral = p.fwhm_nm
+            sheet = " and in the sheet's waist" if self.plan.terms is not None else ""
             deep = "" if p.deepest_peak is None else f", {p.deepest_peak:.0%} of its peak in the deepest plane"
+            width = f"{f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm"
             text = (
-                f"{p.in_focus:.3g} electrons a dye in focus{deep}, FWHM {f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm "
+                f"{p.in_focus:.3g} electrons a dye in focus{sheet}{deep}, FWHM {width} "
                 f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
                 "over the stack"
             )
