@@ -171,7 +171,9 @@ def test_a_measured_sheet_lights_as_its_file_says(tmp_path: Path) -> None:
         return np.asarray(np.exp(-(z**2) / (1 + place**2 / 400)) * (1 + 0.2 * np.tanh(z)) + lobes)
 
     rows = [
-        (z, place, 100 * float(sheet_at(z, place))) for z in np.arange(-4, 4.01, 0.25) for place in (-10.0, 0.0, 12.0)
+        (z, place, 100 * float(sheet_at(np.array(z), place)))
+        for z in np.arange(-4, 4.01, 0.25)
+        for place in (-10.0, 0.0, 12.0)
     ]
     text = "# of beads\nz_um,along_um,intensity\n" + "\n".join(f"{z},{p},{v}" for z, p, v in reversed(rows))
     optics = light_sheet(
