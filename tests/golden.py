@@ -68,7 +68,7 @@ def computed() -> dict[str, dict[str, Any]]:
                 arrays |= {f"{table}/{column}": np.asarray(values) for column, values in columns.items()}
             found[name] = {key: entry(key, array) for key, array in arrays.items()}
         phantom = digests.spec(digests.CONFOCAL, source={**digests.PHANTOM, "shape": [12, 40, 40]})
-        result = Simulation.from_mapping(phantom).run(Path(folder, "out.zarr"), workers=1, quiet=True)
+        result = Simulation.from_mapping(phantom).run(Path(folder, "out.zarr"), quiet=True)
         root = zarr.open_group(str(result.path), mode="r")
         stored = {
             path: np.asarray(node[...]) for path, node in root.members(max_depth=None) if isinstance(node, zarr.Array)

@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from pydantic import BaseModel
 
 from docs.hooks import floors, keys
 from simexm.jobs.batch.cluster_file import ClusterFile, SlurmFile
 from simexm.spec.simulation import Spec
+from simexm.stages.microscope.confocal import Confocal
 from tests.build import forget_packages
 from tests.markdown import ROOT, block, blocks, make_shell, put_command, type_here, type_in
 from tests.test_floors import FLOORS
@@ -96,17 +98,27 @@ def test_the_spec_of_optics_is_planned_at_its_depth(tmp_path: Path) -> None:
 
 
 def test_the_plan_says_what_changes_over_the_field(tmp_path: Path) -> None:
-    page = blocks("docs/optics.md")
-    (tmp_path / "field.yaml").write_text(page[1].text)
+    spec = block("docs/optics.md", "name: field").text
+    (tmp_path / "field.yaml").write_text(spec)
     told = " ".join(type_here("simexm plan field.yaml", tmp_path).split())
     assert "optical axis at pixel 1024, 1024" in told
     assert "shift of red focus 300 nm deeper" in told
     assert "radius 30 mm" in told
     assert re.search(r"a sum of \d+ terms", told)
-    measured = page[1].text.replace("sheet_waist_um: 3.0", "sheet_profile: sheet.csv")
-    (tmp_path / "sheet.csv").write_text(page[2].text)
+    measured = spec.replace("sheet_waist_um: 3.0", "sheet_profile: sheet.csv")
+    (tmp_path / "sheet.csv").write_text(block("docs/optics.md", "along_um,intensity").text)
     (tmp_path / "field.yaml").write_text(measured)
     assert re.search(r"a sum of \d+ terms", " ".join(type_here("simexm plan field.yaml", tmp_path).split()))
+
+
+def test_the_keys_of_aberrations_and_measured_stacks_are_a_microscope() -> None:
+    for first, told in (("polarisation_deg", 3), ("psf_stack: {path: bead", 0)):
+        keys = yaml.safe_load(block("docs/optics.md", first).text)
+        red = {"name": "red", "laser_wavelength_nm": 633, "band_nm": [650, 720], "laser_power_uW": 5}
+        common = {"numerical_aperture": 1.0, "pixel_size_nm": 100, "plane_spacing_nm": 200, "channels": [red]}
+        made = Confocal.model_validate(common | keys)
+        assert len(made.zernike) == told
+        assert (made.psf_stack is None) == (told > 0)
 
 
 @pytest.mark.slow

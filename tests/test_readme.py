@@ -55,6 +55,8 @@ BLOCKS = {
     "docs/detectors.md": [("yaml", "  - {stage: scmos, preset"), ("yaml", "  - {stage: scmos, frame_pixels")],
     "docs/optics.md": [
         ("yaml", "source: {kind: phantom"),
+        ("yaml", "  zernike: [{n: 4"),
+        ("yaml", "  psf_stack: {path: bead"),
         ("yaml", "name: field"),
         ("csv", "# relative"),
     ],

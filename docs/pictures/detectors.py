@@ -1,4 +1,4 @@
-"""Draw `detectors.png`: the same light on several detectors.
+"""Draw `detectors.png`, the same light on several detectors, and `detectors_effects.png`, each noise off and on.
 
 python -m docs.pictures.detectors
 """
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
+from docs.pictures.pairs import Pair, Shown, draw, save, show
 from simexm import Simulation
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, exact3
@@ -39,12 +39,37 @@ SPEC: dict[str, Any] = {
     ],
 }
 SENSORS: dict[str, Sensor] = {
+    "photon noise alone": Camera(read_noise_e=0),
     "CCD: CoolSNAP HQ2": Camera(preset="CoolSNAP HQ2"),
     "sCMOS: ORCA-Flash4.0 V3": Scmos(preset="ORCA-Flash4.0 V3"),
     "EMCCD: iXon Ultra 888": Emccd(preset="iXon Ultra 888"),
-    "PMT, analog: R3896": Photomultiplier(preset="R3896"),
-    "hybrid, counting: R10467U-40": Photomultiplier(preset="R10467U-40", mode="photon_counting"),
+    "PMT: R3896": Photomultiplier(preset="R3896"),
+    "hybrid: R10467U-40": Photomultiplier(preset="R10467U-40", mode="photon_counting"),
 }
+ALL: dict[str, Any] = {"quantum_efficiency": 1.0}
+IDEAL = Camera(read_noise_e=0, **ALL)
+EVEN = Scmos(offset_spread_e=0, gain_spread=0, read_noise_e=1, read_noise_median_e=None, **ALL)
+PATTERN = Scmos(offset_spread_e=0.5, gain_spread=0.02, hot_pixel_share=0.001, hot_pixel_e=5, **ALL)
+DARK, CHARGED = (Emccd(clock_induced_e=e, **ALL) for e in (0, 0.05))
+ALIKE, HEIGHTS = (Photomultiplier(excess_noise=f, read_noise_e=0, **ALL) for f in (1.0, 1.5))
+COUNTER, DEAF = (Photomultiplier(mode="photon_counting", dead_time_ns=t, **ALL) for t in (0, 40))
+EFFECTS: list[tuple[float, int, tuple[str, Sensor | None], tuple[str, Sensor]]] = [
+    (20, 1, ("light, 20 photons", None), ("photon noise", IDEAL)),
+    (20, 1, ("no read noise", IDEAL), ("read noise of 6 electrons", Camera(read_noise_e=6, **ALL))),
+    (3, 100, ("100 sCMOS frames, pixels alike", EVEN), ("patterns of gain and offset, hot pixels", PATTERN)),
+    (20, 1, ("no multiplication", IDEAL), ("EMCCD: noise of the register", DARK)),
+    (1, 1, ("EMCCD, 1 photon", DARK), ("0.05 clock-induced electrons", CHARGED)),
+    (20, 1, ("pulses of a PMT, all alike", ALIKE), ("pulse heights, excess 1.5", HEIGHTS)),
+    (200, 1, ("pulses of 200 photons in 5 us", COUNTER), ("dead time of 40 ns", DEAF)),
+    (
+        200,
+        1,
+        ("well of any depth", IDEAL),
+        ("of 100 electrons: saturation", Camera(read_noise_e=0, full_well_e=100, **ALL)),
+    ),
+]
+"""Photons in the brightest pixels, frames that are averaged, and the detector off and on; all detect every photon."""
+PIXEL_UM = (0.1625, 0.1625)
 PEAKS = (3.0, 30.0)
 """Photons at the detector in the brightest pixels."""
 
@@ -57,38 +82,45 @@ def photons() -> NDArray[np.float32]:
     return plane / np.quantile(plane, 0.995)
 
 
-def seen(sensor: Sensor, light: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Photons per pixel as found from the counts."""
-    box, unit = Box.of_shape((1, *light.shape)), exact3((1, 1, 1))
+def seen(sensor: Sensor, light: NDArray[np.float32], frames: int = 1) -> NDArray[np.float64]:
+    """Photons per pixel as found from the counts, the mean of several frames."""
+    box, unit = Box.of_shape((frames, *light.shape)), exact3((1, 1, 1))
     geometry = Geometry(box.shape, box, unit, unit, IDENTITY, unit)
     context = RunContext(7, geometry, {}, {}, None, channels=("green",), pixel_time_s=5e-6)
-    electrons = np.ascontiguousarray(light[None, None] * np.float32(sensor.efficiency.at(np.array([520.0]))[0]))
+    efficiency = sensor.efficiency.at(np.array([520.0]))[0]
+    electrons = np.ascontiguousarray(np.broadcast_to(light * np.float32(efficiency), (1, frames, *light.shape)))
     tile = Tile(context, box, values={EXPECTED.name: electrons})
     sensor.run(tile.of(sensor))
-    found = sensor.electrons(tile.values["image"][0], box, context) - sensor.background_e
-    return np.asarray(found[0] / sensor.efficiency.at(np.array([520.0]))[0])
+    counts = tile.values["image"][0]
+    if sensor is DEAF:
+        return np.asarray(counts[0], np.float64)  # as they are, without what the inverse of the law would restore
+    found = sensor.electrons(counts, box, context) - sensor.background_e
+    return np.asarray(found.mean(axis=0) / efficiency)
+
+
+def effects(light: NDArray[np.float32]) -> list[Pair]:
+    """Each noise off and on."""
+    pairs: list[Pair] = []
+    for peak, frames, (off, first), (on, second) in EFFECTS:
+        some = light * np.float32(peak)
+        pictures = [some if sensor is None else seen(sensor, some, frames) for sensor in (first, second)]
+        pairs.append((Shown(off, pictures[0], PIXEL_UM), Shown(on, pictures[1], PIXEL_UM)))
+    return pairs
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the pictures."""
     light = photons()
-    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    draw("detectors_effects", effects(light), bar_um=5)
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
     grid = figure.subplots(len(PEAKS), len(SENSORS) + 1)
-    for n, (row, peak) in enumerate(zip(grid, PEAKS, strict=True)):
-        shown = {
-            "light": light * peak,
-            **{name: seen(sensor, light * np.float32(peak)) for name, sensor in SENSORS.items()},
-        }
+    for row, peak in zip(grid, PEAKS, strict=True):
+        some = light * np.float32(peak)
+        shown = {f"light, {peak:g} photons": some, **{name: seen(sensor, some) for name, sensor in SENSORS.items()}}
         for axes, (name, picture) in zip(row, shown.items(), strict=True):
-            axes.imshow(picture, cmap="gray", vmin=0, vmax=1.6 * peak, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            if n == 0:
-                axes.set_title(name, fontsize=9)
-        row[0].set_ylabel(f"{peak:g} photons a pixel", fontsize=9)
-    path = Path(__file__).with_name("detectors.png")
-    figure.savefig(path, dpi=100)
-    Image.open(path).convert("L").quantize(24).save(path, optimize=True)
+            axes.axis("off")
+            show(axes, Shown(name, picture, PIXEL_UM), 1.6 * peak, bar_um=5)
+    save(figure, "detectors")
 
 
 if __name__ == "__main__":

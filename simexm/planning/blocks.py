@@ -49,28 +49,44 @@ def choose_block(
         [_costs(n, b, axis, cost) for b in options] for axis, (n, options) in enumerate(zip(shape, sizes, strict=True))
     ]
     totals = _outer([np.array([sum(parts) for parts in axis], np.float64) for axis in costs])
+    first = _outer(
+        [np.array([parts[0] for parts in axis], np.float64) for axis in costs]
+    )  # all but the last cost as much
+    limits = sum(np.maximum(totals, n * first) for n in WORKERS) / len(WORKERS)
     counts = _outer([np.array([len(parts) for parts in axis]) for axis in costs])
+    many = counts > 16 * max(WORKERS)  # then the last blocks hardly matter
     wanted = fewest or np.clip(totals * (seconds_per_cost / WORTH_SECONDS), FEWEST, ENOUGH)
     possible = counts >= np.minimum(wanted, counts.max())
     least = math.inf
-    found: list[tuple[float, Triple]] = []
-    for flat in np.argsort(totals, axis=None, kind="stable"):
-        where = np.unravel_index(flat, totals.shape)
-        if totals[where] >= ALIKE * least:
+    found: list[tuple[float, int]] = []
+    order = np.argsort(totals, axis=None, kind="stable")
+    listed = (values.ravel()[order].tolist() for values in (totals, limits, many))
+    for flat, total, limit, is_many in zip(order.tolist(), *listed, strict=True):
+        if total >= ALIKE * least:
             break
-        if not possible[where]:
+        if limit >= ALIKE * least or not possible.item(flat):
             continue
-        needed = _duration([axis[n] for axis, n in zip(costs, where, strict=True)], float(totals[where]), ALIKE * least)
+        where = _indices(flat, totals.shape)
+        needed = limit if is_many else _duration([axis[n] for axis, n in zip(costs, where, strict=True)])
         if needed >= ALIKE * least:
             continue
-        block = triple(axis[n] for axis, n in zip(sizes, where, strict=True))
-        if needed >= least or fits(block):
-            found.append((needed, block))
+        if needed >= least or fits(triple(axis[n] for axis, n in zip(sizes, where, strict=True))):
+            found.append((needed, flat))
             least = min(least, needed)
         else:
             possible[tuple(slice(n, None) for n in where)] = False  # larger ones do not fit either
-    alike = sorted((math.prod(block), block) for needed, block in found if needed < ALIKE * least)
-    return next((block for _, block in alike if fits(block)), triple(s[0] for s in sizes))
+    pixels = _outer([np.array(options) for options in sizes])
+    for _, flat in sorted((pixels.item(flat), flat) for needed, flat in found if needed < ALIKE * least):
+        block = triple(axis[n] for axis, n in zip(sizes, _indices(flat, totals.shape), strict=True))
+        if fits(block):
+            return block
+    return triple(options[0] for options in sizes)
+
+
+def _indices(flat: int, shape: tuple[int, ...]) -> Triple:
+    """Return the indices along z, y and x of an element of a flattened array."""
+    rest, x = divmod(flat, shape[2])
+    return (*divmod(rest, shape[1]), x)
 
 
 def smaller(tile: Triple, fits: Callable[[Triple], bool]) -> Triple | None:
@@ -98,17 +114,11 @@ def clipped(a: Triple, b: Triple) -> Triple:
     return triple(min(m, n) for m, n in zip(a, b, strict=True))
 
 
-def _duration(costs: list[list[float]], total: float, bound: float) -> float:
+def _duration(costs: list[list[float]]) -> float:
     """Return worker time, busy or idle, until all blocks are done, on average over `WORKERS`.
 
-    `costs` are those of blocks along each axis, in the order of computation, and `total` is the sum over all blocks. If
-    the lower limit is at least `bound`, it is returned instead.
+    `costs` are those of blocks along each axis, in the order of computation.
     """
-    # all blocks along an axis cost the same, except the last, which is smaller
-    least = sum(max(total, n * math.prod(c[0] for c in costs)) for n in WORKERS) / len(WORKERS)
-    many = math.prod(len(c) for c in costs) > 16 * max(WORKERS)  # then the last blocks hardly matter
-    if least >= bound or many:
-        return least
     needed = 0.0
     for n in WORKERS:
         busy = [0.0] * n

@@ -23,7 +23,7 @@ from simexm.kernels.devices.device import Cells, Device, NodeGrid
 from simexm.kernels.emission.points import Emitters
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging import planes
-from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
+from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 from tests.cuda_host import Host
 
 LIMIT = 2e-6
@@ -117,7 +117,38 @@ def blended_of_one_depth(one: Transfer, rng: np.random.Generator) -> Blended:
     return Blended(one._replace(table=np.concatenate([signed] * 3, axis=1)), 2, first, share, 1 - share)
 
 
-Kind = Callable[[Transfer, np.random.Generator], Transfer | Blended]
+def planar(one: Transfer, rng: np.random.Generator) -> Planar:
+    """Three depths at random, blended from plane 2 on; the column of frequency 0 is that of a real response."""
+    rows, columns, offsets = 2 * one.frequency_y.size - 1, one.frequency_x.size, 2 * one.table.shape[1] - 1
+    response = (rng.normal(size=(3 * offsets, rows, columns, 2)).astype(np.float32)).view(np.complex64)[..., 0]
+    response[:, 1:, 0] = (response[:, 1:, 0] + response[:, :0:-1, 0].conj()) / 2
+    response[:, 0, 0] = response[:, 0, 0].real
+    low, high = rng.uniform(0, 1, (2, 20, offsets)).astype(np.float32)
+    first = np.sort(rng.integers(0, 3, 20))
+    return Planar(response, 2, first, low, np.where(first[:, None] < 2, high, np.float32(0)))
+
+
+def planar_of_a_symmetric_one(one: Transfer, rng: np.random.Generator) -> Planar:
+    """The transfer function at each frequency, with its signed offsets at one depth."""
+    y, x = one.frequency_y[:, None], one.frequency_x
+    place = np.hypot(y, x) * one.per_cycle
+    here, table = place.astype(int), np.concatenate([one.table[:, :0:-1], one.table], axis=1)
+    inside = here + 2 < len(table)
+    here = np.where(inside, here, 0)
+    values = np.zeros((*here.shape, table.shape[1]))
+    for a in range(-1, 3):
+        weight = np.where(inside, one.factor_y[:, None] * one.factor_x, 0.0)
+        for b in range(-1, 3):
+            if a != b:
+                weight = weight * (place - here - b) / (a - b)
+        values += weight[..., None] * table[np.abs(here + a)]
+    half = np.moveaxis(values, -1, 0)
+    response = np.ascontiguousarray(np.concatenate([half, half[:, :0:-1]], axis=1).astype(np.complex64))
+    ones = np.ones((20, len(response)), np.float32)
+    return Planar(response, 2, np.zeros(20, np.int64), ones, 0 * ones)
+
+
+Kind = Callable[[Transfer, np.random.Generator], Transfer | Blended | Planar]
 
 
 def image(device: Device, lateral: LateralGrid, step: int, reach: int, kind: Kind = even) -> NDArray[np.float32]:
@@ -164,14 +195,15 @@ def test_images_agree(
 ) -> None:
     monkeypatch.setattr(array_planes, "BATCH_BYTES", batch)
     monkeypatch.setattr(array_planes, "AT_ONCE", at_once)
-    for kind in (even, blended):
+    for kind in (even, blended, planar):
         close(image(gpu, GRIDS[name], step, reach, kind), image(CPU, GRIDS[name], step, reach, kind))
 
 
 @pytest.mark.parametrize(("step", "reach"), [(1, 0), (1, 6), (3, 4)])
 @pytest.mark.parametrize("name", GRIDS)
-def test_equal_depths_blend_to_an_even_response(name: str, step: int, reach: int) -> None:
-    close(image(CPU, GRIDS[name], step, reach, blended_of_one_depth), image(CPU, GRIDS[name], step, reach))
+def test_other_forms_of_an_even_response_give_its_image(name: str, step: int, reach: int) -> None:
+    for kind in (blended_of_one_depth, planar_of_a_symmetric_one):
+        close(image(CPU, GRIDS[name], step, reach, kind), image(CPU, GRIDS[name], step, reach))
 
 
 def test_planes_without_dyes_are_dark(gpu: ArrayDevice) -> None:

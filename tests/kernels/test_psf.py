@@ -107,6 +107,7 @@ class TestForms:
         for pays in (False, True):
             monkeypatch.setattr(compiled, "pays", lambda operations, pays=pays: pays)
             psf_special.gauss_legendre_rules.cache_clear()
+            psf_response.disc_matrix.cache_clear()
             forms.append(compute())
         return forms[0], forms[1]
 

@@ -1,6 +1,7 @@
 """Point spread functions of other programs, run by hand with `pytest -m rival`.
 
-SIMEXM_MICROSIM names the Python of an environment with microsim 0.0.12.post0 (`pip install microsim==0.0.12.post0`).
+SIMEXM_MICROSIM names the Python of an environment with microsim 0.0.12.post0 (`pip install microsim==0.0.12.post0`), SIMEXM_BIOBEAM
+that of one with biobeam 0.1.3 (`pip install biobeam six pyopencl pocl-binary-distribution`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import subprocess
 import numpy as np
 import pytest
 
+from benchmarks import bead
 from simexm.kernels.diffraction import response, tables
 from simexm.kernels.diffraction.objective import Objective
+from tests.markdown import ROOT
 
 SCRIPT = """
 import json, sys
@@ -47,3 +50,27 @@ def test_widefield_is_that_of_microsim(na: float, n: float) -> None:
     found, expected = (response.Response(z, r, t) for t in (ours, theirs))
     assert response.fwhm_lateral_nm(found) == pytest.approx(response.fwhm_lateral_nm(expected), rel=1e-4)
     assert response.fwhm_axial_nm(found) == pytest.approx(response.fwhm_axial_nm(expected), rel=1e-4)
+
+
+@pytest.mark.rival
+@pytest.mark.parametrize(
+    ("program", "pairs", "rel"),
+    [
+        ("microsim", {"widefield": "widefield", "confocal, even": "confocal, even"}, 5e-3),
+        ("biobeam", {"focus of even light": "widefield"}, 5e-3),
+    ],
+)
+def test_a_bead_is_as_wide_and_as_bright_as_theirs(program: str, pairs: dict[str, str], rel: float) -> None:
+    """Widths, and light out of focus over that in focus."""
+    python = os.environ.get(f"SIMEXM_{program.upper()}")
+    if not python:
+        pytest.skip(f"SIMEXM_{program.upper()} does not name a Python with {program}")
+    command = [python, str(ROOT / "benchmarks/bead.py"), program, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    theirs = json.loads(done.stdout.splitlines()[-1])[program]
+    stacks = bead.simexm_stacks()
+    for name, own in pairs.items():
+        ours, found = bead.measured(stacks[own]), theirs[name]
+        for width in ("lateral_nm", "axial_nm"):
+            assert ours[width] == pytest.approx(found[width], rel=rel)
+        assert ours["light"] == pytest.approx(found["light"], rel=2 * rel, abs=1e-4)

@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     phantom = {"kind": "phantom", "shape": [16, 40, 40], "voxel_size_nm": list(rounds_build.VOXEL_NM)}
     spec = rounds_build.spec(phantom, rounds=2)
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
-    Simulation.from_mapping(spec).run(folder / "out.zarr", workers=1, quiet=True)
+    Simulation.from_mapping(spec).run(folder / "out.zarr", quiet=True)
     return folder
 
 

@@ -114,7 +114,7 @@ def test_densities_that_vary_are_the_same(gpu: str) -> None:
 
 def test_two_layers_in_two_channels(gpu: str) -> None:
     """In whatever tiles."""
-    simulation, labels = Simulation.from_mapping(spec("memory", keep=KEEP)), cells((32, 44, 44))
+    simulation, labels = Simulation.from_mapping(spec("memory", keep=KEEP)), cells((24, 32, 32))
     ours, theirs = both(simulation, labels)
     agree(ours, theirs)
     agree(simulate(labels, simulation.with_device("gpu").with_tile((3, 17, 11)), voxel_size_nm=VOXEL_NM), theirs)

@@ -92,7 +92,7 @@ def test_a_class_is_labelled_as_its_mask_is(tmp_path: Path) -> None:
     found = simulate(IDS, of_class, voxel_size_nm=VOXEL_NM, fields=fields)
     assert expected.cells["dyes_a"].sum() > 100
     np.testing.assert_array_equal(found.image, expected.image)
-    made = of_class.run(tmp_path / "out.zarr", workers=1, quiet=True)
+    made = of_class.run(tmp_path / "out.zarr", quiet=True)
     np.testing.assert_array_equal(np.asarray(made.array()[...]), expected.image)
     assert of_class.plan().hash == Simulation.from_mapping(of_class.resolved().to_mapping()).plan().hash
     other = whole.model_dump()

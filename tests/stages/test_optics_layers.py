@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from simexm.kernels.diffraction import tables
 from simexm.stages import Confocal
 from simexm.stages.microscope.objectives import OBJECTIVES, focus_at
-from tests.stages.optics_build import Bench, microscope
+from tests.stages.optics_build import Array, Bench, microscope
 
 SILICONE: dict[str, Any] = {"na": 1.05, "immersion_index": 1.406, "depth_um": 33.0}
 AIR: dict[str, Any] = {"na": 0.8, "immersion_index": 1.0, "depth_um": 21.0}
+WATER: dict[str, Any] = {"na": 1.2, "refractive_index": 1.34, "immersion_index": 1.333}
 GLASS: dict[str, Any] = {"na": 1.0, "cover_glass": {"thickness_um": 165}, "zernike": [{"n": 4, "nm": 20}]}
 
 
@@ -29,6 +30,27 @@ def test_each_plane_has_the_response_of_its_own_depth(kind: str, layers: dict[st
     rng = np.random.default_rng(1)
     for place in b.centre() + rng.uniform(-0.9, 0.9, (2, 3)) * b.pitch:
         assert np.abs(b.image(place)[0] - b.direct(place)).max() < 8e-3 * peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["widefield", "confocal"])
+@pytest.mark.parametrize("layers", [SILICONE, AIR, WATER], ids=["silicone", "air", "water"])
+def test_planes_between_tabulated_depths_err_little(kind: str, layers: dict[str, Any]) -> None:
+    """Planes at random in 100 um of gel, as they are blended, against tables of their own depth."""
+    optics = microscope(kind, pixel=130, plane=400, axial_range_um=4, **{**layers, "depth_um": 0.0})
+    b = Bench(optics, (1, 8, 8), depth_nm=1e5)
+    depths, r, z = b.plan.depths, np.arange(0, 1500, 50.0), np.arange(-3000, 3001, 100.0)
+    assert depths is not None
+
+    def response(focus: tables.Focus) -> Array:
+        return optics.response(b.channel, b.dye, b.pair.emission_nm, z, r, focus)
+
+    peak = response(tables.SURFACE).max()
+    for k in np.random.default_rng(5).integers(0, round(1e5 / depths.plane_nm), 20).tolist():
+        (first,), (share,) = depths.at(range(k, k + 1))
+        blended = (1 - share) * response(depths.foci[first]) + share * response(depths.foci[first + 1])
+        own = response(focus_at(optics.lens, optics.focus_nm, depths.start_nm + k * depths.plane_nm))
+        assert np.abs(blended - own).max() < 2e-3 * peak
 
 
 @pytest.mark.parametrize("layers", [SILICONE, AIR, GLASS], ids=["silicone", "air", "glass"])

@@ -91,7 +91,7 @@ def test_tiles_leave_no_seam(tile: Triple) -> None:
 def test_halving_the_simulation_grid_changes_little(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense labels: the dyes of the membranes above, under each of the microscopes."""
     monkeypatch.setattr(
-        "simexm.stages.microscope.optics.LATERAL_SHARE", 0.97
+        "simexm.stages.microscope.optics_grid.LATERAL_SHARE", 0.97
     )  # the grid does not matter to far rings; quicker
     e = whole().emitters
     here = e["layer"] == "membrane"

@@ -265,7 +265,11 @@ def _specs(draw: st.DrawFn) -> Spec:
             {},
             optional={
                 "seed": st.integers(0, 2**63 - 1),
-                "name": st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=9),
+                "name": st.text(
+                    st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp")),
+                    min_size=1,
+                    max_size=9,
+                ),
                 "crop": st.just({"offset": [1, 2, 3], "shape": [4, 5, 6]}),
                 "keep": st.lists(st.sampled_from(["expected", "labelled", "emitters"]), unique=True),
                 "execution": st.just({"memory_GiB": 3.5, "tile": [8, 9, 10]}),

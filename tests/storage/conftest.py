@@ -26,6 +26,8 @@ from simexm.store.remote import Remote
 from tests.run.conftest import VOXEL_NM, cells, spec
 
 SHAPE = (32, 48, 48)
+PAGE = 100
+"""Keys that a page of a listing holds; in stores 1000."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,7 +48,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     log = (tmp_path_factory.mktemp("server") / "log").open("wb")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=log, stderr=log)
+    paged = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)}
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=paged)
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
         del os.environ[name]
@@ -114,8 +117,8 @@ def labels(server: str, tif: Path) -> tuple[Path, Remote]:
 
 
 def simulation(source: Any, **changes: Any) -> Simulation:
-    """The small simulation on labels somewhere, in eight blocks, with all tables."""
-    return Simulation.from_mapping(spec(str(source), keep=["emitters"], **{"execution": {"min_blocks": 8}, **changes}))
+    """The small simulation on labels somewhere, in four blocks, with all tables."""
+    return Simulation.from_mapping(spec(str(source), keep=["emitters"], **{"execution": {"min_blocks": 4}, **changes}))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ from simexm.store.reading import Reader
 from simexm.store.refusals import RemoteError
 from simexm.store.remote import Remote
 from simexm.store.shards import GAP_BYTES, TAIL_BYTES
+from tests.storage.conftest import PAGE
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -95,8 +96,8 @@ def test_listings_tell_what_is_there(folder: Path) -> None:
 
 def test_a_listing_of_many_pages_misses_nothing(bucket: Remote) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: (bucket / f"many/{n:04d}").put(b"x"), range(1003)))
-    assert sorted(p.name for p in (bucket / "many").files()) == [f"{n:04d}" for n in range(1003)]
+        list(pool.map(lambda n: (bucket / f"many/{n:04d}").put(b"x"), range(2 * PAGE + 3)))
+    assert sorted(p.name for p in (bucket / "many").files()) == [f"{n:04d}" for n in range(2 * PAGE + 3)]
 
 
 def test_one_only_of_many_makes_a_file(bucket: Remote) -> None:

@@ -8,6 +8,7 @@ import inspect
 import signal
 import threading
 from collections.abc import Mapping
+from copy import deepcopy
 from importlib.resources import files
 from typing import Any
 
@@ -111,6 +112,12 @@ def with_skipped(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def defaults(kind: str) -> dict[str, Any]:
     """Read dask-jobqueue's own defaults, without Dask's configuration in the user's home."""
+    return deepcopy(_all_defaults()[kind])  # Dask writes into what it is given
+
+
+@functools.cache
+def _all_defaults() -> dict[str, dict[str, Any]]:
+    """Read the defaults of all queues once: the file is long, and yaml is slow."""
     loaded = yaml.safe_load(files(_module()).joinpath("jobqueue.yaml").read_text(encoding="utf-8"))
-    settings: dict[str, Any] = loaded["jobqueue"][kind]
-    return settings
+    found: dict[str, dict[str, Any]] = loaded["jobqueue"]
+    return found

@@ -23,7 +23,8 @@ from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.emit import refuse_crowded
 from simexm.kernels.emission.points import IDENTITY, EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging import planes
-from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
+from simexm.kernels.imaging.far import add_planes_elementwise
+from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 from simexm.kernels.labels.regions import bits_type_of
 from simexm.kernels.numbers.gamma import pulse_table
 
@@ -202,12 +203,20 @@ class ArrayDevice:
 
     # ---------------------------------------------------------------- light
 
+    def add_far(
+        self, total: Any, spectra: Any, tables: tuple[Any, Any], shares: Any, first: int, distance: NDArray[np.int64]
+    ) -> None:
+        """See `Device`."""
+        add_planes_elementwise(total, spectra, *tables, shares, first, distance, self.put)
+
     def node_planes(self, grid: NodeGrid) -> ArrayNodePlanes:
         """See `Device`."""
         return ArrayNodePlanes(self._backend, grid)
 
-    def response(self, transfer: Transfer | Blended) -> planes.Response:
+    def response(self, transfer: Transfer | Blended | Planar) -> planes.Response | planes.PlanarResponse:
         """See `Device`."""
+        if isinstance(transfer, Planar):
+            return planes.PlanarResponse(transfer, self.put)
         if isinstance(transfer, Blended):
             return planes.Response(transfer.transfer, self.put, self.xp, transfer)
         return planes.Response(transfer, self.put, self.xp)

@@ -18,7 +18,8 @@ from simexm.kernels.emission.amplicons import Amplicons, scatter_dyes
 from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, LayerKeys
 from simexm.kernels.imaging import image as imaging
 from simexm.kernels.imaging.deposit import Ring, deposit_counts
-from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
+from simexm.kernels.imaging.far import add_planes
+from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 from simexm.kernels.imaging.nodes import deposit_nodes
 from simexm.kernels.labels.regions import add_mask, bits_type_of, regions_of
 from simexm.kernels.numbers import gather
@@ -73,12 +74,18 @@ class _NodePlanes:
                 self._planes[:, slot] = 0
                 self._used[slot] = False
 
-    def project(self, response: Transfer | Blended, wanted: range, out: NDArray[np.complex64], term: int = 0) -> None:
+    def project(
+        self, response: Transfer | Blended | Planar, wanted: range, out: NDArray[np.complex64], term: int = 0
+    ) -> None:
         if self._used.any():
             g, grid = self._grid, self._grid.lateral
-            planes = self._planes[term].view(np.float32)
+            planes, sizes = self._planes[term].view(np.float32), (*grid.pixels, grid.nodes[1])
+            if isinstance(response, Planar):
+                parts = response.response.view(np.float32)
+                imaging.project_planar(planes, self._used, parts, response, g.step, wanted.start, *sizes, out)
+                return
             project = imaging.project_blended if isinstance(response, Blended) else imaging.project
-            project(planes, self._used, response, g.step, wanted.start, *grid.pixels, grid.nodes[1], out)
+            project(planes, self._used, response, g.step, wanted.start, *sizes, out)
 
 
 def _rows(plane: NDArray[np.float32], start: int, first: int, stop: int) -> NDArray[np.float32]:
@@ -144,10 +151,22 @@ class _CpuDevice:
         e = emitters
         deposit_nodes(e.z, e.y, e.x, e.weight, per_nm, start, out)
 
+    def add_far(
+        self,
+        total: NDArray[np.complex64],
+        spectra: NDArray[np.complex64],
+        tables: tuple[NDArray[np.float32], NDArray[np.float32]],
+        shares: NDArray[np.float32],
+        first: int,
+        distance: NDArray[np.int64],
+    ) -> None:
+        parts = (a.view(np.float32).reshape(len(a), -1) for a in (total, spectra))
+        add_planes(*parts, *(t.reshape(len(t), -1) for t in tables), shares, first, distance)
+
     def node_planes(self, grid: NodeGrid) -> _NodePlanes:
         return _NodePlanes(grid)
 
-    def response(self, transfer: Transfer | Blended) -> Transfer | Blended:
+    def response(self, transfer: Transfer | Blended | Planar) -> Transfer | Blended | Planar:
         return transfer
 
     def image(

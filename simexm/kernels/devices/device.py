@@ -16,7 +16,7 @@ from simexm.geometry.grid import Box, Triple
 from simexm.kernels.detector.camera import DetectorLaw, PixelMaps, Profile
 from simexm.kernels.emission.amplicons import Amplicons
 from simexm.kernels.emission.points import EmissionLaw, Emitters, Factors, LayerKeys
-from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
+from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 
 Floats = tuple[float, float, float]
 Indices = NDArray[np.int64]
@@ -83,7 +83,7 @@ class NodePlanes(Protocol):
         """
 
     def project(self, response: Any, wanted: range, out: Any, term: int = 0) -> None:
-        """Add the node planes of a term to the spectra of image planes; see `image.project` and `image.project_blended`."""
+        """Add the node planes of a term to the spectra of image planes; see `image.project` and those after it."""
 
 
 class Window:
@@ -159,10 +159,18 @@ class Device(Protocol):
     def deposit_nodes(self, emitters: Emitters, per_nm: Floats, start: Triple, out: Any) -> None:
         """Add emitters to coarse nodes; see `nodes.deposit_nodes`."""
 
+    def add_far(
+        self, total: Any, spectra: Any, tables: tuple[Any, Any], shares: Any, first: int, distance: NDArray[np.int64]
+    ) -> None:
+        """Add the far light of planes of coarse nodes to the spectra of image planes; see `far.add_planes`.
+
+        All are complex64, (planes, y, x); the transfer functions `tables`, below and above an image plane, are real.
+        """
+
     def node_planes(self, grid: NodeGrid) -> NodePlanes:
         """Empty node planes."""
 
-    def response(self, transfer: Transfer | Blended) -> Any:
+    def response(self, transfer: Transfer | Blended | Planar) -> Any:
         """Prepare a transfer function for `NodePlanes.project`."""
 
     def image(self, spectra: Any, grid: LateralGrid, inner: tuple[slice, slice], out: Any) -> None:

@@ -65,6 +65,10 @@ class Objective(NamedTuple):
         The cover glass, if it is not the one for which the objective was made.
     spherical
         Aberrations that are symmetric about the axis: (n, coefficient in nm RMS) of Zernike's polynomials of even order n.
+    aberrations
+        Others, (n, m, nm RMS) of `zernike`: only `pupil` knows them, and tables are those of an objective without.
+    polarisation_deg
+        Angle of a linearly polarised laser beam from x towards y, likewise; None for unpolarised or circular light.
     """
 
     aperture: float
@@ -74,6 +78,8 @@ class Objective(NamedTuple):
     model: Model = "vectorial"
     glass: Glass | None = None
     spherical: tuple[tuple[int, float], ...] = ()
+    aberrations: tuple[tuple[int, int, float], ...] = ()
+    polarisation_deg: float | None = None
 
     @property
     def n1(self) -> float:
@@ -83,7 +89,12 @@ class Objective(NamedTuple):
     @property
     def matched(self) -> bool:
         """Whether the image of a dye is the same at all depths and on both sides of its plane."""
-        return self.n1 == self.gel and self.glass is None and not self.spherical
+        return self.n1 == self.gel and self.glass is None and not self.spherical and not self.aberrations
+
+    @property
+    def round(self) -> bool:
+        """Whether beams and images are symmetric about the axis."""
+        return not self.aberrations and self.polarisation_deg is None
 
     @property
     def widest(self) -> float:
@@ -179,6 +190,32 @@ def _cosine(square: Array, index: float) -> Array:
 def _fresnel(n: float, c: Array, m: float, d: Array) -> tuple[Array, Array]:
     """Amplitudes, s and p polarised, behind a surface from index n to m at angles of cosine c and d."""
     return 2.0 * n * c / (n * c + m * d), 2.0 * n * c / (m * c + n * d)
+
+
+def zernike(order: int, m: int, radius: Array, sine: Array, cosine: Array) -> Array:
+    """Zernike's polynomial, RMS 1 over the aperture, at radii relative to it and directions of this sine and cosine.
+
+    Noll, JOSA 66, 207, 1976, with the signs of ANSI Z80.28: it varies as cos(m phi) for m > 0, as sin(-m phi) for m < 0.
+    """
+    k, turn = abs(m), np.ones_like(cosine) + 0j
+    radial = np.zeros_like(radius)
+    for j in range((order - k) // 2 + 1):
+        ways = math.factorial(order - j) // (
+            math.factorial(j) * math.factorial((order + k) // 2 - j) * math.factorial((order - k) // 2 - j)
+        )
+        radial = radial + (-1) ** j * ways * _power(radius, order - 2 * j)
+    for _ in range(k):
+        turn = turn * (cosine + 1j * sine)
+    around = turn.real if m >= 0 else turn.imag
+    return np.asarray(math.sqrt((order + 1.0) * (1.0 if m == 0 else 2.0)) * radial * around)
+
+
+def _power(base: Array, exponent: int) -> Array:
+    """By multiplication: the same bits on every machine."""
+    result = np.ones_like(base)
+    for _ in range(exponent):
+        result = result * base
+    return result
 
 
 def _zernike(order: int, square: Array) -> Array:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -89,7 +90,7 @@ def pinhole_share(emission: Array, spacing_nm: float, radius_nm: float) -> Array
             f"a pinhole of radius {radius_nm} nm needs a positive radius and a table that is wider than it"
         )
     radius = radius_nm / spacing_nm
-    first, matrix = _disc_matrix(size, radius)
+    first, matrix = disc_matrix(size, radius)
     return _apply_rows(emission, first, matrix * spacing_nm**2)
 
 
@@ -110,8 +111,9 @@ _distance_1 = njit(cache=True, nogil=True)(_distance)
 _lagrange_1 = njit(cache=True, nogil=True)(lagrange)
 
 
-def _disc_matrix(size: int, radius: float) -> tuple[NDArray[np.int64], Array]:
-    """First sample, and weights of the samples, of D at each of `size` radii; lengths in samples."""
+@lru_cache(maxsize=4)  # tables of many depths share one
+def disc_matrix(size: int, radius: float) -> tuple[NDArray[np.int64], Array]:
+    """First sample, and weights of the samples, of D at each of `size` radii; lengths in samples. Not to be written into."""
     turn = _PHASE_PER_SAMPLE * radius
     nodes, weights = gauss_legendre(8 + math.ceil(turn / 4.0 + turn ** (1.0 / 3.0)))
     angles = 8 + math.ceil(turn / 2.0 + turn ** (1.0 / 3.0))

@@ -80,8 +80,8 @@ def plane_fluence(objective: Objective) -> float:
     """Integral of `excitation_table` over any plane; without layers the mean of 1 / cos(theta) over the beam's power."""
     if objective.model == "psf":
         return 1.0
-    rays = objective.rays(*gauss_legendre(_FEWEST))
-    energy, power = _plane_integral(rays, objective, True), _beam_power(rays, objective)
+    rays = objective.rays(*gauss_legendre(FEWEST))
+    energy, power = plane_integral(rays, objective, True), beam_power(rays, objective)
     return objective.gel / objective.n1 * energy / power
 
 
@@ -106,16 +106,16 @@ def axial_peak(depth_nm: float, settings_nm: Array, wavelength_nm: float, object
     """Image of a dye at its own place on the axis, per nm^2, at each focus setting (n,)."""
     wavenumber = 2.0 * math.pi / wavelength_nm
     ends = (float(settings_nm.min()), float(settings_nm.max()))
-    degree = max(_axial_degree(np.zeros(1), wavenumber, objective, Focus(depth_nm, t)) for t in ends)
-    rays = objective.rays(*gauss_legendre(_rule(degree)))
-    amplitude = rays.weight * _pupil(rays, objective, False) * (rays.ts + rays.tp * rays.c2)
-    still = _phases(np.zeros(1), wavenumber, objective, Focus(depth_nm, 0.0), rays)[0]
+    degree = max(axial_degree(np.zeros(1), wavenumber, objective, Focus(depth_nm, t)) for t in ends)
+    rays = objective.rays(*gauss_legendre(rule(degree)))
+    amplitude = rays.weight * pupil(rays, objective, False) * (rays.ts + rays.tp * rays.c2)
+    still = phases(np.zeros(1), wavenumber, objective, Focus(depth_nm, 0.0), rays)[0]
     moving = wavenumber * objective.n1 * (rays.c1 - 1.0)
     value = np.empty(settings_nm.size)
     for i, t in enumerate(settings_nm.tolist()):
         sines, cosines = sin_cos_array(still - moving * t)
         value[i] = ordered_sum(amplitude * cosines) ** 2 + ordered_sum(amplitude * sines) ** 2
-    return value / (2.0 * math.pi / (wavenumber * objective.n1) ** 2 * _plane_integral(rays, objective, False))
+    return value / (2.0 * math.pi / (wavenumber * objective.n1) ** 2 * plane_integral(rays, objective, False))
 
 
 def lateral_radius_nm(range_nm: float, wavelength_nm: float, objective: Objective) -> float:
@@ -151,23 +151,23 @@ def _table(
     if objective.matched:
         z, focus = np.abs(z), SURFACE  # even in z
     wavenumber = 2.0 * math.pi / wavelength_nm
-    degree = _axial_degree(z, wavenumber, objective, focus)
+    degree = axial_degree(z, wavenumber, objective, focus)
     per_nm = wavenumber * objective.lower * math.sqrt(0.5 * (1.0 - objective.least_cosine))
     table = np.empty((z.size, r.size))
     tiles = [slice(start, start + _TILE) for start in range(0, r.size, _TILE)]
-    sizes = tuple(_rule(degree + per_nm * float(r[tile].max())) for tile in tiles)
+    sizes = tuple(rule(degree + per_nm * float(r[tile].max())) for tile in tiles)
     rules = gauss_legendre_rules(sizes)
     for tile, size in zip(tiles, sizes, strict=True):
         rays = objective.rays(*rules[size])
         table[:, tile] = _intensity(z, r[tile], wavenumber, objective, focus, excitation, rays)
-    rays = objective.rays(*gauss_legendre(_FEWEST))
+    rays = objective.rays(*gauss_legendre(FEWEST))
     over_k1 = 2.0 * math.pi / (wavenumber * objective.n1) ** 2
     if excitation and objective.model == "vectorial":
-        return table * (objective.gel / objective.n1 / (over_k1 * _beam_power(rays, objective)))
-    return table / (over_k1 * _plane_integral(rays, objective, excitation))
+        return table * (objective.gel / objective.n1 / (over_k1 * beam_power(rays, objective)))
+    return table / (over_k1 * plane_integral(rays, objective, excitation))
 
 
-def _rule(degree: float) -> int:
+def rule(degree: float) -> int:
     """Number of nodes, a multiple of 4, that integrate a phase of so many radians per unit of x.
 
     With c = least + (1 - least) (1 + cos(x)) / 2, n nodes integrate a degree of 2 n exactly.
@@ -176,20 +176,20 @@ def _rule(degree: float) -> int:
     return 4 * quarter
 
 
-_FEWEST = _rule(0.0)
+FEWEST = rule(0.0)
 """Nodes of integrals without a phase."""
 
 
-def _axial_degree(z: Array, wavenumber: float, objective: Objective, focus: Focus) -> float:
-    """Largest change of the phase on the axis per unit of x, see `_rule`, at the first and the last depth."""
+def axial_degree(z: Array, wavenumber: float, objective: Objective, focus: Focus) -> float:
+    """Largest change of the phase on the axis per unit of x, see `rule`, at the first and the last depth."""
     _, x = sin_cos_array(math.pi * np.arange(_STEPS + 1) / _STEPS)
     rays = objective.rays(x, np.zeros_like(x))
-    phases = _phases(np.array([float(z.min()), float(z.max())]), wavenumber, objective, focus, rays)
-    steepest = float(np.abs(np.diff(phases, axis=1)).max())
+    ends = phases(np.array([float(z.min()), float(z.max())]), wavenumber, objective, focus, rays)
+    steepest = float(np.abs(np.diff(ends, axis=1)).max())
     return steepest * _STEPS / math.pi
 
 
-def _phases(z: Array, wavenumber: float, objective: Objective, focus: Focus, rays: Rays) -> Array:
+def phases(z: Array, wavenumber: float, objective: Objective, focus: Focus, rays: Rays) -> Array:
     """Phase of each ray at each depth, less that of the ray along the axis, (nz, rays)."""
     path = objective.gel * (rays.c2 - 1.0) * (focus.depth_nm + z[:, None])
     if not objective.matched:
@@ -197,7 +197,7 @@ def _phases(z: Array, wavenumber: float, objective: Objective, focus: Focus, ray
     return wavenumber * path
 
 
-def _pupil(rays: Rays, objective: Objective, excitation: bool) -> Array:
+def pupil(rays: Rays, objective: Objective, excitation: bool) -> Array:
     """P sqrt(c1), of the model `psf` without the root in emission."""
     if excitation:
         return np.sqrt(rays.c1) * objective.beam(rays)
@@ -209,15 +209,15 @@ def _weight_1(objective: Objective) -> float:
     return 2.0 if objective.model == "vectorial" else 4.0
 
 
-def _beam_power(rays: Rays, objective: Objective) -> float:
+def beam_power(rays: Rays, objective: Objective) -> float:
     """Power of the laser beam, times k1^2 / (2 pi)."""
     beam = objective.beam(rays)
     return ordered_sum(rays.weight * 4.0 * beam * beam * rays.c1)
 
 
-def _plane_integral(rays: Rays, objective: Objective, excitation: bool) -> float:
+def plane_integral(rays: Rays, objective: Objective, excitation: bool) -> float:
     """Integral of the unnormalised intensity over a plane, times k1^2 / (2 pi)."""
-    a, s, p = _pupil(rays, objective, excitation), rays.ts, rays.tp
+    a, s, p = pupil(rays, objective, excitation), rays.ts, rays.tp
     c = rays.c2
     squares = 2.0 * s * s + 2.0 * p * p * c * c + _weight_1(objective) * p * p * (1.0 - c * c)
     return ordered_sum(rays.weight * a * a * squares / rays.c1)
@@ -227,17 +227,17 @@ def _intensity(
     z: Array, r: Array, wavenumber: float, objective: Objective, focus: Focus, excitation: bool, rays: Rays
 ) -> Array:
     """Unnormalised intensity, shape (nz, nr)."""
-    a = rays.weight * _pupil(rays, objective, excitation)
+    a = rays.weight * pupil(rays, objective, excitation)
     s, p, c = rays.ts, rays.tp * rays.c2, rays.tp * rays.p / objective.gel
     x = wavenumber * r * rays.p[:, None]
     j0, j1 = bessel_01_array(x)
     j2 = np.where(x > 1e-3, 2.0 * j1 / np.where(x > 1e-3, x, 1.0) - j0, x * x / 8.0)
-    sines, cosines = sin_cos_array(_phases(z, wavenumber, objective, focus, rays))
-    phases = np.concatenate([cosines, sines])
+    sines, cosines = sin_cos_array(phases(z, wavenumber, objective, focus, rays))
+    turned = np.concatenate([cosines, sines])
     table = np.zeros((z.size, r.size))
     for factor, bessel in ((a * (s + p), j0), (a * math.sqrt(_weight_1(objective)) * c, j1), (a * (s - p), j2)):
         parts = np.zeros((2 * z.size, r.size))
-        add_product(parts, phases, factor[:, None] * bessel)
+        add_product(parts, turned, factor[:, None] * bessel)
         real, imag = parts[: z.size], parts[z.size :]
         table += real * real + imag * imag
     return table

@@ -6,10 +6,13 @@ namespace of the Python array API.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from simexm.compiled import njit
 from simexm.kernels.imaging.image import fast_pixels
 
 TAPS = 6
@@ -82,9 +85,7 @@ def inverse(spectra: Any, size: tuple[int, int], xp: Any) -> Any:
     return xp.fft.irfft(xp.fft.ifft(spectra, axis=1), n=size[1], axis=2)
 
 
-def transfers(
-    kernels: np.ndarray[Any, np.dtype[np.float32]], size: tuple[int, int]
-) -> np.ndarray[Any, np.dtype[np.float32]]:
+def transfers(kernels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Half spectra, which are real, of kernels symmetric along both axes, (n, radius + 1, radius + 1) from the centre on."""
     radius = kernels.shape[1] - 1
     padded = np.zeros((1, *size), np.float32)
@@ -95,3 +96,73 @@ def transfers(
         padded[0, rows, columns] = kernel[mirrored[:, None], mirrored[None, :]]
         one[...] = spectra(padded, size, np)[0].real
     return found
+
+
+_PIECE = 512  # frequencies that are added together: those of all planes stay in the cache
+
+
+@njit(cache=True, nogil=True)
+def add_planes(total, spectra, below, above, shares, first, distance):  # type: ignore[no-untyped-def]
+    """Add planes of nodes to the image planes that they serve.
+
+    Parameters
+    ----------
+    total
+        Spectra of image planes, float32, (image planes, 2 * frequencies), real and imaginary parts interleaved.
+    spectra
+        Spectra of planes of nodes, likewise, (planes of nodes, 2 * frequencies).
+    below, above
+        Transfer functions by distance, float32, (distances, frequencies), for nodes below and above an image plane.
+    shares
+        Factors by image plane and distance, float32, (image planes, 2 * most + 1).
+    first
+        Distance of the first transfer functions, in planes of nodes.
+    distance
+        Planes of nodes from each image plane to the first of `spectra`, int64.
+    """
+    middle = shares.shape[1] // 2
+    last = first + below.shape[0]
+    for start in range(0, below.shape[1], _PIECE):
+        stop = min(start + _PIECE, below.shape[1])
+        for k in range(total.shape[0]):
+            for j in range(spectra.shape[0]):
+                d = distance[k] + j
+                if first <= d < last:
+                    table = below[d - first]
+                elif first <= -d < last:
+                    table = above[-d - first]
+                else:
+                    continue
+                share = shares[k, middle + d] if middle > 0 else np.float32(1)
+                for f in range(start, stop):
+                    weight = share * table[f]
+                    total[k, 2 * f] += weight * spectra[j, 2 * f]
+                    total[k, 2 * f + 1] += weight * spectra[j, 2 * f + 1]
+
+
+def add_planes_elementwise(
+    total: Any,
+    spectra: Any,
+    below: Any,
+    above: Any,
+    shares: NDArray[np.float32],
+    first: int,
+    distance: NDArray[np.int64],
+    put: Callable[[Any], Any],
+) -> None:
+    """`add_planes` of complex planes, (planes, y, x), in any namespace; `put` moves an array to its device."""
+    middle, last = shares.shape[1] // 2, first + int(below.shape[0])
+    for j in range(spectra.shape[0]):
+        for side, table in ((distance + j, below), (-distance - j, above)):
+            served = np.flatnonzero((side >= first) & (side < last))
+            if not served.size:
+                continue
+            k, stop = int(served[0]), int(served[-1]) + 1
+            place = side[k:stop] - first
+            step = int(place[1] - place[0]) if place.size > 1 else 1
+            end = int(place[-1]) + (1 if step > 0 else -1)
+            part = table[slice(int(place[0]), None if end < 0 else end, step), :, :]
+            if middle > 0:
+                share = shares[np.arange(k, stop), distance[k:stop] + j + middle]
+                part = part * put(share[:, None, None])
+            total[k:stop, :, :] += part * spectra[j, :, :][None, :, :]

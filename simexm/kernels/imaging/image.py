@@ -69,6 +69,19 @@ class Blended(NamedTuple):
     high: NDArray[np.float32]
 
 
+class Planar(NamedTuple):
+    """Transfer functions of responses without symmetry on a tile's frequencies, and how each image plane blends them.
+
+    Those of depths and offsets follow each other and are blended as in `Blended`.
+    """
+
+    response: NDArray[np.complex64]  # (depths * offsets, 2 * band_y + 1, band_x + 1), rows as in `plane_spectrum`
+    origin: int
+    first: NDArray[np.int64]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+
 def plane_spectrum(
     dyes: Callable[[int, int], NDArray[np.float32]], held: range, grid: LateralGrid, out: NDArray[np.complex64]
 ) -> None:
@@ -207,6 +220,40 @@ def project_blended(planes, used, blended, step, wanted, grid_y, grid_x, fine_x,
                 _fold(total, count, k, sign * qy, grid_y, grid_x, fine_x, out)
 
 
+@njit(cache=True, nogil=True)
+def project_planar(planes, used, response, planar, step, wanted, grid_y, grid_x, fine_x, out):  # type: ignore[no-untyped-def]
+    """`project` with transfer functions of type `Planar`; `response` is `planar.response` as float32, like `planes`."""
+    slots, rows, columns = planes.shape
+    offsets = planar.low.shape[1]
+    start = wanted - planar.origin
+    begin = planar.first[start] * offsets
+    end = min((planar.first[start + out.shape[0] - 1] + 2) * offsets, response.shape[0])
+    # real and imaginary parts of the weights, each twice, and the sums by them
+    real, imaginary = np.empty((end - begin, columns), np.float32), np.empty((end - begin, columns), np.float32)
+    total, turned = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    for r in range(rows):
+        qy = r if 2 * r < rows else r - rows
+        for o in range(end - begin):
+            _part(response[begin + o, r], real[o], imaginary[o], columns)
+        for k in range(out.shape[0]):
+            first = (wanted + k) * step - offsets // 2
+            low = planar.first[start + k] * offsets - begin
+            high = min(low + offsets, end - begin - offsets)
+            total[:] = 0
+            turned[:] = 0
+            for o in range(offsets):
+                slot = (first + o) % slots
+                if used[slot]:
+                    a, b = planar.low[start + k, o], planar.high[start + k, o]
+                    _add_turned(real[low + o], imaginary[low + o], a, planes[slot, r], total, turned, columns)
+                    if b != 0:
+                        _add_turned(real[high + o], imaginary[high + o], b, planes[slot, r], total, turned, columns)
+            for i in range(0, columns, 2):
+                total[i] -= turned[i + 1]
+                total[i + 1] += turned[i]
+            _fold(total, columns // 2, k, qy, grid_y, grid_x, fine_x, out)
+
+
 # Separate functions, so that LLVM vectorises them.
 @njit(cache=True, nogil=True)
 def _weigh(weight, a, total, n):  # type: ignore[no-untyped-def]
@@ -224,6 +271,21 @@ def _add_weighted(weight, a, b, total, n):  # type: ignore[no-untyped-def]
 def _add_blended(low, high, a, b, plane, total, n):  # type: ignore[no-untyped-def]
     for i in range(n):
         total[i] += (a * low[i] + b * high[i]) * plane[i]
+
+
+@njit(cache=True, nogil=True)
+def _part(weight, real, imaginary, n):  # type: ignore[no-untyped-def]
+    for i in range(0, n, 2):
+        real[i] = real[i + 1] = weight[i]
+        imaginary[i] = imaginary[i + 1] = weight[i + 1]
+
+
+@njit(cache=True, nogil=True)
+def _add_turned(real, imaginary, share, plane, total, turned, n):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        value = share * plane[i]
+        total[i] += real[i] * value
+        turned[i] += imaginary[i] * value
 
 
 def inverse_plane(spectrum: NDArray[np.complex64], grid: LateralGrid) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.kernels.imaging.image import Blended, LateralGrid, Transfer
+from simexm.kernels.imaging.image import Blended, LateralGrid, Planar, Transfer
 
 
 def plane_spectra(dyes: Any, grid: LateralGrid, xp: Any) -> Any:
@@ -65,6 +65,19 @@ class Response:
         return xp.concat([half, xp.flip(half[1:, :], axis=0)], axis=0)
 
 
+class PlanarResponse:
+    """A `Planar` transfer function on a device; a `Response` to `project_blended`."""
+
+    def __init__(self, planar: Planar, put: Callable[[NDArray[Any]], Any]) -> None:
+        self.put, self.blended = put, planar
+        self.offsets = planar.response.shape[0]
+        self._response = put(planar.response)
+
+    def at(self, offset: int) -> Any:
+        """Transfer at one offset of one depth, complex64, (2 * band_y + 1, band_x + 1)."""
+        return self._response[offset, :, :]
+
+
 def project(spectra: Any, response: Response, step: int, centre: int, count: int, xp: Any) -> Any:
     """Sum node planes, from `plane_spectra`, into the fine spectra of image planes, (count, 2 * band_y + 1, band_x + 1).
 
@@ -82,7 +95,9 @@ def project(spectra: Any, response: Response, step: int, centre: int, count: int
     return total
 
 
-def project_blended(spectra: Any, response: Response, step: int, centre: int, first: int, count: int, xp: Any) -> Any:
+def project_blended(
+    spectra: Any, response: Response | PlanarResponse, step: int, centre: int, first: int, count: int, xp: Any
+) -> Any:
     """`project` with a response that varies with depth; the first image plane is plane `first`."""
     blended = response.blended
     assert blended is not None

@@ -7,12 +7,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from simexm.kernels.diffraction import response as psf_response
-from simexm.kernels.diffraction import tables
+from simexm.kernels.diffraction import pupil, tables
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.microscope.optics_plan import Array, Channel
+from simexm.stages.microscope.optics_plan import Array, Channel, Places
 from simexm.stages.microscope.scanner import Scanner, ScannerChannel
 
 
@@ -44,12 +43,12 @@ class Confocal(Scanner):
         return photophysics.saturated_rate_per_s(rate, dye.lifetime_ns) * dye.quantum_yield
 
     def response(
-        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
     ) -> Array:
         """Excitation, saturation, pinhole and detection, pointwise."""
-        beam = tables.excitation_table(z_nm, r_nm, channel.excitation_nm, self.lens, focus)
+        beam = pupil.excitation(z_nm, at, channel.excitation_nm, self.lens, focus)
         radius_nm = self.pinhole_radius_nm(channel)
-        passed = psf_response.pinhole_table(z_nm, r_nm, emission_nm, self.lens, radius_nm, focus)
+        passed = pupil.through_pinhole(z_nm, at, emission_nm, self.lens, radius_nm, focus)
         detected = self._rate(channel, dye, beam) * passed * self.collected(channel, dye)
         return detected * (self.dwell_us * 1e-6 / self.pixel_size_nm**2)
 

@@ -64,12 +64,15 @@ def shares(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore,
 
 def far_shares(
     optics: Optics, plan: OpticsPlan, number: int, dye: Fluorophore, planes: range, reach: int
-) -> NDArray[np.float32] | None:
-    """`shares` of a pair, by its number, at planes of coarse nodes -reach ... reach from the image plane, (planes, offsets)."""
+) -> NDArray[np.float32]:
+    """`shares` of a pair, by its number, at planes of coarse nodes -reach to reach from the image plane, (planes, offsets).
+
+    (planes, 1) if all is left.
+    """
     assert plan.haze is not None
     offsets = np.arange(-reach, reach + 1, dtype=np.float64) * (plan.subdivision[0] / plan.haze.per_plane)
     left = _left(optics, plan, number, dye, planes, offsets)
-    return None if left is None else left.astype(np.float32)
+    return np.ones((len(planes), 1), np.float32) if left is None else left.astype(np.float32)
 
 
 def _left(

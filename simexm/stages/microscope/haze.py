@@ -2,11 +2,12 @@
 
 Far from its plane the image of a dye is wide and has low frequencies only, so that coarse nodes serve; the further, the
 coarser. The dyes lie on planes of nodes `coarse_nm` apart, spread over three of them by the quadratic B-spline B. With h the
-transfer function on these planes, corrected for that spread, the planes from offset J on transfer of a dye at distance z
+transfer function on these planes, corrected for that spread, they transfer of a dye at distance z
 
-    taken(z) = sum over |j| >= J of  B(z / coarse_nm - j) h_j,
+    taken(z) = sum over j of  w_j B(z / coarse_nm - j) h_j,
 
 and the node planes of the near range are given what is left, H(z) - taken(z). So every dye is counted once, wherever it lies.
+The share w rises from 0 to 1 over some planes: what is left ends so gently that node planes resolve it.
 
 The shape of h is tabulated up to `_FAR` depths of field; beyond, it grows with the distance as a cone of light does.
 """
@@ -48,6 +49,8 @@ _SHARE = 0.995
 """Share of a plane's light within the radius of the kernels."""
 _THIN = 8
 """Least number of planes of nodes in the near range."""
+_RISE = 4
+"""Node planes of the simulation grid over which light changes from near to far."""
 _FAR = 50.0
 """Distance from which shapes only grow, in depths of field."""
 _STEP, _MOST = 0.03, 16.0
@@ -70,6 +73,8 @@ class HazePlan:
         Pixels to a node by level, each twice those of the one before.
     starts
         First offset that each level serves, in planes of nodes, and the end.
+    whole
+        Offset from which on planes of nodes have their whole share.
     radii
         Radius of each level's kernels, in nodes.
     reach_nm
@@ -86,6 +91,7 @@ class HazePlan:
     coarse_nm: float
     pixels: tuple[int, ...]
     starts: tuple[int, ...]
+    whole: int
     radii: tuple[int, ...]
     reach_nm: float
     ends_nm: tuple[float, float]
@@ -106,9 +112,15 @@ class HazePlan:
         reach = max((r + 2 * far.MARGIN) * p for r, p in zip(self.radii, self.pixels, strict=True))
         return MapPass(NAME, dyes, self.per_plane, self.pixels, 1.25, reach, self.beyond, self.origin_nm)
 
-    def nodes(self, level: int, offsets: range) -> Array:
+    def nodes(self, offsets: range) -> Array:
         """Distances of planes of nodes, nm."""
         return np.array(offsets, np.float64) * self.coarse_nm
+
+    def share(self, offsets: range) -> Array:
+        """Share w of planes of nodes, 0 to 1."""
+        first = self.starts[0]
+        part = np.clip((np.array(offsets) - first + 1) / (self.whole - first + 1), 0, 1)
+        return np.asarray(part**3 * (10 - part * (15 - 6 * part)))
 
 
 class Shapes(NamedTuple):
@@ -121,19 +133,26 @@ class Shapes(NamedTuple):
 
 
 def plan_haze(
-    optics: Optics, seen: list[tuple[str, Fluorophore, float]], range_nm: float, depth_nm: float, focus: Focus
+    optics: Optics,
+    seen: list[tuple[str, Fluorophore, float]],
+    reach: int,
+    node_nm: float,
+    depth_nm: float,
+    focus: Focus,
 ) -> HazePlan | None:
     """Choose the nodes beyond a near range in a specimen of this thickness; None if pixels are too coarse for that range.
 
-    `seen` are (channel, dye, emission wavelength).
+    `seen` are (channel, dye, emission wavelength), the range ends `reach` node planes of the simulation grid from a plane.
     """
+    range_nm = reach * node_nm
     plane_nm, pixel_nm = (float(s) for s in optics.spacing_nm[:2])
     per_plane = max(1, math.ceil(plane_nm * _THIN / range_nm))
     per_plane += 1 - per_plane % 2
     coarse = plane_nm / per_plane
     first = max(3, math.floor(range_nm / coarse - 0.5))
+    rise = min(math.ceil(_RISE * node_nm / coarse), first - 3)
     last = max(first + 3, math.ceil(depth_nm / coarse) + 2)
-    ends = ((first - 2.5) * coarse, max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2))
+    ends = ((first - rise - 2.5) * coarse, max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2))
     tables = [shapes(optics, c, d, e, ends, focus, side) for c, d, e in seen for side in sides(optics)]
     slope = optics.lens.slope
 
@@ -144,9 +163,11 @@ def plan_haze(
     finest = [p for p in (1, 2, 4, 8, 16) if fits(p, (first + 0.5) * coarse)]
     if not finest:
         return None
-    pixels, starts = [finest[-1]], [first]
+    pixels, starts = [finest[-1]], [first - rise]
     while 2 * pixels[-1] <= _COARSEST:
-        start = next((j for j in range(starts[-1] + 3, last) if fits(2 * pixels[-1], (j - 1.5) * coarse)), None)
+        start = next(
+            (j for j in range(max(first, starts[-1]) + 3, last) if fits(2 * pixels[-1], (j - 1.5) * coarse)), None
+        )
         if start is None:
             break
         pixels.append(2 * pixels[-1])
@@ -156,7 +177,7 @@ def plan_haze(
         max(math.ceil(_radius(t, (stop - 0.5) * coarse) / (p * pixel_nm)) for t in tables)
         for p, stop in zip(pixels, starts[1:], strict=True)
     )
-    return HazePlan(per_plane, coarse, tuple(pixels), tuple(starts), radii, (first + 0.5) * coarse, ends, focus)
+    return HazePlan(per_plane, coarse, tuple(pixels), tuple(starts), first, radii, (first + 0.5) * coarse, ends, focus)
 
 
 @lru_cache(maxsize=32)
@@ -174,24 +195,24 @@ def shapes(
     low, high = ends_nm
     count = max(4, math.ceil(math.log(high / low) / math.log(_RATIO)) + 1)
     z = low * (high / low) ** (np.arange(count) / (count - 1))
-    step = emission_nm / (12.0 * optics.lens.widest)
+    step = emission_nm / (8.0 * optics.lens.widest)
     reach = high * optics.lens.slope + 20.0 * emission_nm / optics.lens.widest
     r = np.arange(max(17, math.ceil(reach / step)), dtype=np.float64) * step
     table = (optics.unlit if optics.by_terms else optics.response)(channel, dye, emission_nm, side * z, r, focus)
     weights = hankel.radial_weights(r.size, step)
     rings = np.cumsum(table * weights, axis=1)
-    radius = r[np.argmax(rings >= _SHARE * rings[:, -1:], axis=1)]
-    # as in the near range, light beyond the radius is lost
-    table[r > radius[:, None]] = 0.0
-    energy = np.cumsum(table * weights, axis=1)[:, -1]
+    radius = r[np.maximum(np.argmax(rings >= _SHARE * rings[:, -1:], axis=1), 16)]
     photons = np.ones(count) if optics.by_terms else optics.emitted(channel, dye, z)
     collected = photons * optics.collected(channel, dye)
-    lit = energy > 1e-12 * energy.max(initial=0.0)
+    lit = rings[:, -1] > 1e-12 * rings[:, -1].max(initial=0.0)
     u = np.arange(math.ceil(_MOST / _STEP) + 3) * _STEP
-    shape = np.zeros((count, u.size))
+    shape, energy = np.zeros((count, u.size)), np.zeros(count)
     for i in np.flatnonzero(lit):
-        k = u / (z[i] * optics.lens.slope)
-        shape[i] = hankel.radial_spectrum(table[i : i + 1], r, k)[0] / energy[i]
+        # as in the near range, light beyond the radius is lost
+        inside = r[r <= radius[i]]
+        spectrum = hankel.radial_spectrum(table[i : i + 1, : inside.size], inside, u / (z[i] * optics.lens.slope))[0]
+        energy[i] = spectrum[0]
+        shape[i] = spectrum / energy[i]
     shape[:, u > _MOST] = 0.0
     share = np.where(lit, energy / np.maximum(collected, 1e-300), 0.0)
     return Shapes(z, shape, share, radius)
@@ -224,7 +245,7 @@ def transfer(
     side: int,
     term: int = 0,
 ) -> Array:
-    """Transfer functions h of planes of nodes on one side, photo-electrons, (offsets, *k.shape), at frequencies per nm.
+    """Transfer functions w h of planes of nodes on one side, photo-electrons, (offsets, *k.shape), at frequencies per nm.
 
     Of one term where the light is a sum of several.
     """
@@ -233,7 +254,7 @@ def transfer(
     found = np.zeros((len(wider), *k.shape))
     table = shapes(optics, pair.channel, dye, pair.emission_nm, haze.ends_nm, haze.focus, side)
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
-    distance = haze.nodes(0, wider)
+    distance = haze.nodes(wider)
     if plan.terms is None:
         light = optics.emitted(channel, dye, distance)
     else:
@@ -247,12 +268,13 @@ def transfer(
         part = (a - 1 / nearest) / (a - b)
         shape = table.shape[i] * (1 - part) + table.shape[i + 1] * part
         energy = table.energy[i] * (1 - part) + table.energy[i + 1] * part
-        row[...] = photons * energy * _at(shape, k * (nm * optics.lens.slope / _STEP))
+        row[...] = photons * energy * at(shape, k * (nm * optics.lens.slope / _STEP))
     second = np.diff(found, n=2, axis=0)
-    return np.asarray(found[2:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920))
+    exact = found[2:-2] - second[1:-1] / 8 + np.diff(second, n=2, axis=0) * (37 / 1920)
+    return np.asarray(exact * haze.share(offsets).reshape(-1, *(1,) * k.ndim))
 
 
-def _at(line: Array, place: Array) -> Array:
+def at(line: Array, place: Array) -> Array:
     """Even function at places in samples, by cubics through four of them; 0 beyond the end."""
     i = np.minimum(place.astype(np.int64), line.size - 3)
     u = place - i

@@ -18,7 +18,7 @@ from simexm.stages.maps import MapPass
 from simexm.stages.microscope import dose, haze, sheet
 from simexm.stages.microscope.field import ChromaticShift, Part
 from simexm.stages.microscope.haze import HazePlan
-from simexm.stages.microscope.optics_plan import OpticsPlan
+from simexm.stages.microscope.optics_plan import OpticsPair, OpticsPlan
 
 if TYPE_CHECKING:
     from simexm.stages.microscope.optics import Optics
@@ -144,7 +144,7 @@ def _level(
     high = min(int(centres[-1]) + offsets.stop, (planes + beyond + 1) * b)
     lit = None if plan.terms is None else sheet.lit_by(optics, plan, dyes)
     weights = [_weights(plan, part, look.shift, lit, level, box, device) for look in plan.looks()]
-    tables: dict[tuple[int, int], tuple[list[Any], NDArray[np.float32] | None]] = {}
+    tables: dict[tuple[int, int], tuple[tuple[Any, Any], NDArray[np.float32]]] = {}
     total: list[Any] = [None] * len(names)
     for start in range(low, high, AT_ONCE):
         stop = min(start + AT_ONCE, high)
@@ -161,12 +161,15 @@ def _level(
                 spectra = far.spectra(own, size, xp)
                 for n in look.pairs:
                     if (n, term) not in tables:
-                        tables[n, term] = _tables(optics, plan, n, dyes[look.dye], level, term, wanted, size, device)
+                        left = dose.far_shares(optics, plan, n, dyes[look.dye], wanted, offsets.stop)
+                        tables[n, term] = (
+                            _transfers(optics, plan, plan.pairs[n], dyes[look.dye], level, term, size, device),
+                            left,
+                        )
                     c = names.index(plan.pairs[n].channel)
                     if total[c] is None:
                         total[c] = device.zeros((len(wanted), size[0], size[1] // 2 + 1), np.complex64)
-                    for j in range(start, stop):
-                        _add(total[c], spectra[j - start, :, :], *tables[n, term], j - centres, offsets, device)
+                    device.add_far(total[c], spectra, *tables[n, term], offsets.start, start - centres)
     cut = slice(radius, radius + box.shape[1]), slice(radius, radius + box.shape[2])
     return [None if t is None else far.inverse(t, size, xp)[:, cut[0], cut[1]] for t in total]
 
@@ -188,45 +191,17 @@ def _weights(
     return device.put(sheet.factors(plan, part, shift, lit, spans))
 
 
-def _tables(
+def _transfers(
     optics: Optics,
     plan: OpticsPlan,
-    number: int,
+    pair: OpticsPair,
     dye: Fluorophore,
     level: int,
     term: int,
-    wanted: range,
     size: tuple[int, int],
     device: Device,
-) -> tuple[list[Any], NDArray[np.float32] | None]:
-    """Transfer functions of a pair on both sides, and the shares of its light that are left."""
-    assert plan.haze is not None
-    pair = plan.pairs[number]
-    each = (haze.kernels(optics, plan, pair, dye, level, side, term) for side in haze.sides(optics))
-    left = dose.far_shares(optics, plan, number, dye, wanted, plan.haze.starts[level + 1])
-    return [device.put(far.transfers(kernels, size)) for kernels in each], left
-
-
-def _add(
-    total: Any,
-    spectrum: Any,
-    tables: list[Any],
-    left: NDArray[np.float32] | None,
-    distance: NDArray[np.int64],
-    offsets: range,
-    device: Device,
-) -> None:
-    """Add a plane of nodes at a distance from each image plane to those that it serves."""
-    for side, table in ((distance, tables[0]), (-distance, tables[-1])):
-        served = np.flatnonzero((side >= offsets.start) & (side < offsets.stop))
-        if not served.size:
-            continue
-        first, last = int(served[0]), int(served[-1]) + 1
-        place = side[first:last] - offsets.start
-        step = int(place[1] - place[0]) if place.size > 1 else 1
-        end = int(place[-1]) + (1 if step > 0 else -1)
-        part = table[slice(int(place[0]), None if end < 0 else end, step), :, :]
-        if left is not None:
-            share = left[np.arange(first, last), distance[first:last] + left.shape[1] // 2]
-            part = part * device.put(share[:, None, None])
-        total[first:last, :, :] += part * spectrum[None, :, :]
+) -> tuple[Any, Any]:
+    """Transfer functions of planes of nodes below and above an image plane, on the device."""
+    kernels = (haze.kernels(optics, plan, pair, dye, level, side, term) for side in haze.sides(optics))
+    found = [device.put(far.transfers(each, size)) for each in kernels]
+    return found[0], found[-1]

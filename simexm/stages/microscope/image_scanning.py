@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from simexm.kernels.diffraction import scanning, tables
+from simexm.kernels.diffraction import pupil, scanning
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.confocal import Confocal
-from simexm.stages.microscope.optics_plan import Array, Channel
+from simexm.stages.microscope.optics_plan import Array, Channel, Places
 
 
 class ImageScanning(Confocal):
@@ -30,12 +30,18 @@ class ImageScanning(Confocal):
     pinhole_airy_units: float = Field(default=1.25, gt=0.05, le=5)
 
     def response(
-        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
     ) -> Array:
         """Excitation, saturation, detection by elements whose images are moved back by half their distance from the axis."""
-        radius, spacing = self.pinhole_radius_nm(channel), float(r_nm[1] - r_nm[0])
-        r = np.arange(r_nm.size + scanning.reassigned_margin(radius, spacing), dtype=np.float64) * spacing
-        beam = tables.excitation_table(z_nm, r, channel.excitation_nm, self.lens, focus)
-        image = tables.emission_table(z_nm, r, emission_nm, self.lens, focus)
-        detected = scanning.reassigned(self._rate(channel, dye, beam), image, spacing, radius)
+        radius, wide = self.pinhole_radius_nm(channel), at
+        if isinstance(at, pupil.Square):
+            spacing = at.pitch_nm
+            wide = at._replace(size=at.size + 2 * pupil.reassigned_margin(radius, spacing))
+        else:
+            spacing = float(at[1] - at[0])
+            wide = np.arange(at.size + scanning.reassigned_margin(radius, spacing), dtype=np.float64) * spacing
+        beam = pupil.excitation(z_nm, wide, channel.excitation_nm, self.lens, focus)
+        image = pupil.emission(z_nm, wide, emission_nm, self.lens, focus)
+        reassigned = pupil.reassigned if isinstance(at, pupil.Square) else scanning.reassigned
+        detected = reassigned(self._rate(channel, dye, beam), image, spacing, radius)
         return detected * (self.collected(channel, dye) * self.dwell_us * 1e-6 / self.pixel_size_nm**2)

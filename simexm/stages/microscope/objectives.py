@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from fractions import Fraction
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simexm.kernels.diffraction import objective, tables
 from simexm.kernels.diffraction.special import Array
@@ -20,9 +20,20 @@ WATER, SILICONE, OIL, AIR = 1.333, 1.406, 1.515, 1.0
 REFERENCE_NM = 50_000.0
 """Depth at which the ratio of focus depth to stage travel is taken."""
 INTERPOLATION_ERROR = 2e-3
-"""Largest error of the interpolation between depths, relative to the peak of an unaberrated image."""
-_WIDEST_STEP_NM = 20_000.0
-_FINEST_STEP_NM = 300.0
+"""Largest error of the interpolation between depths, relative to the peak of an unaberrated response."""
+_WIDEST_STEP_NM = 20_000
+_FINEST_STEP_NM = 200
+_DEPTHS_TRIED = (
+    0.0,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.35,
+    0.5,
+    0.75,
+    1.0,
+)  # of the deepest; closer near the surface, where images are sharp
 
 
 class Named(NamedTuple):
@@ -75,19 +86,30 @@ class CoverGlass(Frozen):
 
 
 class Zernike(Frozen):
-    """An aberration of the objective that is symmetric about its axis.
+    """An aberration of the objective.
 
     Attributes
     ----------
     n, m
-        Order and frequency of Zernike's polynomial, m = 0: 4 is spherical aberration of first order, 6 of second.
+        Order and frequency of Zernike's polynomial: (4, 0) is spherical aberration, (2, 2) and (2, -2) astigmatism, (3, 1) and
+        (3, -1) coma, (3, 3) and (3, -3) trefoil. It varies as cos(m phi) for m > 0 and as sin(-m phi) for m < 0 (ANSI Z80.28),
+        phi being the direction in which a ray travels, from x towards y.
     nm
-        Root mean square over the pupil.
+        Optical path, root mean square over the pupil (Noll).
     """
 
-    n: Annotated[int, Field(ge=2, le=20, multiple_of=2)]
-    m: Literal[0] = 0
+    n: Annotated[int, Field(ge=2, le=20)]
+    m: Annotated[int, Field(ge=-20, le=20)] = 0
     nm: Annotated[float, Field(ge=-1000, le=1000)]
+
+    @model_validator(mode="after")
+    def _polynomial(self) -> Self:
+        if abs(self.m) > self.n or (self.n - self.m) % 2:
+            raise ValueError(
+                f"there is no polynomial of Zernike's with n {self.n} and m {self.m}: m is one of "
+                f"{', '.join(map(str, range(-self.n, self.n + 1, 2)))}"
+            )
+        return self
 
 
 def fill_in(given: dict[str, Any]) -> dict[str, Any]:
@@ -127,26 +149,29 @@ def _surface_nm(lens: objective.Objective, wavelength_nm: float) -> float:
 
 @lru_cache(maxsize=64)
 def depth_step_nm(lens: objective.Objective, wavelength_nm: float, deepest_nm: float) -> float:
-    """Spacing of the depths between which images of a dye may be interpolated linearly; infinite without a mismatch.
+    """Spacing of the depths between which responses may be interpolated linearly; infinite without a mismatch.
 
-    The widest of 20, 10, 5, ... um with an error below `INTERPOLATION_ERROR` at the surface, in the middle and at the end.
+    The widest of 20, 14, 9.8, ... um with an error below `INTERPOLATION_ERROR` at depths from the surface to the end, for a dye's
+    image and for its square: a scanner's response is a product of two such patterns.
     """
     if lens.n1 == lens.gel:
         return float("inf")
     r = np.arange(12, dtype=np.float64) * (wavelength_nm / lens.aperture / 12)
     z = np.arange(-12, 13, dtype=np.float64) * (wavelength_nm * lens.n1 / lens.aperture**2 / 6)
+    plain = lens._replace(glass=None, spherical=(), aberrations=())
+    peak = float(tables.emission_table(np.zeros(1), np.zeros(1), wavelength_nm, plain).max())
 
     def image(depth_nm: float) -> Array:
-        return tables.emission_table(z, r, wavelength_nm, lens, focus_at(lens, wavelength_nm, depth_nm))
+        return tables.emission_table(z, r, wavelength_nm, lens, focus_at(lens, wavelength_nm, depth_nm)) / peak
 
-    peak = float(
-        tables.emission_table(np.zeros(1), np.zeros(1), wavelength_nm, lens._replace(glass=None, spherical=())).max()
-    )
-    step = _WIDEST_STEP_NM
+    def error(depth_nm: float) -> float:
+        near, between, far = (image(depth_nm + part * step) for part in (0.0, 0.5, 1.0))
+        return max(float(np.abs(between**n - (near**n + far**n) / 2).max()) for n in (1, 2))
+
+    step: float = _WIDEST_STEP_NM
     while step > _FINEST_STEP_NM:
-        starts = sorted({0.0, (deepest_nm / 2) // step * step, deepest_nm // step * step})
-        errors = [np.abs(image(d + step / 2) - (image(d) + image(d + step)) / 2).max() for d in starts]
-        if max(errors) <= INTERPOLATION_ERROR * peak:
+        starts = sorted({deepest_nm * part // step * step for part in _DEPTHS_TRIED})
+        if all(error(start) <= INTERPOLATION_ERROR for start in starts):
             break
-        step /= 2
+        step = round(0.7 * step)
     return step

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from simexm.geometry.grid import Box, Triple
 from simexm.kernels.devices.array_device import CAPACITY as ARRAY_CAPACITY
 from simexm.kernels.emission.emit import CAPACITY
-from simexm.kernels.imaging import far, image
+from simexm.kernels.imaging import far, gridding, image
 from simexm.stages.contract import RunContext
 from simexm.stages.microscope.haze_image import AT_ONCE, PLANES, windows_of
-from simexm.stages.microscope.optics_plan import MOST_TABLES, OpticsPlan, ring_depth
+from simexm.stages.microscope.optics_plan import MOST_PLANAR, MOST_TABLES, OpticsPlan, ring_depth
 from simexm.stages.roles import ImagingCost
 
 SECONDS_PER_NODE = 9.5e-9
 TERM_SHARE = 0.5
 """Time that each further term of the light takes, of that of the first."""
+FIELD_BYTES = 240
+"""Memory for the fields of one depth: of five components, on a grid twice as long as a table of transfer functions."""
 HAZE_SHARE = 0.2
 """Time that far light takes, of that of the near range."""
 
@@ -57,6 +60,7 @@ class OpticsCost(ImagingCost):
         ring = ring_depth(self.plan, chunk_nm + self.plan.spread_nm) * fine * 8
         once = image.ROWS * grid.nodes[1] * 8 + 2 * grid.nodes[0] * columns * 8 + self._moved_bytes(fine)
         transfer = self._table_bytes(tile) + self._depths(tile) * columns * self.plan.offsets * 2 * 4
+        transfer += self._planar_bytes(tile, rows * columns)
         # the spectra that all frames share are held as well
         kept = self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
         near = views * (spectra + ring + self._factor_bytes(fine)) + once + transfer + kept
@@ -97,7 +101,7 @@ class OpticsCost(ImagingCost):
     @property
     def _sides(self) -> int:
         """Sides of a plane whose far light differs."""
-        return 1 if self.plan.depths is None and self.plan.terms is None else 2
+        return 2 if self.plan.signed or self.plan.terms is not None else 1
 
     def _far_bytes(self, tile: Triple, channels: int) -> int:
         """Far light: of the largest level the transfer functions, spectra of image planes and planes of nodes; then planes."""
@@ -129,6 +133,24 @@ class OpticsCost(ImagingCost):
         tables = (1 + self.plan.signed) if depths is None else min(len(depths.foci), MOST_TABLES) + self._depths(tile)
         return len(self.plan.pairs) * self.plan.frequencies * self.plan.offsets * 8 * tables * self.plan.rank
 
+    def _planar_bytes(self, tile: Triple, frequencies: int) -> int:
+        """Transfer functions without symmetry: those of one dye on a tile's frequencies, and what a process keeps of others."""
+        pairs = [p for p in self.plan.pairs if p.planar is not None]
+        if not pairs:
+            return 0
+        foci = 1 if self.plan.depths is None else len(self.plan.depths.foci)
+        largest = max(math.prod(p.planar) for p in pairs if p.planar is not None)
+        tables = min(len(pairs) * foci, MOST_PLANAR) * self.plan.rank
+        # while one is computed: the same with its margin, and the fields at one depth
+        rows = max(p.planar[0] for p in pairs if p.planar is not None)
+        computed = (self.plan.offsets + 2 * gridding.MARGIN) * 8 * largest + FIELD_BYTES * rows * rows
+        return self.plan.offsets * 8 * (tables * largest + self._together(tile) * frequencies) + computed
+
+    def _together(self, tile: Triple) -> int:
+        """Pairs of one dye, times depths, terms and parts, whose transfer functions without symmetry are held together."""
+        dyes = Counter(p.dye for p in self.plan.pairs if p.planar is not None)
+        return max(dyes.values(), default=0) * self._depths(tile) * self.plan.rank * self._parts(tile)[1]
+
     def kept_bytes(self, tile: Triple, channels: int) -> int:
         """Spectra of image planes."""
         part, count = self._parts(tile)
@@ -150,6 +172,7 @@ class OpticsCost(ImagingCost):
         )
         # the radial tables, and for each frequency its place in them and five factors
         response = self._table_bytes(tile) + len(self.plan.pairs) * (grid.band[0] + 1) * columns * 7 * 8
+        response += self._together(tile) * rows * columns * self.plan.offsets * 8
         coarse = self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
         spectra = rows * columns * window * 8 * self.plan.rank
         near = views * (spectra + ring + self._factor_bytes(grid.nodes[0] * grid.nodes[1])) + response + coarse

@@ -22,6 +22,7 @@ class OpticsDescription(ImagingDescription):
 
     plan: OpticsPlan
     bleaches: bool
+    measured: bool
     of_light: tuple[str, ...] = ()
 
     def describe(self, tile: Triple) -> dict[str, Any]:
@@ -113,10 +114,11 @@ class OpticsDescription(ImagingDescription):
             axial, lateral = p.fwhm_nm
             sheet = " and in the sheet's waist" if self.plan.terms is not None else ""
             deep = "" if p.deepest_peak is None else f", {p.deepest_peak:.0%} of its peak in the deepest plane"
+            bare = ", not symmetric about the axis" if p.planar else ""
             width = f"{f'{axial:.0f}' if axial else '-'} x {lateral:.0f} nm"
             text = (
                 f"{p.in_focus:.3g} electrons a dye in focus{sheet}{deep}, FWHM {width} "
-                f"expanded, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
+                f"expanded{bare}, {p.left_out:.1%} of a thick stack's light left out; emits {p.emitted_in_stack:.3g} photons "
                 "over the stack"
             )
             rows.append((f"{p.dye} in {p.channel}", text))
@@ -164,9 +166,10 @@ class OpticsDescription(ImagingDescription):
 
     def warnings(self) -> list[str]:
         """Warn of light beyond the axial range."""
+        remedy = "record more planes of psf_stack, or leave it out" if self.measured else "give a larger axial_range_um"
         return [
             f"axial_range_um {self.plan.range_nm / 1000:.3g} leaves out {p.left_out:.0%} of the light of a uniformly "
-            f"stained stack ({p.dye} in {p.channel}), so haze is too weak; give a larger axial_range_um"
+            f"stained stack ({p.dye} in {p.channel}), so haze is too weak; {remedy}"
             for p in self.plan.pairs
             if p.left_out > LEFT_OUT_LIMIT
         ]

@@ -19,7 +19,7 @@ from simexm.kernels.emission.points import Emitters
 from simexm.kernels.imaging import gridding, image
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream
-from simexm.stages.microscope import dose, haze, sheet
+from simexm.stages.microscope import dose, haze, optics_tables, planar, sheet
 from simexm.stages.microscope.field import Part
 from simexm.stages.microscope.optics_plan import MOST_TABLES, Look, OpticsPair, OpticsPlan, ring_depth
 from simexm.stages.microscope.sheet import Lit
@@ -188,7 +188,7 @@ def transfer(
     grid: image.LateralGrid,
     tile: Box,
     term: int = 0,
-) -> image.Transfer | image.Blended:
+) -> image.Transfer | image.Blended | image.Planar:
     """Transfer function of one pair on a tile's frequencies, photo-electrons per pixel and dye.
 
     The product of response, pixel aperture and grid correction; of one term where the light is a sum of several.
@@ -203,18 +203,23 @@ def transfer(
         whole = _radial(optics, plan, pair, dye) if plan.terms is None else _radial_terms(optics, plan, pair, dye)[term]
         return image.Transfer(whole, plan.per_cycle, y / node, factor_y, x / node, factor_x)
     used = plan.tables(tile)
+    first, share = plan.blend(wanted)
+    weight = np.ones((len(wanted), 2 * plan.reach + 1)) if left is None else left
+    low, high = ((s[:, None] * weight).astype(np.float32) for s in (1 - share, share))
     foci = (SURFACE,) if plan.depths is None else tuple(plan.depths.foci[j] for j in used)
-    each = (
+    if pair.planar is not None:
+        y, factor_y = (np.concatenate([v, s * v[:0:-1]]) for v, s in ((y, -1), (factor_y, 1)))
+        response = planar.transfer(optics, plan, pair, dye, foci, y / node, x / node, term)
+        response *= (factor_y[:, None] * factor_x).astype(np.float32)
+        return image.Planar(response, wanted.start, first - used.start, low, high)
+    each = [
         _radial_at(optics, plan, pair, dye, f)
         if plan.terms is None
         else _radial_terms(optics, plan, pair, dye, f)[term]
         for f in foci
-    )
-    table = np.ascontiguousarray(np.concatenate(list(each), axis=1))
+    ]
+    table = np.ascontiguousarray(np.concatenate(each, axis=1))
     deep = image.Transfer(table, plan.per_cycle, y / node, factor_y, x / node, factor_x)
-    first, share = plan.blend(wanted)
-    weight = np.ones((len(wanted), 2 * plan.reach + 1)) if left is None else left
-    low, high = ((s[:, None] * weight).astype(np.float32) for s in (1 - share, share))
     return image.Blended(deep, wanted.start, first - used.start, low, high)
 
 
@@ -222,7 +227,9 @@ def transfer(
 def _radial(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> NDArray[np.float64]:
     """Radial transfer by axial offset, (frequencies, reach + 1), corrected for the deposit weights along z."""
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
-    table = optics.tabulate(channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm)
+    table = optics_tables.tabulate(
+        optics, channel, dye, pair.emission_nm, float(plan.node_nm[0]), plan.reach, plan.radius_nm
+    )
     response = gridding.sharpened_along_z(_near(optics, plan, pair, dye, table.z_nm, table.table, table.r_nm))
     # the outermost planes count half, so that the range ends at them whatever the pitch
     response[-1] /= 2
@@ -234,7 +241,7 @@ def _radial_at(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, focus: Focus
 ) -> NDArray[np.float64]:
     """`_radial` at one depth, with signed offsets, (frequencies, 2 * reach + 1)."""
-    r, table = optics.both_sides(pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
+    r, table = optics_tables.both_sides(optics, pair, dye, float(plan.node_nm[0]), plan.reach, plan.radius_nm, focus)
     most = plan.reach + gridding.MARGIN
     z = np.arange(-most, most + 1, dtype=np.float64) * float(plan.node_nm[0])
     response = gridding.sharpened_along_signed_z(_near(optics, plan, pair, dye, z, table, r))
@@ -248,7 +255,7 @@ def _radial_terms(
 ) -> tuple[NDArray[np.float64], ...]:
     """`_radial` or, if offsets are signed, `_radial_at`, of each term of the light."""
     assert plan.terms is not None
-    r, z, table = optics.unlit_rows(pair, dye, plan, focus)
+    r, z, table = optics_tables.unlit(optics, pair, dye, plan, focus)
     unlit, k = _spectrum(plan, pair, table, r), np.arange(plan.frequencies) / plan.per_cycle
     found = []
     photons = sheet.photons(optics, plan, pair, dye, z)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.kernels.diffraction.pupil import Square
 from simexm.kernels.diffraction.tables import Focus
 from simexm.kernels.imaging import image
 from simexm.kernels.imaging.gridding import NODES
@@ -21,12 +22,19 @@ from simexm.spectra.curves import Band, CsvCurve, Curve, Filter, Lines, Source, 
 from simexm.spectra.lightpath import Excitation, Transmission
 from simexm.stages.microscope.field import IN_PLACE, ChromaticShift, FieldPlan, Part
 from simexm.stages.microscope.haze import HazePlan
+from simexm.stages.microscope.psf_stack import PsfStack
 from simexm.stages.microscope.sheet import SheetTerms
 from simexm.stages.roles import ImageFormation, Pair
 
 Array = NDArray[np.float64]
+Places = Array | Square
+"""Where a response is asked for: at radii (nr,), or on a square about the axis."""
 MOST_TABLES = 256
 """Tables of single depths that a process keeps."""
+MOST_PLANAR = 32
+"""The same for responses without symmetry about the axis."""
+FADING_RINGS = 4.0
+"""Periods within the lateral radius over which the highest frequencies fade out, to suppress ringing beyond it."""
 LEFT_OUT_LIMIT = 0.05
 """Share of a thick stack's light beyond the axial range above which a run warns."""
 
@@ -62,6 +70,8 @@ class Channel(Frozen):
         What the dichroic mirror transmits to the detector. What it reflects is part of the channel's power.
     color
         RRGGBB for viewers; by default the colour of the detected light.
+    psf_stack
+        A measured stack for this channel alone.
     chromatic
         Shift of the channel's focus and image, as measured with beads; none by default.
     """
@@ -74,6 +84,7 @@ class Channel(Frozen):
     emission_filter: Filter | None = None
     dichroic: Filter | None = None
     color: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{6}$")
+    psf_stack: PsfStack | None = None
     chromatic: ChromaticShift | None = None
 
     @model_validator(mode="after")
@@ -105,6 +116,8 @@ class Channel(Frozen):
         }
         if isinstance(self.source, str | CsvCurve | Curve):
             read["source"] = find_curve(self.source, "source", curves)
+        if self.psf_stack is not None:
+            read["psf_stack"] = self.psf_stack.frozen()
         return self.model_copy(update=read) if read else self
 
     @property
@@ -162,6 +175,8 @@ class OpticsPair(Pair):
         Photo-electrons per photon that reaches the detector.
     deepest_peak
         Peak of a dye's image in the deepest plane relative to the first; None if all are alike.
+    planar
+        Rows and columns of the transfer functions of a response without symmetry about the axis; None if it has it.
     """
 
     emitted_in_stack: float
@@ -169,6 +184,7 @@ class OpticsPair(Pair):
     fwhm_nm: tuple[float | None, float]
     efficiency: float
     deepest_peak: float | None = None
+    planar: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -338,10 +354,7 @@ class OpticsPlan(ImageFormation):
 
     def kept(self, frequency_per_nm: Array) -> Array:
         """Factor by which each lateral frequency is kept, 0 to 1."""
-        faded = (frequency_per_nm - self.whole_per_nm) / max(self.band_per_nm - self.whole_per_nm, 1e-12)
-        share: Array = np.cos(np.clip(faded, 0, 1) * (math.pi / 2)) ** 2
-        share[frequency_per_nm > self.band_per_nm] = 0
-        return share
+        return faded(frequency_per_nm, self.whole_per_nm, self.band_per_nm)
 
     def blend(self, planes: range) -> tuple[NDArray[np.int64], Array]:
         """See `Depths.at`; without depths, the only one."""
@@ -363,6 +376,14 @@ class OpticsPlan(ImageFormation):
         """Node planes whose spectra are held together."""
         low, high = self.node_planes(tile)
         return min(high - low, (image.AT_ONCE - 1) * self.subdivision[0] + 2 * self.reach + 1)
+
+
+def faded(frequency_per_nm: Array, whole_per_nm: float, band_per_nm: float) -> Array:
+    """Factor that falls from 1 at `whole_per_nm` to 0 at `band_per_nm`."""
+    along = (frequency_per_nm - whole_per_nm) / max(band_per_nm - whole_per_nm, 1e-12)
+    share: Array = np.cos(np.clip(along, 0, 1) * (math.pi / 2)) ** 2
+    share[frequency_per_nm > band_per_nm] = 0
+    return share
 
 
 def ring_depth(plan: OpticsPlan, reach_nm: float) -> int:

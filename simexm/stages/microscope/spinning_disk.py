@@ -8,11 +8,11 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from simexm.kernels.diffraction import scanning, tables
+from simexm.kernels.diffraction import pupil, scanning, tables
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.microscope.optics_plan import Array, Channel
+from simexm.stages.microscope.optics_plan import Array, Channel, Places
 from simexm.stages.microscope.widefield import CameraChannel, Widefield
 
 _BEAM_STEP_NM = 20.0
@@ -40,6 +40,7 @@ class SpinningDisk(Widefield):
 
     keeps_light: ClassVar[bool] = False
     keeps_evenly: ClassVar[bool] = False
+    needs_symmetry: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _holes(self) -> Self:
@@ -55,6 +56,10 @@ class SpinningDisk(Widefield):
         """Share of the disk that is open."""
         return math.pi / 4 * self.hole_diameter_um**2 / (self.hole_spacing_um**2 * math.sqrt(0.75))
 
+    def cutoff_per_nm(self, channel: Channel, emission_nm: float) -> float:
+        """See `Optics`; of excitation and detection together."""
+        return 2 * self.numerical_aperture * (1 / channel.excitation_nm + 1 / emission_nm)
+
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
         """See `Optics`; dyes saturate at the irradiance below a hole."""
         assert isinstance(channel, CameraChannel)
@@ -69,17 +74,18 @@ class SpinningDisk(Widefield):
         return np.asarray(photons)
 
     def response(
-        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
     ) -> Array:
         """The dye's image, where and while the disk is open."""
+        assert not isinstance(at, pupil.Square)
         line = channel.excitation_nm
         reach = tables.holding_radius_nm(float(np.abs(z_nm).max()), line, self.lens, _BEAM_SHARE, focus)
         beam_r = np.arange(max(17, math.ceil(reach / _BEAM_STEP_NM)), dtype=np.float64) * _BEAM_STEP_NM
         beam = tables.excitation_table(z_nm, beam_r, line, self.lens, focus)
         to_specimen = 1000.0 / self.magnification
         passed = scanning.disk_share(
-            beam, beam_r, r_nm, self.hole_diameter_um * to_specimen / 2, self.hole_spacing_um * to_specimen,
+            beam, beam_r, at, self.hole_diameter_um * to_specimen / 2, self.hole_spacing_um * to_specimen,
             2 * self.lens.aperture / line,
         )  # fmt: skip
-        image = tables.emission_table(z_nm, r_nm, emission_nm, self.lens, focus) * passed
+        image = tables.emission_table(z_nm, at, emission_nm, self.lens, focus) * passed
         return image * (self.emitted(channel, dye, z_nm) * self.collected(channel, dye))[:, None]

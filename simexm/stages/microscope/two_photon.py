@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from simexm.kernels.diffraction import tables
+from simexm.kernels.diffraction import pupil, tables
 from simexm.kernels.diffraction.hankel import plane_energy
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.microscope.optics_plan import Array, Channel
+from simexm.stages.microscope.optics_plan import Array, Channel, Places
 from simexm.stages.microscope.scanner import Scanner, ScannerChannel
 
 
@@ -50,16 +50,19 @@ class TwoPhoton(Scanner):
         return photophysics.pulse_saturated_rate_per_s(rate, frequency) * dye.quantum_yield
 
     def response(
-        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
     ) -> Array:
         """Two-photon excitation, saturation and detection, pointwise."""
-        beam = tables.excitation_table(z_nm, r_nm, channel.excitation_nm, self.lens, focus)
+        beam = pupil.excitation(z_nm, at, channel.excitation_nm, self.lens, focus)
         return self._rate(channel, dye, beam) * (
             self.collected(channel, dye) * self.dwell_us * 1e-6 / self.pixel_size_nm**2
         )
 
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
-        """See `Optics`; summed over the cone of light in planes within 10 um, beyond which it is left out (1 / z^2)."""
+        """See `Optics`; summed over the cone of light in planes within 10 um, beyond which it is left out (1 / z^2).
+
+        Aberrations that are not symmetric are neglected.
+        """
         photons = np.zeros(z_nm.shape)
         near = z_nm <= 10_000
         radius = tables.lateral_radius_nm(float(z_nm[near].max(initial=0)), channel.excitation_nm, self.lens)

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from simexm.kernels.diffraction import pupil
 from simexm.kernels.diffraction import response as psf_response
-from simexm.kernels.diffraction import tables
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope.optics import Optics
-from simexm.stages.microscope.optics_plan import Array, Channel, Power
+from simexm.stages.microscope.optics_plan import Array, Channel, Places, Power
 from simexm.stages.roles import MOST_CHANNELS
 
 
@@ -90,14 +90,14 @@ class Widefield(Optics):
         return self.exposure_s
 
     def response(
-        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
     ) -> Array:
         """The dye's image, scaled by the photons that it emits at each distance."""
-        image = tables.emission_table(z_nm, r_nm, emission_nm, self.lens, focus)
-        return image * (self.emitted(channel, dye, z_nm) * self.collected(channel, dye))[:, None]
+        image = pupil.emission(z_nm, at, emission_nm, self.lens, focus)
+        return image * pupil.along_z(self.emitted(channel, dye, z_nm) * self.collected(channel, dye), image)
 
     def unlit(
-        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, r_nm: Array, focus: Focus = SURFACE
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
     ) -> Array:
         """See `Optics`."""
-        return tables.emission_table(z_nm, r_nm, emission_nm, self.lens, focus) * self.collected(channel, dye)
+        return pupil.emission(z_nm, at, emission_nm, self.lens, focus) * self.collected(channel, dye)
