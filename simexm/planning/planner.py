@@ -62,6 +62,7 @@ def make_plan(
     crop = resolved.crop_box(opened.shape)
     transform = resolved.transform()
     geometry = resolved.microscope.geometry(opened.shape, crop, opened.voxel_size_nm, opened.origin_nm, transform)
+    geometry = replace(geometry, frame=resolved.detector.frame if resolved.detector else None)
     refuse_single_pixel(geometry)
     if max(geometry.shape) > _LONGEST:
         raise SpecError(

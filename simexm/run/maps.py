@@ -64,6 +64,8 @@ def _map_tile(
     context = plan.context
     cell = wanted.cell_nm(context.geometry.pixel_nm)
     start, stop = (combine(corner, cell, lambda n, c: n * c) for corner in (cells.start, cells.stop))
+    low, high = wanted.origin_nm
+    start, stop = (combine(corner, far, lambda a, b: a + b) for corner, far in ((start, low), (stop, high)))
     grown = NmBox(start, stop).grown(three(exact(wanted.spread) * c for c in cell))
     before = plan.stages[: plan.stages.index(stage)]
     boxes = needed(before, context, {q.name: grown for q in stage.inputs})
