@@ -144,8 +144,8 @@ def test_far_light_is_that_of_a_run_whose_near_range_is_the_specimen() -> None:
         "chromatic": chromatic,
     }
     near, _ = image(light_sheet(**common, axial_range_um=14.5), shape, points)
-    cut, _ = image(light_sheet(**common, axial_range_um=6.5), shape, points)
-    far, plan = image(light_sheet(**common, axial_range_um=6.5, haze=True), shape, points)
+    cut, _ = image(light_sheet(**common, axial_range_um=6.0), shape, points)
+    far, plan = image(light_sheet(**common, axial_range_um=6.0, haze=True), shape, points)
     assert plan.haze is not None
     assert plan.haze.beyond[0] == 2
     haze = near - cut

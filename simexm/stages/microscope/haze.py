@@ -80,7 +80,7 @@ class HazePlan:
     reach_nm
         Distance from which on the map alone gives the light.
     ends_nm
-        First and last distance at which shapes are tabulated.
+        Distances at which shapes are tabulated: the first, the first of those that choose the nodes, and the last.
     focus
         Depth for which they are tabulated.
     beyond, origin_nm
@@ -94,7 +94,7 @@ class HazePlan:
     whole: int
     radii: tuple[int, ...]
     reach_nm: float
-    ends_nm: tuple[float, float]
+    ends_nm: tuple[float, float, float]
     focus: Focus = SURFACE
     beyond: Triple = (0, 0, 0)
     origin_nm: tuple[Spacing, Spacing] = (NOWHERE, NOWHERE)
@@ -152,7 +152,11 @@ def plan_haze(
     first = max(3, math.floor(range_nm / coarse - 0.5))
     rise = min(math.ceil(_RISE * node_nm / coarse), first - 3)
     last = max(first + 3, math.ceil(depth_nm / coarse) + 2)
-    ends = ((first - rise - 2.5) * coarse, max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2))
+    ends = (
+        (first - rise - 2.5) * coarse,
+        (first - 2.5) * coarse,
+        max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2),
+    )
     tables = [shapes(optics, c, d, e, ends, focus, side) for c, d, e in seen for side in sides(optics)]
     slope = optics.lens.slope
 
@@ -186,16 +190,18 @@ def shapes(
     channel_name: str,
     dye: Fluorophore,
     emission_nm: float,
-    ends_nm: tuple[float, float],
+    ends_nm: tuple[float, float, float],
     focus: Focus,
     side: int,
 ) -> Shapes:
-    """Tabulate the shapes of a dye's image in a channel between two distances, below the plane (1) or above it (-1)."""
+    """Tabulate the shapes of a dye's image in a channel over these distances, below the plane (1) or above it (-1)."""
     channel = next(c for c in optics.all_channels if c.name == channel_name)
-    low, high = ends_nm
-    count = max(4, math.ceil(math.log(high / low) / math.log(_RATIO)) + 1)
-    z = low * (high / low) ** (np.arange(count) / (count - 1))
-    step = emission_nm / (8.0 * optics.lens.widest)
+    lowest, low, high = ends_nm
+    steps = max(3, math.ceil(math.log(high / low) / math.log(_RATIO)))
+    nearer = math.ceil(math.log(low / lowest) / math.log(high / low) * steps)
+    count = nearer + steps + 1
+    z = low * (high / low) ** (np.arange(-nearer, steps + 1) / steps)
+    step = emission_nm / (12.0 * optics.lens.widest)
     reach = high * optics.lens.slope + 20.0 * emission_nm / optics.lens.widest
     r = np.arange(max(17, math.ceil(reach / step)), dtype=np.float64) * step
     table = (optics.unlit if optics.by_terms else optics.response)(channel, dye, emission_nm, side * z, r, focus)
