@@ -89,7 +89,7 @@ def _map_tile(
 
 
 @dataclass(frozen=True)
-class _InMemory:
+class InMemory:
     """A map in memory; see `NodeMap`."""
 
     start: list[Triple]
@@ -97,6 +97,7 @@ class _InMemory:
     levels: list[NDArray[np.int64]]
 
     def read(self, level: int, box: Box) -> NDArray[np.int64]:
+        """See `NodeMap`."""
         values = self.levels[level]
         whole = Box.at(self.start[level], triple(values.shape[1:]))
         out = np.zeros((len(values), *box.shape), np.int64)
@@ -126,7 +127,7 @@ def in_memory(plan: Plan, source: LabelSource, counted: Counted, around: Box | N
             for level, values in enumerate(map_box(plan, source, counted, stage, wanted, box)):
                 inside = wanted.cells(own, level).relative_to(cells[level].start)
                 levels[level][(..., *inside.slices)] = values
-        found[wanted.name] = _InMemory([c.start for c in cells], levels)
+        found[wanted.name] = InMemory([c.start for c in cells], levels)
     return found
 
 

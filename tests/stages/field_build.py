@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.geometry import Geometry
-from simexm.geometry.grid import Box, Tiling, Triple, exact3, triple
+from simexm.geometry.grid import Box, Tiling, Triple, exact3
 from simexm.geometry.transform import IDENTITY
+from simexm.run.maps import InMemory
 from simexm.spectra.efficiency import EVERY_PHOTON
 from simexm.stages.contract import EXPANDED, EXPECTED, Counted, RunContext, Tile
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from tests.stages.optics_build import Array, _stream, dye_of
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """A map made whole."""
-
-    values: list[NDArray[np.int64]]
-    start: list[Triple]
-
-    def read(self, level: int, box: Box) -> NDArray[np.int64]:
-        values = self.values[level]
-        whole = Box.at(self.start[level], triple(values.shape[1:]))
-        out = np.zeros((len(values), *box.shape), np.int64)
-        part = box.intersect(whole)
-        out[(..., *part.relative_to(box.start).slices)] = values[(..., *part.relative_to(whole.start).slices)]
-        return out
 
 
 def context_of(optics: Optics, shape: Triple, frame: tuple[int, int] | None = None) -> RunContext:
@@ -68,7 +51,7 @@ def image(
         state = Tile(context, everything, values={EXPANDED.name: _stream({name: points})}).of(optics)
         finest = optics.map(wanted, cells[0], state)
         levels = [wanted.coarser(finest, level) for level in range(len(wanted.pixels))]
-        counted = Counted({}, {wanted.name: _Whole(levels, [c.start for c in cells])})
+        counted = Counted({}, {wanted.name: InMemory([c.start for c in cells], levels)})
     found = np.empty((len(optics.all_channels), *shape), np.float32)
     for box in Tiling(everything, tile or shape):
         made = Tile(context, box, counted=counted, values={EXPANDED.name: _stream({name: points})})
