@@ -5,7 +5,6 @@ python -m docs.pictures.field
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.api import Simulation
+from docs.pictures.pairs import made
 from simexm.geometry.grid import Box
-from simexm.run.in_memory import simulate
-from simexm.sources.phantom import Phantom
+from simexm.sources.phantom import Phantom, PhantomVolume
 
 SHAPE, VOXEL_NM = (60, 100, 260), (40, 32, 32)
 FRAME = [64, 166]
@@ -42,32 +40,20 @@ ROWS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-def image(labels: NDArray[Any], optics: dict[str, Any], channels: list[dict[str, Any]]) -> NDArray[Any]:
+def image(tissue: PhantomVolume, optics: dict[str, Any], channels: list[dict[str, Any]]) -> NDArray[Any]:
     """The noise-free image of membranes, (channel, z, y, x)."""
     layer = {
         "name": "membrane", "dye": "ATTO488", "region": "membrane", "density_per_um2": 300, "cell_fraction": 0.5,
     }  # fmt: skip
     light = {"laser_power_uW": 20} if optics["stage"] == "confocal" else {"irradiance_W_per_cm2": 5}
     common = {"numerical_aperture": 0.8, "pixel_size_nm": 200, "plane_spacing_nm": 400}
-    spec = {
-        "name": "field",
-        "seed": 1,
-        "stages": [
-            {"stage": "regions"},
-            {"stage": "labelling", "layers": [layer]},
-            {"stage": "expansion", "factor": 4},
-            {**common, **optics, "channels": [{**c, **light} for c in channels]},
-            {"stage": "camera", "frame_pixels": FRAME},
-            {"stage": "truth"},
-        ],
-        "source": {"kind": "phantom", "shape": SHAPE, "voxel_size_nm": VOXEL_NM, "seed": 1},
-        "keep": ["expected"],
-        "execution": {"memory_GiB": 6},
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        done = simulate(labels, Simulation.model_validate(spec), voxel_size_nm=VOXEL_NM)
-    return np.asarray(done.kept["expected"], np.float64)
+    stages = [
+        {"stage": "labelling", "layers": [layer]},
+        {"stage": "expansion", "factor": 4},
+        {**common, **optics, "channels": [{**c, **light} for c in channels]},
+        {"stage": "camera", "frame_pixels": FRAME},
+    ]
+    return np.asarray(made(tissue, Box.of_shape(SHAPE), stages).light, np.float64)
 
 
 def main() -> None:
@@ -75,8 +61,7 @@ def main() -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    source = Phantom(shape=SHAPE, voxel_size_nm=VOXEL_NM, seed=1).open()
-    labels = source.read(Box.of_shape(SHAPE))
+    tissue = Phantom(shape=SHAPE, voxel_size_nm=VOXEL_NM, seed=1).open()
     figure, axes = plt.subplots(3, 2, figsize=(10, 6.4), layout="constrained", height_ratios=(64, 48, 48))
     for line, (off, on, *both) in zip(axes, ROWS, strict=True):
         top = None
@@ -84,7 +69,7 @@ def main() -> None:
             shifted = optics.pop("shift", False)
             coloured = off.startswith("two")
             channels = [GREEN, {**RED, "chromatic": SHIFT if shifted else None}] if coloured else [GREEN]
-            found = image(labels, optics, channels)
+            found = image(tissue, optics, channels)
             if coloured:
                 plane = found[:, found.shape[1] // 2]
                 plane = np.clip(plane / np.quantile(plane, 0.995, axis=(1, 2), keepdims=True), 0, 1)
