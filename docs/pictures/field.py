@@ -47,7 +47,7 @@ def image(tissue: PhantomVolume, optics: dict[str, Any], channels: list[dict[str
     }  # fmt: skip
     light = {"laser_power_uW": 20} if optics["stage"] == "confocal" else {"irradiance_W_per_cm2": 5}
     common = {"numerical_aperture": 0.8, "pixel_size_nm": 200, "plane_spacing_nm": 400}
-    stages = [
+    stages: list[dict[str, Any]] = [
         {"stage": "labelling", "layers": [layer]},
         {"stage": "expansion", "factor": 4},
         {**common, **optics, "channels": [{**c, **light} for c in channels]},

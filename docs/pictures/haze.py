@@ -33,7 +33,7 @@ def image(tissue: PhantomVolume, optics: dict[str, Any]) -> NDArray[Any]:
     }  # fmt: skip
     channel = {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 560], "irradiance_W_per_cm2": 5}
     common = {"stage": "widefield", "objective": "water_1.0", "pixel_size_nm": 200, "plane_spacing_nm": 600}
-    stages = [
+    stages: list[dict[str, Any]] = [
         {"stage": "labelling", "layers": [layer]},
         {"stage": "expansion", "factor": 4},
         {**common, "channels": [channel], **optics},
