@@ -215,5 +215,6 @@ def _caches(code: Path) -> Iterator[Path]:
     """Folders where numba may cache the functions of a folder: the user's choice, the user's cache, beside the source."""
     for root in (os.environ.get("NUMBA_CACHE_DIR"), Path.home() / ".cache" / "numba"):
         if root:
-            yield from Path(root).glob(f"{code.name}_*")
+            with contextlib.suppress(PermissionError):  # the home folder of another user
+                yield from Path(root).glob(f"{code.name}_*")
     yield code / "__pycache__"

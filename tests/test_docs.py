@@ -117,6 +117,20 @@ def test_the_spec_of_optics_is_planned_at_its_depth(tmp_path: Path) -> None:
     assert "first plane 50.2 um deep" in told
 
 
+def test_the_plan_says_what_changes_over_the_field(tmp_path: Path) -> None:
+    spec = block("docs/optics.md", "name: field").text
+    (tmp_path / "field.yaml").write_text(spec)
+    told = " ".join(type_here("simexm plan field.yaml", tmp_path).split())
+    assert "optical axis at pixel 1024, 1024" in told
+    assert "shift of red focus 300 nm deeper" in told
+    assert "radius 30 mm" in told
+    assert re.search(r"a sum of \d+ terms", told)
+    measured = spec.replace("sheet_waist_um: 3.0", "sheet_profile: sheet.csv")
+    (tmp_path / "sheet.csv").write_text(block("docs/optics.md", "along_um,intensity").text)
+    (tmp_path / "field.yaml").write_text(measured)
+    assert re.search(r"a sum of \d+ terms", " ".join(type_here("simexm plan field.yaml", tmp_path).split()))
+
+
 def test_the_keys_of_aberrations_and_measured_stacks_are_a_microscope() -> None:
     for first, told in (("polarisation_deg", 3), ("psf_stack: {path: bead", 0)):
         keys = yaml.safe_load(block("docs/optics.md", first).text)

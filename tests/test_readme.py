@@ -69,6 +69,8 @@ BLOCKS = {
         ("yaml", "source: {kind: phantom"),
         ("yaml", "  zernike: [{n: 4"),
         ("yaml", "  psf_stack: {path: bead"),
+        ("yaml", "name: field"),
+        ("csv", "# relative"),
     ],
     "docs/spectra.md": [
         ("csv", "# unit: percent"),

@@ -1,48 +1,43 @@
-"""Draw alignment.png: two rounds of a specimen over each other, before and after `simexm align`.
+"""Draw `alignment.png`: two rounds of simulated nuclei over each other before and after `simexm align`, and its error.
 
-    python -m docs.pictures.alignment FOLDER
-
-FOLDER holds easifish_fix_bin2.tif, easifish_mov_bin2.tif and easifish_pair.json: nuclei of two EASI-FISH rounds from the
-resources of bigstream, Copyright (c) 2023 Howard Hughes Medical Institute, BSD 3-Clause.
+python -m docs.pictures.alignment
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import simexm
+from benchmarks.registration import nuclei_pair
 from simexm.analysis.registration.images import Picture, pulled
-from simexm.analysis.registration.transform import Frame, Transform
-from simexm.geometry.grid import three
+from simexm.analysis.registration.transform import Transform
 
 
-def main(folder: Path) -> None:
+def main() -> None:
     """Align the pair, and draw one plane."""
-    voxel = three(json.loads((folder / "easifish_pair.json").read_text())["spacing_um_zyx"])
-    fixed, moving = (tifffile.imread(folder / f"easifish_{name}_bin2.tif") for name in ("fix", "mov"))
-    found = simexm.align(fixed, moving, voxel_um=voxel)
-    frames = [Frame(three(v.shape), voxel) for v in (fixed, moving)]
-    before, _ = pulled(Picture(moving.astype(np.float32), frames[1]), Transform(), frames[0])
-    plane = fixed.shape[0] // 2
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axes, image, title in zip(
-        figure.subplots(1, 2), (before, found.image), ("as imaged", "after simexm align"), strict=True
-    ):
-        one, other = (stretched(v[plane]) for v in (fixed, image))
-        axes.imshow(
-            np.stack([other, one, other], axis=-1), extent=(0, fixed.shape[2] * voxel[2], fixed.shape[1] * voxel[1], 0)
-        )
-        name = "identity" if title == "as imaged" else ""
-        axes.set_title(f"{title}: correlation {found.scores['correlation', name]:.2f}", fontsize=10)
-        axes.set_xlabel("x, um")
+    pair = nuclei_pair(0)
+    found = simexm.align(pair.fixed, pair.moving, voxel_um=(1.0, 1.0, 1.0))
+    before, _ = pulled(Picture(pair.moving, pair.frame), Transform(), pair.frame)
+    plane = pair.fixed.shape[0] // 2
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    axes = figure.subplots(1, 3)
+    shown = ((before, "as imaged", "identity"), (found.image, "after simexm align", ""))
+    for place, (image, title, subset) in zip(axes, shown, strict=False):
+        one, other = (stretched(v[plane]) for v in (pair.fixed, image))
+        place.imshow(np.stack([other, one, other], axis=-1))
+        place.set_title(f"{title}: correlation {found.scores['correlation', subset]:.2f}", fontsize=10)
+    error = np.linalg.norm(found.transform(pair.frame.centres()) - pair.truth, axis=0)[plane]
+    drawn = axes[2].imshow(error, cmap="magma", vmin=0, vmax=3)
+    axes[2].set_title("distance from the truth, voxels", fontsize=10)
+    figure.colorbar(drawn, ax=axes[2], shrink=0.8)
+    for place in axes:
+        place.set_xticks([])
+        place.set_yticks([])
     figure.savefig(Path(__file__).with_name("alignment.png"), dpi=90)
 
 
@@ -53,4 +48,4 @@ def stretched(plane: NDArray[Any]) -> NDArray[np.float64]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -5,7 +5,6 @@ python -m docs.pictures.haze
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.api import Simulation
+from docs.pictures.pairs import made
 from simexm.geometry.grid import Box
-from simexm.run.in_memory import simulate
-from simexm.sources.phantom import Phantom
+from simexm.sources.phantom import Phantom, PhantomVolume
 
 SHAPE, VOXEL_NM = (150, 130, 130), (40, 32, 32)
 DEPTH_UM = 24.0
@@ -28,32 +26,20 @@ SEEN: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def image(labels: NDArray[Any], optics: dict[str, Any]) -> NDArray[Any]:
+def image(tissue: PhantomVolume, optics: dict[str, Any]) -> NDArray[Any]:
     """The noise-free image of membranes, (z, y, x)."""
     layer = {
         "name": "membrane", "dye": "ATTO488", "region": "membrane", "density_per_um2": 100, "cell_fraction": 0.1,
     }  # fmt: skip
     channel = {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 560], "irradiance_W_per_cm2": 5}
     common = {"stage": "widefield", "objective": "water_1.0", "pixel_size_nm": 200, "plane_spacing_nm": 600}
-    spec = {
-        "name": "haze",
-        "seed": 1,
-        "stages": [
-            {"stage": "regions"},
-            {"stage": "labelling", "layers": [layer]},
-            {"stage": "expansion", "factor": 4},
-            {**common, "channels": [channel], **optics},
-            {"stage": "camera"},
-            {"stage": "truth"},
-        ],
-        "source": {"kind": "phantom", "shape": SHAPE, "voxel_size_nm": VOXEL_NM, "seed": 1},
-        "keep": ["expected"],
-        "execution": {"memory_GiB": 6},
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        done = simulate(labels, Simulation.model_validate(spec), voxel_size_nm=VOXEL_NM)
-    return np.asarray(done.kept["expected"][0], np.float64)
+    stages: list[dict[str, Any]] = [
+        {"stage": "labelling", "layers": [layer]},
+        {"stage": "expansion", "factor": 4},
+        {**common, "channels": [channel], **optics},
+        {"stage": "camera"},
+    ]
+    return np.asarray(made(tissue, Box.of_shape(SHAPE), stages).light[0], np.float64)
 
 
 def main() -> None:
@@ -61,9 +47,8 @@ def main() -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    source = Phantom(shape=SHAPE, voxel_size_nm=VOXEL_NM, seed=1).open()
-    labels = source.read(Box.of_shape(SHAPE))
-    near, whole, all_near = (image(labels, optics) for _, optics in SEEN)
+    tissue = Phantom(shape=SHAPE, voxel_size_nm=VOXEL_NM, seed=1).open()
+    near, whole, all_near = (image(tissue, optics) for _, optics in SEEN)
     top = float(np.quantile(whole, 0.998))
     difference = f"less a run of {DEPTH_UM + 1:g} um range, x 100"
     figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), layout="constrained", height_ratios=(1, 1.4))

@@ -34,7 +34,7 @@ command(
 
     Example: simexm objects cells.zarr --output objects.zarr
 
-    Example: simexm new objects --output mito.yaml && simexm objects mito.tif --settings mito.yaml --voxel-size 40 32 32
+    Example: simexm objects mito.tif --voxel-size 40 32 32 --output mito.zarr
     """,
 )(command_function("objects", _objects))
 command(

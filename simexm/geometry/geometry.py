@@ -72,6 +72,7 @@ class Geometry:
     pixel_nm: Spacing  # plane spacing and pixel pitch, nm of expanded tissue
     phase_nm: Spacing = (Fraction(0),) * 3  # see `Sampling`
     fixed_shape: Triple | None = None
+    frame: tuple[int, int] | None = None  # rows, columns of the detector's frame; None: the image is one
 
     @property
     def axes(self) -> tuple[Sampling, Sampling, Sampling]:

@@ -66,6 +66,7 @@ def make_plan(
     specimen = Geometry(*place, IDENTITY, opened.voxel_size_nm).specimen(resolved.seed)
     transform = resolved.transform(specimen)
     geometry = resolved.microscope.geometry(*place, transform)
+    geometry = replace(geometry, frame=resolved.detector.frame if resolved.detector else None)
     refuse_single_pixel(geometry)
     if max(geometry.shape) > _LONGEST:
         raise SpecError(

@@ -64,6 +64,8 @@ def _map_tile(
     context = plan.context
     cell = wanted.cell_nm(context.geometry.pixel_nm)
     start, stop = (combine(corner, cell, lambda n, c: n * c) for corner in (cells.start, cells.stop))
+    low, high = wanted.origin_nm
+    start, stop = (combine(corner, far, lambda a, b: a + b) for corner, far in ((start, low), (stop, high)))
     grown = NmBox(start, stop).grown(three(exact(wanted.spread) * c for c in cell))
     before = plan.stages[: plan.stages.index(stage)]
     boxes = needed(before, context, {q.name: grown for q in stage.inputs})
@@ -87,7 +89,7 @@ def _map_tile(
 
 
 @dataclass(frozen=True)
-class _InMemory:
+class InMemory:
     """A map in memory; see `NodeMap`."""
 
     start: list[Triple]
@@ -95,6 +97,7 @@ class _InMemory:
     levels: list[NDArray[np.int64]]
 
     def read(self, level: int, box: Box) -> NDArray[np.int64]:
+        """See `NodeMap`."""
         values = self.levels[level]
         whole = Box.at(self.start[level], triple(values.shape[1:]))
         out = np.zeros((len(values), *box.shape), np.int64)
@@ -124,7 +127,7 @@ def in_memory(plan: Plan, source: LabelSource, counted: Counted, around: Box | N
             for level, values in enumerate(map_box(plan, source, counted, stage, wanted, box)):
                 inside = wanted.cells(own, level).relative_to(cells[level].start)
                 levels[level][(..., *inside.slices)] = values
-        found[wanted.name] = _InMemory([c.start for c in cells], levels)
+        found[wanted.name] = InMemory([c.start for c in cells], levels)
     return found
 
 

@@ -8,6 +8,7 @@ at the image's borders own those beyond it, too. So blocks share no node, and a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,15 @@ class MapPass:
     """Cells of the finest level around a node from which it takes its value."""
     reach_pixels: int
     """Pixels along y and x around a tile from which imaging reads the map."""
+    beyond: Triple = (0, 0, 0)
+    """Planes and pixels by which things may be moved out of the image; the latter are multiples of the coarsest node."""
+    origin_nm: tuple[Spacing, Spacing] = ((Fraction(0),) * 3, (Fraction(0),) * 3)
+    """How far what belongs to a node lies from it at least and at most, nm of expanded tissue."""
+
+    @property
+    def planes_beyond(self) -> int:
+        """Planes of the map beyond the first and the last one of the image."""
+        return MARGIN + self.beyond[0]
 
     def cell_nm(self, pixel_nm: Spacing) -> Spacing:
         """Size of a cell of the finest level."""
@@ -41,8 +51,9 @@ class MapPass:
     def own(self, box: Box, image: Triple) -> Box:
         """Pixels whose cells a box of pixels owns, in an image of this shape: the box, and beyond it at the borders."""
         coarsest = self.pixels[-1]
-        before = (MARGIN, coarsest, coarsest)
-        after = (image[0] + MARGIN + 1, *(-(-n // coarsest) * coarsest + coarsest for n in image[1:]))
+        before = (self.planes_beyond, *(coarsest + more for more in self.beyond[1:]))
+        along = zip(image[1:], before[1:], strict=True)
+        after = (image[0] + self.planes_beyond + 1, *(-(-n // coarsest) * coarsest + more for n, more in along))
         start = triple(a if a else -m for a, m in zip(box.start, before, strict=True))
         stop = triple(e if b == n else b for b, n, e in zip(box.stop, image, after, strict=True))
         return Box(start, stop)

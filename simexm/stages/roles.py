@@ -286,6 +286,11 @@ class Detector(Stage):
     def saturation_e(self) -> float:
         """Photo-electrons per pixel and plane above which counts no longer follow."""
 
+    @property
+    def frame(self) -> tuple[int, int] | None:
+        """Rows and columns of the frame; a larger image is tiled with frames from its corner. None: the image is one."""
+        return None
+
     @abstractmethod
     def electrons(self, counts: NDArray[Any], pixels: Box, context: RunContext) -> NDArray[np.float64]:
         """Photo-electrons, background included, that give these counts (..., z, y, x) of a box of pixels on average."""

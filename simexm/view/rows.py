@@ -93,7 +93,7 @@ def analysis_rows(result: Result) -> Rows:
     rows = [("analysis", result.kind)]
     rows += [(name, f"hash {value}") for name, value in about["inputs"].items()]
     rows += [(name, str(value)) for name, value in about["settings"].items() if name != "analysis"]
-    rows += [(s["definition"], f"{s['value']:.6g} {s['unit']}".rstrip()) for s in result.scores().to_pylist()]
+    rows += [_score(one) for one in result.scores().to_pylist()]
     if "ome" in result.attributes:
         image = result.series()
         rows.append(("image", f"{times(image.shape)}, {image.dtype}, {', '.join(c['label'] for c in result.channels)}"))
@@ -120,3 +120,9 @@ def volume_rows(volume: Mapping[str, Any]) -> Rows:
         ("regions", ", ".join(masks) or "-"),
         ("stored", ", ".join(storage) or "-"),
     ]
+
+
+def _score(one: Mapping[str, Any]) -> tuple[str, str]:
+    """Name of a score and of the part that it is of, and its value with what it is."""
+    name = one["score"] + (f" ({one['subset']})" if one["subset"] else "")
+    return name, f"{one['value']:.6g} {one['unit']}".rstrip() + f": {one['definition']}"

@@ -12,20 +12,18 @@ from numpy.typing import NDArray
 
 from simexm.api import Simulation
 from simexm.errors import SpecError
-from simexm.geometry.geometry import Geometry
-from simexm.geometry.grid import Box, Tiling, Triple, exact3, triple
-from simexm.geometry.transform import IDENTITY
+from simexm.geometry.grid import Box, Triple
 from simexm.kernels.diffraction.tables import holding_radius_nm
 from simexm.kernels.imaging import far, nodes
 from simexm.run.in_memory import Simulated, simulate
 from simexm.run.maps import in_memory
 from simexm.sources.arrays import ArrayVolume
-from simexm.spectra.efficiency import EVERY_PHOTON
-from simexm.stages.contract import EXPANDED, EXPECTED, Counted, RunContext, Tile
+from simexm.stages.contract import Counted
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from tests.build import VOXEL_NM, layer, simulation
-from tests.stages.optics_build import _stream, dye_of, microscope
+from tests.stages.field_build import image as every_channel
+from tests.stages.optics_build import dye_of, microscope
 
 Array = NDArray[np.float64]
 OPTICS: dict[str, Any] = {
@@ -36,45 +34,10 @@ OPTICS: dict[str, Any] = {
 }  # fmt: skip
 
 
-class _Whole:
-    """A map of dyes at chosen places, made whole."""
-
-    def __init__(self, values: list[NDArray[np.int64]], start: list[Triple]) -> None:
-        self.values, self.start = values, start
-
-    def read(self, level: int, box: Box) -> NDArray[np.int64]:
-        values = self.values[level]
-        whole = Box.at(self.start[level], triple(values.shape[1:]))
-        out = np.zeros((len(values), *box.shape), np.int64)
-        part = box.intersect(whole)
-        out[(..., *part.relative_to(box.start).slices)] = values[(..., *part.relative_to(whole.start).slices)]
-        return out
-
-
 def image(optics: Optics, shape: Triple, points: Array, tile: Triple | None = None) -> tuple[Array, OpticsPlan]:
     """Expected image (z, y, x) of dyes at places (n, 3) in a specimen as large as the image."""
-    thick = exact3(float(s) * n for s, n in zip(optics.spacing_nm, shape, strict=True))
-    one = Box.of_shape((1, 1, 1))
-    geometry = Geometry((1, 1, 1), one, thick, exact3((0, 0, 0)), IDENTITY, optics.spacing_nm)
-    dye = dye_of(optics)
-    imaging = optics.resolve({dye.name: dye}, geometry, EVERY_PHOTON)
-    context = RunContext(0, geometry, {}, {dye.name: dye.name}, imaging, channels=("green",), dyes={dye.name: dye})
-    counted = Counted()
-    everything = Box.of_shape(geometry.shape)
-    for wanted in optics.maps(context):
-        own = wanted.own(everything, geometry.shape)
-        cells = [wanted.cells(own, level) for level in range(len(wanted.pixels))]
-        state = Tile(context, everything, values={EXPANDED.name: _stream({dye.name: points})}).of(optics)
-        finest = optics.map(wanted, cells[0], state)
-        levels = [wanted.coarser(finest, level) for level in range(len(wanted.pixels))]
-        counted = Counted({}, {wanted.name: _Whole(levels, [c.start for c in cells])})
-    found = np.empty(geometry.shape)
-    for box in Tiling(everything, tile or geometry.shape):
-        made = Tile(context, box, counted=counted, values={EXPANDED.name: _stream({dye.name: points})})
-        optics.run(made.of(optics))
-        found[box.slices] = made.values[EXPECTED.name][0]
-    assert isinstance(imaging.formation, OpticsPlan)
-    return found, imaging.formation
+    found, plan = every_channel(optics, shape, points, tile=tile)
+    return found[0].astype(np.float64), plan
 
 
 def widefield(**more: Any) -> Optics:

@@ -20,7 +20,7 @@ from simexm.jobs.sums_by_id import CellSums, add_up
 from simexm.kernels.registration import fields
 
 STEP_UM = 1e-3
-"""Width of a bin of residuals: percentiles are exact to half of it, whatever the blocks."""
+"""Residuals are rounded to whole steps: percentiles are exact to half of one, and points that agree have 0."""
 SUBSETS = ("", "identity")
 _RESIDUAL = "distance between where the transform and the true one put a voxel of the fixed volume"
 PERCENTILES = (50, 95, 99)
@@ -105,7 +105,7 @@ class AlignmentScoreBench(Bench):
     @staticmethod
     def _bins(difference: Floats, covered: NDArray[np.bool_]) -> NDArray[np.int64]:
         distance = np.sqrt((difference[:, covered] ** 2).sum(axis=0))
-        return np.asarray(np.floor(distance / STEP_UM), np.int64)
+        return np.asarray(np.rint(distance / STEP_UM), np.int64)
 
     def _folds(self, box: Box) -> tuple[int, float]:
         """Folds and smallest Jacobian of the cells that begin in a block."""
@@ -123,7 +123,7 @@ class AlignmentScoreBench(Bench):
         bins = add_up([CellSums.none(self.columns["residuals"]), *sums["residuals"]])
         totals = add_up([CellSums.none(self.columns["totals"]), *sums["totals"]])
         order = np.argsort(bins.ids)
-        place = (bins.ids[order].astype(np.float64) + 0.5) * STEP_UM
+        place = bins.ids[order].astype(np.float64) * STEP_UM
         scores: list[Score] = []
         rows: dict[str, NDArray[Any]] = {"residual_um": place}
         for subset, column in zip(SUBSETS, self.columns["residuals"], strict=True):

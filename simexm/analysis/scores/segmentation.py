@@ -221,17 +221,22 @@ def _voi(sizes: _Sizes, keep_zero: bool) -> list[Score]:
 
 def _rand(sizes: _Sizes) -> list[Score]:
     """Both definitions of the adapted Rand error."""
-    skimage = _rand_error(sizes.pairs, sizes.truth, sizes.segments)
+    skimage = _rand_error(sizes.pairs, sizes.truth, sizes.segments, 1)
     cremi = _rand_error(sizes.covered_pairs, sizes.truth, sizes.covered_segments)
     same = "adapted Rand error, 1 - 2 p r / (p + r)"
     left_out = "voxels of segment 0 are left out of pairs and segments, not of the truth"
     return [
-        Score("rand_skimage", skimage, "", f"{same}; segment 0 is one more segment (scikit-image, waterz)"),
+        Score(
+            "rand_skimage",
+            skimage,
+            "",
+            f"{same}, over pairs of different voxels; segment 0 is one more segment (scikit-image)",
+        ),
         Score("rand_cremi", cremi, "", f"{same}; {left_out} (CREMI, SNEMI)"),
     ]
 
 
-def _rand_error(pairs: _Histogram, truth: _Histogram, segments: _Histogram) -> float:
+def _rand_error(pairs: _Histogram, truth: _Histogram, segments: _Histogram, less: int = 0) -> float:
     """1 - 2 p r / (p + r) with p = pairs / segments and r = pairs / truth (squares): 1 - 2 pairs / (truth + segments)."""
-    both = truth.squares + segments.squares
-    return (both - 2 * pairs.squares) / both if both else 0.0
+    both, common = (sum(h.squares - less * h.total for h in some) for some in ((truth, segments), (pairs,)))
+    return (both - 2 * common) / both if both else 0.0

@@ -66,7 +66,8 @@ class ArrayNodePlanes:
         self._early = xp.zeros(1, dtype=xp.int64)
         self._weights = xp.asarray(WEIGHTS)
         self._window = Window(grid, AT_ONCE)
-        self._spectra = self._dark(self._window.slots)
+        self._spectra = [self._dark(self._window.slots) for _ in range(grid.terms)]
+        self._factors = None if grid.factors is None else xp.asarray(grid.factors)
         self._lit = False
         """Whether any plane so far had dyes."""
 
@@ -114,32 +115,35 @@ class ArrayNodePlanes:
         xp, at = self._backend.xp, self._base - self._window.first
         held = self._ring[slot : slot + count, :, :]
         dyes = xp.astype(xp.astype(held, xp.float64) * (1.0 / UNIT), xp.float32)
-        self._spectra[at : at + count, :, :] = planes.plane_spectra(dyes, self._grid.lateral, xp)
+        for term, spectra in enumerate(self._spectra):
+            own = dyes if self._factors is None else dyes * self._factors[term, :, :][None, :, :]
+            spectra[at : at + count, :, :] = planes.plane_spectra(own, self._grid.lateral, xp)
         self._lit = True
 
     def _seen(self) -> Iterator[range]:
         yield self._window.wanted
         gone = len(self._window.move())
-        slots = self._spectra.shape[0]
-        if gone >= slots:
-            self._spectra = self._dark(slots)
-        elif self._window.wanted:
-            self._spectra = self._backend.xp.concat([self._spectra[gone:, :, :], self._dark(gone)], axis=0)
+        slots = self._window.slots
+        for term, spectra in enumerate(self._spectra):
+            if gone >= slots:
+                self._spectra[term] = self._dark(slots)
+            elif self._window.wanted:
+                self._spectra[term] = self._backend.xp.concat([spectra[gone:, :, :], self._dark(gone)], axis=0)
 
-    def project(self, response: Any, wanted: range, out: Any) -> None:
+    def project(self, response: Any, wanted: range, out: Any, term: int = 0) -> None:
         """See `NodePlanes`."""
         if not self._lit:
             return
-        xp, g = self._backend.xp, self._grid
-        fine = self._spectra.shape[1] * self._spectra.shape[2] + g.lateral.nodes[0] * self._spectra.shape[2]
+        xp, g, spectra = self._backend.xp, self._grid, self._spectra[term]
+        fine = spectra.shape[1] * spectra.shape[2] + g.lateral.nodes[0] * spectra.shape[2]
         most = batch(24 * fine)
         for k in range(0, len(wanted), most):
             count = min(most, len(wanted) - k)
             centre = (wanted.start + k) * g.step - self._window.first
             if response.blended is None:
-                some = planes.project(self._spectra, response, g.step, centre, count, xp)
+                some = planes.project(spectra, response, g.step, centre, count, xp)
             else:
-                some = planes.project_blended(self._spectra, response, g.step, centre, wanted.start + k, count, xp)
+                some = planes.project_blended(spectra, response, g.step, centre, wanted.start + k, count, xp)
             out[k : k + count, :, :] += planes.fold(some, g.lateral, xp)
 
 

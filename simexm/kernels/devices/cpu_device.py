@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,7 +36,7 @@ class _NodePlanes:
         self._ring = Ring(grid.node, grid.shape, grid.depth, grid.lateral.nodes[1])
         self._window = Window(grid, imaging.AT_ONCE)
         slots = self._window.slots
-        self._planes = np.zeros((slots, 2 * band_y + 1, band_x + 1), np.complex64)
+        self._planes = np.zeros((grid.terms, slots, 2 * band_y + 1, band_x + 1), np.complex64)
         self._used = np.zeros(slots, np.bool_)
 
     def add(self, emitters: Emitters) -> None:
@@ -49,28 +50,47 @@ class _NodePlanes:
                 yield from self._seen()
             if node < window.first:  # between the ranges of two image planes
                 continue
-            imaging.plane_spectrum(take, held, self._grid.lateral, self._planes[node % slots])
+            if self._grid.factors is None:
+                imaging.plane_spectrum(take, held, self._grid.lateral, self._planes[0, node % slots])
+            else:
+                self._weighted(take(held.start, held.stop), held, node % slots, self._grid.factors)
             self._used[node % slots] = True
         while plane >= self._grid.end and window.wanted:
             yield from self._seen()
+
+    def _weighted(self, dyes: NDArray[np.float32], held: range, slot: int, factors: NDArray[np.float32]) -> None:
+        """Transform a plane once for each term."""
+        count = self._grid.shape[2]
+        for planes, factor in zip(self._planes, factors, strict=True):
+            own = factor if len(factor) == 1 else factor[held.start : held.stop]
+            weighted = np.zeros_like(dyes)
+            weighted[:, :count] = dyes[:, :count] * own
+            imaging.plane_spectrum(partial(_rows, weighted, held.start), held, self._grid.lateral, planes[slot])
 
     def _seen(self) -> Iterator[range]:
         yield self._window.wanted
         for slot in {node % self._window.slots for node in self._window.move()}:
             if self._used[slot]:
-                self._planes[slot] = 0
+                self._planes[:, slot] = 0
                 self._used[slot] = False
 
-    def project(self, response: Transfer | Blended | Planar, wanted: range, out: NDArray[np.complex64]) -> None:
+    def project(
+        self, response: Transfer | Blended | Planar, wanted: range, out: NDArray[np.complex64], term: int = 0
+    ) -> None:
         if self._used.any():
             g, grid = self._grid, self._grid.lateral
-            planes, sizes = self._planes.view(np.float32), (*grid.pixels, grid.nodes[1])
+            planes, sizes = self._planes[term].view(np.float32), (*grid.pixels, grid.nodes[1])
             if isinstance(response, Planar):
                 parts = response.response.view(np.float32)
                 imaging.project_planar(planes, self._used, parts, response, g.step, wanted.start, *sizes, out)
                 return
             project = imaging.project_blended if isinstance(response, Blended) else imaging.project
             project(planes, self._used, response, g.step, wanted.start, *sizes, out)
+
+
+def _rows(plane: NDArray[np.float32], start: int, first: int, stop: int) -> NDArray[np.float32]:
+    """Rows from `first` of a plane that begins with row `start`."""
+    return plane[first - start : stop - start]
 
 
 class _CpuDevice:

@@ -56,11 +56,17 @@ class NodeGrid(NamedTuple):
     wanted: range  # image planes to compute
     step: int
     reach: int
+    factors: NDArray[np.float32] | None = None  # (terms, ny or 1, nx or 1): the planes times these are transformed
 
     @property
     def end(self) -> int:
         """End of the node planes, exclusive."""
         return self.node[0] + self.shape[0]
+
+    @property
+    def terms(self) -> int:
+        """Transforms of each node plane."""
+        return 1 if self.factors is None else len(self.factors)
 
 
 class NodePlanes(Protocol):
@@ -76,8 +82,8 @@ class NodePlanes(Protocol):
         next.
         """
 
-    def project(self, response: Any, wanted: range, out: Any) -> None:
-        """Add the node planes to the spectra of image planes; see `image.project` and those after it."""
+    def project(self, response: Any, wanted: range, out: Any, term: int = 0) -> None:
+        """Add the node planes of a term to the spectra of image planes; see `image.project` and those after it."""
 
 
 class Window:

@@ -76,10 +76,10 @@ def through_pinhole(
     focus: Focus = SURFACE,
 ) -> Array:
     """`response.pinhole_table` in the same way."""
-    from scipy import fft
-
     if not isinstance(at, Square):
         return pinhole_table(z_nm, at, wavelength_nm, objective, radius_nm, focus)
+
+    from scipy import fft
 
     margin = math.ceil(radius_nm / at.pitch_nm) + 1
     wide = at._replace(size=at.size + 2 * margin)

@@ -175,6 +175,11 @@ class Sensor(Detector):
         return self.curves_read(curves)
 
     @property
+    def frame(self) -> tuple[int, int]:
+        """See `Detector`."""
+        return self.frame_pixels
+
+    @property
     def background_e(self) -> float:
         """See `Detector`."""
         return self.autofluorescence_e + self.unlit_e

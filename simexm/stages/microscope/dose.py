@@ -58,27 +58,42 @@ def shares(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore,
 
     None where neither tissue nor bleaching takes any. Light beyond saturation is not followed.
     """
-    return _left(optics, plan, dye, planes, np.arange(-plan.reach, plan.reach + 1))
+    number = plan.pairs.index(pair)
+    return _left(optics, plan, number, dye, planes, np.arange(-plan.reach, plan.reach + 1))
 
 
-def far_shares(optics: Optics, plan: OpticsPlan, dye: Fluorophore, planes: range, reach: int) -> NDArray[np.float32]:
-    """`shares` at planes of coarse nodes -reach to reach from the image plane, (planes, offsets); (planes, 1) if all is left."""
+def far_shares(
+    optics: Optics, plan: OpticsPlan, number: int, dye: Fluorophore, planes: range, reach: int
+) -> NDArray[np.float32]:
+    """`shares` of a pair, by its number, at planes of coarse nodes -reach to reach from the image plane, (planes, offsets).
+
+    (planes, 1) if all is left.
+    """
     assert plan.haze is not None
     offsets = np.arange(-reach, reach + 1, dtype=np.float64) * (plan.subdivision[0] / plan.haze.per_plane)
-    left = _left(optics, plan, dye, planes, offsets)
+    left = _left(optics, plan, number, dye, planes, offsets)
     return np.ones((len(planes), 1), np.float32) if left is None else left.astype(np.float32)
 
 
 def _left(
-    optics: Optics, plan: OpticsPlan, dye: Fluorophore, planes: range, offsets: NDArray[np.int64] | Array
+    optics: Optics,
+    plan: OpticsPlan,
+    number: int,
+    dye: Fluorophore,
+    planes: range,
+    offsets: NDArray[np.int64] | Array,
 ) -> Array | None:
-    """Share that is left at these offsets, in node planes."""
+    """Share that is left at these offsets, in node planes.
+
+    A chromatic shift moves dyes on the grid, not in the tissue: light passes as much of it as before.
+    """
     if optics.tissue is None and optics.bleaching is None:
         return None
     tissue = optics.tissue or Tissue()
     m, node_mm = plan.subdivision[0], float(plan.node_nm[0]) * _MM_PER_NM
     k = np.array(planes, dtype=np.int64)
-    depth_mm = np.asarray(np.maximum(0.0, (k[:, None] * m + offsets + m / 2) * node_mm), np.float64)
+    shifted_mm = plan.shift(number).axial_nm * _MM_PER_NM
+    depth_mm = np.asarray(np.maximum(0.0, (k[:, None] * m + offsets + m / 2) * node_mm + shifted_mm), np.float64)
     order = 2 if optics.multiphoton else 1
     reaching = _exp(-order * tissue.excitation_per_mm * depth_mm) if optics.lit_from_above else np.ones(depth_mm.shape)
     power = _exp(order * tissue.power_per_mm * (np.arange(planes.stop, dtype=np.float64) + 0.5) * m * node_mm)
@@ -87,18 +102,23 @@ def _left(
         dose = np.zeros(left.shape)
         for before in range(1, planes.stop):
             some = np.flatnonzero(k >= before)
-            dose[some] += _emitted(optics, plan, dye, np.abs(offsets + before * m)) * power[k[some] - before][:, None]
+            emitted = _emitted(optics, plan, number, dye, offsets + before * m)
+            dose[some] += emitted * power[k[some] - before][:, None]
         left = left * _exp(-dose * reaching / optics.bleaching.photons)
     return left
 
 
-def _emitted(optics: Optics, plan: OpticsPlan, dye: Fluorophore, distance: NDArray[np.int64] | Array) -> Array:
-    """Photons that a dye emits, so many node planes from the plane that is imaged, in all channels together."""
+def _emitted(
+    optics: Optics, plan: OpticsPlan, number: int, dye: Fluorophore, distance: NDArray[np.int64] | Array
+) -> Array:
+    """Photons that a dye emits in all channels together, shown by a pair so many node planes from the plane that is imaged."""
     z = np.asarray(distance, np.float64) * float(plan.node_nm[0])
+    own = plan.shift(number).axial_nm
     photons = np.zeros(z.size)
     for channel in optics.all_channels:
         if optics.excites(channel, dye):
-            photons += optics.emitted(channel, dye, z)
+            away = z + (own - optics.light_nm(channel))
+            photons += optics.emitted(channel, dye, away if optics.uneven else np.abs(away))
     return photons
 
 

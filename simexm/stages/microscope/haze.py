@@ -15,13 +15,15 @@ The shape of h is tabulated up to `_FAR` depths of field; beyond, it grows with 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.geometry.grid import Spacing, Triple, exact3, triple
 from simexm.kernels.diffraction import hankel
 from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
@@ -29,12 +31,14 @@ from simexm.kernels.imaging import far
 from simexm.kernels.imaging.image import fast_pixels
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.maps import MapPass
+from simexm.stages.microscope import sheet
 
 if TYPE_CHECKING:
     from simexm.stages.microscope.optics import Optics
     from simexm.stages.microscope.optics_plan import OpticsPair, OpticsPlan
 
 Array = NDArray[np.float64]
+NOWHERE: Spacing = (Fraction(0),) * 3
 NAME = "haze"
 """Name of the map."""
 LEAST = 5e-3
@@ -76,9 +80,11 @@ class HazePlan:
     reach_nm
         Distance from which on the map alone gives the light.
     ends_nm
-        First and last distance at which shapes are tabulated.
+        Distances at which shapes are tabulated: the first, the first of those that choose the nodes, and the last.
     focus
         Depth for which they are tabulated.
+    beyond, origin_nm
+        How far dyes are moved; see `MapPass`.
     """
 
     per_plane: int
@@ -88,13 +94,23 @@ class HazePlan:
     whole: int
     radii: tuple[int, ...]
     reach_nm: float
-    ends_nm: tuple[float, float]
+    ends_nm: tuple[float, float, float]
     focus: Focus = SURFACE
+    beyond: Triple = (0, 0, 0)
+    origin_nm: tuple[Spacing, Spacing] = (NOWHERE, NOWHERE)
+
+    def moved(self, offsets_nm: tuple[tuple[float, float], ...], pixel_nm: Spacing) -> HazePlan:
+        """The same for dyes that lie so far, at least and at most, from where they are seen, z, y, x."""
+        low, high = (exact3(f(ends[i]) for ends in offsets_nm) for i, f in ((0, math.floor), (1, math.ceil)))
+        most = [max(abs(a), abs(b)) / p for a, b, p in zip(low, high, pixel_nm, strict=True)]
+        whole = [1, self.pixels[-1], self.pixels[-1]]
+        beyond = triple(math.ceil(m / n) * n for m, n in zip(most, whole, strict=True))
+        return replace(self, beyond=beyond, origin_nm=(low, high))
 
     def map_pass(self, dyes: tuple[str, ...]) -> MapPass:
         """The map of these dyes; it is read as far as the widest kernel and the interpolation reach."""
         reach = max((r + 2 * far.MARGIN) * p for r, p in zip(self.radii, self.pixels, strict=True))
-        return MapPass(NAME, dyes, self.per_plane, self.pixels, 1.25, reach)
+        return MapPass(NAME, dyes, self.per_plane, self.pixels, 1.25, reach, self.beyond, self.origin_nm)
 
     def nodes(self, offsets: range) -> Array:
         """Distances of planes of nodes, nm."""
@@ -136,7 +152,11 @@ def plan_haze(
     first = max(3, math.floor(range_nm / coarse - 0.5))
     rise = min(math.ceil(_RISE * node_nm / coarse), first - 3)
     last = max(first + 3, math.ceil(depth_nm / coarse) + 2)
-    ends = ((first - rise - 2.5) * coarse, max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2))
+    ends = (
+        (first - rise - 2.5) * coarse,
+        (first - 2.5) * coarse,
+        max(4 * range_nm, max(e for *_, e in seen) * _FAR / optics.lens.widest**2),
+    )
     tables = [shapes(optics, c, d, e, ends, focus, side) for c, d, e in seen for side in sides(optics)]
     slope = optics.lens.slope
 
@@ -170,23 +190,26 @@ def shapes(
     channel_name: str,
     dye: Fluorophore,
     emission_nm: float,
-    ends_nm: tuple[float, float],
+    ends_nm: tuple[float, float, float],
     focus: Focus,
     side: int,
 ) -> Shapes:
-    """Tabulate the shapes of a dye's image in a channel between two distances, below the plane (1) or above it (-1)."""
+    """Tabulate the shapes of a dye's image in a channel over these distances, below the plane (1) or above it (-1)."""
     channel = next(c for c in optics.all_channels if c.name == channel_name)
-    low, high = ends_nm
-    count = max(4, math.ceil(math.log(high / low) / math.log(_RATIO)) + 1)
-    z = low * (high / low) ** (np.arange(count) / (count - 1))
-    step = emission_nm / (8.0 * optics.lens.widest)
+    lowest, low, high = ends_nm
+    steps = max(3, math.ceil(math.log(high / low) / math.log(_RATIO)))
+    nearer = math.ceil(math.log(low / lowest) / math.log(high / low) * steps)
+    count = nearer + steps + 1
+    z = low * (high / low) ** (np.arange(-nearer, steps + 1) / steps)
+    step = emission_nm / (12.0 * optics.lens.widest)
     reach = high * optics.lens.slope + 20.0 * emission_nm / optics.lens.widest
     r = np.arange(max(17, math.ceil(reach / step)), dtype=np.float64) * step
-    table = optics.response(channel, dye, emission_nm, side * z, r, focus)
+    table = (optics.unlit if optics.by_terms else optics.response)(channel, dye, emission_nm, side * z, r, focus)
     weights = hankel.radial_weights(r.size, step)
     rings = np.cumsum(table * weights, axis=1)
     radius = r[np.maximum(np.argmax(rings >= _SHARE * rings[:, -1:], axis=1), 16)]
-    collected = optics.emitted(channel, dye, z) * optics.collected(channel, dye)
+    photons = np.ones(count) if optics.by_terms else optics.emitted(channel, dye, z)
+    collected = photons * optics.collected(channel, dye)
     lit = rings[:, -1] > 1e-12 * rings[:, -1].max(initial=0.0)
     u = np.arange(math.ceil(_MOST / _STEP) + 3) * _STEP
     shape, energy = np.zeros((count, u.size)), np.zeros(count)
@@ -203,7 +226,7 @@ def shapes(
 
 def sides(optics: Optics) -> tuple[int, ...]:
     """Sides of a plane that have shapes of their own: below it, and above it unless that is the same."""
-    return (1,) if optics.lens.matched else (1, -1)
+    return (1,) if optics.lens.matched and not optics.by_terms else (1, -1)
 
 
 def _cutoff(table: Shapes, distance_nm: float) -> float:
@@ -219,16 +242,30 @@ def _radius(table: Shapes, distance_nm: float) -> float:
 
 
 def transfer(
-    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, offsets: range, k: Array, side: int
+    optics: Optics,
+    plan: OpticsPlan,
+    pair: OpticsPair,
+    dye: Fluorophore,
+    offsets: range,
+    k: Array,
+    side: int,
+    term: int = 0,
 ) -> Array:
-    """Transfer functions w h of planes of nodes on one side, photo-electrons, (offsets, *k.shape), at frequencies per nm."""
+    """Transfer functions w h of planes of nodes on one side, photo-electrons, (offsets, *k.shape), at frequencies per nm.
+
+    Of one term where the light is a sum of several.
+    """
     haze = _haze(plan)
     wider = range(offsets.start - 2, offsets.stop + 2)
     found = np.zeros((len(wider), *k.shape))
     table = shapes(optics, pair.channel, dye, pair.emission_nm, haze.ends_nm, haze.focus, side)
     channel = next(c for c in optics.all_channels if c.name == pair.channel)
     distance = haze.nodes(wider)
-    light = optics.emitted(channel, dye, distance) * (optics.collected(channel, dye) * pair.efficiency)
+    if plan.terms is None:
+        light = optics.emitted(channel, dye, distance)
+    else:
+        light = sheet.photons(optics, plan, pair, dye, side * distance)[term]
+    light = light * (optics.collected(channel, dye) * pair.efficiency)
     for row, nm, photons in zip(found, distance, light, strict=True):
         nearest = float(np.clip(nm, table.distance_nm[0], table.distance_nm[-1]))
         i = min(max(int(np.searchsorted(table.distance_nm, nearest)) - 1, 0), len(table.distance_nm) - 2)
@@ -264,7 +301,9 @@ def kept(haze: HazePlan, pixel_nm: float, level: int, k: Array) -> Array:
     return np.where(cycles < BAND, share, 0.0)
 
 
-def taken(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, z_nm: Array, k: Array) -> Array:
+def taken(
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, z_nm: Array, k: Array, term: int = 0
+) -> Array:
     """What the map transfers of dyes at distances (nz,), in units of the response's transform, (nz, nk)."""
     haze = _haze(plan)
     first = haze.starts[0]
@@ -272,15 +311,15 @@ def taken(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, 
     offsets = range(first, max(first + 1, math.ceil(float(place.max()) + 1.5)))
     t = np.abs(place[:, None] - np.array(offsets))
     spread = np.where(t < 0.5, 0.75 - t * t, np.where(t < 1.5, 0.5 * (1.5 - t) ** 2, 0.0))
-    found = spread @ transfer(optics, plan, pair, dye, offsets, k, 1)
+    found = spread @ transfer(optics, plan, pair, dye, offsets, k, 1, term)
     if -1 in sides(optics):
-        found[z_nm < 0] = (spread @ transfer(optics, plan, pair, dye, offsets, k, -1))[z_nm < 0]
+        found[z_nm < 0] = (spread @ transfer(optics, plan, pair, dye, offsets, k, -1, term))[z_nm < 0]
     return np.asarray(found) * kept(haze, float(optics.spacing_nm[1]), 0, k)
 
 
 @lru_cache(maxsize=64)
 def kernels(
-    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, level: int, side: int
+    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, level: int, side: int, term: int = 0
 ) -> NDArray[np.float32]:
     """Kernels of a level on one side, photo-electrons per pixel and dye, (offsets, radius + 1, radius + 1) from the centre."""
     haze, pixel = _haze(plan), float(optics.spacing_nm[1])
@@ -293,7 +332,7 @@ def kernels(
     spread = sinc_array(f * (haze.pixels[0] / times)) ** 2 * sinc_array(f)
     along = sinc_array(f / times) / (times * spread)
     offsets = range(haze.starts[level], haze.starts[level + 1])
-    h = transfer(optics, plan, pair, dye, offsets, k, side) * (
+    h = transfer(optics, plan, pair, dye, offsets, k, side, term) * (
         along[:, None] * along[None, :] * kept(haze, pixel, level, k)
     )
     rows = np.minimum(np.arange(length), length - np.arange(length))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from simexm.kernels.devices.device import Device
 from simexm.kernels.imaging import far, nodes
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EmitterStream, NodeMap
-from simexm.stages.maps import MARGIN, MapPass
-from simexm.stages.microscope import dose, haze
+from simexm.stages.maps import MapPass
+from simexm.stages.microscope import dose, haze, sheet
+from simexm.stages.microscope.field import ChromaticShift, Part
 from simexm.stages.microscope.haze import HazePlan
 from simexm.stages.microscope.optics_plan import OpticsPair, OpticsPlan
 
@@ -30,20 +32,27 @@ AT_ONCE = 16
 
 
 def map_dyes(wanted: MapPass, cells: Box, stream: EmitterStream, plan: OpticsPlan, device: Device) -> NDArray[np.int64]:
-    """Dyes at the nodes of a box of cells of the finest level, (dyes, *cells.shape), in units of 2^-10 dyes."""
+    """Dyes at the nodes of a box of cells of the finest level, (looks, *cells.shape), in units of 2^-10 dyes."""
     m = plan.subdivision
     pixel_nm = tuple(n * c for n, c in zip(m, plan.node_nm, strict=True))
     z, y, x = (1.0 / float(c) for c in wanted.cell_nm((pixel_nm[0], pixel_nm[1], pixel_nm[2])))
     found = np.zeros((len(wanted.layers), *cells.shape), np.int64)
     drop = 3 * nodes.FRACTION_BITS - UNIT_BITS
-    for values, dye in zip(found, wanted.layers, strict=True):
-        if dye not in stream.dyes.values():
+    for dye in dict.fromkeys(stream.dyes.values()):
+        looks = [(n, look) for n, look in enumerate(plan.looks()) if look.dye == dye]
+        if not looks:
             continue
-        held = device.zeros(cells.shape, np.int64)
+        held = [device.zeros(cells.shape, np.int64) for _ in looks]
         for chunk in stream.chunks(dye):
-            if chunk.layer is not None:
-                device.deposit_nodes(chunk.emitters, (z, y, x), cells.start, held)
-        values[...] = (device.to_host(held) + (1 << (drop - 1))) >> drop
+            if chunk.layer is None:
+                continue
+            for (_, look), nodes_of in zip(looks, held, strict=True):
+                emitters = chunk.emitters
+                if plan.field is not None:
+                    emitters = emitters.moved(partial(plan.field.moved_by_frame, look.shift, xp=device.xp))
+                device.deposit_nodes(emitters, (z, y, x), cells.start, nodes_of)
+        for (n, _), nodes_of in zip(looks, held, strict=True):
+            found[n] = (device.to_host(nodes_of) + (1 << (drop - 1))) >> drop
     return found
 
 
@@ -58,13 +67,30 @@ def add_haze(
     expected: Any,
 ) -> None:
     """Add the light of far dyes to the expected image of a tile, (channel, z, y, x), of an image of so many `planes`."""
-    one = plan.haze
+    for part in plan.parts(tile):
+        _, y, x = part.box.relative_to(tile.start).slices
+        _add_to_part(optics, plan, dyes, nodes_of, planes, part, device, expected[:, :, y, x])
+
+
+def _add_to_part(
+    optics: Optics,
+    plan: OpticsPlan,
+    dyes: Mapping[str, Fluorophore],
+    nodes_of: NodeMap,
+    planes: int,
+    part: Part,
+    device: Device,
+    expected: Any,
+) -> None:
+    one, tile = plan.haze, part.box
     assert one is not None
     xp, windows = device.xp, windows_of(one, tile)
     for k in range(tile.start[0], tile.stop[0], PLANES):
         wanted = range(k, min(k + PLANES, tile.stop[0]))
         light = {
-            times: _level(optics, plan, dyes, nodes_of, planes, level, wanted, windows[times.bit_length() - 1], device)
+            times: _level(
+                optics, plan, dyes, nodes_of, planes, level, wanted, part, windows[times.bit_length() - 1], device
+            )
             for level, times in enumerate(one.pixels)
         }
         for c in range(expected.shape[0]):
@@ -101,6 +127,7 @@ def _level(
     planes: int,
     level: int,
     wanted: range,
+    part: Part,
     box: Box,
     device: Device,
 ) -> list[Any]:
@@ -112,10 +139,12 @@ def _level(
     size = far.lengths((box.shape[1], box.shape[2]), radius)
     names = [c.name for c in optics.all_channels]
     centres = np.array(wanted) * b + b // 2
-    low = max(int(centres[0]) - offsets.stop + 1, -MARGIN * b)
-    high = min(int(centres[-1]) + offsets.stop, (planes + MARGIN + 1) * b)
-    layers = plan.dyes()
-    tables: dict[int, tuple[tuple[Any, Any], NDArray[np.float32]]] = {}
+    beyond = one.map_pass(()).planes_beyond
+    low = max(int(centres[0]) - offsets.stop + 1, -beyond * b)
+    high = min(int(centres[-1]) + offsets.stop, (planes + beyond + 1) * b)
+    lit = None if plan.terms is None else sheet.lit_by(optics, plan, dyes)
+    weights = [_weights(plan, part, look.shift, lit, level, box, device) for look in plan.looks()]
+    tables: dict[tuple[int, int], tuple[tuple[Any, Any], NDArray[np.float32]]] = {}
     total: list[Any] = [None] * len(names)
     for start in range(low, high, AT_ONCE):
         stop = min(start + AT_ONCE, high)
@@ -123,23 +152,43 @@ def _level(
         if not ((near >= offsets.start) & (near < offsets.stop)).any():
             continue
         values = nodes_of.read(level, box.grown((0, radius, radius)).with_z(start, stop))
-        for layer, dye in enumerate(layers):
+        for layer, look in enumerate(plan.looks()):
             if not values[layer].any():
                 continue
             held = device.put((values[layer] * np.float32(2.0**-UNIT_BITS)).astype(np.float32))
-            spectra = far.spectra(held, size, xp)
-            for n, pair in enumerate(plan.pairs):
-                if pair.dye != dye:
-                    continue
-                if n not in tables:
-                    left = dose.far_shares(optics, plan, dyes[dye], wanted, offsets.stop)
-                    tables[n] = _transfers(optics, plan, pair, dyes[dye], level, size, device), left
-                c = names.index(pair.channel)
-                if total[c] is None:
-                    total[c] = device.zeros((len(wanted), size[0], size[1] // 2 + 1), np.complex64)
-                device.add_far(total[c], spectra, *tables[n], offsets.start, start - centres)
+            for term in range(plan.rank):
+                own = held if weights[layer] is None else held * weights[layer][term, :, :][None, :, :]
+                spectra = far.spectra(own, size, xp)
+                for n in look.pairs:
+                    if (n, term) not in tables:
+                        left = dose.far_shares(optics, plan, n, dyes[look.dye], wanted, offsets.stop)
+                        tables[n, term] = (
+                            _transfers(optics, plan, plan.pairs[n], dyes[look.dye], level, term, size, device),
+                            left,
+                        )
+                    c = names.index(plan.pairs[n].channel)
+                    if total[c] is None:
+                        total[c] = device.zeros((len(wanted), size[0], size[1] // 2 + 1), np.complex64)
+                    device.add_far(total[c], spectra, *tables[n, term], offsets.start, start - centres)
     cut = slice(radius, radius + box.shape[1]), slice(radius, radius + box.shape[2])
     return [None if t is None else far.inverse(t, size, xp)[:, cut[0], cut[1]] for t in total]
+
+
+def _weights(
+    plan: OpticsPlan, part: Part, shift: ChromaticShift, lit: sheet.Lit | None, level: int, box: Box, device: Device
+) -> Any:
+    """a_k at the nodes of a level, (terms, ny or 1, nx or 1); None if the light is the same everywhere."""
+    if lit is None:
+        return None
+    assert plan.haze is not None
+    radius, times = plan.haze.radii[level], plan.haze.pixels[level]
+    spans = [
+        (first - radius, count + 2 * radius, float(node) * m * times, 0.5)
+        for first, count, node, m in zip(
+            box.start[1:], box.shape[1:], plan.node_nm[1:], plan.subdivision[1:], strict=True
+        )
+    ]
+    return device.put(sheet.factors(plan, part, shift, lit, spans))
 
 
 def _transfers(
@@ -148,10 +197,11 @@ def _transfers(
     pair: OpticsPair,
     dye: Fluorophore,
     level: int,
+    term: int,
     size: tuple[int, int],
     device: Device,
 ) -> tuple[Any, Any]:
     """Transfer functions of planes of nodes below and above an image plane, on the device."""
-    kernels = (haze.kernels(optics, plan, pair, dye, level, side) for side in haze.sides(optics))
+    kernels = (haze.kernels(optics, plan, pair, dye, level, side, term) for side in haze.sides(optics))
     found = [device.put(far.transfers(each, size)) for each in kernels]
     return found[0], found[-1]

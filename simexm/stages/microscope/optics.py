@@ -64,6 +64,9 @@ class Optics(Microscope):
         Gel between the cover glass and the specimen, um of expanded tissue.
     zernike
         Aberrations of the objective.
+    field_curvature_radius_mm
+        Radius of the surface of best focus, mm of expanded tissue: r from the optical axis, the middle of the detector's
+        frame, the focus lies r^2 / (2 R) deeper, or higher if the radius is negative. Flat by default.
     pixel_size_nm, plane_spacing_nm
         Pixel pitch at the specimen (camera pixel over magnification, or scan step), nm of expanded tissue, and step of the
         stage. Planes lie that far apart in the gel, too, unless the immersion's index is another one: see `focus_scale`.
@@ -89,6 +92,7 @@ class Optics(Microscope):
     cover_glass: objectives.CoverGlass | None = None
     depth_um: float = Field(default=0.0, ge=0, le=1e5)
     zernike: tuple[objectives.Zernike, ...] = Field(default=(), max_length=20)
+    field_curvature_radius_mm: float | None = Field(default=None, ge=-1e4, le=1e4)
     pixel_size_nm: float = Field(ge=1, le=1e5)
     plane_spacing_nm: float = Field(ge=1, le=1e5)
     axial_range_um: float | None = Field(default=None, gt=0, le=500)
@@ -144,6 +148,11 @@ class Optics(Microscope):
                 "psf_stack shows the microscope with its aberrations, so those of zernike or cover_glass would count twice; "
                 "leave out either"
             )
+        if self.field_curvature_radius_mm == 0:
+            raise ValueError(
+                "field_curvature_radius_mm 0 would bend the focus into a point; objectives have radii of some mm; leave it out "
+                "for a flat field"
+            )
         names = [c.name.lower() for c in self.all_channels]
         double = sorted(n for n, count in Counter(names).items() if count > 1)
         if double:
@@ -159,6 +168,42 @@ class Optics(Microscope):
     @abstractmethod
     def all_channels(self) -> tuple[Channel, ...]:
         """The channels, in order."""
+
+    @property
+    def by_terms(self) -> bool:
+        """Whether the light that excites dyes depends on more than their distance from the focus; see `sheet`."""
+        return False
+
+    def remarks(self, geometry: Geometry) -> tuple[str, ...]:
+        """What `plan` remarks on the light over an image."""
+        return ()
+
+    @property
+    def uneven(self) -> bool:
+        """Whether that light differs above and below its plane."""
+        return False
+
+    @property
+    def along(self) -> str | None:
+        """Axis of the field along which the light that excites dyes changes, if any."""
+        return None
+
+    def check_range(self, range_nm: float) -> None:
+        """Raise SpecError if the light is not known as far as an axial range."""
+
+    def light_nm(self, channel: Channel) -> float:
+        """How much deeper than its plane a channel's light is focused: as deep as the channel itself focuses."""
+        return channel.chromatic.axial_nm if channel.chromatic else 0.0
+
+    def unlit(
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
+    ) -> Array:
+        """`response` for each photon that the dye emits; of microscopes with `by_terms`."""
+        raise TypeError(f"{type(self).__name__} lights the field evenly")
+
+    def emitted_at(self, channel: Channel, dye: Fluorophore, z_nm: Array, y_nm: Array, x_nm: Array) -> Array:
+        """`emitted` at a distance from the plane, and at places from the optical axis, as they broadcast."""
+        raise TypeError(f"{type(self).__name__} lights the field evenly")
 
     @property
     def lens(self) -> Objective:
@@ -274,12 +319,13 @@ class Optics(Microscope):
         plan = _formation(context)
         lateral = plan.halo * self.spacing_nm[1] + 2 * plan.node_nm[1]
         axial = (plan.reach + 2) * plan.node_nm[0]
-        return {"expanded": wanted.grown((axial, lateral, lateral))}
+        seen = wanted.grown((axial, lateral, lateral))
+        return {"expanded": seen if plan.field is None else plan.field.origin(seen, plan.halo_nm)}
 
     def maps(self, context: RunContext) -> tuple[MapPass, ...]:
         """See `Stage`: the dyes of the whole specimen, where light comes from beyond the axial range."""
         plan = _formation(context)
-        return () if plan.haze is None else (plan.haze.map_pass(plan.dyes()),)
+        return () if plan.haze is None else (plan.haze.map_pass(plan.layers()),)
 
     def map(self, wanted: MapPass, cells: Box, state: TileState) -> NDArray[np.int64]:
         """See `Stage`."""

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from simexm.geometry.grid import Box, Triple
+from simexm.kernels.devices.array_device import CAPACITY as ARRAY_CAPACITY
+from simexm.kernels.emission.emit import CAPACITY
 from simexm.kernels.imaging import far, gridding, image
 from simexm.stages.contract import RunContext
 from simexm.stages.microscope.haze_image import AT_ONCE, PLANES, windows_of
@@ -15,6 +17,8 @@ from simexm.stages.microscope.optics_plan import MOST_PLANAR, MOST_TABLES, Optic
 from simexm.stages.roles import ImagingCost
 
 SECONDS_PER_NODE = 9.5e-9
+TERM_SHARE = 0.5
+"""Time that each further term of the light takes, of that of the first."""
 FIELD_BYTES = 240
 """Memory for the fields of one depth: of five components, on a grid twice as long as a table of transfer functions."""
 HAZE_SHARE = 0.2
@@ -39,25 +43,51 @@ class OpticsCost(ImagingCost):
         """Seconds by the number of transformed nodes."""
         return (
             math.prod(self.plan.subdivision[1:])
-            * len(self.plan.dyes())
+            * len(self.plan.looks())
+            * (1 + TERM_SHARE * (self.plan.rank - 1))
             * SECONDS_PER_NODE
             * (1 + HAZE_SHARE * (self.plan.haze is not None))
         )
 
     def tile_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float) -> int:
         """Spectra of node planes, deposit ring, transfer functions, and spectra of image planes."""
-        grid = self.plan.lateral(tile)
+        part, views = self._views(tile)
+        grid = self.plan.lateral(part)
         fine = grid.nodes[0] * grid.nodes[1]
         rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
-        spectra = rows * columns * self.plan.window(Box.of_shape(tile)) * 8
+        spectra = rows * columns * self.plan.window(Box.of_shape(tile)) * 8 * self.plan.rank
         # the ring; of one plane, a few rows with their transform along x, and the band-limited plane during that along y
-        ring = ring_depth(self.plan, chunk_nm) * fine * 8
-        ring += image.ROWS * grid.nodes[1] * 8 + 2 * grid.nodes[0] * columns * 8
+        ring = ring_depth(self.plan, chunk_nm + self.plan.spread_nm) * fine * 8
+        once = image.ROWS * grid.nodes[1] * 8 + 2 * grid.nodes[0] * columns * 8 + self._moved_bytes(fine)
         transfer = self._table_bytes(tile) + self._depths(tile) * columns * self.plan.offsets * 2 * 4
         transfer += self._planar_bytes(tile, rows * columns)
         # the spectra that all frames share are held as well
-        near = spectra + ring + transfer + self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
+        kept = self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
+        near = views * (spectra + ring + self._factor_bytes(fine)) + once + transfer + kept
         return self._kernel_bytes() + max(near, self._far_bytes(tile, channels))
+
+    def _parts(self, tile: Triple) -> tuple[Triple, int]:
+        """Shape and number of the parts into which frames cut a tile."""
+        field = self.plan.field
+        if field is None:
+            return tile, 1
+        y, x = (field.pieces(axis, tile[axis]) for axis in (1, 2))
+        return (tile[0], -(-tile[1] // y), -(-tile[2] // x)), y * x
+
+    def _views(self, tile: Triple) -> tuple[Triple, int]:
+        """Shape of the parts of a tile, and how many grids a dye is deposited on at once."""
+        part, count = self._parts(tile)
+        dyes = [look.dye for look in self.plan.looks()]
+        return part, count * max(map(dyes.count, dyes))
+
+    def _factor_bytes(self, nodes: int) -> int:
+        """Weights of the terms, while they are made and after."""
+        terms = self.plan.terms
+        return 0 if terms is None or len(terms.axes) < 2 else self.plan.rank * nodes * (8 + 4)
+
+    def _moved_bytes(self, nodes: int) -> int:
+        """A weighted plane, and moved dyes of a chunk on a CPU."""
+        return (0 if self.plan.terms is None else 8 * nodes) + (0 if self.plan.field is None else 8 * 8 * CAPACITY)
 
     def _kernel_bytes(self) -> int:
         """Kernels of far light, which a process keeps."""
@@ -66,12 +96,12 @@ class OpticsCost(ImagingCost):
             return 0
         lengths = (b - a for a, b in itertools.pairwise(haze.starts))
         kernels = (n * (radius + 1) ** 2 for n, radius in zip(lengths, haze.radii, strict=True))
-        return sum(kernels) * len(self.plan.pairs) * self._sides * 4
+        return sum(kernels) * len(self.plan.pairs) * self._sides * self.plan.rank * 4
 
     @property
     def _sides(self) -> int:
         """Sides of a plane whose far light differs."""
-        return 2 if self.plan.signed else 1
+        return 2 if self.plan.signed or self.plan.terms is not None else 1
 
     def _far_bytes(self, tile: Triple, channels: int) -> int:
         """Far light: of the largest level the transfer functions, spectra of image planes and planes of nodes; then planes."""
@@ -85,8 +115,9 @@ class OpticsCost(ImagingCost):
             # a tile that begins elsewhere may need one node more
             size = far.lengths((y + 1, x + 1), radius)
             cells, offsets = size[0] * (size[1] // 2 + 1), haze.starts[level + 1] - haze.starts[level]
-            added = planes * cells * 12 + AT_ONCE * cells * 16 * (1 + len(self.plan.dyes()))
-            held = channels * planes * cells * 8 + len(self.plan.pairs) * self._sides * offsets * cells * 4
+            added = planes * cells * 12 + AT_ONCE * cells * 16 * (1 + len(self.plan.looks()))
+            tables = len(self.plan.pairs) * self._sides * self.plan.rank * offsets
+            held = channels * planes * cells * 8 + tables * cells * 4 + self._factor_bytes(cells)
             most = max(most, held + max(added, channels * planes * cells * 16))
             fields += channels * planes * y * x * 4
         return most + fields + 6 * AT_ONCE * tile[1] * tile[2] * 4
@@ -100,7 +131,7 @@ class OpticsCost(ImagingCost):
         """Radial tables: those that a process keeps and, for several depths, those that the tile blends."""
         depths = self.plan.depths
         tables = (1 + self.plan.signed) if depths is None else min(len(depths.foci), MOST_TABLES) + self._depths(tile)
-        return len(self.plan.pairs) * self.plan.frequencies * self.plan.offsets * 8 * tables
+        return len(self.plan.pairs) * self.plan.frequencies * self.plan.offsets * 8 * tables * self.plan.rank
 
     def _planar_bytes(self, tile: Triple, frequencies: int) -> int:
         """Transfer functions without symmetry: those of one dye on a tile's frequencies, and what a process keeps of others."""
@@ -109,37 +140,41 @@ class OpticsCost(ImagingCost):
             return 0
         foci = 1 if self.plan.depths is None else len(self.plan.depths.foci)
         largest = max(math.prod(p.planar) for p in pairs if p.planar is not None)
-        tables = min(len(pairs) * foci, MOST_PLANAR)
+        tables = min(len(pairs) * foci, MOST_PLANAR) * self.plan.rank
         # while one is computed: the same with its margin, and the fields at one depth
         rows = max(p.planar[0] for p in pairs if p.planar is not None)
         computed = (self.plan.offsets + 2 * gridding.MARGIN) * 8 * largest + FIELD_BYTES * rows * rows
         return self.plan.offsets * 8 * (tables * largest + self._together(tile) * frequencies) + computed
 
     def _together(self, tile: Triple) -> int:
-        """Pairs of one dye, times depths, whose transfer functions without symmetry are held together."""
+        """Pairs of one dye, times depths, terms and parts, whose transfer functions without symmetry are held together."""
         dyes = Counter(p.dye for p in self.plan.pairs if p.planar is not None)
-        return max(dyes.values(), default=0) * self._depths(tile)
+        return max(dyes.values(), default=0) * self._depths(tile) * self.plan.rank * self._parts(tile)[1]
 
     def kept_bytes(self, tile: Triple, channels: int) -> int:
         """Spectra of image planes."""
-        grid = self.plan.lateral(tile)
-        return channels * tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
+        part, count = self._parts(tile)
+        grid = self.plan.lateral(part)
+        return count * channels * tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8
 
     def device_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float, at_once: int) -> int:
         """GPU memory for `at_once` image planes, without temporary batches."""
-        grid = self.plan.lateral(tile)
+        part, views = self._views(tile)
+        grid = self.plan.lateral(part)
         low, high = self.plan.node_planes(Box.of_shape(tile))
         # the window of node planes, twice while it moves
         window = 2 * min(high - low, (at_once - 1) * self.plan.subdivision[0] + 2 * self.plan.reach + 1)
         rows, columns = 2 * grid.band[0] + 1, grid.band[1] + 1
         ring = (
-            ring_depth(self.plan, chunk_nm)
-            * math.prod((n + 2 * self.plan.halo) * self.plan.subdivision[1] for n in tile[1:])
+            ring_depth(self.plan, chunk_nm + self.plan.spread_nm)
+            * math.prod((n + 2 * self.plan.halo) * self.plan.subdivision[1] for n in part[1:])
             * 8
         )
         # the radial tables, and for each frequency its place in them and five factors
         response = self._table_bytes(tile) + len(self.plan.pairs) * (grid.band[0] + 1) * columns * 7 * 8
         response += self._together(tile) * rows * columns * self.plan.offsets * 8
-        coarse = tile[0] * grid.pixels[0] * (grid.pixels[1] // 2 + 1) * 8 * (2 if context.acquisition.axes else 1)
-        near = rows * columns * window * 8 + ring + response + channels * coarse
+        coarse = self.kept_bytes(tile, channels) * (2 if context.acquisition.axes else 1)
+        spectra = rows * columns * window * 8 * self.plan.rank
+        near = views * (spectra + ring + self._factor_bytes(grid.nodes[0] * grid.nodes[1])) + response + coarse
+        near += 0 if self.plan.field is None else 6 * 8 * ARRAY_CAPACITY
         return max(near, self._far_bytes(tile, channels)) + channels * math.prod(tile) * (4 + 2)

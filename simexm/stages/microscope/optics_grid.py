@@ -21,7 +21,8 @@ from simexm.kernels.imaging.gridding import NODES
 from simexm.kernels.imaging.image import fast_pixels
 from simexm.spectra.efficiency import Efficiency, mean_efficiency
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.microscope import objectives, planar
+from simexm.stages.microscope import objectives, optics_field, planar
+from simexm.stages.microscope.field import FieldPlan, plan_field
 from simexm.stages.microscope.haze import HazePlan, plan_haze
 from simexm.stages.microscope.optics_cost import OpticsCost
 from simexm.stages.microscope.optics_description import OpticsDescription
@@ -66,9 +67,17 @@ def resolve(optics: Optics, dyes: Mapping[str, Fluorophore], geometry: Geometry,
         )
     depths = _depths(optics, depth_nm)
     ends = (SURFACE,) if depths is None else tuple(dict.fromkeys((depths.foci[0], depths.foci[-1])))
+    field = plan_field(
+        geometry,
+        [(c.name, c.chromatic) for c, *_ in seen],
+        optics.field_curvature_radius_mm,
+        optics.along,
+        optics.by_terms,
+    )
+    specimen_nm, depth_nm = depth_nm, depth_nm + optics_field.furthest_nm(field)
     m_z = _subdivision_z(optics, seen, ends[0])
     node_z = optics.spacing_nm[0] / m_z
-    kept = [_kept(optics, c, d, e, float(node_z), depth_nm, focus) for c, d, e in seen for focus in ends]
+    kept = [_kept(optics, c, d, e, float(node_z), depth_nm, focus, field) for c, d, e in seen for focus in ends]
     reach = _measured_reach(optics, _reach(optics, kept, float(node_z), depth_nm), float(node_z))
     reach, far = _near_and_far(optics, seen, kept, reach, float(node_z), depth_nm, depths)
     range_nm = reach * float(node_z)
@@ -77,7 +86,7 @@ def resolve(optics: Optics, dyes: Mapping[str, Fluorophore], geometry: Geometry,
         kept = [np.ones_like(k) for k in kept]
     tables = [[tabulate(optics, c, d, e, float(node_z), reach, radius, f) for f in ends] for c, d, e in seen]
     pairs = tuple(
-        _pair(optics, c, d, e, table, float(k[min(reach, k.size - 1)]), depth_nm, efficiency)
+        _pair(optics, c, d, e, table, float(k[min(reach, k.size - 1)]), specimen_nm, efficiency)
         for (c, d, e), table, k in zip(seen, tables, kept[:: len(ends)], strict=True)
     )
     # the grid of the perfect image serves all others, which have less contrast at each frequency
@@ -94,11 +103,11 @@ def resolve(optics: Optics, dyes: Mapping[str, Fluorophore], geometry: Geometry,
     halo = math.ceil((radius + 2 * float(node)) / optics.pixel_size_nm + 0.5)
     signed = any(v is not None for v in (depths, optics.tissue, optics.bleaching)) or any(p.planar for p in pairs)
     plan = OpticsPlan(
-        (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed, far
+        (m_z, m, m), (node_z, node, node), range_nm, radius, reach, halo, whole, band, pairs, depths, signed, far, field
     )
-    return ImagingPlan(
-        plan, OpticsCost(plan), OpticsDescription(plan, optics.bleaching is not None, optics.any_measured)
-    )
+    plan = optics_field.over_field(optics, plan, [(c, d) for c, d, _ in seen], depth_nm)
+    described = OpticsDescription(plan, optics.bleaching is not None, optics.any_measured, optics.remarks(geometry))
+    return ImagingPlan(plan, OpticsCost(plan), described)
 
 
 def _near_and_far(
@@ -176,7 +185,14 @@ def _radius_nm(optics: Optics, channel: Channel, emission: float, range_nm: floa
 
 
 def _kept(
-    optics: Optics, channel: Channel, dye: Fluorophore, emission: float, node_z: float, depth_nm: float, focus: Focus
+    optics: Optics,
+    channel: Channel,
+    dye: Fluorophore,
+    emission: float,
+    node_z: float,
+    depth_nm: float,
+    focus: Focus,
+    field: FieldPlan | None,
 ) -> Array:
     """Share of a uniformly stained stack's light within axial ranges of 0, 1, 2, ... node planes.
 
@@ -186,6 +202,9 @@ def _kept(
     if optics.keeps_light:
         z = np.arange(most + 1, dtype=np.float64) * node_z
         energy = optics.emitted(channel, dye, z)  # up to a factor: an infinite plane receives all collected light
+        if optics.by_terms:
+            assert field is not None
+            energy = optics_field.brightest(optics, channel, dye, z, field)
     else:
         furthest = min(most, max(8, math.ceil(max(20.0, optics.axial_range_um or 0.0) * 1000 / node_z)))
         if (stack := optics.measured(channel)) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,10 @@ from simexm.names import Name
 from simexm.settings import Frozen
 from simexm.spectra.curves import Band, CsvCurve, Curve, Filter, Lines, Source, find_curve, resolved_filter
 from simexm.spectra.lightpath import Excitation, Transmission
+from simexm.stages.microscope.field import IN_PLACE, ChromaticShift, FieldPlan, Part
 from simexm.stages.microscope.haze import HazePlan
 from simexm.stages.microscope.psf_stack import PsfStack
+from simexm.stages.microscope.sheet import SheetTerms
 from simexm.stages.roles import ImageFormation, Pair
 
 Array = NDArray[np.float64]
@@ -70,6 +72,8 @@ class Channel(Frozen):
         RRGGBB for viewers; by default the colour of the detected light.
     psf_stack
         A measured stack for this channel alone.
+    chromatic
+        Shift of the channel's focus and image, as measured with beads; none by default.
     """
 
     name: Name
@@ -81,6 +85,7 @@ class Channel(Frozen):
     dichroic: Filter | None = None
     color: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{6}$")
     psf_stack: PsfStack | None = None
+    chromatic: ChromaticShift | None = None
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -216,6 +221,14 @@ class Depths:
         return first, place - first
 
 
+class Look(NamedTuple):
+    """A dye as some channels show it; `pairs` are the numbers of its pairs."""
+
+    dye: str
+    shift: ChromaticShift
+    pairs: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class OpticsPlan(ImageFormation):
     """How the optics are computed; depends on the spec alone.
@@ -240,6 +253,10 @@ class OpticsPlan(ImageFormation):
         Whether node planes above and below an image plane have weights of their own.
     haze
         The map that gives the light from beyond the axial range; None without it.
+    field
+        Shifts of channels, and curvature of the focus; None if nothing changes over the field.
+    terms
+        Decomposition of light that excites dyes by their place in the field; None if it does not.
     """
 
     subdivision: Triple
@@ -254,6 +271,8 @@ class OpticsPlan(ImageFormation):
     depths: Depths | None = None
     signed: bool = False
     haze: HazePlan | None = None
+    field: FieldPlan | None = None
+    terms: SheetTerms | None = None
 
     @property
     def cell_nm(self) -> Spacing:
@@ -263,6 +282,50 @@ class OpticsPlan(ImageFormation):
     def dyes(self) -> tuple[str, ...]:
         """Dyes that a channel sees."""
         return tuple(dict.fromkeys(p.dye for p in self.pairs))
+
+    def shift(self, pair: int) -> ChromaticShift:
+        """Chromatic shift of a pair, by its number."""
+        return IN_PLACE if self.field is None else self.field.shifts[pair]
+
+    def looks(self) -> tuple[Look, ...]:
+        """Dyes as channels show them: once each, unless channels are shifted against each other."""
+        found: dict[tuple[str, ChromaticShift], list[int]] = {}
+        for dye in self.dyes():
+            for n, pair in enumerate(self.pairs):
+                if pair.dye == dye:
+                    found.setdefault((dye, self.shift(n)), []).append(n)
+        return tuple(Look(dye, shift, tuple(pairs)) for (dye, shift), pairs in found.items())
+
+    def layers(self) -> tuple[str, ...]:
+        """Names of the looks: dyes, with a channel where there are several of a dye."""
+        looks = self.looks()
+        dyes = [look.dye for look in looks]
+        return tuple(
+            look.dye if dyes.count(look.dye) == 1 else f"{look.dye} in {self.pairs[look.pairs[0]].channel}"
+            for look in looks
+        )
+
+    def parts(self, tile: Box) -> list[Part]:
+        """The parts of a tile that lie in one frame each; the tile itself if frames do not matter."""
+        return [Part(tile, (0.0, 0.0))] if self.field is None else self.field.parts(tile)
+
+    @property
+    def rank(self) -> int:
+        """Terms of the light that excites dyes."""
+        return 1 if self.terms is None else self.terms.rank
+
+    @property
+    def halo_nm(self) -> float:
+        """Distance around a tile from which dyes are deposited, nm of expanded tissue."""
+        return float(self.node_nm[1]) * (self.halo * self.subdivision[1] + NODES)
+
+    @property
+    def spread_nm(self) -> float:
+        """Range along z from which a curved focus shows dyes in one plane, nm of expanded tissue."""
+        if self.field is None:
+            return 0.0
+        low, high = self.field.depths_nm(*self.field.extent_nm(self.halo_nm))
+        return high - low
 
     def lateral(self, tile: Triple) -> image.LateralGrid:
         """Lateral transforms of a tile of this shape."""

@@ -12,7 +12,7 @@ from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.imaging import gridding
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.microscope import planar
-from simexm.stages.microscope.optics_plan import Array, Channel, OpticsPair
+from simexm.stages.microscope.optics_plan import Array, Channel, OpticsPair, OpticsPlan
 
 if TYPE_CHECKING:
     from simexm.stages.microscope.optics import Optics
@@ -55,7 +55,7 @@ def tabulate(
     r = _radii(radius, coarse)
     respond = type(optics).response if model else averaged
     table = respond(optics, channel, dye, emission, z, r, focus)
-    if optics.planar(channel) or not optics.lens.matched:
+    if optics.uneven or optics.planar(channel) or not optics.lens.matched:
         table = (table + respond(optics, channel, dye, emission, -z, r, focus)) / 2
     return psf_response.Response(z, r, table)
 
@@ -68,6 +68,17 @@ def both_sides(
     most = reach + gridding.MARGIN
     z, r = np.arange(-most, most + 1, dtype=np.float64) * node_z, _radii(radius, 1)
     return r, optics.response(channel, dye, pair.emission_nm, z, r, focus)
+
+
+def unlit(
+    optics: Optics, pair: OpticsPair, dye: Fluorophore, plan: OpticsPlan, focus: Focus
+) -> tuple[Array, Array, Array]:
+    """Radii, distances, and `unlit` on the node planes of the range and a margin, on both sides if they differ."""
+    channel = next(c for c in optics.all_channels if c.name == pair.channel)
+    most = plan.reach + gridding.MARGIN
+    z = np.arange(-most if plan.signed else 0, most + 1, dtype=np.float64) * float(plan.node_nm[0])
+    r = _radii(plan.radius_nm, 1)
+    return r, z, optics.unlit(channel, dye, pair.emission_nm, z, r, focus)
 
 
 def _radii(radius_nm: float, coarse: int) -> Array:

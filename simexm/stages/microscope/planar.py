@@ -16,7 +16,7 @@ from simexm.kernels.diffraction.special import sinc_array
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.imaging import gridding
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.microscope import haze, objectives
+from simexm.stages.microscope import haze, objectives, sheet
 from simexm.stages.microscope.optics_plan import (
     FADING_RINGS,
     MOST_PLANAR,
@@ -37,14 +37,24 @@ _STENCIL = 3  # pixels about a place from which it is interpolated, on each side
 
 
 def images(
-    optics: Optics, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, radius_nm: float, focus: Focus
+    optics: Optics,
+    channel: Channel,
+    dye: Fluorophore,
+    emission_nm: float,
+    z_nm: Array,
+    radius_nm: float,
+    focus: Focus,
+    unlit: bool = False,
 ) -> tuple[float, Array]:
-    """Pitch, and images (nz, n, n) of a dye at distances z below a plane, photons per nm^2, about pixel n // 2."""
+    """Pitch, and images (nz, n, n) of a dye at distances z below a plane, photons per nm^2, about pixel n // 2.
+
+    `unlit` are those for each photon that the dye emits.
+    """
     stack, pitch = optics.measured(channel), pitch_nm(optics, channel, emission_nm)
     if stack is not None:
-        return pitch, _measured(optics, channel, dye, emission_nm, z_nm, radius_nm, stack)
+        return pitch, _measured(optics, channel, dye, emission_nm, z_nm, radius_nm, stack, unlit)
     square = Square(pitch, 2 * int(radius_nm / pitch + 1e-9) + 1)
-    at_dye = optics.response(channel, dye, emission_nm, z_nm, square, focus)
+    at_dye = (optics.unlit if unlit else optics.response)(channel, dye, emission_nm, z_nm, square, focus)
     return pitch, at_dye[:, ::-1, ::-1]
 
 
@@ -61,11 +71,19 @@ def averaged(
 
 
 def _measured(
-    optics: Optics, channel: Channel, dye: Fluorophore, emission_nm: float, z: Array, radius_nm: float, stack: Measured
+    optics: Optics,
+    channel: Channel,
+    dye: Fluorophore,
+    emission_nm: float,
+    z: Array,
+    radius_nm: float,
+    stack: Measured,
+    unlit: bool,
 ) -> Array:
     """Images by a measured stack: each plane, or for scanners the one in focus, with the light that the model gives it."""
     if optics.keeps_light:
-        light = optics.emitted(channel, dye, np.abs(z)) * optics.collected(channel, dye)
+        photons = np.ones_like(z) if unlit else optics.emitted(channel, dye, z)
+        light = photons * optics.collected(channel, dye)
         return stack.at(z, radius_nm, True) * light[:, None, None]
     return stack.at(z, radius_nm, False) * _in_focus(optics, channel, dye, emission_nm)
 
@@ -102,7 +120,10 @@ def pitch_nm(optics: Optics, channel: Channel, emission_nm: float) -> float:
 def tables(
     optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, focus: Focus = SURFACE
 ) -> tuple[Lattice, NDArray[np.complex64]]:
-    """Transfer functions at the offsets -reach ... reach, corrected for the deposit weights along z."""
+    """Transfer functions of each term at the offsets -reach ... reach, corrected for the deposit weights along z.
+
+    (terms, offsets, *lattice shape)
+    """
     channel = _channel(optics, pair)
     grid = lattice(optics, channel, pair.emission_nm, plan.radius_nm)
     most = plan.reach + gridding.MARGIN
@@ -110,41 +131,56 @@ def tables(
     found = np.empty((offsets.size, *grid.shape), np.complex64)
     for start in range(0, offsets.size, _AT_ONCE):
         z = offsets[start : start + _AT_ONCE] * float(plan.node_nm[0])
-        pitch, planes = images(optics, channel, dye, pair.emission_nm, z, plan.radius_nm, focus)
+        pitch, planes = images(optics, channel, dye, pair.emission_nm, z, plan.radius_nm, focus, plan.terms is not None)
         for i, plane in enumerate(planes, start):
             found[i] = plane_spectrum.tabulate(plane, pitch, grid)
-    result = np.empty((plan.offsets, *grid.shape), np.complex64)
+    light = np.ones((1, offsets.size))
+    if plan.terms is not None:
+        light = sheet.photons(optics, plan, pair, dye, offsets * float(plan.node_nm[0]))
+    result = np.empty((plan.rank, plan.offsets, *grid.shape), np.complex64)
     for start in range(0, grid.shape[0], _ROWS):
         rows = slice(start, start + _ROWS)
         parts = found[:, rows].view(np.float32).astype(np.float64)  # real and imaginary
-        result[:, rows] = gridding.sharpened_along_signed_z(parts).view(np.complex128)
-    result[[0, -1]] /= 2  # as in radial tables
+        for own, photons in zip(result, light, strict=True):
+            lit = parts * photons[:, None, None]
+            own[:, rows] = gridding.sharpened_along_signed_z(lit).view(np.complex128)
+    result[:, [0, -1]] /= 2  # as in radial tables
     return grid, result
 
 
 def transfer(
-    optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, foci: tuple[Focus, ...], y: Array, x: Array
+    optics: Optics,
+    plan: OpticsPlan,
+    pair: OpticsPair,
+    dye: Fluorophore,
+    foci: tuple[Focus, ...],
+    y: Array,
+    x: Array,
+    term: int = 0,
 ) -> NDArray[np.complex64]:
-    """Transfer functions (depths * offsets, y.size, x.size) at frequencies y, of both signs, and x, per nm; photo-electrons."""
+    """Transfer functions (depths * offsets, y.size, x.size) at frequencies y, of both signs, and x, per nm; photo-electrons.
+
+    Of one term where the light is a sum of several.
+    """
     response = np.empty((len(foci) * plan.offsets, y.size, x.size), np.complex64)
     for i, focus in enumerate(foci):
         grid, found = tables(optics, plan, pair, dye, focus)
-        plane_spectrum.interpolate(found, grid, y, x, response[i * plan.offsets : (i + 1) * plan.offsets])
+        plane_spectrum.interpolate(found[term], grid, y, x, response[i * plan.offsets : (i + 1) * plan.offsets])
     response *= (pair.efficiency * _passed(optics, plan, pair, y, x)).astype(np.float32)
     if plan.haze is not None:
         place = np.hypot(y[:, None], x) * plan.per_cycle
-        for o, line in enumerate(_far(optics, plan, pair, dye)):
+        for o, line in enumerate(_far(optics, plan, pair, dye, term)):
             response[o :: plan.offsets] -= haze.at(line, place).astype(np.float32)
     return response
 
 
 @lru_cache(maxsize=32)
-def _far(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) -> Array:
+def _far(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, term: int) -> Array:
     """What the map of far dyes transfers, by signed offset, (offsets, frequencies), corrected along z."""
     most = plan.reach + gridding.MARGIN
     z = np.arange(-most, most + 1, dtype=np.float64) * float(plan.node_nm[0])
     found = gridding.sharpened_along_signed_z(
-        haze.taken(optics, plan, pair, dye, z, np.arange(plan.frequencies) / plan.per_cycle)
+        haze.taken(optics, plan, pair, dye, z, np.arange(plan.frequencies) / plan.per_cycle, term)
     )
     found[[0, -1]] /= 2
     return found

@@ -70,10 +70,14 @@ class Widefield(Optics):
 
     def emitted(self, channel: Channel, dye: Fluorophore, z_nm: Array) -> Array:
         """See `Optics`."""
+        return self.emitted_in(channel, dye, self.profile(z_nm))
+
+    def emitted_in(self, channel: Channel, dye: Fluorophore, relative: Array) -> Array:
+        """Photons that a dye emits while a plane is imaged, in an irradiance relative to the channel's."""
         assert isinstance(channel, CameraChannel)
         return photophysics.emitted_photons(
             self.cross_section_m2(channel, dye),
-            channel.irradiance_W_per_cm2 * 1e4 * self.profile(z_nm),
+            channel.irradiance_W_per_cm2 * 1e4 * relative,
             channel.excitation_nm,
             exposure_s=self.exposure_s,
             quantum_yield=dye.quantum_yield,
@@ -91,3 +95,9 @@ class Widefield(Optics):
         """The dye's image, scaled by the photons that it emits at each distance."""
         image = pupil.emission(z_nm, at, emission_nm, self.lens, focus)
         return image * pupil.along_z(self.emitted(channel, dye, z_nm) * self.collected(channel, dye), image)
+
+    def unlit(
+        self, channel: Channel, dye: Fluorophore, emission_nm: float, z_nm: Array, at: Places, focus: Focus = SURFACE
+    ) -> Array:
+        """See `Optics`."""
+        return pupil.emission(z_nm, at, emission_nm, self.lens, focus) * self.collected(channel, dye)

@@ -124,8 +124,8 @@ def textbook(optics: Optics, channel: Channel, emission_nm: float) -> tuple[list
         axial = 0.532 * line / math.sqrt(2) / depth
         return [2 * math.sqrt(math.log(2)) * waist], [2 * math.sqrt(math.log(2)) * axial]
     lateral, axial = 0.51 * emission_nm / na, 0.88 * emission_nm / depth
-    if isinstance(optics, LightSheet):
-        sheet = optics.sheet_waist_um * 1000 * math.sqrt(2 * math.log(2))
+    if isinstance(optics, LightSheet) and optics.sheet_profile is None:
+        sheet = optics.waist_nm(channel) * math.sqrt(2 * math.log(2))
         axial = 1 / math.hypot(1 / axial, 1 / sheet)
     return [lateral], [axial]
 
