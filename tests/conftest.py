@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
     And let Ctrl-C end the programs that tests start: a shell that starts pytest in the background has them ignore it.
     """
+    _keep_bytecode(config.rootpath / ".pytest_cache" / "bytecode")
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _keep_bytecode(folder: Path) -> None:
+    """Let processes that tests start keep bytecode outside the tree, if they may keep none: each would compile simexm again."""
+    if sys.dont_write_bytecode and sys.pycache_prefix is None:
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -41,7 +41,7 @@ assert "numba" not in sys.modules
 assert inner.double.__doc__ == "Twice." and inner.double.py_func(1.5) == 3.0
 assert outer.outer(3.0) == float("inf")  # numba's own error model would raise
 hits = sum(outer.outer.stats.cache_hits.values())
-print(hits, len(outer.outer.signatures), len(inner.double.signatures))
+print(hits, len(outer.outer.signatures), len(inner.double.inner.signatures))
 """
 
 
@@ -78,7 +78,10 @@ def test_constants_and_counters_are_integers_like_others() -> None:
         return int(n + after(3))
 
     assert six() == 6
-    assert len(after.signatures) == 1
+    assert len(after.inner.signatures) == 1
+    assert after.signatures == []
+    assert after(2) == 3, "from Python, too"
+    assert len(after.signatures) == len(after.inner.signatures) == 1
 
 
 def test_a_process_waits_for_another_one_that_compiles_and_loads_what_it_stored(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_exit_codes_are_those_of_the_help(folder: Path) -> None:
 def test_sigterm_exits_with_143(folder: Path) -> None:
     """Sent while blocks are made; and what the log file says of it."""
     large = yaml.safe_load((folder / "good.yaml").read_text())
-    large["source"]["shape"] = [150, 250, 250]
+    large["source"]["shape"] = [60, 160, 160]
     large["execution"] = {"min_blocks": 64}  # of which the first are soon done
     (folder / "stopped.yaml").write_text(yaml.safe_dump(large))
     process = subprocess.Popen(

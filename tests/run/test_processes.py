@@ -111,27 +111,36 @@ def test_a_run_works_in(program: str, reference: Result, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
-@pytest.mark.parametrize("who", ["the driver", "a worker", "all"])
-def test_a_run_goes_on_after_it_slept(who: str, slow_reference: Result, tmp_path: Path) -> None:
-    """For longer than Dask's connections may be silent (30 s)."""
+def test_a_run_goes_on_after_it_slept(slow_reference: Result, tmp_path: Path) -> None:
+    """For longer than Dask's connections may be silent (30 s): the driver alone, a worker alone, and all; three runs at once."""
     simulation().save(tmp_path / "small.yaml")
-    command = [sys.executable, "-m", "simexm.cli", "run", "small.yaml", "--output", "a.zarr", "--workers", "2"]
-    driver = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    assert driver.stderr is not None
-    assert any("running on 2 workers" in line for line in driver.stderr)
-    workers = [p for p in psutil.Process(driver.pid).children() if "spawn_main" in " ".join(p.cmdline())]
-    assert len(workers) == 2
-    asleep = {"the driver": [], "a worker": workers[:1], "all": workers}[who]
-    asleep += [psutil.Process(driver.pid)] if who != "a worker" else []
-    for process in asleep:
-        process.suspend()
+    runs: dict[str, subprocess.Popen[str]] = {}
+    asleep: list[psutil.Process] = []
+    for who in ("driver", "worker", "all"):
+        driver = runs[who] = start(tmp_path, f"{who}.zarr")
+        assert driver.stderr is not None
+        assert any("running on 2 workers" in line for line in driver.stderr)
+        workers = [p for p in psutil.Process(driver.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        assert len(workers) == 2
+        chosen = {"driver": [], "worker": workers[:1], "all": workers}[who]
+        chosen += [psutil.Process(driver.pid)] if who != "worker" else []
+        for process in chosen:
+            process.suspend()
+        asleep += chosen
     time.sleep(40)
-    assert driver.poll() is None
+    assert all(driver.poll() is None for driver in runs.values())
     for process in asleep:
         process.resume()
-    _, told = driver.communicate(timeout=120)
-    assert driver.returncode == 0, told
-    assert "died" not in told
-    assert all_bytes(Result.open(tmp_path / "a.zarr")) == all_bytes(slow_reference)
+    for who, driver in runs.items():
+        _, told = driver.communicate(timeout=120)
+        assert driver.returncode == 0, told
+        assert "died" not in told
+        assert all_bytes(Result.open(tmp_path / f"{who}.zarr")) == all_bytes(slow_reference), who
+
+
+def start(folder: Path, output: str) -> subprocess.Popen[str]:
+    """Begin a run of two workers."""
+    command = [sys.executable, "-m", "simexm.cli", "run", "small.yaml", "--output", output, "--workers", "2"]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )

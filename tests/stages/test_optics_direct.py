@@ -109,7 +109,7 @@ def test_what_is_left_is_the_grids_and_vanishes_with_it(kind: str, monkeypatch: 
     monkeypatch.setattr(
         "simexm.stages.microscope.optics_grid.LATERAL_SHARE", 0.97
     )  # the grid does not matter to far rings; quicker
-    b = bench(kind, 192.0, 500.0)
+    b = Bench(microscope(kind, pixel=192.0, plane=500.0, axial_range_um=1), (3, 14, 14))
     dyes = scattered(b, 2, seed=3)
     exact = b.direct(dyes)
     coarse, fine = (np.abs(b.image(dyes, plan=p)[0] - exact).max() for p in (b.plan, b.halved()))

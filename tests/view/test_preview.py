@@ -96,9 +96,9 @@ def test_of_runs_of_other_kinds(
 
 def test_of_each_round(stored: Path, client: distributed.Client, tmp_path: Path) -> None:
     source = {"path": str(stored), "voxel_size_nm": list(VOXEL_NM)}
-    simulation = Simulation.from_mapping(rounds_build.spec(source)).with_tile((8, 20, 32))
+    simulation = Simulation.from_mapping(rounds_build.spec(source, rounds=2)).with_tile((8, 20, 32))
     result = simulation.run(tmp_path / "rounds.zarr", client=client, quiet=True)
-    for number in (1, 3):
+    for number in (1, 2):
         preview = simulation.preview(at=(4, 2, 40), shape=(3, 30, 30), round=number)
         image, ids = there(preview, result.at(round=number))
         np.testing.assert_array_equal(preview.image, image)

@@ -46,9 +46,10 @@ def results(stored: Path, client: distributed.Client, tmp_path_factory: pytest.T
     """One result of each kind."""
     folder = tmp_path_factory.mktemp("reported")
     usual = Simulation.from_mapping(spec(stored, execution={"min_blocks": 4}))
-    model = Simulation.from_mapping(small_2017() | {"source": str(stored)})
+    part = {"crop": {"shape": [30, 48, 48]}}
+    model = Simulation.from_mapping(small_2017() | {"source": str(stored)} | part)
     named = {"path": str(stored), "voxel_size_nm": list(VOXEL_NM)}
-    rounds = Simulation.from_mapping(rounds_build.spec(named))
+    rounds = Simulation.from_mapping(rounds_build.spec(named, rounds=2) | part)
 
     def run(simulation: Simulation, name: str, until: str | None = None) -> Result:
         return simulation.run(folder / f"{name}.zarr", until=until, client=client, quiet=True)
@@ -169,7 +170,7 @@ def test_signal_to_noise_follows_the_light(stored: Path, client: distributed.Cli
     """Without a detector's noise, four times the light is four times the signal, over twice the noise."""
     told = {}
     for power in (1.0, 4.0):
-        changed = spec(stored)
+        changed = spec(stored, crop={"shape": [40, 56, 64]})
         for channel in changed["stages"][3]["channels"]:
             channel["laser_power_uW"] = power
         run = Simulation.from_mapping(changed).run(
