@@ -53,6 +53,10 @@ class CellSums:
             result[name][found] = values[place[found]]
         return result
 
+    def all_ids(self) -> NDArray[np.uint64]:
+        """Return the ids."""
+        return self.ids
+
     def largest(self, column: str) -> tuple[int, int]:
         """Return (id, value) of the largest value of a column, the smallest id of equals; (0, 0) if all are 0."""
         values = self.columns[column]
@@ -137,6 +141,10 @@ class StoredSums:
             for name, values in self._share(int(n)).look_up(ids[mine]).items():
                 result[name][mine] = values
         return result
+
+    def all_ids(self) -> NDArray[np.uint64]:
+        """Return all ids, ascending."""
+        return np.sort(np.concatenate([self._share(n).ids for n in range(self._about["shares"])]))
 
     def largest(self, column: str) -> tuple[int, int]:
         """Return (id, value) of the largest value of a column, the smallest id of equals; (0, 0) if all are 0."""

@@ -18,7 +18,7 @@ from simexm.geometry.grid import Box, NmBox, Tiling, Triple, exact, exact3
 from simexm.planning.frames import main_of, once_and_each, varying_dyes
 from simexm.planning.memory import TileMemory
 from simexm.planning.outputs import Output, Table, Volumes, tables_of
-from simexm.sources.phantom import Phantom
+from simexm.sources.base import ZarrSource
 from simexm.stages.contract import RunContext, Stage
 from simexm.stages.frames import Acquisition, Frame
 from simexm.stages.roles import ImageFormation, ImagingPlan
@@ -117,7 +117,7 @@ class Plan:
     def _decisive(self) -> dict[str, Any]:
         spec = self.simulation.to_mapping()
         spec.pop("execution", None)
-        if not isinstance(self.simulation.source, Phantom):
+        if isinstance(self.simulation.source, ZarrSource):
             # The content of the source decides, not its path, so that a project can be moved.
             source = {k: v for k, v in spec["source"].items() if k != "path"}
             fields = {name: {**each, "path": ""} for name, each in spec["source"].get("fields", {}).items()}

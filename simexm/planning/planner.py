@@ -27,9 +27,9 @@ from simexm.planning.memory import BASE, COMPILING, EMITTER_FILE, TileMemory, br
 from simexm.planning.outputs import Output, Volumes
 from simexm.planning.plan import Plan, emitters_depth_nm, imaging_repeats, voxels_read
 from simexm.planning.plausible import refuse_single_pixel, refuse_size
+from simexm.sources.base import ZarrSource
 from simexm.sources.chunk_cache import CACHE_BYTES
 from simexm.sources.fields import masks_of, not_grey
-from simexm.sources.phantom import Phantom
 from simexm.sources.times import refuse_series
 from simexm.stages import installed
 from simexm.stages.contract import LABELLED, RunContext, Stage
@@ -81,7 +81,7 @@ def make_plan(
         if region not in ("membrane", "cytosol", *masks_of(opened.fields)):
             raise SpecError(f"{what} the region {region!r}, for which the source has no mask")
     greys = _greys(stages, opened)
-    if source is None and not isinstance(resolved.source, Phantom):
+    if source is None and isinstance(resolved.source, ZarrSource):
         labelled = {region for stage, region, _ in in_use if stage.emits}
         _warn_of_empty_regions(opened, crop, labelled & set(masks_of(opened.fields)))
     bits = {"membrane": MEMBRANE, "cytosol": CYTOSOL}
@@ -195,7 +195,8 @@ def _refuse_varying_maps(stages: Sequence[Stage], context: RunContext) -> None:
 
 def _name_of(simulation: Spec) -> str:
     """Name a simulation's source in messages."""
-    return "the phantom" if isinstance(simulation.source, Phantom) else f"the source {simulation.source.path}"
+    source = simulation.source
+    return f"the source {source.path}" if isinstance(source, ZarrSource) else f"the {source.kind}"
 
 
 def _clump_cell_nm(formation: ImageFormation, factor: float) -> tuple[float, float, float] | None:

@@ -16,7 +16,7 @@ from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.result.place import Place
 from simexm.result.result import Result
-from simexm.run import folders, guard, maps, passes
+from simexm.run import folders, guard, maps, passes, series
 from simexm.run import output as outputs
 from simexm.run.backend import Backend, check_types, workers_have_gpus
 from simexm.run.finish import finish
@@ -25,7 +25,7 @@ from simexm.run.layout import Layout, all_exist, list_files
 from simexm.run.levels import make_levels
 from simexm.run.same_source import SameSource
 from simexm.run.verify import Damaged
-from simexm.run.worker import Context, count_block, map_block, run_block
+from simexm.run.worker import Context, count_block, follow_cells, map_block, run_block
 from simexm.stages.contract import CountPass, MapPass
 from simexm.store.location import Location
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 COUNT_SECONDS_PER_VOXEL = 20e-9
 MAP_SECONDS_PER_VOXEL = 100e-9
+SERIES_SECONDS_PER_VALUE = 100e-9
 
 
 def run(
@@ -108,7 +109,7 @@ def _do(plan: Plan, where: Place, backend: Backend, quiet: bool, damaged: Damage
 
 
 def _run_passes(context: Context, execute: Execute, quiet: bool) -> None:
-    """Run the passes that are not finished, and issue the stages' warnings about their tables; then make the maps."""
+    """Run the passes that are not finished, and issue the stages' warnings about their tables; then make maps and series."""
     plan, where = context.plan, context.place
     for stage, wanted in passes.all_passes(plan):
         if not passes.is_merged(where, wanted):
@@ -118,6 +119,9 @@ def _run_passes(context: Context, execute: Execute, quiet: bool) -> None:
             warnings.warn(text, SimexmWarning, stacklevel=2)
     for _, mapped in maps.all_maps(plan):
         run_job(_map_job(context, mapped), execute, quiet=quiet)
+    for one in series.stored(plan, where, passes.tables_on_disk(plan, where)):
+        series.create(one)
+        run_job(_series_job(context, one), execute, quiet=quiet)
 
 
 def _map_job(context: Context, wanted: MapPass) -> Job:
@@ -131,6 +135,34 @@ def _map_job(context: Context, wanted: MapPass) -> Job:
     making, path = replace(context, counting=wanted.name), maps.folder(where, wanted) / "journal"
     seconds = MAP_SECONDS_PER_VOXEL * plan.geometry.crop.size
     return _job(making, map_block, path, what=f"mapping {wanted.name}", core_seconds=seconds, is_sound=is_sound)
+
+
+def _series_job(context: Context, one: series.Stored) -> Job:
+    """Make the job that makes one series."""
+    plan, where, name = context.plan, context.place, one.wanted.name
+
+    def is_sound(record: Record) -> bool:
+        return (where.zarr / one.array("id").key((record.block,))).exists()
+
+    making, path, total = (
+        replace(context, counting=name),
+        series.folder(where, one.wanted) / "groups",
+        series.groups(one.cells),
+    )
+    values = one.cells * plan.acquisition.length("time")
+    what, seconds = f"following {name}", SERIES_SECONDS_PER_VALUE * values
+    return job_in(
+        where,
+        plan.hash,
+        total,
+        follow_cells,
+        making,
+        path,
+        voxels=values,
+        what=what,
+        core_seconds=seconds,
+        is_sound=is_sound,
+    )
 
 
 def _pass_job(context: Context, wanted: CountPass) -> Job:

@@ -19,6 +19,7 @@ from simexm.planning.plan import Plan
 from simexm.result import place
 from simexm.result.place import Place
 from simexm.run import folders, tables
+from simexm.run import series as cell_series
 from simexm.run.layout import files_of_run, write_manifest
 from simexm.run.totals import Totals
 from simexm.run.volumes import arrays
@@ -81,7 +82,9 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
         main = omezarr.multiscales(name, plan.levels, origin, channels=True, method="mean", time=time)
         attributes = omezarr.image_attributes(main, omero=_omero(plan, totals, where, plan.outputs[0]))
     attributes = {**attributes, place.MARK: _provenance(plan, totals)}
-    write_manifest(where, *files_of_run(plan, where), omezarr.group_bytes(attributes))
+    arrays_of_cells = [path for one in cell_series.stored(plan, where, counted) for path in one.files]
+    zarr, run = files_of_run(plan, where)
+    write_manifest(where, [*zarr, *arrays_of_cells], run, omezarr.group_bytes(attributes))
     folders.write_attributes(where, "", attributes)
     remove_tree(where.run / place.SCRATCH, ignore_errors=True)  # with files of killed workers
 

@@ -11,7 +11,7 @@ from simexm.geometry.grid import Box, Tiling
 from simexm.jobs.sums_by_id import CellSums, StoredSums, add_up, is_stored, merged, store, write_part
 from simexm.planning.plan import Plan
 from simexm.result.place import Place
-from simexm.run import maps
+from simexm.run import maps, series
 from simexm.run.block import by_id
 from simexm.run.labels import read_part
 from simexm.run.layout import Exists
@@ -45,12 +45,13 @@ def count_box(plan: Plan, source: LabelSource, counted: Counted, stage: Stage, w
 
 
 def counted_in_memory(plan: Plan, source: LabelSource, around: Box | None = None) -> Counted:
-    """Run all passes in memory; make maps only as far as a box of pixels needs them, by default whole."""
+    """Run all passes in memory, and make the series; make maps only as far as a box of pixels needs them, by default whole."""
     counted: dict[str, CellSums] = {}
     for stage, wanted in all_passes(plan):
         blocks = [count_box(plan, source, Counted(counted), stage, wanted, b) for b in plan.blocks]
         counted[wanted.name] = add_up(blocks)
-    return Counted(counted, maps.in_memory(plan, source, Counted(counted), around))
+    found = Counted(counted)
+    return Counted(counted, maps.in_memory(plan, source, found, around), series.in_memory(plan, found))
 
 
 def folder(where: Place, name: str) -> Location:
@@ -82,8 +83,9 @@ def table_of(where: Place, name: str) -> StoredSums:
 
 
 def counted_on_disk(plan: Plan, where: Place) -> Counted:
-    """Open the tables of all passes and the maps."""
-    return Counted(tables_on_disk(plan, where), maps.on_disk(plan, where))
+    """Open the tables of all passes, the maps and the series."""
+    tables = tables_on_disk(plan, where)
+    return Counted(tables, maps.on_disk(plan, where), series.on_disk(plan, where, tables))
 
 
 def tables_on_disk(plan: Plan, where: Place, before: str | None = None) -> dict[str, StoredSums]:

@@ -12,7 +12,7 @@ from simexm.planning.plan import Plan
 from simexm.planning.planner import make_plan
 from simexm.result import place
 from simexm.result.place import LOCK, Place
-from simexm.run import folders, guard, maps, passes, volumes
+from simexm.run import folders, guard, maps, passes, series, volumes
 from simexm.run.backend import Backend
 from simexm.run.driver import carry_out
 from simexm.run.layout import array_key, metadata_keys
@@ -148,6 +148,9 @@ def _repair_metadata(plan: Plan, where: Place, files: list[Location]) -> None:
         folder = maps.folder(where, mapped)
         if any(folder in path.parents for path in damaged):
             remove_tree(folder)
+    for _, followed in series.all_series(plan):
+        if where.run / place.MANIFEST in damaged or any(where.zarr / followed.name in path.parents for path in damaged):
+            remove_tree(series.folder(where, followed), ignore_errors=True)
 
 
 def _ends_pass(path: Location, wanted: CountPass, where: Place) -> bool:

@@ -17,7 +17,7 @@ from simexm.kernels.devices.device import device
 from simexm.planning.gpu import tile_for
 from simexm.planning.plan import Plan
 from simexm.result.place import Place
-from simexm.run import guard, maps, passes, tables, volumes
+from simexm.run import guard, maps, passes, series, tables, volumes
 from simexm.run.block import compute_frames
 from simexm.run.tables import EmitterFile
 from simexm.sources.base import LabelSource
@@ -32,7 +32,7 @@ class Context:
 
     plan: Plan
     place: Place
-    counting: str | None = None  # name of the pass or map, if this is one
+    counting: str | None = None  # name of the pass, map or series, if this is one
     profile: bool = False  # whether to time each kind of work
     listed: Mapping[str, ShardList] = field(default_factory=dict)  # chunk files when the driver began; "" is labels
     at_once: int = 1  # blocks that one process computes at the same time
@@ -98,6 +98,14 @@ def map_block(context: Context, number: int) -> dict[str, Any]:
     return device(plan.context.device).attempt(
         lambda: maps.write_block(plan, where, _source_of(context), counted, str(context.counting), number)
     )
+
+
+def follow_cells(context: Context, number: int) -> dict[str, Any]:
+    """Make the context's series of one group of cells."""
+    assert context.counting is not None
+    plan, where = context.plan, context.place
+    guard.refuse_other_run(plan.hash, where)
+    return series.write_group_of_cells(plan, where, passes.tables_on_disk(plan, where), context.counting, number)
 
 
 def peak_bytes() -> int:

@@ -20,6 +20,7 @@ from simexm.sources.base import ZarrSource
 from simexm.sources.fields import Field as SourceField
 from simexm.sources.fields import masks_of, not_grey
 from simexm.sources.phantom import Phantom
+from simexm.sources.tissue import TissueSource
 from simexm.spectra import bands
 from simexm.spectra.curves import NamedCurve
 from simexm.spectra.dyes import Dye
@@ -47,7 +48,10 @@ def _source_kind(value: Any) -> str:
     return "zarr" if kind is None else str(kind)  # all files; their format is found when they are opened
 
 
-Source = Annotated[Annotated[Phantom, Tag("phantom")] | Annotated[ZarrSource, Tag("zarr")], Discriminator(_source_kind)]
+Source = Annotated[
+    Annotated[Phantom, Tag("phantom")] | Annotated[TissueSource, Tag("tissue")] | Annotated[ZarrSource, Tag("zarr")],
+    Discriminator(_source_kind),
+]
 
 
 class Crop(Frozen):
@@ -104,7 +108,8 @@ class Spec(Frozen):
     seed
         Seed of every random number.
     source
-        Path or URL of labels, or a mapping: `{path, dataset, voxel_size_nm, regions}`, or `{kind: phantom, shape, ...}`.
+        Path or URL of labels, or a mapping: `{path, dataset, voxel_size_nm, regions}`, `{kind: phantom, shape, ...}`
+        or `{kind: tissue, size_um, populations, ...}`.
         A relative path begins at the working directory.
     crop
         Part of the source; by default all of it.
@@ -159,8 +164,8 @@ class Spec(Frozen):
         data["stages"] = [
             {"stage": s.model_dump()["stage"], **s.model_dump(mode="json", exclude_defaults=True)} for s in self.stages
         ]
-        if isinstance(self.source, Phantom):
-            data["source"] = {"kind": "phantom", **data["source"]}
+        if not isinstance(self.source, ZarrSource):
+            data["source"] = {"kind": self.source.kind, **data["source"]}
         return data
 
     def save(self, path: str | Path) -> None:
@@ -334,7 +339,7 @@ class Spec(Frozen):
     def resolved(self) -> Self:
         """Return the same spec without reference to files of dyes and curves or to the working directory."""
         source = self.source.resolved() if isinstance(self.source, ZarrSource) else self.source
-        stages = tuple(stage.resolved(self.curves) for stage in self.stages)
+        stages = tuple(stage.resolved(self.curves).fitted(source) for stage in self.stages)
         return self.model_copy(update={"source": source, "dyes": self.fluorophores(), "curves": {}, "stages": stages})
 
     def with_tile(self, tile: Triple | None) -> Self:

@@ -7,7 +7,7 @@ planner and the block runner need no change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from simexm.geometry.grid import Box, NmBox
 from simexm.geometry.transform import IDENTITY, Specimen, Transform
 from simexm.settings import Frozen
+from simexm.sources.base import SourceModel
 from simexm.spectra.curves import CsvCurve, Curve
 from simexm.stages.frames import NO_FRAME, Frame, FrameAxis
 from simexm.stages.maps import MapPass
 from simexm.stages.products import Product
 from simexm.stages.quantities import (
+    ACTIVITY,
     EMITTERS,
     EXPANDED,
     EXPECTED,
@@ -37,12 +39,12 @@ from simexm.stages.quantities import (
     Quantity,
     RegionRule,
 )
-from simexm.stages.state import CellTable, Counted, ImageCounts, NodeMap, RunContext, Tally, Tile, TileState
+from simexm.stages.state import CellSeries, CellTable, Counted, ImageCounts, NodeMap, RunContext, Tally, Tile, TileState
 
 __all__ = [
-    "EMITTERS", "EXPANDED", "EXPECTED", "IMAGE", "LABELLED", "LABELS", "REGIONS", "TRUTH",
-    "CellTable", "Chunk", "CountPass", "Counted", "EmitterStream", "ImageCounts", "LabelPart", "LabelStream", "MapPass",
-    "NodeMap", "Quantity", "RegionRule", "RunContext", "Stage", "Tally", "Tile", "TileState",
+    "ACTIVITY", "EMITTERS", "EXPANDED", "EXPECTED", "IMAGE", "LABELLED", "LABELS", "REGIONS", "TRUTH", "CellSeries",
+    "CellTable", "Chunk", "CountPass", "Counted", "EmitterStream", "ImageCounts", "LabelPart", "LabelStream",
+    "MapPass", "NodeMap", "Quantity", "RegionRule", "RunContext", "SeriesPass", "Stage", "Tally", "Tile", "TileState",
 ]  # fmt: skip
 """What the module of a stage imports."""
 
@@ -53,6 +55,20 @@ class CountPass:
 
     name: str
     columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SeriesPass:
+    """Values of every cell in every frame, made before imaging, after the count passes, for some cells at a time.
+
+    They are stored in the result as arrays (cell, t), `name/COLUMN`, with the ids in `name/id`.
+    """
+
+    name: str
+    cells: str
+    """Count pass whose ids are the rows."""
+    columns: Mapping[str, str]
+    """Data types, by name."""
 
 
 class Stage(Frozen):
@@ -121,6 +137,10 @@ class Stage(Frozen):
         """
         return self
 
+    def fitted(self, source: SourceModel) -> Self:
+        """Return the same stage with what it takes from the spec's source, such as a focus by the depth of cells."""
+        return self
+
     def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> Transform:
         """Displacement of tissue by this stage; without `specimen`, a transform of the same scale."""
         return IDENTITY
@@ -132,6 +152,16 @@ class Stage(Frozen):
     def maps(self, context: RunContext) -> tuple[MapPass, ...]:
         """Maps that must be made before imaging, after all count passes."""
         return ()
+
+    def series(self, context: RunContext) -> tuple[SeriesPass, ...]:
+        """Series of cells that must be made before imaging."""
+        return ()
+
+    def follow(
+        self, wanted: SeriesPass, ids: NDArray[np.uint64], context: RunContext
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield a series of some cells, (cells, frames) by column, frames in order and at most 1024 at a time."""
+        raise TypeError(f"{type(self).__name__} has no series {wanted.name}")
 
     def map(self, wanted: MapPass, cells: Box, state: TileState) -> NDArray[np.int64]:
         """Values of a map at the nodes of `cells`, (layers, *cells.shape), from what the stage reads near them."""

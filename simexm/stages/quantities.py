@@ -30,6 +30,8 @@ REGIONS = Quantity("regions", "zyx", "bits of the regions that each voxel belong
 """Computed part by part (`LabelPart.regions`); the value written for the tile is a `RegionRule`."""
 EMITTERS = Quantity("emitters", "n", "nm of tissue")
 EXPANDED = Quantity("expanded", "n", "nm of expanded tissue")
+ACTIVITY = Quantity("activity", "nt", "series of all cells")
+"""A `CellSeries`; None if the specimen is imaged once."""
 EXPECTED = Quantity("expected", "czyx", "photo-electrons per pixel", "float32")
 IMAGE = Quantity("image", "czyx", "camera counts", "uint16")
 LABELLED = Quantity("labelled", "lzyx", "dyes per pixel", "uint32")

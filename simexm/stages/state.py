@@ -109,6 +109,9 @@ class CellTable(Protocol):
     def look_up(self, ids: NDArray[np.uint64]) -> dict[str, NDArray[np.int64]]:
         """Columns at these ids, (n,) each; 0 for ids that the table lacks."""
 
+    def all_ids(self) -> NDArray[np.uint64]:
+        """Ids of all rows, ascending."""
+
     def largest(self, column: str) -> tuple[int, int]:
         """(id, value) of the largest value of a column, the smallest id of equals; (0, 0) if all are 0."""
 
@@ -120,12 +123,24 @@ class NodeMap(Protocol):
         """Values at the nodes of a box of cells of a level, (layers, *box.shape); 0 beyond the map."""
 
 
+class CellSeries(Protocol):
+    """Values of all cells in every frame; see `SeriesPass`."""
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """Ids of the rows, ascending."""
+
+    def read(self, column: str, first: int, frames: int) -> NDArray[Any]:
+        """Values of all cells in some frames, (cells, frames)."""
+
+
 @dataclass(frozen=True)
 class Counted(Mapping[str, CellTable]):
-    """What the passes over the specimen found: a mapping of tables by name of the count pass, and maps."""
+    """What the passes over the specimen found: a mapping of tables by name of the count pass, maps, and series."""
 
     tables: Mapping[str, CellTable] = field(default_factory=dict)
     maps: Mapping[str, NodeMap] = field(default_factory=dict)
+    series: Mapping[str, CellSeries] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> CellTable:
         return self.tables[name]
@@ -257,6 +272,11 @@ class TileState:
     def mapped(self) -> Mapping[str, NodeMap]:
         """The maps."""
         return self._tile.counted.maps
+
+    @property
+    def series(self) -> Mapping[str, CellSeries]:
+        """The series of cells."""
+        return self._tile.counted.series
 
     @property
     def frame(self) -> Frame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -144,7 +144,7 @@ class ShardedArray:
     shard: tuple[int, ...]  # may be larger than the array
     chunk: tuple[int, ...]  # divides `shard`
     dtype: str
-    axes: str  # one letter each, such as "czyx"
+    axes: Sequence[str]  # one name each, such as "czyx"
 
     def create(self) -> None:
         """Write the array's metadata."""

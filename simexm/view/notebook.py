@@ -17,6 +17,7 @@ from simexm.planning.plan import Plan
 from simexm.result.result import Result
 from simexm.run.excerpt import tiles_of
 from simexm.sources.phantom import Phantom
+from simexm.sources.tissue import TissueSource
 from simexm.units import times
 from simexm.view.rows import Rows, plan_rows, result_rows
 
@@ -133,7 +134,10 @@ def _blocks(plan: Plan) -> str:
 def _simulation_rows(simulation: Spec) -> Rows:
     """List the source, then each stage with the settings that are not defaults, or else with all."""
     source, crop = simulation.source, simulation.crop
-    place = f"phantom of {times(source.shape)} voxels" if isinstance(source, Phantom) else source.path
+    if isinstance(source, TissueSource):
+        place = f"tissue of {times(source.size_um)} um with {', '.join(p.name for p in source.populations)}"
+    else:
+        place = f"phantom of {times(source.shape)} voxels" if isinstance(source, Phantom) else source.path
     rows = [("source", place)]
     if crop is not None:
         rows.append(("crop", f"{times(crop.shape)} voxels from {' '.join(map(str, crop.offset))}"))

@@ -124,3 +124,17 @@ def count_voxels(index, start, stop, out):  # type: ignore[no-untyped-def]
                     cell, run = row[x], 0
                 run += 1
             out[cell] += run
+
+
+@njit(cache=True, nogil=True)
+def sum_indices(index, start, stop, origin, z_sum, y_sum, x_sum, r2_sum):  # type: ignore[no-untyped-def]
+    """Add z, y, x and y^2 + x^2 of every voxel in index[start:stop] to the sums of its cell; `origin` is that of `start`."""
+    for z in range(start[0], stop[0]):
+        for y in range(start[1], stop[1]):
+            for x in range(start[2], stop[2]):
+                cell = index[z, y, x]
+                v, u = y - start[1] + origin[1], x - start[2] + origin[2]
+                z_sum[cell] += z - start[0] + origin[0]
+                y_sum[cell] += v
+                x_sum[cell] += u
+                r2_sum[cell] += v * v + u * u

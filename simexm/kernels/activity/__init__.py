@@ -1,0 +1,1 @@
+"""Activity of cells over time: spikes, calcium, fluorescence."""

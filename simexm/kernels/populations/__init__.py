@@ -1,0 +1,1 @@
+"""Populations of cells: where they are, and which voxels they fill."""
