@@ -159,7 +159,12 @@ def export(
     path: options.ResultPath,
     output: Annotated[Path, options.output("Folder to write files to.", False)],
     form: Annotated[
-        Format, typer.Option("--format", help="PNG: a folder of images, one for each plane.", show_default=False)
+        Format,
+        typer.Option(
+            "--format",
+            help="PNG: a folder of images, one for each plane. From nrrd on: the transform of an alignment.",
+            show_default=False,
+        ),
     ],
     channels: Annotated[
         Arrangement,
@@ -184,20 +189,28 @@ def export(
             "display window.",
         ),
     ] = False,
+    pair: Annotated[
+        str | None, options.option("--pair", "Pair of the RnR-ExM challenge, for rnr-exm.", "SPECIES/N", False)
+    ] = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a result of any size as TIFF, OME-TIFF, GIF or PNG. Voxel sizes are those of the tissue before expansion.
 
+    The transform of an alignment: a displacement field for ITK (nrrd) or as OME-Zarr 0.6 (ome-zarr), an affine map (tfm, txt), places
+    in both volumes (points), or the file of the RnR-ExM challenge (rnr-exm).
+
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
+
+    Example: simexm export aligned.zarr --output files --format nrrd
     """
     from simexm.export.export import export as export_result
     from simexm.result.result import Result
 
     result = at_round(Result.open(path), round_)
     with bar("export", quiet) as progress:
-        content: dict[str, Any] = {"channels": channels, "labels": labels, "level": level, "eight_bit": eight_bit}
+        content: dict[str, Any] = {"channels": channels, "labels": labels, "level": level, "eight_bit": eight_bit, "pair": pair}
         written = export_result(
             result, output, form, **content, overwrite=overwrite, dry_run=dry_run, progress=progress
         )
