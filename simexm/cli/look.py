@@ -198,8 +198,8 @@ def export(
 ) -> None:
     """Write a result of any size as TIFF, OME-TIFF, GIF or PNG. Voxel sizes are those of the tissue before expansion.
 
-    The transform of an alignment: a displacement field for ITK (nrrd) or as OME-Zarr 0.6 (ome-zarr), an affine map (tfm, txt), places
-    in both volumes (points), or the file of the RnR-ExM challenge (rnr-exm).
+    The transform of an alignment: a displacement field for ITK (nrrd) or as OME-Zarr 0.6 (ome-zarr), an affine map (tfm, txt),
+    places in both volumes (points), or the file of the RnR-ExM challenge (rnr-exm).
 
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
 
@@ -210,7 +210,13 @@ def export(
 
     result = at_round(Result.open(path), round_)
     with bar("export", quiet) as progress:
-        content: dict[str, Any] = {"channels": channels, "labels": labels, "level": level, "eight_bit": eight_bit, "pair": pair}
+        content: dict[str, Any] = {
+            "channels": channels,
+            "labels": labels,
+            "level": level,
+            "eight_bit": eight_bit,
+            "pair": pair,
+        }
         written = export_result(
             result, output, form, **content, overwrite=overwrite, dry_run=dry_run, progress=progress
         )

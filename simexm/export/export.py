@@ -83,9 +83,7 @@ def export(
     where = Path(output).expanduser()
     if form in TRANSFORMS:
         opened.require_complete()
-        return export_transform(
-            opened, where, form, pair, overwrite=overwrite, dry_run=dry_run, progress=progress
-        )
+        return export_transform(opened, where, form, pair, overwrite=overwrite, dry_run=dry_run, progress=progress)
     if pair is not None:
         raise OutputError(f"the pair {pair!r} is for --format {Format.RNR_EXM}, not {form}; leave it out")
     check_folder(where, opened)

@@ -1,7 +1,7 @@
 """The submission file of the RnR-ExM challenge (ISBI 2023): displacements in voxels for the test pairs of a species.
 
-Dataset pairN of SPECIES_test.h5 is (z, y, x, 3), float32, components z, y, x: voxel x of the fixed volume is looked up at x + d(x),
-in voxels of the moving one. It is rounded to 2 decimals and compressed with gzip.
+Dataset pairN of SPECIES_test.h5 is (z, y, x, 3), float32, components z, y, x: voxel x of the fixed volume is looked up at
+x + d(x), in voxels of the moving one. It is rounded to 2 decimals and compressed with gzip.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write the transform of an alignment in formats of other programs.
 
-The affine map and the displacement become one displacement d(p) = A (p + u(p)) + t - p at the centres of the fixed volume's voxels.
-Both are linear between centres, so nothing is lost there.
+The affine map and the displacement become one, d(p) = A (p + u(p)) + t - p, at the centres of the fixed volume's voxels. Both
+are linear between centres, so nothing is lost there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow.csv  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from simexm.analysis.registration.foreign import itk_files, ome_zarr, text
+from simexm.analysis.registration.scores.against_points import LANDMARKS
 from simexm.analysis.registration.transform import KIND, Frame, StoredTransform
 from simexm.errors import OutputError
 from simexm.export import rnr_exm
@@ -27,8 +28,6 @@ from simexm.store.atomic_file import atomic_file, refuse
 from simexm.store.atomic_group import atomic_group, refuse_group
 
 WRITTEN_BY = "simexm export"
-LANDMARKS = ("z_um", "y_um", "x_um", "moving_z_um", "moving_y_um", "moving_x_um")
-"""Columns of a list of points: a place in the fixed volume, and the same place in the moving one."""
 _POINTS_ALONG = 16
 _SLAB_VOXELS = 1 << 20
 _BEND_UM = 1e-6
@@ -154,5 +153,3 @@ def _write(total: Total, path: Path, form: Format, pair: str | None, overwrite: 
             pyarrow.csv.write_csv(total.landmarks(), partial)
         else:
             rnr_exm.write(partial, path, str(pair), total)
-
-

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simexm.analysis.registration.align import Align, Side
 from simexm.analysis.registration.steps import Random
-from simexm.analysis.registration.transform import Frame
+from simexm.analysis.registration.transform import Frame, affine_at
 from simexm.result.result import Result
 
 Floats = NDArray[np.float64]
@@ -28,7 +28,7 @@ def displaced(points: Floats) -> Floats:
 def truth(points: Floats) -> Floats:
     """Place in the moving volume, um."""
     moved = points + displaced(points)
-    return np.tensordot(AFFINE[:, :3], moved, 1) + AFFINE[:, 3].reshape(3, *(1,) * (points.ndim - 1))
+    return affine_at(AFFINE, moved)
 
 
 def places(frame: Frame, number: int = 200) -> Floats:

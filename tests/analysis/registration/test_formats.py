@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pyarrow.csv  # type: ignore[import-untyped]
 import pytest
@@ -31,7 +31,7 @@ from tests.analysis.registration.known import (
 )
 
 itk = pytest.importorskip("SimpleITK")
-EXACT = {"rtol": 0, "atol": 1e-4}  # um
+EXACT_UM = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_fields_that_itk_writes_are_read(tmp_path: Path, name: str) -> None:
     itk.WriteImage(vectors(itk, SHIFTED, displaced(SHIFTED.centres())), str(tmp_path / name))
     found = StoredTransform(str(tmp_path / name))
     points = places(SHIFTED)
-    np.testing.assert_allclose(found.near(points)(points), points + displaced(points), **EXACT)
+    np.testing.assert_allclose(found.near(points)(points), points + displaced(points), rtol=0, atol=EXACT_UM)
     assert found.frame is not None
     np.testing.assert_allclose(found.frame.corner_um, SHIFTED.corner_um, atol=1e-6)
 
@@ -67,8 +67,8 @@ def test_transforms_that_itk_writes_are_read(tmp_path: Path) -> None:
         itk.WriteTransform(transform, str(part))
         part.rename(tmp_path / name)
         wanted = np.array([transform.TransformPoint(p[::-1].tolist())[::-1] for p in points.T]).T
-        np.testing.assert_allclose(moved(tmp_path / name, points), wanted, **EXACT)
-    np.testing.assert_allclose(moved(tmp_path / "bent.h5", points), truth(points), **EXACT)
+        np.testing.assert_allclose(moved(tmp_path / name, points), wanted, rtol=0, atol=EXACT_UM)
+    np.testing.assert_allclose(moved(tmp_path / "bent.h5", points), truth(points), rtol=0, atol=EXACT_UM)
 
 
 @pytest.mark.parametrize("frame", [FRAME, SHIFTED])
@@ -84,14 +84,14 @@ def test_itk_reads_the_field_that_is_written(tmp_path: Path, frame: Frame) -> No
     field = itk.DisplacementFieldTransform(itk.ReadImage(str(path), itk.sitkVectorFloat64))
     points = places(frame)
     found = np.array([field.TransformPoint(p[::-1].tolist())[::-1] for p in points.T]).T
-    np.testing.assert_allclose(found, points + displaced(points), **EXACT)
-    np.testing.assert_allclose(moved(path, points), points + displaced(points), **EXACT)
+    np.testing.assert_allclose(found, points + displaced(points), rtol=0, atol=EXACT_UM)
+    np.testing.assert_allclose(moved(path, points), points + displaced(points), rtol=0, atol=EXACT_UM)
 
 
 def test_ome_zarr_comes_back_and_only_boxes_are_read(tmp_path: Path) -> None:
     path = write_ome_zarr(tmp_path, SHIFTED)
     points = places(SHIFTED)
-    np.testing.assert_allclose(moved(path, points), points + displaced(points), **EXACT)
+    np.testing.assert_allclose(moved(path, points), points + displaced(points), rtol=0, atol=EXACT_UM)
     near = StoredTransform(str(path)).near(points[:, :1])
     assert near.displacement is not None
     assert near.displacement.shape[1:] == (2, 2, 2)
@@ -101,7 +101,9 @@ def test_ome_zarr_comes_back_and_only_boxes_are_read(tmp_path: Path) -> None:
 def write_ome_zarr(folder: Path, frame: Frame) -> Path:
     path = folder / "field.zarr"
     with atomic_group(path, overwrite=False, writer="test") as files:
-        ome_zarr.write(files, frame, lambda box: np.float32(displaced(frame.centres(box.start, box.shape))), "test")
+        ome_zarr.write(
+            files, frame, lambda box: displaced(frame.centres(box.start, box.shape)).astype(np.float32), "test"
+        )
     return path
 
 
@@ -147,7 +149,7 @@ def test_an_alignment_is_exported_and_each_file_is_the_same_transform(known: Res
         done = CliRunner().invoke(app, ["export", str(known.path), "-o", str(tmp_path), "--format", form])
         assert done.exit_code == 0, done.output
         assert done.stdout.split() == [str(tmp_path / name)]
-        np.testing.assert_allclose(moved(tmp_path / name, points), wanted(points), **EXACT)
+        np.testing.assert_allclose(moved(tmp_path / name, points), wanted(points), rtol=0, atol=EXACT_UM)
         again = CliRunner().invoke(app, ["export", str(known.path), "-o", str(tmp_path), "--format", form])
         assert again.exit_code == 2
         export(known, tmp_path, form, overwrite=True)
@@ -174,7 +176,9 @@ def test_an_affine_map_is_written_for_itk_and_as_text(tmp_path: Path) -> None:
     text.write(tmp_path / "one.txt", AFFINE)
     for name in ("one.tfm", "one.txt"):
         np.testing.assert_allclose(moved(tmp_path / name, points), Transform(AFFINE)(points), atol=1e-12)
-    seen = np.array([itk.ReadTransform(str(tmp_path / "one.tfm")).TransformPoint(p[::-1].tolist())[::-1] for p in points.T])
+    seen = np.array(
+        [itk.ReadTransform(str(tmp_path / "one.tfm")).TransformPoint(p[::-1].tolist())[::-1] for p in points.T]
+    )
     np.testing.assert_allclose(seen.T, Transform(AFFINE)(points), atol=1e-12)
 
 
@@ -185,7 +189,9 @@ def test_files_that_hold_no_transform_are_refused(tmp_path: Path) -> None:
     bad.SetPixel(3, 2, 1, [float("nan"), 0.0, 0.0])
     mirror = itk.ScaleTransform(3, [1.0, 1.0, -1.0])
     spline = itk.BSplineTransformInitializer(itk.GetImageFromArray(np.zeros((8, 8, 8))), [3, 3, 3])
-    after = itk.CompositeTransform([itk.DisplacementFieldTransform(itk.Image(field)), itk.TranslationTransform(3, [1.0, 0, 0])])
+    after = itk.CompositeTransform(
+        [itk.DisplacementFieldTransform(itk.Image(field)), itk.TranslationTransform(3, [1.0, 0, 0])]
+    )
     itk.WriteImage(turned, str(tmp_path / "turned.nrrd"))
     itk.WriteImage(bad, str(tmp_path / "bad.nrrd"))
     itk.WriteImage(itk.GetImageFromArray(np.zeros((4, 4, 4))), str(tmp_path / "grey.nrrd"))

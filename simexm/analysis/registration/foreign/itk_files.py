@@ -1,7 +1,7 @@
 """Transforms of ITK, and displacement fields as images of vectors (NRRD, MetaImage, NIfTI), read by SimpleITK.
 
-ITK's transform maps a point of the fixed image to one of the moving image, as that of simexm does, but its axes and components are
-x, y, z. Its space is that of patients (LPS): a file of another orientation is turned on reading, which would reverse axes of
+ITK's transform maps a point of the fixed image to one of the moving image, as that of simexm does, but its axes and components
+are x, y, z. Its space is that of patients (LPS): a file of another orientation is turned on reading, which would reverse axes of
 images that know no patient, so it is refused. ITK names no unit; numbers are taken as um.
 """
 
@@ -139,5 +139,3 @@ def write_field(path: Path, frame: Frame, planes: Callable[[int, int], NDArray[n
         for start in range(0, frame.shape[0], step):
             part = planes(start, min(start + step, frame.shape[0]))
             file.write(np.ascontiguousarray(np.moveaxis(part[::-1], 0, -1), "<f4").tobytes())
-
-

@@ -1,7 +1,7 @@
 """Displacement fields as OME-Zarr 0.6 (RFC-5): a multiscale image of displacements that is declared to be a transform.
 
-Component i is the displacement along axis i, in the unit of the axes; the coordinates are those of the fixed volume. The layout is
-that of ngff-zarr's `declare_field_transform`.
+Component i is the displacement along axis i, in the unit of the axes; the coordinates are those of the fixed volume. The layout
+is that of ngff-zarr's `declare_field_transform`.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _field(path: Path, image: Mapping[str, Any], name: str) -> Content:
     kinds, units = [a.get("type") for a in axes], {a.get("unit") for a in axes[1:]}
     if [a["name"] for a in axes[1:]] != ["z", "y", "x"] or kinds != ["displacement", "space", "space", "space"]:
         raise SpecError(
-            f"the axes of {path} are {', '.join(a['name'] for a in axes)}; simexm reads displacements along z, y, x, in the first "
-            "axis, of a volume with the axes z, y, x"
+            f"the axes of {path} are {', '.join(a['name'] for a in axes)}; simexm reads displacements along z, y, x, in the first"
+            " axis, of a volume with the axes z, y, x"
         )
     if {*found} - {"scale", "translation"} or len(units) != 1 or not units <= {*_UM}:
         raise SpecError(
@@ -110,7 +110,9 @@ def write(files: Files, frame: Frame, box_of: Callable[[Box], NDArray[np.float32
         Command that writes it.
     """
     side = triple(min(SHARD, 1 << (n - 1).bit_length()) for n in frame.shape)
-    array = ShardedArray(files, LEVEL, (3, *frame.shape), (3, *side), (1, *(min(64, n) for n in side)), "float32", "czyx")
+    array = ShardedArray(
+        files, LEVEL, (3, *frame.shape), (3, *side), (1, *(min(64, n) for n in side)), "float32", "czyx"
+    )
     array.create()
     tiling = Tiling(Box.of_shape(frame.shape), side)
     for number in range(len(tiling)):
