@@ -58,6 +58,10 @@ BLOCKS = {
         ("yaml", "content: labels"),
         ("yaml", "steps:"),
         ("python", "import numpy as np"),
+        ("bash", "simexm export aligned.zarr"),
+        ("bash", "simexm score aligned.zarr"),
+        ("yaml", "moving_labels:"),
+        ("yaml", "fixed: {dataset"),
     ],
     "docs/optics.md": [
         ("yaml", "source: {kind: phantom"),
