@@ -79,15 +79,27 @@ def report(
     output: Annotated[
         Path | None, options.output("HTML file to write.", "the result's name, -report.html, which is replaced")
     ] = None,
+    fixed: Annotated[
+        str | None, options.option("--fixed", "Fixed volume of an alignment, to be shown below it.", "VOLUME", False)
+    ] = None,
+    moving: Annotated[
+        str | None, options.option("--moving", "Its moving volume, to show how it lay before.", "VOLUME", False)
+    ] = None,
+    truth: Annotated[
+        str | None, options.option("--truth", "Its true transform, for maps of the error.", "TRANSFORM", False)
+    ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it.
+    """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it; or on an alignment.
 
     Example: simexm report out.zarr --output report.html
+
+    Example: simexm report aligned.zarr --fixed round1.tif --moving round2.tif
     """
     from simexm.result.result import Result
     from simexm.store.atomic_file import refuse
     from simexm.store.location import with_ending
+    from simexm.view.report.alignment import Comparison
     from simexm.view.report.page import default_path, write_report
 
     if output and output.suffix.lower() not in (".html", ".htm"):
@@ -95,7 +107,7 @@ def report(
     refuse([output] if output else [], overwrite=overwrite)
     result = Result.open(path)
     page = output or default_path(result)
-    write_report(result, page)
+    write_report(result, page, Comparison(fixed, moving, truth))
     typer.echo(f"report: {page}")
 
 
