@@ -165,7 +165,7 @@ def test_blocks_of_alignment(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     from simexm.settings import parse
 
     pytest.importorskip("SimpleITK")
-    commands, settings, steps, python = blocks("docs/alignment.md")
+    commands, settings, steps, python, looked, files, judged, labelled, pair_of_challenge = blocks("docs/alignment.md")
     assert Align.model_validate(parse(steps.text, "alignment.md")).moving.mask == "tissue2.tif"
     pair = nuclei_pair(1, 48, rms=1.0, length=12.0)
     cells = np.arange(48**3, dtype=np.uint32).reshape(48, 48, 48) // 512
@@ -180,7 +180,23 @@ def test_blocks_of_alignment(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     run_python(python.text, tmp_path)
     before, after = map(float, capsys.readouterr().out.split())
     assert after > 0.8 > before
-    assert (tmp_path / "cells1.zarr" / "labels" / "ids").is_dir()
+    ids = Result.open(tmp_path / "cells1.zarr").array(of="labels/ids")[:]
+    tifffile.imwrite(tmp_path / "cells1.tif", np.asarray(ids), ome=True, metadata=meta)
+    (tmp_path / "cells.yaml").write_text(labelled.text)
+    for line in (files.text + judged.text + looked.text).splitlines():
+        type_here(line, tmp_path)
+    again, aligned = (np.asarray(Result.open(tmp_path / f"{name}.zarr").array()[...]) for name in ("again", "aligned"))
+    np.testing.assert_allclose(again, aligned, atol=0.5)
+    found = {
+        name: {
+            (s["score"], s["subset"]): s["value"] for s in Result.open(tmp_path / f"{name}.zarr").scores().to_pylist()
+        }
+        for name in ("points", "overlap")
+    }
+    assert (tmp_path / "aligned-report.html").stat().st_size > 10_000
+    assert found["points"]["residual_p95", ""] == 0
+    assert found["overlap"]["dice", ""] == 1 > found["overlap"]["dice", "identity"]
+    assert Align.model_validate(parse(pair_of_challenge.text, "alignment.md")).moving.dataset == "move"
 
 
 def test_blocks_of_pan_stains(folder: Path) -> None:

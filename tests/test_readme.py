@@ -64,6 +64,11 @@ BLOCKS = {
         ("yaml", "content: labels"),
         ("yaml", "steps:"),
         ("python", "import numpy as np"),
+        ("bash", "simexm report aligned.zarr"),
+        ("bash", "simexm export aligned.zarr"),
+        ("bash", "simexm score aligned.zarr"),
+        ("yaml", "moving_labels:"),
+        ("yaml", "fixed: {dataset"),
     ],
     "docs/optics.md": [
         ("yaml", "source: {kind: phantom"),

@@ -79,15 +79,27 @@ def report(
     output: Annotated[
         Path | None, options.output("HTML file to write.", "the result's name, -report.html, which is replaced")
     ] = None,
+    fixed: Annotated[
+        str | None, options.option("--fixed", "Fixed volume of an alignment, to be shown below it.", "VOLUME", False)
+    ] = None,
+    moving: Annotated[
+        str | None, options.option("--moving", "Its moving volume, to show how it lay before.", "VOLUME", False)
+    ] = None,
+    truth: Annotated[
+        str | None, options.option("--truth", "Its true transform, for maps of the error.", "TRANSFORM", False)
+    ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it.
+    """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it; or on an alignment.
 
     Example: simexm report out.zarr --output report.html
+
+    Example: simexm report aligned.zarr --fixed round1.tif --moving round2.tif
     """
     from simexm.result.result import Result
     from simexm.store.atomic_file import refuse
     from simexm.store.location import with_ending
+    from simexm.view.report.alignment import Comparison
     from simexm.view.report.page import default_path, write_report
 
     if output and output.suffix.lower() not in (".html", ".htm"):
@@ -95,7 +107,7 @@ def report(
     refuse([output] if output else [], overwrite=overwrite)
     result = Result.open(path)
     page = output or default_path(result)
-    write_report(result, page)
+    write_report(result, page, Comparison(fixed, moving, truth))
     typer.echo(f"report: {page}")
 
 
@@ -159,7 +171,12 @@ def export(
     path: options.ResultPath,
     output: Annotated[Path, options.output("Folder to write files to.", False)],
     form: Annotated[
-        Format, typer.Option("--format", help="PNG: a folder of images, one for each plane.", show_default=False)
+        Format,
+        typer.Option(
+            "--format",
+            help="PNG: a folder of images, one for each plane. From nrrd on: the transform of an alignment.",
+            show_default=False,
+        ),
     ],
     channels: Annotated[
         Arrangement,
@@ -184,20 +201,34 @@ def export(
             "display window.",
         ),
     ] = False,
+    pair: Annotated[
+        str | None, options.option("--pair", "Pair of the RnR-ExM challenge, for rnr-exm.", "SPECIES/N", False)
+    ] = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a result of any size as TIFF, OME-TIFF, GIF or PNG. Voxel sizes are those of the tissue before expansion.
 
+    The transform of an alignment: a displacement field for ITK (nrrd) or as OME-Zarr 0.6 (ome-zarr), an affine map (tfm, txt),
+    places in both volumes (points), or the file of the RnR-ExM challenge (rnr-exm).
+
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
+
+    Example: simexm export aligned.zarr --output files --format nrrd
     """
     from simexm.export.export import export as export_result
     from simexm.result.result import Result
 
     result = at_round(Result.open(path), round_)
     with bar("export", quiet) as progress:
-        content: dict[str, Any] = {"channels": channels, "labels": labels, "level": level, "eight_bit": eight_bit}
+        content: dict[str, Any] = {
+            "channels": channels,
+            "labels": labels,
+            "level": level,
+            "eight_bit": eight_bit,
+            "pair": pair,
+        }
         written = export_result(
             result, output, form, **content, overwrite=overwrite, dry_run=dry_run, progress=progress
         )

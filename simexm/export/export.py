@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from simexm.errors import OutputError
-from simexm.export.formats import Arrangement, Format
+from simexm.export.formats import TRANSFORMS, Arrangement, Format
 from simexm.export.images import Image, all_in_one, colored, one_by_one, open_image, three_by_three
 from simexm.export.labels import Labels, all_cells, cell_by_cell, warn_of_fiji
 from simexm.export.stack import Job
+from simexm.export.transforms import export_transform
 from simexm.export.write import Progress, check, check_folder, write
 from simexm.result.result import Result
 
@@ -26,11 +27,12 @@ def export(
     labels: Arrangement | str | None = None,
     level: int = 0,
     eight_bit: bool = False,
+    pair: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write a result's image, and on request its label images, as TIFF, OME-TIFF, GIF or PNG.
+    """Write a result's image, and on request its label images, as TIFF, OME-TIFF, GIF or PNG; or the transform of an alignment.
 
     Volumes may be of any size: planes are read in slabs and written one at a time. Files are written atomically.
 
@@ -42,7 +44,9 @@ def export(
         Folder of the files: CHANNEL.tiff, or merged.tiff; labels/NAME.tiff, or labels/NAME/CELL.tiff; likewise .ome.tiff and
         .gif; for PNG, folders of images without a suffix.
     format
-        "tiff": stacks for ImageJ. "ome-tiff". "gif": an animation through z. "png": a folder with an image for each plane.
+        "tiff": stacks for ImageJ. "ome-tiff". "gif": an animation through z. "png": a folder with an image for each plane. Of a
+        transform, "nrrd": one displacement field, for ITK. "ome-zarr": the same as OME-Zarr 0.6. "tfm", "txt": an affine map, for
+        ITK or as text. "points": places in both volumes. "rnr-exm": the file of that challenge.
     channels
         "split": a gray stack for each channel, with the stored values; in GIF with 8 bits.
         "merged": in OME-TIFF all channels, with their colours as metadata; in TIFF 8-bit red, green and blue stacks of three
@@ -54,6 +58,8 @@ def export(
     eight_bit
         Scale each channel by its own maximum: value * 255 / maximum, rounded, as the 2017 program did. By default, where 8 bits
         are needed, the channel's display window maps to black and full.
+    pair
+        Species and number in the challenge, such as "zebrafish/5".
     overwrite
         Replace existing files.
     dry_run
@@ -75,6 +81,11 @@ def export(
     ids = None if labels is None else _one_of(Arrangement, labels, "labels")
     opened = result if isinstance(result, Result) else Result.open(result)
     where = Path(output).expanduser()
+    if form in TRANSFORMS:
+        opened.require_complete()
+        return export_transform(opened, where, form, pair, overwrite=overwrite, dry_run=dry_run, progress=progress)
+    if pair is not None:
+        raise OutputError(f"the pair {pair!r} is for --format {Format.RNR_EXM}, not {form}; leave it out")
     check_folder(where, opened)
     image = open_image(opened, level, by_maximum=eight_bit)
     jobs = [(job, form) for job in _image_jobs(image, where, form, arranged, eight_bit)]

@@ -12,6 +12,16 @@ class Format(StrEnum):
     OME_TIFF = "ome-tiff"
     GIF = "gif"
     PNG = "png"
+    NRRD = "nrrd"
+    OME_ZARR = "ome-zarr"
+    TFM = "tfm"
+    TXT = "txt"
+    POINTS = "points"
+    RNR_EXM = "rnr-exm"
+
+
+TRANSFORMS = (Format.NRRD, Format.OME_ZARR, Format.TFM, Format.TXT, Format.POINTS, Format.RNR_EXM)
+"""Formats of the transform of an alignment; the others are of images."""
 
 
 class Arrangement(StrEnum):

@@ -122,8 +122,9 @@ class Chain:
 
     @property
     def field_bytes(self) -> int:
-        """Memory of the displacements, which an inverse holds whole."""
-        return sum(24 * math.prod(t.frame.shape) for t in self.transforms if t.frame) if self.inverse else 0
+        """Memory of the displacements that are held whole: those of files, and all for an inverse."""
+        held = sum(t.held_bytes for t in self.transforms)
+        return held + (sum(24 * math.prod(t.frame.shape) for t in self.transforms if t.frame) if self.inverse else 0)
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -80,7 +80,7 @@ def linear(step: Linear, fixed: Picture, moving: Picture, start: Floats) -> Floa
             continue
         if not method.GetMetricValue() <= before:
             own.SetParameters(kept)
-    return _composed(start, _affine_of(own))
+    return _composed(start, affine_of(own))
 
 
 def _level(picture: Picture, level: Level) -> Picture:
@@ -98,7 +98,7 @@ def affine_to_itk(affine: Floats) -> Any:
     return found
 
 
-def _affine_of(transform: Any) -> Floats:
+def affine_of(transform: Any) -> Floats:
     """The affine map of a linear transform of SimpleITK, (3, 4)."""
     shift = np.array(transform.TransformPoint([0.0, 0.0, 0.0]))
     columns = [np.array(transform.TransformPoint(list(e))) - shift for e in np.eye(3)]

@@ -130,26 +130,6 @@ def inverted(affine: Floats) -> Floats:
     return np.column_stack([back, -back @ affine[:, 3]])
 
 
-def load_affine(path: Path) -> Floats:
-    """Read an affine map from a text file with 3 or 4 rows of 4 numbers, um, z y x; raises SpecError for anything else."""
-    try:
-        found = np.loadtxt(path, dtype=np.float64, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise SpecError(
-            f"{path} cannot be read as an affine map: {error}; give 3 rows of 4 numbers, um, z y x"
-        ) from None
-    if found.shape not in ((3, 4), (4, 4)) or not np.isfinite(found).all():
-        raise SpecError(
-            f"{path} holds numbers of the shape {found.shape}; an affine map is 3 rows of 4 numbers, um, z y x"
-        )
-    if found.shape == (4, 4) and not np.array_equal(found[3], [0, 0, 0, 1]):
-        raise SpecError(
-            f"the last row of {path} is {found[3].tolist()}, and that of an affine map is 0 0 0 1; correct it"
-        )
-    refuse_mirror(found[:3], str(path))
-    return found[:3]
-
-
 def refuse_mirror(affine: Floats, where: str) -> None:
     """Raise SpecError for a map that mirrors or flattens: no specimen does, and the axes are probably in another order."""
     if np.linalg.det(affine[:, :3]) <= 0:
@@ -160,9 +140,10 @@ def refuse_mirror(affine: Floats, where: str) -> None:
 
 
 class StoredTransform:
-    """A transform in a result of `align`, or an affine map in a text file; only the boxes asked for are read.
+    """A transform in a result of `align` or in a file of another program; only the boxes asked for are read.
 
-    Raises OutputError for a result of another kind or an unfinished one, SpecError for text that is no affine map.
+    Raises OutputError for a result of another kind or an unfinished one, SpecError for a file that holds no transform; see
+    `simexm.analysis.registration.foreign`.
     """
 
     def __init__(self, path: str) -> None:
@@ -170,9 +151,12 @@ class StoredTransform:
         self._array: Any = None
         self.frame: Frame | None = None
         self.moving: Frame | None = None
-        if Path(path).is_file():
-            self.affine, self.places, self.identity = load_affine(Path(path)), [Path(path).resolve()], ""
-            self.identity = str(self.affine.tolist())
+        self.held_bytes = 0
+        from simexm.analysis.registration import foreign  # which builds on this module
+
+        if (content := foreign.read(Path(path))) is not None:
+            self.affine, self.places, self.identity = content.affine, [Path(path).resolve()], content.digest
+            self._array, self.frame, self.held_bytes = content.displacement, content.frame, content.held_bytes
             return
         result = Result.open(path)
         if result.kind != KIND:

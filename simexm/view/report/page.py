@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from simexm import settings
+from simexm.analysis.registration.transform import KIND as ALIGNMENT
 from simexm.errors import OutputError
 from simexm.jobs.journal import Journal, Record
 from simexm.result.place import SIMULATION
@@ -21,6 +22,7 @@ from simexm.units import duration, size
 from simexm.view.dyes import CROSSTALK_SHARE, dyes_in_channels, percent
 from simexm.view.fluorophores import dye_in_channel_rows
 from simexm.view.report import light
+from simexm.view.report.alignment import Comparison, about
 from simexm.view.report.cells import draw_cells, read_cells
 from simexm.view.report.counts import draw_histogram, strengths, totals
 from simexm.view.report.ink import ACCENT
@@ -34,29 +36,42 @@ ROUNDS_SHOWN = 24
 _THUMBNAIL = 256
 
 
-def write_report(result: Result, output: Path) -> None:
-    """Write the page atomically; raises OutputError for an unfinished result or one of an analysis, or if the disk refuses."""
-    if result.kind != SIMULATION:
+def write_report(result: Result, output: Path, comparison: Comparison | None = None) -> None:
+    """Write the page atomically; `comparison` names what an alignment is shown beside.
+
+    Raises OutputError for an unfinished result or one of another analysis, or if the disk refuses.
+    """
+    if result.kind not in (SIMULATION, ALIGNMENT):
         raise OutputError(
-            f"{result.path} was written by `simexm {result.kind}`, but reports are for simulations; type simexm info "
-            f"{result.path}"
+            f"{result.path} was written by `simexm {result.kind}`, but reports are for simulations and alignments; type simexm "
+            f"info {result.path}"
+        )
+    compared = comparison or Comparison()
+    if result.kind == SIMULATION and compared.given:
+        raise OutputError(
+            f"{result.path} is a simulation, and --fixed, --moving and --truth are for alignments; leave them out"
         )
     result.require_complete()
     refuse_missing_folder(output)
-    page = render(result)
+    page = render(result) if result.kind == SIMULATION else rendered("alignment.html", about(result, compared))
     with atomic_file(output) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
 def render(result: Result) -> str:
-    """Return the page's HTML."""
+    """Return the HTML of the page of a simulation."""
+    return rendered("page.html", gather(result))
+
+
+def rendered(template: str, content: Mapping[str, Any]) -> str:
+    """Return a page's HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = PackageLoader("simexm.view.report", ".")
     environment = Environment(loader=pages, autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"number": number, "size": size, "percent": percent, "seconds": duration}
-    return environment.get_template("page.html").render(gather(result))
+    return environment.get_template(template).render(content)
 
 
 def gather(result: Result) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.geometry.grid import three
+from simexm.geometry.grid import Triple, three, triple
 from simexm.result.result import Result, elements
 from simexm.view.picture import id_colors, merged, round_down
 from simexm.view.report.ink import png
@@ -36,6 +36,40 @@ class Drawn:
     bar_um: float  # the same in tissue
     expanded_um: float  # the same in expanded tissue
     color: str = ""  # of the channel, RRGGBB
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Layout of three views: the plane, below it the section along x, to its right the section along y."""
+
+    shape: Triple  # elements along z, y, x
+    element_um: tuple[float, float, float]  # size of an element in tissue
+    factor: float = 1.0  # of expansion
+
+    def _pixels(self) -> tuple[int, int, int]:
+        """Pixels of the picture along z, y, x."""
+        extent = [n * e for n, e in zip(self.shape, self.element_um, strict=True)]
+        return three(max(1, round(LARGEST * e / max(extent))) for e in extent)
+
+    def drawn(self, name: str, part: Callable[[int], NDArray[np.float64]], color: str = "") -> Drawn:
+        """Draw the sections that `part` returns, RGB, by their number in `Sections`."""
+        z, y, x = self._pixels()
+        sheet = np.zeros((y + _GAP + z, x + _GAP + z, 4))  # transparent between the views and in the corner
+        sheet[:y, :x] = _opaque(_stretched(part(0), (y, x)))
+        sheet[y + _GAP :, :x] = _opaque(_stretched(part(1), (z, x)))
+        sheet[:y, x + _GAP :] = _opaque(_stretched(part(2), (y, z)))
+        return self._finished(name, sheet, color)
+
+    def plane(self, name: str, image: NDArray[np.float64]) -> Drawn:
+        """Draw the plane alone."""
+        return self._finished(name, _stretched(image, self._pixels()[1:]), "")
+
+    def _finished(self, name: str, sheet: NDArray[np.float64], color: str) -> Drawn:
+        width_um = self.shape[2] * self.element_um[2]
+        bar = round_down(width_um / 4)
+        _, rows, columns = self._pixels()
+        pixels = columns * bar / width_um
+        return Drawn(name, png(sheet), sheet.shape[1], sheet.shape[0], rows, pixels, bar, bar * self.factor, color)
 
 
 @dataclass(frozen=True)
@@ -77,40 +111,23 @@ class Views:
         def alone(channel: int) -> Callable[[int], NDArray[np.float64]]:
             return lambda part: merged(data[channel][part][None], [colors[channel]], [self.windows[channel]])
 
-        drawn = [self._drawn("All channels" if len(channels) > 1 else channels[0]["label"], together)]
-        drawn.append(self._drawn("True cells over the image", over))
+        drawn = [self.sheet.drawn("All channels" if len(channels) > 1 else channels[0]["label"], together)]
+        drawn.append(self.sheet.drawn("True cells over the image", over))
         if len(channels) > 1:
-            drawn += [self._drawn(c["label"], alone(n), c["color"]) for n, c in enumerate(channels)]
+            drawn += [self.sheet.drawn(c["label"], alone(n), c["color"]) for n, c in enumerate(channels)]
         return drawn
 
     def plane(self, name: str) -> Drawn:
         """Draw all channels together, only the plane."""
         channels = self.result.channels
         data = np.stack([self.image(c)[0] for c in range(len(channels))])
-        image = merged(data, [c["color"] for c in channels], list(self.windows))
-        return self._finished(name, _stretched(image, self._pixels()[1:]), "")
+        return self.sheet.plane(name, merged(data, [c["color"] for c in channels], list(self.windows)))
 
-    def _pixels(self) -> tuple[int, int, int]:
-        """Pixels of the picture along z, y, x."""
-        shape = self.result.array(self.level).shape[1:]
-        extent = [n * e for n, e in zip(shape, self.element_um, strict=True)]
-        return three(max(1, round(LARGEST * e / max(extent))) for e in extent)
-
-    def _drawn(self, name: str, part: Callable[[int], NDArray[np.float64]], color: str = "") -> Drawn:
-        z, y, x = self._pixels()
-        sheet = np.zeros((y + _GAP + z, x + _GAP + z, 4))  # transparent between the views and in the corner
-        sheet[:y, :x] = _opaque(_stretched(part(0), (y, x)))
-        sheet[y + _GAP :, :x] = _opaque(_stretched(part(1), (z, x)))
-        sheet[:y, x + _GAP :] = _opaque(_stretched(part(2), (y, z)))
-        return self._finished(name, sheet, color)
-
-    def _finished(self, name: str, sheet: NDArray[np.float64], color: str) -> Drawn:
-        width_um = self.result.array(self.level).shape[-1] * self.element_um[2]
-        bar = round_down(width_um / 4)
-        pixels = self._pixels()[2] * bar / width_um
-        factor = float(self.result.provenance["expansion_factor"])
-        rows = self._pixels()[1]
-        return Drawn(name, png(sheet), sheet.shape[1], sheet.shape[0], rows, pixels, bar, bar * factor, color)
+    @property
+    def sheet(self) -> Sheet:
+        """Its layout."""
+        shape = triple(self.result.array(self.level).shape[1:])
+        return Sheet(shape, self.element_um, float(self.result.provenance["expansion_factor"]))
 
 
 def _opaque(image: NDArray[np.float64]) -> NDArray[np.float64]:

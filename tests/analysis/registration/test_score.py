@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.registration import nuclei_pair
 from simexm.analysis.registration.align import Align, Side
-from simexm.analysis.registration.score import AlignmentScore, residual_scores
+from simexm.analysis.registration.score import AlignmentScore
+from simexm.analysis.registration.scores.residuals import residual_scores
 from simexm.analysis.registration.steps import Features
 from simexm.analysis.registration.transform import StoredTransform, affine_at
 from simexm.errors import OutputError
@@ -57,12 +58,13 @@ def test_residuals_are_those_counted_at_once_in_blocks_of_any_size(tmp_path: Pat
             assert scored[0][f"residual_p{p}", subset] == pytest.approx(wanted, abs=5.001e-4)
     assert scored[0]["folds", ""] == found.folds() == 0
     assert scored[0]["smallest_jacobian", ""] == pytest.approx(found.smallest_jacobian(), abs=1e-6)
-    with pytest.raises(OutputError, match="no grid"):
-        AlignmentScore().plan(tmp_path / "truth.txt", tmp_path / "found.zarr")
+    assert scored[0]["residual_rms", "best affine"] == 0.0
+    with pytest.raises(OutputError, match="has a grid"):
+        AlignmentScore().plan(tmp_path / "truth.txt", tmp_path / "truth.txt")
 
 
 def test_a_transform_is_its_own_truth() -> None:
-    scores = {s.score: s.value for s in residual_scores(np.array([0.0, 1.0]), np.array([99, 1]), "")}
+    scores = {s.score: s.value for s in residual_scores(np.array([0.0, 1.0]), np.array([99, 1]), "", "")}
     assert scores["residual_p50"] == scores["residual_p95"] == 0.0
     assert scores["residual_rms"] == pytest.approx(0.1, rel=1e-3)
-    assert residual_scores(np.zeros(0), np.zeros(0, np.int64), "") == []
+    assert residual_scores(np.zeros(0), np.zeros(0, np.int64), "", "") == []

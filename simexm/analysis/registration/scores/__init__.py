@@ -1,0 +1,1 @@
+"""Scores of an alignment against the true transform, points, or labels."""
