@@ -57,6 +57,7 @@ BLOCKS = {
         ("bash", 'pip install "simexm[align]"'),
         ("yaml", "content: labels"),
         ("yaml", "steps:"),
+        ("yaml", "blocks: {voxels"),
         ("python", "import numpy as np"),
     ],
     "docs/optics.md": [

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from simexm.analysis.contract import Analysis, Bench, Conclusion, Measured, Score
-from simexm.analysis.registration.align import absolute
+from simexm.analysis.registration.sides import absolute
 from simexm.analysis.registration.transform import Floats, Frame, StoredTransform
 from simexm.errors import OutputError, SpecError
 from simexm.geometry.grid import Box, Tiling, triple
