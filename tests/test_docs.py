@@ -165,7 +165,12 @@ def test_blocks_of_alignment(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     from simexm.settings import parse
 
     pytest.importorskip("SimpleITK")
-    commands, settings, steps, python, looked, files, judged, labelled, pair_of_challenge = blocks("docs/alignment.md")
+    commands, settings, steps, large, python, looked, files, judged, labelled, pair_of_challenge = blocks(
+        "docs/alignment.md"
+    )
+    chosen = Align.model_validate(parse(large.text, "alignment.md")).blocks
+    assert chosen is not None
+    assert (chosen.voxels, chosen.overlap) == (128, 24)
     assert Align.model_validate(parse(steps.text, "alignment.md")).moving.mask == "tissue2.tif"
     pair = nuclei_pair(1, 48, rms=1.0, length=12.0)
     cells = np.arange(48**3, dtype=np.uint32).reshape(48, 48, 48) // 512

@@ -63,6 +63,7 @@ BLOCKS = {
         ("bash", 'pip install "simexm[align]"'),
         ("yaml", "content: labels"),
         ("yaml", "steps:"),
+        ("yaml", "blocks: {voxels"),
         ("python", "import numpy as np"),
         ("bash", "simexm report aligned.zarr"),
         ("bash", "simexm export aligned.zarr"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from simexm.analysis.contract import Analysis, Bench, Measured
 from simexm.analysis.grid import Grid, volumes_of
-from simexm.analysis.joined import open_joined
+from simexm.analysis.joined import open_joined, read_part
 from simexm.errors import OutputError
 from simexm.jobs.sums_by_id import CellSums, write_part
 from simexm.planning.outputs import Output, Volumes
@@ -42,6 +43,7 @@ def measure_block(context: Context, number: int) -> dict[str, Any]:
     guard.refuse_other_run(context.hash, context.place)
     bench = bench_of(context)
     if bench.surveys and not bench.joined:
+        bench.parts = partial(read_part, context.place)
         bench.joined = open_joined(context.place)
     block = _MeasuredBlock(context, bench, number, bench.measure(number))
     guard.refuse_other_run(context.hash, context.place)  # again: another run may own the output by now

@@ -82,6 +82,10 @@ class Bench(ABC):
     """Further tables by one or several ids, of sums and extremes, by name."""
     surveys: tuple[str, ...] = ()
     """Names of the surveys that look at all blocks before any is measured, in their order; see `survey`."""
+    kept: tuple[str, ...] = ()
+    """Those whose findings `measure` reads, too; the files of the others are removed when all are joined."""
+    parts: ReadPart
+    """Reads what a kept survey found; set before the first block is measured."""
     joined: Mapping[str, NDArray[Any]] = MappingProxyType({})
     """What `join` found, memory-mapped; set before the first block is measured."""
     products: tuple[Product, ...] = ()

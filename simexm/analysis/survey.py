@@ -59,7 +59,7 @@ def survey(plan: AnalysisPlan, context: Context, execute: Execute, quiet: bool) 
         folder(where, name).mkdir(parents=True, exist_ok=True)
         run_job(job, execute, quiet=quiet)
     _join(plan, context)
-    for name in names:
+    for name in {*names} - {*plan.bench.kept}:
         remove_tree(folder(where, name) / "parts", ignore_errors=True)
 
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from simexm.analysis.registration.align import Align, Side
+from simexm.analysis.registration.align import Align
 from simexm.analysis.registration.score import AlignmentScore
+from simexm.analysis.registration.sides import Side
 from simexm.analysis.registration.steps import Centre
 from simexm.cli import app
 from simexm.errors import OutputError

@@ -136,6 +136,22 @@ def _matched(step: Features, fixed: Picture, moving: Picture) -> tuple[Transform
     return Transform(affine, displacement, fixed.frame), f"{remark}; {folded} cells unfolded"
 
 
+def matched_near(step: Features, fixed: Picture, moving: Picture, before: Transform) -> NDArray[np.float32]:
+    """The smooth displacement (3, z, y, x), um, that `before` lacks, through matches that lie within the tolerance of it.
+
+    It is 0 if there are fewer than `least_matches`.
+    """
+    spacing = step.spacing_um or max(fixed.frame.voxel_um)
+    image, where = pulled(moving, before, fixed.frame)
+    points, images = _matches(step, fixed.resampled(spacing), Picture(image, fixed.frame, where).resampled(spacing))
+    near = np.linalg.norm(images - points, axis=1) <= (step.tolerance_um or _TOLERANCE * spacing)
+    if near.sum() < step.least_matches:
+        return np.zeros((3, *fixed.frame.shape), np.float32)
+    points, left = points[near], (images - points)[near]
+    smooth = SmoothDisplacement(points, left, step.length_um or _LENGTH * spacing, step.noise * spacing)
+    return _spread(smooth, fixed.frame, spacing)
+
+
 _LEAST = 0.1
 _STRIDE = 5
 """Voxels of the features' spacing between the nodes on which the smooth displacement is computed; cubic between."""
@@ -162,19 +178,21 @@ def _spread(smooth: SmoothDisplacement, frame: Frame, spacing: float) -> NDArray
     return itk.on_frame(values, coarse, frame)
 
 
-def _deformed(step: Deform, fixed: Picture, moving: Picture, before: Transform) -> tuple[Transform, str]:
+def deformation(step: Deform, fixed: Picture, moving: Picture, before: Transform) -> NDArray[np.float32]:
+    """The displacement (3, z, y, x), um, that `before` lacks, on the grid of the fixed image; it may fold."""
     image, where = pulled(moving, before, fixed.frame)
     if fixed.mask is not None:
         where &= fixed.mask
     one, other = fixed.values, image
     if step.contrast == "local":
-        one, other = (local_contrast(v, step.contrast_voxels) for v in (one, image))
+        one, other = (local_contrast(v, where, step.contrast_voxels) for v in (one, image))
     elif step.contrast == "histogram":
         other = itk.like(image, one, fixed.frame)
-    more: Floats = itk.demons(step, one, np.where(where, other, one), fixed.frame).astype(
-        np.float64
-    )  # equal images pull nowhere
-    if before.displacement is not None and before.frame is not None:
-        more = more + fields.sample(before.displacement, before.frame.voxels(fixed.frame.centres() + more))
-    displacement, folded = fields.unfold(more.astype(np.float32), fixed.frame.voxel_um, step.least_jacobian)
+    return itk.demons(step, one, np.where(where, other, one), fixed.frame)  # equal images pull nowhere
+
+
+def _deformed(step: Deform, fixed: Picture, moving: Picture, before: Transform) -> tuple[Transform, str]:
+    found = before.before(deformation(step, fixed, moving, before), fixed.frame)
+    assert found.displacement is not None
+    displacement, folded = fields.unfold(found.displacement, fixed.frame.voxel_um, step.least_jacobian)
     return Transform(before.affine, displacement, fixed.frame), f"{folded} cells unfolded"

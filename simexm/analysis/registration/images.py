@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from simexm.analysis.registration.transform import Floats, Frame, Transform, Um
-from simexm.geometry.grid import triple
+from simexm.geometry.grid import Triple, triple
 from simexm.kernels.registration import warp
 
 Image = NDArray[np.float32]
@@ -43,8 +43,8 @@ class Picture:
             return self
         shape = triple(n // by for n in self.frame.shape)
         frame = Frame(shape, scaled(self.frame.voxel_um, by), self.frame.corner_um)
-        mask = None if self.mask is None else means(self.mask.astype(np.float32), by) >= 0.5
-        return Picture(means(self.values, by), frame, mask)
+        mask = None if self.mask is None else means(self.mask.astype(np.float32), (by,) * 3) >= 0.5
+        return Picture(means(self.values, (by,) * 3), frame, mask)
 
 
 def scaled(values: Um, by: float) -> Um:
@@ -53,32 +53,46 @@ def scaled(values: Um, by: float) -> Um:
     return z, y, x
 
 
-def means(values: NDArray[Any], by: int) -> Image:
-    """Means over cubes of `by` voxels a side."""
-    z, y, x = (n // by for n in values.shape)
-    cut = values[: z * by, : y * by, : x * by].reshape(z, by, y, by, x, by)
+def means(values: NDArray[Any], by: Triple) -> Image:
+    """Means over boxes of `by` voxels along z, y, x."""
+    (z, y, x), (a, b, c) = (n // f for n, f in zip(values.shape, by, strict=True)), by
+    cut = values[: z * a, : y * b, : x * c].reshape(z, a, y, b, x, c)
     return np.asarray(cut.mean(axis=(1, 3, 5), dtype=np.float64), np.float32)
 
 
 def pulled(moving: Picture, transform: Transform, frame: Frame) -> tuple[Image, Mask]:
     """The moving image on a grid of the fixed volume, by linear interpolation, and where it has values that count."""
-    at = moving.frame.voxels(transform(frame.centres()))
-    where = warp.inside(moving.values.shape, at)
-    if moving.mask is not None:
-        where &= warp.labels_at(moving.mask, at)
-    return warp.image_at(moving.values, at, 1).astype(np.float32), where
+    image, where = np.empty(frame.shape, np.float32), np.empty(frame.shape, np.bool_)
+    for planes, points in frame.slabs():
+        at = moving.frame.voxels(transform(points))
+        inside = warp.inside(moving.values.shape, at)
+        if moving.mask is not None:
+            inside &= warp.labels_at(moving.mask, at)
+        image[planes], where[planes] = warp.image_at(moving.values, at, 1), inside
+    return image, where
 
 
-def local_contrast(image: Image, sigma: float) -> Image:
-    """An image with mean 0 and about deviation 1 in a Gaussian window around each voxel.
+def local_contrast(image: Image, where: Mask, sigma: float) -> Image:
+    """An image with mean 0 and about deviation 1 in a Gaussian window around each voxel, of the voxels that count; 0 elsewhere.
 
     The median deviation is added to each, so that noise in empty parts stays small.
     """
-    mean = ndimage.gaussian_filter(image, sigma, mode="nearest")
-    square = ndimage.gaussian_filter(image * image, sigma, mode="nearest")
-    deviation = np.sqrt(np.maximum(square - mean * mean, 0))
-    floor = float(np.median(deviation)) or float(deviation.mean()) or 1.0
-    return np.asarray((image - mean) / (deviation + floor), np.float32)
+
+    def window(values: Image) -> Image:
+        return np.asarray(ndimage.gaussian_filter(values, sigma, mode="nearest"), np.float32)
+
+    if not where.any():
+        return np.zeros_like(image)
+    kept = np.where(where, image - image[where].mean(dtype=np.float64), 0).astype(np.float32)
+    share = np.maximum(window(where.astype(np.float32)), _LEAST_SHARE)
+    mean = window(kept) / share
+    deviation = np.sqrt(np.maximum(window(kept * kept) / share - mean * mean, 0))
+    floor = float(np.median(deviation[where])) or float(deviation[where].mean()) or 1.0
+    return np.asarray(np.where(where, (kept - mean) / (deviation + floor), 0), np.float32)
+
+
+_LEAST_SHARE = 1e-3
+"""Share of a window that counts at least, so that nothing is divided by 0."""
 
 
 def mass_centre(picture: Picture) -> Floats:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.analysis.registration import fit
-from simexm.analysis.registration.align import FEWEST, Align, UmSize, alignment_measures
+from simexm.analysis.registration.align import Align
 from simexm.analysis.registration.images import Picture
+from simexm.analysis.registration.measures import alignment_measures
+from simexm.analysis.registration.sides import FEWEST, UmSize
 from simexm.analysis.registration.steps import order_fault
 from simexm.analysis.registration.transform import Frame, Transform
 from simexm.errors import SpecError

@@ -134,9 +134,16 @@ def demons(step: Deform, fixed: Image, pulled: Image, frame: Frame) -> NDArray[n
 
 def on_frame(values: NDArray[Any], own: Frame, frame: Frame) -> NDArray[np.float32]:
     """A field (3, z, y, x) of the grid `own` on another, by cubic interpolation, and constant beyond its outer centres."""
+    if own == frame:
+        return np.ascontiguousarray(values, np.float32)
     last = np.asarray(own.shape).reshape(3, 1, 1, 1) - 1.0
-    at = np.clip(own.voxels(frame.centres()), 0, last)
-    return np.stack([ndimage.map_coordinates(p, at, order=3, mode="mirror", output=np.float32) for p in values])
+    found = np.empty((len(values), *frame.shape), np.float32)
+    splines = [ndimage.spline_filter(part, 3, mode="mirror") for part in values]
+    for planes, points in frame.slabs():
+        at = np.clip(own.voxels(points), 0, last)
+        for part, spline in zip(found, splines, strict=True):
+            ndimage.map_coordinates(spline, at, order=3, mode="mirror", prefilter=False, output=part[planes])
+    return found
 
 
 def like(image: Image, reference: Image, frame: Frame) -> Image:

@@ -9,10 +9,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from simexm.analysis.contract import Analysis, Bench
-from simexm.analysis.registration.align import Side, absolute
 from simexm.analysis.registration.scores.against_labels import LabelsBench
 from simexm.analysis.registration.scores.against_points import TABLES, Landmarks, PointsBench
 from simexm.analysis.registration.scores.against_transform import TransformBench
+from simexm.analysis.registration.sides import Side, absolute
 from simexm.analysis.registration.transform import StoredTransform
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError

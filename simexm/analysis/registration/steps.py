@@ -167,7 +167,7 @@ class Deform(Frozen):
     smooth_field: float = Field(default=2.0, gt=0, le=32)
     largest_step: float = Field(default=1.0, gt=0, le=8)
     contrast: Literal["local", "histogram", "none"] = "local"
-    contrast_voxels: float = Field(default=6.0, gt=0, le=128)
+    contrast_voxels: float = Field(default=3.0, gt=0, le=128)
     least_jacobian: float = Field(default=0.1, gt=0, lt=1)
 
 

@@ -6,7 +6,9 @@ there (pull-back). u is stored at the centres of voxels, is linear between them,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +30,8 @@ CONVENTION = (
 )
 Floats = NDArray[np.float64]
 Um = tuple[float, float, float]
+_SLAB = 1 << 18
+"""Voxels whose places are in memory at once."""
 
 
 def identity() -> Floats:
@@ -64,6 +68,19 @@ class Frame:
         axes = [first + step * np.arange(a, a + n) for a, n, first, step in numbers]
         return np.stack(np.meshgrid(*axes, indexing="ij"))
 
+    def slabs(self) -> Iterator[tuple[slice, Floats]]:
+        """Go through the planes, a few at a time: yield their range and the centres of their voxels; see `centres`."""
+        depth, *plane = self.shape
+        step = max(1, _SLAB // math.prod(plane))
+        for start in range(0, depth, step):
+            stop = min(depth, start + step)
+            yield slice(start, stop), self.centres((start, 0, 0), (stop - start, *plane))
+
+    def part(self, start: Sequence[int], shape: Sequence[int]) -> Frame:
+        """The grid of a box of its voxels."""
+        corner = three(c + v * int(a) for c, v, a in zip(self.corner_um, self.voxel_um, start, strict=True))
+        return Frame(triple(shape), self.voxel_um, corner)
+
     def voxels(self, points: Floats) -> Floats:
         """Coordinates of points (3, ...), um, that count voxels from the centre of the first."""
         along = (3, *(1,) * (points.ndim - 1))
@@ -93,6 +110,20 @@ class Transform:
         if self.displacement is not None and self.frame is not None:
             points = points + fields.sample(self.displacement, self.frame.voxels(points))
         return affine_at(self.affine, points)
+
+    def near(self, points: Floats) -> Transform:
+        """The part that decides where points lie: all, since it is in memory; see `StoredTransform.near`."""
+        return self
+
+    def before(self, field: NDArray[np.float32], frame: Frame) -> Transform:
+        """Let a displacement (3, z, y, x), um, at the centres of `frame` act first: the two as one transform."""
+        if self.displacement is None or self.frame is None:
+            return Transform(self.affine, field, frame)
+        total = np.empty_like(field)
+        for planes, points in frame.slabs():
+            part = field[:, planes]
+            total[:, planes] = part + fields.sample(self.displacement, self.frame.voxels(points + part))
+        return Transform(self.affine, total, frame)
 
     def inverse(self, points: Floats, tolerance_um: float) -> Floats:
         """Points of the fixed volume, (3, n), um, for points of the moving one; NaN where the tolerance is not reached."""
@@ -139,6 +170,20 @@ def refuse_mirror(affine: Floats, where: str) -> None:
         )
 
 
+_ROUND = r"round_\d\d+"
+
+
+def _of_round(records: Mapping[str, Any], path: str, name: str | None) -> Any:
+    """The record of a round; raises OutputError if it is missing, or not named."""
+    if name is not None and name in records:
+        return records[name]
+    if not records:
+        raise OutputError(f"{path}: the result holds one transform, not rounds; leave {name} out")
+    raise OutputError(
+        f"{path} holds the transforms of {', '.join(records)}; name one after the result, as in NAME.zarr/{next(iter(records))}"
+    )
+
+
 class StoredTransform:
     """A transform in a result of `align` or in a file of another program; only the boxes asked for are read.
 
@@ -158,7 +203,8 @@ class StoredTransform:
             self.affine, self.places, self.identity = content.affine, [Path(path).resolve()], content.digest
             self._array, self.frame, self.held_bytes = content.displacement, content.frame, content.held_bytes
             return
-        result = Result.open(path)
+        found = re.fullmatch(rf"(.+)/({_ROUND})/?", path)
+        result = Result.open(path if found is None else found[1])
         if result.kind != KIND:
             raise OutputError(
                 f"{path} holds the output of `simexm {result.kind}`, not a transform; name one of `simexm align`"
@@ -167,6 +213,8 @@ class StoredTransform:
         from simexm.store.metadata import read_group
 
         record = read_group(result.path / GROUP)["simexm"]
+        if "rounds" in record or found is not None:
+            record = _of_round(record.get("rounds", {}), path, None if found is None else found[2])
         self.affine = np.asarray(record["affine_um"], np.float64)
         self.places, self.identity = result.places, str(result.provenance["hash"])
         self.frame, self.moving = (
@@ -185,6 +233,18 @@ class StoredTransform:
             return Transform(self.affine)
         return Transform(self.affine, np.asarray(elements(self._array, ...), np.float32), self.frame)
 
+    def on(self, frame: Frame) -> Transform:
+        """The transform with its displacement on another grid, read a few planes at a time."""
+        if self._array is None:
+            return Transform(self.affine)
+        found = np.empty((3, *frame.shape), np.float32)
+        for planes, points in frame.slabs():
+            part = self.near(points)
+            assert part.displacement is not None
+            assert part.frame is not None
+            found[:, planes] = fields.sample(part.displacement, part.frame.voxels(points))
+        return Transform(self.affine, found, frame)
+
     def near(self, points: Floats) -> Transform:
         """The part of the transform that decides where these points, (3, ...), um, lie in the moving volume."""
         if self._array is None or self.frame is None:
@@ -195,5 +255,4 @@ class StoredTransform:
         high = np.clip(np.ceil(flat.max(axis=1)), 0, last).astype(int) + 1
         at = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         part = np.asarray(elements(self._array, (slice(None), *at)), np.float32)
-        corner = three(c + v * int(a) for c, v, a in zip(self.frame.corner_um, self.frame.voxel_um, low, strict=True))
-        return Transform(self.affine, part, Frame(triple(part.shape[1:]), self.frame.voxel_um, corner))
+        return Transform(self.affine, part, self.frame.part(low, part.shape[1:]))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm import settings
-from simexm.analysis.registration.align import Side, absolute, frame_of
+from simexm.analysis.registration.sides import Side, absolute, frame_of
 from simexm.analysis.registration.transform import Floats, Frame, StoredTransform, affine_at
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError, SpecError

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.analysis.registration.align import Align, Side
+from simexm.analysis.registration.align import Align
+from simexm.analysis.registration.sides import Side
 from simexm.analysis.registration.steps import Random
 from simexm.analysis.registration.transform import Frame, affine_at
 from simexm.result.result import Result

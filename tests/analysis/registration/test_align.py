@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 import simexm
 from benchmarks.registration import Pair, nuclei_pair
-from simexm.analysis.registration.align import Align, Side
+from simexm.analysis.registration.align import Align
 from simexm.analysis.registration.apply import Apply
+from simexm.analysis.registration.sides import Side
 from simexm.analysis.registration.steps import Centre, Deform, Features, Level, Linear, Random
 from simexm.analysis.registration.transform import Frame, StoredTransform, affine_at
 from simexm.cli import app

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.registration import nuclei_pair
-from simexm.analysis.registration.align import Align, Side
+from simexm.analysis.registration.align import Align
 from simexm.analysis.registration.score import AlignmentScore
 from simexm.analysis.registration.scores.residuals import residual_scores
+from simexm.analysis.registration.sides import Side
 from simexm.analysis.registration.steps import Features
 from simexm.analysis.registration.transform import StoredTransform, affine_at
 from simexm.errors import OutputError

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from simexm.analysis.registration.align import Side
 from simexm.analysis.registration.score import AlignmentScore
 from simexm.analysis.registration.scores.against_labels import LabelsBench
+from simexm.analysis.registration.sides import Side
 from simexm.analysis.registration.transform import StoredTransform, affine_at
 from simexm.cli import app
 from simexm.errors import OutputError, SpecError

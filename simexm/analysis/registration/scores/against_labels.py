@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from simexm.analysis.contract import Bench, Conclusion, Score
-from simexm.analysis.registration.align import frame_of
+from simexm.analysis.registration.sides import frame_of
 from simexm.analysis.registration.transform import Floats, StoredTransform
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError, SpecError

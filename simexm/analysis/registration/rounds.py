@@ -1,0 +1,112 @@
+"""Rounds of imaging of a simulated result, and channels of its image, as volumes to align."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simexm.analysis.grid import Grid
+from simexm.analysis.volume import Volume
+from simexm.errors import NoResultError, OutputError, SpecError
+from simexm.geometry.grid import Box, Spacing, Triple, triple
+from simexm.result.place import SIMULATION
+from simexm.result.result import Result, elements
+from simexm.sources.stack import PlanesByZ
+from simexm.sources.state import FilesState
+from simexm.store.location import Location
+
+
+class ChannelStack(PlanesByZ):
+    """A channel of a result's image; obeys `simexm.sources.stack.Stack`."""
+
+    def __init__(self, result: Result, channel: int) -> None:
+        self._array, self._channel = result.array(), channel
+        grid = Grid.of(result)
+        self.where = f"{result.path} ({result.frame.group or 'image'}, channel {channel})"
+        self.shape: Triple = grid.shape
+        self.dtype: np.dtype[Any] = self._array.dtype.newbyteorder("=")
+        self.grain: Triple = triple(self._array.chunks[-3:])
+        self.voxel_size_nm: Spacing | None = grid.pixel_nm
+        self.origin_nm: Spacing = grid.origin_nm
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the counts in a box, (z, y, x); raises OutputError if they cannot be decoded."""
+        return np.ascontiguousarray(elements(self._array, (self._channel, *box.slices)), self.dtype)
+
+    def state(self, box: Box) -> FilesState | None:
+        """Return None: what a result holds is decided by its hash."""
+        return None
+
+
+class ImageVolume(Volume):
+    """A channel of a result's image; of one round, if it has rounds. It is opened again wherever it is unpickled.
+
+    Parameters
+    ----------
+    path
+        The result.
+    channel
+        Name or number, from 0 on, of the channel; None for the only one.
+    round_number
+        The round, from 1 on; None for a result without rounds.
+    """
+
+    def __init__(self, path: str, channel: str | None, round_number: int | None = None) -> None:
+        self._reopened = (path, channel, round_number)
+        self.path, self.round_number = path, round_number
+        result = Result.open(path)
+        self._result = result if round_number is None else result.at(round=round_number)
+        self._result.require_complete()
+        self._channel = _number(channel, [str(c["label"]) for c in self._result.channels], path)
+        self.stack = ChannelStack(self._result, self._channel)
+        grid = Grid.of(self._result)
+        self.voxel_nm, self.origin_nm = grid.pixel_nm, grid.origin_nm
+
+    def __reduce__(self) -> tuple[type[Volume], tuple[Any, ...]]:
+        return ImageVolume, self._reopened
+
+    @property
+    def places(self) -> list[Location]:
+        """Where the result is stored."""
+        return self._result.places
+
+    @cached_property
+    def identity(self) -> str:
+        """The result's hash, the round and the channel, which decide every value."""
+        return f"{self._result.provenance['hash']}/{self.round_number or ''}/{self._channel}"
+
+
+def _number(channel: str | None, names: Sequence[str], path: str) -> int:
+    """Number of a channel; raises SpecError if it is unknown or unclear."""
+    if channel is None and len(names) == 1:
+        return 0
+    if channel in names:
+        return names.index(channel)
+    if channel is not None and channel.isdecimal() and int(channel) < len(names):
+        return int(channel)
+    fault = "has several channels, and one is aligned" if channel is None else f"has no channel {channel!r}"
+    raise SpecError(f"{path} {fault}; type --channel with one of {', '.join(names)}")
+
+
+def image_of(path: str, channel: str | None) -> ImageVolume | None:
+    """The image of a simulated result without rounds; None if the path is none."""
+    try:
+        result = Result.open(path)
+    except NoResultError:
+        return None
+    return ImageVolume(path, channel) if result.kind == SIMULATION and not result.rounds else None
+
+
+def rounds_of(path: str, channel: str | None) -> list[ImageVolume]:
+    """All rounds of a result, the first one first; raises OutputError if it has fewer than two."""
+    result = Result.open(path)
+    if result.rounds < 2:
+        raise OutputError(
+            f"{path} holds {result.rounds or 'no'} rounds of imaging, and align needs two or more to compare; type: simexm align "
+            "FIXED MOVING"
+        )
+    return [ImageVolume(path, channel, n) for n in range(1, result.rounds + 1)]
