@@ -159,7 +159,12 @@ def export(
     path: options.ResultPath,
     output: Annotated[Path, options.output("Folder to write files to.", False)],
     form: Annotated[
-        Format, typer.Option("--format", help="PNG: a folder of images, one for each plane.", show_default=False)
+        Format,
+        typer.Option(
+            "--format",
+            help="png: a folder of images, one for each plane. csv: all tables. graphml, npz: a matrix of synapses.",
+            show_default=False,
+        ),
     ],
     channels: Annotated[
         Arrangement,
@@ -188,7 +193,7 @@ def export(
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a result of any size as TIFF, OME-TIFF, GIF or PNG. Voxel sizes are those of the tissue before expansion.
+    """Write a result of any size as TIFF, OME-TIFF, GIF or PNG, or its tables. Voxel sizes are of the tissue before expansion.
 
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
     """

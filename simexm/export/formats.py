@@ -12,6 +12,9 @@ class Format(StrEnum):
     OME_TIFF = "ome-tiff"
     GIF = "gif"
     PNG = "png"
+    CSV = "csv"
+    GRAPHML = "graphml"
+    NPZ = "npz"
 
 
 class Arrangement(StrEnum):
