@@ -1,6 +1,6 @@
 """Commands that compare what was found with the truth: score."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,6 +8,9 @@ from simexm.cli import completion, options
 from simexm.cli.analyse import analyse
 from simexm.cli.app import Heading, command
 from simexm.cli.shared import cluster_of
+
+if TYPE_CHECKING:
+    from simexm.analysis.contract import Analysis
 
 KINDS = ("segmentation", "synapses", "alignment")
 """What can be scored, by the name of its analysis."""
@@ -69,7 +72,11 @@ def score(
 
     if kind not in KINDS:
         raise SpecError(f"--as {kind} is unknown; type --as {' or --as '.join(KINDS)}")
-    kinds = {"segmentation": SegmentationScore, "synapses": SynapseScore, "alignment": AlignmentScore}
+    kinds: dict[str, type[Analysis]] = {
+        "segmentation": SegmentationScore,
+        "synapses": SynapseScore,
+        "alignment": AlignmentScore,
+    }
     part = {"roi": roi, "level": level, "dataset": dataset, "voxel_size_nm": voxel_size_nm}
     how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
     chosen = cluster_of(cluster, jobs, workers)

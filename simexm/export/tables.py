@@ -15,7 +15,7 @@ from simexm.store.atomic_file import atomic_file, refuse
 from simexm.store.parquet import table_file
 
 if TYPE_CHECKING:
-    import networkx
+    import networkx  # type: ignore[import-untyped]
     import pyarrow  # type: ignore[import-untyped]
 
 TABLES = (Format.CSV, Format.GRAPHML, Format.NPZ)
@@ -57,11 +57,11 @@ def export_tables(result: Result, folder: Path, form: Format, *, overwrite: bool
     return paths
 
 
-def to_networkx(result: Result) -> networkx.DiGraph[int]:
+def to_networkx(result: Result) -> networkx.DiGraph:
     """Return the matrix of a result as a directed graph, with all columns of cells and pairs; needs the extra `graphs`."""
     import networkx
 
-    graph: networkx.DiGraph[int] = networkx.DiGraph()
+    graph: networkx.DiGraph = networkx.DiGraph()
     for row in result.table(_CELLS).to_pylist():
         graph.add_node(row.pop("id"), **row)
     for row in result.table(_MATRIX).to_pylist():

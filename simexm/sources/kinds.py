@@ -126,7 +126,7 @@ def zip_root(path: Path) -> str | None:
 
 
 def _one_file(path: Path) -> Kind | None:
-    """Return NumPy, NRRD, NIfTI or MRC by the first bytes of a file, also inside gzip, phantom by its name; None for any other."""
+    """Return NumPy, NRRD, NIfTI or MRC by a file's first bytes, also inside gzip, phantom by its name; None for any other."""
     if path.suffix in (".yaml", ".yml"):
         return "phantom"
     try:

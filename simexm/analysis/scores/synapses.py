@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -226,7 +227,7 @@ def _pairs(rows: MergedRows) -> Iterator[Columns]:
         joined = dict(piece) if held is None else {name: np.concatenate([held[name], piece[name]]) for name in piece}
         new = (np.diff(joined["low"]) != 0) | (np.diff(joined["high"]) != 0)
         borders = np.concatenate([[0], np.flatnonzero(new) + 1])
-        for begin, end in zip(borders[:-1], borders[1:], strict=True):
+        for begin, end in pairwise(borders):
             yield {name: column[begin:end] for name, column in joined.items()}
         held = {name: column[borders[-1] :] for name, column in joined.items()}
     if held is not None and held["low"].size:

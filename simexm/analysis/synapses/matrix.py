@@ -191,9 +191,8 @@ class _MatrixBench(Bench):
     def conclude(self, sums: Mapping[str, Any]) -> Conclusion:
         """Write pairs and cells, and the synapses with their partners."""
         rows: MergedRows = sums[TABLE]
-        synapses, pairs = (
-            sum(int(f(p)) for p in rows) for f in (lambda p: p["synapses"].sum(), lambda p: p["pre"].size)
-        )
+        synapses = sum(int(piece["synapses"].sum()) for piece in rows)
+        pairs = sum(piece["pre"].size for piece in rows)
         cells = sum(piece["id"].size for piece in sums[CELLS])
         left = self.synapses.rows - sum(np.unique(one["id"]).size for one in map(self._directed, self.synapses))
         scores = (

@@ -71,7 +71,10 @@ def random_rows(seed: int, number: int = 300) -> list[Row]:
     rng = np.random.default_rng(seed)
     cells = rng.integers(1, 5, (number, 2))
     places = rng.random((number, 3)) * 3000
-    return [(n + 1, int(a), int(b), *map(float, p)) for n, ((a, b), p) in enumerate(zip(cells, places, strict=True))]
+    return [
+        (n + 1, int(a), int(b), float(z), float(y), float(x))
+        for n, ((a, b), (z, y, x)) in enumerate(zip(cells, places, strict=True))
+    ]
 
 
 def test_clusters_give_the_assignment_of_the_whole(tmp_path: Path) -> None:

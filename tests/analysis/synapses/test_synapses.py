@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from simexm.kernels.objects.clusters import clusters
 from simexm.result.result import Result
 from tests.analysis.test_objects import SHAPE, VOXEL, files, volume
 
-EVERY = {"smallest_um2": 0.0}
+EVERY: dict[str, Any] = {"smallest_um2": 0.0}
 
 
 def found(folder: Path, arrays: dict[str, NDArray[Any]], name: str = "s", **settings: Any) -> Result:
@@ -81,7 +82,7 @@ def by_hand(
     for key, voxels in rows.items():
         at = np.array(voxels) * VOXEL
         apart = np.sqrt(((at[:, None] - at[None]) ** 2).sum(axis=2))
-        part = csgraph.connected_components(coo_matrix(apart <= max(join_nm, np.linalg.norm(VOXEL)) + 1e-6))[1]
+        part = csgraph.connected_components(coo_matrix(apart <= max(join_nm, math.dist((0, 0, 0), VOXEL)) + 1e-6))[1]
         sizes[key] = sorted(np.bincount(part).tolist())
     return sizes
 
@@ -183,7 +184,7 @@ def test_truth_names_both_sides_of_a_junction(tmp_path: Path) -> None:
     (tmp_path / "truth.csv").write_text("id,pre,post,sign\n1,4,9,-1\n2,9,77,1\n")
     for what in ("cells", "junctions"):
         np.save(tmp_path / f"{what}.npy", arrays[what])
-    paths = [tmp_path / "cells.npy", tmp_path / "junctions.npy", f"truth={tmp_path}/truth.csv"]
+    paths: list[str | Path] = [tmp_path / "cells.npy", tmp_path / "junctions.npy", f"truth={tmp_path}/truth.csv"]
     result = Synapses(voxel_size_nm=VOXEL, gap_nm=70).run(*paths, output=tmp_path / "t.zarr", quiet=True)
     rows = result.table("synapses").to_pylist()
     assert [(r["junction"], r["pre"], r["post"], r["sign"]) for r in rows] == [(1, 4, 9, -1), (2, 0, 0, 0)]
@@ -218,7 +219,7 @@ def test_synapses_of_the_phantom_are_those_of_its_list(tmp_path: Path) -> None:
     tissue = tmp_path / "tissue.yaml"
     tissue.write_text("kind: phantom\nshape: [150, 200, 200]\nvoxel_size_nm: [40, 32, 32]\nseed: 2\n")
     datasets = {"junctions": "synapse", "vesicles": "vesicles", "postsynaptic": "synaptic_density"}
-    inputs = [tissue, tissue, f"vesicles={tissue}", f"postsynaptic={tissue}"]
+    inputs: list[str | Path] = [tissue, tissue, f"vesicles={tissue}", f"postsynaptic={tissue}"]
     result = Synapses(datasets=datasets).run(*inputs, output=tmp_path / "s.zarr", quiet=True)
     score = SynapseScore(within_um="0.5:5.5,0.5:5.9,0.5:5.9").run(
         result, tissue, output=tmp_path / "f.zarr", quiet=True
