@@ -59,6 +59,19 @@ def test_objects_contacts_and_scores(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert scores["voi_merge"] == pytest.approx(2 / 9)
 
 
+def test_synapses_and_their_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    *files, commands, read = (text for _, text in blocks("docs/synapses.md"))
+    for name, text in zip(("tissue", "junctions", "inside"), files, strict=True):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    for line in commands.splitlines():
+        type_here(line, tmp_path)
+    run_python(read, tmp_path)
+    assert "same presynaptic" in capsys.readouterr().out
+    scores = {(s["score"], s["subset"]): s["value"] for s in Result.open(tmp_path / "score.zarr").scores().to_pylist()}
+    assert scores["f1", "directed"] > 0.9
+    assert (tmp_path / "graph" / "matrix.graphml").is_file()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tutorial was followed, but for its last step."""

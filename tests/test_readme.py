@@ -108,6 +108,13 @@ BLOCKS = {
         ("bash", "simexm objects mito.npy"),
         ("python", "from simexm import Result"),
     ],
+    "docs/synapses.md": [
+        ("yaml", "kind: phantom"),
+        ("yaml", "datasets:"),
+        ("yaml", "within_um:"),
+        ("bash", "simexm synapses"),
+        ("python", "from simexm import Result"),
+    ],
     "docs/stage.md": [
         ("python", '"""Chromatic shift:'),
         ("toml", "[build-system]"),

@@ -80,7 +80,12 @@ class Volume:
 
     @cached_property
     def identity(self) -> str:
-        """Digest of shape, type, grid and the values of sixteen planes, whatever the format and the path."""
+        """Digest of shape, type, grid and the values of sixteen planes, whatever the format and the path.
+
+        That of a volume that is computed follows from its description.
+        """
+        if (own := getattr(self.stack, "identity", None)) is not None:
+            return digest_of(str(own))
         found = hashlib.blake2b(digest_size=16)
         depth, height, width = self.shape
         for z in sorted({n * (depth - 1) // (_PLANES - 1) for n in range(_PLANES)}):

@@ -1,6 +1,6 @@
 """Commands that compare what was found with the truth: score."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +9,10 @@ from simexm.cli.analyse import analyse
 from simexm.cli.app import Heading, command
 from simexm.cli.shared import cluster_of
 
-KINDS = ("segmentation", "alignment")
+if TYPE_CHECKING:
+    from simexm.analysis.contract import Analysis
+
+KINDS = ("segmentation", "synapses", "alignment")
 """What can be scored, by the name of its analysis."""
 
 
@@ -18,7 +21,8 @@ def score(
     found: Annotated[
         str,
         typer.Argument(
-            help="What was found: a segmentation in any format that `simexm ingest` reads, or what `simexm align` wrote.",
+            help="What was found: a segmentation in any format that `simexm ingest` reads, or what `simexm synapses` or "
+            "`simexm align` wrote.",
             metavar="FOUND",
             show_default=False,
             autocompletion=completion.results,
@@ -27,7 +31,7 @@ def score(
     truth: Annotated[
         str,
         typer.Argument(
-            help="The truth: labels on the same grid, or the true transform.",
+            help="The truth: labels on the same grid, a table of synapses or a phantom's NAME.yaml, or the true transform.",
             metavar="TRUTH",
             show_default=False,
             autocompletion=completion.results,
@@ -55,18 +59,25 @@ def score(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Score a segmentation or an alignment against the truth: splits, merges and cells found, or distances and folds.
+    """Score a segmentation, synapses or an alignment against the truth.
 
     Example: simexm score segmentation.zarr truth.zarr --output score.zarr
+
+    Example: simexm score synapses.zarr tissue.yaml --as synapses
     """
     from simexm.analysis.registration.score import AlignmentScore
     from simexm.analysis.scores.segmentation import SegmentationScore
+    from simexm.analysis.scores.synapses import SynapseScore
     from simexm.errors import SpecError
 
     if kind not in KINDS:
         raise SpecError(f"--as {kind} is unknown; type --as {' or --as '.join(KINDS)}")
-    analysis = SegmentationScore if kind == "segmentation" else AlignmentScore
+    kinds: dict[str, type[Analysis]] = {
+        "segmentation": SegmentationScore,
+        "synapses": SynapseScore,
+        "alignment": AlignmentScore,
+    }
     part = {"roi": roi, "level": level, "dataset": dataset, "voxel_size_nm": voxel_size_nm}
     how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
     chosen = cluster_of(cluster, jobs, workers)
-    analyse("score", analysis, [found, truth], output, settings, part, chosen, how, dry_run, as_json)
+    analyse("score", kinds[kind], [found, truth], output, settings, part, chosen, how, dry_run, as_json)

@@ -1,4 +1,4 @@
-"""Commands that turn segmentations into wiring: objects, contacts, overlaps."""
+"""Commands that turn segmentations into wiring: objects, contacts, overlaps, synapses, matrix."""
 
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,18 @@ def _overlaps() -> "type[Analysis]":
     return Overlaps
 
 
+def _synapses() -> "type[Analysis]":
+    from simexm.analysis.synapses.synapses import Synapses
+
+    return Synapses
+
+
+def _matrix() -> "type[Analysis]":
+    from simexm.analysis.synapses.matrix import Matrix
+
+    return Matrix
+
+
 command(
     Heading.WIRING,
     name="objects",
@@ -53,3 +65,22 @@ command(
     Example: simexm overlaps mito.zarr cells.zarr --output overlaps.zarr
     """,
 )(command_function("overlaps", _overlaps))
+command(
+    Heading.WIRING,
+    name="synapses",
+    help="""Find the synapses of cells: contacts at junctions, with direction, sign, and what lies on either side.
+
+    CELLS, JUNCTIONS, then NAME=PATH of vesicles, presynaptic, postsynaptic, symmetric, asymmetric, compartment, cell_type,
+    spine_heads or truth.
+
+    Example: simexm synapses cells.zarr junctions.zarr vesicles=vesicles.zarr --output synapses.zarr
+    """,
+)(command_function("synapses", _synapses))
+command(
+    Heading.WIRING,
+    name="matrix",
+    help="""Count the synapses from each cell to each other; SYNAPSES, then NAME=PATH of merge or spine_heads.
+
+    Example: simexm matrix synapses.zarr merge=fragments.csv --output matrix.zarr
+    """,
+)(command_function("matrix", _matrix))

@@ -11,6 +11,7 @@ from simexm.export.formats import TRANSFORMS, Arrangement, Format
 from simexm.export.images import Image, all_in_one, colored, one_by_one, open_image, three_by_three
 from simexm.export.labels import Labels, all_cells, cell_by_cell, warn_of_fiji
 from simexm.export.stack import Job
+from simexm.export.tables import TABLES, export_tables
 from simexm.export.transforms import export_transform
 from simexm.export.write import Progress, check, check_folder, write
 from simexm.result.result import Result
@@ -32,7 +33,7 @@ def export(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write a result's image, and on request its label images, as TIFF, OME-TIFF, GIF or PNG; or the transform of an alignment.
+    """Write a result's image, and on request its label images, as TIFF, OME-TIFF, GIF or PNG; or its tables or its transform.
 
     Volumes may be of any size: planes are read in slabs and written one at a time. Files are written atomically.
 
@@ -44,9 +45,11 @@ def export(
         Folder of the files: CHANNEL.tiff, or merged.tiff; labels/NAME.tiff, or labels/NAME/CELL.tiff; likewise .ome.tiff and
         .gif; for PNG, folders of images without a suffix.
     format
-        "tiff": stacks for ImageJ. "ome-tiff". "gif": an animation through z. "png": a folder with an image for each plane. Of a
-        transform, "nrrd": one displacement field, for ITK. "ome-zarr": the same as OME-Zarr 0.6. "tfm", "txt": an affine map, for
-        ITK or as text. "points": places in both volumes. "rnr-exm": the file of that challenge.
+        "tiff": stacks for ImageJ. "ome-tiff". "gif": an animation through z. "png": a folder with an image for each plane.
+        "csv": all tables. "graphml", "npz": the matrix of `simexm matrix` as a graph, or as a sparse matrix of SciPy
+        with the ids of its rows and columns in cells.npy. Of a transform, "nrrd": one displacement field, for ITK.
+        "ome-zarr": the same as OME-Zarr 0.6. "tfm", "txt": an affine map, for ITK or as text. "points": places in both
+        volumes. "rnr-exm": the file of that challenge.
     channels
         "split": a gray stack for each channel, with the stored values; in GIF with 8 bits.
         "merged": in OME-TIFF all channels, with their colours as metadata; in TIFF 8-bit red, green and blue stacks of three
@@ -87,6 +90,8 @@ def export(
     if pair is not None:
         raise OutputError(f"the pair {pair!r} is for --format {Format.RNR_EXM}, not {form}; leave it out")
     check_folder(where, opened)
+    if form in TABLES:
+        return export_tables(opened, where, form, overwrite=overwrite, dry_run=dry_run)
     image = open_image(opened, level, by_maximum=eight_bit)
     jobs = [(job, form) for job in _image_jobs(image, where, form, arranged, eight_bit)]
     check(jobs, where, overwrite=overwrite)  # before the search for ids, which takes long

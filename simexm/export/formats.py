@@ -12,6 +12,9 @@ class Format(StrEnum):
     OME_TIFF = "ome-tiff"
     GIF = "gif"
     PNG = "png"
+    CSV = "csv"
+    GRAPHML = "graphml"
+    NPZ = "npz"
     NRRD = "nrrd"
     OME_ZARR = "ome-zarr"
     TFM = "tfm"
@@ -21,7 +24,7 @@ class Format(StrEnum):
 
 
 TRANSFORMS = (Format.NRRD, Format.OME_ZARR, Format.TFM, Format.TXT, Format.POINTS, Format.RNR_EXM)
-"""Formats of the transform of an alignment; the others are of images."""
+"""Formats of the transform of an alignment."""
 
 
 class Arrangement(StrEnum):

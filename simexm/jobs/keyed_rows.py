@@ -149,11 +149,16 @@ class MergedRows:
 
     def _place(self, run: NDArray[np.int64], border: tuple[int, ...]) -> int:
         """The first row of a run whose keys are not below a border."""
-        low, high = 0, run.shape[1]
-        for n, key in enumerate(border):
-            column = run[n, low:high].view(np.uint64)
-            low, high = (
-                low + int(np.searchsorted(column, np.uint64(key), "left")),
-                low + int(np.searchsorted(column, np.uint64(key), "right")),
-            )
-        return low
+        return place_of([run[n].view(np.uint64) for n in range(len(border))], border, after=False)
+
+
+def place_of(columns: Sequence[NDArray[np.uint64]], key: Sequence[int], after: bool) -> int:
+    """The first row of sorted columns that is not below a key; with `after`, the first that is beyond it."""
+    low, high = 0, columns[0].shape[0]
+    for column, value in zip(columns, key, strict=True):
+        some = column[low:high]
+        low, high = (
+            low + int(np.searchsorted(some, np.uint64(value), "left")),
+            low + int(np.searchsorted(some, np.uint64(value), "right")),
+        )
+    return high if after else low

@@ -19,8 +19,9 @@ from simexm.sources.limits import METADATA_BYTES, read_json, refuse_large
 from simexm.store.location import is_url, usable
 
 Kind = Literal[
-    "TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5", "WKW", "WEBKNOSSOS", "NPY", "NRRD", "NIfTI", "MRC"
-]
+    "TIFF", "sequence", "cells", "Zarr", "N5", "precomputed", "HDF5", "WKW", "WEBKNOSSOS", "NPY", "NRRD", "NIfTI", "MRC",
+    "phantom",
+]  # fmt: skip
 
 PNG, BMP, JPEG, TIFF = "PNG", "BMP", "JPEG", "TIFF"
 _MAGIC: dict[str, tuple[bytes, ...]] = {
@@ -49,6 +50,7 @@ DESCRIPTIONS: dict[Kind, str] = {
     "NRRD": "is a NRRD file",
     "NIfTI": "is a NIfTI file",
     "MRC": "is an MRC file",
+    "phantom": "describes a phantom",
 }
 
 
@@ -124,7 +126,9 @@ def zip_root(path: Path) -> str | None:
 
 
 def _one_file(path: Path) -> Kind | None:
-    """Return NumPy, NRRD, NIfTI or MRC by the first bytes of a file, also inside gzip; None for any other."""
+    """Return NumPy, NRRD, NIfTI or MRC by a file's first bytes, also inside gzip, phantom by its name; None for any other."""
+    if path.suffix in (".yaml", ".yml"):
+        return "phantom"
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)

@@ -13,7 +13,7 @@ from simexm.sources.stack import Stack, times_of
 
 Cells = Literal["merged", "splitted"]
 _ONE_FILE = {"NPY": "open_npy", "NRRD": "open_nrrd", "NIfTI": "open_nifti", "MRC": "open_mrc"}
-_WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5", "WEBKNOSSOS")
+_WITH_DATASETS = ("Zarr", "N5", "precomputed", "HDF5", "WEBKNOSSOS", "phantom")
 
 
 def open_stack(
@@ -78,6 +78,10 @@ def open_stack(
         from simexm.sources.precomputed import open_precomputed
 
         return open_precomputed(path, dataset)
+    if kind == "phantom":
+        from simexm.sources.phantom_stack import PhantomStack
+
+        return PhantomStack(Path(path).expanduser(), dataset)
     raise AssertionError(f"{kind} is in simexm.sources.kinds, but has no reader here")
 
 

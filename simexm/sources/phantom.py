@@ -210,7 +210,8 @@ class PhantomVolume:
         -------
         dict
             Columns of equal length: `id` as in the field "synapse_id"; `pre`, `post`, ids of the two neurons (uint64);
-            `z_nm`, `y_nm`, `x_nm`, the middle of the patch from the corner of the volume; `radius_nm`.
+            `z_nm`, `y_nm`, `x_nm`, the middle of the patch from the corner of the volume; `radius_nm`; `sign`, 1 where `pre`
+            is excitatory and -1 where it is inhibitory.
         """
         box = Box.of_shape(self.shape) if box is None else box
         self._check(box)
@@ -221,6 +222,9 @@ class PhantomVolume:
         ids, pairs, places = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         columns = {"id": ids, "pre": pairs[:, 1], "post": pairs[:, 0]}
         found: dict[str, NDArray[Any]] = {name: values.astype(np.uint64) for name, values in columns.items()}
+        kinds = np.empty((1, 1, len(ids)), np.uint8)
+        types_of(found["pre"].reshape(kinds.shape), kinds, *self._key)
+        found["sign"] = np.where(kinds[0, 0] == INHIBITORY, -1, 1)
         return found | dict(zip(("z_nm", "y_nm", "x_nm", "radius_nm"), places.T.copy(), strict=True))
 
     def reading_bytes(self, shape: Triple, regions: Sequence[str]) -> int:

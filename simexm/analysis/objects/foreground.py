@@ -55,10 +55,10 @@ class Foreground(VolumeAnalysis):
 class ForegroundReader:
     """Reads a volume's objects box by box, as unsigned integers; outside the region of interest is nothing."""
 
-    def __init__(self, settings: Foreground, volume: Volume) -> None:
+    def __init__(self, settings: Foreground, volume: Volume, whole: Box) -> None:
         self._settings, self._voxel = settings, voxel_floats(volume)
         self._read = volume.numbers(settings.content)
-        self._halo, self._all = settings.halo(volume), settings.box(volume)
+        self._halo, self._all = settings.halo(volume), whole
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the ids in a box, (z, y, x); 1 for those of masks."""

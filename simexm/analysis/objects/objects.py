@@ -80,7 +80,7 @@ class _ObjectsBench(Bench):
     def __init__(self, settings: Objects, volume: Volume) -> None:
         self.settings, self.volume = settings, volume
         self.whole, self.voxel_nm = settings.box(volume), voxel_floats(volume)
-        self.reader = ForegroundReader(settings, volume)
+        self.reader = ForegroundReader(settings, volume, self.whole)
         grid = Grid(
             self.whole.shape, volume.voxel_nm, corner_nm(volume, self.whole), largest_shard=settings.block_voxels
         )

@@ -21,6 +21,7 @@ from simexm.kernels.neuropil.cells import (
     HALF_GAP,
     MATTERS_NM,
     SIDE,
+    SYNAPSE_DEPTH_NM,
     X,
     Y,
     Z,
@@ -59,6 +60,7 @@ from simexm.kernels.neuropil.tubes import is_neuron, jit
 
 _DEEP_NM = 0.5 * MATTERS_NM
 NEVER = 1e9
+_LATTICE = 8  # steps from the middle of a synapse to its edge
 _CLOUD_NM = 500.0  # largest distance of a bouton's points from the edge of its synapse
 
 
@@ -244,16 +246,58 @@ def _at_synapses(p, own, other, part, bits, depth, marked, synapses, met):  # ty
 
 @jit
 def synapses_in(start, count, voxel_nm, k0, k1):  # type: ignore[no-untyped-def]
-    """Synapses whose centre lies in a block: ids (n,), ids of the neurons post and pre (n, 2), centres z y x and radii (n, 4)."""
-    _, _, (patches, pairs, _, tips), _ = scene(start, count, voxel_nm, k0, k1)
+    """Synapses whose centre lies in a block: ids (n,), ids of the neurons post and pre (n, 2), centres z y x and radii (n, 4).
+
+    One that no point belongs to, as other cells come between, is left out.
+    """
+    grid, (capsules, ids, _), (patches, pairs, _, tips), lists = scene(start, count, voxel_nm, k0, k1)
     codes, n = np.empty(len(patches), np.int64), 0
     both, places = np.empty((len(patches), 2), np.int64), np.empty((len(patches), 4))
     for s in range(len(patches)):
         inside = True
         for axis in range(3):
             inside &= start[axis] <= math.floor(patches[s, axis] / voxel_nm[axis]) < start[axis] + count[axis]
-        if inside:
+        if inside and _is_real(patches[s], pairs[s], grid, capsules, ids, lists):
             codes[n], both[n] = code_of_synapse(tips[s]), pairs[s]
             places[n, :3], places[n, 3] = patches[s, :3], patches[s, 6]
             n += 1
     return codes[:n], both[:n], places[:n]
+
+
+@jit
+def _is_real(patch, pair, grid, capsules, ids, lists):  # type: ignore[no-untyped-def]
+    """Whether the two neurons face each other at any point of a lattice in a synapse's ball."""
+    (first, shape), (offsets, listed) = grid, lists
+    step = patch[6] / _LATTICE
+    for far in range(_LATTICE + 1):  # from the middle outwards, since most do there
+        for a in range(-far, far + 1):
+            for b in range(-far, far + 1):
+                for c in range(-far, far + 1):
+                    if max(abs(a), abs(b), abs(c)) != far or a * a + b * b + c * c >= _LATTICE * _LATTICE:
+                        continue
+                    p = patch[0] + a * step, patch[1] + b * step, patch[2] + c * step
+                    cell, within = 0, True
+                    for axis in range(3):
+                        place = math.floor(p[axis] / CELL_NM) - first[axis]
+                        within &= 0 <= place < shape[axis]
+                        cell = cell * shape[axis] + place
+                    if within and _faces(p, pair, capsules, ids, listed[offsets[cell] : offsets[cell + 1]]):
+                        return True
+    return False
+
+
+@jit
+def _faces(p, pair, capsules, ids, near):  # type: ignore[no-untyped-def]
+    """Whether the two cells nearest to a point are those of a pair, and nearly as near as each other."""
+    best, second, own, other = NEVER, NEVER, np.int64(0), np.int64(0)
+    for m in near:
+        d, r = distance_to(p[0], p[1], p[2], capsules[m])
+        cost = cost_at(d, r, capsules[m, 10])
+        if ids[m] == own:
+            best = min(best, cost)
+        elif cost < best:
+            best, second, own, other = cost, best, ids[m], own
+        elif cost < second:
+            second, other = cost, ids[m]
+    facing = (own == pair[0] and other == pair[1]) or (own == pair[1] and other == pair[0])
+    return facing and second - best < 2.0 * SYNAPSE_DEPTH_NM

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Triple
-from simexm.kernels.labels.cells import CellIndex
 from simexm.kernels.objects.components import find, unite
 from simexm.kernels.objects.contacts import CROSSINGS, PLACES, SIGNED
+from simexm.kernels.objects.faces import Faces, unpacked
 
 PATCH_COLUMNS = (*CROSSINGS[:3], *SIGNED, *PLACES)
 """Of the columns of a contact, those of its faces; the smaller id is the first."""
@@ -40,16 +40,10 @@ class Patches:
     @classmethod
     def of(cls, values: NDArray[Any], start: Triple, stop: Triple, corner: Triple) -> Patches:
         """Find the patches of the voxels in a box of an array (z, y, x) that reaches one voxel further where the volume does."""
-        known = CellIndex()
-        index = np.empty(values.shape, np.int32)
-        known.add_to(np.ascontiguousarray(values), index)
-        box = np.array([*start, *stop], np.int64)
-        count = _faces(index, known.ids, box, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int8))
-        keys, places, faces = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int8)
-        _faces(index, known.ids, box, keys, places, faces)
-        order = np.lexsort((places, keys))
-        keys, places, faces = keys[order], places[order], faces[order]
-        new = np.ones(count, np.bool_)
+        found = Faces.of(values, start, stop)
+        order = np.lexsort((found.places, found.keys))
+        keys, places, faces = found.keys[order], found.places[order], found.faces[order]
+        new = np.ones(keys.size, np.bool_)
         new[1:] = (keys[1:] != keys[:-1]) | (places[1:] != places[:-1])
         node = np.cumsum(new) - 1
         keys, places = keys[new], places[new]
@@ -57,56 +51,17 @@ class Patches:
         _, ny, nx = values.shape
         _join(keys, places, _earlier(ny + 2, nx + 2), parent)
         roots, patch = np.unique(_roots(parent), return_inverse=True)
-        rest = places % ((ny + 2) * (nx + 2))
-        local = np.stack([places // ((ny + 2) * (nx + 2)), rest // (nx + 2), rest % (nx + 2)], axis=1) - 1
-        voxels = local + np.array(corner)
+        voxels = unpacked(places, found.shape) + np.array(corner)
         counts = np.zeros((roots.size, len(PATCH_COLUMNS)), np.int64)
-        if count:
-            _add(counts, patch[node], voxels[node], faces)
-        pairs = np.stack([known.ids[keys[roots] >> 32], known.ids[keys[roots] & 0xFFFFFFFF]], axis=1)
-        return cls(pairs, voxels[roots], counts, voxels, patch)
+        if keys.size:
+            add_faces(counts, patch[node], voxels[node], faces)
+        return cls(found.pairs_of(keys[roots]), voxels[roots], counts, voxels, patch)
 
 
 def _earlier(ny: int, nx: int) -> NDArray[np.int64]:
     """How far before a voxel, in an array with rows of nx and planes of ny rows, its thirteen earlier neighbours lie."""
     offsets = [(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1) if (z, y, x) < (0, 0, 0)]
     return np.array([(z * ny + y) * nx + x for z, y, x in offsets], np.int64)
-
-
-@njit(cache=True, nogil=True)
-def _faces(index, ids, box, keys, places, faces):  # type: ignore[no-untyped-def]
-    """List the faces between a voxel of the box and one of a larger id; only count them if the arrays are empty.
-
-    `places` are indices in the array with a margin of one voxel; a face is 2 * axis from x, and one more if it leads backwards.
-    """
-    nz, ny, nx = index.shape
-    count = 0
-    for z in range(box[0], box[3]):
-        for y in range(box[1], box[4]):
-            for x in range(box[2], box[5]):
-                a = index[z, y, x]
-                if a == 0:
-                    continue
-                for face in range(6):
-                    step = 1 - 2 * (face % 2)
-                    w, v, u = z, y, x
-                    if face < 2:
-                        u += step
-                    elif face < 4:
-                        v += step
-                    else:
-                        w += step
-                    if not (0 <= w < nz and 0 <= v < ny and 0 <= u < nx):
-                        continue
-                    b = index[w, v, u]
-                    if b == a or b == 0 or ids[a] > ids[b]:
-                        continue
-                    if keys.size:
-                        keys[count] = (np.int64(a) << np.int64(32)) | np.int64(b)
-                        places[count] = ((z + 1) * (ny + 2) + y + 1) * (nx + 2) + x + 1
-                        faces[count] = face
-                    count += 1
-    return count
 
 
 @njit(cache=True, nogil=True)
@@ -143,7 +98,8 @@ def _roots(parent):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _add(counts, patch, voxels, faces):  # type: ignore[no-untyped-def]
+def add_faces(counts, patch, voxels, faces):  # type: ignore[no-untyped-def]
+    """Add faces, of voxels (n, 3), to the counts of their patches, (patches, 15); see `PATCH_COLUMNS`."""
     for n in range(faces.size):
         into = counts[patch[n]]
         across, sign = faces[n] // 2, 1 - 2 * (faces[n] % 2)

@@ -1,0 +1,1 @@
+"""Wiring: synapses, and the matrix of who contacts whom."""
