@@ -1,4 +1,4 @@
-"""Commands that turn segmentations into wiring: objects, contacts, overlaps."""
+"""Commands that turn segmentations into wiring: objects, contacts, overlaps, skeletons."""
 
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,12 @@ def _overlaps() -> "type[Analysis]":
     return Overlaps
 
 
+def _skeletons() -> "type[Analysis]":
+    from simexm.analysis.skeletons.skeletons import Skeletons
+
+    return Skeletons
+
+
 command(
     Heading.WIRING,
     name="objects",
@@ -53,3 +59,11 @@ command(
     Example: simexm overlaps mito.zarr cells.zarr --output overlaps.zarr
     """,
 )(command_function("overlaps", _overlaps))
+command(
+    Heading.WIRING,
+    name="skeletons",
+    help="""Trace a skeleton in each object of a volume of ids: trees along the middle with radii, lengths and branch points.
+
+    Example: simexm skeletons cells.zarr --output skeletons.zarr
+    """,
+)(command_function("skeletons", _skeletons))

@@ -1,8 +1,8 @@
 """A queue of voxels by ascending key, for keys that never fall below the last one taken: a radix heap.
 
-Voxels lie in buckets by the highest bit in which their key differs from the last one taken (Ahuja, Mehlhorn, Orlin and Tarjan, J. ACM
-37, 213, 1990), as lists with links in both directions, so that a key is lowered in its place. What leaves first among equal keys
-follows from the order of adding alone.
+Voxels lie in buckets by the highest bit in which their key differs from the last one taken (Ahuja, Mehlhorn, Orlin and Tarjan,
+J. ACM 37, 213, 1990), as lists with links in both directions, so that a key is lowered in its place. What leaves first among
+equal keys follows from the order of adding alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Distance from the centre of each voxel to the surface of its object, exact for voxels of any shape.
+"""Distance from each voxel to the nearest one of another id, from centre to centre, exact for voxels of any shape.
 
-The surface is the nearest face of a voxel of another id, as the cubes lie, not the centre of that voxel: the radius of a tube is then
-right on average and not half a voxel too large. The square of the distance is a sum over the axes, so it is minimised axis by axis
-(Saito and Toriwaki, Pattern Recognition 27, 1551, 1994), in whole numbers.
+Its square is a sum over the axes, so it is minimised axis by axis (Saito and Toriwaki, Pattern Recognition 27, 1551, 1994), in
+whole numbers. In a round tube it is the radius or up to a voxel more; in front of a flat wall half a voxel more.
 """
 
 from __future__ import annotations
@@ -16,12 +15,9 @@ from numpy.typing import NDArray
 from simexm.compiled import njit
 from simexm.geometry.grid import Box
 
-FAR = 1 << 30
-"""Square of the largest distance that is told apart, in half units: 512 voxels along the shortest side."""
 
-
-def surface_distance(values: NDArray[Any], inner: Box, sides: Sequence[int]) -> NDArray[np.int32]:
-    """Square of the distance of each voxel of a box to the surface of its object, in half units, at most `FAR`.
+def surface_distance(values: NDArray[Any], inner: Box, sides: Sequence[int], most: int = 1 << 15) -> NDArray[np.int32]:
+    """Square of the distance of each voxel of a box to the nearest one of another id, in units.
 
     Parameters
     ----------
@@ -31,6 +27,8 @@ def surface_distance(values: NDArray[Any], inner: Box, sides: Sequence[int]) -> 
         The part of the array for which distances are wanted.
     sides
         Sides of a voxel in units, see `simexm.kernels.skeletons.units.Units`.
+    most
+        Distance in units, at most 2^15, which all larger ones count as; the array must reach so far beyond `inner`, if it can.
 
     Returns
     -------
@@ -40,7 +38,7 @@ def surface_distance(values: NDArray[Any], inner: Box, sides: Sequence[int]) -> 
     (z0, y0, x0), (z1, y1, x1) = inner.start, inner.stop
     values = np.ascontiguousarray(values)
     rows = np.empty((*values.shape[:2], x1 - x0), np.int32)
-    _along_x(values, x0, x1, sides[2], rows)
+    _along_x(values, x0, x1, sides[2], most**2, rows)
     planes = np.empty((values.shape[0], y1 - y0, x1 - x0), np.int32)
     same = values[:, :, x0:x1]
     _along_y(same, rows, y0, y1, sides[1], planes)
@@ -50,7 +48,7 @@ def surface_distance(values: NDArray[Any], inner: Box, sides: Sequence[int]) -> 
 
 
 @njit(cache=True, nogil=True)
-def _along_x(values, x0, x1, side, out):  # type: ignore[no-untyped-def]
+def _along_x(values, x0, x1, side, most, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = values.shape
     for z in range(nz):
         for y in range(ny):
@@ -61,14 +59,14 @@ def _along_x(values, x0, x1, side, out):  # type: ignore[no-untyped-def]
                 while end < nx and values[z, y, end] == value:
                     end += 1
                 for x in range(max(begin, x0), min(end, x1)):
-                    best = np.int64(FAR)
+                    best = np.int64(most)
                     if value == 0:
                         best = np.int64(0)
                     if begin > 0:
-                        d = (2 * (x - begin) + 1) * side
+                        d = (x - begin + 1) * side
                         best = min(best, d * d)
                     if end < nx:
-                        d = (2 * (end - x) - 1) * side
+                        d = (end - x) * side
                         best = min(best, d * d)
                     out[z, y, x - x0] = best
                 begin = end
@@ -84,7 +82,7 @@ def _along_y(values, rows, y0, y1, side, out):  # type: ignore[no-untyped-def]
                 for way in (-1, 1):
                     k = 1
                     while 0 <= y + way * k < ny:
-                        d = np.int64((2 * k - 1) * side)
+                        d = np.int64(k * side)
                         d *= d
                         if d >= best:
                             break
@@ -106,7 +104,7 @@ def _along_z(values, planes, z0, z1, side, out):  # type: ignore[no-untyped-def]
                 for way in (-1, 1):
                     k = 1
                     while 0 <= z + way * k < nz:
-                        d = np.int64((2 * k - 1) * side)
+                        d = np.int64(k * side)
                         d *= d
                         if d >= best:
                             break

@@ -1,9 +1,10 @@
-"""Skeletons of connected objects in an array, by the method of TEASAR: paths along the middle, from a root to all that is far from them.
+"""Skeletons of connected objects in an array, by the method of TEASAR: paths along the middle, from a root to all that is far.
 
-From a root, each object's farthest voxel (along paths inside it) is joined to the skeleton by the cheapest path, where a step costs
-its length times 1 + 5000 (1 - r / (1.01 R))^4, r the distance of the voxel to the surface and R the largest in the object: so paths
-keep to the middle (with the power of 16 of the first paper they may leave it by half a radius). All voxels within scale * r + constant of the new path, along paths inside the object, are then reached, and the
-farthest voxel that is not gives the next path, until all are reached. Points that must be reached ("gates") come first.
+From a root, each object's farthest voxel (along paths inside it) is joined to the skeleton by the cheapest path, where a step
+costs its length times 1 + 5000 (1 - r / (1.01 R))^4, r the distance of the voxel to the next object and R the largest in the
+object: so paths keep to the middle (with the power of 16 of the first paper they may leave it by half a radius). All voxels
+within scale * r + constant of the new path, along paths inside the object, are then reached, and the farthest voxel that is not
+gives the next path, until all are reached. Points that must be reached ("gates") come first.
 
 Sources: Sato et al., Pacific Graphics 2000, 281 (root, penalty, rolling invalidation); Bitter, Kaufman and Sato, IEEE TVCG 7, 195
 (2001). Distances inside the object replace their spheres and cubes, so a path does not swallow a branch that runs beside it.
@@ -54,14 +55,14 @@ def trace(
     objects
         (z, y, x): 1, 2, ... for each object, all of whose voxels are connected (26 neighbours); 0 elsewhere.
     surface
-        Square of the distance to the surface, see `surface_distance`.
+        Square of the distance to the next object, see `surface_distance`.
     units
         Sides of a voxel.
     wanted
         (objects,): whether to trace each.
     gates
-        (n, 3): voxels that the skeleton of their object must pass. The first one of an object is its root; without one the root is
-        the voxel that is most steps away from the object's first.
+        (n, 3): voxels that the skeleton of their object must pass. The first one of an object is its root; without one the root
+        is the voxel that is most steps away from the object's first.
     scale, constant_nm
         A path reaches what lies within scale * r + constant of it.
     """
@@ -101,11 +102,7 @@ def _trace_all(  # type: ignore[no-untyped-def]
         if not wanted[n - 1]:
             continue
         begin, end = first_gate[n - 1], first_gate[n]
-        root = np.int64(voxel)
-        if begin < end:
-            root = gates[begin]
-        else:
-            root = _end(objects, n, root, offsets, state, order)
+        root = gates[begin] if begin < end else _end(objects, n, np.int64(voxel), offsets, state, order)
         size = _lengths(objects, n, root, offsets, steps, length, order, heads, follows, leads)
         _costs(objects, depth, n, root, offsets, steps, order, size, weight, cost, state, heads, follows, leads)
         for k in range(size):
@@ -120,7 +117,9 @@ def _trace_all(  # type: ignore[no-untyped-def]
             count = _path(np.int64(order[size - 1]), offsets, state, length, found, parents, count)
         last = size - 1
         while True:
-            _cover(objects, depth, n, found, fresh, count, offsets, steps, scale, constant, reach, heads, follows, leads)
+            _cover(
+                objects, depth, n, found, fresh, count, offsets, steps, scale, constant, reach, heads, follows, leads
+            )
             fresh = count
             while last >= 0 and reach[order[last]] <= FULL:
                 last -= 1
@@ -168,7 +167,8 @@ def _lengths(objects, n, root, offsets, steps, length, order, heads, follows, le
 
 
 @njit(cache=True, nogil=True)
-def _costs(objects, depth, n, root, offsets, steps, order, count, weight, cost, state, heads, follows, leads):  # type: ignore[no-untyped-def]
+def _costs(objects, depth, n, root, offsets, steps, order, count, weight, cost, state, heads, follows, leads):  # type:
+ignore[no-untyped-def]
     """Find the cheapest path from the root to each voxel: `state` is the number of the step that leads to it."""
     deepest = 0
     for k in range(count):
@@ -213,12 +213,13 @@ def _path(voxel, offsets, state, place, found, parents, count):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def _cover(objects, depth, n, found, begin, end, offsets, steps, scale, constant, reach, heads, follows, leads):  # type: ignore[no-untyped-def]
+def _cover(objects, depth, n, found, begin, end, offsets, steps, scale, constant, reach, heads, follows, leads):  # type:
+ignore[no-untyped-def]
     """Mark what new vertices reach: `FULL` - `reach` is how much farther each voxel could reach."""
     restart(heads)
     for k in range(begin, end):
         voxel = np.int64(found[k])
-        lack = FULL - constant - np.int64(scale * np.sqrt(np.float64(depth[voxel])) / 2)
+        lack = FULL - constant - np.int64(scale * np.sqrt(np.float64(depth[voxel])))
         if lack < reach[voxel]:
             reach[voxel] = lack
             push(heads, follows, leads, lack, voxel)

@@ -1,4 +1,4 @@
-"""Whole-number lengths: skeletons are traced in units of a 64th of the smallest side of a voxel, so no rounding depends on a CPU."""
+"""Whole-number lengths: units of a 64th of the smallest side of a voxel, so that no rounding depends on a CPU."""
 
 from __future__ import annotations
 
