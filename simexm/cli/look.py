@@ -174,8 +174,8 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="PNG: a folder of images, one for each plane. csv: all tables. graphml, npz: a matrix of synapses. From nrrd on: "
-            "the transform of an alignment.",
+            help="PNG: a folder of images, one for each plane. csv: all tables. graphml, npz: a matrix of synapses. "
+            "From nrrd on: the transform of an alignment.",
             show_default=False,
         ),
     ],

@@ -1,4 +1,4 @@
-"""Commands that turn segmentations into wiring: objects, contacts, overlaps, synapses, matrix."""
+"""Commands that turn segmentations into wiring: objects, contacts, overlaps, synapses, matrix, skeletons."""
 
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,12 @@ def _matrix() -> "type[Analysis]":
     from simexm.analysis.synapses.matrix import Matrix
 
     return Matrix
+
+
+def _skeletons() -> "type[Analysis]":
+    from simexm.analysis.skeletons.skeletons import Skeletons
+
+    return Skeletons
 
 
 command(
@@ -84,3 +90,11 @@ command(
     Example: simexm matrix synapses.zarr merge=fragments.csv --output matrix.zarr
     """,
 )(command_function("matrix", _matrix))
+command(
+    Heading.WIRING,
+    name="skeletons",
+    help="""Trace a skeleton in each object of a volume of ids: trees along the middle with radii, lengths and branch points.
+
+    Example: simexm skeletons cells.zarr --output skeletons.zarr
+    """,
+)(command_function("skeletons", _skeletons))

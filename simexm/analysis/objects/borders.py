@@ -73,7 +73,7 @@ def pairs_of(tiling: Tiling, number: int, connectivity: int, read: ReadPart) -> 
         if spare < 0:
             continue
         theirs = read(PARTS, other)
-        one, two = _layer(own, offset), _layer(theirs, tuple(-o for o in offset))
+        one, two = facing_layer(own, offset), facing_layer(theirs, tuple(-o for o in offset))
         pairs = _touching(one, two, own["values"], theirs["values"], spare)
         found.append(np.column_stack([pairs[:, 0], np.full(len(pairs), other), pairs[:, 1]]))
     return {"pairs": np.concatenate(found)}
@@ -98,7 +98,7 @@ def later_blocks(tiling: Tiling, number: int) -> Iterator[tuple[int, tuple[int, 
             yield (z * ny + y) * nx + x, offset
 
 
-def _layer(sides: Mapping[str, NDArray[Any]], offset: Sequence[int]) -> NDArray[Any]:
+def facing_layer(sides: Mapping[str, NDArray[Any]], offset: Sequence[int]) -> NDArray[Any]:
     """The numbers where a block faces its neighbour at an offset: a side, an edge or a corner, as (u, v)."""
     axis = next(n for n in range(3) if offset[n])
     layer = sides[f"{'high' if offset[axis] > 0 else 'low'}_{axis}"]

@@ -1,0 +1,1 @@
+"""Skeletons of the objects of a volume, in blocks; what is sampled along them; scores along them."""

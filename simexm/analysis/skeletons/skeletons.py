@@ -1,0 +1,169 @@
+"""Skeletons of the objects of a volume: traced in blocks, joined at gates, as trees with radii, and a table of their sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from simexm.analysis.contract import Bench, Conclusion, ReadPart, Score
+from simexm.analysis.objects.borders import PAIRS, PARTS, at_border, join, parts_of
+from simexm.analysis.skeletons.by_id import by_id
+from simexm.analysis.skeletons.gates import gates_in, gates_of, keep_gates
+from simexm.analysis.skeletons.trees import Trees
+from simexm.analysis.volume import Volume, VolumeAnalysis, voxel_floats
+from simexm.geometry.grid import Box, Tiling, triple
+from simexm.jobs.keyed_rows import Keyed
+from simexm.kernels.objects.components import Components
+from simexm.kernels.objects.shapes import moments
+from simexm.kernels.skeletons.queue import BYTES_PER_VOXEL as QUEUE_BYTES
+from simexm.kernels.skeletons.surface import surface_distance
+from simexm.kernels.skeletons.trace import BYTES_PER_VOXEL as TRACE_BYTES
+from simexm.kernels.skeletons.trace import trace
+from simexm.kernels.skeletons.units import Units
+
+TABLE, VERTICES, JOINTS = "skeletons", "vertices", "joints"
+SECONDS_PER_VOXEL = 4e-6
+WIDE_BYTES = 24
+"""Memory of a voxel of a block with its halo: ids, components and distances."""
+_VERTICES = Keyed(("id", "voxel"), {"parent": "max", "surface": "max"})
+_JOINTS = Keyed(("id", "one", "other"), {"width": "max"})
+_NO_PARENT = -1
+
+
+class Skeletons(VolumeAnalysis):
+    """Trace a skeleton in each object of a volume of ids: a tree of voxels along its middle, with radii.
+
+    It writes the tables `skeletons`, one row for each id, and `vertices`, each after its parent. Each connected part of an id
+    has one tree. Skeletons are traced in blocks and joined where the common cross-section is widest, so `block_voxels` decides
+    them.
+
+    Attributes
+    ----------
+    scale, constant_nm
+        A path stands for all of its object within scale * radius + constant_nm of it (along paths inside). What lies farther away
+        gets a branch: smaller values give more and shorter branches.
+    smallest_um3
+        Volume from which a connected part of an id gets a tree.
+    largest_radius_nm
+        Radius that all larger ones count as, such as those of cell bodies: so far a block looks beyond its borders.
+    block_voxels
+        Side of a block. It decides where skeletons are joined, so other blocks give slightly other ones.
+    """
+
+    analysis: Literal["skeletons"] = "skeletons"
+    scale: float = Field(default=1.5, ge=0, le=100)
+    constant_nm: float = Field(default=300.0, gt=0, le=1e5)
+    smallest_um3: float = Field(default=0.0, ge=0)
+    largest_radius_nm: float = Field(default=1000.0, gt=0, le=1e4)
+
+    def open(self, inputs: tuple[Volume, ...]) -> Bench:
+        """Open the volume; raises SourceError if its type does not fit, SpecError for a bad region."""
+        self.refuse_other_count(inputs, 1, "VOLUME")
+        return _SkeletonsBench(self, inputs[0])
+
+
+class _SkeletonsBench(Bench):
+    """The volume in blocks."""
+
+    def __init__(self, settings: Skeletons, volume: Volume) -> None:
+        self.settings, self.volume = settings, volume
+        self.whole, self.voxel_nm = settings.box(volume), voxel_floats(volume)
+        self.units = Units.of(self.voxel_nm)
+        self.read = volume.numbers("labels")
+        self.most = min(1 << 15, self.units.whole(settings.largest_radius_nm))
+        self.tiling = Tiling(self.whole, (settings.block_voxels,) * 3)
+        self.halo = triple(math.ceil(settings.largest_radius_nm / v) + 1 for v in self.voxel_nm)
+        self.surveys = (PARTS, PAIRS)
+        self.keyed = {VERTICES: _VERTICES, JOINTS: _JOINTS}
+        self.inputs = {"volume": volume.identity}
+        self.blocks, self.voxels = len(self.tiling), self.whole.size
+        self.core_seconds = SECONDS_PER_VOXEL * self.voxels
+        inner = triple(map(min, self.tiling.cell, self.whole.shape))
+        wide = math.prod(min(n + 2 * h, w) for n, h, w in zip(inner, self.halo, self.whole.shape, strict=True))
+        self.block_bytes = WIDE_BYTES * wide + (TRACE_BYTES + QUEUE_BYTES) * math.prod(n + 2 for n in inner)
+
+    def survey(self, name: str, number: int, read: ReadPart) -> Mapping[str, NDArray[Any]]:
+        """Find the components at the borders of a block, then the gates between those that touch."""
+        if name == PAIRS:
+            return gates_of(self.tiling, number, self.units, read)
+        box = self.tiling[number]
+        return parts_of(Components.of(self.read(box), 26), box, self.whole, self.volume.shape)
+
+    def join(self, read: ReadPart, folder: Path) -> None:
+        """Join the components of all blocks, and choose the gates between them."""
+        join(self.blocks, read, folder, lambda sizes: self._keeps(sizes[:, 0]))
+        keep_gates(self.blocks, read, folder)
+
+    def _keeps(self, voxels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        kept: NDArray[np.bool_] = voxels * (math.prod(self.voxel_nm) * 1e-9) >= self.settings.smallest_um3
+        return kept
+
+    def measure(self, number: int) -> Mapping[str, Any]:
+        """Trace the skeletons in a block."""
+        box = self.tiling[number]
+        wide = box.grown(self.halo).intersect(self.whole)
+        values, own = self.read(wide), box.relative_to(wide.start)
+        found = Components.of(np.ascontiguousarray(values[own.slices]), 26)
+        gates, start = gates_in(self.joined, number), np.array(box.start)
+        surface = surface_distance(values, own, self.units.sides, self.most)
+        traced = trace(
+            found.painted(np.arange(1, len(found) + 1, dtype=np.int32)),
+            surface,
+            self.units,
+            self._wanted(found, box, number),
+            gates[:, :3] - start,
+            self.settings.scale,
+            self.settings.constant_nm,
+        )
+        z, y, x = traced.voxel.T
+        voxel = self._index(traced.voxel + start)
+        parent = np.where(traced.parent >= 0, voxel[traced.parent], _NO_PARENT) if voxel.size else voxel
+        vertices = {"id": values[own.slices][z, y, x], "voxel": voxel, "parent": parent, "surface": surface[z, y, x]}
+        later = gates[self._index(gates[:, :3]) < self._index(gates[:, 3:])]  # each joint is told by one of its blocks
+        z, y, x = (later[:, :3] - start).T
+        one, other = self._index(later[:, :3]), self._index(later[:, 3:])
+        joints = {"id": values[own.slices][z, y, x], "one": one, "other": other, "width": np.zeros(one.size)}
+        return {VERTICES: vertices, JOINTS: joints}
+
+    def _index(self, voxels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Index of voxels, (n, 3), in the volume."""
+        _, ny, nx = self.volume.shape
+        found: NDArray[np.int64] = (voxels[:, 0] * ny + voxels[:, 1]) * nx + voxels[:, 2]
+        return found
+
+    def _wanted(self, found: Components, box: Box, number: int) -> NDArray[np.bool_]:
+        """Which components of a block get a tree: those that are large enough as a whole."""
+        wanted = self._keeps(moments(found)[0])
+        numbers = at_border(found, box, self.whole)
+        crossing = numbers > 0
+        wanted[crossing] = self.joined["ids"][int(self.joined["first"][number]) + numbers[crossing] - 1] > 0
+        return wanted
+
+    def conclude(self, sums: Mapping[str, Any]) -> Conclusion:
+        """Put the trees together, piece by piece."""
+        counts = {"objects": 0, "trees": 0, "length": 0.0}
+        for trees in self._trees(sums):
+            rows = trees.summary()
+            counts["objects"] += rows.num_rows
+            counts["trees"] += int(rows["trees"].to_numpy().sum())
+            counts["length"] += math.fsum(rows["cable_um"].to_pylist())
+        scores = (
+            Score("objects", float(counts["objects"]), "objects", "ids that have a skeleton"),
+            Score("trees", float(counts["trees"]), "trees", "connected parts of them, each a tree"),
+            Score("cable", counts["length"], "um", "length of all edges"),
+        )
+        summaries, vertices = (
+            (trees.summary() for trees in self._trees(sums)),
+            (trees.vertices() for trees in self._trees(sums)),
+        )
+        return Conclusion({TABLE: summaries, VERTICES: vertices}, scores)
+
+    def _trees(self, sums: Mapping[str, Any]) -> Iterator[Trees]:
+        for vertices, joints in by_id(sums[VERTICES], sums[JOINTS]):
+            yield Trees.of(vertices, joints, self.volume.shape, self.voxel_nm, self.volume.origin_nm, self.units.nm)

@@ -1,0 +1,1 @@
+"""Skeletons of objects: distances to the surface, paths along the middle, trees of vertices."""

@@ -1,0 +1,147 @@
+"""Skeletons of volumes: one tree for each connected part, the same for any workers, nearly the same in any blocks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from simexm.analysis.skeletons.by_id import by_id
+from simexm.analysis.skeletons.skeletons import Skeletons
+from simexm.cli import app
+from simexm.kernels.objects.components import components
+from simexm.result.result import Result
+from tests.analysis.test_objects import VOXEL, files, volume
+
+
+def skeletons(values: NDArray[Any], folder: Path, name: str = "k", **settings: Any) -> Result:
+    """Skeletons of an array."""
+    np.save(folder / "values.npy", values)
+    analysis = Skeletons(voxel_size_nm=VOXEL, **{"constant_nm": 100, **settings})
+    return analysis.run(folder / "values.npy", output=folder / f"{name}.zarr", quiet=True, overwrite=True)
+
+
+def arms(shape: tuple[int, int, int] = (32, 60, 60)) -> NDArray[np.uint16]:
+    """Two straight tubes that cross blocks, one along a diagonal, and a ring."""
+    z, y, x = np.indices(shape).astype(float)
+    out = np.zeros(shape, np.uint16)
+    out[(z - 5) ** 2 + (y - 10) ** 2 <= 16] = 3
+    out[(z - 15) ** 2 + (y - x) ** 2 / 2 <= 16] = 7000
+    out[(np.hypot(y - 30, x - 30) - 22) ** 2 + (z - 25) ** 2 <= 10] = 9
+    return out
+
+
+def test_each_connected_part_has_one_tree_inside_it(tmp_path: Path) -> None:
+    values = volume(1, empty=0.2)
+    found = skeletons(values, tmp_path, block_voxels=16)
+    parts = components(values, 26)
+    vertices = found.table("vertices")
+    at = np.stack([vertices[a].to_numpy() for a in "zyx"], axis=1)
+    assert np.array_equal(values[tuple(at.T)], vertices["id"].to_numpy())
+    assert [vertices[f"{a}_nm"][5].as_py() for a in "zyx"] == ((at[5] + 0.5) * VOXEL).tolist()
+    ids, parent, number = (vertices[n].to_numpy() for n in ("id", "parent", "vertex"))
+    begin = np.arange(len(ids)) - number
+    joined = parent >= 0
+    assert (parent < number).all()
+    assert np.abs(at[joined] - at[(begin + parent)[joined]]).max() == 1
+    # a tree for each part: as many roots as parts, and each part has one
+    assert sorted(parts[tuple(at[~joined].T)].tolist()) == list(range(1, int(parts.max()) + 1))
+    table = found.table("skeletons")
+    assert table["id"].to_pylist() == np.unique(values[values > 0]).tolist()
+    assert table["vertices"].to_pylist() == np.unique(ids, return_counts=True)[1].tolist()
+    assert table["cable_um"].to_numpy().sum() == pytest.approx(vertices["length_nm"].to_numpy().sum() / 1000)
+    assert table["trees"].to_numpy().sum() == parts.max()
+    radius = vertices["radius_nm"].to_numpy()
+    assert (radius >= min(VOXEL)).all()
+
+
+def test_blocks_change_lengths_by_little_and_radii_not_at_all(tmp_path: Path) -> None:
+    """Where no border runs along an object, each that it crosses adds no more than its reach, 1.5 radii and 100 nm."""
+    values = arms()
+    whole = skeletons(values, tmp_path, "whole", block_voxels=64)
+    cut = skeletons(values, tmp_path, "cut", block_voxels=32)
+    crossings = {3: 1, 9: 4, 7000: 2}
+    rows = zip(whole.table("skeletons").to_pylist(), cut.table("skeletons").to_pylist(), strict=True)
+    for one, other in rows:
+        assert one["id"] in crossings
+        assert (
+            abs(one["cable_um"] - other["cable_um"])
+            <= crossings[one["id"]] * (1.5 * one["largest_radius_nm"] + 100) / 1000
+        )
+        assert one["trees"] == other["trees"] == 1
+    radii = [
+        {tuple(v[a] for a in "zyx"): v["radius_nm"] for v in r.table("vertices").to_pylist()} for r in (whole, cut)
+    ]
+    common = radii[0].keys() & radii[1].keys()
+    assert len(common) > 0.5 * len(radii[0])
+    assert all(radii[0][at] == radii[1][at] for at in common)
+
+
+def test_a_resumed_run_changes_no_byte(tmp_path: Path) -> None:
+    found = skeletons(arms(), tmp_path, block_voxels=32)
+    before = files(found, "tables")
+    root = json.loads((tmp_path / "k.zarr/zarr.json").read_text())
+    root["attributes"]["simexm"]["status"] = "incomplete"
+    (tmp_path / "k.zarr/zarr.json").write_text(json.dumps(root))
+    (tmp_path / "k.run/tables/vertices.parts/block-0000001.parquet").unlink()
+    settings = Skeletons(voxel_size_nm=VOXEL, constant_nm=100, block_voxels=32)
+    again = settings.run(tmp_path / "values.npy", output=tmp_path / "k.zarr", quiet=True)
+    assert files(again, "tables") == before
+
+
+@pytest.mark.slow
+def test_workers_change_no_byte(tmp_path: Path) -> None:
+    once = skeletons(arms(), tmp_path, "once", block_voxels=32)
+    settings = Skeletons(voxel_size_nm=VOXEL, constant_nm=100, block_voxels=32)
+    workers = settings.run(tmp_path / "values.npy", output=tmp_path / "w.zarr", quiet=True, workers=2)
+    assert files(once, "tables") == files(workers, "tables")
+
+
+def test_small_parts_get_no_tree(tmp_path: Path) -> None:
+    values = np.zeros((20, 30, 40), np.uint8)
+    values[2:5, 2:5, 2:38] = 1  # 324 voxels, in several blocks
+    values[10:13, 2:5, 2:5] = 1  # 27
+    values[10:13, 20:23, 30:33] = 2
+    least = 100 * 40 * 32 * 32 * 1e-9
+    found = skeletons(values, tmp_path, block_voxels=16, smallest_um3=least).table("skeletons")
+    assert found["id"].to_pylist() == [1]
+    assert found["trees"].to_pylist() == [1]
+
+
+def test_tables_go_together_whatever_their_pieces() -> None:
+    rng = np.random.default_rng(0)
+    ids = [np.sort(rng.integers(0, 40, n)).astype(np.uint64) for n in (300, 25, 90)]
+
+    def pieces(column: NDArray[Any], size: int) -> list[dict[str, NDArray[Any]]]:
+        starts = range(0, column.size, size)
+        return [{"id": column[a : a + size], "row": np.arange(a, min(a + size, column.size))} for a in starts]
+
+    for sizes in ((300, 25, 90), (7, 3, 50), (100, 1, 2)):
+        parts = list(by_id(*(pieces(c, s) for c, s in zip(ids, sizes, strict=True))))
+        for n, column in enumerate(ids):
+            assert np.concatenate([p[n]["id"] for p in parts]).tolist() == column.tolist()
+            assert np.concatenate([p[n]["row"] for p in parts]).tolist() == list(range(column.size))
+        seen: set[int] = set()
+        for part in parts:
+            here = {int(i) for table in part for i in table["id"]}
+            assert not here & seen
+            seen |= here
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("cells.npy", arms()[:, :20])
+    words = ["skeletons", "cells.npy", "--voxel-size", "40", "32", "32"]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    found = Result.open("cells-skeletons.zarr")
+    assert json.loads(done.stdout)["cable"] == pytest.approx(found.table("skeletons")["cable_um"].to_numpy().sum())
+    assert "a worker" in done.stderr
+    assert CliRunner().invoke(app, [*words, "cells.npy"]).exit_code == 2
+    assert CliRunner().invoke(app, ["new", "skeletons", "-o", "s.yaml"]).exit_code == 0
+    assert "constant_nm" in Path("s.yaml").read_text()
