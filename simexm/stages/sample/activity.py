@@ -198,8 +198,8 @@ class Activity(Labeller):
         if self.active_hz > FASTEST_HZ:
             raise ValueError(
                 f"rate_hz {self.rate_hz:g} on average, in cells that are active for {self._active:.2g} of the time, "
-                f"is {self.active_hz:.3g} Hz while active, more than the {FASTEST_HZ:g} Hz that a neuron can fire; lower rate_hz, "
-                "or raise gate.active_s"
+                f"is {self.active_hz:.3g} Hz while active, more than the {FASTEST_HZ:g} Hz that a neuron can fire; lower "
+                "rate_hz, or raise gate.active_s"
             )
         return self
 
