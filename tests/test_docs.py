@@ -289,6 +289,27 @@ def test_blocks_of_an_own_analysis(analysis: Path, folder: Path) -> None:
     assert installed.load("cell_volumes").__module__ == "cell_volumes"
 
 
+def test_blocks_of_movies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page's movie, its shapes, and its picture."""
+    from matplotlib.image import imread
+
+    from docs.pictures.movies import draw
+
+    spec, commands, script = blocks("docs/movies.md")
+    (tmp_path / "movie.yaml").write_text(spec.text)
+    plan, run = commands.text.splitlines()
+    assert re.search(r"cells +\d+ somata, \d+ whole", type_here(plan, tmp_path))
+    type_here(run, tmp_path)
+    run_python(script.text, tmp_path)
+    shape, series, rows = re.findall(r"\([\d, ]+\)|\d+$", capsys.readouterr().out.strip())
+    assert shape == "(80, 1, 1, 192, 192)"
+    assert series == f"({rows}, 80)"
+    draw(tmp_path / "movie.zarr", tmp_path / "movies.png")
+    made, shown = (imread(p) for p in (tmp_path / "movies.png", ROOT / "docs/pictures/movies.png"))
+    assert made.shape == shown.shape
+    assert np.abs(made - shown).mean() < 0.01
+
+
 # ---------------------------------------------------------------- pages say what the code has
 
 

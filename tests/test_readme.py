@@ -91,6 +91,11 @@ BLOCKS = {
         ("bash", "simexm run bench.yaml"),
         ("python", "from simexm.geometry.grid import Box"),
     ],
+    "docs/movies.md": [
+        ("yaml", "name: movie"),
+        ("bash", "simexm plan movie.yaml"),
+        ("python", "import zarr"),
+    ],
     "docs/pan-stains.md": [
         ("bash", "simexm new pan"),
         ("bash", "simexm ingest cells.tif"),

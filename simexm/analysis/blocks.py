@@ -104,9 +104,10 @@ class _MeasuredBlock:
             return stored, {}
         planned = volumes_of(self.context.analysis.tag, grid, self.bench.products)
         arrays = {o.path: self._array(o, planned, grid) for o in planned.outputs}
+        writer = volumes.Writer(planned, where, self.number)
         for frame in grid.frames:
             made = {o.path: arrays[o.path][o.at(frame)] for o in planned.outputs if o.made_in(frame)}
-            for group, shards in volumes.write(planned, where, self.number, frame, made).items():
+            for group, shards in writer.add(frame, made).items():
                 stored.setdefault(group, []).extend(shards)
         return stored, {o.group: _largest(o, arrays[o.path]) for o in planned.outputs}
 

@@ -27,6 +27,12 @@ ALIGN: Triple = (8, 16, 16)
 """Blocks are multiples of this, so that the factors of the first pyramid levels divide them."""
 
 
+FRAME_ALIGN, MOST_FRAMES = 8, 256
+"""Spans of time are multiples of the first, the frames of a chunk, and at most the second."""
+SPAN_BYTES = 48 << 20
+"""Bytes of a span of time that a block holds."""
+
+
 def choose_block(
     shape: Triple,
     cost: Callable[[int, int], float],
@@ -81,6 +87,18 @@ def choose_block(
         if fits(block):
             return block
     return triple(options[0] for options in sizes)
+
+
+def frames_together(shape: Triple, block: Triple, times: int, frame_bytes: int) -> int:
+    """Return the frames that share a shard: of movies of a plane as many as fill it, else 1.
+
+    `frame_bytes` are those of a frame's pixel, all channels together. Such a block computes only these frames.
+    """
+    if shape[0] > 1 or times < 2 * FRAME_ALIGN:
+        return 1
+    most = SPAN_BYTES // (math.prod(block) * max(1, frame_bytes))
+    wanted = min(most, MOST_FRAMES, -(-times // FRAME_ALIGN) * FRAME_ALIGN)
+    return max(1, wanted // FRAME_ALIGN * FRAME_ALIGN)
 
 
 def _indices(flat: int, shape: tuple[int, ...]) -> Triple:

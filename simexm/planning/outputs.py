@@ -55,7 +55,7 @@ class Output:
 
     @property
     def leads(self) -> list[tuple[int, ...]]:
-        """Indices along time and channels, in the order of writing; each has shards of its own."""
+        """Indices along time and channels, in order."""
         lengths = (self.times, len(self.channels))
         return list(itertools.product(*(range(n) for n in lengths if n)))
 
@@ -80,15 +80,21 @@ class Volumes:
     outputs: tuple[Output, ...]  # the main image first, if there is one
     levels: tuple[Level, ...]  # the pyramid of each output
     storage: tuple[Storage, ...]  # shards and chunks of each level
+    span: int = 1  # frames of a shard along time
 
     @property
     def blocks(self) -> Tiling:
-        """Shards of level 0; a block writes one of them for each output, time and channel."""
+        """Shards of level 0; a block writes one of them for each output, span of time and channel."""
         return self.shards(0)
 
     def shards(self, level: int) -> Tiling:
         """Return the shards of a level."""
         return Tiling(Box.of_shape(self.levels[level].shape), self.storage[level].shard)
+
+    def lead_shards(self, output: Output) -> list[tuple[int, ...]]:
+        """List the positions of an output's shards along time and channels, in the order of writing."""
+        lengths = (-(-output.times // self.span), len(output.channels))
+        return list(itertools.product(*(range(n) for n in lengths if n)))
 
     @property
     def owned(self) -> int:

@@ -85,6 +85,24 @@ class Plan:
     def blocks(self) -> Tiling:
         return Tiling(Box.of_shape(self.shape), self.block)
 
+    @cached_property
+    def spans(self) -> int:
+        """Number of spans of time with blocks of their own; 1 if a block computes all frames."""
+        times = max(o.times for o in self.outputs)
+        return -(-times // self.volumes.span) if self.volumes.span > 1 else 1
+
+    @property
+    def count(self) -> int:
+        """Number of blocks: one for each span of time and box of pixels, the first span's before the second's."""
+        return self.spans * len(self.blocks)
+
+    def part_of(self, number: int) -> tuple[Box, list[Frame]]:
+        """Return the pixels and the frames of a block."""
+        span, place = divmod(number, len(self.blocks))
+        n = self.volumes.span
+        inside = self.frames if self.spans == 1 else [f for f in self.frames if (f.time - 1) // n == span]
+        return self.blocks[place], inside
+
     @property
     def acquisition(self) -> Acquisition:
         return self.context.acquisition
@@ -132,6 +150,7 @@ class Plan:
             "voxel_nm": [str(v) for v in self.geometry.voxel_nm],
             "ids": self.id_dtype,
             "block": self.block,
+            **({"span": self.volumes.span} if self.volumes.span > 1 else {}),
             "tile": self.tile,
             **({"part": self.part} if "emitters" in self.simulation.keep else {}),  # it decides their order in the file
             "device": self.context.device,
@@ -203,12 +222,15 @@ class Plan:
             "optics": self.imaging.description.describe(self.tile),
             "detector": detector.describe() if (detector := self.simulation.detector) else None,
             "blocks": {
-                "count": len(self.blocks),
+                "count": self.count,
+                **({"frames": self.volumes.span} if self.volumes.span > 1 else {}),
                 "levels": self.volumes.owned,
                 "block_pixels": list(self.block),
                 "tile_pixels": list(self.tile),
                 "part_voxels": list(self.part),
-                "files": len(self.blocks) * sum(len(o.leads) for o in self.outputs) * self.volumes.owned,
+                "files": len(self.blocks)
+                * sum(len(self.volumes.lead_shards(o)) for o in self.outputs)
+                * self.volumes.owned,
             },
             "outputs": [o.to_mapping() for o in self.outputs],
             "tables": [t.product.name for t in self.tables],

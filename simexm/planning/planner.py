@@ -20,7 +20,7 @@ from simexm.geometry.grid import Box, Tiling, Triple, three, triple
 from simexm.geometry.transform import IDENTITY
 from simexm.kernels.devices import cupy_device
 from simexm.kernels.labels.regions import CYTOSOL, FIRST_MASK, MEMBRANE, MOST_MASKS
-from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, smaller
+from simexm.planning.blocks import ALIGN, LARGEST, choose_block, clipped, frames_together, smaller
 from simexm.planning.frames import GROUP_AXES, Variation, acquisition, main_of, main_quantity, once_and_each
 from simexm.planning.gpu import resolve_device
 from simexm.planning.memory import BASE, COMPILING, EMITTER_FILE, TileMemory, brick, parts, tile_memory
@@ -164,7 +164,7 @@ def make_plan(
         block=block,
         tile=tile,
         part=part,
-        volumes=Volumes(outputs, levels, plan_storage(levels, block, CHUNK)),
+        volumes=Volumes(outputs, levels, plan_storage(levels, block, CHUNK), _span(geometry.shape, block, outputs)),
         memory=memory if compiled.is_cached() else replace(memory, compiling=COMPILING),
         versions={**_versions(device), **installed.versions(stages)},
     )
@@ -191,6 +191,13 @@ def _refuse_varying_maps(stages: Sequence[Stage], context: RunContext) -> None:
                     f"the stage {stage.tag!r} maps the specimen once for {wanted.name}, but what it maps changes with each "
                     f"{' and '.join(axes)}, so later frames would have the light of the first; set {wanted.name}: false"
                 )
+
+
+def _span(shape: Triple, block: Triple, outputs: Sequence[Output]) -> int:
+    """Return the frames of a shard; see `frames_together`."""
+    moving = [o for o in outputs if o.times and o.frame.group == outputs[0].frame.group]
+    frame_bytes = sum(np.dtype(o.dtype).itemsize * max(1, len(o.channels)) for o in moving)
+    return frames_together(shape, clipped(block, shape), max((o.times for o in moving), default=0), frame_bytes)
 
 
 def _name_of(simulation: Spec) -> str:
@@ -281,6 +288,9 @@ def _predict(
     at_once = [o for o in outputs if o.made_in(first)]  # frames are computed and written one after the other
     channels = len(context.channels)
     stored = [np.dtype(o.dtype).itemsize for o in at_once for _ in range(max(1, len(o.channels)))]
+    span = _span(g.shape, clipped(block, g.shape), outputs)
+    moving = [np.dtype(o.dtype).itemsize for o in at_once if o.times for _ in range(max(1, len(o.channels)))]
+    stored += moving * (span - 1)
     # dyes per pixel are counted in 64 bits, then stored in 32
     counted = len(context.emits) * any(o.product.name == LABELLED.name for o in at_once)
     made = sum(s.pixel_bytes(context) for s in simulation.stages) + 12 * counted

@@ -95,7 +95,7 @@ class Backend:
             _refuse_small_workers(work, client, cluster)
             return cls(client, cluster, 0, False, gpus)
         workers = None if workers is None else whole_number("workers", workers, 1)
-        blocks = len(work.blocks)
+        blocks = _count(work)
         if workers is not None and workers > blocks:
             warnings.warn(
                 f"{blocks} instead of {workers} workers: there are only {blocks} blocks, and the others would be idle; set "
@@ -165,8 +165,12 @@ def check_types(client: Any, cluster: Any) -> None:
 
 def threads_for(work: Work) -> int:
     """Return how many threads compute a small plan on this machine's CPU, memory apart; 0 if workers are started."""
-    most = min(len(work.blocks), cpus())
+    most = min(_count(work), cpus())
     return most if work.device == "cpu" and _is_small(work, most) else 0
+
+
+def _count(work: Work) -> int:
+    return work.count if isinstance(work, Plan) else len(work.blocks)
 
 
 def _is_small(work: Work, threads: int) -> bool:

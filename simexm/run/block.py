@@ -68,9 +68,14 @@ def compute_box(
 
 
 def compute_frames(
-    plan: Plan, source: LabelSource, counted: Counted, box: Box, sink: EmitterSink | None = None
+    plan: Plan,
+    source: LabelSource,
+    counted: Counted,
+    box: Box,
+    sink: EmitterSink | None = None,
+    frames: Sequence[Frame] | None = None,
 ) -> Generator[BlockResult, None, None]:
-    """Compute a box of pixels frame by frame, each tile by tile; drop one result before you ask for the next.
+    """Compute a box of pixels for some frames, by default all, each tile by tile; drop one result before you ask for the next.
 
     If the box, a block or any other, is a single tile, what all frames share is kept between them; otherwise it is computed
     again for each frame, so that memory grows neither with the frames nor with the box. `counted` are the tables of the
@@ -84,7 +89,8 @@ def compute_frames(
     voxels, unspecific = 0, dict[str, int]()
     largest: dict[str, list[float]] = {}
     kept: tuple[Tile, _Tap] | None = None
-    for frame in plan.frames:
+    frames = plan.frames if frames is None else frames
+    for frame in frames:
         outputs = [o for o in plan.outputs if o.made_in(frame)]
         arrays = {o.path: np.zeros((*(len(o.channels),) * (not o.is_labels), *box.shape), o.dtype) for o in outputs}
         for pixels in tiles:
@@ -100,7 +106,7 @@ def compute_frames(
                     voxels += tables.add(tile)
                 for layer, dyes in tile.tally.unspecific.items():
                     unspecific[layer] = unspecific.get(layer, 0) + dyes
-            if len(tiles) == 1 and frame != plan.frames[-1]:
+            if len(tiles) == 1 and frame != frames[-1]:
                 kept = tile, tap
                 tile.begin(frame)
             else:
@@ -158,7 +164,9 @@ class _Tables:
     def rows(self) -> dict[str, Columns]:
         """Return the rows of the other tables."""
         return {
-            name: {c: np.concatenate([p[c] for p in parts]) for c in parts[0]} for name, parts in self._rows.items()
+            name: {c: np.concatenate([p[c] for p in parts]) for c in parts[0]}
+            for name, parts in self._rows.items()
+            if parts
         }
 
 

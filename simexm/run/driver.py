@@ -99,9 +99,9 @@ def _do(plan: Plan, where: Place, backend: Backend, quiet: bool, damaged: Damage
         files = layout.of_block(where, record.block, record.result)
         return record.block not in damaged.blocks and all_exist(files, exists)
 
-    with backend.start(where, len(plan.blocks), quiet) as execute:
+    with backend.start(where, plan.count, quiet) as execute:
         _run_passes(context, execute, quiet)
-        images = _job(context, run_block, where.journal, core_seconds=plan.core_seconds, is_sound=is_sound)
+        images = _job(context, run_block, where.journal, plan.count, core_seconds=plan.core_seconds, is_sound=is_sound)
         journal = run_job(images, execute, quiet=quiet)
         make_levels(plan.volumes, plan.hash, where, execute, layout, exists, damaged.levels)
     source.end()
@@ -134,7 +134,15 @@ def _map_job(context: Context, wanted: MapPass) -> Job:
 
     making, path = replace(context, counting=wanted.name), maps.folder(where, wanted) / "journal"
     seconds = MAP_SECONDS_PER_VOXEL * plan.geometry.crop.size
-    return _job(making, map_block, path, what=f"mapping {wanted.name}", core_seconds=seconds, is_sound=is_sound)
+    return _job(
+        making,
+        map_block,
+        path,
+        len(plan.blocks),
+        what=f"mapping {wanted.name}",
+        core_seconds=seconds,
+        is_sound=is_sound,
+    )
 
 
 def _series_job(context: Context, one: series.Stored) -> Job:
@@ -178,9 +186,11 @@ def _pass_job(context: Context, wanted: CountPass) -> Job:
 
     counting, path, what = replace(context, counting=name), passes.folder(where, name) / "journal", f"counting {name}"
     seconds = COUNT_SECONDS_PER_VOXEL * plan.geometry.crop.size
-    return _job(counting, count_block, path, what=what, core_seconds=seconds, is_sound=is_sound, merge=merge)
+    return _job(
+        counting, count_block, path, len(plan.blocks), what=what, core_seconds=seconds, is_sound=is_sound, merge=merge
+    )
 
 
-def _job(context: Context, function: BlockFunction, journal: Location, **more: Any) -> Job:
+def _job(context: Context, function: BlockFunction, journal: Location, total: int, **more: Any) -> Job:
     plan, where, voxels = context.plan, context.place, context.plan.geometry.crop.size
-    return job_in(where, plan.hash, len(plan.blocks), function, context, journal, voxels=voxels, **more)
+    return job_in(where, plan.hash, total, function, context, journal, voxels=voxels, **more)

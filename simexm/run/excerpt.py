@@ -63,8 +63,8 @@ def box_of_planes(tile: Box, box: Box) -> Box:
 
 
 def _of_frame(plan: Plan, source: LabelSource, counted: Counted, box: Box, frame: Frame) -> BlockResult:
-    frames = compute_frames(plan, source, counted, box)
+    frames = compute_frames(plan, source, counted, box, frames=[frame])
     try:
-        return next(f for f in frames if f.frame == frame)
+        return next(frames)
     finally:
         frames.close()

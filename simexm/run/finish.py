@@ -43,9 +43,9 @@ def finish(plan: Plan, where: Place, journal: Journal, counted: Counted) -> None
     totals = Totals()
     for record in journal.records():
         totals.add(record.result)
-    if totals.blocks != len(plan.blocks):
-        missing = len(plan.blocks) - totals.blocks
-        raise RunError(f"{missing} of {len(plan.blocks)} blocks are missing; type the same command again")
+    if totals.blocks != plan.count:
+        missing = plan.count - totals.blocks
+        raise RunError(f"{missing} of {plan.count} blocks are missing; type the same command again")
     if totals.voxels == 0:
         raise SourceError("every label is 0, so there was no cell to label; check the source's path, dataset and crop")
     totals.sums |= tables.merge(plan, where, totals.rows, counted)

@@ -95,6 +95,7 @@ class Layout:
     levels: tuple[Tiling, ...]  # shards of each level
     owned: int  # number of levels, from the full resolution on, that blocks write
     record: type[WorkRecord]  # model of a block's result in the journal
+    span: int = 1  # frames of a shard along time
 
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> Layout:
@@ -107,6 +108,7 @@ class Layout:
             tuple(Tiling(Box.of_shape(triple(shape)), triple(shard)) for shape, shard in levels),
             plan["blocks"]["levels"],
             WorkRecord if "kind" in plan else BlockRecord,
+            plan["blocks"].get("frames", 1),
         )
 
     def total(self, level: int | None) -> int:
@@ -122,7 +124,9 @@ class Layout:
         if isinstance(record, BlockRecord) and len(record.images) != self.groups[0][2]:
             raise MalformedError("has other channels")
         if self.groups:
-            yield from self._shards(where, reversed(range(self.owned)), self.levels[0].position(number), result)
+            span, place = divmod(number, len(self.levels[0]))
+            only = span if self.span > 1 else None
+            yield from self._shards(where, reversed(range(self.owned)), self.levels[0].position(place), result, only)
         for folder, stored in result["tables"].items():
             yield StoredFile(str(tables.part(where, folder, number)), Stored(*stored))
 
@@ -132,17 +136,25 @@ class Layout:
         yield from self._shards(where, [level], self.levels[level].position(number), result)
 
     def _shards(
-        self, where: Place, levels: Iterable[int], position: Triple, result: Mapping[str, Any]
+        self,
+        where: Place,
+        levels: Iterable[int],
+        position: Triple,
+        result: Mapping[str, Any],
+        span: int | None = None,
     ) -> Iterator[StoredFile]:
-        """Yield the shards at one position of some levels, of all outputs, times and channels, time after time."""
+        """Yield the shards at one position of some levels, of all outputs, times (or a span) and channels, time after time."""
         root, levels = str(where.zarr), list(levels)
         for group, times, channels in self.groups:
             shards = result["stored"].get(group, ())
-            if len(shards) != len(levels) * max(1, channels) * max(1, times):
+            lengths = range(-(-times // self.span)) if span is None else [span]
+            if span and not times:
+                lengths = []  # written with the first span
+            if len(shards) != len(levels) * max(1, channels) * (len(lengths) if times or span else 1):
                 raise MalformedError(f"has {len(shards)} shards of {group or 'the image'}")
             stored = iter(shards)
             at_channels: list[tuple[int, ...]] = [(c, *position) for c in range(channels)] or [position]
-            at_times: list[tuple[int, ...]] = [(t,) for t in range(times)] or [()]
+            at_times: list[tuple[int, ...]] = [(t,) for t in lengths] if times or span else [()]
             for time, level in itertools.product(at_times, levels):
                 array = f"{root}/{group}/{level}" if group else f"{root}/{level}"
                 for place in at_channels:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from simexm.geometry.grid import Box, Tiling, Triple, three
 from simexm.jobs.bitmap import Bitmap
 from simexm.jobs.events import Execute
@@ -50,10 +52,16 @@ def make_shard(task: LevelTask, number: int) -> dict[str, Any]:
     for output in volumes.outputs:
         levels = arrays(volumes, task.place, output)
         source = Reader.of(levels[task.level - 1].open())
-        for lead in output.leads:
-            data = source.read(above, lead)
-            coarse = (downsample_labels if output.is_labels else downsample_mean)(data, factors)
-            part = coarse.reshape((1,) * len(lead) + coarse.shape)
+        down = downsample_labels if output.is_labels else downsample_mean
+        for lead in volumes.lead_shards(output):
+            times = (
+                range(lead[0] * volumes.span, min((lead[0] + 1) * volumes.span, output.times)) if output.times else [0]
+            )
+            leads = [(t, *lead[1:]) for t in times] if output.times else [lead]
+            coarse = np.stack([down(source.read(above, one), factors) for one in leads])
+            part = coarse.reshape(
+                coarse.shape[: bool(output.times)] + (1,) * (len(lead) - bool(output.times)) + coarse.shape[1:]
+            )
             written = levels[task.level].write((*lead, *position), part)
             stored[output.group].append([written.nbytes, written.checksum])
     return {"stored": stored}

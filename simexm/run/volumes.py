@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from simexm.planning.blocks import FRAME_ALIGN
 from simexm.planning.memory import WRITERS
 from simexm.planning.outputs import Output, Volumes
 from simexm.result.place import Place
@@ -18,16 +21,19 @@ from simexm.timing import moved, timed, timed_threads
 
 
 def arrays(volumes: Volumes, place: Place, output: Output) -> tuple[ShardedArray, ...]:
-    """Return the levels of one output. A shard holds one channel at one time; see `Volumes.storage` for its other axes."""
+    """Return the levels of one output. A shard holds one channel in a span of time; see `Volumes.storage` for its other axes."""
     before = tuple(n for n in (output.times, len(output.channels)) if n)
-    lead = (1,) * len(before)
+    chunk_frames = math.gcd(volumes.span, FRAME_ALIGN)
+    lead, lead_chunk = (
+        (*((n,) if output.times else ()), *((1,) if output.channels else ())) for n in (volumes.span, chunk_frames)
+    )
     return tuple(
         ShardedArray(
             place.files,
             f"{output.group}/{n}".lstrip("/"),
             (*before, *level.shape),
             (*lead, *storage.shard),
-            (*lead, *storage.chunk),
+            (*lead_chunk, *storage.chunk),
             output.dtype,
             output.axes,
         )
@@ -52,50 +58,73 @@ def create_missing(volumes: Volumes, place: Place) -> None:
                 array.create()
 
 
-def _shards(
-    volumes: Volumes, where: Place, output: Output, number: int, frame: Frame
-) -> Iterator[tuple[ShardedArray, int, int, tuple[int, ...]]]:
-    """Yield (array, level, channel, position) of a block's shards of one frame and output, in the order of writing."""
-    levels = arrays(volumes, where, output)
-    position = volumes.blocks.position(number)
-    for n in reversed([n for n, s in enumerate(volumes.storage) if s.owned]):
-        for c in range(max(1, len(output.channels))):
-            yield levels[n], n, c, (*output.at(frame), *(() if output.is_labels else (c,)), *position)
+class Writer:
+    """Write a block frame after frame; frames that share a shard are written together."""
 
+    def __init__(self, volumes: Volumes, where: Place, number: int) -> None:
+        self._volumes, self._where = volumes, where
+        self._position = volumes.blocks.position(number)
+        # by group, channel and level: what is written together, (frames, z, y, x), and how many frames of it are there
+        self._held: dict[str, list[list[NDArray[Any]]]] = {}
+        self._count: dict[str, int] = {}
 
-def write(
-    volumes: Volumes, where: Place, number: int, frame: Frame, made: Mapping[str, NDArray[Any]]
-) -> dict[str, list[list[Any]]]:
-    """Write one frame of a block on all levels that blocks write, coarse ones first.
+    def add(self, frame: Frame, made: Mapping[str, NDArray[Any]]) -> dict[str, list[list[Any]]]:
+        """Add a frame on all levels that blocks write, and write shards that are complete, coarse levels first.
 
-    `made` are the arrays by the output's path: (channels, z, y, x) for images, (z, y, x) for label images. Returns
-    [bytes, checksum] of each shard, in the order of writing, by the output's group.
-    """
-    owned = volumes.owned
-    outputs = [o for o in volumes.outputs if o.made_in(frame)]
-    levels: dict[str, list[list[NDArray[Any]]]] = {}
-    for output in outputs:
-        data = made[output.path]
-        down = downsample_labels if output.is_labels else downsample_mean
-        parts = data[None] if output.is_labels else data
+        `made` are the arrays by the output's path: (channels, z, y, x) for images, (z, y, x) for label images. Returns
+        [bytes, checksum] of each shard, in the order of writing, by the output's group.
+        """
+        outputs = [o for o in self._volumes.outputs if o.made_in(frame)]
         with timed("pyramid"):
-            levels[output.group] = [list(pyramid(part, volumes.levels[:owned], down)) for part in parts]
-    stored: dict[str, list[list[Any]]] = {o.group: [] for o in outputs}
+            for output in outputs:
+                self._hold(output, frame, made[output.path])
+        ready = [o for o in outputs if self._count[o.group] == len(self._held[o.group][0][0])]
+        stored: dict[str, list[list[Any]]] = {o.group: [] for o in ready}
+        shards = [
+            (o, n, c)
+            for n in reversed(range(self._volumes.owned))
+            for o in ready
+            for c in range(max(1, len(o.channels)))
+        ]
 
-    def put(shard: tuple[Output, tuple[ShardedArray, int, int, tuple[int, ...]]]) -> list[Any]:
-        output, (array, n, c, position) = shard
-        data = levels[output.group][c][n]
-        with timed_there(_row(output)):
-            found = array.write(position, data.reshape((1,) * (len(output.axes) - 3) + data.shape))
-        return [found.nbytes, found.checksum]
+        def put(shard: tuple[Output, int, int]) -> list[Any]:
+            output, n, c = shard
+            data = self._held[output.group][c][n]
+            time = ((frame.time - 1) // self._volumes.span,) if output.times else ()
+            data = data.reshape((len(data),) * bool(time) + (1,) * bool(output.channels) + data.shape[1:])
+            position = (*time, *((c,) if output.channels else ()), *self._position)
+            with timed_there(_row(output)):
+                found = arrays(self._volumes, self._where, output)[n].write(position, data)
+            return [found.nbytes, found.checksum]
 
-    with timed_threads() as timed_there, ThreadPoolExecutor(WRITERS) as pool:
-        for level in reversed(range(owned)):
-            shards = [(o, s) for o in outputs for s in _shards(volumes, where, o, number, frame) if s[1] == level]
-            for (output, _), written in zip(shards, pool.map(put, shards), strict=True):
+        with timed_threads() as timed_there, ThreadPoolExecutor(WRITERS) as pool:
+            for (output, _, _), written in zip(shards, pool.map(put, shards), strict=True):
                 stored[output.group].append(written)
                 moved(_row(output), written=written[0])
-    return stored
+        for output in ready:
+            del self._held[output.group]
+        return stored
+
+    def _hold(self, output: Output, frame: Frame, data: NDArray[Any]) -> None:
+        """Downsample a frame of an output, and keep it until its shard is complete."""
+        volumes, group = self._volumes, output.group
+        down = downsample_labels if output.is_labels else downsample_mean
+        first = (frame.time - 1) // volumes.span * volumes.span if output.times else 0
+        frames = min(volumes.span, output.times - first) if output.times else 1
+        parts = data if output.channels else data[None]
+        if group not in self._held:
+            self._count[group] = 0
+            self._held[group] = [[] for _ in parts]
+        for c, part in enumerate(parts):
+            levels = pyramid(part, volumes.levels[: volumes.owned], down)
+            held = self._held[group][c]
+            if not held:
+                held += [
+                    level[None] if frames == 1 else np.empty((frames, *level.shape), level.dtype) for level in levels
+                ]
+            for into, level in zip(held, levels, strict=True) if frames > 1 else ():
+                into[self._count[group]] = level
+        self._count[group] += 1
 
 
 def _row(output: Output) -> str:

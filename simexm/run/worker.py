@@ -61,16 +61,19 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
         source = _source_of(context)
         counted = passes.counted_on_disk(plan, where)
     stored: dict[str, list[list[Any]]] = {}
+    box, frames = plan.part_of(number)
+    writer = volumes.Writer(plan.volumes, where, number % len(plan.blocks))
     with EmitterFile(plan, where, number) as emitters:
-        for result in compute_frames(plan, source, counted, plan.blocks[number], emitters.sink):
+        for result in compute_frames(plan, source, counted, box, emitters.sink, frames):
             with timed("open labels and output"):
                 guard.refuse_other_run(plan.hash, where)  # again: another run may have taken the output meanwhile
-            for group, shards in volumes.write(plan.volumes, where, number, result.frame, result.arrays).items():
+            for group, shards in writer.add(result.frame, result.arrays).items():
                 stored.setdefault(group, []).extend(shards)
             result.arrays = {}  # free them before the next frame is computed
     parts = {EMITTERS.name: emitters.stored} if emitters.sink else {}
     with timed("tables"):
-        parts |= tables.write_parts(plan, where, number, result)
+        if number < len(plan.blocks):  # tables are of the specimen, so that the first frames make them
+            parts |= tables.write_parts(plan, where, number, result)
         moved(written=sum(part.nbytes for part in parts.values()))
     return {
         **result.statistics,

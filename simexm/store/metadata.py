@@ -239,6 +239,7 @@ class _BlockCount(Read):
 
 class _OwnedLevels(_BlockCount):
     levels: Annotated[int, Field(ge=0, le=64)]
+    frames: Annotated[int, Field(ge=1, le=1 << 20)] = 1  # of a shard; if more than 1, a block computes only these
 
 
 class _Blocks(_OwnedLevels):
@@ -281,7 +282,9 @@ class _VolumesFile(WorkFile):
         _distinct([output.path for output in self.outputs])
         if not len(self.image.levels) >= self.blocks.levels >= bool(self.outputs):
             raise ValueError("the number of levels does not fit the outputs and blocks")
-        if self.outputs and self.image.counts[0] != self.blocks.count:
+        frames, times = self.blocks.frames, max((o.times for o in self.outputs), default=0)
+        spans = -(-times // frames) if frames > 1 else 1
+        if self.outputs and self.image.counts[0] * spans != self.blocks.count:
             raise ValueError(f"its levels have {self.image.counts} shards, but there are {self.blocks.count} blocks")
         return self
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simexm.machine import cpus
+from simexm.sources.tissue import TissueSource
 from simexm.units import count, duration, size, times
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def plan_rows(plan: Plan) -> Rows:
     seconds = m["core_seconds"]
     return [
         ("source", f"{times(crop)} voxels of {times(source['voxel_size_nm'])} nm"),
+        *_cells(plan.simulation.source),
         ("image", f"{len(image['channels'])} x {times(image['shape_pixels'])} (c, z, y, x), {pixel}"),
         *(
             (f"{a['axis']}s", f"{len(a['coordinates'])} such images, one for each {a['axis']}")
@@ -44,6 +46,14 @@ def plan_rows(plan: Plan) -> Rows:
         ("time", f"about {duration(seconds)} of one core, {duration(seconds / cores)} on {count(cores, 'core')}"),
         ("hash", m["hash"]),
     ]
+
+
+def _cells(source: object) -> Rows:
+    """Cells of each population of a tissue, before anything is run."""
+    if not isinstance(source, TissueSource):
+        return []
+    placed = source.cells().population
+    return [("cells", ", ".join(f"{int((placed == n).sum())} {p.name}" for n, p in enumerate(source.populations)))]
 
 
 def _detector(detector: Detector | None) -> str:

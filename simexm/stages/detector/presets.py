@@ -33,6 +33,21 @@ PRESETS: Mapping[str, Preset] = {
         "Photometrics, CoolSNAP HQ2 data sheet: Sony ICX285 interline CCD, 1392 x 1040, single-pixel full well 16,000 e, read "
         "noise 4.5 e rms at 10 MHz, 14 bits, more than 60 % peak efficiency",
     ),
+    "Miniscope V4": Preset(
+        "camera",
+        {
+            "quantum_efficiency": 0.56,
+            "frame_pixels": (608, 608),
+            "full_well_e": 10_000,
+            "read_noise_e": 9,
+            "gain_counts_per_e": 0.024,
+            "offset_counts": 4,
+            "bits": 8,
+        },
+        "Aharoni-Lab, Miniscope-v4: onsemi PYTHON 480, 608 x 608 pixels of 4.8 um used, sent as 8 bits. Family of PYTHON, "
+        "not checked against the sheet of this one: 56 % at 550 nm, full well 10,000 e, read noise below 9 e, 0.096 counts of 10 "
+        "bits per e, a quarter of it in 8 bits; the offset is a choice, for a black level just above 0",
+    ),
     "ORCA-Flash4.0 V3": Preset(
         "scmos",
         {
