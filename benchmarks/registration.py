@@ -4,15 +4,18 @@
     python -m benchmarks.registration real FOLDER
 
 FOLDER holds easifish_fix_bin2.tif, easifish_mov_bin2.tif and easifish_pair.json. CPU seconds are those of one process on one
-thread; `demons` is SimpleITK alone: an affine map by gradient descent, histogram matching, and demons on three levels.
+thread; `demons` is SimpleITK alone: an affine map by gradient descent, histogram matching, and demons on three levels. With
+`--elastix PYTHON`, an interpreter that has itk-elastix, that is run on the same pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +64,7 @@ def nuclei_pair(seed: int, side: int = 128, rms: float = 2.0, length: float = 20
     """
     random = np.random.default_rng(seed)
     margin = 24
-    tissue = _nuclei(random, side + 2 * margin)
+    tissue = nuclei(random, side + 2 * margin)
     pad = int(2 * length)
     bend = np.stack(
         [
@@ -86,7 +89,7 @@ def nuclei_pair(seed: int, side: int = 128, rms: float = 2.0, length: float = 20
     return Pair(seen(fixed), seen(moving), truth)
 
 
-def _nuclei(random: np.random.Generator, side: int) -> Volume:
+def nuclei(random: np.random.Generator, side: int) -> Volume:
     """Ellipsoids of random size and brightness with a texture inside."""
     image = np.zeros((side, side, side), np.float32)
     for _ in range(int(900 * (side / 128) ** 3)):
@@ -139,16 +142,29 @@ def _warm() -> None:
     fields.smallest_jacobian(np.zeros((3, 2, 2, 2), np.float32), np.ones(3))
 
 
-def synthetic(seeds: int, side: int) -> None:
+def elastix(pair: Pair, python: str) -> tuple[Transform, float]:
+    """The transform that elastix finds, and its CPU seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "pair.npz", Path(folder) / "found.npz"
+        np.savez(source, fixed=pair.fixed, moving=pair.moving)
+        subprocess.run([python, str(Path(__file__).with_name("elastix_rival.py")), source, target], check=True)
+        with np.load(target) as found:
+            return Transform(displacement=found["displacement"], frame=pair.frame), float(found["seconds"])
+
+
+def synthetic(seeds: Sequence[int], side: int, python: str | None) -> None:
     """Print rms and 95th percentile of the residual, folds and CPU seconds of each way."""
     print("seed  way                 rms voxels   p95   folds  CPU s")
-    for seed in range(seeds):
+    for seed in seeds:
         pair = nuclei_pair(seed, side)
         _print(seed, "identity", pair.errors(lambda p: p), 0, 0.0)
         for name, way in WAYS.items():
             begin = time.process_time()
             found = way(Picture(pair.fixed, pair.frame), Picture(pair.moving, pair.frame))
             _print(seed, name, pair.errors(found), found.folds(), time.process_time() - begin)
+        if python:
+            found, seconds = elastix(pair, python)
+            _print(seed, "elastix", pair.errors(found), found.folds(), seconds)
 
 
 def _print(seed: int, name: str, errors: Floats, folds: int, seconds: float) -> None:
@@ -188,12 +204,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("synthetic", "real"))
     parser.add_argument("folder", nargs="?", type=Path, default=Path())
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--elastix", metavar="PYTHON")
     parser.add_argument("--side", type=int, default=128)
     given = parser.parse_args()
     _warm()
     if given.what == "synthetic":
-        synthetic(given.seeds, given.side)
+        synthetic(given.seeds, given.side, given.elastix)
     else:
         real(given.folder)
 

@@ -103,7 +103,12 @@ def image_of(path: str, channel: str | None) -> ImageVolume | None:
 
 def rounds_of(path: str, channel: str | None) -> list[ImageVolume]:
     """All rounds of a result, the first one first; raises OutputError if it has fewer than two."""
-    result = Result.open(path)
+    try:
+        result = Result.open(path)
+    except NoResultError:
+        raise OutputError(
+            f"{path} is no simexm result, and align reads two volumes, or a result with rounds; type: simexm align FIXED MOVING"
+        ) from None
     if result.rounds < 2:
         raise OutputError(
             f"{path} holds {result.rounds or 'no'} rounds of imaging, and align needs two or more to compare; type: simexm align "
