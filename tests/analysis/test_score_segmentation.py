@@ -79,6 +79,59 @@ def test_the_truth_is_right_whatever_its_names(tmp_path: Path) -> None:
     assert set(cells["iou"].to_pylist()) == {1.0}
 
 
+def test_the_truth_on_a_coarser_grid_says_what_can_be_reached(tmp_path: Path) -> None:
+    """Segments on voxels twice as large; the same is computed by hand on the truth's own voxels."""
+    truth = volume(3, most=9, grain=5, empty=0)[:20, :32, :34]
+    sampled = truth[1::2, 1::2, 1::2]  # the voxels that hold the centres
+    segments = np.where(sampled == 2, 1, sampled)
+    for name, values, size in (("truth", truth, VOXEL), ("segments", segments, tuple(2 * v for v in VOXEL))):
+        np.save(tmp_path / f"{name}.npy", values)
+        words = [
+            "ingest",
+            str(tmp_path / f"{name}.npy"),
+            "-o",
+            str(tmp_path / f"{name}.zarr"),
+            "--quiet",
+            "--voxel-size",
+        ]
+        assert CliRunner().invoke(app, [*words, *map(str, size)]).exit_code == 0
+    paths = tmp_path / "segments.zarr", tmp_path / "truth.zarr"
+    found = [SegmentationScore(block_voxels=b).run(*paths, output=tmp_path / f"{b}.zarr", quiet=True) for b in (16, 64)]
+    assert values_of(found[0]) == values_of(found[1])
+    for subset, values in (("", segments), (" grid", sampled)):
+        fine = values.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+        expected = values_of(scored(fine, truth, tmp_path))
+        got = values_of(found[0])
+        for name in ("voi_split", "voi_merge", "rand_skimage", "rand_cremi", "covered"):
+            assert got[f"{name}{subset}"] == expected[name], name
+        assert got[f"f1 iou 0.5{subset}"] == expected["f1 iou 0.5"]
+    assert 0 < got["voi grid"] < got["voi"]
+    assert values_of(scored(truth, truth, tmp_path))["voi grid"] == 0
+
+
+def test_the_worst_splits_and_merges_make_up_the_variation_of_information(tmp_path: Path) -> None:
+    segments, truth = volume(1, most=12, empty=0.2), volume(2, most=8)
+    result = scored(segments, truth, tmp_path)
+    got = values_of(result)
+    for name, score, one, other in (
+        ("splits", "voi_split", "cell", "segment"),
+        ("merges", "voi_merge", "segment", "cell"),
+    ):
+        rows = result.table(name).to_pylist()
+        bits = [r["bits"] for r in rows]
+        assert bits == sorted(bits, reverse=True)
+        if name == "splits":
+            assert math.fsum(bits) == pytest.approx(got[score], abs=1e-12)
+        ids = (truth, segments) if one == "cell" else (segments, truth)
+        for r in rows:
+            inside = ids[1][(ids[0] == r[one]) & (truth > 0)]
+            values, counts = np.unique(inside, return_counts=True)
+            assert (r["voxels"], r[f"{other}s"]) == (inside.size, values.size)
+            assert counts[values == r[f"largest_{other}"]] == r["largest_voxels"] == counts.max()
+    few = scored(segments, truth, tmp_path, worst=2)
+    assert few.table("splits").to_pylist() == result.table("splits").to_pylist()[:2]
+
+
 def test_a_split_and_a_merge_by_hand(tmp_path: Path) -> None:
     """Four cells of 64 voxels. One is halved, and two are merged; the last is right."""
     truth = np.repeat(np.arange(1, 5, dtype=np.uint16), 4).reshape(1, 1, 16) * np.ones((4, 4, 1), np.uint16)

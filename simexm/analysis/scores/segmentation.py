@@ -17,20 +17,28 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from simexm.analysis.contract import Bench, Conclusion, Score
-from simexm.analysis.objects.overlaps import PAIRS, TABLE, OverlapsBench, TwoVolumes, whole_groups
+from simexm.analysis.objects.overlaps import BYTES_PER_VOXEL, PAIRS, SECONDS_PER_VOXEL, TABLE, TwoVolumes, whole_groups
+from simexm.analysis.scores.sampled import Sampled
+from simexm.analysis.scores.worst import worst
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError
+from simexm.geometry.grid import Tiling
 from simexm.jobs.keyed_rows import Keyed, MergedRows
+from simexm.kernels.objects.overlaps import overlaps
 
-CELLS, SEGMENTS = "cells", "segments"
+CELLS, SEGMENTS, MERGES, SPLITS = "cells", "segments", "merges", "splits"
+GRID = "grid"
+"""Subset of the scores of the truth on the segmentation's grid; and, before the names of tables, that truth's."""
 SIZES = Keyed(("id",), {"voxels": "sum", "voxels_in_cells": "sum"})
 
 
 class SegmentationScore(TwoVolumes):
     """Score a segmentation (first input) against the truth (second): splits, merges, and cells that were found.
 
-    Voxels whose truth is 0 are outside every cell and do not count. It writes the table `cells`, one row for each true cell, and
-    the table `overlaps` (first: truth, second: segment).
+    Voxels whose truth is 0 are outside every cell and do not count. Where the voxels differ in size, each of the truth takes the
+    segment at its centre, and the scores of the subset `grid` are those of the truth sampled at the centres of the
+    segmentation's voxels: what its grid alone costs. It writes the table `cells`, one row for each true cell, the table `overlaps`
+    (first: truth, second: segment), and `splits` and `merges`, the worst of them.
 
     Attributes
     ----------
@@ -39,11 +47,14 @@ class SegmentationScore(TwoVolumes):
         leave out, as CREMI has it; `covered` tells their share.
     iou
         Shares of common voxels (intersection over union), at least 0.5, from which a segment is a cell that was found.
+    worst
+        How many splits and merges are listed.
     """
 
     analysis: Literal["segmentation"] = "segmentation"
     zero_is: Literal["segment", "missing"] = "segment"
     iou: tuple[float, ...] = Field(default=(0.5, 0.75), min_length=1, max_length=20)
+    worst: int = Field(default=100, ge=1, le=100_000)
 
     def open(self, inputs: tuple[Volume, ...]) -> Bench:
         """Open both; raises SpecError if their grids do not agree."""
@@ -56,48 +67,61 @@ class SegmentationScore(TwoVolumes):
         return _ScoreBench(self, *inputs)
 
 
-class _ScoreBench(OverlapsBench):
-    """Truth and segmentation; pairs are keyed by truth, then segment."""
+class _ScoreBench(Bench):
+    """Truth and segmentation, in blocks of the truth's voxels; pairs are keyed by truth, then segment."""
 
     def __init__(self, settings: SegmentationScore, segmentation: Volume, truth: Volume) -> None:
-        super().__init__(settings, segmentation, truth)
-        self.score_settings = settings
-        self.keyed = {TABLE: PAIRS, SEGMENTS: SIZES}
+        self.settings, self.truth = settings, truth
+        self.sampled = Sampled(segmentation, truth, settings.roi)
+        self.tiling = Tiling(self.sampled.whole, (settings.block_voxels,) * 3)
+        self.keyed = {TABLE: PAIRS, SEGMENTS: SIZES, MERGES: PAIRS, GRID + TABLE: PAIRS, GRID + SEGMENTS: SIZES}
         self.inputs = {"segmentation": segmentation.identity, "truth": truth.identity}
+        self.blocks, self.voxels = len(self.tiling), self.sampled.whole.size
+        self.core_seconds = 2 * SECONDS_PER_VOXEL * self.voxels
+        voxels = math.prod(map(min, self.tiling.cell, self.sampled.whole.shape))
+        self.block_bytes = round((2 * BYTES_PER_VOXEL + 16 * self.sampled.pixels_per_voxel) * voxels)
 
     def measure(self, number: int) -> Mapping[str, Any]:
-        """Count the pairs of truth and segment in a block, and the voxels of each segment."""
-        pairs = super().measure(number)[TABLE]
-        order = np.lexsort((pairs["first"], pairs["second"]))
-        truth, segment, voxels = (pairs[name][order] for name in ("second", "first", "voxels"))
-        ids, where = np.unique(segment, return_inverse=True)
-        sizes = {name: np.zeros(ids.size, np.int64) for name in ("voxels", "voxels_in_cells")}
-        np.add.at(sizes["voxels"], where, voxels)
-        np.add.at(sizes["voxels_in_cells"], where, np.where(truth != 0, voxels, 0))
-        return {TABLE: {"first": truth, "second": segment, "voxels": voxels}, SEGMENTS: {"id": ids, **sizes}}
+        """Count the pairs of truth and segment in a block, and the voxels of each segment; also of the sampled truth."""
+        segments, truth, sampled = self.sampled.read(self.tiling[number])
+        found = _counted(truth, segments)
+        grid = _counted(truth, sampled)
+        turned = {"first": found[TABLE]["second"], "second": found[TABLE]["first"], "voxels": found[TABLE]["voxels"]}
+        return {**found, MERGES: turned, **{GRID + name: table for name, table in grid.items()}}
 
     def conclude(self, sums: Mapping[str, Any]) -> Conclusion:
-        """Compute all scores."""
+        """Compute all scores, of the segmentation and of the truth on its grid."""
         pairs, segments = sums[TABLE], sums[SEGMENTS]
         cells, found, missing = self._cells(pairs, segments)
         if cells.num_rows < 2:
             raise OutputError(
-                f"{self.second.where} holds {cells.num_rows} cells in the common part, and splits and merges need at least two; "
+                f"{self.truth.where} holds {cells.num_rows} cells in the common part, and splits and merges need at least two; "
                 "name the truth second: simexm score SEGMENTATION TRUTH, or choose a larger --roi"
             )
         sizes = _Sizes.of(pairs, segments)
-        voi = _voi(sizes, self.score_settings.zero_is == "segment")
-        rand = _rand(sizes)
-        rows = [*voi, *rand, Score("cremi", math.sqrt(voi[2].value * rand[1].value), "", _CREMI)]
-        covered = sizes.covered_pairs.total / max(1, sizes.pairs.total)
-        rows.append(Score("covered", covered, "", "share of the voxels in cells whose segment is not 0"))
-        rows += self._detection(found, missing, cells.num_rows)
+        rows = self._scores(sizes, found, missing)
+        grid_pairs, grid_segments = sums[GRID + TABLE], sums[GRID + SEGMENTS]
+        _, reached, others = self._cells(grid_pairs, grid_segments)
+        for score in self._scores(_Sizes.of(grid_pairs, grid_segments), reached, others):
+            what = f"of the truth on the segmentation's grid: {score.definition}"
+            rows.append(Score(score.score, score.value, score.unit, what, f"{score.subset} {GRID}".strip()))
 
         def table() -> Iterator[pa.Table]:
             for piece in pairs:
                 yield pa.table({name: piece[name] for name in PAIRS.names})
 
-        return Conclusion({TABLE: table(), CELLS: cells}, tuple(rows))
+        number, voxels = self.settings.worst, sizes.pairs.total
+        splits = worst(pairs, ("cell", "segment"), number, 0, voxels)
+        merges = worst(sums[MERGES], ("segment", "cell"), number, 1, voxels)
+        return Conclusion({TABLE: table(), CELLS: cells, SPLITS: splits, MERGES: merges}, tuple(rows))
+
+    def _scores(self, sizes: _Sizes, iou: NDArray[np.float64], segments: int) -> list[Score]:
+        voi = _voi(sizes, self.settings.zero_is == "segment")
+        rand = _rand(sizes)
+        rows = [*voi, *rand, Score("cremi", math.sqrt(voi[2].value * rand[1].value), "", _CREMI)]
+        covered = sizes.covered_pairs.total / max(1, sizes.pairs.total)
+        rows.append(Score("covered", covered, "", "share of the voxels in cells whose segment is not 0"))
+        return [*rows, *self._detection(iou, segments, iou.size)]
 
     def _cells(self, pairs: MergedRows, segments: MergedRows) -> tuple[pa.Table, NDArray[np.float64], int]:
         """The table of cells, the largest IoU of each, and how many segments there are beside 0."""
@@ -125,7 +149,7 @@ class _ScoreBench(OverlapsBench):
         return pa.table(made), made["iou"], int((ids != 0).sum())
 
     def _detection(self, iou: NDArray[np.float64], segments: int, cells: int) -> Iterator[Score]:
-        for least in self.score_settings.iou:
+        for least in self.settings.iou:
             found = int((iou > least).sum()) if least == 0.5 else int((iou >= least).sum())
             precision, recall = found / max(1, segments), found / max(1, cells)
             both = 2 * found / max(1, segments + cells)
@@ -134,6 +158,16 @@ class _ScoreBench(OverlapsBench):
             yield Score("precision", precision, "", f"share of segments that match a cell, {what}", f"iou {least:g}")
             yield Score("recall", recall, "", f"share of cells that match a segment, {what}", f"iou {least:g}")
             yield Score("f1", both, "", f"2 * matches / (segments + cells), {what}", f"iou {least:g}")
+
+
+def _counted(truth: NDArray[Any], segments: NDArray[Any]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Voxels of each pair, by truth and segment, and of each segment."""
+    found, voxels = overlaps(truth, segments)
+    ids, where = np.unique(found[:, 1], return_inverse=True)
+    sizes = {name: np.zeros(ids.size, np.int64) for name in ("voxels", "voxels_in_cells")}
+    np.add.at(sizes["voxels"], where, voxels)
+    np.add.at(sizes["voxels_in_cells"], where, np.where(found[:, 0] != 0, voxels, 0))
+    return {TABLE: {"first": found[:, 0], "second": found[:, 1], "voxels": voxels}, SEGMENTS: {"id": ids, **sizes}}
 
 
 _CELL_COLUMNS = ("id", "voxels", "segments", "missing_voxels", "segment", "iou")
