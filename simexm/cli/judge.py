@@ -9,8 +9,8 @@ from simexm.cli.analyse import analyse
 from simexm.cli.app import Heading, command
 from simexm.cli.shared import cluster_of
 
-KINDS = ("segmentation", "alignment")
-"""What can be scored, by the name of its analysis."""
+KINDS = ("segmentation", "skeletons", "alignment")
+"""What can be scored."""
 
 
 @command(Heading.JUDGE)
@@ -27,7 +27,7 @@ def score(
     truth: Annotated[
         str,
         typer.Argument(
-            help="The truth: labels on the same grid, or the true transform.",
+            help="The truth: labels on the same grid, what `simexm skeletons` wrote of them, or the true transform.",
             metavar="TRUTH",
             show_default=False,
             autocompletion=completion.results,
@@ -55,17 +55,20 @@ def score(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Score a segmentation or an alignment against the truth: splits, merges and cells found, or distances and folds.
+    """Score a segmentation or an alignment against the truth: splits, merges, cells found, run lengths, or distances and folds.
 
     Example: simexm score segmentation.zarr truth.zarr --output score.zarr
+
+    Example: simexm score segmentation.zarr skeletons.zarr --as skeletons --output run-lengths.zarr
     """
     from simexm.analysis.registration.score import AlignmentScore
     from simexm.analysis.scores.segmentation import SegmentationScore
+    from simexm.analysis.skeletons.score import SkeletonScore
     from simexm.errors import SpecError
 
     if kind not in KINDS:
         raise SpecError(f"--as {kind} is unknown; type --as {' or --as '.join(KINDS)}")
-    analysis = SegmentationScore if kind == "segmentation" else AlignmentScore
+    analysis = {"segmentation": SegmentationScore, "skeletons": SkeletonScore, "alignment": AlignmentScore}[kind]
     part = {"roi": roi, "level": level, "dataset": dataset, "voxel_size_nm": voxel_size_nm}
     how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
     chosen = cluster_of(cluster, jobs, workers)

@@ -167,8 +167,7 @@ def _lengths(objects, n, root, offsets, steps, length, order, heads, follows, le
 
 
 @njit(cache=True, nogil=True)
-def _costs(objects, depth, n, root, offsets, steps, order, count, weight, cost, state, heads, follows, leads):  # type:
-ignore[no-untyped-def]
+def _costs(objects, depth, n, root, offsets, steps, order, count, weight, cost, state, heads, follows, leads):  # type: ignore[no-untyped-def]
     """Find the cheapest path from the root to each voxel: `state` is the number of the step that leads to it."""
     deepest = 0
     for k in range(count):
@@ -213,8 +212,7 @@ def _path(voxel, offsets, state, place, found, parents, count):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def _cover(objects, depth, n, found, begin, end, offsets, steps, scale, constant, reach, heads, follows, leads):  # type:
-ignore[no-untyped-def]
+def _cover(objects, depth, n, found, begin, end, offsets, steps, scale, constant, reach, heads, follows, leads):  # type: ignore[no-untyped-def]
     """Mark what new vertices reach: `FULL` - `reach` is how much farther each voxel could reach."""
     restart(heads)
     for k in range(begin, end):
