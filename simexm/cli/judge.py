@@ -12,7 +12,7 @@ from simexm.cli.shared import cluster_of
 if TYPE_CHECKING:
     from simexm.analysis.contract import Analysis
 
-KINDS = ("segmentation", "synapses", "alignment")
+KINDS = ("segmentation", "skeletons", "synapses", "alignment")
 """What can be scored, by the name of its analysis."""
 
 
@@ -31,7 +31,8 @@ def score(
     truth: Annotated[
         str,
         typer.Argument(
-            help="The truth: labels on the same grid, a table of synapses or a phantom's NAME.yaml, or the true transform.",
+            help="The truth: labels on the same grid, what `simexm skeletons` wrote of them, a table of synapses or a phantom's "
+            "NAME.yaml, or the true transform.",
             metavar="TRUTH",
             show_default=False,
             autocompletion=completion.results,
@@ -59,21 +60,25 @@ def score(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Score a segmentation, synapses or an alignment against the truth.
+    """Score a segmentation, synapses or an alignment against the truth: splits and merges, run lengths, distances and folds.
 
     Example: simexm score segmentation.zarr truth.zarr --output score.zarr
+
+    Example: simexm score segmentation.zarr skeletons.zarr --as skeletons --output run-lengths.zarr
 
     Example: simexm score synapses.zarr tissue.yaml --as synapses
     """
     from simexm.analysis.registration.score import AlignmentScore
     from simexm.analysis.scores.segmentation import SegmentationScore
     from simexm.analysis.scores.synapses import SynapseScore
+    from simexm.analysis.skeletons.score import SkeletonScore
     from simexm.errors import SpecError
 
     if kind not in KINDS:
         raise SpecError(f"--as {kind} is unknown; type --as {' or --as '.join(KINDS)}")
     kinds: dict[str, type[Analysis]] = {
         "segmentation": SegmentationScore,
+        "skeletons": SkeletonScore,
         "synapses": SynapseScore,
         "alignment": AlignmentScore,
     }

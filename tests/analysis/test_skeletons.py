@@ -22,7 +22,7 @@ from tests.analysis.test_objects import VOXEL, files, volume
 def skeletons(values: NDArray[Any], folder: Path, name: str = "k", **settings: Any) -> Result:
     """Skeletons of an array."""
     np.save(folder / "values.npy", values)
-    analysis = Skeletons(voxel_size_nm=VOXEL, **{"constant_nm": 100, **settings})
+    analysis = Skeletons(**{"voxel_size_nm": VOXEL, "constant_nm": 100, **settings})
     return analysis.run(folder / "values.npy", output=folder / f"{name}.zarr", quiet=True, overwrite=True)
 
 

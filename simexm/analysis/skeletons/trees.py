@@ -86,9 +86,9 @@ class Trees:
         def count(which: NDArray[np.bool_]) -> NDArray[np.int64]:
             return np.bincount(self.owner[which], minlength=objects)
 
-        cable = np.bincount(self.owner, self.lengths_nm, objects)
+        cable = np.bincount(self.owner, self.lengths_nm, objects).astype(np.float64)  # of nothing it counts integers
         upper = np.where(self.parent >= 0, self.radius_nm[self.parent], 0.0)
-        area = np.bincount(self.owner, self.lengths_nm * (self.radius_nm + upper) / 2, objects)
+        area = np.bincount(self.owner, self.lengths_nm * (self.radius_nm + upper) / 2, objects).astype(np.float64)
         largest = np.maximum.reduceat(self.radius_nm, self.first[:-1]) if objects else np.zeros(0)
         return pa.table(
             {

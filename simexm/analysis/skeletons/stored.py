@@ -1,0 +1,89 @@
+"""Skeletons as an earlier analysis stored them: their tables, and the grid whose voxels are the vertices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from simexm.analysis.volume import Volume
+from simexm.errors import OutputError
+from simexm.geometry.grid import Spacing, exact3
+from simexm.result.result import Result
+from simexm.store.location import Location
+from simexm.store.metadata import read_group
+from simexm.store.parquet import table_file
+
+GROUP, TABLE, VERTICES = "skeletons", "skeletons", "vertices"
+
+
+def grid_of(volume: Volume) -> dict[str, Any]:
+    """The grid of the vertices as attributes, in exact decimals or fractions of nm."""
+    return {name: [str(v) for v in getattr(volume, name)] for name in ("voxel_nm", "origin_nm")}
+
+
+@dataclass(frozen=True)
+class StoredSkeletons:
+    """The output of `simexm skeletons`."""
+
+    result: Result
+
+    @classmethod
+    def open(cls, one: Any) -> StoredSkeletons:
+        """Open a result or its path; raises OutputError if it holds no skeletons."""
+        result = one if isinstance(one, Result) else Result.open(one)
+        result.require_complete()
+        if result.kind != "skeletons":
+            raise OutputError(
+                f"{result.path} holds the output of `simexm {result.kind}`, not skeletons; type: simexm skeletons LABELS, and "
+                "name what it writes"
+            )
+        return cls(result)
+
+    @cached_property
+    def grid(self) -> tuple[Spacing, Spacing]:
+        """Size of a voxel, and lower corner of the first one, nm; z, y, x."""
+        found = read_group(self.result.path / GROUP)
+        return exact3(found["voxel_nm"]), exact3(found["origin_nm"])
+
+    @cached_property
+    def files(self) -> list[Location]:
+        """Files of the table of vertices, in order."""
+        return sorted((self.result.place.tables / VERTICES).iterdir(), key=lambda p: p.name)
+
+    @cached_property
+    def identity(self) -> str:
+        """Parameter hash of the analysis, which decides the skeletons."""
+        return str(self.result.provenance["hash"])
+
+    def rows(self) -> list[int]:
+        """Number of vertices in each file."""
+        return [table_file(file).metadata.num_rows for file in self.files]
+
+    def read(self, file: int) -> dict[str, NDArray[Any]]:
+        """Columns of the vertices in a file."""
+        return columns_of(table_file(self.files[file]).read())
+
+
+def columns_of(table: pa.Table) -> dict[str, NDArray[Any]]:
+    """Columns of a table as arrays."""
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def whole_objects(skeletons: StoredSkeletons) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield the vertices of all objects in pieces that never cut one."""
+    held: dict[str, NDArray[Any]] = {}
+    for n in range(len(skeletons.files)):
+        more = skeletons.read(n)
+        held = {k: np.concatenate([held[k], more[k]]) for k in more} if held else more
+        cut = int(np.searchsorted(held["id"], held["id"][-1], "left")) if held["id"].size else 0
+        if cut:
+            yield {k: column[:cut] for k, column in held.items()}
+            held = {k: column[cut:] for k, column in held.items()}
+    if held:
+        yield held
