@@ -17,6 +17,7 @@ from simexm.analysis.contract import Analysis, Bench, Conclusion, Measured, Scor
 from simexm.analysis.grid import Grid
 from simexm.analysis.registration import fit, itk
 from simexm.analysis.registration.images import Picture, pulled
+from simexm.analysis.registration.overlap import refuse_apart
 from simexm.analysis.registration.steps import Deform, Features, Step, order_fault
 from simexm.analysis.registration.transform import (
     CONVENTION,
@@ -165,6 +166,13 @@ class AlignBench(Bench):
                 )
         if self.start is not None:
             self._refuse_foreign_start()
+        began = self.start
+        refuse_apart(
+            settings.steps,
+            *self.frames,
+            (lambda p: p) if began is None else (lambda p: began.near(p)(p)),
+            began is not None,
+        )
         self.dtype = grey(moving.stack, Box.of_shape(moving.shape)).dtype
         if self.dtype.kind == "i":
             self.dtype = np.dtype(np.float32)

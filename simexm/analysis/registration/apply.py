@@ -18,6 +18,7 @@ from pydantic import Field
 from simexm.analysis.contract import Analysis, Bench, Conclusion, Measured
 from simexm.analysis.grid import Grid
 from simexm.analysis.registration.align import Side, absolute, frame_of
+from simexm.analysis.registration.overlap import refuse_unlinked
 from simexm.analysis.registration.transform import Floats, Frame, StoredTransform
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError, SpecError
@@ -88,6 +89,7 @@ class Apply(Analysis):
     def open(self, inputs: tuple[Any, ...]) -> Bench:
         """Check that the inputs fit each other."""
         *transforms, last = inputs
+        refuse_unlinked(transforms)
         chain = Chain(transforms, self.inverse, self.tolerance_um)
         return ApplyToPoints(chain, last) if isinstance(last, PointTable) else ApplyToVolume(self, chain, last)
 

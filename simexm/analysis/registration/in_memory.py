@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simexm.analysis.registration import fit
 from simexm.analysis.registration.align import FEWEST, Align, UmSize, alignment_measures
 from simexm.analysis.registration.images import Picture
+from simexm.analysis.registration.overlap import refuse_apart
 from simexm.analysis.registration.steps import order_fault
 from simexm.analysis.registration.transform import Frame, Transform
 from simexm.errors import SpecError
@@ -94,6 +95,8 @@ def align(
             raise SpecError(f"the {name} image holds one value only, NaN or infinity, so nothing can be aligned")
         frame = Frame(three(image.shape), voxel)
         pictures.append(Picture(image.astype(np.float32), frame, None if mask is None else mask != 0))
+    frames = (pictures[0].frame, pictures[1].frame)
+    refuse_apart(chosen.steps, *frames, start or Transform(), start is not None)
     found, reports = fit.fit(pictures[0], pictures[1], chosen.steps, start or Transform())
     at = pictures[1].frame.voxels(found(pictures[0].frame.centres()))
     values = warp.image_at(moving, at, 1 if chosen.interpolation == "linear" else 3)

@@ -165,6 +165,8 @@ def test_an_alignment_is_exported_and_each_file_is_the_same_transform(known: Res
         export(known, tmp_path, "rnr-exm")
     with pytest.raises(OutputError, match="leave it out"):
         export(known, tmp_path, "nrrd", pair="mouse/5")
+    with pytest.raises(OutputError, match="format of images"):
+        export(known, tmp_path, "nrrd", labels="merged")
 
 
 def test_an_affine_map_is_written_for_itk_and_as_text(tmp_path: Path) -> None:
