@@ -34,7 +34,7 @@ def fit(fixed: Picture, moving: Picture, steps: Sequence[Step], start: Transform
 
     Raises RunError if a step fails.
     """
-    found = start
+    found = _on_grid(start, fixed.frame)
     reports = [Report("start", _correlation(fixed, moving, found), 0.0, "")]
     for step in steps:
         began = time.process_time()
@@ -51,6 +51,14 @@ def fit(fixed: Picture, moving: Picture, steps: Sequence[Step], start: Transform
         seconds = time.process_time() - began
         reports.append(Report(step.step, _correlation(fixed, moving, found), seconds, remark))
     return found, reports
+
+
+def _on_grid(start: Transform, frame: Frame) -> Transform:
+    """The start with its displacement on the grid of the fixed volume."""
+    if start.displacement is None or start.frame is None or start.frame == frame:
+        return start
+    field = fields.sample(start.displacement, start.frame.voxels(frame.centres()))
+    return Transform(start.affine, field.astype(np.float32), frame)
 
 
 def _correlation(fixed: Picture, moving: Picture, transform: Transform) -> float:

@@ -169,6 +169,14 @@ def test_an_alignment_is_exported_and_each_file_is_the_same_transform(known: Res
         export(known, tmp_path, "nrrd", labels="merged")
 
 
+def test_a_start_on_another_grid_is_the_same_start(tmp_path: Path) -> None:
+    """Within the cells of both grids; at the border each stays constant beyond its own outer centres."""
+    coarse, within = Frame((5, 12, 8), (4.0, 1.0, 1.0)), Frame((3, 12, 6), (4.0, 1.0, 1.0), (4.0, 0.0, 1.0))
+    points = places(within)
+    found = align_known(itk, tmp_path, coarse)
+    np.testing.assert_allclose(moved(Path(str(found.path)), points), truth(points), rtol=0, atol=3e-3)
+
+
 def test_an_affine_map_is_written_for_itk_and_as_text(tmp_path: Path) -> None:
     from simexm.analysis.registration.foreign import text
 
