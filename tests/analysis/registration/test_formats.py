@@ -98,6 +98,35 @@ def test_ome_zarr_comes_back_and_only_boxes_are_read(tmp_path: Path) -> None:
     assert StoredTransform(str(path)).held_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            '"path": "0",\n            "interpolation"',
+            '"path": "../other/0",\n            "interpolation"',
+            "no path below",
+        ),
+        (
+            '"path": "0",\n            "interpolation"',
+            '"path": "1",\n            "interpolation"',
+            "none of its datasets",
+        ),
+        ("micrometer", "inch", "in one unit"),
+        ('"name": "x"', '"name": "t"', "axes of"),
+        ('"type": "translation"', '"type": "rotation"', "scale and translation|damaged"),
+    ],
+)
+def test_an_ome_zarr_that_says_something_else_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = write_ome_zarr(tmp_path, FRAME)
+    text = (path / "zarr.json").read_text()
+    lines = " ".join(text.split())
+    changed = lines.replace(" ".join(old.split()), " ".join(new.split()))
+    assert changed != lines
+    (path / "zarr.json").write_text(changed)
+    with pytest.raises(SpecError, match=words):
+        StoredTransform(str(path))
+
+
 def write_ome_zarr(folder: Path, frame: Frame) -> Path:
     path = folder / "field.zarr"
     with atomic_group(path, overwrite=False, writer="test") as files:
