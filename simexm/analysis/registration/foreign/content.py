@@ -53,6 +53,6 @@ def refuse_not_finite(values: NDArray[Any], where: str, plane: int = 0) -> None:
     if wrong.any():
         component, z, y, x = (int(v) for v in np.argwhere(wrong)[0])
         raise SpecError(
-            f"the displacement of {where} along {'zyx'[component]} at voxel {(z + plane, y, x)} is not finite, so points there would "
-            "be lost; correct it"
+            f"the displacement of {where} along {'zyx'[component]} at voxel {(z + plane, y, x)} is not finite, so points there "
+            "would be lost; correct it"
         )
