@@ -101,7 +101,17 @@ class AnalysisPlan:
         return "cpu"
 
     def smaller(self, nbytes: int) -> str:
-        """What to do if a worker has only so many bytes."""
+        """What to do if a worker has only so many bytes: the largest blocks that fit, where a setting says how large they are."""
+        side = getattr(self.analysis, "block_voxels", 0) // 2
+        while side:
+            try:
+                kind, settings = type(self.analysis), self.analysis.model_dump()
+                found = AnalysisPlan.of(kind.model_validate({**settings, "block_voxels": side}), self.inputs)
+            except ValueError:  # fewer than the least
+                break
+            if found.memory.total <= nbytes:
+                return f"set block_voxels to {side}, which takes {found.memory.total / GiB:.2f} GiB"
+            side //= 2
         return f"run it where a worker has {self.memory.total / GiB:.2f} GiB, since the blocks are as large as its settings say"
 
     @cached_property

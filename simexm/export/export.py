@@ -85,6 +85,11 @@ def export(
     opened = result if isinstance(result, Result) else Result.open(result)
     where = Path(output).expanduser()
     if form in TRANSFORMS:
+        if labels is not None or level or eight_bit:
+            raise OutputError(
+                f"{form} is a format of transforms, which have no labels, level or 8 bits; leave these out, or choose a format "
+                "of images"
+            )
         opened.require_complete()
         return export_transform(opened, where, form, pair, overwrite=overwrite, dry_run=dry_run, progress=progress)
     if pair is not None:

@@ -13,6 +13,7 @@ from simexm.analysis.contract import Analysis, Bench, Conclusion, Measured
 from simexm.analysis.grid import Grid
 from simexm.analysis.registration.chain import Chain
 from simexm.analysis.registration.lookup import CROP, How, Lookup
+from simexm.analysis.registration.overlap import refuse_unlinked
 from simexm.analysis.registration.points import TABLES, ApplyToPoints, PointTable
 from simexm.analysis.registration.sides import Side, absolute, frame_of
 from simexm.analysis.registration.transform import Frame, StoredTransform
@@ -82,6 +83,7 @@ class Apply(Analysis):
     def open(self, inputs: tuple[Any, ...]) -> Bench:
         """Check that the inputs fit each other."""
         *transforms, last = inputs
+        refuse_unlinked(transforms)
         chain = Chain(transforms, self.inverse, self.tolerance_um)
         return ApplyToPoints(chain, last) if isinstance(last, PointTable) else ApplyToVolume(self, chain, last)
 

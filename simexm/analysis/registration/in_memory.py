@@ -13,6 +13,7 @@ from simexm.analysis.registration import fit
 from simexm.analysis.registration.align import Align
 from simexm.analysis.registration.images import Picture
 from simexm.analysis.registration.measures import alignment_measures
+from simexm.analysis.registration.overlap import refuse_apart
 from simexm.analysis.registration.sides import FEWEST, UmSize
 from simexm.analysis.registration.steps import order_fault
 from simexm.analysis.registration.transform import Frame, Transform
@@ -96,7 +97,9 @@ def align(
             raise SpecError(f"the {name} image holds one value only, NaN or infinity, so nothing can be aligned")
         frame = Frame(three(image.shape), voxel)
         pictures.append(Picture(image.astype(np.float32), frame, None if mask is None else mask != 0))
-    found, reports = fit.fit(pictures[0], pictures[1], chosen.steps, start or Transform())
+    frames = (pictures[0].frame, pictures[1].frame)
+    refuse_apart(chosen.steps, *frames, start or Transform(), start is not None)
+    found, reports = fit.fit(*pictures, chosen.steps, (start or Transform()).on(frames[0]))
     at = pictures[1].frame.voxels(found(pictures[0].frame.centres()))
     values = warp.image_at(moving, at, 1 if chosen.interpolation == "linear" else 3)
     if chosen.outside == "zero":

@@ -14,6 +14,7 @@ from simexm.analysis.contract import Bench
 from simexm.analysis.registration import itk
 from simexm.analysis.registration.fit import Report
 from simexm.analysis.registration.measures import bits, numbers_of
+from simexm.analysis.registration.overlap import refuse_apart
 from simexm.analysis.registration.sides import Opened, grid_of, name_of
 from simexm.analysis.registration.steps import Features, Step
 from simexm.analysis.registration.transform import CONVENTION, DISPLACEMENT, GROUP, Floats, Frame, StoredTransform
@@ -38,6 +39,10 @@ class Moving:
     name: str
     volume: Opened
     start: StoredTransform | None = None
+
+    def starts(self, points: Floats) -> Floats:
+        """Points (3, n), um, of the fixed volume where the alignment begins, in this one."""
+        return points if self.start is None else self.start.near(points)(points)
 
     @property
     def shown(self) -> str:
@@ -68,6 +73,7 @@ class PairsBench(Bench):
         for each in self.moving:
             if each.start is not None:
                 self._refuse_foreign(each.start)
+            refuse_apart(settings.steps, self.frame, each.volume.frame, each.starts, each.start is not None)
         self.grid = grid_of(fixed, block_voxels)
         self.inputs = self._identities()
         self.dtype = self.moving[0].volume.dtype

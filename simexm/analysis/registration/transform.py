@@ -115,6 +115,12 @@ class Transform:
         """The part that decides where points lie: all, since it is in memory; see `StoredTransform.near`."""
         return self
 
+    def on(self, frame: Frame) -> Transform:
+        """The transform with its displacement on another grid."""
+        if self.displacement is None or self.frame is None or self.frame == frame:
+            return self
+        return self.before(np.zeros((3, *frame.shape), np.float32), frame)
+
     def before(self, field: NDArray[np.float32], frame: Frame) -> Transform:
         """Let a displacement (3, z, y, x), um, at the centres of `frame` act first: the two as one transform."""
         if self.displacement is None or self.frame is None:
@@ -235,8 +241,8 @@ class StoredTransform:
 
     def on(self, frame: Frame) -> Transform:
         """The transform with its displacement on another grid, read a few planes at a time."""
-        if self._array is None:
-            return Transform(self.affine)
+        if self._array is None or self.frame == frame:
+            return self.whole
         found = np.empty((3, *frame.shape), np.float32)
         for planes, points in frame.slabs():
             part = self.near(points)

@@ -44,7 +44,7 @@ class Whole(PairsBench):
         images, made, reports, affines, measures = [], {}, [], [], []
         for each in self.moving:
             moving = each.volume.whole_picture()
-            start = each.start.whole if each.start else Transform()
+            start = each.start.on(self.frame) if each.start else Transform()
             found, report = fit.fit(fixed, moving, self.settings.steps, start)
             images.append(self._aligned(each, found))
             field = found.displacement

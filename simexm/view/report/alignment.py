@@ -24,7 +24,7 @@ from simexm.view.report.pictures import LARGEST, Drawn, Sheet
 
 _SQUARES, _ARROWS, _REACH = 8, 16, 1.5
 """Squares of a checkerboard, and arrows, along the longest side; and the longest arrow, in distances of arrows."""
-_LOW, _HIGH = 1, 99.7
+_LOW, _HIGH = 10, 99.7
 """Percentiles of the fixed or moving values that are drawn black and full."""
 
 
@@ -83,6 +83,17 @@ class _Alignment:
 
     def aligned(self, box: Box) -> NDArray[Any]:
         return elements(self.result.array(), (0, *box.slices))
+
+    def covered(self, box: Box) -> NDArray[np.bool_]:
+        """Where the moving volume has values."""
+        assert self.found.moving is not None
+        points = self.frame.centres(box.start, box.shape)
+        return warp.inside(self.found.moving.shape, self.found.moving.voxels(self.found.near(points)(points)))
+
+    def covered_before(self, box: Box) -> NDArray[np.bool_]:
+        """The same without a transform."""
+        assert self.found.moving is not None
+        return warp.inside(self.found.moving.shape, self.found.moving.voxels(self.frame.centres(box.start, box.shape)))
 
     def before(self, box: Box) -> NDArray[Any]:
         """The moving volume at the places of the fixed one, without a transform."""
@@ -165,13 +176,14 @@ def _row(row: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _pictures(shown: _Alignment) -> Sequence[Drawn]:
-    after = _scaled(shown.sections(shown.aligned))
+    after = _scaled(shown.sections(shown.aligned), shown.sections(shown.covered))
     if shown.fixed is None:
         return [shown.sheet.drawn("Aligned", lambda part: _grey(after[part]))]
-    fixed = _scaled(shown.sections(shown.fixed.stack.read))
+    whole = [np.ones(s.shape, np.bool_) for s in after]
+    fixed = _scaled(shown.sections(shown.fixed.stack.read), whole)
     drawn = []
     if shown.moving is not None:
-        before = _scaled(shown.sections(shown.before))
+        before = _scaled(shown.sections(shown.before), shown.sections(shown.covered_before))
         drawn.append(shown.sheet.drawn("Before", lambda part: _over(fixed[part], before[part])))
     drawn.append(shown.sheet.drawn("Aligned", lambda part: _over(fixed[part], after[part])))
     drawn.append(
@@ -182,10 +194,12 @@ def _pictures(shown: _Alignment) -> Sequence[Drawn]:
     return drawn
 
 
-def _scaled(sections: Sequence[NDArray[Any]]) -> list[NDArray[np.float64]]:
-    """Values from 0, black, to 1, full, by the same percentiles in all sections."""
-    low, high = np.percentile(np.concatenate([s.ravel() for s in sections]), (_LOW, _HIGH))
-    return [np.clip((s - low) / max(high - low, 1e-12), 0, 1) for s in sections]
+def _scaled(sections: Sequence[NDArray[Any]], covered: Sequence[NDArray[np.bool_]]) -> list[NDArray[np.float64]]:
+    """Values from 0, black, to 1, full, by percentiles of all that is covered; the rest is black."""
+    values = np.concatenate([s[where] for s, where in zip(sections, covered, strict=True)])
+    low, high = np.percentile(values, (_LOW, _HIGH)) if values.size else (0.0, 1.0)
+    span = max(high - low, 1e-12)
+    return [np.where(where, np.clip((s - low) / span, 0, 1), 0) for s, where in zip(sections, covered, strict=True)]
 
 
 def _grey(values: NDArray[np.float64]) -> NDArray[np.float64]:

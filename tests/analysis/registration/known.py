@@ -56,9 +56,9 @@ def composite(itk: Any, frame: Frame) -> Any:
     return itk.CompositeTransform([affine, field])
 
 
-def align_known(itk: Any, folder: Path) -> Result:
-    """A stored alignment with this transform: it is the start, and one motion of a nanometre finds nothing better."""
-    itk.WriteTransform(composite(itk, FRAME), str(folder / "start.h5"))
+def align_known(itk: Any, folder: Path, grid: Frame = FRAME) -> Result:
+    """A stored alignment with this transform: it is the start, on any grid, and one motion of a nanometre finds nothing better."""
+    itk.WriteTransform(composite(itk, grid), str(folder / "start.h5"))
     random = np.random.default_rng(0)
     for name in ("fixed", "moving"):
         np.save(folder / f"{name}.npy", random.integers(0, 1000, FRAME.shape).astype(np.uint16))

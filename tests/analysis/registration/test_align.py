@@ -19,7 +19,7 @@ from simexm.analysis.registration.align import Align
 from simexm.analysis.registration.apply import Apply
 from simexm.analysis.registration.sides import Side
 from simexm.analysis.registration.steps import Centre, Deform, Features, Level, Linear, Random
-from simexm.analysis.registration.transform import Frame, StoredTransform, affine_at
+from simexm.analysis.registration.transform import Frame, StoredTransform, Transform, affine_at
 from simexm.cli import app
 from simexm.errors import OutputError, RunError, SpecError
 from simexm.result.result import Result
@@ -201,6 +201,7 @@ def test_bad_input_is_refused_before_work(folder: Path) -> None:
     one, two = str(folder / "fixed.tif"), str(folder / "moving.tif")
     np.save(folder / "bare.npy", tifffile.imread(one))
     np.save(folder / "small.npy", np.ones((8, 8, 8), np.uint8))
+    np.save(folder / "less.npy", tifffile.imread(one)[:, :40])
     np.savetxt(folder / "mirror.txt", np.diag([1.0, 1, -1, 1])[:3])
     np.savetxt(folder / "far.txt", np.column_stack([np.eye(3), [1e4, 0, 0]]))
     start = {"steps": [{"step": "affine"}]}
@@ -221,6 +222,17 @@ def test_bad_input_is_refused_before_work(folder: Path) -> None:
     moved = Apply().run(folder / "aligned.zarr", two, output=folder / "moved.zarr", quiet=True)
     with pytest.raises(OutputError, match="not a transform"):
         Apply().plan(moved, two)
+    apart = Align.model_validate({"steps": [{"step": "affine"}], "start": str(folder / "far.txt")})
+    with pytest.raises(SpecError, match="affine would have nothing to compare; correct the start"):
+        apart.plan(one, two)
+    image = tifffile.imread(one)
+    away = Transform(np.column_stack([np.eye(3), [0, 0, -1e3]]))
+    with pytest.raises(SpecError, match="correct the start"):
+        simexm.align(image, image, apart, voxel_um=VOXEL_UM, start=away)
+    small = Align(steps=(Centre(),), moving=SIDE)
+    other = small.run(two, folder / "less.npy", output=folder / "other.zarr", quiet=True)
+    with pytest.raises(SpecError, match="order from fixed to moving"):
+        Apply().plan(other, folder / "aligned.zarr", two)
     with pytest.raises(SpecError, match="another pair"):
         Align(steps=(Deform(),), start=str(folder / "aligned.zarr"), fixed=Side(voxel_um=(2, 2, 2))).plan(one, two)
 

@@ -98,6 +98,35 @@ def test_ome_zarr_comes_back_and_only_boxes_are_read(tmp_path: Path) -> None:
     assert StoredTransform(str(path)).held_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            '"path": "0",\n            "interpolation"',
+            '"path": "../other/0",\n            "interpolation"',
+            "no path below",
+        ),
+        (
+            '"path": "0",\n            "interpolation"',
+            '"path": "1",\n            "interpolation"',
+            "none of its datasets",
+        ),
+        ("micrometer", "inch", "in one unit"),
+        ('"name": "x"', '"name": "t"', "axes of"),
+        ('"type": "translation"', '"type": "rotation"', "scale and translation|damaged"),
+    ],
+)
+def test_an_ome_zarr_that_says_something_else_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = write_ome_zarr(tmp_path, FRAME)
+    text = (path / "zarr.json").read_text()
+    lines = " ".join(text.split())
+    changed = lines.replace(" ".join(old.split()), " ".join(new.split()))
+    assert changed != lines
+    (path / "zarr.json").write_text(changed)
+    with pytest.raises(SpecError, match=words):
+        StoredTransform(str(path))
+
+
 def write_ome_zarr(folder: Path, frame: Frame) -> Path:
     path = folder / "field.zarr"
     with atomic_group(path, overwrite=False, writer="test") as files:
@@ -165,6 +194,16 @@ def test_an_alignment_is_exported_and_each_file_is_the_same_transform(known: Res
         export(known, tmp_path, "rnr-exm")
     with pytest.raises(OutputError, match="leave it out"):
         export(known, tmp_path, "nrrd", pair="mouse/5")
+    with pytest.raises(OutputError, match="format of images"):
+        export(known, tmp_path, "nrrd", labels="merged")
+
+
+def test_a_start_on_another_grid_is_the_same_start(tmp_path: Path) -> None:
+    """Within the cells of both grids; at the border each stays constant beyond its own outer centres."""
+    coarse, within = Frame((5, 12, 8), (4.0, 1.0, 1.0)), Frame((3, 12, 6), (4.0, 1.0, 1.0), (4.0, 0.0, 1.0))
+    points = places(within)
+    found = align_known(itk, tmp_path, coarse)
+    np.testing.assert_allclose(moved(Path(str(found.path)), points), truth(points), rtol=0, atol=3e-3)
 
 
 def test_an_affine_map_is_written_for_itk_and_as_text(tmp_path: Path) -> None:

@@ -312,6 +312,15 @@ def test_the_surface_distance_of_the_rules_is_that_of_the_package_that_the_chall
         assert robust_hausdorff(one, other) == pytest.approx(theirs)
 
 
+def test_blocks_that_fit_are_named_where_memory_is_short(known: Result) -> None:
+    plan = AlignmentScore(block_voxels=512).plan(known, known)
+    limit = plan.memory.base + plan.memory.one_block // 3
+    told = int(plan.smaller(limit).split("block_voxels to ")[1].split(",")[0])
+    fits = [AlignmentScore(block_voxels=side).plan(known, known).memory.total <= limit for side in (told, 2 * told)]
+    assert fits == [True, False]
+    assert "run it where" in plan.smaller(plan.memory.base)
+
+
 def test_the_memory_of_labels_does_not_grow_with_the_volume(known: Result, cells: tuple[Path, Any, Any]) -> None:
     folder, _, _ = cells
     settings = AlignmentScore(moving_labels=str(folder / "moving.npy"), fixed=SIDE, moving=SIDE, block_voxels=16)

@@ -47,12 +47,12 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
-def refuse_not_finite(values: NDArray[Any], where: str) -> None:
-    """Raise SpecError for a displacement, (3, z, y, x), with NaN or infinity."""
+def refuse_not_finite(values: NDArray[Any], where: str, plane: int = 0) -> None:
+    """Raise SpecError for a displacement, (3, z, y, x), from a plane on, with NaN or infinity."""
     wrong = ~np.isfinite(values)
     if wrong.any():
-        component, *voxel = (int(v) for v in np.argwhere(wrong)[0])
+        component, z, y, x = (int(v) for v in np.argwhere(wrong)[0])
         raise SpecError(
-            f"the displacement of {where} along {'zyx'[component]} at voxel {tuple(voxel)} is not finite, so points there would "
-            "be lost; correct it"
+            f"the displacement of {where} along {'zyx'[component]} at voxel {(z + plane, y, x)} is not finite, so points there "
+            "would be lost; correct it"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.analysis.registration.foreign.content import Content
+from simexm.analysis.registration.foreign.content import Content, refuse_not_finite
 from simexm.analysis.registration.transform import Frame, identity
 from simexm.errors import SpecError
 from simexm.geometry.grid import Box, Tiling, three, triple
@@ -26,6 +27,8 @@ from simexm.store.omezarr import ShardedArray, write_group
 LEVEL = "0"
 SHARD = 128
 _UM = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, None: 1.0}
+_PATH = r"[\w-][\w.-]*(/[\w-][\w.-]*)*"
+"""Path below the group; no part begins with a dot."""
 _PLANES = 16
 
 
@@ -58,7 +61,13 @@ def read(path: Path) -> Content | None:
 def _field(path: Path, image: Mapping[str, Any], name: str) -> Content:
     import zarr
 
-    dataset = next(d for d in image["datasets"] if d["path"] == name)
+    if not re.fullmatch(_PATH, name):
+        raise SpecError(f"{path} names the displacements {name!r}, which is no path below it; correct its zarr.json")
+    dataset = next((d for d in image["datasets"] if d["path"] == name), None)
+    if dataset is None:
+        raise SpecError(
+            f"{path} names the displacements {name!r}, which are none of its datasets; correct its zarr.json"
+        )
     transform = dataset["coordinateTransformations"][0]
     parts = transform["transformations"] if transform["type"] == "sequence" else [transform]
     found = {part["type"]: np.array(part[part["type"]], np.float64) for part in parts}
@@ -79,19 +88,24 @@ def _field(path: Path, image: Mapping[str, Any], name: str) -> Content:
     array = zarr.open_array(zarr_store(path / name), mode="r")
     voxel = factor * found["scale"][1:]
     first = factor * found.get("translation", np.zeros(4))[1:]
-    if array.shape[0] != 3 or array.ndim != 4 or voxel.min() <= 0:
-        raise SpecError(f"{path} holds numbers of the shape {array.shape}; displacements of a volume are (3, z, y, x)")
+    if array.ndim != 4 or array.shape[0] != 3 or 0 in array.shape or array.dtype.kind != "f" or not voxel.min() > 0:
+        raise SpecError(
+            f"{path} holds {array.dtype} of the shape {array.shape}, at {voxel.tolist()} um; displacements of a volume are "
+            "floats, (3, z, y, x), at a positive distance"
+        )
     frame = Frame(triple(array.shape[1:]), three(map(float, voxel)), three(map(float, first - voxel / 2)))
     values: Any = array if factor == 1 else factor * np.asarray(array[...], np.float32)
-    return Content(_digest(array, frame), identity(), values, frame)
+    return Content(_digest(array, frame, str(path)), identity(), values, frame)
 
 
-def _digest(array: Any, frame: Frame) -> str:
-    """Digest of the grid and of the values in sixteen planes."""
+def _digest(array: Any, frame: Frame, where: str) -> str:
+    """Digest of the grid and of the values in sixteen planes, which must be finite."""
     found = hashlib.blake2b(str(frame).encode(), digest_size=16)
     depth = frame.shape[0]
     for z in sorted({n * (depth - 1) // (_PLANES - 1) for n in range(_PLANES)}):
-        found.update(np.ascontiguousarray(array[:, z]).tobytes())
+        plane = np.ascontiguousarray(array[:, z : z + 1])
+        refuse_not_finite(plane, where, z)
+        found.update(plane.tobytes())
     return found.hexdigest()
 
 
