@@ -218,7 +218,7 @@ def test_block_of_the_2017_configuration(folder: Path) -> None:
 def test_block_of_rounds(folder: Path) -> None:
     (folder / "pipelines").mkdir()
     text = (ROOT / "pipelines" / "rolonies.yaml").read_text()
-    for old, new in ((r"shape: \[.*?\]", "shape: [30, 60, 60]"), (r"rounds: \d+", "rounds: 2")):
+    for old, new in ((r"shape: \[.*?\]", "shape: [20, 40, 40]"), (r"rounds: \d+", "rounds: 2")):
         text, changed = re.subn(old, new, text)
         assert changed == 1
     (folder / "pipelines" / "rolonies.yaml").write_text(text)
