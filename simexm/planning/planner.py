@@ -139,6 +139,8 @@ def make_plan(
         )
     else:
         block = ALIGN
+    if _span(geometry.shape, block, outputs) > 1:
+        block = (1, *block[1:])  # a movie of one plane: its shards hold frames, and no room for planes
     asked = resolved.execution.tile
     tile = clipped(asked or block, clipped((LARGEST,) * 3, geometry.shape))
     fitting = smaller(tile, lambda t: predict(t, block)[1].steady <= limit)

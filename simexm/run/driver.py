@@ -154,7 +154,7 @@ def _series_job(context: Context, one: series.Stored) -> Job:
 
     making, path, total = (
         replace(context, counting=name),
-        series.folder(where, one.wanted) / "groups",
+        series.folder(where, one.wanted) / "journal",
         series.groups(one.cells),
     )
     values = one.cells * plan.acquisition.length("time")

@@ -112,7 +112,7 @@ class Verification:
             yield from self._recorded(self.where.journal, plan["hash"], layout, None)
             for level in range(layout.owned, len(layout.levels)):
                 yield from self._recorded(journal_of(self.where, level), plan["hash"], layout, level)
-            yield from self._counted(plan["hash"], layout.count)
+            yield from self._counted(plan["hash"])
         except FileNotFoundError as error:
             raise OutputError(
                 f"{error.filename} disappeared: a run is writing {self.where.zarr}; verify it again when that has ended"
@@ -166,11 +166,11 @@ class Verification:
             else:
                 self.unfinished += level is None
 
-    def _counted(self, parameter_hash: str, blocks: int) -> Iterator[Damage]:
+    def _counted(self, parameter_hash: str) -> Iterator[Damage]:
         """Check the journals of passes, and the files of maps; the tables of passes are in the manifest."""
         for folder in sorted(self.where.passes.iterdir()) if self.where.passes.is_dir() else ():
             if (folder / "journal").is_dir():
-                journal = Journal(folder / "journal", parameter_hash, total=blocks)
+                journal = Journal(folder / "journal", parameter_hash)
                 for record in journal.records():
                     for level, stored in enumerate(record.result.get("nodes", ())):
                         path = maps.file_in(folder, record.block, level)

@@ -68,6 +68,11 @@ class Writer:
         self._held: dict[str, list[list[NDArray[Any]]]] = {}
         self._count: dict[str, int] = {}
 
+    def completes(self, frame: Frame) -> bool:
+        """Return whether a shard is complete with this frame, so that `add` writes."""
+        outputs = [o for o in self._volumes.outputs if o.made_in(frame)]
+        return any(not o.times or frame.time % self._volumes.span == 0 or frame.time == o.times for o in outputs)
+
     def add(self, frame: Frame, made: Mapping[str, NDArray[Any]]) -> dict[str, list[list[Any]]]:
         """Add a frame on all levels that blocks write, and write shards that are complete, coarse levels first.
 

@@ -65,8 +65,9 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
     writer = volumes.Writer(plan.volumes, where, number % len(plan.blocks))
     with EmitterFile(plan, where, number) as emitters:
         for result in compute_frames(plan, source, counted, box, emitters.sink, frames):
-            with timed("open labels and output"):
-                guard.refuse_other_run(plan.hash, where)  # again: another run may have taken the output meanwhile
+            if writer.completes(result.frame):
+                with timed("open labels and output"):
+                    guard.refuse_other_run(plan.hash, where)  # again: another run may have taken the output meanwhile
             for group, shards in writer.add(result.frame, result.arrays).items():
                 stored.setdefault(group, []).extend(shards)
             result.arrays = {}  # free them before the next frame is computed

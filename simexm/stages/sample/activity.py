@@ -59,6 +59,8 @@ class Indicator(Frozen):
         Name of an indicator, whose published figures are the defaults of all keys that are not given.
     rise_ms
         Time from a spike to the largest fluorescence; with `half_rise`, to half of it.
+    half_rise
+        Whether `rise_ms` is the time to half of the largest fluorescence.
     half_decay_ms
         Time from the largest fluorescence to half of it.
     spike_dff
