@@ -50,7 +50,7 @@ class Blocks(Frozen):
     """
 
     voxels: int = Field(default=128, ge=16, le=512)
-    overlap: int = Field(default=24, ge=4, le=256)
+    overlap: int = Field(default=16, ge=4, le=256)
     steps: tuple[BlockStep, ...] = Field(default=(Features(), Deform()), min_length=1, max_length=8)
     coarse_voxels: int = Field(default=1_500_000, ge=4096)
     smooth_voxels: float = Field(default=7.0, ge=0, le=128)

@@ -41,9 +41,9 @@ RECORDS = Keyed(
     ("moving", "block"),
     dict.fromkeys(("state", *_NUMBERS, *(f"{kind}_{name}" for kind in _KINDS for name in MOMENTS)), "sum"),
 )
-BYTES_PER_VOXEL = 200
+BYTES_PER_VOXEL, MATCHING_BYTES_PER_VOXEL = 230, 80
 SECONDS_PER_VOXEL = 1.5e-5
-"""Memory of a block, with the voxels around it, and work, for a voxel of the fixed volume."""
+"""Memory of a block with the voxels around it, to deform it and to match spots in it, and work, for a voxel of the fixed volume."""
 
 
 class Piecewise(PairsBench):
@@ -72,7 +72,8 @@ class Piecewise(PairsBench):
         )
         voxel = math.prod(self.frame.voxel_um)
         finer = max(voxel / math.prod(m.volume.frame.voxel_um) for m in self.moving)
-        return int(wide * (BYTES_PER_VOXEL + 16 * finer)) + features_bytes(self.how.steps)
+        matching = MATCHING_BYTES_PER_VOXEL * wide + features_bytes(self.how.steps)
+        return int(16 * wide * finer) + max(BYTES_PER_VOXEL * wide, matching)
 
     def _coarse_bytes(self) -> int:
         from simexm.analysis.registration.whole import BYTES_PER_VOXEL as WHOLE_BYTES
