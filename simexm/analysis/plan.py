@@ -102,6 +102,8 @@ class AnalysisPlan:
 
     def smaller(self, nbytes: int) -> str:
         """What to do if a worker has only so many bytes."""
+        if self.bench.remedy:
+            return self.bench.remedy
         return f"run it where a worker has {self.memory.total / GiB:.2f} GiB, since the blocks are as large as its settings say"
 
     @cached_property

@@ -82,7 +82,8 @@ class Align(Analysis):
     start
         Begin from this transform: a result of align, or a text file with the 3 rows of an affine map, um, z y x.
     blocks
-        How to align block by block. Default: in memory.
+        How to align block by block: {} for the defaults, or some of voxels, overlap, steps, coarse_voxels, smooth_voxels,
+        least_jacobian, least_signal and least_covered. Default: in memory.
     fixed, moving
         Dataset, level, voxel size, channel and mask of each volume, if needed.
     voxel_size_nm

@@ -43,6 +43,7 @@ class Piecewise(PairsBench):
 
     surveys = (AVERAGES, COARSE, FITS, FILLS, FOLDS)
     kept = (COARSE, FITS)
+    remedy = "choose smaller blocks, such as blocks: {voxels: 64}, and fewer coarse_voxels and spots (features: most)"
 
     def __init__(self, settings: Align, inputs: tuple[Any, ...], how: Blocks) -> None:
         super().__init__(settings, inputs, how.voxels)

@@ -8,6 +8,7 @@ so that no border of a block shows in it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,8 @@ def coefficients(field: Floats, start: Sequence[int]) -> Floats:
         np.clip(STRIDE * np.arange(*r) - a, 0, n - 1).astype(np.intp)
         for r, a, n in zip(ranges, start, field.shape[1:], strict=True)
     ]
-    values = field[:, *np.ix_(*axes)]
+    at: tuple[Any, ...] = np.ix_(*axes)
+    values = field[:, *at]
     return np.stack([ndimage.spline_filter(part, 3, output=np.float32, mode="mirror") for part in values])
 
 
