@@ -7,7 +7,7 @@ on one thread.
 import sys
 import time
 
-import itk  # type: ignore[import-not-found,import-untyped]
+import itk  # type: ignore[import-not-found]
 import numpy as np
 
 

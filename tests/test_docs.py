@@ -183,7 +183,7 @@ def test_blocks_of_alignment(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     )
     chosen = Align.model_validate(parse(large.text, "alignment.md")).blocks
     assert chosen is not None
-    assert (chosen.voxels, chosen.overlap) == (128, 24)
+    assert (chosen.voxels, chosen.overlap) == (128, 16)
     assert Align.model_validate(parse(steps.text, "alignment.md")).moving.mask == "tissue2.tif"
     pair = nuclei_pair(1, 48, rms=1.0, length=12.0)
     cells = np.arange(48**3, dtype=np.uint32).reshape(48, 48, 48) // 512

@@ -76,6 +76,8 @@ class Bench(ABC):
     """Rough work of all blocks."""
     block_bytes: int
     """Predicted memory of a block, without that of an idle worker."""
+    remedy: str = ""
+    """What to type if a worker has too little memory for a block, such as a setting for smaller ones."""
     columns: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Columns of each table of sums, by its name."""
     keyed: Mapping[str, Keyed] = MappingProxyType({})

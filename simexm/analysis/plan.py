@@ -102,6 +102,8 @@ class AnalysisPlan:
 
     def smaller(self, nbytes: int) -> str:
         """What to do if a worker has only so many bytes: the largest blocks that fit, where a setting says how large they are."""
+        if self.bench.remedy:
+            return self.bench.remedy
         side = getattr(self.analysis, "block_voxels", 0) // 2
         while side:
             try:

@@ -11,6 +11,7 @@ from simexm.analysis.blocks import Context, measure_block
 from simexm.analysis.contract import Analysis
 from simexm.analysis.finish import finish, mark_of
 from simexm.analysis.plan import AnalysisPlan
+from simexm.analysis.same_inputs import SameInputs
 from simexm.analysis.survey import survey
 from simexm.jobs.job import Job, run_job
 from simexm.result.place import INCOMPLETE, MARK, PLAN, Place, retire_scratch
@@ -79,10 +80,12 @@ def _do(plan: AnalysisPlan, where: Place, backend: Backend, quiet: bool) -> None
             file=sys.stderr,
             flush=True,
         )
+    same = SameInputs.begin(plan, where)
     with backend.start(where, len(plan.blocks), quiet) as execute:
         survey(plan, context, execute, quiet)
         journal = run_job(_job(plan, context, layout, exists), execute, quiet=quiet)
         make_levels(plan.volumes, plan.hash, where, execute, layout, exists)
+    same.end()
     finish(plan, where, journal)
     remove_tree(where.passes, ignore_errors=True)
 

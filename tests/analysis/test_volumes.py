@@ -14,13 +14,19 @@ from typer.testing import CliRunner
 
 from simexm.analysis.contract import Analysis, Bench, Conclusion, Score
 from simexm.analysis.grid import Grid
+from simexm.analysis.objects.objects import Objects
+from simexm.analysis.plan import AnalysisPlan
+from simexm.analysis.same_inputs import SameInputs
+from simexm.analysis.volume import Volume
 from simexm.cli import app
 from simexm.errors import OutputError, RunError, SpecError
 from simexm.export.export import export
 from simexm.geometry.grid import Box
+from simexm.result.place import Place
 from simexm.result.result import Result, elements
 from simexm.stages.frames import FrameAxis
 from simexm.stages.products import Product, image, labels
+from simexm.store.claims import claim
 from simexm.store.pyramid import downsample_labels, downsample_mean, step_factors
 from simexm.view.scene import Scene
 from simexm.view.window import Planes
@@ -200,3 +206,23 @@ def test_what_a_package_gets_wrong_is_refused(result: Result, tmp_path: Path) ->
         Soften(fault="blocks").run(result, output=tmp_path / "blocks.zarr", quiet=True)
     with pytest.raises(RunError, match=r"uint16 of .* for 'soft'"):
         Soften(fault="shape").run(result, output=tmp_path / "shape.zarr", quiet=True)
+
+
+def test_a_volume_that_changed_is_noticed_though_its_hash_is_the_same(tmp_path: Path) -> None:
+    values = np.ones((40, 8, 8), np.uint8)
+    path = tmp_path / "values.npy"
+    np.save(path, values)
+    plan = AnalysisPlan.of(Objects(voxel_size_nm=(10, 10, 10)), (Volume(str(path), None, 0, (10, 10, 10)),))
+    where = Place.at(tmp_path / "out.zarr")
+    claim(where.scratch)
+    begun = SameInputs.begin(plan, where)
+    begun.end()
+    SameInputs.begin(plan, where)  # nothing changed: a resumed run goes on
+    values[1] = 2  # a plane that the hash does not read
+    np.save(path, values)
+    again = AnalysisPlan.of(Objects(voxel_size_nm=(10, 10, 10)), (Volume(str(path), None, 0, (10, 10, 10)),))
+    assert again.hash == plan.hash
+    with pytest.raises(RunError, match=r"values\.npy was changed"):
+        SameInputs.begin(again, where)
+    with pytest.raises(RunError, match="--overwrite"):
+        begun.end()

@@ -50,7 +50,7 @@ class Blocks(Frozen):
     """
 
     voxels: int = Field(default=128, ge=16, le=512)
-    overlap: int = Field(default=24, ge=4, le=256)
+    overlap: int = Field(default=16, ge=4, le=256)
     steps: tuple[BlockStep, ...] = Field(default=(Features(), Deform()), min_length=1, max_length=8)
     coarse_voxels: int = Field(default=1_500_000, ge=4096)
     smooth_voxels: float = Field(default=7.0, ge=0, le=128)
@@ -82,7 +82,8 @@ class Align(Analysis):
     start
         Begin from this transform: a result of align, or a text file with the 3 rows of an affine map, um, z y x.
     blocks
-        How to align block by block. Default: in memory.
+        How to align block by block: {} for the defaults, or some of voxels, overlap, steps, coarse_voxels, smooth_voxels,
+        least_jacobian, least_signal and least_covered. Default: in memory.
     fixed, moving
         Dataset, level, voxel size, channel and mask of each volume, if needed.
     voxel_size_nm

@@ -7,24 +7,24 @@ then each block of the result is computed from the blocks around it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from simexm.analysis.contract import Conclusion, Measured, ReadPart, Score
 from simexm.analysis.registration import coarse, local
+from simexm.analysis.registration.block_records import KINDS, RECORDS, Totals, table_of
 from simexm.analysis.registration.lookup import Lookup
-from simexm.analysis.registration.measures import MOMENTS, bits, correlation_of, moments, numbers_of, scores_of
+from simexm.analysis.registration.measures import MOMENTS, bits, moments
 from simexm.analysis.registration.pairs import AFFINE, ALIGNED, ROWS, STEPS, Moving, PairsBench, features_bytes
-from simexm.analysis.registration.patchwork import FITTED, STATES, Patchwork, one_more
+from simexm.analysis.registration.patchwork import FITTED, Patchwork, one_more
 from simexm.analysis.registration.transform import affine_at
 from simexm.geometry.grid import Box, Tiling
-from simexm.jobs.keyed_rows import Keyed, MergedRows
+from simexm.jobs.keyed_rows import MergedRows
 from simexm.jobs.sums_by_id import CellSums, add_up
 from simexm.kernels.registration import fields, warp
 
@@ -33,17 +33,9 @@ if TYPE_CHECKING:
 
 AVERAGES, COARSE, FITS, FILLS, FOLDS = "averages", "coarse", "fits", "stand-ins", "folds"
 BLOCKS = "blocks"
-_NUMBERS = ("before", "after", "share", "covered", "folds", "jacobian")
-"""What is recorded of each block, beside its state: correlation of its images before and after its own fit, the share of its
-displacement that counts, covered voxels, cells that fold, and the smallest Jacobian."""
-_KINDS = ("identity", "")
-RECORDS = Keyed(
-    ("moving", "block"),
-    dict.fromkeys(("state", *_NUMBERS, *(f"{kind}_{name}" for kind in _KINDS for name in MOMENTS)), "sum"),
-)
-BYTES_PER_VOXEL = 200
+BYTES_PER_VOXEL, MATCHING_BYTES_PER_VOXEL = 230, 80
 SECONDS_PER_VOXEL = 1.5e-5
-"""Memory of a block, with the voxels around it, and work, for a voxel of the fixed volume."""
+"""Memory of a block with the voxels around it, to deform it and to match spots, and work, for a voxel of the fixed volume."""
 
 
 class Piecewise(PairsBench):
@@ -51,6 +43,7 @@ class Piecewise(PairsBench):
 
     surveys = (AVERAGES, COARSE, FITS, FILLS, FOLDS)
     kept = (COARSE, FITS)
+    remedy = "choose smaller blocks, such as blocks: {voxels: 64}, and fewer coarse_voxels and spots (features: most)"
 
     def __init__(self, settings: Align, inputs: tuple[Any, ...], how: Blocks) -> None:
         super().__init__(settings, inputs, how.voxels)
@@ -72,7 +65,8 @@ class Piecewise(PairsBench):
         )
         voxel = math.prod(self.frame.voxel_um)
         finer = max(voxel / math.prod(m.volume.frame.voxel_um) for m in self.moving)
-        return int(wide * (BYTES_PER_VOXEL + 16 * finer)) + features_bytes(self.how.steps)
+        matching = MATCHING_BYTES_PER_VOXEL * wide + features_bytes(self.how.steps)
+        return int(16 * wide * finer) + max(BYTES_PER_VOXEL * wide, matching)
 
     def _coarse_bytes(self) -> int:
         from simexm.analysis.registration.whole import BYTES_PER_VOXEL as WHOLE_BYTES
@@ -226,7 +220,7 @@ class Piecewise(PairsBench):
         values = self._look_up(each).at(at[""])
         cells = self._jacobians(total)
         row: dict[str, Any] = {"moving": n, "block": number, "state": int(own["state"])}
-        where = {kind: warp.inside(each.volume.volume.shape, at[kind]) for kind in _KINDS}
+        where = {kind: warp.inside(each.volume.volume.shape, at[kind]) for kind in KINDS}
         numbers = {
             "before": float(own["before"]),
             "after": float(own["after"]),
@@ -235,7 +229,7 @@ class Piecewise(PairsBench):
             "folds": float((cells <= 0).sum()),
             "jacobian": float(cells.min()) if cells.size else 1.0,
         }
-        for kind in _KINDS:
+        for kind in KINDS:
             image = values if kind == "" else self._look_up(each).at(at[kind])
             sums = moments(fixed, image, where[kind] if mask is None else where[kind] & mask)
             numbers |= {f"{kind}_{name}": float(value) for name, value in zip(MOMENTS, sums, strict=True)}
@@ -258,73 +252,16 @@ class Piecewise(PairsBench):
         """Add up the blocks: scores, and a table of them."""
         table, groups = self.recorded(add_up([CellSums.none(ROWS), *sums[AFFINE]]))
         rows: MergedRows = sums[BLOCKS]
-        totals = [_Totals() for _ in self.moving]
+        totals = [Totals() for _ in self.moving]
         for piece in rows:
             for n, total in enumerate(totals):
                 total.add({name: column[piece["moving"] == n] for name, column in piece.items()})
         scores: list[Score] = []
         for each, total in zip(self.moving, totals, strict=True):
             scores += total.scores(each.name, self.voxels)
-        return Conclusion({AFFINE: table, BLOCKS: self._table(rows)}, tuple(scores), groups)
-
-    def _table(self, rows: MergedRows) -> Iterator[pa.Table]:
-        names = np.array([m.shown for m in self.moving])
-        for piece in rows:
-            starts = np.array([self.tiling[int(b)].start for b in piece["block"]], np.int64).reshape(-1, 3)
-            yield pa.table(
-                {
-                    "moving": names[piece["moving"].astype(np.intp)],
-                    **{axis: starts[:, n] for n, axis in enumerate("zyx")},
-                    "state": np.array(STATES)[piece["state"]],
-                    **{name: numbers_of(piece[name]) for name in _NUMBERS},
-                }
-            )
-
-
-class _Totals:
-    """Sums over the blocks of one moving volume."""
-
-    def __init__(self) -> None:
-        self.states = np.zeros(len(STATES), np.int64)
-        self.sums = {kind: np.zeros(len(MOMENTS)) for kind in _KINDS}
-        self.covered = self.folds = 0.0
-        self.jacobian, self.faded = 1.0, 0
-
-    def add(self, rows: Mapping[str, NDArray[Any]]) -> None:
-        """Add blocks, in their order."""
-        if not rows["state"].size:
-            return
-        self.states += np.bincount(rows["state"], minlength=len(STATES))
-        for kind, sums in self.sums.items():
-            sums += np.stack([numbers_of(rows[f"{kind}_{name}"]) for name in MOMENTS]).sum(axis=1)
-        self.covered += numbers_of(rows["covered"]).sum()
-        self.folds += numbers_of(rows["folds"]).sum()
-        self.jacobian = min(self.jacobian, float(numbers_of(rows["jacobian"]).min()))
-        self.faded += int((numbers_of(rows["share"]) < 1).sum())
-
-    def scores(self, of: str, voxels: int) -> list[Score]:
-        """The scores of an alignment, and how many blocks have a fit of their own."""
-        values = {("correlation", kind): correlation_of(self.sums[kind]) for kind in _KINDS}
-        values |= {
-            ("covered", ""): self.covered / voxels,
-            ("smallest_jacobian", ""): self.jacobian,
-            ("folds", ""): float(self.folds),
-        }
-        found = scores_of(values, of)
-        counts = {**dict(zip(STATES, self.states.tolist(), strict=True)), "faded": self.faded}
-        for state, count in counts.items():
-            subset = " ".join(filter(None, (of, state)))
-            found.append(Score("blocks", float(count), "blocks", _COUNTED[state], subset))
-        return found
-
-
-_COUNTED = {
-    "fitted": "blocks with a displacement of their own",
-    "empty": "blocks without signal, which take the mean shift of their neighbours, or the coarse transform",
-    "outside": "blocks that the moving volume does not cover; treated alike",
-    "worse": "blocks whose images correlated no better after their fit; treated alike",
-    "faded": "blocks of which less than all of the displacement counts, since blocks would fold together",
-}
+        return Conclusion(
+            {AFFINE: table, BLOCKS: table_of(rows, [m.shown for m in self.moving], self.tiling)}, tuple(scores), groups
+        )
 
 
 def _begins(key: str, n: int) -> bool:

@@ -30,6 +30,8 @@ SECONDS_PER_VOXEL = 1e-5
 class Whole(PairsBench):
     """Volumes aligned as one block."""
 
+    remedy = "align it block by block: add to the settings: blocks: {}"
+
     def __init__(self, settings: Align, inputs: tuple[Any, ...]) -> None:
         super().__init__(settings, inputs, None)
         self.blocks, self.voxels = 1, math.prod(self.frame.shape)

@@ -8,6 +8,7 @@ so that no border of a block shows in it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,8 @@ def coefficients(field: Floats, start: Sequence[int]) -> Floats:
         np.clip(STRIDE * np.arange(*r) - a, 0, n - 1).astype(np.intp)
         for r, a, n in zip(ranges, start, field.shape[1:], strict=True)
     ]
-    values = field[np.ix_(range(len(field)), *axes)]
+    at: tuple[Any, ...] = np.ix_(*axes)
+    values = field[:, *at]
     return np.stack([ndimage.spline_filter(part, 3, output=np.float32, mode="mirror") for part in values])
 
 
@@ -64,7 +66,9 @@ def weight(first: int, count: int, start: int, stop: int, whole: int, reach: flo
     It falls from 1 to 0 between `reach` voxels inside and outside of the block's borders, but not at the volume's own; the
     weights of all blocks sum to one if none but the last is shorter than 2 `reach`.
     """
-    place = STRIDE * np.arange(first, first + count) + 0.5  # the voxel's lower side is the whole number
+    place: NDArray[np.float64] = (
+        STRIDE * np.arange(first, first + count, dtype=np.float64) + 0.5
+    )  # the voxel's lower side is the whole number
     rising = np.ones(count) if start <= 0 else _step((place - start) / reach)
     falling = np.zeros(count) if stop >= whole else _step((place - stop) / reach)
     return np.asarray(rising - falling, np.float32)

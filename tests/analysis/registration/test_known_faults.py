@@ -126,6 +126,15 @@ def test_coarse_volumes_are_means_and_no_samples(tmp_path: Path) -> None:
     assert whole.frame.voxel_um == (2.0, 0.5, 0.5)
 
 
+def test_too_little_memory_names_what_would_fit(tmp_path: Path) -> None:
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).random((9, 10, 11)))
+    for blocks, words in ((None, "blocks: {}"), ({}, "voxels: 64")):
+        plan = Align.model_validate({"fixed": SIDE, "moving": SIDE, "blocks": blocks}).plan(
+            tmp_path / "noise.npy", tmp_path / "noise.npy"
+        )
+        assert words in plan.smaller(0)
+
+
 def test_no_overlap_is_refused_instead_of_a_crash() -> None:
     with pytest.raises(ValueError, match="overlap"):
         Blocks(voxels=64, overlap=0)
