@@ -37,8 +37,8 @@ class SegmentationScore(TwoVolumes):
 
     Voxels whose truth is 0 are outside every cell and do not count. Where the voxels differ in size, each of the truth takes the
     segment at its centre, and the scores of the subset `grid` are those of the truth sampled at the centres of the
-    segmentation's voxels: what its grid alone costs. It writes the table `cells`, one row for each true cell, the table `overlaps`
-    (first: truth, second: segment), and `splits` and `merges`, the worst of them.
+    segmentation's voxels: what its grid alone costs. It writes the tables `cells`, one row for each true cell, `overlaps` (first:
+    truth, second: segment), and `splits` and `merges`, the worst of them.
 
     Attributes
     ----------

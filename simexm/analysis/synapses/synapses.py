@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,7 +23,7 @@ from simexm.analysis.volume import voxel_floats
 from simexm.errors import OutputError
 from simexm.geometry.grid import Box, Tiling, Triple, three
 from simexm.kernels.objects.clusters import reach_of, shortest_nm
-from simexm.kernels.objects.faces import STEPS, Faces
+from simexm.kernels.objects.faces import STEPS, Faces, unpacked
 from simexm.kernels.objects.grow import grown, reach
 from simexm.kernels.objects.patches import PATCH_COLUMNS, add_faces
 from simexm.kernels.objects.synapses import around, ball, ball_reach, nearest_values
@@ -31,6 +31,8 @@ from simexm.kernels.objects.synapses import around, ball, ball_reach, nearest_va
 SECONDS_PER_VOXEL = 2e-7
 BYTES_PER_VOXEL = 160
 """Rough work of a voxel; and memory of one in a block."""
+AT_ONCE = 1 << 20
+"""Faces that are looked at together."""
 
 
 class Synapses(Foreground):
@@ -167,27 +169,29 @@ class _SynapsesBench(Bench):
         cells = grown(self.read_cells(wide), self.settings.gap_nm / 2, self.voxel_nm)
         own = box.relative_to(near.start)
         faces = Faces.of(np.ascontiguousarray(cells[near.relative_to(wide.start).slices]), own.start, own.stop)
-        voxels = faces.voxels + near.start
-        pairs = faces.pairs_of(faces.keys)
-        junctions = self._at_faces(box, pairs, voxels, voxels + STEPS[faces.faces])
-        some = junctions != 0
-        keys = np.column_stack([pairs[some], junctions[some]])
-        return Found.of(keys, voxels[some], self.voxel_nm, self.join_nm), faces.faces[some], faces
+        rows = self._synaptic(box, faces, near.start)
+        keys, voxels, kinds = (np.concatenate(column) for column in zip(*rows, strict=True))
+        return Found.of(keys, voxels, self.voxel_nm, self.join_nm), kinds, faces
 
-    def _at_faces(self, box: Box, pairs: NDArray[np.uint64], *voxels: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Junction at each face, given its two cells, (n, 2), and its two voxels, (n, 3) each; 0 where there is none."""
+    def _synaptic(
+        self, box: Box, faces: Faces, corner: Triple
+    ) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int8]]]:
+        """Faces at junctions: keys, see `Found`, voxels in the volume, and faces; some at a time, to bound the memory."""
         margin = ball_reach(self.settings.junction_reach_nm, self.voxel_nm)
         near = box.grown(three(n + 1 for n in margin)).intersect(self.whole)
-        values = self._junctions.read(near.shifted(self.volumes.shifts[given.JUNCTIONS]))
+        junctions = self._junctions.read(near.shifted(self.volumes.shifts[given.JUNCTIONS]))
         cells = self.read_cells(near)
-        one, other = (
-            nearest_values(values, cells, at - near.start, np.ascontiguousarray(pairs[:, side]), self._near)
-            for side, at in enumerate(voxels)
-        )
-        found: NDArray[np.uint64] = np.where(one != 0, one, other)
-        if self.settings.junction_on == "both":
-            found[(one == 0) | (other == 0)] = 0
-        return found
+        for begin in range(0, max(1, faces.keys.size), AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
+            voxels, kinds = unpacked(faces.places[part], faces.shape) + corner, faces.faces[part]
+            pairs = faces.pairs_of(faces.keys[part])
+            one, other = (
+                nearest_values(junctions, cells, at - near.start, np.ascontiguousarray(pairs[:, side]), self._near)
+                for side, at in enumerate((voxels, voxels + STEPS[kinds]))
+            )
+            found = np.where(one != 0, one, other)
+            some = (one != 0) & (other != 0) if self.settings.junction_on == "both" else found != 0
+            yield np.column_stack([pairs[some], found[some]]), voxels[some], kinds[some]
 
     def measure(self, number: int) -> Mapping[str, Any]:
         """Measure what of each synapse lies in a block, and the contacts of all cells there."""

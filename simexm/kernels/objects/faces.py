@@ -47,11 +47,6 @@ class Faces:
         """Smaller and larger id of some keys, (n, 2)."""
         return np.stack([self.ids[keys >> 32], self.ids[keys & 0xFFFFFFFF]], axis=1)
 
-    @property
-    def voxels(self) -> NDArray[np.int64]:
-        """(n, 3): z, y, x in the array of the voxels of the smaller id."""
-        return unpacked(self.places, self.shape)
-
 
 def unpacked(places: NDArray[np.int64], shape: Triple) -> NDArray[np.int64]:
     """Return z, y, x, (n, 3), of places in an array that has a margin of one voxel around this shape."""
