@@ -159,7 +159,12 @@ def export(
     path: options.ResultPath,
     output: Annotated[Path, options.output("Folder to write files to.", False)],
     form: Annotated[
-        Format, typer.Option("--format", help="PNG: a folder of images, one for each plane.", show_default=False)
+        Format,
+        typer.Option(
+            "--format",
+            help="PNG: a folder of images, one for each plane. SWC and precomputed: skeletons.",
+            show_default=False,
+        ),
     ],
     channels: Annotated[
         Arrangement,
@@ -188,9 +193,11 @@ def export(
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a result of any size as TIFF, OME-TIFF, GIF or PNG. Voxel sizes are those of the tissue before expansion.
+    """Write a result of any size as TIFF, OME-TIFF, GIF or PNG, or skeletons as SWC or for Neuroglancer. Sizes are of tissue.
 
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
+
+    Example: simexm export skeletons.zarr --output swc --format swc
     """
     from simexm.export.export import export as export_result
     from simexm.result.result import Result

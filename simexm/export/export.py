@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from simexm.errors import OutputError
-from simexm.export.formats import Arrangement, Format
+from simexm.export.formats import SKELETONS, Arrangement, Format
 from simexm.export.images import Image, all_in_one, colored, one_by_one, open_image, three_by_three
 from simexm.export.labels import Labels, all_cells, cell_by_cell, warn_of_fiji
+from simexm.export.skeletons import export_skeletons
 from simexm.export.stack import Job
 from simexm.export.write import Progress, check, check_folder, write
 from simexm.result.result import Result
@@ -43,6 +44,7 @@ def export(
         .gif; for PNG, folders of images without a suffix.
     format
         "tiff": stacks for ImageJ. "ome-tiff". "gif": an animation through z. "png": a folder with an image for each plane.
+        Of the output of `simexm skeletons` "swc": a file for each id, in um; "precomputed": skeletons for Neuroglancer, in nm.
     channels
         "split": a gray stack for each channel, with the stored values; in GIF with 8 bits.
         "merged": in OME-TIFF all channels, with their colours as metadata; in TIFF 8-bit red, green and blue stacks of three
@@ -76,6 +78,8 @@ def export(
     opened = result if isinstance(result, Result) else Result.open(result)
     where = Path(output).expanduser()
     check_folder(where, opened)
+    if form in SKELETONS:
+        return export_skeletons(opened, where, form, overwrite=overwrite, dry_run=dry_run)
     image = open_image(opened, level, by_maximum=eight_bit)
     jobs = [(job, form) for job in _image_jobs(image, where, form, arranged, eight_bit)]
     check(jobs, where, overwrite=overwrite)  # before the search for ids, which takes long

@@ -12,6 +12,12 @@ class Format(StrEnum):
     OME_TIFF = "ome-tiff"
     GIF = "gif"
     PNG = "png"
+    SWC = "swc"
+    PRECOMPUTED = "precomputed"
+
+
+SKELETONS = (Format.SWC, Format.PRECOMPUTED)
+"""Formats of skeletons."""
 
 
 class Arrangement(StrEnum):

@@ -145,3 +145,31 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(app, [*words, "cells.npy"]).exit_code == 2
     assert CliRunner().invoke(app, ["new", "skeletons", "-o", "s.yaml"]).exit_code == 0
     assert "constant_nm" in Path("s.yaml").read_text()
+
+
+def test_skeletons_are_exported(tmp_path: Path) -> None:
+    found = skeletons(arms()[:20, :, :30], tmp_path, block_voxels=32)
+    for form in ("swc", "precomputed"):
+        words = ["export", str(found.path), "-o", str(tmp_path / form), "--format", form, "--quiet"]
+        assert CliRunner().invoke(app, [*words, "--dry-run"]).exit_code == 0
+        assert not (tmp_path / form).exists()
+        assert CliRunner().invoke(app, words).exit_code == 0
+        assert CliRunner().invoke(app, words).exit_code == 2
+        assert CliRunner().invoke(app, [*words, "--overwrite"]).exit_code == 0
+    rows = [v for v in found.table("vertices").to_pylist() if v["id"] == 3]
+    lines = np.loadtxt(tmp_path / "swc" / "3.swc")
+    assert lines[:, 0].tolist() == list(range(1, len(rows) + 1))
+    assert (lines[:, 6] < lines[:, 0]).all()
+    assert lines[:, 2:6] == pytest.approx(
+        np.array([[v[n] / 1000 for n in ("x_nm", "y_nm", "z_nm", "radius_nm")] for v in rows]), rel=1e-5
+    )
+    data = (tmp_path / "precomputed" / "3").read_bytes()
+    vertices, edges = np.frombuffer(data, "<u4", 2)
+    assert (vertices, edges) == (len(rows), len(rows) - 1)
+    places = np.frombuffer(data, "<f4", 3 * vertices, 8).reshape(-1, 3)
+    pairs = np.frombuffer(data, "<u4", 2 * edges, 8 + 12 * vertices).reshape(-1, 2)
+    assert np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1).sum() / 1000 == pytest.approx(
+        found.table("skeletons")["cable_um"][0].as_py(), rel=1e-5
+    )
+    assert np.frombuffer(data, "<f4", vertices, 8 + 12 * vertices + 8 * edges)[0] == np.float32(rows[0]["radius_nm"])
+    assert json.loads((tmp_path / "precomputed" / "info").read_text())["@type"] == "neuroglancer_skeletons"

@@ -17,13 +17,13 @@ from pydantic import Field
 from simexm.analysis.contract import Bench, Conclusion, Score
 from simexm.analysis.skeletons.by_id import Columns, by_id
 from simexm.analysis.skeletons.sampling import values_at, voxels_at
-from simexm.analysis.skeletons.stored import StoredSkeletons
 from simexm.analysis.volume import Volume, VolumeAnalysis, same_grid, voxel_floats
 from simexm.errors import OutputError
 from simexm.geometry.grid import Box, Tiling
 from simexm.jobs.keyed_rows import Keyed
 from simexm.kernels.objects.overlaps import overlaps
 from simexm.names import FreeText
+from simexm.result.skeletons import StoredSkeletons
 
 CELLS, RUNS, HELD, CALIBERS, MASKED = "cells", "runs", "held", "calibers", "masked"
 _PER_NM = 10**8

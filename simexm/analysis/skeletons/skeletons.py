@@ -15,7 +15,6 @@ from simexm.analysis.contract import Bench, Conclusion, ReadPart, Score
 from simexm.analysis.objects.borders import PAIRS, PARTS, at_border, join, parts_of
 from simexm.analysis.skeletons.by_id import by_id
 from simexm.analysis.skeletons.gates import gates_in, gates_of, keep_gates
-from simexm.analysis.skeletons.stored import GROUP, TABLE, VERTICES, grid_of
 from simexm.analysis.skeletons.trees import Trees
 from simexm.analysis.volume import Volume, VolumeAnalysis, voxel_floats
 from simexm.geometry.grid import Box, Tiling, triple
@@ -27,6 +26,7 @@ from simexm.kernels.skeletons.surface import surface_distance
 from simexm.kernels.skeletons.trace import BYTES_PER_VOXEL as TRACE_BYTES
 from simexm.kernels.skeletons.trace import trace
 from simexm.kernels.skeletons.units import Units
+from simexm.result.skeletons import GROUP, TABLE, VERTICES, grid_of
 
 JOINTS = "joints"
 SECONDS_PER_VOXEL = 4e-6
@@ -163,7 +163,11 @@ class _SkeletonsBench(Bench):
             (trees.summary() for trees in self._trees(sums)),
             (trees.vertices() for trees in self._trees(sums)),
         )
-        return Conclusion({TABLE: summaries, VERTICES: vertices}, scores, {GROUP: grid_of(self.volume)})
+        return Conclusion(
+            {TABLE: summaries, VERTICES: vertices},
+            scores,
+            {GROUP: grid_of(self.volume.voxel_nm, self.volume.origin_nm)},
+        )
 
     def _trees(self, sums: Mapping[str, Any]) -> Iterator[Trees]:
         for vertices, joints in by_id(sums[VERTICES], sums[JOINTS]):
