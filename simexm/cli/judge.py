@@ -61,6 +61,7 @@ def score(
 
     Example: simexm score segmentation.zarr skeletons.zarr --as skeletons --output run-lengths.zarr
     """
+    from simexm.analysis.contract import Analysis
     from simexm.analysis.registration.score import AlignmentScore
     from simexm.analysis.scores.segmentation import SegmentationScore
     from simexm.analysis.skeletons.score import SkeletonScore
@@ -68,7 +69,8 @@ def score(
 
     if kind not in KINDS:
         raise SpecError(f"--as {kind} is unknown; type --as {' or --as '.join(KINDS)}")
-    analysis = {"segmentation": SegmentationScore, "skeletons": SkeletonScore, "alignment": AlignmentScore}[kind]
+    kinds: dict[str, type[Analysis]] = dict(zip(KINDS, (SegmentationScore, SkeletonScore, AlignmentScore), strict=True))
+    analysis = kinds[kind]
     part = {"roi": roi, "level": level, "dataset": dataset, "voxel_size_nm": voxel_size_nm}
     how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
     chosen = cluster_of(cluster, jobs, workers)

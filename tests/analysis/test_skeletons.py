@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from simexm.analysis.skeletons.by_id import by_id
 from simexm.analysis.skeletons.skeletons import Skeletons
 from simexm.cli import app
+from simexm.errors import OutputError, SpecError
 from simexm.kernels.objects.components import components
 from simexm.result.result import Result
 from tests.analysis.test_objects import VOXEL, files, volume
@@ -173,3 +174,35 @@ def test_skeletons_are_exported(tmp_path: Path) -> None:
     )
     assert np.frombuffer(data, "<f4", vertices, 8 + 12 * vertices + 8 * edges)[0] == np.float32(rows[0]["radius_nm"])
     assert json.loads((tmp_path / "precomputed" / "info").read_text())["@type"] == "neuroglancer_skeletons"
+
+
+def test_masks_are_sampled_along_skeletons(tmp_path: Path) -> None:
+    """Of an axon of 199 edges half has a sheath around it; single voxels do not count, and a body has no vote."""
+    shape = (9, 11, 200)
+    z, y, x = np.indices(shape)
+    values = ((z - 4) ** 2 + (y - 5) ** 2 <= 4).astype(np.uint8)
+    values[(z - 4) ** 2 + (y - 5) ** 2 + (x - 180) ** 2 <= 16] = 1
+    sheath = ((values == 0) & (x < 100)).astype(np.uint8) * 3
+    sheath[:, :, 50] = 0
+    sheath[:, :, 150] = 3
+    np.save(tmp_path / "values.npy", values)
+    np.save(tmp_path / "sheath.npy", sheath)
+    settings: dict[str, Any] = {"sampled": ["myelin"], "window_nm": 130, "along_um": 0.8, "body_radius_nm": 100}
+    analysis = Skeletons(voxel_size_nm=(32, 32, 32), block_voxels=64, **settings)
+    inputs = tmp_path / "values.npy", tmp_path / "sheath.npy"
+    found = analysis.run(*inputs, output=tmp_path / "m.zarr", quiet=True)
+    rows = found.table("vertices").to_pylist()
+    middle = [v for v in rows if 15 < v["x"] < 185 and abs(v["x"] - 100) > 2]
+    assert {v["myelin_along"] for v in middle if v["x"] < 100} == {3}
+    assert {v["myelin_along"] for v in middle if v["x"] > 100 and v["radius_nm"] < 100} == {0}
+    assert sum(v["radius_nm"] >= 100 for v in rows) >= 3
+    assert all(v["myelin_along"] == v["myelin"] for v in rows if v["radius_nm"] >= 100)
+    table = found.table("skeletons").to_pylist()[0]
+    assert table["myelin_along_um"] == pytest.approx(100 * 0.032, rel=0.1)
+    with pytest.raises(OutputError, match="volume of myelin"):
+        analysis.plan(inputs[0])
+    with pytest.raises(OutputError, match="name of its own"):
+        analysis.model_copy(update={"sampled": ("parent",)}).plan(*inputs)
+    np.save(tmp_path / "small.npy", sheath[:5])
+    with pytest.raises(SpecError, match="does not cover"):
+        analysis.plan(inputs[0], tmp_path / "small.npy")
