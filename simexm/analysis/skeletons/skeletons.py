@@ -37,22 +37,8 @@ WIDE_BYTES = 24
 _VERTICES: dict[str, Reducer] = {"parent": "max", "surface": "max"}
 _JOINTS = Keyed(("id", "one", "other"), {"width": "max"})
 _NO_PARENT = -1
-_RESERVED = (
-    "id",
-    "voxel",
-    "vertex",
-    "parent",
-    "surface",
-    "z",
-    "y",
-    "x",
-    "z_nm",
-    "y_nm",
-    "x_nm",
-    "radius_nm",
-    "length_nm",
-    "cable",
-)
+_RESERVED = "id voxel vertex parent surface z y x z_nm y_nm x_nm radius_nm length_nm".split()
+"""Columns that a sampled volume cannot be named after."""
 _CLASSES = 255
 """Largest value of a sampled volume."""
 
@@ -100,9 +86,10 @@ class Skeletons(VolumeAnalysis):
         """Open the volume; raises SourceError if its type does not fit, SpecError for a bad region."""
         named = [f"the volume of {name}" for name in self.sampled]
         self.refuse_other_count(inputs, 1 + len(self.sampled), " ".join(["VOLUME", *named]))
-        if len({*self.sampled}) < len(self.sampled):
+        if len({*self.sampled, *_RESERVED}) < len(self.sampled) + len(_RESERVED):
             raise OutputError(
-                f"sampled names {', '.join(self.sampled)} repeat each other; give each volume its own name"
+                f"sampled names {', '.join(self.sampled)} repeat each other, or one of the columns {', '.join(_RESERVED)}, which "
+                "would be lost; give each volume a name of its own"
             )
         return _SkeletonsBench(self, *inputs)
 
