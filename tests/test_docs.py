@@ -40,6 +40,24 @@ def run_python(text: str, place: Path) -> None:
 # ---------------------------------------------------------------- pages do what they say
 
 
+def test_skeletons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, commands, read = (text for _, text in blocks("docs/skeletons.md"))
+    run_python(make, tmp_path)
+    for line in commands.splitlines():
+        type_here(line, tmp_path)
+    run_python(read, tmp_path)
+    told = capsys.readouterr().out
+    assert "expected run length" in told
+    assert (tmp_path / "swc" / "1.swc").is_file()
+    assert (tmp_path / "neuroglancer" / "info").is_file()
+    rows = {r["id"]: r for r in Result.open(tmp_path / "skeletons.zarr").table("skeletons").to_pylist()}
+    assert rows[1]["branch_points"] == 1
+    assert rows[2]["end_points"] == 2
+    scores = {row["score"]: row["value"] for row in Result.open(tmp_path / "lengths.zarr").scores().to_pylist()}
+    assert 0.5 < scores["nerl"] < 0.9
+    assert scores["merged"] == 0
+
+
 def test_objects_contacts_and_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, settings, commands, read = (text for _, text in blocks("docs/objects.md"))
     run_python(make, tmp_path)

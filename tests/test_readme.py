@@ -107,6 +107,11 @@ BLOCKS = {
         ("bash", "pip install ."),
         ("python", "from cell_volumes import"),
     ],
+    "docs/skeletons.md": [
+        ("python", "import numpy as np"),
+        ("bash", "simexm skeletons cells.npy"),
+        ("python", "from simexm import Result"),
+    ],
     "docs/objects.md": [
         ("python", "import numpy as np"),
         ("yaml", "content: probability"),

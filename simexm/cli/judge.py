@@ -10,7 +10,7 @@ from simexm.cli.app import Heading, command
 from simexm.cli.shared import cluster_of
 
 if TYPE_CHECKING:
-    from simexm.analysis.contract import Analysis
+    pass
 
 KINDS = ("segmentation", "skeletons", "synapses", "alignment")
 """What can be scored, by the name of its analysis."""
@@ -68,6 +68,7 @@ def score(
 
     Example: simexm score synapses.zarr tissue.yaml --as synapses
     """
+    from simexm.analysis.contract import Analysis
     from simexm.analysis.registration.score import AlignmentScore
     from simexm.analysis.scores.segmentation import SegmentationScore
     from simexm.analysis.scores.synapses import SynapseScore

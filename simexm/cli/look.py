@@ -175,7 +175,7 @@ def export(
         typer.Option(
             "--format",
             help="PNG: a folder of images, one for each plane. csv: all tables. graphml, npz: a matrix of synapses. "
-            "From nrrd on: the transform of an alignment.",
+            "swc, precomputed: skeletons. From nrrd on: the transform of an alignment.",
             show_default=False,
         ),
     ],
@@ -209,12 +209,14 @@ def export(
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a result of any size as TIFF, OME-TIFF, GIF or PNG, or its tables. Voxel sizes are of the tissue before expansion.
+    """Write a result of any size as TIFF, OME-TIFF, GIF or PNG, or its tables. Sizes are of the tissue before expansion.
 
     The transform of an alignment: a displacement field for ITK (nrrd) or as OME-Zarr 0.6 (ome-zarr), an affine map (tfm, txt),
     places in both volumes (points), or the file of the RnR-ExM challenge (rnr-exm).
 
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
+
+    Example: simexm export skeletons.zarr --output swc --format swc
 
     Example: simexm export aligned.zarr --output files --format nrrd
     """

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from simexm.errors import OutputError
-from simexm.export.formats import TRANSFORMS, Arrangement, Format
+from simexm.export.formats import SKELETONS, TRANSFORMS, Arrangement, Format
 from simexm.export.images import Image, all_in_one, colored, one_by_one, open_image, three_by_three
 from simexm.export.labels import Labels, all_cells, cell_by_cell, warn_of_fiji
+from simexm.export.skeletons import export_skeletons
 from simexm.export.stack import Job
 from simexm.export.tables import TABLES, export_tables
 from simexm.export.transforms import export_transform
@@ -47,7 +48,8 @@ def export(
     format
         "tiff": stacks for ImageJ. "ome-tiff". "gif": an animation through z. "png": a folder with an image for each plane.
         "csv": all tables. "graphml", "npz": the matrix of `simexm matrix` as a graph, or as a sparse matrix of SciPy
-        with the ids of its rows and columns in cells.npy. Of a transform, "nrrd": one displacement field, for ITK.
+        with the ids of its rows and columns in cells.npy. Of the output of `simexm skeletons` "swc": a file for each id,
+        in um; "precomputed": skeletons for Neuroglancer, in nm. Of a transform, "nrrd": one displacement field, for ITK.
         "ome-zarr": the same as OME-Zarr 0.6. "tfm", "txt": an affine map, for ITK or as text. "points": places in both
         volumes. "rnr-exm": the file of that challenge.
     channels
@@ -97,6 +99,8 @@ def export(
     check_folder(where, opened)
     if form in TABLES:
         return export_tables(opened, where, form, overwrite=overwrite, dry_run=dry_run)
+    if form in SKELETONS:
+        return export_skeletons(opened, where, form, overwrite=overwrite, dry_run=dry_run)
     image = open_image(opened, level, by_maximum=eight_bit)
     jobs = [(job, form) for job in _image_jobs(image, where, form, arranged, eight_bit)]
     check(jobs, where, overwrite=overwrite)  # before the search for ids, which takes long

@@ -15,6 +15,8 @@ class Format(StrEnum):
     CSV = "csv"
     GRAPHML = "graphml"
     NPZ = "npz"
+    SWC = "swc"
+    PRECOMPUTED = "precomputed"
     NRRD = "nrrd"
     OME_ZARR = "ome-zarr"
     TFM = "tfm"
@@ -25,6 +27,8 @@ class Format(StrEnum):
 
 TRANSFORMS = (Format.NRRD, Format.OME_ZARR, Format.TFM, Format.TXT, Format.POINTS, Format.RNR_EXM)
 """Formats of the transform of an alignment."""
+SKELETONS = (Format.SWC, Format.PRECOMPUTED)
+"""Formats of skeletons."""
 
 
 class Arrangement(StrEnum):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from simexm.analysis.skeletons.by_id import by_id
 from simexm.analysis.skeletons.skeletons import Skeletons
 from simexm.cli import app
+from simexm.errors import OutputError, SpecError
 from simexm.kernels.objects.components import components
 from simexm.result.result import Result
 from tests.analysis.test_objects import VOXEL, files, volume
@@ -145,3 +146,63 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(app, [*words, "cells.npy"]).exit_code == 2
     assert CliRunner().invoke(app, ["new", "skeletons", "-o", "s.yaml"]).exit_code == 0
     assert "constant_nm" in Path("s.yaml").read_text()
+
+
+def test_skeletons_are_exported(tmp_path: Path) -> None:
+    found = skeletons(arms()[:20, :, :30], tmp_path, block_voxels=32)
+    for form in ("swc", "precomputed"):
+        words = ["export", str(found.path), "-o", str(tmp_path / form), "--format", form, "--quiet"]
+        assert CliRunner().invoke(app, [*words, "--dry-run"]).exit_code == 0
+        assert not (tmp_path / form).exists()
+        assert CliRunner().invoke(app, words).exit_code == 0
+        assert CliRunner().invoke(app, words).exit_code == 2
+        assert CliRunner().invoke(app, [*words, "--overwrite"]).exit_code == 0
+    rows = [v for v in found.table("vertices").to_pylist() if v["id"] == 3]
+    lines = np.loadtxt(tmp_path / "swc" / "3.swc")
+    assert lines[:, 0].tolist() == list(range(1, len(rows) + 1))
+    assert (lines[:, 6] < lines[:, 0]).all()
+    assert lines[:, 2:6] == pytest.approx(
+        np.array([[v[n] / 1000 for n in ("x_nm", "y_nm", "z_nm", "radius_nm")] for v in rows]), rel=1e-5
+    )
+    data = (tmp_path / "precomputed" / "3").read_bytes()
+    vertices, edges = np.frombuffer(data, "<u4", 2)
+    assert (vertices, edges) == (len(rows), len(rows) - 1)
+    places = np.frombuffer(data, "<f4", 3 * vertices, 8).reshape(-1, 3)
+    pairs = np.frombuffer(data, "<u4", 2 * edges, 8 + 12 * vertices).reshape(-1, 2)
+    assert np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1).sum() / 1000 == pytest.approx(
+        found.table("skeletons")["cable_um"][0].as_py(), rel=1e-5
+    )
+    assert np.frombuffer(data, "<f4", vertices, 8 + 12 * vertices + 8 * edges)[0] == np.float32(rows[0]["radius_nm"])
+    assert json.loads((tmp_path / "precomputed" / "info").read_text())["@type"] == "neuroglancer_skeletons"
+
+
+def test_masks_are_sampled_along_skeletons(tmp_path: Path) -> None:
+    """Of an axon of 199 edges half has a sheath around it; single voxels do not count, and a body has no vote."""
+    shape = (9, 11, 200)
+    z, y, x = np.indices(shape)
+    values = ((z - 4) ** 2 + (y - 5) ** 2 <= 4).astype(np.uint8)
+    values[(z - 4) ** 2 + (y - 5) ** 2 + (x - 180) ** 2 <= 16] = 1
+    sheath = ((values == 0) & (x < 100)).astype(np.uint8) * 3
+    sheath[:, :, 50] = 0
+    sheath[:, :, 150] = 3
+    np.save(tmp_path / "values.npy", values)
+    np.save(tmp_path / "sheath.npy", sheath)
+    settings: dict[str, Any] = {"sampled": ["myelin"], "window_nm": 130, "along_um": 0.8, "body_radius_nm": 100}
+    analysis = Skeletons(voxel_size_nm=(32, 32, 32), block_voxels=64, **settings)
+    inputs = tmp_path / "values.npy", tmp_path / "sheath.npy"
+    found = analysis.run(*inputs, output=tmp_path / "m.zarr", quiet=True)
+    rows = found.table("vertices").to_pylist()
+    middle = [v for v in rows if 15 < v["x"] < 185 and abs(v["x"] - 100) > 2]
+    assert {v["myelin_along"] for v in middle if v["x"] < 100} == {3}
+    assert {v["myelin_along"] for v in middle if v["x"] > 100 and v["radius_nm"] < 100} == {0}
+    assert sum(v["radius_nm"] >= 100 for v in rows) >= 3
+    assert all(v["myelin_along"] == v["myelin"] for v in rows if v["radius_nm"] >= 100)
+    table = found.table("skeletons").to_pylist()[0]
+    assert table["myelin_along_um"] == pytest.approx(100 * 0.032, rel=0.1)
+    with pytest.raises(OutputError, match="volume of myelin"):
+        analysis.plan(inputs[0])
+    with pytest.raises(OutputError, match="name of its own"):
+        analysis.model_copy(update={"sampled": ("parent",)}).plan(*inputs)
+    np.save(tmp_path / "small.npy", sheath[:5])
+    with pytest.raises(SpecError, match="does not cover"):
+        analysis.plan(inputs[0], tmp_path / "small.npy")

@@ -14,7 +14,7 @@ from simexm.geometry.grid import Box
 from simexm.kernels.objects.components import Components
 from simexm.kernels.skeletons.surface import surface_distance
 from simexm.kernels.skeletons.trace import Traced, trace
-from simexm.kernels.skeletons.tree import degrees, oriented
+from simexm.kernels.skeletons.tree import degrees, oriented, running_majority
 from simexm.kernels.skeletons.units import Units
 
 VOXEL = (10.0, 10.0, 10.0)
@@ -158,3 +158,24 @@ def test_everything_is_within_reach_of_the_skeleton(constant_nm: float) -> None:
         assert nearest <= constant_nm + 1  # a straight line is no longer than a path inside; steps are rounded
     assert values[tuple(found.voxel.T)].all()
     assert (radius[tuple(found.voxel.T)] > 0).all()
+
+
+def test_the_majority_along_a_tree_is_that_of_all_vertices_near_it() -> None:
+    rng = np.random.default_rng(5)
+    n, reach = 60, 4.0
+    parent = np.array([-1, *(int(rng.integers(max(0, k - 4), k)) for k in range(1, n))])
+    length = np.where(parent >= 0, rng.integers(1, 3, n), 0).astype(np.float64)
+    classes, counts = rng.integers(0, 3, n), rng.random(n) < 0.9
+    got = running_majority(parent, length, classes, counts, reach)
+    apart = np.full((n, n), np.inf)
+    np.fill_diagonal(apart, 0)
+    for k in range(1, n):
+        if counts[k] and counts[parent[k]]:
+            apart[k, parent[k]] = apart[parent[k], k] = length[k]
+    for k in range(n):
+        apart = np.minimum(apart, apart[:, k : k + 1] + apart[k : k + 1])
+    own = length / 2 + np.bincount(parent[1:], length[1:] / 2, n)
+    for k in range(n):
+        near = apart[k] <= reach
+        votes = np.bincount(classes[near], own[near], 3)
+        assert got[k] == (votes.argmax() if counts[k] else classes[k])

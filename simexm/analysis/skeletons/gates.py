@@ -92,7 +92,7 @@ def _touches(
         if new.any():
             place = np.unravel_index(first[new], key.shape)
             at = (place[0] + here[0].start, place[1] + here[1].start)
-            yield found[new] >> 32, found[new] & 0xFFFFFFFF, at, shift, width[new]
+            yield found[new] >> 32, found[new] & 0xFFFFFFFF, at, (du, dv), width[new]
 
 
 def keep_gates(blocks: int, read: ReadPart, folder: Path) -> None:

@@ -17,13 +17,13 @@ from pydantic import Field
 from simexm.analysis.contract import Bench, Conclusion, Score
 from simexm.analysis.skeletons.by_id import Columns, by_id
 from simexm.analysis.skeletons.sampling import values_at, voxels_at
-from simexm.analysis.skeletons.stored import StoredSkeletons
 from simexm.analysis.volume import Volume, VolumeAnalysis, same_grid, voxel_floats
 from simexm.errors import OutputError
 from simexm.geometry.grid import Box, Tiling
 from simexm.jobs.keyed_rows import Keyed
 from simexm.kernels.objects.overlaps import overlaps
 from simexm.names import FreeText
+from simexm.result.skeletons import StoredSkeletons
 
 CELLS, RUNS, HELD, CALIBERS, MASKED = "cells", "runs", "held", "calibers", "masked"
 _PER_NM = 10**8
@@ -175,7 +175,7 @@ class _SkeletonScoreBench(Bench):
     def conclude(self, sums: Mapping[str, Any]) -> Conclusion:
         """Find merged segments, then compute all scores."""
         merged, merges = self._merged(sums)
-        cells = [self._cells(*part, merged) for part in by_id(sums[CELLS], sums[RUNS])]
+        cells = [self._cells(merged, part[0], part[1]) for part in by_id(sums[CELLS], sums[RUNS])]
         table = pa.concat_tables(cells)
         if not table.num_rows or not sum(table["cable_um"].to_pylist()):
             raise OutputError(
@@ -199,7 +199,7 @@ class _SkeletonScoreBench(Bench):
             found.append(several[some].astype(np.uint64))
         return np.concatenate(found), merges
 
-    def _cells(self, cells: Columns, runs: Columns, merged: NDArray[np.uint64]) -> pa.Table:
+    def _cells(self, merged: NDArray[np.uint64], cells: Columns, runs: Columns) -> pa.Table:
         """Rows of the table of cells."""
         right = ~np.isin(runs["segment"], merged)
         place = np.searchsorted(cells["id"], runs["id"])

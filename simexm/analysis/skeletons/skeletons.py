@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +15,46 @@ from simexm.analysis.contract import Bench, Conclusion, ReadPart, Score
 from simexm.analysis.objects.borders import PAIRS, PARTS, at_border, join, parts_of
 from simexm.analysis.skeletons.by_id import by_id
 from simexm.analysis.skeletons.gates import gates_in, gates_of, keep_gates
-from simexm.analysis.skeletons.stored import GROUP, TABLE, VERTICES, grid_of
-from simexm.analysis.skeletons.trees import Trees
-from simexm.analysis.volume import Volume, VolumeAnalysis, voxel_floats
+from simexm.analysis.skeletons.trees import Along, Trees
+from simexm.analysis.volume import Volume, VolumeAnalysis, same_grid, voxel_floats
+from simexm.errors import OutputError, SpecError
 from simexm.geometry.grid import Box, Tiling, triple
-from simexm.jobs.keyed_rows import Keyed
+from simexm.jobs.keyed_rows import Keyed, Reducer
 from simexm.kernels.objects.components import Components
 from simexm.kernels.objects.shapes import moments
+from simexm.kernels.skeletons.near import most_frequent
 from simexm.kernels.skeletons.queue import BYTES_PER_VOXEL as QUEUE_BYTES
 from simexm.kernels.skeletons.surface import surface_distance
 from simexm.kernels.skeletons.trace import BYTES_PER_VOXEL as TRACE_BYTES
 from simexm.kernels.skeletons.trace import trace
 from simexm.kernels.skeletons.units import Units
+from simexm.result.skeletons import GROUP, TABLE, VERTICES, grid_of
 
 JOINTS = "joints"
 SECONDS_PER_VOXEL = 4e-6
 WIDE_BYTES = 24
 """Memory of a voxel of a block with its halo: ids, components and distances."""
-_VERTICES = Keyed(("id", "voxel"), {"parent": "max", "surface": "max"})
+_VERTICES: dict[str, Reducer] = {"parent": "max", "surface": "max"}
 _JOINTS = Keyed(("id", "one", "other"), {"width": "max"})
 _NO_PARENT = -1
+_RESERVED = [
+    "id",
+    "voxel",
+    "vertex",
+    "parent",
+    "surface",
+    "z",
+    "y",
+    "x",
+    "z_nm",
+    "y_nm",
+    "x_nm",
+    "radius_nm",
+    "length_nm",
+]
+"""Columns that a sampled volume cannot be named after."""
+_CLASSES = 255
+"""Largest value of a sampled volume."""
 
 
 class Skeletons(VolumeAnalysis):
@@ -53,6 +73,15 @@ class Skeletons(VolumeAnalysis):
         Volume from which a connected part of an id gets a tree.
     largest_radius_nm
         Radius that all larger ones count as, such as those of cell bodies: so far a block looks beyond its borders.
+    sampled
+        Names of further volumes, on the same grid, given after the first: masks such as myelin, or classes. Each vertex gets the
+        most frequent value around it (column NAME), and the one with most cable along the tree (NAME_along).
+    window_nm
+        How far around a vertex a volume is sampled, along each axis.
+    along_um
+        Length of the tree around a vertex, half in each direction, over which the majority is taken.
+    body_radius_nm
+        Vertices of this radius or more are in a cell body: they keep their value, and the majority leaves them out.
     block_voxels
         Side of a block. It decides where skeletons are joined, so other blocks give slightly other ones.
     """
@@ -62,17 +91,32 @@ class Skeletons(VolumeAnalysis):
     constant_nm: float = Field(default=300.0, gt=0, le=1e5)
     smallest_um3: float = Field(default=0.0, ge=0)
     largest_radius_nm: float = Field(default=1000.0, gt=0, le=1e4)
+    sampled: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$", max_length=40)], ...] = ()
+    window_nm: float = Field(default=100.0, ge=0, le=1000)
+    along_um: float = Field(default=10.0, ge=0, le=1000)
+    body_radius_nm: float | None = Field(default=None, gt=0)
 
     def open(self, inputs: tuple[Volume, ...]) -> Bench:
         """Open the volume; raises SourceError if its type does not fit, SpecError for a bad region."""
-        self.refuse_other_count(inputs, 1, "VOLUME")
-        return _SkeletonsBench(self, inputs[0])
+        named = [f"the volume of {name}" for name in self.sampled]
+        self.refuse_other_count(inputs, 1 + len(self.sampled), " ".join(["VOLUME", *named]))
+        if len({*self.sampled, *_RESERVED}) < len(self.sampled) + len(_RESERVED):
+            raise OutputError(
+                f"sampled names {', '.join(self.sampled)} repeat each other, or one of the columns {', '.join(_RESERVED)}, which "
+                "would be lost; give each volume a name of its own"
+            )
+        return _SkeletonsBench(self, *inputs)
+
+    def opened(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """Open all volumes; `dataset` is that of the first."""
+        rest = self.model_copy(update={"dataset": None})
+        return tuple((rest if n else self)._volume(one) for n, one in enumerate(inputs))
 
 
 class _SkeletonsBench(Bench):
     """The volume in blocks."""
 
-    def __init__(self, settings: Skeletons, volume: Volume) -> None:
+    def __init__(self, settings: Skeletons, volume: Volume, *sampled: Volume) -> None:
         self.settings, self.volume = settings, volume
         self.whole, self.voxel_nm = settings.box(volume), voxel_floats(volume)
         self.units = Units.of(self.voxel_nm)
@@ -81,8 +125,19 @@ class _SkeletonsBench(Bench):
         self.tiling = Tiling(self.whole, (settings.block_voxels,) * 3)
         self.halo = triple(math.ceil(settings.largest_radius_nm / v) + 1 for v in self.voxel_nm)
         self.surveys = (PARTS, PAIRS)
-        self.keyed = {VERTICES: _VERTICES, JOINTS: _JOINTS}
+        columns: dict[str, Reducer] = {**_VERTICES, **dict.fromkeys(settings.sampled, "max")}
+        self.keyed = {VERTICES: Keyed(("id", "voxel"), columns), JOINTS: _JOINTS}
         self.inputs = {"volume": volume.identity}
+        self.samples = {}
+        for name, other in zip(settings.sampled, sampled, strict=True):
+            start, other_start, shape = same_grid(volume, other)
+            if start != (0, 0, 0) or shape != volume.shape:
+                raise SpecError(
+                    f"{other.where} does not cover {volume.where}, so vertices outside it would have no {name}; sample a volume "
+                    "that does, or ingest a part of the first"
+                )
+            self.inputs[name] = other.identity
+            self.samples[name] = (other.numbers("labels"), other_start)
         self.blocks, self.voxels = len(self.tiling), self.whole.size
         self.core_seconds = SECONDS_PER_VOXEL * self.voxels
         inner = triple(map(min, self.tiling.cell, self.whole.shape))
@@ -100,6 +155,12 @@ class _SkeletonsBench(Bench):
         """Join the components of all blocks, and choose the gates between them."""
         join(self.blocks, read, folder, lambda sizes: self._keeps(sizes[:, 0]))
         keep_gates(self.blocks, read, folder)
+
+    @property
+    def along(self) -> Along:
+        """What is sampled, and over which length."""
+        s = self.settings
+        return Along(s.sampled, s.along_um * 500, math.inf if s.body_radius_nm is None else s.body_radius_nm)
 
     def _keeps(self, voxels: NDArray[np.int64]) -> NDArray[np.bool_]:
         kept: NDArray[np.bool_] = voxels * (math.prod(self.voxel_nm) * 1e-9) >= self.settings.smallest_um3
@@ -126,6 +187,16 @@ class _SkeletonsBench(Bench):
         voxel = self._index(traced.voxel + start)
         parent = np.where(traced.parent >= 0, voxel[traced.parent], _NO_PARENT) if voxel.size else voxel
         vertices = {"id": values[own.slices][z, y, x], "voxel": voxel, "parent": parent, "surface": surface[z, y, x]}
+        for name, (read, offset) in self.samples.items():
+            reach = triple(int(self.settings.window_nm // v) for v in self.voxel_nm)
+            near = box.grown(reach).intersect(Box.of_shape(self.volume.shape))
+            classes = most_frequent(read(near.shifted(offset)), traced.voxel + start - near.start, reach)
+            if classes.max(initial=0) > _CLASSES:
+                raise SpecError(
+                    f"the volume of {name} holds the value {classes.max()}, and classes go up to {_CLASSES}; sample a mask or "
+                    "classes, and use `simexm overlaps` for ids"
+                )
+            vertices[name] = classes.astype(np.int64)
         later = gates[self._index(gates[:, :3]) < self._index(gates[:, 3:])]  # each joint is told by one of its blocks
         z, y, x = (later[:, :3] - start).T
         one, other = self._index(later[:, :3]), self._index(later[:, 3:])
@@ -163,8 +234,14 @@ class _SkeletonsBench(Bench):
             (trees.summary() for trees in self._trees(sums)),
             (trees.vertices() for trees in self._trees(sums)),
         )
-        return Conclusion({TABLE: summaries, VERTICES: vertices}, scores, {GROUP: grid_of(self.volume)})
+        return Conclusion(
+            {TABLE: summaries, VERTICES: vertices},
+            scores,
+            {GROUP: grid_of(self.volume.voxel_nm, self.volume.origin_nm)},
+        )
 
     def _trees(self, sums: Mapping[str, Any]) -> Iterator[Trees]:
         for vertices, joints in by_id(sums[VERTICES], sums[JOINTS]):
-            yield Trees.of(vertices, joints, self.volume.shape, self.voxel_nm, self.volume.origin_nm, self.units.nm)
+            yield Trees.of(
+                vertices, joints, self.volume.shape, self.voxel_nm, self.volume.origin_nm, self.units.nm, self.along
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,16 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from simexm.kernels.skeletons.tree import degrees, oriented, positions
+from simexm.kernels.skeletons.tree import degrees, oriented, positions, running_majority
+
+
+@dataclass(frozen=True)
+class Along:
+    """Names of what is sampled; how far along the tree the majority is taken; radius from which a vertex is in a cell body."""
+
+    names: tuple[str, ...] = ()
+    reach_nm: float = 0.0
+    body_nm: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class Trees:
     radius_nm: NDArray[np.float64]
     voxel_nm: Sequence[float]
     origin_nm: Sequence[Any]
+    sampled: Mapping[str, NDArray[np.int64]]
+    """(n,) by name: the value around each vertex, and that of the majority along the tree."""
 
     @classmethod
     def of(
@@ -39,6 +51,7 @@ class Trees:
         voxel_nm: Sequence[float],
         origin_nm: Sequence[Any],
         unit_nm: float,
+        along: Along,
     ) -> Trees:
         """Put trees together: `vertices` have id, voxel, parent and surface; `joints` id, one and other."""
         ids, first = np.unique(vertices["id"], return_index=True)
@@ -56,7 +69,12 @@ class Trees:
         at = index[order]
         voxel = np.stack([at // (ny * nx), at // nx % ny, at % nx], axis=1)
         radius = np.sqrt(vertices["surface"][order].astype(np.float64)) * unit_nm
-        return cls(first, ids, voxel, parent, radius, voxel_nm, origin_nm)
+        sampled = {name: vertices[name][order] for name in along.names}
+        trees = cls(first, ids, voxel, parent, radius, voxel_nm, origin_nm, sampled)
+        for name in along.names:
+            of = sampled[name], radius < along.body_nm
+            sampled[f"{name}_along"] = running_majority(parent, trees.lengths_nm, *of, along.reach_nm)
+        return trees
 
     @cached_property
     def lengths_nm(self) -> NDArray[np.float64]:
@@ -77,7 +95,7 @@ class Trees:
         for n, axis in enumerate("zyx"):
             columns[axis] = self.voxel[:, n]
             columns[f"{axis}_nm"] = (self.voxel[:, n] + 0.5) * self.voxel_nm[n] + float(self.origin_nm[n])
-        return pa.table({**columns, "radius_nm": self.radius_nm, "length_nm": self.lengths_nm})
+        return pa.table({**columns, "radius_nm": self.radius_nm, "length_nm": self.lengths_nm, **self.sampled})
 
     def summary(self) -> pa.Table:
         """One row for each id: trees, vertices, cable, branch points, end points, mean and largest radius."""
@@ -100,5 +118,13 @@ class Trees:
                 "end_points": count(degree == 1),
                 "radius_nm": np.where(cable > 0, area / np.where(cable > 0, cable, 1.0), largest),
                 "largest_radius_nm": largest,
+                **{f"{name}_um": self._cable_in(value) for name, value in self.sampled.items()},
             }
         )
+
+    def _cable_in(self, value: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Cable of each object where a sampled value is not 0; half of an edge belongs to either vertex."""
+        joined = self.parent >= 0
+        share = ((value != 0).astype(np.float64) + (value[self.parent] != 0)) / 2
+        weights = np.where(joined, self.lengths_nm * share, 0.0)
+        return np.bincount(self.owner, weights, self.ids.size).astype(np.float64) * 1e-3

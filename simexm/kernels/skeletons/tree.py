@@ -1,4 +1,4 @@
-"""Trees of vertices: orientation from a root, branch points, ends, and running means along them."""
+"""Trees of vertices: orientation from a root, branch points, ends, and the majority along them."""
 
 from __future__ import annotations
 
@@ -89,3 +89,63 @@ def degrees(parent: NDArray[np.int64]) -> NDArray[np.int64]:
     joined = parent >= 0
     found: NDArray[np.int64] = np.bincount(parent[joined], minlength=parent.size) + joined
     return found
+
+
+def running_majority(
+    parent: NDArray[np.int64],
+    length: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    counts: NDArray[np.bool_],
+    reach: float,
+) -> NDArray[np.int64]:
+    """The class with most cable within `reach` of each vertex, along the tree.
+
+    Parameters
+    ----------
+    parent
+        (n,): position of each vertex's parent, -1 at roots.
+    length
+        (n,): length of the edge to it; half of an edge belongs to either vertex.
+    classes
+        (n,): class of each vertex, 0 and above; of equals the smaller wins.
+    counts
+        (n,): whether a vertex counts, and whether paths may pass it; one that does not keeps its own class.
+    reach
+        In the unit of `length`.
+    """
+    n = parent.size
+    child = np.flatnonzero(parent >= 0)
+    ends = np.concatenate([child, parent[child]])
+    order = np.argsort(ends, kind="stable")
+    beside, edge = np.concatenate([parent[child], child])[order], np.concatenate([child, child])[order]
+    begin = np.searchsorted(ends[order], np.arange(n + 1))
+    own = np.bincount(ends, np.concatenate([length[child]] * 2) / 2, n).astype(np.float64)
+    out = classes.copy()
+    votes = np.zeros(int(classes.max(initial=0)) + 1)
+    stack = np.empty((n, 2), np.int64)
+    _running(begin, beside, length[edge], own, classes, counts, reach, votes, stack, np.empty(n), out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _running(begin, beside, steps, own, classes, counts, reach, votes, stack, far, out):  # type: ignore[no-untyped-def]
+    for vertex in range(out.size):
+        if not counts[vertex]:
+            continue
+        votes[:] = 0
+        stack[0, 0], stack[0, 1], far[0] = vertex, -1, 0.0
+        size = 1
+        while size:
+            size -= 1
+            here, before, distance = stack[size, 0], stack[size, 1], far[size]
+            votes[classes[here]] += own[here]
+            for k in range(begin[here], begin[here + 1]):
+                if beside[k] != before and counts[beside[k]] and distance + steps[k] <= reach:
+                    stack[size, 0], stack[size, 1], far[size] = beside[k], here, distance + steps[k]
+                    size += 1
+        best = classes[vertex]
+        most = votes[best]
+        for c in range(votes.size):
+            if votes[c] > most or (votes[c] == most and c < best):
+                best, most = c, votes[c]
+        out[vertex] = best

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from simexm.analysis.volume import Volume
 from simexm.errors import OutputError
 from simexm.geometry.grid import Spacing, exact3
 from simexm.result.result import Result
@@ -22,9 +21,9 @@ from simexm.store.parquet import table_file
 GROUP, TABLE, VERTICES = "skeletons", "skeletons", "vertices"
 
 
-def grid_of(volume: Volume) -> dict[str, Any]:
-    """The grid of the vertices as attributes, in exact decimals or fractions of nm."""
-    return {name: [str(v) for v in getattr(volume, name)] for name in ("voxel_nm", "origin_nm")}
+def grid_of(voxel_nm: Spacing, origin_nm: Spacing) -> dict[str, Any]:
+    """The grid of the vertices as attributes, in exact fractions of nm."""
+    return {"voxel_nm": [str(v) for v in voxel_nm], "origin_nm": [str(o) for o in origin_nm]}
 
 
 @dataclass(frozen=True)
@@ -69,21 +68,20 @@ class StoredSkeletons:
         """Columns of the vertices in a file."""
         return columns_of(table_file(self.files[file]).read())
 
+    def whole_objects(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the vertices of all objects in pieces that never cut one."""
+        held: dict[str, NDArray[Any]] = {}
+        for n in range(len(self.files)):
+            more = self.read(n)
+            held = {k: np.concatenate([held[k], more[k]]) for k in more} if held else more
+            cut = int(np.searchsorted(held["id"], held["id"][-1], "left")) if held["id"].size else 0
+            if cut:
+                yield {k: column[:cut] for k, column in held.items()}
+                held = {k: column[cut:] for k, column in held.items()}
+        if held:
+            yield held
+
 
 def columns_of(table: pa.Table) -> dict[str, NDArray[Any]]:
     """Columns of a table as arrays."""
     return {name: table[name].to_numpy() for name in table.column_names}
-
-
-def whole_objects(skeletons: StoredSkeletons) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield the vertices of all objects in pieces that never cut one."""
-    held: dict[str, NDArray[Any]] = {}
-    for n in range(len(skeletons.files)):
-        more = skeletons.read(n)
-        held = {k: np.concatenate([held[k], more[k]]) for k in more} if held else more
-        cut = int(np.searchsorted(held["id"], held["id"][-1], "left")) if held["id"].size else 0
-        if cut:
-            yield {k: column[:cut] for k, column in held.items()}
-            held = {k: column[cut:] for k, column in held.items()}
-    if held:
-        yield held
