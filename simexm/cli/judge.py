@@ -68,7 +68,6 @@ def score(
 
     Example: simexm score synapses.zarr tissue.yaml --as synapses
     """
-    from simexm.analysis.contract import Analysis
     from simexm.analysis.registration.score import AlignmentScore
     from simexm.analysis.scores.segmentation import SegmentationScore
     from simexm.analysis.scores.synapses import SynapseScore

@@ -26,7 +26,8 @@ def refuse_apart(
 
     `start` puts points (3, n), um, of the fixed volume into the moving one; `started` tells whether the user gave it.
     """
-    if steps[0].step in _SEEKING:
+    first = steps[0].step if steps else "deform"  # of the blocks
+    if first in _SEEKING:
         return
     ends = [np.linspace(0, n - 1, min(n, _PLACES)) for n in fixed.shape]
     at = np.stack(np.meshgrid(*ends, indexing="ij")).reshape(3, -1)
@@ -40,7 +41,7 @@ def refuse_apart(
         "and the start puts nothing of the fixed one into the moving one" if started else "so nothing of them overlaps"
     )
     raise SpecError(
-        f"the fixed and the moving volume reach {places} um (z, y, x), {why}: {steps[0].step} would have nothing to compare; "
+        f"the fixed and the moving volume reach {places} um (z, y, x), {why}: {first} would have nothing to compare; "
         f"{'correct the start' if started else 'correct their positions'}, or begin with the step features or centre"
     )
 
