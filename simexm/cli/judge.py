@@ -10,7 +10,7 @@ from simexm.cli.app import Heading, command
 from simexm.cli.shared import cluster_of
 
 if TYPE_CHECKING:
-    pass
+    from simexm.analysis.contract import Analysis
 
 KINDS = ("segmentation", "skeletons", "synapses", "alignment")
 """What can be scored, by the name of its analysis."""

@@ -51,6 +51,8 @@ def view(
     Example: simexm view out.zarr
 
     Example: simexm view confocal.zarr widefield.zarr --no-browser
+
+    Example: simexm view objects.zarr skeletons.zarr
     """
     from simexm.result.result import Result
     from simexm.view.viewer import Viewer, open_browser

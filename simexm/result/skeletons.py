@@ -68,6 +68,29 @@ class StoredSkeletons:
         """Columns of the vertices in a file."""
         return columns_of(table_file(self.files[file]).read())
 
+    def of_id(self, wanted: int) -> dict[str, NDArray[Any]]:
+        """Columns of the vertices of an id; empty if it has none."""
+        parts = [columns_of(table_file(file).read()) for file in self._files_with(wanted)]
+        found = {name: np.concatenate([p[name] for p in parts]) for name in (parts[0] if parts else ())}
+        return {name: column[found["id"] == wanted] for name, column in found.items()}
+
+    def _files_with(self, wanted: int) -> list[Location]:
+        """Files whose range of ids includes one; ids ascend over all files."""
+        spans = self._spans
+        return [file for file, (low, high) in zip(self.files, spans, strict=True) if low <= wanted <= high]
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int]]:
+        """First and last id of each file."""
+        ids = [table_file(file).read(columns=["id"])["id"] for file in self.files]
+        return [(i[0].as_py(), i[-1].as_py()) if len(i) else (1, 0) for i in ids]
+
+    def longest(self, most: int) -> list[int]:
+        """Ids of the longest skeletons, the longest first."""
+        table = self.result.table(TABLE)
+        order = np.argsort(-table["cable_um"].to_numpy(), kind="stable")[:most]
+        return [int(i) for i in table["id"].to_numpy()[order]]
+
     def whole_objects(self) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield the vertices of all objects in pieces that never cut one."""
         held: dict[str, NDArray[Any]] = {}

@@ -7,6 +7,7 @@ reach the port, so the address contains a secret.
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import threading
 import warnings
@@ -18,6 +19,8 @@ import tornado.web
 from tornado.routing import Rule
 
 from simexm.errors import OutputError, SimexmWarning
+from simexm.export.skeletons import INFO, precomputed
+from simexm.result.skeletons import StoredSkeletons
 from simexm.secret import Below
 from simexm.store import omezarr
 from simexm.store.omezarr import group_bytes
@@ -70,10 +73,14 @@ class Server:
         metadata = {"zarr.json": group_file(volume.steps, "zyx")}
         self._add(name, _VolumeHandler, {"volume": volume, "metadata": metadata, "ended": self._ended})
 
-    def url(self, name: str, group: str = "") -> str:
+    def add_skeletons(self, name: str, skeletons: StoredSkeletons) -> None:
+        """Serve skeletons at /name/, an id at a time."""
+        self._add(name, _SkeletonHandler, {"skeletons": skeletons})
+
+    def url(self, name: str, group: str = "", kind: str = "zarr3") -> str:
         """Neuroglancer's URL of a group at /name/."""
         inside = f"{group}/" if group else ""
-        return f"http://{LOOPBACK}:{self.port}/{self._secret}/{name}/{inside}|zarr3:"
+        return f"http://{LOOPBACK}:{self.port}/{self._secret}/{name}/{inside}|{kind}:"
 
     def stop(self) -> None:
         """Stop the server; chunks in progress are finished first, and waiting ones are not begun."""
@@ -130,6 +137,30 @@ class _FolderHandler(tornado.web.StaticFileHandler):
 
     def set_extra_headers(self, path: str) -> None:
         self.set_header("Cache-Control", "no-store")  # during a run, shards are added
+
+
+class _SkeletonHandler(tornado.web.RequestHandler):
+    """Serve skeletons as Neuroglancer reads them."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD")
+
+    def initialize(self, skeletons: StoredSkeletons) -> None:
+        self.skeletons = skeletons
+
+    async def get(self, path: str) -> None:
+        """Answer with metadata, or with the skeleton of an id."""
+        self.set_header("Cache-Control", "no-store")
+        if path == "info":
+            self.set_header("Content-Type", "application/json")
+            self.finish(json.dumps(INFO))
+            return
+        found = self.skeletons.of_id(int(path)) if path.isascii() and path.isdecimal() else {}
+        if not len(found.get("id", ())):
+            raise tornado.web.HTTPError(404)
+        self.set_header("Content-Type", "application/octet-stream")
+        self.finish(precomputed(found))
+
+    head = get
 
 
 class _VolumeHandler(tornado.web.RequestHandler):

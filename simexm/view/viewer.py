@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simexm.errors import OutputError
 from simexm.result.place import SIMULATION
 from simexm.result.result import Result
+from simexm.result.skeletons import TABLE as SKELETONS
+from simexm.result.skeletons import StoredSkeletons
 from simexm.view.scene import Scene
 from simexm.view.serving import LOOPBACK, Server
 from simexm.view.volume import ServedVolume
@@ -25,6 +28,8 @@ _PANEL = 450
 """Pixels of the screen into which the complete image should fit when several panels are side by side."""
 _SLIDER = 4
 """End of the contrast slider over the window's end; up to the camera's largest count it could hardly be adjusted."""
+_SKELETONS = 100
+"""Skeletons that are shown at first, the longest; others by their ids."""
 _ALPHA = 0.25
 """Opacity of label images over an image."""
 _SHADER = """#uicontrol invlerp contrast(range=[{low}, {high}], window=[0, {end}])
@@ -44,12 +49,19 @@ class Layer:
 
 
 class Viewer:
-    """Results in Neuroglancer, side by side, on a loopback port (0: any free one).
+    """Results in Neuroglancer, side by side, on a loopback port (0: any free one); skeletons with the first of them.
 
     Raises OutputError if a run has only begun, or the page cannot be served.
     """
 
     def __init__(self, results: Sequence[Result], port: int = 0) -> None:
+        skeletons = [StoredSkeletons.open(result) for result in results if result.kind == SKELETONS]
+        results = [result for result in results if result.kind != SKELETONS]
+        if not results:
+            raise OutputError(
+                f"{skeletons[0].result.path} holds skeletons, which are shown in a volume; name a result with images or labels, "
+                "too"
+            )
         self.scenes = [Scene.of(result) for result in results]
         self._server = Server(port)
         import neuroglancer  # type: ignore[import-untyped]
@@ -60,6 +72,13 @@ class Viewer:
             [*self._layers(f"{n}", scene, f"{name}: " if len(results) > 1 else "")]
             for n, (name, scene) in enumerate(zip(names, self.scenes, strict=True))
         ]
+        for n, each in enumerate(skeletons):
+            self._server.add_skeletons(f"skeletons{n}", each)
+            source = self._server.url(f"skeletons{n}", kind="neuroglancer-precomputed")
+            layer = neuroglancer.SegmentationLayer(source=source, segments=each.longest(_SKELETONS))
+            columns[0].append(
+                Layer(_unique([*names, *(s.result.path.stem for s in skeletons)])[len(names) + n], layer, True)
+            )
         with self._viewer.txn() as state:
             _set(state, self.scenes, columns)
 

@@ -37,21 +37,9 @@ WIDE_BYTES = 24
 _VERTICES: dict[str, Reducer] = {"parent": "max", "surface": "max"}
 _JOINTS = Keyed(("id", "one", "other"), {"width": "max"})
 _NO_PARENT = -1
-_RESERVED = [
-    "id",
-    "voxel",
-    "vertex",
-    "parent",
-    "surface",
-    "z",
-    "y",
-    "x",
-    "z_nm",
-    "y_nm",
-    "x_nm",
-    "radius_nm",
-    "length_nm",
-]
+_RESERVED = (
+    "id", "voxel", "vertex", "parent", "surface", "z", "y", "x", "z_nm", "y_nm", "x_nm", "radius_nm", "length_nm",
+)  # fmt: skip
 """Columns that a sampled volume cannot be named after."""
 _CLASSES = 255
 """Largest value of a sampled volume."""
