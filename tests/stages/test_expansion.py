@@ -24,8 +24,9 @@ from simexm.sources.arrays import ArrayVolume
 from simexm.spec.simulation import Execution
 from simexm.stages.expansion import distortion
 from simexm.stages.expansion.deformation import Deformation
-from simexm.stages.expansion.expansion import MOST_STEPS, Expansion
+from simexm.stages.expansion.expansion import Expansion
 from simexm.stages.expansion.field import Field, Scale, _recent
+from simexm.stages.expansion.rounds import MOST_STEPS
 from simexm.stages.truth.places import _chosen, _inverted, planes_of_voxels
 from tests import build
 
@@ -97,12 +98,12 @@ def test_interpolated_truth_is_that_of_inversion(pixel_nm: float) -> None:
     assert (found == g.voxels_at_centres(whole)).all()
     assert len(np.unique(found[2])) > 40
     # the bound of the error, by which pixels are inverted after all, holds
-    knots = [g.centres_nm(axis, whole, stride if axis else 1) for axis in range(3)]
-    places = _inverted(g.transform, *knots)
+    z, y, x = (g.centres_nm(axis, whole, stride if axis else 1) for axis in range(3))
+    places = _inverted(g.transform, z, y, x)
     middle = (places[:, :, 1:-2, 1:-2] + places[:, :, 1:-2, 2:-1]) * 9 - (
         places[:, :, 1:-2, :-3] + places[:, :, 1:-2, 3:]
     )
-    halfway = _inverted(g.transform, *knots[:2], (knots[2][1:-2] + knots[2][2:-1]) / 2)[:, :, 1:-2]
+    halfway = _inverted(g.transform, z, y, (x[1:-2] + x[2:-1]) / 2)[:, :, 1:-2]
     off = np.abs(middle / 16 - halfway).max(axis=(0, 2, 3)) / CELL_NM
     assert (off < error).all()
     assert (off > error / 100).any()

@@ -14,6 +14,7 @@ from pydantic import Field
 from simexm.analysis.contract import Analysis, Bench, Conclusion, Measured, Score
 from simexm.analysis.registration.align import absolute
 from simexm.analysis.registration.transform import Floats, Frame, StoredTransform
+from simexm.analysis.registration.truth import transform_at
 from simexm.errors import OutputError, SpecError
 from simexm.geometry.grid import Box, Tiling, triple
 from simexm.jobs.sums_by_id import CellSums, add_up
@@ -29,8 +30,9 @@ PERCENTILES = (50, 95, 99)
 class AlignmentScore(Analysis):
     """Score a transform against the true one, and beside it the identity.
 
-    Inputs are the transform that was found, a result of align, and the true one: another such result, or a text file with an
-    affine map. Residuals count where the true transform ends in the moving volume: elsewhere nothing could be found.
+    Inputs are the transform that was found, a result of align, and the true one: a round of a simulation
+    (`OUT.zarr/round_02`), another result of align, or a text file with an affine map. Residuals count where the true
+    transform ends in the moving volume: elsewhere nothing could be found.
 
     Attributes
     ----------
@@ -48,7 +50,7 @@ class AlignmentScore(Analysis):
                 f"alignment compares two transforms, not {len(inputs)}; name the one found, then the true one"
             )
         return tuple(
-            one if isinstance(one, StoredTransform) else StoredTransform(absolute(str(getattr(one, "path", one))))
+            one if isinstance(one, StoredTransform) else transform_at(absolute(str(getattr(one, "path", one))))
             for one in inputs
         )
 

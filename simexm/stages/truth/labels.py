@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ class Truth(Stage):
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (TRUTH,)
     always: ClassVar[bool] = True
+    on_grid: ClassVar[bool] = True
 
     @property
     def inputs(self) -> tuple[Quantity, ...]:
@@ -73,6 +75,7 @@ class Truth(Stage):
         for name in self.regions:
             bit = state.context.region_bits[name]
             state.device.gather_where(part.on_device(), bit, z, y, x, state.scratch[name][at])
+        self._cut(state, at, np.ix_(*(i + first for i, first in zip((z, y, x), part.box.start, strict=True))))
 
     def _gather_points(self, part: LabelPart, state: TileState) -> None:
         """Gather pixel by pixel; 0 outside the specimen."""
@@ -92,6 +95,16 @@ class Truth(Stage):
                 for name in self.regions:
                     bit = state.context.region_bits[name]
                     places.gather_where_at(part.index, bits, bit, *within, voxels, state.scratch[name][at])
+                self._cut(state, at, tuple(voxels))
+
+    def _cut(self, state: TileState, at: tuple[Any, ...], voxels: Sequence[NDArray[np.int64]]) -> None:
+        """Clear pixels whose voxels the frame lacks; coordinates of voxels may be arrays that broadcast together."""
+        for box in state.context.missing.get(state.context.frame, ()):
+            inside: Any = True
+            for v, first, last in zip(voxels, box.start, box.stop, strict=True):
+                inside = inside & (v >= first) & (v < last)
+            for name in ("", *self.regions):
+                state.scratch[name][at][inside] = 0
 
     def run(self, state: TileState) -> None:
         """Write cell indices of the tile, int32, (z, y, x), of all cells and within each region."""
