@@ -28,6 +28,7 @@ from simexm.stages.expansion.expansion import Expansion
 from simexm.stages.expansion.field import Field, Scale, _recent
 from simexm.stages.expansion.rounds import MOST_STEPS
 from simexm.stages.truth.places import _chosen, _inverted, planes_of_voxels
+from simexm.view.report import distortion as report
 from tests import build
 
 Array = NDArray[np.float64]
@@ -168,6 +169,18 @@ def test_the_measured_curve_is_that_of_the_spec() -> None:
         found = np.mean([getattr(c, name) for c in curves], axis=0)
         assert found == pytest.approx(getattr(wanted, name), rel=0.08)
     assert wanted.mean_nm / wanted.change_nm == pytest.approx(1.6, abs=0.1)
+
+
+def test_the_report_draws_the_curve_beside_the_published_one() -> None:
+    data = build.spec(optics=build.confocal())
+    data["stages"][2] = {"stage": "expansion", **SIMULATED}
+    source = ArrayVolume(np.ones((16, 50, 50), np.uint64), CELL_NM)
+    drawn = report.distortion(make_plan(Simulation.from_mapping(data), source=source))
+    assert drawn is not None
+    assert "LICONN" in drawn
+    assert "error, nm" in drawn
+    data["stages"][2] = {"stage": "expansion", "anisotropy": [1.03, 1, 1]}
+    assert report.distortion(make_plan(Simulation.from_mapping(data), source=source)) is None
 
 
 def test_a_curve_is_fitted() -> None:
