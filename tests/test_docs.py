@@ -250,11 +250,15 @@ def test_blocks_of_pan_stains(folder: Path) -> None:
 
 
 def test_blocks_of_deformation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings, command, published, curve = blocks("docs/deformation.md")
+    settings, command, rounds, published, curve = blocks("docs/deformation.md")
     (tmp_path / "uneven.yaml").write_text(settings.text)
     said = type_here(command.text, tmp_path)
     assert "distortion" in said
     assert "liconn: 66 at 0.6" in " ".join(said.split())
+    stages = yaml.safe_load(settings.text)
+    stages["stages"][2] = yaml.safe_load(rounds.text)
+    (tmp_path / "rounds.yaml").write_text(yaml.safe_dump(stages))
+    assert "3 such images, one for each round" in " ".join(type_here("simexm plan rounds.yaml", tmp_path).split())
     (tmp_path / "published.yaml").write_text(
         re.sub(r"(?ms)  - stage: expansion.*?(?=  - stage: confocal)", f"  - {published.text}", settings.text)
     )

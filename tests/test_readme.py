@@ -50,6 +50,7 @@ BLOCKS = {
     "docs/deformation.md": [
         ("yaml", "source: {kind: phantom"),
         ("bash", "simexm plan uneven.yaml"),
+        ("yaml", "stage: expansion"),
         ("yaml", "{stage: expansion, factor: 17.3"),
         ("python", "from simexm.stages.expansion.distortion"),
     ],

@@ -14,10 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box, NmBox, Spacing, Triple, combine, each, three, triple
-from simexm.geometry.transform import Specimen, Transform
-
-_TRUE_TO = 1e-3
-"""Voxels by which the interpolated origin of a pixel's centre may be wrong."""
+from simexm.geometry.transform import Points, Specimen, Transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,39 +120,28 @@ class Geometry:
         stop = triple(math.ceil((b - c) / p) for b, c, p in zip(box.stop, corner, self.pixel_nm, strict=True))
         return Box(start, stop).intersect(Box.of_shape(self.shape))
 
-    def voxels_at_centres(self, pixels: Box) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return the voxel z, y, x of the volume that holds each pixel's centre before expansion; arrays of the box's shape.
+    def voxels_at_centres(self, pixels: Box) -> NDArray[np.int64]:
+        """Return the voxel of the volume that holds each pixel's centre before expansion, (3, *pixels.shape).
 
         Works for any transform. A uniform one is sampled exactly, axis by axis: see `Sampling.voxel_at_centre`.
         """
-        w, v, u = (
-            np.floor(at / float(size)).astype(np.int64) + first
-            for at, size, first in zip(self.tissue_at_centres(pixels), self.voxel_nm, self.crop.start, strict=True)
-        )
-        return w, v, u
+        z, y, x = np.meshgrid(*(self.centres_nm(axis, pixels) for axis in range(3)), indexing="ij")
+        return self.voxels_at(self.transform.invert((z, y, x)))
 
-    def tissue_at_centres(self, pixels: Box) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return the place z, y, x of tissue, nm, that each pixel's centre came from; arrays of the box's shape.
+    def centres_nm(self, axis: int, pixels: Box, stride: int = 1) -> NDArray[np.float64]:
+        """Return the centres of pixels along an axis, nm of expanded tissue.
 
-        If the transform allows it, places are interpolated along y and x between those of every few pixels of the image.
+        With a stride, they are those of every few pixels of the image, from one before the box to two after it.
         """
-        _, y, x = (self._stride(axis) for axis in range(3))
-        knots = self._knots((1, y, x), pixels)
-        return three(_between(_between(at, 1, y, pixels), 2, x, pixels) for at in self.transform.invert(three(knots)))
+        a, b = pixels.start[axis], pixels.stop[axis]
+        index = np.arange(a, b) if stride == 1 else np.arange(a // stride - 1, (b - 1) // stride + 3) * stride
+        corner = self.pixels_nm(Box.of_shape((0, 0, 0))).start[axis]
+        return np.asarray((index + 0.5) * float(self.pixel_nm[axis]) + float(corner))
 
-    def _stride(self, axis: int) -> int:
-        """Pixels along an axis from one to the next whose centre is inverted."""
-        pixel_nm, allowed = float(self.pixel_nm[axis]), _TRUE_TO * float(min(self.voxel_nm))
-        return next(n for n in (8, 4, 2, 1) if n == 1 or self.transform.interpolated_error_nm(n * pixel_nm) <= allowed)
-
-    def _knots(self, strides: Triple, pixels: Box) -> list[NDArray[np.float64]]:
-        """Centres of every few pixels, nm of expanded tissue: those of the box, and as many around as cubics need."""
-        corner = self.pixels_nm(Box.of_shape((0, 0, 0))).start
-        along = []
-        for n, a, b, p, c in zip(strides, pixels.start, pixels.stop, self.pixel_nm, corner, strict=True):
-            index = np.arange(a, b) if n == 1 else np.arange(a // n - 1, (b - 1) // n + 3) * n
-            along.append((index + 0.5) * float(p) + float(c))
-        return list(np.meshgrid(*along, indexing="ij"))
+    def voxels_at(self, tissue_nm: Points) -> NDArray[np.int64]:
+        """Return the voxel of the volume that holds each point of tissue, (3, ...)."""
+        within = zip(tissue_nm, self.voxel_nm, self.crop.start, strict=True)
+        return np.stack([np.floor(at / float(size)).astype(np.int64) + first for at, size, first in within])
 
     def voxels_nm(self, box: Box) -> NmBox:
         """Convert a box of voxels to nm of tissue, both from the corner of the specimen."""
@@ -173,20 +159,3 @@ class Geometry:
         start = triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.start, self.crop.start, strict=True))
         stop = triple(c + a.first_voxel(p) for a, p, c in zip(self.axes, box.stop, self.crop.start, strict=True))
         return Box(start, stop)
-
-
-def _between(values: NDArray[np.float64], axis: int, stride: int, pixels: Box) -> NDArray[np.float64]:
-    """Interpolate values at every `stride`-th pixel along an axis to all pixels of a box, by cubics through four of them."""
-    if stride == 1:
-        return values
-    first, stop = pixels.start[axis] // stride, (pixels.stop[axis] - 1) // stride + 1
-    v = np.moveaxis(values, axis, 0)
-    a, b, c, d = (v[k : k + stop - first] for k in range(4))
-    out = np.empty((stop - first, stride, *v.shape[1:]))
-    for k in range(stride):
-        t = k / stride
-        ends = -t * (t - 1) * (t - 2) / 6 * a + t * (t + 1) * (t - 1) / 6 * d
-        out[:, k] = (t + 1) * (t - 1) * (t - 2) / 2 * b - t * (t + 1) * (t - 2) / 2 * c + ends
-    cut = pixels.start[axis] - first * stride
-    whole = out.reshape(-1, *v.shape[1:])[cut : cut + pixels.shape[axis]]
-    return np.moveaxis(whole, 0, axis)

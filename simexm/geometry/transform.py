@@ -15,6 +15,8 @@ from simexm.geometry.grid import NmBox, Spacing
 Points = tuple[Any, Any, Any]
 """Coordinates z, y, x of points, nm: three arrays of one shape, of NumPy or of a GPU's library."""
 
+_STEEPER = 2.0
+"""Times its scale by which a transform stretches or shrinks some place, at most."""
 SLABS = 64
 """Layers of a box that `Transform.depth` checks, at most."""
 
@@ -163,6 +165,11 @@ class Chain(Transform):
     def bound_inverse(self, box: NmBox) -> NmBox:
         """Bound in the reverse order."""
         return self.earlier.bound_inverse(self.later.bound_inverse(box))
+
+    def interpolated_error_nm(self, apart_nm: float) -> float:
+        """Add the errors of both: the later's is in the earlier's expanded nm, and what it inverts lies further apart."""
+        later = self.later.interpolated_error_nm(apart_nm)
+        return _STEEPER * (self.earlier.interpolated_error_nm(_STEEPER * apart_nm) + later / float(self.earlier.scale))
 
     def rough(self) -> Transform:
         """Chain the rough forms."""

@@ -35,29 +35,30 @@ class Variation:
         """Join the axes of each stage, out of `axes`, with those of its inputs."""
         quantities: dict[str, frozenset[str]] = {}
         found = []
+        moved = frozenset[str]().union(*(stage.moves for stage in stages)).intersection(axes)
         for stage in stages:
             inputs = (quantities.get(q.name, frozenset()) for q in stage.inputs)
-            varies = stage.varies.intersection(axes).union(*inputs)
+            varies = stage.varies.intersection(axes).union(*inputs, moved if stage.on_grid else ())
             quantities |= {q.name: varies for q in stage.writes}
             found.append(varies)
-        # dyes per pixel vary as the emitters do, from which they are counted
-        return cls(tuple(found), {LABELLED.name: quantities.get(EMITTERS.name, frozenset()), **quantities})
+        # dyes per pixel vary as the emitters do, from which they are counted, and as they move
+        return cls(tuple(found), {LABELLED.name: moved | quantities.get(EMITTERS.name, frozenset()), **quantities})
 
 
 def acquisition(stages: Sequence[Stage]) -> Acquisition:
     """Make the frames of imaging: along each axis that a stage adds and with which the main image varies.
 
-    Raises SpecError if two stages add the same axis.
+    Raises SpecError if two stages add different axes of one name.
     """
     added: dict[str, tuple[FrameAxis, Stage]] = {}
     for stage in stages:
         for axis in stage.frame_axes:
-            if axis.name in added:
+            known, by = added.setdefault(axis.name, (axis, stage))
+            if known != axis:
                 raise SpecError(
-                    f"the stages {added[axis.name][1].tag!r} and {stage.tag!r} both add the frame axis {axis.name!r}, so the "
-                    "number of frames is unknown; remove one of them"
+                    f"the stage {by.tag!r} has {len(known.coordinates)} frames along the axis {axis.name!r}, and the stage "
+                    f"{stage.tag!r} {len(axis.coordinates)}, so it is unknown what is imaged; give both the same"
                 )
-            added[axis.name] = axis, stage
     varies = Variation.of(stages, added.keys()).quantities[main_of(stages)]
     return Acquisition.of(axis for axis, _ in added.values() if axis.name in varies)
 

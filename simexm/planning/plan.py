@@ -183,9 +183,9 @@ class Plan:
         """Bytes of all arrays before compression."""
         return self.volumes.stored_bytes
 
-    def boxes(self, pixels: Box) -> dict[str, NmBox]:
-        """Return the box of every quantity that a tile needs; see `walk_back`."""
-        return walk_back(self.stages, self.context, pixels)
+    def boxes(self, pixels: Box, frame: Frame | None = None) -> dict[str, NmBox]:
+        """Return the box of every quantity that a tile needs in a frame, by default the first; see `walk_back`."""
+        return walk_back(self.stages, self.context.at(frame or self.frames[0]), pixels)
 
     def warn(self) -> None:
         """Issue the warnings that are known before the run."""
@@ -274,14 +274,14 @@ def imaging_repeats(imaging: ImageFormation, stages: Sequence[Stage], frames: Ac
 def walk_back(stages: Sequence[Stage], context: RunContext, pixels: Box) -> dict[str, NmBox]:
     """Return the box of every quantity, nm from the specimen's corner, that is needed to compute `pixels` of all outputs.
 
-    Walks back through the stages; see `needed`. Includes the tile's own voxels, whose cells are counted and whose
-    emitters may be stored.
+    Walks back through the stages; see `needed`. In the first frame it includes the tile's own voxels, whose cells are
+    counted and whose emitters may be stored.
     """
     g = context.geometry
     image = g.pixels_nm(pixels)
-    own = g.own_voxels(pixels)
-    tissue = g.voxels_nm(own.relative_to(g.crop.start))
-    tissue = tissue.hull(g.transform.bound_inverse(image))
+    tissue = g.transform.bound_inverse(image)
+    if context.is_first:
+        tissue = tissue.hull(g.voxels_nm(g.own_voxels(pixels).relative_to(g.crop.start)))
     wanted: dict[str, NmBox] = {"labels": tissue, "emitters": tissue, "fluorophores": tissue}
     last = {q.name for s in stages for q in s.writes} - {q.name for s in stages for q in s.inputs}
     for name in last - set(wanted):
@@ -302,15 +302,15 @@ def needed(stages: Sequence[Stage], context: RunContext, wanted: dict[str, NmBox
 def voxels_read(stages: Sequence[Stage], context: RunContext, tile: Triple) -> Box:
     """Return the voxels of the ground truth that a tile in the middle of the image reads, wherever in a voxel it begins.
 
-    If expansion is not uniform, the most that a tile there or at the image's borders reads.
+    If expansion is not uniform, the most that a tile there or at the image's borders reads, in any frame.
     """
-    context = context.roughly()
-    g = context.geometry
-    starts = [(max(0, (n - t) // 2), 0, max(0, n - t)) for n, t in zip(g.shape, tile, strict=True)]
     boxes = []
-    for z, y, x in itertools.islice(itertools.product(*starts), 1 if g.transform.is_uniform else None):
-        labels = walk_back(stages, context, Box.at((z, y, x), tile))["labels"]
-        boxes.append(g.voxels(labels).grown((1, 1, 1)).intersect(Box.of_shape(g.volume)))
+    for one in context.roughly().distinct:
+        g = one.geometry
+        starts = [(max(0, (n - t) // 2), 0, max(0, n - t)) for n, t in zip(g.shape, tile, strict=True)]
+        for z, y, x in itertools.islice(itertools.product(*starts), 1 if g.transform.is_uniform else None):
+            labels = walk_back(stages, one, Box.at((z, y, x), tile))["labels"]
+            boxes.append(g.voxels(labels).grown((1, 1, 1)).intersect(Box.of_shape(g.volume)))
     return max(boxes, key=lambda box: box.size)
 
 
@@ -324,9 +324,10 @@ def emitters_depth_nm(
     """
     reach = max((s.reach_nm(context) for s in stages), default=0.0)
     planes = slab if part[1] >= voxels[1] and part[2] >= voxels[2] else part[0] + 1
-    g = context.roughly().geometry
+    g = context.geometry
     specimen = g.voxels_nm(Box.of_shape(g.crop.shape)).grown(exact3((exact(reach),) * 3))
-    return float(g.transform.depth(planes * g.voxel_nm[0] + 2 * exact(reach), specimen))
+    layer_nm = planes * g.voxel_nm[0] + 2 * exact(reach)
+    return max(float(one.geometry.transform.depth(layer_nm, specimen)) for one in context.roughly().distinct)
 
 
 def _tile_shapes(blocks: Tiling, tile: Triple) -> dict[Triple, int]:

@@ -64,7 +64,8 @@ def make_plan(
     crop = resolved.crop_box(opened.shape)
     place = opened.shape, crop, opened.voxel_size_nm, opened.origin_nm
     specimen = Geometry(*place, IDENTITY, opened.voxel_size_nm).specimen(resolved.seed)
-    transform = resolved.transform(specimen)
+    frames = acquisition(stages).frames()
+    transform = resolved.transform(specimen, frames[0])
     geometry = resolved.microscope.geometry(*place, transform)
     geometry = replace(geometry, frame=resolved.detector.frame if resolved.detector else None)
     refuse_single_pixel(geometry)
@@ -114,6 +115,8 @@ def make_plan(
         emits={layer: dye for stage in stages for layer, dye in stage.emits.items()},
         pixel_time_s=resolved.microscope.pixel_time_s,
         greys=greys,
+        transforms={f: resolved.transform(specimen, f) for f in frames} if any(s.moves for s in stages) else {},
+        missing={f: [box for s in stages for box in s.missing(geometry, f)] for f in frames},
     )
     _refuse_varying_maps(stages, context)
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)

@@ -77,9 +77,9 @@ def compute_frames(
 ) -> Generator[BlockResult, None, None]:
     """Compute a box of pixels for some frames, by default all, each tile by tile; drop one result before you ask for the next.
 
-    If the box, a block or any other, is a single tile, what all frames share is kept between them; otherwise it is computed
-    again for each frame, so that memory grows neither with the frames nor with the box. `counted` are the tables of the
-    plan's passes.
+    If the box, a block or any other, is a single tile, and tissue does not move between frames, what they share is kept
+    between them; otherwise it is computed again for each frame, so that memory grows neither with the frames nor with the
+    box. `counted` are the tables of the plan's passes.
     """
     tiles = Tiling(box, plan.tile)
     tables = _Tables(plan)
@@ -106,7 +106,7 @@ def compute_frames(
                     voxels += tables.add(tile)
                 for layer, dyes in tile.tally.unspecific.items():
                     unspecific[layer] = unspecific.get(layer, 0) + dyes
-            if len(tiles) == 1 and frame != frames[-1]:
+            if len(tiles) == 1 and not plan.context.transforms and frame != frames[-1]:
                 kept = tile, tap
                 tile.begin(frame)
             else:
@@ -183,8 +183,8 @@ def prepare_tile(
     plan: Plan, source: LabelSource, counted: Counted, pixels: Box, frame: Frame, sink: EmitterSink | None
 ) -> tuple[Tile, _Tap]:
     """Begin a tile with this frame, and run the stages that all frames share; none if there is only one frame."""
-    boxes = plan.boxes(pixels)
-    tile = Tile(plan.context, pixels, boxes, counted)
+    boxes = plan.boxes(pixels, frame)
+    tile = Tile(plan.context.at(frame), pixels, boxes, counted)
     own = plan.geometry.own_voxels(pixels)
     visitors = [(stage, tile.of(stage)) for stage in plan.stages]
 
@@ -280,7 +280,10 @@ class _Tap:
             z, y, x = (1.0 / float(p) for p in (geometry.pixel_tissue_nm if uniform else geometry.pixel_nm))
             pixels = self.counts[self._layers.index(layer), ...]
             with timed("labelled: count dyes"):
-                placed = chunk.emitters if uniform else chunk.emitters.moved(geometry.transform.apply)
+                left = chunk.emitters
+                for stage in self._plan.stages:
+                    left = stage.remaining(left, layer, tile.of(stage))
+                placed = left if uniform else left.moved(geometry.transform.apply)
                 device.deposit_counts(placed, (z, y, x), tile.pixels.start, pixels)
         if self._sink is not None and self._frame == self._plan.frames[0]:
             emitters = Emitters(*(device.to_host(column) for column in chunk.emitters))

@@ -35,7 +35,7 @@ class Simulated:
     """(channels, z, y, x): camera counts; photo-electrons or dyes if the run stops earlier. Frame axes come first:
     (rounds, channels, z, y, x), (rounds, times, channels, z, y, x)."""
     labels: dict[str, NDArray[Any]]
-    """Ids on the image's grid, (z, y, x), by name: `cells`, and each layer."""
+    """Ids on the image's grid, (z, y, x), by name: `cells`, and each layer; with frame axes first if tissue moves."""
     kept: dict[str, NDArray[Any]]
     """Intermediate results that the spec keeps, by name, (channels or layers, z, y, x), with frame axes as in
     `image`."""
@@ -140,7 +140,7 @@ def simulate(
 
     return Simulated(
         image=image(""),
-        labels={o.path.removeprefix("labels/"): arrays[o.group] for o in plan.outputs if o.is_labels},
+        labels={o.path.removeprefix("labels/"): image(o.path) for o in plan.outputs if o.is_labels},
         kept={o.path: image(o.path) for o in plan.outputs if o.path and not o.is_labels},
         tables=tables,
         plan=plan,

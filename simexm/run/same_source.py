@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from simexm.errors import RunError, SourceError
@@ -93,7 +94,9 @@ def _list_files(plan: Plan) -> Mapping[str, FilesState]:
 def _voxels_read(plan: Plan) -> Box:
     """Return the box of all voxels that the run reads."""
     whole = Box.of_shape(plan.shape)
-    box = plan.geometry.voxels(plan.boxes(whole)["labels"]).grown((1, 1, 1))
+    frames = plan.context.transforms or plan.frames[:1]
+    boxes = [plan.geometry.voxels(plan.boxes(whole, frame)["labels"]).grown((1, 1, 1)) for frame in frames]
+    box = reduce(Box.hull, boxes)
     own = plan.geometry.own_voxels(whole)
     for stage, wanted in all_passes(plan):
         counted = stage.count_box(wanted.name, own, plan.context)

@@ -7,15 +7,17 @@ planner and the block runner need no change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, NmBox
 from simexm.geometry.transform import IDENTITY, Specimen, Transform
+from simexm.kernels.emission.points import Emitters
 from simexm.settings import Frozen
 from simexm.sources.base import SourceModel
 from simexm.spectra.curves import CsvCurve, Curve
@@ -87,8 +89,13 @@ class Stage(Frozen):
     """Whether the stage runs even if `until` ends the run at an earlier stage."""
     on_gpu: ClassVar[bool] = True
     """Whether the stage can run on a GPU, that is, computes through `TileState.device`."""
-    wants_identity: ClassVar[bool] = False
-    """Whether the stage needs the identity of each emitter; see `simexm.kernels.emission.points.IDENTITY`."""
+    on_grid: ClassVar[bool] = False
+    """Whether the stage puts tissue on the image's grid, so that its output varies as tissue moves between frames."""
+
+    @property
+    def wants_identity(self) -> bool:
+        """Whether the stage needs the identity of each emitter; see `simexm.kernels.emission.points.IDENTITY`."""
+        return False
 
     @property
     def tag(self) -> str:
@@ -113,6 +120,11 @@ class Stage(Frozen):
     @property
     def varies(self) -> frozenset[str]:
         """Frame axes with which the stage itself makes its output vary; variation of its inputs is added automatically."""
+        return frozenset()
+
+    @property
+    def moves(self) -> frozenset[str]:
+        """Frame axes with which the stage's `transform` varies."""
         return frozenset()
 
     @property
@@ -144,6 +156,14 @@ class Stage(Frozen):
     def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> Transform:
         """Displacement of tissue by this stage; without `specimen`, a transform of the same scale."""
         return IDENTITY
+
+    def missing(self, geometry: Geometry, frame: Frame) -> Sequence[Box]:
+        """Voxels of the volume that a frame lacks, if the stage takes them away; `moves` names the axis."""
+        return ()
+
+    def remaining(self, emitters: Emitters, layer: str, state: TileState) -> Emitters:
+        """Emitters of a layer that the frame still has, out of those of the tissue; all by default."""
+        return emitters
 
     def passes(self) -> tuple[CountPass, ...]:
         """Count passes that must run before imaging, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, NmBox
-from simexm.geometry.transform import Specimen
+from simexm.geometry.transform import Specimen, Transform
 from simexm.kernels.devices.device import Device, device
 from simexm.kernels.labels.cells import ByCell, counts
 from simexm.spectra.fluorophores import Fluorophore
@@ -61,11 +61,35 @@ class RunContext:
     """Grey fields of the source in use."""
     rough: bool = False
     """Whether boxes need only be roughly right; see `Transform.rough`."""
+    transforms: Mapping[Frame, Transform] = field(default_factory=dict)
+    """Transform of each frame, if tissue moves between them; that of `geometry` is the first frame's or, after `at`, the
+    frame's own."""
+    missing: Mapping[Frame, Sequence[Box]] = field(default_factory=dict)
+    """Voxels of the volume that a frame lacks, likewise."""
+    frame: Frame = NO_FRAME
+    """The frame of `at`."""
+
+    def at(self, frame: Frame) -> RunContext:
+        """The same for one frame."""
+        if not self.transforms:
+            return self
+        return replace(self, geometry=replace(self.geometry, transform=self.transforms[frame]), frame=frame)
+
+    @property
+    def distinct(self) -> list[RunContext]:
+        """The same for each frame that has a transform of its own; itself if none has."""
+        return [self.at(frame) for frame in self.transforms] or [self]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the frame in which the specimen is counted."""
+        return self.frame == NO_FRAME or self.frame == next(iter(self.transforms))
 
     def roughly(self) -> RunContext:
         """The same for planning; see `Transform.rough`."""
         transform = self.geometry.transform.rough()
-        return replace(self, geometry=replace(self.geometry, transform=transform), rough=True)
+        transforms = {frame: one.rough() for frame, one in self.transforms.items()}
+        return replace(self, geometry=replace(self.geometry, transform=transform), transforms=transforms, rough=True)
 
     @property
     def specimen(self) -> Specimen:

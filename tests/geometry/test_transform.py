@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from simexm.geometry.grid import NmBox, exact3
 from simexm.geometry.transform import IDENTITY, Points, Specimen, Transform, UniformExpansion, compose
-from simexm.stages.expansion.expansion import Displacement, Expansion
+from simexm.stages.expansion.expansion import Expansion
+from simexm.stages.expansion.rounds import Displacement
 from tests.geometry.warp import Warp
 
 WARP = Warp(Fraction(9, 2), 300, 500, 400)

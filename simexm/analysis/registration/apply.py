@@ -17,6 +17,7 @@ from simexm.analysis.registration.overlap import refuse_unlinked
 from simexm.analysis.registration.points import TABLES, ApplyToPoints, PointTable
 from simexm.analysis.registration.sides import Side, absolute, frame_of
 from simexm.analysis.registration.transform import Frame, StoredTransform
+from simexm.analysis.registration.truth import transform_at
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError, SpecError
 from simexm.geometry.grid import Box, exact3
@@ -72,9 +73,7 @@ class Apply(Analysis):
         if len(inputs) < 2:
             raise OutputError("apply reads transforms and a volume or table; type: simexm apply TRANSFORM... VOLUME")
         *transforms, last = inputs
-        given = [
-            one if isinstance(one, StoredTransform) else StoredTransform(absolute(_path(one))) for one in transforms
-        ]
+        given = [one if isinstance(one, StoredTransform) else transform_at(absolute(_path(one))) for one in transforms]
         if isinstance(last, Volume):
             return (*given, last)
         path = _path(last)

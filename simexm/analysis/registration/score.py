@@ -14,6 +14,7 @@ from simexm.analysis.registration.scores.against_points import TABLES, Landmarks
 from simexm.analysis.registration.scores.against_transform import TransformBench
 from simexm.analysis.registration.sides import Side, absolute
 from simexm.analysis.registration.transform import StoredTransform
+from simexm.analysis.registration.truth import transform_at
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError
 from simexm.geometry.grid import three
@@ -23,8 +24,8 @@ from simexm.names import FreeText, Name
 class AlignmentScore(Analysis):
     """Score the transform of an alignment, and beside it the identity.
 
-    Inputs are the transform that was found and the truth, which may be: the true transform, a result of align or a file with a
-    transform; a table, .csv or .parquet, of places in both volumes, with the columns z_um, y_um, x_um, moving_z_um, moving_y_um,
+    Inputs are the transform that was found and the truth, which may be: the true transform, a round of a simulation
+    (`OUT.zarr/round_02`), a result of align or a file with a transform; a table, .csv or .parquet, of places in both volumes, with the columns z_um, y_um, x_um, moving_z_um, moving_y_um,
     moving_x_um; or, with `moving_labels`, the labels of the fixed volume.
 
     Against a true transform, residuals count where it ends in the moving volume: elsewhere nothing could be found. They stand
@@ -96,4 +97,4 @@ class AlignmentScore(Analysis):
 
 
 def _transform(one: Any) -> StoredTransform:
-    return one if isinstance(one, StoredTransform) else StoredTransform(absolute(str(getattr(one, "path", one))))
+    return one if isinstance(one, StoredTransform) else transform_at(absolute(str(getattr(one, "path", one))))

@@ -25,7 +25,7 @@ _MARGIN_NM = 1e-2
 
 @dataclass(frozen=True)
 class Deformation(Transform):
-    """x moves to scale * (c + matrix (x + u(x) - c)), with the displacement u and the middle c of the specimen.
+    """x moves to scale * (c + matrix (x + u(x) - c) + shift), with the displacement u and the middle c of the specimen.
 
     The displacement is that of the position in the volume, so that a crop is displaced like the whole; the middle is that
     of the crop, so that it stays in the image.
@@ -38,12 +38,13 @@ class Deformation(Transform):
     corner_nm: tuple[float, float, float]
     """Corner of the specimen in the volume."""
     field: Field | None = None
+    shift_nm: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @cached_property
     def _forward(self) -> tuple[Array, Array]:
         """Matrix and shift from displaced tissue to expanded tissue."""
         scale, linear, c = float(self.scale), self.matrix, self.middle_nm
-        shift = [c[i] - sum(a * b for a, b in zip(linear[i], c, strict=True)) for i in range(3)]
+        shift = [c[i] - sum(a * b for a, b in zip(linear[i], c, strict=True)) + self.shift_nm[i] for i in range(3)]
         return scale * np.array(linear), scale * np.array(shift)
 
     @cached_property

@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
+import numpy as np
 from pydantic import Field as Bound
 from pydantic import model_validator
 
+from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, exact, three
-from simexm.geometry.transform import Specimen, Transform, UniformExpansion
-from simexm.settings import Frozen
-from simexm.stages.contract import RunContext
+from simexm.geometry.transform import Chain, Specimen, Transform, UniformExpansion
+from simexm.kernels.emission.points import Emitters
+from simexm.kernels.emission.thinning import outside, thinned
+from simexm.random import derive_key
+from simexm.stages.contract import RunContext, TileState
 from simexm.stages.expansion.deformation import NO_CHANGE, Deformation, Matrix
 from simexm.stages.expansion.distortion import PUBLISHED, expected, fitted, lengths_of
 from simexm.stages.expansion.field import Field, Scale
 from simexm.stages.expansion.moving import Moving
-from simexm.stages.frames import NO_FRAME, Frame
-
-AXES = "zyx"
-MOST_STEPS = 12
-Stretch = Annotated[float, Bound(ge=0.5, le=2)]
-Slope = Annotated[float, Bound(ge=-0.5, le=0.5)]
-Rms = Annotated[float, Bound(ge=0, le=1e6)]
-Shear = Literal["zy", "zx", "yz", "yx", "xz", "xy"]
-
-
-class Displacement(Frozen):
-    """One scale of a smooth random displacement of the tissue.
-
-    Attributes
-    ----------
-    rms_nm
-        Standard deviation along each axis, nm of tissue: one number, or z, y, x.
-    correlation_um
-        Distance at which displacements are correlated by 1 / e, um of tissue.
-    """
-
-    rms_nm: Rms | tuple[Rms, Rms, Rms]
-    correlation_um: float = Bound(ge=0.05, le=1e5)
-
-    @property
-    def scale(self) -> Scale:
-        """The same, in nm."""
-        rms = self.rms_nm if isinstance(self.rms_nm, tuple) else (self.rms_nm,) * 3
-        return Scale(three(rms), 1e3 * self.correlation_um)
+from simexm.stages.expansion.rounds import AXES, Displacement, Round, Shear, Slope, Stretch, refuse_folds
+from simexm.stages.frames import NO_FRAME, Frame, FrameAxis
 
 
 class Expansion(Moving):
@@ -66,6 +45,9 @@ class Expansion(Moving):
     distortion
         The same by the error of measured length: pairs of length in um and error in nm, or the name of a published curve.
         See `docs/deformation.md` for the statistic.
+    rounds
+        How the gel lies in each round of imaging, in order: each round has its own image and label images. `[{}, {}]` are
+        two rounds in which it lies alike.
     """
 
     stage: Literal["expansion"] = "expansion"
@@ -75,6 +57,7 @@ class Expansion(Moving):
     matrix: tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]] | None = None
     displacement: tuple[Displacement, ...] = Bound(default=(), max_length=16)
     distortion: Literal["liconn"] | tuple[tuple[float, float], ...] | None = None
+    rounds: tuple[Round, ...] = Bound(default=(), max_length=99)
 
     @model_validator(mode="after")
     def _one_linear_part(self) -> Self:
@@ -86,6 +69,15 @@ class Expansion(Moving):
             raise ValueError(
                 f"matrix {self.matrix} is far from the identity, but the overall expansion is the factor's; give stretches near "
                 "1 on the diagonal, and shears and rotations near 0 beside it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _first_round(self) -> Self:
+        if self.rounds and self.rounds[0].moves:
+            raise ValueError(
+                "the first of rounds moves the gel, but the other rounds' shifts and the truth count from where it lies in "
+                "the first; leave it empty ({}), and give anisotropy, shear or displacement for all rounds"
             )
         return self
 
@@ -117,14 +109,7 @@ class Expansion(Moving):
                     f"distortion spans lengths from {min(lengths):g} to {max(lengths):g} um, but at most a factor of 1000 can be "
                     "fitted; leave some out"
                 )
-        for scale in self.scales:
-            if scale.steps > MOST_STEPS:
-                rms, correlation = max(scale.rms_nm), scale.correlation_nm / 1e3
-                raise ValueError(
-                    f"a displacement of {rms:.3g} nm rms that is correlated over only {correlation:.3g} um would fold the tissue "
-                    "over itself, and a pixel would have no one place in it; give at most "
-                    f"{rms * (MOST_STEPS / scale.steps) ** 0.5:.3g} nm, or a longer correlation"
-                )
+        refuse_folds(self.scales)
         return self
 
     @property
@@ -149,18 +134,90 @@ class Expansion(Moving):
     @property
     def cpu_only(self) -> str:
         """See `Stage`."""
-        return "" if self.transform().is_uniform else "uneven expansion is computed on the CPU only"
+        if not all(self.transform(None, frame).is_uniform for frame in self._frames):
+            return "uneven expansion is computed on the CPU only"
+        lost = any(r.left < 1 or r.missing_um for r in self.rounds)
+        return "rounds that lose dyes are computed on the CPU only" if lost else ""
 
     def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> Transform:
         """Expansion by the exact decimal factor of the spec, and unevenly if that is asked for."""
-        factor, linear = exact(self.factor), self._linear
-        if linear == NO_CHANGE and not self.scales:
-            return UniformExpansion(factor)
+        factor = exact(self.factor)
+        first = self._deformed(factor, specimen, self._linear, self.scales)
+        moved = self._round(frame)
+        if not moved.moves:
+            return first
+        if first.is_uniform:
+            return self._deformed(factor, specimen, moved.linear, moved.scales, moved.shift_nm, frame.round)
+        return first.then(
+            self._deformed(Fraction(1), specimen, moved.linear, moved.scales, moved.shift_nm, frame.round)
+        )
+
+    def _deformed(
+        self,
+        scale: Fraction,
+        specimen: Specimen | None,
+        linear: Matrix,
+        scales: Sequence[Scale],
+        shift_nm: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        number: int = 1,
+    ) -> Transform:
+        """Deformation with these parts; with the scale 1, of tissue that was expanded before."""
+        if linear == NO_CHANGE and not scales and not any(shift_nm):
+            return UniformExpansion(scale)
         if specimen is None:
-            return Deformation(factor, linear, (0.0,) * 3, (0.0,) * 3)
-        field = Field.of(self.scales, specimen.seed, self.stage, "displacement") if self.scales else None
-        middle = three(float(e / 2) for e in specimen.extent_nm)
-        return Deformation(factor, linear, middle, three(map(float, specimen.corner_nm)), field)
+            return Deformation(scale, linear, (0.0,) * 3, (0.0,) * 3)
+        before = float(exact(self.factor) / scale)
+        middle, corner, shift = (
+            three(before * float(v) for v in lengths)
+            for lengths in ([e / 2 for e in specimen.extent_nm], specimen.corner_nm, shift_nm)
+        )
+        expanded = [Scale(three(before * r for r in s.rms_nm), before * s.correlation_nm) for s in scales]
+        # the first round's random stream is that of an expansion without rounds
+        parts = ("displacement", number)[: 1 + (number > 1)]
+        field = Field.of(expanded, specimen.seed, self.stage, *parts) if scales else None
+        return Deformation(scale, linear, middle, corner, field, shift)
+
+    def _round(self, frame: Frame) -> Round:
+        """How the gel lies in a frame; as it was expanded if rounds are not given, or it is what all share."""
+        return self.rounds[frame.round - 1] if self.rounds and frame.round else Round()
+
+    @property
+    def _frames(self) -> list[Frame]:
+        return [Frame(round=n + 1) for n in range(len(self.rounds))] or [NO_FRAME]
+
+    @property
+    def frame_axes(self) -> tuple[FrameAxis, ...]:
+        """The rounds, if they are given."""
+        return (FrameAxis("round", tuple(range(1, len(self.rounds) + 1))),) if self.rounds else ()
+
+    @property
+    def varies(self) -> frozenset[str]:
+        """Rounds."""
+        return frozenset({"round"}) if self.rounds else frozenset()
+
+    @property
+    def moves(self) -> frozenset[str]:
+        """Rounds, if the gel moves between them."""
+        return self.varies if any(r.moves or r.missing_um for r in self.rounds) else frozenset()
+
+    @property
+    def wants_identity(self) -> bool:
+        """So that a dye that is lost is the same in all tiles and rounds."""
+        return any(r.left < 1 for r in self.rounds)
+
+    def missing(self, geometry: Geometry, frame: Frame) -> list[Box]:
+        """See `Stage`."""
+        return [box.shifted(geometry.crop.start) for box in self._round(frame).missing(geometry.voxel_nm)]
+
+    def remaining(self, emitters: Emitters, layer: str, state: TileState) -> Emitters:
+        """Emitters that the round still has."""
+        one, g = self._round(state.frame), state.context.geometry
+        if one.missing_um:
+            size = np.array([float(v) for v in g.voxel_nm])
+            emitters = outside(emitters, np.array([(b.start, b.stop) for b in one.missing(g.voxel_nm)]) * size)
+        if one.left < 1:
+            emitters = thinned(emitters, one.left, derive_key(state.context.seed, self.stage, "left", layer))
+        return emitters
 
     def described(self, context: RunContext) -> list[tuple[str, str]]:
         """Error of length against length, and what is published."""
@@ -174,8 +231,15 @@ class Expansion(Moving):
 
     def tile_bytes(self, voxels: Box, context: RunContext) -> int:
         """Lattices of the displacement, and copies of a chunk's coordinates."""
-        transform = self.transform(context.specimen)
-        if not isinstance(transform, Deformation) or transform.field is None:
-            return 0
         extent = [n * float(v) for n, v in zip(voxels.shape, context.geometry.voxel_nm, strict=True)]
-        return transform.field.region_bytes(extent)
+        return max(_field_bytes(self.transform(context.specimen, frame), extent) for frame in self._frames)
+
+
+def _field_bytes(transform: Transform, extent_nm: Sequence[float]) -> int:
+    """Bytes of the lattices of a transform, for tissue of this extent."""
+    if isinstance(transform, Chain):
+        later = [n * float(transform.earlier.scale) for n in extent_nm]
+        return _field_bytes(transform.earlier, extent_nm) + _field_bytes(transform.later, later)
+    if not isinstance(transform, Deformation) or transform.field is None:
+        return 0
+    return transform.field.region_bytes(extent_nm)

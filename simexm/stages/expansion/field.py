@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -143,6 +143,11 @@ class Field:
             self.region("inverse", box)
 
     def before(self, low_nm: Array, high_nm: Array) -> tuple[Array, Array]:
+        """See `_before`; the last are kept."""
+        low, high = _before(self, tuple(low_nm.tolist()), tuple(high_nm.tolist()))
+        return low.copy(), high.copy()
+
+    def _came_from(self, low_nm: Array, high_nm: Array) -> tuple[Array, Array]:
         """Corners between which all points lie that are displaced to between two corners.
 
         They are guessed from a few places around, and proven: if each face of a box is moved beyond the face of another that
@@ -236,6 +241,11 @@ class Field:
         lengths = [(e + 4 * m) / self.spacing_nm + 2 * _WHOLE for e, m in zip(extent_nm, self.most_nm, strict=True)]
         nodes = min(math.prod(lengths), 2 * _LARGEST_REGION)
         return int(24 * nodes * (_KEPT + _MAKING))
+
+
+@lru_cache(maxsize=16)
+def _before(field: Field, low_nm: tuple[float, ...], high_nm: tuple[float, ...]) -> tuple[Array, Array]:
+    return field._came_from(np.array(low_nm), np.array(high_nm))
 
 
 def _round(box: Box) -> Box:

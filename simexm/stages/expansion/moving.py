@@ -25,7 +25,7 @@ class Moving(Stage):
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The tissue that is moved into the box."""
-        transform = self.transform(context.specimen)
+        transform = self.transform(context.specimen, context.frame)
         return {"emitters": (transform.rough() if context.rough else transform).bound_inverse(wanted)}
 
     def run(self, state: TileState) -> None:
@@ -38,6 +38,8 @@ class Moving(Stage):
 
         def chunks(dye: str) -> Iterator[Chunk]:
             for chunk in before.chunks(dye):
+                if chunk.layer is not None:
+                    chunk.emitters = self.remaining(chunk.emitters, chunk.layer, state)
                 transform.move(chunk.emitters[:3])
                 chunk.floor_nm = transform.lowest_z(chunk.floor_nm, within)
                 yield chunk

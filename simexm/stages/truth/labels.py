@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import NmBox, Tiling, Triple, three
+from simexm.kernels.deformation import places
 from simexm.kernels.numbers import gather as kernel
 from simexm.stages.contract import LABELS, REGIONS, TRUTH, LabelPart, Quantity, RunContext, Stage, TileState
 from simexm.stages.products import Product, labels
+from simexm.stages.truth.places import planes_of_voxels
 
-_AT_ONCE: Triple = (1, 128, 512)
+_AT_ONCE: Triple = (16, 512, 512)
 """Pixels inverted together, to bound the memory of coordinates."""
 
 
@@ -33,6 +36,7 @@ class Truth(Stage):
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS,)
     writes: ClassVar[tuple[Quantity, ...]] = (TRUTH,)
     always: ClassVar[bool] = True
+    on_grid: ClassVar[bool] = True
 
     @property
     def inputs(self) -> tuple[Quantity, ...]:
@@ -71,6 +75,7 @@ class Truth(Stage):
         for name in self.regions:
             bit = state.context.region_bits[name]
             state.device.gather_where(part.on_device(), bit, z, y, x, state.scratch[name][at])
+        self._cut(state, at, np.ix_(*(i + first for i, first in zip((z, y, x), part.box.start, strict=True))))
 
     def _gather_points(self, part: LabelPart, state: TileState) -> None:
         """Gather pixel by pixel; 0 outside the specimen."""
@@ -81,18 +86,25 @@ class Truth(Stage):
         reached = geometry.transform.bound(geometry.voxels_nm(core.relative_to(geometry.crop.start)))
         pixels = geometry.pixels(reached).intersect(state.pixels)
         bits = state.device.to_host(part.marked()) if self.regions else np.empty((0, 0, 0), np.uint8)
+        within = [np.array(corner) for corner in (core.start, core.stop, part.box.start)]
         for some in Tiling(pixels, _AT_ONCE):
-            voxel = geometry.voxels_at_centres(some)
-            here = np.ones(some.shape, np.bool_)
-            for v, first, last in zip(voxel, core.start, core.stop, strict=True):
-                here &= (v >= first) & (v < last)
-            at = tuple(v[here] - first for v, first in zip(voxel, part.box.start, strict=True))
-            where = some.relative_to(state.pixels.start).slices
-            cells = part.index[at]
-            state.scratch[""][where][here] = cells
-            for name in self.regions:
-                inside = (bits[at] & state.context.region_bits[name]) != 0
-                state.scratch[name][where][here] = np.where(inside, cells, 0)
+            inside = some.relative_to(state.pixels.start).slices
+            for plane, voxels in enumerate(planes_of_voxels(geometry, some), some.start[0] - state.pixels.start[0]):
+                at = plane, *inside[1:]
+                places.gather_at(part.index, *within, voxels, state.scratch[""][at])
+                for name in self.regions:
+                    bit = state.context.region_bits[name]
+                    places.gather_where_at(part.index, bits, bit, *within, voxels, state.scratch[name][at])
+                self._cut(state, at, tuple(voxels))
+
+    def _cut(self, state: TileState, at: tuple[Any, ...], voxels: Sequence[NDArray[np.int64]]) -> None:
+        """Clear pixels whose voxels the frame lacks; coordinates of voxels may be arrays that broadcast together."""
+        for box in state.context.missing.get(state.context.frame, ()):
+            inside: Any = True
+            for v, first, last in zip(voxels, box.start, box.stop, strict=True):
+                inside = inside & (v >= first) & (v < last)
+            for name in ("", *self.regions):
+                state.scratch[name][at][inside] = 0
 
     def run(self, state: TileState) -> None:
         """Write cell indices of the tile, int32, (z, y, x), of all cells and within each region."""

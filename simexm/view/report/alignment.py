@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from simexm import settings
 from simexm.analysis.registration.sides import Side, absolute, frame_of
 from simexm.analysis.registration.transform import Floats, Frame, StoredTransform, affine_at
+from simexm.analysis.registration.truth import transform_at
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError, SpecError
 from simexm.geometry.grid import Box, triple
@@ -129,7 +130,7 @@ def about(result: Result, comparison: Comparison) -> dict[str, Any]:
         None if path is None else _volume(result, side, path)
         for side, path in (("fixed", comparison.fixed), ("moving", comparison.moving))
     )
-    truth = None if comparison.truth is None else StoredTransform(absolute(comparison.truth))
+    truth = None if comparison.truth is None else transform_at(absolute(comparison.truth))
     shown = _Alignment(result, fixed, moving, truth)
     if truth is not None and truth.frame is not None:
         _refuse_other_extent(truth, shown.frame)

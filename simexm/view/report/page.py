@@ -25,6 +25,7 @@ from simexm.view.report import light
 from simexm.view.report.alignment import Comparison, about
 from simexm.view.report.cells import draw_cells, read_cells
 from simexm.view.report.counts import draw_histogram, strengths, totals
+from simexm.view.report.distortion import distortion
 from simexm.view.report.ink import ACCENT
 from simexm.view.report.pictures import Drawn, Views
 from simexm.view.report.running import draw_memory, draw_speed, read_running
@@ -96,6 +97,7 @@ def gather(result: Result) -> dict[str, Any]:
         "until": f" --until {result.provenance['until']}" if result.provenance["quantity"] != "image" else "",
         "spec": settings.dump(result.provenance["spec"], compact=True),
         **_light(run, result),
+        "distortion": distortion(run.plan) if run else None,
         **_counts(result, run),
         **_cells(result),
         **_run(result, run),
