@@ -44,7 +44,7 @@ def derive_key(seed: int, *parts: str | int) -> Key:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _round(x0, x1, x2, x3, k0, k1):  # type: ignore[no-untyped-def]
     """One round, and the key of the next, in uint64."""
     product0, product1 = _M0 * x0, _M1 * x2
@@ -52,7 +52,7 @@ def _round(x0, x1, x2, x3, k0, k1):  # type: ignore[no-untyped-def]
     return x0, product1 & _MASK, x2, product0 & _MASK, (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def philox(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[np.uint32, np.uint32, np.uint32, np.uint32]:
     """Return the four uint32 words of Philox4x32-10 at one counter; only the low 32 bits of each argument count."""
     x0, x1 = np.uint64(c0) & _MASK, np.uint64(c1) & _MASK

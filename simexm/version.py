@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Part of every parameter hash; raised by one whenever the bytes of any result change. The package's version stays between
 releases, so without this a resumed run would mix blocks of old and new bytes."""
 

@@ -1,6 +1,7 @@
 """Maps of the whole specimen, made block by block before the images: in memory, or a file for each block and level.
 
-Files are shards of integers; one of a block without any value holds `EMPTY` instead, so that a missing one is an error.
+Files are shards of 32-bit floats, which hold integers exactly up to 2^24; one of a block without any value holds `EMPTY` instead,
+so that a missing one is an error.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from simexm.store.listing import presence
 from simexm.store.location import Location
 from simexm.store.shards import Ranges, decode_shard, encode_shard, opened_shard
 
-CHUNK = 32
-"""Nodes of a chunk along y and x."""
+CHUNK = (8, 64, 64)
+"""Nodes of a chunk, z, y, x."""
 EMPTY = b"\0"
 """Content of the file of a block whose values are all 0."""
-_DTYPE = np.dtype("<i8")
+_DTYPE = np.dtype("<f4")
 
 
 def all_maps(plan: Plan) -> Iterator[tuple[Stage, MapPass]]:
@@ -54,7 +55,7 @@ def map_box(
         finest[(..., *cells.relative_to(whole.start).slices)] = _map_tile(
             plan, source, counted, stage, wanted, tile, cells
         )
-    return [wanted.coarser(finest, level) for level in range(len(wanted.pixels))]
+    return wanted.levels(finest)
 
 
 def _map_tile(
@@ -94,13 +95,13 @@ class InMemory:
 
     start: list[Triple]
     """First cell of each level."""
-    levels: list[NDArray[np.int64]]
+    levels: list[NDArray[np.float32]]
 
-    def read(self, level: int, box: Box) -> NDArray[np.int64]:
+    def read(self, level: int, box: Box) -> NDArray[np.float32]:
         """See `NodeMap`."""
         values = self.levels[level]
         whole = Box.at(self.start[level], triple(values.shape[1:]))
-        out = np.zeros((len(values), *box.shape), np.int64)
+        out = np.zeros((len(values), *box.shape), np.float32)
         part = box.intersect(whole)
         if not part.is_empty:
             inside = values[(..., *part.relative_to(whole.start).slices)]
@@ -115,7 +116,7 @@ def in_memory(plan: Plan, source: LabelSource, counted: Counted, around: Box | N
     for stage, wanted in all_maps(plan):
         whole = wanted.own(image, plan.shape)
         cells = [wanted.cells(whole, level) for level in range(len(wanted.pixels))]
-        levels = [np.zeros((len(wanted.layers), *c.shape), np.int64) for c in cells]
+        levels = [np.zeros((len(wanted.layers), *c.shape), np.float32) for c in cells]
         seen = image
         if around is not None:
             far = wanted.reach_pixels
@@ -168,14 +169,13 @@ def write_block(
     for level, values in enumerate(map_box(plan, source, counted, stage, wanted, plan.blocks[number])):
         chunk = _chunk(values.shape)
         shard = tuple(-(-n // c) * c for n, c in zip(values.shape, chunk, strict=True))
-        data = encode_shard(values.astype(_DTYPE, copy=False), shard, chunk) or EMPTY
+        data = encode_shard(values.astype(_DTYPE), shard, chunk) or EMPTY
         stored.append(files.put(_file(number, level), data))
     return {"nodes": [[s.nbytes, s.checksum] for s in stored]}
 
 
 def _chunk(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Chunks of one layer, of all its planes."""
-    return (1, shape[1], min(CHUNK, shape[2]), min(CHUNK, shape[3]))
+    return (1, *(min(n, whole) for n, whole in zip(CHUNK, shape[1:], strict=True)))
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,8 @@ class _OnDisk:
     where: Place
     wanted: MapPass
 
-    def read(self, level: int, box: Box) -> NDArray[np.int64]:
-        out = np.zeros((len(self.wanted.layers), *box.shape), np.int64)
+    def read(self, level: int, box: Box) -> NDArray[np.float32]:
+        out = np.zeros((len(self.wanted.layers), *box.shape), np.float32)
         blocks = self.plan.blocks
         ranges = [self._along(axis, level, box.start[axis], box.stop[axis]) for axis in range(3)]
         _, ny, nx = blocks.counts
@@ -208,7 +208,7 @@ class _OnDisk:
             first, last = (v * self.wanted.pixels[level] for v in (start, stop))
         return range(min(max(first // n, 0), count - 1), min(max(last // n, 0), count - 1) + 1)
 
-    def _read_block(self, number: int, level: int, own: Box, part: Box, out: NDArray[np.int64]) -> None:
+    def _read_block(self, number: int, level: int, own: Box, part: Box, out: NDArray[np.float32]) -> None:
         path = file_in(folder(self.where, self.wanted), number, level)
         shape = (len(self.wanted.layers), *own.shape)
         chunk = _chunk(shape)

@@ -244,6 +244,9 @@ class Lines(Frozen):
 
     lines_nm: dict[Annotated[float, Field(ge=200, le=2000)], Annotated[float, Field(gt=0)]] = Field(min_length=1)
 
+    def __hash__(self) -> int:
+        return hash(tuple(sorted(self.lines_nm.items())))
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

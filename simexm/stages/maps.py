@@ -7,6 +7,7 @@ at the image's borders own those beyond it, too. So blocks share no node, and a 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -64,9 +65,13 @@ class MapPass:
         start, stop = (three((z * n, y // p, x // p)) for z, y, x in (box.start, box.stop))
         return Box(start, stop)
 
-    def coarser(self, values: NDArray[np.int64], level: int) -> NDArray[np.int64]:
-        """Values of a level, from those of the finest one, (layers, z, y, x)."""
-        times = self.pixels[level] // self.pixels[0]
-        layers, z, y, x = values.shape
-        joined = values.reshape(layers, z, y // times, times, x // times, times)
-        return np.asarray(joined.sum(axis=(3, 5)), np.int64)
+    def levels(self, finest: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Values of all levels, from those of the finest one, (layers, z, y, x)."""
+        found = [finest]
+        for before, after in itertools.pairwise(self.pixels):
+            values = found[-1]
+            for _ in range((after // before).bit_length() - 1):
+                values = values[:, :, ::2] + values[:, :, 1::2]
+                values = values[..., ::2] + values[..., 1::2]
+            found.append(values)
+        return found

@@ -143,8 +143,8 @@ class CellTable(Protocol):
 class NodeMap(Protocol):
     """A map of the whole specimen."""
 
-    def read(self, level: int, box: Box) -> NDArray[np.int64]:
-        """Values at the nodes of a box of cells of a level, (layers, *box.shape); 0 beyond the map."""
+    def read(self, level: int, box: Box) -> NDArray[np.float32]:
+        """Values at the nodes of a box of cells of a level, (layers, *box.shape), to 24 bits; 0 beyond the map."""
 
 
 class CellSeries(Protocol):

@@ -15,7 +15,15 @@ from scipy.spatial import SphericalVoronoi
 
 from simexm.geometry.grid import Box, Tiling, Triple
 from simexm.kernels.labels.cells import CellIndex
-from simexm.kernels.labels.regions import CYTOSOL, MEMBRANE, crofton_weights, halo, regions_of, surface_um2
+from simexm.kernels.labels.regions import (
+    CYTOSOL,
+    MEMBRANE,
+    crofton_weights,
+    halo,
+    regions_of,
+    surface_um2,
+    surfaces_um2,
+)
 
 Ids = NDArray[np.uint64]
 
@@ -171,3 +179,13 @@ def test_two_cells_that_touch_have_a_membrane_each() -> None:
     sides = [sum(surface_um2(index, z, y, x, weights) for z, y, x in np.argwhere(index == c)) for c in (1, 2)]
     assert sides[0] == pytest.approx(sides[1])
     assert sides[0] > 0
+
+
+def test_surfaces_of_a_row_are_those_of_its_voxels() -> None:
+    rng = np.random.default_rng(7)
+    index = rng.integers(0, 3, (4, 5, 300)).astype(np.int32)
+    weights, out = crofton_weights((40, 32, 32), False), np.empty(300)
+    for n, (z, y) in itertools.product((1, 7, 150, 300), np.ndindex(index.shape[:2])):
+        columns = np.sort(rng.permutation(300)[:n])  # few are computed one by one
+        surfaces_um2(index, z, y, columns, n, weights, out)
+        assert out[:n].tolist() == [surface_um2(index, z, y, x, weights) for x in columns]

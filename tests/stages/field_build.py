@@ -50,7 +50,7 @@ def image(
         cells = [wanted.cells(own, level) for level in range(len(wanted.pixels))]
         state = Tile(context, everything, values={EXPANDED.name: _stream({name: points})}).of(optics)
         finest = optics.map(wanted, cells[0], state)
-        levels = [wanted.coarser(finest, level) for level in range(len(wanted.pixels))]
+        levels = [v.astype(np.float32) for v in wanted.levels(finest)]
         counted = Counted({}, {wanted.name: InMemory([c.start for c in cells], levels)})
     found = np.empty((len(optics.all_channels), *shape), np.float32)
     for box in Tiling(everything, tile or shape):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.stages.optics_build import Array, Bench, microscope
+from simexm.errors import SpecError
+from simexm.spectra.efficiency import EVERY_PHOTON
+from tests.stages.optics_build import Array, Bench, dye_of, microscope
 
 KINDS = ("confocal", "widefield", "two_photon", "light_sheet")
 BASE: dict[str, Any] = {"pixel": 150, "plane": 500, "axial_range_um": 3, "na": 1.0}
@@ -62,6 +64,22 @@ def test_a_dye_fades_by_what_earlier_planes_made_it_emit(kind: str) -> None:
         bright = near(dye[0], before)
         expected = [np.exp(-sum(photons[abs(plane - j)] for j in range(k)) / mean) for k in range(12)]
         np.testing.assert_allclose(sums(faded, dye)[bright] / before[bright], np.array(expected)[bright], rtol=5e-3)
+
+
+def test_each_dye_fades_by_its_own_number_of_photons() -> None:
+    def faded(**bleaching: Any) -> Array:
+        b = Bench(microscope("widefield", **BASE, bleaching=bleaching), SHAPE)
+        return sums(b, b.centre())
+
+    assert (faded(photons=1e12, by_dye={"ATTO488": 2e4}) == faded(photons=2e4)).all()
+    assert (faded(photons=2e4, by_dye={"Cy5": 1e12}) == faded(photons=2e4)).all()
+    assert faded(photons=2e4)[-1] < 0.9 * faded(photons=1e12)[-1]
+
+
+def test_photons_of_a_dye_that_no_layer_carries_are_refused() -> None:
+    optics = microscope("widefield", **BASE, bleaching={"by_dye": {"Cy5": 1e5}})
+    with pytest.raises(SpecError, match="by_dye"):
+        optics.check({"ATTO488": dye_of(optics)}, 4.0, EVERY_PHOTON)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,3 +159,14 @@ def test_the_table_of_cells_adds_up_to_what_the_dyes_give() -> None:
     in_focus = optics.pairs[0].in_focus
     np.testing.assert_allclose(result.cells["photons_green"], result.cells["dyes_membrane"] * in_focus)
     assert result.emitters["photons_green"].sum() == pytest.approx(result.cells["photons_green"].sum(), rel=1e-5)
+
+
+def test_a_line_among_lines_is_that_of_a_laser() -> None:
+    base: dict[str, Any] = {"pixel": 200, "plane": 500, "na": 0.8, "axial_range_um": 1}
+    laser = microscope("widefield", **base)
+    given = laser.model_dump(exclude_none=True)
+    (channel,) = given["channels"]
+    del channel["laser_wavelength_nm"]
+    lines = type(laser).model_validate({**given, "channels": [{**channel, "source": {"lines_nm": {488: 2}}}]})
+    one, other = (Bench(optics, (3, 10, 10)) for optics in (laser, lines))
+    assert (one.image(one.centre()) == other.image(other.centre())).all()

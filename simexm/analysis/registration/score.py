@@ -25,8 +25,9 @@ class AlignmentScore(Analysis):
     """Score the transform of an alignment, and beside it the identity.
 
     Inputs are the transform that was found and the truth, which may be: the true transform, a round of a simulation
-    (`OUT.zarr/round_02`), a result of align or a file with a transform; a table, .csv or .parquet, of places in both volumes, with the columns z_um, y_um, x_um, moving_z_um, moving_y_um,
-    moving_x_um; or, with `moving_labels`, the labels of the fixed volume.
+    (`OUT.zarr/round_02`), a result of align or a file with a transform; a table, .csv or .parquet, of places in both volumes,
+    with the columns z_um, y_um, x_um, moving_z_um, moving_y_um, moving_x_um; or, with `moving_labels`, the labels of the fixed
+    volume.
 
     Against a true transform, residuals count where it ends in the moving volume: elsewhere nothing could be found. They stand
     beside those of the best affine map, drawn through the truth, which no linear alignment can beat, and with `nodes_um` of the

@@ -204,10 +204,10 @@ class ArrayDevice:
     # ---------------------------------------------------------------- light
 
     def add_far(
-        self, total: Any, spectra: Any, tables: tuple[Any, Any], shares: Any, first: int, distance: NDArray[np.int64]
+        self, total: Any, spectra: Any, tables: Any, shares: Any, first: int, distance: NDArray[np.int64]
     ) -> None:
         """See `Device`."""
-        add_planes_elementwise(total, spectra, *tables, shares, first, distance, self.put)
+        add_planes_elementwise(total, spectra, tables, shares, first, distance, self.put)
 
     def node_planes(self, grid: NodeGrid) -> ArrayNodePlanes:
         """See `Device`."""

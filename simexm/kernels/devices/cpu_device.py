@@ -155,13 +155,13 @@ class _CpuDevice:
         self,
         total: NDArray[np.complex64],
         spectra: NDArray[np.complex64],
-        tables: tuple[NDArray[np.float32], NDArray[np.float32]],
+        tables: NDArray[np.float32],
         shares: NDArray[np.float32],
         first: int,
         distance: NDArray[np.int64],
     ) -> None:
         parts = (a.view(np.float32).reshape(len(a), -1) for a in (total, spectra))
-        add_planes(*parts, *(t.reshape(len(t), -1) for t in tables), shares, first, distance)
+        add_planes(*parts, tables.reshape(*tables.shape[:2], -1), shares, first, distance)
 
     def node_planes(self, grid: NodeGrid) -> _NodePlanes:
         return _NodePlanes(grid)

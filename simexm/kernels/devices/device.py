@@ -160,11 +160,11 @@ class Device(Protocol):
         """Add emitters to coarse nodes; see `nodes.deposit_nodes`."""
 
     def add_far(
-        self, total: Any, spectra: Any, tables: tuple[Any, Any], shares: Any, first: int, distance: NDArray[np.int64]
+        self, total: Any, spectra: Any, tables: Any, shares: Any, first: int, distance: NDArray[np.int64]
     ) -> None:
         """Add the far light of planes of coarse nodes to the spectra of image planes; see `far.add_planes`.
 
-        All are complex64, (planes, y, x); the transfer functions `tables`, below and above an image plane, are real.
+        All are complex64, (planes, y, x); the transfer functions `tables`, (sides, distances, y, x), are real.
         """
 
     def node_planes(self, grid: NodeGrid) -> NodePlanes:

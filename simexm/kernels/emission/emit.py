@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from simexm.compiled import njit
 from simexm.geometry.grid import Box
 from simexm.kernels.emission.points import HIT, HITS, IDENTITY, EmissionLaw, Emitters, Factors, LayerKeys, place_hits
-from simexm.kernels.labels.regions import surface_um2
+from simexm.kernels.labels.regions import surfaces_um2
 from simexm.kernels.numbers.draws import poisson_quantile
 from simexm.random import philox, unit_double
 
@@ -79,6 +79,19 @@ def _means(means, cells, factors, law, whole, shape, z, y, columns, n):  # type:
 
 
 @njit(cache=True, nogil=True)
+def _at_least(u, columns, first, stop, least, likely, places):  # type: ignore[no-untyped-def]
+    """Write the columns of the voxels from `first` with u >= least, and their places, and move their u to the front.
+
+    Return their number.
+    """
+    n = 0
+    for i in range(first, stop):
+        u[n], likely[n], places[n] = u[i], columns[i], i
+        n += u[i] >= least
+    return n
+
+
+@njit(cache=True, nogil=True)
 def _emit(  # type: ignore[no-untyped-def]
     index, regions, factors, weights, law, keys, origin, specimen, voxel_nm, inside, own, first, out, dyes_of_cell
 ):
@@ -94,7 +107,8 @@ def _emit(  # type: ignore[no-untyped-def]
     height = hi[1] - lo[1]
     rows = (hi[0] - lo[0]) * height
     columns = np.empty(width, np.int64)
-    u, means = np.empty(width), np.empty(width)
+    u, means, surfaces = np.empty(width), np.empty(width), np.empty(index.shape[2])
+    likely, places = np.empty(width, np.int64), np.empty(width, np.int64)
     hits = np.empty(HITS, HIT)
     count = 0
     most = law.mean / parts * (weights.sum() if law.by_surface else 1.0)
@@ -114,21 +128,22 @@ def _emit(  # type: ignore[no-untyped-def]
                 continue
             # each sub-cell has its own stream: counter = voxel, key = the layer's key, modified by the sub-cell
             uniforms(u, gz, gy, origin[2], columns, found, keys.number[0], keys.number[1] ^ sub)
-            for i in range(max(0, first - number), found):
-                # exp(-m) > 1 - m: no protein; saves the quantile's exponential
-                if u[i] < 1.0 - most - _ROUNDING:
-                    continue
-                x = columns[i]
-                mean = means[i]
+            # exp(-m) > 1 - m: no protein; saves the surface and the quantile's exponential
+            some = _at_least(u, columns, max(0, first - number), found, 1.0 - most - _ROUNDING, likely, places)
+            if law.by_surface:
+                surfaces_um2(index, z, y, likely, some, weights, surfaces)
+            for i in range(some):
+                mean = means[places[i]]
                 if law.by_surface:
-                    mean *= surface_um2(index, z, y, x, weights)
+                    mean *= surfaces[i]
                 if u[i] < 1.0 - mean - _ROUNDING:
                     continue
+                x = likely[i]
                 proteins = poisson_quantile(u[i], mean)
                 if proteins == 0:
                     continue
                 hit = hits[count]
-                hit.number = number + i
+                hit.number = number + places[i]
                 hit.z, hit.y, hit.x = gz, gy, origin[2] + x
                 hit.sub, hit.proteins, hit.cell = sub, proteins, index[z, y, x]
                 hit.own = own_y and own_lo[2] <= x < own_hi[2]

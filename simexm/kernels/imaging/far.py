@@ -68,21 +68,24 @@ def lengths(shape: tuple[int, int], radius: int) -> tuple[int, int]:
 
 def spectra(planes: Any, size: tuple[int, int], xp: Any) -> Any:
     """Half spectra, complex64, (planes, size[0], size[1] // 2 + 1), of real planes padded with zeros."""
-    if xp is np:
-        from scipy import fft
+    if xp is not np:
+        return xp.fft.fft(xp.fft.rfft(planes, n=size[1], axis=2), n=size[0], axis=1)
+    from scipy import fft
 
-        return fft.rfft2(planes, size, axes=(1, 2))
-    rows = xp.fft.rfft(planes, n=size[1], axis=2)
-    return xp.fft.fft(rows, n=size[0], axis=1)
+    found = np.empty((len(planes), size[0], size[1] // 2 + 1), np.complex64)
+    for one, plane in zip(found, planes, strict=True):  # each stays in the cache
+        one[...] = fft.rfft2(plane, size)
+    return found
 
 
-def inverse(spectra: Any, size: tuple[int, int], xp: Any) -> Any:
-    """Inverse of `spectra`, float32."""
-    if xp is np:
-        from scipy import fft
+def inverse(spectra: Any, size: tuple[int, int], inner: tuple[slice, slice], xp: Any) -> Any:
+    """Rows and columns `inner` of the inverse of `spectra`, float32."""
+    rows, columns = inner
+    if xp is not np:
+        return xp.fft.irfft(xp.fft.ifft(spectra, axis=1)[:, rows, :], n=size[1], axis=2)[:, :, columns]
+    from scipy import fft
 
-        return fft.irfft2(spectra, size, axes=(1, 2))
-    return xp.fft.irfft(xp.fft.ifft(spectra, axis=1), n=size[1], axis=2)
+    return np.stack([fft.irfft(fft.ifft(one, axis=0)[rows], n=size[1], axis=1)[:, columns] for one in spectra])
 
 
 def transfers(kernels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -102,7 +105,7 @@ _PIECE = 512  # frequencies that are added together: those of all planes stay in
 
 
 @njit(cache=True, nogil=True)
-def add_planes(total, spectra, below, above, shares, first, distance):  # type: ignore[no-untyped-def]
+def add_planes(total, spectra, tables, shares, first, distance):  # type: ignore[no-untyped-def]
     """Add planes of nodes to the image planes that they serve.
 
     Parameters
@@ -111,8 +114,9 @@ def add_planes(total, spectra, below, above, shares, first, distance):  # type: 
         Spectra of image planes, float32, (image planes, 2 * frequencies), real and imaginary parts interleaved.
     spectra
         Spectra of planes of nodes, likewise, (planes of nodes, 2 * frequencies).
-    below, above
-        Transfer functions by distance, float32, (distances, frequencies), for nodes below and above an image plane.
+    tables
+        Transfer functions by distance, float32, (sides, distances, frequencies), for nodes below an image plane and, if there
+        are two sides, above.
     shares
         Factors by image plane and distance, float32, (image planes, 2 * most + 1).
     first
@@ -120,40 +124,70 @@ def add_planes(total, spectra, below, above, shares, first, distance):  # type: 
     distance
         Planes of nodes from each image plane to the first of `spectra`, int64.
     """
+    sides, rows, frequencies = tables.shape
     middle = shares.shape[1] // 2
-    last = first + below.shape[0]
-    for start in range(0, below.shape[1], _PIECE):
-        stop = min(start + _PIECE, below.shape[1])
+    planes = spectra.shape[0]
+    twice = np.empty((sides, rows, 2 * _PIECE), np.float32)
+    side, row, plane = np.empty(planes, np.int64), np.empty(planes, np.int64), np.empty(planes, np.int64)
+    share = np.empty(planes, np.float32)
+    for start in range(0, frequencies, _PIECE):
+        n = min(_PIECE, frequencies - start)
+        for s in range(sides):
+            for d in range(rows):
+                _repeat(tables[s, d, start : start + n], twice[s, d])
+        low, high = 2 * start, 2 * (start + n)
         for k in range(total.shape[0]):
-            for j in range(spectra.shape[0]):
+            sums = total[k, low:high]
+            count = 0
+            for j in range(planes):
                 d = distance[k] + j
-                if first <= d < last:
-                    table = below[d - first]
-                elif first <= -d < last:
-                    table = above[-d - first]
-                else:
-                    continue
-                share = shares[k, middle + d] if middle > 0 else np.float32(1)
-                for f in range(start, stop):
-                    weight = share * table[f]
-                    total[k, 2 * f] += weight * spectra[j, 2 * f]
-                    total[k, 2 * f + 1] += weight * spectra[j, 2 * f + 1]
+                if first <= abs(d) < first + rows:
+                    side[count], row[count], plane[count] = 0 if d > 0 else sides - 1, abs(d) - first, j
+                    share[count] = shares[k, middle + d] if middle > 0 else np.float32(1)
+                    count += 1
+            for i in range(0, count - 1, 2):
+                a, b = twice[side[i], row[i]], twice[side[i + 1], row[i + 1]]
+                one, other = spectra[plane[i], low:high], spectra[plane[i + 1], low:high]
+                _add_two(sums, share[i], a, one, share[i + 1], b, other)
+            if count % 2:
+                _add(
+                    sums, share[count - 1], twice[side[count - 1], row[count - 1]], spectra[plane[count - 1], low:high]
+                )
+
+
+# Separate functions, so that LLVM vectorises them.
+@njit(cache=True, nogil=True)
+def _repeat(values, out):  # type: ignore[no-untyped-def]
+    for i in range(values.size):
+        out[2 * i] = values[i]
+        out[2 * i + 1] = values[i]
+
+
+@njit(cache=True, nogil=True)
+def _add(total, share, weight, plane):  # type: ignore[no-untyped-def]
+    for i in range(total.size):
+        total[i] += share * weight[i] * plane[i]
+
+
+@njit(cache=True, nogil=True)
+def _add_two(total, share, weight, plane, other_share, other_weight, other_plane):  # type: ignore[no-untyped-def]
+    for i in range(total.size):
+        total[i] = (total[i] + share * weight[i] * plane[i]) + other_share * other_weight[i] * other_plane[i]
 
 
 def add_planes_elementwise(
     total: Any,
     spectra: Any,
-    below: Any,
-    above: Any,
+    tables: Any,
     shares: NDArray[np.float32],
     first: int,
     distance: NDArray[np.int64],
     put: Callable[[Any], Any],
 ) -> None:
     """`add_planes` of complex planes, (planes, y, x), in any namespace; `put` moves an array to its device."""
-    middle, last = shares.shape[1] // 2, first + int(below.shape[0])
+    middle, last = shares.shape[1] // 2, first + int(tables.shape[1])
     for j in range(spectra.shape[0]):
-        for side, table in ((distance + j, below), (-distance - j, above)):
+        for side, table in ((distance + j, tables[0, ...]), (-distance - j, tables[-1, ...])):
             served = np.flatnonzero((side >= first) & (side < last))
             if not served.size:
                 continue

@@ -8,7 +8,7 @@ photons and in a light sheet.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,9 +48,19 @@ class Bleaching(Frozen):
     ----------
     photons
         Photons that a dye emits on average before it bleaches.
+    by_dye
+        The same of some dyes, by their name.
     """
 
     photons: float = Field(default=3e5, gt=0, le=1e12)
+    by_dye: dict[str, Annotated[float, Field(gt=0, le=1e12)]] = Field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.photons, *sorted(self.by_dye.items())))
+
+    def of(self, dye: str) -> float:
+        """Photons that this dye emits on average before it bleaches."""
+        return self.by_dye.get(dye, self.photons)
 
 
 def shares(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore, planes: range) -> Array | None:
@@ -104,7 +114,7 @@ def _left(
             some = np.flatnonzero(k >= before)
             emitted = _emitted(optics, plan, number, dye, offsets + before * m)
             dose[some] += emitted * power[k[some] - before][:, None]
-        left = left * _exp(-dose * reaching / optics.bleaching.photons)
+        left = left * _exp(-dose * reaching / optics.bleaching.of(plan.pairs[number].dye))
     return left
 
 

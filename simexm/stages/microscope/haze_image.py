@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 UNIT_BITS = 10
 """Values of the map count dyes in units of 2^-10."""
-PLANES = 64
+PLANES = 128
 """Image planes whose far light is computed together."""
 AT_ONCE = 16
 """Planes of nodes that are read together, and image planes that are interpolated together."""
@@ -36,7 +36,7 @@ def map_dyes(wanted: MapPass, cells: Box, stream: EmitterStream, plan: OpticsPla
     m = plan.subdivision
     pixel_nm = tuple(n * c for n, c in zip(m, plan.node_nm, strict=True))
     z, y, x = (1.0 / float(c) for c in wanted.cell_nm((pixel_nm[0], pixel_nm[1], pixel_nm[2])))
-    found = np.zeros((len(wanted.layers), *cells.shape), np.int64)
+    found = [np.empty(0, np.int64)] * len(wanted.layers)
     drop = 3 * nodes.FRACTION_BITS - UNIT_BITS
     for dye in dict.fromkeys(stream.dyes.values()):
         looks = [(n, look) for n, look in enumerate(plan.looks()) if look.dye == dye]
@@ -52,8 +52,10 @@ def map_dyes(wanted: MapPass, cells: Box, stream: EmitterStream, plan: OpticsPla
                     emitters = emitters.moved(partial(plan.field.moved_by_frame, look.shift, xp=device.xp))
                 device.deposit_nodes(emitters, (z, y, x), cells.start, nodes_of)
         for (n, _), nodes_of in zip(looks, held, strict=True):
-            found[n] = (device.to_host(nodes_of) + (1 << (drop - 1))) >> drop
-    return found
+            nodes_of += 1 << (drop - 1)
+            nodes_of >>= drop
+            found[n] = device.to_host(nodes_of)
+    return np.stack(found)
 
 
 def add_haze(
@@ -144,7 +146,7 @@ def _level(
     high = min(int(centres[-1]) + offsets.stop, (planes + beyond + 1) * b)
     lit = None if plan.terms is None else sheet.lit_by(optics, plan, dyes)
     weights = [_weights(plan, part, look.shift, lit, level, box, device) for look in plan.looks()]
-    tables: dict[tuple[int, int], tuple[tuple[Any, Any], NDArray[np.float32]]] = {}
+    tables: dict[tuple[int, int], tuple[Any, NDArray[np.float32]]] = {}
     total: list[Any] = [None] * len(names)
     for start in range(low, high, AT_ONCE):
         stop = min(start + AT_ONCE, high)
@@ -155,7 +157,7 @@ def _level(
         for layer, look in enumerate(plan.looks()):
             if not values[layer].any():
                 continue
-            held = device.put((values[layer] * np.float32(2.0**-UNIT_BITS)).astype(np.float32))
+            held = device.put(values[layer])
             for term in range(plan.rank):
                 own = held if weights[layer] is None else held * weights[layer][term, :, :][None, :, :]
                 spectra = far.spectra(own, size, xp)
@@ -170,8 +172,8 @@ def _level(
                     if total[c] is None:
                         total[c] = device.zeros((len(wanted), size[0], size[1] // 2 + 1), np.complex64)
                     device.add_far(total[c], spectra, *tables[n, term], offsets.start, start - centres)
-    cut = slice(radius, radius + box.shape[1]), slice(radius, radius + box.shape[2])
-    return [None if t is None else far.inverse(t, size, xp)[:, cut[0], cut[1]] for t in total]
+    inner = slice(radius, radius + box.shape[1]), slice(radius, radius + box.shape[2])
+    return [None if t is None else far.inverse(t, size, inner, xp) for t in total]
 
 
 def _weights(
@@ -200,8 +202,7 @@ def _transfers(
     term: int,
     size: tuple[int, int],
     device: Device,
-) -> tuple[Any, Any]:
-    """Transfer functions of planes of nodes below and above an image plane, on the device."""
+) -> Any:
+    """Transfer functions of planes of nodes on each side, (sides, distances, y, x), on the device, by units of the map."""
     kernels = (haze.kernels(optics, plan, pair, dye, level, side, term) for side in haze.sides(optics))
-    found = [device.put(far.transfers(each, size)) for each in kernels]
-    return found[0], found[-1]
+    return device.put(np.stack([far.transfers(each, size) for each in kernels]) * np.float32(2.0**-UNIT_BITS))

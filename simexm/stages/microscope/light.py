@@ -36,6 +36,12 @@ def check_light(optics: Optics, dyes: Mapping[str, Fluorophore], factor: float, 
     for dye in dyes.values():
         _check_seen(optics, dye)
     _warn_of_short_curves(optics, dyes, efficiency)
+    for name in () if optics.bleaching is None else optics.bleaching.by_dye:
+        if name not in dyes:
+            raise SpecError(
+                f"bleaching.by_dye gives the photons of {name}, which no layer carries, so they would be ignored; write one of "
+                f"{', '.join(dyes)}, or remove it"
+            )
     index = optics.refractive_index
     if factor > 1.5 and abs(index - WATER) > INDEX_TOLERANCE:
         warnings.warn(
