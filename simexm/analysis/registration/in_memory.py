@@ -99,7 +99,7 @@ def align(
         pictures.append(Picture(image.astype(np.float32), frame, None if mask is None else mask != 0))
     frames = (pictures[0].frame, pictures[1].frame)
     refuse_apart(chosen.steps, *frames, start or Transform(), start is not None)
-    found, reports = fit.fit(*pictures, chosen.steps, (start or Transform()).on(frames[0]))
+    found, reports = fit.fit(pictures[0], pictures[1], chosen.steps, (start or Transform()).on(frames[0]))
     at = pictures[1].frame.voxels(found(pictures[0].frame.centres()))
     values = warp.image_at(moving, at, 1 if chosen.interpolation == "linear" else 3)
     if chosen.outside == "zero":
