@@ -14,7 +14,7 @@ from simexm.cli import completion, options
 from simexm.cli.app import Heading, command
 from simexm.cli.shared import at_round, bar, print_rows, stoppable
 from simexm.errors import NoResultError, OutputError, SimexmWarning, SourceError, SourceNotFoundError
-from simexm.export.formats import Arrangement, Format
+from simexm.export.formats import TRANSFORMS, Arrangement, Format
 
 
 @command(Heading.LOOK)
@@ -213,8 +213,9 @@ def export(
 ) -> None:
     """Write a result of any size as TIFF, OME-TIFF, GIF or PNG, or its tables. Sizes are of the tissue before expansion.
 
-    The transform of an alignment: a displacement field for ITK (nrrd) or as OME-Zarr 0.6 (ome-zarr), an affine map (tfm, txt),
-    places in both volumes (points), or the file of the RnR-ExM challenge (rnr-exm).
+    The transform of an alignment, or the true one of a simulation: a displacement field for ITK (nrrd) or as OME-Zarr 0.6
+    (ome-zarr), an affine map (tfm, txt), places in both volumes (points), or the file of the RnR-ExM challenge (rnr-exm). With
+    --round, from the first round to that one.
 
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
 
@@ -225,7 +226,8 @@ def export(
     from simexm.export.export import export as export_result
     from simexm.result.result import Result
 
-    result = at_round(Result.open(path), round_)
+    of_round = path if round_ is None else f"{path}/round_{round_:02d}"
+    result = of_round if form in TRANSFORMS else at_round(Result.open(path), round_)
     with bar("export", quiet) as progress:
         content: dict[str, Any] = {
             "channels": channels,

@@ -13,7 +13,7 @@ from simexm.export.labels import Labels, all_cells, cell_by_cell, warn_of_fiji
 from simexm.export.skeletons import export_skeletons
 from simexm.export.stack import Job
 from simexm.export.tables import TABLES, export_tables
-from simexm.export.transforms import export_transform
+from simexm.export.transforms import export_transform, path_of
 from simexm.export.write import Progress, check, check_folder, write
 from simexm.result.result import Result
 
@@ -41,7 +41,7 @@ def export(
     Parameters
     ----------
     result
-        A finished result, or its folder NAME.zarr.
+        A finished result, or its folder NAME.zarr. As a transform, NAME.zarr/round_NN is that of a round to the first.
     output
         Folder of the files: CHANNEL.tiff, or merged.tiff; labels/NAME.tiff, or labels/NAME/CELL.tiff; likewise .ome.tiff and
         .gif; for PNG, folders of images without a suffix.
@@ -84,7 +84,6 @@ def export(
     """
     form, arranged = _one_of(Format, format, "format"), _one_of(Arrangement, channels, "channels")
     ids = None if labels is None else _one_of(Arrangement, labels, "labels")
-    opened = result if isinstance(result, Result) else Result.open(result)
     where = Path(output).expanduser()
     if form in TRANSFORMS:
         if labels is not None or level or eight_bit:
@@ -92,11 +91,13 @@ def export(
                 f"{form} is a format of transforms, which have no labels, level or 8 bits; leave these out, or choose a format "
                 "of images"
             )
-        opened.require_complete()
-        return export_transform(opened, where, form, pair, overwrite=overwrite, dry_run=dry_run, progress=progress)
+        return export_transform(
+            path_of(result), where, form, pair, overwrite=overwrite, dry_run=dry_run, progress=progress
+        )
     if pair is not None:
         raise OutputError(f"the pair {pair!r} is for --format {Format.RNR_EXM}, not {form}; leave it out")
-    check_folder(where, opened)
+    opened = result if isinstance(result, Result) else Result.open(result)
+    check_folder(where, opened.places)
     if form in TABLES:
         return export_tables(opened, where, form, overwrite=overwrite, dry_run=dry_run)
     if form in SKELETONS:

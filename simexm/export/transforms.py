@@ -1,4 +1,4 @@
-"""Write the transform of an alignment in formats of other programs.
+"""Write the transform of an alignment, or the true one of a simulation, in formats of other programs.
 
 The affine map and the displacement become one, d(p) = A (p + u(p)) + t - p, at the centres of the fixed volume's voxels. Both
 are linear between centres, so nothing is lost there.
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from simexm.analysis.registration.foreign import itk_files, ome_zarr, text
 from simexm.analysis.registration.scores.against_points import LANDMARKS
-from simexm.analysis.registration.transform import KIND, Frame, StoredTransform
+from simexm.analysis.registration.sides import absolute
+from simexm.analysis.registration.transform import Frame, StoredTransform, affine_at
+from simexm.analysis.registration.truth import transform_at
 from simexm.errors import OutputError
 from simexm.export import rnr_exm
 from simexm.export.formats import Format
@@ -49,16 +51,14 @@ class Total:
     moving: Frame
 
     @classmethod
-    def of(cls, result: Result, form: Format) -> Total:
-        """Open the transform; raises OutputError for a result without one."""
-        if result.kind != KIND:
+    def of(cls, path: str) -> Total:
+        """Open the transform of a result; raises OutputError for what holds none."""
+        found = transform_at(absolute(path))
+        if found.frame is None or found.moving is None:
             raise OutputError(
-                f"{result.path} holds the output of `simexm {result.kind}`, and {form} is a format of transforms; name a result "
-                "of `simexm align`, or another --format"
+                f"{path} is a file of another program, which does not say what grid the moving volume has; name a result of "
+                "`simexm align` or of a simulation"
             )
-        found = StoredTransform(str(result.path))
-        assert found.frame is not None
-        assert found.moving is not None
         return cls(found, found.frame, found.moving)
 
     def box(self, box: Box) -> NDArray[np.float32]:
@@ -81,8 +81,8 @@ class Total:
         for start in range(0, self.frame.shape[0], self.step):
             stop = min(start + self.step, self.frame.shape[0])
             points = self.frame.centres((start, 0, 0), (stop - start, *self.frame.shape[1:]))
-            part = self.transform.near(points).displacement
-            largest = 0.0 if part is None else float(np.abs(part).max())
+            bent = self.transform.near(points)(points) - affine_at(self.transform.affine, points)
+            largest = float(np.abs(bent).max())
             if largest > _BEND_UM:
                 raise OutputError(
                     f"{self.transform.path} displaces points by up to {largest:.3g} um and more beside its affine map, which "
@@ -100,8 +100,15 @@ class Total:
         return pa.table(dict(zip(LANDMARKS, np.concatenate([fixed, moving])[:, kept], strict=True)))
 
 
+def path_of(result: Result | str | Path) -> str:
+    """The path that stands for a transform: that of a result, or of a round in it."""
+    if not isinstance(result, Result):
+        return str(result)
+    return f"{result.path}/{result.frame.group}" if result.frame.round else str(result.path)
+
+
 def export_transform(
-    result: Result,
+    path: str,
     folder: Path,
     form: Format,
     pair: str | None,
@@ -110,13 +117,13 @@ def export_transform(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write the transform of an alignment; return the file or folder.
+    """Write the transform of an alignment, or the true one of a simulation; return the file or folder.
 
-    Raises OutputError if the result holds none, the format cannot hold it, or the output exists or cannot be written.
+    Raises OutputError if the path stands for none, the format cannot hold it, or the output exists or cannot be written.
     """
-    check_folder(folder, result)
-    total = Total.of(result, form)
-    path = folder / (rnr_exm.name_of(pair) if form is Format.RNR_EXM else _NAMES[form])
+    total = Total.of(path)
+    check_folder(folder, total.transform.places)
+    target = folder / (rnr_exm.name_of(pair) if form is Format.RNR_EXM else _NAMES[form])
     if pair is not None and form is not Format.RNR_EXM:
         raise OutputError(f"the pair {pair!r} is for --format {Format.RNR_EXM}, not {form}; leave it out")
     if form in (Format.TFM, Format.TXT):
@@ -125,16 +132,16 @@ def export_transform(
         if not dry_run:
             folder.mkdir(parents=True, exist_ok=True)
         if folder.is_dir():
-            refuse_group(path, overwrite=overwrite, writer=WRITTEN_BY)
+            refuse_group(target, overwrite=overwrite, writer=WRITTEN_BY)
     elif form is Format.RNR_EXM:
-        rnr_exm.refuse(path, str(pair), overwrite=overwrite)
+        rnr_exm.refuse(target, str(pair), overwrite=overwrite)
     else:
-        refuse([path], overwrite=overwrite)
+        refuse([target], overwrite=overwrite)
     if not dry_run:
-        _write(total, path, form, pair, overwrite)
+        _write(total, target, form, pair, overwrite)
         if progress is not None:
             progress(1, 1)
-    return [path]
+    return [target]
 
 
 def _write(total: Total, path: Path, form: Format, pair: str | None, overwrite: bool) -> None:

@@ -12,9 +12,8 @@ from simexm.export.gif import LONGEST_SIDE, write_gif
 from simexm.export.png import write_png
 from simexm.export.stack import Head, Job, Plane, Target
 from simexm.export.tiff import write_ome_tiff, write_tiff
-from simexm.result.result import Result
 from simexm.store.atomic_file import refuse
-from simexm.store.location import refuse_url
+from simexm.store.location import Location, refuse_url
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of planes written and to be written."""
@@ -62,12 +61,12 @@ def write(
     return paths
 
 
-def check_folder(folder: Path, result: Result) -> None:
-    """Raise OutputError if `folder` is a URL or a file, or lies inside the result."""
+def check_folder(folder: Path, places: Sequence[Location]) -> None:
+    """Raise OutputError if `folder` is a URL or a file, or lies inside one of `places`, the folders of a result."""
     refuse_url(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file, so nothing can be written below it. Name a folder.")
-    for ours in (result.path, result.place.run):
+    for ours in places:
         if isinstance(ours, Path) and folder.resolve().is_relative_to(ours):
             raise OutputError(
                 f"{folder} lies inside {ours}, where other files disturb readers. Name a folder beside it."

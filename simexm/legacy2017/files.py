@@ -43,7 +43,7 @@ def write_2017_files(
 
     Raises OutputError if the result is unfinished, a label image is missing, or a file exists or cannot be written.
     """
-    check_folder(folder, result)
+    check_folder(folder, result.places)
     form = _FORMATS[options.format]
     image = open_image(result, 0, by_maximum=True)
     jobs = [(job, form) for job in _simulation(image, folder / "simulation", options)]
