@@ -18,6 +18,7 @@ from simexm.analysis.synapses.matrix import Matrix
 from simexm.cli import app
 from simexm.errors import OutputError
 from simexm.export.export import export
+from simexm.export.tables import to_networkx
 from simexm.result.result import Result
 from tests.analysis.test_objects import files
 
@@ -130,6 +131,8 @@ def test_other_programs_read_the_same_counts(tmp_path: Path) -> None:
     networkx = pytest.importorskip("networkx")
     graph = networkx.read_graphml(tmp_path / "graphml" / "matrix.graphml")
     assert {(int(a), int(b)): d["synapses"] for a, b, d in graph.edges(data=True)} == dense
+    same = to_networkx(result)
+    assert {(a, b): d["synapses"] for a, b, d in same.edges(data=True)} == dense
     assert all(int(node) % 3 == data["cell_type"] for node, data in graph.nodes(data=True))
     root = ET.parse(tmp_path / "graphml" / "matrix.graphml").getroot()
     assert root.tag == "{http://graphml.graphdrawing.org/xmlns}graphml"
