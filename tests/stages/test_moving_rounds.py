@@ -157,6 +157,34 @@ def test_barcodes_and_labelling_see_the_same_rounds() -> None:
         simulate(rounds_build.cells(), Simulation.from_mapping(data), voxel_size_nm=rounds_build.VOXEL_NM)
 
 
+def test_what_was_not_washed_out_is_seen_in_the_next_round() -> None:
+    """A share of the dyes of each amplicon whose letter changes; the first round, and what has its letter, is as without."""
+    found = {}
+    for residue in (0.0, 0.25):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SimexmWarning)
+            dense = [{"region": "cytosol", "density_per_um3": 400}]
+            data = Simulation.from_mapping(rounds_build.spec(residue=residue, amplicons=dense))
+            found[residue] = simulate(
+                rounds_build.cells(), data, voxel_size_nm=rounds_build.VOXEL_NM, until="expansion"
+            )
+    clean, stale = (one.image.astype(np.int64) for one in found.values())
+    assert (stale[0] == clean[0]).all()
+    assert (stale >= clean).all()
+    tables = found[0.25].tables
+    texts = dict(zip(tables["barcodes"]["id"].tolist(), tables["barcodes"]["barcode"].tolist(), strict=True))
+    letters = np.array([list(texts[cell]) for cell in tables["amplicons"]["cell"].tolist()])
+    dyes, layers = tables["amplicons"]["dyes"], list(found[0.25].plan.context.emits)
+    for number in (1, 2):
+        for letter in "AC":
+            before, layer = letters[:, number - 1] == letter, layers.index(f"amplicons_{letter}")
+            # the image ends before the specimen does
+            inside = clean[number - 1, layer].sum() / dyes[before].sum()
+            wanted = 0.25 * dyes[before & (letters[:, number] != letter)].sum() * inside
+            assert wanted > 1000
+            assert (stale - clean)[number, layer].sum() == pytest.approx(wanted, rel=0.06)
+
+
 def test_the_exact_transform_of_a_round(tmp_path: Path) -> None:
     """Rounds of a stored result: there and back, the same as label images say, and nothing is left of itself."""
     data = spec(SECOND, **UNEVEN)

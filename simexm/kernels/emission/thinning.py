@@ -21,12 +21,13 @@ def thinned(emitters: Emitters, left: float, key: Key) -> Emitters:
 
     The dyes that are left are among those of any larger share, by the same key.
     """
-    weight = _weights(emitters.weight, emitters.identity, left, key[0], key[1])
+    weight = dyes_left(emitters.weight, emitters.identity, left, key[0], key[1])
     return emitters._replace(weight=weight).select(weight > 0)
 
 
 @njit(cache=True, nogil=True)
-def _weights(weight, identity, left, key0, key1):  # type: ignore[no-untyped-def]
+def dyes_left(weight, identity, left, key0, key1):  # type: ignore[no-untyped-def]
+    """Numbers of dyes that are left of `weight`, int32, by the rows of `identity`."""
     out = np.empty_like(weight)
     for n in range(weight.size):
         row = identity[n]

@@ -18,6 +18,8 @@ from simexm.geometry.grid import Box, NmBox, exact, exact3
 from simexm.kernels.emission import amplicons as kernel
 from simexm.kernels.emission.amplicons import AmpliconKeys, Amplicons, join
 from simexm.kernels.emission.emit import CAPACITY, emitter_bytes
+from simexm.kernels.emission.points import AMPLICON
+from simexm.kernels.emission.thinning import dyes_left
 from simexm.kernels.labels.cells import ByCell
 from simexm.random import derive_key, id_uniform
 from simexm.settings import Frozen
@@ -59,6 +61,12 @@ class Sites(Frozen):
     density_per_um3: float = Field(gt=0, le=1000)
 
 
+def _sorted(amplicons: Amplicons) -> Amplicons:
+    """Sort by plane, region, row and column."""
+    voxel = amplicons.voxel
+    return amplicons.select(np.lexsort((voxel[:, 2], voxel[:, 1], amplicons.region, voxel[:, 0])))
+
+
 class Barcodes(Stage):
     """Barcoded cells: in each round, the amplicons of a cell carry the dye of its barcode's letter for that round.
 
@@ -85,6 +93,8 @@ class Barcodes(Stage):
         Diameter of the ball, nm of expanded tissue.
     dyes_per_amplicon, distribution
         Dyes of an amplicon: the mean of a `poisson` number, or a `fixed` number.
+    residue
+        Share of the dyes of the round before that were not washed out, where the letter changes.
     """
 
     stage: Literal["barcodes"] = "barcodes"
@@ -97,6 +107,7 @@ class Barcodes(Stage):
     diameter_nm: float = Field(default=400.0, gt=0, le=1e4)
     dyes_per_amplicon: int = Field(default=50, ge=1, le=1000)
     distribution: Literal["poisson", "fixed"] = "poisson"
+    residue: float = Field(default=0.0, ge=0, lt=1)
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS, REGIONS, EMITTERS)
     writes: ClassVar[tuple[Quantity, ...]] = (EMITTERS,)
@@ -221,7 +232,9 @@ class Barcodes(Stage):
         radius = self.reach_nm(context)
         codes = self.codes(state.cell_ids, context.seed)
         found = self._found(state)
-        letters = codes[found.cell, state.frame.round - 1]
+        number = state.frame.round - 1
+        letters = codes[found.cell, number]
+        stale = codes[found.cell, number - 1] if self.residue and number else None
         dye_keys = np.array([self._keys(context.seed, s.region).dye for s in self.amplicons], np.int64)
         room = state.device.room(min(CAPACITY, _ROOM), context.identified)
         letter_of = {dye: n for n, dye in enumerate(self.dyes.values())}
@@ -230,6 +243,9 @@ class Barcodes(Stage):
 
         def of_dye(dye: str) -> Iterator[Chunk]:
             lit = found.select(letters == letter_of[dye])
+            if stale is not None:
+                rest = found.select((stale == letter_of[dye]) & (letters != stale))
+                lit = _sorted(join([lit, self._left(rest, context.seed)]))
             for plane in np.unique(lit.voxel[:, 0]):
                 start, stop = np.searchsorted(lit.voxel[:, 0], (plane, plane + 1))
                 yield Chunk(None, room.first(0), float(plane - first) * size - radius)
@@ -248,11 +264,17 @@ class Barcodes(Stage):
     def _found(self, state: TileState) -> Amplicons:
         """Amplicons of the tile sorted by plane, region, row and column, so that parts do not matter."""
         if "parts" in state.scratch:
-            found = join(state.scratch.pop("parts"))
-            order = np.lexsort((found.voxel[:, 2], found.voxel[:, 1], found.region, found.voxel[:, 0]))
-            state.scratch["found"] = found.select(order)
+            state.scratch["found"] = _sorted(join(state.scratch.pop("parts")))
         amplicons: Amplicons = state.scratch["found"]
         return amplicons
+
+    def _left(self, amplicons: Amplicons, seed: int) -> Amplicons:
+        """The same amplicons with what is left of their dyes after a round."""
+        kind = np.full(amplicons.number.size, AMPLICON, np.int32)
+        identity = np.column_stack([amplicons.voxel, amplicons.region, amplicons.number, kind]).astype(np.int32)
+        key = derive_key(seed, self.stage, "residue")
+        left = amplicons._replace(dyes=dyes_left(amplicons.dyes, identity, self.residue, *key))
+        return left.select(left.dyes > 0)
 
     # ---------------------------------------------------------------- products
 
