@@ -6,7 +6,6 @@ python -m docs.pictures.aberrations
 from __future__ import annotations
 
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from simexm.api import Simulation
+from docs.pictures.pairs import made
 from simexm.geometry.grid import Box
-from simexm.run.in_memory import simulate
+from simexm.sources.arrays import ArrayVolume
+from simexm.sources.base import LabelSource
 from simexm.sources.phantom import Phantom
 
 SHAPE, VOXEL_NM = (60, 110, 110), (40, 32, 32)
@@ -33,36 +33,24 @@ MIXED = [{"n": 2, "m": -2, "nm": 45}, {"n": 3, "m": 1, "nm": 45}, {"n": 3, "m": 
 DEPTHS, REACH = (-4, 0, 4), (10, 34, 34)
 
 
-def image(
-    labels: NDArray[Any], voxel_nm: tuple[int, int, int], density: float, optics: dict[str, Any], *, noise: bool = False
-) -> NDArray[Any]:
+def image(tissue: LabelSource, density: float, optics: dict[str, Any], *, noise: bool = False) -> NDArray[Any]:
     """Image (z, y, x) of dyes in membranes, noise-free if not otherwise wanted."""
     layer = {"name": "dye", "dye": "ATTO488", "region": "membrane", "density_per_um3": density, "retention": 0.8}
-    spec = {
-        "name": "aberrations",
-        "seed": 1,
-        "stages": [
-            {"stage": "regions"},
-            {"stage": "labelling", "layers": [layer]},
-            {"stage": "expansion", "factor": 4},
-            optics,
-            {"stage": "camera"},
-            {"stage": "truth"},
-        ],
-        "source": {"kind": "phantom", "shape": labels.shape, "voxel_size_nm": voxel_nm, "seed": 1},
-        "keep": ["expected"],
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        done = simulate(labels, Simulation.model_validate(spec), voxel_size_nm=voxel_nm)
-    return np.asarray(done.image[0] if noise else done.kept["expected"][0])
+    stages = [
+        {"stage": "labelling", "layers": [layer]},
+        {"stage": "expansion", "factor": 4},
+        optics,
+        {"stage": "camera"},
+    ]
+    seen = made(tissue, Box.of_shape(tissue.shape), stages)
+    return seen.image[0] if noise else seen.light[0]
 
 
 def bead(optics: dict[str, Any], *, noise: bool = False) -> NDArray[Any]:
     """Stack of one bright voxel, cut out about its middle."""
     labels = np.zeros(BEAD_SHAPE, np.uint64)
     labels[BEAD] = 1
-    seen = image(labels, BEAD_NM, 2e7 if noise else 1e9, optics, noise=noise)
+    seen = image(ArrayVolume(labels, BEAD_NM), 2e7 if noise else 1e9, optics, noise=noise)
     pitch = (PLANE_NM, PIXEL_NM, PIXEL_NM)
     middle = [int((p + 0.5) * v * 4 / s) for p, v, s in zip(BEAD, BEAD_NM, pitch, strict=True)]
     return seen[tuple(slice(m - r, m + r + 1) for m, r in zip(middle, REACH, strict=True))]
@@ -73,7 +61,7 @@ def main() -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    cells = Phantom(shape=SHAPE, voxel_size_nm=VOXEL_NM, seed=1).open().read(Box.of_shape(SHAPE))
+    cells = Phantom(shape=SHAPE, voxel_size_nm=VOXEL_NM, seed=1).open()
     with tempfile.TemporaryDirectory() as folder:
         measured = Path(folder) / "bead.ome.tif"
         sizes = {"PhysicalSizeX": PIXEL_NM, "PhysicalSizeY": PIXEL_NM, "PhysicalSizeZ": PLANE_NM}
@@ -93,7 +81,7 @@ def main() -> None:
             seen = bead({**OPTICS, **more})
             near = slice(REACH[1] - 16, REACH[1] + 17)
             shown = [seen[REACH[0] + d][near, near] for d in DEPTHS]
-            shown.append(image(cells, VOXEL_NM, 2e5, {**OPTICS, **more})[20])
+            shown.append(image(cells, 2e5, {**OPTICS, **more})[20])
             for place, picture in zip(row, shown, strict=True):
                 top = float(np.quantile(picture, 0.999)) if picture is shown[-1] else float(picture.max())
                 place.imshow(picture, cmap="gray", vmin=0, vmax=top, interpolation="nearest")

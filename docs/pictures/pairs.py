@@ -17,7 +17,8 @@ from PIL import Image
 from simexm.api import Simulation
 from simexm.geometry.grid import Box
 from simexm.run.in_memory import simulate
-from simexm.sources.phantom import FIELDS, PhantomVolume
+from simexm.sources.base import LabelSource
+from simexm.sources.phantom import FIELDS
 
 Picture = NDArray[Any]
 FOLDER = Path(__file__).parent
@@ -40,7 +41,7 @@ Pair = tuple[Shown, Shown]
 
 @dataclass(frozen=True)
 class Made:
-    """What a simulation made of a phantom.
+    """What a simulation made of tissue.
 
     Attributes
     ----------
@@ -66,14 +67,14 @@ class Made:
 
 
 def made(
-    tissue: PhantomVolume,
+    tissue: LabelSource,
     box: Box,
     stages: Sequence[Mapping[str, Any]],
     regions: Sequence[str] = (),
     fields: Sequence[str] = (),
     dyes: Mapping[str, Any] | None = None,
 ) -> Made:
-    """Simulate a box of a phantom, with masks and further fields of it; `dyes` are of the spec."""
+    """Simulate a box of tissue, with masks and further fields of a phantom; `dyes` are of the spec."""
     stages = [{"stage": "regions"}, *stages, {"stage": "truth"}]
     source = {"kind": "phantom", "shape": box.shape}
     given = {"name": "picture", "seed": 1, "stages": stages, "source": source, "dyes": dyes or {}, "keep": ["expected"]}
