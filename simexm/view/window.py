@@ -1,4 +1,4 @@
-"""Show a result in a window, one plane at a time, with sliders for plane and channel."""
+"""Show a result in a window, one plane, or frame of a movie, at a time, with sliders for plane and channel."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _WAIT_MS = 10
 
 @dataclass(frozen=True)
 class Planes:
-    """Planes of a result at the level that suits a screen."""
+    """Planes of a result at the level that suits a screen; of a movie of one plane, its frames."""
 
     result: Result
     level: int
@@ -54,10 +54,15 @@ class Planes:
         return cls(result, level, [MERGED, *(c["label"] for c in result.channels)])
 
     @property
+    def moves(self) -> bool:
+        """Whether it is a movie of one plane."""
+        return self.result.acquisition.time is not None and self.result.array(self.level).shape[1] == 1
+
+    @property
     def shape(self) -> tuple[int, int, int]:
-        """Planes, rows and columns of the level."""
+        """Planes, or frames, rows and columns of the level."""
         _, planes, rows, columns = self.result.array(self.level).shape
-        return planes, rows, columns
+        return self.result.acquisition.length("time") if self.moves else planes, rows, columns
 
     @property
     def pixel_um(self) -> tuple[float, float, float]:
@@ -66,8 +71,15 @@ class Planes:
 
     @property
     def first(self) -> int:
-        """The plane shown first: the middle one."""
-        return self.shape[0] // 2
+        """The plane shown first: the middle one, or the first frame."""
+        return 0 if self.moves else self.shape[0] // 2
+
+    def place(self, plane: int) -> str:
+        """Say where a plane lies, or when a frame was taken."""
+        time = self.result.acquisition.time
+        if self.moves and time is not None:
+            return f"{time.coordinates[plane]:.2f} {time.unit}"
+        return f"{(plane + 0.5) * self.pixel_um[0]:.2f} µm deep in tissue"
 
     def rgb(self, plane: int, channel: int) -> NDArray[np.float64]:
         """Read a plane, and no chunks but its own; returns (rows, columns, 3), 0 to 1, in the display windows.
@@ -83,15 +95,20 @@ class Planes:
 
     def _read(self, channel: int, plane: int) -> NDArray[Any]:
         """Read a plane; its neighbours in the same chunks, decoded with it, are cached."""
-        stored = self.result.array(self.level)
-        thick = stored.chunks[1]
-        if thick * stored.nbytes > KEPT_BYTES * stored.shape[1]:
-            return np.asarray(stored[channel, plane])
+        stored = self.result.series(self.level) if self.moves else self.result.array(self.level)
+        along = 0 if self.moves else 1
+        thick = stored.chunks[along]
+
+        def read(at: int | slice) -> NDArray[Any]:
+            return np.asarray(stored[at, channel, 0] if self.moves else stored[channel, at])
+
+        if thick * stored.nbytes > KEPT_BYTES * stored.shape[along]:
+            return read(plane)
         first = plane - plane % thick
         if (channel, first) not in self.layer:
             for old in [key for key in self.layer if key[1] != first]:
                 del self.layer[old]
-            self.layer[channel, first] = np.asarray(stored[channel, first : first + thick])
+            self.layer[channel, first] = read(slice(first, first + thick))
         found: NDArray[Any] = self.layer[channel, first][plane - first]
         return found
 
@@ -138,7 +155,14 @@ class Viewer:
         )
         self._title = figure.text(0.5, 0.975, "", color="white", ha="center", va="center", fontsize=11)
         style: dict[str, Any] = {"valstep": 1, "initcolor": "none", "color": "0.65", "track_color": "0.25"}
-        self._plane = Slider(figure.add_axes(PLANE_SLIDER), "plane", 0, max(nz - 1, 1), valinit=planes.first, **style)
+        self._plane = Slider(
+            figure.add_axes(PLANE_SLIDER),
+            "frame" if planes.moves else "plane",
+            0,
+            max(nz - 1, 1),
+            valinit=planes.first,
+            **style,
+        )
         self._channel = Slider(figure.add_axes(CHANNEL_SLIDER), "channel", 0, len(planes.names) - 1, valinit=0, **style)
         for slider in (self._plane, self._channel):
             slider.label.set_color("white")
@@ -171,12 +195,12 @@ class Viewer:
         self._timer.start()
 
     def _label(self) -> None:
-        nz, depth = self._planes.shape[0], (self.plane + 0.5) * self._planes.pixel_um[0]
+        nz = self._planes.shape[0]
         name = self._planes.names[self.channel]
         self._plane.valtext.set_text(f"{self.plane + 1} of {nz}")
         self._channel.valtext.set_text(name)
         level = f", level {self._planes.level}" if self._planes.level else ""
-        self._title.set_text(f"{name}, {depth:.2f} µm deep in tissue{level}")
+        self._title.set_text(f"{name}, {self._planes.place(self.plane)}{level}")
 
     def _draw(self) -> None:
         self._label()

@@ -20,6 +20,7 @@ from simexm.run.excerpt import excerpt
 from simexm.run.passes import counted_in_memory
 from simexm.run.repair import repair
 from simexm.run.verify import Verification
+from simexm.view.window import Planes, Viewer
 
 pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
 
@@ -127,6 +128,20 @@ def test_truth_is_that_of_the_frames(whole: Path) -> None:
     assert about["indicator"]["preset"] == "GCaMP6f"
     assert about["cells"] == len(ids)
     assert [a.name for a in result.acquisition.axes] == ["time"]
+
+
+def test_the_window_shows_its_frames(whole: Path) -> None:
+    """The slider moves through time, from the first frame on."""
+    from matplotlib.figure import Figure
+
+    result = Result.open(whole)
+    planes = Planes.of(result)
+    assert planes.shape == (40, 45, 45)
+    low, high = result.windows[0]
+    wanted = np.clip((np.asarray(result.series()[17, 0, 0]) - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(planes.rgb(17, 1)[..., 0], wanted)
+    assert Viewer(planes, Figure()).plane == 0
+    assert planes.place(17) == "0.85 second"
 
 
 def test_given_spikes_are_played(tmp_path: Path) -> None:
