@@ -36,14 +36,14 @@ DEPTHS, REACH = (-4, 0, 4), (10, 34, 34)
 def image(tissue: LabelSource, density: float, optics: dict[str, Any], *, noise: bool = False) -> NDArray[Any]:
     """Image (z, y, x) of dyes in membranes, noise-free if not otherwise wanted."""
     layer = {"name": "dye", "dye": "ATTO488", "region": "membrane", "density_per_um3": density, "retention": 0.8}
-    stages = [
+    stages: list[dict[str, Any]] = [
         {"stage": "labelling", "layers": [layer]},
         {"stage": "expansion", "factor": 4},
         optics,
         {"stage": "camera"},
     ]
     seen = made(tissue, Box.of_shape(tissue.shape), stages)
-    return seen.image[0] if noise else seen.light[0]
+    return np.asarray((seen.image if noise else seen.light)[0])
 
 
 def bead(optics: dict[str, Any], *, noise: bool = False) -> NDArray[Any]:
