@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -106,9 +107,7 @@ class Footprints:
         light, g = self._plan.light, context.geometry
         sigma = light.blur_um / light.pixel_um
         widest = light.widest_um(self._plan.deepest_um) / light.pixel_um
-        levels: Array = np.arange(math.ceil(widest / RADIUS_STEP_PIXELS) + 2, dtype=np.float64) * RADIUS_STEP_PIXELS
-        reach = widest + 4 * sigma
-        table = kernel.profiles(levels, sigma, math.ceil(reach * PER_PIXEL) + 2)
+        table = _discs(widest, sigma)
         voxel = light.voxel_um
         depth: Array = (np.arange(g.crop.shape[0], dtype=np.float64) + 0.5) * voxel[0]
         amount = light.attenuation(depth) * light.ballistic(depth) * math.prod(voxel)
@@ -121,7 +120,7 @@ class Footprints:
         y, x = ((at[:, a] * voxel[a] - phase[a]) / light.pixel_um for a in (1, 2))
         focus = light.focus_at(light.from_axis2_um(y, x))
         disc = light.disc_um(depth[places[:, 0]], focus) / light.pixel_um
-        level = np.minimum(np.rint(disc / RADIUS_STEP_PIXELS), levels.size - 1).astype(np.int64)
+        level = np.minimum(np.rint(disc / RADIUS_STEP_PIXELS), len(table) - 1).astype(np.int64)
         first = np.flatnonzero(np.diff(cells, prepend=np.uint64(0)))
         for a, b in itertools.pairwise([*first.tolist(), cells.size]):
             row = int(np.searchsorted(ids, cells[a]))
@@ -160,6 +159,13 @@ class Footprints:
             box = patches.box(y[row] - far, y[row] + far, x[row] - far, x[row] + far)
             if box is not None:
                 patches.add(int(row), box, amount[row] * _gaussian(box, patches.origin, y[row], x[row], sigma[row]))
+
+
+@lru_cache(maxsize=4)
+def _discs(widest: float, sigma: float) -> Array:
+    """Profiles of discs up to the widest radius, `RADIUS_STEP_PIXELS` apart; lengths in pixels."""
+    radii: Array = np.arange(math.ceil(widest / RADIUS_STEP_PIXELS) + 2, dtype=np.float64) * RADIUS_STEP_PIXELS
+    return kernel.profiles(radii, sigma, math.ceil((widest + 4 * sigma) * PER_PIXEL) + 2)
 
 
 def _gaussian(box: tuple[int, int, int, int], origin: Array, y: float, x: float, sigma: float) -> Array:
