@@ -194,7 +194,7 @@ def test_run_and_info(little: Path) -> None:
     assert json.loads(type_in("info", "my.zarr", "--json").stdout) == found.attributes
 
 
-@pytest.mark.parametrize("name", ["nowhere.zarr", "my.yaml", ".", "other.zarr"])
+@pytest.mark.parametrize("name", ["nowhere.zarr", "my.toml", ".", "other.zarr"])
 def test_info_of_what_is_no_result(name: str, little: Path) -> None:
     (little.parent / "other.zarr").mkdir()
     (little.parent / "other.zarr" / "zarr.json").write_text('{"attributes": [1')

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
 from pydantic import SerializerFunctionWrapHandler as Handler
 
 from simexm.geometry.grid import Box
@@ -84,15 +84,14 @@ class Indicator(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, data: Any) -> Any:
-        given = {"preset": data} if isinstance(data, str) else data
-        if not isinstance(given, Mapping) or not isinstance(given.get("preset"), str):
-            return given
-        if given["preset"] not in INDICATORS:
+        if not isinstance(data, Mapping) or not isinstance(data.get("preset"), str):
+            return data
+        if data["preset"] not in INDICATORS:
             raise ValueError(
-                f"there is no indicator {given['preset']!r}; the presets are {', '.join(INDICATORS)}; or give rise_ms, "
+                f"there is no indicator {data['preset']!r}; the presets are {', '.join(INDICATORS)}; or give rise_ms, "
                 "half_decay_ms and spike_dff yourself"
             )
-        return {**INDICATORS[given["preset"]].figures, **given}
+        return {**INDICATORS[data["preset"]].figures, **data}
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -120,6 +119,10 @@ class Indicator(Frozen):
 @lru_cache(maxsize=64)
 def _fitted(hill: Hill, rest_nM: float, spike: float, rise_s: float, half_decay_s: float, half_rise: bool) -> Response:
     return fit(hill, rest_nM, spike, rise_s, half_decay_s, half_rise=half_rise)
+
+
+def _named(given: Any) -> Any:
+    return {"preset": given} if isinstance(given, str) else given
 
 
 class Gate(Frozen):
@@ -174,7 +177,9 @@ class Activity(Labeller):
     stage: Literal["activity"] = "activity"
     name: Name = "neurons"
     dye: str
-    indicator: Indicator = Indicator(preset="GCaMP6f")
+    indicator: Annotated[Indicator, BeforeValidator(_named, json_schema_input_type=str | Indicator)] = Indicator(
+        preset="GCaMP6f"
+    )
     cell_fraction: float = Field(default=1.0, gt=0, le=1)
     concentration_uM: float = Field(default=10.0, gt=0, le=1e4)
     concentration_cv: float = Field(default=0.3, ge=0, le=5)
