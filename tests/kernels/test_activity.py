@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from simexm.kernels.activity import traces
 from simexm.kernels.activity.indicator import Hill, fit
 from simexm.random import derive_key
-from simexm.stages.sample.activity import Activity, Gate, Indicator
-from simexm.stages.sample.indicators import INDICATORS
+from simexm.stages.sample.activity import Activity, Gate
+from simexm.stages.sample.indicators import INDICATORS, Indicator
 
 KEY = derive_key(7, "test")
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, model_serializer, model_validator
-from pydantic import SerializerFunctionWrapHandler as Handler
+from pydantic import Field, model_validator
 
 from simexm.geometry.grid import Box
 from simexm.kernels.activity import traces
-from simexm.kernels.activity.indicator import Hill, Response, fit
 from simexm.kernels.labels.cells import count_voxels, sum_indices
 from simexm.kernels.numbers.detmath import exp_array, normal_quantile_array
 from simexm.names import Name
@@ -33,7 +30,7 @@ from simexm.stages.contract import (
 )
 from simexm.stages.products import Product
 from simexm.stages.roles import CELLS, Labeller
-from simexm.stages.sample.indicators import INDICATORS
+from simexm.stages.sample.indicators import INDICATORS, Indicator, NamedIndicator
 from simexm.stages.sample.spike_trains import SpikeTrains
 
 SEEN = "indicator_cells"
@@ -48,81 +45,6 @@ _MOMENTS = ("voxels", "z", "y", "x", "r2")
 """Sums over a cell's voxels of 1, of each index, and of y^2 + x^2."""
 
 Rate = Annotated[float, Field(gt=0, le=FASTEST_HZ)]
-
-
-class Indicator(Frozen):
-    """How calcium and fluorescence follow a spike.
-
-    Attributes
-    ----------
-    preset
-        Name of an indicator, whose published figures are the defaults of all keys that are not given.
-    rise_ms
-        Time from a spike to the largest fluorescence; with `half_rise`, to half of it.
-    half_rise
-        Whether `rise_ms` is the time to half of the largest fluorescence.
-    half_decay_ms
-        Time from the largest fluorescence to half of it.
-    spike_dff
-        Largest dF/F after one spike.
-    kd_nM, hill, dynamic_range
-        Half saturation, steepness, and brightness of the saturated indicator relative to that without calcium.
-    rest_nM
-        Calcium at rest.
-    """
-
-    preset: str | None = None
-    rise_ms: float = Field(default=62.5, gt=0, le=1e4)
-    half_rise: bool = False
-    half_decay_ms: float = Field(default=142.0, gt=0, le=1e5)
-    spike_dff: float = Field(default=0.19, gt=0, le=100)
-    kd_nM: float = Field(default=375.0, gt=0, le=1e6)
-    hill: float = Field(default=2.27, ge=0.5, le=10)
-    dynamic_range: float = Field(default=51.8, gt=1, le=1e4)
-    rest_nM: float = Field(default=50.0, gt=0, le=1e5)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping) or not isinstance(data.get("preset"), str):
-            return data
-        if data["preset"] not in INDICATORS:
-            raise ValueError(
-                f"there is no indicator {data['preset']!r}; the presets are {', '.join(INDICATORS)}; or give rise_ms, "
-                "half_decay_ms and spike_dff yourself"
-            )
-        return {**INDICATORS[data["preset"]].figures, **data}
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        self.response  # noqa: B018 - raises ValueError if no response has these figures
-        return self
-
-    @model_serializer(mode="wrap")
-    def _with_figures(self, handler: Handler) -> dict[str, Any]:
-        """Keep the figures of a preset even where they are the defaults, so that they outlive the preset."""
-        data: dict[str, Any] = handler(self)
-        return data | {name: getattr(self, name) for name in (INDICATORS[self.preset].figures if self.preset else ())}
-
-    @property
-    def curve(self) -> Hill:
-        """Its Hill curve."""
-        return Hill(self.kd_nM, self.hill, self.dynamic_range)
-
-    @property
-    def response(self) -> Response:
-        """Calcium after one spike."""
-        figures = self.rest_nM, self.spike_dff, self.rise_ms / 1000, self.half_decay_ms / 1000
-        return _fitted(self.curve, *figures, self.half_rise)
-
-
-@lru_cache(maxsize=64)
-def _fitted(hill: Hill, rest_nM: float, spike: float, rise_s: float, half_decay_s: float, half_rise: bool) -> Response:
-    return fit(hill, rest_nM, spike, rise_s, half_decay_s, half_rise=half_rise)
-
-
-def _named(given: Any) -> Any:
-    return {"preset": given} if isinstance(given, str) else given
 
 
 class Gate(Frozen):
@@ -177,9 +99,7 @@ class Activity(Labeller):
     stage: Literal["activity"] = "activity"
     name: Name = "neurons"
     dye: str
-    indicator: Annotated[Indicator, BeforeValidator(_named, json_schema_input_type=str | Indicator)] = Indicator(
-        preset="GCaMP6f"
-    )
+    indicator: NamedIndicator = Indicator(preset="GCaMP6f")
     cell_fraction: float = Field(default=1.0, gt=0, le=1)
     concentration_uM: float = Field(default=10.0, gt=0, le=1e4)
     concentration_cv: float = Field(default=0.3, ge=0, le=5)
