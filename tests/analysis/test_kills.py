@@ -36,7 +36,7 @@ def test_a_killed_analysis_resumes_to_equal_bytes(tmp_path: Path, verb: str, inp
     killed = 0
     for begun in ("passes/parts/parts/*.npz", "passes/pairs/parts/*.npz", "tables/*.parts/*"):
         driver = subprocess.Popen([*words, str(tmp_path / "cut.zarr")], cwd=ROOT, stderr=subprocess.DEVNULL)
-        wait_until(partial(_begun, driver, run, begun), seconds=60)
+        wait_until(partial(_begun, driver, run, begun), seconds=300)
         driver.send_signal(signal.SIGKILL)
         killed += driver.wait(timeout=60) == -signal.SIGKILL
     assert killed == 3
