@@ -62,7 +62,8 @@ MOMENTS = ("voxels", "fixed", "moving", "fixed_fixed", "moving_moving", "fixed_m
 def moments(one: NDArray[Any], other: NDArray[Any], where: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The sums `MOMENTS` of two images over some voxels, (6,)."""
     a, b = one[where].astype(np.float64), other[where].astype(np.float64)
-    return np.array([a.size, a.sum(), b.sum(), a @ a, b @ b, a @ b], np.float64)
+    # not by `@`, whose order of additions depends on the number of threads
+    return np.array([a.size, a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum()], np.float64)
 
 
 def correlation_of(sums: NDArray[np.float64]) -> float:

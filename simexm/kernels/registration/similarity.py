@@ -18,8 +18,9 @@ def correlation(one: Image, other: Image, where: NDArray[np.bool_]) -> float:
         return float("nan")
     a -= a.mean()
     b -= b.mean()
-    norm = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / norm) if norm > 0 else float("nan")
+    # not by `@`, whose order of additions depends on the number of threads
+    norm = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / norm) if norm > 0 else float("nan")
 
 
 def local_correlation(one: Image, other: Image, where: NDArray[np.bool_], side: int = 9) -> float:
