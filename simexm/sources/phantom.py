@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -41,8 +40,7 @@ from simexm.kernels.neuropil.tubes import LARGEST_NM
 from simexm.random import Key, derive_key
 from simexm.sources import fields
 from simexm.sources.base import VoxelSizeNm
-from simexm.sources.state import FilesState
-from simexm.store.shard_list import ShardList
+from simexm.sources.made import MadeVolume
 
 _PIECE_NM = 12000.0
 _CACHED_BYTES = 48 * 2**20
@@ -120,7 +118,7 @@ def _no_notes() -> list[tuple[Box, dict[str, NDArray[Any]]]]:
 
 
 @dataclass(frozen=True, slots=True)
-class PhantomVolume:
+class PhantomVolume(MadeVolume):
     """A phantom that is read box by box; ids need up to 62 bits."""
 
     shape: Triple
@@ -134,42 +132,17 @@ class PhantomVolume:
     )
 
     @property
-    def times(self) -> int:
-        """One: the tissue does not move."""
-        return 1
-
-    @property
-    def seconds_per_time(self) -> None:
-        """None, as there is one time point."""
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(np.uint64)
-
-    @property
-    def origin_nm(self) -> Spacing:
-        return Fraction(0), Fraction(0), Fraction(0)
 
     @property
     def fields(self) -> Mapping[str, fields.Field]:
         return FIELDS
 
     @property
-    def coarser(self) -> tuple[()]:
-        return ()
-
-    @property
     def identity(self) -> str:
         """The seed and the grid, which decide every id."""
         return f"phantom {self.shape} {[str(size) for size in self.voxel_size_nm]} {self.seed}"
-
-    def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
-        """No files."""
-        return {}
-
-    def expecting(self, listed: Mapping[str, ShardList]) -> PhantomVolume:
-        """Return itself."""
-        return self
 
     def read(self, box: Box, time: int = 0) -> NDArray[np.uint64]:
         """Return the ids in a box inside the volume, (z, y, x); 0 is extracellular space."""

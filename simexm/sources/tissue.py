@@ -24,8 +24,7 @@ from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.sources.base import VoxelSizeNm
 from simexm.sources.fields import Field as SourceField
-from simexm.sources.state import FilesState
-from simexm.store.shard_list import ShardList
+from simexm.sources.made import MadeVolume
 
 Array = NDArray[np.float64]
 Micrometres = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
@@ -271,7 +270,7 @@ def _half_axes(tissue: TissueSource, p: Population, ids: NDArray[np.uint64]) -> 
 
 
 @dataclass(frozen=True)
-class TissueVolume:
+class TissueVolume(MadeVolume):
     """A tissue that is read box by box."""
 
     tissue: TissueSource
@@ -290,15 +289,6 @@ class TissueVolume:
         return z, y, x
 
     @property
-    def times(self) -> int:
-        """One: the tissue does not move."""
-        return 1
-
-    @property
-    def seconds_per_time(self) -> None:
-        """None, as there is one time point."""
-
-    @property
     def voxel_size_nm(self) -> Spacing:
         return exact3(self.tissue.voxel_size_nm)
 
@@ -307,29 +297,13 @@ class TissueVolume:
         return np.dtype(np.uint32)
 
     @property
-    def origin_nm(self) -> Spacing:
-        return Fraction(0), Fraction(0), Fraction(0)
-
-    @property
     def fields(self) -> Mapping[str, SourceField]:
         return {}
-
-    @property
-    def coarser(self) -> tuple[()]:
-        return ()
 
     @property
     def identity(self) -> str:
         """Its spec, which decides every id."""
         return f"tissue {self.tissue.model_dump_json()}"
-
-    def state(self, box: Box, masks: Sequence[str]) -> dict[str, FilesState]:
-        """No files."""
-        return {}
-
-    def expecting(self, listed: Mapping[str, ShardList]) -> TissueVolume:
-        """Return itself."""
-        return self
 
     def read(self, box: Box, time: int = 0) -> NDArray[np.uint32]:
         """Return the ids in a box inside the volume, (z, y, x)."""
