@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -14,6 +14,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 
 from simexm.analysis.contract import Bench, Conclusion, Measured
 from simexm.analysis.registration.chain import Chain
+from simexm.analysis.registration.foreign.content import digest_of
 from simexm.errors import OutputError
 from simexm.jobs.sums_by_id import CellSums
 from simexm.stages.products import Product
@@ -24,16 +25,23 @@ PLACE = ("z_um", "y_um", "x_um")
 TABLES = (".csv", ".parquet")
 
 
-class PointTable:
+class PointFile:
     """A table of points; opened again wherever it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.places: list[Location] = [Path(path)]
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        return type(self), (self.path,)
+
     @cached_property
-    def table(self) -> pa.Table:
-        """Its numeric columns, with z_um, y_um, x_um; raises OutputError without these."""
+    def identity(self) -> str:
+        """Digest of the file."""
+        return digest_of(Path(self.path))
+
+    def read(self, columns: Sequence[str], place: str) -> pa.Table:
+        """Read the file; raises OutputError if it is no table, or lacks one of `columns`, which give each point a `place`."""
         try:
             read = pyarrow.csv.read_csv if self.path.lower().endswith(".csv") else pyarrow.parquet.read_table
             found = read(self.path)
@@ -41,23 +49,25 @@ class PointTable:
             raise OutputError(
                 f"{self.path} cannot be read as a table: {error}; give a .csv or .parquet file"
             ) from error
-        if missing := [name for name in PLACE if name not in found.column_names]:
+        if missing := [name for name in columns if name not in found.column_names]:
             raise OutputError(
-                f"{self.path} has no column {missing[0]}, so its points have no place; name the columns {', '.join(PLACE)} (um)"
+                f"{self.path} has no column {missing[0]}, so its points have no {place}; name the columns "
+                f"{', '.join(columns)} (um)"
             )
+        return found
+
+
+class PointTable(PointFile):
+    """A table of points of one volume."""
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """Its numeric columns, with z_um, y_um, x_um; raises OutputError without these."""
+        found = self.read(PLACE, "place")
         kept = [f.name for f in found.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
         if lost := [name for name in PLACE if name not in kept]:
             raise OutputError(f"the column {lost[0]} of {self.path} holds no numbers; correct it")
         return found.select(kept)
-
-    @cached_property
-    def identity(self) -> str:
-        """Digest of the file."""
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-
-    def __reduce__(self) -> tuple[type[PointTable], tuple[str]]:
-        return PointTable, (self.path,)
 
 
 ROWS = 1 << 18

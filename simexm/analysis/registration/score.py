@@ -9,8 +9,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from simexm.analysis.contract import Analysis, Bench
+from simexm.analysis.registration.points import TABLES
 from simexm.analysis.registration.scores.against_labels import LabelsBench
-from simexm.analysis.registration.scores.against_points import TABLES, Landmarks, PointsBench
+from simexm.analysis.registration.scores.against_points import Landmarks, PointsBench
 from simexm.analysis.registration.scores.against_transform import TransformBench
 from simexm.analysis.registration.sides import Side, absolute
 from simexm.analysis.registration.transform import StoredTransform

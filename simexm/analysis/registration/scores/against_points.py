@@ -5,29 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.csv  # type: ignore[import-untyped]
-import pyarrow.parquet  # type: ignore[import-untyped]
 
 from simexm.analysis.contract import Bench, Conclusion, Measured, Score
-from simexm.analysis.registration.foreign.content import digest_of
+from simexm.analysis.registration.points import PLACE, PointFile
 from simexm.analysis.registration.scores.residuals import column_of, concluded, counted
 from simexm.analysis.registration.scores.subsets import Subsets
 from simexm.analysis.registration.transform import Floats, StoredTransform
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError
 from simexm.stages.products import Product
-from simexm.store.location import Location
 
-PLACE = ("z_um", "y_um", "x_um")
 MOVING_PLACE = ("moving_z_um", "moving_y_um", "moving_x_um")
 LANDMARKS = (*PLACE, *MOVING_PLACE)
 """Columns: a place in the fixed volume, and the same place in the moving one."""
-TABLES = (".csv", ".parquet")
 WHAT = (
     "distance between where the transform puts a point and its place in the moving volume (target registration error)"
 )
@@ -35,36 +28,13 @@ ROWS = 1 << 18
 """Points of a block."""
 
 
-class Landmarks:
-    """A table of places in both volumes; opened again wherever it is unpickled."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.places: list[Location] = [Path(path)]
-
-    def __reduce__(self) -> tuple[type[Landmarks], tuple[str]]:
-        return Landmarks, (self.path,)
-
-    @cached_property
-    def identity(self) -> str:
-        """Digest of the file."""
-        return digest_of(Path(self.path))
+class Landmarks(PointFile):
+    """A table of places in both volumes."""
 
     @cached_property
     def values(self) -> Floats:
         """Places in the fixed and in the moving volume, (6, n), um; raises OutputError if columns or numbers are missing."""
-        try:
-            read = pyarrow.csv.read_csv if self.path.lower().endswith(".csv") else pyarrow.parquet.read_table
-            table = read(self.path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise OutputError(
-                f"{self.path} cannot be read as a table: {error}; give a .csv or .parquet file"
-            ) from error
-        if missing := [name for name in LANDMARKS if name not in table.column_names]:
-            raise OutputError(
-                f"{self.path} has no column {missing[0]}, so its points have no place in both volumes; name the columns "
-                f"{', '.join(LANDMARKS)} (um)"
-            )
+        table = self.read(LANDMARKS, "place in both volumes")
         try:
             found = np.stack([np.asarray(table[name].to_numpy(), np.float64) for name in LANDMARKS])
         except (ValueError, TypeError) as error:
