@@ -38,7 +38,7 @@ def align(
         str | None,
         options.option(
             "--start",
-            "Transform to begin from: a result of align, or text with the rows of an affine map.",
+            "Transform to begin from: a result of align, or a file of ITK, NRRD, OME-Zarr or text.",
             "FILE",
             False,
         ),
