@@ -1,4 +1,4 @@
-"""Commands that turn segmentations into wiring: objects, contacts, overlaps, synapses, matrix, skeletons."""
+"""Commands that turn images into segmentations, and these into wiring."""
 
 from typing import TYPE_CHECKING
 
@@ -7,6 +7,18 @@ from simexm.cli.app import Heading, command
 
 if TYPE_CHECKING:
     from simexm.analysis.contract import Analysis
+
+
+def _segment() -> "type[Analysis]":
+    from simexm.analysis.segmentation.segment import Segment  # late: it loads large libraries
+
+    return Segment
+
+
+def _agglomerate() -> "type[Analysis]":
+    from simexm.analysis.segmentation.agglomerate import Agglomerate
+
+    return Agglomerate
 
 
 def _objects() -> "type[Analysis]":
@@ -45,6 +57,24 @@ def _skeletons() -> "type[Analysis]":
     return Skeletons
 
 
+command(
+    Heading.WIRING,
+    name="segment",
+    help="""Cut an image of membranes into supervoxels by a watershed, the same in any blocks.
+
+    Example: simexm segment image.zarr --output supervoxels.zarr
+    """,
+)(command_function("segment", _segment))
+command(
+    Heading.WIRING,
+    name="agglomerate",
+    help="""Merge supervoxels to segments: those between which the membrane is dark, or those of a table of edges.
+
+    SUPERVOXELS, a result of `simexm segment` or any volume of ids; then boundaries=PATH, a probability map, or edges=PATH.
+
+    Example: simexm agglomerate supervoxels.zarr --output segments.zarr
+    """,
+)(command_function("agglomerate", _agglomerate))
 command(
     Heading.WIRING,
     name="objects",

@@ -88,8 +88,8 @@ def _number(channel: str | None, names: Sequence[str], path: str) -> int:
         return names.index(channel)
     if channel is not None and channel.isdecimal() and int(channel) < len(names):
         return int(channel)
-    fault = "has several channels, and one is aligned" if channel is None else f"has no channel {channel!r}"
-    raise SpecError(f"{path} {fault}; type --channel with one of {', '.join(names)}")
+    fault = "has several channels, and one is read" if channel is None else f"has no channel {channel!r}"
+    raise SpecError(f"{path} {fault}; give one (--channel, or channel in the settings) of {', '.join(names)}")
 
 
 def image_of(path: str, channel: str | None) -> ImageVolume | None:

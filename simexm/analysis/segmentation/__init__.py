@@ -1,0 +1,1 @@
+"""From an image of membranes to a segmentation: supervoxels, and their agglomeration."""
