@@ -101,8 +101,8 @@ def edges_of_table(table: StoredTable) -> tuple[NDArray[np.uint64], NDArray[np.f
     if (wrong := ~((mean >= 0) & (mean <= 1) & (area > 0) & np.isfinite(area))).any():
         row = int(np.flatnonzero(wrong)[0])
         raise OutputError(
-            f"{table.path}, row {row}: mean {mean[row]:g} must lie between 0 and 1 and area {area[row]:g} above 0, or a merge would "
-            "mean something else; correct the table"
+            f"{table.path}, row {row}: mean {mean[row]:g} must lie between 0 and 1 and area {area[row]:g} above 0, or a "
+            "merge would mean something else; correct the table"
         )
     pairs, area, mean = (column[pairs[:, 0] != pairs[:, 1]] for column in (pairs, area, mean.astype(np.float64)))
     if not len(pairs):

@@ -18,7 +18,7 @@ Image = NDArray[np.float32]
 _SMOOTH, _LOCAL = 3.0, 2.0
 """Standard deviations at which the two Gaussian windows end."""
 STEPS_PER_NM, _OFFSET = 64.0, 0.1234567
-"""Distances are whole numbers of 1 / 64 nm, so that equal ones have equal bits; the offset keeps them off the step to the next."""
+"""Distances are whole numbers of 1 / 64 nm, so that equal ones have equal bits; the offset keeps them off its steps."""
 
 
 def reach(sigma_nm: float, voxel_nm: Nm, end: float) -> Triple:
