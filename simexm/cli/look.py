@@ -92,7 +92,9 @@ def report(
     ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it; or on an alignment.
+    """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it.
+
+    Of an alignment: overlays and errors; of a sweep: the scores over its axes.
 
     Example: simexm report out.zarr --output report.html
 
@@ -135,7 +137,7 @@ def info(
     """
     from simexm.result.place import SIMULATION
     from simexm.result.result import Result
-    from simexm.view.rows import analysis_rows, result_rows, volume_rows
+    from simexm.view.rows import analysis_rows, result_rows, sweep_rows, volume_rows
 
     try:
         result = Result.open(path)
@@ -149,7 +151,8 @@ def info(
     if as_json:
         typer.echo(json.dumps(result.attributes, indent=2))
     elif result.complete:
-        print_rows(path, result_rows(result) if result.kind == SIMULATION else analysis_rows(result))
+        rows = {SIMULATION: result_rows, "sweep": sweep_rows}.get(result.kind, analysis_rows)
+        print_rows(path, rows(result))
     else:
         typer.echo(f"{path}: incomplete; type the same command again to resume")
 

@@ -55,7 +55,12 @@ def interpreter(version: str) -> str:
 def finished(*command: object, cwd: Path, timeout_s: int, **env: str) -> None:
     """Run a command; a failure shows what it printed."""
     done = subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=timeout_s
+        [str(word) for word in command],
+        cwd=cwd,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
@@ -70,12 +75,22 @@ def test_what_is_built_passes_tests_where_it_is_installed(
     version: str, dependencies: str, kind: str, tmp_path: Path
 ) -> None:
     """The oldest dependencies pass the complete default suite, the newest a subset."""
-    uv = shutil.which("uv") or pytest.skip("uv is not installed, which resolves the oldest dependencies; type: pip install uv")
+    uv = shutil.which("uv") or pytest.skip(
+        "uv is not installed, which resolves the oldest dependencies; type: pip install uv"
+    )
     made = build(ROOT, kind, tmp_path / "built")
     venv = tmp_path / "venv"
     python = venv / "bin" / "python"
     finished(uv, "venv", "--python", interpreter(version), venv, cwd=tmp_path, timeout_s=300)
-    install = [uv, "pip", "install", "--python", python, f"--resolution={dependencies}", f"simexm[test] @ {made.as_uri()}"]
+    install = [
+        uv,
+        "pip",
+        "install",
+        "--python",
+        python,
+        f"--resolution={dependencies}",
+        f"simexm[test] @ {made.as_uri()}",
+    ]
     finished(*install, cwd=tmp_path, timeout_s=1800)
     shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     complete = kind == "wheel" and dependencies != "highest"
@@ -84,4 +99,6 @@ def test_what_is_built_passes_tests_where_it_is_installed(
     for name in ("pyproject.toml", "mkdocs.yml", "LICENSE", "CITATION.cff", "Dockerfile"):
         (tmp_path / name).symlink_to(ROOT / name)
     words = ["-n", "auto", "--dist", "loadfile", *([] if complete else SUBSET)]
-    finished(python, "-m", "pytest", "-q", *words, cwd=tmp_path, timeout_s=5400, NUMBA_CACHE_DIR=str(tmp_path / "numba"))
+    finished(
+        python, "-m", "pytest", "-q", *words, cwd=tmp_path, timeout_s=5400, NUMBA_CACHE_DIR=str(tmp_path / "numba")
+    )
