@@ -91,6 +91,20 @@ def test_synapses_and_their_matrix(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "graph" / "matrix.graphml").is_file()
 
 
+@pytest.mark.slow
+def test_a_sweep_from_spec_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, varied, commands, mine, read = (text for _, text in blocks("docs/sweeps.md"))
+    (tmp_path / "cells.yaml").write_text(spec)
+    (tmp_path / "factors.yaml").write_text(varied)
+    (tmp_path / "mine.yaml").write_text(f"axes: {{seed: [1]}}\n{mine}")
+    for line in commands.splitlines():
+        type_here(line, tmp_path)
+    type_here("simexm sweep cells.yaml --settings mine.yaml --output mine.zarr --dry-run", tmp_path)
+    run_python(read, tmp_path)
+    assert capsys.readouterr().out.count("4.0 ") >= 2
+    assert "<svg" in (tmp_path / "factors.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tutorial was followed, but for its last step."""

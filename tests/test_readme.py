@@ -79,6 +79,13 @@ BLOCKS = {
         ("yaml", "name: field"),
         ("csv", "# relative"),
     ],
+    "docs/sweeps.md": [
+        ("yaml", "source: {kind: phantom"),
+        ("yaml", "axes:"),
+        ("bash", "simexm sweep cells.yaml"),
+        ("yaml", "measure:"),
+        ("python", "from simexm import Result"),
+    ],
     "docs/spectra.md": [
         ("csv", "# unit: percent"),
         ("csv", "wavelength_nm,LED"),

@@ -44,7 +44,7 @@ def measured(
         if score is None:
             return _own_scores(name, scores, command)
     scored = out.with_name(f"{out.stem}-score.zarr")
-    return _rows(name, _analysed(score, [str(out), places["truth"]], scored, client))  # type: ignore[arg-type]
+    return _rows(name, _analysed(score, [str(out), places["truth"]], scored, client))
 
 
 def _analysed(analysis: Analysis, inputs: list[str], out: Path, client: distributed.Client) -> Result:

@@ -158,7 +158,7 @@ def _fronts(sweep: _Sweep) -> list[tuple[str, list[str], list[list[str]]]]:
         for p in sweep.points
         if not p["failure"]
     }
-    found = []
+    found: list[tuple[str, list[str], list[list[str]]]] = []
     for (kind, score, subset), values in sweep.scores.items():
         if subset or len(found) == _FRONTS or len(values) < 2:
             continue
