@@ -209,16 +209,19 @@ class Field:
             points.displace(part, 1.0 / self.spacing_nm, region)
             at_nm[:, some] = part
 
-    def undisplace(self, at_nm: Array) -> None:
-        """Move points, (3, n), back to where they were displaced from, in place."""
+    def undisplace(self, at_nm: Array, near_nm: Array | None = None) -> None:
+        """Move points, (3, n), back to where they were displaced from, in place; the search begins at `near_nm`."""
+        start = at_nm.copy() if near_nm is None else near_nm
         for some, box in self._together(at_nm):
-            part = at_nm[:, some]
-            found = points.undisplace(part, self.most_nm, 1.0 / self.spacing_nm, self.region("inverse", box))
+            part, begin = at_nm[:, some], start[:, some]
+            found = points.undisplace(part, begin, self.most_nm, 1.0 / self.spacing_nm, self.region("inverse", box))
             lost = np.isnan(found[0])
             if lost.any():
                 around = box.grown(triple(math.ceil(m / self.spacing_nm) + 4 for m in self.most_nm))
                 region = self.region("forward", around)
-                found[:, lost] = points.undisplace(part[:, lost], self.most_nm, 1.0 / self.spacing_nm, region)
+                found[:, lost] = points.undisplace(
+                    part[:, lost], begin[:, lost], self.most_nm, 1.0 / self.spacing_nm, region
+                )
             at_nm[:, some] = found
 
     def _together(self, at_nm: Array) -> Iterable[tuple[slice | NDArray[np.int64], Box]]:
