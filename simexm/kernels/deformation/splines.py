@@ -5,7 +5,6 @@ A lattice is an array of coefficients, (z, y, x, 3), with the index `first` of i
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -59,9 +58,9 @@ def _by_cell(points, first, per_nm, shape):  # type: ignore[no-untyped-def]
     keys, order = np.empty(count, np.int64), np.empty(count, np.int64)
     least, most = shape[0] * shape[1] * shape[2], -1
     for n in range(count):
-        z = np.int64(math.floor(points[0, n] * per_nm)) - 1 - first[0]
-        y = np.int64(math.floor(points[1, n] * per_nm)) - 1 - first[1]
-        x = np.int64(math.floor(points[2, n] * per_nm)) - 1 - first[2]
+        z = np.int64(np.floor(points[0, n] * per_nm)) - 1 - first[0]
+        y = np.int64(np.floor(points[1, n] * per_nm)) - 1 - first[1]
+        x = np.int64(np.floor(points[2, n] * per_nm)) - 1 - first[2]
         key = (z * shape[1] + y) * shape[2] + x
         keys[n] = key
         least, most = min(least, key), max(most, key)
@@ -86,7 +85,7 @@ def _weigh(points, some, per_nm, within, weights):  # type: ignore[no-untyped-de
     for axis in range(3):
         for k in range(some.size):
             p = points[axis, some[k]] * per_nm
-            within[k] = p - math.floor(p)
+            within[k] = p - np.floor(p)
         w0, w1, w2, w3 = weights[4 * axis], weights[4 * axis + 1], weights[4 * axis + 2], weights[4 * axis + 3]
         for k in range(some.size):
             w0[k], w1[k], w2[k], w3[k] = spline(within[k])

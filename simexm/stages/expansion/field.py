@@ -107,7 +107,7 @@ class Field:
     def interpolated_error_nm(self, apart_nm: float) -> float:
         """Error of cubics between places this far apart: the third derivative of a step jumps at its nodes.
 
-        The factor is what an interpolated inverse shows.
+        The factor is what an interpolated inverse shows; truth measures whether it holds.
         """
         largest = ((max(most), apart_nm / spacing) for spacing, most, _ in self.steps)
         return float(_OF_CUBICS * np.sqrt(sum((most * part * part * part) ** 2 for most, part in largest)))
@@ -133,8 +133,11 @@ class Field:
     def _reached(self, box: Box) -> Box:
         """Nodes that decide the displacement at points that move into a box of nodes, in that box, and a little around."""
         low, high = (np.array(corner, np.float64) * self.spacing_nm for corner in (box.start, box.stop))
-        before = self.before(low, high)
-        return self.nodes(np.minimum(low, before[0]), np.maximum(high, before[1])).grown((1, 1, 1))
+        return self._both((low, high), self.before(low, high))
+
+    def _both(self, one_nm: tuple[Array, Array], two_nm: tuple[Array, Array]) -> Box:
+        """Nodes that decide the spline in two boxes, and a little around."""
+        return self.nodes(np.minimum(one_nm[0], two_nm[0]), np.maximum(one_nm[1], two_nm[1])).grown((1, 1, 1))
 
     def prepare(self, low_nm: Array, high_nm: Array) -> None:
         """Compute all that points between two corners of displaced tissue need, together."""
@@ -164,6 +167,10 @@ class Field:
         pushed = kernel.displaced(places, self.steps)
         margin = self.spacing_nm / 2
         low, high = low_nm - pushed.max(axis=1) - margin, high_nm - pushed.min(axis=1) + margin
+        # of all that is needed of both boxes, and of larger boxes that mostly follow, so that there is one region
+        wanted = self._both((low_nm, high_nm), (low, high))
+        if not any(f == self and whole.contains(wanted) for f, whole, _ in _recent.regions["forward"]):
+            self.region("forward", wanted.grown((_WHOLE,) * 3))
         inside = self._cut(self.nodes(low, high))
         for axis in range(3):
             # four nodes decide the displacement of a face
