@@ -30,7 +30,7 @@ class Knots(NamedTuple):
 class Around(NamedTuple):
     """Labels of a box of voxels, by which a pixel near a face is settled if both sides of the face are alike."""
 
-    index: NDArray[np.int32]
+    labels: NDArray[np.int32]
     bits: NDArray[np.uint8]
     """Regions of each voxel; empty if none are asked for."""
     first: Indices

@@ -66,7 +66,7 @@ def _settled(geometry: Geometry, placed: Placed, z: float, y: Floats, x: Floats,
 def _plane(inverted: Floats, n: int, stride: int) -> Floats:
     """Interpolate knots along z, (z, 3, y, x), at pixel n from the second of them: (3, y, x)."""
     if stride == 1:
-        return inverted[n]
+        return np.asarray(inverted[n])
     k, phase = divmod(n, stride)
     w = cubic(np.array([phase / stride]))[:, 0]
     a, b, c, d = inverted[k : k + 4]
