@@ -50,7 +50,7 @@ def write_report(result: Result, output: Path, comparison: Comparison | None = N
     compared = comparison or Comparison()
     if result.kind == SIMULATION and compared.given:
         raise OutputError(
-            f"{result.path} is a simulation, and --fixed, --moving and --truth are for alignments; leave them out"
+            f"{result.path} is a simulation, and --fixed, --moving, --truth and --round are for alignments; leave them out"
         )
     result.require_complete()
     refuse_missing_folder(output)
