@@ -90,6 +90,9 @@ def report(
     truth: Annotated[
         str | None, options.option("--truth", "Its true transform, for maps of the error.", "TRANSFORM", False)
     ] = None,
+    round_: Annotated[
+        int | None, options.option("--round", "Round to show, of an alignment of all rounds.", "N", "2")
+    ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it.
@@ -99,6 +102,8 @@ def report(
     Example: simexm report out.zarr --output report.html
 
     Example: simexm report aligned.zarr --fixed round1.tif --moving round2.tif
+
+    Example: simexm report aligned-rounds.zarr --round 3
     """
     from simexm.result.result import Result
     from simexm.store.atomic_file import refuse
@@ -111,7 +116,7 @@ def report(
     refuse([output] if output else [], overwrite=overwrite)
     result = Result.open(path)
     page = output or default_path(result)
-    write_report(result, page, Comparison(fixed, moving, truth))
+    write_report(result, page, Comparison(fixed, moving, truth, round_))
     typer.echo(f"report: {page}")
 
 

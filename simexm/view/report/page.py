@@ -52,7 +52,7 @@ def write_report(result: Result, output: Path, comparison: Comparison | None = N
     compared = comparison or Comparison()
     if result.kind != ALIGNMENT and compared.given:
         raise OutputError(
-            f"{result.path} is a {result.kind}, and --fixed, --moving and --truth are for alignments; leave them out"
+            f"{result.path} is a {result.kind}, and --fixed, --moving, --truth and --round are for alignments; leave them out"
         )
     if result.kind != SWEEP:  # points of a sweep that failed do not hide the others
         result.require_complete()
