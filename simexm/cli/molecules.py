@@ -1,9 +1,13 @@
-"""Commands that read molecules from images: decode."""
+"""Commands that read molecules from images: decode, localise."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from simexm.cli.analyse import command_function
+import typer
+
+from simexm.cli import completion, options
+from simexm.cli.analyse import analyse, command_function
 from simexm.cli.app import Heading, command
+from simexm.cli.shared import cluster_of
 
 if TYPE_CHECKING:
     from simexm.analysis.contract import Analysis
@@ -23,3 +27,45 @@ command(
     Example: simexm decode rolonies.zarr --output decoded.zarr
     """,
 )(command_function("decode", _decode))
+
+
+@command(Heading.MOLECULES)
+def localise(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Movie of one plane: a result, NAME.zarr, or frames of any format that `simexm ingest` reads.",
+            metavar="MOVIE",
+            show_default=False,
+            autocompletion=completion.results,
+        ),
+    ],
+    output: Annotated[
+        str | None, options.output("NAME.zarr; its tables go to NAME.run beside it.", "MOVIE-localise.zarr")
+    ] = None,
+    settings: options.Settings = None,
+    channel: Annotated[
+        str | None,
+        options.option("--channel", "Channel of simulated results, by name or number.", "NAME", "the only one"),
+    ] = None,
+    dataset: options.Dataset = None,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    jobs: options.Jobs = None,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Find single molecules in the frames of a movie, and fit the place and photons of each.
+
+    Example: simexm localise movie.zarr --output found.zarr
+
+    Example: simexm localise frames.tif --settings localise.yaml
+    """
+    from simexm.analysis.localisation.localise import Localise  # late: it loads large libraries
+
+    part = {"channel": channel, "dataset": dataset}
+    how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
+    chosen = cluster_of(cluster, jobs, workers)
+    analyse("localise", Localise, [path], output, settings, part, chosen, how, dry_run, as_json)
