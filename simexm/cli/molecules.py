@@ -1,5 +1,6 @@
-"""Commands that read molecules from images: decode, localise."""
+"""Commands that read molecules from images: decode, localise, render."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,3 +70,52 @@ def localise(
     how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
     chosen = cluster_of(cluster, jobs, workers)
     analyse("localise", Localise, [path], output, settings, part, chosen, how, dry_run, as_json)
+
+
+@command(Heading.MOLECULES)
+def render(
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="Localisations: a result, NAME.zarr, or a table, .parquet or .csv.",
+            metavar="TABLE",
+            show_default=False,
+            autocompletion=completion.results,
+        ),
+    ],
+    output: Annotated[
+        str | None, options.output("NAME.png, a picture with z in colour, or NAME.zarr, an image.", "TABLE-render.zarr")
+    ] = None,
+    settings: options.Settings = None,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    jobs: options.Jobs = None,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Render localisations as a picture of their density: Gaussians as wide as their precision, or a histogram.
+
+    Example: simexm render found.zarr --output found.png
+
+    Example: simexm render truth.parquet --output truth.zarr --settings render.yaml
+    """
+    from simexm.analysis.localisation.render import Render  # late: it loads large libraries
+
+    if output is None or not output.lower().endswith(".png"):
+        how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
+        chosen = cluster_of(cluster, jobs, workers)
+        analyse("render", Render, [table], output, settings, {}, chosen, how, dry_run, as_json)
+        return
+    from simexm.analysis.settings import load_settings
+    from simexm.store.atomic_file import refuse, refuse_missing_folder
+
+    path = Path(output)
+    refuse_missing_folder(path)
+    refuse([path], overwrite=overwrite)
+    chosen_settings = load_settings(Render, settings)
+    assert isinstance(chosen_settings, Render)
+    if not dry_run:
+        chosen_settings.png(path, table)
+    typer.echo(f"render: {path}")
