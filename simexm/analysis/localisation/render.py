@@ -82,6 +82,12 @@ class Render(Analysis):
         """Find the field."""
         return RenderBench(self, *inputs)
 
+    def in_memory(self, table: Any) -> NDArray[np.float32]:
+        """Render in this process; return the density, (z, y, x)."""
+        bench = RenderBench(self, *self.opened((table,)))
+        assert bench.grid is not None
+        return bench.picture(Box.of_shape(bench.grid.shape))
+
     def png(self, path: Path, table: Any) -> None:
         """Write one picture: brightness is density, and colour z where the table has it."""
         from simexm.store.atomic_file import atomic_file

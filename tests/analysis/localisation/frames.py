@@ -10,9 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 from scipy.special import erf
 
 from simexm.analysis.localisation.optics import Lens
+from simexm.kernels.diffraction import pupil
+from simexm.kernels.localisation.response import Images
 
 PIXEL_NM = 100.0
 Columns = dict[str, NDArray[Any]]
@@ -58,7 +61,7 @@ def gaussian_images(truth: Columns, shape: tuple[int, int, int], sigma_px: float
 def lens_images(truth: Columns, shape: tuple[int, int, int], lens: Lens, reach: int = 12) -> NDArray[np.float64]:
     """The same of an objective: the diffraction integrals at 4 x 4 points of each pixel, at the very place of each emitter."""
     expected = np.zeros((shape[0], shape[1] + 2 * reach, shape[2] + 2 * reach))
-    images = lens.images()
+    images = lens.images() if truth["z_nm"].any() or not lens.objective.round else _in_focus(lens)
     points, weights = np.polynomial.legendre.leggauss(4)
     for k, t in enumerate(truth["time"]):
         place = np.array([truth["y_nm"][k], truth["x_nm"][k]]) / PIXEL_NM
@@ -70,6 +73,13 @@ def lens_images(truth: Columns, shape: tuple[int, int, int], lens: Lens, reach: 
         a, b = corner + reach
         expected[t, a : a + 2 * reach + 1, b : b + 2 * reach + 1] += truth["photons"][k] * square
     return expected[:, reach:-reach, reach:-reach]
+
+
+def _in_focus(lens: Lens) -> Images:
+    """The image in the focal plane alone, from one fine table of radii."""
+    r = np.arange(0.0, 4000.0, 2.0)
+    line = CubicSpline(r, pupil.emission(np.zeros(1), r, lens.emission_nm, lens.objective)[0])
+    return lambda z, y, x: line(np.hypot(y[:, None], x))[None]
 
 
 def counts(
