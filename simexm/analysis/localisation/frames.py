@@ -64,19 +64,21 @@ class Movie:
         series = result.series()
         names = [c["label"] for c in result.channels]
         self.number = _number(channel, names, self.path)
-        if series.shape[-3] != 1 or not result.acquisition.time:
+        if series.shape[-3] != 1:
             raise OutputError(
-                f"{self.path} holds {series.shape[-3]} planes and {max(1, result.acquisition.length('time'))} time points, and "
-                "localise reads frames of one plane; simulate a movie of one plane"
+                f"{self.path} holds {series.shape[-3]} planes, and localise reads frames of one plane; simulate a movie of one"
             )
-        self.shape = triple((series.shape[0], *series.shape[-2:]))
+        with_time = series.ndim == 5
+        self.shape = triple((series.shape[0] if with_time else 1, *series.shape[-2:]))
         self.pixel_nm: float | None = result.pixel_um()[2] * 1000
         dataset = result.attributes["ome"]["multiscales"][0]["datasets"][0]
         found = {t["type"]: t[t["type"]] for t in dataset["coordinateTransformations"]}
         z, y, x = (1000 * v for v in found.get("translation", [0, 0, 0])[-3:])
         self.plane_nm, self.first_nm = z, (y - self.pixel_nm / 2, x - self.pixel_nm / 2)
         self.identity = str(result.provenance["hash"])
-        return lambda a, b: elements(series, (slice(a, b), self.number, 0))
+        if with_time:
+            return lambda a, b: elements(series, (slice(a, b), self.number, 0))
+        return lambda a, b: elements(series, (self.number, 0))[None][a:b]
 
     def _of_stack(self, dataset: str | None, channel: str | None) -> Callable[[int, int], NDArray[Any]]:
         if channel is not None:

@@ -66,8 +66,8 @@ def ring_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> Ar
     a, b = (fft.rfft2(picture * (window[:, None] * window)) for picture in (one, other))
     radius = np.rint(np.hypot(np.fft.fftfreq(n, 1 / n)[:, None], np.arange(n // 2 + 1))).astype(np.int64).ravel()
 
-    def rings(values: Array) -> Array:
-        found: Array = np.bincount(radius, values.ravel().astype(np.float64))[: n // 2]
+    def rings(values: NDArray[Any]) -> Array:
+        found: Array = np.bincount(radius, values.ravel().astype(np.float64))[: n // 2].astype(np.float64)
         return found
 
     both = np.sqrt(rings(np.abs(a) ** 2) * rings(np.abs(b) ** 2))

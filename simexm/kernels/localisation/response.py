@@ -59,7 +59,7 @@ def tabulate(images: Images, pixel_nm: float, side: int, z_nm: tuple[float, floa
     if z_nm is not None:
         low, high, step = z_nm
         first = low - SPARE * step
-        z = first + step * np.arange(math.ceil((high - low) / step) + 2 * SPARE + 1)
+        z = np.asarray(first + step * np.arange(math.ceil((high - low) / step) + 2 * SPARE + 1), np.float64)
     line = (place[:, None] + points * (pixel_nm / 2)).ravel()
     table = np.empty((z.size, place.size, place.size))
     for k in range(0, z.size, _AT_ONCE):

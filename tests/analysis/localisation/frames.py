@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import zarr
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.special import erf
 
+from simexm.analysis.localisation.camera import FrameCamera
 from simexm.analysis.localisation.optics import Lens
 from simexm.kernels.diffraction import pupil
 from simexm.kernels.localisation.response import Images
@@ -94,7 +95,7 @@ def counts(
     return np.rint(np.clip(gain * electrons + offset, 0, 65535)).astype(np.uint16)
 
 
-CAMERA = {"gain_counts_per_e": 2.0, "offset_counts": 100.0, "read_noise_e": 1.0}
+CAMERA = FrameCamera(gain_counts_per_e=2.0, offset_counts=100.0, read_noise_e=1.0)
 
 
 def write_frames(path: Path, data: NDArray[np.uint16]) -> Path:
@@ -108,10 +109,11 @@ def write_frames(path: Path, data: NDArray[np.uint16]) -> Path:
         {"type": "scale", "scale": [0.02, 1, um, um]},
         {"type": "translation", "translation": [0, 0, um / 2, um / 2]},
     ]
-    group.attrs["ome"] = {
+    ome: Any = {
         "version": "0.5",
         "multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": steps}]}],
     }
+    group.attrs["ome"] = ome
     return path
 
 

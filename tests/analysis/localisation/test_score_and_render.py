@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 from scipy.special import erf
@@ -115,7 +115,7 @@ def test_a_picture_is_one_whatever_the_blocks_and_holds_all(points: Path, tmp_pa
         )
         for n in (64, 512)
     ]
-    np.testing.assert_array_equal(*made)
+    np.testing.assert_array_equal(made[0], made[1])
     assert made[0].sum() == pytest.approx(500 * erf(4 / np.sqrt(2)) ** 2, rel=1e-3)
 
 
