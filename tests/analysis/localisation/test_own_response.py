@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -20,7 +21,8 @@ from tests.build import layer, spec
 
 @pytest.mark.slow
 def test_dyes_of_a_simulation_are_found_with_its_own_optics(tmp_path: Path) -> None:
-    zarr.save_array(tmp_path / "l.zarr", np.ones((1, 400, 400), np.uint8), zarr_format=3)
+    data: Any = np.ones((1, 400, 400), np.uint8)
+    zarr.save_array(tmp_path / "l.zarr", data, zarr_format=3)
     ingest(tmp_path / "l.zarr", tmp_path / "labels.zarr", (50, 25, 25))
     green = {"name": "green", "laser_wavelength_nm": 488, "band_nm": [500, 550], "irradiance_W_per_cm2": 200}
     widefield = {
