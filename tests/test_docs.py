@@ -40,6 +40,19 @@ def run_python(text: str, place: Path) -> None:
 # ---------------------------------------------------------------- pages do what they say
 
 
+def test_localisation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, settings, commands, read = (text for _, text in blocks("docs/localisation.md"))
+    run_python(make.replace("frames, size = 100.0, 130.0, 1500", "frames, size = 100.0, 130.0, 60"), tmp_path)
+    (tmp_path / "localise.yaml").write_text(settings)
+    for line in commands.splitlines():
+        type_here(line, tmp_path)
+    run_python(read, tmp_path)
+    assert "pairs / (pairs + missed + wrong)" in capsys.readouterr().out
+    scores = {row["score"]: row["value"] for row in Result.open(tmp_path / "score.zarr").scores().to_pylist()}
+    assert scores["jaccard"] > 0.85  # some emitters overlap
+    assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_skeletons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, commands, read = (text for _, text in blocks("docs/skeletons.md"))
     run_python(make, tmp_path)

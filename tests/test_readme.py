@@ -120,6 +120,12 @@ BLOCKS = {
         ("bash", "simexm skeletons cells.npy"),
         ("python", "from simexm import Result"),
     ],
+    "docs/localisation.md": [
+        ("python", "import numpy as np"),
+        ("yaml", "pixel_size_nm: 100"),
+        ("bash", "simexm localise frames.tif"),
+        ("python", "from simexm import Result"),
+    ],
     "docs/objects.md": [
         ("python", "import numpy as np"),
         ("yaml", "content: probability"),

@@ -12,7 +12,7 @@ from simexm.cli.shared import cluster_of
 if TYPE_CHECKING:
     from simexm.analysis.contract import Analysis
 
-KINDS = ("segmentation", "skeletons", "synapses", "alignment")
+KINDS = ("segmentation", "skeletons", "synapses", "alignment", "localisations")
 """What can be scored, by the name of its analysis."""
 
 
@@ -22,7 +22,7 @@ def score(
         str,
         typer.Argument(
             help="What was found: a segmentation in any format that `simexm ingest` reads, or what `simexm synapses` or "
-            "`simexm align` wrote.",
+            "`simexm align` or `simexm localise` wrote.",
             metavar="FOUND",
             show_default=False,
             autocompletion=completion.results,
@@ -32,7 +32,7 @@ def score(
         str,
         typer.Argument(
             help="The truth: labels on the same grid, what `simexm skeletons` wrote of them, a table of synapses or a phantom's "
-            "NAME.yaml, or the true transform.",
+            "NAME.yaml, the true transform, or a table of emitters by frame.",
             metavar="TRUTH",
             show_default=False,
             autocompletion=completion.results,
@@ -60,14 +60,17 @@ def score(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Score a segmentation, synapses or an alignment against the truth: splits and merges, run lengths, distances and folds.
+    """Score a segmentation, synapses, an alignment or localisations against the truth: splits and merges, run lengths, distances.
 
     Example: simexm score segmentation.zarr truth.zarr --output score.zarr
 
     Example: simexm score segmentation.zarr skeletons.zarr --as skeletons --output run-lengths.zarr
 
     Example: simexm score synapses.zarr tissue.yaml --as synapses
+
+    Example: simexm score found.zarr truth.parquet --as localisations
     """
+    from simexm.analysis.localisation.score import LocalisationScore
     from simexm.analysis.registration.score import AlignmentScore
     from simexm.analysis.scores.segmentation import SegmentationScore
     from simexm.analysis.scores.synapses import SynapseScore
@@ -81,6 +84,7 @@ def score(
         "skeletons": SkeletonScore,
         "synapses": SynapseScore,
         "alignment": AlignmentScore,
+        "localisations": LocalisationScore,
     }
     part = {"roi": roi, "level": level, "dataset": dataset, "voxel_size_nm": voxel_size_nm}
     how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}
