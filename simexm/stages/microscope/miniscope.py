@@ -29,7 +29,7 @@ from simexm.stages.contract import ACTIVITY, EXPECTED, LABELS, LabelPart, Quanti
 from simexm.stages.frames import FrameAxis
 from simexm.stages.microscope.light import SEEN_SHARE
 from simexm.stages.microscope.miniscope_image import Footprints
-from simexm.stages.microscope.miniscope_plan import Light, MiniscopeCost, MiniscopeDescription, MiniscopePlan
+from simexm.stages.microscope.miniscope_plan import Light, MiniscopeCost, MiniscopeDescription, MiniscopePlan, reach_um
 from simexm.stages.microscope.widefield import CameraChannel
 from simexm.stages.roles import MOST_CHANNELS, ImagingPlan, Microscope, Pair
 
@@ -273,13 +273,35 @@ class Miniscope(Microscope):
         plan = MiniscopePlan(tuple(pairs), light, tuple(electrons), geometry.crop.shape[0] * z)
         return ImagingPlan(plan, MiniscopeCost(plan, self.frames), MiniscopeDescription(plan))
 
+    def refuse(self, context: RunContext) -> None:
+        """See `Stage`: a path on which the field looks beyond the tissue, or beyond the margin."""
+        if context.motion is None:
+            return
+        light, tissue = _plan(context).light, context.geometry.crop.shape
+        size = (n * light.pixel_um for n in light.field)
+        for axis, far in zip((1, 2), context.motion.moved(context).margin_um(*size), strict=True):
+            room = (tissue[axis] * light.voxel_um[axis] - light.field[axis - 1] * light.pixel_um) / 2
+            asked = context.motion.margin_um
+            if asked is not None and far > asked:
+                raise SpecError(
+                    f"motion.margin_um {asked:g} is too small: the tissue moves so far that the field looks {far:.4g} um beyond "
+                    f"its place along {'zyx'[axis]}, where nothing would be simulated; raise margin_um, or lower the motion"
+                )
+            if far > room:
+                raise SpecError(
+                    f"the tissue moves so far that the field looks {far:.4g} um beyond its place along {'zyx'[axis]}, but the "
+                    f"tissue ends {room:.4g} um beyond it, so the border of the movie would be empty; enlarge source.size_um by "
+                    f"{2 * (far - room):.4g} um, or lower field_pixels or the motion"
+                )
+
     # ---------------------------------------------------------------- a tile
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The voxels of all depths whose sharp images reach the pixels."""
         plan = _plan(context)
         reach = exact(math.ceil(plan.light.reach_um(plan.deepest_um) * 1000))
-        grown = wanted.grown((Fraction(0), reach, reach))
+        moved = (exact(math.ceil(n * 1000)) for n in reach_um(context, _plan(context).light))
+        grown = wanted.grown((Fraction(0), *(reach + n for n in moved)))
         depth = context.geometry.voxels_nm(Box.of_shape(context.geometry.crop.shape))
         start = (depth.start[0], *grown.start[1:])
         stop = (depth.stop[0], *grown.stop[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,30 @@ RADIUS_STEP_PIXELS = 0.1
 PATCHES = 64
 """Sharp images that are held over each pixel, at most on average."""
 SECONDS_PER_PIXEL = 15e-9
+Z_STEP_UM = 1.0
+"""Steps of the focus between which sharp images of tissue that moves along the axis are interpolated."""
+
+
+def reach_um(context: RunContext, light: Light) -> tuple[float, float]:
+    """Farthest that a pixel looks beyond its place in the tissue at rest, along y and x."""
+    if context.motion is None:
+        return 0.0, 0.0
+    rows, columns = light.field
+    return context.motion.moved(context).reach_um(rows * light.pixel_um, columns * light.pixel_um)
+
+
+def reach_pixels(context: RunContext, light: Light) -> tuple[int, int]:
+    """The same in whole pixels, with one for the splines."""
+    y, x = reach_um(context, light)
+    return math.ceil(y / light.pixel_um) + 1, math.ceil(x / light.pixel_um) + 1
+
+
+def focus_steps(context: RunContext) -> int:
+    """Steps of the focus that a movie needs at most."""
+    if context.motion is None:
+        return 1
+    z = context.motion.moved(context).z_um / Z_STEP_UM
+    return math.ceil(float(z.max(initial=0.0))) - math.floor(float(z.min(initial=0.0))) + 1
 
 
 @dataclass(frozen=True)
@@ -118,6 +142,7 @@ class Light:
 class MiniscopePlan(ImageFormation):
     """Light, and the electrons of each pair: of 1 uM in 1 um^3 at the surface, at the brightness of the saturated indicator."""
 
+    follows_motion: ClassVar[bool] = True
     pairs: tuple[Pair, ...]
     light: Light
     electrons: tuple[float, ...]
@@ -149,7 +174,12 @@ class MiniscopeCost(ImagingCost):
 
     def tile_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float) -> int:
         """Sharp images, scattered light on nodes, and an image in float64."""
-        return self.kept_bytes(tile, channels) + 16 * math.prod(tile)
+        total = self.kept_bytes(tile, channels) + 16 * math.prod(tile)
+        if context.motion is not None:  # four values per pixel, of a larger tile, for each step of the focus
+            reach = reach_pixels(context, self.plan.light)
+            nodes = 4 * math.prod(n + 2 * r for n, r in zip(tile[1:], reach, strict=True))
+            total += PATCHES * nodes * focus_steps(context) + 8 * nodes + 32 * math.prod(tile)
+        return total
 
     def kept_bytes(self, tile: Triple, channels: int) -> int:
         """Footprints."""
