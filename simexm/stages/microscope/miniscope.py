@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
@@ -25,12 +26,24 @@ from simexm.spectra.curves import CsvCurve, Curve
 from simexm.spectra.efficiency import Efficiency, counted_nm, mean_efficiency
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.lightpath import detected_share
-from simexm.stages.contract import ACTIVITY, EXPECTED, LABELS, LabelPart, Quantity, RunContext, TileState
+from simexm.stages.contract import (
+    ACTIVITY,
+    EXPECTED,
+    LABELS,
+    Counted,
+    CountPass,
+    LabelPart,
+    Quantity,
+    RunContext,
+    TileState,
+)
 from simexm.stages.frames import FrameAxis
+from simexm.stages.microscope import miniscope_truth as truth
 from simexm.stages.microscope.light import SEEN_SHARE
 from simexm.stages.microscope.miniscope_image import Footprints
 from simexm.stages.microscope.miniscope_plan import Light, MiniscopeCost, MiniscopeDescription, MiniscopePlan, reach_um
 from simexm.stages.microscope.widefield import CameraChannel
+from simexm.stages.products import Product
 from simexm.stages.roles import MOST_CHANNELS, ImagingPlan, Microscope, Pair
 
 MOLECULES_PER_UM_UM3 = 602.214076
@@ -76,6 +89,8 @@ class Miniscope(Microscope):
         Electrons per pixel and frame of exciting light that reaches the sensor.
     objective_transmission
         Transmission of the objective and its optics.
+    detectable_snr
+        Signal over noise from which a cell counts as detectable in the table of units.
     """
 
     stage: Literal["miniscope"] = "miniscope"
@@ -98,6 +113,7 @@ class Miniscope(Microscope):
     vignette_edge: float = Field(default=1.0, gt=0, le=1)
     leakage_e: float = Field(default=0.0, ge=0, le=1e6)
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
+    detectable_snr: float = Field(default=3.0, gt=0, le=1e6)
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS, ACTIVITY)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
@@ -294,6 +310,39 @@ class Miniscope(Microscope):
                     f"{2 * (far - room):.4g} um, or lower field_pixels or the motion"
                 )
 
+    # ---------------------------------------------------------------- the truth
+
+    def passes(self) -> tuple[CountPass, ...]:
+        """Add up the sharp light of each cell, by which footprints are shares."""
+        return (truth.LIGHT,)
+
+    def count_box(self, name: str, own: Box, context: RunContext) -> Box:
+        """The voxels themselves."""
+        return own
+
+    def count(self, name: str, own: Box, part: LabelPart, state: TileState) -> dict[str, NDArray[np.int64]]:
+        """Count one box."""
+        return truth.count_light(_plan(state.context), own, part, state.context)
+
+    def products(self, context: RunContext) -> tuple[Product, ...]:
+        """The expected image, footprints, and the table of units."""
+        return (*super().products(context), *truth.products())
+
+    def rows(self, product: Product, state: TileState) -> dict[str, NDArray[Any]]:
+        """See `Stage`."""
+        make = {truth.OBSERVED: truth.observed_rows, truth.PLANTED: truth.planted_rows, truth.UNITS: truth.unit_rows}
+        return make[product.name](state.scratch["footprints"], _plan(state.context), state)
+
+    def table(
+        self, product: Product, sums: Mapping[str, NDArray[Any]], context: RunContext, counted: Counted
+    ) -> dict[str, NDArray[Any]]:
+        """Columns of the table of units."""
+        return truth.unit_table(_plan(context), sums, context, counted, self.detectable_snr)
+
+    def sums(self, product: Product, sums: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        """None."""
+        return {}
+
     # ---------------------------------------------------------------- a tile
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
@@ -316,7 +365,7 @@ class Miniscope(Microscope):
         """Write the expected image of a frame, (channel, 1, y, x)."""
         state.labels.survey()
         footprints: Footprints = state.scratch["footprints"]
-        state.write(EXPECTED, footprints.image(state, state.read(ACTIVITY)))
+        state.write(EXPECTED, footprints.image(state, state.read(ACTIVITY), max(state.frame.time - 1, 0)))
 
     def tile_bytes(self, voxels: Box, context: RunContext) -> int:
         """Voxels of cells: cell, and place along three axes."""

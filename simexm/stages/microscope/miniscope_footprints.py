@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simexm.kernels.imaging import footprints as kernel
 from simexm.kernels.imaging.footprints import PER_PIXEL, SIGMAS
-from simexm.stages.contract import RunContext, TileState
+from simexm.stages.contract import Counted, RunContext, TileState
 from simexm.stages.microscope.miniscope_patches import Lining, Patching
 from simexm.stages.microscope.miniscope_plan import NODE_PIXELS, RADIUS_STEP_PIXELS, WIDE_NODES, MiniscopePlan
 from simexm.stages.sample.activity import SEEN, Activity
@@ -132,10 +132,12 @@ def sharp_patches(
     return patches
 
 
-def centres(plan: MiniscopePlan, state: TileState, ids: NDArray[np.uint64]) -> tuple[Array, Array, Array]:
+def centres(
+    plan: MiniscopePlan, context: RunContext, counted: Counted, ids: NDArray[np.uint64]
+) -> tuple[Array, Array, Array]:
     """Depth (um), row and column (pixels) of the cells' centres."""
-    light, g = plan.light, state.context.geometry
-    found = state.counted[SEEN].look_up(ids)
+    light, g = plan.light, context.geometry
+    found = counted[SEEN].look_up(ids)
     n = np.maximum(found["voxels"], 1).astype(np.float64)
     voxel, phase = light.voxel_um, [float(p) / 1000 for p in g.phase_nm]
     mean = [found[axis] / n - g.crop.start[a] + 0.5 for a, axis in enumerate("zyx")]
@@ -157,7 +159,7 @@ def add_scattered(
     found = state.counted[SEEN].look_up(ids)
     n = np.maximum(found["voxels"], 1).astype(np.float64)
     voxel = light.voxel_um
-    depth, y, x = centres(plan, state, ids)
+    depth, y, x = centres(plan, state.context, state.counted, ids)
     own = np.maximum(found["r2"] / n - (found["y"] / n) ** 2 - (found["x"] / n) ** 2, 0.0) / 2 * voxel[1] * voxel[2]
     sigma_um = np.sqrt(light.halo_um(depth) ** 2 + own + light.blur_um**2)
     sigma = sigma_um / light.pixel_um

@@ -77,14 +77,14 @@ class Footprints:
             self._found = []
         return self._kept
 
-    def image(self, state: TileState, series: CellSeries | None) -> NDArray[np.float32]:
-        """Return the expected image of the current frame, (channel, 1, y, x), electrons."""
+    def image(self, state: TileState, series: CellSeries | None, time: int) -> NDArray[np.float32]:
+        """Return the expected image of a frame, counted from 0 on, (channel, 1, y, x), electrons."""
         made, motion = self.made(state), state.context.motion
-        weight = self._brightness(state, series)
+        weight = self._brightness(state, series, time)
         if motion is None:
             total = self._at_rest(made, weight)
         else:
-            total = self._moved(made, weight, state, motion.moved(state.context), max(state.frame.time - 1, 0))
+            total = self._moved(made, weight, state, motion.moved(state.context), time)
         total *= made.collected
         out = np.empty((len(state.context.channels), 1, *total.shape), np.float32)
         for c, name in enumerate(state.context.channels):
@@ -134,15 +134,8 @@ class Footprints:
         """Illumination of each cell where it lies in a frame: it stays with the microscope."""
         if self._plan.light.illumination_edge == 1:
             return np.ones(made.ids.size)
-        _, y, x = centres(self._plan, state, made.ids)
-        return self._plan.light.illumination(*self.places(y, x, path, time))
-
-    def places(self, y: Array, x: Array, path: MotionPath, time: int) -> tuple[Array, Array]:
-        """Places in a frame, pixels, of tissue at these places at rest."""
-        cy, cx = (n / 2 for n in self._plan.light.field)
-        cos, sin = math.cos(path.rotation_rad[time]), math.sin(path.rotation_rad[time])
-        dy, dx = (float(v[time]) / self._plan.light.pixel_um for v in (path.y_um, path.x_um))
-        return cos * (y - cy) + sin * (x - cx) + cy + dy, cos * (x - cx) - sin * (y - cy) + cx + dx
+        _, y, x = centres(self._plan, state.context, state.counted, made.ids)
+        return self._plan.light.illumination(*self._plan.light.moved(y, x, path, time))
 
     def sources(self, rows: Array, columns: Array, path: MotionPath, time: int) -> tuple[Array, Array]:
         """Places at rest of the tissue that rows and columns of the image show in a frame; of each pixel, if it is turned."""
@@ -154,11 +147,10 @@ class Footprints:
         y, x = np.meshgrid(rows - dy - cy, columns - dx - cx, indexing="ij")
         return cos * y - sin * x + cy, sin * y + cos * x + cx
 
-    def _brightness(self, state: TileState, series: CellSeries | None) -> Array:
-        """Brightness of all cells in the current frame; of the saturated indicator if there is no series."""
+    def _brightness(self, state: TileState, series: CellSeries | None, time: int) -> Array:
+        """Brightness of all cells in a frame; of the saturated indicator if there is no series."""
         if series is None:
             return np.ones(state.counted[SEEN].all_ids().size)
-        time = state.frame.time - 1
         window = time // _AT_ONCE
         if self._read[0] != window:
             values = series.read("brightness", window * _AT_ONCE, _AT_ONCE)

@@ -13,6 +13,7 @@ from simexm.geometry.grid import Spacing, Triple
 from simexm.kernels.imaging.footprints import SIGMAS
 from simexm.kernels.numbers.detmath import exp_array
 from simexm.stages.contract import RunContext
+from simexm.stages.motion_path import MotionPath
 from simexm.stages.roles import ImageFormation, ImagingCost, ImagingDescription, Pair
 from simexm.units import times
 
@@ -100,6 +101,13 @@ class Light:
         """Square distance of places, in pixels, from the optical axis."""
         dy, dx = (y - self.field[0] / 2) * self.pixel_um, (x - self.field[1] / 2) * self.pixel_um
         return np.asarray(dy * dy + dx * dx)
+
+    def moved(self, y: Array, x: Array, path: MotionPath, time: int) -> tuple[Array, Array]:
+        """Places in a frame, in pixels, of tissue that lies at these places at rest."""
+        cy, cx = (n / 2 for n in self.field)
+        cos, sin = math.cos(path.rotation_rad[time]), math.sin(path.rotation_rad[time])
+        dy, dx = (float(v[time]) / self.pixel_um for v in (path.y_um, path.x_um))
+        return cos * (y - cy) + sin * (x - cx) + cy + dy, cos * (x - cx) - sin * (y - cy) + cx + dx
 
     def disc_um(self, depth_um: Array, focus_um: Array) -> Array:
         """Radius of the disc of a point out of focus."""
