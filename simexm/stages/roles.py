@@ -259,6 +259,11 @@ class Microscope(Stage):
         """The pixel grid; `transform` is that of all stages together."""
 
     @property
+    def frame_rate_hz(self) -> float | None:
+        """Frames per second of a movie; None if no movie is taken."""
+        return None
+
+    @property
     def pixel_time_s(self) -> float | None:
         """Time in which a pixel of a plane collects light: dwell or exposure; None if the stage has none."""
         return None

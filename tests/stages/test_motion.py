@@ -185,3 +185,11 @@ def test_a_path_of_another_length_is_refused(tmp_path: Path) -> None:
         Simulation.from_mapping(spec({"path": {"path": str(tmp_path / "no.csv")}})).plan()
     with pytest.raises(SpecError, match="motion"):
         Simulation.from_mapping(spec({})).replace(stages=[*spec()["stages"], {"stage": "motion"}])
+
+
+def test_a_frame_rate_that_the_sensor_cannot_give_is_refused() -> None:
+    fast = spec(frames_per_s=150)
+    Simulation.from_mapping(fast)
+    fast["stages"][2] = {"stage": "camera", "preset": "Miniscope V4"}
+    with pytest.raises(SpecError, match=r"120.*frames_per_s"):
+        Simulation.from_mapping(fast)

@@ -155,6 +155,11 @@ class Miniscope(Microscope):
         return self.channels
 
     @property
+    def frame_rate_hz(self) -> float:
+        """Frames per second."""
+        return self.frames_per_s
+
+    @property
     def pixel_time_s(self) -> float:
         """The exposure."""
         return 1 / self.frames_per_s if self.exposure_s is None else self.exposure_s
