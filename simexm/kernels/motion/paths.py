@@ -82,4 +82,4 @@ def ringing(frames: int, sd: float, turn: float, damping: float, keys: tuple[Key
 def stride(frames: int, amplitude: float, turns: float, key: Key) -> Array:
     """Return a sine of random phase, `turns` periods in a frame."""
     phase = float(_uniform(1, key)[0])
-    return amplitude * np.round(np.sin(2 * math.pi * ((np.arange(frames) * turns + phase) % 1.0)), _DIGITS)
+    return np.asarray(amplitude * np.round(np.sin(2 * math.pi * ((np.arange(frames) * turns + phase) % 1.0)), _DIGITS))
