@@ -345,7 +345,7 @@ def test_blocks_of_movies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
     from docs.pictures.movies import draw
 
-    spec, commands, script = blocks("docs/movies.md")
+    spec, commands, script, motion, truth = blocks("docs/movies.md")
     (tmp_path / "movie.yaml").write_text(spec.text)
     plan, run = commands.text.splitlines()
     assert re.search(r"cells +\d+ somata, \d+ whole", type_here(plan, tmp_path))
@@ -354,6 +354,12 @@ def test_blocks_of_movies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     shape, series, rows = re.findall(r"\([\d, ]+\)|\d+$", capsys.readouterr().out.strip())
     assert shape == "(80, 1, 1, 192, 192)"
     assert series == f"({rows}, 80)"
+    run_python(truth.text, tmp_path)
+    footprints, seen = map(int, capsys.readouterr().out.split())
+    assert footprints > 100 * seen > 0
+    data = yaml.safe_load(spec.text)
+    data["stages"][1:1] = yaml.safe_load(motion.text)["stages"]
+    assert [s.tag for s in Spec.from_mapping(data).stages][:3] == ["activity", "motion", "miniscope"]
     draw(tmp_path / "movie.zarr", tmp_path / "movies.png")
     made, shown = (imread(p) for p in (tmp_path / "movies.png", ROOT / "docs/pictures/movies.png"))
     assert made.shape == shown.shape

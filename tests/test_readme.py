@@ -103,6 +103,8 @@ BLOCKS = {
         ("yaml", "name: movie"),
         ("bash", "simexm plan movie.yaml"),
         ("python", "import zarr"),
+        ("yaml", "# part of a spec"),
+        ("python", "from simexm import Result"),
     ],
     "docs/pan-stains.md": [
         ("bash", "simexm new pan"),

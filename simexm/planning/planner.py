@@ -34,7 +34,7 @@ from simexm.sources.times import refuse_series
 from simexm.stages import installed
 from simexm.stages.contract import LABELLED, RunContext, Stage
 from simexm.stages.products import Product
-from simexm.stages.roles import ImageFormation
+from simexm.stages.roles import ImageFormation, TissueMotion
 from simexm.store.pyramid import plan_levels, plan_storage
 from simexm.units import GiB, size, times
 from simexm.version import RESULTS_VERSION
@@ -112,12 +112,16 @@ def make_plan(
         dyes=dyes,
         id_dtype=id_dtype,
         labeller=resolved.labeller,
+        motion=next((s for s in stages if isinstance(s, TissueMotion)), None),
+        detector=resolved.detector,
         emits={layer: dye for stage in stages for layer, dye in stage.emits.items()},
         pixel_time_s=resolved.microscope.pixel_time_s,
         greys=greys,
         transforms={f: resolved.transform(specimen, f) for f in frames} if any(s.moves for s in stages) else {},
         missing={f: [box for s in stages for box in s.missing(geometry, f)] for f in frames},
     )
+    for stage in stages:
+        stage.refuse(context)
     _refuse_varying_maps(stages, context)
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     outputs = _outputs(resolved, stages, context)

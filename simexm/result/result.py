@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import numpy as np
+
 from simexm.errors import GoneError, NoResultError, OutputError
 from simexm.geometry.grid import three
 from simexm.result.at_time import AtTime
@@ -277,6 +279,15 @@ class Result:
             )
         file = self.place.tables / f"{name}.parquet"
         return read_columns(file if file.exists() else self.place.tables / name, [], any_text=True)
+
+    def detectable_subset(self, snr: float | None = None) -> NDArray[np.int64]:
+        """Return the cells of a movie that can be seen, by id: those whose signal over noise reaches `snr`.
+
+        By default that of the spec (`detectable_snr`). See the table `units`.
+        """
+        units = self.table("units")
+        chosen = units["detectable"].to_numpy() == 1 if snr is None else units["snr"].to_numpy() >= snr
+        return np.asarray(units["unit"].to_numpy()[chosen], np.int64)
 
     @property
     def tables(self) -> list[str]:

@@ -25,12 +25,13 @@ from simexm.stages.microscope.widefield import Widefield
 from simexm.stages.sample.activity import Activity
 from simexm.stages.sample.barcodes import Barcodes
 from simexm.stages.sample.labelling import Labelling
+from simexm.stages.sample.motion import Motion
 from simexm.stages.sample.regions import Regions
 from simexm.stages.truth.labels import Truth
 
 AnyMicroscope = Confocal | ImageScanning | SpinningDisk | Widefield | TwoPhoton | LightSheet | Miniscope
 AnyDetector = Camera | Scmos | Emccd | Photomultiplier
-BuiltIn = Regions | Labelling | Activity | Barcodes | Expansion | AnyMicroscope | AnyDetector | Truth
+BuiltIn = Regions | Labelling | Activity | Motion | Barcodes | Expansion | AnyMicroscope | AnyDetector | Truth
 AnyStage = Annotated[
     Annotated[BuiltIn, Field(discriminator="stage")],
     OrInstalled(str(stage.model_fields["stage"].default) for stage in get_args(BuiltIn)),
@@ -41,5 +42,5 @@ MICROSCOPES = ", ".join(str(m.model_fields["stage"].default) for m in get_args(A
 
 __all__ = [
     "MICROSCOPES", "Activity", "AnyStage", "Barcodes", "Camera", "Confocal", "Emccd", "Expansion", "ImageScanning", "Labelling",
-    "LightSheet", "Miniscope", "Photomultiplier", "Regions", "Scmos", "SpinningDisk", "Truth", "TwoPhoton", "Widefield",
+    "LightSheet", "Miniscope", "Motion", "Photomultiplier", "Regions", "Scmos", "SpinningDisk", "Truth", "TwoPhoton", "Widefield",
 ]  # fmt: skip

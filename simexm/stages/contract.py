@@ -153,6 +153,9 @@ class Stage(Frozen):
         """Return the same stage with what it takes from the spec's source, such as a focus by the depth of cells."""
         return self
 
+    def refuse(self, context: RunContext) -> None:
+        """Raise SpecError if the stage cannot work with what the plan resolved."""
+
     def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> Transform:
         """Displacement of tissue by this stage; without `specimen`, a transform of the same scale."""
         return IDENTITY
