@@ -24,13 +24,14 @@ from simexm.stages.microscope.two_photon import TwoPhoton
 from simexm.stages.microscope.widefield import Widefield
 from simexm.stages.sample.activity import Activity
 from simexm.stages.sample.barcodes import Barcodes
+from simexm.stages.sample.blinking import Blinking
 from simexm.stages.sample.labelling import Labelling
 from simexm.stages.sample.regions import Regions
 from simexm.stages.truth.labels import Truth
 
 AnyMicroscope = Confocal | ImageScanning | SpinningDisk | Widefield | TwoPhoton | LightSheet | Miniscope
 AnyDetector = Camera | Scmos | Emccd | Photomultiplier
-BuiltIn = Regions | Labelling | Activity | Barcodes | Expansion | AnyMicroscope | AnyDetector | Truth
+BuiltIn = Regions | Labelling | Activity | Barcodes | Expansion | Blinking | AnyMicroscope | AnyDetector | Truth
 AnyStage = Annotated[
     Annotated[BuiltIn, Field(discriminator="stage")],
     OrInstalled(str(stage.model_fields["stage"].default) for stage in get_args(BuiltIn)),
@@ -40,6 +41,7 @@ MICROSCOPES = ", ".join(str(m.model_fields["stage"].default) for m in get_args(A
 """Their names in a spec, for messages."""
 
 __all__ = [
-    "MICROSCOPES", "Activity", "AnyStage", "Barcodes", "Camera", "Confocal", "Emccd", "Expansion", "ImageScanning", "Labelling",
-    "LightSheet", "Miniscope", "Photomultiplier", "Regions", "Scmos", "SpinningDisk", "Truth", "TwoPhoton", "Widefield",
+    "MICROSCOPES", "Activity", "AnyStage", "Barcodes", "Blinking", "Camera", "Confocal", "Emccd", "Expansion", "ImageScanning",
+    "Labelling", "LightSheet", "Miniscope", "Photomultiplier", "Regions", "Scmos", "SpinningDisk", "Truth", "TwoPhoton",
+    "Widefield",
 ]  # fmt: skip
