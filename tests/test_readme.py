@@ -97,6 +97,11 @@ BLOCKS = {
         ("bash", "simexm plan movie.yaml"),
         ("python", "import zarr"),
     ],
+    "docs/molecules.md": [
+        ("yaml", "name: molecules"),
+        ("bash", "simexm plan molecules.yaml"),
+        ("python", "import numpy as np"),
+    ],
     "docs/pan-stains.md": [
         ("bash", "simexm new pan"),
         ("bash", "simexm ingest cells.tif"),

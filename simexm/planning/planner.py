@@ -182,7 +182,7 @@ def _block(
     if any(s.flashes for s in stages) and context.acquisition.time:
         # few dyes are on, so that a movie is cut along time alone
         whole = triple(min(LARGEST, -(-n // a) * a) for n, a in zip(shape, ALIGN, strict=True))
-        block = smaller(whole, partial(fits, planes=LARGEST)) or ALIGN
+        block = smaller(whole, lambda b: fits(b, LARGEST)) or ALIGN
         return triple(-(-n // a) * a for n, a in zip(block, ALIGN, strict=True))
     planes = LARGEST if fits(ALIGN, LARGEST) else 1  # not even the smallest block fits at once: plane by plane
     if planes == 1 and not fits(ALIGN, 1):
@@ -191,7 +191,7 @@ def _block(
         imaging.formation, stages, context.acquisition, simulation.microscope
     )
     fewest = simulation.execution.min_blocks
-    return choose_block(shape, imaging.cost.relative, partial(fits, planes=planes), seconds_per_cost, fewest)
+    return choose_block(shape, imaging.cost.relative, lambda b: fits(b, planes), seconds_per_cost, fewest)
 
 
 def _greys(stages: Sequence[Stage], source: LabelSource) -> tuple[str, ...]:

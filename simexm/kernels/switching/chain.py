@@ -51,7 +51,7 @@ class States(NamedTuple):
 
     def copy(self) -> States:
         """Copy the arrays."""
-        return States(*(column.copy() for column in self))
+        return States(self.number.copy(), self.state.copy(), self.following.copy(), self.ends_s.copy())
 
     @property
     def nbytes(self) -> int:
