@@ -131,7 +131,7 @@ class EmitterStream:
     """Called with a dye; yields the chunks of its layers. Buffers are reused: copy what you need before the next."""
     varying: frozenset[str] = frozenset()
     """Dyes whose chunks differ from frame to frame."""
-    flashing: Mapping[str, float] = field(default_factory=dict)
-    """Dyes whose weights are times on in a frame, and the share of the exposure that weight 1 stands for."""
     kept_as: Mapping[str, str] = field(default_factory=dict)
     """Name of a layer in the table of emitters, if not its own."""
+    flashing: Mapping[str, float] = field(default_factory=dict)
+    """Dyes whose weights are times on in a frame, and the share of the exposure that weight 1 stands for."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm.geometry.grid import Box
+from simexm.kernels.diffraction.tables import SURFACE
 from simexm.kernels.imaging import flashes as kernel
 from simexm.kernels.imaging.flashes import MARGIN, Spots
 from simexm.spectra.fluorophores import Fluorophore
@@ -38,7 +39,7 @@ def table(optics: Optics, plan: OpticsPlan, pair: OpticsPair, dye: Fluorophore) 
     reach = (math.ceil(radius / pixel) + 2) * cuts
     most = math.ceil(plan.range_nm / step) + MARGIN
     z = np.arange(-most, most + 1, dtype=np.float64) * step
-    foci = plan.depths.foci if plan.depths is not None else (planar.SURFACE,)
+    foci = plan.depths.foci if plan.depths is not None else (SURFACE,)
     (first,), (later,) = plan.blend(range(1))
     planes = []
     for start in range(0, z.size, _AT_ONCE):
@@ -85,5 +86,5 @@ def add_flashes(
                         seen = emitters.moved(partial(plan.field.moved, plan.shift(number), part.axis_nm))
                     y, x = ((at - c) / pixel for at, c in zip(seen[1:3], corner[1:], strict=True))
                     start = (part.box.start[1], part.box.start[2])
-                    kernel.add(seen.z - focus, y, x, seen.weight * unit, spots, start, into)
+                    kernel.add(seen.z - focus, y, x, np.asarray(seen.weight * unit, np.float64), spots, start, into)
     expected[:, 0] += total

@@ -273,11 +273,17 @@ class _Crew:
         return self._known[dye]
 
 
+def _taken(emitters: Emitters, at: NDArray[Any]) -> Emitters:
+    """Copy emitters with identities, by their indices."""
+    z, y, x, weight, cell, own, identity = emitters
+    return Emitters(z[at], y[at], x[at], weight[at], cell[at], own[at], identity[at])
+
+
 def _singly(emitters: Emitters) -> Emitters:
     """Copy emitters, each point of several dyes as that many dyes with identities of their own."""
     of = np.repeat(np.arange(emitters.z.size), emitters.weight)
     number = np.arange(of.size) - np.repeat(np.cumsum(emitters.weight) - emitters.weight, emitters.weight)
-    found = Emitters(*(column[of] for column in emitters))
+    found = _taken(emitters, of)
     found.identity[:, 4] |= number.astype(np.int32)  # the lowest bits number the dyes of a protein
     found.weight[:] = 1
     return found
@@ -292,7 +298,7 @@ class _Layer:
         emitters = Emitters(*whole) if whole else Emitters.empty(0, True)._replace(identity=np.zeros((0, 6), np.int32))
         ids = chain.emitter_ids(emitters.identity, _key(context, name, "identity"))
         order = np.argsort(ids, kind="stable")
-        self._ids, self._emitters = ids[order], Emitters(*(column[order] for column in emitters))
+        self._ids, self._emitters = ids[order], _taken(emitters, order)
         self._window, self._flashes, self._first = -1, Flashes(*(np.zeros(0, np.int32),) * 3), np.zeros(1, np.int64)
 
     def on(self, frame: int, blinking: Blinking, context: RunContext) -> Emitters:
@@ -302,7 +308,7 @@ class _Layer:
         n = frame % AT_ONCE
         mine = slice(self._first[n], self._first[n + 1])
         at = self._flashes.emitter[mine]
-        return Emitters(*(column[at] for column in self._emitters))._replace(weight=self._flashes.weight[mine].copy())
+        return _taken(self._emitters, at)._replace(weight=self._flashes.weight[mine].copy())
 
     def _follow(self, window: int, blinking: Blinking, context: RunContext) -> None:
         clock, key = blinking.clock(context), _key(context, self.name, "dwell")
