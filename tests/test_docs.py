@@ -333,6 +333,7 @@ def test_blocks_of_movies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert np.abs(made - shown).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_blocks_of_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page's movie, what it exports, and its picture."""
     from matplotlib.image import imread
