@@ -254,12 +254,11 @@ def _written(
 
 def write_csv(path: Path, parts: Iterator[Columns], picture: Picture, dialect: str) -> None:
     """Write a table in a dialect of CSV, in pieces."""
-    quoting = csv.QUOTE_ALL if dialect == "thunderstorm" else csv.QUOTE_MINIMAL
     with path.open("w", encoding="utf-8", newline="") as file:
         header = False
         for names, columns in _written(parts, picture, CSV[dialect]):
             if not header:
-                csv.writer(file, quoting=quoting, lineterminator="\n").writerow(names)
+                file.write(",".join(f'"{n}"' if dialect == "thunderstorm" else n for n in names) + "\n")
                 header = True
             lines = csv.writer(file, lineterminator="\n")
             for first in range(0, columns[0].size, _AT_ONCE):

@@ -70,7 +70,7 @@ def test_time_on_is_conserved_whatever_the_frames(whole: chain.Flashes) -> None:
         np.bincount(f.emitter, f.weight * (exposure / chain.FULL), IDS.size)
         for f, exposure in ((whole, 0.04), (fine, 0.01))
     ]
-    np.testing.assert_allclose(*totals, atol=256 * 0.04 / chain.FULL)
+    np.testing.assert_allclose(totals[0], totals[1], atol=256 * 0.04 / chain.FULL)
 
 
 def test_what_happens_between_exposures_is_not_seen() -> None:

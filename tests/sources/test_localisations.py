@@ -63,7 +63,7 @@ def test_each_dialect_has_its_own_origin_and_first_frame(tmp_path: Path) -> None
         row = dict(zip(names, lines[1].split(","), strict=True))
         first[dialect] = (row["frame"], row[next(n for n in names if n.startswith("x"))])
     assert first == {"thunderstorm": ("1", "60"), "smlm-challenge": ("1", "60"), "smap": ("1", "0")}
-    import h5py
+    import h5py  # type: ignore[import-untyped]
 
     with h5py.File(written(tmp_path, "picasso")) as file:
         assert file["locs"][0]["frame"] == 0
