@@ -366,6 +366,36 @@ def test_blocks_of_movies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert np.abs(made - shown).mean() < 0.01
 
 
+@pytest.mark.slow
+def test_blocks_of_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page's movie, what it exports, and its picture."""
+    from matplotlib.image import imread
+
+    from docs.pictures.molecules import draw
+    from simexm.result.result import Result
+    from simexm.sources.localisations import read_localisations
+
+    spec, commands, script = blocks("docs/molecules.md")
+    (tmp_path / "molecules.yaml").write_text(spec.text)
+    plan, run, *exports = commands.text.splitlines()
+    assert re.search(r"blinking: Alexa647 +on for .+ in a frame", type_here(plan, tmp_path))
+    type_here(run, tmp_path)
+    run_python(script.text, tmp_path)
+    shape, rows, _ = re.findall(r"\([\d, ]+\)|\d+$|(?<= )\d+(?= )", capsys.readouterr().out.strip())
+    assert shape.startswith("(400, 1, 1, ")
+    truth = Result.open(tmp_path / "molecules.zarr").table("localisations")
+    assert truth.num_rows == int(rows)
+    for command, name in zip(exports, ("picasso/localisations.hdf5", "thunderstorm/localisations.csv"), strict=True):
+        type_here(command, tmp_path)
+        table = read_localisations(tmp_path / name)
+        np.testing.assert_array_equal(table["time"], truth["time"].to_numpy())
+        np.testing.assert_allclose(table["x_nm"], truth["x_nm"].to_numpy(), atol=0.01)
+    draw(tmp_path / "molecules.zarr", tmp_path / "molecules.png")
+    made, shown = (imread(p) for p in (tmp_path / "molecules.png", ROOT / "docs/pictures/molecules.png"))
+    assert made.shape == shown.shape
+    assert np.abs(made - shown).mean() < 0.01
+
+
 # ---------------------------------------------------------------- pages say what the code has
 
 

@@ -106,6 +106,11 @@ BLOCKS = {
         ("yaml", "# part of a spec"),
         ("python", "from simexm import Result"),
     ],
+    "docs/molecules.md": [
+        ("yaml", "name: molecules"),
+        ("bash", "simexm plan molecules.yaml"),
+        ("python", "import numpy as np"),
+    ],
     "docs/pan-stains.md": [
         ("bash", "simexm new pan"),
         ("bash", "simexm ingest cells.tif"),

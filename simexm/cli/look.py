@@ -185,7 +185,8 @@ def export(
         typer.Option(
             "--format",
             help="PNG: a folder of images, one for each plane. csv: all tables. graphml, npz: a matrix of synapses. "
-            "swc, precomputed: skeletons. From nrrd on: the transform of an alignment.",
+            "swc, precomputed: skeletons. From nrrd to rnr-exm: the transform of an alignment. thunderstorm, picasso, "
+            "smlm-challenge, smap: localisations.",
             show_default=False,
         ),
     ],

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from simexm.errors import OutputError
-from simexm.export.formats import SKELETONS, TRANSFORMS, Arrangement, Format
+from simexm.export.formats import LOCALISATIONS, SKELETONS, TRANSFORMS, Arrangement, Format
 from simexm.export.images import Image, all_in_one, colored, one_by_one, open_image, three_by_three
 from simexm.export.labels import Labels, all_cells, cell_by_cell, warn_of_fiji
+from simexm.export.localisations import export_localisations
 from simexm.export.skeletons import export_skeletons
 from simexm.export.stack import Job
 from simexm.export.tables import TABLES, export_tables
@@ -51,7 +52,8 @@ def export(
         with the ids of its rows and columns in cells.npy. Of the output of `simexm skeletons` "swc": a file for each id,
         in um; "precomputed": skeletons for Neuroglancer, in nm. Of a transform, "nrrd": one displacement field, for ITK.
         "ome-zarr": the same as OME-Zarr 0.6. "tfm", "txt": an affine map, for ITK or as text. "points": places in both
-        volumes. "rnr-exm": the file of that challenge.
+        volumes. "rnr-exm": the file of that challenge. Of the table of localisations, "thunderstorm", "picasso",
+        "smlm-challenge", "smap": a file that these programs read.
     channels
         "split": a gray stack for each channel, with the stored values; in GIF with 8 bits.
         "merged": in OME-TIFF all channels, with their colours as metadata; in TIFF 8-bit red, green and blue stacks of three
@@ -100,6 +102,8 @@ def export(
     check_folder(where, opened.places)
     if form in TABLES:
         return export_tables(opened, where, form, overwrite=overwrite, dry_run=dry_run)
+    if form in LOCALISATIONS:
+        return export_localisations(opened, where, form, overwrite=overwrite, dry_run=dry_run)
     if form in SKELETONS:
         return export_skeletons(opened, where, form, overwrite=overwrite, dry_run=dry_run)
     image = open_image(opened, level, by_maximum=eight_bit)

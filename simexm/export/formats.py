@@ -23,10 +23,16 @@ class Format(StrEnum):
     TXT = "txt"
     POINTS = "points"
     RNR_EXM = "rnr-exm"
+    THUNDERSTORM = "thunderstorm"
+    PICASSO = "picasso"
+    SMLM_CHALLENGE = "smlm-challenge"
+    SMAP = "smap"
 
 
 TRANSFORMS = (Format.NRRD, Format.OME_ZARR, Format.TFM, Format.TXT, Format.POINTS, Format.RNR_EXM)
 """Formats of the transform of an alignment."""
+LOCALISATIONS = (Format.THUNDERSTORM, Format.PICASSO, Format.SMLM_CHALLENGE, Format.SMAP)
+"""Formats of the table of localisations."""
 SKELETONS = (Format.SWC, Format.PRECOMPUTED)
 """Formats of skeletons."""
 

@@ -98,6 +98,11 @@ class Stage(Frozen):
         return False
 
     @property
+    def flashes(self) -> frozenset[str]:
+        """Dyes of which the stage passes on few in each frame (`EmitterStream.flashing`); none of them are drawn as clumps."""
+        return frozenset()
+
+    @property
     def tag(self) -> str:
         """The stage's name in a spec."""
         return str(type(self).model_fields["stage"].default)
@@ -219,6 +224,9 @@ class Stage(Frozen):
         """Compute one tile: read the inputs, write the outputs. Called once for each frame in which they differ."""
         raise TypeError(f"{type(self).__name__} has no method `run`")
 
+    def refuse(self, context: RunContext) -> None:
+        """Raise SpecError if the stage cannot work in this run; called once, when it is planned."""
+
     # ---------------------------------------------------------------- what is stored
 
     def products(self, context: RunContext) -> tuple[Product, ...]:
@@ -230,7 +238,10 @@ class Stage(Frozen):
         raise TypeError(f"{type(self).__name__} declares the label image {product.name} but has no method `store`")
 
     def rows(self, product: Product, state: TileState) -> dict[str, NDArray[Any]]:
-        """The tile's rows of a table, from its first frame: equally long arrays by column, the key column included."""
+        """The tile's rows of a table, from its first frame or, with `Product.each_frame`, from the current one.
+
+        Equally long arrays by column, the key column included.
+        """
         raise TypeError(f"{type(self).__name__} declares the table {product.name} but has no method `rows`")
 
     def table(

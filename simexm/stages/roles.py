@@ -268,6 +268,10 @@ class Microscope(Stage):
         """Time in which a pixel of a plane collects light: dwell or exposure; None if the stage has none."""
         return None
 
+    def excitations_per_s(self, dyes: Mapping[str, Fluorophore]) -> dict[str, float]:
+        """Excitations of each dye per second, by name, if the microscope can film dyes that switch; else empty."""
+        return {}
+
     @abstractmethod
     def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry, efficiency: Efficiency) -> ImagingPlan:
         """Compute everything that does not depend on the tile; SpecError if these dyes give no image.

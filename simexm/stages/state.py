@@ -61,6 +61,8 @@ class RunContext:
     """Dye of each layer of emitters, whether it labels cells or not."""
     pixel_time_s: float | None = None
     """Time in which a pixel of a plane collects light; None if the microscope has none."""
+    excitations_per_s: Mapping[str, float] = field(default_factory=dict)
+    """How often a dye is excited while it is on, by dye, of microscopes that film switching dyes."""
     greys: tuple[str, ...] = ()
     """Grey fields of the source in use."""
     rough: bool = False
