@@ -34,7 +34,17 @@ from simexm.stages.truth.labels import Truth
 AnyMicroscope = Confocal | ImageScanning | SpinningDisk | Widefield | TwoPhoton | LightSheet | Miniscope
 AnyDetector = Camera | Scmos | Emccd | Photomultiplier
 BuiltIn = (
-    Regions | Labelling | Activity | Motion | Barcodes | Expansion | Blinking | Drift | AnyMicroscope | AnyDetector | Truth
+    Regions
+    | Labelling
+    | Activity
+    | Motion
+    | Barcodes
+    | Expansion
+    | Blinking
+    | Drift
+    | AnyMicroscope
+    | AnyDetector
+    | Truth
 )
 AnyStage = Annotated[
     Annotated[BuiltIn, Field(discriminator="stage")],

@@ -224,9 +224,6 @@ class Stage(Frozen):
         """Compute one tile: read the inputs, write the outputs. Called once for each frame in which they differ."""
         raise TypeError(f"{type(self).__name__} has no method `run`")
 
-    def refuse(self, context: RunContext) -> None:
-        """Raise SpecError if the stage cannot work in this run; called once, when it is planned."""
-
     # ---------------------------------------------------------------- what is stored
 
     def products(self, context: RunContext) -> tuple[Product, ...]:

@@ -25,6 +25,7 @@ from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_image import expected_image
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.stages.sample import blinking
+from simexm.stages.sample.switching import Switching
 
 pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
 
@@ -220,7 +221,7 @@ def test_binding_follows_the_concentration() -> None:
     shares = []
     for nM in (1, 10):
         binding = {"concentration_nM": nM, "k_on_per_M_per_s": 1e6, "bright_s": 0.5}
-        one = blinking.Switching.model_validate({"binding": binding})
+        one = Switching.model_validate({"binding": binding})
         rates = one.rates(0.0)
         shares.append(one.begins(rates)[0])
         assert shares[-1] == pytest.approx(0.5 / (0.5 + 1 / (1e6 * nM * 1e-9)), rel=1e-6)
@@ -232,5 +233,5 @@ def test_more_light_switches_off_faster(plan: Plan) -> None:
     assert isinstance(stage, blinking.Blinking)
     rate = plan.context.excitations_per_s["A"]
     bright = replace(plan.context, excitations_per_s={"A": 10 * rate})
-    alexa = stage.model_copy(update={"dyes": {"A": blinking.Switching(preset="Alexa 647")}})
+    alexa = stage.model_copy(update={"dyes": {"A": Switching(preset="Alexa 647")}})
     assert alexa.law("A", bright).leaves[0] == pytest.approx(10 * alexa.law("A", plan.context).leaves[0])

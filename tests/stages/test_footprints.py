@@ -50,7 +50,7 @@ def of(result: Result, name: str, unit: int) -> NDArray[np.float64]:
 
 def centre(image: NDArray[np.float64]) -> NDArray[np.float64]:
     y, x = np.indices(image.shape) + 0.5
-    return np.array([(image * y).sum(), (image * x).sum()]) / image.sum()
+    return np.array([(image * y).sum(), (image * x).sum()], np.float64) / float(image.sum())
 
 
 def test_footprints_are_shares_of_light(still: Result, moved: Result) -> None:
@@ -76,7 +76,7 @@ def test_the_middle_frame_is_the_sum_of_footprints(moved: Result) -> None:
     data = movie(path(Path(moved.path).parent, **SHIFT))
     data["stages"][0] |= {"rate_hz": 1e-9}
     (frame,) = frames(data, 2)
-    total = sum(of(moved, "footprints", unit) for unit in (1, 2, 3))
+    total = np.sum([of(moved, "footprints", unit) for unit in (1, 2, 3)], axis=0)
     scale = (frame * total).sum() / (total * total).sum()
     assert np.abs(frame - scale * total).max() < 0.02 * frame.max()
 

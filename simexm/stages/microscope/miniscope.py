@@ -354,8 +354,8 @@ class Miniscope(Microscope):
         """The voxels of all depths whose sharp images reach the pixels."""
         plan = _plan(context)
         reach = exact(math.ceil(plan.light.reach_um(plan.deepest_um) * 1000))
-        moved = (exact(math.ceil(n * 1000)) for n in reach_um(context, _plan(context).light))
-        grown = wanted.grown((Fraction(0), *(reach + n for n in moved)))
+        down, across = (reach + exact(math.ceil(n * 1000)) for n in reach_um(context, plan.light))
+        grown = wanted.grown((Fraction(0), down, across))
         depth = context.geometry.voxels_nm(Box.of_shape(context.geometry.crop.shape))
         start = (depth.start[0], *grown.start[1:])
         stop = (depth.stop[0], *grown.stop[1:])

@@ -252,4 +252,4 @@ def _rise(counted: Counted, ids: NDArray[np.uint64], frames: int) -> Array:
     for first in range(0, frames, 1024):
         values = series.read("brightness", first, 1024)[rows]
         low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
-    return high - low
+    return np.asarray(high - low, np.float64)
