@@ -12,6 +12,8 @@ class Format(StrEnum):
     OME_TIFF = "ome-tiff"
     GIF = "gif"
     PNG = "png"
+    AVI = "avi"
+    MINISCOPE = "miniscope"
     CSV = "csv"
     GRAPHML = "graphml"
     NPZ = "npz"
@@ -25,6 +27,8 @@ class Format(StrEnum):
     RNR_EXM = "rnr-exm"
 
 
+MOVIES = (Format.AVI, Format.MINISCOPE)
+"""Formats of movies alone."""
 TRANSFORMS = (Format.NRRD, Format.OME_ZARR, Format.TFM, Format.TXT, Format.POINTS, Format.RNR_EXM)
 """Formats of the transform of an alignment."""
 SKELETONS = (Format.SWC, Format.PRECOMPUTED)
