@@ -32,8 +32,11 @@ def make_movie(path: Path, frames: NDArray[Any], top: int = 255, names: tuple[st
     window = {"min": 0, "max": top, "start": 0.0, "end": float(top)}
     channels = [{"label": name, "color": "00FF00", "window": window} for name in names]
     scale = {"type": "scale", "scale": [STEP_S, 1.0, 10.0, 2.0, 2.0]}
+    corner = {"type": "translation", "translation": [0.0, 0.0, 5.0, 41.0, 31.0]}
     axes = [{"name": n, "type": {"t": "time", "c": "channel"}.get(n, "space")} for n in "tczyx"]
-    scales = [{"name": "movie", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}]
+    scales = [
+        {"name": "movie", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale, corner]}]}
+    ]
     time = {"axis": "time", "coordinates": [STEP_S * n for n in range(len(frames))], "unit": "second"}
     mark = {"hash": "0" * 32, "status": "complete", "outputs": [], "acquisition": [time]}
     root.attrs.update(

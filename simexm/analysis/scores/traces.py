@@ -154,7 +154,12 @@ class TraceBench(Bench):
         ids = self.truth.ids
         matches = {"found": pairs["iou"][:, 0], "truth": ids[pairs["iou"][:, 1]], **best, **columns}
         matched = np.isin(np.arange(ids.size), pairs["iou"][:, 1])
-        units = {"truth": ids, "snr": snr, "detectable": detectable, "matched": matched}
+        units = {
+            "truth": ids,
+            "snr": snr,
+            "detectable": detectable.astype(np.uint8),
+            "matched": matched.astype(np.uint8),
+        }
         return Conclusion({"matches": pa.table(matches), "units": pa.table(units)}, tuple(scores))
 
     def _by_depth(self, matched: NDArray[np.int64], detectable: NDArray[np.bool_]) -> Iterator[Score]:

@@ -24,7 +24,7 @@ def extract(path: Path, out: Path) -> None:
     folder = Path(tempfile.mkdtemp())
     (folder / "movie.tif").symlink_to(path)  # .tiff is unknown to it
     movie = load_videos(str(folder), pattern=r"movie\.tif$", dtype=np.uint8).compute()
-    chunked = movie.astype(float).chunk({"frame": 100, "height": -1, "width": -1})
+    chunked = movie.chunk({"frame": 100, "height": -1, "width": -1})
     flat = remove_background(denoise(chunked - chunked.min("frame"), method="median", ksize=7), method="tophat", wnd=15)
     flat = flat.compute().chunk({"frame": 100, "height": -1, "width": -1})
     motion = estimate_motion(flat, dim="frame").compute()
@@ -68,7 +68,7 @@ def initial(by_frame, by_pixel):
     A = initA(by_pixel, seeds[seeds["mask_mrg"]], thres_corr=0.8, wnd=10, noise_freq=0.06).compute()
     A = A.chunk({"unit_id": 1, "height": -1, "width": -1})
     C = initC(by_frame, A).compute().chunk({"unit_id": 1, "frame": -1})
-    A, C, _ = cnmf.unit_merge(A, C, thres_corr=0.8)
+    A, C = cnmf.unit_merge(A, C, thres_corr=0.8)
     return A.compute().chunk({"unit_id": 1, "height": -1, "width": -1}), C.compute().chunk({"unit_id": 1, "frame": -1})
 
 
