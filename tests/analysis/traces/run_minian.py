@@ -35,7 +35,9 @@ def extract(path: Path, out: Path) -> None:
     noise = cnmf.get_noise_fft(by_pixel, noise_range=(0.06, 0.5)).compute()
     for overlap, last in ((0.2, False), (0.4, True)):
         b, f = (v.compute() for v in cnmf.update_background(by_frame, A, C.chunk({"unit_id": -1, "frame": 100})))
-        A, mask, scale = cnmf.update_spatial(by_pixel, A, C, noise, dl_wnd=10, sparse_penal=0.01, size_thres=(25, None))
+        A, mask, scale = cnmf.update_spatial(
+            by_pixel, A, C, noise, dl_wnd=10, sparse_penal=0.01, size_thres=(25, None), in_memory=True
+        )
         A = A.compute().chunk({"unit_id": 1, "height": -1, "width": -1})
         C = (C.sel(unit_id=mask) * scale).compute().chunk({"unit_id": 1, "frame": -1})
         slow = C.chunk({"unit_id": -1, "frame": 100})
