@@ -12,7 +12,9 @@ def pearson(one: Array, other: Array) -> Array:
     """Return the correlation of each row with its partner, (n,); NaN where either is constant or there is one frame."""
     a, b = (v - v.mean(axis=1, keepdims=True) for v in (one.astype(np.float64), other.astype(np.float64)))
     scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), scale, out=np.full(len(a), np.nan), where=scale > 0)
+    out: Array = np.full(len(a), np.nan)
+    np.divide((a * b).sum(axis=1), scale, out=out, where=scale > 0)
+    return out
 
 
 def at_lag(found: Array, true: Array, lag: int) -> tuple[Array, Array]:

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Extract cells with minian 2 in an environment of its own: `python run_minian.py MOVIE.tiff OUT`.
 
 Its functions are called in the order and with the parameters of its own tutorial; OUT is then a folder as it saves it.
@@ -32,7 +33,7 @@ def extract(path: Path, out: Path) -> None:
     by_pixel = by_frame.chunk({"frame": -1, "height": 32, "width": 32})
     by_frame = by_frame.chunk({"frame": 100, "height": -1, "width": -1})
     A, C = initial(by_frame, by_pixel)
-    noise = cnmf.get_noise_fft(by_pixel, noise_range=(0.06, 0.5)).compute()
+    noise = cnmf.get_noise_fft(by_pixel, noise_range=(0.06, 0.5)).compute().chunk({"height": 32, "width": 32})
     for overlap, last in ((0.2, False), (0.4, True)):
         b, f = (v.compute() for v in cnmf.update_background(by_frame, A, C.chunk({"unit_id": -1, "frame": 100})))
         A, mask, scale = cnmf.update_spatial(
