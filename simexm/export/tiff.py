@@ -43,12 +43,13 @@ def write_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
     if head.moves and head.frame_s is not None:
         origin |= {"finterval": head.frame_s, "fps": 1 / head.frame_s, "tunit": "s"}
     shown: dict[str, Any] = {} if head.rgb else dict(zip(("min", "max"), head.channels[0].window, strict=True))
+    spacing: dict[str, Any] = {} if head.moves else {"spacing": head.voxel_um[0]}
     text = tifffile.imagej_description(
         (*head.shape, 3) if head.rgb else head.shape,
         axes=("T" if head.moves else "Z") + ("YXS" if head.rgb else "YX"),
         rgb=head.rgb,
         unit="micron",
-        **({} if head.moves else {"spacing": head.voxel_um[0]}),
+        **spacing,
         expansion_factor=head.expansion,
         **origin,
         **shown,
@@ -101,7 +102,7 @@ def _positions(head: Head) -> dict[str, list[float | str]]:
     }
     positions |= {f"{name}Unit": ["µm"] * head.count for name in positions}
     if head.moves:
-        times = [*head.times_s * (head.count // head.shape[0])]
+        times: list[float | str] = [*head.times_s * (head.count // head.shape[0])]
         positions |= {"DeltaT": times, "DeltaTUnit": ["s"] * head.count}
     return positions
 

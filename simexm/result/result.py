@@ -280,7 +280,7 @@ class Result:
         """
         from simexm.result.xarrays import to_xarray
 
-        return to_xarray(self.at(**places) if places else self, level, of, names)
+        return cast("xarray.DataArray", to_xarray(self.at(**places) if places else self, level, of, names))
 
     def multiscale(self, of: str = "") -> dict[str, Any]:
         """Return the OME metadata of the levels of the image, or of the group `of`."""

@@ -39,9 +39,11 @@ def make_movie(path: Path, frames: NDArray[Any], top: int = 255, names: tuple[st
     ]
     time = {"axis": "time", "coordinates": [STEP_S * n for n in range(len(frames))], "unit": "second"}
     mark = {"hash": "0" * 32, "status": "complete", "outputs": [], "acquisition": [time]}
-    root.attrs.update(
-        {"ome": {"version": "0.5", "multiscales": scales, "omero": {"channels": channels}}, "simexm": mark}
-    )
+    attributes: Any = {
+        "ome": {"version": "0.5", "multiscales": scales, "omero": {"channels": channels}},
+        "simexm": mark,
+    }
+    root.attrs.update(attributes)
     return Result.open(path)
 
 
@@ -67,7 +69,7 @@ def test_frames_come_back_from_every_format(movie: Result, tmp_path: Path) -> No
     paths = {form: export(movie, tmp_path / form, form)[0] for form in ("tiff", "ome-tiff", "avi", "gif", "png")}
     for form in ("tiff", "ome-tiff"):
         with tifffile.TiffFile(paths[form]) as file:
-            assert (file.series[0].axes, file.series[0].dtype) == ("TYX", np.uint8)
+            assert (file.series[0].axes, file.series[0].dtype) == ("TYX", np.dtype(np.uint8))
             np.testing.assert_array_equal(file.asarray(), frames)
             if form == "tiff":
                 assert (file.imagej_metadata or {})["finterval"] == STEP_S

@@ -39,7 +39,8 @@ def _from_zarr(group: Path, name: str) -> tuple[tuple[str, ...], NDArray[Any], N
     opened = zarr.open_group(group, mode="r", zarr_format=2)
     array = opened[name]
     assert isinstance(array, zarr.Array)
-    axes = tuple(array.attrs.get("_ARRAY_DIMENSIONS", ()))  # type: ignore[arg-type]
+    named: Any = array.attrs.get("_ARRAY_DIMENSIONS", ())
+    axes = tuple(str(name) for name in named)
     ids = np.asarray(opened["unit_id"]) if "unit_id" in opened else None
     return axes, np.asarray(array[...]), ids
 

@@ -101,8 +101,9 @@ def caiman(path: Path) -> Extraction:
         estimates = file["estimates"]
         dims = estimates["dims"] if "dims" in estimates else file["dims"]
         shape = int(dims[0]), int(dims[1])
+        rows_n, columns_n = (int(n) for n in estimates["A"]["shape"][...])
         parts = [estimates["A"][name][...] for name in ("data", "indices", "indptr")]
-        columns = sparse.csc_array(tuple(parts), shape=tuple(int(n) for n in estimates["A"]["shape"][...]))
+        columns = sparse.csc_array(tuple(parts), shape=(rows_n, columns_n))
 
         def rows(name: str) -> Any:
             stored = estimates.get(name)

@@ -28,9 +28,10 @@ def masks(weights: Sparse, share: float) -> Sparse:
         if b > a and held[-1] > 0:
             least = largest[min(int(np.searchsorted(held, share * held[-1])), b - a - 1)]
             keep[a:b] = (energy >= least) & (energy > 0)
-    made = sparse.csr_array((keep.astype(np.float64), rows.indices, rows.indptr), shape=rows.shape)
-    made.eliminate_zeros()
-    return made
+    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))[
+        keep
+    ]  # new arrays: SciPy would share those of `weights`
+    return sparse.csr_array((np.ones(row.size), (row, rows.indices[keep])), shape=(rows.shape[0], rows.shape[1]))
 
 
 def iou(found: Sparse, true: Sparse) -> Sparse:
