@@ -19,7 +19,7 @@ def masks(weights: Sparse, share: float) -> Sparse:
 
     This is the convention of CNMF. A row of zeros has no pixel.
     """
-    rows = sparse.csr_array(weights, dtype=np.float64)
+    rows: Sparse = sparse.csr_array(weights, dtype=np.float64)
     keep = np.zeros(rows.nnz, np.bool_)
     for a, b in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
         energy = rows.data[a:b] ** 2
@@ -28,9 +28,8 @@ def masks(weights: Sparse, share: float) -> Sparse:
         if b > a and held[-1] > 0:
             least = largest[min(int(np.searchsorted(held, share * held[-1])), b - a - 1)]
             keep[a:b] = (energy >= least) & (energy > 0)
-    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))[
-        keep
-    ]  # new arrays: SciPy would share those of `weights`
+    # new arrays: SciPy would share those of `weights`
+    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))[keep]
     return sparse.csr_array((np.ones(row.size), (row, rows.indices[keep])), shape=(rows.shape[0], rows.shape[1]))
 
 
