@@ -184,7 +184,8 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="PNG: a folder of images, one for each plane. csv: all tables. graphml, npz: a matrix of synapses. "
+            help="PNG: a folder of images, one for each plane. avi, miniscope: a movie without loss, as a file, or as the "
+            "acquisition software of a Miniscope stores it. csv: all tables. graphml, npz: a matrix of synapses. "
             "swc, precomputed: skeletons. From nrrd to rnr-exm: the transform of an alignment. thunderstorm, picasso, "
             "smlm-challenge, smap: localisations.",
             show_default=False,
@@ -220,13 +221,15 @@ def export(
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a result of any size as TIFF, OME-TIFF, GIF or PNG, or its tables. Sizes are of the tissue before expansion.
+    """Write a result of any size as TIFF, OME-TIFF, GIF, PNG or AVI, or its tables. Sizes are of the tissue before expansion.
 
     The transform of an alignment, or the true one of a simulation: a displacement field for ITK (nrrd) or as OME-Zarr 0.6
     (ome-zarr), an affine map (tfm, txt), places in both volumes (points), or the file of the RnR-ExM challenge (rnr-exm). With
     --round, from the first round to that one.
 
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
+
+    Example: simexm export movie.zarr --output recording --format miniscope
 
     Example: simexm export skeletons.zarr --output swc --format swc
 

@@ -12,6 +12,8 @@ class Format(StrEnum):
     OME_TIFF = "ome-tiff"
     GIF = "gif"
     PNG = "png"
+    AVI = "avi"
+    MINISCOPE = "miniscope"
     CSV = "csv"
     GRAPHML = "graphml"
     NPZ = "npz"
@@ -29,6 +31,8 @@ class Format(StrEnum):
     SMAP = "smap"
 
 
+MOVIES = (Format.AVI, Format.MINISCOPE)
+"""Formats of movies alone."""
 TRANSFORMS = (Format.NRRD, Format.OME_ZARR, Format.TFM, Format.TXT, Format.POINTS, Format.RNR_EXM)
 """Formats of the transform of an alignment."""
 LOCALISATIONS = (Format.THUNDERSTORM, Format.PICASSO, Format.SMLM_CHALLENGE, Format.SMAP)
