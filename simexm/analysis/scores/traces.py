@@ -41,7 +41,7 @@ class TraceScore(Analysis):
     largest_offset_px
         Largest `auto` move.
     detectable_snr
-        Least ratio of a unit's largest rise at its brightest pixel to the noise there.
+        Least signal over noise of a detectable unit, as the truth's table `units` gives it.
     depth_um
         Borders of ranges of depth, in each of which recall is scored, too.
     lag_frames
@@ -133,8 +133,7 @@ class TraceBench(Bench):
         }
         pairs = {name: kernel.match(each, settings.least) for name, each in similar.items()}
         snr = self.truth.snr()
-        given = self.truth.cell("detectable")
-        detectable = snr >= settings.detectable_snr if given is None else given > 0
+        detectable = snr >= settings.detectable_snr
         counts = (found.units, truth.units, int(detectable.sum()))
         scores = [*_counted(counts, len(pairs["iou"]), detectable[pairs["iou"][:, 1]].sum())]
         for name, each in similar.items():

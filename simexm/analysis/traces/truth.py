@@ -14,14 +14,11 @@ from numpy.typing import NDArray
 from simexm.analysis.traces import minian_folder, readers
 from simexm.analysis.traces.extraction import Extraction, from_pixels
 from simexm.errors import NoResultError, OutputError
-from simexm.geometry.grid import Box
 from simexm.result.result import Result, elements
 from simexm.store.location import Location, location, zarr_store
 
-FOOTPRINTS, SHIFTS, ACTIVITY = "footprints", "shifts", "activity"
-_COLUMNS = {FOOTPRINTS: ("unit", "y", "x", "weight"), SHIFTS: ("time", "y_um", "x_um")}
-_FRAMES = 32
-"""Frames from which the mean image is taken."""
+FOOTPRINTS, SHIFTS, UNITS, ACTIVITY = "footprints", "shifts", "units", "activity"
+_COLUMNS = {FOOTPRINTS: ("unit", "y", "x", "weight"), SHIFTS: ("time", "y_um", "x_um"), UNITS: ("unit", "snr")}
 
 
 class Movie:
@@ -111,21 +108,16 @@ class Movie:
         return np.asarray(table[column].to_numpy(), np.float64)[order[np.searchsorted(known[order], self.ids)]]
 
     def snr(self) -> NDArray[np.float64]:
-        """Return the largest rise of each unit's brightest pixel over the noise of that pixel, from the mean frame."""
-        truth = self.extraction
-        assert truth.traces is not None
-        peak = truth.footprints.argmax(axis=1)
-        weight = np.asarray(truth.footprints.max(axis=1).todense()).ravel()
-        rise = weight * (truth.traces.max(axis=1) - np.median(truth.traces, axis=1))
-        plan = self.result.plan()
-        series = self.result.series()
-        chosen = np.unique(np.linspace(0, self.frames - 1, min(_FRAMES, self.frames)).astype(int))
-        counts = np.mean([elements(series, (int(t), slice(0, 1))) for t in chosen], axis=0)
-        detector = plan.simulation.detector
-        mean = counts if detector is None else detector.electrons(counts, Box.of_shape(counts.shape[-3:]), plan.context)
-        mean = np.maximum(mean.reshape(-1)[np.asarray(peak).ravel()], 0)
-        noise = [np.sqrt(m) if detector is None else detector.noise_e(float(m), plan.context) for m in mean]
-        return np.asarray(rise / np.maximum(noise, 1e-9), np.float64)
+        """Return the signal over noise of each unit, in the order of `ids`; see the table `units`."""
+        table = self._table(UNITS)
+        order = np.argsort(table["unit"], kind="stable")
+        known = table["unit"][order]
+        at = np.minimum(np.searchsorted(known, self.ids), max(0, known.size - 1))
+        if not known.size or (known[at] != self.ids).any():
+            raise OutputError(
+                f"{self.path} holds footprints of cells that its table of units does not list; simulate it again"
+            )
+        return np.asarray(table["snr"][order][at], np.float64)
 
     def _table(self, name: str) -> dict[str, NDArray[Any]]:
         table = self.result.table(name)
