@@ -5,6 +5,7 @@ Layers that do not import each other are joined here: plans and results get thei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from simexm.jobs.clusters import Cluster
     from simexm.sources.base import LabelSource
+    from simexm.sweep.settings import Sweep
     from simexm.view.preview import Preview
 
 
@@ -115,6 +117,43 @@ class Simulation(Spec):
         computer: dict[str, Any] = {"client": client, "cluster": cluster, "workers": workers}
         shown: dict[str, Any] = {"quiet": quiet, "profile": profile, "finished": keep_picture}
         return run(self, output, **computer, until=until, overwrite=overwrite, **shown)
+
+    def sweep(
+        self,
+        settings: Sweep | Mapping[str, Any] | str | Path,
+        output: str | Path,
+        *,
+        client: distributed.Client | None = None,
+        cluster: Cluster | None = None,
+        workers: int | None = None,
+        overwrite: bool = False,
+        quiet: bool = False,
+    ) -> Result:
+        """Simulate for many values of the settings, analyse each result, and collect the scores.
+
+        `scores()` of what is returned has a row for each point, replicate and score; its table `points` has the costs.
+
+        Parameters
+        ----------
+        settings
+            What varies and what is measured; see `simexm.sweep.settings.Sweep`. Or its YAML file, or plain data.
+        output
+            Folder NAME.zarr; tables and points go to NAME.run beside it. An interrupted sweep there is resumed.
+        client, cluster, workers, overwrite, quiet
+            See `run`.
+
+        Raises
+        ------
+        SpecError
+            If any point is wrong; all problems are listed, and nothing was run.
+        RunError
+            If all points failed. If some did, the others go on, and a warning says which.
+        """
+        from simexm.sweep.run import run_sweep
+        from simexm.sweep.settings import sweep_of
+
+        computer: dict[str, Any] = {"client": client, "cluster": cluster, "workers": workers}
+        return run_sweep(self, sweep_of(settings), output, **computer, overwrite=overwrite, quiet=quiet)
 
     def _repr_html_(self) -> str:
         from simexm.view.notebook import simulation_html

@@ -40,6 +40,19 @@ def run_python(text: str, place: Path) -> None:
 # ---------------------------------------------------------------- pages do what they say
 
 
+def test_localisation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, settings, commands, read = (text for _, text in blocks("docs/localisation.md"))
+    run_python(make.replace("frames, size = 100.0, 130.0, 1500", "frames, size = 100.0, 130.0, 60"), tmp_path)
+    (tmp_path / "localise.yaml").write_text(settings)
+    for line in commands.splitlines():
+        type_here(line, tmp_path)
+    run_python(read, tmp_path)
+    assert "pairs / (pairs + missed + wrong)" in capsys.readouterr().out
+    scores = {row["score"]: row["value"] for row in Result.open(tmp_path / "score.zarr").scores().to_pylist()}
+    assert scores["jaccard"] > 0.85  # some emitters overlap
+    assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_skeletons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, commands, read = (text for _, text in blocks("docs/skeletons.md"))
     run_python(make, tmp_path)
@@ -89,6 +102,20 @@ def test_synapses_and_their_matrix(tmp_path: Path, capsys: pytest.CaptureFixture
     scores = {(s["score"], s["subset"]): s["value"] for s in Result.open(tmp_path / "score.zarr").scores().to_pylist()}
     assert scores["f1", "directed"] > 0.9
     assert (tmp_path / "graph" / "matrix.graphml").is_file()
+
+
+@pytest.mark.slow
+def test_a_sweep_from_spec_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, varied, commands, mine, read = (text for _, text in blocks("docs/sweeps.md"))
+    (tmp_path / "cells.yaml").write_text(spec)
+    (tmp_path / "factors.yaml").write_text(varied)
+    (tmp_path / "mine.yaml").write_text(f"axes: {{seed: [1]}}\n{mine}")
+    for line in commands.splitlines():
+        type_here(line, tmp_path)
+    type_here("simexm sweep cells.yaml --settings mine.yaml --output mine.zarr --dry-run", tmp_path)
+    run_python(read, tmp_path)
+    assert capsys.readouterr().out.count("4.0 ") >= 2
+    assert "<svg" in (tmp_path / "factors.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +345,7 @@ def test_blocks_of_movies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
     from docs.pictures.movies import draw
 
-    spec, commands, script = blocks("docs/movies.md")
+    spec, commands, script, motion, truth = blocks("docs/movies.md")
     (tmp_path / "movie.yaml").write_text(spec.text)
     plan, run = commands.text.splitlines()
     assert re.search(r"cells +\d+ somata, \d+ whole", type_here(plan, tmp_path))
@@ -327,8 +354,44 @@ def test_blocks_of_movies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     shape, series, rows = re.findall(r"\([\d, ]+\)|\d+$", capsys.readouterr().out.strip())
     assert shape == "(80, 1, 1, 192, 192)"
     assert series == f"({rows}, 80)"
+    run_python(truth.text, tmp_path)
+    footprints, seen = map(int, capsys.readouterr().out.split())
+    assert footprints > 100 * seen > 0
+    data = yaml.safe_load(spec.text)
+    data["stages"][1:1] = yaml.safe_load(motion.text)["stages"]
+    assert [s.tag for s in Spec.from_mapping(data).stages][:3] == ["activity", "motion", "miniscope"]
     draw(tmp_path / "movie.zarr", tmp_path / "movies.png")
     made, shown = (imread(p) for p in (tmp_path / "movies.png", ROOT / "docs/pictures/movies.png"))
+    assert made.shape == shown.shape
+    assert np.abs(made - shown).mean() < 0.01
+
+
+@pytest.mark.slow
+def test_blocks_of_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page's movie, what it exports, and its picture."""
+    from matplotlib.image import imread
+
+    from docs.pictures.molecules import draw
+    from simexm.result.result import Result
+    from simexm.sources.localisations import read_localisations
+
+    spec, commands, script = blocks("docs/molecules.md")
+    (tmp_path / "molecules.yaml").write_text(spec.text)
+    plan, run, *exports = commands.text.splitlines()
+    assert re.search(r"blinking: Alexa647 +on for .+ in a frame", type_here(plan, tmp_path))
+    type_here(run, tmp_path)
+    run_python(script.text, tmp_path)
+    shape, rows, _ = re.findall(r"\([\d, ]+\)|\d+$|(?<= )\d+(?= )", capsys.readouterr().out.strip())
+    assert shape.startswith("(400, 1, 1, ")
+    truth = Result.open(tmp_path / "molecules.zarr").table("localisations")
+    assert truth.num_rows == int(rows)
+    for command, name in zip(exports, ("picasso/localisations.hdf5", "thunderstorm/localisations.csv"), strict=True):
+        type_here(command, tmp_path)
+        table = read_localisations(tmp_path / name)
+        np.testing.assert_array_equal(table["time"], truth["time"].to_numpy())
+        np.testing.assert_allclose(table["x_nm"], truth["x_nm"].to_numpy(), atol=0.01)
+    draw(tmp_path / "molecules.zarr", tmp_path / "molecules.png")
+    made, shown = (imread(p) for p in (tmp_path / "molecules.png", ROOT / "docs/pictures/molecules.png"))
     assert made.shape == shown.shape
     assert np.abs(made - shown).mean() < 0.01
 

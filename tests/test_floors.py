@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("result",),
     ("run",),
     ("analysis",),
+    ("sweep",),
     ("export",),
     ("legacy2017",),
     ("view",),

@@ -79,6 +79,13 @@ BLOCKS = {
         ("yaml", "name: field"),
         ("csv", "# relative"),
     ],
+    "docs/sweeps.md": [
+        ("yaml", "source: {kind: phantom"),
+        ("yaml", "axes:"),
+        ("bash", "simexm sweep cells.yaml"),
+        ("yaml", "measure:"),
+        ("python", "from simexm import Result"),
+    ],
     "docs/spectra.md": [
         ("csv", "# unit: percent"),
         ("csv", "wavelength_nm,LED"),
@@ -96,6 +103,13 @@ BLOCKS = {
         ("yaml", "name: movie"),
         ("bash", "simexm plan movie.yaml"),
         ("python", "import zarr"),
+        ("yaml", "# part of a spec"),
+        ("python", "from simexm import Result"),
+    ],
+    "docs/molecules.md": [
+        ("yaml", "name: molecules"),
+        ("bash", "simexm plan molecules.yaml"),
+        ("python", "import numpy as np"),
     ],
     "docs/pan-stains.md": [
         ("bash", "simexm new pan"),
@@ -111,6 +125,12 @@ BLOCKS = {
     "docs/skeletons.md": [
         ("python", "import numpy as np"),
         ("bash", "simexm skeletons cells.npy"),
+        ("python", "from simexm import Result"),
+    ],
+    "docs/localisation.md": [
+        ("python", "import numpy as np"),
+        ("yaml", "pixel_size_nm: 100"),
+        ("bash", "simexm localise frames.tif"),
         ("python", "from simexm import Result"),
     ],
     "docs/objects.md": [

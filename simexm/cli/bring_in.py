@@ -182,7 +182,7 @@ def new(
     list_all: Annotated[bool, typer.Option("--list", help="List the experiments to start from.")] = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Print or write a spec to edit, a commented template or a ready experiment; or the settings of an analysis.
+    """Print or write a spec to edit, a commented template or a ready experiment; or the settings of an analysis or a sweep.
 
     Example: simexm new > my.yaml
 
@@ -207,15 +207,17 @@ def new(
     with atomic_file(output) as partial:
         partial.write_text(text.replace(f"pipelines/{name}.yaml", str(output)), encoding="utf-8")
     if name and _settings_text(name):
-        typer.echo(f"{output}: type `simexm {name} INPUT --settings {output}`")
+        typer.echo(f"{output}: type `simexm {name} {'SPEC' if name == 'sweep' else 'INPUT'} --settings {output}`")
     else:
         typer.echo(f"{output}: type `simexm plan {output}`, then `simexm run {output}`")
 
 
 def _settings_text(name: str) -> str:
-    """Commented settings of an installed analysis; empty if none has that name."""
+    """Commented settings of a sweep or of an installed analysis; empty if there is none of that name."""
     from simexm import templates
 
+    if name == "sweep":
+        return templates.sweep_text()
     if name in templates.experiments():
         return ""
     from simexm.analysis import installed

@@ -12,7 +12,7 @@ from simexm.cli.shared import cluster_of
 if TYPE_CHECKING:
     from simexm.analysis.contract import Analysis
 
-KINDS = ("segmentation", "skeletons", "synapses", "alignment")
+KINDS = ("segmentation", "skeletons", "synapses", "alignment", "localisations", "traces")
 """What can be scored, by the name of its analysis."""
 
 
@@ -21,8 +21,8 @@ def score(
     found: Annotated[
         str,
         typer.Argument(
-            help="What was found: a segmentation in any format that `simexm ingest` reads, or what `simexm synapses` or "
-            "`simexm align` wrote.",
+            help="What was found: a segmentation in any format that `simexm ingest` reads, what `simexm synapses`, `simexm "
+            "align` or `simexm localise` wrote, or cells of a movie as minian, Suite2p, CaImAn or NWB store them.",
             metavar="FOUND",
             show_default=False,
             autocompletion=completion.results,
@@ -32,7 +32,7 @@ def score(
         str,
         typer.Argument(
             help="The truth: labels on the same grid, what `simexm skeletons` wrote of them, a table of synapses or a phantom's "
-            "NAME.yaml, or the true transform.",
+            "NAME.yaml, the true transform, a table of emitters by frame, or the simulated movie.",
             metavar="TRUTH",
             show_default=False,
             autocompletion=completion.results,
@@ -60,17 +60,23 @@ def score(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Score a segmentation, synapses or an alignment against the truth: splits and merges, run lengths, distances and folds.
+    """Score a segmentation, synapses, an alignment, molecules or cells of a movie against the truth.
 
     Example: simexm score segmentation.zarr truth.zarr --output score.zarr
 
     Example: simexm score segmentation.zarr skeletons.zarr --as skeletons --output run-lengths.zarr
 
     Example: simexm score synapses.zarr tissue.yaml --as synapses
+
+    Example: simexm score found.zarr truth.parquet --as localisations
+
+    Example: simexm score minian movie.zarr --as traces
     """
+    from simexm.analysis.localisation.score import LocalisationScore
     from simexm.analysis.registration.score import AlignmentScore
     from simexm.analysis.scores.segmentation import SegmentationScore
     from simexm.analysis.scores.synapses import SynapseScore
+    from simexm.analysis.scores.traces import TraceScore
     from simexm.analysis.skeletons.score import SkeletonScore
     from simexm.errors import SpecError
 
@@ -81,6 +87,8 @@ def score(
         "skeletons": SkeletonScore,
         "synapses": SynapseScore,
         "alignment": AlignmentScore,
+        "localisations": LocalisationScore,
+        "traces": TraceScore,
     }
     part = {"roi": roi, "level": level, "dataset": dataset, "voxel_size_nm": voxel_size_nm}
     how = {"workers": workers, "overwrite": overwrite, "quiet": quiet}

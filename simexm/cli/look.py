@@ -90,13 +90,20 @@ def report(
     truth: Annotated[
         str | None, options.option("--truth", "Its true transform, for maps of the error.", "TRANSFORM", False)
     ] = None,
+    round_: Annotated[
+        int | None, options.option("--round", "Round to show, of an alignment of all rounds.", "N", "2")
+    ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it; or on an alignment.
+    """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it.
+
+    Of an alignment: overlays and errors; of a sweep: the scores over its axes.
 
     Example: simexm report out.zarr --output report.html
 
     Example: simexm report aligned.zarr --fixed round1.tif --moving round2.tif
+
+    Example: simexm report aligned-rounds.zarr --round 3
     """
     from simexm.result.result import Result
     from simexm.store.atomic_file import refuse
@@ -109,7 +116,7 @@ def report(
     refuse([output] if output else [], overwrite=overwrite)
     result = Result.open(path)
     page = output or default_path(result)
-    write_report(result, page, Comparison(fixed, moving, truth))
+    write_report(result, page, Comparison(fixed, moving, truth, round_))
     typer.echo(f"report: {page}")
 
 
@@ -135,7 +142,7 @@ def info(
     """
     from simexm.result.place import SIMULATION
     from simexm.result.result import Result
-    from simexm.view.rows import analysis_rows, result_rows, volume_rows
+    from simexm.view.rows import analysis_rows, result_rows, sweep_rows, volume_rows
 
     try:
         result = Result.open(path)
@@ -149,7 +156,8 @@ def info(
     if as_json:
         typer.echo(json.dumps(result.attributes, indent=2))
     elif result.complete:
-        print_rows(path, result_rows(result) if result.kind == SIMULATION else analysis_rows(result))
+        rows = {SIMULATION: result_rows, "sweep": sweep_rows}.get(result.kind, analysis_rows)
+        print_rows(path, rows(result))
     else:
         typer.echo(f"{path}: incomplete; type the same command again to resume")
 
@@ -176,8 +184,10 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="PNG: a folder of images, one for each plane. csv: all tables. graphml, npz: a matrix of synapses. "
-            "swc, precomputed: skeletons. From nrrd on: the transform of an alignment.",
+            help="PNG: a folder of images, one for each plane. avi, miniscope: a movie without loss, as a file, or as the "
+            "acquisition software of a Miniscope stores it. csv: all tables. graphml, npz: a matrix of synapses. "
+            "swc, precomputed: skeletons. From nrrd to rnr-exm: the transform of an alignment. thunderstorm, picasso, "
+            "smlm-challenge, smap: localisations.",
             show_default=False,
         ),
     ],
@@ -211,13 +221,15 @@ def export(
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a result of any size as TIFF, OME-TIFF, GIF or PNG, or its tables. Sizes are of the tissue before expansion.
+    """Write a result of any size as TIFF, OME-TIFF, GIF, PNG or AVI, or its tables. Sizes are of the tissue before expansion.
 
     The transform of an alignment, or the true one of a simulation: a displacement field for ITK (nrrd) or as OME-Zarr 0.6
     (ome-zarr), an affine map (tfm, txt), places in both volumes (points), or the file of the RnR-ExM challenge (rnr-exm). With
     --round, from the first round to that one.
 
     Example: simexm export out.zarr --output files --format ome-tiff --channels merged --labels merged
+
+    Example: simexm export movie.zarr --output recording --format miniscope
 
     Example: simexm export skeletons.zarr --output swc --format swc
 

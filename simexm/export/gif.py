@@ -14,7 +14,7 @@ from simexm.export.stack import Head, Plane
 from simexm.store.atomic_file import atomic_file
 
 MILLISECONDS = 100
-"""Display time of a plane."""
+"""Display time of a plane, or of a frame whose time is unknown."""
 
 LONGEST_SIDE = 65535
 """Most pixels a side that the format allows."""
@@ -31,6 +31,9 @@ def write_gif(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
     few bytes between frames are written here (GIF89a, with a colour table for each frame).
     """
     _, rows, columns = head.shape
+    shown = (
+        MILLISECONDS if head.frame_s is None else max(20, round(head.frame_s * 100) * 10)
+    )  # browsers slow down below 20
     with atomic_file(path) as partial, partial.open("wb") as file:
         file.write(b"GIF89a" + struct.pack("<HHBBB", columns, rows, 0x70, 0, 0) + _FOREVER)
 
@@ -40,7 +43,7 @@ def write_gif(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
                 image = image.quantize(256)
             else:
                 image.putpalette(_GRAY)
-            file.writelines(GifImagePlugin.getdata(image, duration=MILLISECONDS, include_color_table=True))
+            file.writelines(GifImagePlugin.getdata(image, duration=shown, include_color_table=True))
 
         yield add
         file.write(b";")

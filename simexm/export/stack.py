@@ -52,11 +52,18 @@ class Head:
     channels: tuple[Channel, ...]  # one for each pass through z; none if planes are (rows, columns, 3) in RGB
     labels: bool = False  # whether values are ids
     centre_um: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the first pixel, in tissue before expansion
+    times_s: tuple[float, ...] = ()  # of a movie, whose planes are frames
+    frame_s: float | None = None  # between frames, if it is the same for all
 
     @property
     def rgb(self) -> bool:
         """Whether planes are (rows, columns, 3)."""
         return not self.channels
+
+    @property
+    def moves(self) -> bool:
+        """Whether planes are frames of a movie."""
+        return bool(self.times_s)
 
     @property
     def count(self) -> int:

@@ -69,7 +69,7 @@ def to_networkx(result: Result) -> networkx.DiGraph:
     return graph
 
 
-def _pieces(result: Result, name: str) -> Iterator[pyarrow.Table]:
+def pieces(result: Result, name: str) -> Iterator[pyarrow.Table]:
     """Row groups of a table."""
     one = result.place.tables / f"{name}.parquet"
     folder = result.place.tables / name
@@ -84,7 +84,7 @@ def _csv_writer(result: Result, name: str) -> Callable[[Path], None]:
         import pyarrow.csv  # type: ignore[import-untyped]  # late: few write it
 
         writer = None
-        for piece in _pieces(result, name):
+        for piece in pieces(result, name):
             writer = writer or pyarrow.csv.CSVWriter(str(path), piece.schema)
             writer.write_table(piece)
         if writer is None:
@@ -101,7 +101,7 @@ def _write_graphml(result: Result, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write(_GRAPHML)
         for kind, (name, keys) in kinds.items():
-            for field in next(_pieces(result, name)).schema:
+            for field in next(pieces(result, name)).schema:
                 if field.name not in keys:
                     number = "double" if str(field.type) == "double" else "long"
                     file.write(
@@ -109,7 +109,7 @@ def _write_graphml(result: Result, path: Path) -> None:
                     )
         file.write('<graph edgedefault="directed">\n')
         for kind, (name, keys) in kinds.items():
-            for piece in _pieces(result, name):
+            for piece in pieces(result, name):
                 for row in piece.to_pylist():
                     ends = [row.pop(key) for key in keys]
                     what = f'id="{ends[0]}"' if kind == "node" else f'source="{ends[0]}" target="{ends[1]}"'

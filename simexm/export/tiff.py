@@ -38,15 +38,18 @@ def write_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
     origin: dict[str, Any] = {
         f"{axis}origin": float(Fraction(1, 2) - exact(at) / exact(size))
         for axis, at, size in zip("zyx", head.centre_um, head.voxel_um, strict=True)
-        if 2 * exact(at) != exact(size)
+        if 2 * exact(at) != exact(size) and not (head.moves and axis == "z")
     }
+    if head.moves and head.frame_s is not None:
+        origin |= {"finterval": head.frame_s, "fps": 1 / head.frame_s, "tunit": "s"}
     shown: dict[str, Any] = {} if head.rgb else dict(zip(("min", "max"), head.channels[0].window, strict=True))
+    spacing: dict[str, Any] = {} if head.moves else {"spacing": head.voxel_um[0]}
     text = tifffile.imagej_description(
         (*head.shape, 3) if head.rgb else head.shape,
-        axes="ZYXS" if head.rgb else "ZYX",
+        axes=("T" if head.moves else "Z") + ("YXS" if head.rgb else "YX"),
         rgb=head.rgb,
         unit="micron",
-        spacing=head.voxel_um[0],
+        **spacing,
         expansion_factor=head.expansion,
         **origin,
         **shown,
@@ -57,7 +60,7 @@ def write_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
 
 @contextmanager
 def write_ome_tiff(path: Path, head: Head) -> Iterator[Callable[[Plane], None]]:
-    """Yield a function that adds the next plane to an OME-TIFF: all z of the first channel, then of the next."""
+    """Yield a function that adds the next plane to an OME-TIFF: all planes, or frames, of the first channel, then of the next."""
     with _pages(path, head, ome_xml(head).encode()) as add:
         yield add
 
@@ -73,12 +76,13 @@ def ome_xml(head: Head) -> str:
         head.dtype,
         (channels, *head.shape),
         (head.count, 1, 1, *head.shape[1:], 1),
-        axes="CZYX",
+        axes="CTYX" if head.moves else "CZYX",
         Name=xml_text(head.name),
         Description=(
             f"Physical sizes are of the tissue before its expansion by {head.expansion:g}; the expanded sizes are annotated."
         ),
         **{f"PhysicalSize{a}": s for a, s in sizes.items()},
+        **({"TimeIncrement": head.frame_s, "TimeIncrementUnit": "s"} if head.frame_s is not None else {}),
         Plane=_positions(head),
         Channel={"Name": [c.name for c in head.channels], "Color": [signed_rgba(c.color) for c in head.channels]},
         MapAnnotation={"ExpansionFactor": repr(head.expansion), **expanded},
@@ -89,13 +93,18 @@ def ome_xml(head: Head) -> str:
 def _positions(head: Head) -> dict[str, list[float | str]]:
     """Return the position of each plane: that of its first pixel's centre."""
     z, y, x = head.centre_um
-    depths = [float(exact(z) + k * exact(head.voxel_um[0])) for k in range(head.shape[0])]
+    along = range(head.shape[0])
+    depths = [z if head.moves else float(exact(z) + k * exact(head.voxel_um[0])) for k in along]
     positions: dict[str, list[float | str]] = {
         "PositionX": [x] * head.count,
         "PositionY": [y] * head.count,
         "PositionZ": [*depths * (head.count // head.shape[0])],
     }
-    return positions | {f"{name}Unit": ["µm"] * head.count for name in positions}
+    positions |= {f"{name}Unit": ["µm"] * head.count for name in positions}
+    if head.moves:
+        times: list[float | str] = [*head.times_s * (head.count // head.shape[0])]
+        positions |= {"DeltaT": times, "DeltaTUnit": ["s"] * head.count}
+    return positions
 
 
 def needs_bigtiff(head: Head) -> bool:

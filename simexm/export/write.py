@@ -7,24 +7,35 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from simexm.errors import OutputError
-from simexm.export.formats import Format
+from simexm.export.formats import MOVIES, Format
 from simexm.export.gif import LONGEST_SIDE, write_gif
 from simexm.export.png import write_png
+from simexm.export.recording import write_recording
 from simexm.export.stack import Head, Job, Plane, Target
 from simexm.export.tiff import write_ome_tiff, write_tiff
+from simexm.export.video import need_av, refuse_dtype, write_avi
 from simexm.store.atomic_file import refuse
 from simexm.store.location import Location, refuse_url
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of planes written and to be written."""
 
-SUFFIXES = {Format.TIFF: ".tiff", Format.OME_TIFF: ".ome.tiff", Format.GIF: ".gif", Format.PNG: ""}
+SUFFIXES = {
+    Format.TIFF: ".tiff",
+    Format.OME_TIFF: ".ome.tiff",
+    Format.GIF: ".gif",
+    Format.PNG: "",
+    Format.AVI: ".avi",
+    Format.MINISCOPE: "",
+}
 
 _WRITERS: dict[Format, Callable[[Path, Head], AbstractContextManager[Callable[[Plane], None]]]] = {
     Format.TIFF: write_tiff,
     Format.OME_TIFF: write_ome_tiff,
     Format.GIF: write_gif,
     Format.PNG: write_png,
+    Format.AVI: write_avi,
+    Format.MINISCOPE: write_recording,
 }
 
 
@@ -34,7 +45,12 @@ def check(jobs: Sequence[tuple[Job, Format]], folder: Path, *, overwrite: bool) 
     Raises OutputError if one lies outside `folder`, exists and may not be replaced, or its planes do not fit the format.
     """
     for job, form in jobs:
-        _refuse_too_large((target.head for target in job.targets), form)
+        heads = [target.head for target in job.targets]
+        _refuse_too_large(heads, form)
+        if form in MOVIES:
+            need_av()
+            for head in heads:
+                refuse_dtype(head)
     paths = [_path(target, form) for job, form in jobs for target in job.targets]
     for path in paths:
         if not path.parent.resolve().is_relative_to(folder.resolve()) or path.name in ("", ".", ".."):

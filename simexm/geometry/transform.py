@@ -52,8 +52,8 @@ class Transform(ABC):
         """Move points of tissue to expanded tissue."""
 
     @abstractmethod
-    def invert(self, points_nm: Points) -> Points:
-        """Move points of expanded tissue back."""
+    def invert(self, points_nm: Points, near_nm: Points | None = None) -> Points:
+        """Move points of expanded tissue back. A search begins at places of tissue that are near the result, if given."""
 
     @abstractmethod
     def bound(self, box: NmBox) -> NmBox:
@@ -119,7 +119,7 @@ class UniformExpansion(Transform):
         for axis in points_nm:
             axis *= factor
 
-    def invert(self, points_nm: Points) -> Points:
+    def invert(self, points_nm: Points, near_nm: Points | None = None) -> Points:
         """Divide by the factor."""
         z, y, x = points_nm
         factor = float(self.scale)
@@ -154,9 +154,10 @@ class Chain(Transform):
         """Apply both, the earlier first."""
         return self.later.apply(self.earlier.apply(points_nm))
 
-    def invert(self, points_nm: Points) -> Points:
+    def invert(self, points_nm: Points, near_nm: Points | None = None) -> Points:
         """Invert both, the later first."""
-        return self.earlier.invert(self.later.invert(points_nm))
+        between = None if near_nm is None else self.earlier.apply(near_nm)
+        return self.earlier.invert(self.later.invert(points_nm, between), near_nm)
 
     def bound(self, box: NmBox) -> NmBox:
         """Bound the earlier's bound."""

@@ -85,6 +85,7 @@ def varying_dyes(stages: Sequence[Stage], frames: Acquisition, dyes: Set[str], u
     each = once_and_each(stages, frames)[1] if frames.axes else ()
     if until not in each:
         return set()
+    dyes = dyes - frozenset().union(*(s.flashes for s in stages))
     before = [s for s in each[: each.index(until)] if s.varies & frames.names]
     return {dye for s in before for dye in s.emits.values()} & dyes if all(s.emits for s in before) else dyes
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +34,7 @@ from simexm.sources.times import refuse_series
 from simexm.stages import installed
 from simexm.stages.contract import LABELLED, RunContext, Stage
 from simexm.stages.products import Product
-from simexm.stages.roles import ImageFormation
+from simexm.stages.roles import ImageFormation, ImagingPlan, TissueMotion
 from simexm.store.pyramid import plan_levels, plan_storage
 from simexm.units import GiB, size, times
 from simexm.version import RESULTS_VERSION
@@ -104,7 +104,9 @@ def make_plan(
         region_bits=bits,
         dye_of_layer={layer.name: layer.dye for layer in layers},
         imaging=imaging,
-        clump_cell_nm=_clump_cell_nm(imaging.formation, float(transform.scale)),
+        clump_cell_nm=None
+        if any(s.flashes for s in stages)
+        else _clump_cell_nm(imaging.formation, float(transform.scale)),
         device=device,
         identified=any(s.wants_identity for s in stages),
         acquisition=acquisition(stages),
@@ -112,12 +114,17 @@ def make_plan(
         dyes=dyes,
         id_dtype=id_dtype,
         labeller=resolved.labeller,
+        motion=next((s for s in stages if isinstance(s, TissueMotion)), None),
+        detector=resolved.detector,
         emits={layer: dye for stage in stages for layer, dye in stage.emits.items()},
         pixel_time_s=resolved.microscope.pixel_time_s,
+        excitations_per_s=resolved.microscope.excitations_per_s(dyes),
         greys=greys,
         transforms={f: resolved.transform(specimen, f) for f in frames} if any(s.moves for s in stages) else {},
         missing={f: [box for s in stages for box in s.missing(geometry, f)] for f in frames},
     )
+    for stage in stages:
+        stage.refuse(context)
     _refuse_varying_maps(stages, context)
     levels = plan_levels(geometry.shape, geometry.pixel_tissue_nm)
     outputs = _outputs(resolved, stages, context)
@@ -128,20 +135,10 @@ def make_plan(
     def predict(tile: Triple, block: Triple) -> tuple[Triple, TileMemory]:
         return _predict(stages, context, resolved, outputs, id_dtype, tile, block, limit, reading)
 
-    def fits(block: Triple, planes: int = LARGEST) -> bool:
+    def fits(block: Triple, planes: int) -> bool:
         return predict(clipped((planes, *block[1:]), clipped(block, geometry.shape)), block)[1].steady <= limit
 
-    seconds_per_cost = imaging.cost.seconds_per_cost * imaging_repeats(
-        imaging.formation, stages, context.acquisition, resolved.microscope
-    )
-    planes = LARGEST if fits(ALIGN) else 1  # if not even the smallest block fits at once, it is computed plane by plane
-    if planes > 1 or fits(ALIGN, 1):
-        fewest = resolved.execution.min_blocks
-        block = choose_block(
-            geometry.shape, imaging.cost.relative, partial(fits, planes=planes), seconds_per_cost, fewest
-        )
-    else:
-        block = ALIGN
+    block = _block(resolved, stages, context, imaging, fits)
     if _span(geometry.shape, block, outputs) > 1:
         block = (1, *block[1:])  # a movie of one plane: its shards hold frames, and no room for planes
     asked = resolved.execution.tile
@@ -173,6 +170,30 @@ def make_plan(
         memory=memory if compiled.is_cached() else replace(memory, compiling=COMPILING),
         versions={**_versions(device), **installed.versions(stages)},
     )
+
+
+def _block(
+    simulation: Spec,
+    stages: Sequence[Stage],
+    context: RunContext,
+    imaging: ImagingPlan,
+    fits: Callable[[Triple, int], bool],
+) -> Triple:
+    """Choose the block; `fits` says whether one can be computed, so many planes at a time."""
+    shape = context.geometry.shape
+    if any(s.flashes for s in stages) and context.acquisition.time:
+        # few dyes are on, so that a movie is cut along time alone
+        whole = triple(min(LARGEST, -(-n // a) * a) for n, a in zip(shape, ALIGN, strict=True))
+        block = smaller(whole, lambda b: fits(b, LARGEST)) or ALIGN
+        return triple(-(-n // a) * a for n, a in zip(block, ALIGN, strict=True))
+    planes = LARGEST if fits(ALIGN, LARGEST) else 1  # not even the smallest block fits at once: plane by plane
+    if planes == 1 and not fits(ALIGN, 1):
+        return ALIGN
+    seconds_per_cost = imaging.cost.seconds_per_cost * imaging_repeats(
+        imaging.formation, stages, context.acquisition, simulation.microscope
+    )
+    fewest = simulation.execution.min_blocks
+    return choose_block(shape, imaging.cost.relative, lambda b: fits(b, planes), seconds_per_cost, fewest)
 
 
 def _greys(stages: Sequence[Stage], source: LabelSource) -> tuple[str, ...]:

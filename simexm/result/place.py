@@ -30,7 +30,7 @@ SCORES = "scores.parquet"
 SOURCE = "source.json"
 """State of the labels' files when the run began."""
 RUN_NAMES = frozenset(
-    {PLAN, MANIFEST, SOURCE, SCRATCH, "journal", "passes", "tables", SCORES, FAILURES, "preview.png", LOG}
+    {PLAN, MANIFEST, SOURCE, SCRATCH, "journal", "passes", "tables", "points", SCORES, FAILURES, "preview.png", LOG}
 )
 """Entries of NAME.run that --overwrite replaces; the lock and the jobs of batch queues remain."""
 

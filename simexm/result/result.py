@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import numpy as np
+
 from simexm.errors import GoneError, NoResultError, OutputError
 from simexm.geometry.grid import three
 from simexm.result.at_time import AtTime
@@ -24,6 +26,7 @@ from simexm.store.remote import Remote
 if TYPE_CHECKING:
     import dask.array
     import pyarrow  # type: ignore[import-untyped]
+    import xarray
     import zarr
     from numpy.typing import NDArray
 
@@ -261,6 +264,31 @@ class Result:
         chunks = stored.shards or stored.chunks
         return cast("Array", from_array(stored, chunks=chunks))  # type: ignore[no-untyped-call]
 
+    def to_xarray(self, level: int = 0, of: str = "", *, names: str = "simexm", **places: int) -> xarray.DataArray:
+        """Return one level with named axes and coordinates with units, as a Dask array inside; needs xarray.
+
+        Parameters
+        ----------
+        level, of, places
+            See `array`; a time axis is kept.
+        names
+            "simexm": axes t, c, z, y, x, with times, channels, and centres of pixels in um of tissue. "minian": axes frame,
+            height, width, counted from 0, of a movie of one plane and channel.
+
+        Raises
+        ------
+        OutputError
+            If there is no such array, xarray is not installed, or the result has further axes than minian reads.
+        """
+        from simexm.result.xarrays import to_xarray
+
+        return cast("xarray.DataArray", to_xarray(self.at(**places) if places else self, level, of, names))
+
+    def multiscale(self, of: str = "") -> dict[str, Any]:
+        """Return the OME metadata of the levels of the image, or of the group `of`."""
+        attributes = read_group(self.path / self.group(of)) if of else self.attributes
+        return cast("dict[str, Any]", attributes["ome"]["multiscales"][0])
+
     def scores(self) -> pyarrow.Table:
         """Read the scores of an analysis: kind, score, subset, value, unit, definition, inputs."""
         return read_columns(self.place.run / SCORES, list(_SCORES), any_text=True)
@@ -277,6 +305,15 @@ class Result:
             )
         file = self.place.tables / f"{name}.parquet"
         return read_columns(file if file.exists() else self.place.tables / name, [], any_text=True)
+
+    def detectable_subset(self, snr: float | None = None) -> NDArray[np.int64]:
+        """Return the cells of a movie that can be seen, by id: those whose signal over noise reaches `snr`.
+
+        By default that of the spec (`detectable_snr`). See the table `units`.
+        """
+        units = self.table("units")
+        chosen = units["detectable"].to_numpy() == 1 if snr is None else units["snr"].to_numpy() >= snr
+        return np.asarray(units["unit"].to_numpy()[chosen], np.int64)
 
     @property
     def tables(self) -> list[str]:

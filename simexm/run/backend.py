@@ -127,8 +127,14 @@ class Backend:
             return
         from simexm.jobs.executor import execute
 
+        with self.connected(where, blocks, quiet) as client:
+            yield partial(execute, client=client, keep=_keeper(client))
+
+    @contextlib.contextmanager
+    def connected(self, where: Place, blocks: int, quiet: bool) -> Iterator[distributed.Client]:
+        """Start the workers for at most so many blocks, unless they are threads, and yield their client."""
         if self.client is not None:
-            yield partial(execute, client=self.client, keep=_keeper(self.client))
+            yield self.client
             return
         if self.cluster is not None:
             log = LogFile(where.run / LOG)
@@ -139,12 +145,12 @@ class Backend:
                     print(text, file=sys.stderr, flush=True)
 
             with _caller_hidden(), self.cluster.start(where.jobs, report, blocks, self.gpus) as started:
-                yield partial(execute, client=started, keep=_keeper(started))
+                yield started
             return
         from simexm.jobs.local_cluster import local_client
 
         with _caller_hidden(), local_client(self.workers, gpus=self.gpus) as started:
-            yield partial(execute, client=started)
+            yield started
 
 
 def check_types(client: Any, cluster: Any) -> None:

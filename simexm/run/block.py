@@ -52,7 +52,7 @@ class BlockResult:
     frame: Frame
     arrays: Columns
     sums: dict[str, CellSums]  # rows of tables that are added up over blocks; of the specimen, not of the frame
-    rows: dict[str, Columns]  # rows of the other tables, likewise
+    rows: dict[str, Columns]  # rows of the other tables, likewise; those of frames with the last frame
     statistics: dict[str, Any] = field(default_factory=dict)  # of this and all earlier frames, for the journal
 
 
@@ -101,6 +101,8 @@ def compute_frames(
             for total, new in zip(images, tile.tally.images, strict=False):
                 total["clipped"] += new.clipped
                 total["histogram"] += new.histogram
+            with timed("tables"):
+                tables.add_frame(tile)
             if frame == plan.frames[0]:
                 with timed("tables"):
                     voxels += tables.add(tile)
@@ -125,7 +127,7 @@ def compute_frames(
             "largest": dict(largest),
             "images": [{"clipped": i["clipped"], "histogram": _sparse(i["histogram"])} for i in images],
         }
-        result = BlockResult(box, frame, arrays, sums, tables.rows(), statistics)
+        result = BlockResult(box, frame, arrays, sums, tables.rows(frame == frames[-1]), statistics)
         del arrays
         yield result
         del result
@@ -146,7 +148,7 @@ class _Tables:
 
     def add(self, tile: Tile) -> int:
         """Add the stages' rows of a tile; return the number of voxels in its cells."""
-        for table in self._plan.tables:
+        for table in (t for t in self._plan.tables if not t.product.each_frame):
             name, columns = table.product.name, table.product.columns
             for stage in (self._plan.stages[n] for n in table.stages):
                 if name in self._sums:
@@ -156,17 +158,24 @@ class _Tables:
                     self._rows[name].append(stage.rows(table.product, tile.of(stage)))
         return int(tile.tally.voxels.at(tile.cell_ids)[tile.cell_ids != 0].sum())
 
+    def add_frame(self, tile: Tile) -> None:
+        """Add the stages' rows of tables to which every frame adds."""
+        for table in (t for t in self._plan.tables if t.product.each_frame):
+            for stage in (self._plan.stages[n] for n in table.stages):
+                self._rows[table.product.name].append(stage.rows(table.product, tile.of(stage)))
+
     def sums(self) -> dict[str, CellSums]:
         """Return the rows of tables that are added up, one for each key."""
         self._sums = {name: [add_up(parts)] for name, parts in self._sums.items()}
         return {name: parts[0] for name, parts in self._sums.items()}
 
-    def rows(self) -> dict[str, Columns]:
-        """Return the rows of the other tables."""
+    def rows(self, complete: bool) -> dict[str, Columns]:
+        """Return the rows of the other tables; of those to which every frame adds, once they are `complete`."""
+        partial = set() if complete else {t.product.name for t in self._plan.tables if t.product.each_frame}
         return {
             name: {c: np.concatenate([p[c] for p in parts]) for c in parts[0]}
             for name, parts in self._rows.items()
-            if parts
+            if parts and name not in partial
         }
 
 

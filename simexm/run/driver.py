@@ -55,10 +55,27 @@ def run(
     finished: Callable[[Place], None] = lambda place: None,
 ) -> Result:
     """See `Simulation.run`; `finished` is called when the result is complete, before the lock is released."""
-    where = Place.at(output).claimed()
     check_types(client, cluster)
     plan = make_plan(simulation, until=until, gpu=workers_have_gpus(client, cluster))
     plan.warn()
+    shown: dict[str, Any] = {"quiet": quiet, "profile": profile, "finished": finished}
+    return run_plan(plan, output, client=client, cluster=cluster, workers=workers, overwrite=overwrite, **shown)
+
+
+def run_plan(
+    plan: Plan,
+    output: str | Path | Location,
+    *,
+    client: distributed.Client | None = None,
+    cluster: Cluster | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    profile: bool = False,
+    finished: Callable[[Place], None] = lambda place: None,
+) -> Result:
+    """Run what was planned; see `Simulation.run` for the parameters."""
+    where = Place.at(output).claimed()
     reads = tuple(guard.labels_read(plan.simulation.source))
     guard.refuse(plan.hash, reads, where, overwrite)
     backend = Backend.of(plan, client, cluster, workers)

@@ -58,10 +58,15 @@ def part(where: Place, folder: str, number: int) -> Location:
     return where.tables / folder / f"block-{number:07d}.parquet"
 
 
-def write_parts(plan: Plan, where: Place, number: int, result: BlockResult) -> dict[str, Stored]:
-    """Write a block's parts of all tables but the emitters', each atomically; return them by folder."""
+def write_parts(
+    plan: Plan, where: Place, number: int, result: BlockResult, frames_only: bool = False
+) -> dict[str, Stored]:
+    """Write a block's parts of all tables but the emitters', each atomically; return them by folder.
+
+    With `frames_only`, of tables to which every frame adds.
+    """
     stored = {}
-    for product in (t.product for t in plan.tables):
+    for product in (t.product for t in plan.tables if t.product.each_frame or not frames_only):
         path = part(where, folder(product), number)
         if product.name in result.rows:
             with writing(path, where.scratch) as partial:

@@ -73,8 +73,8 @@ def _run_block(context: Context, number: int) -> dict[str, Any]:
             result.arrays = {}  # free them before the next frame is computed
     parts = {EMITTERS.name: emitters.stored} if emitters.sink else {}
     with timed("tables"):
-        if number < len(plan.blocks):  # tables are of the specimen, so that the first frames make them
-            parts |= tables.write_parts(plan, where, number, result)
+        # most tables are of the specimen, so that the first frames make them
+        parts |= tables.write_parts(plan, where, number, result, frames_only=number >= len(plan.blocks))
         moved(written=sum(part.nbytes for part in parts.values()))
     return {
         **result.statistics,

@@ -23,6 +23,7 @@ from simexm.kernels.populations import fill, place, trees
 from simexm.names import Name
 from simexm.random import derive_key, id_uniform
 from simexm.sources.base import VoxelSizeNm
+from simexm.sources.body import Body
 from simexm.sources.fields import Field as SourceField
 from simexm.sources.made import MadeVolume
 
@@ -140,6 +141,8 @@ class TissueSource(BaseModel):
         The kinds of cells. Where two would overlap, the cell of the earlier population stays.
     seed
         Seed of the tissue, independent of the simulation's seed.
+    body
+        Body of an animal; cells at random places lie in it. Default: they lie everywhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -149,6 +152,7 @@ class TissueSource(BaseModel):
     voxel_size_nm: VoxelSizeNm = (2000.0, 2000.0, 2000.0)
     populations: tuple[Population, ...] = Field(min_length=1, max_length=100)
     seed: int = Field(default=1, ge=0, lt=2**63)
+    body: Body | None = None
 
     @model_validator(mode="after")
     def _inside(self) -> Self:
@@ -249,7 +253,8 @@ def _centres(tissue: TissueSource, p: Population) -> Array:
         low, high = p.depth_um or (0.0, tissue.size_um[0])
         box = (low, 0.0, 0.0), (high, *tissue.size_um[1:])
         assert p.density_per_mm3 is not None
-        return place.places(p.density_per_mm3 * 1e-9, p.distance_um, *box, derive_key(tissue.seed, "tissue", p.name))
+        found = place.places(p.density_per_mm3 * 1e-9, p.distance_um, *box, derive_key(tissue.seed, "tissue", p.name))
+        return found if tissue.body is None else found[tissue.body.holds(found, tissue.size_um)]
     found = np.array(p.positions_um, np.float64)
     for n in range(1, len(found)):
         if not place.apart(found[n : n + 1], found[:n], p.distance_um).all():
@@ -303,7 +308,8 @@ class TissueVolume(MadeVolume):
     @property
     def identity(self) -> str:
         """Its spec, which decides every id."""
-        return f"tissue {self.tissue.model_dump_json()}"
+        without = {"body"} if self.tissue.body is None else set()
+        return f"tissue {self.tissue.model_dump_json(exclude=without)}"
 
     def read(self, box: Box, time: int = 0) -> NDArray[np.uint32]:
         """Return the ids in a box inside the volume, (z, y, x)."""

@@ -98,6 +98,11 @@ class Stage(Frozen):
         return False
 
     @property
+    def flashes(self) -> frozenset[str]:
+        """Dyes of which the stage passes on few in each frame (`EmitterStream.flashing`); none of them are drawn as clumps."""
+        return frozenset()
+
+    @property
     def tag(self) -> str:
         """The stage's name in a spec."""
         return str(type(self).model_fields["stage"].default)
@@ -152,6 +157,9 @@ class Stage(Frozen):
     def fitted(self, source: SourceModel) -> Self:
         """Return the same stage with what it takes from the spec's source, such as a focus by the depth of cells."""
         return self
+
+    def refuse(self, context: RunContext) -> None:
+        """Raise SpecError if the stage cannot work with what the plan resolved."""
 
     def transform(self, specimen: Specimen | None = None, frame: Frame = NO_FRAME) -> Transform:
         """Displacement of tissue by this stage; without `specimen`, a transform of the same scale."""
@@ -227,7 +235,10 @@ class Stage(Frozen):
         raise TypeError(f"{type(self).__name__} declares the label image {product.name} but has no method `store`")
 
     def rows(self, product: Product, state: TileState) -> dict[str, NDArray[Any]]:
-        """The tile's rows of a table, from its first frame: equally long arrays by column, the key column included."""
+        """The tile's rows of a table, from its first frame or, with `Product.each_frame`, from the current one.
+
+        Equally long arrays by column, the key column included.
+        """
         raise TypeError(f"{type(self).__name__} declares the table {product.name} but has no method `rows`")
 
     def table(

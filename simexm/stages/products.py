@@ -38,6 +38,8 @@ class Product:
     """How the blocks' rows become a table. `sum`: add up rows of equal key, in one file. `rows`: store each block's
     rows, in a folder of files. `derived`: compute from the summed rows of the table `source` at the end."""
     source: str = ""
+    each_frame: bool = False
+    """Whether every frame adds rows to a table of `rows`, not the first alone."""
     optional: bool = False
     """Whether the product is stored only if the spec's `keep` names it."""
     about: Mapping[str, str] = field(default_factory=dict)

@@ -133,3 +133,5 @@ class EmitterStream:
     """Dyes whose chunks differ from frame to frame."""
     kept_as: Mapping[str, str] = field(default_factory=dict)
     """Name of a layer in the table of emitters, if not its own."""
+    flashing: Mapping[str, float] = field(default_factory=dict)
+    """Dyes whose weights are times on in a frame, and the share of the exposure that weight 1 stands for."""

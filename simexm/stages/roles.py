@@ -24,6 +24,7 @@ from simexm.spectra.curves import CsvCurve, Curve
 from simexm.spectra.efficiency import Efficiency
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.stages.contract import EMITTERS, EXPECTED, LABELLED, Counted, RunContext, Stage, TileState
+from simexm.stages.motion_path import MotionPath
 from simexm.stages.products import Product, image
 
 CELLS = "cells"
@@ -154,6 +155,8 @@ class ImageFormation(ABC):
     """How light forms the image; depends on the spec alone. `pairs` lists every dye that a channel sees."""
 
     pairs: tuple[Pair, ...]
+    follows_motion: ClassVar[bool] = False
+    """Whether tissue that moves while it is filmed is imaged where it is; see `TissueMotion`."""
 
     @property
     @abstractmethod
@@ -256,9 +259,18 @@ class Microscope(Stage):
         """The pixel grid; `transform` is that of all stages together."""
 
     @property
+    def frame_rate_hz(self) -> float | None:
+        """Frames per second of a movie; None if no movie is taken."""
+        return None
+
+    @property
     def pixel_time_s(self) -> float | None:
         """Time in which a pixel of a plane collects light: dwell or exposure; None if the stage has none."""
         return None
+
+    def excitations_per_s(self, dyes: Mapping[str, Fluorophore]) -> dict[str, float]:
+        """Excitations of each dye per second, by name, if the microscope can film dyes that switch; else empty."""
+        return {}
 
     @abstractmethod
     def resolve(self, dyes: Mapping[str, Fluorophore], geometry: Geometry, efficiency: Efficiency) -> ImagingPlan:
@@ -266,6 +278,17 @@ class Microscope(Stage):
 
         `efficiency` is that of the detector, `EVERY_PHOTON` without one.
         """
+
+
+class TissueMotion(Stage):
+    """A stage that moves tissue against the microscope, as a whole, from frame to frame."""
+
+    margin_um: float | None
+    """Farthest that the field may look beyond its place at rest; None: as far as the tissue reaches."""
+
+    @abstractmethod
+    def moved(self, context: RunContext) -> MotionPath:
+        """Where the tissue lies in each frame."""
 
 
 class Detector(Stage):

@@ -20,7 +20,7 @@ from simexm.stages.quantities import LABELS, LabelStream, Quantity
 
 if TYPE_CHECKING:
     from simexm.stages.contract import Stage
-    from simexm.stages.roles import ImagingPlan, Labeller
+    from simexm.stages.roles import Detector, ImagingPlan, Labeller, TissueMotion
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,16 @@ class RunContext:
     id_dtype: str = "uint64"
     labeller: Labeller | None = None
     """The stage that labels cells; None if nothing is labelled."""
+    motion: TissueMotion | None = None
+    """The stage that moves tissue while it is filmed."""
+    detector: Detector | None = None
+    """The detector."""
     emits: Mapping[str, str] = field(default_factory=dict)
     """Dye of each layer of emitters, whether it labels cells or not."""
     pixel_time_s: float | None = None
     """Time in which a pixel of a plane collects light; None if the microscope has none."""
+    excitations_per_s: Mapping[str, float] = field(default_factory=dict)
+    """How often a dye is excited while it is on, by dye, of microscopes that film switching dyes."""
     greys: tuple[str, ...] = ()
     """Grey fields of the source in use."""
     rough: bool = False

@@ -13,6 +13,8 @@ from simexm.store.files import becoming
 
 IMAGES = "image_*.png"
 """All files of a folder of images."""
+RECORDING = ("[0-9]*.avi", "timeStamps.csv", "metaData.json")
+"""All files of a folder of a miniscope's recording."""
 
 
 def partial_of(path: Path) -> Path:
@@ -44,13 +46,16 @@ def refuse(paths: Iterable[Path], *, overwrite: bool) -> None:
             continue
         if not overwrite:
             raise OutputError(f"{path} exists and would be lost. Choose another name, or replace it with --overwrite.")
-        if path.is_dir() if path.suffix else not _only_images(path):
-            kind = "a file" if path.suffix else f"a folder of {IMAGES} alone"
+        if path.is_dir() if path.suffix else not (_only(path, IMAGES) or _only(path, *RECORDING)):
+            kind = "a file" if path.suffix else f"a folder of {IMAGES} or of a recording alone"
             raise OutputError(f"{path} is not {kind}, so it is not replaced. Choose another name, or move it away.")
 
 
-def _only_images(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink() and all(p.is_file() and p.match(IMAGES) for p in path.iterdir())
+def _only(path: Path, *patterns: str) -> bool:
+    """Whether a folder holds only files of these names."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    return all(p.is_file() and any(p.match(pattern) for pattern in patterns) for p in path.iterdir())
 
 
 @contextmanager

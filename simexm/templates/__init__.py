@@ -18,6 +18,11 @@ def experiments() -> dict[str, str]:
     return {name: text.splitlines()[0].removeprefix("# ") for name, text in texts.items()}
 
 
+def sweep_text() -> str:
+    """Return commented settings of a sweep, YAML."""
+    return files("simexm.templates").joinpath("sweep.yaml").read_text(encoding="utf-8")
+
+
 def spec_text(name: str | None = None) -> str:
     """Return the commented YAML of an experiment, by default of the template; raises SpecError for an unknown name."""
     folder = files("simexm.templates")

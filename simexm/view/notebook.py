@@ -77,16 +77,23 @@ def preview_html(picture: Image.Image, position: str) -> str:
 
 
 def result_html(result: Result) -> str | None:
-    """Show the middle of the image and the lines of `simexm info`; None if a file of the result is missing."""
+    """Show the middle of the image, or play a movie, and the lines of `simexm info`; None if a file of the result is missing."""
+    from simexm.view.clip import clip
     from simexm.view.picture import draw, picture_of
 
     if not result.complete:
         return _page(result.path.name, "incomplete: the same run again continues it", [], [])
+    which = ", ".join(f"{a} {n} of {result.acquisition.length(a)}" for a, n in result.frame.named)
     try:
-        picture, rows = draw(picture_of(result)), result_rows(result)
+        rows = result_rows(result)
+        if played := clip(result):
+            width, data = played
+            return _page(
+                result.path.name, "", rows, [(width, _img_of(data, "gif", f"The movie in {result.path.name}"))]
+            )
+        picture = draw(picture_of(result))
     except (SimexmError, OSError):
         return None
-    which = ", ".join(f"{a} {n} of {result.acquisition.length(a)}" for a, n in result.frame.named)
     return _page(result.path.name, which, rows, [(picture.width, _img(picture, f"The image in {result.path.name}"))])
 
 
@@ -108,7 +115,11 @@ def _caption(text: str) -> str:
 def _img(picture: Image.Image, alt: str) -> str:
     out = io.BytesIO()
     picture.save(out, format="PNG")
-    href = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return _img_of(out.getvalue(), "png", alt)
+
+
+def _img_of(data: bytes, kind: str, alt: str) -> str:
+    href = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     return _template('<img alt="{{ alt }}" style="display: block; width: 100%" src="{{ href }}">').render(
         alt=alt, href=href
     )

@@ -111,6 +111,20 @@ def analysis_rows(result: Result) -> Rows:
     return [*rows, ("tables", ", ".join(result.tables))]
 
 
+def sweep_rows(result: Result) -> Rows:
+    """Summarise the axes, points and scores of a sweep."""
+    about, points = result.provenance["settings"], result.table("points").to_pylist()
+    kinds: dict[str, list[str]] = {}
+    for one in result.scores().to_pylist():
+        kinds.setdefault(one["kind"], []).append(one["score"])
+    failed = sum(bool(point["failure"]) for point in points)
+    rows = [("sweep", ", ".join(about["axes"]))]
+    rows.append(("points", f"{len(points)}{f', of which {failed} failed' if failed else ''}"))
+    rows += [(kind, ", ".join(dict.fromkeys(names))) for kind, names in kinds.items()]
+    rows.append(("scores", str(result.place.run / "scores.parquet")))
+    return [*rows, ("curves", f"simexm report {result.path}")]
+
+
 def volume_rows(volume: Mapping[str, Any]) -> Rows:
     """Summarise a label volume; see `simexm.sources.describe`."""
     shape, voxel, stored = volume["shape_voxels"], volume["voxel_size_nm"], volume["storage"]

@@ -1,7 +1,12 @@
-"""Show a result in a window, one plane, or frame of a movie, at a time, with sliders for plane and channel."""
+"""Show a result in a window, one plane, or frame of a movie, at a time, with sliders for plane and channel.
+
+The space bar plays a movie, or the planes of a stack, at the speed of the recording: frames are left out where the computer is
+too slow, so that time does not stretch.
+"""
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +36,10 @@ SLIDER_MARGIN = 0.025
 """Margin at each end of a slider, as a share of its range: else half of a handle there would not react to the mouse."""
 _IMAGE = (0.01, 0.13, 0.98, 0.82)
 _SIZE_INCHES, _DPI = (7.6, 8.4), 100
+PLANES_PER_S = 10.0
+"""Speed at which planes without times are played."""
+_PLAY_MS = 30
+"""Least time between frames that are drawn."""
 _WAIT_MS = 10
 """Delay between the last movement of a slider and reading its plane: a drag passes more planes than can be drawn."""
 
@@ -73,6 +82,14 @@ class Planes:
     def first(self) -> int:
         """The plane shown first: the middle one, or the first frame."""
         return 0 if self.moves else self.shape[0] // 2
+
+    @property
+    def frame_s(self) -> float:
+        """Time between planes when they are played."""
+        time = self.result.acquisition.time
+        if not self.moves or time is None or time.unit != "second" or len(time.coordinates) < 2:
+            return 1 / PLANES_PER_S
+        return max((time.coordinates[-1] - time.coordinates[0]) / (len(time.coordinates) - 1), 1e-3)
 
     def place(self, plane: int) -> str:
         """Say where a plane lies, or when a frame was taken."""
@@ -175,6 +192,9 @@ class Viewer:
         self._timer = figure.canvas.new_timer(interval=_WAIT_MS)
         self._timer.single_shot = True
         self._timer.add_callback(self._draw)
+        self._started: tuple[float, int] | None = None  # clock and plane at which playing began
+        self._ticks = figure.canvas.new_timer(interval=max(_PLAY_MS, round(1000 * planes.frame_s)))
+        self._ticks.add_callback(self._tick)
         figure.canvas.mpl_connect("key_press_event", self._key)
         self._figure = figure
         self._draw()
@@ -207,7 +227,33 @@ class Viewer:
         self._image.set_data(self._planes.rgb(self.plane, self.channel))
         self._figure.canvas.draw_idle()
 
+    def _play(self) -> None:
+        """Begin to play at the current plane, or stop."""
+        if self._started is None and self._planes.shape[0] > 1:
+            self._started = time.monotonic(), self.plane
+            self._ticks.start()
+        else:
+            self._started = None
+            self._ticks.stop()
+
+    def _tick(self) -> None:
+        """Show the plane of this moment; after the last one comes the first."""
+        if self._started is None:
+            return
+        clock, first = self._started
+        passed = int((time.monotonic() - clock) / self._planes.frame_s)
+        wanted = (first + passed) % self._planes.shape[0]
+        if wanted != self.plane:
+            self._plane.set_val(wanted)
+            self._timer.stop()
+            self._draw()
+
     def _key(self, event: KeyEvent) -> None:
+        if event.key == " ":
+            self._play()
+            return
+        self._started = None  # whoever moves the slider looks at one plane
+        self._ticks.stop()
         nz, names = self._planes.shape[0], len(self._planes.names)
         steps = {"up": 1, "down": -1, "pageup": 10, "pagedown": -10, "home": -nz, "end": nz}
         if event.key in steps:

@@ -35,7 +35,7 @@ class Warp(Transform):
         factor = float(self.scale)
         return z * factor, y * factor, x * factor
 
-    def invert(self, points_nm: Points) -> Points:
+    def invert(self, points_nm: Points, near_nm: Points | None = None) -> Points:
         factor = float(self.scale)
         z, y, x = (axis / factor for axis in points_nm)
         return z - self._push(y), y - self._push(x), x

@@ -13,16 +13,18 @@ from pydantic import ValidationError
 
 from simexm.api import Simulation
 from simexm.errors import SimexmWarning, SpecError
+from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Box, exact3, triple
 from simexm.geometry.transform import Specimen, UniformExpansion
 from simexm.kernels.deformation import lattice as kernel
+from simexm.kernels.deformation import places
 from simexm.kernels.deformation.splines import at
 from simexm.planning.gpu import resolve_device
 from simexm.planning.planner import make_plan
 from simexm.run.in_memory import Simulated, simulate
 from simexm.sources.arrays import ArrayVolume
 from simexm.spec.simulation import Execution
-from simexm.stages.expansion import distortion
+from simexm.stages.expansion import distortion, field
 from simexm.stages.expansion.deformation import Deformation
 from simexm.stages.expansion.expansion import Expansion
 from simexm.stages.expansion.field import Field, Scale, _recent
@@ -92,7 +94,8 @@ def test_interpolated_truth_is_that_of_inversion(pixel_nm: float) -> None:
     data = build.spec(optics=build.confocal(pixel_size_nm=pixel_nm, plane_spacing_nm=400))
     data["stages"][2] = {"stage": "expansion", **SIMULATED}
     g = make_plan(Simulation.from_mapping(data), source=ArrayVolume(ids, CELL_NM)).geometry
-    stride, error = _chosen(g)
+    strides, error = _chosen(g)
+    stride = strides[1]
     assert stride > 1
     whole = Box((1, 3, 2), triple(n - 1 for n in g.shape))
     found = np.stack(list(planes_of_voxels(g, whole)), axis=1)
@@ -112,6 +115,44 @@ def test_interpolated_truth_is_that_of_inversion(pixel_nm: float) -> None:
     _recent.regions = {"forward": [], "inverse": []}
     same = found[(slice(None), *part.relative_to(whole.start).slices)]
     assert (np.stack(list(planes_of_voxels(g, part)), axis=1) == same).all()
+
+
+def _geometry(pixel_nm: float) -> Geometry:
+    """Grid of an image of unevenly expanded tissue."""
+    data = build.spec(optics=build.confocal(pixel_size_nm=pixel_nm, plane_spacing_nm=400))
+    data["stages"][2] = {"stage": "expansion", **SIMULATED}
+    return make_plan(
+        Simulation.from_mapping(data), source=ArrayVolume(np.ones((16, 50, 50), np.uint64), CELL_NM)
+    ).geometry
+
+
+def test_an_error_beyond_its_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planes in which interpolation is worse than was assumed are inverted pixel by pixel."""
+    g = _geometry(90)
+    monkeypatch.setattr(field, "_OF_CUBICS", field._OF_CUBICS / 20)
+    whole = Box.of_shape(g.shape)
+    assert (np.stack(list(planes_of_voxels(g, whole)), axis=1) == g.voxels_at_centres(whole)).all()
+
+
+def test_a_voxel_beyond_a_face_may_stand_for_one_with_the_same_label() -> None:
+    """Labels and regions, in a part of the volume, are those of inversion, pixel by pixel."""
+    g = _geometry(90)
+    whole, rng = Box.of_shape(g.shape), np.random.default_rng(0)
+    index = rng.integers(0, 3, (4, 10, 10)).repeat(4, 0).repeat(5, 1).repeat(5, 2).astype(np.int32)
+    bits = rng.integers(0, 2, (8, 25, 50)).repeat(2, 0).repeat(2, 1).astype(np.uint8)
+    first, last, corner = np.array((0, 7, 3)), np.array((16, 50, 41)), np.zeros(3, np.int64)
+    exact, others = g.voxels_at_centres(whole).swapaxes(0, 1), 0
+    around = places.Around(index, bits, first, last, corner)
+    for wanted, found in zip(exact, planes_of_voxels(g, whole, around), strict=True):
+        others += int((wanted != found).sum())
+        for of in ("index", "bits"):
+            seen = []
+            for voxels in (wanted, found):
+                out = np.full(voxels.shape[1:], -1, np.int32)
+                places.gather_at(index if of == "index" else bits.astype(np.int32), first, last, corner, voxels, out)
+                seen.append(out)
+            assert (seen[0] == seen[1]).all()
+    assert others > 0, "some pixels are not inverted"
 
 
 def test_halving_cells_changes_no_spline() -> None:

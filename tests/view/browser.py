@@ -13,8 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox", "--disable-dev-shm-usage"]
-"""WebGL without a graphics card; the tests may run as root, in a container."""
+FLAGS = [
+    "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-watchdog", "--no-sandbox", "--disable-dev-shm-usage",
+]  # fmt: skip
+"""WebGL without a graphics card, however long a picture takes; the tests may run as root, in a container."""
+
+WEBGL_LOST = """[...document.querySelectorAll("canvas")].some(
+    canvas => (canvas.getContext("webgl2") || canvas.getContext("webgl"))?.isContextLost())"""
 
 
 def executable() -> str:
@@ -39,6 +44,31 @@ def browsing() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+class Course:
+    """What a page went through: the messages of its console, and the requests that failed."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self._told: list[str] = []
+        page.on("console", lambda message: self._told.append(f"console: {message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self._told.append(f"error: {error}"))
+        page.on("crash", lambda _: self._told.append("the page crashed"))
+        page.on("requestfailed", lambda request: self._told.append(f"failed: {request.url}: {request.failure}"))
+        page.on("response", self._answered)
+
+    def _answered(self, response: Any) -> None:
+        if response.status >= 400:
+            self._told.append(f"{response.status}: {response.url}")
+
+    def __str__(self) -> str:
+        """Return the last lines of it, for the message of a test that waited in vain."""
+        try:
+            lost = f"WebGL is lost: {self._page.evaluate(WEBGL_LOST)}"
+        except Exception as error:  # the page or the browser is gone, which is what is to be told
+            lost = f"the page does not answer: {error}"
+        return "\n".join([lost, *self._told[-30:]])
 
 
 def pixels(page: Any) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ from tests import rounds_build
 from tests.model2017 import small_2017
 from tests.run.conftest import labels as labels
 from tests.run.conftest import spec, stored
-from tests.view.browser import browsing, pixels
+from tests.view.browser import Course, browsing, pixels
 
 __all__ = ["labels", "stored"]
 
@@ -33,7 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::simexm.error
 
 LEFT, TOP, RIGHT, BOTTOM = 30, 140, 1170, 780
 """The part of the page that is not covered by bars."""
-WAIT_S = 60.0
+WAIT_S = 120.0
+"""Long, for machines that do much else."""
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Shown:
     page: Any
     said: str
     program: subprocess.Popen[str]
+    course: Course
     requests: list[str] = field(default_factory=list)
 
     @property
@@ -78,8 +80,8 @@ class Shown:
         """Wait for the page to draw."""
         deadline = time.monotonic() + WAIT_S
         while not holds():
-            assert time.monotonic() < deadline, what
-            time.sleep(0.3)
+            assert time.monotonic() < deadline, f"{what}\n{self.course}"
+            self.page.wait_for_timeout(300)  # unlike sleep, it lets the page tell what happens
 
 
 @contextmanager
@@ -97,7 +99,7 @@ def viewing(browser: Any, *words: object) -> Iterator[Shown]:
             address = re.search(r"view: (http\S+)", said)
             assert address, said
             page = browser.new_page(viewport={"width": 1200, "height": 800})
-            shown = Shown(page, said, program)
+            shown = Shown(page, said, program, Course(page))
             page.on("request", lambda request: shown.requests.append(request.url))
             page.goto(address.group(1))
             there = "window.viewer && viewer.state.toJSON().layers?.length && viewer.state.toJSON().dimensions?.x"

@@ -130,7 +130,7 @@ class Align(Analysis):
         elif len(inputs) == 1:
             volumes = [*rounds_of(absolute(_path(inputs[0])), self.channel)]
         elif len(inputs) == 2:
-            sides = (self._side(self.fixed), self._side(self.moving))
+            sides = (self.side("fixed"), self.side("moving"))
             volumes = [side.open(_path(one)) for side, one in zip(sides, inputs, strict=True)]
         else:
             raise OutputError(
@@ -141,8 +141,9 @@ class Align(Analysis):
         names = [f"/{name}" if (name := name_of(v)) else "" for v in volumes[1:]]
         return (*volumes, *(StoredTransform(absolute(f"{self.start}{name}")) for name in names))
 
-    def _side(self, side: Side) -> Side:
-        """A side with what is said for both."""
+    def side(self, name: str) -> Side:
+        """The side `fixed` or `moving`, with what is said for both."""
+        side: Side = getattr(self, name)
         both: dict[str, Any] = {"channel": self.channel}
         if self.voxel_size_nm is not None:
             both["voxel_um"] = tuple(v / 1000 for v in self.voxel_size_nm)

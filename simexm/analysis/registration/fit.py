@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simexm.analysis.registration import itk
 from simexm.analysis.registration.images import Picture, local_contrast, mass_centre, pulled
+from simexm.analysis.registration.linear_algebra import one_thread
 from simexm.analysis.registration.steps import Centre, Deform, Features, Linear, Random, Step
 from simexm.analysis.registration.transform import Floats, Frame, Transform, affine_at, inverted
 from simexm.errors import RunError
@@ -111,6 +112,7 @@ _TOLERANCE, _LENGTH = 6.0, 16.0
 """Defaults of `Features`, in voxels of its spacing."""
 
 
+@one_thread()
 def _matched(step: Features, fixed: Picture, moving: Picture) -> tuple[Transform, str]:
     spacing = step.spacing_um or max(*fixed.frame.voxel_um, *moving.frame.voxel_um)
     tolerance = step.tolerance_um or _TOLERANCE * spacing
@@ -136,6 +138,7 @@ def _matched(step: Features, fixed: Picture, moving: Picture) -> tuple[Transform
     return Transform(affine, displacement, fixed.frame), f"{remark}; {folded} cells unfolded"
 
 
+@one_thread()
 def matched_near(step: Features, fixed: Picture, moving: Picture, before: Transform) -> NDArray[np.float32]:
     """The smooth displacement (3, z, y, x), um, that `before` lacks, through matches that lie within the tolerance of it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,9 @@ from simexm.result.result import Result, elements
 from simexm.sources.stack import PlanesByZ
 from simexm.sources.state import FilesState
 from simexm.store.location import Location
+
+ROUND = re.compile(r"(?P<result>.+)/round_(?P<number>\d\d+)/?")
+"""Path of a round of a result."""
 
 
 class ChannelStack(PlanesByZ):
@@ -53,11 +57,13 @@ class ImageVolume(Volume):
         Name or number, from 0 on, of the channel; None for the only one.
     round_number
         The round, from 1 on; None for a result without rounds.
+    alone
+        Whether it is one of two volumes, not one of all rounds of a result.
     """
 
-    def __init__(self, path: str, channel: str | None, round_number: int | None = None) -> None:
-        self._reopened = (path, channel, round_number)
-        self.path, self.round_number = path, round_number
+    def __init__(self, path: str, channel: str | None, round_number: int | None = None, alone: bool = True) -> None:
+        self._reopened = (path, channel, round_number, alone)
+        self.path, self.round_number, self.alone = path, round_number, alone
         result = Result.open(path)
         self._result = result if round_number is None else result.at(round=round_number)
         self._result.require_complete()
@@ -93,12 +99,26 @@ def _number(channel: str | None, names: Sequence[str], path: str) -> int:
 
 
 def image_of(path: str, channel: str | None) -> ImageVolume | None:
-    """The image of a simulated result without rounds; None if the path is none."""
+    """The image of a simulated result without rounds, or of a round in it, as NAME.zarr/round_01; None if the path is none.
+
+    Raises SpecError if the result has no such round, or has rounds and none is named.
+    """
+    found = ROUND.fullmatch(path)
+    name, number = (path, None) if found is None else (found["result"], int(found["number"]))
     try:
-        result = Result.open(path)
+        result = Result.open(name)
     except NoResultError:
         return None
-    return ImageVolume(path, channel) if result.kind == SIMULATION and not result.rounds else None
+    if result.kind != SIMULATION:
+        return None
+    if bool(result.rounds) != (number is not None) or (number or 0) > result.rounds or number == 0:
+        held = (
+            f"the rounds 1 to {result.rounds}; name one, as {name}/round_01"
+            if result.rounds
+            else f"no rounds; name {name}"
+        )
+        raise SpecError(f"{name} holds {held}")
+    return ImageVolume(name, channel, number)
 
 
 def rounds_of(path: str, channel: str | None) -> list[ImageVolume]:
@@ -114,4 +134,4 @@ def rounds_of(path: str, channel: str | None) -> list[ImageVolume]:
             f"{path} holds {result.rounds or 'no'} rounds of imaging, and align needs two or more to compare; type: simexm align "
             "FIXED MOVING"
         )
-    return [ImageVolume(path, channel, n) for n in range(1, result.rounds + 1)]
+    return [ImageVolume(path, channel, n, alone=False) for n in range(1, result.rounds + 1)]

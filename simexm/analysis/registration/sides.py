@@ -77,8 +77,8 @@ def absolute(path: str) -> str:
 
 
 def name_of(volume: Volume) -> str:
-    """Name of a round of imaging, such as round_02; empty for another volume."""
-    number = volume.round_number if isinstance(volume, ImageVolume) else None
+    """Name of one of all rounds of a result, such as round_02; empty for one of two volumes."""
+    number = volume.round_number if isinstance(volume, ImageVolume) and not volume.alone else None
     return f"round_{number:02d}" if number else ""
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from simexm.analysis.registration.rounds import ROUND
 from simexm.analysis.registration.transform import Floats, Frame, StoredTransform, Transform
 from simexm.errors import NoResultError, OutputError
 from simexm.geometry.geometry import Geometry
@@ -16,8 +16,6 @@ from simexm.geometry.transform import IDENTITY
 from simexm.geometry.transform import Transform as Expansion
 from simexm.result.place import SIMULATION
 from simexm.result.result import Result
-
-_ROUND = re.compile(r"(?P<result>.+)/round_(?P<number>\d\d+)/?")
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def transform_at(path: str) -> StoredTransform:
 
 def _parted(path: str) -> tuple[str, int | None]:
     """A result, and the round in it that a path names."""
-    found = _ROUND.fullmatch(path)
+    found = ROUND.fullmatch(path)
     return (path, None) if found is None else (found["result"], int(found["number"]))
 
 

@@ -63,21 +63,37 @@ def displaced(places: Array, steps: Iterable[Step]) -> Array:
 def never_folds(lattice: Array, spacing: float) -> bool:
     """Whether it is proven for each cell of a box of a lattice, (z, y, x, 3), that the displacement does not fold there.
 
-    In a cell, a derivative along an axis lies between the smallest and the largest difference of neighbours along it. Where
-    that proves nothing, the halves of the cell are looked at.
+    In a cell, a derivative along an axis lies between the smallest and the largest difference of neighbours along it. Most
+    cells are proven by their sums alone. Where the differences prove nothing, the halves of the cell are looked at.
     """
-    open_cells = np.argwhere(~_proven(*_slopes(lattice[None], spacing))[0])
+    open_cells = np.argwhere(_steepest(lattice) >= spacing)
     for start in range(0, len(open_cells), _CELLS):
         some = open_cells[start : start + _CELLS]
         window = np.arange(4)
         z, y, x = (some[:, axis, None] + window for axis in range(3))
         cells = lattice[z[:, :, None, None], y[:, None, :, None], x[:, None, None, :]]
-        for level in range(1, _HALVINGS + 1):
-            cells = _halves(cells)
+        for level in range(_HALVINGS + 1):
+            cells = _halves(cells) if level else cells
             cells = cells[~_proven(*_slopes(cells, spacing / 2**level)).reshape(-1)]
         if len(cells):
             return False
     return True
+
+
+def _steepest(lattice: Array) -> Array:
+    """Bound of the gradient of a component, summed over the axes, in each cell of a lattice, (z, y, x), per spacing of nodes."""
+    shape = (*(n - 3 for n in lattice.shape[:3]), 3)
+    rows = np.zeros(shape)
+    for j in range(3):
+        d = np.diff(lattice, axis=j)
+        np.abs(d, out=d)
+        for axis in range(3):
+            v = d.swapaxes(0, axis)
+            pairs = np.maximum(v[:-1], v[1:])
+            widest = np.maximum(pairs[:-1], v[2:]) if axis == j else np.maximum(pairs[:-2], pairs[2:])
+            d = widest.swapaxes(0, axis)
+        rows += d
+    return np.asarray(rows.max(axis=-1))
 
 
 def _slopes(lattices: Array, spacing: float) -> tuple[Array, Array]:

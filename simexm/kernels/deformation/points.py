@@ -48,16 +48,18 @@ def displace(points: Array, per_nm: float, region: Region) -> None:
     points += at(points, region.first, per_nm, region.lattice)
 
 
-def undisplace(points: Array, most: Array, per_nm: float, region: Region) -> Array:
+def undisplace(points: Array, start: Array, most: Array, per_nm: float, region: Region) -> Array:
     """Return where points, (3, n), were displaced from, within `most` along each axis; NaN where the search leaves the region.
 
-    Newton's method, halving steps that lead away. They depend on the point alone, and so does the result, if it is found.
+    Newton's method from `start`, halving steps that lead away. They depend on the point and its start alone, and so does the
+    result, if it is found.
     """
-    return np.asarray(_undisplaced(np.ascontiguousarray(points), most, per_nm, region.first, region.lattice))
+    points, start = np.ascontiguousarray(points), np.ascontiguousarray(start)
+    return np.asarray(_undisplaced(points, start, most, per_nm, region.first, region.lattice))
 
 
 @_jit
-def _undisplaced(points, most, per_nm, first, lattice):  # type: ignore[no-untyped-def]
+def _undisplaced(points, start, most, per_nm, first, lattice):  # type: ignore[no-untyped-def]
     out = np.full(points.shape, np.nan)
     flat = lattice.reshape(lattice.size)
     row = 3 * lattice.shape[2]
@@ -65,7 +67,7 @@ def _undisplaced(points, most, per_nm, first, lattice):  # type: ignore[no-untyp
     x, r, step, newton, t = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     u, node = np.empty((4, 3)), np.empty(3, np.int64)
     for n in range(points.shape[1]):
-        x[:], step[:], before = points[:, n], 0.0, np.inf
+        x[:], step[:], before = start[:, n], 0.0, np.inf
         for _ in range(_MOST):
             inside = True
             for i in range(3):

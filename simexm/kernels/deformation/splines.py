@@ -5,7 +5,6 @@ A lattice is an array of coefficients, (z, y, x, 3), with the index `first` of i
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ Array = NDArray[np.float64]
 
 _FEW = 5
 """Fewer points of one cell are computed one by one."""
+_SPARSE = 8
+"""Cells for each point, beyond which points are not sorted by cell."""
 _1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11 = (np.uint64(n) for n in range(1, 12))
 """Steps in the array of coefficients; unsigned, which saves the check for negative indices."""
 
@@ -45,52 +46,82 @@ def _weights(t: Any) -> tuple[Any, Any, Any, Any]:
 spline = _jit(_weights)
 
 
-@_jit
-def _run(points, n, per_nm, cell, weights):  # type: ignore[no-untyped-def]
-    """Find the points from n on that lie in the cell of point n; return their number, and write the cell and their weights."""
-    for axis in range(3):
-        cell[axis] = math.floor(points[axis, n] * per_nm)
-    count = 0
-    for m in range(n, min(n + _RUN, points.shape[1])):
-        tz, ty, tx = points[0, m] * per_nm - cell[0], points[1, m] * per_nm - cell[1], points[2, m] * per_nm - cell[2]
-        if not (0.0 <= tz < 1.0 and 0.0 <= ty < 1.0 and 0.0 <= tx < 1.0):
-            break
-        weights[0, count], weights[1, count], weights[2, count], weights[3, count] = spline(tz)
-        weights[4, count], weights[5, count], weights[6, count], weights[7, count] = spline(ty)
-        weights[8, count], weights[9, count], weights[10, count], weights[11, count] = spline(tx)
-        count += 1
-    return count
-
-
 def at(points: Array, first: NDArray[np.int64], per_nm: float, lattice: Array) -> Array:
     """Values at points, (3, n); compiled once, for arrays in C order."""
     return np.asarray(_at(np.ascontiguousarray(points), first, per_nm, lattice))
 
 
 @_jit
+def _by_cell(points, first, per_nm, shape):  # type: ignore[no-untyped-def]
+    """Number of each point's cell, from its first coefficient, and the order of points by cell, (n,) each."""
+    count = points.shape[1]
+    keys, order = np.empty(count, np.int64), np.empty(count, np.int64)
+    least, most = shape[0] * shape[1] * shape[2], -1
+    for n in range(count):
+        z = np.int64(np.floor(points[0, n] * per_nm)) - 1 - first[0]
+        y = np.int64(np.floor(points[1, n] * per_nm)) - 1 - first[1]
+        x = np.int64(np.floor(points[2, n] * per_nm)) - 1 - first[2]
+        key = (z * shape[1] + y) * shape[2] + x
+        keys[n] = key
+        least, most = min(least, key), max(most, key)
+    if most - least > _SPARSE * count or count == 0:
+        order[:] = np.arange(count)
+        return keys, order
+    ends = np.zeros(most - least + 2, np.int64)
+    for n in range(count):
+        ends[keys[n] - least + 1] += 1
+    for k in range(1, ends.size):
+        ends[k] += ends[k - 1]
+    for n in range(count):
+        k = keys[n] - least
+        order[ends[k]] = n
+        ends[k] += 1
+    return keys, order
+
+
+@_jit
+def _weigh(points, some, per_nm, within, weights):  # type: ignore[no-untyped-def]
+    """Write the weights of some points; `within` holds their places in the cell for a moment."""
+    for axis in range(3):
+        for k in range(some.size):
+            p = points[axis, some[k]] * per_nm
+            within[k] = p - np.floor(p)
+        w0, w1, w2, w3 = weights[4 * axis], weights[4 * axis + 1], weights[4 * axis + 2], weights[4 * axis + 3]
+        for k in range(some.size):
+            w0[k], w1[k], w2[k], w3[k] = spline(within[k])
+
+
+@_jit
 def _at(points, first, per_nm, lattice):  # type: ignore[no-untyped-def]
     """Values at points, (3, n).
 
-    Points that follow each other in a cell are computed together, in vectorised loops. That changes no bit of them.
+    Points in one cell are computed together, in vectorised loops. That changes no bit of them.
     """
-    out = np.zeros(points.shape)
-    cell, weights = np.zeros(3), np.zeros((12, _RUN))
+    out, found = np.empty(points.shape), np.empty((3, _RUN))
+    within, weights = np.empty(_RUN), np.empty((12, _RUN))
     flat = lattice.reshape(lattice.size)
     row = 3 * lattice.shape[2]
     plane = row * lattice.shape[1]
+    keys, order = _by_cell(points, first, per_nm, lattice.shape)
     n = 0
-    while n < points.shape[1]:
-        count = _run(points, n, per_nm, cell, weights)
-        z, y, x = np.int64(cell[0]) - 1 - first[0], np.int64(cell[1]) - 1 - first[1], np.int64(cell[2]) - 1 - first[2]
-        corner = z * plane + y * row + 3 * x
-        if count < _FEW:
-            for k in range(count):
-                _add_point(flat, corner, plane, row, weights, k, out, n + k)
+    while n < order.size:
+        key, stop = keys[order[n]], n + 1
+        while stop < min(n + _RUN, order.size) and keys[order[stop]] == key:
+            stop += 1
+        some = order[n:stop]
+        _weigh(points, some, per_nm, within, weights)
+        if some.size < _FEW:
+            for k in range(some.size):
+                _add_point(flat, 3 * key, plane, row, weights, k, found, k)
         else:
+            found[:, : some.size] = 0.0
             for a in range(4):
                 for b in range(4):
-                    _add_row(lattice[z + a, y + b, x : x + 4], weights, a, 4 + b, count, out[:, n : n + count])
-        n += count
+                    i = 3 * key + a * plane + b * row
+                    _add_row(flat[i : i + 12], weights, a, 4 + b, some.size, found)
+        for k in range(some.size):
+            out[0, some[k]], out[1, some[k]], out[2, some[k]] = found[0, k], found[1, k], found[2, k]
+        n = stop
     return out
 
 
@@ -112,9 +143,9 @@ def _add_point(flat, corner, plane, row, weights, k, out, n):  # type: ignore[no
 @_jit
 def _add_row(row, weights, a, b, count, out):  # type: ignore[no-untyped-def]
     """Add what four coefficients along x contribute to `count` points."""
-    p0, p1, p2, p3 = row[0, 0], row[1, 0], row[2, 0], row[3, 0]
-    q0, q1, q2, q3 = row[0, 1], row[1, 1], row[2, 1], row[3, 1]
-    r0, r1, r2, r3 = row[0, 2], row[1, 2], row[2, 2], row[3, 2]
+    p0, p1, p2, p3 = row[0], row[3], row[6], row[9]
+    q0, q1, q2, q3 = row[1], row[4], row[7], row[10]
+    r0, r1, r2, r3 = row[2], row[5], row[8], row[11]
     out0, out1, out2 = out[0], out[1], out[2]
     wz, wy, w0, w1, w2, w3 = weights[a], weights[b], weights[8], weights[9], weights[10], weights[11]
     for n in range(count):
@@ -140,20 +171,23 @@ def value_and_slopes(flat, corner, plane, row, t, out):  # type: ignore[no-untyp
     weights, slopes = (spline(t[0]), spline(t[1])), (_slope(t[0], vz), _slope(t[1], vy))
     w0, w1, w2, w3 = spline(t[2])
     s0, s1, s2, s3 = _slope(t[2], vx)
-    out[:] = 0.0
-    for a in range(4):
-        for b in range(4):
-            wz, wy, sz, sy = weights[0][a], weights[1][b], slopes[0][a], slopes[1][b]
-            both, along_z, along_y = wz * wy, sz * wy, wz * sy
-            i = np.uint64(corner + a * plane + b * row)
-            for c in range(3):
-                k = i + np.uint64(c)
+    # single numbers, since arrays that might overlap are written back at each step
+    for c in range(3):
+        value = along_z = along_y = along_x = 0.0
+        for a in range(4):
+            v = sy = sx = 0.0
+            for b in range(4):
+                k = np.uint64(corner + a * plane + b * row + c)
                 p0, p1, p2, p3 = flat[k], flat[k + _3], flat[k + _6], flat[k + _9]
-                value = (w0 * p0 + w1 * p1) + (w2 * p2 + w3 * p3)
-                out[0, c] += both * value
-                out[1, c] += along_z * value
-                out[2, c] += along_y * value
-                out[3, c] += both * ((s0 * p0 + s1 * p1) + (s2 * p2 + s3 * p3))
+                u = (w0 * p0 + w1 * p1) + (w2 * p2 + w3 * p3)
+                v += weights[1][b] * u
+                sy += slopes[1][b] * u
+                sx += weights[1][b] * ((s0 * p0 + s1 * p1) + (s2 * p2 + s3 * p3))
+            value += weights[0][a] * v
+            along_z += slopes[0][a] * v
+            along_y += weights[0][a] * sy
+            along_x += weights[0][a] * sx
+        out[0, c], out[1, c], out[2, c], out[3, c] = value, along_z, along_y, along_x
 
 
 def coefficients(values: Array) -> Array:

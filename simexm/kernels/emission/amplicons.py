@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from simexm.compiled import njit
 from simexm.geometry.grid import Box
 from simexm.kernels.emission.points import AMPLICON, Emitters
+from simexm.kernels.labels.regions import as_bytes
 from simexm.kernels.numbers.draws import poisson_quantile
 from simexm.random import Key, philox, unit_double, unit_float32word
 
@@ -129,6 +130,7 @@ def find_amplicons(
     """
     here = inside.intersect(specimen).intersect(array).relative_to(array.start)
     mine = own.relative_to(array.start)
+    regions, bits = as_bytes(regions, bits)
     room = 1024
     while True:
         out = Amplicons.empty(room)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from simexm.compiled import njit
 from simexm.geometry.grid import Box
 from simexm.kernels.emission.points import HIT, HITS, IDENTITY, EmissionLaw, Emitters, Factors, LayerKeys, place_hits
-from simexm.kernels.labels.regions import surfaces_um2
+from simexm.kernels.labels.regions import as_bytes, surfaces_um2
 from simexm.kernels.numbers.draws import poisson_quantile
 from simexm.random import philox, unit_double
 
@@ -190,6 +190,9 @@ def emit_layer(
     inside = inside.intersect(specimen).intersect(array).relative_to(array.start)
     mine = own.relative_to(array.start)
     total = 0 if inside.is_empty else inside.size * math.prod(law.subcells)
+    if total:
+        regions, bits = as_bytes(regions, law.region_bits)
+        law = law._replace(region_bits=bits)
     first = 0
     while first < total:
         count, done = _emit(

@@ -219,3 +219,51 @@ class Splines(NamedTuple):
     def draw(self, grid: Array, out: Array) -> None:
         """Add the nodes' splines to an image."""
         _draw(grid, np.array(self.first), self.rows, self.row_weights, self.columns, self.column_weights, out)
+
+
+@njit(cache=True, nogil=True)
+def _draw_at(grid, first_node, places_y, places_x, out):  # type: ignore[no-untyped-def]
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            n, m = int(np.floor(places_y[y, x])), int(np.floor(places_x[y, x]))
+            t, u = places_y[y, x] - n, places_x[y, x] - m
+            n, m = n - 1 - first_node[0], m - 1 - first_node[1]
+            s, v = 1.0 - t, 1.0 - u
+            a, b, c, d = v * v * v, 3 * u * u * u - 6 * u * u + 4, 3 * v * v * v - 6 * v * v + 4, u * u * u
+            total = 0.0
+            for k in range(4):
+                w = s * s * s if k == 0 else t * t * t
+                if k == 1:
+                    w = 3 * t * t * t - 6 * t * t + 4
+                elif k == 2:
+                    w = 3 * s * s * s - 6 * s * s + 4
+                row = grid[n + k]
+                total += w * (a * row[m] + b * row[m + 1] + c * row[m + 2] + d * row[m + 3])
+            out[y, x] += total / 36
+
+
+class Nodes(NamedTuple):
+    """Coefficients of cubic B-splines on a grid, to be drawn at any place within."""
+
+    first: tuple[int, int]
+    """First node along y and x; node n lies at n * per_node, pixels."""
+    per_node: float
+    values: Array
+
+    def draw(self, y: Array, x: Array, out: Array) -> None:
+        """Add the splines at places y (rows) and x (columns), pixels; or, if these have two axes, at a place for each pixel."""
+        first = np.array(self.first)
+        y, x = y / self.per_node, x / self.per_node
+        if y.ndim == 2:
+            _draw_at(self.values, first, y, x, out)
+            return
+        (rows, row_weights), (columns, column_weights) = _cubic(y), _cubic(x)
+        _draw(self.values, first, rows, row_weights, columns, column_weights, out)
+
+
+def _cubic(places: Array) -> tuple[NDArray[np.int64], Array]:
+    """First node and the four cubic B-splines at each place, in nodes."""
+    n = np.floor(places)
+    t, s = places - n, 1 - (places - n)
+    four = s * s * s, 3 * t * t * t - 6 * t * t + 4, 3 * s * s * s - 6 * s * s + 4, t * t * t
+    return n.astype(np.int64) - 1, np.ascontiguousarray(np.stack(four, -1) / 6)

@@ -104,6 +104,19 @@ def add_mask(index, mask, bit, out):  # type: ignore[no-untyped-def]
                     out[z, y, x] |= bit
 
 
+def as_bytes(regions: NDArray[np.integer[Any]], bits: int) -> tuple[NDArray[np.uint8], int]:
+    """Return region bits of uint8, and which of these to look for, where any of `bits` is looked for.
+
+    Functions that emit take seconds to compile. So they are compiled for this type alone, however many masks there are.
+    """
+    if regions.dtype == np.uint8:
+        return regions.astype(np.uint8, copy=False), bits
+    found = np.empty(regions.shape, np.uint8)
+    for plane, out in zip(regions, found, strict=True):
+        np.not_equal(plane & regions.dtype.type(bits), 0, out=out.view(bool))
+    return found, int(bits != 0)
+
+
 @cache
 def crofton_weights(voxel_nm: tuple[float, float, float], in_slice: bool) -> NDArray[np.float64]:
     """Surface in um^2 of a voxel per neighbour (z, y, x from -1) of another id; shape (3, 3, 3).
@@ -200,22 +213,21 @@ def surfaces_um2(index, z, y, columns, n, weights, out):  # type: ignore[no-unty
     last = n - 1 if n > first and columns[n - 1] == nx - 1 else n
     inside = 0 < z < nz - 1 and 0 < y < ny - 1 and last > first
     if not inside or columns[last - 1] - columns[first] >= _SPARSE * (last - first):
-        for i in range(n):
-            out[i] = surface_um2(index, z, y, columns[i], weights)
-        return
-    low, high = columns[first], columns[last - 1] + 1
-    total = out[low:high]
-    total[:] = 0.0
-    for dz in range(-1, 2):
-        for dy in range(-1, 2):
-            _add_unlike(
-                index[z + dz, y + dy, low - 1 : high + 1], index[z, y, low:high], weights[dz + 1, dy + 1], total
-            )
-    for i in range(first, last):
-        out[i] = out[columns[i]]  # at or after place i
-    for i in range(first):
-        out[i] = surface_um2(index, z, y, columns[i], weights)
-    for i in range(last, n):
+        first = last = n
+    else:
+        low, high = columns[first], columns[last - 1] + 1
+        total = out[low:high]
+        total[:] = 0.0
+        for dz in range(-1, 2):
+            for dy in range(-1, 2):
+                _add_unlike(
+                    index[z + dz, y + dy, low - 1 : high + 1], index[z, y, low:high], weights[dz + 1, dy + 1], total
+                )
+        for i in range(first, last):
+            out[i] = out[columns[i]]  # at or after place i
+    for k in range(first + n - last):
+        # in one place, since `surface_um2` takes long to compile
+        i = k if k < first else last - first + k
         out[i] = surface_um2(index, z, y, columns[i], weights)
 
 

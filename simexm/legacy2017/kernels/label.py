@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from simexm.compiled import njit
 from simexm.geometry.grid import Box, Triple, three
+from simexm.kernels.labels.regions import as_bytes
 from simexm.kernels.numbers.detmath import CUT_SIGMA, exp_array, normal_quantile_cut
 from simexm.kernels.numbers.fields import LARGEST_MEAN
 from simexm.kernels.numbers.poisson_table import cumulative, tabled_quantile
@@ -201,7 +202,8 @@ def count_dropped(
     """
     inner = crop.grown(three(-r for r in reach(layer.voxel_nm))).relative_to(array.start)
     mine = box.relative_to(array.start)
-    layer = _plain(layer)
+    regions, bits = as_bytes(regions, layer.bits)
+    layer = _plain(layer._replace(bits=bits))
     boxes = (mine.start, mine.stop, crop.start, crop.stop, inner.start, inner.stop)
     _count_dropped(index, regions, array.start, *boxes, layer, _guide(layer.voxel_nm), out)
 
@@ -281,7 +283,8 @@ def add_dyes(
         raise ValueError(f"the dyes of {target} need the voxels of {source}, but the array has only {array}")
     mine = source.relative_to(array.start)
     counted = own.intersect(source).relative_to(array.start)
-    layer = _plain(layer)
+    regions, bits = as_bytes(regions, layer.bits)
+    layer = _plain(layer._replace(bits=bits))
     boxes = (mine.start, mine.stop, crop.start, crop.stop, target.start, counted.start, counted.stop)
     tables = (_guide(layer.voxel_nm), cumulative(layer.proteins, _TABLED))
     largest = _add_dyes(index, regions, array.start, *boxes, layer, *tables, out, of_cell)

@@ -86,6 +86,21 @@ def multiscale_geometry(where: str, attributes: Mapping[str, Any], dataset: str,
     return Geometry(spatial, size, begin, time=time, seconds_per_time=seconds)
 
 
+def pixel_geometry(
+    where: str, attributes: Mapping[str, Any], dataset: str, shape: Sequence[int]
+) -> tuple[Spacing, Spacing] | None:
+    """Return pixel size and origin, nm, of a level without z axis, whose figures are those of y; None if they are unclear."""
+    scales = ome(attributes)["multiscales"][0]
+    own = next(d for d in scales["datasets"] if str(d["path"]) == dataset)
+    try:
+        axes, steps = _axes_and_steps(scales, own)
+        names = [str(a.get("name", "") if _is_map(a) else a) for a in axes]
+        _, y, x = space_and_time(where, names, shape)[0]
+        return _place(axes, steps, (y, y, x))
+    except UnclearError:
+        return None
+
+
 def _axes_and_steps(scales: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     """Return the axes of the coordinate system of positions, and the transformations to it.
 

@@ -14,6 +14,7 @@ from simexm.sources.mark import stored_fields
 from simexm.sources.stack import PlanesByZ, Stack
 from simexm.sources.state import FilesState
 from simexm.sources.zarr.finding import inside
+from simexm.sources.zarr.ngff import pixel_geometry
 from simexm.sources.zarr.source import locate
 from simexm.store.ngff import datasets
 
@@ -57,6 +58,15 @@ class ZarrStack(PlanesByZ):
         """Return the fields that an earlier ingest stored beside these labels, by name."""
         stored = stored_fields(self._volume.group)
         return {name: (kind, ZarrStack(self._path, path)) for name, (kind, path) in stored.items()}
+
+    def pixels(self) -> tuple[Spacing, Spacing] | None:
+        """Return pixel size and origin, nm, of planes whose thickness is unknown; those along z are not meant."""
+        group = self._volume.group
+        if group is None or not datasets(dict(group.attrs)):
+            return None
+        array = self._volume.array
+        name = array.path.removeprefix(inside(group)).lstrip("/")
+        return pixel_geometry(self.where, dict(group.attrs), name, array.shape)
 
     def storage(self) -> dict[str, Any]:
         """Return the shard's voxels along z, y, x (None without shards) and the levels of the pyramid."""

@@ -18,6 +18,8 @@ class Preset:
     stage: str
     figures: Mapping[str, Any]
     source: str
+    frames_per_s: float | None = None
+    """Most frames that it gives, if known."""
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -46,7 +48,8 @@ PRESETS: Mapping[str, Preset] = {
         },
         "Aharoni-Lab, Miniscope-v4: onsemi PYTHON 480, 608 x 608 pixels of 4.8 um used, sent as 8 bits. As the PYTHON family's "
         "data sheet is quoted, not compared with it: 56 % at 550 nm, full well 10,000 e, read noise below 9 e, 0.096 counts of "
-        "10 bits per e, a quarter of it in 8 bits; the offset is a choice, for a black level just above 0",
+        "10 bits per e, a quarter of it in 8 bits; the offset is a choice, for a black level just above 0; 120 frames per second",
+        frames_per_s=120,
     ),
     "ORCA-Flash4.0 V3": Preset(
         "scmos",

@@ -210,6 +210,12 @@ class Sensor(Detector):
 
     def check(self, microscope: Microscope) -> None:
         """See `Detector`."""
+        most = PRESETS[self.preset].frames_per_s if self.preset else None
+        if most is not None and microscope.frame_rate_hz is not None and microscope.frame_rate_hz > most:
+            raise SpecError(
+                f"{self.tag}: the sensor of {self.preset} gives at most {most:g} frames per second, not "
+                f"{microscope.frame_rate_hz:g}; lower frames_per_s"
+            )
         e = self._electronics(microscope.pixel_time_s)
         if e.dead_share >= 1:
             raise SpecError(

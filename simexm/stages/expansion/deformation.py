@@ -76,12 +76,12 @@ class Deformation(Transform):
             at -= self._corner
         return _parted(points.linear(at, *self._forward), points_nm)
 
-    def invert(self, points_nm: Points) -> Points:
+    def invert(self, points_nm: Points, near_nm: Points | None = None) -> Points:
         """Shrink, then find the place that was displaced to here, within a hundredth of a nanometre."""
         at = points.linear(_joined(points_nm), *self._back)
         if self.field is not None:
             at += self._corner
-            self.field.undisplace(at)
+            self.field.undisplace(at, None if near_nm is None else _joined(near_nm) + self._corner)
             at -= self._corner
         return _parted(at, points_nm)
 

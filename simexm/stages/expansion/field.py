@@ -107,7 +107,7 @@ class Field:
     def interpolated_error_nm(self, apart_nm: float) -> float:
         """Error of cubics between places this far apart: the third derivative of a step jumps at its nodes.
 
-        The factor is what an interpolated inverse shows.
+        The factor is what an interpolated inverse shows; truth measures whether it holds.
         """
         largest = ((max(most), apart_nm / spacing) for spacing, most, _ in self.steps)
         return float(_OF_CUBICS * np.sqrt(sum((most * part * part * part) ** 2 for most, part in largest)))
@@ -133,8 +133,11 @@ class Field:
     def _reached(self, box: Box) -> Box:
         """Nodes that decide the displacement at points that move into a box of nodes, in that box, and a little around."""
         low, high = (np.array(corner, np.float64) * self.spacing_nm for corner in (box.start, box.stop))
-        before = self.before(low, high)
-        return self.nodes(np.minimum(low, before[0]), np.maximum(high, before[1])).grown((1, 1, 1))
+        return self._both((low, high), self.before(low, high))
+
+    def _both(self, one_nm: tuple[Array, Array], two_nm: tuple[Array, Array]) -> Box:
+        """Nodes that decide the spline in two boxes, and a little around."""
+        return self.nodes(np.minimum(one_nm[0], two_nm[0]), np.maximum(one_nm[1], two_nm[1])).grown((1, 1, 1))
 
     def prepare(self, low_nm: Array, high_nm: Array) -> None:
         """Compute all that points between two corners of displaced tissue need, together."""
@@ -164,6 +167,10 @@ class Field:
         pushed = kernel.displaced(places, self.steps)
         margin = self.spacing_nm / 2
         low, high = low_nm - pushed.max(axis=1) - margin, high_nm - pushed.min(axis=1) + margin
+        # of all that is needed of both boxes, and of larger boxes that mostly follow, so that there is one region
+        wanted = self._both((low_nm, high_nm), (low, high))
+        if not any(f == self and whole.contains(wanted) for f, whole, _ in _recent.regions["forward"]):
+            self.region("forward", wanted.grown((_WHOLE,) * 3))
         inside = self._cut(self.nodes(low, high))
         for axis in range(3):
             # four nodes decide the displacement of a face
@@ -209,16 +216,19 @@ class Field:
             points.displace(part, 1.0 / self.spacing_nm, region)
             at_nm[:, some] = part
 
-    def undisplace(self, at_nm: Array) -> None:
-        """Move points, (3, n), back to where they were displaced from, in place."""
+    def undisplace(self, at_nm: Array, near_nm: Array | None = None) -> None:
+        """Move points, (3, n), back to where they were displaced from, in place; the search begins at `near_nm`."""
+        start = at_nm.copy() if near_nm is None else near_nm
         for some, box in self._together(at_nm):
-            part = at_nm[:, some]
-            found = points.undisplace(part, self.most_nm, 1.0 / self.spacing_nm, self.region("inverse", box))
+            part, begin = at_nm[:, some], start[:, some]
+            found = points.undisplace(part, begin, self.most_nm, 1.0 / self.spacing_nm, self.region("inverse", box))
             lost = np.isnan(found[0])
             if lost.any():
                 around = box.grown(triple(math.ceil(m / self.spacing_nm) + 4 for m in self.most_nm))
                 region = self.region("forward", around)
-                found[:, lost] = points.undisplace(part[:, lost], self.most_nm, 1.0 / self.spacing_nm, region)
+                found[:, lost] = points.undisplace(
+                    part[:, lost], begin[:, lost], self.most_nm, 1.0 / self.spacing_nm, region
+                )
             at_nm[:, some] = found
 
     def _together(self, at_nm: Array) -> Iterable[tuple[slice | NDArray[np.int64], Box]]:

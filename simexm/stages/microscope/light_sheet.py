@@ -52,6 +52,7 @@ class LightSheet(Widefield):
 
     stage: Literal["light_sheet"] = "light_sheet"  # type: ignore[assignment]
     keeps_evenly: ClassVar[bool] = False
+    films_switching: ClassVar[bool] = False
     lit_from_above: ClassVar[bool] = False
     sheet_waist_um: float | None = Field(default=None, gt=0, le=1000)
     sheet_numerical_aperture: float | None = Field(default=None, gt=0, le=2)

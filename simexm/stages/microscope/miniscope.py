@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.errors import SpecError
@@ -25,12 +26,24 @@ from simexm.spectra.curves import CsvCurve, Curve
 from simexm.spectra.efficiency import Efficiency, counted_nm, mean_efficiency
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.lightpath import detected_share
-from simexm.stages.contract import ACTIVITY, EXPECTED, LABELS, LabelPart, Quantity, RunContext, TileState
+from simexm.stages.contract import (
+    ACTIVITY,
+    EXPECTED,
+    LABELS,
+    Counted,
+    CountPass,
+    LabelPart,
+    Quantity,
+    RunContext,
+    TileState,
+)
 from simexm.stages.frames import FrameAxis
+from simexm.stages.microscope import miniscope_truth as truth
 from simexm.stages.microscope.light import SEEN_SHARE
 from simexm.stages.microscope.miniscope_image import Footprints
-from simexm.stages.microscope.miniscope_plan import Light, MiniscopeCost, MiniscopeDescription, MiniscopePlan
+from simexm.stages.microscope.miniscope_plan import Light, MiniscopeCost, MiniscopeDescription, MiniscopePlan, reach_um
 from simexm.stages.microscope.widefield import CameraChannel
+from simexm.stages.products import Product
 from simexm.stages.roles import MOST_CHANNELS, ImagingPlan, Microscope, Pair
 
 MOLECULES_PER_UM_UM3 = 602.214076
@@ -76,6 +89,8 @@ class Miniscope(Microscope):
         Electrons per pixel and frame of exciting light that reaches the sensor.
     objective_transmission
         Transmission of the objective and its optics.
+    detectable_snr
+        Signal over noise from which a cell counts as detectable in the table of units.
     """
 
     stage: Literal["miniscope"] = "miniscope"
@@ -98,6 +113,7 @@ class Miniscope(Microscope):
     vignette_edge: float = Field(default=1.0, gt=0, le=1)
     leakage_e: float = Field(default=0.0, ge=0, le=1e6)
     objective_transmission: float = Field(default=0.8, gt=0, le=1)
+    detectable_snr: float = Field(default=3.0, gt=0, le=1e6)
 
     reads: ClassVar[tuple[Quantity, ...]] = (LABELS, ACTIVITY)
     writes: ClassVar[tuple[Quantity, ...]] = (EXPECTED,)
@@ -137,6 +153,11 @@ class Miniscope(Microscope):
     @property
     def all_channels(self) -> tuple[CameraChannel, ...]:
         return self.channels
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames per second."""
+        return self.frames_per_s
 
     @property
     def pixel_time_s(self) -> float:
@@ -273,13 +294,68 @@ class Miniscope(Microscope):
         plan = MiniscopePlan(tuple(pairs), light, tuple(electrons), geometry.crop.shape[0] * z)
         return ImagingPlan(plan, MiniscopeCost(plan, self.frames), MiniscopeDescription(plan))
 
+    def refuse(self, context: RunContext) -> None:
+        """See `Stage`: a path on which the field looks beyond the tissue, or beyond the margin."""
+        if context.motion is None:
+            return
+        light, tissue = _plan(context).light, context.geometry.crop.shape
+        size = (n * light.pixel_um for n in light.field)
+        for axis, far in zip((1, 2), context.motion.moved(context).margin_um(*size), strict=True):
+            room = (tissue[axis] * light.voxel_um[axis] - light.field[axis - 1] * light.pixel_um) / 2
+            asked = context.motion.margin_um
+            if asked is not None and far > asked:
+                raise SpecError(
+                    f"motion.margin_um {asked:g} is too small: the tissue moves so far that the field looks {far:.4g} um beyond "
+                    f"its place along {'zyx'[axis]}, where nothing would be simulated; raise margin_um, or lower the motion"
+                )
+            if far > room:
+                raise SpecError(
+                    f"the tissue moves so far that the field looks {far:.4g} um beyond its place along {'zyx'[axis]}, but the "
+                    f"tissue ends {room:.4g} um beyond it, so the border of the movie would be empty; enlarge source.size_um by "
+                    f"{2 * (far - room):.4g} um, or lower field_pixels or the motion"
+                )
+
+    # ---------------------------------------------------------------- the truth
+
+    def passes(self) -> tuple[CountPass, ...]:
+        """Add up the sharp light of each cell, by which footprints are shares."""
+        return (truth.LIGHT,)
+
+    def count_box(self, name: str, own: Box, context: RunContext) -> Box:
+        """The voxels themselves."""
+        return own
+
+    def count(self, name: str, own: Box, part: LabelPart, state: TileState) -> dict[str, NDArray[np.int64]]:
+        """Count one box."""
+        return truth.count_light(_plan(state.context), own, part, state.context)
+
+    def products(self, context: RunContext) -> tuple[Product, ...]:
+        """The expected image, footprints, and the table of units."""
+        return (*super().products(context), *truth.products())
+
+    def rows(self, product: Product, state: TileState) -> dict[str, NDArray[Any]]:
+        """See `Stage`."""
+        make = {truth.OBSERVED: truth.observed_rows, truth.PLANTED: truth.planted_rows, truth.UNITS: truth.unit_rows}
+        return make[product.name](state.scratch["footprints"], _plan(state.context), state)
+
+    def table(
+        self, product: Product, sums: Mapping[str, NDArray[Any]], context: RunContext, counted: Counted
+    ) -> dict[str, NDArray[Any]]:
+        """Columns of the table of units."""
+        return truth.unit_table(_plan(context), sums, context, counted, self.detectable_snr)
+
+    def sums(self, product: Product, sums: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        """None."""
+        return {}
+
     # ---------------------------------------------------------------- a tile
 
     def needs(self, wanted: NmBox, context: RunContext) -> dict[str, NmBox]:
         """The voxels of all depths whose sharp images reach the pixels."""
         plan = _plan(context)
         reach = exact(math.ceil(plan.light.reach_um(plan.deepest_um) * 1000))
-        grown = wanted.grown((Fraction(0), reach, reach))
+        down, across = (reach + exact(math.ceil(n * 1000)) for n in reach_um(context, plan.light))
+        grown = wanted.grown((Fraction(0), down, across))
         depth = context.geometry.voxels_nm(Box.of_shape(context.geometry.crop.shape))
         start = (depth.start[0], *grown.start[1:])
         stop = (depth.stop[0], *grown.stop[1:])
@@ -294,7 +370,7 @@ class Miniscope(Microscope):
         """Write the expected image of a frame, (channel, 1, y, x)."""
         state.labels.survey()
         footprints: Footprints = state.scratch["footprints"]
-        state.write(EXPECTED, footprints.image(state, state.read(ACTIVITY)))
+        state.write(EXPECTED, footprints.image(state, state.read(ACTIVITY), max(state.frame.time - 1, 0)))
 
     def tile_bytes(self, voxels: Box, context: RunContext) -> int:
         """Voxels of cells: cell, and place along three axes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from simexm.geometry.grid import Spacing, Triple
 from simexm.kernels.imaging.footprints import SIGMAS
 from simexm.kernels.numbers.detmath import exp_array
 from simexm.stages.contract import RunContext
+from simexm.stages.motion_path import MotionPath
 from simexm.stages.roles import ImageFormation, ImagingCost, ImagingDescription, Pair
 from simexm.units import times
 
@@ -26,6 +27,30 @@ RADIUS_STEP_PIXELS = 0.1
 PATCHES = 64
 """Sharp images that are held over each pixel, at most on average."""
 SECONDS_PER_PIXEL = 15e-9
+Z_STEP_UM = 1.0
+"""Steps of the focus between which sharp images of tissue that moves along the axis are interpolated."""
+
+
+def reach_um(context: RunContext, light: Light) -> tuple[float, float]:
+    """Farthest that a pixel looks beyond its place in the tissue at rest, along y and x."""
+    if context.motion is None:
+        return 0.0, 0.0
+    rows, columns = light.field
+    return context.motion.moved(context).reach_um(rows * light.pixel_um, columns * light.pixel_um)
+
+
+def reach_pixels(context: RunContext, light: Light) -> tuple[int, int]:
+    """The same in whole pixels, with one for the splines."""
+    y, x = reach_um(context, light)
+    return math.ceil(y / light.pixel_um) + 1, math.ceil(x / light.pixel_um) + 1
+
+
+def focus_steps(context: RunContext) -> int:
+    """Steps of the focus that a movie needs at most."""
+    if context.motion is None:
+        return 1
+    z = context.motion.moved(context).z_um / Z_STEP_UM
+    return math.ceil(float(z.max(initial=0.0))) - math.floor(float(z.min(initial=0.0))) + 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +102,13 @@ class Light:
         dy, dx = (y - self.field[0] / 2) * self.pixel_um, (x - self.field[1] / 2) * self.pixel_um
         return np.asarray(dy * dy + dx * dx)
 
+    def moved(self, y: Array, x: Array, path: MotionPath, time: int) -> tuple[Array, Array]:
+        """Places in a frame, in pixels, of tissue that lies at these places at rest."""
+        cy, cx = (n / 2 for n in self.field)
+        cos, sin = math.cos(path.rotation_rad[time]), math.sin(path.rotation_rad[time])
+        dy, dx = (float(v[time]) / self.pixel_um for v in (path.y_um, path.x_um))
+        return cos * (y - cy) + sin * (x - cx) + cy + dy, cos * (x - cx) - sin * (y - cy) + cx + dx
+
     def disc_um(self, depth_um: Array, focus_um: Array) -> Array:
         """Radius of the disc of a point out of focus."""
         return np.asarray(self.aperture_ratio * np.abs(depth_um - focus_um))
@@ -118,6 +150,7 @@ class Light:
 class MiniscopePlan(ImageFormation):
     """Light, and the electrons of each pair: of 1 uM in 1 um^3 at the surface, at the brightness of the saturated indicator."""
 
+    follows_motion: ClassVar[bool] = True
     pairs: tuple[Pair, ...]
     light: Light
     electrons: tuple[float, ...]
@@ -149,7 +182,12 @@ class MiniscopeCost(ImagingCost):
 
     def tile_bytes(self, tile: Triple, channels: int, context: RunContext, chunk_nm: float) -> int:
         """Sharp images, scattered light on nodes, and an image in float64."""
-        return self.kept_bytes(tile, channels) + 16 * math.prod(tile)
+        total = self.kept_bytes(tile, channels) + 16 * math.prod(tile)
+        if context.motion is not None:  # four values per pixel, of a larger tile, for each step of the focus
+            reach = reach_pixels(context, self.plan.light)
+            nodes = 4 * math.prod(n + 2 * r for n, r in zip(tile[1:], reach, strict=True))
+            total += PATCHES * nodes * focus_steps(context) + 8 * nodes + 32 * math.prod(tile)
+        return total
 
     def kept_bytes(self, tile: Triple, channels: int) -> int:
         """Footprints."""

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, ClassVar, Self
 
@@ -24,9 +25,10 @@ from simexm.spectra.curves import CsvCurve, Curve
 from simexm.spectra.efficiency import Efficiency, counted_nm
 from simexm.spectra.fluorophores import Fluorophore
 from simexm.spectra.lightpath import detected_share
-from simexm.stages.contract import EXPANDED, EXPECTED, MapPass, Quantity, RunContext, TileState
+from simexm.stages.contract import EXPANDED, EXPECTED, EmitterStream, MapPass, Quantity, RunContext, TileState
 from simexm.stages.microscope import objectives, optics_grid
 from simexm.stages.microscope.dose import Bleaching, Tissue
+from simexm.stages.microscope.flashes import add_flashes
 from simexm.stages.microscope.haze import NAME
 from simexm.stages.microscope.haze_image import add_haze, map_dyes
 from simexm.stages.microscope.light import check_light
@@ -334,14 +336,34 @@ class Optics(Microscope):
     def run(self, state: TileState) -> None:
         """Write the expected image of the tile, float32 on its device, (channel, z, y, x), photo-electrons per pixel."""
         kept = state.scratch if any(state.frame) else None
-        stream = state.read(EXPANDED)
+        stream: EmitterStream = state.read(EXPANDED)
         plan, dyes = _formation(state.context), state.context.dyes
-        expected = expected_image(self, plan, stream, dyes, state.pixels, state.device, kept)
+        if stream.flashing:  # of these few dyes, images are added one by one
+            steady = {layer: dye for layer, dye in stream.dyes.items() if dye not in stream.flashing}
+            whole = replace(stream, dyes=steady, varying=stream.varying - set(stream.flashing))
+        else:
+            whole = stream
+        expected = self._lasting(whole, plan, state, kept)
+        if stream.flashing:
+            with timed("imaging: flashes"):
+                add_flashes(self, plan, stream, state.context, state.pixels, expected)
         if plan.haze is not None:
             with timed("imaging: haze"):
                 planes = state.context.geometry.shape[0]
                 add_haze(self, plan, dyes, state.mapped[NAME], planes, state.pixels, state.device, expected)
         state.write(EXPECTED, expected)
+
+    def _lasting(self, stream: EmitterStream, plan: OpticsPlan, state: TileState, kept: dict[str, Any] | None) -> Any:
+        """The expected image of dyes that do not flash; where there are others, kept if it is the same in all frames."""
+        if kept is None or not state.read(EXPANDED).flashing or stream.varying & set(stream.dyes.values()):
+            return expected_image(self, plan, stream, state.context.dyes, state.pixels, state.device, kept)
+        if "lasting" not in kept:
+            if stream.dyes:
+                made = expected_image(self, plan, stream, state.context.dyes, state.pixels, state.device)
+            else:
+                made = state.device.zeros((len(self.all_channels), *state.pixels.shape), np.float32)
+            kept["lasting"] = made
+        return kept["lasting"].copy()
 
 
 def _formation(context: RunContext) -> OpticsPlan:

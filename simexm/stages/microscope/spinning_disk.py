@@ -40,6 +40,7 @@ class SpinningDisk(Widefield):
 
     keeps_light: ClassVar[bool] = False
     keeps_evenly: ClassVar[bool] = False
+    films_switching: ClassVar[bool] = False
     needs_symmetry: ClassVar[bool] = True
 
     @model_validator(mode="after")

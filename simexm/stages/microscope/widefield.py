@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from simexm.errors import SpecError
+from simexm.geometry.geometry import Geometry
+from simexm.geometry.grid import Box, Spacing, Triple
+from simexm.geometry.transform import Transform
 from simexm.kernels.diffraction import pupil
 from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction.tables import SURFACE, Focus
@@ -39,6 +45,8 @@ class Widefield(Optics):
         Lasers and bands, imaged one after the other.
     exposure_s
         Exposure of one plane.
+    focus_um
+        Depth, in the expanded specimen, of the only plane, for movies; in place of plane_spacing_nm.
     haze
         Whether the light of dyes beyond the axial range is added, from a coarse map of the whole specimen. By default, where the
         specimen is thicker than that range; of a light sheet and a spinning disk where the range leaves out more than 5 %
@@ -50,14 +58,57 @@ class Widefield(Optics):
     exposure_s: float = Field(default=0.1, gt=0, le=3600)
 
     haze: bool | None = None
+    focus_um: float | None = Field(default=None, gt=0, le=50)
 
+    films_switching: ClassVar[bool] = True
+    """Whether a frame is exposed at once, so that dyes can be filmed while they switch."""
     tail: ClassVar[psf_response.Tail] = "constant"
     keeps_light: ClassVar[bool] = True
     keeps_evenly: ClassVar[bool] = True
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_plane(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("focus_um"), int | float):
+            return given
+        spacing = 2000 * given["focus_um"]  # plane 0 lies half a spacing below the corner
+        if given.get("plane_spacing_nm", spacing) != spacing:
+            raise ValueError("focus_um asks for one plane, and plane_spacing_nm for a stack; leave one of them out")
+        return {**given, "plane_spacing_nm": spacing}
+
     @property
     def all_channels(self) -> tuple[Channel, ...]:
         return self.channels
+
+    def geometry(
+        self, volume: Triple, crop: Box, voxel_nm: Spacing, origin_nm: Spacing, transform: Transform
+    ) -> Geometry:
+        """See `Optics`; one plane at the focus, if there is one."""
+        whole = super().geometry(volume, crop, voxel_nm, origin_nm, transform)
+        if self.focus_um is None:
+            return whole
+        depth = float(crop.shape[0] * voxel_nm[0] * transform.scale) / 1000
+        if self.focus_um > depth:
+            raise SpecError(
+                f"focus_um {self.focus_um:g} lies below the expanded specimen, which is {depth:g} um deep, so nothing would be "
+                "in focus; choose a depth inside"
+            )
+        return replace(whole, fixed_shape=(1, *whole.shape[1:]))
+
+    def excitations_per_s(self, dyes: Mapping[str, Fluorophore]) -> dict[str, float]:
+        """See `Microscope`: in the channel that excites the dye most."""
+        if not self.films_switching:
+            return {}
+        found = {}
+        for dye in dyes.values():
+            rates = [
+                photophysics.excitation_rate_per_s(
+                    self.cross_section_m2(channel, dye), channel.irradiance_W_per_cm2 * 1e4, channel.excitation_nm
+                )
+                for channel in self.channels
+            ]
+            found[dye.name] = photophysics.saturated_rate_per_s(max(rates), dye.lifetime_ns)
+        return found
 
     @property
     def adds_haze(self) -> bool | None:

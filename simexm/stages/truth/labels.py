@@ -15,7 +15,7 @@ from simexm.stages.contract import LABELS, REGIONS, TRUTH, LabelPart, Quantity, 
 from simexm.stages.products import Product, labels
 from simexm.stages.truth.places import planes_of_voxels
 
-_AT_ONCE: Triple = (16, 512, 512)
+_AT_ONCE: Triple = (24, 512, 512)
 """Pixels inverted together, to bound the memory of coordinates."""
 
 
@@ -87,9 +87,13 @@ class Truth(Stage):
         pixels = geometry.pixels(reached).intersect(state.pixels)
         bits = state.device.to_host(part.marked()) if self.regions else np.empty((0, 0, 0), np.uint8)
         within = [np.array(corner) for corner in (core.start, core.stop, part.box.start)]
+        # where tissue is missing, the voxel itself counts, not only its label
+        around = None if state.context.missing.get(state.context.frame) else places.Around(part.index, bits, *within)
         for some in Tiling(pixels, _AT_ONCE):
             inside = some.relative_to(state.pixels.start).slices
-            for plane, voxels in enumerate(planes_of_voxels(geometry, some), some.start[0] - state.pixels.start[0]):
+            for plane, voxels in enumerate(
+                planes_of_voxels(geometry, some, around), some.start[0] - state.pixels.start[0]
+            ):
                 at = plane, *inside[1:]
                 places.gather_at(part.index, *within, voxels, state.scratch[""][at])
                 for name in self.regions:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simexm import settings
-from simexm.analysis.registration.sides import Side, absolute, frame_of
+from simexm.analysis.registration.align import Align
+from simexm.analysis.registration.sides import absolute, frame_of
 from simexm.analysis.registration.transform import Floats, Frame, StoredTransform, affine_at
 from simexm.analysis.registration.truth import transform_at
 from simexm.analysis.volume import Volume
@@ -31,16 +32,17 @@ _LOW, _HIGH = 10, 99.7
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an alignment is shown beside: paths of its volumes, and of its true transform."""
+    """What an alignment is shown beside: paths of its volumes, and of its true transform; and which of its rounds is shown."""
 
     fixed: str | None = None
     moving: str | None = None
     truth: str | None = None
+    round: int | None = None
 
     @property
     def given(self) -> bool:
         """Whether anything is named."""
-        return bool(self.fixed or self.moving or self.truth)
+        return bool(self.fixed or self.moving or self.truth or self.round)
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,30 @@ class _Alignment:
     """An alignment, and the box of its middle that is drawn."""
 
     result: Result
+    round: int | None
     fixed: Volume | None
     moving: Volume | None
     truth: StoredTransform | None
 
+    @property
+    def name(self) -> str:
+        """Name of the round; empty for an alignment of two volumes."""
+        return f"round_{self.round:02d}" if self.round else ""
+
     @cached_property
     def found(self) -> StoredTransform:
-        return StoredTransform(str(self.result.path))
+        return StoredTransform(f"{self.result.path}/{self.name}".rstrip("/"))
+
+    @property
+    def read_fixed(self) -> Callable[[Box], NDArray[Any]] | None:
+        """Return a box of the fixed volume, which an alignment of all rounds holds itself."""
+        if self.fixed is not None:
+            return self.fixed.stack.read
+        return self.channel if self.round else None
+
+    def channel(self, box: Box, number: int = 0) -> NDArray[Any]:
+        """A box of a channel of the aligned image."""
+        return elements(self.result.array(), (number, *box.slices))
 
     @property
     def frame(self) -> Frame:
@@ -83,7 +102,7 @@ class _Alignment:
         return found
 
     def aligned(self, box: Box) -> NDArray[Any]:
-        return elements(self.result.array(), (0, *box.slices))
+        return self.channel(box, self.round - 1 if self.round else 0)
 
     def covered(self, box: Box) -> NDArray[np.bool_]:
         """Where the moving volume has values."""
@@ -126,18 +145,22 @@ class _Alignment:
 
 def about(result: Result, comparison: Comparison) -> dict[str, Any]:
     """Collect the page's data; raises OutputError or SpecError if a volume or transform is not that of the alignment."""
+    number = _round(result, comparison.round)
     fixed, moving = (
-        None if path is None else _volume(result, side, path)
-        for side, path in (("fixed", comparison.fixed), ("moving", comparison.moving))
+        None if path is None else _volume(result, side, path, name)
+        for side, path, name in (
+            ("fixed", comparison.fixed, "fixed"),
+            ("moving", comparison.moving, f"round_{number:02d}" if number else "moving"),
+        )
     )
     truth = None if comparison.truth is None else transform_at(absolute(comparison.truth))
-    shown = _Alignment(result, fixed, moving, truth)
+    shown = _Alignment(result, number, fixed, moving, truth)
     if truth is not None and truth.frame is not None:
         _refuse_other_extent(truth, shown.frame)
     scores = {(row["score"], row["subset"]): row for row in result.scores().to_pylist()}
-    correlation = [scores["correlation", subset]["value"] for subset in ("identity", "")]
+    correlation = [scores["correlation", f"{shown.name} {of}".strip()]["value"] for of in ("identity", "")]
     return {
-        "title": result.path.stem,
+        "title": f"{result.path.stem}, round {number}" if number else result.path.stem,
         "file": result.path.name,
         "provenance": result.provenance,
         "shape": shown.frame.shape,
@@ -147,7 +170,9 @@ def about(result: Result, comparison: Comparison) -> dict[str, Any]:
         "extent_um": [float(v) for v in shown.frame.extent_um],
         "steps": [str(step["step"]) for step in result.provenance["settings"]["steps"]],
         "correlation": correlation,
-        "overlays": fixed is not None,
+        "overlays": shown.read_fixed is not None,
+        "rounds": [n for n in range(2, len(result.channels) + 1) if number],
+        "round": number,
         "pictures": list(_pictures(shown)),
         **_maps(shown),
         "scores": [_row(row) for row in scores.values()],
@@ -155,11 +180,26 @@ def about(result: Result, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _volume(result: Result, side: str, path: str) -> Volume:
-    found = Side.model_validate(result.provenance["settings"][side]).open(path)
-    if found.identity != result.provenance["inputs"][side]:
+def _round(result: Result, number: int | None) -> int | None:
+    """The round to show, by default the second; None for an alignment of two volumes. Raises OutputError for another."""
+    last = len(result.channels)
+    if last == 1:
+        if number is None:
+            return None
+        raise OutputError(f"{result.path} holds one transform, not rounds; leave --round {number} out")
+    if number is not None and not 2 <= number <= last:
         raise OutputError(
-            f"{path} is not the {side} volume of {result.path}: its voxels or their size differ, so it would be shown in a wrong "
+            f"{result.path} holds the alignments of rounds 2 to {last} with the first, so there is none of round {number}; "
+            f"type --round N with one of them"
+        )
+    return number or 2
+
+
+def _volume(result: Result, side: str, path: str, name: str) -> Volume:
+    found = Align.model_validate(result.provenance["settings"]).side(side).open(path)
+    if found.identity != result.provenance["inputs"][name]:
+        raise OutputError(
+            f"{path} is not the {name} volume of {result.path}: its voxels or their size differ, so it would be shown in a wrong "
             "place; name the volume that was aligned"
         )
     return found
@@ -178,10 +218,10 @@ def _row(row: dict[str, Any]) -> tuple[str, str, str, str]:
 
 def _pictures(shown: _Alignment) -> Sequence[Drawn]:
     after = _scaled(shown.sections(shown.aligned), shown.sections(shown.covered))
-    if shown.fixed is None:
+    if shown.read_fixed is None:
         return [shown.sheet.drawn("Aligned", lambda part: _grey(after[part]))]
     whole = [np.ones(s.shape, np.bool_) for s in after]
-    fixed = _scaled(shown.sections(shown.fixed.stack.read), whole)
+    fixed = _scaled(shown.sections(shown.read_fixed), whole)
     drawn = []
     if shown.moving is not None:
         before = _scaled(shown.sections(shown.before), shown.sections(shown.covered_before))

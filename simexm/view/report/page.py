@@ -18,6 +18,7 @@ from simexm.run.layout import valid_records
 from simexm.stages.microscope.optics import Optics
 from simexm.stages.microscope.optics_plan import OpticsPlan
 from simexm.store.atomic_file import atomic_file, refuse_missing_folder
+from simexm.sweep.run import KIND as SWEEP
 from simexm.units import duration, size
 from simexm.view.dyes import CROSSTALK_SHARE, dyes_in_channels, percent
 from simexm.view.fluorophores import dye_in_channel_rows
@@ -29,6 +30,7 @@ from simexm.view.report.distortion import distortion
 from simexm.view.report.ink import ACCENT
 from simexm.view.report.pictures import Drawn, Views
 from simexm.view.report.running import draw_memory, draw_speed, read_running
+from simexm.view.report.sweep import of_sweep
 from simexm.view.run_record import RunRecord
 from simexm.view.scene import ChannelDisplay
 from simexm.view.spectra import readable
@@ -42,19 +44,25 @@ def write_report(result: Result, output: Path, comparison: Comparison | None = N
 
     Raises OutputError for an unfinished result or one of another analysis, or if the disk refuses.
     """
-    if result.kind not in (SIMULATION, ALIGNMENT):
+    if result.kind not in (SIMULATION, ALIGNMENT, SWEEP):
         raise OutputError(
-            f"{result.path} was written by `simexm {result.kind}`, but reports are for simulations and alignments; type simexm "
-            f"info {result.path}"
+            f"{result.path} was written by `simexm {result.kind}`, but reports are for simulations, alignments and sweeps; type "
+            f"simexm info {result.path}"
         )
     compared = comparison or Comparison()
-    if result.kind == SIMULATION and compared.given:
+    if result.kind != ALIGNMENT and compared.given:
         raise OutputError(
-            f"{result.path} is a simulation, and --fixed, --moving and --truth are for alignments; leave them out"
+            f"{result.path} is a {result.kind}, and --fixed, --moving, --truth and --round are for alignments; leave them out"
         )
-    result.require_complete()
+    if result.kind != SWEEP:  # points of a sweep that failed do not hide the others
+        result.require_complete()
     refuse_missing_folder(output)
-    page = render(result) if result.kind == SIMULATION else rendered("alignment.html", about(result, compared))
+    if result.kind == SIMULATION:
+        page = render(result)
+    elif result.kind == SWEEP:
+        page = rendered("sweep.html", of_sweep(result))
+    else:
+        page = rendered("alignment.html", about(result, compared))
     with atomic_file(output) as partial:
         partial.write_text(page, encoding="utf-8")
 

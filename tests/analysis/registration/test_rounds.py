@@ -60,6 +60,34 @@ def test_each_round_has_a_transform_an_image_and_scores(rounds: Result, aligned:
     assert aligned.table("affine").num_rows == 6
 
 
+def test_two_rounds_are_aligned_by_their_names(rounds: Result, aligned: Result, tmp_path: Path) -> None:
+    settings = Align.model_validate({"steps": STEPS, "channel": "stain"})
+    pair = [f"{rounds.path}/round_{n:02d}" for n in (1, 3)]
+    found = StoredTransform(str(settings.run(*pair, output=tmp_path / "pair.zarr", quiet=True).path)).whole
+    among = StoredTransform(f"{aligned.path}/round_03").whole
+    assert found.displacement is not None
+    assert among.displacement is not None
+    assert np.array_equal(found.displacement, among.displacement)
+    assert np.array_equal(found.affine, among.affine)
+    for path, words in ((str(rounds.path), "name one"), (f"{rounds.path}/round_07", "rounds 1 to 3")):
+        with pytest.raises(SpecError, match=words):
+            settings.plan(path, pair[1])
+
+
+def test_the_report_shows_a_round(rounds: Result, aligned: Result, tmp_path: Path) -> None:
+    report = ["report", str(aligned.path), "-o", str(tmp_path / "page.html"), "--overwrite"]
+    moving = ["--moving", f"{rounds.path}/round_03", "--truth", f"{rounds.path}/round_03"]
+    done = CliRunner().invoke(app, [*report, *moving, "--round", "3"])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "page.html").read_text()
+    for words in ("Round 3 of 3", "Before", "Fixed and aligned volume, in turn", "distance from the true transform"):
+        assert words in page
+    for number, words in (("1", "rounds 2 to 3"), ("2", "not the round_02 volume")):
+        refused = CliRunner().invoke(app, [*report, *moving, "--round", number])
+        assert refused.exit_code != 0
+        assert words in refused.output
+
+
 def test_a_round_is_applied_by_its_name(rounds: Result, aligned: Result, tmp_path: Path) -> None:
     stain = [c["label"] for c in rounds.channels].index("stain")
     np.save(tmp_path / "three.npy", rounds.at(round=3).array()[stain])

@@ -1,0 +1,1 @@
+"""Localisation microscopy: from frames to tables of molecules, their pictures, and scores."""

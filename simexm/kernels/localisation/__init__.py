@@ -1,0 +1,1 @@
+"""Single molecules: detection, fits, pairing, and pictures."""

@@ -1,0 +1,1 @@
+"""Paths of tissue that moves while it is filmed."""

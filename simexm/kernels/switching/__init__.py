@@ -1,0 +1,1 @@
+"""Dyes that switch between states, as arrays."""
