@@ -46,7 +46,8 @@ class Graph:
             held += len(part["ids"]) + len(part.get("pairs", ()))
             if held > max(_ROWS, 2 * (len(ids[0]) + len(pairs[0]))):
                 ids = [np.unique(np.concatenate(ids))]
-                pairs, counts = ([one] for one in reduced(np.concatenate(pairs), np.concatenate(counts)))
+                merged = reduced(np.concatenate(pairs), np.concatenate(counts))
+                pairs, counts = [merged[0]], [merged[1]]
                 held = len(ids[0]) + len(pairs[0])
         whole, sums = reduced(np.concatenate(pairs), np.concatenate(counts))
         return cls(np.unique(np.concatenate(ids)), whole, sums)

@@ -40,7 +40,7 @@ def membrane(image: NDArray[Any], smoothing_nm: float, local_nm: float, voxel_nm
     values = np.maximum(np.asarray(image, np.float32), 0)
     near, wide = _smoothed(values, smoothing_nm, voxel_nm, _SMOOTH), _smoothed(values, local_nm, voxel_nm, _LOCAL)
     both = near + wide
-    return np.divide(near, both, out=np.zeros_like(near), where=both > 0)
+    return np.asarray(np.divide(near, both, out=np.zeros_like(near), where=both > 0), np.float32)
 
 
 def depth_reach(deepest_nm: float, rounding_nm: float, voxel_nm: Nm) -> Triple:
