@@ -90,9 +90,7 @@ def report(
     truth: Annotated[
         str | None, options.option("--truth", "Its true transform, for maps of the error.", "TRANSFORM", False)
     ] = None,
-    round_: Annotated[
-        int | None, options.option("--round", "Round to show, of an alignment of all rounds.", "N", "2")
-    ] = None,
+    round_: options.Round = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write a report on a result as one HTML page: pictures, light, noise, cells, and how to reproduce it.

@@ -1,7 +1,6 @@
 """The command that simulates an experiment for many values of its settings: sweep."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,24 +8,17 @@ import typer
 from simexm.cli import options
 from simexm.cli.app import Heading, command
 from simexm.cli.shared import cluster_of, load, print_rows, short, stoppable
+from simexm.errors import SpecError
 from simexm.units import count, duration, size
 
 
 @command(Heading.SIMULATE)
 def sweep(
     spec: options.SpecPath,
-    settings: Annotated[
-        Path,
-        typer.Option(
-            "--settings",
-            help="What varies and what is measured, YAML or JSON; `simexm new sweep` prints one to edit.",
-            metavar="FILE",
-            show_default=False,
-        ),
-    ],
     output: Annotated[
         str | None, options.output("NAME.zarr; its tables and points go to NAME.run beside it.", "SPEC-sweep.zarr")
     ] = None,
+    settings: options.Settings = None,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
     jobs: options.Jobs = None,
@@ -48,6 +40,8 @@ def sweep(
     from simexm.sweep.settings import Sweep
     from simexm.view.rows import sweep_rows
 
+    if settings is None:
+        raise SpecError("what varies is missing; name its file with --settings (`simexm new sweep` prints one to edit)")
     chosen = cluster_of(cluster, jobs, workers)
     simulation, varied = load(spec, None)[0], Sweep.load(settings)
     where = output or f"{spec.stem}-sweep.zarr"

@@ -55,6 +55,7 @@ def run(
     finished: Callable[[Place], None] = lambda place: None,
 ) -> Result:
     """See `Simulation.run`; `finished` is called when the result is complete, before the lock is released."""
+    Place.at(output)  # its name is checked before anything is planned
     check_types(client, cluster)
     plan = make_plan(simulation, until=until, gpu=workers_have_gpus(client, cluster))
     plan.warn()

@@ -81,7 +81,7 @@ def check_columns(path: Location, schema: pyarrow.Schema, columns: Sequence[str]
         is_text = types.is_string(field.type)
         is_number = types.is_integer(field.type) or types.is_floating(field.type)
         fits = is_text or is_number if any_text else is_text if field.name in _TEXTS else is_number
-        if not fits or re.fullmatch("[A-Za-z0-9_-]{1,100}", field.name) is None:
+        if not fits or re.fullmatch("[A-Za-z0-9_.-]{1,100}", field.name) is None:
             raise _no_table(path, f"has a column {ascii(field.name)[:120]} of {field.type}")
 
 

@@ -28,7 +28,7 @@ name = "outside"
 version = "3.1"
 
 [project.entry-points."simexm.stages"]
-drift = "outside:Drift"
+sway = "outside:Drift"
 census = "outside:Census"
 
 [project.entry-points."simexm.analyses"]

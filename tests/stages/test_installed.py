@@ -207,7 +207,7 @@ from simexm.stages.frames import FrameAxis
 from simexm.stages.products import Product, labels
 
 class Drift(Stage):
-    stage: Literal["drift"] = "drift"
+    stage: Literal["sway"] = "sway"
     step_nm: float = 162.5
     reads: ClassVar = (EXPANDED,)
     writes: ClassVar = (EXPANDED,)
@@ -261,7 +261,7 @@ class Census(Stage):
 
 def over_time(**root: Any) -> dict[str, Any]:
     data = build.spec(source={"kind": "phantom", "shape": [24, 40, 48], "voxel_size_nm": [40, 32, 32]}, **root)
-    data["stages"].insert(3, {"stage": "drift"})
+    data["stages"].insert(3, {"stage": "sway"})
     data["stages"].insert(6, {"stage": "census"})
     return data
 
@@ -269,9 +269,9 @@ def over_time(**root: Any) -> dict[str, Any]:
 @pytest.fixture
 def drifting(site: Callable[..., None], tmp_path: Path) -> Result:
     """A run in threads of both stages, in several blocks and tiles."""
-    site("overtime", OVER_TIME, "Drift", "drift")
+    site("overtime", OVER_TIME, "Drift", "sway")
     (tmp_path / "overtime-2.5.dist-info" / "entry_points.txt").write_text(
-        "[simexm.stages]\ndrift = overtime:Drift\ncensus = overtime:Census\n"
+        "[simexm.stages]\nsway = overtime:Drift\ncensus = overtime:Census\n"
     )
     build.forget_packages()
     simulation = Simulation.from_mapping(over_time(keep=["expected", "labelled"])).with_tile((3, 16, 16))

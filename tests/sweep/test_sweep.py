@@ -22,6 +22,8 @@ from simexm.sweep.settings import Sweep
 from simexm.view.report.page import write_report
 from tests.build import layer, spec
 
+pytestmark = pytest.mark.filterwarnings("ignore::simexm.errors.SimexmWarning")
+
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -31,7 +33,7 @@ if Path(limit).exists() and Path(limit).read_text() in Path(image).with_suffix("
 Path(out).write_text(json.dumps({"planes": json.loads((Path(image) / "0" / "zarr.json").read_text())["shape"][1]}))
 """
 AXES: dict[str, Any] = {
-    "expansion.factor": [2, 4],
+    "expansion.factor": [2, 3],
     "labelling.layers.membrane.density_per_um2": {"first": 50, "last": 200, "count": 2},
 }
 

@@ -97,5 +97,5 @@ def test_what_does_not_belong_is_refused(folder: Path) -> None:
     with pytest.raises(OutputError, match="not the fixed volume"):
         about(result, Comparison(fixed=str(folder / "other.npy")))
     score = AlignmentScore().run(result, folder / "truth.nrrd", output=folder / "score.zarr", quiet=True)
-    with pytest.raises(OutputError, match="simulations and alignments"):
+    with pytest.raises(OutputError, match="simulations, alignments and sweeps"):
         write_report(score, folder / "score.html")

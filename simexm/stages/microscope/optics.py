@@ -42,7 +42,7 @@ LEAST_INDEX = 1.3
 """No gel, and no cleared tissue, has a lower refractive index."""
 
 
-def _either(schema: dict[str, Any]) -> None:
+def either_lens(schema: dict[str, Any]) -> None:
     """Say in the JSON schema that a named objective gives the numerical aperture."""
     schema["required"] = [key for key in schema.get("required", []) if key != "numerical_aperture"]
     schema["anyOf"] = [{"required": ["numerical_aperture"]}, {"required": ["objective"]}]
@@ -85,7 +85,7 @@ class Optics(Microscope):
         Transmission of the objective and its optics.
     """
 
-    model_config = ConfigDict(json_schema_extra=_either)
+    model_config = ConfigDict(json_schema_extra=either_lens)
 
     objective: objectives.Name | None = None
     numerical_aperture: float = Field(gt=0, le=2)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from simexm.errors import SpecError
 from simexm.geometry.geometry import Geometry
@@ -18,7 +18,7 @@ from simexm.kernels.diffraction import response as psf_response
 from simexm.kernels.diffraction.tables import SURFACE, Focus
 from simexm.kernels.emission import photophysics
 from simexm.spectra.fluorophores import Fluorophore
-from simexm.stages.microscope.optics import Optics
+from simexm.stages.microscope.optics import Optics, either_lens
 from simexm.stages.microscope.optics_plan import Array, Channel, Places, Power
 from simexm.stages.roles import MOST_CHANNELS
 
@@ -34,6 +34,13 @@ class CameraChannel(Channel):
     """
 
     irradiance_W_per_cm2: Power = Field(gt=0, le=1e7)
+
+
+def _one_of_both(schema: dict[str, Any]) -> None:
+    """Tell editors that a stack needs plane_spacing_nm, and a movie focus_um."""
+    either_lens(schema)
+    schema["required"] = [name for name in schema["required"] if name != "plane_spacing_nm"]
+    schema["allOf"] = [{"anyOf": [{"required": ["plane_spacing_nm"]}, {"required": ["focus_um"]}]}]
 
 
 class Widefield(Optics):
@@ -52,6 +59,8 @@ class Widefield(Optics):
         specimen is thicker than that range; of a light sheet and a spinning disk where the range leaves out more than 5 %
         of a uniformly stained stack's light.
     """
+
+    model_config = ConfigDict(json_schema_extra=_one_of_both)
 
     stage: Literal["widefield"] = "widefield"
     channels: tuple[CameraChannel, ...] = Field(min_length=1, max_length=MOST_CHANNELS)

@@ -81,7 +81,7 @@ def of_sweep(result: Result) -> dict[str, Any]:
         "failures": [(str(p["point"]), p["failure"]) for p in sweep.points if p["failure"]],
         "point_head": ["Point", *point_axes, "Specimen", "Noise", "Imaging", "Stored", "Hash"],
         "point_rows": [_point(p, point_axes) for p in sweep.points],
-        "settings": settings.dump(about["settings"], compact=True),
+        "settings": settings.dump(json.loads(json.dumps(about["settings"])), compact=True),
         "provenance": about,
     }
 
