@@ -30,7 +30,7 @@ def tissue() -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Cells around random points, and counts of light from where they meet."""
     rng = np.random.default_rng(0)
     places = np.moveaxis(np.indices(SHAPE), 0, -1)
-    cells = cKDTree(rng.random((25, 3)) * SHAPE).query(places)[1] + 1
+    cells = np.asarray(cKDTree(rng.random((25, 3)) * SHAPE).query(places)[1] + 1)
     meets = np.zeros(SHAPE)
     for axis in range(3):
         meets += np.diff(cells, axis=axis, append=cells.take([-1], axis)) != 0
