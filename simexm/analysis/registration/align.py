@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from simexm.analysis.contract import Analysis, Bench
-from simexm.analysis.registration.rounds import rounds_of
 from simexm.analysis.registration.sides import Side, absolute, name_of
 from simexm.analysis.registration.steps import Deform, Features, Step, order_fault
 from simexm.analysis.registration.transform import StoredTransform
+from simexm.analysis.result_image import rounds_of
 from simexm.analysis.volume import Volume
 from simexm.errors import OutputError
 from simexm.kernels.registration import warp

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from simexm.analysis.grid import Grid
 from simexm.analysis.registration.images import Mask, Picture
-from simexm.analysis.registration.rounds import ImageVolume, image_of
 from simexm.analysis.registration.transform import Frame
+from simexm.analysis.result_image import ImageVolume, image_of
 from simexm.analysis.volume import Volume
 from simexm.errors import SpecError
 from simexm.geometry.grid import Box, three

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from simexm.analysis.registration.rounds import ROUND
 from simexm.analysis.registration.transform import Floats, Frame, StoredTransform, Transform
+from simexm.analysis.result_image import ROUND
 from simexm.errors import NoResultError, OutputError
 from simexm.geometry.geometry import Geometry
 from simexm.geometry.grid import Spacing, Triple, three

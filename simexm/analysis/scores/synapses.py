@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simexm.analysis.contract import Analysis, Bench, Conclusion, Score
-from simexm.analysis.synapses.stored_table import Columns, StoredTable, hashes, synapse_columns, synapse_table
+from simexm.analysis.stored_table import Columns, StoredTable, hashes
+from simexm.analysis.synapses.tables import synapse_columns, synapse_table
 from simexm.errors import OutputError
 from simexm.jobs.keyed_rows import Keyed, MergedRows
 from simexm.names import FreeText

@@ -15,11 +15,11 @@ from pydantic import Field
 
 from simexm.analysis.contract import Bench, Conclusion, ReadPart, Score
 from simexm.analysis.grid import Grid
-from simexm.analysis.registration.rounds import ImageVolume
 from simexm.analysis.registration.sides import absolute
+from simexm.analysis.result_image import ImageVolume
 from simexm.analysis.segmentation.graph import EDGES_INPUT, Graph, edges_of_table
 from simexm.analysis.segmentation.segment import SUPERVOXELS
-from simexm.analysis.synapses.stored_table import StoredTable
+from simexm.analysis.stored_table import StoredTable
 from simexm.analysis.volume import Volume, VolumeAnalysis, corner_nm, same_grid, voxel_floats
 from simexm.errors import NoResultError, OutputError
 from simexm.geometry.grid import Box, Tiling

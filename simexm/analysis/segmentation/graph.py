@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.analysis.synapses.stored_table import StoredTable
+from simexm.analysis.stored_table import StoredTable
 from simexm.errors import OutputError
 from simexm.kernels.objects.agglomeration import merged_by_mean, merged_by_threshold, roots
 from simexm.kernels.objects.edges import reduced

@@ -14,8 +14,8 @@ from pydantic import Field
 from simexm.analysis.contract import Bench, Conclusion, ReadPart, Score
 from simexm.analysis.grid import Grid
 from simexm.analysis.objects.borders import PAIRS, PARTS, at_border, facing_layer, join, parts_of, voxel_ids
-from simexm.analysis.registration.rounds import image_of
 from simexm.analysis.registration.sides import absolute
+from simexm.analysis.result_image import image_of
 from simexm.analysis.volume import Volume, VolumeAnalysis, corner_nm, voxel_floats
 from simexm.errors import SpecError
 from simexm.geometry.grid import Box, Tiling, Triple, three

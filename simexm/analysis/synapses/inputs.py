@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simexm.analysis.synapses.stored_table import StoredTable
+from simexm.analysis.stored_table import StoredTable
 from simexm.analysis.volume import Volume, same_grid
 from simexm.errors import OutputError
 from simexm.geometry.grid import Box, Triple, triple

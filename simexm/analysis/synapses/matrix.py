@@ -12,16 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from simexm.analysis.contract import Analysis, Bench, Conclusion, Score
+from simexm.analysis.stored_table import Columns, StoredTable, hashes
 from simexm.analysis.synapses.inputs import VALUES
-from simexm.analysis.synapses.stored_table import (
-    SYNAPSES,
-    Columns,
-    MergeTable,
-    StoredTable,
-    hashes,
-    synapse_columns,
-    synapse_table,
-)
+from simexm.analysis.synapses.tables import SYNAPSES, MergeTable, synapse_columns, synapse_table
 from simexm.errors import OutputError
 from simexm.jobs.keyed_rows import Keyed, MergedRows
 from simexm.store.location import Location

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simexm.analysis.contract import Conclusion, Score
 from simexm.analysis.objects.contacts import face_properties
-from simexm.analysis.synapses.stored_table import StoredTable
+from simexm.analysis.stored_table import StoredTable
 from simexm.analysis.volume import Volume
 from simexm.jobs.keyed_rows import Columns, Keyed, MergedRows, place_of
 from simexm.kernels.objects.contacts import CROSSINGS, areas_um2, face_areas_um2

@@ -14,11 +14,11 @@ from pydantic import Field, model_validator
 from simexm.analysis.contract import Bench, Conclusion, ReadPart
 from simexm.analysis.objects.borders import PAIRS, PARTS, join
 from simexm.analysis.objects.foreground import Foreground, ForegroundReader
+from simexm.analysis.stored_table import StoredTable
 from simexm.analysis.synapses import inputs as given
 from simexm.analysis.synapses.borders import Found, near_pairs, parts_of
 from simexm.analysis.synapses.inputs import Named, Volumes, bits_of
 from simexm.analysis.synapses.rows import CONTACTS, COUNTS, TABLE, VOTES, Rows, contact_keys, synapse_keys, vote_keys
-from simexm.analysis.synapses.stored_table import StoredTable
 from simexm.analysis.volume import voxel_floats
 from simexm.errors import OutputError
 from simexm.geometry.grid import Box, Tiling, Triple, three

@@ -1,4 +1,4 @@
-"""Rounds of imaging of a simulated result, and channels of its image, as volumes to align."""
+"""The image of a simulated result as a volume: one channel, and one round of imaging if there are several."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ImageVolume(Volume):
         result = Result.open(path)
         self._result = result if round_number is None else result.at(round=round_number)
         self._result.require_complete()
-        self._channel = _number(channel, [str(c["label"]) for c in self._result.channels], path)
+        self._channel = channel_number(channel, [str(c["label"]) for c in self._result.channels], path)
         self.stack = ChannelStack(self._result, self._channel)
         grid = Grid.of(self._result)
         self.voxel_nm, self.origin_nm = grid.pixel_nm, grid.origin_nm
@@ -86,7 +86,7 @@ class ImageVolume(Volume):
         return f"{self._result.provenance['hash']}/{self.round_number or ''}/{self._channel}"
 
 
-def _number(channel: str | None, names: Sequence[str], path: str) -> int:
+def channel_number(channel: str | None, names: Sequence[str], path: str) -> int:
     """Number of a channel; raises SpecError if it is unknown or unclear."""
     if channel is None and len(names) == 1:
         return 0
@@ -95,7 +95,7 @@ def _number(channel: str | None, names: Sequence[str], path: str) -> int:
     if channel is not None and channel.isdecimal() and int(channel) < len(names):
         return int(channel)
     fault = "has several channels, and one is read" if channel is None else f"has no channel {channel!r}"
-    raise SpecError(f"{path} {fault}; give one (--channel, or channel in the settings) of {', '.join(names)}")
+    raise SpecError(f"{path} {fault}; give --channel with one of {', '.join(names)}, or channel in the settings")
 
 
 def image_of(path: str, channel: str | None) -> ImageVolume | None:
