@@ -377,7 +377,7 @@ def test_blocks_of_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
     spec, commands, script = blocks("docs/molecules.md")
     (tmp_path / "molecules.yaml").write_text(spec.text)
-    plan, run, *exports = commands.text.splitlines()
+    plan, run, *exports, localise, score = commands.text.splitlines()
     assert re.search(r"blinking: Alexa647 +on for .+ in a frame", type_here(plan, tmp_path))
     type_here(run, tmp_path)
     run_python(script.text, tmp_path)
@@ -390,6 +390,15 @@ def test_blocks_of_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         table = read_localisations(tmp_path / name)
         np.testing.assert_array_equal(table["time"], truth["time"].to_numpy())
         np.testing.assert_allclose(table["x_nm"], truth["x_nm"].to_numpy(), atol=0.01)
+    type_here(localise, tmp_path)
+    type_here(score, tmp_path)
+    scores = {one["score"]: one["value"] for one in Result.open(tmp_path / "score.zarr").scores().to_pylist()}
+    assert scores["precision"] > 0.98
+    assert scores["rmse_lateral"] < 10  # nm of tissue, a quarter of those in which the camera sees it
+    type_here("simexm export found.zarr --output again --format picasso", tmp_path)
+    again = read_localisations(tmp_path / "again/localisations.hdf5")
+    found = Result.open(tmp_path / "found.zarr").table("localisations")
+    np.testing.assert_allclose(again["x_nm"], found["x_nm"].to_numpy(), atol=0.01)
     draw(tmp_path / "molecules.zarr", tmp_path / "molecules.png")
     made, shown = (imread(p) for p in (tmp_path / "molecules.png", ROOT / "docs/pictures/molecules.png"))
     assert made.shape == shown.shape

@@ -22,8 +22,8 @@ def draw(movie: Path, picture: Path) -> None:
     truth, shifts = result.table("localisations"), result.table("shifts").sort_by("time")
     time = truth["time"].to_numpy()
     y, x = (truth[f"{a}_nm"].to_numpy() - 1000 * shifts[f"{a}_um"].to_numpy()[time] for a in "yx")
-    bounds = [100.0 * n for n in counts.shape[1:]]
-    places, _, _ = np.histogram2d(y, x, [np.arange(0, n + 1, 50) for n in bounds])
+    bins = [np.arange(2 * n + 1) * 500 * side for n, side in zip(counts.shape[1:], result.pixel_um()[1:], strict=True)]
+    places, _, _ = np.histogram2d(y, x, bins)
     figure, axes = plt.subplots(1, 5, figsize=(15, 3.4), layout="constrained")
     frames = [0, len(counts) // 2, len(counts) - 1]
     shown = [*((counts[n], f"frame {n}") for n in frames), (counts.sum(axis=0), "sum of all frames")]

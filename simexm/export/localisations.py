@@ -11,9 +11,11 @@ import numpy as np
 from simexm.errors import OutputError
 from simexm.export.formats import Format
 from simexm.export.tables import pieces
+from simexm.result.place import SIMULATION
 from simexm.result.result import Result
 from simexm.sources.localisations import Columns, Picture, picasso_yaml, write_csv, write_picasso
 from simexm.store.atomic_file import atomic_file, refuse
+from simexm.store.metadata import read_group
 
 TABLE = "localisations"
 _KEPT = ("time", "z_nm", "y_nm", "x_nm", "photons", "background", "sigma_nm", "precision_nm", "emitter")
@@ -48,20 +50,25 @@ def export_localisations(result: Result, folder: Path, form: Format, *, overwrit
 
 def _columns(result: Result) -> Iterator[Columns]:
     for piece in pieces(result, TABLE):
-        found = {name: piece[name].to_numpy() for name in _KEPT if name in piece.column_names}
+        found = {name: piece[name].to_numpy() for name in piece.column_names}
+        if "x_precision_nm" in found:  # of localise
+            found |= {
+                "precision_nm": (found["y_precision_nm"] + found["x_precision_nm"]) / 2,
+                "emitter": found["event"],
+            }
         order = np.argsort(found["time"], kind="stable")
-        yield {name: column[order] for name, column in found.items()}
+        yield {name: found[name][order] for name in _KEPT if name in found}
 
 
 def _picture(result: Result) -> Picture:
-    """The movie: its pixels in nm of the image, and the width of a dye in focus."""
+    """The movie: its pixels in nm of tissue, as its table and its metadata have them, and the width of a dye in focus."""
+    if result.kind != SIMULATION:
+        movie = read_group(result.path / TABLE)["movie"]
+        return Picture(*(movie[name] for name in ("pixel_nm", "columns", "rows", "frames", "sigma_nm")))
     about = result.provenance
-    size = about.get("pixel_size_expanded_um")
-    if not size:
-        raise OutputError(f"{result.path} states no pixel size of its image, so nothing can be said in pixels or nm")
     shape = result.series().shape if result.acquisition.time else result.array().shape
     frames = shape[0] if result.acquisition.time else 1
     widths = [p["fwhm_nm"][1] for p in about.get("pairs", []) if p.get("fwhm_nm")]
-    pixel = float(size[2]) * 1000
-    sigma = (min(widths) if widths else 2.5 * pixel) / 2.3548
-    return Picture(pixel, shape[-1], shape[-2], frames, sigma)
+    pixel, expanded = (float(size[2]) * 1000 for size in (result.pixel_um(), about["pixel_size_expanded_um"]))
+    sigma = (min(widths) if widths else 2.5 * expanded) / 2.3548
+    return Picture(pixel, shape[-1], shape[-2], frames, sigma * pixel / expanded)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,11 @@ from numpy.typing import NDArray
 from simexm.errors import SourceError
 
 Columns = dict[str, NDArray[Any]]
-DIALECTS = ("simexm", "thunderstorm", "picasso", "smlm-challenge", "smap")
+Dialects = Literal["simexm", "thunderstorm", "picasso", "smlm-challenge", "smap"]
+DIALECTS = get_args(Dialects)
 _AT_ONCE = 1 << 16
+_OWN = frozenset({"y_nm", "x_nm"})
+"""Columns that only tables of simexm have."""
 
 
 class Dialect(NamedTuple):
@@ -97,9 +100,14 @@ def read_localisations(path: str | Path, dialect: str | None = None, *, pixel_nm
     return _checked(where, table)
 
 
+def is_own(path: Path) -> bool:
+    """Whether a table has simexm's own columns: a result, Parquet, or CSV whose header names them."""
+    return path.is_dir() or path.suffix in (".zarr", ".parquet") or (path.suffix == ".csv" and {*_header(path)} >= _OWN)
+
+
 def _dialect(path: Path) -> str:
     """Return the only dialect that a file can be."""
-    if path.is_dir() or path.suffix == ".parquet":
+    if is_own(path) and path.suffix != ".csv":
         return "simexm"
     if path.suffix.lower() in (".h5", ".hdf5", ".hdf"):
         return "picasso"

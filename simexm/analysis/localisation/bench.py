@@ -35,7 +35,7 @@ from simexm.kernels.localisation.response import Response, tabulate
 if TYPE_CHECKING:
     from simexm.analysis.localisation.localise import Localise
 
-LOCALISATIONS, EVENTS, DRIFT = "localisations", "events", "drift"
+LOCALISATIONS, EVENTS = "localisations", "events"
 _FLOATS = (
     "z_nm", "y_nm", "x_nm", "photons", "background", "z_precision_nm", "y_precision_nm", "x_precision_nm", "sigma_nm",
     "photons_precision", "log_likelihood",
@@ -151,8 +151,8 @@ class LocaliseBench(Bench):
         time = (first + corners[:, 0]).astype(np.uint64)
         values = {
             "z_nm": z,
-            "y_nm": self.movie.first_nm[0] + place[:, 0] * self.pixel_nm,
-            "x_nm": self.movie.first_nm[1] + place[:, 1] * self.pixel_nm,
+            "y_nm": place[:, 0] * self.pixel_nm,
+            "x_nm": place[:, 1] * self.pixel_nm,
             "photons": theta[:, models.PHOTONS],
             "background": theta[:, models.BACKGROUND],
             "z_precision_nm": last_sd * per_plane if deep else unknown,
@@ -174,11 +174,18 @@ class LocaliseBench(Bench):
         drift = self._drift(rows)
         tables: dict[str, Any] = {LOCALISATIONS: self._table(rows, drift)}
         if drift is not None:
-            frames = np.arange(len(drift), dtype=np.int64)
-            tables[DRIFT] = pa.table({"time": frames, **{f"{a}_nm": drift[:, n] for n, a in enumerate("zyx")}})
+            tables[drifting.TABLE] = drifting.table(drift)
         if self.settings.link_nm is not None:
             tables[EVENTS] = self._events(rows, drift)
-        return Conclusion(tables, tuple(self._scores(rows, drift)))
+        frames, height, width = self.movie.shape
+        about = {
+            "pixel_nm": self.pixel_nm,
+            "frames": frames,
+            "rows": height,
+            "columns": width,
+            "sigma_nm": self.sigma_px * self.pixel_nm,
+        }
+        return Conclusion(tables, tuple(self._scores(rows, drift)), {LOCALISATIONS: {"movie": about}})
 
     def _pieces(self, rows: MergedRows, drift: NDArray[np.float64] | None) -> Iterator[dict[str, NDArray[Any]]]:
         """Localisations in the order of time, less the drift."""
@@ -196,11 +203,7 @@ class LocaliseBench(Bench):
             return drifting.given(s.drift_table, frames)
         if s.drift is None:
             return None
-        corner = dict(zip("yx", self.movie.first_nm, strict=True))
-        pieces = (
-            {"time": p["time"], **{f"{a}_nm": p[f"{a}_nm"] - corner[a] for a in "yx"}} for p in self._pieces(rows, None)
-        )
-        return drifting.correlated(pieces, s.drift, self.movie.shape, self.pixel_nm)
+        return drifting.correlated(self._pieces(rows, None), s.drift, self.movie.shape, self.pixel_nm)
 
     def _linked(
         self, rows: MergedRows, drift: NDArray[np.float64] | None

@@ -6,16 +6,20 @@ Redundant cross-correlation: Wang et al., Opt. Express 22, 15982 (2014).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from simexm.analysis.stored_table import StoredTable
 from simexm.errors import OutputError
 from simexm.settings import Frozen
 
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+TABLE = "shifts"
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 _LARGEST = 2048
@@ -44,27 +48,29 @@ class Correlation(Frozen):
 
 
 def given(path: str, frames: int) -> Array:
-    """Read z, y, x by frame (frames, 3) from a table with the columns time, y_nm, x_nm and, if it has one, z_nm."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.csv  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    """Read the shift z, y, x of each frame, nm (frames, 3), from a table with the columns time, y_um, x_um and, if known, z_um.
 
-    try:
-        read = pyarrow.csv.read_csv if Path(path).suffix == ".csv" else pyarrow.parquet.read_table
-        table = read(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise OutputError(f"the drift {path} cannot be read: {error}; give a .csv or .parquet file") from error
-    if missing := [name for name in ("time", "y_nm", "x_nm") if name not in table.column_names]:
-        raise OutputError(f"the drift {path} has no column {missing[0]}; name its columns time, y_nm, x_nm (and z_nm)")
-    time = table["time"].to_numpy()
+    Raises OutputError if it is no such table, or has not one row for each frame.
+    """
+    stored = StoredTable.of(path, TABLE, ("time", "y_um", "x_um"))
+    columns = stored.whole()
+    time = columns["time"]
     if time.size != frames or not np.array_equal(np.sort(time), np.arange(frames)):
         raise OutputError(
             f"the drift {path} has {time.size} rows, and the movie {frames} frames from 0 to {frames - 1}; give a row for each, "
             "or the others would stay uncorrected"
         )
     order = np.argsort(time)
-    axes = [table[f"{a}_nm"].to_numpy()[order] if f"{a}_nm" in table.column_names else np.zeros(frames) for a in "zyx"]
-    return np.stack(axes, axis=1).astype(np.float64)
+    axes = [columns[f"{a}_um"][order] if f"{a}_um" in columns else np.zeros(frames) for a in "zyx"]
+    return 1000 * np.stack(axes, axis=1).astype(np.float64)
+
+
+def table(drift: Array) -> pa.Table:
+    """Return the shift of each frame as a table, as simulated movies have it."""
+    import pyarrow as pa
+
+    frames = np.arange(len(drift), dtype=np.int64)
+    return pa.table({"time": frames, **{f"{a}_um": drift[:, n] / 1000 for n, a in enumerate("zyx")}})
 
 
 def correlated(pieces: Iterable[Columns], settings: Correlation, shape: tuple[int, int, int], pixel_nm: float) -> Array:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simexm.analysis.result_image import channel_number
 from simexm.errors import OutputError, SpecError
 from simexm.geometry.grid import Box, triple
 from simexm.result.place import MARK, SIMULATION
@@ -34,8 +35,10 @@ class Movie:
         Where it is stored.
     shape
         Frames, rows, columns.
-    pixel_nm, first_nm
-        Side of a pixel of tissue, None if unknown; and place of the first pixel's lower corner along y and x.
+    pixel_nm
+        Side of a pixel of tissue, None if unknown.
+    plane_nm
+        Depth of the plane below the image's corner.
     result
         The simulation that it is a result of, if it is.
     """
@@ -63,7 +66,7 @@ class Movie:
         result.require_complete()
         series = result.series()
         names = [c["label"] for c in result.channels]
-        self.number = _number(channel, names, self.path)
+        self.number = channel_number(channel, names, self.path)
         if series.shape[-3] != 1:
             raise OutputError(
                 f"{self.path} holds {series.shape[-3]} planes, and localise reads frames of one plane; simulate a movie of one"
@@ -71,10 +74,7 @@ class Movie:
         with_time = series.ndim == 5
         self.shape = triple((series.shape[0] if with_time else 1, *series.shape[-2:]))
         self.pixel_nm: float | None = result.pixel_um()[2] * 1000
-        dataset = result.attributes["ome"]["multiscales"][0]["datasets"][0]
-        found = {t["type"]: t[t["type"]] for t in dataset["coordinateTransformations"]}
-        z, y, x = (1000 * v for v in found.get("translation", [0, 0, 0])[-3:])
-        self.plane_nm, self.first_nm = z, (y - self.pixel_nm / 2, x - self.pixel_nm / 2)
+        self.plane_nm = result.pixel_um()[0] * 1000 / 2
         self.identity = str(result.provenance["hash"])
         if with_time:
             return lambda a, b: elements(series, (slice(a, b), self.number, 0))
@@ -93,11 +93,11 @@ class Movie:
         if stack.dtype.kind not in "uif":
             raise SpecError(f"{stack.where} holds {stack.dtype}, and frames hold counts; name another --dataset")
         self.shape = (max(times, depth), height, width)
-        size, origin = stack.voxel_size_nm, stack.origin_nm
+        size = stack.voxel_size_nm
         if size is None and (found := getattr(stack, "pixels", lambda: None)()) is not None:
-            size, origin = found
+            size = found[0]
         self.pixel_nm = None if size is None or size[1] != size[2] else float(size[2])
-        self.plane_nm, self.first_nm = 0.0, (float(origin[1]), float(origin[2]))
+        self.plane_nm = 0.0
         parts = np.linspace(0, self.shape[0] - 1, 16).astype(int)
 
         def read(a: int, b: int) -> NDArray[Any]:
@@ -133,14 +133,3 @@ def _simulation(path: str) -> Result | None:
     if found.kind != SIMULATION or MARK not in found.attributes or "spec" not in found.provenance:
         return None
     return found
-
-
-def _number(channel: str | None, names: list[str], path: str) -> int:
-    if channel is None and len(names) == 1:
-        return 0
-    if channel in names:
-        return names.index(channel)
-    if channel is not None and channel.isdigit() and int(channel) < len(names):
-        return int(channel)
-    told = "its channel is not named" if channel is None else f"it has no channel {channel!r}"
-    raise OutputError(f"{path}: {told}; set channel to one of {', '.join(names)}")

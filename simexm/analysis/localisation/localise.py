@@ -25,7 +25,7 @@ class Localise(Analysis):
 
     The input is a movie that simexm simulated, or frames of any format that `ingest` reads. It writes the table
     `localisations`, a row for each spot in each frame, with the standard deviations that Fisher's information allows; with
-    `link_nm` the table `events`, and the table `drift` where drift was corrected.
+    `link_nm` the table `events`, and the table `shifts` where drift was corrected.
 
     Attributes
     ----------
@@ -59,7 +59,8 @@ class Localise(Analysis):
     drift
         How drift is found. Default: not corrected.
     drift_table
-        Known drift, which is subtracted: a .csv or .parquet file with the columns time (frame, from 0), y_nm, x_nm, and z_nm.
+        Known drift, which is subtracted: a table `shifts`, with the columns time (frame, from 0), y_um, x_um and, if known, z_um,
+        of a simulated movie, of another result of localise, or in a .csv or .parquet file.
     block_frames
         Frames of a block. It changes speed and memory, no number.
     """

@@ -13,13 +13,15 @@ from pydantic import Field, model_validator
 
 from simexm.analysis.contract import Analysis, Bench, Conclusion, Score
 from simexm.analysis.grid import Grid
-from simexm.analysis.synapses.stored_table import Columns, StoredTable
+from simexm.analysis.localisation.tables import LocalisationTable
+from simexm.analysis.stored_table import Columns, StoredTable
 from simexm.errors import OutputError
 from simexm.geometry.grid import Box, exact3, triple
 from simexm.kernels.localisation.splat import splat
+from simexm.sources.localisations import Dialects
 from simexm.stages.products import image
 
-NAME, DENSITY = "localisations", "density"
+DENSITY = "density"
 _MOST_PNG = 8192
 _COLOURS = 24
 _SATURATED = 0.995
@@ -29,7 +31,8 @@ _SATURATED = 0.995
 class Render(Analysis):
     """Render a table of localisations as an image of their density.
 
-    The table has the columns y_nm and x_nm and, for Gaussians, y_precision_nm and x_precision_nm: a result, Parquet or CSV.
+    The table has the columns y_nm and x_nm and, for Gaussians, y_precision_nm and x_precision_nm: a result, Parquet or
+    CSV. Or it is a file of ThunderSTORM, Picasso, SMAP or the SMLM challenge.
 
     Attributes
     ----------
@@ -43,6 +46,11 @@ class Render(Analysis):
         Thickness of planes along z. Default: all z in one plane, in a PNG as colour.
     field_nm
         Lower and upper end along y, then along x, so that several tables have one grid. Default: what the table covers.
+    dialect
+        Program that wrote the table: thunderstorm, picasso, smlm-challenge or smap. Default: the only one
+        that the file can be of.
+    table_pixel_nm
+        Side of a pixel, for dialects that count from the first pixel's centre and do not state it.
     block_pixels
         Side of a block. It changes speed and memory, no number.
     """
@@ -53,6 +61,8 @@ class Render(Analysis):
     least_sigma_nm: float = Field(default=2.0, gt=0, le=1e5)
     plane_nm: float | None = Field(default=None, gt=0, le=1e6)
     field_nm: tuple[float, float, float, float] | None = None
+    dialect: Dialects | None = None
+    table_pixel_nm: float | None = Field(default=None, gt=0, le=1e5)
     block_pixels: int = Field(default=512, ge=64, le=4096)
 
     @model_validator(mode="after")
@@ -72,7 +82,7 @@ class Render(Analysis):
         if self.plane_nm is not None:
             needed.append("z_nm")
         try:
-            return (StoredTable.of(inputs[0], NAME, needed),)
+            return (LocalisationTable.opened(inputs[0], needed, self.dialect, self.table_pixel_nm),)
         except OutputError as error:
             if "_precision_nm" in str(error):
                 raise OutputError(f"{error}; or set method to histogram, which needs no precision") from error

@@ -13,12 +13,14 @@ from pydantic import Field
 
 from simexm.analysis.contract import Analysis, Bench, Conclusion, Score
 from simexm.analysis.localisation.pictures import Halves
+from simexm.analysis.localisation.tables import LocalisationTable
 from simexm.analysis.localisation.tally import Tally
-from simexm.analysis.synapses.stored_table import StoredTable, hashes
+from simexm.analysis.stored_table import StoredTable, hashes
 from simexm.errors import OutputError
 from simexm.jobs.keyed_rows import Keyed, MergedRows
+from simexm.sources.localisations import Dialects
 
-NAME, ROWS, MATCHES = "localisations", "rows", "matches"
+ROWS, MATCHES = "rows", "matches"
 FOUND, TRUTH = 0, 1
 NEEDED = ("time", "y_nm", "x_nm", "photons")
 VALUES = ("z_nm", "y_nm", "x_nm", "photons", "z_precision_nm", "y_precision_nm", "x_precision_nm")
@@ -42,6 +44,11 @@ class LocalisationScore(Analysis):
         Emitters with fewer photons in a frame do not count: neither they nor what was found there is right or wrong.
     axial
         Whether z is compared. Default: where both tables have it.
+    dialect
+        Program that wrote the first table: thunderstorm, picasso, smlm-challenge or smap. Default: the only one
+        that the file can be of.
+    table_pixel_nm
+        Side of a pixel, for dialects that count from the first pixel's centre and do not state it.
     frc_pixel_nm
         Of the pictures for the Fourier ring correlation, whose halves are alternating parts of the movie.
     frc_parts
@@ -53,6 +60,8 @@ class LocalisationScore(Analysis):
     axial_nm: float = Field(default=500.0, gt=0)
     least_photons: float = Field(default=0.0, ge=0)
     axial: bool | None = None
+    dialect: Dialects | None = None
+    table_pixel_nm: float | None = Field(default=None, gt=0, le=1e5)
     frc_pixel_nm: float = Field(default=10.0, gt=0)
     frc_parts: int = Field(default=20, ge=2, le=10_000)
 
@@ -62,7 +71,9 @@ class LocalisationScore(Analysis):
             raise OutputError(
                 f"localisations are compared in two tables, not {len(inputs)}; name those found, then the true ones"
             )
-        return tuple(StoredTable.of(one, NAME, NEEDED) for one in inputs)
+        found, truth = inputs
+        chosen = (self.dialect, self.table_pixel_nm)
+        return LocalisationTable.opened(found, NEEDED, *chosen), LocalisationTable.opened(truth, NEEDED)
 
     def open(self, inputs: tuple[StoredTable, ...]) -> Bench:
         """Check that there is a truth."""

@@ -26,8 +26,8 @@ Place = tuple[float, float, float]
 class Drift(Stage):
     """Drift of the specimen under the objective, from frame to frame; it rests while a frame is exposed.
 
-    Parts are added. The table `shifts` has the shift of each frame, in um of the image: a dye lies in a frame at its place plus
-    the shift.
+    Parts are added, in expanded nm. The table `shifts` has the shift of each frame, in um of tissue: a dye lies in a frame at
+    its place plus the shift.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class Drift(Stage):
     def rows(self, product: Product, state: TileState) -> dict[str, NDArray[Any]]:
         """The frame's row, from the tile in the corner; none from others."""
         frames = [state.frame.time - 1] if state.pixels.start == (0, 0, 0) else []
-        found = self.shifts_nm(state.context)[frames] / 1000
+        found = self.shifts_nm(state.context)[frames] / (1000 * float(state.context.geometry.transform.scale))
         return {"time": np.array(frames, np.int64), **{f"{a}_um": found[:, n] for n, a in enumerate("zyx")}}
 
 

@@ -213,13 +213,15 @@ class Blinking(Stage):
     def rows(self, product: Product, state: TileState) -> dict[str, NDArray[Any]]:
         """One row for each dye that is on in the frame, where the frame shows it, drift included.
 
-        `time` from 0 on; `emitter`, the same in all frames; places in nm of the image, whose pixel i has its centre at i + 1/2
-        pixels; `photons`, expected photo-electrons of all channels in the dye's own plane; `on_s` of the exposure.
+        `time` from 0 on; `emitter`, the same in all frames; places in nm of tissue from the image's
+        corner, pixel i having its centre at i + 1/2 pixels; `photons`, expected photo-electrons of all channels in the dye's own
+        plane; `on_s` of the exposure.
         """
         context, parts = state.context, []
         stream: EmitterStream = state.read(EXPANDED)  # as later stages left it
         electrons = {(p.channel, p.dye): p.in_focus for p in context.imaging.formation.pairs} if context.imaging else {}
         corner = [float(c) for c in context.geometry.pixels_nm(Box.of_shape((0, 0, 0))).start]
+        scale = float(context.geometry.transform.scale)
         for dye in (d for d in self.dyes if d in stream.flashing):
             for chunk in stream.chunks(dye):
                 if chunk.layer is not None:
@@ -230,7 +232,7 @@ class Blinking(Stage):
                         {
                             "time": np.full(own.z.size, state.frame.time - 1, np.int64),
                             "emitter": chain.emitter_ids(own.identity, _key(context, chunk.layer, "identity")),
-                            **{f"{a}_nm": at - c for a, at, c in zip("zyx", own[:3], corner, strict=True)},
+                            **{f"{a}_nm": (at - c) / scale for a, at, c in zip("zyx", own[:3], corner, strict=True)},
                             "photons": sum(seen.values(), np.zeros(own.z.size)).astype(np.float32),
                             "on_s": (share * (context.pixel_time_s or 0.0)).astype(np.float32),
                             "cell": state.cell_ids[own.cell].astype(np.uint64),

@@ -241,11 +241,13 @@ def blinking(rng: np.random.Generator, drift: NDArray[Any]) -> Columns:
 def test_drift_is_undone_and_events_are_linked(tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
     frames = 240
-    drift = np.stack([np.linspace(0, 300, frames), 80 * np.sin(np.linspace(0, 4, frames))], axis=1)
+    drift_um = np.stack([np.linspace(0, 0.3, frames), 0.08 * np.sin(np.linspace(0, 4, frames))], axis=1)
+    drift = 1000 * drift_um
     truth = blinking(rng, drift)
     write_frames(tmp_path / "movie.zarr", counts(rng, gaussian_images(truth, (frames, 48, 48), 1.3) + 5))
     pa.csv.write_csv(
-        pa.table({"time": np.arange(frames), "y_nm": drift[:, 0], "x_nm": drift[:, 1]}), tmp_path / "drift.csv"
+        pa.table({"time": np.arange(frames), "y_um": drift_um[:, 0], "x_um": drift_um[:, 1]}),
+        tmp_path / "drift.csv",
     )
 
     def run(name: str, **settings: Any) -> Result:
@@ -266,9 +268,9 @@ def test_drift_is_undone_and_events_are_linked(tmp_path: Path) -> None:
         assert np.ptp(moved) > 70
     events = given.table("events")
     assert np.mean(events["frames"].to_numpy() == 2) > 0.9
-    found = run("found", drift={"segments": 5}).table("drift")
+    found = run("found", drift={"segments": 5}).table("shifts")
     for n, axis in enumerate("yx"):
-        miss = found[f"{axis}_nm"].to_numpy() - (drift[:, n] - drift[:, n].mean())
+        miss = 1000 * found[f"{axis}_um"].to_numpy() - (drift[:, n] - drift[:, n].mean())
         assert np.sqrt(np.mean(miss**2)) < 10
 
 
