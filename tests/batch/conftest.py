@@ -51,7 +51,7 @@ class Lab:
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str) -> None:
-    """Wait for something to become true."""
+    """Wait for something to become true; the time only ends a test that hangs, so it is long enough for a slow machine."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"

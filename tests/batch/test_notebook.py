@@ -43,7 +43,7 @@ def test_nothing_listens_but_on_the_interface_and_strangers_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with simexm.cluster(cluster_file(tmp_path), jobs=1) as client:
-        until(lambda: len(cast(Any, client).nthreads()) == 2, 30, "both workers are there")
+        until(lambda: len(cast(Any, client).nthreads()) == 2, 180, "both workers are there")
         mine = [psutil.Process()]
         workers = [p for p in psutil.process_iter(["cmdline"]) if _belongs(p, str(tmp_path), client)]
         assert workers
@@ -90,9 +90,9 @@ def test_fewer_jobs_when_fewer_blocks_are_left(lab: Lab, tmp_path: Path, monkeyp
     with simexm.cluster(cluster_file(tmp_path), jobs=(1, 3)) as client:
         jobs = jobs_of(client)
         assert jobs is not None
-        until(lambda: len(cast(Any, client).nthreads()) == 6, 60, "six workers in three jobs")
-        until(lambda: not jobs.keep(3) and len(lab.queue()) == 2, 30, "two jobs of two workers for three blocks")
-        until(lambda: not jobs.keep(0) and len(lab.queue()) == 1, 30, "one job at least")
+        until(lambda: len(cast(Any, client).nthreads()) == 6, 180, "six workers in three jobs")
+        until(lambda: not jobs.keep(3) and len(lab.queue()) == 2, 90, "two jobs of two workers for three blocks")
+        until(lambda: not jobs.keep(0) and len(lab.queue()) == 1, 90, "one job at least")
         assert len(cast(Any, client).nthreads()) == 2
 
 
@@ -113,7 +113,7 @@ def test_jobs_that_reach_their_walltime_hand_back_and_are_replaced(
     events: list[Event] = []
     file = cluster_file(tmp_path, "slurm", walltime="00:01:00")
     with simexm.cluster(file, jobs=2) as client:
-        until(lambda: len(cast(Any, client).nthreads()) == 4, 40, "all workers are there")
+        until(lambda: len(cast(Any, client).nthreads()) == 4, 180, "all workers are there")
         keep = jobs_of(client)
         assert keep is not None
         journal = Journal.open(tmp_path / "journal", "hash")
