@@ -28,9 +28,5 @@ def test_the_peak_lies_below_the_prediction_and_not_far(name: str) -> None:
     [pytest.param(name, marks=pytest.mark.release if name == "first run" else pytest.mark.slow) for name in RUNS],
 )
 def test_threads_chunks_and_the_compiler_are_predicted(name: str) -> None:
-    """No run may need more than predicted; the nearest of three tells whether too much is, since threads seldom peak at once."""
-    found: list[Figures] = []
-    while len(found) < 3 and not any(obeys(one) for one in found):
-        found.append(measure_run(name))
-        assert found[-1].peak <= found[-1].predicted, found
-    assert any(obeys(one) for one in found), found
+    found = measure_run(name)
+    assert obeys(found), found
